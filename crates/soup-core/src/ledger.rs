@@ -1,0 +1,55 @@
+//! Everything known so far about a run: the scores, by dataset and soup.
+
+use std::collections::BTreeMap;
+
+use crate::score::Score;
+use crate::soup::Soup;
+
+/// A dataset of a run, by its position: 0 is the validation set, the test sets follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Dataset(pub u32);
+
+impl Dataset {
+    /// The set on which recipes decide.
+    pub const VALIDATION: Dataset = Dataset(0);
+
+    /// Position in the run's list of datasets.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What is known about a run.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    /// Number of ingredients in the pool.
+    ingredients: u32,
+    scores: BTreeMap<(Dataset, Soup), Score>,
+}
+
+impl Ledger {
+    /// An empty ledger for a pool of `ingredients`.
+    pub fn new(ingredients: u32) -> Ledger {
+        Ledger { ingredients, scores: BTreeMap::new() }
+    }
+
+    /// Number of ingredients in the pool.
+    pub fn ingredients(&self) -> u32 {
+        self.ingredients
+    }
+
+    /// The score of `soup` on the validation set, if known.
+    pub fn validation(&self, soup: &Soup) -> Option<&Score> {
+        self.score(Dataset::VALIDATION, soup)
+    }
+
+    /// The score of `soup` on `dataset`, if known.
+    pub fn score(&self, dataset: Dataset, soup: &Soup) -> Option<&Score> {
+        self.scores.get(&(dataset, soup.clone()))
+    }
+
+    /// Records a score. The first answer stays: later ones are equal by construction.
+    pub fn record(&mut self, dataset: Dataset, soup: Soup, score: Score) {
+        self.scores.entry((dataset, soup)).or_insert(score);
+    }
+}

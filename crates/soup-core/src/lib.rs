@@ -1,0 +1,34 @@
+//! What a soup is, and what to do next: the pure heart of the orchestrator.
+//!
+//! # Words
+//!
+//! | word | meaning |
+//! |---|---|
+//! | ingredient | one fine-tuned checkpoint; same tensor names and shapes as the others |
+//! | pool | all ingredients given to one cook, in *pool order* |
+//! | soup | what a model is made of: a non-empty set of ingredients with weights; a description, not tensors |
+//! | recipe | the algorithm that decides which soups to try |
+//! | trial | one soup under evaluation against a bar |
+//! | shard | a contiguous range of the flattened parameters, the same range in every ingredient |
+//! | blend | the tensors of a soup on one shard |
+//! | slice | a range of a dataset's samples |
+//! | outcome | what happened to each sample; *score*: the exact counts that outcomes add up to |
+//! | ledger | everything known so far about a run |
+//!
+//! # Flow
+//!
+//! [`agree`](schema::agree) turns the headers of a pool into one [`Schema`](schema::Schema), which
+//! [`ShardPlan`](shard::ShardPlan) cuts. A [`Recipe`](recipe::Recipe) reads the [`Ledger`](ledger::Ledger) and says which
+//! soups to score next. [`Machine`](machine::Machine) is the state machine of one run: it takes an event and returns actions.
+//!
+//! Nothing here does I/O, reads a clock or draws randomness of its own: time and seeds are arguments.
+
+pub mod error;
+pub mod ledger;
+pub mod recipe;
+pub mod schema;
+pub mod score;
+pub mod shard;
+pub mod soup;
+
+pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,139 @@
+//! Recipes: which soups to try next. A recipe is a pure function of the ledger and keeps no state.
+//!
+//! It *replays* what the ledger already decides, from the start, and stops at the first unknown score. Restarts,
+//! duplicate answers and answers out of order then need no code of their own; proposing further trials ahead of time
+//! is only "as if the open ones were rejected", and a later replay ignores those that turn out useless.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ledger::Ledger;
+use crate::score::Score;
+use crate::soup::{Ingredient, Soup};
+
+/// Decides which soups to try.
+pub trait Recipe {
+    /// Replays the ledger: all decisions it implies, in order, and the next step.
+    /// `lookahead` is how many trials to propose beyond the first open one, as if the open ones were rejected.
+    fn replay(&self, ledger: &Ledger, lookahead: usize) -> Replay;
+
+    /// The next step, without speculation.
+    fn next(&self, ledger: &Ledger) -> Step {
+        self.replay(ledger, 0).step
+    }
+}
+
+/// What a ledger implies.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replay {
+    /// The order in which ingredients are taken, once it is known; empty before, and for recipes without one.
+    pub order: Vec<Ingredient>,
+    /// Every decision so far, in order.
+    pub decisions: Vec<Decision>,
+    /// The best soup so far, once there is one.
+    pub incumbent: Option<Soup>,
+    /// What is needed next.
+    pub step: Step,
+}
+
+/// What a recipe needs next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Scores of these soups on the validation set; the most urgent first, never empty, none known yet.
+    Try(Vec<Trial>),
+    /// Nothing: this is the soup.
+    Done(Soup),
+}
+
+/// One soup to be scored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trial {
+    /// The soup.
+    pub soup: Soup,
+    /// The score it has to reach, where one is known. A trial without a bar only ranks.
+    pub bar: Option<Score>,
+}
+
+/// A trial with its verdict.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// The soup that was tried.
+    pub soup: Soup,
+    /// The ingredient that it adds to (greedy) or removes from (pruned) the incumbent.
+    pub candidate: Ingredient,
+    /// Which pass over the ingredients, from 1.
+    pub pass: u32,
+    /// What it scored.
+    pub score: Score,
+    /// What it had to reach: the incumbent's score.
+    pub bar: Score,
+    /// Whether it became the incumbent.
+    pub verdict: Verdict,
+}
+
+/// The end of a trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// The tried soup became the incumbent.
+    Accepted,
+    /// The incumbent stayed.
+    Rejected,
+}
+
+/// The order in which greedy adds and pruned removes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// By validation score: greedy best first, pruned worst first. Ties in pool order.
+    #[default]
+    Sorted,
+    /// Shuffled by the seed.
+    Random,
+    /// As in the pool.
+    Pool,
+}
+
+/// When a trial is accepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accept {
+    /// When it scores at least what the incumbent does (the paper).
+    #[default]
+    AtLeast,
+    /// When it scores better (the authors' code).
+    Better,
+}
+
+/// Which recipe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RecipeKind {
+    /// The mean of all ingredients.
+    Uniform,
+    /// The one ingredient with the best validation score.
+    BestSingle,
+    /// Add ingredients while the validation score does not drop (Wortsman et al. 2022, recipe 1).
+    #[default]
+    Greedy,
+    /// Remove ingredients from the uniform soup while the score does not drop (Dansereau et al. 2023).
+    Pruned,
+}
+
+/// A recipe with its options, as a run specifies it. Options that a recipe does not use are ignored by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RecipeSpec {
+    /// Which recipe.
+    pub kind: RecipeKind,
+    /// The order of candidates.
+    pub order: Order,
+    /// The rule of acceptance.
+    pub accept: Accept,
+    /// Seed of [`Order::Random`].
+    pub seed: u64,
+    /// Greedy stops once the soup has this many ingredients.
+    pub max_ingredients: Option<u32>,
+    /// Passes over the candidates; a pass that changes nothing ends the recipe early.
+    pub passes: u32,
+    /// The figure that is compared.
+    pub metric: crate::score::Metric,
+}
