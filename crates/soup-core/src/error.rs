@@ -181,7 +181,10 @@ mod tests {
     #[test]
     fn a_repeated_cause_is_printed_once() {
         let io = std::io::Error::other("disk full");
-        assert_eq!(Error::configuration("cannot write: disk full").with_source(io).chain(), "cannot write: disk full");
+        assert_eq!(
+            Error::configuration("cannot write: disk full").with_source(io).chain(),
+            "cannot write: disk full"
+        );
     }
 
     #[test]

@@ -17,14 +17,16 @@
 //!
 //! # Flow
 //!
-//! [`agree`](schema::agree) turns the headers of a pool into one [`Schema`](schema::Schema), which
+//! [`agree`](agree::agree) turns the headers of a pool into one [`Schema`](schema::Schema), which
 //! [`ShardPlan`](shard::ShardPlan) cuts. A [`Recipe`](recipe::Recipe) reads the [`Ledger`](ledger::Ledger) and says which
 //! soups to score next. [`Machine`](machine::Machine) is the state machine of one run: it takes an event and returns actions.
 //!
 //! Nothing here does I/O, reads a clock or draws randomness of its own: time and seeds are arguments.
 
+pub mod agree;
 pub mod error;
 pub mod ledger;
+pub mod metric;
 pub mod recipe;
 pub mod schema;
 pub mod score;

@@ -6,9 +6,17 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::ledger::Ledger;
 use crate::score::Score;
 use crate::soup::{Ingredient, Soup};
+
+mod best_single;
+mod greedy;
+mod pruned;
+mod ranking;
+mod uniform;
+mod walk;
 
 /// Decides which soups to try.
 pub trait Recipe {
@@ -136,4 +144,53 @@ pub struct RecipeSpec {
     pub passes: u32,
     /// The figure that is compared.
     pub metric: crate::score::Metric,
+}
+
+impl RecipeSpec {
+    /// The recipe for a pool of `ingredients`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Data`](crate::ErrorKind::Data) for an empty pool, [`ErrorKind::Usage`](crate::ErrorKind::Usage) for
+    /// an option out of range (of those that the recipe uses).
+    pub fn build(&self, ingredients: u32) -> Result<Box<dyn Recipe + Send + Sync>> {
+        let soup = Soup::uniform(ingredients)
+            .ok_or_else(|| Error::data("the pool has no ingredients: a recipe needs at least one"))?;
+        let walks = matches!(self.kind, RecipeKind::Greedy | RecipeKind::Pruned);
+        if walks && self.passes == 0 {
+            return Err(Error::usage("passes is 0, but a recipe makes at least 1 pass"));
+        }
+        if self.kind == RecipeKind::Greedy && self.max_ingredients == Some(0) {
+            return Err(Error::usage("max-ingredients is 0, but a soup has at least 1 ingredient"));
+        }
+        Ok(match self.kind {
+            RecipeKind::Uniform => Box::new(uniform::Uniform { soup }),
+            RecipeKind::BestSingle => Box::new(best_single::BestSingle { metric: self.metric, ingredients }),
+            RecipeKind::Greedy => Box::new(greedy::Greedy { spec: *self, ingredients }),
+            RecipeKind::Pruned => Box::new(pruned::Pruned { spec: *self, ingredients, uniform: soup }),
+        })
+    }
+
+    /// How many soups the recipe scores at most in a pool of `ingredients`, without lookahead: first those without a bar
+    /// (rankings and the start), then the trials.
+    pub fn trials_max(&self, ingredients: u32) -> (u64, u64) {
+        let count = u64::from(ingredients);
+        let singles = if self.order == Order::Sorted { count } else { 0 };
+        // Every pass but the last changes the soup by one ingredient at least, so that the next one has less to try.
+        let trials = |first_pass: u64, passes_max: u64| {
+            let passes = u64::from(self.passes).min(passes_max);
+            (0..passes).map(|pass| first_pass - pass).sum::<u64>()
+        };
+        match self.kind {
+            RecipeKind::Uniform => (0, 0),
+            RecipeKind::BestSingle => (count, 0),
+            RecipeKind::Greedy => {
+                let additions_max = u64::from(self.max_ingredients.unwrap_or(ingredients).min(ingredients));
+                let passes_max = additions_max.saturating_sub(1);
+                (singles.max(count.min(1)), trials(count.saturating_sub(1), passes_max))
+            }
+            // The uniform soup of one ingredient is that ingredient.
+            RecipeKind::Pruned if count <= 1 => (count, 0),
+            RecipeKind::Pruned => (singles + 1, trials(count, count - 1)),
+        }
+    }
 }

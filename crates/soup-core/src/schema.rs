@@ -149,10 +149,9 @@ impl Schema {
         let mut at = 0u64;
         for t in &tensors {
             offsets.push(at);
-            at = t
-                .bytes()
-                .and_then(|b| at.checked_add(b))
-                .ok_or_else(|| Error::data(format!("tensor {:?} of shape {:?} is too large", t.name, t.shape)))?;
+            at = t.bytes().and_then(|b| at.checked_add(b)).ok_or_else(|| {
+                Error::data(format!("tensor {:?} of shape {:?} is too large", t.name, t.shape))
+            })?;
         }
         offsets.push(at);
         Ok(Schema { tensors, offsets })

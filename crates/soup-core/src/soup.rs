@@ -82,7 +82,10 @@ impl Soup {
             return Err(Error::usage("a soup needs at least one ingredient, in pool order, each once"));
         }
         if rows.is_empty() || rows.iter().any(|r| r.len() != members.len()) {
-            return Err(Error::usage(format!("a soup of {} ingredients needs as many weights a row", members.len())));
+            return Err(Error::usage(format!(
+                "a soup of {} ingredients needs as many weights a row",
+                members.len()
+            )));
         }
         Ok(Soup { members, weights: Weights::Explicit(rows) })
     }

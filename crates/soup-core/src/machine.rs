@@ -1,0 +1,457 @@
+//! The state machine of one run: it takes an event and returns actions, and never performs them.
+//!
+//! # Words
+//!
+//! - A *work* is something that has to be done ([`Work`]); a *task* is a work that was numbered; each time a task is
+//!   given to a worker is an *attempt*, with its own number. Answers of any attempt but the current one are dropped.
+//! - A *goal* is a score that is wanted now. Goals come from the recipe, and at its end from the report.
+//! - A shard is *resident* once its owner has loaded it. The *placement* says who owns what.
+//!
+//! # Flow
+//!
+//! Workers join; shards are placed on them and loaded; one worker surveys the datasets; then the recipe's goals are cut
+//! into slices and handed out, the most urgent goal first; scores go to the ledger, and the ledger back to the recipe.
+//! When the recipe is done, the report's goals follow, then the output's files are written, then [`Action::Publish`].
+//! A worker that is lost leaves its shards and tasks to the others at any point of this.
+
+mod assign;
+mod goals;
+mod placement;
+mod tasks;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ledger::{Dataset, Ledger};
+use crate::recipe::{Decision, Recipe, RecipeSpec, Replay};
+use crate::score::{Outcome, Score};
+use crate::shard::Shard;
+use crate::soup::Soup;
+
+use placement::Holding;
+use tasks::{Tasks, WorkerState};
+
+/// A point in time in milliseconds, from any origin; the caller's clock.
+pub type Millis = u64;
+
+/// Most slices a dataset is cut into.
+pub const SLICES_MAX: u64 = 64;
+/// Notes kept and reported in a run.
+pub const NOTES_MAX: usize = 200;
+
+/// A worker, by the number its coordinator gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkerId(pub u64);
+
+/// Which attempt of which task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskKey {
+    /// The task.
+    pub task: u64,
+    /// From 1.
+    pub attempt: u32,
+}
+
+/// Something that a worker has to do.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Work {
+    /// Read one shard of every ingredient and keep it resident.
+    Load(Shard),
+    /// Count the samples of every dataset, and check that the model can be evaluated.
+    Survey,
+    /// Score a soup on a slice of a dataset.
+    Evaluate(Evaluation, Slice),
+    /// Write one output file.
+    Write(Soup, u32),
+    /// Hash the flattened parameters of a soup.
+    Digest(Soup),
+}
+
+/// A soup on a dataset.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Evaluation {
+    /// The dataset.
+    pub dataset: Dataset,
+    /// The soup.
+    pub soup: Soup,
+}
+
+/// Samples `start` to `end` of a dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slice {
+    /// Which of the dataset's slices this is.
+    pub index: u32,
+    /// First sample.
+    pub start: u64,
+    /// After the last sample.
+    pub end: u64,
+}
+
+/// SHA-256 of tensor data, and of the file around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileDigest {
+    /// Of the tensor data, without the header.
+    pub data_sha256: [u8; 32],
+    /// Of the whole file.
+    pub file_sha256: [u8; 32],
+    /// Size of the whole file.
+    pub bytes: u64,
+}
+
+/// What a worker brings back.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TaskResult {
+    /// Of [`Work::Load`]: SHA-256 of the shard of every ingredient in pool order, and what people should know.
+    Loaded {
+        /// One per ingredient.
+        sha256: Vec<[u8; 32]>,
+        /// One line each.
+        notes: Vec<String>,
+    },
+    /// Of [`Work::Survey`].
+    Surveyed {
+        /// Samples of every dataset, in order.
+        samples: Vec<u64>,
+        /// Classes of the model.
+        classes: u32,
+        /// One line each.
+        notes: Vec<String>,
+    },
+    /// Of [`Work::Evaluate`]: one outcome per sample, in order.
+    Evaluated(Vec<Outcome>),
+    /// Of [`Work::Write`].
+    Written(FileDigest),
+    /// Of [`Work::Digest`].
+    Digested([u8; 32]),
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A worker is there.
+    WorkerJoined {
+        /// Its number, never used before.
+        worker: WorkerId,
+        /// Tasks it runs at a time.
+        slots: u32,
+        /// Bytes of parameters it may keep resident.
+        capacity_bytes: u64,
+    },
+    /// A worker is gone for good.
+    WorkerLost(WorkerId),
+    /// A worker finished an attempt.
+    Done(WorkerId, TaskKey, TaskResult),
+    /// A worker failed at an attempt.
+    Failed(WorkerId, TaskKey, Error),
+    /// Time passed.
+    Tick,
+    /// Somebody wants the run to end.
+    Cancel,
+    /// The answer to [`Action::Publish`].
+    Published(Result<()>),
+}
+
+/// Something to be done by the caller, in the order given.
+#[derive(Debug)]
+pub enum Action {
+    /// Tell a worker about the run.
+    Begin(WorkerId),
+    /// Tell a worker who owns each shard.
+    Place(WorkerId, Vec<WorkerId>),
+    /// Give a worker an attempt of a task.
+    Assign(WorkerId, TaskKey, Work),
+    /// Take it back.
+    Cancel(WorkerId, TaskKey),
+    /// Tell whoever watches.
+    Report(Report),
+    /// Make the written output visible, then answer with [`Event::Published`].
+    Publish,
+    /// The run is over; on an error, remove what was staged. Nothing follows.
+    Finish(Result<()>),
+}
+
+/// What whoever watches a run wants to know.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Report {
+    /// The number of workers changed.
+    Workers {
+        /// How many there are now.
+        count: u32,
+        /// Which one came or went.
+        worker: WorkerId,
+        /// Whether it came.
+        joined: bool,
+    },
+    /// Shards were loaded.
+    Loading {
+        /// Resident now.
+        resident: u32,
+        /// Of so many.
+        shards: u32,
+    },
+    /// A soup got its score.
+    Scored(Evaluation, Score),
+    /// A trial got its verdict; counted from 1.
+    Decided(u32, Box<Decision>),
+    /// Output files were written.
+    Writing {
+        /// So many.
+        written: u32,
+        /// Of so many.
+        files: u32,
+    },
+    /// Something people should know.
+    Note(String),
+}
+
+/// What the machine has to know of a run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Ingredients in the pool.
+    pub ingredients: u32,
+    /// Resident bytes of each shard, all ingredients together; the number of shards is its length.
+    pub shard_bytes: Vec<u64>,
+    /// Datasets, the validation set included.
+    pub datasets: u32,
+    /// Samples per forward pass; slices are multiples of it.
+    pub batch_size: u32,
+    /// Output files.
+    pub files: u32,
+    /// The recipe.
+    pub recipe: RecipeSpec,
+    /// Whether the best single ingredient and the uniform soup are scored too.
+    pub baselines: bool,
+    /// Trials evaluated ahead of their turn.
+    pub lookahead: u32,
+    /// Start once so many workers have joined.
+    pub workers_min: u32,
+    /// Patience.
+    pub limits: Limits,
+}
+
+/// Bounds on retries and waiting.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Attempts at one task that may end in a transient failure.
+    pub attempts_max: u32,
+    /// Workers that may fail at one task for a lasting reason before the run fails with that reason.
+    pub failed_workers_max: u32,
+    /// Wait after the first transient failure; doubles with each.
+    pub backoff_ms: Millis,
+    /// Longest such wait.
+    pub backoff_ms_max: Millis,
+    /// How long to wait for workers, at the start and when too few are left.
+    pub start_timeout_ms: Millis,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            attempts_max: 8,
+            failed_workers_max: 2,
+            backoff_ms: 100,
+            backoff_ms_max: 10_000,
+            start_timeout_ms: 600_000,
+        }
+    }
+}
+
+/// What a finished survey says.
+#[derive(Clone, Debug)]
+struct Survey {
+    slices: Vec<Vec<Slice>>,
+    classes: u32,
+}
+
+/// The state of one run.
+pub struct Machine {
+    plan: Plan,
+    recipe: Box<dyn Recipe + Send + Sync>,
+    ledger: Ledger,
+    workers: BTreeMap<WorkerId, WorkerState>,
+    /// Since when there have been fewer workers than needed; `None` while there are enough.
+    short_since: Option<Millis>,
+    shards: Vec<Holding>,
+    /// `digests[shard]`: SHA-256 of every ingredient's shard, once loaded.
+    digests: Vec<Option<Vec<[u8; 32]>>>,
+    survey: Option<Survey>,
+    tasks: Tasks,
+    /// The scores of the slices that are done, of evaluations that are not.
+    partial: BTreeMap<Evaluation, BTreeMap<u32, Score>>,
+    /// Which worker has decoded which slice.
+    homes: BTreeMap<(Dataset, u32), WorkerId>,
+    goals: Vec<Evaluation>,
+    goals_stale: bool,
+    decisions_reported: usize,
+    chosen: Option<Soup>,
+    files: Vec<Option<FileDigest>>,
+    data_sha256: Option<[u8; 32]>,
+    notes: BTreeSet<String>,
+    publishing: bool,
+    ended: bool,
+}
+
+impl Machine {
+    /// A run that has not begun, at time `now`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] where the recipe's options make no sense for the pool.
+    pub fn new(plan: Plan, now: Millis) -> Result<Machine> {
+        let recipe = plan.recipe.build(plan.ingredients)?;
+        Ok(Machine {
+            recipe,
+            ledger: Ledger::new(plan.ingredients),
+            workers: BTreeMap::new(),
+            short_since: Some(now),
+            shards: vec![Holding::Nobody; plan.shard_bytes.len()],
+            digests: vec![None; plan.shard_bytes.len()],
+            survey: None,
+            tasks: Tasks::default(),
+            partial: BTreeMap::new(),
+            homes: BTreeMap::new(),
+            goals: Vec::new(),
+            goals_stale: true,
+            decisions_reported: 0,
+            chosen: None,
+            files: vec![None; plan.files as usize],
+            data_sha256: None,
+            notes: BTreeSet::new(),
+            publishing: false,
+            ended: false,
+            plan,
+        })
+    }
+
+    /// Takes one event at time `now` and says what to do about it.
+    pub fn handle(&mut self, now: Millis, event: Event) -> Vec<Action> {
+        let mut out = Vec::new();
+        if self.ended {
+            return out;
+        }
+        match event {
+            Event::WorkerJoined { worker, slots, capacity_bytes } => {
+                self.join(worker, slots, capacity_bytes, &mut out);
+            }
+            Event::WorkerLost(worker) => self.lose(worker, now, &mut out),
+            Event::Done(worker, key, result) => self.done(worker, key, result, &mut out),
+            Event::Failed(worker, key, error) => self.failed(now, worker, key, error, &mut out),
+            Event::Tick => {}
+            Event::Cancel => self.finish(Err(Error::cancelled("the run was cancelled")), &mut out),
+            Event::Published(result) => self.finish(result, &mut out),
+        }
+        self.advance(now, &mut out);
+        out
+    }
+
+    /// Whether the run has ended.
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// All scores so far.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The recipe's decisions so far.
+    pub fn replay(&self) -> Replay {
+        self.recipe.replay(&self.ledger, 0)
+    }
+
+    /// The soup that the recipe chose, once it is done.
+    pub fn chosen(&self) -> Option<&Soup> {
+        self.chosen.as_ref()
+    }
+
+    /// Classes of the model, once surveyed.
+    pub fn classes(&self) -> Option<u32> {
+        self.survey.as_ref().map(|s| s.classes)
+    }
+
+    /// Digests of the output files, once all are written.
+    pub fn files(&self) -> Option<Vec<FileDigest>> {
+        self.files.iter().copied().collect()
+    }
+
+    /// SHA-256 of the soup's flattened parameters, once known.
+    pub fn data_sha256(&self) -> Option<[u8; 32]> {
+        self.data_sha256
+    }
+
+    /// SHA-256 of each shard of ingredient `index`, once all are loaded.
+    pub fn ingredient_digests(&self, index: usize) -> Option<Vec<[u8; 32]>> {
+        self.digests.iter().map(|d| d.as_ref().and_then(|d| d.get(index).copied())).collect()
+    }
+
+    /// What people should know, in a stable order.
+    pub fn notes(&self) -> impl Iterator<Item = &str> {
+        self.notes.iter().map(String::as_str)
+    }
+
+    fn advance(&mut self, now: Millis, out: &mut Vec<Action>) {
+        if self.ended || !self.enough_workers(now, out) || !self.place(out) {
+            return;
+        }
+        if self.goals_stale && self.survey.is_some() {
+            self.goals_stale = false;
+            self.refresh_goals(out);
+        }
+        if self.finished_writing() && !self.publishing {
+            self.publishing = true;
+            out.push(Action::Publish);
+            return;
+        }
+        self.dispatch(now, out);
+    }
+
+    /// Waits for workers; fails the run when that takes too long.
+    fn enough_workers(&mut self, now: Millis, out: &mut Vec<Action>) -> bool {
+        let have = self.workers.len() as u32;
+        // Once work has begun, one worker is enough to go on.
+        let need = if self.tasks.is_empty() { self.plan.workers_min } else { 1 };
+        if have >= need {
+            self.short_since = None;
+            return true;
+        }
+        let since = *self.short_since.get_or_insert(now);
+        let timeout_ms = self.plan.limits.start_timeout_ms;
+        if now.saturating_sub(since) >= timeout_ms {
+            let text = format!(
+                "waited {} s for workers: {have} of {need} are there; start more with `soupctl worker --coordinator URL`",
+                timeout_ms / 1000
+            );
+            self.finish(Err(Error::unavailable(text)), out);
+        }
+        false
+    }
+
+    fn note(&mut self, text: String, out: &mut Vec<Action>) {
+        if self.notes.len() < NOTES_MAX && self.notes.insert(text.clone()) {
+            out.push(Action::Report(Report::Note(text)));
+        }
+    }
+
+    fn finish(&mut self, result: Result<()>, out: &mut Vec<Action>) {
+        if self.ended {
+            return;
+        }
+        self.ended = true;
+        for (worker, key) in self.tasks.running() {
+            out.push(Action::Cancel(worker, key));
+        }
+        out.push(Action::Finish(result));
+    }
+}
+
+/// Cuts `samples` into at most [`SLICES_MAX`] slices of whole batches. Depends on nothing but its arguments, so that
+/// sums over slices are the same on any cluster.
+pub fn slices(samples: u64, batch_size: u32) -> Vec<Slice> {
+    let batch = u64::from(batch_size.max(1));
+    let length = batch * samples.div_ceil(batch).div_ceil(SLICES_MAX).max(1);
+    (0..samples.div_ceil(length))
+        .map(|i| Slice { index: i as u32, start: i * length, end: ((i + 1) * length).min(samples) })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! Which scores are wanted now, and what becomes of those that arrive.
+
+use super::{
+    Action, BTreeSet, Dataset, Error, Evaluation, FileDigest, Machine, Report, Score, Slice, Soup, Work,
+};
+use crate::recipe::Step;
+use crate::soup::Ingredient;
+
+impl Machine {
+    /// Asks the recipe again, reports new decisions, and drops evaluations that nobody wants any more.
+    pub(super) fn refresh_goals(&mut self, out: &mut Vec<Action>) {
+        let replay = self.recipe.replay(&self.ledger, self.plan.lookahead as usize);
+        for (index, decision) in replay.decisions.iter().enumerate().skip(self.decisions_reported) {
+            out.push(Action::Report(Report::Decided(index as u32 + 1, Box::new(decision.clone()))));
+        }
+        self.decisions_reported = replay.decisions.len();
+        self.goals = match replay.step {
+            Step::Try(trials) => trials
+                .into_iter()
+                .map(|t| Evaluation { dataset: Dataset::VALIDATION, soup: t.soup })
+                .collect(),
+            Step::Done(soup) => {
+                let goals = self.report_goals(&soup);
+                self.chosen = Some(soup);
+                goals
+            }
+        };
+        self.drop_unwanted(out);
+    }
+
+    /// The scores that a report needs and the recipe did not.
+    fn report_goals(&self, soup: &Soup) -> Vec<Evaluation> {
+        let mut soups = vec![soup.clone()];
+        let mut validation = soups.clone();
+        if self.plan.baselines {
+            soups.extend(self.best_single());
+            soups.extend(Soup::uniform(self.plan.ingredients));
+            validation.extend((0..self.plan.ingredients).map(|i| Soup::single(Ingredient(i))));
+            validation.extend(Soup::uniform(self.plan.ingredients));
+        }
+        let on = |dataset: Dataset, soups: Vec<Soup>| {
+            soups.into_iter().map(move |soup| Evaluation { dataset, soup }).collect::<Vec<_>>()
+        };
+        let mut goals = on(Dataset::VALIDATION, validation);
+        goals.extend((1..self.plan.datasets).flat_map(|d| on(Dataset(d), soups.clone())));
+        let mut seen = BTreeSet::new();
+        goals.retain(|e| self.ledger.score(e.dataset, &e.soup).is_none() && seen.insert(e.clone()));
+        goals
+    }
+
+    /// The ingredient with the best validation score, the first one of equals; `None` until all are scored.
+    pub fn best_single(&self) -> Option<Soup> {
+        let metric = self.plan.recipe.metric;
+        let mut best: Option<(Soup, &Score)> = None;
+        for soup in (0..self.plan.ingredients).map(|i| Soup::single(Ingredient(i))) {
+            let score = self.ledger.validation(&soup)?;
+            if best.as_ref().is_none_or(|(_, b)| metric.compare(score, b).is_gt()) {
+                best = Some((soup, score));
+            }
+        }
+        best.map(|(soup, _)| soup)
+    }
+
+    fn drop_unwanted(&mut self, out: &mut Vec<Action>) {
+        let wanted: BTreeSet<&Evaluation> = self.goals.iter().collect();
+        let unwanted = |work: &&Work| matches!(work, Work::Evaluate(e, _) if !wanted.contains(e));
+        let works: Vec<Work> = self.tasks.works().filter(unwanted).cloned().collect();
+        self.partial.retain(|e, _| wanted.contains(e));
+        for work in works {
+            if let Some((worker, key)) = self.tasks.forget(&work) {
+                out.push(Action::Cancel(worker, key));
+                self.workers.entry(worker).and_modify(|w| w.running = w.running.saturating_sub(1));
+            }
+        }
+    }
+
+    /// A slice has its score: when it was the last one, the evaluation has.
+    pub(super) fn scored(&mut self, evaluation: Evaluation, slice: u32, score: Score, out: &mut Vec<Action>) {
+        let slices = self.slices_of(evaluation.dataset).len();
+        let partial = self.partial.entry(evaluation.clone()).or_default();
+        partial.insert(slice, score);
+        if partial.len() < slices {
+            return;
+        }
+        let mut total = Score::default();
+        // In slice order, so that the sum of the losses has the same bits on any cluster.
+        partial.values().for_each(|s| total.merge(s));
+        self.partial.remove(&evaluation);
+        self.ledger.record(evaluation.dataset, evaluation.soup.clone(), total.clone());
+        out.push(Action::Report(Report::Scored(evaluation, total)));
+        self.goals_stale = true;
+    }
+
+    pub(super) fn slices_of(&self, dataset: Dataset) -> &[Slice] {
+        self.survey.as_ref().and_then(|s| s.slices.get(dataset.index())).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a slice of a goal is done already.
+    pub(super) fn slice_done(&self, evaluation: &Evaluation, slice: u32) -> bool {
+        self.partial.get(evaluation).is_some_and(|p| p.contains_key(&slice))
+    }
+
+    pub(super) fn written(&mut self, file: u32, digest: FileDigest, out: &mut Vec<Action>) {
+        let Some(slot) = self.files.get_mut(file as usize) else {
+            return self.finish(Err(Error::internal(format!("a worker wrote file {file}, which is not planned"))), out);
+        };
+        *slot = Some(digest);
+        if self.plan.files == 1 {
+            self.data_sha256 = Some(digest.data_sha256);
+        }
+        let written = self.files.iter().flatten().count() as u32;
+        out.push(Action::Report(Report::Writing { written, files: self.plan.files }));
+    }
+
+    pub(super) fn finished_writing(&self) -> bool {
+        self.chosen.is_some() && self.data_sha256.is_some() && self.files.iter().all(Option::is_some)
+    }
+
+    /// What is left to write of the chosen soup, once nothing is left to score.
+    pub(super) fn writing_works(&self) -> Vec<Work> {
+        let Some(soup) = self.chosen.as_ref().filter(|_| self.goals.is_empty() && !self.goals_stale) else {
+            return Vec::new();
+        };
+        let open = (0..self.plan.files).filter(|&f| self.files[f as usize].is_none());
+        let mut works: Vec<Work> = open.map(|f| Work::Write(soup.clone(), f)).collect();
+        // The one file's own digest is the soup's; several files need a pass over all of them.
+        if self.plan.files > 1 && self.data_sha256.is_none() {
+            works.push(Work::Digest(soup.clone()));
+        }
+        works
+    }
+}

@@ -1,0 +1,220 @@
+//! Figures from counts: the value of a [`Metric`] for a [`Score`], and which of two scores is better.
+//!
+//! Comparing is deterministic everywhere: accuracies are compared as exact fractions; the other figures are computed in
+//! `f64` from integers in a fixed order of additions. Integers are exact in `f64` up to 94 million samples, where their
+//! square reaches 2^53. A score without samples has no value (NaN), and NaN is worse than any number.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use crate::score::{Metric, Score};
+
+impl Metric {
+    /// All metrics, for tables and tests.
+    pub const ALL: [Metric; 5] =
+        [Metric::Accuracy, Metric::MacroF1, Metric::BinaryF1, Metric::Matthews, Metric::Loss];
+
+    /// The name, as flags and files spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Metric::Accuracy => "accuracy",
+            Metric::MacroF1 => "macro-f1",
+            Metric::BinaryF1 => "binary-f1",
+            Metric::Matthews => "matthews",
+            Metric::Loss => "loss",
+        }
+    }
+
+    /// The value of this figure for `score` of a model with `classes` classes: a share in 0 to 1, a correlation in -1 to 1, or a mean
+    /// cross-entropy in nats. NaN where there are no samples.
+    pub fn value(self, score: &Score, classes: u32) -> f64 {
+        match self {
+            // No class can be missing from a sum over the classes that occur: the others count 0.
+            Metric::MacroF1 => self.rank(score) / f64::from(classes),
+            _ => self.rank(score),
+        }
+    }
+
+    /// Which score is better: `Greater` where `a` is. Both must be of the same dataset and number of classes.
+    pub fn compare(self, a: &Score, b: &Score) -> Ordering {
+        if self == Metric::Accuracy && a.total > 0 && b.total > 0 {
+            let cross = |x: &Score, y: &Score| u128::from(x.correct) * u128::from(y.total);
+            return cross(a, b).cmp(&cross(b, a));
+        }
+        let (x, y) = (self.rank(a), self.rank(b));
+        let order = x.partial_cmp(&y).unwrap_or_else(|| y.is_nan().cmp(&x.is_nan()));
+        // Of two numbers the lower loss is better; NaN is worse either way.
+        if self == Metric::Loss && !x.is_nan() && !y.is_nan() { order.reverse() } else { order }
+    }
+
+    /// The value, but for the division of macro-F1 by the number of classes, which no comparison needs.
+    fn rank(self, score: &Score) -> f64 {
+        match self {
+            Metric::Accuracy => score.correct as f64 / score.total as f64,
+            Metric::Loss => score.loss_sum / score.total as f64,
+            _ if score.confusion.is_empty() => f64::NAN,
+            Metric::MacroF1 => Margins::of(score).by_class.values().map(Class::f1).sum(),
+            Metric::BinaryF1 => Margins::of(score).by_class.get(&1).map_or(0.0, Class::f1),
+            Metric::Matthews => Margins::of(score).matthews(),
+        }
+    }
+}
+
+/// Row and column sums of a confusion matrix.
+struct Margins {
+    by_class: BTreeMap<u32, Class>,
+}
+
+/// One class: how often it was true, predicted, and both.
+#[derive(Clone, Copy, Default)]
+struct Class {
+    labelled: f64,
+    predicted: f64,
+    hit: f64,
+}
+
+impl Class {
+    /// 2 TP / (2 TP + FP + FN); 0 for a class that neither occurs nor is predicted.
+    fn f1(&self) -> f64 {
+        // TP + FN samples have the label, TP + FP the prediction.
+        let both = self.labelled + self.predicted;
+        if both > 0.0 { 2.0 * self.hit / both } else { 0.0 }
+    }
+}
+
+impl Margins {
+    fn of(score: &Score) -> Margins {
+        let mut by_class: BTreeMap<u32, Class> = BTreeMap::new();
+        for (&(label, prediction), &count) in &score.confusion {
+            by_class.entry(label).or_default().labelled += count as f64;
+            let class = by_class.entry(prediction).or_default();
+            class.predicted += count as f64;
+            if label == prediction {
+                class.hit += count as f64;
+            }
+        }
+        Margins { by_class }
+    }
+
+    /// Gorodkin's multi-class correlation: (c s - sum t p) / sqrt((s^2 - sum p^2) (s^2 - sum t^2)), with c hits of s
+    /// samples and, by class, t labels and p predictions; 0 where all labels or all predictions are of one class.
+    fn matthews(&self) -> f64 {
+        let sum = |f: fn(&Class) -> f64| self.by_class.values().map(f).sum::<f64>();
+        let samples = sum(|c| c.labelled);
+        let covariance = sum(|c| c.hit) * samples - sum(|c| c.labelled * c.predicted);
+        let of_predictions = samples * samples - sum(|c| c.predicted * c.predicted);
+        let of_labels = samples * samples - sum(|c| c.labelled * c.labelled);
+        let norm = (of_predictions * of_labels).sqrt();
+        if norm > 0.0 { covariance / norm } else { 0.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A score from rows of a confusion matrix: one row per label, one column per prediction.
+    fn score(rows: &[&[u64]]) -> Score {
+        let mut score = Score::default();
+        for (label, row) in rows.iter().enumerate() {
+            for (prediction, &count) in row.iter().enumerate() {
+                score.total += count;
+                score.correct += if label == prediction { count } else { 0 };
+                if count > 0 {
+                    score.confusion.insert((label as u32, prediction as u32), count);
+                }
+            }
+        }
+        score
+    }
+
+    #[track_caller]
+    fn check(metric: Metric, rows: &[&[u64]], expect: f64) {
+        let value = metric.value(&score(rows), rows.len() as u32);
+        assert!((value - expect).abs() <= 1e-15, "{metric:?}: {value}, expected {expect}");
+    }
+
+    // The expected values of these tables were computed from the definitions, in exact fractions (Python).
+    const BALANCED: &[&[u64]] = &[&[5, 1, 0], &[2, 3, 1], &[0, 2, 6]];
+    const EMPTY_CLASS: &[&[u64]] = &[&[4, 1, 0, 0], &[2, 3, 0, 0], &[0, 0, 0, 0], &[1, 0, 0, 2]];
+    const BINARY: &[&[u64]] = &[&[50, 10], &[5, 35]];
+    const ONE_CLASS: &[&[u64]] = &[&[7, 0], &[3, 0]];
+
+    #[test]
+    fn accuracy_is_the_share_of_hits() {
+        check(Metric::Accuracy, BALANCED, 0.7);
+        check(Metric::Accuracy, BINARY, 0.85);
+    }
+
+    #[test]
+    fn macro_f1_counts_empty_classes_as_zero() {
+        check(Metric::MacroF1, BALANCED, MACRO_BALANCED);
+        check(Metric::MacroF1, EMPTY_CLASS, MACRO_EMPTY_CLASS);
+        check(Metric::MacroF1, ONE_CLASS, 7.0 / 17.0);
+    }
+
+    #[test]
+    fn binary_f1_is_that_of_class_one() {
+        check(Metric::BinaryF1, BINARY, 70.0 / 85.0);
+        check(Metric::BinaryF1, BALANCED, 0.5);
+        check(Metric::BinaryF1, ONE_CLASS, 0.0);
+    }
+
+    #[test]
+    fn matthews_is_gorodkins_and_zero_where_undefined() {
+        check(Metric::Matthews, BALANCED, MATTHEWS_BALANCED);
+        check(Metric::Matthews, EMPTY_CLASS, MATTHEWS_EMPTY_CLASS);
+        check(Metric::Matthews, BINARY, 1700.0 / 5_940_000f64.sqrt());
+        check(Metric::Matthews, ONE_CLASS, 0.0);
+        check(Metric::Matthews, &[&[0, 3], &[4, 0]], -1.0);
+    }
+
+    #[test]
+    fn loss_is_a_mean_and_lower_is_better() {
+        let with = |loss_sum| Score { total: 4, loss_sum, ..Score::default() };
+        assert_eq!(Metric::Loss.value(&with(2.0), 9), 0.5);
+        assert_eq!(Metric::Loss.compare(&with(2.0), &with(3.0)), Ordering::Greater);
+        assert_eq!(Metric::Loss.compare(&with(3.0), &with(3.0)), Ordering::Equal);
+        assert_eq!(Metric::Loss.compare(&with(f64::INFINITY), &with(3.0)), Ordering::Less);
+    }
+
+    #[test]
+    fn nan_is_worst() {
+        let with = |loss_sum| Score { total: 4, loss_sum, ..Score::default() };
+        assert_eq!(Metric::Loss.compare(&with(f64::NAN), &with(f64::INFINITY)), Ordering::Less);
+        assert_eq!(Metric::Loss.compare(&with(f64::INFINITY), &with(f64::NAN)), Ordering::Greater);
+        assert_eq!(Metric::Loss.compare(&with(f64::NAN), &with(f64::NAN)), Ordering::Equal);
+        for metric in Metric::ALL {
+            let bad = score(&[&[0, 1], &[1, 0]]);
+            let nothing = Score::default();
+            assert!(metric.value(&nothing, 2).is_nan());
+            assert_eq!(metric.compare(&bad, &nothing), Ordering::Greater, "{metric:?}");
+            assert_eq!(metric.compare(&nothing, &bad), Ordering::Less, "{metric:?}");
+            assert_eq!(metric.compare(&nothing, &nothing), Ordering::Equal, "{metric:?}");
+        }
+    }
+
+    #[test]
+    fn accuracies_are_compared_exactly() {
+        let huge = |correct| Score { correct, total: u64::MAX, ..Score::default() };
+        // Both are 0.5 as an f64.
+        let (a, b) = (huge(u64::MAX / 2), huge(u64::MAX / 2 + 1));
+        assert_eq!(Metric::Accuracy.value(&a, 2), Metric::Accuracy.value(&b, 2));
+        assert_eq!(Metric::Accuracy.compare(&a, &b), Ordering::Less);
+        let third = Score { correct: 1, total: 3, ..Score::default() };
+        let ninth = Score { correct: 3, total: 9, ..Score::default() };
+        assert_eq!(Metric::Accuracy.compare(&third, &ninth), Ordering::Equal);
+    }
+
+    #[test]
+    fn names_are_those_of_files() {
+        for metric in Metric::ALL {
+            assert_eq!(serde_json::to_value(metric).unwrap(), metric.name());
+        }
+    }
+
+    const MACRO_BALANCED: f64 = 269.0 / 390.0;
+    const MACRO_EMPTY_CLASS: f64 = 8.0 / 15.0;
+    const MATTHEWS_BALANCED: f64 = 0.5509473189696003;
+    const MATTHEWS_EMPTY_CLASS: f64 = 0.5339390499775317;
+}

@@ -1,0 +1,27 @@
+//! The ingredient with the best validation score: what a lab would ship without soups. Ties go to the earlier one.
+
+use crate::ledger::Ledger;
+use crate::score::Metric;
+use crate::soup::{Ingredient, Soup};
+
+use super::ranking::{self, From};
+use super::{Recipe, Replay, Step};
+
+/// See the module.
+pub(super) struct BestSingle {
+    pub(super) metric: Metric,
+    /// Number of ingredients in the pool; at least one.
+    pub(super) ingredients: u32,
+}
+
+impl Recipe for BestSingle {
+    fn replay(&self, ledger: &Ledger, _: usize) -> Replay {
+        match ranking::sorted(self.metric, self.ingredients, ledger, From::Best) {
+            Err(step) => Replay { order: Vec::new(), decisions: Vec::new(), incumbent: None, step },
+            Ok(order) => {
+                let best = Soup::single(order.first().copied().unwrap_or(Ingredient(0)));
+                Replay { order, decisions: Vec::new(), incumbent: Some(best.clone()), step: Step::Done(best) }
+            }
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Greedy soup (Wortsman et al. 2022, recipe 1): start with the first ingredient of the order, then add each next one
+//! whose addition the score survives.
+//!
+//! Further passes try the ingredients that are not in the soup yet again, because a larger soup may welcome what a
+//! smaller one refused. A pass that accepts nothing ends the recipe.
+
+use crate::ledger::Ledger;
+use crate::soup::{Ingredient, Soup};
+
+use super::ranking::{self, From};
+use super::walk::{Considered, Walk};
+use super::{Recipe, RecipeSpec, Replay};
+
+/// See the module.
+pub(super) struct Greedy {
+    pub(super) spec: RecipeSpec,
+    /// Number of ingredients in the pool; at least one.
+    pub(super) ingredients: u32,
+}
+
+impl Recipe for Greedy {
+    fn replay(&self, ledger: &Ledger, lookahead: usize) -> Replay {
+        let order = match ranking::order(&self.spec, self.ingredients, ledger, From::Best) {
+            Ok(order) => order,
+            Err(step) => return Replay { order: Vec::new(), decisions: Vec::new(), incumbent: None, step },
+        };
+        let first = Soup::single(order.first().copied().unwrap_or(Ingredient(0)));
+        match Walk::start(&self.spec, ledger, order, first, lookahead) {
+            Err(needs_start) => needs_start,
+            Ok(mut walk) => {
+                let mut pass = 1;
+                while self.pass(&mut walk, pass) && pass < self.spec.passes {
+                    pass += 1;
+                }
+                walk.finish()
+            }
+        }
+    }
+}
+
+impl Greedy {
+    /// One pass; whether another one may change anything.
+    fn pass(&self, walk: &mut Walk<'_>, pass: u32) -> bool {
+        let members_max = self.spec.max_ingredients.unwrap_or(u32::MAX) as usize;
+        let mut accepted = false;
+        for place in 0.. {
+            let Some(candidate) = walk.candidate(place) else { break };
+            if walk.incumbent().members().len() >= members_max {
+                return false;
+            }
+            if walk.incumbent().contains(candidate) {
+                continue;
+            }
+            match walk.consider(walk.incumbent().with(candidate), candidate, pass) {
+                Considered::Accepted => accepted = true,
+                Considered::Rejected => {}
+                Considered::Enough => return false,
+            }
+        }
+        accepted
+    }
+}

@@ -1,0 +1,138 @@
+//! The order in which candidates are taken: by validation score, shuffled, or as in the pool.
+
+use std::cmp::Ordering;
+
+use crate::ledger::Ledger;
+use crate::score::{Metric, Score};
+use crate::soup::{Ingredient, Soup};
+
+use super::{Order, RecipeSpec, Step, Trial};
+
+/// Which end of the ranking comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum From {
+    /// Highest score first.
+    Best,
+    /// Lowest score first.
+    Worst,
+}
+
+/// The order of all `ingredients` under `spec`, or the step that is needed to know it.
+pub(super) fn order(
+    spec: &RecipeSpec,
+    ingredients: u32,
+    ledger: &Ledger,
+    from: From,
+) -> Result<Vec<Ingredient>, Step> {
+    match spec.order {
+        Order::Pool => Ok(pool_order(ingredients)),
+        Order::Random => Ok(shuffled(ingredients, spec.seed)),
+        Order::Sorted => sorted(spec.metric, ingredients, ledger, from),
+    }
+}
+
+/// All ingredients by their validation score, ties in pool order (whichever end comes first).
+/// While scores are missing: the step that asks for all of them at once, in pool order and without a bar.
+pub(super) fn sorted(
+    metric: Metric,
+    ingredients: u32,
+    ledger: &Ledger,
+    from: From,
+) -> Result<Vec<Ingredient>, Step> {
+    let mut scores: Vec<(Ingredient, &Score)> = Vec::new();
+    let mut open = Vec::new();
+    for ingredient in pool_order(ingredients) {
+        let soup = Soup::single(ingredient);
+        match ledger.validation(&soup) {
+            Some(score) => scores.push((ingredient, score)),
+            None => open.push(Trial { soup, bar: None }),
+        }
+    }
+    if !open.is_empty() {
+        return Err(Step::Try(open));
+    }
+    // A stable sort, so that ties keep pool order in both directions.
+    scores.sort_by(|(_, a), (_, b)| match from {
+        From::Best => metric.compare(b, a),
+        From::Worst => metric.compare(a, b),
+    });
+    Ok(scores.into_iter().map(|(ingredient, _)| ingredient).collect())
+}
+
+fn pool_order(ingredients: u32) -> Vec<Ingredient> {
+    (0..ingredients).map(Ingredient).collect()
+}
+
+/// The shuffle of `seed`. Its algorithm is part of the product, because published soups are reproduced by their seed:
+/// Fisher–Yates from the last place down to the second, where place `i` swaps with place `(r * (i + 1)) >> 64` in
+/// 128-bit arithmetic and `r` is the next number of SplitMix64 (Steele, Lea, Flood 2014) seeded with `seed`. The bias
+/// of the multiplication is below 2^-32 and accepted for the sake of a short definition.
+fn shuffled(ingredients: u32, seed: u64) -> Vec<Ingredient> {
+    let mut order = pool_order(ingredients);
+    let mut random = SplitMix64(seed);
+    for place in (1..order.len()).rev() {
+        let other = (u128::from(random.next()) * (place as u128 + 1)) >> 64;
+        order.swap(place, other as usize);
+    }
+    order
+}
+
+/// SplitMix64: 64 bits of state, one addition and three xor-shift-multiply steps a number.
+struct SplitMix64(u64);
+
+impl SplitMix64 {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// Whether `score` satisfies `bar` under the rule of `spec`.
+pub(super) fn accepts(spec: &RecipeSpec, score: &Score, bar: &Score) -> bool {
+    match (spec.accept, spec.metric.compare(score, bar)) {
+        (super::Accept::AtLeast, ordering) => ordering != Ordering::Less,
+        (super::Accept::Better, ordering) => ordering == Ordering::Greater,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn split_mix_64_gives_the_published_numbers() {
+        let mut random = SplitMix64(1_234_567);
+        let expect = [
+            6_457_827_717_110_365_317u64,
+            3_203_168_211_198_807_973,
+            9_817_491_932_198_370_423,
+            4_593_380_528_125_082_431,
+            16_408_922_859_458_223_821,
+        ];
+        assert_eq!(expect.map(|_| random.next()), expect);
+    }
+
+    #[test]
+    fn shuffles_never_change() {
+        let order = |n, seed| shuffled(n, seed).into_iter().map(|i| i.0).collect::<Vec<_>>();
+        assert_eq!(order(8, 0), SHUFFLE_OF_8_BY_SEED_0);
+        assert_eq!(order(8, 7), SHUFFLE_OF_8_BY_SEED_7);
+        assert_eq!(order(1, 7), [0]);
+        assert_eq!(order(0, 7), [0u32; 0]);
+    }
+
+    #[test]
+    fn shuffles_are_permutations_and_depend_on_the_seed() {
+        let mut a = shuffled(500, 3);
+        assert_ne!(a, shuffled(500, 4));
+        a.sort_unstable();
+        assert_eq!(a, pool_order(500));
+    }
+
+    // Computed by an independent implementation in Python.
+    const SHUFFLE_OF_8_BY_SEED_0: [u32; 8] = [1, 2, 6, 5, 4, 0, 3, 7];
+    const SHUFFLE_OF_8_BY_SEED_7: [u32; 8] = [7, 4, 6, 1, 2, 5, 0, 3];
+}

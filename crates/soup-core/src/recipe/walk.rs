@@ -1,0 +1,116 @@
+//! The walk that greedy and pruned share: an incumbent, and candidates that try to replace it one after the other.
+//!
+//! The walk is *real* while every trial has a score, and *virtual* after the first one without: from there on open
+//! trials count as rejected, so that the trials which would come next can be proposed ahead of time. A virtual walk
+//! still follows the scores it finds (a trial that is known keeps its verdict), but it decides nothing.
+
+use crate::ledger::Ledger;
+use crate::score::Score;
+use crate::soup::{Ingredient, Soup};
+
+use super::ranking::accepts;
+use super::{Decision, RecipeSpec, Replay, Step, Trial, Verdict};
+
+/// One walk over a ledger.
+pub(super) struct Walk<'a> {
+    spec: &'a RecipeSpec,
+    ledger: &'a Ledger,
+    order: Vec<Ingredient>,
+    /// How many open trials to collect; at least one.
+    open_max: usize,
+    incumbent: Soup,
+    bar: &'a Score,
+    /// The incumbent when the walk became virtual.
+    decided: Option<Soup>,
+    decisions: Vec<Decision>,
+    open: Vec<Trial>,
+}
+
+/// What a step of the walk says about the rest of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Considered {
+    /// The candidate's soup is the incumbent now.
+    Accepted,
+    /// The incumbent stays, or the trial is open and counts as rejected.
+    Rejected,
+    /// Enough trials are open: the walk need not go on.
+    Enough,
+}
+
+impl<'a> Walk<'a> {
+    /// A walk from `start`, or the replay that asks for its score.
+    pub(super) fn start(
+        spec: &'a RecipeSpec,
+        ledger: &'a Ledger,
+        order: Vec<Ingredient>,
+        start: Soup,
+        lookahead: usize,
+    ) -> Result<Walk<'a>, Replay> {
+        match ledger.validation(&start) {
+            None => Err(Replay {
+                order,
+                decisions: Vec::new(),
+                incumbent: None,
+                step: Step::Try(vec![Trial { soup: start, bar: None }]),
+            }),
+            Some(bar) => Ok(Walk {
+                spec,
+                ledger,
+                order,
+                open_max: lookahead.saturating_add(1),
+                incumbent: start,
+                bar,
+                decided: None,
+                decisions: Vec::new(),
+                open: Vec::new(),
+            }),
+        }
+    }
+
+    /// The soup to be replaced.
+    pub(super) fn incumbent(&self) -> &Soup {
+        &self.incumbent
+    }
+
+    /// The candidate at `place` of the order.
+    pub(super) fn candidate(&self, place: usize) -> Option<Ingredient> {
+        self.order.get(place).copied()
+    }
+
+    /// Tries `soup`, which differs from the incumbent by `candidate`, in pass `pass`.
+    pub(super) fn consider(&mut self, soup: Soup, candidate: Ingredient, pass: u32) -> Considered {
+        let Some(score) = self.ledger.validation(&soup) else {
+            return self.leave_open(soup);
+        };
+        let accepted = accepts(self.spec, score, self.bar);
+        if self.open.is_empty() {
+            let verdict = if accepted { Verdict::Accepted } else { Verdict::Rejected };
+            let (score, bar) = (score.clone(), self.bar.clone());
+            self.decisions.push(Decision { soup: soup.clone(), candidate, pass, score, bar, verdict });
+        }
+        if !accepted {
+            return Considered::Rejected;
+        }
+        self.incumbent = soup;
+        self.bar = score;
+        Considered::Accepted
+    }
+
+    fn leave_open(&mut self, soup: Soup) -> Considered {
+        if self.open.is_empty() {
+            self.decided = Some(self.incumbent.clone());
+        }
+        // A later pass comes back to the same soups as long as nothing is accepted.
+        if self.open.iter().all(|t| t.soup != soup) {
+            self.open.push(Trial { soup, bar: Some(self.bar.clone()) });
+        }
+        if self.open.len() < self.open_max { Considered::Rejected } else { Considered::Enough }
+    }
+
+    /// What the walk found out.
+    pub(super) fn finish(self) -> Replay {
+        let incumbent = self.decided.unwrap_or(self.incumbent);
+        let step = if self.open.is_empty() { Step::Done(incumbent.clone()) } else { Step::Try(self.open) };
+        Replay { order: self.order, decisions: self.decisions, incumbent: Some(incumbent), step }
+    }
+}
