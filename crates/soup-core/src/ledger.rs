@@ -53,3 +53,33 @@ impl Ledger {
         self.scores.entry((dataset, soup)).or_insert(score);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::soup::Ingredient;
+
+    fn correct(correct: u64) -> Score {
+        Score { total: 10, correct, ..Score::default() }
+    }
+
+    #[test]
+    fn the_first_answer_stays() {
+        let mut ledger = Ledger::new(2);
+        let soup = Soup::single(Ingredient(1));
+        ledger.record(Dataset::VALIDATION, soup.clone(), correct(3));
+        ledger.record(Dataset::VALIDATION, soup.clone(), correct(4));
+        assert_eq!(ledger.validation(&soup), Some(&correct(3)));
+    }
+
+    #[test]
+    fn datasets_and_soups_are_kept_apart() {
+        let mut ledger = Ledger::new(2);
+        let soup = Soup::single(Ingredient(1));
+        ledger.record(Dataset(1), soup.clone(), correct(3));
+        assert_eq!(ledger.validation(&soup), None);
+        assert_eq!(ledger.score(Dataset(1), &soup), Some(&correct(3)));
+        assert_eq!(ledger.score(Dataset(1), &Soup::single(Ingredient(0))), None);
+        assert_eq!(ledger.ingredients(), 2);
+    }
+}

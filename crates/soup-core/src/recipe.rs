@@ -43,6 +43,13 @@ pub struct Replay {
     pub step: Step,
 }
 
+impl Replay {
+    /// A replay that knows nothing but what it needs.
+    fn needing(step: Step) -> Replay {
+        Replay { order: Vec::new(), decisions: Vec::new(), incumbent: None, step }
+    }
+}
+
 /// What a recipe needs next.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {

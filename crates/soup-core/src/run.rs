@@ -102,7 +102,10 @@ impl RunSpec {
             }
         }
         if names.len() > DATASETS_MAX {
-            return Err(Error::usage(format!("{} datasets given, at most {DATASETS_MAX} are possible", names.len())));
+            return Err(Error::usage(format!(
+                "{} datasets given, at most {DATASETS_MAX} are possible",
+                names.len()
+            )));
         }
         Ok(())
     }

@@ -88,3 +88,106 @@ pub fn segments(schema: &Schema, range: Range<u64>) -> Vec<Segment> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::schema::TensorSpec;
+
+    #[track_caller]
+    fn check(bytes_total: u64, shard_bytes: u64, count: u32) {
+        let plan = ShardPlan::new(bytes_total);
+        assert_eq!((plan.shard_bytes(), plan.count()), (shard_bytes, count));
+    }
+
+    #[test]
+    fn small_models_are_cut_small_but_not_tiny() {
+        check(0, SHARD_BYTES_MIN, 1);
+        check(1, SHARD_BYTES_MIN, 1);
+        check(SHARD_BYTES_MIN + 1, SHARD_BYTES_MIN, 2);
+        check(826_152, SHARD_BYTES_MIN, 13);
+    }
+
+    #[test]
+    fn large_models_are_cut_to_the_target_until_there_are_too_many_shards() {
+        check(1 << 30, SHARD_BYTES_TARGET, 16);
+        check(14 << 30, SHARD_BYTES_TARGET, 224);
+        check(SHARDS_MAX * SHARD_BYTES_TARGET, SHARD_BYTES_TARGET, 4096);
+        check(2 * SHARDS_MAX * SHARD_BYTES_TARGET, 2 * SHARD_BYTES_TARGET, 4096);
+    }
+
+    #[test]
+    fn a_segment_for_every_tensor_in_the_range_and_none_for_empty_ones() {
+        let schema = Schema::new(vec![
+            TensorSpec::new("a", Dtype::F32, [3]),
+            TensorSpec::new("b", Dtype::F32, [0, 7]),
+            TensorSpec::new("c", Dtype::F32, []),
+            TensorSpec::new("d", Dtype::U8, [9]),
+        ])
+        .unwrap();
+        let segment = |tensor, dtype, range| Segment { tensor, dtype, range };
+        assert_eq!(
+            segments(&schema, 8..24),
+            [segment(0, Dtype::F32, 0..4), segment(2, Dtype::F32, 4..8), segment(3, Dtype::U8, 8..16)]
+        );
+        assert_eq!(segments(&schema, 8..8), []);
+    }
+
+    fn schemas() -> impl Strategy<Value = Schema> {
+        // Up to 2 MiB in all, so that some are cut into many shards.
+        let tensor = (0..Dtype::ALL.len(), prop_oneof![0u64..9, 0u64..40_000]);
+        prop::collection::vec(tensor, 0..12).prop_map(|tensors| {
+            let spec = |(i, (dtype, n)): (usize, (usize, u64))| {
+                TensorSpec::new(format!("t{i}"), Dtype::ALL[dtype], [n])
+            };
+            Schema::new(tensors.into_iter().enumerate().map(spec).collect()).unwrap()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn shards_tile_the_bytes_in_aligned_cuts(bytes_total in prop_oneof![0u64..1 << 22, 0u64..1 << 50]) {
+            let plan = ShardPlan::new(bytes_total);
+            prop_assert!(plan.count() >= 1 && u64::from(plan.count()) <= SHARDS_MAX);
+            let mut at = 0;
+            for shard in plan.shards() {
+                let range = plan.range(shard);
+                prop_assert_eq!(range.start, at);
+                prop_assert_eq!(range.start % ALIGN_BYTES, 0);
+                prop_assert!(range.end - range.start <= plan.shard_bytes());
+                prop_assert!(!range.is_empty() || bytes_total == 0);
+                at = range.end;
+            }
+            prop_assert_eq!(at, bytes_total);
+        }
+
+        #[test]
+        fn segments_cover_their_shard_exactly_and_never_cut_an_element(schema in schemas()) {
+            let plan = ShardPlan::new(schema.bytes());
+            let mut bytes_of_tensor = vec![0u64; schema.tensors().len()];
+            for shard in plan.shards() {
+                let range = plan.range(shard);
+                let mut at = 0;
+                for segment in segments(&schema, range.clone()) {
+                    let width = segment.dtype.width_bytes();
+                    let start_in_tensor = range.start + segment.range.start as u64 - schema.range(segment.tensor).start;
+                    prop_assert_eq!(segment.range.start, at);
+                    prop_assert!(!segment.range.is_empty());
+                    prop_assert_eq!(segment.dtype, schema.tensors()[segment.tensor].dtype);
+                    prop_assert_eq!(start_in_tensor % width, 0);
+                    prop_assert_eq!(segment.range.len() as u64 % width, 0);
+                    // Segments of a tensor follow each other.
+                    prop_assert_eq!(start_in_tensor, bytes_of_tensor[segment.tensor]);
+                    bytes_of_tensor[segment.tensor] += segment.range.len() as u64;
+                    at = segment.range.end;
+                }
+                prop_assert_eq!(at as u64, range.end - range.start);
+            }
+            for (index, tensor) in schema.tensors().iter().enumerate() {
+                prop_assert_eq!(Some(bytes_of_tensor[index]), tensor.bytes());
+            }
+        }
+    }
+}

@@ -1,1 +1,23 @@
-//! placeholder
+//! The wire: generated messages and services, and checked conversions between them and soup-core's types.
+//!
+//! Wire types stop here: every other crate works with soup-core's types and calls the conversions at its edge. What
+//! comes from the wire is checked ([`convert`]); what goes to it cannot fail. The wire's specification is the comments
+//! of the `.proto` files.
+
+mod convert;
+mod status;
+
+pub use convert::{digest_bytes, report_event, sha256};
+pub use status::{error_of, status_of};
+
+/// Largest control message, in bytes. Control messages grow with the number of tensors, never with their size; weights
+/// are streamed in chunks of [`CHUNK_BYTES_MAX`].
+pub const CONTROL_BYTES_MAX: usize = 64 << 20;
+/// Largest chunk of weights in one message, in bytes.
+pub const CHUNK_BYTES_MAX: usize = 2 << 20;
+
+/// The messages and services of `proto/soup/v1`, as generated.
+#[allow(missing_docs, clippy::all, clippy::too_many_lines, rust_2018_idioms, unreachable_pub)]
+pub mod v1 {
+    tonic::include_proto!("soup.v1");
+}

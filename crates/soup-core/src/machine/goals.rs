@@ -102,7 +102,10 @@ impl Machine {
 
     pub(super) fn written(&mut self, file: u32, digest: FileDigest, out: &mut Vec<Action>) {
         let Some(slot) = self.files.get_mut(file as usize) else {
-            return self.finish(Err(Error::internal(format!("a worker wrote file {file}, which is not planned"))), out);
+            return self.finish(
+                Err(Error::internal(format!("a worker wrote file {file}, which is not planned"))),
+                out,
+            );
         };
         *slot = Some(digest);
         if self.plan.files == 1 {

@@ -67,13 +67,23 @@ impl Machine {
         ))
     }
 
-    pub(super) fn loaded(&mut self, worker: WorkerId, shard: Shard, sha256: Vec<[u8; 32]>, out: &mut Vec<Action>) {
+    pub(super) fn loaded(
+        &mut self,
+        worker: WorkerId,
+        shard: Shard,
+        sha256: Vec<[u8; 32]>,
+        out: &mut Vec<Action>,
+    ) {
         let index = shard.0 as usize;
         if self.shards[index] != Holding::Loading(worker) {
             return;
         }
         if sha256.len() != self.plan.ingredients as usize {
-            let text = format!("a worker returned {} digests for {} ingredients", sha256.len(), self.plan.ingredients);
+            let text = format!(
+                "a worker returned {} digests for {} ingredients",
+                sha256.len(),
+                self.plan.ingredients
+            );
             return self.finish(Err(Error::internal(text)), out);
         }
         if let Some(known) = self.digests[index].as_ref().filter(|known| **known != sha256) {

@@ -1,8 +1,8 @@
 //! Tasks and their attempts, and what becomes of them.
 
 use super::{
-    Action, BTreeMap, BTreeSet, Error, ErrorKind, Machine, Millis, Report, Score, Survey, TaskKey, TaskResult, Work,
-    WorkerId, slices,
+    Action, BTreeMap, BTreeSet, Error, ErrorKind, Machine, Millis, Report, Score, Survey, TaskKey,
+    TaskResult, Work, WorkerId, slices,
 };
 
 /// What the machine knows of a worker.
@@ -162,7 +162,14 @@ impl Machine {
 
     /// An attempt failed. A transient failure is tried again after a wait; wrong data fails the run at once, since it is
     /// wrong everywhere; any other failure is tried on another worker, and fails the run when that fails too.
-    pub(super) fn failed(&mut self, now: Millis, worker: WorkerId, key: TaskKey, error: Error, out: &mut Vec<Action>) {
+    pub(super) fn failed(
+        &mut self,
+        now: Millis,
+        worker: WorkerId,
+        key: TaskKey,
+        error: Error,
+        out: &mut Vec<Action>,
+    ) {
         let Some(work) = self.tasks.current(worker, key) else { return };
         self.release(worker);
         let limits = self.plan.limits;
@@ -173,13 +180,16 @@ impl Machine {
             ErrorKind::Data | ErrorKind::Usage => true,
             _ => {
                 task.failed_on.insert(worker);
-                !others || task.failed_on.len() as u32 >= limits.failed_workers_max || matches!(work, Work::Load(_))
+                !others
+                    || task.failed_on.len() as u32 >= limits.failed_workers_max
+                    || matches!(work, Work::Load(_))
             }
         };
         if fatal {
             return self.finish(Err(error), out);
         }
-        let wait_ms = limits.backoff_ms.saturating_mul(1 << (key.attempt - 1).min(16)).min(limits.backoff_ms_max);
+        let wait_ms =
+            limits.backoff_ms.saturating_mul(1 << (key.attempt - 1).min(16)).min(limits.backoff_ms_max);
         task.state = TaskState::Open { not_before: now.saturating_add(wait_ms) };
         self.note(format!("trying again: {}", error.chain()), out);
     }
@@ -212,4 +222,3 @@ impl Machine {
         Action::Report(Report::Workers { count: self.workers.len() as u32, worker, joined })
     }
 }
-

@@ -17,7 +17,7 @@ pub(super) struct BestSingle {
 impl Recipe for BestSingle {
     fn replay(&self, ledger: &Ledger, _: usize) -> Replay {
         match ranking::sorted(self.metric, self.ingredients, ledger, From::Best) {
-            Err(step) => Replay { order: Vec::new(), decisions: Vec::new(), incumbent: None, step },
+            Err(step) => Replay::needing(step),
             Ok(order) => {
                 let best = Soup::single(order.first().copied().unwrap_or(Ingredient(0)));
                 Replay { order, decisions: Vec::new(), incumbent: Some(best.clone()), step: Step::Done(best) }

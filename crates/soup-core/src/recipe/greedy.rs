@@ -8,7 +8,7 @@ use crate::ledger::Ledger;
 use crate::soup::{Ingredient, Soup};
 
 use super::ranking::{self, From};
-use super::walk::{Considered, Walk};
+use super::walk::{Considered, Walk, walk};
 use super::{Recipe, RecipeSpec, Replay};
 
 /// See the module.
@@ -22,41 +22,30 @@ impl Recipe for Greedy {
     fn replay(&self, ledger: &Ledger, lookahead: usize) -> Replay {
         let order = match ranking::order(&self.spec, self.ingredients, ledger, From::Best) {
             Ok(order) => order,
-            Err(step) => return Replay { order: Vec::new(), decisions: Vec::new(), incumbent: None, step },
+            Err(step) => return Replay::needing(step),
         };
         let first = Soup::single(order.first().copied().unwrap_or(Ingredient(0)));
-        match Walk::start(&self.spec, ledger, order, first, lookahead) {
-            Err(needs_start) => needs_start,
-            Ok(mut walk) => {
-                let mut pass = 1;
-                while self.pass(&mut walk, pass) && pass < self.spec.passes {
-                    pass += 1;
-                }
-                walk.finish()
-            }
-        }
+        walk(&self.spec, ledger, order, first, lookahead, one_pass)
     }
 }
 
-impl Greedy {
-    /// One pass; whether another one may change anything.
-    fn pass(&self, walk: &mut Walk<'_>, pass: u32) -> bool {
-        let members_max = self.spec.max_ingredients.unwrap_or(u32::MAX) as usize;
-        let mut accepted = false;
-        for place in 0.. {
-            let Some(candidate) = walk.candidate(place) else { break };
-            if walk.incumbent().members().len() >= members_max {
-                return false;
-            }
-            if walk.incumbent().contains(candidate) {
-                continue;
-            }
-            match walk.consider(walk.incumbent().with(candidate), candidate, pass) {
-                Considered::Accepted => accepted = true,
-                Considered::Rejected => {}
-                Considered::Enough => return false,
-            }
+/// One pass; whether another one may change anything.
+fn one_pass(walk: &mut Walk<'_>, pass: u32) -> bool {
+    let members_max = walk.spec().max_ingredients.unwrap_or(u32::MAX) as usize;
+    let mut accepted = false;
+    for place in 0.. {
+        let Some(candidate) = walk.candidate(place) else { break };
+        if walk.incumbent().members().len() >= members_max {
+            return false;
         }
-        accepted
+        if walk.incumbent().contains(candidate) {
+            continue;
+        }
+        match walk.consider(walk.incumbent().with(candidate), candidate, pass) {
+            Considered::Accepted => accepted = true,
+            Considered::Rejected => {}
+            Considered::Enough => return false,
+        }
     }
+    accepted
 }

@@ -5,7 +5,7 @@ use crate::ledger::Ledger;
 use crate::soup::Soup;
 
 use super::ranking::{self, From};
-use super::walk::{Considered, Walk};
+use super::walk::{Considered, Walk, walk};
 use super::{Recipe, RecipeSpec, Replay};
 
 /// See the module.
@@ -21,18 +21,9 @@ impl Recipe for Pruned {
     fn replay(&self, ledger: &Ledger, lookahead: usize) -> Replay {
         let order = match ranking::order(&self.spec, self.ingredients, ledger, From::Worst) {
             Ok(order) => order,
-            Err(step) => return Replay { order: Vec::new(), decisions: Vec::new(), incumbent: None, step },
+            Err(step) => return Replay::needing(step),
         };
-        match Walk::start(&self.spec, ledger, order, self.uniform.clone(), lookahead) {
-            Err(needs_start) => needs_start,
-            Ok(mut walk) => {
-                let mut pass = 1;
-                while one_pass(&mut walk, pass) && pass < self.spec.passes {
-                    pass += 1;
-                }
-                walk.finish()
-            }
-        }
+        walk(&self.spec, ledger, order, self.uniform.clone(), lookahead, one_pass)
     }
 }
 

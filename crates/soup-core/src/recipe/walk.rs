@@ -37,34 +37,41 @@ pub(super) enum Considered {
     Enough,
 }
 
-impl<'a> Walk<'a> {
-    /// A walk from `start`, or the replay that asks for its score.
-    pub(super) fn start(
-        spec: &'a RecipeSpec,
-        ledger: &'a Ledger,
-        order: Vec<Ingredient>,
-        start: Soup,
-        lookahead: usize,
-    ) -> Result<Walk<'a>, Replay> {
-        match ledger.validation(&start) {
-            None => Err(Replay {
-                order,
-                decisions: Vec::new(),
-                incumbent: None,
-                step: Step::Try(vec![Trial { soup: start, bar: None }]),
-            }),
-            Some(bar) => Ok(Walk {
-                spec,
-                ledger,
-                order,
-                open_max: lookahead.saturating_add(1),
-                incumbent: start,
-                bar,
-                decided: None,
-                decisions: Vec::new(),
-                open: Vec::new(),
-            }),
-        }
+/// Walks from `start` in passes of `one_pass`, which says whether another pass may change anything.
+pub(super) fn walk(
+    spec: &RecipeSpec,
+    ledger: &Ledger,
+    order: Vec<Ingredient>,
+    start: Soup,
+    lookahead: usize,
+    one_pass: impl Fn(&mut Walk<'_>, u32) -> bool,
+) -> Replay {
+    let Some(bar) = ledger.validation(&start) else {
+        let step = Step::Try(vec![Trial { soup: start, bar: None }]);
+        return Replay { order, ..Replay::needing(step) };
+    };
+    let mut walk = Walk {
+        spec,
+        ledger,
+        order,
+        open_max: lookahead.saturating_add(1),
+        incumbent: start,
+        bar,
+        decided: None,
+        decisions: Vec::new(),
+        open: Vec::new(),
+    };
+    let mut pass = 1;
+    while one_pass(&mut walk, pass) && pass < spec.passes {
+        pass += 1;
+    }
+    walk.finish()
+}
+
+impl Walk<'_> {
+    /// The options of the recipe.
+    pub(super) fn spec(&self) -> &RecipeSpec {
+        self.spec
     }
 
     /// The soup to be replaced.
@@ -108,7 +115,7 @@ impl<'a> Walk<'a> {
     }
 
     /// What the walk found out.
-    pub(super) fn finish(self) -> Replay {
+    fn finish(self) -> Replay {
         let incumbent = self.decided.unwrap_or(self.incumbent);
         let step = if self.open.is_empty() { Step::Done(incumbent.clone()) } else { Step::Try(self.open) };
         Replay { order: self.order, decisions: self.decisions, incumbent: Some(incumbent), step }

@@ -1,0 +1,367 @@
+//! A cluster in a loop: workers that answer in any order, fail, vanish and come late; the run must always end the same.
+
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::recipe::{Accept, Order, RecipeKind, Step};
+use crate::score::Metric;
+use crate::soup::Ingredient;
+
+const SAMPLES: [u64; 2] = [230, 90];
+
+fn plan(kind: RecipeKind, ingredients: u32, files: u32) -> Plan {
+    Plan {
+        ingredients,
+        shard_bytes: vec![100; 5],
+        datasets: 2,
+        batch_size: 10,
+        files,
+        recipe: RecipeSpec {
+            kind,
+            order: Order::Sorted,
+            accept: Accept::AtLeast,
+            seed: 1,
+            max_ingredients: None,
+            passes: 2,
+            metric: Metric::Accuracy,
+        },
+        baselines: true,
+        lookahead: 1,
+        workers_min: 1,
+        limits: Limits::default(),
+    }
+}
+
+/// Whether a soup gets a sample right: any function of (soup, sample) will do, as long as it is one.
+fn outcome(evaluation: &Evaluation, sample: u64) -> Outcome {
+    let mut h = 0xcbf2_9ce4_8422_2325_u64
+        ^ sample.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ u64::from(evaluation.dataset.0);
+    for m in evaluation.soup.members() {
+        h = (h ^ u64::from(m.0 + 1)).wrapping_mul(0x0100_0000_01b3);
+        h ^= h >> 29;
+    }
+    let right = h % 100 < 70 + u64::from(evaluation.soup.members()[0].0);
+    let label = (sample % 10) as u32;
+    Outcome {
+        label,
+        prediction: if right { label } else { (label + 1) % 10 },
+        loss: (h % 1000) as f64 / 7.0,
+        margin: 0.0,
+    }
+}
+
+fn answer(work: &Work, ingredients: u32) -> TaskResult {
+    let digest = FileDigest { data_sha256: [7; 32], file_sha256: [8; 32], bytes: 9 };
+    match work {
+        Work::Load(shard) => {
+            TaskResult::Loaded { sha256: vec![[shard.0 as u8; 32]; ingredients as usize], notes: vec![] }
+        }
+        Work::Survey => {
+            TaskResult::Surveyed { samples: SAMPLES.to_vec(), classes: 10, notes: vec!["a note".into()] }
+        }
+        Work::Evaluate(e, slice) => {
+            TaskResult::Evaluated((slice.start..slice.end).map(|i| outcome(e, i)).collect())
+        }
+        Work::Write(..) => TaskResult::Written(digest),
+        Work::Digest(_) => TaskResult::Digested([7; 32]),
+    }
+}
+
+/// Runs a machine against simulated workers until it ends. `faults` draws what goes wrong.
+struct Cluster {
+    machine: Machine,
+    now: Millis,
+    inbox: VecDeque<(WorkerId, TaskKey, Work)>,
+    alive: Vec<WorkerId>,
+    next_worker: u64,
+    result: Option<Result<()>>,
+    trials: Vec<(Soup, bool)>,
+    scored: BTreeMap<Evaluation, u32>,
+    placements: u32,
+    events: u32,
+}
+
+impl Cluster {
+    fn new(plan: Plan) -> Cluster {
+        Cluster {
+            machine: Machine::new(plan, 0).unwrap(),
+            now: 0,
+            inbox: VecDeque::new(),
+            alive: vec![],
+            next_worker: 0,
+            result: None,
+            trials: vec![],
+            scored: BTreeMap::new(),
+            placements: 0,
+            events: 0,
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.now += 1;
+        self.events += 1;
+        assert!(self.events < 100_000, "the run does not end");
+        for action in self.machine.handle(self.now, event) {
+            assert!(self.result.is_none(), "{action:?} after the end");
+            match action {
+                Action::Assign(worker, key, work) => {
+                    assert!(self.alive.contains(&worker), "a task for a worker that is gone");
+                    self.inbox.push_back((worker, key, work));
+                }
+                Action::Cancel(worker, key) => self.inbox.retain(|(w, k, _)| (*w, *k) != (worker, key)),
+                Action::Report(Report::Decided(n, d)) => {
+                    self.trials.push((d.soup.clone(), d.verdict == crate::recipe::Verdict::Accepted));
+                    assert_eq!(n as usize, self.trials.len());
+                }
+                Action::Report(Report::Scored(e, _)) => *self.scored.entry(e).or_default() += 1,
+                Action::Place(_, owners) => {
+                    self.placements += 1;
+                    assert!(
+                        owners.iter().all(|o| self.alive.contains(o)),
+                        "a placement names a worker that is gone"
+                    );
+                }
+                Action::Publish => {
+                    self.inbox.push_back((WorkerId(0), TaskKey { task: 0, attempt: 0 }, Work::Survey))
+                }
+                Action::Finish(result) => self.result = Some(result),
+                Action::Begin(_) | Action::Report(_) => {}
+            }
+        }
+    }
+
+    fn join(&mut self) {
+        self.next_worker += 1;
+        let worker = WorkerId(self.next_worker);
+        self.alive.push(worker);
+        self.event(Event::WorkerJoined { worker, slots: 2, capacity_bytes: 10_000 });
+    }
+
+    fn lose(&mut self, at: usize) {
+        let worker = self.alive.remove(at);
+        self.inbox.retain(|(w, _, _)| *w != worker);
+        self.event(Event::WorkerLost(worker));
+    }
+
+    fn answer(&mut self, at: usize) {
+        let Some((worker, key, work)) = self.inbox.remove(at) else { return };
+        if key.task == 0 {
+            return self.event(Event::Published(Ok(())));
+        }
+        let result = answer(&work, self.machine.plan.ingredients);
+        self.event(Event::Done(worker, key, result));
+    }
+
+    fn run_quietly(&mut self) {
+        while self.result.is_none() {
+            if self.inbox.is_empty() {
+                self.now += 1000;
+                self.event(Event::Tick);
+            } else {
+                self.answer(0);
+            }
+        }
+    }
+
+    fn outcome(&self) -> (Soup, Vec<(Soup, bool)>, Vec<Option<Score>>) {
+        assert!(matches!(self.result, Some(Ok(()))), "{:?}", self.result);
+        let soup = self.machine.chosen().unwrap().clone();
+        let scores = [0, 1].map(|d| self.machine.ledger().score(Dataset(d), &soup).cloned());
+        (soup, self.trials.clone(), scores.to_vec())
+    }
+}
+
+fn reference(plan: &Plan) -> (Soup, Vec<(Soup, bool)>, Vec<Option<Score>>) {
+    let mut cluster = Cluster::new(plan.clone());
+    cluster.join();
+    cluster.run_quietly();
+    cluster.outcome()
+}
+
+#[test]
+fn every_recipe_ends_on_one_worker() {
+    for kind in [RecipeKind::Uniform, RecipeKind::BestSingle, RecipeKind::Greedy, RecipeKind::Pruned] {
+        let plan = plan(kind, 6, 1);
+        let (soup, trials, scores) = reference(&plan);
+        // The trials are the recipe's own, replayed by hand.
+        let recipe = plan.recipe.build(6).unwrap();
+        let mut ledger = Ledger::new(6);
+        let done = loop {
+            match recipe.next(&ledger) {
+                Step::Done(soup) => break soup,
+                Step::Try(open) => {
+                    for t in open {
+                        let e = Evaluation { dataset: Dataset::VALIDATION, soup: t.soup };
+                        let score = (0..SAMPLES[0]).map(|i| outcome(&e, i)).collect::<Vec<_>>();
+                        ledger.record(Dataset::VALIDATION, e.soup, Score::from_iter(&score));
+                    }
+                }
+            }
+        };
+        assert_eq!(soup, done);
+        assert_eq!(trials.len(), recipe.replay(&ledger, 0).decisions.len());
+        assert!(scores.iter().all(Option::is_some));
+    }
+}
+
+#[test]
+fn several_files_are_digested_in_a_pass_of_its_own() {
+    let mut cluster = Cluster::new(plan(RecipeKind::Uniform, 3, 4));
+    cluster.join();
+    cluster.run_quietly();
+    cluster.outcome();
+    assert_eq!(cluster.machine.files().unwrap().len(), 4);
+    assert_eq!(cluster.machine.data_sha256(), Some([7; 32]));
+}
+
+#[test]
+fn late_and_repeated_answers_are_dropped() {
+    let mut cluster = Cluster::new(plan(RecipeKind::Greedy, 4, 1));
+    cluster.join();
+    let (worker, key, work) = cluster.inbox[0].clone();
+    let stale = |k: TaskKey| Event::Done(worker, k, answer(&work, 4));
+    cluster.event(stale(TaskKey { attempt: key.attempt + 1, ..key }));
+    cluster.event(Event::Done(WorkerId(99), key, answer(&work, 4)));
+    assert_eq!(cluster.machine.digests.iter().flatten().count(), 0);
+    cluster.answer(0);
+    cluster.event(stale(key));
+    assert_eq!(cluster.machine.digests.iter().flatten().count(), 1);
+}
+
+#[test]
+fn wrong_data_fails_at_once_and_other_failures_on_two_workers() {
+    let fail = |kind: ErrorKind, times: usize| {
+        let mut cluster = Cluster::new(plan(RecipeKind::Greedy, 4, 1));
+        (0..3).for_each(|_| cluster.join());
+        while cluster.machine.survey.is_none() || !cluster.machine.all_resident() {
+            cluster.answer(0);
+        }
+        let poisoned = cluster.inbox[0].2.clone();
+        for _ in 0..times {
+            while !cluster.inbox.iter().any(|(_, _, w)| *w == poisoned) {
+                cluster.now += 20_000;
+                if cluster.inbox.is_empty() { cluster.event(Event::Tick) } else { cluster.answer(0) }
+            }
+            let at = cluster.inbox.iter().position(|(_, _, w)| *w == poisoned).unwrap();
+            let (worker, key, _) = cluster.inbox.remove(at).unwrap();
+            assert!(cluster.result.is_none());
+            cluster.event(Event::Failed(worker, key, Error::new(kind, "no good")));
+        }
+        cluster
+    };
+    assert_eq!(fail(ErrorKind::Data, 1).result.unwrap().unwrap_err().kind(), ErrorKind::Data);
+    assert!(fail(ErrorKind::Internal, 1).result.is_none());
+    assert_eq!(fail(ErrorKind::Internal, 2).result.unwrap().unwrap_err().kind(), ErrorKind::Internal);
+    let mut transient = fail(ErrorKind::Unavailable, 5);
+    transient.run_quietly();
+    transient.outcome();
+    assert_eq!(fail(ErrorKind::Unavailable, 8).result.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+#[test]
+fn a_pool_that_does_not_fit_is_refused_with_numbers() {
+    let mut small = plan(RecipeKind::Uniform, 3, 1);
+    small.shard_bytes = vec![3 << 20; 4];
+    let mut cluster = Cluster::new(small);
+    cluster.join();
+    let error = cluster.result.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    assert!(error.chain().contains("12 MiB"), "{}", error.chain());
+}
+
+#[test]
+fn without_workers_the_run_waits_and_then_says_so() {
+    let mut waiting = plan(RecipeKind::Uniform, 3, 1);
+    waiting.workers_min = 2;
+    let mut cluster = Cluster::new(waiting);
+    cluster.join();
+    assert!(cluster.inbox.is_empty());
+    cluster.now += 600_000;
+    cluster.event(Event::Tick);
+    assert!(cluster.result.unwrap().unwrap_err().chain().contains("1 of 2"));
+}
+
+#[test]
+fn an_ingredient_that_changes_between_two_loads_is_refused() {
+    let mut cluster = Cluster::new(plan(RecipeKind::Greedy, 2, 1));
+    cluster.join();
+    while !cluster.machine.all_resident() {
+        cluster.answer(0);
+    }
+    cluster.join();
+    cluster.lose(0);
+    let at = cluster.inbox.iter().position(|(_, _, w)| matches!(w, Work::Load(_))).unwrap();
+    let (worker, key, _) = cluster.inbox.remove(at).unwrap();
+    let other = TaskResult::Loaded { sha256: vec![[99; 32]; 2], notes: vec![] };
+    cluster.event(Event::Done(worker, key, other));
+    assert_eq!(cluster.result.unwrap().unwrap_err().kind(), ErrorKind::Data);
+}
+
+#[test]
+fn slices_cover_every_sample_once() {
+    for samples in [1, 9, 10, 11, 639, 640, 641, 50_000] {
+        for batch in [1, 10, 64] {
+            let cut = slices(samples, batch);
+            assert!(cut.len() as u64 <= SLICES_MAX);
+            assert_eq!((cut[0].start, cut[cut.len() - 1].end), (0, samples));
+            assert!(cut.windows(2).all(|w| w[0].end == w[1].start && w[0].start % u64::from(batch) == 0));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Whatever happens along the way, the soup, the decisions and the scores (to the bit of their losses) are those of
+    /// an undisturbed run on one worker, and no evaluation counts twice.
+    #[test]
+    fn faults_change_nothing(
+        kind in prop_oneof![Just(RecipeKind::Greedy), Just(RecipeKind::Pruned), Just(RecipeKind::BestSingle)],
+        lookahead in 0..4u32,
+        steps in prop::collection::vec((0..100u32, any::<prop::sample::Index>()), 0..400),
+    ) {
+        let mut plan = plan(kind, 5, 2);
+        plan.lookahead = lookahead;
+        let expected = reference(&plan);
+        let mut cluster = Cluster::new(plan);
+        cluster.join();
+        for (what, index) in steps {
+            if cluster.result.is_some() {
+                break;
+            }
+            match what {
+                0..4 => cluster.join(),
+                4..8 if cluster.alive.len() > 1 => cluster.lose(index.index(cluster.alive.len())),
+                8..12 if !cluster.inbox.is_empty() => {
+                    let (worker, key, _) = cluster.inbox[index.index(cluster.inbox.len())].clone();
+                    if key.task != 0 {
+                        cluster.inbox.retain(|(w, k, _)| (*w, *k) != (worker, key));
+                        cluster.event(Event::Failed(worker, key, Error::unavailable("a peer is gone")));
+                    }
+                }
+                12..20 => { cluster.now += 5000; cluster.event(Event::Tick) }
+                _ if cluster.inbox.is_empty() => { cluster.now += 5000; cluster.event(Event::Tick) }
+                _ => cluster.answer(index.index(cluster.inbox.len())),
+            }
+        }
+        cluster.run_quietly();
+        prop_assert_eq!(cluster.outcome(), expected);
+        prop_assert!(cluster.scored.values().all(|&n| n == 1));
+        prop_assert!(cluster.placements > 0);
+    }
+}
+
+#[test]
+fn ingredients_are_named_by_position() {
+    // The best single of equals is the first in the pool.
+    let mut cluster = Cluster::new(plan(RecipeKind::BestSingle, 3, 1));
+    cluster.join();
+    cluster.run_quietly();
+    let (soup, ..) = cluster.outcome();
+    let best = cluster.machine.best_single().unwrap();
+    assert_eq!(soup, best);
+    assert!(best.members()[0] <= Ingredient(2));
+}

@@ -1,0 +1,338 @@
+//! Checked conversions. `From` where nothing can go wrong, `TryFrom` (error: a [`soup_core::Error`]) from the wire.
+
+use soup_core::ledger::Dataset;
+use soup_core::machine::{Evaluation, FileDigest, Report, TaskKey};
+use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec, Verdict};
+use soup_core::run::{DatasetSpec, RunSpec};
+use soup_core::schema::{Dtype, Schema, TensorSpec};
+use soup_core::score::{Metric, Outcome, Score};
+use soup_core::soup::{Ingredient, Soup, Weight};
+use soup_core::{Error, ErrorKind, Result};
+
+use crate::v1;
+
+fn malformed(what: &str) -> Error {
+    Error::usage(format!("malformed message: {what}"))
+}
+
+fn required<T>(field: Option<T>, name: &str) -> Result<T> {
+    field.ok_or_else(|| malformed(&format!("{name} is missing")))
+}
+
+/// Both directions of an enumeration with the same names on both sides.
+macro_rules! enumeration {
+    ($core:ty, $wire:ty, $what:literal, $($variant:ident),+) => {
+        impl From<$core> for $wire {
+            fn from(value: $core) -> Self {
+                match value { $(<$core>::$variant => <$wire>::$variant),+ }
+            }
+        }
+        impl TryFrom<$wire> for $core {
+            type Error = Error;
+            fn try_from(value: $wire) -> Result<Self> {
+                match value {
+                    $(<$wire>::$variant => Ok(<$core>::$variant),)+
+                    <$wire>::Unspecified => Err(malformed(concat!($what, " is missing or unknown"))),
+                }
+            }
+        }
+    };
+}
+
+enumeration!(RecipeKind, v1::recipe::Kind, "recipe kind", Uniform, BestSingle, Greedy, Pruned);
+enumeration!(Order, v1::recipe::Order, "recipe order", Sorted, Random, Pool);
+enumeration!(Accept, v1::recipe::Accept, "recipe accept", AtLeast, Better);
+enumeration!(Metric, v1::recipe::Metric, "metric", Accuracy, MacroF1, BinaryF1, Matthews, Loss);
+enumeration!(
+    ErrorKind,
+    v1::failure::Kind,
+    "failure kind",
+    Usage,
+    Gate,
+    Data,
+    Unavailable,
+    TryAgain,
+    Configuration,
+    Cancelled,
+    Internal
+);
+
+impl From<RecipeSpec> for v1::Recipe {
+    fn from(r: RecipeSpec) -> Self {
+        v1::Recipe {
+            kind: v1::recipe::Kind::from(r.kind).into(),
+            order: v1::recipe::Order::from(r.order).into(),
+            accept: v1::recipe::Accept::from(r.accept).into(),
+            seed: r.seed,
+            max_ingredients: r.max_ingredients,
+            passes: r.passes,
+            metric: v1::recipe::Metric::from(r.metric).into(),
+        }
+    }
+}
+
+impl TryFrom<v1::Recipe> for RecipeSpec {
+    type Error = Error;
+    fn try_from(r: v1::Recipe) -> Result<Self> {
+        Ok(RecipeSpec {
+            kind: r.kind().try_into()?,
+            order: r.order().try_into()?,
+            accept: r.accept().try_into()?,
+            seed: r.seed,
+            max_ingredients: r.max_ingredients,
+            passes: r.passes,
+            metric: r.metric().try_into()?,
+        })
+    }
+}
+
+fn non_empty(text: String) -> Option<String> {
+    Some(text).filter(|t| !t.is_empty())
+}
+
+impl From<DatasetSpec> for v1::DatasetSpec {
+    fn from(d: DatasetSpec) -> Self {
+        v1::DatasetSpec {
+            name: d.name,
+            url: d.url,
+            image_column: d.image_column.unwrap_or_default(),
+            label_column: d.label_column.unwrap_or_default(),
+            limit: d.limit,
+        }
+    }
+}
+
+impl From<v1::DatasetSpec> for DatasetSpec {
+    fn from(d: v1::DatasetSpec) -> Self {
+        DatasetSpec {
+            name: d.name,
+            url: d.url,
+            image_column: non_empty(d.image_column),
+            label_column: non_empty(d.label_column),
+            limit: d.limit,
+        }
+    }
+}
+
+impl From<RunSpec> for v1::RunSpec {
+    fn from(s: RunSpec) -> Self {
+        v1::RunSpec {
+            pool: s.pool,
+            recipe: Some(s.recipe.into()),
+            validation: Some(s.validation.into()),
+            tests: s.tests.into_iter().map(Into::into).collect(),
+            output: s.output,
+            overwrite: s.overwrite,
+            batch_size: s.batch_size,
+            allow_nan: s.allow_nan,
+            baselines: s.baselines,
+            lookahead: s.lookahead,
+            workers_min: s.workers_min,
+            model_config: s.model_config.unwrap_or_default(),
+            preprocessor_config: s.preprocessor_config.unwrap_or_default(),
+        }
+    }
+}
+
+impl TryFrom<v1::RunSpec> for RunSpec {
+    type Error = Error;
+    fn try_from(s: v1::RunSpec) -> Result<Self> {
+        let spec = RunSpec {
+            pool: s.pool,
+            recipe: required(s.recipe, "recipe")?.try_into()?,
+            validation: required(s.validation, "validation")?.into(),
+            tests: s.tests.into_iter().map(Into::into).collect(),
+            output: s.output,
+            overwrite: s.overwrite,
+            batch_size: s.batch_size,
+            allow_nan: s.allow_nan,
+            baselines: s.baselines,
+            lookahead: s.lookahead,
+            workers_min: s.workers_min,
+            model_config: non_empty(s.model_config),
+            preprocessor_config: non_empty(s.preprocessor_config),
+        };
+        spec.validate()?;
+        Ok(spec)
+    }
+}
+
+impl From<&Soup> for v1::Soup {
+    fn from(soup: &Soup) -> Self {
+        let row = |row: &Vec<Weight>| v1::WeightRow { weights: row.iter().map(|w| w.get()).collect() };
+        v1::Soup {
+            members: soup.members().iter().map(|m| m.0).collect(),
+            rows: soup.rows().unwrap_or_default().iter().map(row).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::Soup> for Soup {
+    type Error = Error;
+    fn try_from(soup: v1::Soup) -> Result<Self> {
+        let members: Vec<Ingredient> = soup.members.into_iter().map(Ingredient).collect();
+        if soup.rows.is_empty() {
+            return Soup::mean(members).ok_or_else(|| malformed("a soup has no members"));
+        }
+        let weight = |w: f64| Weight::new(w).ok_or_else(|| malformed("a weight is not finite"));
+        let row = |r: v1::WeightRow| r.weights.into_iter().map(weight).collect();
+        Soup::weighted(members, soup.rows.into_iter().map(row).collect::<Result<_>>()?)
+    }
+}
+
+impl From<&Score> for v1::Score {
+    fn from(s: &Score) -> Self {
+        v1::Score { total: s.total, correct: s.correct, loss_sum: s.loss_sum }
+    }
+}
+
+impl From<&Error> for v1::Failure {
+    fn from(e: &Error) -> Self {
+        v1::Failure { kind: v1::failure::Kind::from(e.kind()).into(), message: e.chain() }
+    }
+}
+
+impl From<v1::Failure> for Error {
+    fn from(f: v1::Failure) -> Self {
+        Error::new(ErrorKind::try_from(f.kind()).unwrap_or(ErrorKind::Internal), f.message)
+    }
+}
+
+impl From<&TensorSpec> for v1::Tensor {
+    fn from(t: &TensorSpec) -> Self {
+        v1::Tensor { name: t.name.clone(), dtype: t.dtype.name().to_owned(), shape: t.shape.clone() }
+    }
+}
+
+impl TryFrom<v1::Tensor> for TensorSpec {
+    type Error = Error;
+    fn try_from(t: v1::Tensor) -> Result<Self> {
+        let dtype = Dtype::from_name(&t.dtype)
+            .ok_or_else(|| malformed(&format!("tensor {:?} has unknown dtype {:?}", t.name, t.dtype)))?;
+        Ok(TensorSpec::new(t.name, dtype, t.shape))
+    }
+}
+
+impl TryFrom<Vec<v1::Tensor>> for SchemaOf {
+    type Error = Error;
+    fn try_from(tensors: Vec<v1::Tensor>) -> Result<Self> {
+        let specs = tensors.into_iter().map(TensorSpec::try_from).collect::<Result<Vec<_>>>()?;
+        Schema::new(specs).map(SchemaOf)
+    }
+}
+
+/// A schema that came over the wire.
+pub(crate) struct SchemaOf(pub(crate) Schema);
+
+impl v1::BeginRun {
+    /// The schema of the run's ingredients.
+    ///
+    /// # Errors
+    /// Where a dtype is unknown or a name repeats.
+    pub fn schema(&self) -> Result<Schema> {
+        SchemaOf::try_from(self.tensors.clone()).map(|s| s.0)
+    }
+}
+
+impl v1::TaskKey {
+    /// The key of an attempt in `run` under `epoch`.
+    pub fn new(run: &str, epoch: u64, key: TaskKey) -> Self {
+        v1::TaskKey { run: run.to_owned(), epoch, task: key.task, attempt: key.attempt }
+    }
+
+    /// The attempt, without run and epoch.
+    pub fn attempt_key(&self) -> TaskKey {
+        TaskKey { task: self.task, attempt: self.attempt }
+    }
+}
+
+/// 32 bytes from the wire.
+///
+/// # Errors
+/// Where there are more or fewer.
+pub fn sha256(bytes: &[u8]) -> Result<[u8; 32]> {
+    bytes.try_into().map_err(|_| malformed("a SHA-256 does not have 32 bytes"))
+}
+
+/// A digest for the wire.
+pub fn digest_bytes(digest: &FileDigest) -> v1::Digest {
+    v1::Digest {
+        sha256: digest.data_sha256.to_vec(),
+        file_sha256: digest.file_sha256.to_vec(),
+        bytes: digest.bytes,
+    }
+}
+
+impl TryFrom<v1::Digest> for FileDigest {
+    type Error = Error;
+    fn try_from(d: v1::Digest) -> Result<Self> {
+        Ok(FileDigest { data_sha256: sha256(&d.sha256)?, file_sha256: sha256(&d.file_sha256)?, bytes: d.bytes })
+    }
+}
+
+impl From<&[Outcome]> for v1::Evaluated {
+    fn from(outcomes: &[Outcome]) -> Self {
+        v1::Evaluated {
+            labels: outcomes.iter().map(|o| o.label).collect(),
+            predictions: outcomes.iter().map(|o| o.prediction).collect(),
+            losses: outcomes.iter().map(|o| o.loss).collect(),
+            margins: outcomes.iter().map(|o| o.margin).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::Evaluated> for Vec<Outcome> {
+    type Error = Error;
+    fn try_from(e: v1::Evaluated) -> Result<Self> {
+        let n = e.labels.len();
+        if [e.predictions.len(), e.losses.len(), e.margins.len()] != [n; 3] {
+            return Err(malformed("columns of outcomes differ in length"));
+        }
+        let outcome = |i: usize| Outcome {
+            label: e.labels[i],
+            prediction: e.predictions[i],
+            loss: e.losses[i],
+            margin: e.margins[i],
+        };
+        Ok((0..n).map(outcome).collect())
+    }
+}
+
+/// A report as the event that watchers see. `datasets` are the names, `value` the run's metric of a score.
+pub fn report_event(report: &Report, datasets: &[String], value: &dyn Fn(&Score) -> f64) -> v1::RunEvent {
+    use v1::run_event::Event;
+    let event = match report {
+        Report::Workers { count, worker, joined } => Event::Workers(v1::WorkersChanged {
+            workers: *count,
+            what: format!("worker {} {}", worker.0, if *joined { "joined" } else { "was lost" }),
+        }),
+        Report::Loading { resident, shards } => {
+            Event::Loading(v1::Loading { shards_resident: *resident, shards: *shards })
+        }
+        Report::Scored(Evaluation { dataset: Dataset(d), soup }, score) => Event::Scored(v1::Scored {
+            dataset: datasets.get(*d as usize).cloned().unwrap_or_default(),
+            soup: Some(soup.into()),
+            score: Some(score.into()),
+            value: value(score),
+        }),
+        Report::Decided(trial, d) => Event::Decided(v1::Decided {
+            trial: *trial,
+            soup: Some((&d.soup).into()),
+            candidate: d.candidate.0,
+            pass: d.pass,
+            score: Some((&d.score).into()),
+            bar: Some((&d.bar).into()),
+            value: value(&d.score),
+            bar_value: value(&d.bar),
+            accepted: d.verdict == Verdict::Accepted,
+        }),
+        Report::Writing { written, files } => {
+            Event::Writing(v1::Writing { files_written: *written, files: *files })
+        }
+        Report::Note(text) => Event::Note(text.clone()),
+    };
+    v1::RunEvent { event: Some(event) }
+}
+
+#[cfg(test)]
+mod tests;

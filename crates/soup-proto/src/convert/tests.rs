@@ -1,0 +1,84 @@
+//! What goes over the wire comes back the same; what is malformed is refused by name.
+
+use super::*;
+
+fn spec() -> RunSpec {
+    let set = |name: &str| DatasetSpec {
+        name: name.into(),
+        url: format!("s3://b/{name}.parquet"),
+        image_column: Some("img".into()),
+        label_column: None,
+        limit: Some(7),
+    };
+    RunSpec {
+        pool: vec!["s3://b/pool".into()],
+        recipe: RecipeSpec {
+            kind: RecipeKind::Pruned,
+            order: Order::Random,
+            accept: Accept::Better,
+            seed: u64::MAX,
+            max_ingredients: Some(3),
+            passes: 2,
+            metric: Metric::Matthews,
+        },
+        validation: set("val"),
+        tests: vec![set("test")],
+        output: "/tmp/soup".into(),
+        overwrite: true,
+        batch_size: 50,
+        allow_nan: true,
+        baselines: false,
+        lookahead: 2,
+        workers_min: 3,
+        model_config: None,
+        preprocessor_config: Some("/p.json".into()),
+    }
+}
+
+#[test]
+fn a_spec_survives() {
+    assert_eq!(RunSpec::try_from(v1::RunSpec::from(spec())).unwrap(), spec());
+}
+
+#[test]
+fn soups_survive() {
+    let w = |v| Weight::new(v).unwrap();
+    let soups = [
+        Soup::mean([Ingredient(3), Ingredient(0)]).unwrap(),
+        Soup::weighted(vec![Ingredient(1), Ingredient(4)], vec![vec![w(0.1), w(-0.3)], vec![w(1.0), w(0.0)]]).unwrap(),
+    ];
+    for soup in soups {
+        assert_eq!(Soup::try_from(v1::Soup::from(&soup)).unwrap(), soup);
+    }
+}
+
+#[test]
+fn outcomes_survive() {
+    let outcomes = vec![Outcome { label: 1, prediction: 2, loss: 0.25, margin: -1.5 }; 3];
+    assert_eq!(Vec::<Outcome>::try_from(v1::Evaluated::from(&outcomes[..])).unwrap(), outcomes);
+}
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(result: Result<T>, part: &str) {
+    let error = result.unwrap_err();
+    assert!(error.chain().contains(part), "{}", error.chain());
+}
+
+#[test]
+fn malformed_messages_are_refused() {
+    let wire = || v1::RunSpec::from(spec());
+    refused(RunSpec::try_from(v1::RunSpec { recipe: None, ..wire() }), "recipe is missing");
+    refused(RunSpec::try_from(v1::RunSpec { validation: None, ..wire() }), "validation is missing");
+    refused(RunSpec::try_from(v1::RunSpec { batch_size: 0, ..wire() }), "--batch-size is 0");
+    refused(RunSpec::try_from(v1::RunSpec { pool: vec![], ..wire() }), "no pool");
+    let recipe = v1::Recipe { kind: 99, ..v1::Recipe::from(spec().recipe) };
+    refused(RunSpec::try_from(v1::RunSpec { recipe: Some(recipe), ..wire() }), "recipe kind");
+    refused(Soup::try_from(v1::Soup::default()), "no members");
+    let nan = v1::Soup { members: vec![0], rows: vec![v1::WeightRow { weights: vec![f64::NAN] }] };
+    refused(Soup::try_from(nan), "not finite");
+    let short = v1::Evaluated { labels: vec![1], ..Default::default() };
+    refused(Vec::<Outcome>::try_from(short), "differ in length");
+    refused(sha256(&[0; 31]), "32 bytes");
+    let tensor = v1::Tensor { name: "w".into(), dtype: "F3".into(), shape: vec![] };
+    refused(TensorSpec::try_from(tensor), "unknown dtype");
+}

@@ -1,0 +1,74 @@
+//! Error kinds and gRPC status codes.
+//!
+//! The status code carries the kind for tools that know nothing of us; the exact kind travels in a metadata entry, since
+//! there are fewer fitting codes than kinds.
+
+use soup_core::{Error, ErrorKind};
+use tonic::{Code, Status};
+
+const KIND_KEY: &str = "soup-error-kind";
+
+fn name(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Usage => "usage",
+        ErrorKind::Gate => "gate",
+        ErrorKind::Data => "data",
+        ErrorKind::Unavailable => "unavailable",
+        ErrorKind::TryAgain => "try-again",
+        ErrorKind::Configuration => "configuration",
+        ErrorKind::Cancelled => "cancelled",
+        ErrorKind::Internal => "internal",
+    }
+}
+
+fn code(kind: ErrorKind) -> Code {
+    match kind {
+        ErrorKind::Usage => Code::InvalidArgument,
+        ErrorKind::Gate | ErrorKind::Configuration => Code::FailedPrecondition,
+        ErrorKind::Data => Code::DataLoss,
+        ErrorKind::Unavailable => Code::Unavailable,
+        ErrorKind::TryAgain => Code::Aborted,
+        ErrorKind::Cancelled => Code::Cancelled,
+        ErrorKind::Internal => Code::Internal,
+    }
+}
+
+/// The status that carries `error` over the wire: its kind, and its whole chain as text.
+pub fn status_of(error: &Error) -> Status {
+    let mut status = Status::new(code(error.kind()), error.chain());
+    if let Ok(value) = name(error.kind()).parse() {
+        status.metadata_mut().insert(KIND_KEY, value);
+    }
+    status
+}
+
+/// The error that a status carries; for statuses of other origin, the nearest kind.
+pub fn error_of(status: &Status) -> Error {
+    let named = status.metadata().get(KIND_KEY).and_then(|v| v.to_str().ok());
+    let kind = ErrorKind::ALL.into_iter().find(|&k| Some(name(k)) == named).unwrap_or(match status.code() {
+        Code::InvalidArgument | Code::OutOfRange => ErrorKind::Usage,
+        Code::DataLoss => ErrorKind::Data,
+        Code::Cancelled => ErrorKind::Cancelled,
+        Code::FailedPrecondition | Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented => {
+            ErrorKind::Configuration
+        }
+        Code::Aborted | Code::NotFound | Code::ResourceExhausted | Code::DeadlineExceeded => ErrorKind::TryAgain,
+        // tonic reports a broken connection as Unknown or Internal with a transport error as its source.
+        Code::Unavailable | Code::Unknown => ErrorKind::Unavailable,
+        _ => ErrorKind::Internal,
+    });
+    Error::new(kind, status.message())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_survives_the_wire() {
+        for kind in ErrorKind::ALL {
+            let error = error_of(&status_of(&Error::new(kind, "why").context("what")));
+            assert_eq!((error.kind(), error.chain()), (kind, "what: why".to_owned()));
+        }
+    }
+}
