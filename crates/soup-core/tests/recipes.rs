@@ -97,23 +97,25 @@ fn accepted(spec: &RecipeSpec, new: f64, old: f64) -> bool {
     }
 }
 
+/// The largest first, of equals the first.
+fn selection_sorted(mut left: Vec<u32>, value: impl Fn(u32) -> f64) -> Vec<u32> {
+    let mut order = Vec::new();
+    while !left.is_empty() {
+        let mut best = 0;
+        for i in 1..left.len() {
+            if value(left[i]) > value(left[best]) + 1e-12 {
+                best = i;
+            }
+        }
+        order.push(left.remove(best));
+    }
+    order
+}
+
 fn plain(spec: &RecipeSpec, ingredients: u32, world: World, random_order: &[u32]) -> Plain {
     let value = |members: &[u32]| merit(spec.metric, &world.score(&mean(members)));
     let all: Vec<u32> = (0..ingredients).collect();
-    // Selection sort: the best (worst) first, of equals the first.
-    let sorted = |sign: f64| {
-        let (mut left, mut order) = (all.clone(), Vec::new());
-        while !left.is_empty() {
-            let mut best = 0;
-            for i in 1..left.len() {
-                if sign * value(&[left[i]]) > sign * value(&[left[best]]) + 1e-12 {
-                    best = i;
-                }
-            }
-            order.push(left.remove(best));
-        }
-        order
-    };
+    let sorted = |sign: f64| selection_sorted(all.clone(), |i| sign * value(&[i]));
     let order = |sign| match spec.order {
         Order::Sorted => sorted(sign),
         Order::Random => random_order.to_vec(),
@@ -251,10 +253,11 @@ fn effort(recipe: &dyn Recipe, ingredients: u32, world: World) -> (u64, u64) {
 }
 
 fn specs() -> impl Strategy<Value = RecipeSpec> {
-    let kinds = [RecipeKind::Uniform, RecipeKind::BestSingle, RecipeKind::Greedy, RecipeKind::Pruned];
+    const KINDS: [RecipeKind; 4] =
+        [RecipeKind::Uniform, RecipeKind::BestSingle, RecipeKind::Greedy, RecipeKind::Pruned];
     (
         // Greedy and pruned have all the options.
-        prop_oneof![1 => prop::sample::select(&kinds[..2]), 6 => prop::sample::select(&kinds[2..])],
+        prop_oneof![1 => prop::sample::select(&KINDS[..2]), 6 => prop::sample::select(&KINDS[2..])],
         prop::sample::select(&[Order::Sorted, Order::Random, Order::Pool][..]),
         prop::sample::select(&[Accept::AtLeast, Accept::Better][..]),
         any::<u64>(),
