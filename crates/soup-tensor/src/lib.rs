@@ -1,1 +1,67 @@
-//! placeholder
+//! Shards resident on a device, and the one primitive over them: the blend.
+//!
+//! # Words
+//!
+//! A *shard* is a byte range of the flattened parameters ([`soup_core::schema`] defines their order). A [`ShardMemory`]
+//! holds that range of ALL ingredients of a pool, somewhere: host memory, or a device's. Its *blend* of a soup is that
+//! range of the soup's tensors.
+//!
+//! # Flow
+//!
+//! [`Device::builder`] makes a [`ShardBuilder`] with one zeroed buffer an ingredient; the loader reads straight into
+//! them. [`ShardBuilder::finish`] inspects what was read ([`Findings`]) and gives the [`ShardMemory`], which from then on
+//! only answers.
+//!
+//! # What a blend is, exactly
+//!
+//! For every element of a floating-point tensor:
+//!
+//! - the mean of one ingredient is that ingredient, bit for bit;
+//! - the mean of n is the sum of the members' elements in pool order in `f64`, divided by n, rounded once to the dtype;
+//! - under explicit weights it is the sum of weight x element in `f64` in the same order (no fused multiply-add), rounded
+//!   once to the dtype.
+//!
+//! Rounding is to nearest, ties to even, straight from `f64`. Results that are NaN have one bit pattern (the positive
+//! quiet NaN without payload), because processors disagree on NaNs. Other tensors are those of the pool's first
+//! ingredient. So the bits of a soup depend on its ingredients alone: not on the device, the number of threads, or how
+//! shards were cut.
+
+mod burn_device;
+mod check;
+mod device;
+mod format;
+mod host;
+mod kernel;
+mod threads;
+
+use soup_core::soup::{Ingredient, Soup};
+
+pub use burn_device::BurnShards;
+pub use check::{DifferingIntegers, Findings, NonFinite};
+pub use device::{Device, ShardBuilder};
+
+// Checkpoints are little-endian, and elements are read in place.
+#[cfg(not(target_endian = "little"))]
+compile_error!("soup-tensor reads checkpoints in place and therefore needs a little-endian target");
+
+/// One shard of all ingredients, resident somewhere.
+pub trait ShardMemory: Send + Sync {
+    /// Size of the shard of one ingredient, in bytes.
+    fn bytes(&self) -> usize;
+
+    /// Writes the blend of `soup` to `out`: the whole shard, raw little-endian bytes in the schema's dtypes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) where `out` is not [`bytes`](Self::bytes) long, or the soup
+    /// has an ingredient or tensor that the shard has not.
+    fn blend(&self, soup: &Soup, out: &mut [u8]) -> soup_core::Result<()>;
+
+    /// SHA-256 of the shard of `ingredient`, as it was loaded.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) for an ingredient that the shard has not.
+    fn digest(&self, ingredient: Ingredient) -> soup_core::Result<[u8; 32]>;
+
+    /// Memory held, in bytes: of the device, or of the host where that is the device.
+    fn resident_bytes(&self) -> u64;
+}
