@@ -1,0 +1,376 @@
+//! Blends against a naive reference, one element at a time, on every device this build can test.
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+
+use std::num::NonZeroUsize;
+use std::ops::Range;
+
+use burn::backend::Flex;
+use half::{bf16, f16};
+use proptest::prelude::*;
+use soup_core::schema::{Dtype, Schema, TensorSpec};
+use soup_core::shard::segments;
+use soup_core::soup::{Ingredient, Soup, Weight};
+use soup_tensor::{BurnShards, Device, DifferingIntegers, Findings, NonFinite, ShardBuilder, ShardMemory};
+
+/// The flattened parameters of every ingredient.
+struct Pool {
+    schema: Schema,
+    ingredients: Vec<Vec<u8>>,
+}
+
+impl Pool {
+    fn builder(&self, threads: usize, range: Range<u64>) -> ShardBuilder {
+        let device = Device::parse("cpu").unwrap().with_threads(NonZeroUsize::new(threads).unwrap());
+        let mut builder = device.builder(&self.schema, range.clone(), self.ingredients.len() as u32).unwrap();
+        for (index, bytes) in self.ingredients.iter().enumerate() {
+            let buffer = builder.buffer(Ingredient(index as u32)).unwrap();
+            assert!(buffer.iter().all(|&b| b == 0));
+            buffer.copy_from_slice(&bytes[range.start as usize..range.end as usize]);
+        }
+        builder
+    }
+
+    fn load(&self, threads: usize, range: Range<u64>) -> Box<dyn ShardMemory> {
+        self.builder(threads, range).finish(|_, _| true).unwrap().0
+    }
+
+    fn whole(&self) -> Range<u64> {
+        0..self.schema.bytes()
+    }
+
+    /// The whole blend, element by element.
+    fn reference(&self, soup: &Soup) -> Vec<u8> {
+        let mut out = Vec::new();
+        for segment in segments(&self.schema, self.whole()) {
+            let width = segment.dtype.width_bytes() as usize;
+            for at in segment.range.clone().step_by(width) {
+                let element = |i: usize| &self.ingredients[i][at..at + width];
+                out.extend(blend_element(soup, segment.dtype, segment.tensor, element));
+            }
+        }
+        out
+    }
+}
+
+fn blend_element<'a>(
+    soup: &Soup,
+    dtype: Dtype,
+    tensor: usize,
+    element: impl Fn(usize) -> &'a [u8],
+) -> Vec<u8> {
+    let members = soup.members();
+    if !dtype.is_float() {
+        return element(0).to_vec();
+    }
+    if let (1, None) = (members.len(), soup.rows()) {
+        return element(members[0].index()).to_vec();
+    }
+    let mut sum = None;
+    for (at, member) in members.iter().enumerate() {
+        let x = value(dtype, element(member.index()));
+        let term = soup.row(tensor).map_or(x, |row| row[at].get() * x);
+        sum = Some(sum.map_or(term, |sum: f64| sum + term));
+    }
+    let sum = sum.unwrap();
+    rounded(dtype, if soup.rows().is_some() { sum } else { sum / members.len() as f64 })
+}
+
+fn value(dtype: Dtype, bytes: &[u8]) -> f64 {
+    match dtype {
+        Dtype::F64 => f64::from_le_bytes(bytes.try_into().unwrap()),
+        Dtype::F32 => f64::from(f32::from_le_bytes(bytes.try_into().unwrap())),
+        Dtype::F16 => f16::from_le_bytes(bytes.try_into().unwrap()).to_f64(),
+        Dtype::BF16 => bf16::from_le_bytes(bytes.try_into().unwrap()).to_f64(),
+        _ => unreachable!(),
+    }
+}
+
+/// Rounded once. For 16 bits: of the conversion through f32 and its two neighbours, the closest, at a tie the even one.
+/// (The conversions of 16-bit formats are held exhaustively by unit tests; this is only independent of them.)
+fn rounded(dtype: Dtype, value: f64) -> Vec<u8> {
+    let closest = |bits: u16, widen: fn(u16) -> f64, nan: u16| {
+        if value.is_nan() {
+            return nan;
+        }
+        let neighbours = [bits.wrapping_sub(1), bits, bits.wrapping_add(1)];
+        let distance = |b: u16| (widen(b) - value).abs();
+        let infinite = widen(bits).is_infinite() || neighbours.iter().any(|&b| !widen(b).is_finite());
+        if infinite || value == 0.0 {
+            return bits;
+        }
+        let key = |b: &u16| (distance(*b), b % 2);
+        neighbours.into_iter().min_by(|a, b| key(a).partial_cmp(&key(b)).unwrap()).unwrap()
+    };
+    match dtype {
+        Dtype::F64 if value.is_nan() => f64::NAN.to_le_bytes().to_vec(),
+        Dtype::F64 => value.to_le_bytes().to_vec(),
+        Dtype::F32 if value.is_nan() => f32::NAN.to_le_bytes().to_vec(),
+        Dtype::F32 => (value as f32).to_le_bytes().to_vec(),
+        Dtype::F16 => {
+            let bits = f16::from_f32(value as f32).to_bits();
+            closest(bits, |b| f16::from_bits(b).to_f64(), 0x7e00).to_le_bytes().to_vec()
+        }
+        Dtype::BF16 => {
+            let bits = bf16::from_f32(value as f32).to_bits();
+            closest(bits, |b| bf16::from_bits(b).to_f64(), 0x7fc0).to_le_bytes().to_vec()
+        }
+        _ => unreachable!(),
+    }
+}
+
+fn blend(memory: &dyn ShardMemory, soup: &Soup) -> Vec<u8> {
+    // One byte off, so that the output is aligned for nothing.
+    let mut out = vec![0xaa; memory.bytes() + 1];
+    memory.blend(soup, &mut out[1..]).unwrap();
+    out.split_off(1)
+}
+
+fn noise(seed: u64) -> impl FnMut() -> u64 {
+    let mut state = seed | 1;
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+}
+
+/// A pool of noise: any bits (so also NaN, infinities and subnormals), or numbers around one.
+fn pool(tensors: &[(Dtype, u64)], ingredients: usize, seed: u64, any_bits: bool) -> Pool {
+    let spec = |(i, &(dtype, n)): (usize, &(Dtype, u64))| TensorSpec::new(format!("t{i}"), dtype, [n]);
+    let schema = Schema::new(tensors.iter().enumerate().map(spec).collect()).unwrap();
+    let mut next = noise(seed);
+    let mut element = |dtype: Dtype| {
+        let bits = next();
+        let number = (bits >> 11) as f64 / (1u64 << 52) as f64 - 1.0;
+        match dtype {
+            _ if any_bits || !dtype.is_float() => bits.to_le_bytes()[..dtype.width_bytes() as usize].to_vec(),
+            dtype => rounded(dtype, number),
+        }
+    };
+    let mut flat = || {
+        let parts = segments(&schema, 0..schema.bytes());
+        let elements = parts.iter().flat_map(|s| {
+            (0..s.range.len() as u64 / s.dtype.width_bytes()).map(|_| s.dtype).collect::<Vec<_>>()
+        });
+        elements.flat_map(&mut element).collect::<Vec<u8>>()
+    };
+    let ingredients = (0..ingredients).map(|_| flat()).collect();
+    Pool { schema, ingredients }
+}
+
+fn weighted(members: &[u32], rows: usize, seed: u64) -> Soup {
+    let mut next = noise(seed);
+    let mut weight = || Weight::new((next() >> 11) as f64 / (1u64 << 52) as f64 - 0.5).unwrap();
+    let rows = (0..rows).map(|_| members.iter().map(|_| weight()).collect()).collect();
+    Soup::weighted(members.iter().copied().map(Ingredient).collect(), rows).unwrap()
+}
+
+fn mean(members: &[u32]) -> Soup {
+    Soup::mean(members.iter().copied().map(Ingredient)).unwrap()
+}
+
+/// Soups of 1 to 9 members, so that every remainder of the kernel's turns occurs.
+fn soups(ingredients: u32, tensors: usize, seed: u64) -> Vec<Soup> {
+    let mut soups = Vec::new();
+    for count in 1..=ingredients {
+        let members: Vec<u32> = (ingredients - count..ingredients).collect();
+        soups.push(mean(&members));
+        soups.push(weighted(&members, 1, seed));
+        soups.push(weighted(&members, tensors, seed));
+    }
+    soups
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn blends_are_the_naive_ones_however_shards_are_cut(
+        tensors in prop::collection::vec((prop::sample::select(&Dtype::ALL[..]), prop_oneof![0u64..40, 4000u64..9000]), 1..7),
+        ingredients in 1u32..10,
+        seed in any::<u64>(),
+        any_bits in any::<bool>(),
+        cuts in prop::collection::vec(any::<u64>(), 0..3),
+    ) {
+        let pool = pool(&tensors, ingredients as usize, seed, any_bits);
+        let total = pool.schema.bytes();
+        let mut cuts: Vec<u64> = cuts.iter().map(|c| c % (total + 1) / 8 * 8).chain([0, total]).collect();
+        cuts.sort_unstable();
+        for (nth, soup) in soups(ingredients, tensors.len(), seed).into_iter().enumerate() {
+            let expect = pool.reference(&soup);
+            let threads = nth % 3 + 1;
+            let mut found = Vec::new();
+            for cut in cuts.windows(2) {
+                found.extend(blend(pool.load(threads, cut[0]..cut[1]).as_ref(), &soup));
+            }
+            prop_assert!(found == expect, "{soup:?} by {threads} threads");
+        }
+    }
+
+    #[test]
+    fn a_burn_device_gives_the_same_bits(
+        tensors in prop::collection::vec((prop::sample::select(&[Dtype::F32, Dtype::F32, Dtype::I32, Dtype::I64, Dtype::Bool][..]), 0u64..600), 1..7),
+        ingredients in 1u32..6,
+        seed in any::<u64>(),
+        any_bits in any::<bool>(),
+    ) {
+        let pool = pool(&tensors, ingredients as usize, seed, any_bits);
+        let builder = || pool.builder(2, pool.whole());
+        let (host, host_findings) = builder().finish(|_, _| true).unwrap();
+        let (device, findings) = BurnShards::<Flex>::new(builder(), &Default::default(), |_, _| true).unwrap();
+        prop_assert_eq!(findings, host_findings);
+        prop_assert_eq!(device.bytes(), host.bytes());
+        for ingredient in (0..ingredients).map(Ingredient) {
+            prop_assert_eq!(device.digest(ingredient).unwrap(), host.digest(ingredient).unwrap());
+        }
+        for soup in soups(ingredients, tensors.len(), seed) {
+            prop_assert!(blend(&device, &soup) == blend(host.as_ref(), &soup), "{soup:?}");
+        }
+    }
+}
+
+#[test]
+fn the_bits_do_not_depend_on_threads() {
+    // Larger than a thread's piece, and odd, so that the last pieces are ragged.
+    let pool = pool(&[(Dtype::F32, 150_001), (Dtype::BF16, 200_003), (Dtype::U8, 77)], 6, 1, false);
+    for soup in [mean(&[0, 1, 2, 3, 4, 5]), mean(&[3]), weighted(&[1, 4], 3, 5)] {
+        let expect = pool.reference(&soup);
+        for threads in 1..=4 {
+            assert!(blend(pool.load(threads, pool.whole()).as_ref(), &soup) == expect);
+        }
+    }
+}
+
+#[test]
+fn sums_are_wide_where_16_bits_would_lose() {
+    let pool = pool(&[(Dtype::BF16, 10_000)], 58, 3, false);
+    let wide = blend(pool.load(2, pool.whole()).as_ref(), &Soup::uniform(58).unwrap());
+    let mut narrow_is_wrong = 0;
+    for at in 0..10_000 {
+        let element =
+            |i: usize| bf16::from_le_bytes([pool.ingredients[i][2 * at], pool.ingredients[i][2 * at + 1]]);
+        let exact: f64 = (0..58).map(|i| element(i).to_f64()).sum::<f64>() / 58.0;
+        let narrow = (0..58).map(element).fold(bf16::ZERO, |a, b| a + b) / bf16::from_f32(58.0);
+        assert_eq!(wide[2 * at..2 * at + 2], rounded(Dtype::BF16, exact));
+        narrow_is_wrong += usize::from(narrow.to_le_bytes() != wide[2 * at..2 * at + 2]);
+    }
+    // How many depends on the numbers; for these it is four of five.
+    assert!(narrow_is_wrong > 5_000, "{narrow_is_wrong} of 10000");
+}
+
+#[test]
+fn a_mean_of_one_keeps_payloads_and_signs() {
+    let bits = [0x7fa0_1234u32, 0xffc0_0001, 0x8000_0000, 0x7f80_0000, 1];
+    let pool = Pool {
+        schema: Schema::new(vec![TensorSpec::new("w", Dtype::F32, [5])]).unwrap(),
+        ingredients: vec![vec![0; 20], bits.iter().flat_map(|b| b.to_le_bytes()).collect()],
+    };
+    assert_eq!(blend(pool.load(1, pool.whole()).as_ref(), &mean(&[1])), pool.ingredients[1]);
+}
+
+#[test]
+fn a_mean_of_equals_is_the_ingredient_and_nan_has_one_pattern() {
+    let bits = [0x8000_0000u32, 0x0000_0001, 0x7f7f_ffff, 0xff80_0000, 0xffc0_0001];
+    let one: Vec<u8> = bits.iter().flat_map(|b| b.to_le_bytes()).collect();
+    let pool = Pool {
+        schema: Schema::new(vec![TensorSpec::new("w", Dtype::F32, [5])]).unwrap(),
+        ingredients: vec![one.clone(), one.clone(), one.clone()],
+    };
+    let blend = blend(pool.load(1, pool.whole()).as_ref(), &mean(&[0, 1, 2]));
+    assert_eq!(blend[..16], one[..16]);
+    assert_eq!(blend[16..], f32::NAN.to_le_bytes());
+}
+
+#[test]
+fn findings_name_ingredient_and_tensor() {
+    let tensors = vec![
+        TensorSpec::new("a", Dtype::F32, [4]),
+        TensorSpec::new("b", Dtype::BF16, [4]),
+        TensorSpec::new("step", Dtype::I64, [1]),
+    ];
+    let schema = Schema::new(tensors).unwrap();
+    let mut pool = Pool { ingredients: vec![vec![0; schema.bytes() as usize]; 3], schema };
+    let at = |name: &str| pool.schema.range(pool.schema.index_of(name).unwrap()).start as usize;
+    let (a, b, step) = (at("a"), at("b"), at("step"));
+    pool.ingredients[1][a..a + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    pool.ingredients[1][a + 12..a + 16].copy_from_slice(&f32::INFINITY.to_le_bytes());
+    pool.ingredients[2][b + 2..b + 4].copy_from_slice(&bf16::NEG_INFINITY.to_le_bytes());
+    (pool.ingredients[0][step], pool.ingredients[2][step]) = (7, 8);
+    let index = |name: &str| pool.schema.index_of(name).unwrap();
+    // The second ingredient lacks "step": its zeros mean nothing.
+    let has = |ingredient: Ingredient, tensor| ingredient != Ingredient(1) || tensor != index("step");
+    for threads in 1..4 {
+        let (_, findings) = pool.builder(threads, pool.whole()).finish(has).unwrap();
+        assert_eq!(
+            findings,
+            Findings {
+                non_finite: vec![
+                    NonFinite { ingredient: Ingredient(1), tensor: index("a"), elements: 2 },
+                    NonFinite { ingredient: Ingredient(2), tensor: index("b"), elements: 1 },
+                ],
+                differing_integers: vec![DifferingIntegers {
+                    ingredient: Ingredient(2),
+                    tensor: index("step")
+                }],
+            }
+        );
+    }
+}
+
+#[test]
+fn devices_are_chosen_by_name() {
+    assert_eq!(Device::parse("cpu").unwrap().name(), "cpu");
+    let check = |name, kind, text| {
+        let error = Device::parse(name).unwrap_err();
+        assert_eq!((error.kind(), error.chain().as_str()), (kind, text));
+    };
+    use soup_core::ErrorKind::{Configuration, Usage};
+    check(
+        "cuda",
+        Configuration,
+        r#"this build of the program has no device "cuda": use "cpu", or a build with cuda support"#,
+    );
+    check(
+        "wgpu",
+        Configuration,
+        r#"this build of the program has no device "wgpu": use "cpu", or a build with wgpu support"#,
+    );
+    check("tpu", Usage, r#"unknown device "tpu": expected "cpu""#);
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let pool = pool(&[(Dtype::F32, 6)], 2, 1, false);
+    let memory = pool.load(1, pool.whole());
+    let blend = |soup: &Soup, bytes| memory.blend(soup, &mut vec![0; bytes]).map_err(|e| e.chain());
+    assert_eq!(blend(&mean(&[0, 1]), 24), Ok(()));
+    assert_eq!(blend(&mean(&[0, 1]), 23), Err("a blend of 24 bytes was asked into 23 bytes".into()));
+    assert_eq!(blend(&mean(&[2]), 24), Err("ingredient 2 of a soup is not in the pool of 2".into()));
+    assert_eq!(
+        blend(&weighted(&[0, 1], 2, 1), 24),
+        Err("a soup has weights for 2 tensors, the pool has 1".into())
+    );
+    assert_eq!(memory.resident_bytes(), 48);
+    assert!(memory.digest(Ingredient(2)).is_err());
+    let device = Device::cpu(NonZeroUsize::MIN);
+    for (range, ingredients) in [(0..25, 2), (4..24, 2), (0..12, 2), (0..24, 0), (32..32, 2)] {
+        assert!(device.builder(&pool.schema, range, ingredients).is_err());
+    }
+    assert!(device.builder(&pool.schema, 8..24, 2).is_ok());
+}
+
+#[test]
+fn more_memory_than_there_is_is_refused() {
+    let schema = Schema::new(vec![TensorSpec::new("w", Dtype::F32, [1 << 60])]).unwrap();
+    let error = Device::cpu(NonZeroUsize::MIN).builder(&schema, 0..schema.bytes(), 2).err().unwrap();
+    assert_eq!(error.kind(), soup_core::ErrorKind::Configuration);
+}
+
+#[test]
+fn burn_devices_refuse_what_they_cannot_round() {
+    let pool = pool(&[(Dtype::BF16, 6)], 2, 1, false);
+    let builder = pool.builder(1, pool.whole());
+    let error = BurnShards::<Flex>::new(builder, &Default::default(), |_, _| true).err().unwrap();
+    assert_eq!(error.kind(), soup_core::ErrorKind::Configuration);
+}
