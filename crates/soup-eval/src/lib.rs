@@ -1,1 +1,36 @@
-//! placeholder
+//! Judges models: what happens to each sample of a dataset when a model looks at it.
+//!
+//! # Words
+//!
+//! | word | meaning |
+//! |---|---|
+//! | dataset | labelled images, as Hugging Face Parquet or as one folder per class; read by [`Files`] |
+//! | sample | one encoded image with its label |
+//! | prepared | samples decoded, resized and normalised: what a model eats; made once, evaluated many times |
+//! | model | an architecture with parameters in it, ready to evaluate |
+//! | outcome | what happened to one sample: prediction, loss, margin ([`soup_core::score::Outcome`]) |
+//!
+//! # Flow
+//!
+//! ```text
+//! config.json, preprocessor_config.json ─► evaluator() ─► Evaluator ─ load(schema, bytes) ─► Model
+//! Files ─► Dataset ─────────────────────────────────────► Evaluator ─ prepare(range) ──────► Prepared
+//!                                                                Model.evaluate(Prepared) ─► Vec<Outcome>
+//! ```
+//!
+//! Everything is blocking and single-threaded on purpose: the caller owns the threads, shares one [`Evaluator`] and one
+//! [`Model`] among them, and hands each a range of samples. A sample's outcome does not depend on which others are
+//! evaluated with it, so the way the work is cut never shows in a score.
+
+pub mod dataset;
+pub mod evaluator;
+mod kernels;
+mod outcome;
+mod parameters;
+pub mod preprocess;
+pub mod source;
+pub mod vit;
+
+pub use dataset::{Dataset, DatasetSpec, Sample};
+pub use evaluator::{BATCH_SIZE_DEFAULT, Evaluator, EvaluatorSpec, Model, Prepared, evaluator};
+pub use source::{FileEntry, Files, LocalFiles};

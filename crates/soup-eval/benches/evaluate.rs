@@ -1,0 +1,29 @@
+//! Samples a second on one thread, on the example pool: `cargo bench -p soup-eval`.
+#![allow(clippy::print_stdout, clippy::unwrap_used)] // a bench prints, and has nobody to report errors to
+
+#[path = "../tests/pool/mod.rs"]
+mod pool;
+
+use std::time::Instant;
+
+fn main() {
+    let dataset = pool::dataset("val");
+    let started = Instant::now();
+    let prepared = pool::evaluator_of(1).prepare(&dataset, 0..dataset.len()).unwrap();
+    println!("prepare: {:.0} samples/s", prepared.len() as f64 / started.elapsed().as_secs_f64());
+    for batch_size in [1, 4, 8, 16, 32, 64, 128, 250] {
+        let evaluator = pool::evaluator_of(batch_size);
+        let (schema, bytes) = pool::parameters("m10");
+        let started = Instant::now();
+        let model = evaluator.load(&schema, &bytes).unwrap();
+        let load_ms = started.elapsed().as_secs_f64() * 1e3;
+        // The best of three: others share the machine.
+        let seconds = (0..3).map(|_| {
+            let started = Instant::now();
+            model.evaluate(&prepared, 0..prepared.len(), &|| false).unwrap();
+            started.elapsed().as_secs_f64()
+        });
+        let rate = prepared.len() as f64 / seconds.fold(f64::INFINITY, f64::min);
+        println!("batch {batch_size:4}: {rate:8.0} samples/s (load {load_ms:.1} ms)");
+    }
+}

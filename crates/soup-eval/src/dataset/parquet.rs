@@ -1,0 +1,265 @@
+//! Hugging Face Parquet: one file or several (in the order of their names), a column of images, a column of labels.
+//!
+//! An image column is a group with a `bytes` field (the `Image` feature of datasets) or plain binary. Opening reads the
+//! footers. Reading a range decodes, of the row groups that hold it, the two columns, and skips whole pages before the
+//! range; [`chunks`] turns the reader's many small reads into few requests.
+
+mod chunks;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use ::parquet::basic::Type;
+use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
+use ::parquet::data_type::DataType;
+use ::parquet::errors::ParquetError;
+use ::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use ::parquet::file::serialized_reader::SerializedPageReader;
+use ::parquet::schema::types::SchemaDescriptor;
+use bytes::Bytes;
+use serde_json::Value;
+use soup_core::{Error, Result};
+
+use self::chunks::Chunks;
+use super::{DatasetSpec, Sample};
+use crate::source::{FileEntry, Files};
+
+const IMAGE_COLUMNS: [&str; 2] = ["image", "img"];
+const LABEL_COLUMNS: [&str; 3] = ["label", "labels", "fine_label"];
+
+pub(super) struct Parquet {
+    tables: Vec<Table>,
+    names: Option<Vec<String>>,
+}
+
+/// One file.
+struct Table {
+    entry: FileEntry,
+    metadata: ParquetMetaData,
+    /// Leaf columns.
+    image: usize,
+    label: usize,
+    /// First row of every row group in the dataset; one more at the end.
+    starts: Vec<u64>,
+}
+
+impl Parquet {
+    /// `entries` are the files in order, at least one.
+    pub(super) fn open(files: &Arc<dyn Files>, entries: &[FileEntry], spec: &DatasetSpec) -> Result<Parquet> {
+        let mut tables: Vec<Table> = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let first_row = tables.last().and_then(|t| t.starts.last().copied()).unwrap_or(0);
+            tables.push(Table::open(files, entry, spec, first_row)?);
+        }
+        let names = tables.first().and_then(|table| {
+            let label = table.metadata.file_metadata().schema_descr().column(table.label);
+            label_names(&table.metadata, label.path().parts().first()?)
+        });
+        Ok(Parquet { tables, names })
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.tables.last().and_then(|t| t.starts.last().copied()).unwrap_or(0)
+    }
+
+    pub(super) fn label_names(&self) -> Option<&[String]> {
+        self.names.as_deref()
+    }
+
+    /// `range` is in the dataset.
+    pub(super) fn read(&self, files: &Arc<dyn Files>, range: Range<u64>) -> Result<Vec<Sample>> {
+        let mut out = Vec::new();
+        for table in &self.tables {
+            for (group, bounds) in table.starts.windows(2).enumerate() {
+                let (start, end) = (range.start.max(bounds[0]), range.end.min(bounds[1]));
+                if start < end {
+                    table.read(files, group, start - bounds[0]..end - bounds[0], &mut out)?;
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+impl Table {
+    fn open(files: &Arc<dyn Files>, entry: &FileEntry, spec: &DatasetSpec, first_row: u64) -> Result<Table> {
+        let at = || format!("dataset {} file {:?}", files.describe(), entry.path);
+        let chunks = Chunks::new(files.clone(), entry.clone());
+        let metadata =
+            ParquetMetaDataReader::new().parse_and_finish(&chunks).map_err(|e| foreign(e).context(at()))?;
+        let schema = metadata.file_metadata().schema_descr();
+        let url = files.describe();
+        let label = label_column(schema, spec.label_column.as_deref(), &url)?;
+        let image = image_column(schema, spec.image_column.as_deref(), &url)?;
+        let mut starts = vec![first_row];
+        let mut row = first_row;
+        for group in metadata.row_groups() {
+            // The reader asserts what is checked here.
+            let sound = |leaf: usize| {
+                group.columns().get(leaf).is_some_and(|chunk| {
+                    let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
+                    start >= 0 && chunk.compressed_size() >= 0
+                })
+            };
+            if !sound(label) || !sound(image) {
+                return Err(Error::data(format!("{}: corrupt row group metadata", at())));
+            }
+            row = u64::try_from(group.num_rows())
+                .ok()
+                .and_then(|rows| row.checked_add(rows))
+                .filter(|&row| row <= i64::MAX as u64)
+                .ok_or_else(|| Error::data(format!("{}: row group of {} rows", at(), group.num_rows())))?;
+            starts.push(row);
+        }
+        Ok(Table { entry: entry.clone(), metadata, image, label, starts })
+    }
+
+    /// Appends the rows `range` of one row group.
+    fn read(
+        &self,
+        files: &Arc<dyn Files>,
+        group: usize,
+        range: Range<u64>,
+        out: &mut Vec<Sample>,
+    ) -> Result<()> {
+        let first_row = self.starts[group] + range.start;
+        let at = || format!("dataset {} file {:?}", files.describe(), self.entry.path);
+        let column = |leaf: usize| self.column(files, group, leaf).map_err(|e| foreign(e).context(at()));
+        let level = |leaf: usize| self.metadata.file_metadata().schema_descr().column(leaf).max_def_level();
+        let labels = match column(self.label)? {
+            ColumnReader::Int32ColumnReader(reader) => cells(reader, level(self.label), &range, i64::from),
+            ColumnReader::Int64ColumnReader(reader) => cells(reader, level(self.label), &range, |v| v),
+            _ => Err(ParquetError::General("labels are not integers".to_owned())),
+        };
+        let labels = labels.map_err(|e| foreign(e).context(at()))?;
+        let images = match column(self.image)? {
+            ColumnReader::ByteArrayColumnReader(reader) => {
+                cells(reader, level(self.image), &range, |v: ::parquet::data_type::ByteArray| {
+                    Bytes::copy_from_slice(v.data())
+                })
+            }
+            _ => Err(ParquetError::General("images are not binary".to_owned())),
+        };
+        let images = images.map_err(|e| foreign(e).context(at()))?;
+        for (index, (image, label)) in images.into_iter().zip(labels).enumerate() {
+            let row = || format!("dataset {} row {}", files.describe(), first_row + index as u64);
+            let label = label.and_then(|l| u32::try_from(l).ok()).ok_or_else(|| {
+                let what = label.map_or("null".to_owned(), |l| l.to_string());
+                Error::data(format!("{} has no label: it is {what}", row()))
+            })?;
+            let image = image.ok_or_else(|| {
+                Error::data(format!("{} has no image bytes (a path alone cannot be read)", row()))
+            })?;
+            out.push(Sample { image, label });
+        }
+        Ok(())
+    }
+
+    fn column(
+        &self,
+        files: &Arc<dyn Files>,
+        group: usize,
+        leaf: usize,
+    ) -> Result<ColumnReader, ParquetError> {
+        let group = self.metadata.row_group(group);
+        let chunk = group.column(leaf);
+        let chunks = Arc::new(Chunks::new(files.clone(), self.entry.clone()));
+        let pages = SerializedPageReader::new(chunks, chunk, usize::try_from(group.num_rows())?, None)?;
+        Ok(get_column_reader(chunk.column_descr_ptr(), Box::new(pages)))
+    }
+}
+
+/// The cells `range` of a column without repetition; `None` for null. `level` is the column's definition level: the one
+/// of cells that are there.
+fn cells<T: DataType, V>(
+    mut reader: ColumnReaderImpl<T>,
+    level: i16,
+    range: &Range<u64>,
+    convert: impl Fn(T::T) -> V,
+) -> Result<Vec<Option<V>>, ParquetError> {
+    let (skip, count) = (range.start as usize, (range.end - range.start) as usize);
+    let short = || ParquetError::General("column has fewer rows than its row group".to_owned());
+    if reader.skip_records(skip)? != skip {
+        return Err(short());
+    }
+    let (mut levels, mut values) = (Vec::new(), Vec::new());
+    let (records, _, _) = reader.read_records(count, Some(&mut levels), None, &mut values)?;
+    if level == 0 {
+        levels = vec![0; records];
+    }
+    if records != count || levels.len() != count {
+        return Err(short());
+    }
+    let mut values = values.into_iter();
+    Ok(levels.iter().map(|&l| if l == level { values.next().map(&convert) } else { None }).collect())
+}
+
+/// The leaf called `name` or one of `defaults`, directly or as the field `inner` of a group.
+fn find(
+    schema: &SchemaDescriptor,
+    name: Option<&str>,
+    defaults: &[&str],
+    inner: Option<&str>,
+) -> Option<usize> {
+    let wanted: Vec<&str> = name.map_or(defaults.to_vec(), |n| vec![n]);
+    wanted.iter().find_map(|name| {
+        schema.columns().iter().position(|leaf| {
+            let parts: Vec<&str> = leaf.path().parts().iter().map(String::as_str).collect();
+            leaf.max_rep_level() == 0
+                && (parts == [*name] || inner.is_some_and(|inner| parts == [*name, inner]))
+        })
+    })
+}
+
+fn label_column(schema: &SchemaDescriptor, name: Option<&str>, url: &str) -> Result<usize> {
+    let leaf = find(schema, name, &LABEL_COLUMNS, None).ok_or_else(|| {
+        let wanted = name.map_or(LABEL_COLUMNS.join(", "), str::to_owned);
+        Error::data(format!("dataset {url} has no labels: no column {wanted} among {}", columns(schema)))
+    })?;
+    match schema.column(leaf).physical_type() {
+        Type::INT32 | Type::INT64 => Ok(leaf),
+        other => Err(Error::data(format!(
+            "dataset {url} has no labels: column {:?} is {other}, expected integers (columns: {})",
+            schema.column(leaf).name(),
+            columns(schema)
+        ))),
+    }
+}
+
+fn image_column(schema: &SchemaDescriptor, name: Option<&str>, url: &str) -> Result<usize> {
+    let leaf = find(schema, name, &IMAGE_COLUMNS, Some("bytes"))
+        .filter(|&leaf| schema.column(leaf).physical_type() == Type::BYTE_ARRAY);
+    leaf.ok_or_else(|| {
+        let wanted = name.map_or(IMAGE_COLUMNS.join(", "), str::to_owned);
+        Error::data(format!(
+            "dataset {url} has no images: no column {wanted} with encoded images among {}",
+            columns(schema)
+        ))
+    })
+}
+
+/// Top-level column names, for messages.
+fn columns(schema: &SchemaDescriptor) -> String {
+    let fields = schema.root_schema().get_fields();
+    fields.iter().take(50).map(|f| f.name()).collect::<Vec<_>>().join(", ")
+}
+
+/// Class names from the metadata that datasets writes into the footer.
+fn label_names(metadata: &ParquetMetaData, column: &str) -> Option<Vec<String>> {
+    let pairs = metadata.file_metadata().key_value_metadata()?;
+    let text = pairs.iter().find(|pair| pair.key == "huggingface")?.value.as_deref()?;
+    let value: Value = serde_json::from_str(text).ok()?;
+    let names = value["info"]["features"][column]["names"].as_array()?;
+    names.iter().map(|n| n.as_str().map(str::to_owned)).collect()
+}
+
+/// Our own errors travel through the reader as external ones; everything else is corrupt data.
+fn foreign(error: ParquetError) -> Error {
+    match error {
+        ParquetError::External(inner) => match inner.downcast::<Error>() {
+            Ok(ours) => *ours,
+            Err(other) => Error::data(other.to_string()),
+        },
+        other => Error::data(format!("not a readable Parquet file: {other}")),
+    }
+}

@@ -1,0 +1,380 @@
+//! Architectures behind one interface: parameters and samples in, outcomes out.
+
+use std::ops::Range;
+
+use burn::backend::Flex;
+use burn::backend::flex::FlexDevice;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+use serde_json::Value;
+use soup_core::schema::Schema;
+use soup_core::score::Outcome;
+use soup_core::{Error, Result};
+
+use crate::dataset::Dataset;
+use crate::kernels::Kernels;
+use crate::outcome::outcome;
+use crate::parameters::Parameters;
+use crate::preprocess::Preprocessor;
+use crate::vit::model::Vit;
+use crate::vit::{self, VitConfig};
+
+/// Samples a forward pass unless told otherwise: large enough for the matrix products, small enough for the cache.
+pub const BATCH_SIZE_DEFAULT: u32 = 32;
+/// Largest batch size that is accepted.
+const BATCH_SIZE_MAX: u32 = 1 << 16;
+
+/// What an evaluator is made of.
+#[derive(Clone, Debug)]
+pub struct EvaluatorSpec {
+    /// Text of the model's `config.json`.
+    pub config_json: String,
+    /// Text of its `preprocessor_config.json`, where there is one.
+    pub preprocessor_json: Option<String>,
+    /// Samples a forward pass.
+    pub batch_size: u32,
+}
+
+/// One architecture with its preprocessing. One per worker and run, shared by its compute threads.
+pub trait Evaluator: Send + Sync {
+    /// Number of classes of the classifier.
+    fn classes(&self) -> u32;
+
+    /// Names of the classes, by class, for [`Dataset::align_labels`].
+    fn label_names(&self) -> &[String];
+
+    /// Checks that a schema has what the architecture needs; tensors that it does not use are ignored.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data), naming the first tensor that is missing or has another shape.
+    fn check_schema(&self, schema: &Schema) -> Result<()>;
+
+    /// Builds a model from the flattened parameters (canonical order of `schema`, little-endian); f16, bf16 and f64
+    /// values become f32.
+    ///
+    /// # Errors
+    /// As [`check_schema`](Evaluator::check_schema), and [`Internal`](soup_core::ErrorKind::Internal) where the number
+    /// of bytes is not the schema's.
+    fn load(&self, schema: &Schema, parameters: &[u8]) -> Result<Box<dyn Model>>;
+
+    /// Reads, decodes and preprocesses the samples `range` of `dataset`. Keep the result: it serves every model.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) naming dataset and row where an image cannot be decoded or a label is not
+    /// one of the model's classes; the errors of reading.
+    fn prepare(&self, dataset: &Dataset, range: Range<u64>) -> Result<Prepared>;
+}
+
+/// A model with parameters in it. Evaluations may run on several threads at once.
+pub trait Model: Send + Sync {
+    /// The outcomes of the samples `range` of `prepared`, in order. An outcome depends on its sample alone.
+    /// `cancel` is asked before every batch.
+    ///
+    /// # Errors
+    /// [`Cancelled`](soup_core::ErrorKind::Cancelled) when `cancel` says so;
+    /// [`Internal`](soup_core::ErrorKind::Internal) where `range` is not in `prepared`.
+    fn evaluate(
+        &self,
+        prepared: &Prepared,
+        range: Range<usize>,
+        cancel: &dyn Fn() -> bool,
+    ) -> Result<Vec<Outcome>>;
+
+    /// The logits of the samples `range` of `prepared`: `range.len()` rows of one logit a class.
+    ///
+    /// # Errors
+    /// As [`evaluate`](Model::evaluate).
+    fn logits(&self, prepared: &Prepared, range: Range<usize>, cancel: &dyn Fn() -> bool)
+    -> Result<Vec<f32>>;
+}
+
+/// Samples ready for a model: pixels of one fixed shape, and labels.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prepared {
+    /// `[samples, channels, height, width]`, normalised.
+    pixels: Vec<f32>,
+    labels: Vec<u32>,
+    /// Values of one sample.
+    stride: usize,
+}
+
+impl Prepared {
+    /// Samples whose pixels were normalised elsewhere: `[labels.len(), channels, height, width]`.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) where the pixels do not divide into as many samples.
+    pub fn new(pixels: Vec<f32>, labels: Vec<u32>) -> Result<Prepared> {
+        let stride = pixels.len().checked_div(labels.len()).unwrap_or(0);
+        if stride * labels.len() != pixels.len() {
+            return Err(Error::data(format!("{} pixels are not {} samples", pixels.len(), labels.len())));
+        }
+        Ok(Prepared { pixels, labels, stride })
+    }
+
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// The labels, in order.
+    pub fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    /// The normalised pixels, sample after sample, channel first.
+    pub fn pixels(&self) -> &[f32] {
+        &self.pixels
+    }
+
+    /// Memory held, in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        (size_of_val(self.pixels.as_slice()) + size_of_val(self.labels.as_slice())) as u64
+    }
+}
+
+/// The evaluator of the architecture that `config.json` names.
+///
+/// # Errors
+/// [`Data`](soup_core::ErrorKind::Data) for an unknown architecture or a config that is not understood;
+/// [`Usage`](soup_core::ErrorKind::Usage) for a batch size out of range.
+pub fn evaluator(spec: &EvaluatorSpec) -> Result<Box<dyn Evaluator>> {
+    if !(1..=BATCH_SIZE_MAX).contains(&spec.batch_size) {
+        return Err(Error::usage(format!(
+            "batch size {} is out of range: 1 to {BATCH_SIZE_MAX}",
+            spec.batch_size
+        )));
+    }
+    check_architecture(&spec.config_json)?;
+    let config = VitConfig::from_json(&spec.config_json)?;
+    let preprocessor = match &spec.preprocessor_json {
+        Some(json) => Preprocessor::from_json(json, config.image_size(), config.channels())?,
+        None => Preprocessor::default_for(config.image_size(), config.channels()),
+    };
+    Ok(Box::new(VitEvaluator::<Flex> {
+        config,
+        preprocessor,
+        batch_size: spec.batch_size as usize,
+        device: FlexDevice,
+    }))
+}
+
+/// Refuses what is not a ViT for image classification.
+fn check_architecture(config_json: &str) -> Result<()> {
+    let config: Value = serde_json::from_str(config_json)
+        .map_err(|e| Error::data("config.json is not valid JSON").with_source(e))?;
+    let architecture = config["architectures"].get(0).and_then(Value::as_str);
+    let model_type = config["model_type"].as_str();
+    let known = match architecture {
+        Some(name) => name == vit::ARCHITECTURE && model_type.is_none_or(|t| t == vit::MODEL_TYPE),
+        None => model_type == Some(vit::MODEL_TYPE),
+    };
+    if known {
+        return Ok(());
+    }
+    let name = match (architecture, model_type) {
+        (Some(name), _) if name != vit::ARCHITECTURE => name,
+        (_, Some(model_type)) => model_type,
+        _ => "",
+    };
+    Err(Error::data(format!(
+        "unknown architecture {name:?}: supported are {} (model_type {:?})",
+        vit::ARCHITECTURE,
+        vit::MODEL_TYPE
+    )))
+}
+
+struct VitEvaluator<B: Backend> {
+    config: VitConfig,
+    preprocessor: Preprocessor,
+    batch_size: usize,
+    device: B::Device,
+}
+
+impl<B: Kernels> Evaluator for VitEvaluator<B> {
+    fn classes(&self) -> u32 {
+        // At most 2^20, by the config's own check.
+        self.config.labels().len() as u32
+    }
+
+    fn label_names(&self) -> &[String] {
+        self.config.labels()
+    }
+
+    fn check_schema(&self, schema: &Schema) -> Result<()> {
+        self.config.check_schema(schema)
+    }
+
+    fn load(&self, schema: &Schema, parameters: &[u8]) -> Result<Box<dyn Model>> {
+        self.config.check_schema(schema)?;
+        let vit = Vit::<B>::load(&self.config, &Parameters::new(schema, parameters)?, &self.device)?;
+        Ok(Box::new(VitModel {
+            vit,
+            batch_size: self.batch_size,
+            input: [self.config.channels(), self.config.image_size().height, self.config.image_size().width],
+            classes: self.config.labels().len(),
+            device: self.device.clone(),
+        }))
+    }
+
+    fn prepare(&self, dataset: &Dataset, range: Range<u64>) -> Result<Prepared> {
+        let first_row = range.start;
+        let samples = dataset.read(range)?;
+        let stride = self.preprocessor.values();
+        let mut pixels = Vec::with_capacity(samples.len() * stride);
+        let mut labels = Vec::with_capacity(samples.len());
+        for (index, sample) in samples.iter().enumerate() {
+            let at = || format!("dataset {} row {}", dataset.describe(), first_row + index as u64);
+            if sample.label >= self.classes() {
+                return Err(Error::data(format!(
+                    "{}: label {} is not one of the model's {} classes (0 to {})",
+                    at(),
+                    sample.label,
+                    self.classes(),
+                    self.classes() - 1
+                )));
+            }
+            self.preprocessor.apply(&sample.image, &mut pixels).map_err(|e| e.context(at()))?;
+            labels.push(sample.label);
+        }
+        Ok(Prepared { pixels, labels, stride })
+    }
+}
+
+struct VitModel<B: Backend> {
+    vit: Vit<B>,
+    batch_size: usize,
+    /// Channels, height, width.
+    input: [usize; 3],
+    classes: usize,
+    device: B::Device,
+}
+
+impl<B: Kernels> VitModel<B> {
+    /// The logits of one batch. The forward pass always has the same shape, so that what a sample comes out as cannot
+    /// depend on how many others there are: rows that are missing are zeros, and their logits are dropped.
+    fn batch(&self, pixels: &[f32]) -> Result<Vec<f32>> {
+        let [channels, height, width] = self.input;
+        let stride = channels * height * width;
+        let rows = pixels.len() / stride;
+        let mut padded = Vec::with_capacity(self.batch_size * stride);
+        padded.extend_from_slice(pixels);
+        padded.resize(self.batch_size * stride, 0.0);
+        let data = TensorData::new(padded, [self.batch_size, channels, height, width]);
+        let logits = self.vit.forward(Tensor::from_data(data, &self.device));
+        let mut values = logits
+            .into_data()
+            .convert::<f32>()
+            .into_vec::<f32>()
+            .map_err(|e| Error::internal(format!("logits are not f32: {e:?}")))?;
+        values.truncate(rows * self.classes);
+        Ok(values)
+    }
+}
+
+impl<B: Kernels> Model for VitModel<B> {
+    fn evaluate(
+        &self,
+        prepared: &Prepared,
+        range: Range<usize>,
+        cancel: &dyn Fn() -> bool,
+    ) -> Result<Vec<Outcome>> {
+        let logits = self.logits(prepared, range.clone(), cancel)?;
+        let labels = &prepared.labels[range];
+        if let Some(label) = labels.iter().find(|&&l| l as usize >= self.classes) {
+            return Err(Error::data(format!(
+                "label {label} is not one of the model's {} classes",
+                self.classes
+            )));
+        }
+        Ok(logits.chunks_exact(self.classes).zip(labels).map(|(row, &label)| outcome(row, label)).collect())
+    }
+
+    fn logits(
+        &self,
+        prepared: &Prepared,
+        range: Range<usize>,
+        cancel: &dyn Fn() -> bool,
+    ) -> Result<Vec<f32>> {
+        let stride = self.input.iter().product::<usize>();
+        if range.start > range.end || range.end > prepared.len() {
+            return Err(Error::internal(format!("samples {range:?} of {} prepared ones", prepared.len())));
+        }
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        if prepared.stride != stride {
+            return Err(Error::data(format!(
+                "samples of {} values, the model takes {stride} ({:?})",
+                prepared.stride, self.input
+            )));
+        }
+        let mut out = Vec::with_capacity(range.len() * self.classes);
+        for batch in
+            prepared.pixels[range.start * stride..range.end * stride].chunks(self.batch_size * stride)
+        {
+            if cancel() {
+                return Err(Error::cancelled("evaluation was cancelled"));
+            }
+            out.extend(self.batch(batch)?);
+        }
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(config_json: &str, expect: Result<(), &str>) {
+        let got = check_architecture(config_json).map_err(|e| e.chain());
+        match expect {
+            Ok(()) => assert_eq!(got, Ok(()), "{config_json}"),
+            Err(text) => assert!(got.as_ref().is_err_and(|e| e.starts_with(text)), "{config_json}: {got:?}"),
+        }
+    }
+
+    #[test]
+    fn only_known_architectures_are_evaluated() {
+        check(r#"{"model_type": "vit"}"#, Ok(()));
+        check(r#"{"model_type": "vit", "architectures": ["ViTForImageClassification"]}"#, Ok(()));
+        check(r#"{"model_type": "vit", "architectures": []}"#, Ok(()));
+        check(r#"{"architectures": ["ViTForImageClassification"]}"#, Ok(()));
+        check(r#"{"model_type": "bert"}"#, Err("unknown architecture \"bert\": supported are ViTForImageCl"));
+        check(
+            r#"{"model_type": "vit", "architectures": ["ViTModel"]}"#,
+            Err("unknown architecture \"ViTModel\""),
+        );
+        check(
+            r#"{"model_type": "deit", "architectures": ["ViTForImageClassification"]}"#,
+            Err("unknown architecture \"deit\""),
+        );
+        check("{}", Err("unknown architecture \"\""));
+        check("{", Err("config.json is not valid JSON"));
+    }
+
+    #[test]
+    fn the_batch_size_is_bounded() {
+        for batch_size in [0, BATCH_SIZE_MAX + 1] {
+            let spec = EvaluatorSpec {
+                config_json: r#"{"model_type": "vit"}"#.into(),
+                preprocessor_json: None,
+                batch_size,
+            };
+            assert_eq!(evaluator(&spec).err().map(|e| e.kind()), Some(soup_core::ErrorKind::Usage));
+        }
+    }
+
+    #[test]
+    fn prepared_samples_know_their_size() {
+        let prepared = Prepared::new(vec![0.0; 12], vec![1, 2, 3]).unwrap();
+        assert_eq!((prepared.len(), prepared.stride, prepared.size_bytes()), (3, 4, 60));
+        assert!(Prepared::new(vec![0.0; 11], vec![1, 2, 3]).is_err());
+        assert!(Prepared::new(vec![0.0; 11], vec![]).is_err());
+        assert!(Prepared::new(vec![], vec![]).unwrap().is_empty());
+    }
+}

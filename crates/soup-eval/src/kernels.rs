@@ -1,0 +1,134 @@
+//! The steps between two matrix products, as one fused kernel each, so that a backend may do each in one pass.
+//!
+//! Models are written over [`Kernels`], never over one backend. Every kernel has a default in plain burn operations
+//! ([`plain`]), which any backend runs and automatic differentiation can go through; a backend overrides those it has a
+//! faster form of. On the CPU ([`flex`]) a chain of elementwise operations costs more than the matrix products of a
+//! small model, because every operation is a pass over memory into a new buffer and none is vectorised.
+
+mod flex;
+mod math;
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+/// The function between the two linear maps of a transformer's MLP; the names are transformers' (`hidden_act`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Activation {
+    /// x times the normal distribution function of x, by `erf`.
+    Gelu,
+    /// GELU by the `tanh` approximation.
+    GeluTanh,
+    /// x times the logistic function of 1.702 x.
+    QuickGelu,
+    Relu,
+    Silu,
+    Tanh,
+    Sigmoid,
+    /// The identity.
+    Linear,
+}
+
+impl Activation {
+    /// The activation that transformers calls `name`.
+    pub(crate) fn from_name(name: &str) -> Option<Activation> {
+        Some(match name {
+            "gelu" | "gelu_python" => Activation::Gelu,
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_accurate" | "gelu_fast" | "gelu_python_tanh" => {
+                Activation::GeluTanh
+            }
+            "quick_gelu" => Activation::QuickGelu,
+            "relu" => Activation::Relu,
+            "silu" | "swish" => Activation::Silu,
+            "tanh" => Activation::Tanh,
+            "sigmoid" => Activation::Sigmoid,
+            "linear" => Activation::Linear,
+            _ => return None,
+        })
+    }
+
+    /// The names of all of them, for messages.
+    pub(crate) const NAMES: &str =
+        "gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, quick_gelu, relu, silu, swish, tanh, sigmoid, linear";
+}
+
+/// Scale and shift of a layer normalisation over the last dimension.
+#[derive(Clone, Debug)]
+pub(crate) struct Norm<B: Backend> {
+    pub(crate) gamma: Tensor<B, 1>,
+    pub(crate) beta: Tensor<B, 1>,
+    pub(crate) epsilon: f64,
+}
+
+/// A burn backend with the fused steps that models need.
+pub(crate) trait Kernels: Backend {
+    /// `act(x + bias)`, bias along the rows.
+    fn bias_act(x: Tensor<Self, 2>, bias: Option<&Tensor<Self, 1>>, act: Activation) -> Tensor<Self, 2> {
+        plain::bias_act(x, bias, act)
+    }
+
+    /// `x + bias + residual`.
+    fn bias_residual(
+        x: Tensor<Self, 2>,
+        bias: &Tensor<Self, 1>,
+        residual: &Tensor<Self, 2>,
+    ) -> Tensor<Self, 2> {
+        plain::bias_residual(x, bias, residual)
+    }
+
+    /// Layer normalisation of every row.
+    fn norm_rows(x: &Tensor<Self, 2>, norm: &Norm<Self>) -> Tensor<Self, 2> {
+        plain::layer_norm(x, norm)
+    }
+
+    /// `softmax(scale * x)` over the last dimension.
+    fn softmax_scaled(x: Tensor<Self, 4>, scale: f32) -> Tensor<Self, 4> {
+        plain::softmax(x, scale)
+    }
+}
+
+/// The kernels in plain burn operations.
+pub(crate) mod plain {
+    use super::{Activation, Norm};
+    use burn::tensor::backend::Backend;
+    use burn::tensor::{Tensor, activation};
+
+    pub(crate) fn bias_act<B: Backend>(
+        x: Tensor<B, 2>,
+        bias: Option<&Tensor<B, 1>>,
+        act: Activation,
+    ) -> Tensor<B, 2> {
+        let x = match bias {
+            Some(bias) => x + bias.clone().unsqueeze(),
+            None => x,
+        };
+        match act {
+            Activation::Gelu => activation::gelu(x),
+            Activation::GeluTanh => activation::gelu_approximate(x),
+            Activation::QuickGelu => x.clone() * activation::sigmoid(x * 1.702),
+            Activation::Relu => activation::relu(x),
+            Activation::Silu => activation::silu(x),
+            Activation::Tanh => activation::tanh(x),
+            Activation::Sigmoid => activation::sigmoid(x),
+            Activation::Linear => x,
+        }
+    }
+
+    pub(crate) fn bias_residual<B: Backend>(
+        x: Tensor<B, 2>,
+        bias: &Tensor<B, 1>,
+        residual: &Tensor<B, 2>,
+    ) -> Tensor<B, 2> {
+        x + bias.clone().unsqueeze() + residual.clone()
+    }
+
+    pub(crate) fn layer_norm<B: Backend>(x: &Tensor<B, 2>, norm: &Norm<B>) -> Tensor<B, 2> {
+        let centred = x.clone() - x.clone().mean_dim(1);
+        let variance = centred.clone().square().mean_dim(1);
+        let normed = centred / (variance + norm.epsilon).sqrt();
+        normed * norm.gamma.clone().unsqueeze() + norm.beta.clone().unsqueeze()
+    }
+
+    pub(crate) fn softmax<B: Backend>(x: Tensor<B, 4>, scale: f32) -> Tensor<B, 4> {
+        activation::softmax(x * scale, 3)
+    }
+}

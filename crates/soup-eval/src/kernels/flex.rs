@@ -1,0 +1,234 @@
+//! The kernels on the CPU backend: one pass over slices each, in place where the input is not needed any more.
+
+use burn::backend::Flex;
+use burn::backend::flex::FlexTensor;
+use burn::tensor::{Tensor, TensorData, TensorPrimitive};
+
+use super::math::{erf, exp, sigmoid, tanh};
+use super::{Activation, Kernels, Norm};
+
+/// Sums are kept in this many lanes, so that they vectorise; the order of additions is fixed by the row alone.
+const LANES: usize = 16;
+
+impl Kernels for Flex {
+    fn bias_act(x: Tensor<Self, 2>, bias: Option<&Tensor<Self, 1>>, act: Activation) -> Tensor<Self, 2> {
+        let bias = bias.map(contiguous);
+        let bias = bias.as_ref().map(values);
+        match act {
+            Activation::Gelu => {
+                map_rows(x, bias, |v| 0.5 * v * (1.0 + erf(v * std::f32::consts::FRAC_1_SQRT_2)))
+            }
+            Activation::GeluTanh => map_rows(x, bias, gelu_tanh),
+            Activation::QuickGelu => map_rows(x, bias, |v| v * sigmoid(1.702 * v)),
+            // Not `max`, which would hide a NaN.
+            Activation::Relu => map_rows(x, bias, |v| if v < 0.0 { 0.0 } else { v }),
+            Activation::Silu => map_rows(x, bias, |v| v * sigmoid(v)),
+            Activation::Tanh => map_rows(x, bias, tanh),
+            Activation::Sigmoid => map_rows(x, bias, sigmoid),
+            Activation::Linear => match bias {
+                Some(_) => map_rows(x, bias, |v| v),
+                None => x,
+            },
+        }
+    }
+
+    fn bias_residual(
+        x: Tensor<Self, 2>,
+        bias: &Tensor<Self, 1>,
+        residual: &Tensor<Self, 2>,
+    ) -> Tensor<Self, 2> {
+        let (bias, residual) = (contiguous(bias), contiguous(residual));
+        let (bias, residual) = (values(&bias), values(&residual));
+        rows_in_place(x, |row, index| {
+            let residual = &residual[index * bias.len()..][..bias.len()];
+            for ((v, &b), &r) in row.iter_mut().zip(bias).zip(residual) {
+                *v = *v + b + r;
+            }
+        })
+    }
+
+    fn norm_rows(x: &Tensor<Self, 2>, norm: &Norm<Self>) -> Tensor<Self, 2> {
+        let (gamma, beta) = (contiguous(&norm.gamma), contiguous(&norm.beta));
+        let (gamma, beta) = (values(&gamma), values(&beta));
+        let input = contiguous(x);
+        let input = values(&input);
+        let width = gamma.len();
+        let mut out = Vec::with_capacity(input.len());
+        for row in input.chunks_exact(width) {
+            let mean = sum(row, |v| v) / width as f32;
+            let variance = sum(row, |v| (v - mean) * (v - mean)) / width as f32;
+            let inverse = 1.0 / (variance + norm.epsilon as f32).sqrt();
+            out.extend(row.iter().zip(gamma).zip(beta).map(|((&v, &g), &b)| (v - mean) * inverse * g + b));
+        }
+        Tensor::from_data(TensorData::new(out, x.shape()), &x.device())
+    }
+
+    fn softmax_scaled(x: Tensor<Self, 4>, scale: f32) -> Tensor<Self, 4> {
+        rows_in_place(x, |row, _| {
+            let largest = row.iter().fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m });
+            // Scales are positive, so the largest stays the largest.
+            for v in row.iter_mut() {
+                *v = exp((*v - largest) * scale);
+            }
+            let inverse = 1.0 / sum(row, |v| v);
+            for v in row.iter_mut() {
+                *v *= inverse;
+            }
+        })
+    }
+}
+
+/// `tanh` approximation of GELU.
+#[inline(always)]
+fn gelu_tanh(v: f32) -> f32 {
+    /// The square root of 2 / pi.
+    const SCALE: f32 = 0.797_884_6;
+    0.5 * v * (1.0 + tanh(SCALE * (v + 0.044_715 * v * v * v)))
+}
+
+/// `f` of every element, in vectorisable lanes.
+#[inline(always)]
+fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    let mut lanes = [0.0f32; LANES];
+    for chunk in chunks {
+        for (lane, &v) in lanes.iter_mut().zip(chunk) {
+            *lane += f(v);
+        }
+    }
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+        half /= 2;
+    }
+    rest.iter().fold(lanes[0], |s, &v| s + f(v))
+}
+
+#[inline(always)]
+fn map_rows(x: Tensor<Flex, 2>, bias: Option<&[f32]>, f: impl Fn(f32) -> f32) -> Tensor<Flex, 2> {
+    match bias {
+        Some(bias) => rows_in_place(x, |row, _| {
+            for (v, &b) in row.iter_mut().zip(bias) {
+                *v = f(*v + b);
+            }
+        }),
+        None => rows_in_place(x, |row, _| row.iter_mut().for_each(|v| *v = f(*v))),
+    }
+}
+
+/// Calls `f(row, index)` on every row of the last dimension, in place where nobody else holds the values.
+#[inline(always)]
+fn rows_in_place<const D: usize>(x: Tensor<Flex, D>, f: impl Fn(&mut [f32], usize)) -> Tensor<Flex, D> {
+    let width = x.dims()[D - 1];
+    let mut flex = contiguous_owned(x);
+    if width > 0 {
+        for (index, row) in flex.storage_mut::<f32>().chunks_exact_mut(width).enumerate() {
+            f(row, index);
+        }
+    }
+    Tensor::from_primitive(TensorPrimitive::Float(flex))
+}
+
+fn contiguous<const D: usize>(x: &Tensor<Flex, D>) -> FlexTensor {
+    contiguous_owned(x.clone())
+}
+
+/// Consumes, so that values nobody else holds stay unshared.
+fn contiguous_owned<const D: usize>(x: Tensor<Flex, D>) -> FlexTensor {
+    let flex = x.into_primitive().tensor();
+    // The whole buffer or a copy of the part: `storage` below must be exactly the elements.
+    flex.to_contiguous()
+}
+
+fn values(x: &FlexTensor) -> &[f32] {
+    x.storage::<f32>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plain;
+    use super::*;
+    use burn::backend::flex::FlexDevice;
+
+    /// Reproducible values between -range and range.
+    fn noise<const D: usize>(dims: [usize; D], range: f32, seed: u32) -> Tensor<Flex, D> {
+        let mut state = seed.wrapping_mul(747_796_405).wrapping_add(1);
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 * range - range
+        };
+        let n: usize = dims.iter().product();
+        Tensor::from_data(TensorData::new((0..n).map(|_| next()).collect::<Vec<_>>(), dims), &FlexDevice)
+    }
+
+    #[track_caller]
+    fn check<const D: usize>(fused: Tensor<Flex, D>, plain: Tensor<Flex, D>) {
+        assert_eq!(fused.dims(), plain.dims());
+        let (fused, plain) = (fused.into_data().to_vec::<f32>(), plain.into_data().to_vec::<f32>());
+        for (f, p) in fused.unwrap().into_iter().zip(plain.unwrap()) {
+            assert!((f - p).abs() <= 2e-6 * p.abs().max(1.0), "{f} for {p}");
+        }
+    }
+
+    const ACTIVATIONS: [Activation; 8] = [
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::QuickGelu,
+        Activation::Relu,
+        Activation::Silu,
+        Activation::Tanh,
+        Activation::Sigmoid,
+        Activation::Linear,
+    ];
+
+    #[test]
+    fn the_fused_kernels_do_what_the_plain_ones_do() {
+        for (rows, width) in [(1, 1), (3, 7), (17, 64), (5, 129)] {
+            let (x, bias) = (noise([rows, width], 6.0, 1), noise([width], 1.0, 2));
+            for act in ACTIVATIONS {
+                check(
+                    Flex::bias_act(x.clone(), Some(&bias), act),
+                    plain::bias_act(x.clone(), Some(&bias), act),
+                );
+                check(Flex::bias_act(x.clone(), None, act), plain::bias_act(x.clone(), None, act));
+            }
+            let residual = noise([rows, width], 3.0, 3);
+            check(
+                Flex::bias_residual(x.clone(), &bias, &residual),
+                plain::bias_residual(x.clone(), &bias, &residual),
+            );
+            let norm = Norm { gamma: noise([width], 2.0, 4), beta: bias.clone(), epsilon: 1e-5 };
+            if width > 1 {
+                check(Flex::norm_rows(&x, &norm), plain::layer_norm(&x, &norm));
+            }
+            let scores = noise([2, 3, rows, width], 20.0, 5);
+            check(Flex::softmax_scaled(scores.clone(), 0.25), plain::softmax(scores, 0.25));
+        }
+    }
+
+    #[test]
+    fn views_and_shared_values_are_left_alone() {
+        let x = noise([8, 10], 1.0, 1);
+        let before = x.clone().into_data();
+        let view = x.clone().slice([2..5, 0..10]);
+        check(
+            Flex::bias_act(view.clone(), None, Activation::Tanh),
+            plain::bias_act(view, None, Activation::Tanh),
+        );
+        let _ = Flex::bias_act(x.clone(), None, Activation::Relu);
+        assert_eq!(x.into_data(), before);
+    }
+
+    #[test]
+    fn nan_stays_nan() {
+        let x = Tensor::<Flex, 2>::from_data([[f32::NAN, 1.0, -1.0]], &FlexDevice);
+        for act in ACTIVATIONS {
+            let out = Flex::bias_act(x.clone(), None, act).into_data().to_vec::<f32>().unwrap();
+            assert!(out[0].is_nan() && out[1].is_finite(), "{act:?}");
+        }
+        let out = Flex::softmax_scaled(x.unsqueeze(), 1.0).into_data().to_vec::<f32>().unwrap();
+        assert!(out.iter().all(|v| v.is_nan()));
+    }
+}

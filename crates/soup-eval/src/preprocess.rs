@@ -1,0 +1,202 @@
+//! From an encoded image to what a model eats, as `preprocessor_config.json` says.
+//!
+//! Follows the image processors of transformers that work on PIL images: decode, convert to grey or RGB, resize
+//! ([`resize`], bit for bit as Pillow does), crop the centre, rescale, normalise. (The "fast" processors resize on
+//! tensors and differ from these by a grey level here and there.) PNG and lossless WebP decode exactly; JPEG decoders
+//! may differ by a grey level. The EXIF orientation is applied, as the datasets library does.
+
+mod decode;
+mod processor;
+pub mod resize;
+
+use soup_core::{Error, Result};
+
+use self::resize::Filter;
+use crate::vit::ImageSize;
+
+/// 8-bit pixels, row by row, channels interleaved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pixels {
+    /// Width in pixels.
+    pub width: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// 1 (grey) or 3 (RGB).
+    pub channels: usize,
+    /// `height * width * channels` values.
+    pub values: Vec<u8>,
+}
+
+/// Size after resizing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    Exact(ImageSize),
+    /// The shorter edge gets this many pixels, the other one its share.
+    ShortestEdge(usize),
+}
+
+/// The steps from an encoded image to normalised values.
+#[derive(Clone, Debug)]
+pub struct Preprocessor {
+    resize: Option<(Target, Filter)>,
+    crop: Option<ImageSize>,
+    /// Size that the model takes.
+    output: ImageSize,
+    channels: usize,
+    /// For every channel, the normalised value of each of the 256 levels.
+    levels: Vec<[f32; 256]>,
+}
+
+impl Preprocessor {
+    /// Reads the text of a `preprocessor_config.json` for a model that takes images of `output` pixels and `channels`
+    /// channels (1 or 3).
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) where it is not understood, or asks for something that is not implemented.
+    pub fn from_json(text: &str, output: ImageSize, channels: usize) -> Result<Preprocessor> {
+        processor::from_json(text, output, channels)
+    }
+
+    /// What a model without a `preprocessor_config.json` gets: bilinear resizing to `output`, values from -1 to 1.
+    pub fn default_for(output: ImageSize, channels: usize) -> Preprocessor {
+        processor::default_for(output, channels)
+    }
+
+    /// Number of values of one prepared sample.
+    pub fn values(&self) -> usize {
+        self.channels * self.output.height * self.output.width
+    }
+
+    /// Appends the values of one image, `[channels, height, width]`, to `out`.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) where the image cannot be decoded or does not come out in the model's size.
+    pub fn apply(&self, image: &[u8], out: &mut Vec<f32>) -> Result<()> {
+        let pixels = self.pixels(decode::decode(image, self.channels)?)?;
+        for (channel, levels) in self.levels.iter().enumerate() {
+            out.extend(
+                pixels.values.iter().skip(channel).step_by(self.channels).map(|&v| levels[usize::from(v)]),
+            );
+        }
+        Ok(())
+    }
+
+    /// Resizes and crops.
+    fn pixels(&self, mut pixels: Pixels) -> Result<Pixels> {
+        if let Some((target, filter)) = self.resize {
+            let (width, height) = target.of(pixels.width, pixels.height);
+            if width.max(height) > resize::SIDE_MAX {
+                return Err(Error::data(format!(
+                    "image of {} x {} pixels is too long to be resized",
+                    pixels.width, pixels.height
+                )));
+            }
+            pixels = resize::resize(&pixels, width, height, filter);
+        }
+        if let Some(size) = self.crop {
+            pixels = crop(&pixels, size);
+        }
+        if (pixels.height, pixels.width) != (self.output.height, self.output.width) {
+            return Err(Error::data(format!(
+                "image has {} x {} pixels after preprocessing, the model takes {} x {}",
+                pixels.width, pixels.height, self.output.width, self.output.height
+            )));
+        }
+        Ok(pixels)
+    }
+}
+
+impl Target {
+    /// Width and height of an image of that width and height after resizing.
+    fn of(self, width: usize, height: usize) -> (usize, usize) {
+        match self {
+            Target::Exact(size) => (size.width, size.height),
+            Target::ShortestEdge(edge) => {
+                // Truncated, in floating point, as the original does.
+                let long = |short: usize, long: usize| ((edge * long) as f64 / short as f64) as usize;
+                if width <= height { (edge, long(width, height)) } else { (long(height, width), edge) }
+            }
+        }
+    }
+}
+
+/// Cuts `size` out of the centre; what lies outside of the image is black.
+fn crop(pixels: &Pixels, size: ImageSize) -> Pixels {
+    let channels = pixels.channels;
+    let mut values = vec![0; size.height * size.width * channels];
+    let top = offset(pixels.height, size.height);
+    let left = offset(pixels.width, size.width);
+    for row in 0..size.height {
+        let Some(from) = shifted(row, top, pixels.height) else { continue };
+        for column in 0..size.width {
+            let Some(at) = shifted(column, left, pixels.width) else { continue };
+            let source = (from * pixels.width + at) * channels;
+            let target = (row * size.width + column) * channels;
+            values[target..target + channels].copy_from_slice(&pixels.values[source..source + channels]);
+        }
+    }
+    Pixels { width: size.width, height: size.height, channels, values }
+}
+
+/// Where the cut begins: before the image (negative) where the image is smaller.
+fn offset(have: usize, want: usize) -> isize {
+    // Floor of the halves on both sides of zero: (have - want) // 2 in Python. Sides are far below 2^31.
+    (have as isize - want as isize).div_euclid(2)
+}
+
+fn shifted(index: usize, by: isize, len: usize) -> Option<usize> {
+    index.checked_add_signed(by).filter(|&i| i < len)
+}
+
+/// The values of the 256 levels: rescaled in f64 and rounded, then normalised in f32, as numpy does.
+fn levels(rescale: Option<f64>, normalise: Option<(f64, f64)>) -> [f32; 256] {
+    std::array::from_fn(|level| {
+        let value = match rescale {
+            Some(factor) => (level as f64 * factor) as f32,
+            None => level as f32,
+        };
+        match normalise {
+            Some((mean, std)) => (value - mean as f32) / std as f32,
+            None => value,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shorter_edge_decides() {
+        let check = |width, height, want| assert_eq!(Target::ShortestEdge(224).of(width, height), want);
+        check(448, 448, (224, 224));
+        check(500, 375, (298, 224));
+        check(375, 500, (224, 298));
+        check(224, 300, (224, 300));
+    }
+
+    fn grey(width: usize, height: usize) -> Pixels {
+        Pixels { width, height, channels: 1, values: (1..=(width * height) as u8).collect() }
+    }
+
+    fn check_crop(width: usize, height: usize, want: &[u8]) {
+        assert_eq!(crop(&grey(3, 3), ImageSize { height, width }).values, want);
+    }
+
+    #[test]
+    fn the_centre_is_cut_out() {
+        check_crop(3, 3, &[1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        check_crop(1, 1, &[5]);
+        check_crop(2, 1, &[4, 5]);
+        check_crop(5, 1, &[0, 4, 5, 6, 0]);
+        check_crop(4, 1, &[0, 4, 5, 6]);
+        check_crop(1, 5, &[0, 2, 5, 8, 0]);
+    }
+
+    #[test]
+    fn levels_follow_the_two_steps() {
+        let of = levels(Some(1.0 / 255.0), Some((0.5, 0.25)));
+        assert_eq!((of[0], of[255]), (-2.0, 2.0));
+        assert_eq!(levels(None, None)[7], 7.0);
+    }
+}

@@ -1,0 +1,317 @@
+//! `preprocessor_config.json`: what it says, with the defaults of the processor that wrote it.
+
+use serde_json::{Map, Value};
+use soup_core::{Error, Result};
+
+use super::resize::{Filter, SIDE_MAX};
+use super::{Preprocessor, Target, levels};
+use crate::vit::ImageSize;
+
+/// What a processor does where its file does not say.
+struct Defaults {
+    /// `None`: the model's own image size.
+    edge: Option<u64>,
+    /// A size that is one number means the shorter edge, not a square.
+    shortest_edge: bool,
+    resample: u64,
+    crop: Option<u64>,
+    mean: [f64; 3],
+    std: [f64; 3],
+}
+
+const HALF: [f64; 3] = [0.5; 3];
+const CLIP_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
+const CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
+
+const VIT: Defaults =
+    Defaults { edge: None, shortest_edge: false, resample: 2, crop: None, mean: HALF, std: HALF };
+const SIGLIP: Defaults = Defaults { resample: 3, ..VIT };
+const DEIT: Defaults = Defaults { edge: Some(256), resample: 3, crop: Some(224), ..VIT };
+const CLIP: Defaults = Defaults {
+    edge: Some(224),
+    shortest_edge: true,
+    resample: 3,
+    crop: Some(224),
+    mean: CLIP_MEAN,
+    std: CLIP_STD,
+};
+
+/// Options that change pixels in ways that are not implemented, with the values at which they do nothing.
+const REFUSED: [&str; 6] =
+    ["do_pad", "do_thumbnail", "do_align_long_axis", "crop_pct", "rescale_offset", "do_flip_channel_order"];
+
+fn wrong(text: impl std::fmt::Display) -> Error {
+    Error::data(format!("preprocessor_config.json: {text}"))
+}
+
+fn defaults(name: Option<&str>) -> Result<Defaults> {
+    let Some(name) = name else { return Ok(VIT) };
+    // "ViTImageProcessorFast" and "ViTFeatureExtractor" do what "ViTImageProcessor" does.
+    let family = name
+        .trim_end_matches("Fast")
+        .trim_end_matches("Pil")
+        .trim_end_matches("ImageProcessor")
+        .trim_end_matches("FeatureExtractor");
+    Ok(match family {
+        "ViT" => VIT,
+        "Siglip" => SIGLIP,
+        "DeiT" | "Beit" => DEIT,
+        "CLIP" | "ChineseCLIP" | "Bit" => CLIP,
+        _ => {
+            return Err(wrong(format!(
+                "unknown image_processor_type {name:?}: known are those of ViT, DeiT, Beit, CLIP, Bit and Siglip"
+            )));
+        }
+    })
+}
+
+pub(super) fn default_for(output: ImageSize, channels: usize) -> Preprocessor {
+    Preprocessor {
+        resize: Some((Target::Exact(output), Filter::Bilinear)),
+        crop: None,
+        output,
+        channels,
+        levels: vec![levels(Some(1.0 / 255.0), Some((0.5, 0.5))); channels],
+    }
+}
+
+pub(super) fn from_json(text: &str, output: ImageSize, channels: usize) -> Result<Preprocessor> {
+    let map: Map<String, Value> =
+        serde_json::from_str(text).map_err(|e| wrong("not a JSON object").with_source(e))?;
+    let raw = Raw(map);
+    let name = raw.get("image_processor_type").or_else(|| raw.get("feature_extractor_type"));
+    let defaults = defaults(name.and_then(Value::as_str))?;
+    if let Some(key) = REFUSED.iter().find(|k| raw.get(k).is_some_and(|v| *v != Value::Bool(false))) {
+        return Err(wrong(format!("{key} is not supported")));
+    }
+    let resize = match raw.flag("do_resize", true)? {
+        true => Some((raw.target(&defaults, output)?, raw.filter(&defaults)?)),
+        false => None,
+    };
+    let crop = match raw.flag("do_center_crop", defaults.crop.is_some())? {
+        true => Some(raw.crop(&defaults)?),
+        false => None,
+    };
+    let rescale = match raw.flag("do_rescale", true)? {
+        true => Some(raw.number("rescale_factor", 1.0 / 255.0)?),
+        false => None,
+    };
+    let levels = if raw.flag("do_normalize", true)? {
+        let mean = raw.per_channel("image_mean", &defaults.mean, channels)?;
+        let std = raw.per_channel("image_std", &defaults.std, channels)?;
+        if let Some(bad) = std.iter().find(|&&s| s <= 0.0) {
+            return Err(wrong(format!("image_std has {bad}, expected positive numbers")));
+        }
+        mean.into_iter().zip(std).map(|pair| levels(rescale, Some(pair))).collect()
+    } else {
+        vec![levels(rescale, None); channels]
+    };
+    let preprocessor = Preprocessor { resize, crop, output, channels, levels };
+    preprocessor.check()?;
+    Ok(preprocessor)
+}
+
+impl Preprocessor {
+    /// Refuses at once what every image would be refused for.
+    fn check(&self) -> Result<()> {
+        let fixed = match (self.crop, self.resize) {
+            (Some(size), _) | (None, Some((Target::Exact(size), _))) => size,
+            _ => return Ok(()),
+        };
+        if fixed == self.output {
+            return Ok(());
+        }
+        Err(wrong(format!(
+            "images become {} x {} pixels, the model takes {} x {} (config.json)",
+            fixed.width, fixed.height, self.output.width, self.output.height
+        )))
+    }
+}
+
+/// The file's fields; null means absent.
+struct Raw(Map<String, Value>);
+
+impl Raw {
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.0.get(key).filter(|v| !v.is_null())
+    }
+
+    fn flag(&self, key: &str, default: bool) -> Result<bool> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(value) => {
+                value.as_bool().ok_or_else(|| wrong(format!("{key} is {value}, expected true or false")))
+            }
+        }
+    }
+
+    fn number(&self, key: &str, default: f64) -> Result<f64> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(value) => {
+                value.as_f64().ok_or_else(|| wrong(format!("{key} is {value}, expected a number")))
+            }
+        }
+    }
+
+    /// One value per channel, from a list of as many or of one, or from a number.
+    fn per_channel(&self, key: &str, default: &[f64], channels: usize) -> Result<Vec<f64>> {
+        let bad = |v: &Value| wrong(format!("{key} is {v}, expected 1 or {channels} numbers"));
+        let values = match self.get(key) {
+            None => default[..channels.min(default.len())].to_vec(),
+            Some(Value::Array(list)) => list
+                .iter()
+                .map(Value::as_f64)
+                .collect::<Option<Vec<f64>>>()
+                .ok_or_else(|| bad(&Value::Array(list.clone())))?,
+            Some(value) => vec![value.as_f64().ok_or_else(|| bad(value))?],
+        };
+        match values.len() {
+            1 => Ok(vec![values[0]; channels]),
+            n if n == channels => Ok(values),
+            n => Err(wrong(format!(
+                "{key} has {n} values, expected 1 or {channels} (num_channels in config.json)"
+            ))),
+        }
+    }
+
+    fn filter(&self, defaults: &Defaults) -> Result<Filter> {
+        let code = match self.get("resample") {
+            None => Some(defaults.resample),
+            Some(value) => value.as_u64(),
+        };
+        code.and_then(Filter::from_code).ok_or_else(|| {
+            wrong(format!("resample is {}, expected 0 to 5", self.get("resample").unwrap_or(&Value::Null)))
+        })
+    }
+
+    fn target(&self, defaults: &Defaults, output: ImageSize) -> Result<Target> {
+        let square = |side| Target::Exact(ImageSize { height: side, width: side });
+        match (self.get("size"), defaults.edge) {
+            (None, None) => Ok(Target::Exact(output)),
+            (None, Some(edge)) if defaults.shortest_edge => Ok(Target::ShortestEdge(edge as usize)),
+            (None, Some(edge)) => Ok(square(edge as usize)),
+            (Some(Value::Object(size)), _) => match (size.get("shortest_edge"), size.get("longest_edge")) {
+                (Some(edge), None) => Ok(Target::ShortestEdge(side("size", edge)?)),
+                (None, None) => Ok(Target::Exact(pair("size", size)?)),
+                _ => Err(wrong("size with longest_edge is not supported")),
+            },
+            (Some(Value::Array(list)), _) if list.len() == 2 => Ok(Target::Exact(ImageSize {
+                height: side("size", &list[0])?,
+                width: side("size", &list[1])?,
+            })),
+            (Some(number), _) if defaults.shortest_edge => Ok(Target::ShortestEdge(side("size", number)?)),
+            (Some(number), _) => Ok(square(side("size", number)?)),
+        }
+    }
+
+    fn crop(&self, defaults: &Defaults) -> Result<ImageSize> {
+        match self.get("crop_size") {
+            None => {
+                let edge = defaults.crop.ok_or_else(|| wrong("do_center_crop without crop_size"))? as usize;
+                Ok(ImageSize { height: edge, width: edge })
+            }
+            Some(Value::Object(size)) => pair("crop_size", size),
+            Some(number) => side("crop_size", number).map(|edge| ImageSize { height: edge, width: edge }),
+        }
+    }
+}
+
+fn pair(key: &str, size: &Map<String, Value>) -> Result<ImageSize> {
+    match (size.get("height"), size.get("width")) {
+        (Some(height), Some(width)) => Ok(ImageSize { height: side(key, height)?, width: side(key, width)? }),
+        _ => Err(wrong(format!("{key} has neither height and width nor shortest_edge"))),
+    }
+}
+
+fn side(key: &str, value: &Value) -> Result<usize> {
+    value
+        .as_u64()
+        .filter(|side| (1..=SIDE_MAX as u64).contains(side))
+        .map(|side| side as usize)
+        .ok_or_else(|| wrong(format!("{key} has {value}, expected 1 to {SIDE_MAX} pixels")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str, side: usize, channels: usize) -> Result<Preprocessor> {
+        from_json(json, ImageSize { height: side, width: side }, channels)
+    }
+
+    fn check(json: &str, resize: Option<(Target, Filter)>, crop: Option<usize>) {
+        let got = parse(json, 224, 3).unwrap();
+        assert_eq!(got.resize, resize, "{json}");
+        assert_eq!(got.crop, crop.map(|side| ImageSize { height: side, width: side }), "{json}");
+    }
+
+    fn square(side: usize) -> Target {
+        Target::Exact(ImageSize { height: side, width: side })
+    }
+
+    #[test]
+    fn the_processors_own_defaults_fill_the_gaps() {
+        check("{}", Some((square(224), Filter::Bilinear)), None);
+        check(
+            r#"{"image_processor_type": "ViTImageProcessorFast"}"#,
+            Some((square(224), Filter::Bilinear)),
+            None,
+        );
+        check(
+            r#"{"feature_extractor_type": "ViTFeatureExtractor", "size": 224}"#,
+            Some((square(224), Filter::Bilinear)),
+            None,
+        );
+        check(
+            r#"{"image_processor_type": "DeiTImageProcessor"}"#,
+            Some((square(256), Filter::Bicubic)),
+            Some(224),
+        );
+        check(
+            r#"{"image_processor_type": "CLIPImageProcessor"}"#,
+            Some((Target::ShortestEdge(224), Filter::Bicubic)),
+            Some(224),
+        );
+        check(
+            r#"{"feature_extractor_type": "CLIPFeatureExtractor", "size": 256, "crop_size": 224}"#,
+            Some((Target::ShortestEdge(256), Filter::Bicubic)),
+            Some(224),
+        );
+        check(
+            r#"{"size": {"shortest_edge": 240}, "resample": 1, "do_center_crop": true, "crop_size": {"height": 224, "width": 224}}"#,
+            Some((Target::ShortestEdge(240), Filter::Lanczos)),
+            Some(224),
+        );
+        check(r#"{"do_resize": false, "do_pad": false, "do_convert_rgb": true}"#, None, None);
+    }
+
+    #[test]
+    fn one_mean_serves_all_channels() {
+        let got = parse(r#"{"image_mean": [0.25], "image_std": 0.5}"#, 224, 3).unwrap();
+        assert_eq!(got.levels.len(), 3);
+        assert_eq!(got.levels[2][0], -0.5);
+        let clip =
+            parse(r#"{"image_processor_type": "CLIPImageProcessor", "do_rescale": false}"#, 224, 3).unwrap();
+        assert_ne!(clip.levels[0], clip.levels[1]);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        let error = |json: &str| parse(json, 224, 3).unwrap_err().chain();
+        assert!(
+            error(r#"{"image_processor_type": "ConvNextImageProcessor"}"#)
+                .contains("\"ConvNextImageProcessor\"")
+        );
+        assert!(error(r#"{"crop_pct": 0.875}"#).contains("crop_pct is not supported"));
+        assert!(error(r#"{"resample": 7}"#).contains("resample is 7"));
+        assert!(error(r#"{"size": 225}"#).contains("225 x 225"));
+        assert!(error(r#"{"size": {}}"#).contains("neither height and width"));
+        assert!(error(r#"{"size": 0}"#).contains("size has 0"));
+        assert!(error(r#"{"size": {"shortest_edge": 3, "longest_edge": 5}}"#).contains("longest_edge"));
+        assert!(error(r#"{"image_mean": [1, 2]}"#).contains("image_mean has 2 values"));
+        assert!(error(r#"{"image_std": [0]}"#).contains("image_std has 0"));
+        assert!(error(r#"{"do_resize": "yes"}"#).contains("do_resize is \"yes\""));
+        assert!(error("[]").contains("preprocessor_config.json"));
+    }
+}

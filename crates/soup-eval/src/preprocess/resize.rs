@@ -1,0 +1,247 @@
+//! Resizing as Pillow does it, bit for bit.
+//!
+//! A convolution with a filter whose support grows with the reduction, in two passes: along the rows, rounded to 8 bits,
+//! then along the columns. Weights are fixed point with 22 fractional bits. Nearest neighbour is a plain look-up.
+
+use super::Pixels;
+
+/// Longest side of a resized image.
+pub const SIDE_MAX: usize = 1 << 15;
+
+/// Fractional bits of a weight: 32 less 8 for the pixel and 2 for the sum's overshoot.
+const WEIGHT_BITS: u32 = 32 - 8 - 2;
+
+/// Resampling filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// The nearest pixel.
+    Nearest,
+    /// Lanczos with three lobes.
+    Lanczos,
+    /// Triangle.
+    Bilinear,
+    /// Cubic with a = -0.5.
+    Bicubic,
+    /// Box: the mean of the covered pixels.
+    Box,
+    /// Hamming-windowed sinc.
+    Hamming,
+}
+
+impl Filter {
+    /// The filter of Pillow's numeric code (`resample` in `preprocessor_config.json`).
+    pub fn from_code(code: u64) -> Option<Filter> {
+        Some(match code {
+            0 => Filter::Nearest,
+            1 => Filter::Lanczos,
+            2 => Filter::Bilinear,
+            3 => Filter::Bicubic,
+            4 => Filter::Box,
+            5 => Filter::Hamming,
+            _ => return None,
+        })
+    }
+
+    /// Half the width of the filter, in source pixels at scale 1.
+    fn support(self) -> f64 {
+        match self {
+            Filter::Nearest => 0.0,
+            Filter::Box => 0.5,
+            Filter::Bilinear | Filter::Hamming => 1.0,
+            Filter::Bicubic => 2.0,
+            Filter::Lanczos => 3.0,
+        }
+    }
+
+    fn weight(self, x: f64) -> f64 {
+        let a = x.abs();
+        match self {
+            // Half open, so that a pixel on the border of two boxes counts once.
+            Filter::Nearest | Filter::Box => f64::from(x > -0.5 && x <= 0.5),
+            Filter::Bilinear => (1.0 - a).max(0.0),
+            Filter::Hamming if a == 0.0 => 1.0,
+            Filter::Hamming if a >= 1.0 => 0.0,
+            Filter::Hamming => {
+                let t = a * std::f64::consts::PI;
+                t.sin() / t * (0.54 + 0.46 * t.cos())
+            }
+            Filter::Bicubic => {
+                const A: f64 = -0.5;
+                if a < 1.0 {
+                    ((A + 2.0) * a - (A + 3.0)) * a * a + 1.0
+                } else if a < 2.0 {
+                    (((a - 5.0) * a + 8.0) * a - 4.0) * A
+                } else {
+                    0.0
+                }
+            }
+            Filter::Lanczos if (-3.0..3.0).contains(&x) => sinc(x) * sinc(x / 3.0),
+            Filter::Lanczos => 0.0,
+        }
+    }
+}
+
+fn sinc(x: f64) -> f64 {
+    if x == 0.0 {
+        return 1.0;
+    }
+    let t = x * std::f64::consts::PI;
+    t.sin() / t
+}
+
+/// `pixels` in `width` x `height`, each from 1 to [`SIDE_MAX`].
+pub fn resize(pixels: &Pixels, width: usize, height: usize, filter: Filter) -> Pixels {
+    if filter == Filter::Nearest {
+        return nearest(pixels, width, height);
+    }
+    let wide = match width == pixels.width {
+        true => pixels.clone(),
+        false => rows(pixels, &Taps::new(pixels.width, width, filter)),
+    };
+    match height == pixels.height {
+        true => wide,
+        false => columns(&wide, &Taps::new(pixels.height, height, filter)),
+    }
+}
+
+/// Which source pixels make up each target pixel of a line.
+struct Taps {
+    /// First source pixel and number of them, by target pixel.
+    spans: Vec<(usize, usize)>,
+    /// Their weights, laid end to end.
+    weights: Vec<i32>,
+}
+
+impl Taps {
+    fn new(from: usize, to: usize, filter: Filter) -> Taps {
+        let scale = from as f64 / to as f64;
+        let stretch = scale.max(1.0);
+        let support = filter.support() * stretch;
+        let (mut spans, mut weights) = (Vec::with_capacity(to), Vec::new());
+        for target in 0..to {
+            let centre = (target as f64 + 0.5) * scale;
+            // Conversions truncate, and clamp what is negative to 0.
+            let first = (centre - support + 0.5) as usize;
+            let end = ((centre + support + 0.5) as usize).min(from);
+            let inverse = 1.0 / stretch;
+            let line: Vec<f64> = (first..end)
+                .map(|source| {
+                    filter.weight(((source - first) as f64 + first as f64 - centre + 0.5) * inverse)
+                })
+                .collect();
+            let total: f64 = line.iter().sum();
+            let normalise = if total == 0.0 { 1.0 } else { 1.0 / total };
+            weights.extend(line.iter().map(|w| fixed(w * normalise)));
+            spans.push((first, end - first));
+        }
+        Taps { spans, weights }
+    }
+
+    /// For every target pixel: the first source pixel and the weights from there on.
+    fn iter(&self) -> impl Iterator<Item = (usize, &[i32])> {
+        let mut rest = self.weights.as_slice();
+        self.spans.iter().map(move |&(first, count)| {
+            let (weights, tail) = rest.split_at(count);
+            rest = tail;
+            (first, weights)
+        })
+    }
+}
+
+/// Rounds half away from zero to fixed point.
+fn fixed(weight: f64) -> i32 {
+    let scaled = weight * f64::from(1u32 << WEIGHT_BITS);
+    (if scaled < 0.0 { scaled - 0.5 } else { scaled + 0.5 }) as i32
+}
+
+const HALF: i32 = 1 << (WEIGHT_BITS - 1);
+
+fn clip(sum: i32) -> u8 {
+    (sum >> WEIGHT_BITS).clamp(0, 255) as u8
+}
+
+fn rows(pixels: &Pixels, taps: &Taps) -> Pixels {
+    let (channels, width) = (pixels.channels, taps.spans.len());
+    let mut values = Vec::with_capacity(width * pixels.height * channels);
+    for row in pixels.values.chunks_exact(pixels.width * channels) {
+        for (first, weights) in taps.iter() {
+            for channel in 0..channels {
+                let cells = row[first * channels + channel..].iter().step_by(channels);
+                values.push(clip(weights.iter().zip(cells).fold(HALF, |s, (&w, &v)| s + w * i32::from(v))));
+            }
+        }
+    }
+    Pixels { width, height: pixels.height, channels, values }
+}
+
+fn columns(pixels: &Pixels, taps: &Taps) -> Pixels {
+    let stride = pixels.width * pixels.channels;
+    let mut values = Vec::with_capacity(stride * taps.spans.len());
+    let mut sums = vec![0i32; stride];
+    for (first, weights) in taps.iter() {
+        sums.fill(HALF);
+        for (row, &weight) in pixels.values[first * stride..].chunks_exact(stride).zip(weights) {
+            for (sum, &v) in sums.iter_mut().zip(row) {
+                *sum += weight * i32::from(v);
+            }
+        }
+        values.extend(sums.iter().map(|&s| clip(s)));
+    }
+    Pixels { width: pixels.width, height: taps.spans.len(), channels: pixels.channels, values }
+}
+
+fn nearest(pixels: &Pixels, width: usize, height: usize) -> Pixels {
+    let channels = pixels.channels;
+    let columns = nearest_line(pixels.width, width);
+    let mut values = Vec::with_capacity(width * height * channels);
+    for row in nearest_line(pixels.height, height) {
+        for &column in &columns {
+            let at = (row * pixels.width + column) * channels;
+            values.extend_from_slice(&pixels.values[at..at + channels]);
+        }
+    }
+    Pixels { width, height, channels, values }
+}
+
+/// The source pixel of every target pixel of a line. The position is summed up, not multiplied out, as in Pillow.
+fn nearest_line(from: usize, to: usize) -> Vec<usize> {
+    let step = from as f64 / to as f64;
+    let mut at = step * 0.5;
+    (0..to)
+        .map(|_| {
+            let index = (at as usize).min(from - 1);
+            at += step;
+            index
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_of_a_line_add_up_to_one() {
+        for filter in (1..6).filter_map(Filter::from_code) {
+            for (from, to) in [(28, 14), (7, 28), (100, 99), (1, 5), (5, 1), (1000, 3)] {
+                for (first, weights) in Taps::new(from, to, filter).iter() {
+                    assert!(first + weights.len() <= from);
+                    let sum: i32 = weights.iter().sum();
+                    assert!(
+                        (sum - (1 << WEIGHT_BITS)).abs() <= weights.len() as i32,
+                        "{filter:?} {from} {to}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_colour_stays_one_colour() {
+        let pixels = Pixels { width: 9, height: 5, channels: 3, values: vec![200; 135] };
+        for filter in (0..6).filter_map(Filter::from_code) {
+            let out = resize(&pixels, 4, 11, filter);
+            assert_eq!((out.width, out.height, out.values), (4, 11, vec![200; 132]), "{filter:?}");
+        }
+    }
+}

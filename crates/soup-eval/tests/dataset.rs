@@ -1,0 +1,175 @@
+//! Datasets: the checked-in Parquet files, and folders made on the spot.
+
+mod pool;
+
+use std::io::Cursor;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use image::{GrayImage, ImageFormat, Luma};
+use soup_core::{ErrorKind, Result};
+use soup_eval::{Dataset, DatasetSpec, EvaluatorSpec, FileEntry, Files, LocalFiles, evaluator};
+
+fn open(path: &std::path::Path, spec: &DatasetSpec) -> Result<Dataset> {
+    Dataset::open(Arc::new(LocalFiles::new(path)), spec)
+}
+
+fn refused(path: &std::path::Path, spec: &DatasetSpec) -> String {
+    let error = open(path, spec).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Data);
+    error.chain()
+}
+
+#[test]
+fn parquet_has_rows_labels_and_names() {
+    let dataset = pool::dataset("val");
+    assert_eq!(dataset.len(), 2000);
+    assert_eq!(dataset.label_names().unwrap()[9], "Ankle boot");
+    let all = dataset.read(0..2000).unwrap();
+    assert_eq!(all.len(), 2000);
+    assert!(all.iter().all(|s| s.label < 10 && s.image.starts_with(b"\x89PNG")));
+    for range in [0..1, 1999..2000, 777..1333, 5..5] {
+        assert_eq!(dataset.read(range.clone()).unwrap(), all[range.start as usize..range.end as usize]);
+    }
+    assert_eq!(dataset.read(0..2001).unwrap_err().kind(), ErrorKind::Internal);
+}
+
+#[test]
+fn a_limit_takes_the_first_rows() {
+    let spec = DatasetSpec { limit: Some(10), ..DatasetSpec::default() };
+    let few = pool::dataset_with("val", &spec);
+    assert_eq!(few.len(), 10);
+    assert_eq!(few.read(0..10).unwrap(), pool::dataset("val").read(0..10).unwrap());
+    assert!(few.read(0..11).is_err());
+    let more = DatasetSpec { limit: Some(5000), ..DatasetSpec::default() };
+    assert_eq!(pool::dataset_with("val", &more).len(), 2000);
+}
+
+#[test]
+fn several_files_are_one_dataset_in_the_order_of_their_names() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("data")).unwrap();
+    std::fs::copy(pool::path("data/test_blurred.parquet"), dir.path().join("data/1.parquet")).unwrap();
+    std::fs::copy(pool::path("data/test_noisy.parquet"), dir.path().join("data/0.parquet")).unwrap();
+    std::fs::write(dir.path().join("README.md"), "no data").unwrap();
+    let both = open(dir.path(), &DatasetSpec::default()).unwrap();
+    assert_eq!(both.len(), 2000);
+    let across = both.read(995..1005).unwrap();
+    assert_eq!(across[..5], pool::dataset("test_noisy").read(995..1000).unwrap());
+    assert_eq!(across[5..], pool::dataset("test_blurred").read(0..5).unwrap());
+}
+
+#[test]
+fn missing_columns_are_named_with_those_there_are() {
+    let path = pool::path("data/val.parquet");
+    let label = DatasetSpec { label_column: Some("class".into()), ..DatasetSpec::default() };
+    let text = refused(&path, &label);
+    assert!(text.contains("has no labels: no column class among image, label"), "{text}");
+    let image = DatasetSpec { image_column: Some("picture".into()), ..DatasetSpec::default() };
+    assert!(refused(&path, &image).contains("has no images: no column picture"));
+    let swapped = DatasetSpec { label_column: Some("image".into()), ..DatasetSpec::default() };
+    assert!(refused(&path, &swapped).contains("has no labels"));
+}
+
+#[test]
+fn corrupt_parquet_is_an_error_that_names_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.parquet");
+    let good = std::fs::read(pool::path("data/test_blurred.parquet")).unwrap();
+    for bad in [&b""[..], b"PAR1", &good[..good.len() / 2], &good[4..]] {
+        std::fs::write(&path, bad).unwrap();
+        let error = open(&path, &DatasetSpec::default()).and_then(|d| d.read(0..d.len())).err();
+        let error = error.unwrap_or_else(|| panic!("{} bytes were read", bad.len()));
+        assert_eq!(error.kind(), ErrorKind::Data);
+        assert!(error.chain().contains("x.parquet"), "{error:?}");
+    }
+}
+
+/// Counts what is read.
+struct Counted(LocalFiles, AtomicU64);
+
+impl Files for Counted {
+    fn list(&self) -> Result<Vec<FileEntry>> {
+        self.0.list()
+    }
+    fn read(&self, path: &str, range: Range<u64>) -> Result<Bytes> {
+        self.1.fetch_add(range.end - range.start, Ordering::Relaxed);
+        self.0.read(path, range)
+    }
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+}
+
+#[test]
+fn opening_and_slicing_do_not_read_the_whole_file() {
+    let path = pool::path("data/test.parquet");
+    let size_bytes = std::fs::metadata(&path).unwrap().len();
+    let files = Arc::new(Counted(LocalFiles::new(path), AtomicU64::new(0)));
+    let dataset = Dataset::open(files.clone(), &DatasetSpec::default()).unwrap();
+    let opened = files.1.swap(0, Ordering::Relaxed);
+    assert!(opened <= 512 << 10, "{opened} bytes to open");
+    dataset.read(0..10).unwrap();
+    let sliced = files.1.load(Ordering::Relaxed);
+    assert!(sliced < size_bytes, "{sliced} of {size_bytes} bytes for 10 of 4000 rows");
+}
+
+fn png(level: u8) -> Vec<u8> {
+    let mut out = Cursor::new(Vec::new());
+    GrayImage::from_pixel(28, 28, Luma([level])).write_to(&mut out, ImageFormat::Png).unwrap();
+    out.into_inner()
+}
+
+/// A folder of images, each of one grey level.
+fn folder(images: &[(&str, u8)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (path, level) in images {
+        let at = dir.path().join(path);
+        std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+        std::fs::write(at, png(*level)).unwrap();
+    }
+    dir
+}
+
+#[test]
+fn a_folder_of_images_by_class() {
+    let dir = folder(&[("Sandal/a.png", 10), ("Bag/b.png", 20), ("Bag/a.png", 30)]);
+    let mut dataset = open(dir.path(), &DatasetSpec::default()).unwrap();
+    assert_eq!(dataset.label_names().unwrap(), ["Bag", "Sandal"]);
+    let labels = |d: &Dataset| d.read(0..3).unwrap().iter().map(|s| s.label).collect::<Vec<_>>();
+    assert_eq!(labels(&dataset), [0, 0, 1]);
+    assert_eq!(dataset.read(0..1).unwrap()[0].image, png(30));
+    let evaluator = pool::evaluator_of(4);
+    assert!(dataset.align_labels(evaluator.label_names()));
+    assert_eq!(labels(&dataset), [8, 8, 5]);
+    let prepared = evaluator.prepare(&dataset, 1..3).unwrap();
+    assert_eq!((prepared.len(), prepared.labels()), (2, &[8, 5][..]));
+    assert_eq!(prepared.pixels()[0], ((20.0f64 / 255.0) as f32 - 0.286) / 0.353);
+}
+
+#[test]
+fn rows_that_cannot_be_used_are_named() {
+    let dir = folder(&[("a/a.png", 1), ("b/b.png", 1)]);
+    std::fs::write(dir.path().join("b/c.png"), b"not a png").unwrap();
+    let dataset = open(dir.path(), &DatasetSpec::default()).unwrap();
+    let error = pool::evaluator_of(4).prepare(&dataset, 1..3).unwrap_err().chain();
+    assert!(error.contains("row 2: image cannot be"), "{error}");
+    let config = pool::text("config.json");
+    let one_class = serde_json::from_str::<serde_json::Value>(&config).map(|mut c| {
+        c["id2label"] = serde_json::json!({"0": "all"});
+        c.to_string()
+    });
+    let spec = EvaluatorSpec { config_json: one_class.unwrap(), preprocessor_json: None, batch_size: 1 };
+    let error = evaluator(&spec).unwrap().prepare(&dataset, 0..2).unwrap_err().chain();
+    assert!(error.contains("row 1: label 1 is not one of the model's 1 classes"), "{error}");
+}
+
+#[test]
+fn empty_folders_say_what_is_expected() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(refused(dir.path(), &DatasetSpec::default()).contains("neither .parquet files nor images"));
+    let flat = folder(&[("a.png", 1)]);
+    assert!(refused(flat.path(), &DatasetSpec::default()).contains("has no labels"));
+}

@@ -1,0 +1,96 @@
+//! The example pool: its checkpoints, data and references.
+#![allow(dead_code)] // each test file uses a part
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use safetensors::SafeTensors;
+use soup_core::schema::{Dtype, Schema, TensorSpec};
+use soup_eval::{Dataset, DatasetSpec, Evaluator, EvaluatorSpec, LocalFiles, Model, evaluator};
+
+/// Names of the ingredients, in pool order.
+pub(crate) fn names() -> Vec<String> {
+    (0..16).map(|i| format!("m{i:02}")).collect()
+}
+
+/// A path inside the pool.
+pub(crate) fn path(relative: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/pools/vit-fashion").join(relative)
+}
+
+pub(crate) fn text(relative: &str) -> String {
+    std::fs::read_to_string(path(relative)).unwrap()
+}
+
+pub(crate) fn json(relative: &str) -> serde_json::Value {
+    serde_json::from_str(&text(relative)).unwrap()
+}
+
+pub(crate) fn evaluator_of(batch_size: u32) -> Box<dyn Evaluator> {
+    let spec = EvaluatorSpec {
+        config_json: text("config.json"),
+        preprocessor_json: Some(text("preprocessor_config.json")),
+        batch_size,
+    };
+    evaluator(&spec).unwrap()
+}
+
+pub(crate) fn dataset(name: &str) -> Dataset {
+    dataset_with(name, &DatasetSpec::default())
+}
+
+pub(crate) fn dataset_with(name: &str, spec: &DatasetSpec) -> Dataset {
+    Dataset::open(Arc::new(LocalFiles::new(path(&format!("data/{name}.parquet")))), spec).unwrap()
+}
+
+/// Schema and flattened parameters of one ingredient.
+pub(crate) fn parameters(name: &str) -> (Schema, Vec<u8>) {
+    let file = std::fs::read(path(&format!("ingredients/{name}.safetensors"))).unwrap();
+    let tensors = SafeTensors::deserialize(&file).unwrap();
+    let specs = tensors.iter().map(|(name, view)| {
+        assert_eq!(view.dtype(), safetensors::Dtype::F32);
+        TensorSpec::new(name, Dtype::F32, view.shape().iter().map(|&d| d as u64).collect::<Vec<_>>())
+    });
+    let schema = Schema::new(specs.collect()).unwrap();
+    let bytes =
+        schema.tensors().iter().flat_map(|t| tensors.tensor(&t.name).unwrap().data().to_vec()).collect();
+    (schema, bytes)
+}
+
+pub(crate) fn model(evaluator: &dyn Evaluator, name: &str) -> Box<dyn Model> {
+    let (schema, bytes) = parameters(name);
+    evaluator.load(&schema, &bytes).unwrap()
+}
+
+/// The mean of some ingredients: summed in f64 in pool order, divided once, rounded once.
+pub(crate) fn mean(members: &[String]) -> (Schema, Vec<u8>) {
+    let all: Vec<_> = members.iter().map(|m| parameters(m)).collect();
+    let values = |bytes: &[u8]| -> Vec<f64> {
+        bytes.as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect()
+    };
+    let mut sums = vec![0.0; all[0].1.len() / 4];
+    for (_, bytes) in &all {
+        sums.iter_mut().zip(values(bytes)).for_each(|(s, v)| *s += v);
+    }
+    let bytes = sums.iter().flat_map(|s| ((s / all.len() as f64) as f32).to_le_bytes()).collect();
+    (all[0].0.clone(), bytes)
+}
+
+/// The values of the golden file's tensor `name`, as f64.
+pub(crate) fn golden(name: &str) -> Vec<f64> {
+    let file = std::fs::read(path("golden.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&file).unwrap();
+    let view = tensors.tensor(name).unwrap();
+    match view.dtype() {
+        safetensors::Dtype::F32 => {
+            view.data().as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect()
+        }
+        safetensors::Dtype::F64 => {
+            view.data().as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect()
+        }
+        safetensors::Dtype::I64 => {
+            view.data().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect()
+        }
+        other => panic!("golden {name} is {other:?}"),
+    }
+}
