@@ -256,6 +256,34 @@ impl Default for Limits {
     }
 }
 
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Phase {
+    /// Waiting for workers.
+    Gathering,
+    /// Loading shards and surveying datasets.
+    Loading,
+    /// Following the recipe.
+    Cooking,
+    /// Scoring what the report needs.
+    Testing,
+    /// Writing the output.
+    Writing,
+}
+
+impl Phase {
+    /// The name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Gathering => "gather",
+            Phase::Loading => "load",
+            Phase::Cooking => "cook",
+            Phase::Testing => "test",
+            Phase::Writing => "write",
+        }
+    }
+}
+
 /// What a finished survey says.
 #[derive(Clone, Debug)]
 struct Survey {
@@ -341,6 +369,21 @@ impl Machine {
         }
         self.advance(now, &mut out);
         out
+    }
+
+    /// How far the run has come. Lost workers can take it back to loading.
+    pub fn phase(&self) -> Phase {
+        if self.tasks.is_empty() {
+            Phase::Gathering
+        } else if self.survey.is_none() || !self.all_resident() {
+            Phase::Loading
+        } else if self.chosen.is_none() {
+            Phase::Cooking
+        } else if !self.goals.is_empty() || self.goals_stale {
+            Phase::Testing
+        } else {
+            Phase::Writing
+        }
     }
 
     /// Whether the run has ended.

@@ -134,6 +134,18 @@ pub enum RecipeKind {
     Pruned,
 }
 
+impl RecipeKind {
+    /// The name on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            RecipeKind::Uniform => "uniform",
+            RecipeKind::BestSingle => "best-single",
+            RecipeKind::Greedy => "greedy",
+            RecipeKind::Pruned => "pruned",
+        }
+    }
+}
+
 /// A recipe with its options, as a run specifies it. Options that a recipe does not use are ignored by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RecipeSpec {

@@ -266,7 +266,11 @@ pub fn digest_bytes(digest: &FileDigest) -> v1::Digest {
 impl TryFrom<v1::Digest> for FileDigest {
     type Error = Error;
     fn try_from(d: v1::Digest) -> Result<Self> {
-        Ok(FileDigest { data_sha256: sha256(&d.sha256)?, file_sha256: sha256(&d.file_sha256)?, bytes: d.bytes })
+        Ok(FileDigest {
+            data_sha256: sha256(&d.sha256)?,
+            file_sha256: sha256(&d.file_sha256)?,
+            bytes: d.bytes,
+        })
     }
 }
 

@@ -52,7 +52,9 @@ pub fn error_of(status: &Status) -> Error {
         Code::FailedPrecondition | Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented => {
             ErrorKind::Configuration
         }
-        Code::Aborted | Code::NotFound | Code::ResourceExhausted | Code::DeadlineExceeded => ErrorKind::TryAgain,
+        Code::Aborted | Code::NotFound | Code::ResourceExhausted | Code::DeadlineExceeded => {
+            ErrorKind::TryAgain
+        }
         // tonic reports a broken connection as Unknown or Internal with a transport error as its source.
         Code::Unavailable | Code::Unknown => ErrorKind::Unavailable,
         _ => ErrorKind::Internal,

@@ -1,1 +1,144 @@
-//! placeholder
+//! The worker: holds its shards of all ingredients, serves blends of them to its peers, evaluates soups.
+//!
+//! # Words
+//!
+//! - The *link* is the one bidirectional stream to the coordinator. Heartbeats go up it on a timer of their own.
+//! - Loaded are *shards*, sent to peers are *blends*, assembled from blends is a *model*, judged are *slices* of samples.
+//!
+//! # Flow
+//!
+//! [`run`] serves `Blends` to peers, opens the link and registers. Each task the coordinator assigns becomes a tokio task
+//! ([`task`]) that does its I/O there and its computing on the worker's own compute threads ([`compute`]), so that neither
+//! heartbeats nor peers ever wait for compute. Everything kept is kept per run ([`active`]): resident shards, blends and
+//! models of the soups in work, decoded samples; all of it is a cache of what object storage holds.
+
+mod active;
+mod blends;
+mod compute;
+mod files;
+mod link;
+mod recent;
+mod samples;
+mod service;
+mod shards;
+mod task;
+mod write;
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use soup_core::{Error, Result};
+use soup_proto::v1::blends_server::BlendsServer;
+use soup_tensor::Device;
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+/// How long streams to peers may take to end after a shutdown was asked for.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Settings of a worker.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// The coordinator, as `http://host:port`.
+    pub coordinator: String,
+    /// A name for people.
+    pub name: String,
+    /// URL at which peers reach this worker; by default its listener's address.
+    pub advertise: Option<String>,
+    /// Tasks computed at the same time, one thread each.
+    pub slots: u32,
+    /// Bytes of parameters that may be kept resident.
+    pub capacity_bytes: u64,
+    /// Device for the shards: `cpu`.
+    pub device: String,
+    /// How long to try to reach the coordinator before giving up.
+    pub connect_timeout_ms: u64,
+}
+
+/// Works for a coordinator until `shutdown` resolves.
+///
+/// # Errors
+/// [`Unavailable`](soup_core::ErrorKind::Unavailable) where the coordinator cannot be reached for the configured time;
+/// [`Configuration`](soup_core::ErrorKind::Configuration) where it refuses this worker or the device is unknown.
+pub async fn run(
+    config: WorkerConfig,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
+    let device = Device::parse(&config.device)?;
+    let local =
+        listener.local_addr().map_err(|e| Error::internal("a listener has no address").with_source(e))?;
+    let address = match &config.advertise {
+        Some(url) => url.clone(),
+        None => advertised(local, &config.coordinator)?,
+    };
+    let worker = Arc::new(active::Worker::new(device, config.slots, config.capacity_bytes));
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let until_stopped = {
+        let mut stopped = stopped.clone();
+        async move {
+            // An error means that the sender is gone, which is a stop too.
+            let _ = stopped.wait_for(|s| *s).await;
+        }
+    };
+    let server = tokio::spawn(
+        Server::builder()
+            .add_service(BlendsServer::new(service::Service::new(worker.clone())))
+            .serve_with_incoming_shutdown(
+                TcpIncoming::from(listener).with_nodelay(Some(true)),
+                until_stopped,
+            ),
+    );
+    tracing::info!(name = config.name, address, "worker serves blends");
+    let result = tokio::select! {
+        result = link::keep(&config, &address, worker) => result,
+        () = shutdown => Ok(()),
+    };
+    let _ = stop.send(true);
+    // Peers that are still being served get a moment, no more.
+    let _ = tokio::time::timeout(GRACE, server).await;
+    result
+}
+
+/// The URL at which peers reach a listener. A listener on all interfaces is reached at the address that this host uses
+/// to talk to the coordinator.
+fn advertised(local: SocketAddr, coordinator: &str) -> Result<String> {
+    if !local.ip().is_unspecified() {
+        return Ok(format!("http://{local}"));
+    }
+    let uri: tonic::transport::Uri = coordinator
+        .parse()
+        .map_err(|e| Error::usage(format!("coordinator {coordinator:?} is not a URL")).with_source(e))?;
+    let target = (uri.host().unwrap_or("localhost"), uri.port_u16().unwrap_or(80));
+    // Connecting a datagram socket sends nothing: it only makes the kernel choose the route.
+    let routed = |wildcard: &str| -> std::io::Result<IpAddr> {
+        let socket = UdpSocket::bind((wildcard, 0))?;
+        socket.connect(target)?;
+        Ok(socket.local_addr()?.ip())
+    };
+    let ip = routed("0.0.0.0").or_else(|_| routed("::")).map_err(|e| {
+        Error::configuration("cannot tell at which address peers reach this worker: give --advertise")
+            .with_source(e)
+    })?;
+    Ok(format!("http://{}", SocketAddr::new(ip, local.port())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::advertised;
+
+    #[test]
+    fn a_listener_on_all_interfaces_advertises_its_route_to_the_coordinator() {
+        let url = advertised("0.0.0.0:7071".parse().unwrap(), "http://127.0.0.1:7070").unwrap();
+        assert_eq!(url, "http://127.0.0.1:7071");
+    }
+
+    #[test]
+    fn a_listener_on_one_interface_advertises_it() {
+        let url = advertised("127.0.0.2:7071".parse().unwrap(), "http://localhost:7070").unwrap();
+        assert_eq!(url, "http://127.0.0.2:7071");
+    }
+}

@@ -45,7 +45,8 @@ fn soups_survive() {
     let w = |v| Weight::new(v).unwrap();
     let soups = [
         Soup::mean([Ingredient(3), Ingredient(0)]).unwrap(),
-        Soup::weighted(vec![Ingredient(1), Ingredient(4)], vec![vec![w(0.1), w(-0.3)], vec![w(1.0), w(0.0)]]).unwrap(),
+        Soup::weighted(vec![Ingredient(1), Ingredient(4)], vec![vec![w(0.1), w(-0.3)], vec![w(1.0), w(0.0)]])
+            .unwrap(),
     ];
     for soup in soups {
         assert_eq!(Soup::try_from(v1::Soup::from(&soup)).unwrap(), soup);

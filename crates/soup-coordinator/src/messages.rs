@@ -1,0 +1,130 @@
+//! Actions and what workers say, translated between soup-core's machine and the wire.
+
+use soup_core::machine::{FileDigest, TaskKey, TaskResult, Work, WorkerId};
+use soup_core::{Error, Result};
+use soup_proto::sha256;
+use soup_proto::v1::coordinator_message::Message;
+use soup_proto::v1::task_done::Result as Answer;
+use soup_proto::v1::{self, assign};
+use soup_store::load::plan_reads;
+
+use crate::prepare::Prepared;
+
+/// The epoch of a run. A run is owned by the one coordinator that took it, for as long as that lives.
+pub(crate) const EPOCH: u64 = 1;
+
+/// Everything about a run that does not change.
+pub(crate) fn begin(run: &str, prepared: &Prepared) -> Message {
+    let spec = &prepared.spec;
+    Message::Begin(v1::BeginRun {
+        run: run.to_owned(),
+        epoch: EPOCH,
+        tensors: prepared.schema.tensors().iter().map(Into::into).collect(),
+        shard_bytes: prepared.shards.shard_bytes(),
+        ingredients: prepared.names.clone(),
+        datasets: spec.datasets().cloned().map(Into::into).collect(),
+        model_config_json: prepared.model_config_json.clone(),
+        preprocessor_config_json: prepared.preprocessor_config_json.clone().unwrap_or_default(),
+        batch_size: spec.batch_size,
+        allow_nan: spec.allow_nan,
+        output: spec.output.clone(),
+        files: prepared
+            .files
+            .iter()
+            .map(|f| v1::OutputFile {
+                name: f.name.clone(),
+                header: f.header.clone(),
+                start: f.range.start,
+                end: f.range.end,
+            })
+            .collect(),
+    })
+}
+
+/// Who owns what.
+pub(crate) fn placement(run: &str, owners: &[WorkerId], peers: Vec<v1::Peer>) -> Message {
+    let owners = owners.iter().map(|w| w.0).collect();
+    Message::Placement(v1::Placement { run: run.to_owned(), epoch: EPOCH, owners, peers })
+}
+
+/// An attempt of a task.
+pub(crate) fn assign(run: &str, key: TaskKey, work: &Work, prepared: &Prepared) -> Message {
+    let work = match work {
+        Work::Load(shard) => assign::Work::Load(v1::LoadShard {
+            shard: shard.0,
+            ingredients: prepared
+                .checkpoints
+                .iter()
+                .map(|c| {
+                    let reads = plan_reads(c, &prepared.schema, prepared.shards.range(*shard));
+                    ingredient_reads(c, &reads)
+                })
+                .collect(),
+        }),
+        Work::Survey => assign::Work::Survey(v1::Survey {}),
+        Work::Evaluate(evaluation, slice) => assign::Work::Evaluate(v1::Evaluate {
+            soup: Some((&evaluation.soup).into()),
+            dataset: evaluation.dataset.0,
+            start: slice.start,
+            end: slice.end,
+        }),
+        Work::Write(soup, file) => {
+            assign::Work::Write(v1::WriteFile { soup: Some(soup.into()), file: *file })
+        }
+        Work::Digest(soup) => assign::Work::Digest(v1::DigestSoup { soup: Some(soup.into()) }),
+    };
+    Message::Assign(v1::Assign { key: Some(v1::TaskKey::new(run, EPOCH, key)), work: Some(work) })
+}
+
+/// An attempt that is not wanted any more.
+pub(crate) fn cancel(run: &str, key: TaskKey) -> Message {
+    Message::Cancel(v1::CancelTask { key: Some(v1::TaskKey::new(run, EPOCH, key)) })
+}
+
+/// The end of a run.
+pub(crate) fn end(run: &str) -> Message {
+    Message::End(v1::EndRun { run: run.to_owned() })
+}
+
+fn ingredient_reads(
+    checkpoint: &soup_store::checkpoint::Checkpoint,
+    reads: &[soup_store::load::Read],
+) -> v1::IngredientReads {
+    // Only the objects that these reads touch, so that a message stays small for checkpoints of many files.
+    let mut used: Vec<usize> = reads.iter().map(|r| r.file).collect();
+    used.sort_unstable();
+    used.dedup();
+    let object = |&file: &usize| {
+        let stamp = &checkpoint.files[file];
+        v1::Object { url: stamp.location.to_string(), etag: stamp.etag.clone().unwrap_or_default() }
+    };
+    let read = |r: &soup_store::load::Read| v1::Read {
+        object: used.binary_search(&r.file).unwrap_or_default() as u32,
+        object_offset: r.file_offset,
+        shard_offset: r.dest_offset,
+        bytes: r.len,
+    };
+    v1::IngredientReads {
+        objects: used.iter().map(object).collect(),
+        reads: reads.iter().map(read).collect(),
+    }
+}
+
+/// What a worker brought back.
+///
+/// # Errors
+/// Where the message is malformed.
+pub(crate) fn result(answer: Option<Answer>) -> Result<TaskResult> {
+    Ok(match answer.ok_or_else(|| Error::internal("a worker sent a result without content"))? {
+        Answer::Loaded(l) => TaskResult::Loaded {
+            sha256: l.sha256.iter().map(|d| sha256(d)).collect::<Result<_>>()?,
+            notes: l.notes,
+        },
+        Answer::Surveyed(s) => {
+            TaskResult::Surveyed { samples: s.samples, classes: s.classes, notes: s.notes }
+        }
+        Answer::Evaluated(e) => TaskResult::Evaluated(e.try_into()?),
+        Answer::Written(d) => TaskResult::Written(FileDigest::try_from(d)?),
+        Answer::Digested(d) => TaskResult::Digested(sha256(&d.sha256)?),
+    })
+}

@@ -1,0 +1,101 @@
+//! Getting a run ready: reading the pool's headers, checking that they agree, cutting shards, staging the output.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use soup_core::agree::agree;
+use soup_core::run::RunSpec;
+use soup_core::schema::Schema;
+use soup_core::shard::ShardPlan;
+use soup_core::{Error, Result};
+use soup_store::checkpoint::Checkpoint;
+use soup_store::layout::{self, OutputFile};
+use soup_store::location::Location;
+use soup_store::output::{self, Staging};
+use soup_store::{pool, read};
+
+/// Largest `config.json` or `preprocessor_config.json`.
+const CONFIG_BYTES_MAX: u64 = 16 << 20;
+
+/// A run that is ready to be driven.
+pub(crate) struct Prepared {
+    pub(crate) spec: RunSpec,
+    /// Names of the ingredients, in pool order.
+    pub(crate) names: Vec<String>,
+    pub(crate) checkpoints: Vec<Checkpoint>,
+    pub(crate) schema: Schema,
+    pub(crate) shards: ShardPlan,
+    /// Names of the datasets, the validation set first.
+    pub(crate) datasets: Vec<String>,
+    pub(crate) model_config_json: String,
+    pub(crate) preprocessor_config_json: Option<String>,
+    /// Files that go with the model: name and content.
+    pub(crate) companions: Vec<(String, Bytes)>,
+    pub(crate) files: Vec<OutputFile>,
+    pub(crate) staging: Arc<Staging>,
+    pub(crate) notes: Vec<String>,
+    pub(crate) seconds: f64,
+}
+
+/// Prepares `run`.
+///
+/// # Errors
+/// Where the pool cannot be read or does not agree, a configuration file is missing, or the output cannot be written.
+pub(crate) async fn prepare(run: &str, spec: RunSpec) -> Result<Prepared> {
+    let begun = Instant::now();
+    let target = Location::parse(&spec.output)?;
+    output::check_target(&target, spec.overwrite).await?;
+    let checkpoints = pool::open_pool(&spec.pool).await?;
+    let pairs: Vec<(&str, &Schema)> = checkpoints.iter().map(|c| (c.name.as_str(), &c.schema)).collect();
+    let agreement = agree(&pairs)?;
+    let mut companions = pool::companions(&checkpoints[0]).await?;
+    let model_config_json = config(&spec.model_config, "config.json", &mut companions)
+        .await?
+        .ok_or_else(|| no_config(&checkpoints[0]))?;
+    let preprocessor_config_json =
+        config(&spec.preprocessor_config, "preprocessor_config.json", &mut companions).await?;
+    let schema = agreement.schema;
+    let files = layout::plan_files(&schema, layout::FILE_BYTES_MAX);
+    // Last, so that nothing is left behind by any of the above.
+    let staging = Arc::new(Staging::begin(&target, run, spec.overwrite).await?);
+    Ok(Prepared {
+        names: checkpoints.iter().map(|c| c.name.clone()).collect(),
+        shards: ShardPlan::new(schema.bytes()),
+        datasets: spec.datasets().map(|d| d.name.clone()).collect(),
+        checkpoints,
+        schema,
+        model_config_json,
+        preprocessor_config_json,
+        companions,
+        files,
+        staging,
+        notes: agreement.notes,
+        seconds: begun.elapsed().as_secs_f64(),
+        spec,
+    })
+}
+
+fn no_config(first: &Checkpoint) -> Error {
+    Error::data(format!(
+        "found no config.json beside ingredient {:?} or in the folder above it: name one with --model-config",
+        first.name
+    ))
+}
+
+/// A configuration file: from the URL given, which then replaces the one found beside the pool, else the found one.
+async fn config(
+    url: &Option<String>,
+    name: &str,
+    companions: &mut Vec<(String, Bytes)>,
+) -> Result<Option<String>> {
+    if let Some(url) = url {
+        let content = read::read_small(&Location::parse(url)?, CONFIG_BYTES_MAX).await?;
+        companions.retain(|(n, _)| n != name);
+        companions.push((name.to_owned(), content));
+    }
+    let Some((_, content)) = companions.iter().find(|(n, _)| n == name) else { return Ok(None) };
+    let text = std::str::from_utf8(content)
+        .map_err(|e| Error::data(format!("{name} is not UTF-8")).with_source(e))?;
+    Ok(Some(text.to_owned()))
+}

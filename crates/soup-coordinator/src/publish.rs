@@ -1,0 +1,123 @@
+//! The last step of a run: what goes beside the tensors, and making it all visible.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use soup_core::machine::FileDigest;
+use soup_core::report::{Figures, RunReport};
+use soup_core::{Error, Result};
+use soup_store::card::{self, Card, CardIngredient, CardRow};
+use soup_store::checkpoint::{Checkpoint, FileStamp, INDEX_FILE};
+use soup_store::layout::{self, OutputFile};
+use soup_store::location::Location;
+use soup_store::output::MANIFEST_FILE;
+
+use crate::prepare::Prepared;
+
+/// Version of the manifest's shape.
+const MANIFEST_VERSION: u32 = 1;
+
+/// Lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Writes configuration, index, card and manifest beside the files that workers have written, and publishes. Returns the
+/// report as JSON.
+///
+/// # Errors
+/// Where something cannot be written; nothing is visible then.
+pub(crate) async fn publish(
+    prepared: &Prepared,
+    report: RunReport,
+    files: &[FileDigest],
+    digests: Vec<Option<Vec<[u8; 32]>>>,
+) -> Result<String> {
+    let staging = &prepared.staging;
+    for (name, content) in &prepared.companions {
+        staging.put(name, content.clone()).await?;
+    }
+    if prepared.files.len() > 1 {
+        let index = layout::index_json(&prepared.schema, &prepared.files);
+        staging.put(INDEX_FILE, index.into()).await?;
+    }
+    staging.put("README.md", card::card(&model_card(prepared, &report)).into()).await?;
+    let manifest = manifest(prepared, &report, files, &digests);
+    let text = serde_json::to_vec_pretty(&manifest).map_err(unprintable)?;
+    staging.put(MANIFEST_FILE, Bytes::from(text)).await?;
+    staging.publish().await?;
+    serde_json::to_string(&report).map_err(unprintable)
+}
+
+fn unprintable(e: serde_json::Error) -> Error {
+    Error::internal("a report could not be written as JSON").with_source(e)
+}
+
+fn manifest(
+    prepared: &Prepared,
+    report: &RunReport,
+    files: &[FileDigest],
+    digests: &[Option<Vec<[u8; 32]>>],
+) -> serde_json::Value {
+    let ingredient = |(c, shards): (&Checkpoint, &Option<Vec<[u8; 32]>>)| {
+        let stamp =
+            |f: &FileStamp| json!({ "url": f.location.to_string(), "bytes": f.size_bytes, "etag": f.etag });
+        json!({
+            "name": c.name,
+            "files": c.files.iter().map(stamp).collect::<Vec<_>>(),
+            "sha256": shards.as_ref().map(|s| hex(&ingredient_digest(s))),
+        })
+    };
+    let file = |(planned, digest): (&OutputFile, &FileDigest)| json!({ "name": planned.name, "bytes": digest.bytes, "sha256": hex(&digest.file_sha256) });
+    json!({
+        "version": MANIFEST_VERSION,
+        "written_by": format!("soupctl {}", env!("CARGO_PKG_VERSION")),
+        "written_at": chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+        "report": report,
+        "specification": prepared.spec,
+        "pool": prepared.checkpoints.iter().zip(digests).map(ingredient).collect::<Vec<_>>(),
+        "pool_digest": {
+            "algorithm": "SHA-256 of the SHA-256 of each shard of the flattened parameters, in order",
+            "shard_bytes": prepared.shards.shard_bytes(),
+        },
+        "files": prepared.files.iter().zip(files).map(file).collect::<Vec<_>>(),
+    })
+}
+
+/// SHA-256 of the digests of an ingredient's shards, in order. Owners hash what they load, so no byte is read twice.
+fn ingredient_digest(shards: &[[u8; 32]]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    shards.iter().for_each(|s| hash.update(s));
+    hash.finalize().into()
+}
+
+fn model_card(prepared: &Prepared, report: &RunReport) -> Card {
+    let percent = |f: &Figures| format!("{:.2} %", 100.0 * f.accuracy);
+    let row = |name: String, validation: &Figures, test: &BTreeMap<String, Figures>| {
+        let tests = prepared.datasets.iter().skip(1).map(|d| test.get(d).map_or_else(String::new, percent));
+        CardRow { name, figures: std::iter::once(percent(validation)).chain(tests).collect() }
+    };
+    let mut figures = Vec::new();
+    for (name, baseline) in
+        [("best single model", &report.baselines.best_single), ("uniform soup", &report.baselines.uniform)]
+    {
+        figures.extend(baseline.as_ref().map(|b| row(name.to_owned(), &b.score, &b.test)));
+    }
+    figures.push(row(format!("this model ({} soup)", report.recipe), &report.score, &report.test));
+    let ingredient = |name: &String| CardIngredient {
+        name: name.clone(),
+        chosen: report.ingredients.contains(name),
+        weight: report.weights.get(name).map_or_else(String::new, |w| format!("{w:.4}")),
+    };
+    Card {
+        name: Location::parse(&report.output).map_or_else(|_| "soup".to_owned(), |l| l.name().to_owned()),
+        recipe: report.recipe.clone(),
+        // The pool's files do not say what they were fine-tuned from.
+        base_models: Vec::new(),
+        ingredients: prepared.names.iter().map(ingredient).collect(),
+        figure_columns: prepared.datasets.clone(),
+        figures,
+    }
+}

@@ -1,0 +1,82 @@
+//! The workers that are connected, and until when each is believed to be alive.
+
+use std::collections::BTreeMap;
+
+use soup_core::machine::{Millis, WorkerId};
+use soup_proto::v1::{CoordinatorMessage, Peer, Register, coordinator_message};
+use tokio::sync::mpsc;
+
+/// Messages that may wait for one worker. A worker that lets them pile up is as good as lost.
+pub(crate) const OUTBOX_MESSAGES_MAX: usize = 1024;
+
+/// Where messages to one worker go.
+pub(crate) type Outbox = mpsc::Sender<CoordinatorMessage>;
+
+struct Member {
+    name: String,
+    address: String,
+    slots: u32,
+    capacity_bytes: u64,
+    heard: Millis,
+    outbox: Outbox,
+}
+
+/// The workers that are connected.
+#[derive(Default)]
+pub(crate) struct Roster {
+    members: BTreeMap<WorkerId, Member>,
+    next: u64,
+}
+
+impl Roster {
+    pub(crate) fn join(&mut self, register: Register, outbox: Outbox, now: Millis) -> WorkerId {
+        self.next += 1;
+        let worker = WorkerId(self.next);
+        let Register { name, address, slots, capacity_bytes, version: _ } = register;
+        self.members.insert(worker, Member { name, address, slots, capacity_bytes, heard: now, outbox });
+        worker
+    }
+
+    /// Ends a worker's stream and forgets it; false if it was not there.
+    pub(crate) fn leave(&mut self, worker: WorkerId) -> bool {
+        self.members.remove(&worker).is_some()
+    }
+
+    pub(crate) fn heard(&mut self, worker: WorkerId, now: Millis) {
+        self.members.entry(worker).and_modify(|m| m.heard = now);
+    }
+
+    /// Workers that have not been heard for `lease_ms`.
+    pub(crate) fn expired(&self, now: Millis, lease_ms: Millis) -> Vec<WorkerId> {
+        let late = |m: &Member| now.saturating_sub(m.heard) > lease_ms;
+        self.members.iter().filter(|(_, m)| late(m)).map(|(&w, _)| w).collect()
+    }
+
+    /// Sends to one worker; false if it does not take messages any more.
+    pub(crate) fn send(&self, worker: WorkerId, message: coordinator_message::Message) -> bool {
+        let message = CoordinatorMessage { message: Some(message) };
+        self.members.get(&worker).is_some_and(|m| m.outbox.try_send(message).is_ok())
+    }
+
+    pub(crate) fn ids(&self) -> Vec<WorkerId> {
+        self.members.keys().copied().collect()
+    }
+
+    /// Slots and capacity in bytes.
+    pub(crate) fn offer(&self, worker: WorkerId) -> Option<(u32, u64)> {
+        self.members.get(&worker).map(|m| (m.slots, m.capacity_bytes))
+    }
+
+    pub(crate) fn name(&self, worker: WorkerId) -> &str {
+        self.members.get(&worker).map_or("?", |m| &m.name)
+    }
+
+    pub(crate) fn peers(&self) -> Vec<Peer> {
+        let peer = |(w, m): (&WorkerId, &Member)| Peer { worker: w.0, address: m.address.clone() };
+        self.members.iter().map(peer).collect()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.members.clear();
+    }
+}

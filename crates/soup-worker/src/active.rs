@@ -1,0 +1,136 @@
+//! What a worker keeps: itself, and the run it works on.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use soup_core::schema::Schema;
+use soup_core::shard::ShardPlan;
+use soup_core::{Error, Result};
+use soup_eval::{Evaluator, EvaluatorSpec, evaluator};
+use soup_proto::v1::{BeginRun, Placement};
+use soup_tensor::Device;
+use tokio::sync::watch;
+
+use crate::blends::{Blends, Peers};
+use crate::compute::Compute;
+use crate::samples::Samples;
+use crate::shards::Shards;
+
+/// Share of a worker's memory that decoded samples may take, as a divisor of its capacity for parameters.
+const SAMPLES_SHARE: u64 = 4;
+
+/// A worker's fixed parts, and the runs it knows.
+pub(crate) struct Worker {
+    pub(crate) device: Device,
+    pub(crate) compute: Compute,
+    pub(crate) slots: u32,
+    capacity_bytes: u64,
+    runs: RwLock<BTreeMap<String, Arc<Active>>>,
+}
+
+impl Worker {
+    pub(crate) fn new(device: Device, slots: u32, capacity_bytes: u64) -> Worker {
+        let compute = Compute::new(slots);
+        Worker { device, compute, slots, capacity_bytes, runs: RwLock::default() }
+    }
+
+    /// Begins a run; one of the same id but an older epoch is replaced.
+    pub(crate) fn begin(&self, begin: BeginRun) -> Result<()> {
+        let id = begin.run.clone();
+        let mut runs = self.runs.write().unwrap_or_else(PoisonError::into_inner);
+        if runs.get(&id).is_some_and(|known| known.begin.epoch >= begin.epoch) {
+            return Ok(());
+        }
+        let active = Active::new(begin, self.capacity_bytes / SAMPLES_SHARE)?;
+        runs.insert(id, Arc::new(active));
+        Ok(())
+    }
+
+    /// The run `id` under `epoch`.
+    ///
+    /// # Errors
+    /// [`TryAgain`](soup_core::ErrorKind::TryAgain) where this worker does not know it under that epoch.
+    pub(crate) fn run(&self, id: &str, epoch: u64) -> Result<Arc<Active>> {
+        let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
+        match runs.get(id) {
+            Some(run) if run.begin.epoch == epoch => Ok(run.clone()),
+            Some(run) => Err(Error::try_again(format!(
+                "run {id:?} is at epoch {}, not at epoch {epoch}",
+                run.begin.epoch
+            ))),
+            None => Err(Error::try_again(format!("this worker does not know run {id:?}"))),
+        }
+    }
+
+    pub(crate) fn end(&self, id: &str) {
+        self.runs.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    /// Forgets all runs, when the coordinator is gone.
+    pub(crate) fn end_all(&self) {
+        self.runs.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// A run as a worker sees it.
+pub(crate) struct Active {
+    pub(crate) begin: BeginRun,
+    pub(crate) schema: Arc<Schema>,
+    pub(crate) plan: ShardPlan,
+    pub(crate) shards: Shards,
+    pub(crate) blends: Blends,
+    pub(crate) samples: Samples,
+    /// Why there is no evaluator is told to whoever asks for it.
+    evaluator: Mutex<Option<Arc<dyn Evaluator>>>,
+    placement: watch::Sender<Option<Arc<Placement>>>,
+    pub(crate) peers: Peers,
+}
+
+impl Active {
+    fn new(begin: BeginRun, samples_bytes_max: u64) -> Result<Active> {
+        let schema = Arc::new(begin.schema()?);
+        let plan = ShardPlan::new(schema.bytes());
+        if plan.shard_bytes() != begin.shard_bytes {
+            let text =
+                format!("shards of {} bytes expected, not of {}", plan.shard_bytes(), begin.shard_bytes);
+            return Err(Error::internal(text));
+        }
+        Ok(Active {
+            shards: Shards::default(),
+            blends: Blends::default(),
+            samples: Samples::new(begin.datasets.len(), samples_bytes_max),
+            evaluator: Mutex::new(None),
+            placement: watch::Sender::new(None),
+            peers: Peers::default(),
+            schema,
+            plan,
+            begin,
+        })
+    }
+
+    /// The evaluator, made on first use.
+    pub(crate) fn evaluator(&self) -> Result<Arc<dyn Evaluator>> {
+        let mut slot = self.evaluator.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(evaluator) = &*slot {
+            return Ok(evaluator.clone());
+        }
+        let made: Arc<dyn Evaluator> = evaluator(&EvaluatorSpec {
+            config_json: self.begin.model_config_json.clone(),
+            preprocessor_json: Some(self.begin.preprocessor_config_json.clone()).filter(|j| !j.is_empty()),
+            batch_size: self.begin.batch_size,
+        })?
+        .into();
+        *slot = Some(made.clone());
+        Ok(made)
+    }
+
+    /// Takes a newer placement.
+    pub(crate) fn place(&self, placement: Placement) {
+        self.placement.send_replace(Some(Arc::new(placement)));
+    }
+
+    /// The current placement.
+    pub(crate) fn placement(&self) -> Result<Arc<Placement>> {
+        self.placement.borrow().clone().ok_or_else(|| Error::try_again("no placement has arrived yet"))
+    }
+}

@@ -1,0 +1,207 @@
+//! The stream to the coordinator: register, heartbeats and results up; runs, placements and tasks down.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use soup_core::{Error, Result};
+use soup_proto::v1::coordinator_client::CoordinatorClient;
+use soup_proto::v1::coordinator_message::Message as Down;
+use soup_proto::v1::worker_message::Message as Up;
+use soup_proto::v1::{
+    Assign, CoordinatorMessage, Heartbeat, Register, TaskDone, TaskFailed, TaskKey, WorkerMessage,
+};
+use soup_proto::{CONTROL_BYTES_MAX, error_of};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::AbortHandle;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::active::Worker;
+use crate::task::{self, Cancelled};
+use crate::{WorkerConfig, task::execute};
+
+/// Messages that may wait for the stream; tasks wait beyond that.
+const OUTBOX_MESSAGES_MAX: usize = 256;
+/// Wait between attempts to reach the coordinator: the first, and the longest.
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// Keeps a link to the coordinator: when it breaks, everything of its runs is forgotten and a new one is opened.
+///
+/// # Errors
+/// Where the coordinator refuses this worker, or cannot be reached for the configured time.
+pub(crate) async fn keep(config: &WorkerConfig, address: &str, worker: Arc<Worker>) -> Result<()> {
+    loop {
+        let channel = reach(config).await?;
+        let result = talk(config, address, &worker, channel).await;
+        worker.end_all();
+        match result {
+            Err(error) if !error.kind().is_transient() => return Err(error),
+            Err(error) => tracing::warn!(error = error.chain(), "lost the coordinator; connecting again"),
+            Ok(()) => tracing::info!("the coordinator ended the stream; connecting again"),
+        }
+        tokio::time::sleep(RETRY_MIN).await;
+    }
+}
+
+async fn reach(config: &WorkerConfig) -> Result<Channel> {
+    let url = &config.coordinator;
+    let endpoint = Endpoint::from_shared(url.clone())
+        .map_err(|e| {
+            Error::usage(format!("coordinator {url:?} is not a URL like http://host:7070")).with_source(e)
+        })?
+        .connect_timeout(Duration::from_secs(5))
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(15));
+    let begun = Instant::now();
+    let mut wait = RETRY_MIN;
+    loop {
+        match endpoint.connect().await {
+            Ok(channel) => return Ok(channel),
+            Err(e) if begun.elapsed().as_millis() as u64 >= config.connect_timeout_ms => {
+                let text =
+                    format!("cannot reach coordinator {url} for {} s", config.connect_timeout_ms / 1000);
+                return Err(Error::unavailable(text).with_source(e));
+            }
+            Err(_) => tokio::time::sleep(wait).await,
+        }
+        wait = (wait * 2).min(RETRY_MAX);
+    }
+}
+
+async fn talk(config: &WorkerConfig, address: &str, worker: &Arc<Worker>, channel: Channel) -> Result<()> {
+    let (outbox, messages) = mpsc::channel(OUTBOX_MESSAGES_MAX);
+    let register = Register {
+        name: config.name.clone(),
+        address: address.to_owned(),
+        slots: config.slots.max(1),
+        capacity_bytes: config.capacity_bytes,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let first = WorkerMessage { message: Some(Up::Register(register)) };
+    // The channel is new and has room.
+    let _ = outbox.try_send(first);
+    let mut down = CoordinatorClient::new(channel)
+        .max_decoding_message_size(CONTROL_BYTES_MAX)
+        .max_encoding_message_size(CONTROL_BYTES_MAX)
+        .work(ReceiverStream::new(messages))
+        .await
+        .map_err(|status| error_of(&status).context("the coordinator did not accept this worker"))?
+        .into_inner();
+    let mut link = Link {
+        worker: worker.clone(),
+        outbox,
+        slots: Arc::new(Semaphore::new(worker.slots.max(1) as usize)),
+        tasks: BTreeMap::new(),
+        heartbeat: None,
+    };
+    link.listen(&mut down).await
+}
+
+/// One connection's state.
+struct Link {
+    worker: Arc<Worker>,
+    outbox: mpsc::Sender<WorkerMessage>,
+    /// Permits to compute. Tasks that wait for one have done their fetching.
+    slots: Arc<Semaphore>,
+    /// Tasks by (task, attempt) of the run in progress.
+    tasks: BTreeMap<(String, u64, u32), (AbortHandle, Cancelled)>,
+    heartbeat: Option<AbortHandle>,
+}
+
+impl Link {
+    async fn listen(&mut self, down: &mut Streaming<CoordinatorMessage>) -> Result<()> {
+        while let Some(message) = down.message().await.map_err(|status| error_of(&status))? {
+            match message.message {
+                Some(Down::Welcome(welcome)) => self.beat(u64::from(welcome.heartbeat_ms.max(10))),
+                Some(Down::Begin(begin)) => self.worker.begin(begin)?,
+                Some(Down::Placement(placement)) => {
+                    if let Ok(run) = self.worker.run(&placement.run, placement.epoch) {
+                        run.place(placement);
+                    }
+                }
+                Some(Down::Assign(assign)) => self.start(assign),
+                Some(Down::Cancel(cancel)) => {
+                    if let Some(key) = cancel.key {
+                        self.cancel(|k| *k == (key.run.clone(), key.task, key.attempt));
+                    }
+                }
+                Some(Down::End(end)) => {
+                    self.cancel(|k| k.0 == end.run);
+                    self.worker.end(&end.run);
+                }
+                None => tracing::warn!("dropped an unknown message of the coordinator"),
+            }
+            self.tasks.retain(|_, (handle, _)| !handle.is_finished());
+        }
+        Ok(())
+    }
+
+    /// Starts the heartbeat: a task of its own, which nothing else can hold up.
+    fn beat(&mut self, interval_ms: u64) {
+        let outbox = self.outbox.clone();
+        let mut timer = tokio::time::interval(Duration::from_millis(interval_ms));
+        let task = tokio::spawn(async move {
+            loop {
+                timer.tick().await;
+                if outbox.send(WorkerMessage { message: Some(Up::Heartbeat(Heartbeat {})) }).await.is_err() {
+                    return;
+                }
+            }
+        });
+        if let Some(old) = self.heartbeat.replace(task.abort_handle()) {
+            old.abort();
+        }
+    }
+
+    fn start(&mut self, assign: Assign) {
+        let Some(key) = assign.key else { return };
+        let Some(work) = assign.work else { return };
+        let cancelled = Cancelled::default();
+        let (worker, outbox, slots) = (self.worker.clone(), self.outbox.clone(), self.slots.clone());
+        let id = (key.run.clone(), key.task, key.attempt);
+        let flag = cancelled.clone();
+        let handle = tokio::spawn(async move {
+            let context = task::Context { worker, slots, cancelled: flag };
+            let message = answer(key.clone(), execute(&context, &key, work).await);
+            // Where the link is gone, the coordinator has given this task to somebody else.
+            let _ = outbox.send(message).await;
+        });
+        self.tasks.insert(id, (handle.abort_handle(), cancelled));
+    }
+
+    fn cancel(&mut self, which: impl Fn(&(String, u64, u32)) -> bool) {
+        for (_, (handle, cancelled)) in self.tasks.extract_if(.., |key, _| which(key)) {
+            cancelled.set();
+            handle.abort();
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.cancel(|_| true);
+        if let Some(heartbeat) = &self.heartbeat {
+            heartbeat.abort();
+        }
+    }
+}
+
+fn answer(key: TaskKey, result: Result<soup_proto::v1::task_done::Result>) -> WorkerMessage {
+    let message = match result {
+        Ok(result) => Up::Done(TaskDone { key: Some(key), result: Some(result) }),
+        Err(error) => {
+            tracing::warn!(
+                run = key.run,
+                task = key.task,
+                attempt = key.attempt,
+                error = error.chain(),
+                "task failed"
+            );
+            Up::Failed(TaskFailed { key: Some(key), failure: Some((&error).into()) })
+        }
+    };
+    WorkerMessage { message: Some(message) }
+}

@@ -1,0 +1,153 @@
+//! The shards this worker holds, and how they are loaded: each worker reads exactly its own bytes of every ingredient,
+//! straight into the place where they stay.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use soup_core::schema::Schema;
+use soup_core::shard::{Segment, Shard};
+use soup_core::soup::Ingredient;
+use soup_core::{Error, Result};
+use soup_proto::v1::{IngredientReads, LoadShard, Loaded};
+use soup_store::load::{LoadLimits, Read, ReadFrom, load};
+use soup_store::location::Location;
+use soup_tensor::{Findings, ShardMemory};
+
+use crate::active::{Active, Worker};
+
+/// Ingredients whose shards are read at the same time, within one task.
+const INGREDIENTS_IN_FLIGHT: usize = 4;
+/// Notes about one shard; further ones are counted.
+const NOTES_MAX: usize = 20;
+
+/// What is resident.
+#[derive(Default)]
+pub(crate) struct Shards {
+    resident: RwLock<BTreeMap<u32, Arc<dyn ShardMemory>>>,
+}
+
+impl Shards {
+    /// A resident shard.
+    pub(crate) fn get(&self, shard: u32) -> Option<Arc<dyn ShardMemory>> {
+        self.resident.read().unwrap_or_else(PoisonError::into_inner).get(&shard).cloned()
+    }
+
+    /// How many are resident.
+    pub(crate) fn count(&self) -> usize {
+        self.resident.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    fn keep(&self, shard: u32, memory: Box<dyn ShardMemory>) {
+        self.resident.write().unwrap_or_else(PoisonError::into_inner).insert(shard, memory.into());
+    }
+}
+
+/// Loads one shard of every ingredient and keeps it.
+///
+/// # Errors
+/// Where an ingredient cannot be read, changed, or has elements that are not finite and must be.
+pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: LoadShard) -> Result<Loaded> {
+    let names = &run.begin.ingredients;
+    if task.ingredients.len() != names.len() || task.shard >= run.plan.count() {
+        return Err(Error::internal("a load task does not fit its run"));
+    }
+    let range = run.plan.range(Shard(task.shard));
+    let mut builder = worker.device.builder(&run.schema, range, names.len() as u32)?;
+    let jobs = builder.buffers().zip(&task.ingredients).zip(names);
+    let jobs: Vec<_> = jobs
+        .map(|((buffer, reads), name)| async move {
+            read_ingredient(reads, buffer).await.map_err(|e| e.context(format!("ingredient {name:?}")))
+        })
+        .collect();
+    stream::iter(jobs).buffer_unordered(INGREDIENTS_IN_FLIGHT).try_collect::<()>().await?;
+    let covered: Vec<Vec<Range<u64>>> = task.ingredients.iter().map(covered).collect();
+    let run = run.clone();
+    let compute = &worker.compute;
+    compute
+        .run(move || {
+            let segments = builder.segments().to_vec();
+            let has = |i: Ingredient, tensor: usize| is_covered(&segments, tensor, &covered[i.index()]);
+            let (memory, findings) = builder.finish(has)?;
+            let notes = judge(&findings, &run.begin.ingredients, &run.schema, run.begin.allow_nan)?;
+            let digests = 0..run.begin.ingredients.len() as u32;
+            let sha256 =
+                digests.map(|i| memory.digest(Ingredient(i)).map(Vec::from)).collect::<Result<_>>()?;
+            tracing::debug!(
+                run = run.begin.run,
+                shard = task.shard,
+                bytes = memory.resident_bytes(),
+                "shard resident"
+            );
+            run.shards.keep(task.shard, memory);
+            Ok(Loaded { sha256, notes })
+        })
+        .await
+}
+
+async fn read_ingredient(from: &IngredientReads, buffer: &mut [u8]) -> Result<()> {
+    let object = |o: &soup_proto::v1::Object| {
+        let etag = Some(o.etag.clone()).filter(|e| !e.is_empty());
+        Ok(ReadFrom { location: Location::parse(&o.url)?, etag })
+    };
+    let files = from.objects.iter().map(object).collect::<Result<Vec<_>>>()?;
+    let reads: Vec<Read> = from
+        .reads
+        .iter()
+        .map(|r| Read {
+            file: r.object as usize,
+            file_offset: r.object_offset,
+            dest_offset: r.shard_offset,
+            len: r.bytes,
+        })
+        .collect();
+    load(&files, &reads, buffer, LoadLimits::default()).await
+}
+
+/// The byte ranges of a shard that an ingredient has.
+fn covered(reads: &IngredientReads) -> Vec<Range<u64>> {
+    reads.reads.iter().map(|r| r.shard_offset..r.shard_offset.saturating_add(r.bytes)).collect()
+}
+
+fn is_covered(segments: &[Segment], tensor: usize, covered: &[Range<u64>]) -> bool {
+    let segment = segments.iter().find(|s| s.tensor == tensor);
+    segment.is_some_and(|s| {
+        covered.iter().any(|c| c.start <= s.range.start as u64 && s.range.end as u64 <= c.end)
+    })
+}
+
+/// What people should know about freshly loaded ingredients.
+///
+/// # Errors
+/// For elements that are NaN or infinite, unless allowed.
+fn judge(findings: &Findings, names: &[String], schema: &Schema, allow_nan: bool) -> Result<Vec<String>> {
+    let tensor = |t: usize| &schema.tensors()[t].name;
+    let mut notes = Vec::new();
+    for f in &findings.non_finite {
+        let text = format!(
+            "ingredient {:?}: tensor {:?} has {} NaN or infinite values",
+            names[f.ingredient.index()],
+            tensor(f.tensor),
+            f.elements
+        );
+        if !allow_nan {
+            return Err(Error::data(format!("{text}: leave the ingredient out, or pass --allow-nan")));
+        }
+        notes.push(text);
+    }
+    for f in &findings.differing_integers {
+        notes.push(format!(
+            "ingredient {:?}: integer tensor {:?} differs from that of ingredient {:?}, whose values the soup gets",
+            names[f.ingredient.index()],
+            tensor(f.tensor),
+            names[0]
+        ));
+    }
+    if notes.len() > NOTES_MAX {
+        let more = notes.len() - NOTES_MAX;
+        notes.truncate(NOTES_MAX);
+        notes.push(format!("… and {more} more like the above"));
+    }
+    Ok(notes)
+}

@@ -1,0 +1,108 @@
+//! One attempt of one task: what the coordinator assigned, until its answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use soup_core::soup::Soup;
+use soup_core::{Error, Result};
+use soup_proto::v1::assign::Work;
+use soup_proto::v1::task_done::Result as Answer;
+use soup_proto::v1::{Evaluate, Evaluated, Surveyed, TaskKey};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use crate::active::{Active, Worker};
+use crate::{blends, shards, write};
+
+/// A flag that long computations look at.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cancelled(Arc<AtomicBool>);
+
+impl Cancelled {
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What an attempt works with.
+pub(crate) struct Context {
+    pub(crate) worker: Arc<Worker>,
+    pub(crate) slots: Arc<Semaphore>,
+    pub(crate) cancelled: Cancelled,
+}
+
+/// Does the work.
+///
+/// # Errors
+/// The work's own; [`TryAgain`](soup_core::ErrorKind::TryAgain) for a run that this worker does not know.
+pub(crate) async fn execute(context: &Context, key: &TaskKey, work: Work) -> Result<Answer> {
+    let run = context.worker.run(&key.run, key.epoch)?;
+    Ok(match work {
+        Work::Load(task) => {
+            let _slot = slot(context).await?;
+            Answer::Loaded(shards::load_shard(&context.worker, &run, task).await?)
+        }
+        Work::Survey(_) => Answer::Surveyed(survey(context, run).await?),
+        Work::Evaluate(task) => Answer::Evaluated(evaluate(context, run, task).await?),
+        Work::Write(task) => Answer::Written(write::write(&run, &soup(task.soup)?, task.file).await?),
+        Work::Digest(task) => Answer::Digested(write::digest(&run, &soup(task.soup)?).await?),
+    })
+}
+
+async fn slot(context: &Context) -> Result<tokio::sync::SemaphorePermit<'_>> {
+    context.slots.acquire().await.map_err(|_| Error::internal("the worker is stopping"))
+}
+
+fn soup(wire: Option<soup_proto::v1::Soup>) -> Result<Soup> {
+    wire.ok_or_else(|| Error::internal("a task has no soup"))?.try_into()
+}
+
+/// Opens every dataset and checks that the model can be evaluated on it.
+async fn survey(context: &Context, run: Arc<Active>) -> Result<Surveyed> {
+    let runtime = Handle::current();
+    let look = move || {
+        let evaluator = run.evaluator()?;
+        evaluator.check_schema(&run.schema)?;
+        let mut samples = Vec::with_capacity(run.begin.datasets.len());
+        for (index, spec) in run.begin.datasets.iter().enumerate() {
+            let named = |e: Error| e.context(format!("dataset {:?}", spec.name));
+            let dataset = run.samples.dataset(index, spec, &*evaluator, &runtime).map_err(named)?;
+            if dataset.is_empty() {
+                return Err(named(Error::data(format!("{} has no samples", dataset.describe()))));
+            }
+            samples.push(dataset.len());
+        }
+        Ok(Surveyed { samples, classes: evaluator.classes(), notes: Vec::new() })
+    };
+    context.worker.compute.run(look).await
+}
+
+/// Scores a soup on a slice. The model is assembled before a slot is taken, so that the next trial's blends travel while
+/// this one's samples are judged.
+async fn evaluate(context: &Context, run: Arc<Active>, task: Evaluate) -> Result<Evaluated> {
+    let soup = soup(task.soup)?;
+    let spec = run.begin.datasets.get(task.dataset as usize).cloned();
+    let spec = spec.ok_or_else(|| Error::internal(format!("the run has no dataset {}", task.dataset)))?;
+    if task.start >= task.end {
+        return Err(Error::internal("an evaluation without samples"));
+    }
+    let model = blends::model(&context.worker, &run, &soup).await?;
+    let _slot = slot(context).await?;
+    let (runtime, cancelled) = (Handle::current(), context.cancelled.clone());
+    let judge = move || {
+        let named = |e: Error| e.context(format!("dataset {:?}", spec.name));
+        let prepared = run.samples.slice((task.dataset, task.start, task.end), || {
+            let evaluator = run.evaluator()?;
+            let dataset =
+                run.samples.dataset(task.dataset as usize, &spec, &*evaluator, &runtime).map_err(named)?;
+            evaluator.prepare(&dataset, task.start..task.end).map_err(named)
+        })?;
+        let outcomes = model.evaluate(&prepared, 0..prepared.len(), &|| cancelled.get())?;
+        Ok(Evaluated::from(&outcomes[..]))
+    };
+    context.worker.compute.run(judge).await
+}

@@ -1,0 +1,85 @@
+//! Writing a soup: one file of the output, or the digest of all its parameters. Blends stream through in order; no worker
+//! ever holds a file.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use sha2::{Digest as _, Sha256};
+use soup_core::shard::Shard;
+use soup_core::soup::Soup;
+use soup_core::{Error, Result};
+use soup_proto::v1::Digest;
+use soup_store::location::Location;
+use soup_store::output::Staging;
+
+use crate::active::Active;
+use crate::blends;
+
+/// Shards fetched ahead of the one being written.
+const SHARDS_AHEAD: usize = 4;
+
+/// Writes file `file` of `soup` to its staging place.
+///
+/// # Errors
+/// Where a blend cannot be had or the store does not take the file.
+pub(crate) async fn write(run: &Arc<Active>, soup: &Soup, file: u32) -> Result<Digest> {
+    let planned = run.begin.files.get(file as usize);
+    let planned = planned.ok_or_else(|| Error::internal(format!("the run has no output file {file}")))?;
+    let staging = Staging::resume(&Location::parse(&run.begin.output)?, &run.begin.run)?;
+    let mut writer = staging.writer(&planned.name).await?;
+    writer.write(Bytes::from(planned.header.clone())).await?;
+    let mut data = Sha256::new();
+    let mut parts = std::pin::pin!(parameters(run, soup, planned.start..planned.end));
+    while let Some(part) = parts.try_next().await? {
+        data = hash(data, part.clone()).await?;
+        writer.write(part).await?;
+    }
+    let written = writer.finish().await?;
+    Ok(Digest {
+        sha256: data.finalize().to_vec(),
+        file_sha256: written.sha256.to_vec(),
+        bytes: written.bytes,
+    })
+}
+
+/// SHA-256 of the flattened parameters of `soup`.
+///
+/// # Errors
+/// Where a blend cannot be had.
+pub(crate) async fn digest(run: &Arc<Active>, soup: &Soup) -> Result<Digest> {
+    let mut data = Sha256::new();
+    let mut parts = std::pin::pin!(parameters(run, soup, 0..run.schema.bytes()));
+    while let Some(part) = parts.try_next().await? {
+        data = hash(data, part).await?;
+    }
+    Ok(Digest { sha256: data.finalize().to_vec(), file_sha256: Vec::new(), bytes: run.schema.bytes() })
+}
+
+/// Hashing runs beside the runtime: a shard takes tens of milliseconds.
+async fn hash(mut hash: Sha256, part: Bytes) -> Result<Sha256> {
+    let work = move || {
+        hash.update(&part);
+        hash
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal("hashing panicked").with_source(e))
+}
+
+/// The byte range `range` of the flattened parameters of `soup`, in order, shard by shard.
+fn parameters<'a>(
+    run: &'a Arc<Active>,
+    soup: &'a Soup,
+    range: Range<u64>,
+) -> impl Stream<Item = Result<Bytes>> + Send + 'a {
+    let overlap = move |shard: Shard| {
+        let s = run.plan.range(shard);
+        let (start, end) = (s.start.max(range.start), s.end.min(range.end));
+        (start < end).then(|| (shard, (start - s.start) as usize..(end - s.start) as usize))
+    };
+    let part = move |(shard, within): (Shard, Range<usize>)| async move {
+        Ok(blends::any(run, shard.0, soup).await?.slice(within))
+    };
+    let parts: Vec<_> = run.plan.shards().filter_map(overlap).map(part).collect();
+    stream::iter(parts).buffered(SHARDS_AHEAD)
+}

@@ -1,0 +1,161 @@
+//! Cooking the example pool: every recipe gives what the reference implementation gave, on any number of workers.
+//!
+//! The references were computed with PyTorch and transformers (see the pool's README). Correct counts are compared
+//! exactly; tensors by the SHA-256 of their bytes.
+
+use std::path::Path;
+
+use serde_json::Value;
+use soup_tests::{Output, Pool, Soupctl, example, example_json, strings, test_counts};
+use tempfile::TempDir;
+
+const SOUPCTL: &str = env!("CARGO_BIN_EXE_soupctl-under-test");
+
+fn cook(dir: &Path, args: &[&str]) -> Output {
+    let file = example().join("cook.yaml");
+    let file = file.to_str().unwrap();
+    Soupctl::new(SOUPCTL).dir(dir).args(["cook", "-f", file, "-o", "json"]).args(args).run()
+}
+
+/// What `reference.json` says of a soup, against a result.
+#[track_caller]
+fn check_soup(result: &Value, name: &str) {
+    let reference = &example_json("reference.json")["soups"][name];
+    let mut chosen = strings(&reference["chosen"]);
+    chosen.sort_unstable();
+    assert_eq!(strings(&result["ingredients"]), chosen);
+    let expected = |set: &str| reference["results"][set]["correct"].as_u64().unwrap();
+    assert_eq!(result["score"]["correct"].as_u64(), Some(expected("val")));
+    for (set, correct) in test_counts(result) {
+        let reference = if set == "test" { set.clone() } else { format!("test_{set}") };
+        assert_eq!(correct, expected(&reference), "{set}");
+    }
+    assert_eq!(result["sha256"], example_json("soups.json")[name]["sha256"], "the bits of the soup");
+}
+
+/// Every trial's ingredients, count and verdict, against the reference's steps.
+#[track_caller]
+fn check_trials(result: &Value, name: &str, count: &str, verdict: &str) {
+    let reference = &example_json("reference.json")["soups"][name];
+    let steps: Vec<(&str, u64, bool)> = reference["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| (s["candidate"].as_str().unwrap(), s[count].as_u64().unwrap(), s[verdict].as_bool().unwrap()))
+        .collect();
+    let trials: Vec<(&str, u64, bool)> = result["trials"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|t| (t["candidate"].as_str().unwrap(), t["correct"].as_u64().unwrap(), t["verdict"] == "accepted"))
+        .collect();
+    assert_eq!(trials, steps);
+}
+
+#[test]
+fn greedy_equals_the_reference() {
+    let dir = TempDir::new().unwrap();
+    let result = cook(dir.path(), &["--recipe", "greedy", "--output", "soup"]).json();
+    check_soup(&result, "greedy");
+    check_trials(&result, "greedy", "val_correct", "kept");
+    assert_eq!(strings(&result["order"]), strings(&example_json("reference.json")["soups"]["greedy"]["order"]));
+
+    // The baselines and the ranking.
+    let reference = example_json("reference.json");
+    let best = &result["baselines"]["best_single"];
+    assert_eq!(strings(&best["ingredients"]), [reference["best_individual"]["name"].as_str().unwrap()]);
+    assert_eq!(best["test"]["test"]["correct"], reference["best_individual"]["test"]["correct"]);
+    let uniform = &reference["soups"]["uniform"]["results"];
+    assert_eq!(result["baselines"]["uniform"]["correct"], uniform["val"]["correct"]);
+    assert_eq!(result["baselines"]["uniform"]["test"]["noisy"]["correct"], uniform["test_noisy"]["correct"]);
+    for ranked in result["ranking"].as_array().unwrap() {
+        let name = ranked["ingredient"].as_str().unwrap();
+        assert_eq!(ranked["correct"], reference["ingredients"][name]["val"]["correct"], "{name}");
+    }
+
+    // The folder is what Hugging Face tools expect, and the manifest says what it is.
+    let folder = dir.path().join("soup");
+    let expected = ["README.md", "config.json", "model.safetensors", "preprocessor_config.json", "soup.json"];
+    assert_eq!(Pool::list(&folder), expected);
+    let manifest: Value = serde_json::from_str(&std::fs::read_to_string(folder.join("soup.json")).unwrap()).unwrap();
+    assert_eq!(manifest["report"]["sha256"], result["sha256"]);
+    assert_eq!(manifest["pool"].as_array().unwrap().len(), 16);
+    assert_eq!(manifest["pool"][3]["files"][0]["bytes"], 835_136);
+    let card = std::fs::read_to_string(folder.join("README.md")).unwrap();
+    assert!(card.contains("model-soup") && card.contains("m10"), "{card}");
+
+    // The digest is that of the file's data, as anybody can compute it.
+    let bytes = std::fs::read(folder.join("model.safetensors")).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let digest = <sha2::Sha256 as sha2::Digest>::digest(&bytes[8 + header..]);
+    let hex: String = digest.iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(result["sha256"], hex);
+    assert_eq!(Pool::list(dir.path()), ["soup"], "nothing else is left");
+}
+
+#[test]
+fn greedy_with_the_strict_rule_equals_the_reference() {
+    let dir = TempDir::new().unwrap();
+    let args = ["--recipe", "greedy", "--accept", "better", "--no-baselines", "--output", "soup", "--lookahead", "3"];
+    let result = cook(dir.path(), &args).json();
+    check_soup(&result, "greedy_strict");
+    check_trials(&result, "greedy_strict", "val_correct", "kept");
+}
+
+#[test]
+fn pruned_equals_the_reference() {
+    let dir = TempDir::new().unwrap();
+    let args = ["--recipe", "pruned", "--order", "pool", "--passes", "2", "--no-baselines", "--output", "soup"];
+    let result = cook(dir.path(), &args).json();
+    check_soup(&result, "pruned");
+    check_trials(&result, "pruned", "val_correct_without", "removed");
+}
+
+#[test]
+fn uniform_equals_the_reference() {
+    let dir = TempDir::new().unwrap();
+    let result = cook(dir.path(), &["--recipe", "uniform", "--no-baselines", "--output", "soup"]).json();
+    check_soup(&result, "uniform");
+    assert!(result["trials"].as_array().unwrap().is_empty());
+}
+
+/// A few ingredients and samples, for what does not depend on them.
+fn small<'a>(pool: &'a Pool, validation: &'a str) -> Vec<&'a str> {
+    vec!["cook", "--pool", pool.path().to_str().unwrap(), "--validation", validation, "-o", "json"]
+}
+
+#[test]
+fn the_soup_does_not_depend_on_the_number_of_workers() {
+    let pool = Pool::of(&["m02", "m03", "m07", "m10", "m13"]);
+    let validation = example().join("data/test_noisy.parquet");
+    let dir = TempDir::new().unwrap();
+    let mut results = Vec::new();
+    for workers in ["1", "2", "3", "8"] {
+        let args = ["--workers", workers, "--metric", "macro-f1", "--output", workers];
+        let args = small(&pool, validation.to_str().unwrap()).into_iter().chain(args);
+        let mut result = Soupctl::new(SOUPCTL).dir(dir.path()).args(args).run().json();
+        for changing in ["run", "output", "seconds"] {
+            result.as_object_mut().unwrap().remove(changing);
+        }
+        results.push(result);
+    }
+    // Everything: digest, decisions, counts, and losses to the last bit.
+    assert!(results.windows(2).all(|w| w[0] == w[1]), "{results:#?}");
+}
+
+#[test]
+fn best_single_is_the_ingredient_itself() {
+    let pool = Pool::of(&["m05", "m10"]);
+    let validation = example().join("data/test_noisy.parquet");
+    let dir = TempDir::new().unwrap();
+    let args = small(&pool, validation.to_str().unwrap());
+    let result =
+        Soupctl::new(SOUPCTL).dir(dir.path()).args(args).args(["--recipe", "best-single", "--output", "b"]).run().json();
+    assert_eq!(strings(&result["ingredients"]), ["m10"]);
+    let data = |path: &Path| {
+        let bytes = std::fs::read(path).unwrap();
+        let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        bytes[8 + header..].to_vec()
+    };
+    assert!(data(&dir.path().join("b/model.safetensors")) == data(&pool.file("m10")));
+}

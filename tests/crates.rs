@@ -1,0 +1,83 @@
+//! The crates' arrows and the dependencies' licences, held by a test over `cargo metadata`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
+
+/// Who may use whom (normal and build dependencies). soupctl uses core and store directly for `plan` and `inspect`.
+const ARROWS: [(&str, &[&str]); 8] = [
+    ("soup-core", &[]),
+    ("soup-store", &["soup-core"]),
+    ("soup-tensor", &["soup-core"]),
+    ("soup-eval", &["soup-core"]),
+    ("soup-proto", &["soup-core"]),
+    ("soup-coordinator", &["soup-core", "soup-proto", "soup-store"]),
+    ("soup-worker", &["soup-core", "soup-proto", "soup-store", "soup-tensor", "soup-eval"]),
+    ("soupctl", &["soup-core", "soup-proto", "soup-store", "soup-coordinator", "soup-worker"]),
+];
+
+/// The only crates that may depend on burn, directly.
+const BURN: [&str; 2] = ["soup-tensor", "soup-eval"];
+
+/// What soup-core must not depend on, at any distance: it is pure.
+const IMPURE: [&str; 6] = ["tokio", "tonic", "object_store", "rand", "burn", "chrono"];
+
+fn metadata() -> Metadata {
+    MetadataCommand::new().current_dir(env!("CARGO_MANIFEST_DIR")).exec().unwrap()
+}
+
+#[test]
+fn arrows_point_only_where_they_may() {
+    let metadata = metadata();
+    let ours: BTreeSet<String> = metadata.workspace_packages().iter().map(|p| p.name.to_string()).collect();
+    let allowed: BTreeMap<&str, &[&str]> = ARROWS.into_iter().collect();
+    assert_eq!(ours.len(), allowed.len() + 1, "a crate is missing from the table (soup-tests is not in it)");
+    for package in metadata.workspace_packages() {
+        let Some(allowed) = allowed.get(package.name.as_str()) else { continue };
+        for dependency in package.dependencies.iter().filter(|d| d.kind != DependencyKind::Development) {
+            let name = dependency.name.as_str();
+            assert!(!ours.contains(name) || allowed.contains(&name), "{} must not use {name}", package.name);
+            assert!(name != "burn" || BURN.contains(&package.name.as_str()), "{} must not use burn", package.name);
+        }
+    }
+}
+
+#[test]
+fn the_core_is_pure() {
+    let metadata = metadata();
+    let resolve = metadata.resolve.as_ref().unwrap();
+    let nodes: BTreeMap<_, _> = resolve.nodes.iter().map(|n| (&n.id, n)).collect();
+    let core = metadata.workspace_packages().into_iter().find(|p| p.name == "soup-core").unwrap();
+    let (mut open, mut seen) = (vec![&core.id], BTreeSet::new());
+    while let Some(id) = open.pop() {
+        if seen.insert(id) {
+            let normal = |d: &&cargo_metadata::NodeDep| d.dep_kinds.iter().any(|k| k.kind == DependencyKind::Normal);
+            open.extend(nodes[id].deps.iter().filter(normal).map(|d| &d.pkg));
+        }
+    }
+    for id in seen {
+        let name = metadata[id].name.as_str();
+        assert!(!IMPURE.contains(&name), "soup-core depends on {name}");
+    }
+}
+
+/// The licences that `deny.toml` allows: one list for both checks.
+fn allowed_licences() -> BTreeSet<String> {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../deny.toml")).unwrap();
+    let list = text.split("allow = [").nth(1).unwrap().split(']').next().unwrap();
+    list.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn licences_are_compatible() {
+    let allowed = allowed_licences();
+    assert!(allowed.contains("Apache-2.0"));
+    for package in metadata().packages {
+        let licence = package.license.clone().unwrap_or_default();
+        // Good enough for SPDX as crates write it: some alternative consists of allowed licences only.
+        let fits = licence.replace('/', " OR ").split(" OR ").any(|alternative| {
+            alternative.split(" AND ").all(|l| allowed.contains(l.trim_matches(['(', ')', ' '])))
+        });
+        assert!(fits, "{} {} has licence {licence:?}", package.name, package.version);
+    }
+}

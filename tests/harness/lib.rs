@@ -1,0 +1,271 @@
+//! The harness of the end-to-end tests: the real binary, real processes, the real example pool.
+//!
+//! # Words
+//!
+//! - [`Soupctl`] is one call of the binary: arguments in, exit code and output back.
+//! - A [`Cluster`] is a coordinator and workers as processes on this host; dropping it kills them.
+//! - A [`Pool`] is a folder of checkpoints made for a test, from ingredients of the example pool.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Nothing in these tests takes this long; whatever does is hung.
+pub const PATIENCE: Duration = Duration::from_secs(300);
+
+/// The example pool's folder.
+pub fn example() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("pools/vit-fashion")
+}
+
+/// A JSON file of the example pool.
+pub fn example_json(name: &str) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(example().join(name)).unwrap()).unwrap()
+}
+
+/// A call of the binary.
+pub struct Soupctl {
+    command: Command,
+}
+
+/// What a call gave.
+#[derive(Debug)]
+pub struct Output {
+    /// Exit code; -1 where a signal ended it.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Soupctl {
+    /// A call of `binary`, in an environment without settings of its own.
+    pub fn new(binary: &str) -> Soupctl {
+        let mut command = Command::new(binary);
+        for (name, _) in std::env::vars().filter(|(n, _)| n.starts_with("SOUP_") || n == "RUST_LOG") {
+            command.env_remove(name);
+        }
+        command.stdin(Stdio::null());
+        Soupctl { command }
+    }
+
+    /// With these arguments.
+    #[must_use]
+    pub fn args<S: AsRef<std::ffi::OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Soupctl {
+        self.command.args(args);
+        self
+    }
+
+    /// In this folder.
+    #[must_use]
+    pub fn dir(mut self, dir: &Path) -> Soupctl {
+        self.command.current_dir(dir);
+        self
+    }
+
+    /// Runs it to its end.
+    pub fn run(self) -> Output {
+        self.start().wait()
+    }
+
+    /// Starts it.
+    pub fn start(mut self) -> Running {
+        let mut child = self.command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (lines, seen) = mpsc::channel();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let stdout = child.stdout.take().unwrap();
+        let out = std::thread::spawn(move || std::io::read_to_string(stdout).unwrap_or_default());
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                if lines.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Running { child, lines: seen, seen: Vec::new(), out: Some(out) }
+    }
+}
+
+/// A call in progress. Dropping it kills the process.
+pub struct Running {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    seen: Vec<String>,
+    out: Option<std::thread::JoinHandle<String>>,
+}
+
+impl Running {
+    /// Waits for a line on standard error that contains `part`.
+    pub fn line_with(&mut self, part: &str) -> String {
+        let begun = Instant::now();
+        loop {
+            let left = PATIENCE.saturating_sub(begun.elapsed());
+            let Ok(line) = self.lines.recv_timeout(left) else {
+                panic!("no line with {part:?} in:\n{}", self.seen.join("\n"));
+            };
+            self.seen.push(line.clone());
+            if line.contains(part) {
+                return line;
+            }
+        }
+    }
+
+    /// Ends the process as `kill -9` does.
+    pub fn kill(&mut self) {
+        // A process that has ended already is as good as killed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Sends a signal by name, as `kill -NAME` does.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(status.unwrap().success());
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> Output {
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(begun.elapsed() < PATIENCE, "still running; so far:\n{}", self.seen.join("\n"));
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        let stdout = self.out.take().and_then(|t| t.join().ok()).unwrap_or_default();
+        self.seen.extend(self.lines.iter());
+        Output { code: status.code().unwrap_or(-1), stdout, stderr: self.seen.join("\n") }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Output {
+    /// Demands success and gives standard output as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        assert_eq!(self.code, 0, "{}", self.stderr);
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {}", self.stdout))
+    }
+
+    /// Demands a failure with this exit code whose message has all of `parts`, and no panic.
+    #[track_caller]
+    pub fn fails(&self, code: i32, parts: &[&str]) {
+        assert_eq!(self.code, code, "{}", self.stderr);
+        assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
+        for part in parts {
+            assert!(self.stderr.contains(part), "no {part:?} in:\n{}", self.stderr);
+        }
+        assert!(self.stdout.is_empty(), "data on standard output: {}", self.stdout);
+    }
+}
+
+/// A coordinator and workers as processes on this host.
+pub struct Cluster {
+    /// The coordinator's URL.
+    pub url: String,
+    /// The coordinator.
+    pub coordinator: Running,
+    /// The workers.
+    pub workers: Vec<Running>,
+}
+
+impl Cluster {
+    /// A coordinator and `workers` workers, each with one thread.
+    pub fn start(binary: &str, workers: usize) -> Cluster {
+        let args = ["coordinator", "--listen", "127.0.0.1:0"];
+        let mut coordinator = Soupctl::new(binary).args(args).start();
+        let line = coordinator.line_with("listening on ");
+        let address = line.split("listening on ").nth(1).unwrap().split_whitespace().next().unwrap();
+        let mut cluster = Cluster { url: format!("http://{address}"), coordinator, workers: Vec::new() };
+        (0..workers).for_each(|_| cluster.add_worker(binary));
+        cluster
+    }
+
+    /// One more worker.
+    pub fn add_worker(&mut self, binary: &str) {
+        let args = ["worker", "--coordinator", &self.url, "--threads", "1", "--memory", "256MiB"];
+        self.workers.push(Soupctl::new(binary).args(args).start());
+    }
+}
+
+/// A folder of checkpoints made for a test, laid out like the example pool.
+pub struct Pool {
+    dir: TempDir,
+}
+
+impl Pool {
+    /// These ingredients of the example pool, with its configuration and data.
+    pub fn of(names: &[&str]) -> Pool {
+        let pool = Pool { dir: TempDir::new().unwrap() };
+        std::fs::create_dir(pool.path().join("ingredients")).unwrap();
+        for name in names {
+            let file = format!("ingredients/{name}.safetensors");
+            std::fs::copy(example().join(&file), pool.path().join(&file)).unwrap();
+        }
+        for file in ["config.json", "preprocessor_config.json"] {
+            std::fs::copy(example().join(file), pool.path().join(file)).unwrap();
+        }
+        pool
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The file of an ingredient.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path().join(format!("ingredients/{name}.safetensors"))
+    }
+
+    /// Changes the bytes of an ingredient.
+    pub fn change(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = std::fs::read(self.file(name)).unwrap();
+        change(&mut bytes);
+        std::fs::write(self.file(name), bytes).unwrap();
+    }
+
+    /// Changes the header of an ingredient, keeping its data.
+    pub fn change_header(&self, name: &str, change: impl FnOnce(String) -> String) {
+        self.change(name, |bytes| {
+            let len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+            let header = change(String::from_utf8(bytes[8..8 + len].to_vec()).unwrap());
+            let mut new = (header.len() as u64).to_le_bytes().to_vec();
+            new.extend(header.as_bytes());
+            new.extend(&bytes[8 + len..]);
+            *bytes = new;
+        });
+    }
+
+    /// Names of what is in a folder, if it exists.
+    pub fn list(dir: &Path) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+        let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+/// The correct counts of a result's test sets.
+pub fn test_counts(result: &Value) -> BTreeMap<String, u64> {
+    let sets = result["test"].as_object().unwrap();
+    sets.iter().map(|(name, f)| (name.clone(), f["correct"].as_u64().unwrap())).collect()
+}
+
+/// A list of strings.
+pub fn strings(value: &Value) -> Vec<&str> {
+    value.as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect()
+}
