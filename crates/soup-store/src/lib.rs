@@ -1,1 +1,38 @@
-//! placeholder
+//! Keeps: checkpoints, and the outputs made of them, on any store that a URL can name.
+//!
+//! # Words
+//!
+//! | word | meaning |
+//! |---|---|
+//! | location | a place in a store: a file or a folder, named by a path or a URL |
+//! | stamp | size and ETag of a file when it was first seen; later reads are pinned to it |
+//! | header | the table of tensors at the start of a safetensors file |
+//! | checkpoint | one model on a store: a safetensors file, or a Hugging Face folder of one or several |
+//! | placement | where the bytes of one tensor of a checkpoint are: file and offset |
+//! | read | a run of bytes to be copied from a file into a shard |
+//! | staging | an output that is being written and is not visible yet |
+//!
+//! # Flow
+//!
+//! [`Location::parse`](location::Location::parse) names a place. [`open_pool`](pool::open_pool) finds the checkpoints there
+//! and reads their headers only. [`plan_reads`](load::plan_reads) says which bytes of which files make up a shard, and
+//! [`load`](load::load) fetches exactly those, straight into the shard. [`Staging`](output::Staging) receives the soup's
+//! files and makes them visible at once.
+//!
+//! Everything read is untrusted: sizes are capped before anything is allocated, and every error names the object.
+
+pub mod card;
+pub mod checkpoint;
+pub mod header;
+pub mod layout;
+pub mod load;
+pub mod location;
+pub mod output;
+pub mod pool;
+pub mod read;
+mod upload;
+
+#[cfg(test)]
+mod conformance;
+#[cfg(all(test, feature = "cloud"))]
+mod http_fixture;

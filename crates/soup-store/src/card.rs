@@ -1,0 +1,143 @@
+//! The model card: the `README.md` of an output, for people and for the Hugging Face Hub.
+
+use std::fmt::Write as _;
+
+/// What a model card says.
+#[derive(Clone, Debug, Default)]
+pub struct Card {
+    /// Name of the model: the name of its folder.
+    pub name: String,
+    /// The recipe that chose the ingredients.
+    pub recipe: String,
+    /// The pretrained models that the ingredients come from, as ids on the Hub; may be empty.
+    pub base_models: Vec<String>,
+    /// The pool, in pool order.
+    pub ingredients: Vec<CardIngredient>,
+    /// Headings of the columns of figures: datasets.
+    pub figure_columns: Vec<String>,
+    /// Rows of figures: models.
+    pub figures: Vec<CardRow>,
+}
+
+/// One ingredient of the pool.
+#[derive(Clone, Debug, Default)]
+pub struct CardIngredient {
+    /// Its name.
+    pub name: String,
+    /// Whether it is in the soup.
+    pub chosen: bool,
+    /// Its weight in words, such as `1/3`; empty if it has none.
+    pub weight: String,
+}
+
+/// One row of the table of figures.
+#[derive(Clone, Debug, Default)]
+pub struct CardRow {
+    /// The model.
+    pub name: String,
+    /// One figure a column, formatted.
+    pub figures: Vec<String>,
+}
+
+/// The text of the card: YAML front matter and Markdown.
+pub fn card(card: &Card) -> String {
+    let chosen = card.ingredients.iter().filter(|i| i.chosen).count();
+    let mut out = String::from("---\n");
+    if !card.base_models.is_empty() {
+        out.push_str("base_model:\n");
+        // A JSON string is a YAML string.
+        card.base_models
+            .iter()
+            .for_each(|m| line(&mut out, &format!("- {}", serde_json::Value::from(m.as_str()))));
+    }
+    out.push_str("library_name: transformers\ntags:\n- merge\n- model-soup\n---\n\n");
+    line(&mut out, &format!("# {}\n", text(&card.name)));
+    line(
+        &mut out,
+        &format!(
+            "A model soup: the weighted average of {chosen} of {} fine-tuned models, chosen by the recipe **{}**. \
+             It has the size and the speed of a single model. `soup.json` records how it was made.\n",
+            card.ingredients.len(),
+            text(&card.recipe)
+        ),
+    );
+    if !card.figures.is_empty() {
+        line(&mut out, "## Figures\n");
+        let heading = std::iter::once("model").chain(card.figure_columns.iter().map(String::as_str));
+        table(&mut out, heading, card.figures.iter().map(|r| (r.name.as_str(), r.figures.as_slice())));
+    }
+    line(&mut out, "## Ingredients\n");
+    let rows: Vec<(&str, [String; 2])> = card
+        .ingredients
+        .iter()
+        .map(|i| (i.name.as_str(), [if i.chosen { "yes" } else { "no" }.to_string(), i.weight.clone()]))
+        .collect();
+    table(
+        &mut out,
+        ["ingredient", "chosen", "weight"].into_iter(),
+        rows.iter().map(|(n, c)| (*n, c.as_slice())),
+    );
+    out
+}
+
+fn table<'a>(
+    out: &mut String,
+    heading: impl Iterator<Item = &'a str>,
+    rows: impl Iterator<Item = (&'a str, &'a [String])>,
+) {
+    let heading: Vec<String> = heading.map(text).collect();
+    line(out, &format!("| {} |", heading.join(" | ")));
+    line(out, &format!("|{}", "---|".repeat(heading.len())));
+    for (name, cells) in rows {
+        let cells: Vec<String> = std::iter::once(text(name)).chain(cells.iter().map(|c| text(c))).collect();
+        line(out, &format!("| {} |", cells.join(" | ")));
+    }
+    out.push('\n');
+}
+
+fn line(out: &mut String, text: &str) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "{text}");
+}
+
+/// `raw` as text on one line that neither ends a cell nor starts markup.
+fn text(raw: &str) -> String {
+    let mut out = String::with_capacity(raw.len());
+    for c in raw.chars() {
+        match c {
+            '\n' | '\r' | '\t' => out.push(' '),
+            '|' | '*' | '_' | '`' | '<' | '[' | ']' | '\\' | '#' => out.extend(['\\', c]),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_reads_well() {
+        let ingredient = |name: &str, chosen, weight: &str| CardIngredient {
+            name: name.into(),
+            chosen,
+            weight: weight.into(),
+        };
+        let text = card(&Card {
+            name: "my|soup".into(),
+            recipe: "greedy".into(),
+            base_models: vec!["google/vit: base".into()],
+            ingredients: vec![ingredient("a", true, "1/1"), ingredient("b", false, "")],
+            figure_columns: vec!["validation".into()],
+            figures: vec![CardRow { name: "soup".into(), figures: vec!["87.50 %".into()] }],
+        });
+        let expect = "---\nbase_model:\n- \"google/vit: base\"\nlibrary_name: transformers\ntags:\n- merge\n- model-soup\n---\n\n\
+            # my\\|soup\n\n\
+            A model soup: the weighted average of 1 of 2 fine-tuned models, chosen by the recipe **greedy**. \
+            It has the size and the speed of a single model. `soup.json` records how it was made.\n\n\
+            ## Figures\n\n| model | validation |\n|---|---|\n| soup | 87.50 % |\n\n\
+            ## Ingredients\n\n| ingredient | chosen | weight |\n|---|---|---|\n| a | yes | 1/1 |\n| b | no |  |\n\n";
+        assert_eq!(text, expect);
+    }
+}

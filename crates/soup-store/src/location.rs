@@ -1,0 +1,459 @@
+//! Places in stores, named by paths and URLs.
+//!
+//! A [`Location`] is a store and a path inside it. Stores are made once per bucket or host and shared by the whole process,
+//! so that connections are reused and `memory://` is one store for everybody in the process.
+
+#[cfg(feature = "cloud")]
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+#[cfg(feature = "cloud")]
+use std::sync::{Mutex, PoisonError};
+
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path as StorePath;
+use object_store::{Error as StoreError, ObjectStore};
+use soup_core::{Error, ErrorKind, Result};
+use url::Url;
+
+/// A file or a folder in a store. Cheap to clone; nothing is opened until it is read.
+///
+/// Displayed as a plain path (local disk) or as a URL without credentials; both can be parsed again.
+#[derive(Clone)]
+pub struct Location {
+    store: Arc<dyn ObjectStore>,
+    path: StorePath,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheme {
+    Memory,
+    #[cfg(feature = "cloud")]
+    Http,
+    #[cfg(feature = "cloud")]
+    Cloud,
+}
+
+#[derive(Clone)]
+enum Kind {
+    /// An absolute path on the local disk.
+    Local(PathBuf),
+    Url {
+        scheme: Scheme,
+        /// The URL of the store's root; may hold credentials.
+        base: Arc<Url>,
+    },
+}
+
+#[cfg(feature = "cloud")]
+type Stores = Mutex<HashMap<String, Arc<dyn ObjectStore>>>;
+
+static LOCAL: LazyLock<Arc<dyn ObjectStore>> = LazyLock::new(|| Arc::new(LocalFileSystem::new()));
+static MEMORY: LazyLock<Arc<dyn ObjectStore>> = LazyLock::new(|| Arc::new(InMemory::new()));
+#[cfg(feature = "cloud")]
+static REMOTE: LazyLock<Stores> = LazyLock::new(Stores::default);
+
+const MEMORY_ROOT: &str = "memory:///";
+
+impl Location {
+    /// The place that `text` names: a path, relative or absolute, or a URL (`file`, `memory`, `s3`, `gs`, `az`, `abfs`, `abfss`,
+    /// `http`, `https`).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] for text that names no place, [`ErrorKind::Configuration`] for a store that cannot be set up.
+    pub fn parse(text: &str) -> Result<Location> {
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return Location::local(Path::new(text));
+        };
+        match scheme.to_ascii_lowercase().as_str() {
+            "file" => {
+                let path = parse_url(text)?.to_file_path().map_err(|()| {
+                    Error::usage(format!("{text:?} is not a local file: write file:///absolute/path"))
+                })?;
+                Location::local(&path)
+            }
+            "memory" => {
+                let path = StorePath::from_url_path(rest.trim_matches('/'))
+                    .map_err(|e| Error::usage(format!("{text:?} is not a usable place")).with_source(e))?;
+                Ok(Location::memory(path))
+            }
+            "s3" | "s3a" | "gs" | "az" | "azure" | "adl" | "abfs" | "abfss" | "http" | "https" => {
+                remote(text)
+            }
+            other => Err(Error::usage(format!(
+                "{other:?} is not a known kind of store: use a path, file, memory, s3, gs, az, http or https"
+            ))),
+        }
+    }
+
+    /// The place of a local path; relative ones start at the current folder.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] for an empty path or one that is not UTF-8.
+    pub fn local(path: &Path) -> Result<Location> {
+        let usage = |e: Box<dyn std::error::Error + Send + Sync>| {
+            Error::usage(format!("{path:?} is not a usable path")).with_source(e)
+        };
+        let absolute = without_dots(&std::path::absolute(path).map_err(|e| usage(e.into()))?);
+        let inside = StorePath::from_absolute_path(&absolute).map_err(|e| usage(e.into()))?;
+        Ok(Location { store: Arc::clone(&LOCAL), path: inside, kind: Kind::Local(absolute) })
+    }
+
+    fn memory(path: StorePath) -> Location {
+        let base = Arc::new(Url::parse(MEMORY_ROOT).expect("a constant"));
+        Location { store: Arc::clone(&MEMORY), path, kind: Kind::Url { scheme: Scheme::Memory, base } }
+    }
+
+    /// The place `rel` below this one: names separated by `/`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Data`] for an empty or absolute `rel`, or one with `.`, `..` or empty parts: it would name another folder.
+    pub fn join(&self, rel: &str) -> Result<Location> {
+        let refuse =
+            || Error::data(format!("{rel:?} is not a name below {self}: no absolute paths, no \"..\""));
+        let mut path = self.path.clone();
+        let mut kind = self.kind.clone();
+        for part in rel.split('/') {
+            if part.is_empty() || part == "." || part == ".." || part.contains('\0') {
+                return Err(refuse());
+            }
+            // Unlike `Path::from`, this keeps names as they are: no encoding on the way.
+            let parent = if path.as_ref().is_empty() { String::new() } else { format!("{path}/") };
+            path = StorePath::parse(format!("{parent}{part}")).map_err(|_| refuse())?;
+            if let Kind::Local(p) = &mut kind {
+                p.push(part);
+            }
+        }
+        Ok(Location { store: Arc::clone(&self.store), path, kind })
+    }
+
+    /// The folder that holds this place; `None` for the root of a store.
+    pub fn parent(&self) -> Option<Location> {
+        let path = match self.path.as_ref().rsplit_once('/') {
+            Some((parent, _)) => StorePath::parse(parent).ok()?,
+            None if self.path.as_ref().is_empty() => return None,
+            None => StorePath::default(),
+        };
+        let kind = match &self.kind {
+            Kind::Local(p) => Kind::Local(p.parent()?.to_path_buf()),
+            other => other.clone(),
+        };
+        Some(Location { store: Arc::clone(&self.store), path, kind })
+    }
+
+    /// The last component; empty for the root of a store.
+    pub fn name(&self) -> &str {
+        let path = self.path.as_ref();
+        path.rsplit_once('/').map_or(path, |(_, name)| name)
+    }
+
+    /// Whether this is a place on the local disk.
+    pub fn is_local(&self) -> bool {
+        self.local_path().is_some()
+    }
+
+    /// The path on the local disk, absolute.
+    pub fn local_path(&self) -> Option<&Path> {
+        match &self.kind {
+            Kind::Local(path) => Some(path),
+            Kind::Url { .. } => None,
+        }
+    }
+
+    /// Whether files here are read from a plain HTTP server, which can neither list nor create.
+    pub fn is_http(&self) -> bool {
+        match &self.kind {
+            #[cfg(feature = "cloud")]
+            Kind::Url { scheme: Scheme::Http, .. } => true,
+            _ => false,
+        }
+    }
+
+    /// The path or URL with everything needed to parse it again, credentials of the URL included: to hand to another
+    /// process of the cluster, never to print.
+    pub fn to_url_with_credentials(&self) -> String {
+        match &self.kind {
+            Kind::Local(path) => path.display().to_string(),
+            Kind::Url { base, .. } => self.url(base).to_string(),
+        }
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
+    pub(crate) fn path(&self) -> &StorePath {
+        &self.path
+    }
+
+    fn url(&self, base: &Url) -> Url {
+        let mut url = base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(self.path.as_ref().split('/').filter(|s| !s.is_empty()));
+        }
+        url
+    }
+
+    /// Turns an error of the store into one of ours: the kind says what to do, the text names this place.
+    pub(crate) fn error(&self, doing: &str, error: StoreError) -> Error {
+        use std::io::ErrorKind as Io;
+        let io = io_kind(&error);
+        let (kind, text) = match (&error, io) {
+            (StoreError::NotFound { .. }, _)
+            | (_, Some(Io::NotFound | Io::NotADirectory | Io::IsADirectory)) => {
+                // The cause only says the same again.
+                return Error::data(format!("{self} does not exist"));
+            }
+            (StoreError::Precondition { .. }, _) => (
+                ErrorKind::Data,
+                format!(
+                    "{self} changed while it was being read: its ETag is no longer the one seen at first"
+                ),
+            ),
+            (StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. }, _)
+            | (
+                _,
+                Some(Io::PermissionDenied | Io::ReadOnlyFilesystem | Io::StorageFull | Io::QuotaExceeded),
+            ) => (ErrorKind::Configuration, format!("cannot {doing} {self}")),
+            (StoreError::NotSupported { .. } | StoreError::NotImplemented { .. }, _) => {
+                (ErrorKind::Configuration, format!("cannot {doing} {self}: its store does not support that"))
+            }
+            (StoreError::InvalidPath { .. }, _) => (ErrorKind::Data, format!("cannot {doing} {self}")),
+            _ => (ErrorKind::Unavailable, format!("cannot {doing} {self}")),
+        };
+        Error::new(kind, text).with_source(error)
+    }
+
+    /// [`Location::error`] for plain file operations.
+    pub(crate) fn io_error(&self, doing: &str, error: std::io::Error) -> Error {
+        self.error(doing, StoreError::Generic { store: "local disk", source: error.into() })
+    }
+}
+
+/// The kind of the I/O error at the root of `error`, if there is one.
+fn io_kind(error: &StoreError) -> Option<std::io::ErrorKind> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(e) = next {
+        if let Some(io) = e.downcast_ref::<std::io::Error>() {
+            return Some(io.kind());
+        }
+        next = e.source();
+    }
+    None
+}
+
+/// `path` without `..`. Where a folder before it is a link, the link is followed first, as the kernel would.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                if let Ok(real) = out.canonicalize() {
+                    out = real;
+                }
+                out.pop();
+            }
+            Component::CurDir => {}
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+fn parse_url(text: &str) -> Result<Url> {
+    // `#` is an ordinary character in names of objects, never the start of a fragment.
+    let url = Url::parse(&text.replace('#', "%23"))
+        .map_err(|e| Error::usage("a place is neither a path nor a URL").with_source(e))?;
+    if url.query().is_some() {
+        let shown = &url[url::Position::BeforeHost..url::Position::AfterPath];
+        return Err(Error::usage(format!(
+            "{}://{shown}: signed URLs and other queries are not supported: put credentials into the environment",
+            url.scheme()
+        )));
+    }
+    Ok(url)
+}
+
+#[cfg(not(feature = "cloud"))]
+fn remote(text: &str) -> Result<Location> {
+    let scheme = parse_url(text)?.scheme().to_string();
+    Err(Error::configuration(format!(
+        "this program was built without the feature \"cloud\", which {scheme}:// needs"
+    )))
+}
+
+#[cfg(feature = "cloud")]
+fn remote(text: &str) -> Result<Location> {
+    use object_store::ObjectStoreScheme;
+
+    let url = parse_url(text)?;
+    let (scheme, path) = ObjectStoreScheme::parse(&url)
+        .map_err(|e| Error::usage(format!("{} is not a usable place", redacted(&url))).with_source(e))?;
+    let mut base = url.clone();
+    // Of `https://s3.region.amazonaws.com/bucket/key` the bucket belongs to the store.
+    let bucket =
+        url.path_segments().into_iter().flatten().filter(|s| !s.is_empty()).count() - path.parts_count();
+    base.set_path(&url.path_segments().into_iter().flatten().take(bucket).collect::<Vec<_>>().join("/"));
+    let scheme = if scheme == ObjectStoreScheme::Http { Scheme::Http } else { Scheme::Cloud };
+    let store = shared_store(&base)?;
+    Ok(Location { store, path, kind: Kind::Url { scheme, base: Arc::new(base) } })
+}
+
+#[cfg(feature = "cloud")]
+fn shared_store(base: &Url) -> Result<Arc<dyn ObjectStore>> {
+    let mut stores = REMOTE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(store) = stores.get(base.as_str()) {
+        return Ok(Arc::clone(store));
+    }
+    // The total timeout of object_store (30 s) includes the body, which would cut every large read on a slow link; a
+    // stalled connection is what has to be noticed. Retries stay at the library's bounds: 10 within 180 s.
+    let bounds = [("timeout", "1 day"), ("read_timeout", "60 seconds"), ("connect_timeout", "10 seconds")];
+    let plain = (base.scheme() == "http").then(|| ("allow_http".to_string(), "true".to_string()));
+    let environment = std::env::vars_os()
+        .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+        .filter(|(k, _)| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|p| k.starts_with(p)));
+    let options =
+        bounds.map(|(k, v)| (k.to_string(), v.to_string())).into_iter().chain(plain).chain(environment);
+    let (store, _) = object_store::parse_url_opts(base, options).map_err(|e| {
+        Error::configuration(format!("cannot set up the store of {}", redacted(base))).with_source(e)
+    })?;
+    let store: Arc<dyn ObjectStore> = Arc::from(store);
+    stores.insert(base.to_string(), Arc::clone(&store));
+    Ok(store)
+}
+
+/// `url` without credentials. Of Azure's URLs the user part is the container, no secret.
+fn redacted(url: &Url) -> Url {
+    let mut url = url.clone();
+    // Both fail only for URLs that cannot hold credentials.
+    let _ = url.set_password(None);
+    if matches!(url.scheme(), "http" | "https" | "s3" | "s3a" | "gs") {
+        let _ = url.set_username("");
+    }
+    url.set_query(None);
+    url
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            Kind::Local(path) => write!(f, "{}", path.display()),
+            Kind::Url { base, .. } => write!(f, "{}", redacted(&self.url(base))),
+        }
+    }
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Location({self})")
+    }
+}
+
+impl PartialEq for Location {
+    fn eq(&self, other: &Location) -> bool {
+        self.path == other.path
+            && match (&self.kind, &other.kind) {
+                (Kind::Local(a), Kind::Local(b)) => a == b,
+                (Kind::Url { base: a, .. }, Kind::Url { base: b, .. }) => a == b,
+                _ => false,
+            }
+    }
+}
+
+impl Eq for Location {}
+
+impl std::hash::Hash for Location {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.path.as_ref().hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn shown(text: &str, expect: &str) {
+        let location = Location::parse(text).unwrap();
+        assert_eq!(location.to_string(), expect);
+        assert_eq!(Location::parse(&location.to_url_with_credentials()).unwrap(), location);
+    }
+
+    #[track_caller]
+    fn refused(text: &str, kind: ErrorKind, expect: &str) {
+        let e = Location::parse(text).unwrap_err();
+        assert_eq!(e.kind(), kind);
+        assert!(e.chain().contains(expect), "{}", e.chain());
+    }
+
+    #[test]
+    fn paths_and_urls_are_shown_as_they_can_be_parsed() {
+        let here = std::env::current_dir().unwrap();
+        shown("/data/my pool/m 1", "/data/my pool/m 1");
+        shown("/data/100%/a#b", "/data/100%/a#b");
+        shown("/data/./x//y/", "/data/x/y");
+        shown("/no/such/../folder", "/no/folder");
+        shown("pool", &format!("{}/pool", here.display()));
+        shown("file:///data/my%20pool", "/data/my pool");
+        shown("memory://pool/a", "memory:///pool/a");
+        shown("memory:///pool/a%20b/", "memory:///pool/a%20b");
+    }
+
+    #[cfg(feature = "cloud")]
+    #[test]
+    fn remote_urls_are_shown_without_credentials() {
+        shown("http://127.0.0.1:9/a b/c", "http://127.0.0.1:9/a%20b/c");
+        shown("https://user:secret@host/a", "https://host/a");
+        shown("s3://bucket/pool/m#1", "s3://bucket/pool/m%231");
+        shown("s3://bucket", "s3://bucket");
+        shown(
+            "https://s3.eu-west-1.amazonaws.com/bucket/a/b",
+            "https://s3.eu-west-1.amazonaws.com/bucket/a/b",
+        );
+    }
+
+    #[cfg(feature = "cloud")]
+    #[test]
+    fn one_store_serves_a_bucket() {
+        let a = Location::parse("s3://shared/a").unwrap();
+        let b = Location::parse("s3://shared/b").unwrap();
+        let c = Location::parse("s3://other/b").unwrap();
+        assert!(Arc::ptr_eq(&a.store, &b.store));
+        assert!(!Arc::ptr_eq(&a.store, &c.store));
+    }
+
+    #[test]
+    fn what_names_no_place_is_refused() {
+        refused("", ErrorKind::Usage, "not a usable path");
+        refused("ftp://host/a", ErrorKind::Usage, "\"ftp\" is not a known kind of store");
+        refused("file://host/a", ErrorKind::Usage, "not a local file");
+        refused("memory:///a/../b", ErrorKind::Usage, "not a usable place");
+        refused("https://u:secret@host/a?sig=x", ErrorKind::Usage, "https://host/a: signed URLs");
+    }
+
+    #[test]
+    fn join_stays_below() {
+        for base in ["/data", "memory:///data", "/"] {
+            let base = Location::parse(base).unwrap();
+            for rel in ["", "/", "/etc", "..", "a/../b", "a//b", ".", "a/", "a\0"] {
+                assert_eq!(base.join(rel).unwrap_err().kind(), ErrorKind::Data, "{rel:?}");
+            }
+            let below = base.join("a b/c%20d").unwrap();
+            assert_eq!(below.name(), "c%20d");
+            assert_eq!(below.parent().unwrap().parent().unwrap(), base);
+            assert_eq!(Location::parse(&below.to_string()).unwrap(), below);
+        }
+    }
+
+    #[test]
+    fn roots_have_neither_name_nor_parent() {
+        for root in ["/", "memory://"] {
+            let root = Location::parse(root).unwrap();
+            assert_eq!(root.name(), "");
+            assert!(root.parent().is_none());
+        }
+    }
+}

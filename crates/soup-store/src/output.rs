@@ -1,0 +1,320 @@
+//! Outputs: Hugging Face folders that become visible at once, when they are whole.
+//!
+//! One process begins a [`Staging`] and publishes or discards it; others [`resume`](Staging::resume) it to write files.
+//!
+//! - **Local disk:** files are written into the sibling folder `NAME.partial-RUN`, which is renamed at the end. An output
+//!   that is replaced is renamed away just before, and deleted just after.
+//! - **Object stores:** files are written in place, under a claim (`soup.partial.json`) that keeps other runs out. The
+//!   manifest `soup.json` is created last: a folder without it is no output. An output that is replaced loses its manifest
+//!   first, when the staging begins.
+//!
+//! Only what has a manifest is ever replaced: `--overwrite` on a home folder deletes nothing.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use object_store::{Error as StoreError, ObjectStoreExt, PutMode, PutPayload};
+use soup_core::{Error, Result};
+
+use crate::location::Location;
+use crate::read;
+use crate::upload::TEMPORARY;
+pub use crate::upload::{FileDigest, FileWriter};
+
+/// The manifest of an output; a folder without it is none.
+pub const MANIFEST_FILE: &str = "soup.json";
+/// Who is writing an output on an object store.
+const CLAIM_FILE: &str = "soup.partial.json";
+/// Largest claim or manifest that is read back.
+const READ_BACK_BYTES_MAX: u64 = 256 << 20;
+const RUN_BYTES_MAX: usize = 128;
+
+/// An output that is being written and is not visible yet.
+#[derive(Debug)]
+pub struct Staging {
+    target: Location,
+    /// Where files are written meanwhile.
+    place: Location,
+    run: String,
+    overwrite: bool,
+    /// Held back until everything else is there.
+    manifest: Mutex<Option<Bytes>>,
+}
+
+/// Whether an output could be written to `target`. Leaves nothing behind; meant to be asked before the work starts.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) if there is something already (with `overwrite`: something that is no
+/// output), [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) if it is not writable.
+pub async fn check_target(target: &Location, overwrite: bool) -> Result<()> {
+    if target.is_http() {
+        return Err(Error::configuration(format!(
+            "output {target}: plain HTTP servers cannot be written to"
+        )));
+    }
+    if target.name().is_empty() {
+        return Err(Error::usage(format!("output {target} is the root of a store: name a folder")));
+    }
+    if let Some(path) = target.local_path() {
+        let path = path.to_path_buf();
+        if !blocking(move || check_local(&path)).await?.map_err(|e| unwritable(target, e))? {
+            return Err(Error::usage(format!("output {target} is a file: choose another")));
+        }
+    }
+    let entries = read::list(target).await?;
+    let has = |name: &str| entries.iter().any(|e| e.name == name);
+    if entries.is_empty() {
+        return Ok(());
+    }
+    if !overwrite {
+        return Err(exists(target));
+    }
+    if !has(MANIFEST_FILE) && !has(CLAIM_FILE) {
+        return Err(Error::usage(format!(
+            "output {target} exists and has no {MANIFEST_FILE}, so it is not replaced: choose another or delete it"
+        )));
+    }
+    Ok(())
+}
+
+impl Staging {
+    /// Begins the output of `run` (letters, digits, `.`, `-`, `_`), or goes on with it. Nothing is visible at `target`
+    /// yet, except that on object stores an output that is to be replaced is taken away now.
+    ///
+    /// # Errors
+    /// As for [`check_target`].
+    pub async fn begin(target: &Location, run: &str, overwrite: bool) -> Result<Staging> {
+        let staging = Staging { overwrite, ..Staging::resume(target, run)? };
+        if let Some(path) = staging.place.local_path() {
+            check_target(target, overwrite).await?;
+            let path = path.to_path_buf();
+            blocking(move || std::fs::create_dir_all(path)).await?.map_err(|e| unwritable(target, e))?;
+        } else if staging.claimant().await?.as_deref() != Some(run) {
+            check_target(target, overwrite).await?;
+            staging.claim().await?;
+        }
+        Ok(staging)
+    }
+
+    /// The staging of `run` that another process began: to write files into.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) for a target or a run that cannot be one.
+    pub fn resume(target: &Location, run: &str) -> Result<Staging> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if run.is_empty() || run.len() > RUN_BYTES_MAX || !run.chars().all(plain) {
+            return Err(Error::usage(format!("{run:?} cannot be the id of a run")));
+        }
+        let parent = target.parent().filter(|_| !target.name().is_empty());
+        let parent = parent.ok_or_else(|| Error::usage(format!("output {target} is the root of a store")))?;
+        let place = match target.is_local() {
+            true => parent.join(&format!("{}.partial-{run}", target.name()))?,
+            false => target.clone(),
+        };
+        let (target, run) = (target.clone(), run.to_string());
+        Ok(Staging { target, place, run, overwrite: false, manifest: Mutex::new(None) })
+    }
+
+    /// A writer for the file `name` of the output. It replaces a file of that name that this run wrote before.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for a name that is none, otherwise what the store says.
+    pub async fn writer(&self, name: &str) -> Result<FileWriter> {
+        if name.contains('/') {
+            return Err(Error::data(format!("{name:?} is not the name of a file")));
+        }
+        FileWriter::create(self.place.join(name)?).await
+    }
+
+    /// Writes the small file `name`. [`MANIFEST_FILE`] is held back until [`publish`](Staging::publish).
+    ///
+    /// # Errors
+    /// As for [`writer`](Staging::writer) and [`FileWriter::write`].
+    pub async fn put(&self, name: &str, bytes: Bytes) -> Result<()> {
+        if name == MANIFEST_FILE {
+            *self.manifest.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes);
+            return Ok(());
+        }
+        self.put_now(name, bytes).await
+    }
+
+    async fn put_now(&self, name: &str, bytes: Bytes) -> Result<()> {
+        let mut writer = self.writer(name).await?;
+        writer.write(bytes).await?;
+        writer.finish().await.map(|_| ())
+    }
+
+    /// Makes the output visible, at once and durably.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) if something is at the target by now and may not be replaced; otherwise
+    /// what the store says. Nothing is visible then, and what was there before still is (local disk).
+    pub async fn publish(&self) -> Result<()> {
+        let manifest = self.manifest.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let manifest = manifest
+            .ok_or_else(|| Error::internal(format!("output {} has no {MANIFEST_FILE}", self.target)))?;
+        let (Some(place), Some(target)) = (self.place.local_path(), self.target.local_path()) else {
+            return self.publish_store(manifest).await;
+        };
+        self.put_now(MANIFEST_FILE, manifest).await?;
+        let (place, target) = (place.to_path_buf(), target.to_path_buf());
+        let aside = self.overwrite.then(|| aside(&target, &self.run));
+        match blocking(move || publish_local(&place, &target, aside.as_deref())).await? {
+            Ok(()) => Ok(()),
+            Err(e) if is_taken(&e) => Err(exists(&self.target)),
+            Err(e) => Err(unwritable(&self.target, e)),
+        }
+    }
+
+    async fn publish_store(&self, manifest: Bytes) -> Result<()> {
+        let place = self.target.join(MANIFEST_FILE)?;
+        match create(&place, manifest.clone()).await {
+            Ok(()) => {}
+            Err(StoreError::AlreadyExists { .. }) => {
+                // Ours, if the answer to an earlier attempt was lost.
+                if read::read_small(&place, READ_BACK_BYTES_MAX).await? != manifest {
+                    return Err(exists(&self.target));
+                }
+            }
+            Err(e) => return Err(place.error("write", e)),
+        }
+        delete(&self.target.join(CLAIM_FILE)?).await
+    }
+
+    /// Removes everything that was staged.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn discard(&self) -> Result<()> {
+        if let Some(path) = self.place.local_path() {
+            let path = path.to_path_buf();
+            let removed = blocking(move || std::fs::remove_dir_all(path)).await?;
+            return match removed {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(self.place.io_error("remove", e)),
+                _ => Ok(()),
+            };
+        }
+        match self.claimant().await? {
+            Some(run) if run == self.run => self.clear().await,
+            // Published, or somebody else's by now.
+            _ => Ok(()),
+        }
+    }
+
+    /// The run that is writing to this object store's folder.
+    async fn claimant(&self) -> Result<Option<String>> {
+        let claim = self.target.join(CLAIM_FILE)?;
+        let bytes = read::read_small_if_exists(&claim, READ_BACK_BYTES_MAX).await?;
+        let Some(bytes) = bytes else { return Ok(None) };
+        let claim: Option<serde_json::Value> = serde_json::from_slice(&bytes).ok();
+        Ok(claim.and_then(|c| c.get("run")?.as_str().map(str::to_string)))
+    }
+
+    async fn claim(&self) -> Result<()> {
+        if self.overwrite {
+            self.clear().await?;
+        }
+        let place = self.target.join(CLAIM_FILE)?;
+        match create(&place, serde_json::json!({ "run": self.run }).to_string().into()).await {
+            Ok(()) => Ok(()),
+            Err(StoreError::AlreadyExists { .. }) => match self.claimant().await? {
+                Some(run) if run == self.run => Ok(()),
+                _ => Err(Error::usage(format!("output {} is being written by another run", self.target))),
+            },
+            Err(e) => Err(place.error("write", e)),
+        }
+    }
+
+    /// Deletes the files of the folder: the manifest first, so that it stops being an output, and the claim last.
+    async fn clear(&self) -> Result<()> {
+        delete(&self.target.join(MANIFEST_FILE)?).await?;
+        let entries = read::list(&self.target).await?;
+        for file in entries.iter().filter(|e| e.stamp.is_some() && e.name != CLAIM_FILE) {
+            delete(&file.location).await?;
+        }
+        delete(&self.target.join(CLAIM_FILE)?).await
+    }
+}
+
+fn exists(target: &Location) -> Error {
+    Error::usage(format!("output {target} exists: choose another or pass --overwrite"))
+}
+
+fn unwritable(target: &Location, error: std::io::Error) -> Error {
+    Error::configuration(format!("output {target} cannot be written")).with_source(error)
+}
+
+async fn create(place: &Location, bytes: Bytes) -> Result<(), StoreError> {
+    place.store().put_opts(place.path(), PutPayload::from(bytes), PutMode::Create.into()).await.map(|_| ())
+}
+
+/// Deletes a file that may be gone already.
+async fn delete(place: &Location) -> Result<()> {
+    match place.store().delete(place.path()).await {
+        Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
+        Err(e) => Err(place.error("delete", e)),
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal("a write was cut off").with_source(e))
+}
+
+/// Checks that the folder in which `target` will appear takes new files. `false` if `target` itself is a file.
+fn check_local(target: &Path) -> std::io::Result<bool> {
+    if target.exists() && !target.is_dir() {
+        return Ok(false);
+    }
+    let above = target.ancestors().skip(1).find(|p| p.exists()).unwrap_or(Path::new("/"));
+    let probe = above.join(format!(".soup-probe-{}{TEMPORARY}", std::process::id()));
+    std::fs::File::create(&probe)?;
+    std::fs::remove_file(&probe)?;
+    Ok(true)
+}
+
+/// Where a replaced output waits for its end.
+fn aside(target: &Path, run: &str) -> PathBuf {
+    let mut path = target.as_os_str().to_owned();
+    path.push(format!(".replaced-{run}"));
+    PathBuf::from(path)
+}
+
+fn publish_local(place: &Path, target: &Path, aside: Option<&Path>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(place)? {
+        let path = entry?.path();
+        // Left by an attempt that died.
+        if path.to_string_lossy().ends_with(TEMPORARY) {
+            std::fs::remove_file(path)?;
+        }
+    }
+    sync_folder(place)?;
+    // Replaces nothing but an empty folder.
+    let renamed = std::fs::rename(place, target);
+    match (renamed, aside) {
+        (Err(e), Some(aside)) if is_taken(&e) && target.join(MANIFEST_FILE).exists() => {
+            std::fs::rename(target, aside)?;
+            if let Err(e) = std::fs::rename(place, target) {
+                std::fs::rename(aside, target)?;
+                return Err(e);
+            }
+            sync_folder(target.parent().unwrap_or(Path::new("/")))?;
+            std::fs::remove_dir_all(aside)
+        }
+        (Err(e), _) => Err(e),
+        (Ok(()), _) => sync_folder(target.parent().unwrap_or(Path::new("/"))),
+    }
+}
+
+fn is_taken(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, NotADirectory};
+    matches!(error.kind(), AlreadyExists | DirectoryNotEmpty | NotADirectory)
+}
+
+/// Makes the names in a folder durable.
+fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    std::fs::File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+use soup_core::ErrorKind;
+
+use super::*;
+use crate::conformance::{fails, memory, put};
+
+fn tree(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+async fn staged(target: &Location, overwrite: bool) -> Staging {
+    let staging = Staging::begin(target, "r", overwrite).await.unwrap();
+    staging.put("config.json", Bytes::from_static(b"{}")).await.unwrap();
+    staging.put(MANIFEST_FILE, Bytes::from_static(b"{}")).await.unwrap();
+    staging
+}
+
+#[tokio::test]
+async fn local_outputs_leave_nothing_beside_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = Location::local(&folder.path().join("new/soup")).unwrap();
+    check_target(&target, false).await.unwrap();
+    assert_eq!(tree(folder.path()), [""; 0]);
+    staged(&target, false).await.discard().await.unwrap();
+    assert_eq!(tree(&folder.path().join("new")), [""; 0]);
+    let staging = staged(&target, false).await;
+    assert_eq!(tree(&folder.path().join("new")), ["soup.partial-r"]);
+    // Left by a writer that died.
+    std::fs::write(folder.path().join("new/soup.partial-r/model.safetensors.1-2-3.tmp"), "half").unwrap();
+    staging.publish().await.unwrap();
+    assert_eq!(tree(&folder.path().join("new")), ["soup"]);
+    assert_eq!(tree(&folder.path().join("new/soup")), ["config.json", "soup.json"]);
+    staged(&target, true).await.publish().await.unwrap();
+    assert_eq!(tree(&folder.path().join("new")), ["soup"]);
+}
+
+#[tokio::test]
+async fn what_appears_meanwhile_is_not_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = Location::local(&folder.path().join("soup")).unwrap();
+    for overwrite in [false, true] {
+        let staging = staged(&target, overwrite).await;
+        put(&target, "mine.txt", "mine").await;
+        fails(staging.publish().await, ErrorKind::Usage, "soup exists");
+        assert_eq!(tree(&folder.path().join("soup")), ["mine.txt"]);
+        std::fs::remove_dir_all(folder.path().join("soup")).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_empty_folder_is_filled() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = Location::local(&folder.path().join("soup")).unwrap();
+    std::fs::create_dir(folder.path().join("soup")).unwrap();
+    staged(&target, false).await.publish().await.unwrap();
+    assert_eq!(tree(&folder.path().join("soup")), ["config.json", "soup.json"]);
+}
+
+#[tokio::test]
+async fn targets_that_cannot_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("file"), "x").unwrap();
+    let file = Location::local(&folder.path().join("file")).unwrap();
+    fails(check_target(&file, true).await, ErrorKind::Usage, "is a file: choose another");
+    let below = file.join("soup").unwrap();
+    fails(check_target(&below, false).await, ErrorKind::Configuration, "file/soup cannot be written");
+    fails(Staging::begin(&below, "r", false).await, ErrorKind::Configuration, "file/soup cannot be written");
+    let proc = Location::parse("/proc/soup").unwrap();
+    fails(check_target(&proc, false).await, ErrorKind::Configuration, "/proc/soup cannot be written");
+    fails(check_target(&Location::parse("/").unwrap(), false).await, ErrorKind::Usage, "name a folder");
+}
+
+#[tokio::test]
+async fn two_runs_cannot_write_one_folder_of_an_object_store() {
+    let target = memory("two runs");
+    let first = Staging::begin(&target, "first", false).await.unwrap();
+    fails(Staging::begin(&target, "second", false).await, ErrorKind::Usage, "exists");
+    // With leave to overwrite, the later one takes over, and the first can do no harm.
+    let second = Staging::begin(&target, "second", true).await.unwrap();
+    second.put("config.json", Bytes::from_static(b"{}")).await.unwrap();
+    first.discard().await.unwrap();
+    second.put(MANIFEST_FILE, Bytes::from_static(b"{\"run\":2}")).await.unwrap();
+    second.publish().await.unwrap();
+    let names: Vec<String> = read::list(&target).await.unwrap().into_iter().map(|e| e.name).collect();
+    assert_eq!(names, ["config.json", "soup.json"]);
+}
+
+#[tokio::test]
+async fn an_output_needs_its_manifest() {
+    let staging = Staging::begin(&memory("no manifest"), "r", false).await.unwrap();
+    fails(staging.publish().await, ErrorKind::Internal, "has no soup.json");
+}
+
+#[tokio::test]
+async fn a_large_file_is_uploaded_in_parts() {
+    let target = memory("large");
+    let mut writer = Staging::resume(&target, "r").unwrap().writer("model.safetensors").await.unwrap();
+    let chunk = Bytes::from((0..3 << 20).map(|i| (i % 253) as u8).collect::<Vec<_>>());
+    for _ in 0..12 {
+        writer.write(chunk.clone()).await.unwrap();
+    }
+    let digest = writer.finish().await.unwrap();
+    let back = read::read_small(&target.join("model.safetensors").unwrap(), 1 << 30).await.unwrap();
+    assert_eq!(digest.bytes, 36 << 20);
+    assert!(back.chunks(3 << 20).all(|c| c == chunk));
+    assert_eq!(back.len(), 36 << 20);
+}

@@ -1,0 +1,223 @@
+//! Writing one file: streamed, hashed on the way, and not there before it is whole.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use object_store::{ObjectStoreExt, WriteMultipart};
+use sha2::{Digest, Sha256};
+use soup_core::{Error, Result};
+
+use crate::location::Location;
+
+/// Size of the parts of an upload. Stores allow 10,000 parts, so files of up to 160 GB.
+const PART_BYTES: usize = 16 << 20;
+/// Parts of an upload at a time: with the one being filled, 80 MiB a file.
+const PARTS_IN_FLIGHT: usize = 4;
+/// Ending of local files that are being written.
+pub(crate) const TEMPORARY: &str = ".tmp";
+
+/// What was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileDigest {
+    /// Size of the file.
+    pub bytes: u64,
+    /// SHA-256 of the file.
+    pub sha256: [u8; 32],
+    /// SHA-256 of what [`FileWriter::write`] wrote: the file without its header.
+    pub data_sha256: [u8; 32],
+}
+
+/// Writes one file from its start to its end. The file is there once [`finish`](FileWriter::finish) returns; a writer that
+/// is dropped before leaves nothing.
+pub struct FileWriter {
+    location: Location,
+    /// `None` once a write failed or was cancelled half-way.
+    sink: Option<Sink>,
+    temporary: Option<Temporary>,
+}
+
+struct Sink {
+    output: Output,
+    hashes: Hashes,
+}
+
+enum Output {
+    Local(File),
+    Store(WriteMultipart),
+}
+
+#[derive(Default)]
+struct Hashes {
+    bytes: u64,
+    file: Sha256,
+    data: Sha256,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Header,
+    Data,
+}
+
+impl Hashes {
+    fn update(&mut self, part: Part, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        self.file.update(bytes);
+        if part == Part::Data {
+            self.data.update(bytes);
+        }
+    }
+}
+
+impl FileWriter {
+    pub(crate) async fn create(location: Location) -> Result<FileWriter> {
+        let (output, temporary) = match location.local_path() {
+            Some(path) => {
+                let (file, temporary) = Temporary::create(path).map_err(|e| location.io_error("write", e))?;
+                (Output::Local(file), Some(temporary))
+            }
+            None => {
+                let upload = location.store().put_multipart(location.path()).await;
+                let upload = upload.map_err(|e| location.error("write", e))?;
+                (Output::Store(WriteMultipart::new_with_chunk_size(upload, PART_BYTES)), None)
+            }
+        };
+        Ok(FileWriter { location, sink: Some(Sink { output, hashes: Hashes::default() }), temporary })
+    }
+
+    /// Appends to the file what does not count as its data.
+    ///
+    /// # Errors
+    /// What the store says; [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) for a full disk.
+    pub async fn write_header(&mut self, bytes: Bytes) -> Result<()> {
+        self.append(Part::Header, bytes).await
+    }
+
+    /// Appends to the file. Waits while too much is in flight, so that memory stays bounded.
+    ///
+    /// # Errors
+    /// What the store says; [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) for a full disk.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.append(Part::Data, bytes).await
+    }
+
+    async fn append(&mut self, part: Part, bytes: Bytes) -> Result<()> {
+        let Sink { output, mut hashes } = self.take()?;
+        let output = match output {
+            Output::Local(mut file) => {
+                let work = tokio::task::spawn_blocking(move || {
+                    hashes.update(part, &bytes);
+                    file.write_all(&bytes).map(|()| (file, hashes))
+                });
+                let (file, updated) = joined(work).await?.map_err(|e| self.location.io_error("write", e))?;
+                hashes = updated;
+                Output::Local(file)
+            }
+            Output::Store(mut upload) => {
+                let hashed = bytes.clone();
+                let work = tokio::task::spawn_blocking(move || {
+                    hashes.update(part, &hashed);
+                    hashes
+                });
+                let ready = upload.wait_for_capacity(PARTS_IN_FLIGHT).await;
+                hashes = joined(work).await?;
+                if let Err(e) = ready {
+                    abort(upload);
+                    return Err(self.location.error("write", e));
+                }
+                upload.put(bytes);
+                Output::Store(upload)
+            }
+        };
+        self.sink = Some(Sink { output, hashes });
+        Ok(())
+    }
+
+    /// Makes the file whole and durable.
+    ///
+    /// # Errors
+    /// What the store says. There is no file then.
+    pub async fn finish(mut self) -> Result<FileDigest> {
+        let Sink { output, hashes } = self.take()?;
+        match output {
+            Output::Local(file) => {
+                let temporary = self.temporary.take();
+                let to = self.location.local_path().map(Path::to_path_buf).unwrap_or_default();
+                let work = tokio::task::spawn_blocking(move || {
+                    file.sync_all()?;
+                    temporary.map_or(Ok(()), |t| t.keep_as(&to))
+                });
+                joined(work).await?.map_err(|e| self.location.io_error("write", e))?;
+            }
+            Output::Store(upload) => {
+                upload.finish().await.map_err(|e| self.location.error("write", e))?;
+            }
+        }
+        Ok(FileDigest {
+            bytes: hashes.bytes,
+            sha256: hashes.file.finalize().into(),
+            data_sha256: hashes.data.finalize().into(),
+        })
+    }
+
+    fn take(&mut self) -> Result<Sink> {
+        self.sink
+            .take()
+            .ok_or_else(|| Error::internal(format!("{} is written to after a failed write", self.location)))
+    }
+}
+
+impl Drop for FileWriter {
+    fn drop(&mut self) {
+        if let Some(Sink { output: Output::Store(upload), .. }) = self.sink.take() {
+            abort(upload);
+        }
+    }
+}
+
+/// Frees the parts that a store keeps of an upload. Without a runtime there is no way to; stores expire them.
+fn abort(upload: WriteMultipart) {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(async move {
+            if let Err(e) = upload.abort().await {
+                tracing::debug!(error = %e, "an upload could not be aborted");
+            }
+        });
+    }
+}
+
+async fn joined<T>(work: tokio::task::JoinHandle<T>) -> Result<T> {
+    work.await.map_err(|e| Error::internal("a write was cut off").with_source(e))
+}
+
+/// A local file under a name of its own, removed unless it is kept. Two attempts at the same file, even on two machines,
+/// so never write into each other.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn create(to: &Path) -> std::io::Result<(File, Temporary)> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let mut path = to.as_os_str().to_owned();
+        path.push(format!(".{:x}-{nanos:x}-{count:x}{TEMPORARY}", std::process::id()));
+        let path = PathBuf::from(path);
+        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+        Ok((file, Temporary(path)))
+    }
+
+    fn keep_as(self, to: &Path) -> std::io::Result<()> {
+        // On failure the drop removes it; after success there is nothing left to remove under that name.
+        std::fs::rename(&self.0, to)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
