@@ -23,9 +23,16 @@ fn main() {
     for threads in counts.into_iter().filter_map(NonZeroUsize::new) {
         let (triad, copy) = stream(threads);
         println!("{threads} threads: triad {triad:.2} GB/s, copy {copy:.2} GB/s");
-        for (dtype, members) in
-            [(Dtype::F32, 16), (Dtype::F32, 58), (Dtype::BF16, 16), (Dtype::BF16, 58), (Dtype::F16, 16)]
-        {
+        for (dtype, members) in [
+            (Dtype::F32, 16),
+            (Dtype::F32, 58),
+            (Dtype::BF16, 16),
+            (Dtype::BF16, 58),
+            (Dtype::F16, 16),
+            (Dtype::F16, 2),
+            (Dtype::BF16, 2),
+            (Dtype::F32, 2),
+        ] {
             let rate = blend(threads, dtype, members);
             println!("  blend {dtype} k={members}: {rate:.2} GB/s, {:.2} of triad", rate / triad);
         }
