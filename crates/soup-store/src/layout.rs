@@ -91,6 +91,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::single_range_in_vec_init)] // they are ranges
     fn files_are_cut_between_tensors() {
         check(&[3, 3, 3], 9, &[0..9]);
         check(&[3, 3, 3], 8, &[0..6, 6..9]);

@@ -21,6 +21,8 @@
 //!
 //! Everything read is untrusted: sizes are capped before anything is allocated, and every error names the object.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod card;
 pub mod checkpoint;
 pub mod header;

@@ -28,21 +28,13 @@ pub struct Location {
     kind: Kind,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scheme {
-    Memory,
-    #[cfg(feature = "cloud")]
-    Http,
-    #[cfg(feature = "cloud")]
-    Cloud,
-}
-
 #[derive(Clone)]
 enum Kind {
     /// An absolute path on the local disk.
     Local(PathBuf),
     Url {
-        scheme: Scheme,
+        /// A plain HTTP server.
+        http: bool,
         /// The URL of the store's root; may hold credentials.
         base: Arc<Url>,
     },
@@ -104,7 +96,7 @@ impl Location {
 
     fn memory(path: StorePath) -> Location {
         let base = Arc::new(Url::parse(MEMORY_ROOT).expect("a constant"));
-        Location { store: Arc::clone(&MEMORY), path, kind: Kind::Url { scheme: Scheme::Memory, base } }
+        Location { store: Arc::clone(&MEMORY), path, kind: Kind::Url { http: false, base } }
     }
 
     /// The place `rel` below this one: names separated by `/`.
@@ -165,11 +157,7 @@ impl Location {
 
     /// Whether files here are read from a plain HTTP server, which can neither list nor create.
     pub fn is_http(&self) -> bool {
-        match &self.kind {
-            #[cfg(feature = "cloud")]
-            Kind::Url { scheme: Scheme::Http, .. } => true,
-            _ => false,
-        }
+        matches!(self.kind, Kind::Url { http: true, .. })
     }
 
     /// The path or URL with everything needed to parse it again, credentials of the URL included: to hand to another
@@ -297,9 +285,12 @@ fn remote(text: &str) -> Result<Location> {
     let bucket =
         url.path_segments().into_iter().flatten().filter(|s| !s.is_empty()).count() - path.parts_count();
     base.set_path(&url.path_segments().into_iter().flatten().take(bucket).collect::<Vec<_>>().join("/"));
-    let scheme = if scheme == ObjectStoreScheme::Http { Scheme::Http } else { Scheme::Cloud };
     let store = shared_store(&base)?;
-    Ok(Location { store, path, kind: Kind::Url { scheme, base: Arc::new(base) } })
+    Ok(Location {
+        store,
+        path,
+        kind: Kind::Url { http: scheme == ObjectStoreScheme::Http, base: Arc::new(base) },
+    })
 }
 
 #[cfg(feature = "cloud")]

@@ -294,8 +294,7 @@ pub async fn companions(checkpoint: &Checkpoint) -> Result<Vec<(String, Bytes)>>
         Ok::<_, Error>(None)
     };
     let finds: Vec<_> = COMPANIONS.into_iter().map(find).collect();
-    let found: Vec<Option<_>> =
-        futures::stream::iter(finds).buffered(COMPANIONS.len()).try_collect().await?;
+    let found: Vec<Option<_>> = futures::stream::iter(finds).buffered(COMPANIONS.len()).try_collect().await?;
     Ok(found.into_iter().flatten().collect())
 }
 
