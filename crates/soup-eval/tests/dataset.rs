@@ -1,4 +1,5 @@
 //! Datasets: the checked-in Parquet files, and folders made on the spot.
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 mod pool;
 

@@ -39,8 +39,8 @@ pub(super) fn erf(x: f32) -> f32 {
     let p = p * t + 3.759_614_2e-3;
     let p = p * t + 5.273_009e-2;
     let p = p * t + 1.902_609_8e-1;
-    let p = p * t + 1.128_379_1;
-    let q = 3.810_365_2e-5_f32;
+    let p = p * t + std::f32::consts::FRAC_2_SQRT_PI;
+    let q = 3.810_365e-5_f32;
     let q = q * t + 1.161_162_6e-3;
     let q = q * t + 1.495_707e-2;
     let q = q * t + 1.140_495_5e-1;
