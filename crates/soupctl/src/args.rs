@@ -1,0 +1,235 @@
+//! The command line. The doc comments are the help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use soup_core::{Error, Result};
+
+use crate::choices::{LogFormat, OutputFormat};
+use crate::cookfile::CookOptions;
+#[cfg(feature = "worker")]
+use crate::quantity::Bytes;
+use crate::quantity::Millis;
+use crate::spec::Cook;
+
+/// Cooks model soups: averages fine-tuned checkpoints into one better model, on a cluster or on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "soupctl", version, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// What is logged to stderr, such as info or soup_worker=debug
+    #[arg(long, global = true, env = "RUST_LOG", default_value = "warn", value_name = "FILTER", help_heading = LOGS)]
+    pub(crate) log: String,
+    /// How it is logged
+    #[arg(long, global = true, value_enum, default_value_t, help_heading = LOGS)]
+    pub(crate) log_format: LogFormat,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const LOGS: &str = "Logs";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Find the average of a pool of checkpoints that does best on held-out data, and write it
+    #[command(after_help = COOK_EXAMPLES, after_long_help = COOK_EXAMPLES_LONG)]
+    Cook(Box<CookArgs>),
+    /// Say what a cook would load and where, how many trials it could take, and what it would write
+    ///
+    /// Takes the flags of cook. Reads the headers of the pool and nothing else; executes nothing.
+    Plan(Box<CookArgs>),
+    /// Show the tensors of a checkpoint or a pool, and whether its ingredients agree
+    Inspect(InspectArgs),
+    /// Run a coordinator: it takes runs from `cook --coordinator` and gives work to workers
+    Coordinator(CoordinatorArgs),
+    /// Run a worker: it holds shards of the ingredients, averages and evaluates
+    #[cfg(feature = "worker")]
+    Worker(WorkerArgs),
+    /// Print the JSON schema of cook files
+    Schema,
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+const COOK_EXAMPLES: &str = "\
+Examples:
+  soupctl cook -f cook.yaml --recipe greedy
+  soupctl cook --pool checkpoints/ --validation val.parquet --test sketch=sketch.parquet
+  soupctl cook -f cook.yaml --coordinator http://node0:7070 -o json > result.json";
+
+const COOK_EXAMPLES_LONG: &str = "\
+Examples:
+  Everything is in a cook file; flags win over it:
+    soupctl cook -f cook.yaml --recipe greedy
+
+  Sixteen checkpoints in a folder, one held-out set, one more to report on:
+    soupctl cook --pool checkpoints/ --validation val.parquet --test sketch=sketch.parquet
+
+  On a cluster (soupctl coordinator, soupctl worker), the result as JSON:
+    soupctl cook -f cook.yaml --coordinator http://node0:7070 -o json > result.json
+
+A cook file has the flags' names as its keys (soupctl schema prints its JSON schema):
+    pool: checkpoints/
+    validation: {url: val.parquet, label-column: fine_label}
+    test:
+      sketch: sketch.parquet
+    recipe: greedy
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 65 bad data, 69 store or cluster unavailable, 75 try again,
+78 configuration, 130 interrupted.";
+
+/// Flags of `cook` and `plan`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CookArgs {
+    /// Cook file (YAML): keys are the names of the flags below, paths are relative to the file; flags win
+    #[arg(short = 'f', long, value_name = "PATH")]
+    pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) options: CookOptions,
+    /// How the result is printed on stdout
+    #[arg(short = 'o', long, value_enum, default_value_t, help_heading = "Output")]
+    pub(crate) format: OutputFormat,
+    /// Show no progress
+    #[arg(short, long, help_heading = "Output")]
+    pub(crate) quiet: bool,
+}
+
+impl CookArgs {
+    /// The cook that flags and file ask for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage), naming the flag or the key and the file.
+    pub(crate) fn cook(&self) -> Result<Cook> {
+        let cwd = std::env::current_dir()
+            .map_err(|e| Error::configuration("the current folder cannot be determined").with_source(e))?;
+        let file = self.file.as_deref().map(CookOptions::read).transpose()?.unwrap_or_default();
+        let mut flags = self.options.clone();
+        flags.resolve(&cwd)?;
+        Cook::new(flags, file, &cwd)
+    }
+}
+
+/// Flags of `inspect`.
+#[derive(Args, Debug)]
+pub(crate) struct InspectArgs {
+    /// A checkpoint, or a pool: folder of checkpoints, glob, or several checkpoints
+    #[arg(required = true, value_name = "URL")]
+    pub(crate) urls: Vec<String>,
+    /// List all tensors
+    #[arg(long)]
+    pub(crate) tensors: bool,
+    /// How the result is printed on stdout
+    #[arg(short = 'o', long, value_enum, default_value_t)]
+    pub(crate) format: OutputFormat,
+}
+
+/// Flags of `coordinator`.
+#[derive(Args, Debug)]
+pub(crate) struct CoordinatorArgs {
+    /// Address to listen on; there is no authentication, so mind who can reach it
+    #[arg(long, env = "SOUP_LISTEN", default_value = "127.0.0.1:7070", value_name = "HOST:PORT")]
+    pub(crate) listen: String,
+    /// How long a run waits for its workers, such as 90s or 10m [default: 10m]
+    #[arg(long, env = "SOUP_START_TIMEOUT", value_name = "DURATION")]
+    pub(crate) start_timeout: Option<Millis>,
+    /// A worker that is not heard for so long is lost [default: 10s]
+    #[arg(long, env = "SOUP_LEASE", value_name = "DURATION")]
+    pub(crate) lease: Option<Millis>,
+}
+
+/// Flags of `worker`.
+#[cfg(feature = "worker")]
+#[derive(Args, Debug)]
+pub(crate) struct WorkerArgs {
+    /// The coordinator to work for
+    #[arg(long, env = "SOUP_COORDINATOR", default_value = "http://127.0.0.1:7070", value_name = "URL")]
+    pub(crate) coordinator: String,
+    /// Address on which peers are served [default: 127.0.0.1:0 if the coordinator is on this host, else 0.0.0.0:0]
+    #[arg(long, env = "SOUP_LISTEN", value_name = "HOST:PORT")]
+    pub(crate) listen: Option<String>,
+    /// URL at which peers reach this worker [default: the address it listens on]
+    #[arg(long, env = "SOUP_ADVERTISE", value_name = "URL")]
+    pub(crate) advertise: Option<String>,
+    /// Name for people [default: host and port]
+    #[arg(long, env = "SOUP_NAME")]
+    pub(crate) name: Option<String>,
+    /// Threads that compute [default: all cores]
+    #[arg(long, env = "SOUP_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) threads: Option<u32>,
+    /// Memory for parameters, such as 8GiB [default: 80 % of what is available]
+    #[arg(long, env = "SOUP_MEMORY", value_name = "SIZE")]
+    pub(crate) memory: Option<Bytes>,
+    /// Where to compute
+    #[arg(long, env = "SOUP_DEVICE", default_value = "cpu")]
+    pub(crate) device: String,
+    /// How long to try to reach the coordinator
+    #[arg(long, env = "SOUP_CONNECT_TIMEOUT", default_value = "60s", value_name = "DURATION")]
+    pub(crate) connect_timeout: Millis,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn cook_args(flags: &[&str]) -> CookArgs {
+        match Cli::try_parse_from(["soupctl", "cook"].iter().chain(flags)).unwrap().command {
+            Command::Cook(args) => *args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn switches_can_be_turned_off() {
+        let overwrite = |flags: &[&str]| cook_args(flags).options.overwrite;
+        assert_eq!(overwrite(&[]), None);
+        assert_eq!(overwrite(&["--overwrite"]), Some(true));
+        assert_eq!(overwrite(&["--overwrite=false"]), Some(false));
+        // A switch takes nothing from what follows it.
+        let args = cook_args(&["--overwrite", "--pool", "a", "--pool", "b", "-o", "json", "-q"]);
+        assert_eq!((args.options.pool.len(), args.format, args.quiet), (2, OutputFormat::Json, true));
+    }
+
+    #[test]
+    fn wrong_flags_are_usage_errors() {
+        for flags in [
+            &["cook", "--recipe", "stew"][..],
+            &["cook", "--test", "nameless"],
+            &["cook", "--test", "=url"],
+            &["cook", "--memory", "much"],
+            &["inspect"],
+            &["worker", "--threads", "0"],
+            &["stew"],
+        ] {
+            let error = Cli::try_parse_from(["soupctl"].iter().chain(flags)).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_paths_are_relative_to_their_source() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let file = root.join("cook.yaml");
+        std::fs::write(&file, "pool: .\nvalidation: val\nseed: 1\nrecipe: pruned\ntest: {a: b}\n").unwrap();
+        let file = file.to_str().unwrap();
+        let spec = cook_args(&["-f", file, "--recipe", "uniform", "--test", "c=d"]).cook().unwrap().spec;
+        let cwd = std::env::current_dir().unwrap();
+        assert_eq!(spec.pool, [root.to_str().unwrap()]);
+        assert_eq!(spec.validation.url, root.join("val").to_str().unwrap());
+        assert_eq!((spec.recipe.seed, spec.recipe.kind.name()), (1, "uniform"));
+        assert_eq!(spec.tests.len(), 1);
+        assert_eq!(
+            (spec.tests[0].name.as_str(), spec.tests[0].url.as_str()),
+            ("c", cwd.join("d").to_str().unwrap())
+        );
+    }
+}

@@ -1,0 +1,145 @@
+//! The options that are one of a few names. Their doc comments are the help of each name.
+
+use clap::ValueEnum;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use soup_core::recipe::{Accept, Order, RecipeKind};
+use soup_core::score::Metric;
+
+/// How to choose the ingredients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RecipeName {
+    /// The mean of all ingredients
+    Uniform,
+    /// The one ingredient that scores best
+    BestSingle,
+    /// Add ingredients, best first, while the score does not drop
+    Greedy,
+    /// Take ingredients out of the uniform soup while the score does not drop
+    Pruned,
+}
+
+/// In which order candidates are tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum CandidateOrder {
+    /// By validation score: greedy takes the best first, pruned the worst
+    Sorted,
+    /// Shuffled by --seed
+    Random,
+    /// As in the pool
+    Pool,
+}
+
+/// When a trial is accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum AcceptRule {
+    /// When it scores at least what the soup so far does (the paper)
+    AtLeast,
+    /// When it scores better (the authors' code)
+    Better,
+}
+
+/// The figure that decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum MetricName {
+    /// Share of samples that are predicted right
+    Accuracy,
+    /// Mean of the F1 of all classes
+    #[value(name = "macro-f1")]
+    #[serde(rename = "macro-f1")]
+    MacroF1,
+    /// F1 of class 1
+    #[value(name = "binary-f1")]
+    #[serde(rename = "binary-f1")]
+    BinaryF1,
+    /// Matthews correlation coefficient
+    Matthews,
+    /// Mean cross-entropy; lower is better
+    Loss,
+}
+
+/// How a result is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputFormat {
+    /// For people
+    #[default]
+    Table,
+    /// For programs
+    Json,
+}
+
+/// How log lines are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// One line of text each
+    #[default]
+    Text,
+    /// One JSON object each
+    Json,
+}
+
+impl From<RecipeName> for RecipeKind {
+    fn from(name: RecipeName) -> Self {
+        match name {
+            RecipeName::Uniform => RecipeKind::Uniform,
+            RecipeName::BestSingle => RecipeKind::BestSingle,
+            RecipeName::Greedy => RecipeKind::Greedy,
+            RecipeName::Pruned => RecipeKind::Pruned,
+        }
+    }
+}
+
+impl From<CandidateOrder> for Order {
+    fn from(name: CandidateOrder) -> Self {
+        match name {
+            CandidateOrder::Sorted => Order::Sorted,
+            CandidateOrder::Random => Order::Random,
+            CandidateOrder::Pool => Order::Pool,
+        }
+    }
+}
+
+impl From<AcceptRule> for Accept {
+    fn from(name: AcceptRule) -> Self {
+        match name {
+            AcceptRule::AtLeast => Accept::AtLeast,
+            AcceptRule::Better => Accept::Better,
+        }
+    }
+}
+
+impl From<MetricName> for Metric {
+    fn from(name: MetricName) -> Self {
+        match name {
+            MetricName::Accuracy => Metric::Accuracy,
+            MetricName::MacroF1 => Metric::MacroF1,
+            MetricName::BinaryF1 => Metric::BinaryF1,
+            MetricName::Matthews => Metric::Matthews,
+            MetricName::Loss => Metric::Loss,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_files_and_the_core_spell_names_alike() {
+        for &recipe in RecipeName::value_variants() {
+            let flag = recipe.to_possible_value().unwrap().get_name().to_owned();
+            assert_eq!(flag, RecipeKind::from(recipe).name());
+            assert_eq!(serde_json::json!(RecipeKind::from(recipe)), flag);
+            assert_eq!(serde_json::from_value::<RecipeName>(flag.into()).unwrap(), recipe);
+        }
+        for &metric in MetricName::value_variants() {
+            let flag = metric.to_possible_value().unwrap().get_name().to_owned();
+            assert_eq!(flag, Metric::from(metric).name());
+            assert_eq!(serde_json::from_value::<MetricName>(flag.into()).unwrap(), metric);
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! What a cook is asked to do, from either of its two sources: flags and the cook file.
+//!
+//! Both fill the same [`CookOptions`], so every flag is a key of the file under the same name, and the doc comments
+//! here are the flags' help and the JSON schema's descriptions. Paths are made absolute as soon as their source is
+//! known: those of the file are relative to it, those of flags to the current folder. Then flags win, key by key.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use soup_core::{Error, Result};
+
+use crate::choices::{AcceptRule, CandidateOrder, MetricName, RecipeName};
+use crate::datasets::{DatasetEntry, TestSets};
+use crate::quantity::Bytes;
+
+/// Largest cook file that is read.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+const INPUT: &str = "What to cook";
+const RECIPE: &str = "Recipe";
+const OUTPUT: &str = "Output";
+const EVALUATION: &str = "Evaluation";
+const CLUSTER: &str = "Cluster";
+
+/// A cook: what goes in, how to choose, where the soup goes, and who does the work.
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(crate) struct CookOptions {
+    /// Checkpoints to choose from: a folder of checkpoints, a checkpoint, or a glob; repeatable
+    ///
+    /// A checkpoint is a .safetensors file, or a Hugging Face folder with one (or with an index and its shards). A
+    /// folder may keep its checkpoints in a subfolder "ingredients". Plain paths and URLs (file://, s3://, gs://,
+    /// az://, http(s)://, as built in).
+    #[arg(long = "pool", value_name = "URL", help_heading = INPUT)]
+    #[serde(deserialize_with = "crate::datasets::one_or_many")]
+    #[schemars(with = "crate::datasets::OneOrMany")]
+    pub(crate) pool: Vec<String>,
+    /// Held-out labelled data on which the recipe decides: Parquet, or a folder of images by class
+    ///
+    /// In a cook file also a map {url, image-column, label-column, limit}, as for test sets.
+    #[arg(long, value_name = "URL", help_heading = INPUT)]
+    pub(crate) validation: Option<DatasetEntry>,
+    /// Data on which the results are reported, and nothing is decided; repeatable
+    #[arg(long = "test", value_name = "NAME=URL", value_parser = TestSets::parse_one, help_heading = INPUT)]
+    #[serde(deserialize_with = "TestSets::deserialize_map")]
+    #[schemars(with = "std::collections::BTreeMap<String, DatasetEntry>")]
+    pub(crate) test: Vec<(String, DatasetEntry)>,
+    /// The model's config.json, if it is not beside the ingredients
+    #[arg(long, value_name = "URL", help_heading = INPUT)]
+    pub(crate) model_config: Option<String>,
+    /// The preprocessor_config.json, if it is not beside the ingredients
+    #[arg(long, value_name = "URL", help_heading = INPUT)]
+    pub(crate) preprocessor_config: Option<String>,
+    /// Accept NaN and infinite parameters instead of refusing the pool
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+          help_heading = INPUT)]
+    pub(crate) allow_nan: Option<bool>,
+
+    /// How to choose the ingredients [default: greedy]
+    #[arg(long, value_enum, help_heading = RECIPE)]
+    pub(crate) recipe: Option<RecipeName>,
+    /// In which order candidates are tried [default: sorted]
+    #[arg(long, value_enum, help_heading = RECIPE)]
+    pub(crate) order: Option<CandidateOrder>,
+    /// When a trial is accepted [default: at-least]
+    #[arg(long, value_enum, help_heading = RECIPE)]
+    pub(crate) accept: Option<AcceptRule>,
+    /// Seed of the random order [default: 0]
+    #[arg(long, value_name = "N", help_heading = RECIPE)]
+    pub(crate) seed: Option<u64>,
+    /// Greedy stops at so many ingredients [default: no limit]
+    #[arg(long, value_name = "N", help_heading = RECIPE)]
+    pub(crate) max_ingredients: Option<u32>,
+    /// Passes over the candidates; one that changes nothing is the last [default: 1, pruned: 2]
+    #[arg(long, value_name = "N", help_heading = RECIPE)]
+    pub(crate) passes: Option<u32>,
+    /// The figure that decides [default: accuracy]
+    #[arg(long, value_enum, help_heading = RECIPE)]
+    pub(crate) metric: Option<MetricName>,
+
+    /// Folder that receives the soup [default: ./soups/<pool>-<recipe>]
+    #[arg(long, value_name = "URL", help_heading = OUTPUT)]
+    pub(crate) output: Option<String>,
+    /// Replace an existing output
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+          help_heading = OUTPUT)]
+    pub(crate) overwrite: Option<bool>,
+
+    /// Samples in one forward pass [default: 100]
+    #[arg(long, value_name = "N", help_heading = EVALUATION)]
+    pub(crate) batch_size: Option<u32>,
+    /// Do not score the best single ingredient and the uniform soup for comparison
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+          help_heading = EVALUATION)]
+    pub(crate) no_baselines: Option<bool>,
+    /// Trials evaluated ahead of their turn, as if the open ones were rejected [default: 1]
+    #[arg(long, value_name = "N", help_heading = EVALUATION)]
+    pub(crate) lookahead: Option<u32>,
+
+    /// Workers of the embedded cluster [default: 2]
+    #[arg(long, value_name = "N", help_heading = CLUSTER)]
+    pub(crate) workers: Option<u32>,
+    /// Memory for parameters of each embedded worker, such as 8GiB [default: its part of 80 % of what is available]
+    #[arg(long, value_name = "SIZE", help_heading = CLUSTER)]
+    pub(crate) memory: Option<Bytes>,
+    /// Threads of each embedded worker [default: its part of the cores]
+    #[arg(long, value_name = "N", help_heading = CLUSTER)]
+    pub(crate) threads: Option<u32>,
+    /// Where embedded workers compute [default: cpu]
+    #[arg(long, value_name = "DEVICE", help_heading = CLUSTER)]
+    pub(crate) device: Option<String>,
+    /// Submit to the cluster of this coordinator instead of starting an embedded one
+    #[arg(long, value_name = "URL", env = "SOUP_COORDINATOR", help_heading = CLUSTER)]
+    pub(crate) coordinator: Option<String>,
+    /// Start once so many workers have joined [default: 1, embedded: all]
+    #[arg(long, value_name = "N", help_heading = CLUSTER)]
+    pub(crate) min_workers: Option<u32>,
+}
+
+impl CookOptions {
+    /// Reads a cook file. Its paths come back absolute.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) naming the file, and the key where one is wrong.
+    pub(crate) fn read(path: &Path) -> Result<CookOptions> {
+        let about = || format!("cook file {:?}", path.display().to_string());
+        let wrong = |e: std::io::Error| Error::usage(format!("{}: cannot be read", about())).with_source(e);
+        let bytes = std::fs::metadata(path).map_err(wrong)?.len();
+        if bytes > FILE_BYTES_MAX {
+            return Err(Error::usage(format!(
+                "{}: has {bytes} bytes, at most {FILE_BYTES_MAX} are read",
+                about()
+            )));
+        }
+        let text = std::fs::read_to_string(path).map_err(wrong)?;
+        let file = std::fs::canonicalize(path).map_err(wrong)?;
+        let mut options = CookOptions::parse(&text).map_err(|e| e.context(about()))?;
+        options.resolve(file.parent().unwrap_or(Path::new("/")))?;
+        Ok(options)
+    }
+
+    /// Options from the text of a cook file, with its paths as written.
+    pub(crate) fn parse(text: &str) -> Result<CookOptions> {
+        if text.lines().all(|l| l.trim_start().is_empty() || l.trim_start().starts_with('#')) {
+            return Err(Error::usage("is empty"));
+        }
+        // Without the quoted source: an error is one line.
+        let options = serde_saphyr::options! { with_snippet: false };
+        serde_saphyr::from_str_with_options(text, options).map_err(|e| Error::usage(e.to_string()))
+    }
+
+    /// Makes every path absolute, taking relative ones as relative to the folder `base`.
+    pub(crate) fn resolve(&mut self, base: &Path) -> Result<()> {
+        let CookOptions { pool, validation, test, model_config, preprocessor_config, output, .. } = self;
+        let datasets =
+            validation.iter_mut().chain(test.iter_mut().map(|(_, set)| set)).map(|set| &mut set.url);
+        let others = [model_config, preprocessor_config, output].into_iter().flatten();
+        for url in pool.iter_mut().chain(datasets).chain(others) {
+            *url = absolute(base, url)?;
+        }
+        Ok(())
+    }
+
+    /// These options, and those of `file` where these say nothing. Lists are not joined: one flag replaces the list.
+    #[must_use]
+    pub(crate) fn or(self, file: CookOptions) -> CookOptions {
+        macro_rules! first {
+            (lists: $($list:ident)*; others: $($field:ident)*) => {
+                CookOptions {
+                    $($list: if self.$list.is_empty() { file.$list } else { self.$list },)*
+                    $($field: self.$field.or(file.$field),)*
+                }
+            };
+        }
+        first! {
+            lists: pool test;
+            others: validation model_config preprocessor_config allow_nan recipe order accept seed max_ingredients passes
+                metric output overwrite batch_size no_baselines lookahead workers memory threads device coordinator
+                min_workers
+        }
+    }
+}
+
+/// Whether `text` is a URL with a scheme, rather than a path.
+pub(crate) fn is_url(text: &str) -> bool {
+    let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
+    scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+}
+
+/// `text` as an absolute path without `.` and `..`, or as it is where it is a URL.
+pub(crate) fn absolute(base: &Path, text: &str) -> Result<String> {
+    if text.is_empty() || is_url(text) {
+        return Ok(text.to_owned());
+    }
+    let mut path = PathBuf::new();
+    for part in base.join(text).components() {
+        match part {
+            std::path::Component::CurDir => {}
+            std::path::Component::ParentDir => {
+                path.pop();
+            }
+            other => path.push(other),
+        }
+    }
+    path.into_os_string()
+        .into_string()
+        .map_err(|path| Error::usage(format!("path {:?} is not UTF-8", path.to_string_lossy())))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+use soup_core::ErrorKind;
+
+use super::*;
+use crate::choices::RecipeName;
+
+/// The error of a cook file with this text.
+#[track_caller]
+fn refused(text: &str, expect: &[&str]) {
+    let error = CookOptions::parse(text).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Usage);
+    for part in expect {
+        assert!(error.chain().contains(part), "{:?} does not say {part:?}", error.chain());
+    }
+}
+
+#[test]
+fn every_key_is_read() {
+    let options = CookOptions::parse(
+        "pool: [a, b]\nvalidation: {url: v, image-column: i, label-column: l, limit: 7}\ntest:\n  z: t1\n  a: {url: t2}\n\
+         model-config: c\npreprocessor-config: p\nallow-nan: true\nrecipe: best-single\norder: random\naccept: better\n\
+         seed: 3\nmax-ingredients: 4\npasses: 5\nmetric: macro-f1\noutput: o\noverwrite: true\nbatch-size: 6\n\
+         no-baselines: true\nlookahead: 2\nworkers: 3\nmemory: 8GiB\nthreads: 2\ndevice: cpu\ncoordinator: h:1\n\
+         min-workers: 1\n",
+    )
+    .unwrap();
+    let set = |url: &str| DatasetEntry { url: url.into(), ..DatasetEntry::default() };
+    let validation = DatasetEntry {
+        url: "v".into(),
+        image_column: Some("i".into()),
+        label_column: Some("l".into()),
+        limit: Some(7),
+    };
+    let expected = CookOptions {
+        pool: vec!["a".into(), "b".into()],
+        validation: Some(validation),
+        // The file's order, not the alphabet's.
+        test: vec![("z".into(), set("t1")), ("a".into(), set("t2"))],
+        model_config: Some("c".into()),
+        preprocessor_config: Some("p".into()),
+        allow_nan: Some(true),
+        recipe: Some(RecipeName::BestSingle),
+        order: Some(CandidateOrder::Random),
+        accept: Some(AcceptRule::Better),
+        seed: Some(3),
+        max_ingredients: Some(4),
+        passes: Some(5),
+        metric: Some(MetricName::MacroF1),
+        output: Some("o".into()),
+        overwrite: Some(true),
+        batch_size: Some(6),
+        no_baselines: Some(true),
+        lookahead: Some(2),
+        workers: Some(3),
+        memory: Some(Bytes(8 << 30)),
+        threads: Some(2),
+        device: Some("cpu".into()),
+        coordinator: Some("h:1".into()),
+        min_workers: Some(1),
+    };
+    assert_eq!(options, expected);
+    // Nothing is lost where flags say nothing, and everything where they say something.
+    assert_eq!(CookOptions::default().or(expected.clone()), expected);
+    assert_eq!(
+        expected.clone().or(CookOptions { seed: Some(9), pool: vec!["c".into()], ..Default::default() }),
+        expected
+    );
+}
+
+#[test]
+fn unknown_keys_are_named() {
+    refused("pool: a\nrecipee: greedy\n", &["recipee"]);
+    refused("pool: a\nvalidation: {url: v, image_column: x}\n", &["image_column", "image-column"]);
+    refused("test:\n  a: {url: v, lable: x}\n", &["lable"]);
+}
+
+#[test]
+fn wrong_values_are_refused() {
+    refused("recipe: greeedy\n", &["greeedy", "best-single"]);
+    refused("memory: lots\n", &["lots", "8GiB"]);
+    refused("seed: -1\n", &["line 1"]);
+    refused("batch-size: many\n", &["line 1"]);
+    refused("pool: {a: b}\n", &["a URL, or a list of them"]);
+    refused("test: [a]\n", &[]);
+    refused("- a\n", &[]);
+    refused("pool: [a\n", &[]);
+    refused("", &["empty"]);
+    refused("# nothing\n\n", &["empty"]);
+}
+
+#[test]
+fn repeated_keys_are_refused() {
+    refused("seed: 1\nseed: 2\n", &["seed"]);
+    refused("test:\n  a: x\n  a: y\n", &["a"]);
+}
+
+#[test]
+fn paths_are_relative_to_their_source() {
+    let check =
+        |text: &str, expect: &str| assert_eq!(absolute(Path::new("/base/dir"), text).unwrap(), expect);
+    check(".", "/base/dir");
+    check("data/val.parquet", "/base/dir/data/val.parquet");
+    check("./a/./b/../c", "/base/dir/a/c");
+    check("../x", "/base/x");
+    check("../../../x", "/x");
+    check("/abs", "/abs");
+    check("*.safetensors", "/base/dir/*.safetensors");
+    check("s3://bucket/a/../b", "s3://bucket/a/../b");
+    check("memory:///a", "memory:///a");
+    check("1://x", "/base/dir/1:/x");
+}
+
+#[test]
+fn files_are_named_in_errors_and_resolved_against_their_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder_path = folder.path().canonicalize().unwrap();
+    let file = folder_path.join("cook.yaml");
+    std::fs::write(&file, "pool: .\nvalidation: data/v\ntest: {a: s3://b/t}\noutput: ../out\n").unwrap();
+    let options = CookOptions::read(&file).unwrap();
+    let root = folder_path.to_str().unwrap();
+    assert_eq!(options.pool, [root]);
+    assert_eq!(options.validation.unwrap().url, format!("{root}/data/v"));
+    assert_eq!(options.test[0].1.url, "s3://b/t");
+    assert_eq!(Path::new(&options.output.unwrap()), folder_path.parent().unwrap().join("out"));
+
+    std::fs::write(&file, "pol: .\n").unwrap();
+    let error = CookOptions::read(&file).unwrap_err().chain();
+    assert!(error.contains("cook.yaml") && error.contains("pol"), "{error}");
+    let error = CookOptions::read(&folder_path.join("none.yaml")).unwrap_err();
+    assert!(error.kind() == ErrorKind::Usage && error.chain().contains("none.yaml"), "{}", error.chain());
+}
+
+#[test]
+fn the_schema_has_every_key() {
+    let schema = serde_json::to_value(schemars::schema_for!(CookOptions)).unwrap();
+    let keys: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+    assert_eq!(schema["additionalProperties"], serde_json::json!(false));
+    let command = <CookOptions as clap::Args>::augment_args(clap::Command::new("cook"));
+    for argument in command.get_arguments().filter_map(|a| a.get_long()) {
+        assert!(keys.iter().any(|k| *k == argument), "{argument} is a flag, but not a key");
+    }
+    assert_eq!(keys.len(), command.get_arguments().count());
+}

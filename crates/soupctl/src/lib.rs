@@ -1,0 +1,89 @@
+//! `soupctl`: the one binary. It asks a cluster to cook, and it is also the cluster's coordinator and worker.
+//!
+//! # Flow
+//!
+//! [`args`] parses the command line. `cook` and `plan` merge flags and cook file ([`cookfile`]) into a specification
+//! ([`spec`]). `cook` starts an embedded cluster ([`cluster`]) unless it is given one, submits the run and watches it
+//! ([`client`]); events become lines and bars on stderr ([`narrate`], [`progress`]), the result a table or JSON on
+//! stdout ([`table`], [`print`]). `coordinator` and `worker` are thin ([`serve`]).
+//!
+//! Everything ends here: errors are printed once, and their kind is the exit code.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))] // a panic is how a test fails
+
+mod args;
+mod choices;
+mod client;
+#[cfg(feature = "worker")]
+mod cluster;
+mod cook;
+mod cookfile;
+mod datasets;
+mod inspect;
+mod logs;
+mod narrate;
+mod plan;
+mod print;
+mod progress;
+mod quantity;
+mod resources;
+mod serve;
+mod signals;
+mod spec;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use soup_core::{Error, Result};
+
+use crate::args::{Cli, Command};
+
+/// The program: parses the command line, does what it says, prints an error if there is one. Gives the exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too. Where they cannot be printed there is nobody to tell.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            print::line(&format!("error: {}", error.chain()));
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    logs::start(&cli.log, cli.log_format)?;
+    match cli.command {
+        Command::Schema => print::json(&schemars::schema_for!(cookfile::CookOptions)),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "soupctl", &mut text);
+            print::result(&String::from_utf8_lossy(&text))
+        }
+        Command::Cook(args) => block_on(cook::run(*args)),
+        Command::Plan(args) => block_on(plan::run(*args)),
+        Command::Inspect(args) => block_on(inspect::run(args)),
+        Command::Coordinator(args) => block_on(serve::coordinator(args)),
+        #[cfg(feature = "worker")]
+        Command::Worker(args) => block_on(serve::worker(args)),
+    }
+}
+
+fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::configuration("the runtime cannot be started").with_source(e))?;
+    let result = runtime.block_on(Box::pin(work));
+    // Nothing that is still running is waited for: a second interrupt means now.
+    runtime.shutdown_background();
+    result
+}

@@ -1,0 +1,344 @@
+//! Run events as lines and gauges for people. Pure: what is shown where is [`crate::progress`]'s business.
+
+use soup_core::score::Metric;
+use soup_proto::v1::run_event::Event;
+use soup_proto::v1::{Decided, Loading, Planned, Score, Scored, Soup};
+
+use crate::quantity::{Bytes, count, grouped};
+
+/// Names longer than this do not widen their column.
+const NAME_WIDTH_MAX: usize = 24;
+
+/// Something to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// A line.
+    Line(String),
+    /// How far a phase is. Always shown where bars are; as lines only for phases that have no lines of their own.
+    Gauge { phase: Phase, done: u64, total: u64 },
+}
+
+/// What takes time and can be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Loading,
+    Ranking,
+    Trials,
+    Writing,
+}
+
+impl Phase {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Phase::Loading => "loading",
+            Phase::Ranking => "ranking",
+            Phase::Trials => "trials",
+            Phase::Writing => "writing",
+        }
+    }
+
+    /// Whether every step has a line of its own.
+    pub(crate) fn has_lines(self) -> bool {
+        matches!(self, Phase::Ranking | Phase::Trials)
+    }
+
+    pub(crate) fn unit(self) -> &'static str {
+        match self {
+            Phase::Loading => "shards",
+            Phase::Ranking => "ingredients",
+            Phase::Trials => "trials at most",
+            Phase::Writing => "files",
+        }
+    }
+}
+
+/// Tells what happens in one run.
+pub(crate) struct Narrator {
+    metric: Metric,
+    /// Trials at most, by the number of ingredients.
+    trials_max: Box<dyn Fn(u32) -> u64 + Send>,
+    ingredients: Vec<String>,
+    name_width: usize,
+    datasets: Vec<String>,
+    ranked: u64,
+}
+
+impl Narrator {
+    pub(crate) fn new(metric: Metric, trials_max: impl Fn(u32) -> u64 + Send + 'static) -> Narrator {
+        Narrator {
+            metric,
+            trials_max: Box::new(trials_max),
+            ingredients: Vec::new(),
+            name_width: 0,
+            datasets: Vec::new(),
+            ranked: 0,
+        }
+    }
+
+    /// What to show for an event.
+    pub(crate) fn tell(&mut self, event: &Event) -> Vec<Told> {
+        let line = |text: String| vec![Told::Line(text)];
+        match event {
+            Event::Queued(queued) if queued.ahead == 0 => Vec::new(),
+            Event::Queued(queued) => line(format!("queued behind {}", count(queued.ahead.into(), "run"))),
+            Event::Planned(planned) => self.planned(planned),
+            Event::Workers(change) => {
+                line(format!("{} ({})", change.what, count(change.workers.into(), "worker")))
+            }
+            Event::Loading(Loading { shards_resident: done, shards }) => {
+                gauge(Phase::Loading, *done, *shards)
+            }
+            Event::Scored(scored) => self.scored(scored),
+            Event::Decided(decided) => self.decided(decided),
+            Event::Writing(writing) => gauge(Phase::Writing, writing.files_written, writing.files),
+            Event::Note(text) => line(format!("note: {text}")),
+            // The end is told by the result or the error.
+            Event::FinishedJson(_) | Event::Failed(_) => Vec::new(),
+        }
+    }
+
+    fn planned(&mut self, planned: &Planned) -> Vec<Told> {
+        self.ingredients.clone_from(&planned.ingredients);
+        self.datasets.clone_from(&planned.datasets);
+        let width = |name: &String| name.chars().count();
+        self.name_width = self.ingredients.iter().map(width).max().unwrap_or(0).min(NAME_WIDTH_MAX);
+        let k = planned.ingredients.len() as u64;
+        let pool = Bytes(planned.bytes_per_ingredient.saturating_mul(k));
+        let tests = planned.datasets.len().saturating_sub(1) as u64;
+        vec![Told::Line(format!(
+            "planned: {} of {} parameters ({}, {pool} in all), {}, {}",
+            count(k, "ingredient"),
+            grouped(planned.parameters),
+            Bytes(planned.bytes_per_ingredient),
+            count(planned.shards.into(), "shard"),
+            count(tests, "test set"),
+        ))]
+    }
+
+    fn scored(&mut self, scored: &Scored) -> Vec<Told> {
+        let (Some(soup), Some(score)) = (&scored.soup, &scored.score) else { return Vec::new() };
+        let figures = self.figures(score, scored.value);
+        if self.datasets.first() != Some(&scored.dataset) {
+            let what = format!("{}  {}", self.describe(soup), figures);
+            return vec![Told::Line(format!("test {}: {what}", scored.dataset))];
+        }
+        if let [one] = soup.members[..] {
+            self.ranked += 1;
+            let text = format!("ranking  {}  {figures}", self.name(one));
+            let total = self.ingredients.len() as u64;
+            return vec![Told::Line(text), Told::Gauge { phase: Phase::Ranking, done: self.ranked, total }];
+        }
+        if soup.rows.is_empty() && soup.members.len() == self.ingredients.len() {
+            return vec![Told::Line(format!("uniform  {figures}"))];
+        }
+        // A trial: told once it is decided.
+        Vec::new()
+    }
+
+    fn decided(&self, decided: &Decided) -> Vec<Told> {
+        let (Some(soup), Some(score), Some(bar)) = (&decided.soup, &decided.score, &decided.bar) else {
+            return Vec::new();
+        };
+        let sign = if soup.members.contains(&decided.candidate) { '+' } else { '-' };
+        let bar = match self.metric {
+            Metric::Accuracy => plain(bar.correct),
+            _ => format!("{:.4}", decided.bar_value),
+        };
+        let total = (self.trials_max)(self.ingredients.len() as u32);
+        let width = total.max(1).to_string().len();
+        let line = format!(
+            "trial {:>width$}  {sign} {}  {:>2} {:<11}  {}  {} (bar {bar})",
+            decided.trial,
+            self.name(decided.candidate),
+            soup.members.len(),
+            if soup.members.len() == 1 { "ingredient" } else { "ingredients" },
+            self.figures(score, decided.value),
+            if decided.accepted { "accepted" } else { "rejected" },
+        );
+        let done = u64::from(decided.trial);
+        vec![Told::Line(line), Told::Gauge { phase: Phase::Trials, done, total: total.max(done) }]
+    }
+
+    /// `1750/2000  87.50 %`, and the run's metric where it is another.
+    fn figures(&self, score: &Score, value: f64) -> String {
+        let share = percent(score.correct, score.total);
+        let total = plain(score.total);
+        let counts = format!("{:>width$}/{total}  {share:>7}", score.correct, width = total.len());
+        match self.metric {
+            Metric::Accuracy => counts,
+            other => format!("{counts}  {} {value:.4}", other.name()),
+        }
+    }
+
+    fn name(&self, ingredient: u32) -> String {
+        let name =
+            self.ingredients.get(ingredient as usize).cloned().unwrap_or_else(|| format!("#{ingredient}"));
+        format!("{name:<width$}", width = self.name_width)
+    }
+
+    /// A soup in few words.
+    fn describe(&self, soup: &Soup) -> String {
+        match soup.members[..] {
+            [one] => self.name(one).trim_end().to_owned(),
+            _ if soup.rows.is_empty() && soup.members.len() == self.ingredients.len() => "uniform".to_owned(),
+            _ => count(soup.members.len() as u64, "ingredient"),
+        }
+    }
+}
+
+fn gauge(phase: Phase, done: u32, total: u32) -> Vec<Told> {
+    vec![Told::Gauge { phase, done: done.into(), total: total.into() }]
+}
+
+/// Counts in columns are not grouped: scripts read them.
+fn plain(number: u64) -> String {
+    number.to_string()
+}
+
+/// `87.50 %`; `-` where there is nothing to divide by.
+pub(crate) fn percent(correct: u64, total: u64) -> String {
+    if total == 0 { "-".to_owned() } else { format!("{:.2} %", 100.0 * correct as f64 / total as f64) }
+}
+
+#[cfg(test)]
+mod tests {
+    use soup_proto::v1::{Queued, WorkersChanged, Writing};
+
+    use super::*;
+
+    fn soup(members: &[u32]) -> Option<Soup> {
+        Some(Soup { members: members.to_vec(), rows: Vec::new() })
+    }
+
+    fn score(correct: u64) -> Option<Score> {
+        Some(Score { total: 2000, correct, loss_sum: 1.0 })
+    }
+
+    fn planned() -> Event {
+        Event::Planned(Planned {
+            ingredients: ["m00", "m01", "m02", "long-name"].map(String::from).into(),
+            parameters: 206_538,
+            bytes_per_ingredient: 826_152,
+            shards: 13,
+            workers_min: 2,
+            datasets: vec!["validation".into(), "rotated".into()],
+        })
+    }
+
+    fn narrator(metric: Metric) -> Narrator {
+        let mut narrator = Narrator::new(metric, |_| 15);
+        narrator.tell(&planned());
+        narrator
+    }
+
+    fn lines(told: Vec<Told>) -> Vec<String> {
+        let line = |t| match t {
+            Told::Line(text) => Some(text),
+            Told::Gauge { .. } => None,
+        };
+        told.into_iter().filter_map(line).collect()
+    }
+
+    #[track_caller]
+    fn check(event: Event, expect: &[&str]) {
+        assert_eq!(lines(narrator(Metric::Accuracy).tell(&event)), expect);
+    }
+
+    fn decided(members: &[u32], candidate: u32, accepted: bool) -> Event {
+        Event::Decided(Decided {
+            trial: 3,
+            soup: soup(members),
+            candidate,
+            pass: 1,
+            score: score(1750),
+            bar: score(1748),
+            value: 0.875,
+            bar_value: 0.874,
+            accepted,
+        })
+    }
+
+    fn scored(dataset: &str, members: &[u32]) -> Event {
+        Event::Scored(Scored {
+            dataset: dataset.into(),
+            soup: soup(members),
+            score: score(985),
+            value: 0.4925,
+        })
+    }
+
+    #[test]
+    fn the_plan_is_told_in_one_line() {
+        check(
+            planned(),
+            &[
+                "planned: 4 ingredients of 206,538 parameters (807 KiB, 3.15 MiB in all), 13 shards, 1 test set",
+            ],
+        );
+    }
+
+    #[test]
+    fn trials_are_told_with_their_verdict() {
+        check(
+            decided(&[0, 1, 2], 2, true),
+            &["trial  3  + m02         3 ingredients  1750/2000  87.50 %  accepted (bar 1748)"],
+        );
+        check(
+            decided(&[1], 0, false),
+            &["trial  3  - m00         1 ingredient   1750/2000  87.50 %  rejected (bar 1748)"],
+        );
+    }
+
+    #[test]
+    fn other_metrics_are_told_with_their_value() {
+        let told = lines(narrator(Metric::MacroF1).tell(&decided(&[0, 1], 1, true)));
+        let expected = "trial  3  + m01         2 ingredients  1750/2000  87.50 %  macro-f1 0.8750  accepted (bar 0.8740)";
+        assert_eq!(told, [expected]);
+    }
+
+    #[test]
+    fn scores_are_told_once() {
+        check(scored("validation", &[1]), &["ranking  m01         985/2000  49.25 %"]);
+        check(scored("validation", &[0, 1, 2, 3]), &["uniform   985/2000  49.25 %"]);
+        // Told by the verdict.
+        check(scored("validation", &[0, 1]), &[]);
+        check(scored("rotated", &[0, 1]), &["test rotated: 2 ingredients   985/2000  49.25 %"]);
+        check(scored("rotated", &[0, 1, 2, 3]), &["test rotated: uniform   985/2000  49.25 %"]);
+        check(scored("rotated", &[1]), &["test rotated: m01   985/2000  49.25 %"]);
+    }
+
+    #[test]
+    fn the_rest_is_told_plainly() {
+        check(Event::Queued(Queued { ahead: 0 }), &[]);
+        check(Event::Queued(Queued { ahead: 1 }), &["queued behind 1 run"]);
+        check(
+            Event::Workers(WorkersChanged { workers: 2, what: "worker 2 joined".into() }),
+            &["worker 2 joined (2 workers)"],
+        );
+        check(Event::Note("odd".into()), &["note: odd"]);
+    }
+
+    #[test]
+    fn gauges_count() {
+        let mut narrator = narrator(Metric::Accuracy);
+        let told = narrator.tell(&Event::Loading(Loading { shards_resident: 3, shards: 13 }));
+        assert_eq!(told, [Told::Gauge { phase: Phase::Loading, done: 3, total: 13 }]);
+        let told = narrator.tell(&Event::Writing(Writing { files_written: 1, files: 1 }));
+        assert_eq!(told, [Told::Gauge { phase: Phase::Writing, done: 1, total: 1 }]);
+        narrator.tell(&scored("validation", &[0]));
+        let told = narrator.tell(&scored("validation", &[1]));
+        assert_eq!(told[1], Told::Gauge { phase: Phase::Ranking, done: 2, total: 4 });
+        let told = narrator.tell(&decided(&[0, 1], 1, true));
+        assert_eq!(told[1], Told::Gauge { phase: Phase::Trials, done: 3, total: 15 });
+    }
+
+    #[test]
+    fn malformed_events_are_not_told() {
+        check(Event::Scored(Scored::default()), &[]);
+        check(Event::Decided(Decided::default()), &[]);
+        check(
+            decided(&[77, 99], 99, true),
+            &["trial  3  + #99         2 ingredients  1750/2000  87.50 %  accepted (bar 1748)"],
+        );
+    }
+}

@@ -1,0 +1,334 @@
+//! `soupctl plan`: what a cook would do. Reads the headers of the pool and the sizes of the datasets; executes nothing.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use soup_core::agree::agree;
+use soup_core::recipe::{RecipeKind, RecipeSpec};
+use soup_core::run::{DatasetSpec, RunSpec};
+use soup_core::shard::ShardPlan;
+use soup_core::{Error, Result};
+use soup_store::layout::{FILE_BYTES_MAX, plan_files};
+use soup_store::location::Location;
+use soup_store::{output, pool, read};
+
+use crate::args::CookArgs;
+use crate::choices::OutputFormat;
+use crate::inspect::{DtypeInfo, dtypes, dtypes_text, schemas};
+use crate::print;
+use crate::quantity::{Bytes, count, grouped};
+use crate::resources;
+use crate::spec::{Cluster, Cook};
+use crate::table::pairs;
+
+/// What a cook would do.
+#[derive(Debug, Serialize)]
+struct PlanReport {
+    recipe: &'static str,
+    options: RecipeSpec,
+    /// Names, in pool order.
+    ingredients: Vec<String>,
+    /// Of one ingredient.
+    parameters: u64,
+    dtypes: BTreeMap<&'static str, DtypeInfo>,
+    bytes_per_ingredient: u64,
+    shards: Shards,
+    memory: Memory,
+    evaluations: Evaluations,
+    datasets: Vec<DatasetPlan>,
+    /// Bytes of parameters that all workers together read.
+    bytes_read: u64,
+    output: String,
+    files: Vec<FilePlan>,
+    notes: Vec<String>,
+    warnings: Vec<String>,
+}
+
+/// How the pool is cut.
+#[derive(Debug, Serialize)]
+struct Shards {
+    count: u32,
+    /// Bytes of each in each ingredient, the last one may have fewer.
+    bytes: u64,
+}
+
+/// What lies where.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Memory {
+    workers: u32,
+    /// Most bytes of ingredients that one worker keeps.
+    resident_bytes_per_worker: u64,
+    /// Bytes it offers for that, where this is known.
+    offered_bytes_per_worker: Option<u64>,
+    /// A model that is assembled to be evaluated, on top.
+    model_bytes: u64,
+}
+
+/// How often models are evaluated, at most.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Evaluations {
+    /// Soups scored before the first trial: the ranking, and where the recipe starts.
+    ranked: u64,
+    trials_max: u64,
+    /// Soups scored on the validation set in all, baselines included.
+    validation_max: u64,
+    /// Soups scored on every test set.
+    tests_max: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct DatasetPlan {
+    name: String,
+    url: String,
+    bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct FilePlan {
+    name: String,
+    bytes: u64,
+}
+
+/// Plans.
+///
+/// # Errors
+/// Those that the cook would meet before it starts.
+pub(crate) async fn run(args: CookArgs) -> Result<()> {
+    let Cook { spec, cluster } = args.cook()?;
+    let report = plan(&spec, &cluster).await?;
+    for warning in &report.warnings {
+        print::line(&format!("warning: {warning}"));
+    }
+    match args.format {
+        OutputFormat::Json => print::json(&report),
+        OutputFormat::Table => print::result(&render(&report)),
+    }
+}
+
+async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
+    let checkpoints = pool::open_pool(&spec.pool).await?;
+    let agreement = agree(&schemas(&checkpoints))?;
+    let schema = agreement.schema;
+    let ingredients: Vec<String> = checkpoints.iter().map(|c| c.name.clone()).collect();
+    let k = ingredients.len() as u32;
+    let shards = ShardPlan::new(schema.bytes());
+    let memory = memory(&shards, k, cluster, spec.workers_min);
+    let mut datasets = Vec::new();
+    for set in spec.datasets() {
+        datasets.push(dataset(set).await?);
+    }
+    let mut warnings: Vec<String> = does_not_fit(&shards, k, &memory).into_iter().collect();
+    if let Err(error) = output::check_target(&Location::parse(&spec.output)?, spec.overwrite).await {
+        warnings.push(error.chain());
+    }
+    let has_config = pool::companions(&checkpoints[0]).await?.iter().any(|(name, _)| name == "config.json");
+    if !has_config && spec.model_config.is_none() {
+        warnings
+            .push("there is no config.json beside the ingredients: name one with --model-config".to_owned());
+    }
+    let file = |f: &soup_store::layout::OutputFile| FilePlan {
+        name: f.name.clone(),
+        bytes: f.header.len() as u64 + (f.range.end - f.range.start),
+    };
+    Ok(PlanReport {
+        recipe: spec.recipe.kind.name(),
+        options: spec.recipe,
+        parameters: schema.parameters(),
+        dtypes: dtypes(&schema),
+        bytes_per_ingredient: schema.bytes(),
+        shards: Shards { count: shards.count(), bytes: shards.shard_bytes().min(schema.bytes()) },
+        memory,
+        evaluations: evaluations(spec, k),
+        datasets,
+        bytes_read: schema.bytes().saturating_mul(u64::from(k)),
+        output: spec.output.clone(),
+        files: plan_files(&schema, FILE_BYTES_MAX).iter().map(file).collect(),
+        notes: agreement.notes,
+        warnings,
+        ingredients,
+    })
+}
+
+/// Shards go to the worker with the fewest bytes, as the coordinator places them.
+fn memory(shards: &ShardPlan, k: u32, cluster: &Cluster, workers_min: u32) -> Memory {
+    let (workers, offered) = match cluster {
+        Cluster::Embedded(e) => {
+            (e.workers, Some(e.memory_bytes.unwrap_or_else(|| resources::memory_per_worker(e.workers))))
+        }
+        Cluster::Remote(_) => (workers_min, None),
+    };
+    let mut resident = vec![0u64; workers.clamp(1, shards.count()) as usize];
+    for shard in shards.shards() {
+        let range = shards.range(shard);
+        if let Some(least) = resident.iter_mut().min() {
+            *least = least.saturating_add((range.end - range.start).saturating_mul(u64::from(k)));
+        }
+    }
+    Memory {
+        workers,
+        resident_bytes_per_worker: resident.into_iter().max().unwrap_or(0),
+        offered_bytes_per_worker: offered,
+        model_bytes: shards.bytes_total(),
+    }
+}
+
+fn does_not_fit(shards: &ShardPlan, k: u32, memory: &Memory) -> Option<String> {
+    let offered = memory.offered_bytes_per_worker?;
+    if memory.resident_bytes_per_worker <= offered {
+        return None;
+    }
+    let shard = shards.shard_bytes().min(shards.bytes_total()).saturating_mul(u64::from(k)).max(1);
+    let advice = match (offered / shard).min(u64::from(u32::MAX)) {
+        0 => format!("give each at least {} (one shard of all ingredients)", Bytes(shard)),
+        shards_each => format!(
+            "take {} of this size, or give each {}",
+            count(u64::from(shards.count()).div_ceil(shards_each), "worker"),
+            Bytes(memory.resident_bytes_per_worker)
+        ),
+    };
+    Some(format!(
+        "the pool does not fit: {} would each hold up to {} of ingredients, but offer {}: {advice}",
+        count(memory.workers.into(), "worker"),
+        Bytes(memory.resident_bytes_per_worker),
+        Bytes(offered)
+    ))
+}
+
+fn evaluations(spec: &RunSpec, k: u32) -> Evaluations {
+    let (ranked, trials_max) = spec.recipe.trials_max(k);
+    let kind = spec.recipe.kind;
+    // Baselines cost the single ingredients where the recipe does not rank them, and the uniform soup where it does
+    // not begin with it. The result of the uniform recipe is scored in any case.
+    let singles = if spec.baselines && ranked < u64::from(k) { u64::from(k) } else { 0 };
+    let uniform = (spec.baselines && kind != RecipeKind::Pruned) || kind == RecipeKind::Uniform;
+    let soups = if spec.baselines { 3 } else { 1 };
+    Evaluations {
+        ranked,
+        trials_max,
+        validation_max: ranked + trials_max + singles + u64::from(uniform),
+        tests_max: if spec.tests.is_empty() { 0 } else { soups },
+    }
+}
+
+/// The size of a dataset.
+async fn dataset(set: &DatasetSpec) -> Result<DatasetPlan> {
+    let context = |e: Error| e.context(format!("dataset {:?}", set.name));
+    let location = Location::parse(&set.url).map_err(context)?;
+    let bytes = match read::stat_if_exists(&location).await.map_err(context)? {
+        Some(stamp) => stamp.size_bytes,
+        None => {
+            let files = read::list_recursive(&location).await.map_err(context)?;
+            if files.is_empty() {
+                return Err(Error::data(format!("dataset {:?}: there is nothing at {location}", set.name)));
+            }
+            files.iter().filter_map(|f| f.stamp.as_ref()).map(|s| s.size_bytes).sum()
+        }
+    };
+    Ok(DatasetPlan { name: set.name.clone(), url: set.url.clone(), bytes })
+}
+
+fn render(report: &PlanReport) -> String {
+    let k = report.ingredients.len() as u64;
+    let memory = &report.memory;
+    let offered =
+        memory.offered_bytes_per_worker.map_or(String::new(), |b| format!(" of {} offered", Bytes(b)));
+    let evaluations = &report.evaluations;
+    let mut rows = vec![
+        ("recipe", report.recipe.to_owned()),
+        ("pool", format!("{}, {} in all", count(k, "ingredient"), Bytes(report.bytes_read))),
+        (
+            "ingredient",
+            format!(
+                "{} parameters ({}), {}",
+                grouped(report.parameters),
+                dtypes_text(&report.dtypes),
+                Bytes(report.bytes_per_ingredient)
+            ),
+        ),
+        (
+            "shards",
+            format!("{} of {}", count(report.shards.count.into(), "shard"), Bytes(report.shards.bytes)),
+        ),
+        (
+            "memory",
+            format!(
+                "{} with {} of ingredients each{offered}, and {} for each model under evaluation",
+                count(memory.workers.into(), "worker"),
+                Bytes(memory.resident_bytes_per_worker),
+                Bytes(memory.model_bytes)
+            ),
+        ),
+        ("read", format!("{} of parameters, each byte once", Bytes(report.bytes_read))),
+        (
+            "evaluations",
+            format!(
+                "on the validation set at most {}: {} ranked, at most {}; on each test set at most {}",
+                count(evaluations.validation_max, "soup"),
+                grouped(evaluations.ranked),
+                count(evaluations.trials_max, "trial"),
+                count(evaluations.tests_max, "soup"),
+            ),
+        ),
+    ];
+    rows.extend(
+        report.datasets.iter().map(|d| ("dataset", format!("{}: {} ({})", d.name, d.url, Bytes(d.bytes)))),
+    );
+    rows.push(("output", report.output.clone()));
+    rows.extend(report.files.iter().map(|f| ("file", format!("{} ({})", f.name, Bytes(f.bytes)))));
+    rows.extend(report.notes.iter().map(|n| ("note", n.clone())));
+    pairs(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cookfile::CookOptions;
+    use crate::spec::Embedded;
+
+    fn embedded(workers: u32, memory_bytes: u64) -> Cluster {
+        let memory_bytes = Some(memory_bytes);
+        Cluster::Embedded(Embedded { workers, memory_bytes, threads: None, device: "cpu".into() })
+    }
+
+    /// A pool of 4 ingredients with 16 shards of 64 KiB.
+    fn memory_of(workers: u32, memory_bytes: u64) -> (Memory, Option<String>) {
+        let shards = ShardPlan::new(1 << 20);
+        let memory = memory(&shards, 4, &embedded(workers, memory_bytes), 1);
+        let warning = does_not_fit(&shards, 4, &memory);
+        (memory, warning)
+    }
+
+    #[test]
+    fn shards_are_spread_over_the_workers() {
+        let resident = |workers| memory_of(workers, 1 << 30).0.resident_bytes_per_worker;
+        assert_eq!(resident(1), 4 << 20);
+        assert_eq!(resident(2), 2 << 20);
+        assert_eq!(resident(3), 6 << 18);
+        assert_eq!(resident(1000), 1 << 18);
+    }
+
+    #[test]
+    fn pools_that_do_not_fit_are_told_what_would() {
+        assert_eq!(memory_of(2, 2 << 20).1, None);
+        let warning = memory_of(2, 1 << 20).1.unwrap();
+        assert!(warning.contains("take 4 workers of this size, or give each 2.00 MiB"), "{warning}");
+        let warning = memory_of(2, 1000).1.unwrap();
+        assert!(warning.contains("at least 256 KiB (one shard of all ingredients)"), "{warning}");
+    }
+
+    #[test]
+    fn evaluations_are_bounded() {
+        let check = |text: &str, expect: (u64, u64, u64, u64)| {
+            let file = CookOptions::parse(&format!("pool: /p\nvalidation: /v\n{text}")).unwrap();
+            let cook = Cook::new(CookOptions::default(), file, std::path::Path::new("/home")).unwrap();
+            let e = evaluations(&cook.spec, 16);
+            assert_eq!((e.ranked, e.trials_max, e.validation_max, e.tests_max), expect, "{text}");
+        };
+        check("recipe: greedy\ntest: {a: /t}\n", (16, 15, 32, 3));
+        check("recipe: greedy\nno-baselines: true\ntest: {a: /t}\n", (16, 15, 31, 1));
+        check("recipe: uniform\n", (0, 0, 17, 0));
+        check("recipe: uniform\nno-baselines: true\n", (0, 0, 1, 0));
+        check("recipe: best-single\n", (16, 0, 17, 0));
+        check("recipe: pruned\norder: pool\n", (1, 31, 48, 0));
+    }
+}

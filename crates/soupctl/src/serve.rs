@@ -1,0 +1,112 @@
+//! `soupctl coordinator` and `soupctl worker`: the roles of a cluster as processes.
+
+use std::net::SocketAddr;
+
+use soup_coordinator::CoordinatorConfig;
+use soup_core::{Error, Result};
+use tokio::net::TcpListener;
+
+use crate::args::CoordinatorArgs;
+use crate::print;
+use crate::signals::StopSignals;
+
+/// Serves as coordinator until asked to stop.
+///
+/// # Errors
+/// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) where the address cannot be listened on.
+pub(crate) async fn coordinator(args: CoordinatorArgs) -> Result<()> {
+    let mut signals = StopSignals::new()?;
+    let defaults = CoordinatorConfig::default();
+    let lease_ms = args.lease.map_or(defaults.lease_ms, |l| l.0);
+    let config = CoordinatorConfig {
+        // Several heartbeats fit into a lease, so that one that is late costs nothing.
+        heartbeat_ms: defaults.heartbeat_ms.min(u32::try_from(lease_ms / 4).unwrap_or(u32::MAX)).max(1),
+        lease_ms,
+        start_timeout_ms: args.start_timeout.map_or(defaults.start_timeout_ms, |t| t.0),
+        ..defaults
+    };
+    let listener = listen(&args.listen).await?;
+    if !ready(&listener)?.ip().is_loopback() {
+        print::line(
+            "warning: whoever reaches this address can submit runs and join as a worker: there is no authentication",
+        );
+    }
+    soup_coordinator::serve(config, listener, async move { signals.next().await }).await
+}
+
+/// Works for a coordinator until asked to stop.
+///
+/// # Errors
+/// Those of listening and of reaching the coordinator.
+#[cfg(feature = "worker")]
+pub(crate) async fn worker(args: crate::args::WorkerArgs) -> Result<()> {
+    let mut signals = StopSignals::new()?;
+    let coordinator = crate::spec::coordinator_url(&args.coordinator)?;
+    let listen_on = match &args.listen {
+        Some(address) => address.clone(),
+        None => default_listen(&coordinator).await.to_owned(),
+    };
+    let listener = listen(&listen_on).await?;
+    let address = ready(&listener)?;
+    let config = soup_worker::WorkerConfig {
+        coordinator,
+        name: args.name.unwrap_or_else(|| default_name(address)),
+        advertise: args.advertise,
+        slots: args.threads.unwrap_or_else(|| crate::resources::threads_per_worker(1)),
+        capacity_bytes: args.memory.map_or_else(|| crate::resources::memory_per_worker(1), |m| m.0),
+        device: args.device,
+        connect_timeout_ms: args.connect_timeout.0,
+    };
+    soup_worker::run(config, listener, async move { signals.next().await }).await
+}
+
+async fn listen(address: &str) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|e| Error::configuration(format!("cannot listen on {address:?}")).with_source(e))
+}
+
+/// Says where a listener listens, for people and scripts.
+fn ready(listener: &TcpListener) -> Result<SocketAddr> {
+    let address =
+        listener.local_addr().map_err(|e| Error::internal("a listener has no address").with_source(e))?;
+    print::line(&format!("listening on {address}"));
+    Ok(address)
+}
+
+/// Beside a coordinator on this host a worker stays on loopback; else its peers have to reach it.
+#[cfg(feature = "worker")]
+async fn default_listen(coordinator: &str) -> &'static str {
+    let host = coordinator.trim_start_matches("http://");
+    // A name that does not resolve yet is no reason to fail here: connecting says it better.
+    let loopback =
+        tokio::net::lookup_host(host).await.is_ok_and(|mut found| found.all(|a| a.ip().is_loopback()));
+    if loopback { "127.0.0.1:0" } else { "0.0.0.0:0" }
+}
+
+/// The host's name and the port, which tells the workers of a host apart.
+#[cfg(feature = "worker")]
+fn default_name(address: SocketAddr) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    format!("{}:{}", if host.is_empty() { "worker" } else { host }, address.port())
+}
+
+#[cfg(all(test, feature = "worker"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn workers_listen_where_their_peers_are() {
+        assert_eq!(default_listen("http://127.0.0.1:7070").await, "127.0.0.1:0");
+        assert_eq!(default_listen("http://192.0.2.1:7070").await, "0.0.0.0:0");
+        assert_eq!(default_listen("http://no.such.host.invalid:7070").await, "0.0.0.0:0");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_cannot_be_listened_on_is_named() {
+        let error = listen("256.0.0.1:0").await.unwrap_err();
+        assert_eq!(error.kind(), soup_core::ErrorKind::Configuration);
+        assert!(error.chain().contains("256.0.0.1:0"), "{}", error.chain());
+    }
+}

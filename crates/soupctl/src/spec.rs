@@ -1,0 +1,339 @@
+//! From options to a specification: defaults, and checks that need no I/O.
+
+use std::path::Path;
+
+use soup_core::recipe::{RecipeKind, RecipeSpec};
+use soup_core::run::RunSpec;
+use soup_core::{Error, Result};
+
+use crate::cookfile::{CookOptions, is_url};
+
+/// Workers of an embedded cluster, if not said.
+const WORKERS_DEFAULT: u32 = 2;
+/// Most workers of an embedded cluster.
+const WORKERS_MAX: u32 = 1024;
+const BATCH_SIZE_DEFAULT: u32 = 100;
+const LOOKAHEAD_DEFAULT: u32 = 1;
+/// Name of the validation set in reports.
+const VALIDATION: &str = "validation";
+
+/// A cook that is ready to be submitted.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Cook {
+    /// What to do.
+    pub(crate) spec: RunSpec,
+    /// Who does it.
+    pub(crate) cluster: Cluster,
+}
+
+/// Who does the work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Cluster {
+    /// A coordinator and workers in this process.
+    Embedded(Embedded),
+    /// The cluster of the coordinator at this URL.
+    Remote(String),
+}
+
+/// An embedded cluster; what is `None` depends on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Embedded {
+    pub(crate) workers: u32,
+    /// Bytes of parameters that each worker may keep.
+    pub(crate) memory_bytes: Option<u64>,
+    /// Threads of each worker.
+    pub(crate) threads: Option<u32>,
+    pub(crate) device: String,
+}
+
+impl Cook {
+    /// The cook that `flags` and then `file` ask for. The paths of both are absolute already; the default output is
+    /// under the folder `cwd`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) for what is missing, out of range or contradictory.
+    pub(crate) fn new(flags: CookOptions, mut file: CookOptions, cwd: &Path) -> Result<Cook> {
+        if flags.coordinator.is_some() {
+            // A coordinator on the command line makes the file's embedded cluster moot.
+            (file.workers, file.memory, file.threads, file.device) = (None, None, None, None);
+        }
+        let options = flags.or(file);
+        let cluster = cluster(&options)?;
+        let recipe = recipe(&options);
+        let workers = match &cluster {
+            Cluster::Embedded(embedded) => embedded.workers,
+            Cluster::Remote(_) => 1,
+        };
+        let output = match &options.output {
+            Some(output) => output.clone(),
+            None => default_output(&options.pool, recipe.kind, cwd)?,
+        };
+        let Some(validation) = options.validation else {
+            return Err(Error::usage(
+                "no validation set given: name held-out labelled data with --validation",
+            ));
+        };
+        let spec = RunSpec {
+            pool: options.pool,
+            recipe,
+            validation: validation.named(VALIDATION),
+            tests: options.test.into_iter().map(|(name, set)| set.named(&name)).collect(),
+            output,
+            overwrite: options.overwrite.unwrap_or(false),
+            batch_size: options.batch_size.unwrap_or(BATCH_SIZE_DEFAULT),
+            allow_nan: options.allow_nan.unwrap_or(false),
+            baselines: !options.no_baselines.unwrap_or(false),
+            lookahead: options.lookahead.unwrap_or(LOOKAHEAD_DEFAULT),
+            workers_min: options.min_workers.unwrap_or(workers),
+            model_config: options.model_config,
+            preprocessor_config: options.preprocessor_config,
+        };
+        spec.validate()?;
+        // The options of the recipe, which need no pool to be checked.
+        spec.recipe.build(1)?;
+        check_output(&spec)?;
+        check_workers(&spec, &cluster)?;
+        Ok(Cook { spec, cluster })
+    }
+}
+
+fn recipe(options: &CookOptions) -> RecipeSpec {
+    let kind = options.recipe.map(RecipeKind::from).unwrap_or_default();
+    RecipeSpec {
+        kind,
+        order: options.order.map(Into::into).unwrap_or_default(),
+        accept: options.accept.map(Into::into).unwrap_or_default(),
+        seed: options.seed.unwrap_or(0),
+        max_ingredients: options.max_ingredients,
+        passes: options.passes.unwrap_or(if kind == RecipeKind::Pruned { 2 } else { 1 }),
+        metric: options.metric.map(Into::into).unwrap_or_default(),
+    }
+}
+
+fn cluster(options: &CookOptions) -> Result<Cluster> {
+    let embedded_only = [
+        ("workers", options.workers.is_some()),
+        ("memory", options.memory.is_some()),
+        ("threads", options.threads.is_some()),
+        ("device", options.device.is_some()),
+    ];
+    if let Some(url) = &options.coordinator {
+        if let Some((name, _)) = embedded_only.into_iter().find(|(_, given)| *given) {
+            return Err(Error::usage(format!(
+                "--{name} is about an embedded cluster, but --coordinator (or SOUP_COORDINATOR) names the cluster \
+                 {url}: give one of them"
+            )));
+        }
+        return Ok(Cluster::Remote(coordinator_url(url)?));
+    }
+    let workers = options.workers.unwrap_or(WORKERS_DEFAULT);
+    for (name, value, max) in [("workers", Some(workers), WORKERS_MAX), ("threads", options.threads, 4096)] {
+        if value.is_some_and(|v| v < 1 || v > max) {
+            return Err(Error::usage(format!("--{name} must be 1 to {max}")));
+        }
+    }
+    Ok(Cluster::Embedded(Embedded {
+        workers,
+        memory_bytes: options.memory.map(|m| m.0),
+        threads: options.threads,
+        device: options.device.clone().unwrap_or_else(|| "cpu".to_owned()),
+    }))
+}
+
+/// A coordinator's address as a URL: `host:port` is taken for `http://host:port`.
+pub(crate) fn coordinator_url(text: &str) -> Result<String> {
+    let url = if is_url(text) { text.to_owned() } else { format!("http://{text}") };
+    let wrong =
+        |why: &str| Err(Error::usage(format!("coordinator {text:?} {why}: name it as http://HOST:PORT")));
+    let Ok(parsed) = url::Url::parse(&url) else {
+        return wrong("is not a URL");
+    };
+    if parsed.scheme() != "http" {
+        return wrong("does not begin with http://");
+    }
+    if parsed.host_str().is_none_or(str::is_empty) || parsed.port_or_known_default().is_none() {
+        return wrong("has no host");
+    }
+    if !parsed.username().is_empty() || parsed.password().is_some() || parsed.path() != "/" {
+        return wrong("is more than a host and a port");
+    }
+    Ok(url.trim_end_matches('/').to_owned())
+}
+
+/// `<cwd>/soups/<pool>-<recipe>`.
+fn default_output(pool: &[String], recipe: RecipeKind, cwd: &Path) -> Result<String> {
+    let Some(first) = pool.first().filter(|p| !p.is_empty()) else {
+        return Err(Error::usage("no pool given: name a folder of checkpoints with --pool"));
+    };
+    let folder = cwd.join("soups").join(format!("{}-{}", pool_name(first), recipe.name()));
+    let output = folder
+        .to_str()
+        .ok_or_else(|| Error::usage("the current folder's name is not UTF-8: name a folder with --output"))?
+        .to_owned();
+    match pool.iter().find(|entry| within(&output, entry)) {
+        Some(entry) => Err(Error::usage(format!(
+            "the default output {output:?} would be inside the pool {entry:?}: name a folder outside with --output"
+        ))),
+        None => Ok(output),
+    }
+}
+
+/// The name of the folder that a pool entry is about: the last one without wildcards that says something.
+fn pool_name(entry: &str) -> &str {
+    let path = entry.split_once("://").map_or(entry, |(_, rest)| rest);
+    let telling = |part: &&str| {
+        !part.is_empty()
+            && !part.contains(['*', '?', '[', '{'])
+            && !part.contains(".safetensors")
+            && *part != "ingredients"
+    };
+    path.rsplit('/').find(telling).unwrap_or("pool")
+}
+
+/// Whether `inner` is `outer`, or in the folder `outer`.
+fn within(inner: &str, outer: &str) -> bool {
+    let outer = outer.trim_end_matches('/');
+    inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Refuses an output whose replacement would remove what the run reads.
+fn check_output(spec: &RunSpec) -> Result<()> {
+    let configs = spec.model_config.iter().chain(&spec.preprocessor_config);
+    let inputs = spec.pool.iter().chain(spec.datasets().map(|d| &d.url)).chain(configs);
+    match inputs.into_iter().find(|input| within(input, &spec.output)) {
+        Some(input) => Err(Error::usage(format!(
+            "output {:?} holds the input {input:?}: name another folder",
+            spec.output
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// An embedded cluster never grows, so it must be able to start.
+fn check_workers(spec: &RunSpec, cluster: &Cluster) -> Result<()> {
+    match cluster {
+        Cluster::Embedded(e) if spec.workers_min > e.workers => Err(Error::usage(format!(
+            "--min-workers is {}, but the embedded cluster has --workers {}",
+            spec.workers_min, e.workers
+        ))),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use soup_core::ErrorKind;
+
+    use super::*;
+    use crate::choices::RecipeName;
+    use crate::quantity::Bytes;
+
+    fn options() -> CookOptions {
+        let mut options = CookOptions::parse("pool: /pools/vit\nvalidation: /data/val.parquet\n").unwrap();
+        options.resolve(Path::new("/")).unwrap();
+        options
+    }
+
+    fn cook(flags: CookOptions) -> Result<Cook> {
+        Cook::new(flags, CookOptions::default(), Path::new("/home"))
+    }
+
+    #[track_caller]
+    fn refused(flags: CookOptions, expect: &str) {
+        let error = cook(flags).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage);
+        assert!(error.chain().contains(expect), "{}", error.chain());
+    }
+
+    #[test]
+    fn defaults() {
+        let Cook { spec, cluster } = cook(options()).unwrap();
+        assert_eq!(spec.output, "/home/soups/vit-greedy");
+        assert_eq!((spec.batch_size, spec.lookahead, spec.workers_min, spec.recipe.passes), (100, 1, 2, 1));
+        assert!(spec.baselines && !spec.overwrite && !spec.allow_nan);
+        assert_eq!(spec.validation.name, "validation");
+        let embedded = Embedded { workers: 2, memory_bytes: None, threads: None, device: "cpu".into() };
+        assert_eq!(cluster, Cluster::Embedded(embedded));
+    }
+
+    #[test]
+    fn pruned_makes_two_passes() {
+        let pruned = cook(CookOptions { recipe: Some(RecipeName::Pruned), ..options() }).unwrap();
+        assert_eq!(pruned.spec.recipe.passes, 2);
+        assert_eq!(pruned.spec.output, "/home/soups/vit-pruned");
+    }
+
+    #[test]
+    fn submitted_runs_start_with_one_worker() {
+        let Cook { spec, cluster } =
+            cook(CookOptions { coordinator: Some("host:7070".into()), ..options() }).unwrap();
+        assert_eq!((spec.workers_min, cluster), (1, Cluster::Remote("http://host:7070".into())));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        refused(CookOptions { pool: vec![], ..options() }, "--pool");
+        refused(CookOptions { pool: vec![], output: Some("/o".into()), ..options() }, "--pool");
+        refused(CookOptions { validation: None, ..options() }, "--validation");
+    }
+
+    #[test]
+    fn contradictions_and_ranges_are_named() {
+        let remote = || CookOptions { coordinator: Some("http://host:1".into()), ..options() };
+        refused(CookOptions { workers: Some(3), ..remote() }, "--workers is about an embedded cluster");
+        refused(CookOptions { memory: Some(Bytes(1)), ..remote() }, "--memory is about an embedded cluster");
+        refused(CookOptions { threads: Some(1), ..remote() }, "--threads is about an embedded cluster");
+        refused(CookOptions { workers: Some(0), ..options() }, "--workers must be 1 to");
+        refused(CookOptions { min_workers: Some(3), ..options() }, "--min-workers is 3");
+        refused(CookOptions { batch_size: Some(0), ..options() }, "--batch-size is 0");
+        refused(CookOptions { passes: Some(0), ..options() }, "passes is 0");
+        refused(CookOptions { output: Some("/pools".into()), ..options() }, "holds the input \"/pools/vit\"");
+        refused(CookOptions { output: Some("/pools/vit/".into()), ..options() }, "holds the input");
+    }
+
+    #[test]
+    fn test_sets_have_names_of_their_own() {
+        let set = || "/t".parse().unwrap();
+        let twice = vec![("a".to_owned(), set()), ("a".to_owned(), set())];
+        refused(CookOptions { test: twice, ..options() }, "dataset name \"a\" is empty or used twice");
+        refused(CookOptions { test: vec![("validation".to_owned(), set())], ..options() }, "used twice");
+    }
+
+    #[test]
+    fn a_coordinator_on_the_command_line_replaces_the_files_cluster() {
+        let flags = CookOptions { coordinator: Some("http://host:1".into()), ..CookOptions::default() };
+        let file = CookOptions { workers: Some(8), memory: Some(Bytes(5)), ..options() };
+        let cook = Cook::new(flags, file, Path::new("/home")).unwrap();
+        assert_eq!(cook.cluster, Cluster::Remote("http://host:1".into()));
+    }
+
+    #[test]
+    fn the_default_output_is_named_after_the_pool_and_outside_of_it() {
+        let check = |entry: &str, expect: &str| assert_eq!(pool_name(entry), expect, "{entry}");
+        check("/pools/vit-fashion", "vit-fashion");
+        check("/pools/vit-fashion/", "vit-fashion");
+        check("/pools/vit-fashion/ingredients", "vit-fashion");
+        check("s3://bucket/vit/*.safetensors", "vit");
+        check("/a/b/m1.safetensors", "b");
+        check("s3://bucket", "bucket");
+        check("/", "pool");
+        refused(CookOptions { pool: vec!["/home".into()], ..options() }, "inside the pool \"/home\"");
+        assert!(!within("/pools/vit-2", "/pools/vit"));
+    }
+
+    #[test]
+    fn coordinators_are_hosts_and_ports() {
+        let check = |text: &str, expect: Option<&str>| {
+            assert_eq!(coordinator_url(text).ok().as_deref(), expect, "{text}")
+        };
+        check("127.0.0.1:7070", Some("http://127.0.0.1:7070"));
+        check("http://host:7070/", Some("http://host:7070"));
+        check("http://[::1]:7070", Some("http://[::1]:7070"));
+        check("https://host:7070", None);
+        check("http://user:secret@host:7070", None);
+        check("http://host:7070/path", None);
+        check("", None);
+        check("http://", None);
+        check("host:99999", None);
+    }
+}

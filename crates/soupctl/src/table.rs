@@ -1,0 +1,150 @@
+//! The result of a cook as a table for people.
+
+use soup_core::report::{Figures, RunReport};
+
+use crate::narrate::percent;
+
+/// Names of ingredients in the label of a row are cut to this many characters.
+const LABEL_NAME_MAX: usize = 24;
+
+/// Rows of cells as lines: the first column to the left, the others to the right, two spaces between.
+pub(crate) fn align(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|s| s.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (c, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            line += &if c == 0 { format!("{cell:<width$}") } else { format!("  {cell:>width$}") };
+        }
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+/// Names and values as lines, the values one below the other.
+pub(crate) fn pairs(pairs: &[(&str, String)]) -> String {
+    let width = pairs.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    pairs.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()
+}
+
+/// The result of a run. `tests` are the test sets in the order of their columns.
+pub(crate) fn render(report: &RunReport, tests: &[String]) -> String {
+    let metric = report.options.metric;
+    let own_column = (metric != soup_core::score::Metric::Accuracy).then(|| metric.name().to_owned());
+    let mut rows = vec![header(&report.validation, own_column.as_deref(), tests)];
+    let row = |label: String, count: usize, score: &Figures, test: &dyn Fn(&str) -> Option<String>| {
+        let mut cells = vec![label, count.to_string(), percent(score.correct, score.total)];
+        cells.extend(own_column.as_deref().map(|name| value(score, name)));
+        cells.extend(tests.iter().map(|name| test(name).unwrap_or_else(|| "-".to_owned())));
+        cells
+    };
+    let share = |figures: &Figures| percent(figures.correct, figures.total);
+    if let Some(b) = report.baselines.best_single.as_ref().filter(|_| report.recipe != "best-single") {
+        let name: String = b.ingredients.concat().chars().take(LABEL_NAME_MAX).collect();
+        let label = format!("best single ({name})");
+        rows.push(row(label, b.ingredients.len(), &b.score, &|t| b.test.get(t).map(share)));
+    }
+    if let Some(b) = report.baselines.uniform.as_ref().filter(|_| report.recipe != "uniform") {
+        rows.push(row("uniform".to_owned(), b.ingredients.len(), &b.score, &|t| b.test.get(t).map(share)));
+    }
+    let test = |t: &str| report.test.get(t).map(share);
+    rows.push(row(report.recipe.clone(), report.ingredients.len(), &report.score, &test));
+    format!("{}\n{}", align(&rows), pairs(&details(report)))
+}
+
+fn header(validation: &str, metric: Option<&str>, tests: &[String]) -> Vec<String> {
+    let mut cells = vec![String::new(), "ingredients".to_owned(), validation.to_owned()];
+    cells.extend(metric.map(str::to_owned));
+    cells.extend(tests.iter().cloned());
+    cells
+}
+
+/// The run's metric, by its name in flags.
+fn value(figures: &Figures, metric: &str) -> String {
+    let value = match metric {
+        "loss" => figures.loss,
+        other => figures.metric.get(&other.replace('-', "_")).copied(),
+    };
+    value.map_or_else(|| "-".to_owned(), |v| format!("{v:.4}"))
+}
+
+fn details(report: &RunReport) -> Vec<(&'static str, String)> {
+    let total: f64 = report.seconds.get("total").copied().unwrap_or_else(|| report.seconds.values().sum());
+    let mut phases: Vec<(&String, &f64)> =
+        report.seconds.iter().filter(|(name, s)| *name != "total" && **s >= 0.05).collect();
+    phases.sort_by(|a, b| b.1.total_cmp(a.1));
+    let phases: Vec<String> = phases.into_iter().map(|(name, s)| format!("{name} {s:.1}")).collect();
+    let time = if phases.is_empty() {
+        format!("{total:.1} s")
+    } else {
+        format!("{total:.1} s ({})", phases.join(", "))
+    };
+    vec![
+        ("chosen", report.ingredients.join(", ")),
+        ("sha256", report.sha256.clone()),
+        ("output", report.output.clone()),
+        ("time", time),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(metric: &str) -> RunReport {
+        let figures = |correct: u64, total: u64| serde_json::json!({ "correct": correct, "total": total, "accuracy": 0.0, "loss": 0.51234, "macro_f1": 0.87654 });
+        let baseline = |ingredients: &[&str], correct: u64| {
+            let mut value = figures(correct, 2000);
+            value["ingredients"] = serde_json::json!(ingredients);
+            value["test"] = serde_json::json!({ "test": figures(3387, 4000), "blurred": figures(700, 1000) });
+            value
+        };
+        serde_json::from_value(serde_json::json!({
+            "run": "r1", "recipe": "greedy",
+            "options": { "kind": "greedy", "order": "sorted", "accept": "at-least", "seed": 0, "max_ingredients": null,
+                         "passes": 1, "metric": metric },
+            "ingredients": ["m02", "m03", "m10"], "weights": {},
+            "score": figures(1750, 2000),
+            "test": { "test": figures(3421, 4000) },
+            "baselines": { "best_single": baseline(&["m10"], 1738), "uniform": baseline(&["m00", "m01"], 199) },
+            "ranking": [], "order": [], "trials": [], "validation": "validation",
+            "output": "/soups/vit-greedy", "sha256": "abcd", "notes": [],
+            "seconds": { "loading": 0.25, "trials": 11.04, "writing": 0.01 },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn rows_are_aligned() {
+        let expected = "                   ingredients  validation     test  blurred
+best single (m10)            1     86.90 %  84.67 %  70.00 %
+uniform                      2      9.95 %  84.67 %  70.00 %
+greedy                       3     87.50 %  85.53 %        -
+
+chosen  m02, m03, m10
+sha256  abcd
+output  /soups/vit-greedy
+time    11.3 s (trials 11.0, loading 0.2)
+";
+        assert_eq!(render(&report("accuracy"), &["test".into(), "blurred".into()]), expected);
+    }
+
+    #[test]
+    fn other_metrics_have_a_column() {
+        let text = render(&report("macro-f1"), &[]);
+        assert!(text.lines().next().unwrap().ends_with("validation  macro-f1"), "{text}");
+        assert!(text.contains("87.50 %    0.8765"), "{text}");
+        let text = render(&report("loss"), &[]);
+        assert!(text.contains("87.50 %  0.5123"), "{text}");
+    }
+
+    #[test]
+    fn a_recipe_is_not_compared_with_itself() {
+        let mut uniform = report("accuracy");
+        uniform.recipe = "uniform".into();
+        assert_eq!(render(&uniform, &[]).matches("uniform").count(), 1);
+    }
+}
