@@ -40,9 +40,9 @@ fn a_killed_worker_changes_nothing() {
     let mut cluster = Cluster::start(SOUPCTL, 3);
     let dir = TempDir::new().unwrap();
     let mut cook = submit(&cluster, dir.path(), &["--output", "soup", "--min-workers", "3"]).start();
-    cook.line_with("trial 2");
+    cook.line_with("+ m07");
     cluster.workers[1].kill();
-    cook.line_with("trial 5");
+    cook.line_with("+ m08");
     cluster.workers[0].kill();
     cluster.add_worker(SOUPCTL);
     check_greedy(&cook.wait().json());
@@ -53,7 +53,7 @@ fn a_stopped_coordinator_says_so_and_leaves_nothing_behind() {
     let mut cluster = Cluster::start(SOUPCTL, 1);
     let dir = TempDir::new().unwrap();
     let mut cook = submit(&cluster, dir.path(), &["--output", "soup"]).start();
-    cook.line_with("trial 1");
+    cook.line_with("+ m02");
     cluster.coordinator.signal("TERM");
     let output = cook.wait();
     assert_ne!(output.code, 0);
@@ -67,7 +67,7 @@ fn an_interrupted_cook_cancels_its_run() {
     let cluster = Cluster::start(SOUPCTL, 1);
     let dir = TempDir::new().unwrap();
     let mut cook = submit(&cluster, dir.path(), &["--output", "soup"]).start();
-    cook.line_with("trial 1");
+    cook.line_with("+ m02");
     cook.signal("INT");
     let output = cook.wait();
     assert_eq!(output.code, 130, "{}", output.stderr);
