@@ -3,6 +3,8 @@
 //! The references were computed with PyTorch and transformers (see the pool's README). Correct counts are compared
 //! exactly; tensors by the SHA-256 of their bytes.
 
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+
 use std::path::Path;
 
 use serde_json::Value;
@@ -41,13 +43,17 @@ fn check_trials(result: &Value, name: &str, count: &str, verdict: &str) {
         .as_array()
         .unwrap()
         .iter()
-        .map(|s| (s["candidate"].as_str().unwrap(), s[count].as_u64().unwrap(), s[verdict].as_bool().unwrap()))
+        .map(|s| {
+            (s["candidate"].as_str().unwrap(), s[count].as_u64().unwrap(), s[verdict].as_bool().unwrap())
+        })
         .collect();
     let trials: Vec<(&str, u64, bool)> = result["trials"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|t| (t["candidate"].as_str().unwrap(), t["correct"].as_u64().unwrap(), t["verdict"] == "accepted"))
+        .map(|t| {
+            (t["candidate"].as_str().unwrap(), t["correct"].as_u64().unwrap(), t["verdict"] == "accepted")
+        })
         .collect();
     assert_eq!(trials, steps);
 }
@@ -58,7 +64,10 @@ fn greedy_equals_the_reference() {
     let result = cook(dir.path(), &["--recipe", "greedy", "--output", "soup"]).json();
     check_soup(&result, "greedy");
     check_trials(&result, "greedy", "val_correct", "kept");
-    assert_eq!(strings(&result["order"]), strings(&example_json("reference.json")["soups"]["greedy"]["order"]));
+    assert_eq!(
+        strings(&result["order"]),
+        strings(&example_json("reference.json")["soups"]["greedy"]["order"])
+    );
 
     // The baselines and the ranking.
     let reference = example_json("reference.json");
@@ -77,7 +86,8 @@ fn greedy_equals_the_reference() {
     let folder = dir.path().join("soup");
     let expected = ["README.md", "config.json", "model.safetensors", "preprocessor_config.json", "soup.json"];
     assert_eq!(Pool::list(&folder), expected);
-    let manifest: Value = serde_json::from_str(&std::fs::read_to_string(folder.join("soup.json")).unwrap()).unwrap();
+    let manifest: Value =
+        serde_json::from_str(&std::fs::read_to_string(folder.join("soup.json")).unwrap()).unwrap();
     assert_eq!(manifest["report"]["sha256"], result["sha256"]);
     assert_eq!(manifest["pool"].as_array().unwrap().len(), 16);
     assert_eq!(manifest["pool"][3]["files"][0]["bytes"], 835_136);
@@ -96,7 +106,17 @@ fn greedy_equals_the_reference() {
 #[test]
 fn greedy_with_the_strict_rule_equals_the_reference() {
     let dir = TempDir::new().unwrap();
-    let args = ["--recipe", "greedy", "--accept", "better", "--no-baselines", "--output", "soup", "--lookahead", "3"];
+    let args = [
+        "--recipe",
+        "greedy",
+        "--accept",
+        "better",
+        "--no-baselines",
+        "--output",
+        "soup",
+        "--lookahead",
+        "3",
+    ];
     let result = cook(dir.path(), &args).json();
     check_soup(&result, "greedy_strict");
     check_trials(&result, "greedy_strict", "val_correct", "kept");
@@ -105,7 +125,8 @@ fn greedy_with_the_strict_rule_equals_the_reference() {
 #[test]
 fn pruned_equals_the_reference() {
     let dir = TempDir::new().unwrap();
-    let args = ["--recipe", "pruned", "--order", "pool", "--passes", "2", "--no-baselines", "--output", "soup"];
+    let args =
+        ["--recipe", "pruned", "--order", "pool", "--passes", "2", "--no-baselines", "--output", "soup"];
     let result = cook(dir.path(), &args).json();
     check_soup(&result, "pruned");
     check_trials(&result, "pruned", "val_correct_without", "removed");
@@ -149,8 +170,12 @@ fn best_single_is_the_ingredient_itself() {
     let validation = example().join("data/test_noisy.parquet");
     let dir = TempDir::new().unwrap();
     let args = small(&pool, validation.to_str().unwrap());
-    let result =
-        Soupctl::new(SOUPCTL).dir(dir.path()).args(args).args(["--recipe", "best-single", "--output", "b"]).run().json();
+    let result = Soupctl::new(SOUPCTL)
+        .dir(dir.path())
+        .args(args)
+        .args(["--recipe", "best-single", "--output", "b"])
+        .run()
+        .json();
     assert_eq!(strings(&result["ingredients"]), ["m10"]);
     let data = |path: &Path| {
         let bytes = std::fs::read(path).unwrap();

@@ -1,5 +1,7 @@
 //! The crates' arrows and the dependencies' licences, held by a test over `cargo metadata`.
 
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
@@ -37,7 +39,11 @@ fn arrows_point_only_where_they_may() {
         for dependency in package.dependencies.iter().filter(|d| d.kind != DependencyKind::Development) {
             let name = dependency.name.as_str();
             assert!(!ours.contains(name) || allowed.contains(&name), "{} must not use {name}", package.name);
-            assert!(name != "burn" || BURN.contains(&package.name.as_str()), "{} must not use burn", package.name);
+            assert!(
+                name != "burn" || BURN.contains(&package.name.as_str()),
+                "{} must not use burn",
+                package.name
+            );
         }
     }
 }
@@ -51,7 +57,8 @@ fn the_core_is_pure() {
     let (mut open, mut seen) = (vec![&core.id], BTreeSet::new());
     while let Some(id) = open.pop() {
         if seen.insert(id) {
-            let normal = |d: &&cargo_metadata::NodeDep| d.dep_kinds.iter().any(|k| k.kind == DependencyKind::Normal);
+            let normal =
+                |d: &&cargo_metadata::NodeDep| d.dep_kinds.iter().any(|k| k.kind == DependencyKind::Normal);
             open.extend(nodes[id].deps.iter().filter(normal).map(|d| &d.pkg));
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! Exit codes: 2 usage, 65 bad data, 69 unavailable, 78 configuration.
 
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+
 use std::path::Path;
 
 use soup_tests::{Output, Pool, Soupctl, example};

@@ -1,5 +1,7 @@
 //! A cluster of real processes: same soup, also when a worker is killed on the way.
 
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+
 use std::path::Path;
 
 use serde_json::Value;
@@ -45,7 +47,9 @@ fn a_killed_worker_changes_nothing() {
     cook.line_with("+ m08");
     cluster.workers[0].kill();
     cluster.add_worker(SOUPCTL);
-    check_greedy(&cook.wait().json());
+    let output = cook.wait();
+    check_greedy(&output.json());
+    assert_eq!(output.stderr.matches("was lost").count(), 2, "{}", output.stderr);
 }
 
 #[test]

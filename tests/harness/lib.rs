@@ -6,6 +6,8 @@
 //! - A [`Cluster`] is a coordinator and workers as processes on this host; dropping it kills them.
 //! - A [`Pool`] is a folder of checkpoints made for a test, from ingredients of the example pool.
 
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

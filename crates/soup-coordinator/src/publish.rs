@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use soup_core::machine::FileDigest;
-use soup_core::report::{Figures, RunReport};
+use soup_core::report::{Figures, RunReport, percent};
 use soup_core::{Error, Result};
 use soup_store::card::{self, Card, CardIngredient, CardRow};
 use soup_store::checkpoint::{Checkpoint, FileStamp, INDEX_FILE};
@@ -94,7 +94,7 @@ fn ingredient_digest(shards: &[[u8; 32]]) -> [u8; 32] {
 }
 
 fn model_card(prepared: &Prepared, report: &RunReport) -> Card {
-    let percent = |f: &Figures| format!("{:.2} %", 100.0 * f.accuracy);
+    let percent = |f: &Figures| percent(f.correct, f.total);
     let row = |name: String, validation: &Figures, test: &BTreeMap<String, Figures>| {
         let tests = prepared.datasets.iter().skip(1).map(|d| test.get(d).map_or_else(String::new, percent));
         CardRow { name, figures: std::iter::once(percent(validation)).chain(tests).collect() }

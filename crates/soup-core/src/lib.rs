@@ -23,8 +23,6 @@
 //!
 //! Nothing here does I/O, reads a clock or draws randomness of its own: time and seeds are arguments.
 
-#![cfg_attr(test, allow(clippy::unwrap_used))] // a panic is how a test fails
-
 pub mod agree;
 pub mod error;
 pub mod ledger;

@@ -116,6 +116,11 @@ pub struct TrialReport {
     pub verdict: Verdict,
 }
 
+/// A share for people: `87.50 %`; `-` where there is nothing to divide by.
+pub fn percent(correct: u64, total: u64) -> String {
+    if total == 0 { "-".to_owned() } else { format!("{:.2} %", 100.0 * correct as f64 / total as f64) }
+}
+
 impl Figures {
     /// What `score` amounts to for a model of `classes` classes.
     pub fn new(score: &Score, metric: Metric, classes: u32) -> Figures {

@@ -22,8 +22,6 @@
 //! [`Model`] among them, and hands each a range of samples. A sample's outcome does not depend on which others are
 //! evaluated with it, so the way the work is cut never shows in a score.
 
-#![cfg_attr(test, allow(clippy::unwrap_used))] // a panic is how a test fails
-
 pub mod dataset;
 pub mod evaluator;
 mod kernels;

@@ -1,5 +1,7 @@
 //! A plain HTTP server for tests: files, ranges, ETags, and bodies that stop early as often as they are told to.
 
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};

@@ -21,8 +21,6 @@
 //!
 //! Everything read is untrusted: sizes are capped before anything is allocated, and every error names the object.
 
-#![cfg_attr(test, allow(clippy::unwrap_used))]
-
 pub mod card;
 pub mod checkpoint;
 pub mod header;

@@ -26,8 +26,6 @@
 //! ingredient. So the bits of a soup depend on its ingredients alone: not on the device, the number of threads, or how
 //! shards were cut.
 
-#![cfg_attr(test, allow(clippy::unwrap_used))] // a panic is how a test fails
-
 mod burn_device;
 mod check;
 mod device;

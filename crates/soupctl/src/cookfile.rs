@@ -88,7 +88,7 @@ pub(crate) struct CookOptions {
           help_heading = OUTPUT)]
     pub(crate) overwrite: Option<bool>,
 
-    /// Samples in one forward pass [default: 100]
+    /// Samples in one forward pass [default: 32]
     #[arg(long, value_name = "N", help_heading = EVALUATION)]
     pub(crate) batch_size: Option<u32>,
     /// Do not score the best single ingredient and the uniform soup for comparison

@@ -9,8 +9,6 @@
 //!
 //! Everything ends here: errors are printed once, and their kind is the exit code.
 
-#![cfg_attr(test, allow(clippy::unwrap_used))] // a panic is how a test fails
-
 mod args;
 mod choices;
 mod client;

@@ -1,5 +1,6 @@
 //! Run events as lines and gauges for people. Pure: what is shown where is [`crate::progress`]'s business.
 
+use soup_core::report::percent;
 use soup_core::score::Metric;
 use soup_proto::v1::run_event::Event;
 use soup_proto::v1::{Decided, Loading, Planned, Score, Scored, Soup};
@@ -193,11 +194,6 @@ fn gauge(phase: Phase, done: u32, total: u32) -> Vec<Told> {
 /// Counts in columns are not grouped: scripts read them.
 fn plain(number: u64) -> String {
     number.to_string()
-}
-
-/// `87.50 %`; `-` where there is nothing to divide by.
-pub(crate) fn percent(correct: u64, total: u64) -> String {
-    if total == 0 { "-".to_owned() } else { format!("{:.2} %", 100.0 * correct as f64 / total as f64) }
 }
 
 #[cfg(test)]

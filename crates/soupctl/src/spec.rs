@@ -12,7 +12,7 @@ use crate::cookfile::{CookOptions, is_url};
 const WORKERS_DEFAULT: u32 = 2;
 /// Most workers of an embedded cluster.
 const WORKERS_MAX: u32 = 1024;
-const BATCH_SIZE_DEFAULT: u32 = 100;
+const BATCH_SIZE_DEFAULT: u32 = 32;
 const LOOKAHEAD_DEFAULT: u32 = 1;
 /// Name of the validation set in reports.
 const VALIDATION: &str = "validation";
@@ -249,7 +249,7 @@ mod tests {
     fn defaults() {
         let Cook { spec, cluster } = cook(options()).unwrap();
         assert_eq!(spec.output, "/home/soups/vit-greedy");
-        assert_eq!((spec.batch_size, spec.lookahead, spec.workers_min, spec.recipe.passes), (100, 1, 2, 1));
+        assert_eq!((spec.batch_size, spec.lookahead, spec.workers_min, spec.recipe.passes), (32, 1, 2, 1));
         assert!(spec.baselines && !spec.overwrite && !spec.allow_nan);
         assert_eq!(spec.validation.name, "validation");
         let embedded = Embedded { workers: 2, memory_bytes: None, threads: None, device: "cpu".into() };

@@ -1,8 +1,6 @@
 //! The result of a cook as a table for people.
 
-use soup_core::report::{Figures, RunReport};
-
-use crate::narrate::percent;
+use soup_core::report::{Figures, RunReport, percent};
 
 /// Names of ingredients in the label of a row are cut to this many characters.
 const LABEL_NAME_MAX: usize = 24;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::recipe::{Accept, Order, RecipeKind, Step};
-use crate::score::Metric;
+use crate::score::{Metric, Outcome};
 use crate::soup::Ingredient;
 
 const SAMPLES: [u64; 2] = [230, 90];

@@ -1,0 +1,173 @@
+//! What goes into the machine and what comes out of it: works and their results, events, actions and reports.
+
+use crate::error::{Error, Result};
+use crate::ledger::Dataset;
+use crate::recipe::Decision;
+use crate::score::{Outcome, Score};
+use crate::shard::Shard;
+use crate::soup::Soup;
+
+/// A worker, by the number its coordinator gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkerId(pub u64);
+
+/// Which attempt of which task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskKey {
+    /// The task.
+    pub task: u64,
+    /// From 1.
+    pub attempt: u32,
+}
+
+/// Something that a worker has to do.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Work {
+    /// Read one shard of every ingredient and keep it resident.
+    Load(Shard),
+    /// Count the samples of every dataset, and check that the model can be evaluated.
+    Survey,
+    /// Score a soup on a slice of a dataset.
+    Evaluate(Evaluation, Slice),
+    /// Write one output file.
+    Write(Soup, u32),
+    /// Hash the flattened parameters of a soup.
+    Digest(Soup),
+}
+
+/// A soup on a dataset.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Evaluation {
+    /// The dataset.
+    pub dataset: Dataset,
+    /// The soup.
+    pub soup: Soup,
+}
+
+/// Samples `start` to `end` of a dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slice {
+    /// Which of the dataset's slices this is.
+    pub index: u32,
+    /// First sample.
+    pub start: u64,
+    /// After the last sample.
+    pub end: u64,
+}
+
+/// SHA-256 of tensor data, and of the file around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileDigest {
+    /// Of the tensor data, without the header.
+    pub data_sha256: [u8; 32],
+    /// Of the whole file.
+    pub file_sha256: [u8; 32],
+    /// Size of the whole file.
+    pub bytes: u64,
+}
+
+/// What a worker brings back.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TaskResult {
+    /// Of [`Work::Load`]: SHA-256 of the shard of every ingredient in pool order, and what people should know.
+    Loaded {
+        /// One per ingredient.
+        sha256: Vec<[u8; 32]>,
+        /// One line each.
+        notes: Vec<String>,
+    },
+    /// Of [`Work::Survey`].
+    Surveyed {
+        /// Samples of every dataset, in order.
+        samples: Vec<u64>,
+        /// Classes of the model.
+        classes: u32,
+        /// One line each.
+        notes: Vec<String>,
+    },
+    /// Of [`Work::Evaluate`]: one outcome per sample, in order.
+    Evaluated(Vec<Outcome>),
+    /// Of [`Work::Write`].
+    Written(FileDigest),
+    /// Of [`Work::Digest`].
+    Digested([u8; 32]),
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A worker is there.
+    WorkerJoined {
+        /// Its number, never used before.
+        worker: WorkerId,
+        /// Tasks it runs at a time.
+        slots: u32,
+        /// Bytes of parameters it may keep resident.
+        capacity_bytes: u64,
+    },
+    /// A worker is gone for good.
+    WorkerLost(WorkerId),
+    /// A worker finished an attempt.
+    Done(WorkerId, TaskKey, TaskResult),
+    /// A worker failed at an attempt.
+    Failed(WorkerId, TaskKey, Error),
+    /// Time passed.
+    Tick,
+    /// Somebody wants the run to end.
+    Cancel,
+    /// The answer to [`Action::Publish`].
+    Published(Result<()>),
+}
+
+/// Something to be done by the caller, in the order given.
+#[derive(Debug)]
+pub enum Action {
+    /// Tell a worker about the run.
+    Begin(WorkerId),
+    /// Tell a worker who owns each shard.
+    Place(WorkerId, Vec<WorkerId>),
+    /// Give a worker an attempt of a task.
+    Assign(WorkerId, TaskKey, Work),
+    /// Take it back.
+    Cancel(WorkerId, TaskKey),
+    /// Tell whoever watches.
+    Report(Report),
+    /// Make the written output visible, then answer with [`Event::Published`].
+    Publish,
+    /// The run is over; on an error, remove what was staged. Nothing follows.
+    Finish(Result<()>),
+}
+
+/// What whoever watches a run wants to know.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Report {
+    /// The number of workers changed.
+    Workers {
+        /// How many there are now.
+        count: u32,
+        /// Which one came or went.
+        worker: WorkerId,
+        /// Whether it came.
+        joined: bool,
+    },
+    /// Shards were loaded.
+    Loading {
+        /// Resident now.
+        resident: u32,
+        /// Of so many.
+        shards: u32,
+    },
+    /// A soup got its score.
+    Scored(Evaluation, Score),
+    /// A trial got its verdict; counted from 1.
+    Decided(u32, Box<Decision>),
+    /// Output files were written.
+    Writing {
+        /// So many.
+        written: u32,
+        /// Of so many.
+        files: u32,
+    },
+    /// Something people should know.
+    Note(String),
+}
