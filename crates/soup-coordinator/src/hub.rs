@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use soup_core::machine::{Event, Millis, WorkerId};
 use soup_core::run::RunSpec;
-use soup_core::{Error, ErrorKind, Result};
+use soup_core::{Error, Result};
 use soup_proto::v1::coordinator_message::Message as Down;
 use soup_proto::v1::run_event::Event as RunEventKind;
 use soup_proto::v1::{Queued, Register, RunEvent, Welcome, WorkerMessage, worker_message};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::CoordinatorConfig;
 use crate::event_log::EventLog;
@@ -97,6 +97,7 @@ enum Current {
     Preparing {
         run: String,
         task: JoinHandle<()>,
+        cancelled: bool,
     },
     Running(Box<Running>),
 }
@@ -110,6 +111,8 @@ struct Hub {
     /// Runs in the order they ended.
     ended: VecDeque<String>,
     submitted: u64,
+    /// Removals of what runs staged that never began.
+    discards: JoinSet<()>,
     inbox: mpsc::Sender<Message>,
     born: Instant,
 }
@@ -125,6 +128,7 @@ pub(crate) fn start(config: CoordinatorConfig) -> (Handle, JoinHandle<()>) {
         logs: BTreeMap::new(),
         ended: VecDeque::new(),
         submitted: 0,
+        discards: JoinSet::new(),
         inbox: sender.clone(),
         born: Instant::now(),
     };
@@ -145,7 +149,7 @@ impl Hub {
             }
             self.start_next();
         }
-        self.stop().await;
+        self.stop(&mut inbox).await;
     }
 
     fn now(&self) -> Millis {
@@ -191,8 +195,8 @@ impl Hub {
             self.roster.leave(worker);
             return;
         }
-        if let Some((slots, capacity_bytes)) = self.roster.offer(worker) {
-            self.drive(now, Event::WorkerJoined { worker, slots, capacity_bytes });
+        if let Some(new) = self.roster.get(worker) {
+            self.drive(now, Event::WorkersJoined(vec![new]));
         }
     }
 
@@ -296,24 +300,38 @@ impl Hub {
             // Where the hub is gone, nobody wants the run.
             let _ = inbox.send(Message::Prepared(id, Box::new(result))).await;
         });
-        self.current = Current::Preparing { run, task };
+        self.current = Current::Preparing { run, task, cancelled: false };
     }
 
     fn prepared(&mut self, run: &str, result: Result<Prepared>) {
-        if !matches!(&self.current, Current::Preparing { run: current, .. } if current == run) {
-            return;
-        }
+        let cancelled = match &self.current {
+            Current::Preparing { run: current, cancelled, .. } if current == run => *cancelled,
+            _ => return,
+        };
         self.current = Current::None;
         let Some(log) = self.logs.get(run).cloned() else { return };
         let now = self.now();
-        match result.and_then(|p| Running::begin(run, p, log.clone(), self.config.start_timeout_ms, now)) {
+        let begun = result.and_then(|prepared| {
+            let staging = prepared.staging.clone();
+            let begun = if cancelled {
+                Err(Error::cancelled("the run was cancelled"))
+            } else {
+                Running::begin(run, prepared, log.clone(), self.config.start_timeout_ms, now)
+            };
+            if begun.is_err() {
+                self.discards.spawn(async move {
+                    if let Err(e) = staging.discard().await {
+                        tracing::warn!(error = e.chain(), "staged output could not be removed");
+                    }
+                });
+            }
+            begun
+        });
+        match begun {
             Ok(running) => {
                 self.current = Current::Running(Box::new(running));
-                for worker in self.roster.ids() {
-                    if let Some((slots, capacity_bytes)) = self.roster.offer(worker) {
-                        self.drive(now, Event::WorkerJoined { worker, slots, capacity_bytes });
-                    }
-                }
+                let workers = self.roster.all();
+                self.drive(now, Event::WorkersJoined(workers));
             }
             Err(error) => {
                 fail(&log, &error);
@@ -325,21 +343,15 @@ impl Hub {
     /// Ends a run that has not ended; true if the run is known.
     fn cancel(&mut self, run: &str) -> bool {
         let Some(log) = self.logs.get(run).cloned() else { return false };
-        let cancelled = Error::new(ErrorKind::Cancelled, "the run was cancelled");
         if let Some(at) = self.queue.iter().position(|(id, _)| id == run) {
             self.queue.remove(at);
-            fail(&log, &cancelled);
+            fail(&log, &Error::cancelled("the run was cancelled"));
             self.retire(run.to_owned());
             return true;
         }
-        match &self.current {
-            Current::Preparing { run: current, task } if current == run => {
-                // Nothing is staged before preparing ends, so nothing is left behind.
-                task.abort();
-                self.current = Current::None;
-                fail(&log, &cancelled);
-                self.retire(run.to_owned());
-            }
+        match &mut self.current {
+            // Ends once it is prepared, so that what it staged can be removed.
+            Current::Preparing { run: current, cancelled, .. } if current == run => *cancelled = true,
             Current::Running(running) if running.run() == run => {
                 let now = self.now();
                 self.drive(now, Event::Cancel);
@@ -358,25 +370,34 @@ impl Hub {
         }
     }
 
-    /// Cancels what is in progress and ends all streams.
-    async fn stop(mut self) {
-        if let Current::Preparing { task, .. } = &self.current {
-            task.abort();
-        }
+    /// Cancels what is in progress, waits for what must not be cut off, and ends all streams.
+    async fn stop(mut self, inbox: &mut mpsc::Receiver<Message>) {
         let now = self.now();
-        let mut cleanup = None;
-        if let Current::Running(running) = &mut self.current {
-            running.drive(now, Event::Cancel, &mut self.roster, &self.inbox);
-            cleanup = running.take_cleanup();
+        let last_work = match &mut self.current {
+            Current::None => None,
+            Current::Preparing { task, cancelled, .. } => {
+                *cancelled = true;
+                Some(std::mem::replace(task, tokio::spawn(async {})))
+            }
+            Current::Running(running) => {
+                running.drive(now, Event::Cancel, &mut self.roster, &self.inbox);
+                running.take_last_work()
+            }
+        };
+        if let Some(work) = last_work {
+            // It reports its own failure, by the messages that follow.
+            let _ = work.await;
         }
+        while let Ok(message) = inbox.try_recv() {
+            if matches!(message, Message::Prepared(..) | Message::Published(..)) {
+                self.take(message);
+            }
+        }
+        while self.discards.join_next().await.is_some() {}
         for log in self.logs.values().filter(|l| !l.ended()) {
             log.close();
         }
         self.roster.clear();
-        if let Some(cleanup) = cleanup {
-            // It reports its own failure.
-            let _ = cleanup.await;
-        }
     }
 }
 

@@ -14,9 +14,9 @@ use crate::prepare::Prepared;
 pub(crate) const EPOCH: u64 = 1;
 
 /// Everything about a run that does not change.
-pub(crate) fn begin(run: &str, prepared: &Prepared) -> Message {
+pub(crate) fn begin(run: &str, prepared: &Prepared) -> v1::BeginRun {
     let spec = &prepared.spec;
-    Message::Begin(v1::BeginRun {
+    v1::BeginRun {
         run: run.to_owned(),
         epoch: EPOCH,
         tensors: prepared.schema.tensors().iter().map(Into::into).collect(),
@@ -38,7 +38,7 @@ pub(crate) fn begin(run: &str, prepared: &Prepared) -> Message {
                 end: f.range.end,
             })
             .collect(),
-    })
+    }
 }
 
 /// Who owns what.

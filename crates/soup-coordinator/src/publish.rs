@@ -93,6 +93,15 @@ fn ingredient_digest(shards: &[[u8; 32]]) -> [u8; 32] {
     hash.finalize().into()
 }
 
+/// What the soup comes from: the pretrained model where the configuration names it, else the chosen ingredients.
+fn base_models(prepared: &Prepared, report: &RunReport) -> Vec<String> {
+    let config: serde_json::Value = serde_json::from_str(&prepared.model_config_json).unwrap_or_default();
+    match config["_name_or_path"].as_str() {
+        Some(name) if !name.is_empty() => vec![name.to_owned()],
+        _ => report.ingredients.clone(),
+    }
+}
+
 fn model_card(prepared: &Prepared, report: &RunReport) -> Card {
     let percent = |f: &Figures| percent(f.correct, f.total);
     let row = |name: String, validation: &Figures, test: &BTreeMap<String, Figures>| {
@@ -114,8 +123,7 @@ fn model_card(prepared: &Prepared, report: &RunReport) -> Card {
     Card {
         name: Location::parse(&report.output).map_or_else(|_| "soup".to_owned(), |l| l.name().to_owned()),
         recipe: report.recipe.clone(),
-        // The pool's files do not say what they were fine-tuned from.
-        base_models: Vec::new(),
+        base_models: base_models(prepared, report),
         ingredients: prepared.names.iter().map(ingredient).collect(),
         figure_columns: prepared.datasets.clone(),
         figures,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use soup_core::machine::{Millis, WorkerId};
+use soup_core::machine::{Millis, NewWorker, WorkerId};
 use soup_proto::v1::{CoordinatorMessage, Peer, Register, coordinator_message};
 use tokio::sync::mpsc;
 
@@ -58,13 +58,19 @@ impl Roster {
         self.members.get(&worker).is_some_and(|m| m.outbox.try_send(message).is_ok())
     }
 
-    pub(crate) fn ids(&self) -> Vec<WorkerId> {
-        self.members.keys().copied().collect()
+    /// What a worker offers to a run.
+    fn offer(worker: WorkerId, m: &Member) -> NewWorker {
+        NewWorker { worker, slots: m.slots, capacity_bytes: m.capacity_bytes }
     }
 
-    /// Slots and capacity in bytes.
-    pub(crate) fn offer(&self, worker: WorkerId) -> Option<(u32, u64)> {
-        self.members.get(&worker).map(|m| (m.slots, m.capacity_bytes))
+    /// One worker, as it joins a run.
+    pub(crate) fn get(&self, worker: WorkerId) -> Option<NewWorker> {
+        self.members.get(&worker).map(|m| Self::offer(worker, m))
+    }
+
+    /// All workers, as they join a run.
+    pub(crate) fn all(&self) -> Vec<NewWorker> {
+        self.members.iter().map(|(&w, m)| Self::offer(w, m)).collect()
     }
 
     pub(crate) fn name(&self, worker: WorkerId) -> &str {

@@ -1,14 +1,16 @@
 //! A run in progress: its machine, and the performing of the machine's actions.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use soup_core::machine::{Action, Event, Limits, Machine, Millis, Phase, Plan};
+use soup_core::machine::{Action, Event, Limits, Machine, Millis, NewWorker, Phase, Plan, Report, WorkerId};
 use soup_core::report::{Baselines, RunReport, Sources};
 use soup_core::score::Score;
 use soup_core::soup::Soup;
 use soup_core::{Error, Result};
 use soup_proto::report_event;
+use soup_proto::v1::coordinator_message::Message as Down;
 use soup_proto::v1::run_event::Event as RunEventKind;
 use soup_proto::v1::{Planned, RunEvent};
 use tokio::sync::mpsc;
@@ -27,13 +29,16 @@ pub(crate) struct Running {
     prepared: Arc<Prepared>,
     machine: Machine,
     log: Arc<EventLog>,
+    /// What people should know, besides the machine's notes.
+    notes: Vec<String>,
     /// The phase that time is being counted for, and since when.
     phase: (Phase, Millis),
     spent_ms: BTreeMap<Phase, Millis>,
-    /// The published report, and what it is waiting for.
+    /// The publisher's answer, until the machine has it.
     published: Option<Result<String>>,
     finished_json: Option<String>,
-    cleanup: Option<JoinHandle<()>>,
+    /// What has to end before the coordinator may: publishing, or removing what was staged.
+    last_work: Option<JoinHandle<()>>,
 }
 
 impl Running {
@@ -63,6 +68,7 @@ impl Running {
             workers_min: spec.workers_min,
             limits: Limits { start_timeout_ms, ..Limits::default() },
         };
+        messages::begin(run, &prepared).check_size()?;
         let machine = Machine::new(plan, now)?;
         log.push(RunEvent { event: Some(RunEventKind::Planned(planned(&prepared))) });
         for note in &prepared.notes {
@@ -70,6 +76,7 @@ impl Running {
         }
         Ok(Running {
             run: run.to_owned(),
+            notes: prepared.notes.clone(),
             prepared: Arc::new(prepared),
             machine,
             log,
@@ -77,7 +84,7 @@ impl Running {
             spent_ms: BTreeMap::new(),
             published: None,
             finished_json: None,
-            cleanup: None,
+            last_work: None,
         })
     }
 
@@ -89,9 +96,9 @@ impl Running {
         self.machine.ended()
     }
 
-    /// What removes the staged output of a run that failed.
-    pub(crate) fn take_cleanup(&mut self) -> Option<JoinHandle<()>> {
-        self.cleanup.take()
+    /// What has to end before the coordinator may, if it has begun.
+    pub(crate) fn take_last_work(&mut self) -> Option<JoinHandle<()>> {
+        self.last_work.take()
     }
 
     /// The publisher's answer; takes effect with the next event.
@@ -107,48 +114,93 @@ impl Running {
         roster: &mut Roster,
         inbox: &mpsc::Sender<Message>,
     ) {
-        let mut events = vec![event];
+        let mut events = VecDeque::from([event]);
         if let Some(published) = self.published.take() {
-            events.push(Event::Published(published.map(|json| self.finished_json = Some(json))));
+            events.push_back(Event::Published(published.map(|json| self.finished_json = Some(json))));
         }
-        while let Some(event) = events.pop() {
+        while let Some(event) = events.pop_front() {
             let actions = self.machine.handle(now, event);
             self.count_time(now);
             for action in actions {
-                self.perform(action, roster, inbox);
+                if let Some(worker) = self.perform(action, roster, inbox)
+                    && roster.leave(worker)
+                {
+                    // What was meant for it is lost, so it has to be too: its stream ends and it starts afresh.
+                    tracing::warn!(run = self.run, worker = worker.0, "worker does not take messages");
+                    events.push_back(Event::WorkerLost(worker));
+                }
             }
         }
     }
 
-    fn perform(&mut self, action: Action, roster: &mut Roster, inbox: &mpsc::Sender<Message>) {
-        // A worker whose outbox is full or closed is about to be lost: its stream ends or its lease runs out.
-        match action {
-            Action::Begin(worker) => {
-                roster.send(worker, messages::begin(&self.run, &self.prepared));
-            }
+    /// Performs an action; gives the worker that did not take its message, if one did not.
+    fn perform(
+        &mut self,
+        action: Action,
+        roster: &Roster,
+        inbox: &mpsc::Sender<Message>,
+    ) -> Option<WorkerId> {
+        let (worker, message) = match action {
+            Action::Begin(worker) => (worker, Down::Begin(messages::begin(&self.run, &self.prepared))),
             Action::Place(worker, owners) => {
-                roster.send(worker, messages::placement(&self.run, &owners, roster.peers()));
+                (worker, messages::placement(&self.run, &owners, roster.peers()))
             }
             Action::Assign(worker, key, work) => {
-                tracing::debug!(
-                    run = self.run,
-                    worker = worker.0,
-                    task = key.task,
-                    attempt = key.attempt,
-                    ?work,
-                    "assign"
-                );
-                roster.send(worker, messages::assign(&self.run, key, &work, &self.prepared));
+                let (task, attempt) = (key.task, key.attempt);
+                tracing::debug!(run = self.run, worker = worker.0, task, attempt, ?work, "assign");
+                (worker, messages::assign(&self.run, key, &work, &self.prepared))
             }
-            Action::Cancel(worker, key) => {
-                roster.send(worker, messages::cancel(&self.run, key));
-            }
+            Action::Cancel(worker, key) => (worker, messages::cancel(&self.run, key)),
             Action::Report(report) => {
-                let value = |s: &Score| self.metric_value(s);
-                self.log.push(report_event(&report, &self.prepared.datasets, &value));
+                self.tell(&report);
+                return None;
             }
-            Action::Publish => self.publish(inbox),
-            Action::Finish(result) => self.finish(result, roster),
+            Action::Publish => {
+                self.publish(inbox);
+                return None;
+            }
+            Action::Finish(result) => {
+                self.finish(result, roster);
+                return None;
+            }
+        };
+        (!roster.send(worker, message)).then_some(worker)
+    }
+
+    /// Tells watchers, and the log where it is worth a line.
+    fn tell(&mut self, report: &Report) {
+        let value = |s: &Score| self.metric_value(s);
+        self.log.push(report_event(report, &self.prepared.datasets, &value));
+        match report {
+            Report::Decided(trial, d) => {
+                let (correct, total) = (d.score.correct, d.score.total);
+                tracing::info!(run = self.run, trial, correct, total, verdict = ?d.verdict, "trial decided");
+            }
+            Report::Loading { resident, shards } if resident == shards => self.note_duplicates(),
+            _ => {}
+        }
+    }
+
+    /// Notes ingredients that are equal to the bit, once all digests are known. They weigh a mean towards themselves.
+    fn note_duplicates(&mut self) {
+        let mut first: BTreeMap<Vec<[u8; 32]>, &String> = BTreeMap::new();
+        let mut notes = Vec::new();
+        for (index, name) in self.prepared.names.iter().enumerate() {
+            let Some(digests) = self.machine.ingredient_digests(index) else { return };
+            match first.entry(digests) {
+                Entry::Vacant(slot) => {
+                    slot.insert(name);
+                }
+                Entry::Occupied(same) => {
+                    notes.push(format!("ingredient {name:?} equals ingredient {:?}", same.get()))
+                }
+            }
+        }
+        for note in notes {
+            if !self.notes.contains(&note) {
+                self.log.push(RunEvent { event: Some(RunEventKind::Note(note.clone())) });
+                self.notes.push(note);
+            }
         }
     }
 
@@ -163,18 +215,19 @@ impl Running {
         match self.report() {
             Ok(report) => {
                 let prepared = self.prepared.clone();
-                tokio::spawn(async move {
+                self.last_work = Some(tokio::spawn(async move {
                     let result = publish::publish(&prepared, report, &files, digests).await;
                     // Where the hub is gone, the output is there all the same.
                     let _ = inbox.send(Message::Published(run, result)).await;
-                });
+                }));
             }
             Err(error) => self.published = Some(Err(error)),
         }
     }
 
-    fn finish(&mut self, result: Result<()>, roster: &mut Roster) {
-        for worker in roster.ids() {
+    fn finish(&mut self, result: Result<()>, roster: &Roster) {
+        for NewWorker { worker, .. } in roster.all() {
+            // One that does not take it forgets the run when its stream ends.
             roster.send(worker, messages::end(&self.run));
         }
         let json = self.finished_json.take();
@@ -186,11 +239,11 @@ impl Running {
                 RunEventKind::FinishedJson(json)
             }
             Err(error) => {
-                tracing::warn!(run = self.run, error = error.chain(), "run failed");
+                tracing::info!(run = self.run, error = error.chain(), "run failed");
                 let event = RunEventKind::Failed((&error).into());
                 // Watchers hear of the failure once nothing staged is left.
                 let (log, staging) = (self.log.clone(), self.prepared.staging.clone());
-                self.cleanup = Some(tokio::spawn(async move {
+                self.last_work = Some(tokio::spawn(async move {
                     if let Err(e) = staging.discard().await {
                         tracing::warn!(error = e.chain(), "staged output could not be removed");
                     }

@@ -29,7 +29,7 @@ use crate::score::Score;
 use crate::soup::Soup;
 
 pub use exchange::{
-    Action, Evaluation, Event, FileDigest, Report, Slice, TaskKey, TaskResult, Work, WorkerId,
+    Action, Evaluation, Event, FileDigest, NewWorker, Report, Slice, TaskKey, TaskResult, Work, WorkerId,
 };
 use placement::Holding;
 use tasks::{Tasks, WorkerState};
@@ -70,8 +70,8 @@ pub struct Plan {
 /// Bounds on retries and waiting.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Attempts at one task that may end in a transient failure.
-    pub attempts_max: u32,
+    /// Transient failures of one task after which the run fails.
+    pub transient_failures_max: u32,
     /// Workers that may fail at one task for a lasting reason before the run fails with that reason.
     pub failed_workers_max: u32,
     /// Wait after the first transient failure; doubles with each.
@@ -85,7 +85,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            attempts_max: 8,
+            transient_failures_max: 10,
             failed_workers_max: 2,
             backoff_ms: 100,
             backoff_ms_max: 10_000,
@@ -137,6 +137,8 @@ pub struct Machine {
     workers: BTreeMap<WorkerId, WorkerState>,
     /// Since when there have been fewer workers than needed; `None` while there are enough.
     short_since: Option<Millis>,
+    /// Since when there has been no room for some shards; `None` while there is.
+    unplaced_since: Option<Millis>,
     shards: Vec<Holding>,
     /// `digests[shard]`: SHA-256 of every ingredient's shard, once loaded.
     digests: Vec<Option<Vec<[u8; 32]>>>,
@@ -169,6 +171,7 @@ impl Machine {
             ledger: Ledger::new(plan.ingredients),
             workers: BTreeMap::new(),
             short_since: Some(now),
+            unplaced_since: None,
             shards: vec![Holding::Nobody; plan.shard_bytes.len()],
             digests: vec![None; plan.shard_bytes.len()],
             survey: None,
@@ -195,13 +198,13 @@ impl Machine {
             return out;
         }
         match event {
-            Event::WorkerJoined { worker, slots, capacity_bytes } => {
-                self.join(worker, slots, capacity_bytes, &mut out);
-            }
-            Event::WorkerLost(worker) => self.lose(worker, now, &mut out),
+            Event::WorkersJoined(workers) => workers.into_iter().for_each(|w| self.join(w, &mut out)),
+            Event::WorkerLost(worker) => self.lose(worker, &mut out),
             Event::Done(worker, key, result) => self.done(worker, key, result, &mut out),
             Event::Failed(worker, key, error) => self.failed(now, worker, key, error, &mut out),
             Event::Tick => {}
+            // What is being published cannot be taken back half-way: the publisher's answer decides.
+            Event::Cancel if self.publishing => {}
             Event::Cancel => self.finish(Err(Error::cancelled("the run was cancelled")), &mut out),
             Event::Published(result) => self.finish(result, &mut out),
         }
@@ -270,14 +273,15 @@ impl Machine {
     }
 
     fn advance(&mut self, now: Millis, out: &mut Vec<Action>) {
-        if self.ended || !self.enough_workers(now, out) || !self.place(out) {
+        // While publishing, nothing is left for workers to do, and nothing they do may end the run.
+        if self.ended || self.publishing || !self.enough_workers(now, out) || !self.all_placed(now, out) {
             return;
         }
         if self.goals_stale && self.survey.is_some() {
             self.goals_stale = false;
             self.refresh_goals(out);
         }
-        if self.finished_writing() && !self.publishing {
+        if self.finished_writing() {
             self.publishing = true;
             out.push(Action::Publish);
             return;
@@ -302,6 +306,20 @@ impl Machine {
                 timeout_ms / 1000
             );
             self.finish(Err(Error::unavailable(text)), out);
+        }
+        false
+    }
+
+    /// Gives every shard an owner. A pool that does not fit ends the run at its start; later, when workers were lost, the
+    /// run waits for others first.
+    fn all_placed(&mut self, now: Millis, out: &mut Vec<Action>) -> bool {
+        let Err(error) = self.place() else {
+            self.unplaced_since = None;
+            return true;
+        };
+        let since = *self.unplaced_since.get_or_insert(now);
+        if self.tasks.is_empty() || now.saturating_sub(since) >= self.plan.limits.start_timeout_ms {
+            self.finish(Err(error), out);
         }
         false
     }

@@ -89,6 +89,7 @@ impl RunSpec {
                 return Err(Error::usage(format!("--{name} is {value}, must be {min} to {max}")));
             }
         }
+        self.recipe.build(1)?;
         let mut names = BTreeSet::new();
         for set in self.datasets() {
             if set.url.is_empty() {

@@ -225,6 +225,21 @@ impl TryFrom<Vec<v1::Tensor>> for SchemaOf {
 pub(crate) struct SchemaOf(pub(crate) Schema);
 
 impl v1::BeginRun {
+    /// Checks that the message may be sent.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) where the model has too many tensors for one message.
+    pub fn check_size(&self) -> Result<()> {
+        let bytes = prost::Message::encoded_len(self);
+        if bytes <= crate::CONTROL_BYTES_MAX {
+            return Ok(());
+        }
+        let tensors = self.tensors.len();
+        Err(Error::data(format!(
+            "a model of {tensors} tensors takes {bytes} bytes to describe, which is too much"
+        )))
+    }
+
     /// The schema of the run's ingredients.
     ///
     /// # Errors
@@ -252,15 +267,6 @@ impl v1::TaskKey {
 /// Where there are more or fewer.
 pub fn sha256(bytes: &[u8]) -> Result<[u8; 32]> {
     bytes.try_into().map_err(|_| malformed("a SHA-256 does not have 32 bytes"))
-}
-
-/// A digest for the wire.
-pub fn digest_bytes(digest: &FileDigest) -> v1::Digest {
-    v1::Digest {
-        sha256: digest.data_sha256.to_vec(),
-        file_sha256: digest.file_sha256.to_vec(),
-        bytes: digest.bytes,
-    }
 }
 
 impl TryFrom<v1::Digest> for FileDigest {

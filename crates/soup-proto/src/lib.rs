@@ -7,7 +7,7 @@
 mod convert;
 mod status;
 
-pub use convert::{digest_bytes, report_event, sha256};
+pub use convert::{report_event, sha256};
 pub use status::{error_of, status_of};
 
 /// Largest control message, in bytes. Control messages grow with the number of tensors, never with their size; weights

@@ -46,7 +46,7 @@ pub fn status_of(error: &Error) -> Status {
 pub fn error_of(status: &Status) -> Error {
     let named = status.metadata().get(KIND_KEY).and_then(|v| v.to_str().ok());
     let kind = ErrorKind::ALL.into_iter().find(|&k| Some(name(k)) == named).unwrap_or(match status.code() {
-        Code::InvalidArgument | Code::OutOfRange => ErrorKind::Usage,
+        Code::InvalidArgument => ErrorKind::Usage,
         Code::DataLoss => ErrorKind::Data,
         Code::Cancelled => ErrorKind::Cancelled,
         Code::FailedPrecondition | Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented => {
@@ -55,9 +55,8 @@ pub fn error_of(status: &Status) -> Error {
         Code::Aborted | Code::NotFound | Code::ResourceExhausted | Code::DeadlineExceeded => {
             ErrorKind::TryAgain
         }
-        // tonic reports a broken connection as Unknown or Internal with a transport error as its source.
-        Code::Unavailable | Code::Unknown => ErrorKind::Unavailable,
-        _ => ErrorKind::Internal,
+        // tonic reports broken connections as Unknown or Internal too; our own internal errors are named.
+        _ => ErrorKind::Unavailable,
     });
     Error::new(kind, status.message())
 }

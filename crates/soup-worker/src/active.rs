@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use soup_core::schema::Schema;
 use soup_core::shard::ShardPlan;
-use soup_core::{Error, Result};
+use soup_core::{Error, ErrorKind, Result};
 use soup_eval::{Evaluator, EvaluatorSpec, evaluator};
 use soup_proto::v1::{BeginRun, Placement};
 use soup_tensor::Device;
@@ -25,7 +25,27 @@ pub(crate) struct Worker {
     pub(crate) compute: Compute,
     pub(crate) slots: u32,
     capacity_bytes: u64,
-    runs: RwLock<BTreeMap<String, Arc<Active>>>,
+    runs: RwLock<BTreeMap<String, Known>>,
+}
+
+/// A run that this worker was told about.
+enum Known {
+    Active(Arc<Active>),
+    /// It could not be begun, and its tasks are answered with the reason.
+    Refused {
+        epoch: u64,
+        kind: ErrorKind,
+        reason: String,
+    },
+}
+
+impl Known {
+    fn epoch(&self) -> u64 {
+        match self {
+            Known::Active(run) => run.begin.epoch,
+            Known::Refused { epoch, .. } => *epoch,
+        }
+    }
 }
 
 impl Worker {
@@ -35,29 +55,32 @@ impl Worker {
     }
 
     /// Begins a run; one of the same id but an older epoch is replaced.
-    pub(crate) fn begin(&self, begin: BeginRun) -> Result<()> {
-        let id = begin.run.clone();
+    pub(crate) fn begin(&self, begin: BeginRun) {
+        let (id, epoch) = (begin.run.clone(), begin.epoch);
         let mut runs = self.runs.write().unwrap_or_else(PoisonError::into_inner);
-        if runs.get(&id).is_some_and(|known| known.begin.epoch >= begin.epoch) {
-            return Ok(());
+        if runs.get(&id).is_some_and(|known| known.epoch() >= epoch) {
+            return;
         }
-        let active = Active::new(begin, self.capacity_bytes / SAMPLES_SHARE)?;
-        runs.insert(id, Arc::new(active));
-        Ok(())
+        let known = match Active::new(begin, self.capacity_bytes / SAMPLES_SHARE) {
+            Ok(active) => Known::Active(Arc::new(active)),
+            Err(error) => Known::Refused { epoch, kind: error.kind(), reason: error.chain() },
+        };
+        runs.insert(id, known);
     }
 
     /// The run `id` under `epoch`.
     ///
     /// # Errors
-    /// [`TryAgain`](soup_core::ErrorKind::TryAgain) where this worker does not know it under that epoch.
+    /// [`TryAgain`](soup_core::ErrorKind::TryAgain) where this worker does not know it under that epoch; the reason why it
+    /// could not be begun.
     pub(crate) fn run(&self, id: &str, epoch: u64) -> Result<Arc<Active>> {
         let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
         match runs.get(id) {
-            Some(run) if run.begin.epoch == epoch => Ok(run.clone()),
-            Some(run) => Err(Error::try_again(format!(
-                "run {id:?} is at epoch {}, not at epoch {epoch}",
-                run.begin.epoch
-            ))),
+            Some(run) if run.epoch() != epoch => {
+                Err(Error::try_again(format!("run {id:?} is at epoch {}, not at epoch {epoch}", run.epoch())))
+            }
+            Some(Known::Active(run)) => Ok(run.clone()),
+            Some(Known::Refused { kind, reason, .. }) => Err(Error::new(*kind, reason.as_str())),
             None => Err(Error::try_again(format!("this worker does not know run {id:?}"))),
         }
     }

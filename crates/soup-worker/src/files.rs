@@ -44,7 +44,7 @@ impl StoreFiles {
         }
         let entries = read::list_recursive(&self.root).await?;
         if entries.is_empty() {
-            return Err(Error::data(format!("dataset {} does not exist", self.root)));
+            return Err(Error::data(format!("{} does not exist", self.root)));
         }
         let file = |e: read::Entry| Some((e.name, (e.stamp?.size_bytes, e.location)));
         Ok(Listing::Folder(entries.into_iter().filter_map(file).collect()))

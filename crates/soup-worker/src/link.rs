@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use soup_core::{Error, Result};
+use soup_core::{Error, ErrorKind, Result};
 use soup_proto::v1::coordinator_client::CoordinatorClient;
 use soup_proto::v1::coordinator_message::Message as Down;
 use soup_proto::v1::worker_message::Message as Up;
@@ -38,7 +38,10 @@ pub(crate) async fn keep(config: &WorkerConfig, address: &str, worker: Arc<Worke
         let result = talk(config, address, &worker, channel).await;
         worker.end_all();
         match result {
-            Err(error) if !error.kind().is_transient() => return Err(error),
+            // Refused, not lost: trying again would not help.
+            Err(error) if matches!(error.kind(), ErrorKind::Configuration | ErrorKind::Usage) => {
+                return Err(error);
+            }
             Err(error) => tracing::warn!(error = error.chain(), "lost the coordinator; connecting again"),
             Ok(()) => tracing::info!("the coordinator ended the stream; connecting again"),
         }
@@ -113,10 +116,10 @@ struct Link {
 
 impl Link {
     async fn listen(&mut self, down: &mut Streaming<CoordinatorMessage>) -> Result<()> {
-        while let Some(message) = down.message().await.map_err(|status| error_of(&status))? {
+        while let Some(message) = down.message().await.map_err(|s| Error::unavailable(s.message()))? {
             match message.message {
                 Some(Down::Welcome(welcome)) => self.beat(u64::from(welcome.heartbeat_ms.max(10))),
-                Some(Down::Begin(begin)) => self.worker.begin(begin)?,
+                Some(Down::Begin(begin)) => self.worker.begin(begin),
                 Some(Down::Placement(placement)) => {
                     if let Ok(run) = self.worker.run(&placement.run, placement.epoch) {
                         run.place(placement);

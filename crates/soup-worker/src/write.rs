@@ -29,16 +29,14 @@ pub(crate) async fn write(run: &Arc<Active>, soup: &Soup, file: u32) -> Result<D
     let planned = planned.ok_or_else(|| Error::internal(format!("the run has no output file {file}")))?;
     let staging = Staging::resume(&Location::parse(&run.begin.output)?, &run.begin.run)?;
     let mut writer = staging.writer(&planned.name).await?;
-    writer.write(Bytes::from(planned.header.clone())).await?;
-    let mut data = Sha256::new();
+    writer.write_header(Bytes::from(planned.header.clone())).await?;
     let mut parts = std::pin::pin!(parameters(run, soup, planned.start..planned.end));
     while let Some(part) = parts.try_next().await? {
-        data = hash(data, part.clone()).await?;
         writer.write(part).await?;
     }
     let written = writer.finish().await?;
     Ok(Digest {
-        sha256: data.finalize().to_vec(),
+        sha256: written.data_sha256.to_vec(),
         file_sha256: written.sha256.to_vec(),
         bytes: written.bytes,
     })

@@ -93,18 +93,22 @@ pub enum TaskResult {
     Digested([u8; 32]),
 }
 
+/// A worker that joins a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewWorker {
+    /// Its number, never used before.
+    pub worker: WorkerId,
+    /// Tasks it runs at a time.
+    pub slots: u32,
+    /// Bytes of parameters it may keep resident.
+    pub capacity_bytes: u64,
+}
+
 /// Something that happened.
 #[derive(Debug)]
 pub enum Event {
-    /// A worker is there.
-    WorkerJoined {
-        /// Its number, never used before.
-        worker: WorkerId,
-        /// Tasks it runs at a time.
-        slots: u32,
-        /// Bytes of parameters it may keep resident.
-        capacity_bytes: u64,
-    },
+    /// Workers are there. Those that are there from the start come in one event, so that shards spread over all.
+    WorkersJoined(Vec<NewWorker>),
     /// A worker is gone for good.
     WorkerLost(WorkerId),
     /// A worker finished an attempt.

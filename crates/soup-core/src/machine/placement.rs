@@ -3,7 +3,7 @@
 //! Shards without an owner go to the worker with the fewest resident bytes that has room. An owner keeps its shards for
 //! as long as it lives: a loss moves only what was lost.
 
-use super::{Action, BTreeMap, Error, Machine, Report, WorkerId};
+use super::{Action, BTreeMap, Error, Machine, Report, Result, WorkerId};
 use crate::shard::Shard;
 
 /// Where a shard is.
@@ -27,10 +27,10 @@ impl Holding {
 }
 
 impl Machine {
-    /// Gives every shard an owner. False if that is impossible; the run has ended then.
-    pub(super) fn place(&mut self, out: &mut Vec<Action>) -> bool {
+    /// Gives every shard an owner, as far as there is room.
+    pub(super) fn place(&mut self) -> Result<()> {
         if self.shards.iter().all(|h| h.owner().is_some()) {
-            return true;
+            return Ok(());
         }
         let mut used: BTreeMap<WorkerId, u64> = self.workers.keys().map(|&w| (w, 0)).collect();
         for (holding, bytes) in self.shards.iter().zip(&self.plan.shard_bytes) {
@@ -45,14 +45,11 @@ impl Machine {
             let bytes = self.plan.shard_bytes[index];
             let fits = |w: &WorkerId, used: u64| used.saturating_add(bytes) <= self.workers[w].capacity_bytes;
             let best = used.iter().filter(|(w, used)| fits(w, **used)).min_by_key(|(w, used)| (**used, **w));
-            let Some((&worker, _)) = best else {
-                self.finish(Err(self.does_not_fit()), out);
-                return false;
-            };
+            let Some((&worker, _)) = best else { return Err(self.does_not_fit()) };
             self.shards[index] = Holding::Loading(worker);
             used.entry(worker).and_modify(|u| *u += bytes);
         }
-        true
+        Ok(())
     }
 
     fn does_not_fit(&self) -> Error {

@@ -1,7 +1,7 @@
 //! Tasks and their attempts, and what becomes of them.
 
 use super::{
-    Action, BTreeMap, BTreeSet, Error, ErrorKind, Machine, Millis, Report, Score, Survey, TaskKey,
+    Action, BTreeMap, BTreeSet, Error, ErrorKind, Machine, Millis, NewWorker, Report, Score, Survey, TaskKey,
     TaskResult, Work, WorkerId, slices,
 };
 
@@ -22,7 +22,11 @@ pub(super) struct Task {
     id: u64,
     attempt: u32,
     state: TaskState,
+    transient_failures: u32,
+    /// Workers that failed at it for a lasting reason.
     failed_on: BTreeSet<WorkerId>,
+    /// The last such reason.
+    reason: Option<(ErrorKind, String)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,7 +70,9 @@ impl Tasks {
             self.next_id += 1;
             self.by_id.insert(self.next_id, work.clone());
             let state = TaskState::Open { not_before: 0 };
-            let task = Task { id: self.next_id, attempt: 0, state, failed_on: BTreeSet::new() };
+            let id = self.next_id;
+            let (failed_on, reason) = (BTreeSet::new(), None);
+            let task = Task { id, attempt: 0, state, transient_failures: 0, failed_on, reason };
             self.by_work.insert(work.clone(), task);
         }
         let task = self.by_work.get_mut(work).expect("inserted above");
@@ -92,7 +98,7 @@ impl Tasks {
         }
     }
 
-    /// All evaluations that are open or running.
+    /// All works that were given out and are not done.
     pub(super) fn works(&self) -> impl Iterator<Item = &Work> {
         self.by_work.keys()
     }
@@ -173,23 +179,27 @@ impl Machine {
         let Some(work) = self.tasks.current(worker, key) else { return };
         self.release(worker);
         let limits = self.plan.limits;
-        let others = self.workers.len() as u32 > 1;
         let task = self.tasks.by_work.get_mut(&work).expect("current() found it");
         let fatal = match error.kind() {
-            kind if kind.is_transient() => key.attempt >= limits.attempts_max,
+            kind if kind.is_transient() => {
+                task.transient_failures += 1;
+                task.transient_failures >= limits.transient_failures_max
+            }
             ErrorKind::Data | ErrorKind::Usage => true,
-            _ => {
+            kind => {
                 task.failed_on.insert(worker);
-                !others
-                    || task.failed_on.len() as u32 >= limits.failed_workers_max
+                task.reason = Some((kind, error.chain()));
+                // Loading belongs to the owner.
+                task.failed_on.len() as u32 >= limits.failed_workers_max
                     || matches!(work, Work::Load(_))
+                    || self.workers.keys().all(|w| task.failed_on.contains(w))
             }
         };
         if fatal {
             return self.finish(Err(error), out);
         }
-        let wait_ms =
-            limits.backoff_ms.saturating_mul(1 << (key.attempt - 1).min(16)).min(limits.backoff_ms_max);
+        let doublings = task.transient_failures.saturating_sub(1).min(16);
+        let wait_ms = limits.backoff_ms.saturating_mul(1 << doublings).min(limits.backoff_ms_max);
         task.state = TaskState::Open { not_before: now.saturating_add(wait_ms) };
         self.note(format!("trying again: {}", error.chain()), out);
     }
@@ -200,7 +210,8 @@ impl Machine {
         }
     }
 
-    pub(super) fn join(&mut self, worker: WorkerId, slots: u32, capacity_bytes: u64, out: &mut Vec<Action>) {
+    pub(super) fn join(&mut self, new: NewWorker, out: &mut Vec<Action>) {
+        let NewWorker { worker, slots, capacity_bytes } = new;
         let state = WorkerState { slots: slots.max(1), capacity_bytes, running: 0, placed: false };
         if self.workers.insert(worker, state).is_none() {
             out.push(Action::Begin(worker));
@@ -208,7 +219,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn lose(&mut self, worker: WorkerId, _now: Millis, out: &mut Vec<Action>) {
+    pub(super) fn lose(&mut self, worker: WorkerId, out: &mut Vec<Action>) {
         if self.workers.remove(&worker).is_none() {
             return;
         }
@@ -216,6 +227,18 @@ impl Machine {
         self.tasks.reopen_all_of(worker);
         self.homes.retain(|_, home| *home != worker);
         self.abandon_shards_of(worker);
+        if let Some(error) = self.hopeless() {
+            self.finish(Err(error), out);
+        }
+    }
+
+    /// The reason why a task cannot be done any more: every worker that is left has failed at it.
+    fn hopeless(&self) -> Option<Error> {
+        let failed_everywhere =
+            |t: &&Task| !t.failed_on.is_empty() && self.workers.keys().all(|w| t.failed_on.contains(w));
+        let task =
+            self.tasks.by_work.values().find(failed_everywhere).filter(|_| !self.workers.is_empty())?;
+        task.reason.clone().map(|(kind, text)| Error::new(kind, text))
     }
 
     fn workers_report(&self, worker: WorkerId, joined: bool) -> Action {

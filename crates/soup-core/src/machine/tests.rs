@@ -137,7 +137,7 @@ impl Cluster {
         self.next_worker += 1;
         let worker = WorkerId(self.next_worker);
         self.alive.push(worker);
-        self.event(Event::WorkerJoined { worker, slots: 2, capacity_bytes: 10_000 });
+        self.event(Event::WorkersJoined(vec![NewWorker { worker, slots: 2, capacity_bytes: 10_000 }]));
     }
 
     fn lose(&mut self, at: usize) {
@@ -258,7 +258,7 @@ fn wrong_data_fails_at_once_and_other_failures_on_two_workers() {
     let mut transient = fail(ErrorKind::Unavailable, 5);
     transient.run_quietly();
     transient.outcome();
-    assert_eq!(fail(ErrorKind::Unavailable, 8).result.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(fail(ErrorKind::Unavailable, 10).result.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
 }
 
 #[test]
@@ -273,6 +273,56 @@ fn a_pool_that_does_not_fit_is_refused_with_numbers() {
 }
 
 #[test]
+fn workers_that_are_there_from_the_start_share_the_shards() {
+    let mut cluster = Cluster::new(plan(RecipeKind::Uniform, 3, 1));
+    cluster.alive = vec![WorkerId(1), WorkerId(2)];
+    let new = |worker: &WorkerId| NewWorker { worker: *worker, slots: 9, capacity_bytes: 300 };
+    let workers = cluster.alive.iter().map(new).collect();
+    cluster.event(Event::WorkersJoined(workers));
+    let loads =
+        |w: u64| cluster.inbox.iter().filter(|(o, _, k)| o.0 == w && matches!(k, Work::Load(_))).count();
+    assert_eq!((loads(1), loads(2)), (3, 2));
+}
+
+#[test]
+fn a_run_that_lost_room_waits_for_another_worker() {
+    let mut cluster = Cluster::new(plan(RecipeKind::Uniform, 3, 1));
+    let join = |cluster: &mut Cluster, worker: u64| {
+        let worker = WorkerId(worker);
+        cluster.alive.push(worker);
+        cluster.event(Event::WorkersJoined(vec![NewWorker { worker, slots: 1, capacity_bytes: 500 }]));
+    };
+    join(&mut cluster, 1);
+    cluster.answer(0);
+    join(&mut cluster, 2);
+    cluster.lose(0);
+    // The second worker has room for all; now one that has room for none is left.
+    let small = NewWorker { worker: WorkerId(3), slots: 1, capacity_bytes: 10 };
+    cluster.alive.push(small.worker);
+    cluster.event(Event::WorkersJoined(vec![small]));
+    cluster.lose(0);
+    assert!(cluster.result.is_none());
+    join(&mut cluster, 4);
+    cluster.run_quietly();
+    cluster.outcome();
+}
+
+#[test]
+fn a_task_that_failed_on_all_workers_left_ends_the_run() {
+    let mut cluster = Cluster::new(plan(RecipeKind::Uniform, 3, 1));
+    (0..2).for_each(|_| cluster.join());
+    while !matches!(cluster.inbox[0].2, Work::Evaluate(..)) {
+        cluster.answer(0);
+    }
+    let (worker, key, _) = cluster.inbox.remove(0).unwrap();
+    cluster.event(Event::Failed(worker, key, Error::internal("no good")));
+    assert!(cluster.result.is_none());
+    let other = cluster.alive.iter().position(|w| *w != worker).unwrap();
+    cluster.lose(other);
+    assert!(cluster.result.unwrap().unwrap_err().chain().contains("no good"));
+}
+
+#[test]
 fn without_workers_the_run_waits_and_then_says_so() {
     let mut waiting = plan(RecipeKind::Uniform, 3, 1);
     waiting.workers_min = 2;
@@ -282,6 +332,25 @@ fn without_workers_the_run_waits_and_then_says_so() {
     cluster.now += 600_000;
     cluster.event(Event::Tick);
     assert!(cluster.result.unwrap().unwrap_err().chain().contains("1 of 2"));
+}
+
+#[test]
+fn a_run_can_be_cancelled_until_it_publishes() {
+    let mut cluster = Cluster::new(plan(RecipeKind::Uniform, 2, 1));
+    cluster.join();
+    cluster.answer(0);
+    cluster.event(Event::Cancel);
+    assert_eq!(cluster.result.unwrap().unwrap_err().kind(), ErrorKind::Cancelled);
+
+    let mut cluster = Cluster::new(plan(RecipeKind::Uniform, 2, 1));
+    cluster.join();
+    while !cluster.machine.publishing {
+        cluster.answer(0);
+    }
+    cluster.event(Event::Cancel);
+    assert!(cluster.result.is_none());
+    cluster.run_quietly();
+    cluster.outcome();
 }
 
 #[test]
