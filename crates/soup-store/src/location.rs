@@ -20,7 +20,8 @@ use url::Url;
 
 /// A file or a folder in a store. Cheap to clone; nothing is opened until it is read.
 ///
-/// Displayed as a plain path (local disk) or as a URL without credentials; both can be parsed again.
+/// Displayed as a plain path (local disk) or as a URL; both can be parsed again. Neither holds credentials: those come from
+/// the environment.
 #[derive(Clone)]
 pub struct Location {
     store: Arc<dyn ObjectStore>,
@@ -35,7 +36,7 @@ enum Kind {
     Url {
         /// A plain HTTP server.
         http: bool,
-        /// The URL of the store's root; may hold credentials.
+        /// The URL of the store's root.
         base: Arc<Url>,
     },
 }
@@ -48,6 +49,8 @@ static MEMORY: LazyLock<Arc<dyn ObjectStore>> = LazyLock::new(|| Arc::new(InMemo
 #[cfg(feature = "cloud")]
 static REMOTE: LazyLock<Stores> = LazyLock::new(Stores::default);
 
+/// Longest text of a store's error that is passed on.
+const CAUSE_CHARS_MAX: usize = 400;
 const MEMORY_ROOT: &str = "memory:///";
 
 impl Location {
@@ -55,7 +58,8 @@ impl Location {
     /// `http`, `https`).
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] for text that names no place, [`ErrorKind::Configuration`] for a store that cannot be set up.
+    /// [`ErrorKind::Usage`] for text that names no place, or that holds credentials (which the text of the error leaves out);
+    /// [`ErrorKind::Configuration`] for a store that cannot be set up.
     pub fn parse(text: &str) -> Result<Location> {
         let Some((scheme, rest)) = text.split_once("://") else {
             return Location::local(Path::new(text));
@@ -160,15 +164,6 @@ impl Location {
         matches!(self.kind, Kind::Url { http: true, .. })
     }
 
-    /// The path or URL with everything needed to parse it again, credentials of the URL included: to hand to another
-    /// process of the cluster, never to print.
-    pub fn to_url_with_credentials(&self) -> String {
-        match &self.kind {
-            Kind::Local(path) => path.display().to_string(),
-            Kind::Url { base, .. } => self.url(base).to_string(),
-        }
-    }
-
     pub(crate) fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.store
     }
@@ -212,13 +207,24 @@ impl Location {
             (StoreError::InvalidPath { .. }, _) => (ErrorKind::Data, format!("cannot {doing} {self}")),
             _ => (ErrorKind::Unavailable, format!("cannot {doing} {self}")),
         };
-        Error::new(kind, text).with_source(error)
+        Error::new(kind, text).with_source(one_line(error))
     }
 
     /// [`Location::error`] for plain file operations.
     pub(crate) fn io_error(&self, doing: &str, error: std::io::Error) -> Error {
         self.error(doing, StoreError::Generic { store: "local disk", source: error.into() })
     }
+}
+
+/// `error`, or the start of its text where that is long or has several lines: servers answer with whole web pages.
+pub(crate) fn one_line(error: StoreError) -> Box<dyn std::error::Error + Send + Sync> {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    if line.len() == text.len() && line.chars().nth(CAUSE_CHARS_MAX).is_none() {
+        return error.into();
+    }
+    let cut: String = line.chars().take(CAUSE_CHARS_MAX).collect();
+    format!("{} [...]", cut.trim_end()).into()
 }
 
 /// The kind of the I/O error at the root of `error`, if there is one.
@@ -255,14 +261,34 @@ fn parse_url(text: &str) -> Result<Url> {
     // `#` is an ordinary character in names of objects, never the start of a fragment.
     let url = Url::parse(&text.replace('#', "%23"))
         .map_err(|e| Error::usage("a place is neither a path nor a URL").with_source(e))?;
+    refuse_user(&url)?;
+    let shown = &url[url::Position::BeforeHost..url::Position::AfterPath];
     if url.query().is_some() {
-        let shown = &url[url::Position::BeforeHost..url::Position::AfterPath];
         return Err(Error::usage(format!(
             "{}://{shown}: signed URLs and other queries are not supported: put credentials into the environment",
             url.scheme()
         )));
     }
     Ok(url)
+}
+
+/// Refuses a URL with credentials, before anything else is said about it. What is no URL passes.
+pub(crate) fn refuse_credentials(text: &str) -> Result<()> {
+    Url::parse(&text.replace('#', "%23")).map_or(Ok(()), |url| refuse_user(&url))
+}
+
+fn refuse_user(url: &Url) -> Result<()> {
+    // Of Azure's URLs the user part is the container.
+    let azure = matches!(url.scheme(), "az" | "azure" | "adl" | "abfs" | "abfss");
+    if url.password().is_none() && (azure || url.username().is_empty()) {
+        return Ok(());
+    }
+    let shown = &url[url::Position::BeforeHost..url::Position::AfterPath];
+    Err(Error::usage(format!(
+        "{}://{shown}: URLs with a user or a password are refused: put credentials into environment variables \
+         (AWS_..., GOOGLE_..., AZURE_...)",
+        url.scheme()
+    )))
 }
 
 #[cfg(not(feature = "cloud"))]
@@ -279,7 +305,7 @@ fn remote(text: &str) -> Result<Location> {
 
     let url = parse_url(text)?;
     let (scheme, path) = ObjectStoreScheme::parse(&url)
-        .map_err(|e| Error::usage(format!("{} is not a usable place", redacted(&url))).with_source(e))?;
+        .map_err(|e| Error::usage(format!("{url} is not a usable place")).with_source(e))?;
     let mut base = url.clone();
     // Of `https://s3.region.amazonaws.com/bucket/key` the bucket belongs to the store.
     let bucket =
@@ -308,31 +334,18 @@ fn shared_store(base: &Url) -> Result<Arc<dyn ObjectStore>> {
         .filter(|(k, _)| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|p| k.starts_with(p)));
     let options =
         bounds.map(|(k, v)| (k.to_string(), v.to_string())).into_iter().chain(plain).chain(environment);
-    let (store, _) = object_store::parse_url_opts(base, options).map_err(|e| {
-        Error::configuration(format!("cannot set up the store of {}", redacted(base))).with_source(e)
-    })?;
+    let (store, _) = object_store::parse_url_opts(base, options)
+        .map_err(|e| Error::configuration(format!("cannot set up the store of {base}")).with_source(e))?;
     let store: Arc<dyn ObjectStore> = Arc::from(store);
     stores.insert(base.to_string(), Arc::clone(&store));
     Ok(store)
-}
-
-/// `url` without credentials. Of Azure's URLs the user part is the container, no secret.
-fn redacted(url: &Url) -> Url {
-    let mut url = url.clone();
-    // Both fail only for URLs that cannot hold credentials.
-    let _ = url.set_password(None);
-    if matches!(url.scheme(), "http" | "https" | "s3" | "s3a" | "gs") {
-        let _ = url.set_username("");
-    }
-    url.set_query(None);
-    url
 }
 
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             Kind::Local(path) => write!(f, "{}", path.display()),
-            Kind::Url { base, .. } => write!(f, "{}", redacted(&self.url(base))),
+            Kind::Url { base, .. } => write!(f, "{}", self.url(base)),
         }
     }
 }
@@ -370,7 +383,7 @@ mod tests {
     fn shown(text: &str, expect: &str) {
         let location = Location::parse(text).unwrap();
         assert_eq!(location.to_string(), expect);
-        assert_eq!(Location::parse(&location.to_url_with_credentials()).unwrap(), location);
+        assert_eq!(Location::parse(expect).unwrap(), location);
     }
 
     #[track_caller]
@@ -395,9 +408,8 @@ mod tests {
 
     #[cfg(feature = "cloud")]
     #[test]
-    fn remote_urls_are_shown_without_credentials() {
+    fn remote_urls_are_shown_as_they_can_be_parsed() {
         shown("http://127.0.0.1:9/a b/c", "http://127.0.0.1:9/a%20b/c");
-        shown("https://user:secret@host/a", "https://host/a");
         shown("s3://bucket/pool/m#1", "s3://bucket/pool/m%231");
         shown("s3://bucket", "s3://bucket");
         shown(
@@ -422,7 +434,44 @@ mod tests {
         refused("ftp://host/a", ErrorKind::Usage, "\"ftp\" is not a known kind of store");
         refused("file://host/a", ErrorKind::Usage, "not a local file");
         refused("memory:///a/../b", ErrorKind::Usage, "not a usable place");
-        refused("https://u:secret@host/a?sig=x", ErrorKind::Usage, "https://host/a: signed URLs");
+        refused("https://host/a?sig=x", ErrorKind::Usage, "https://host/a: signed URLs");
+    }
+
+    #[test]
+    fn credentials_in_urls_are_refused_and_not_repeated() {
+        for text in [
+            "https://user:SECRET@host/a",
+            "https://SECRET@host/a",
+            "HTTP://:SECRET@host/a?sig=SECRET",
+            "https://user:SEC#RET@host/a",
+            "s3://SECRET:SECRET@bucket/a",
+            "s3a://user:SECRET@bucket/a",
+            "gs://SECRET@bucket/a",
+            "abfss://container:SECRET@account.dfs.core.windows.net/a",
+        ] {
+            let e = Location::parse(text).unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::Usage, "{text}");
+            assert!(e.chain().contains("put credentials into environment variables"), "{}", e.chain());
+            assert!(!e.chain().contains("SEC"), "{}", e.chain());
+        }
+    }
+
+    #[test]
+    fn the_container_of_an_azure_url_is_no_secret() {
+        let url = parse_url("abfss://container@account.dfs.core.windows.net/a").unwrap();
+        assert_eq!(url.username(), "container");
+    }
+
+    #[test]
+    fn causes_are_one_short_line() {
+        let cause = |text: &str| {
+            let source = std::io::Error::other(text.to_owned()).into();
+            one_line(StoreError::Generic { store: "HTTP", source }).to_string()
+        };
+        assert!(cause("403 Forbidden").ends_with("403 Forbidden"));
+        let page = cause("403 Forbidden: <html>\n<body>\nno\n");
+        assert!(page.ends_with("403 Forbidden: <html> [...]"), "{page}");
+        assert!(cause(&"x".repeat(10_000)).chars().count() < CAUSE_CHARS_MAX + 10);
     }
 
     #[test]

@@ -6,12 +6,14 @@
 //!   that is replaced is renamed away just before, and deleted just after.
 //! - **Object stores:** files are written in place, under a claim (`soup.partial.json`) that keeps other runs out. The
 //!   manifest `soup.json` is created last: a folder without it is no output. An output that is replaced loses its manifest
-//!   first, when the staging begins.
+//!   first, when the staging begins. A claim is created only where none is and deleted only by its own run, so one that a
+//!   dead run left behind has to be deleted by hand: nobody can tell it from one in use.
 //!
 //! Only what has a manifest is ever replaced: `--overwrite` on a home folder deletes nothing.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::{Error as StoreError, ObjectStoreExt, PutMode, PutPayload};
@@ -29,6 +31,9 @@ const CLAIM_FILE: &str = "soup.partial.json";
 /// Largest claim or manifest that is read back.
 const READ_BACK_BYTES_MAX: u64 = 256 << 20;
 const RUN_BYTES_MAX: usize = 128;
+/// A worker may still be taking back a file while its folder is removed: how often, and how long apart, that is tried.
+const REMOVE_ATTEMPTS: u32 = 20;
+const REMOVE_PAUSE: Duration = Duration::from_millis(50);
 
 /// An output that is being written and is not visible yet.
 #[derive(Debug)]
@@ -40,13 +45,15 @@ pub struct Staging {
     overwrite: bool,
     /// Held back until everything else is there.
     manifest: Mutex<Option<Bytes>>,
+    /// Folders above a local place that were missing before, the innermost first.
+    created: Vec<PathBuf>,
 }
 
 /// Whether an output could be written to `target`. Leaves nothing behind; meant to be asked before the work starts.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) if there is something already (with `overwrite`: something that is no
-/// output), [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) if it is not writable.
+/// output, or is being written by another run), [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) if it is not writable.
 pub async fn check_target(target: &Location, overwrite: bool) -> Result<()> {
     if target.is_http() {
         return Err(Error::configuration(format!(
@@ -62,15 +69,25 @@ pub async fn check_target(target: &Location, overwrite: bool) -> Result<()> {
             return Err(Error::usage(format!("output {target} is a file: choose another")));
         }
     }
+    if !target.is_local()
+        && let Some(run) = claimant(target).await?
+    {
+        return Err(claimed(target, &run));
+    }
+    check_replaceable(target, overwrite).await
+}
+
+/// Whether what is at `target`, its claim aside, may go.
+async fn check_replaceable(target: &Location, overwrite: bool) -> Result<()> {
     let entries = read::list(target).await?;
-    let has = |name: &str| entries.iter().any(|e| e.name == name);
-    if entries.is_empty() {
+    let is_claim = |name: &str| name == CLAIM_FILE && !target.is_local();
+    if entries.iter().all(|e| is_claim(&e.name)) {
         return Ok(());
     }
     if !overwrite {
         return Err(exists(target));
     }
-    if !has(MANIFEST_FILE) && !has(CLAIM_FILE) {
+    if !entries.iter().any(|e| e.name == MANIFEST_FILE) {
         return Err(Error::usage(format!(
             "output {target} exists and has no {MANIFEST_FILE}, so it is not replaced: choose another or delete it"
         )));
@@ -85,12 +102,17 @@ impl Staging {
     /// # Errors
     /// As for [`check_target`].
     pub async fn begin(target: &Location, run: &str, overwrite: bool) -> Result<Staging> {
-        let staging = Staging { overwrite, ..Staging::resume(target, run)? };
+        let mut staging = Staging { overwrite, ..Staging::resume(target, run)? };
         if let Some(path) = staging.place.local_path() {
             check_target(target, overwrite).await?;
             let path = path.to_path_buf();
-            blocking(move || std::fs::create_dir_all(path)).await?.map_err(|e| unwritable(target, e))?;
-        } else if staging.claimant().await?.as_deref() != Some(run) {
+            staging.created =
+                path.ancestors().skip(1).take_while(|p| !p.exists()).map(Path::to_path_buf).collect();
+            if let Err(e) = blocking(move || std::fs::create_dir_all(path)).await? {
+                remove_empty(&staging.created);
+                return Err(unwritable(target, e));
+            }
+        } else if claimant(target).await?.as_deref() != Some(run) {
             check_target(target, overwrite).await?;
             staging.claim().await?;
         }
@@ -113,18 +135,20 @@ impl Staging {
             false => target.clone(),
         };
         let (target, run) = (target.clone(), run.to_string());
-        Ok(Staging { target, place, run, overwrite: false, manifest: Mutex::new(None) })
+        Ok(Staging { target, place, run, overwrite: false, manifest: Mutex::new(None), created: Vec::new() })
     }
 
     /// A writer for the file `name` of the output. It replaces a file of that name that this run wrote before.
     ///
     /// # Errors
-    /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for a name that is none, otherwise what the store says.
+    /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for a name that is none,
+    /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) if this machine does not see the folder that
+    /// [`begin`](Staging::begin) created, otherwise what the store says.
     pub async fn writer(&self, name: &str) -> Result<FileWriter> {
         if name.contains('/') {
             return Err(Error::data(format!("{name:?} is not the name of a file")));
         }
-        FileWriter::create(self.place.join(name)?).await
+        FileWriter::create(self.place.join(name)?, &self.target).await
     }
 
     /// Writes the small file `name`. [`MANIFEST_FILE`] is held back until [`publish`](Staging::publish).
@@ -148,8 +172,9 @@ impl Staging {
     /// Makes the output visible, at once and durably.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) if something is at the target by now and may not be replaced; otherwise
-    /// what the store says. Nothing is visible then, and what was there before still is (local disk).
+    /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) if something is at the target by now and may not be replaced, or the
+    /// claim is another run's; otherwise what the store says. Nothing is visible then once this is
+    /// [discarded](Staging::discard), and what was there before still is (local disk).
     pub async fn publish(&self) -> Result<()> {
         let manifest = self.manifest.lock().unwrap_or_else(PoisonError::into_inner).take();
         let manifest = manifest
@@ -169,6 +194,7 @@ impl Staging {
 
     async fn publish_store(&self, manifest: Bytes) -> Result<()> {
         let place = self.target.join(MANIFEST_FILE)?;
+        self.check_claim().await?;
         match create(&place, manifest.clone()).await {
             Ok(()) => {}
             Err(StoreError::AlreadyExists { .. }) => {
@@ -179,7 +205,24 @@ impl Staging {
             }
             Err(e) => return Err(place.error("write", e)),
         }
-        delete(&self.target.join(CLAIM_FILE)?).await
+        self.check_claim().await?;
+        if let Err(e) = delete(&self.target.join(CLAIM_FILE)?).await {
+            // The output is there and whole; only the next run that replaces it will be in the way of this.
+            tracing::warn!(error = e.chain(), "the claim of a published output could not be deleted");
+        }
+        Ok(())
+    }
+
+    /// Requires that the claim is this run's.
+    async fn check_claim(&self) -> Result<()> {
+        match claimant(&self.target).await? {
+            Some(run) if run == self.run => Ok(()),
+            Some(run) => Err(claimed(&self.target, &run)),
+            None => Err(Error::usage(format!(
+                "output {} is no longer claimed by run {:?}: its {CLAIM_FILE} was deleted",
+                self.target, self.run
+            ))),
+        }
     }
 
     /// Removes everything that was staged.
@@ -189,52 +232,64 @@ impl Staging {
     pub async fn discard(&self) -> Result<()> {
         if let Some(path) = self.place.local_path() {
             let path = path.to_path_buf();
-            let removed = blocking(move || std::fs::remove_dir_all(path)).await?;
-            return match removed {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(self.place.io_error("remove", e)),
-                _ => Ok(()),
-            };
+            let created = self.created.clone();
+            let removed = blocking(move || remove_folder(&path).map(|()| remove_empty(&created))).await?;
+            return removed.map_err(|e| self.place.io_error("remove", e));
         }
-        match self.claimant().await? {
-            Some(run) if run == self.run => self.clear().await,
+        match claimant(&self.target).await? {
+            Some(run) if run == self.run => {
+                self.clear().await?;
+                delete(&self.target.join(CLAIM_FILE)?).await
+            }
             // Published, or somebody else's by now.
             _ => Ok(()),
         }
     }
 
-    /// The run that is writing to this object store's folder.
-    async fn claimant(&self) -> Result<Option<String>> {
-        let claim = self.target.join(CLAIM_FILE)?;
-        let bytes = read::read_small_if_exists(&claim, READ_BACK_BYTES_MAX).await?;
-        let Some(bytes) = bytes else { return Ok(None) };
-        let claim: Option<serde_json::Value> = serde_json::from_slice(&bytes).ok();
-        Ok(claim.and_then(|c| c.get("run")?.as_str().map(str::to_string)))
-    }
-
+    /// Takes the folder for this run and empties it. The claim comes first: it is what keeps two runs apart.
     async fn claim(&self) -> Result<()> {
-        if self.overwrite {
-            self.clear().await?;
-        }
         let place = self.target.join(CLAIM_FILE)?;
         match create(&place, serde_json::json!({ "run": self.run }).to_string().into()).await {
-            Ok(()) => Ok(()),
-            Err(StoreError::AlreadyExists { .. }) => match self.claimant().await? {
-                Some(run) if run == self.run => Ok(()),
-                _ => Err(Error::usage(format!("output {} is being written by another run", self.target))),
-            },
-            Err(e) => Err(place.error("write", e)),
+            // If it exists it may be ours: the answer to an earlier attempt was lost.
+            Ok(()) | Err(StoreError::AlreadyExists { .. }) => self.check_claim().await?,
+            Err(e) => return Err(place.error("write", e)),
         }
+        // Another run may have published between the first look and the claim.
+        if let Err(e) = check_replaceable(&self.target, self.overwrite).await {
+            delete(&place).await?;
+            return Err(e);
+        }
+        self.clear().await
     }
 
-    /// Deletes the files of the folder: the manifest first, so that it stops being an output, and the claim last.
+    /// Deletes the files of the folder except the claim: the manifest first, so that it stops being an output.
     async fn clear(&self) -> Result<()> {
         delete(&self.target.join(MANIFEST_FILE)?).await?;
         let entries = read::list(&self.target).await?;
         for file in entries.iter().filter(|e| e.stamp.is_some() && e.name != CLAIM_FILE) {
             delete(&file.location).await?;
         }
-        delete(&self.target.join(CLAIM_FILE)?).await
+        Ok(())
     }
+}
+
+/// The run that is writing to the object store's folder `target`.
+async fn claimant(target: &Location) -> Result<Option<String>> {
+    let claim = target.join(CLAIM_FILE)?;
+    let bytes = read::read_small_if_exists(&claim, READ_BACK_BYTES_MAX).await?;
+    let Some(bytes) = bytes else { return Ok(None) };
+    let claim: Option<serde_json::Value> = serde_json::from_slice(&bytes).ok();
+    // One that cannot be read still is somebody's; no run is called like this.
+    Ok(Some(
+        claim.and_then(|c| c.get("run")?.as_str().map(str::to_string)).unwrap_or_else(|| "?".to_string()),
+    ))
+}
+
+fn claimed(target: &Location, run: &str) -> Error {
+    Error::usage(format!(
+        "output {target} is being written by run {run:?}: choose another, or, if that run is dead, delete \
+         {target}/{CLAIM_FILE} and what it left there"
+    ))
 }
 
 fn exists(target: &Location) -> Error {
@@ -295,14 +350,52 @@ fn publish_local(place: &Path, target: &Path, aside: Option<&Path>) -> std::io::
         (Err(e), Some(aside)) if is_taken(&e) && target.join(MANIFEST_FILE).exists() => {
             std::fs::rename(target, aside)?;
             if let Err(e) = std::fs::rename(place, target) {
-                std::fs::rename(aside, target)?;
+                if let Err(error) = std::fs::rename(aside, target) {
+                    tracing::warn!(%error, at = %aside.display(), "the replaced output could not be put back");
+                }
                 return Err(e);
             }
-            sync_folder(target.parent().unwrap_or(Path::new("/")))?;
-            std::fs::remove_dir_all(aside)
+            settle(target);
+            if let Err(error) = std::fs::remove_dir_all(aside) {
+                tracing::warn!(%error, at = %aside.display(), "the replaced output could not be removed");
+            }
+            Ok(())
         }
         (Err(e), _) => Err(e),
-        (Ok(()), _) => sync_folder(target.parent().unwrap_or(Path::new("/"))),
+        (Ok(()), _) => {
+            settle(target);
+            Ok(())
+        }
+    }
+}
+
+/// Makes a published name durable. The output is there either way, so a failure is no failure of the publish.
+fn settle(target: &Path) {
+    if let Err(error) = sync_folder(target.parent().unwrap_or(Path::new("/"))) {
+        tracing::warn!(%error, at = %target.display(), "the folder of a published output could not be synced");
+    }
+}
+
+/// Removes a folder that others may still be writing to; one that is gone is fine.
+fn remove_folder(folder: &Path) -> std::io::Result<()> {
+    use std::io::ErrorKind::{DirectoryNotEmpty, NotFound};
+    for _ in 1..REMOVE_ATTEMPTS {
+        match std::fs::remove_dir_all(folder) {
+            Err(e) if e.kind() == DirectoryNotEmpty => std::thread::sleep(REMOVE_PAUSE),
+            Err(e) if e.kind() != NotFound => return Err(e),
+            _ => return Ok(()),
+        }
+    }
+    std::fs::remove_dir_all(folder)
+}
+
+/// Removes `folders`, the innermost first, up to the first that somebody else uses by now.
+fn remove_empty(folders: &[PathBuf]) {
+    for folder in folders {
+        match std::fs::remove_dir(folder) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return,
+            _ => {}
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use futures::{StreamExt, TryStreamExt};
 use soup_core::{Error, Result};
 
 use crate::checkpoint::{self, Checkpoint, EXTENSION, INDEX_FILE, Layout, MODEL_FILE};
-use crate::location::Location;
+use crate::location::{self, Location};
 use crate::read::{self, Entry};
 
 /// Most ingredients of a pool.
@@ -30,7 +30,7 @@ const INGREDIENTS_FOLDER: &str = "ingredients";
 pub const COMPANION_BYTES_MAX: u64 = 64 << 20;
 
 /// The small files that go along with a model: configuration, preprocessing, tokenizer.
-pub const COMPANIONS: [&str; 12] = [
+pub const COMPANIONS: [&str; 13] = [
     "config.json",
     "preprocessor_config.json",
     "generation_config.json",
@@ -41,6 +41,7 @@ pub const COMPANIONS: [&str; 12] = [
     "vocab.json",
     "merges.txt",
     "added_tokens.json",
+    "tokenizer.model",
     "spiece.model",
     "sentencepiece.bpe.model",
 ];
@@ -93,6 +94,17 @@ pub async fn open_pool(urls: &[String]) -> Result<Vec<Checkpoint>> {
         }
     }
     futures::stream::iter(found).map(open).buffered(IN_FLIGHT).try_collect().await
+}
+
+/// Whether `url` can be one of a pool's, without looking at the store.
+///
+/// # Errors
+/// Those of [`Location::parse`], and [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) for wildcards where none are allowed.
+pub fn check_url(url: &str) -> Result<()> {
+    match Glob::parse(url)? {
+        Some(glob) => glob.place().map(|_| ()),
+        None => Location::parse(url).map(|_| ()),
+    }
 }
 
 async fn open(found: Found) -> Result<Checkpoint> {
@@ -187,6 +199,7 @@ impl<'a> Glob<'a> {
         if !url.contains(wild) {
             return Ok(None);
         }
+        location::refuse_credentials(url)?;
         // Wildcards may be in the path only.
         let path_start = match url.find("://") {
             Some(at) => url[at + 3..].find('/').map_or(url.len(), |slash| at + 3 + slash + 1),
@@ -208,8 +221,13 @@ impl<'a> Glob<'a> {
         Ok(Some(Glob { url, base, folder, last }))
     }
 
+    /// Where the search begins.
+    fn place(&self) -> Result<Location> {
+        Location::parse(if self.base.is_empty() { "." } else { self.base })
+    }
+
     async fn discover(&self) -> Result<Vec<Found>> {
-        let base = Location::parse(if self.base.is_empty() { "." } else { self.base })?;
+        let base = self.place()?;
         let Some(pattern) = self.folder else {
             let entries = read::list(&base).await?;
             return among(entries.into_iter().filter(|e| matches(self.last, &e.name)).collect()).await;

@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, ObjectStoreExt};
 use soup_core::{Error, ErrorKind, Result};
 
-use crate::location::Location;
+use crate::location::{Location, one_line};
 
 /// Most entries that one listing may have.
 pub const ENTRIES_MAX: usize = 100_000;
@@ -249,7 +249,7 @@ fn list_error(folder: &Location, error: object_store::Error) -> Error {
         return Error::usage(format!(
             "{folder}: plain HTTP servers cannot be listed: give the URL of every file"
         ))
-        .with_source(error);
+        .with_source(one_line(error));
     }
     folder.error("list", error)
 }

@@ -74,10 +74,17 @@ impl Hashes {
 }
 
 impl FileWriter {
-    pub(crate) async fn create(location: Location) -> Result<FileWriter> {
+    /// A writer for a file of the output `target`, which is what people know it by.
+    pub(crate) async fn create(location: Location, target: &Location) -> Result<FileWriter> {
         let (output, temporary) = match location.local_path() {
             Some(path) => {
-                let (file, temporary) = Temporary::create(path).map_err(|e| location.io_error("write", e))?;
+                let (file, temporary) = Temporary::create(path).map_err(|e| match e.kind() {
+                    // Whoever began the output created its folder.
+                    std::io::ErrorKind::NotFound => Error::configuration(format!(
+                        "output {target} is not on storage that this worker shares with the coordinator"
+                    )),
+                    _ => location.io_error("write", e),
+                })?;
                 (Output::Local(file), Some(temporary))
             }
             None => {

@@ -26,6 +26,8 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// Shortest lease.
+const LEASE_MIN_MS: u64 = 1_000;
 const LOGS: &str = "Logs";
 
 #[derive(Debug, Subcommand)]
@@ -134,9 +136,20 @@ pub(crate) struct CoordinatorArgs {
     /// How long a run waits for its workers, such as 90s or 10m [default: 10m]
     #[arg(long, env = "SOUP_START_TIMEOUT", value_name = "DURATION")]
     pub(crate) start_timeout: Option<Millis>,
-    /// A worker that is not heard for so long is lost [default: 10s]
-    #[arg(long, env = "SOUP_LEASE", value_name = "DURATION")]
+    /// A worker that is not heard for so long, at least 1s, is lost [default: 10s]
+    #[arg(long, env = "SOUP_LEASE", value_name = "DURATION", value_parser = lease)]
     pub(crate) lease: Option<Millis>,
+}
+
+/// A lease that leaves room for several heartbeats and an ordinary hiccup.
+fn lease(text: &str) -> std::result::Result<Millis, String> {
+    let lease: Millis = text.parse()?;
+    if lease.0 < LEASE_MIN_MS {
+        return Err(format!(
+            "a lease is at least {LEASE_MIN_MS} ms: workers that are only busy would be lost"
+        ));
+    }
+    Ok(lease)
 }
 
 /// Flags of `worker`.
@@ -158,7 +171,7 @@ pub(crate) struct WorkerArgs {
     /// Threads that compute [default: all cores]
     #[arg(long, env = "SOUP_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) threads: Option<u32>,
-    /// Memory for parameters, such as 8GiB [default: 80 % of what is available]
+    /// Memory for shards of the ingredients, such as 8GiB [default: 60 % of what is available]
     #[arg(long, env = "SOUP_MEMORY", value_name = "SIZE")]
     pub(crate) memory: Option<Bytes>,
     /// Where to compute
@@ -207,6 +220,7 @@ mod tests {
             &["cook", "--memory", "much"],
             &["inspect"],
             &["worker", "--threads", "0"],
+            &["coordinator", "--lease", "999ms"],
             &["stew"],
         ] {
             let error = Cli::try_parse_from(["soupctl"].iter().chain(flags)).unwrap_err();

@@ -102,7 +102,7 @@ pub(crate) struct CookOptions {
     /// Workers of the embedded cluster [default: 2]
     #[arg(long, value_name = "N", help_heading = CLUSTER)]
     pub(crate) workers: Option<u32>,
-    /// Memory for parameters of each embedded worker, such as 8GiB [default: its part of 80 % of what is available]
+    /// Memory of each embedded worker for shards, such as 8GiB [default: its part of 60 % of what is available]
     #[arg(long, value_name = "SIZE", help_heading = CLUSTER)]
     pub(crate) memory: Option<Bytes>,
     /// Threads of each embedded worker [default: its part of the cores]

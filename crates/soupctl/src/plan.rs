@@ -21,6 +21,11 @@ use crate::resources;
 use crate::spec::{Cluster, Cook};
 use crate::table::pairs;
 
+/// Soups whose models and blends a worker keeps.
+const SOUPS_KEPT: u64 = 3;
+/// Decoded samples take at most this part of a worker's offer, on top of it.
+const SAMPLES_SHARE: u64 = 4;
+
 /// What a cook would do.
 #[derive(Debug, Serialize)]
 struct PlanReport {
@@ -62,6 +67,12 @@ struct Memory {
     offered_bytes_per_worker: Option<u64>,
     /// A model that is assembled to be evaluated, on top.
     model_bytes: u64,
+    /// All models that a worker keeps at most.
+    models_bytes_per_worker: u64,
+    /// Blends of its own shards that a worker keeps at most.
+    blends_bytes_per_worker: u64,
+    /// Decoded samples that a worker keeps at most, where its offer is known.
+    samples_bytes_per_worker: Option<u64>,
 }
 
 /// How often models are evaluated, at most.
@@ -164,11 +175,15 @@ fn memory(shards: &ShardPlan, k: u32, cluster: &Cluster, workers_min: u32) -> Me
             *least = least.saturating_add((range.end - range.start).saturating_mul(u64::from(k)));
         }
     }
+    let resident = resident.into_iter().max().unwrap_or(0);
     Memory {
         workers,
-        resident_bytes_per_worker: resident.into_iter().max().unwrap_or(0),
+        resident_bytes_per_worker: resident,
         offered_bytes_per_worker: offered,
         model_bytes: shards.bytes_total(),
+        models_bytes_per_worker: shards.bytes_total().saturating_mul(SOUPS_KEPT),
+        blends_bytes_per_worker: (resident / u64::from(k.max(1))).saturating_mul(SOUPS_KEPT),
+        samples_bytes_per_worker: offered.map(|bytes| bytes / SAMPLES_SHARE),
     }
 }
 
@@ -232,6 +247,9 @@ fn render(report: &PlanReport) -> String {
     let memory = &report.memory;
     let offered =
         memory.offered_bytes_per_worker.map_or(String::new(), |b| format!(" of {} offered", Bytes(b)));
+    let samples = memory
+        .samples_bytes_per_worker
+        .map_or(String::new(), |b| format!(", and decoded samples of at most {}", Bytes(b)));
     let evaluations = &report.evaluations;
     let mut rows = vec![
         ("recipe", report.recipe.to_owned()),
@@ -252,10 +270,17 @@ fn render(report: &PlanReport) -> String {
         (
             "memory",
             format!(
-                "{} with {} of ingredients each{offered}, and {} for each model under evaluation",
+                "{} with {} of ingredients each{offered}",
                 count(memory.workers.into(), "worker"),
-                Bytes(memory.resident_bytes_per_worker),
-                Bytes(memory.model_bytes)
+                Bytes(memory.resident_bytes_per_worker)
+            ),
+        ),
+        (
+            "models",
+            format!(
+                "up to {SOUPS_KEPT} on each worker besides, {}, with blends of {}{samples}",
+                Bytes(memory.models_bytes_per_worker),
+                Bytes(memory.blends_bytes_per_worker)
             ),
         ),
         ("read", format!("{} of parameters, each byte once", Bytes(report.bytes_read))),
@@ -305,6 +330,9 @@ mod tests {
         assert_eq!(resident(2), 2 << 20);
         assert_eq!(resident(3), 6 << 18);
         assert_eq!(resident(1000), 1 << 18);
+        let memory = memory_of(2, 1 << 30).0;
+        assert_eq!((memory.models_bytes_per_worker, memory.blends_bytes_per_worker), (3 << 20, 3 << 19));
+        assert_eq!(memory.samples_bytes_per_worker, Some(1 << 28));
     }
 
     #[test]

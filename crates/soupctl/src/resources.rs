@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-/// Share of the available memory that is offered for parameters, in percent. The rest is for models under evaluation,
-/// samples and buffers.
-const MEMORY_PERCENT: u64 = 80;
+/// Share of the available memory that is offered for shards, in percent. Decoded samples may take a quarter of the offer on
+/// top; what is left has to do for assembled models, blends and buffers. `plan` says how large those are.
+const MEMORY_PERCENT: u64 = 60;
 /// Taken where the machine does not say.
 const MEMORY_UNKNOWN_BYTES: u64 = 4 << 30;
 
-/// Bytes of parameters that each of `workers` workers on this machine may keep.
+/// Bytes of shards that each of `workers` workers on this machine may keep.
 pub(crate) fn memory_per_worker(workers: u32) -> u64 {
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let available = available_bytes(&meminfo).unwrap_or(MEMORY_UNKNOWN_BYTES);

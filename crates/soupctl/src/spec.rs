@@ -4,7 +4,9 @@ use std::path::Path;
 
 use soup_core::recipe::{RecipeKind, RecipeSpec};
 use soup_core::run::RunSpec;
-use soup_core::{Error, Result};
+use soup_core::{Error, ErrorKind, Result};
+use soup_store::location::Location;
+use soup_store::pool;
 
 use crate::cookfile::{CookOptions, is_url};
 
@@ -39,7 +41,7 @@ pub(crate) enum Cluster {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Embedded {
     pub(crate) workers: u32,
-    /// Bytes of parameters that each worker may keep.
+    /// Bytes of shards that each worker may keep.
     pub(crate) memory_bytes: Option<u64>,
     /// Threads of each worker.
     pub(crate) threads: Option<u32>,
@@ -58,6 +60,8 @@ impl Cook {
             (file.workers, file.memory, file.threads, file.device) = (None, None, None, None);
         }
         let options = flags.or(file);
+        // First, since other messages quote what is wrong.
+        check_places(&options)?;
         let cluster = cluster(&options)?;
         let recipe = recipe(&options);
         let workers = match &cluster {
@@ -97,6 +101,23 @@ impl Cook {
     }
 }
 
+/// Refuses what names no place, and URLs with credentials, which must not be shown.
+fn check_places(options: &CookOptions) -> Result<()> {
+    let CookOptions { pool, validation, test, model_config, preprocessor_config, output, .. } = options;
+    let sets = validation.iter().chain(test.iter().map(|(_, set)| set)).map(|set| &set.url);
+    let others = [model_config, preprocessor_config, output].into_iter().flatten();
+    let places = sets.chain(others).filter(|url| !url.is_empty()).map(|url| Location::parse(url).map(|_| ()));
+    let pools = pool.iter().filter(|url| !url.is_empty()).map(|url| pool::check_url(url));
+    for checked in pools.chain(places) {
+        match checked {
+            Err(e) if e.kind() == ErrorKind::Usage => return Err(e),
+            // A store that cannot be set up here may well be on the cluster's machines.
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn recipe(options: &CookOptions) -> RecipeSpec {
     let kind = options.recipe.map(RecipeKind::from).unwrap_or_default();
     RecipeSpec {
@@ -118,13 +139,14 @@ fn cluster(options: &CookOptions) -> Result<Cluster> {
         ("device", options.device.is_some()),
     ];
     if let Some(url) = &options.coordinator {
+        let coordinator = coordinator_url(url)?;
         if let Some((name, _)) = embedded_only.into_iter().find(|(_, given)| *given) {
             return Err(Error::usage(format!(
                 "--{name} is about an embedded cluster, but --coordinator (or SOUP_COORDINATOR) names the cluster \
-                 {url}: give one of them"
+                 {coordinator}: give one of them"
             )));
         }
-        return Ok(Cluster::Remote(coordinator_url(url)?));
+        return Ok(Cluster::Remote(coordinator));
     }
     let workers = options.workers.unwrap_or(WORKERS_DEFAULT);
     for (name, value, max) in [("workers", Some(workers), WORKERS_MAX), ("threads", options.threads, 4096)] {
@@ -143,8 +165,10 @@ fn cluster(options: &CookOptions) -> Result<Cluster> {
 /// A coordinator's address as a URL: `host:port` is taken for `http://host:port`.
 pub(crate) fn coordinator_url(text: &str) -> Result<String> {
     let url = if is_url(text) { text.to_owned() } else { format!("http://{text}") };
+    // Without what may be a password.
+    let shown = text.rsplit('@').next().unwrap_or_default();
     let wrong =
-        |why: &str| Err(Error::usage(format!("coordinator {text:?} {why}: name it as http://HOST:PORT")));
+        |why: &str| Err(Error::usage(format!("coordinator {shown:?} {why}: name it as http://HOST:PORT")));
     let Ok(parsed) = url::Url::parse(&url) else {
         return wrong("is not a URL");
     };
@@ -222,8 +246,6 @@ fn check_workers(spec: &RunSpec, cluster: &Cluster) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use soup_core::ErrorKind;
-
     use super::*;
     use crate::choices::RecipeName;
     use crate::quantity::Bytes;
@@ -289,6 +311,27 @@ mod tests {
         refused(CookOptions { passes: Some(0), ..options() }, "passes is 0");
         refused(CookOptions { output: Some("/pools".into()), ..options() }, "holds the input \"/pools/vit\"");
         refused(CookOptions { output: Some("/pools/vit/".into()), ..options() }, "holds the input");
+    }
+
+    #[test]
+    fn credentials_are_refused_before_anything_is_quoted() {
+        let secret = || "s3://user:SECRET@bucket/x".to_owned();
+        for flags in [
+            CookOptions { pool: vec![secret()], ..options() },
+            CookOptions { pool: vec![secret() + "/*.safetensors"], ..options() },
+            CookOptions { pool: vec![secret() + "/*/x/y?"], ..options() },
+            CookOptions { validation: Some(secret().parse().unwrap()), ..options() },
+            CookOptions { test: vec![("a".to_owned(), secret().parse().unwrap())], ..options() },
+            CookOptions { model_config: Some(secret()), ..options() },
+            CookOptions { preprocessor_config: Some(secret()), ..options() },
+            CookOptions { output: Some(secret()), ..options() },
+            CookOptions { output: Some(secret()), batch_size: Some(0), ..options() },
+        ] {
+            let error = cook(flags).unwrap_err().chain();
+            assert!(error.contains("environment variables") && !error.contains("SECRET"), "{error}");
+        }
+        let error = coordinator_url("http://user:SECRET@host:1").unwrap_err().chain();
+        assert!(!error.contains("SECRET"), "{error}");
     }
 
     #[test]

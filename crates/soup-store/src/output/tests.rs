@@ -24,7 +24,7 @@ async fn local_outputs_leave_nothing_beside_them() {
     check_target(&target, false).await.unwrap();
     assert_eq!(tree(folder.path()), [""; 0]);
     staged(&target, false).await.discard().await.unwrap();
-    assert_eq!(tree(&folder.path().join("new")), [""; 0]);
+    assert_eq!(tree(folder.path()), [""; 0]);
     let staging = staged(&target, false).await;
     assert_eq!(tree(&folder.path().join("new")), ["soup.partial-r"]);
     // Left by a writer that died.
@@ -76,15 +76,49 @@ async fn targets_that_cannot_be_written() {
 async fn two_runs_cannot_write_one_folder_of_an_object_store() {
     let target = memory("two runs");
     let first = Staging::begin(&target, "first", false).await.unwrap();
-    fails(Staging::begin(&target, "second", false).await, ErrorKind::Usage, "exists");
-    // With leave to overwrite, the later one takes over, and the first can do no harm.
+    // Not even with leave to overwrite; whoever knows that the first is dead deletes its claim.
+    let expect = "written by run \"first\"";
+    fails(Staging::begin(&target, "second", false).await, ErrorKind::Usage, expect);
+    fails(Staging::begin(&target, "second", true).await, ErrorKind::Usage, expect);
+    first.put(MANIFEST_FILE, Bytes::from_static(b"{}")).await.unwrap();
+    delete(&target.join(CLAIM_FILE).unwrap()).await.unwrap();
     let second = Staging::begin(&target, "second", true).await.unwrap();
     second.put("config.json", Bytes::from_static(b"{}")).await.unwrap();
+    // The first is not dead after all, and does no harm.
+    fails(first.publish().await, ErrorKind::Usage, "written by run \"second\"");
     first.discard().await.unwrap();
     second.put(MANIFEST_FILE, Bytes::from_static(b"{\"run\":2}")).await.unwrap();
     second.publish().await.unwrap();
     let names: Vec<String> = read::list(&target).await.unwrap().into_iter().map(|e| e.name).collect();
     assert_eq!(names, ["config.json", "soup.json"]);
+}
+
+#[tokio::test]
+async fn a_claim_that_is_gone_is_noticed() {
+    let target = memory("claim gone");
+    let staging = staged(&target, false).await;
+    delete(&target.join(CLAIM_FILE).unwrap()).await.unwrap();
+    fails(staging.publish().await, ErrorKind::Usage, "no longer claimed by run \"r\"");
+    assert!(read::stat_if_exists(&target.join(MANIFEST_FILE).unwrap()).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn folders_that_others_use_by_now_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = Location::local(&folder.path().join("a/b/c")).unwrap();
+    let staging = staged(&target, false).await;
+    std::fs::write(folder.path().join("a/mine"), "x").unwrap();
+    staging.discard().await.unwrap();
+    assert_eq!(tree(&folder.path().join("a")), ["mine"]);
+}
+
+#[tokio::test]
+async fn a_worker_without_the_folder_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = Location::local(&folder.path().join("soup")).unwrap();
+    let elsewhere = Staging::resume(&target, "r").unwrap();
+    let written = elsewhere.writer("model.safetensors").await.map(|_| ());
+    fails(written, ErrorKind::Configuration, "soup is not on storage that this worker shares");
 }
 
 #[tokio::test]
