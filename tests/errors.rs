@@ -162,6 +162,21 @@ fn a_missing_dataset() {
 }
 
 #[test]
+fn a_failed_run_leaves_no_folders_on_the_way_to_its_output() {
+    let args = ["--validation", "/nowhere/val.parquet", "--output", "a/b/soup"];
+    check(&Pool::of(&["m00"]), &args, 65, &["/nowhere/val.parquet"]);
+}
+
+#[test]
+fn credentials_in_urls_are_refused_and_not_repeated() {
+    let validation = validation();
+    let args = ["--pool", "s3://user:s3cr3t@bucket/pool", "--validation", &validation];
+    let output = Soupctl::new(SOUPCTL).args(["cook"]).args(args).run();
+    assert!(!output.stderr.contains("s3cr3t"), "{}", output.stderr);
+    output.fails(2, &["bucket/pool", "environment"]);
+}
+
+#[test]
 fn a_dataset_that_is_not_parquet() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("val.parquet");

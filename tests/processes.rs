@@ -54,7 +54,7 @@ fn a_killed_worker_changes_nothing() {
 
 #[test]
 fn a_stopped_coordinator_says_so_and_leaves_nothing_behind() {
-    let mut cluster = Cluster::start(SOUPCTL, 1);
+    let cluster = Cluster::start(SOUPCTL, 1);
     let dir = TempDir::new().unwrap();
     let mut cook = submit(&cluster, dir.path(), &["--output", "soup"]).start();
     cook.line_with("+ m02");
@@ -62,7 +62,7 @@ fn a_stopped_coordinator_says_so_and_leaves_nothing_behind() {
     let output = cook.wait();
     assert_ne!(output.code, 0);
     assert!(output.stdout.is_empty() && output.stderr.contains("error: "), "{}", output.stderr);
-    cluster.coordinator.line_with("");
+    assert_eq!(cluster.coordinator.wait().code, 0);
     assert_eq!(soup_tests::Pool::list(dir.path()), [""; 0]);
 }
 
