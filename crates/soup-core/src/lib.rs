@@ -25,6 +25,7 @@
 
 pub mod agree;
 pub mod error;
+pub mod journal;
 pub mod ledger;
 pub mod machine;
 pub mod metric;

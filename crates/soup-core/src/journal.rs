@@ -1,0 +1,185 @@
+//! The journal: the ledger on durable storage. What its records are, and what a fold of them means.
+//!
+//! # Words
+//!
+//! - A *record* is one immutable object of a run's log, `log/<seq>.json`. Records are numbered from 0 without gaps, and each
+//!   names the SHA-256 of the one before it: a log cannot be changed or shortened in the middle without that showing.
+//! - An *epoch* begins with an [`Entry::EpochClaim`]: the coordinator incarnation (*writer*) that wrote it owns the run until
+//!   somebody writes a later claim. Records of any other writer are no part of a valid log.
+//! - A *fold* is what a log adds up to: who owns the run, what is known, how it ended.
+//!
+//! # Flow
+//!
+//! Resume: list, fold, append a claim of the next epoch at the next number; only then act. Whatever is decided is appended
+//! first and acted on once it is durable. [`append`] says what an append's outcome means; soup-store does the reading and
+//! writing.
+
+pub mod append;
+mod fold;
+mod wire;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::recipe::Verdict;
+use crate::score::Score;
+
+pub use fold::{Fold, Owner, RunState, Tail, sha256_hex};
+pub use wire::{ScoredSlice, SoupRecord};
+
+/// Version of the records' shape.
+pub const VERSION: u32 = 1;
+/// What the first record of a log has in the place of its predecessor's SHA-256.
+pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// One record of a run's log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// [`VERSION`].
+    pub v: u32,
+    /// Position in the log, from 0.
+    pub seq: u64,
+    /// The epoch it was written in.
+    pub epoch: u64,
+    /// The coordinator incarnation that wrote it.
+    pub writer: String,
+    /// Tells this write from any other, when its answer was lost.
+    pub put_id: String,
+    /// SHA-256 of the bytes of the record before, in hexadecimal; [`GENESIS`] in the first.
+    pub prev_sha256: String,
+    /// When it was written (RFC 3339, UTC). For people: nothing is decided by it.
+    pub at: String,
+    /// What it says.
+    #[serde(flatten)]
+    pub entry: Entry,
+}
+
+/// What a record says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "body", rename_all = "kebab-case")]
+pub enum Entry {
+    /// A coordinator takes the run.
+    EpochClaim(Claim),
+    /// Somebody asked for the run, with these settings that do not change its result.
+    Submitted(Operation),
+    /// Its turn has come.
+    Begun {},
+    /// The pool is resident and the datasets are counted.
+    Surveyed(Surveyed),
+    /// Slices were scored, of evaluations that are not complete yet.
+    Slices(Vec<ScoredSlice>),
+    /// A soup got its score, and the recipe decided what follows from it.
+    Scored(Scored),
+    /// The output is written; what follows makes it visible.
+    Publishing {
+        /// SHA-256 of the soup's flattened parameters, in hexadecimal.
+        sha256: String,
+    },
+    /// The output is visible. The run is done.
+    Published {
+        /// The result, as `-o json` prints it.
+        report: serde_json::Value,
+    },
+    /// The coordinator was asked to stop; another one will go on.
+    Suspended {},
+    /// The run failed, until somebody asks for it again.
+    Failed {
+        /// What the caller should do: an exit code.
+        exit_code: u8,
+        /// Why.
+        message: String,
+    },
+    /// Somebody cancelled the run; asking for it again goes on with it.
+    Cancelled {},
+}
+
+impl Entry {
+    /// The name of its kind, as records spell it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Entry::EpochClaim(_) => "epoch-claim",
+            Entry::Submitted(_) => "submitted",
+            Entry::Begun {} => "begun",
+            Entry::Surveyed(_) => "surveyed",
+            Entry::Slices(_) => "slices",
+            Entry::Scored(_) => "scored",
+            Entry::Publishing { .. } => "publishing",
+            Entry::Published { .. } => "published",
+            Entry::Suspended {} => "suspended",
+            Entry::Failed { .. } => "failed",
+            Entry::Cancelled {} => "cancelled",
+        }
+    }
+
+    /// The entry for a run that ended with `error`.
+    pub fn failed(error: &Error) -> Entry {
+        Entry::Failed { exit_code: error.kind().exit_code(), message: error.chain() }
+    }
+}
+
+/// Who takes a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The host it runs on.
+    pub host: String,
+    /// Its process there.
+    pub pid: u32,
+    /// The version of its program.
+    pub version: String,
+}
+
+/// Settings of a run that do not change its result, and so are no part of its identity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    /// Replace an existing output.
+    pub overwrite: bool,
+    /// Trials evaluated ahead of their turn.
+    pub lookahead: u32,
+    /// The run starts once so many workers have joined.
+    pub workers_min: u32,
+}
+
+/// What is known once the pool is resident and the datasets are counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Surveyed {
+    /// Samples of every dataset, the validation set first.
+    pub samples: Vec<u64>,
+    /// Classes of the model.
+    pub classes: u32,
+    /// SHA-256 over the SHA-256 of each shard, of every ingredient in pool order, in hexadecimal.
+    pub ingredients_sha256: Vec<String>,
+}
+
+/// A soup's score.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scored {
+    /// Position of the dataset; 0 is the validation set.
+    pub dataset: u32,
+    /// The soup.
+    pub soup: SoupRecord,
+    /// Its counts.
+    #[serde(with = "wire::score")]
+    pub score: Score,
+    /// Whether it was found among the scores of earlier runs instead of being evaluated.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recalled: bool,
+    /// The decisions that this score makes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decisions: Vec<Decided>,
+}
+
+/// A decision of the recipe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decided {
+    /// Counts trials from 1.
+    pub trial: u32,
+    /// The ingredient that was added or removed, by its position in the pool.
+    pub candidate: u32,
+    /// Which pass over the candidates.
+    pub pass: u32,
+    /// How it ended.
+    pub verdict: Verdict,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,226 @@
+//! What a log adds up to.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+
+use super::append::next_epoch;
+use super::{Claim, Entry, GENESIS, Operation, Record, Surveyed, VERSION};
+use crate::error::{Error, Result};
+use crate::ledger::Dataset;
+use crate::machine::Evaluation;
+use crate::score::Score;
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RunState {
+    /// Waiting for its turn.
+    #[default]
+    Queued,
+    /// In progress, as far as the log tells: its coordinator may be dead.
+    Running,
+    /// Its coordinator stopped; another one will go on.
+    Suspended,
+    /// Done: the output is visible.
+    Published,
+    /// Failed.
+    Failed,
+    /// Cancelled.
+    Cancelled,
+}
+
+impl RunState {
+    /// The name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            RunState::Queued => "queued",
+            RunState::Running => "running",
+            RunState::Suspended => "suspended",
+            RunState::Published => "published",
+            RunState::Failed => "failed",
+            RunState::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether nobody works on it until somebody asks for it again.
+    pub fn ended(self) -> bool {
+        matches!(self, RunState::Published | RunState::Failed | RunState::Cancelled)
+    }
+}
+
+/// Where the next record goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// Its number.
+    pub seq: u64,
+    /// SHA-256 of the last record.
+    pub prev_sha256: String,
+}
+
+/// Who owns a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The incarnation.
+    pub writer: String,
+    /// Who that is.
+    pub claim: Claim,
+}
+
+/// What a log adds up to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fold {
+    /// Highest epoch claimed; 0 before the first claim.
+    pub epoch: u64,
+    /// Who claimed it.
+    pub owner: Option<Owner>,
+    /// How far the run has come.
+    pub state: RunState,
+    /// How it was asked for last.
+    pub operation: Operation,
+    /// What the survey found.
+    pub surveyed: Option<Surveyed>,
+    /// Scores, in the order they were recorded.
+    pub scores: Vec<(Evaluation, Score)>,
+    /// Slices of evaluations that are not complete.
+    pub slices: BTreeMap<Evaluation, BTreeMap<u32, Score>>,
+    /// Decisions recorded.
+    pub decisions: u32,
+    /// Whether the output was about to be made visible.
+    pub publishing: bool,
+    /// The result, once published.
+    pub report: Option<serde_json::Value>,
+    /// Exit code and reason, if the run failed.
+    pub failure: Option<(u8, String)>,
+    /// When the first and the last record were written.
+    pub times: Option<(String, String)>,
+    tail: Tail,
+}
+
+impl Default for Fold {
+    fn default() -> Fold {
+        Fold {
+            epoch: 0,
+            owner: None,
+            state: RunState::Queued,
+            operation: Operation::default(),
+            surveyed: None,
+            scores: Vec::new(),
+            slices: BTreeMap::new(),
+            decisions: 0,
+            publishing: false,
+            report: None,
+            failure: None,
+            times: None,
+            tail: Tail { seq: 0, prev_sha256: GENESIS.to_owned() },
+        }
+    }
+}
+
+/// SHA-256 in lower-case hexadecimal.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+impl Fold {
+    /// Where the next record goes.
+    pub fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    /// Takes the next record: the content of object number `seq`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Data`](crate::ErrorKind::Data) where it is not the next record of a valid log, saying why.
+    pub fn push(&mut self, seq: u64, bytes: &[u8]) -> Result<Record> {
+        let broken = |why: String| Error::data(format!("record {seq} of the log is broken: {why}"));
+        let record: Record =
+            serde_json::from_slice(bytes).map_err(|e| broken("it cannot be read".into()).with_source(e))?;
+        if record.v != VERSION {
+            return Err(broken(format!("it has version {}, this program knows {VERSION}", record.v)));
+        }
+        if seq != self.tail.seq || record.seq != seq {
+            return Err(broken(format!("it says {}, number {} is expected here", record.seq, self.tail.seq)));
+        }
+        if record.prev_sha256 != self.tail.prev_sha256 {
+            return Err(broken(format!("it follows a record with SHA-256 {}", record.prev_sha256)));
+        }
+        self.check_epoch(&record).map_err(broken)?;
+        self.apply(&record).map_err(|e| e.context(format!("record {seq} of the log is broken")))?;
+        self.tail = Tail { seq: seq + 1, prev_sha256: sha256_hex(bytes) };
+        let first = self.times.take().map_or_else(|| record.at.clone(), |(first, _)| first);
+        self.times = Some((first, record.at.clone()));
+        Ok(record)
+    }
+
+    fn check_epoch(&self, record: &Record) -> Result<(), String> {
+        if let Entry::EpochClaim(_) = record.entry {
+            let expected = next_epoch(self.epoch);
+            return match record.epoch == expected {
+                true => Ok(()),
+                false => Err(format!("it claims epoch {}, {expected} is next", record.epoch)),
+            };
+        }
+        let owner = self.owner.as_ref().map(|o| o.writer.as_str());
+        match record.epoch == self.epoch && owner == Some(record.writer.as_str()) {
+            true => Ok(()),
+            false => Err(format!(
+                "it was written by {:?} in epoch {}, but epoch {} belongs to {:?}",
+                record.writer,
+                record.epoch,
+                self.epoch,
+                owner.unwrap_or("nobody")
+            )),
+        }
+    }
+
+    fn apply(&mut self, record: &Record) -> Result<()> {
+        match &record.entry {
+            Entry::EpochClaim(claim) => {
+                self.epoch = record.epoch;
+                self.owner = Some(Owner { writer: record.writer.clone(), claim: claim.clone() });
+            }
+            Entry::Submitted(operation) => {
+                self.operation = *operation;
+                self.state = RunState::Queued;
+                self.publishing = false;
+                self.report = None;
+                self.failure = None;
+            }
+            Entry::Begun {} => self.state = RunState::Running,
+            Entry::Surveyed(surveyed) => self.surveyed = Some(surveyed.clone()),
+            Entry::Slices(slices) => {
+                for s in slices {
+                    let evaluation = Evaluation { dataset: s.dataset(), soup: s.soup.soup()? };
+                    self.slices.entry(evaluation).or_default().insert(s.slice, s.score.clone());
+                }
+            }
+            Entry::Scored(scored) => {
+                let evaluation = Evaluation { dataset: Dataset(scored.dataset), soup: scored.soup.soup()? };
+                self.slices.remove(&evaluation);
+                if self.scores.iter().any(|(e, _)| *e == evaluation) {
+                    return Err(Error::data("it scores a soup that has its score already"));
+                }
+                for decided in &scored.decisions {
+                    self.decisions += 1;
+                    if decided.trial != self.decisions {
+                        let text = format!("it decides trial {}, {} is next", decided.trial, self.decisions);
+                        return Err(Error::data(text));
+                    }
+                }
+                self.scores.push((evaluation, scored.score.clone()));
+            }
+            Entry::Publishing { .. } => self.publishing = true,
+            Entry::Published { report } => {
+                self.report = Some(report.clone());
+                self.state = RunState::Published;
+            }
+            Entry::Suspended {} => self.state = RunState::Suspended,
+            Entry::Failed { exit_code, message } => {
+                self.failure = Some((*exit_code, message.clone()));
+                self.state = RunState::Failed;
+            }
+            Entry::Cancelled {} => self.state = RunState::Cancelled,
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,161 @@
+use super::*;
+use crate::error::ErrorKind;
+use crate::ledger::Dataset;
+use crate::soup::{Ingredient, Soup, Weight};
+
+/// A log as a store keeps it.
+#[derive(Default)]
+struct Log {
+    fold: Fold,
+    objects: Vec<Vec<u8>>,
+}
+
+impl Log {
+    fn add(&mut self, epoch: u64, writer: &str, entry: Entry) -> &mut Log {
+        let tail = self.fold.tail().clone();
+        let record = Record {
+            v: VERSION,
+            seq: tail.seq,
+            epoch,
+            writer: writer.to_owned(),
+            put_id: format!("{writer}-{}", tail.seq),
+            prev_sha256: tail.prev_sha256,
+            at: format!("2026-01-01T00:00:{:02}Z", tail.seq),
+            entry,
+        };
+        let bytes = serde_json::to_vec(&record).unwrap();
+        let read = self.fold.push(record.seq, &bytes).unwrap();
+        assert_eq!(serde_json::to_vec(&read).unwrap(), bytes, "reads back as it was written");
+        self.objects.push(bytes);
+        self
+    }
+
+    fn refold(objects: &[Vec<u8>]) -> Result<Fold, Error> {
+        let mut fold = Fold::default();
+        for (seq, bytes) in objects.iter().enumerate() {
+            fold.push(seq as u64, bytes)?;
+        }
+        Ok(fold)
+    }
+}
+
+fn score(correct: u64, loss_sum: f64) -> Score {
+    Score { total: 10, correct, loss_sum, confusion: [((0, 0), correct), ((1, 0), 10 - correct)].into() }
+}
+
+fn slice(soup: &Soup, slice: u32) -> ScoredSlice {
+    ScoredSlice { dataset: 0, soup: soup.into(), slice, score: score(3, 0.1 + 0.2) }
+}
+
+fn scored(soup: &Soup, loss_sum: f64, trials: &[u32]) -> Entry {
+    let decided = |&trial: &u32| Decided { trial, candidate: 1, pass: 1, verdict: Verdict::Accepted };
+    Entry::Scored(Scored {
+        dataset: 0,
+        soup: soup.into(),
+        score: score(7, loss_sum),
+        recalled: false,
+        decisions: trials.iter().map(decided).collect(),
+    })
+}
+
+fn sample_log() -> Log {
+    let (a, b) = (Soup::single(Ingredient(0)), Soup::uniform(2).unwrap());
+    let mut log = Log::default();
+    log.add(1, "x", Entry::EpochClaim(Claim { host: "h".into(), pid: 1, version: "0".into() }))
+        .add(1, "x", Entry::Submitted(Operation { overwrite: true, lookahead: 2, workers_min: 1 }))
+        .add(1, "x", Entry::Begun {})
+        .add(1, "x", Entry::Surveyed(Surveyed { samples: vec![10], classes: 2, ..Surveyed::default() }))
+        .add(1, "x", Entry::Slices(vec![slice(&a, 0), slice(&a, 1), slice(&b, 0)]))
+        .add(1, "x", scored(&a, 0.1, &[]))
+        .add(1, "x", Entry::Suspended {})
+        .add(2, "y", Entry::EpochClaim(Claim::default()))
+        .add(2, "y", Entry::Begun {})
+        .add(2, "y", scored(&b, f64::NAN, &[1]));
+    log
+}
+
+#[test]
+fn a_fold_knows_what_the_log_says() {
+    let log = sample_log();
+    let fold = &log.fold;
+    assert_eq!((fold.epoch, fold.state, fold.decisions), (2, RunState::Running, 1));
+    assert_eq!(fold.owner.as_ref().unwrap().writer, "y");
+    assert!(fold.slices.is_empty(), "complete evaluations have no slices left");
+    assert_eq!(fold.scores.len(), 2);
+    assert_eq!(fold.scores[0].0.dataset, Dataset::VALIDATION);
+    assert_eq!(fold.scores[0].1, score(7, 0.1));
+    assert!(fold.scores[1].1.loss_sum.is_nan());
+    assert_eq!(fold.times.as_ref().unwrap().1, "2026-01-01T00:00:09Z");
+    assert_eq!(Log::refold(&log.objects).unwrap().tail(), fold.tail());
+}
+
+#[test]
+fn numbers_keep_their_bits() {
+    for loss in [0.1 + 0.2, f64::MIN_POSITIVE, 1e300, f64::INFINITY, -0.0, 5e-324] {
+        let soup = Soup::weighted(vec![Ingredient(0)], vec![vec![Weight::new(1.0 / 3.0).unwrap()]]).unwrap();
+        let mut log = Log::default();
+        log.add(1, "x", Entry::EpochClaim(Claim::default())).add(1, "x", scored(&soup, loss, &[]));
+        let (evaluation, score) = &log.fold.scores[0];
+        assert_eq!(score.loss_sum.to_bits(), loss.to_bits());
+        assert_eq!(evaluation.soup, soup);
+    }
+}
+
+#[test]
+fn a_log_that_was_tampered_with_is_refused() {
+    let log = sample_log();
+    let text = |i: usize| String::from_utf8(log.objects[i].clone()).unwrap();
+    let edited = |i: usize, from: &str, to: &str| {
+        let mut objects = log.objects.clone();
+        assert!(text(i).contains(from), "{}", text(i));
+        objects[i] = text(i).replace(from, to).into_bytes();
+        objects
+    };
+    let mut missing = log.objects.clone();
+    missing.remove(4);
+    let mut twice = log.objects.clone();
+    twice.insert(5, twice[5].clone());
+    let cases = [
+        ("a changed score", edited(5, "\"correct\":7", "\"correct\":8"), "follows a record"),
+        ("a changed time", edited(5, "00:05", "00:06"), "follows a record"),
+        ("another version", edited(9, "\"v\":1", "\"v\":2"), "version 2"),
+        ("a missing record", missing, "number 4 is expected"),
+        ("a record twice", twice, "number 6 is expected"),
+        ("an old epoch", edited(8, "\"epoch\":2", "\"epoch\":1"), "belongs to"),
+        ("another writer", edited(8, "\"writer\":\"y\"", "\"writer\":\"x\""), "belongs to"),
+        ("a skipped epoch", edited(7, "\"epoch\":2", "\"epoch\":3"), "claims epoch 3"),
+        ("a skipped trial", edited(9, "\"trial\":1", "\"trial\":2"), "decides trial 2"),
+        ("no record", vec![b"{}".to_vec()], "cannot be read"),
+    ];
+    for (what, objects, expected) in cases {
+        let error = Log::refold(&objects).map(|_| ()).expect_err(what);
+        assert_eq!(error.kind(), ErrorKind::Data, "{what}");
+        assert!(error.chain().contains(expected), "{what}: {}", error.chain());
+    }
+}
+
+#[test]
+fn nothing_is_written_before_a_claim() {
+    let record = Record {
+        v: VERSION,
+        seq: 0,
+        epoch: 0,
+        writer: "x".into(),
+        put_id: "x-0".into(),
+        prev_sha256: GENESIS.into(),
+        at: String::new(),
+        entry: Entry::Begun {},
+    };
+    let error = Fold::default().push(0, &serde_json::to_vec(&record).unwrap()).unwrap_err();
+    assert!(error.chain().contains("nobody"), "{}", error.chain());
+}
+
+#[test]
+fn asking_again_reopens_a_run_and_keeps_what_is_known() {
+    let mut log = sample_log();
+    log.add(2, "y", Entry::Failed { exit_code: 69, message: "gone".into() });
+    assert!(log.fold.state.ended());
+    log.add(3, "z", Entry::EpochClaim(Claim::default())).add(3, "z", Entry::Submitted(Operation::default()));
+    assert_eq!((log.fold.state, log.fold.scores.len()), (RunState::Queued, 2));
+    assert_eq!(log.fold.failure, None);
+}

@@ -1,0 +1,110 @@
+//! How soups and scores look in records. Numbers in `f64` are written as text that reads back to the same bits: JSON has
+//! neither NaN nor infinities, and readers of JSON round as they like.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::error::{Error, Result};
+use crate::ledger::Dataset;
+use crate::score::Score;
+use crate::soup::{Ingredient, Soup, Weight};
+
+/// A soup in a record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SoupRecord {
+    /// Ingredients by their position in the pool.
+    pub members: Vec<u32>,
+    /// Explicit weights, one row or one per tensor; absent for a mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<Vec<Vec<String>>>,
+}
+
+impl From<&Soup> for SoupRecord {
+    fn from(soup: &Soup) -> SoupRecord {
+        let row = |row: &Vec<Weight>| row.iter().map(|w| text(w.get())).collect();
+        SoupRecord {
+            members: soup.members().iter().map(|m| m.0).collect(),
+            weights: soup.rows().map(|rows| rows.iter().map(row).collect()),
+        }
+    }
+}
+
+impl SoupRecord {
+    /// The soup.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Data`](crate::ErrorKind::Data) where it is none.
+    pub fn soup(&self) -> Result<Soup> {
+        let bad = || Error::data(format!("a record has a soup that is none: {self:?}"));
+        let members: Vec<Ingredient> = self.members.iter().map(|&m| Ingredient(m)).collect();
+        let Some(rows) = &self.weights else {
+            // A mean is stored in pool order, each member once.
+            let ascending = members.windows(2).all(|w| w[0] < w[1]);
+            return Soup::mean(members).filter(|_| ascending).ok_or_else(bad);
+        };
+        let weight = |t: &String| t.parse().ok().and_then(Weight::new).ok_or_else(bad);
+        let row = |row: &Vec<String>| row.iter().map(weight).collect::<Result<Vec<_>>>();
+        let rows = rows.iter().map(row).collect::<Result<Vec<_>>>()?;
+        Soup::weighted(members, rows).map_err(|e| bad().with_source(e))
+    }
+}
+
+/// The score of a soup on one slice.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScoredSlice {
+    /// Position of the dataset.
+    pub dataset: u32,
+    /// The soup.
+    pub soup: SoupRecord,
+    /// Which slice of the dataset.
+    pub slice: u32,
+    /// Its counts.
+    #[serde(with = "score")]
+    pub score: Score,
+}
+
+impl ScoredSlice {
+    /// The dataset.
+    pub fn dataset(&self) -> Dataset {
+        Dataset(self.dataset)
+    }
+}
+
+/// Shortest text that reads back to the same value.
+fn text(value: f64) -> String {
+    format!("{value:?}")
+}
+
+/// A score in a record.
+pub(super) mod score {
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct ScoreRecord {
+        correct: u64,
+        total: u64,
+        /// In nats.
+        loss_sum: String,
+        /// Label, prediction and how often, where it occurred.
+        confusion: Vec<(u32, u32, u64)>,
+    }
+
+    pub(in super::super) fn serialize<S: Serializer>(score: &Score, to: S) -> Result<S::Ok, S::Error> {
+        ScoreRecord {
+            correct: score.correct,
+            total: score.total,
+            loss_sum: text(score.loss_sum),
+            confusion: score.confusion.iter().map(|(&(label, got), &n)| (label, got, n)).collect(),
+        }
+        .serialize(to)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Score, D::Error> {
+        let record = ScoreRecord::deserialize(from)?;
+        Ok(Score {
+            correct: record.correct,
+            total: record.total,
+            loss_sum: record.loss_sum.parse().map_err(de::Error::custom)?,
+            confusion: record.confusion.into_iter().map(|(label, got, n)| ((label, got), n)).collect(),
+        })
+    }
+}
