@@ -13,16 +13,22 @@
 //! into slices and handed out, the most urgent goal first; scores go to the ledger, and the ledger back to the recipe.
 //! When the recipe is done, the report's goals follow, then the output's files are written, then [`Action::Publish`].
 //! A worker that is lost leaves its shards and tasks to the others at any point of this.
+//!
+//! What is decided becomes an entry of the journal first ([`Action::Record`]) and takes effect once that is durable
+//! ([`Event::Recorded`]), so that what a machine knows is always the fold of its run's log, and a new one made from that
+//! fold ([`Machine::resume`]) goes on where the old one was.
 
 mod assign;
 mod exchange;
 mod goals;
 mod placement;
+mod record;
 mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::Fold;
 use crate::ledger::{Dataset, Ledger};
 use crate::recipe::{Recipe, RecipeSpec, Replay};
 use crate::score::Score;
@@ -32,6 +38,7 @@ pub use exchange::{
     Action, Evaluation, Event, FileDigest, NewWorker, Report, Slice, TaskKey, TaskResult, Work, WorkerId,
 };
 use placement::Holding;
+use record::Recorder;
 use tasks::{Tasks, WorkerState};
 
 /// A point in time in milliseconds, from any origin; the caller's clock.
@@ -63,6 +70,8 @@ pub struct Plan {
     pub lookahead: u32,
     /// Start once so many workers have joined.
     pub workers_min: u32,
+    /// Whether earlier runs may have left scores worth looking for.
+    pub recall: bool,
     /// Patience.
     pub limits: Limits,
 }
@@ -80,6 +89,10 @@ pub struct Limits {
     pub backoff_ms_max: Millis,
     /// How long to wait for workers, at the start and when too few are left.
     pub start_timeout_ms: Millis,
+    /// How long a resumed run waits for the workers it had, which may hold its shards.
+    pub settle_ms: Millis,
+    /// A slice that has been with its worker for so long, and for three times the average, is also given to an idle one.
+    pub straggler_ms: Millis,
 }
 
 impl Default for Limits {
@@ -90,6 +103,8 @@ impl Default for Limits {
             backoff_ms: 100,
             backoff_ms_max: 10_000,
             start_timeout_ms: 600_000,
+            settle_ms: 3_000,
+            straggler_ms: 2_000,
         }
     }
 }
@@ -125,6 +140,7 @@ impl Phase {
 /// What a finished survey says.
 #[derive(Clone, Debug)]
 struct Survey {
+    samples: Vec<u64>,
     slices: Vec<Vec<Slice>>,
     classes: u32,
 }
@@ -139,6 +155,8 @@ pub struct Machine {
     short_since: Option<Millis>,
     /// Since when there has been no room for some shards; `None` while there is.
     unplaced_since: Option<Millis>,
+    /// No shard is placed before this time.
+    settled_at: Millis,
     shards: Vec<Holding>,
     /// `digests[shard]`: SHA-256 of every ingredient's shard, once loaded.
     digests: Vec<Option<Vec<[u8; 32]>>>,
@@ -155,6 +173,7 @@ pub struct Machine {
     files: Vec<Option<FileDigest>>,
     data_sha256: Option<[u8; 32]>,
     notes: BTreeSet<String>,
+    recorder: Recorder,
     publishing: bool,
     ended: bool,
 }
@@ -172,6 +191,7 @@ impl Machine {
             workers: BTreeMap::new(),
             short_since: Some(now),
             unplaced_since: None,
+            settled_at: now,
             shards: vec![Holding::Nobody; plan.shard_bytes.len()],
             digests: vec![None; plan.shard_bytes.len()],
             survey: None,
@@ -185,10 +205,21 @@ impl Machine {
             files: vec![None; plan.files as usize],
             data_sha256: None,
             notes: BTreeSet::new(),
+            recorder: Recorder::default(),
             publishing: false,
             ended: false,
             plan,
         })
+    }
+
+    /// A run that goes on where its log ends.
+    ///
+    /// # Errors
+    /// As for [`new`](Machine::new); [`ErrorKind::Data`] for a log that does not fit the plan.
+    pub fn resume(plan: Plan, now: Millis, log: &Fold) -> Result<Machine> {
+        let mut machine = Machine::new(plan, now)?;
+        machine.adopt(now, log)?;
+        Ok(machine)
     }
 
     /// Takes one event at time `now` and says what to do about it.
@@ -200,12 +231,17 @@ impl Machine {
         match event {
             Event::WorkersJoined(workers) => workers.into_iter().for_each(|w| self.join(w, &mut out)),
             Event::WorkerLost(worker) => self.lose(worker, &mut out),
-            Event::Done(worker, key, result) => self.done(worker, key, result, &mut out),
+            Event::Done(worker, key, result) => self.done(now, worker, key, result, &mut out),
             Event::Failed(worker, key, error) => self.failed(now, worker, key, error, &mut out),
             Event::Tick => {}
             // What is being published cannot be taken back half-way: the publisher's answer decides.
             Event::Cancel if self.publishing => {}
             Event::Cancel => self.finish(Err(Error::cancelled("the run was cancelled")), &mut out),
+            Event::Recorded => self.recorded(&mut out),
+            Event::Recalled(evaluation, score) => self.recalled(evaluation, score),
+            Event::HandedIn(evaluation, slice, outcomes) => {
+                self.handed_in(evaluation, slice, &outcomes, &mut out);
+            }
             Event::Published(result) => self.finish(result, &mut out),
         }
         self.advance(now, &mut out);
@@ -275,17 +311,17 @@ impl Machine {
     fn advance(&mut self, now: Millis, out: &mut Vec<Action>) {
         // While publishing, nothing is left for workers to do, and nothing they do may end the run.
         if self.ended || self.publishing || !self.enough_workers(now, out) || !self.all_placed(now, out) {
+            // What workers have handed in is kept, even while there are none.
+            if !self.ended && !self.publishing {
+                self.record_next(out);
+            }
             return;
         }
-        if self.goals_stale && self.survey.is_some() {
+        if self.goals_stale && self.recorder.surveyed() {
             self.goals_stale = false;
             self.refresh_goals(out);
         }
-        if self.finished_writing() {
-            self.publishing = true;
-            out.push(Action::Publish);
-            return;
-        }
+        self.record_next(out);
         self.dispatch(now, out);
     }
 
@@ -296,7 +332,7 @@ impl Machine {
         let need = if self.tasks.is_empty() { self.plan.workers_min } else { 1 };
         if have >= need {
             self.short_since = None;
-            return true;
+            return now >= self.settled_at || !self.tasks.is_empty();
         }
         let since = *self.short_since.get_or_insert(now);
         let timeout_ms = self.plan.limits.start_timeout_ms;

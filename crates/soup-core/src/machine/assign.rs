@@ -2,7 +2,7 @@
 //!
 //! A worker is given one task more than it has slots, so that it never waits for the coordinator's answer. Loading
 //! belongs to the owners; everything else goes to whoever is free, slices preferably to the worker that has their
-//! samples decoded.
+//! samples decoded. A worker that nothing is left for gets a slice that another one is slow at.
 
 use super::{Action, Evaluation, Machine, Millis, Slice, Work, WorkerId};
 use crate::machine::placement::Holding;
@@ -24,7 +24,7 @@ impl Machine {
                 if ready {
                     self.announce(worker, out);
                 }
-                let key = self.tasks.begin(&work, worker);
+                let key = self.tasks.begin(&work, worker, now);
                 self.workers.entry(worker).and_modify(|w| w.running += 1);
                 out.push(Action::Assign(worker, key, work));
                 true
@@ -52,6 +52,11 @@ impl Machine {
             .iter()
             .find_map(|goal| self.pick_slice(goal, worker, &may))
             .or_else(|| writing.iter().find(|w| may(w)).cloned())
+            .or_else(|| {
+                let idle = self.workers[&worker].running == 0;
+                let at_least_ms = self.plan.limits.straggler_ms;
+                idle.then(|| self.tasks.straggler(worker, now, at_least_ms)).flatten()
+            })
     }
 
     fn pick_load(&self, worker: WorkerId, now: Millis) -> Option<Work> {

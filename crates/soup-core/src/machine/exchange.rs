@@ -1,6 +1,7 @@
 //! What goes into the machine and what comes out of it: works and their results, events, actions and reports.
 
 use crate::error::{Error, Result};
+use crate::journal::Entry;
 use crate::ledger::Dataset;
 use crate::recipe::Decision;
 use crate::score::{Outcome, Score};
@@ -94,7 +95,7 @@ pub enum TaskResult {
 }
 
 /// A worker that joins a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewWorker {
     /// Its number, never used before.
     pub worker: WorkerId,
@@ -102,6 +103,8 @@ pub struct NewWorker {
     pub slots: u32,
     /// Bytes of parameters it may keep resident.
     pub capacity_bytes: u64,
+    /// Shards of this run that it has resident already, from under an earlier coordinator.
+    pub held: Vec<Shard>,
 }
 
 /// Something that happened.
@@ -119,6 +122,12 @@ pub enum Event {
     Tick,
     /// Somebody wants the run to end.
     Cancel,
+    /// The entry of the last [`Action::Record`] is durable.
+    Recorded,
+    /// The answer to [`Action::Recall`]: the score of an earlier run, if there is one.
+    Recalled(Evaluation, Option<Score>),
+    /// A worker hands in a slice that it was given by an earlier coordinator of this run.
+    HandedIn(Evaluation, Slice, Vec<Outcome>),
     /// The answer to [`Action::Publish`].
     Published(Result<()>),
 }
@@ -134,6 +143,10 @@ pub enum Action {
     Assign(WorkerId, TaskKey, Work),
     /// Take it back.
     Cancel(WorkerId, TaskKey),
+    /// Make this entry durable, then answer with [`Event::Recorded`]. There is never more than one without its answer.
+    Record(Entry),
+    /// Look for a score of an earlier run, and answer with [`Event::Recalled`].
+    Recall(Evaluation),
     /// Tell whoever watches.
     Report(Report),
     /// Make the written output visible, then answer with [`Event::Published`].

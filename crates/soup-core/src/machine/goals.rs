@@ -26,6 +26,7 @@ impl Machine {
             }
         };
         self.drop_unwanted(out);
+        self.recall_goals(out);
     }
 
     /// The scores that a report needs and the recipe did not.
@@ -66,29 +67,23 @@ impl Machine {
         let unwanted = |work: &&Work| matches!(work, Work::Evaluate(e, _) if !wanted.contains(e));
         let works: Vec<Work> = self.tasks.works().filter(unwanted).cloned().collect();
         self.partial.retain(|e, _| wanted.contains(e));
-        for work in works {
-            if let Some((worker, key)) = self.tasks.forget(&work) {
-                out.push(Action::Cancel(worker, key));
-                self.workers.entry(worker).and_modify(|w| w.running = w.running.saturating_sub(1));
-            }
-        }
+        self.recorder.retain(|e| wanted.contains(e));
+        works.iter().for_each(|work| self.withdraw(work, out));
     }
 
     /// A slice has its score: when it was the last one, the evaluation has.
-    pub(super) fn scored(&mut self, evaluation: Evaluation, slice: u32, score: Score, out: &mut Vec<Action>) {
+    pub(super) fn scored(&mut self, evaluation: Evaluation, slice: u32, score: Score) {
         let slices = self.slices_of(evaluation.dataset).len();
         let partial = self.partial.entry(evaluation.clone()).or_default();
         partial.insert(slice, score);
         if partial.len() < slices {
-            return;
+            return self.recorder.slice(evaluation, slice);
         }
         let mut total = Score::default();
         // In slice order, so that the sum of the losses has the same bits on any cluster.
         partial.values().for_each(|s| total.merge(s));
         self.partial.remove(&evaluation);
-        self.ledger.record(evaluation.dataset, evaluation.soup.clone(), total.clone());
-        out.push(Action::Report(Report::Scored(evaluation, total)));
-        self.goals_stale = true;
+        self.recorder.complete(evaluation, total, false);
     }
 
     pub(super) fn slices_of(&self, dataset: Dataset) -> &[Slice] {
@@ -97,7 +92,8 @@ impl Machine {
 
     /// Whether a slice of a goal is done already.
     pub(super) fn slice_done(&self, evaluation: &Evaluation, slice: u32) -> bool {
-        self.partial.get(evaluation).is_some_and(|p| p.contains_key(&slice))
+        self.recorder.has(evaluation)
+            || self.partial.get(evaluation).is_some_and(|p| p.contains_key(&slice))
     }
 
     pub(super) fn written(&mut self, file: u32, digest: FileDigest, out: &mut Vec<Action>) {

@@ -44,7 +44,12 @@ impl Machine {
             }
             let bytes = self.plan.shard_bytes[index];
             let fits = |w: &WorkerId, used: u64| used.saturating_add(bytes) <= self.workers[w].capacity_bytes;
-            let best = used.iter().filter(|(w, used)| fits(w, **used)).min_by_key(|(w, used)| (**used, **w));
+            // Who has it already has nothing to load.
+            let holds = |w: &WorkerId| self.workers[w].held.contains(&Shard(index as u32));
+            let best = used
+                .iter()
+                .filter(|(w, used)| fits(w, **used))
+                .min_by_key(|(w, used)| (!holds(w), **used, **w));
             let Some((&worker, _)) = best else { return Err(self.does_not_fit()) };
             self.shards[index] = Holding::Loading(worker);
             used.entry(worker).and_modify(|u| *u += bytes);
@@ -94,6 +99,7 @@ impl Machine {
         out.push(Action::Report(Report::Loading { resident, shards: self.shards.len() as u32 }));
         if self.all_resident() {
             self.workers.values_mut().for_each(|w| w.placed = false);
+            self.check_digests(out);
         }
     }
 

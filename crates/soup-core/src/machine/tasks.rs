@@ -1,15 +1,18 @@
 //! Tasks and their attempts, and what becomes of them.
 
 use super::{
-    Action, BTreeMap, BTreeSet, Error, ErrorKind, Machine, Millis, NewWorker, Report, Score, Survey, TaskKey,
-    TaskResult, Work, WorkerId, slices,
+    Action, BTreeMap, BTreeSet, Error, ErrorKind, Machine, Millis, NewWorker, Report, Score, TaskKey,
+    TaskResult, Work, WorkerId,
 };
+use crate::shard::Shard;
 
 /// What the machine knows of a worker.
 #[derive(Clone, Debug)]
 pub(super) struct WorkerState {
     pub(super) slots: u32,
     pub(super) capacity_bytes: u64,
+    /// Shards it has resident from under an earlier coordinator.
+    pub(super) held: BTreeSet<Shard>,
     /// Attempts it has been given and not answered.
     pub(super) running: u32,
     /// Whether it knows the current placement.
@@ -20,8 +23,12 @@ pub(super) struct WorkerState {
 #[derive(Debug)]
 pub(super) struct Task {
     id: u64,
+    /// Number of the last attempt.
     attempt: u32,
-    state: TaskState,
+    /// Not to be given out before this time.
+    not_before: Millis,
+    /// The attempts that are with workers, by number, and since when. More than one only for stragglers.
+    running: BTreeMap<u32, (WorkerId, Millis)>,
     transient_failures: u32,
     /// Workers that failed at it for a lasting reason.
     failed_on: BTreeSet<WorkerId>,
@@ -29,12 +36,10 @@ pub(super) struct Task {
     reason: Option<(ErrorKind, String)>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum TaskState {
-    /// To be given out, not before this time.
-    Open { not_before: Millis },
-    /// With this worker.
-    Running(WorkerId),
+impl Task {
+    fn attempts(&self) -> impl Iterator<Item = (WorkerId, TaskKey)> {
+        self.running.iter().map(|(&attempt, &(worker, _))| (worker, TaskKey { task: self.id, attempt }))
+    }
 }
 
 /// All tasks that are not done.
@@ -43,6 +48,9 @@ pub(super) struct Tasks {
     by_work: BTreeMap<Work, Task>,
     by_id: BTreeMap<u64, Work>,
     next_id: u64,
+    /// Slices that were scored, and how long they were with their workers, all together.
+    slices: u64,
+    slices_ms: Millis,
 }
 
 impl Tasks {
@@ -50,13 +58,9 @@ impl Tasks {
         self.next_id == 0
     }
 
-    /// Whether `work` may be given to `worker` now.
+    /// Whether `work` may be given out now.
     pub(super) fn is_open(&self, work: &Work, now: Millis) -> bool {
-        match self.by_work.get(work).map(|t| t.state) {
-            None => true,
-            Some(TaskState::Open { not_before }) => not_before <= now,
-            Some(TaskState::Running(_)) => false,
-        }
+        self.by_work.get(work).is_none_or(|t| t.running.is_empty() && t.not_before <= now)
     }
 
     /// Whether `worker` has failed at `work` for a lasting reason.
@@ -65,37 +69,37 @@ impl Tasks {
     }
 
     /// Begins the next attempt at `work` on `worker`.
-    pub(super) fn begin(&mut self, work: &Work, worker: WorkerId) -> TaskKey {
+    pub(super) fn begin(&mut self, work: &Work, worker: WorkerId, now: Millis) -> TaskKey {
         if !self.by_work.contains_key(work) {
             self.next_id += 1;
             self.by_id.insert(self.next_id, work.clone());
-            let state = TaskState::Open { not_before: 0 };
-            let id = self.next_id;
-            let (failed_on, reason) = (BTreeSet::new(), None);
-            let task = Task { id, attempt: 0, state, transient_failures: 0, failed_on, reason };
-            self.by_work.insert(work.clone(), task);
         }
-        let task = self.by_work.get_mut(work).expect("inserted above");
+        let task = self.by_work.entry(work.clone()).or_insert_with(|| Task {
+            id: self.next_id,
+            attempt: 0,
+            not_before: 0,
+            running: BTreeMap::new(),
+            transient_failures: 0,
+            failed_on: BTreeSet::new(),
+            reason: None,
+        });
         task.attempt += 1;
-        task.state = TaskState::Running(worker);
+        task.running.insert(task.attempt, (worker, now));
         TaskKey { task: task.id, attempt: task.attempt }
     }
 
-    /// The work of an attempt, if that attempt is the current one and with `worker`.
+    /// The work of an attempt, if that attempt is with `worker` now.
     fn current(&self, worker: WorkerId, key: TaskKey) -> Option<Work> {
         let work = self.by_id.get(&key.task)?;
-        let task = self.by_work.get(work)?;
-        (task.attempt == key.attempt && task.state == TaskState::Running(worker)).then(|| work.clone())
+        let &(with, _) = self.by_work.get(work)?.running.get(&key.attempt)?;
+        (with == worker).then(|| work.clone())
     }
 
     /// Forgets a work; returns who is at it.
-    pub(super) fn forget(&mut self, work: &Work) -> Option<(WorkerId, TaskKey)> {
-        let task = self.by_work.remove(work)?;
+    pub(super) fn forget(&mut self, work: &Work) -> Vec<(WorkerId, TaskKey)> {
+        let Some(task) = self.by_work.remove(work) else { return Vec::new() };
         self.by_id.remove(&task.id);
-        match task.state {
-            TaskState::Running(worker) => Some((worker, TaskKey { task: task.id, attempt: task.attempt })),
-            TaskState::Open { .. } => None,
-        }
+        task.attempts().collect()
     }
 
     /// All works that were given out and are not done.
@@ -105,29 +109,61 @@ impl Tasks {
 
     /// Attempts that are with workers now.
     pub(super) fn running(&self) -> Vec<(WorkerId, TaskKey)> {
-        let of = |t: &Task| match t.state {
-            TaskState::Running(worker) => Some((worker, TaskKey { task: t.id, attempt: t.attempt })),
-            TaskState::Open { .. } => None,
-        };
-        self.by_work.values().filter_map(of).collect()
+        self.by_work.values().flat_map(Task::attempts).collect()
     }
 
-    /// Reopens everything that is with `worker`.
+    /// Reopens everything that is with `worker` alone.
     pub(super) fn reopen_all_of(&mut self, worker: WorkerId) {
         for task in self.by_work.values_mut() {
-            if task.state == TaskState::Running(worker) {
-                task.state = TaskState::Open { not_before: 0 };
+            let before = task.running.len();
+            task.running.retain(|_, (with, _)| *with != worker);
+            if task.running.is_empty() && before > 0 {
+                task.not_before = 0;
             }
         }
+    }
+
+    /// Notes how long a slice took that is done now.
+    fn clock(&mut self, work: &Work, key: TaskKey, now: Millis) {
+        let since = self.by_work.get(work).and_then(|t| t.running.get(&key.attempt)).map_or(now, |&(_, s)| s);
+        if matches!(work, Work::Evaluate(..)) {
+            self.slices += 1;
+            self.slices_ms = self.slices_ms.saturating_add(now.saturating_sub(since));
+        }
+    }
+
+    /// A slice that has been with one other worker for far longer than slices take: the one that has been so longest.
+    /// Giving it to an idle worker too costs nothing, since both get the same answer and the first one counts.
+    pub(super) fn straggler(&self, worker: WorkerId, now: Millis, at_least_ms: Millis) -> Option<Work> {
+        let late_ms = at_least_ms.max(3 * self.slices_ms.checked_div(self.slices).unwrap_or(0));
+        let alone = |(work, task): (&Work, &Task)| {
+            let (&(with, since), 1) = (task.running.values().next()?, task.running.len()) else { return None };
+            let late = with != worker && now.saturating_sub(since) >= late_ms;
+            let may = matches!(work, Work::Evaluate(..)) && !task.failed_on.contains(&worker);
+            (late && may).then(|| (since, work.clone()))
+        };
+        self.by_work.iter().filter_map(alone).min_by_key(|(since, _)| *since).map(|(_, work)| work)
     }
 }
 
 impl Machine {
     /// An attempt succeeded: keeps its result, if it is the current attempt.
-    pub(super) fn done(&mut self, worker: WorkerId, key: TaskKey, result: TaskResult, out: &mut Vec<Action>) {
+    pub(super) fn done(
+        &mut self,
+        now: Millis,
+        worker: WorkerId,
+        key: TaskKey,
+        result: TaskResult,
+        out: &mut Vec<Action>,
+    ) {
         let Some(work) = self.tasks.current(worker, key) else { return };
-        self.release(worker);
-        self.tasks.forget(&work);
+        self.tasks.clock(&work, key, now);
+        for (other, running) in self.tasks.forget(&work) {
+            self.release(other);
+            if running != key {
+                out.push(Action::Cancel(other, running));
+            }
+        }
         match (work, result) {
             (Work::Load(shard), TaskResult::Loaded { sha256, notes }) => {
                 self.loaded(worker, shard, sha256, out);
@@ -142,7 +178,7 @@ impl Machine {
                 let got = outcomes.len() as u64;
                 let expected = slice.end - slice.start;
                 if got == expected {
-                    self.scored(evaluation, slice.index, Score::from_iter(&outcomes), out);
+                    self.scored(evaluation, slice.index, Score::from_iter(&outcomes));
                 } else {
                     let text = format!("a worker returned {got} outcomes for {expected} samples");
                     self.finish(Err(Error::internal(text)), out);
@@ -162,8 +198,7 @@ impl Machine {
             let text = format!("a survey found datasets of {samples:?} samples; each needs at least one");
             return self.finish(Err(Error::data(text)), out);
         }
-        let cut = |&n: &u64| slices(n, self.plan.batch_size);
-        self.survey = Some(Survey { slices: samples.iter().map(cut).collect(), classes });
+        self.set_survey(samples, classes);
     }
 
     /// An attempt failed. A transient failure is tried again after a wait; wrong data fails the run at once, since it is
@@ -179,7 +214,8 @@ impl Machine {
         let Some(work) = self.tasks.current(worker, key) else { return };
         self.release(worker);
         let limits = self.plan.limits;
-        let task = self.tasks.by_work.get_mut(&work).expect("current() found it");
+        let Some(task) = self.tasks.by_work.get_mut(&work) else { return };
+        task.running.remove(&key.attempt);
         let fatal = match error.kind() {
             kind if kind.is_transient() => {
                 task.transient_failures += 1;
@@ -200,19 +236,20 @@ impl Machine {
         }
         let doublings = task.transient_failures.saturating_sub(1).min(16);
         let wait_ms = limits.backoff_ms.saturating_mul(1 << doublings).min(limits.backoff_ms_max);
-        task.state = TaskState::Open { not_before: now.saturating_add(wait_ms) };
+        task.not_before = now.saturating_add(wait_ms);
         self.note(format!("trying again: {}", error.chain()), out);
     }
 
-    fn release(&mut self, worker: WorkerId) {
+    pub(super) fn release(&mut self, worker: WorkerId) {
         if let Some(state) = self.workers.get_mut(&worker) {
             state.running = state.running.saturating_sub(1);
         }
     }
 
     pub(super) fn join(&mut self, new: NewWorker, out: &mut Vec<Action>) {
-        let NewWorker { worker, slots, capacity_bytes } = new;
-        let state = WorkerState { slots: slots.max(1), capacity_bytes, running: 0, placed: false };
+        let NewWorker { worker, slots, capacity_bytes, held } = new;
+        let held = held.into_iter().collect();
+        let state = WorkerState { slots: slots.max(1), capacity_bytes, held, running: 0, placed: false };
         if self.workers.insert(worker, state).is_none() {
             out.push(Action::Begin(worker));
             out.push(self.workers_report(worker, true));

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 use super::*;
+use crate::journal::{Claim, Entry, Fold, Record, VERSION};
 use crate::recipe::{Accept, Order, RecipeKind, Step};
 use crate::score::{Metric, Outcome};
 use crate::soup::Ingredient;
@@ -30,6 +31,7 @@ fn plan(kind: RecipeKind, ingredients: u32, files: u32) -> Plan {
         baselines: true,
         lookahead: 1,
         workers_min: 1,
+        recall: false,
         limits: Limits::default(),
     }
 }
@@ -70,6 +72,24 @@ fn answer(work: &Work, ingredients: u32) -> TaskResult {
     }
 }
 
+/// Appends to a log as a store would.
+fn append(log: &mut Fold, entry: Entry) {
+    let tail = log.tail().clone();
+    let claims = matches!(entry, Entry::EpochClaim(_));
+    let epoch = log.epoch + u64::from(claims);
+    let record = Record {
+        v: VERSION,
+        seq: tail.seq,
+        epoch,
+        writer: format!("c{epoch}"),
+        put_id: format!("c{epoch}-{}", tail.seq),
+        prev_sha256: tail.prev_sha256,
+        at: String::new(),
+        entry,
+    };
+    log.push(record.seq, &serde_json::to_vec(&record).unwrap()).unwrap();
+}
+
 /// Runs a machine against simulated workers until it ends. `faults` draws what goes wrong.
 struct Cluster {
     machine: Machine,
@@ -82,12 +102,25 @@ struct Cluster {
     scored: BTreeMap<Evaluation, u32>,
     placements: u32,
     events: u32,
+    log: Fold,
+    /// The entry that is on its way to the log.
+    entry: Option<Entry>,
+    /// Scores of earlier runs.
+    earlier: BTreeMap<Evaluation, Score>,
+    /// Slices that workers were given, and those that they finished.
+    evaluated: BTreeMap<Work, u32>,
 }
 
 impl Cluster {
     fn new(plan: Plan) -> Cluster {
+        let mut log = Fold::default();
+        append(&mut log, Entry::EpochClaim(Claim::default()));
         Cluster {
             machine: Machine::new(plan, 0).unwrap(),
+            log,
+            entry: None,
+            earlier: BTreeMap::new(),
+            evaluated: BTreeMap::new(),
             now: 0,
             inbox: VecDeque::new(),
             alive: vec![],
@@ -101,12 +134,20 @@ impl Cluster {
     }
 
     fn event(&mut self, event: Event) {
+        let mut recalled = Vec::new();
         self.now += 1;
         self.events += 1;
         assert!(self.events < 100_000, "the run does not end");
         for action in self.machine.handle(self.now, event) {
             assert!(self.result.is_none(), "{action:?} after the end");
             match action {
+                Action::Record(entry) => {
+                    assert!(self.entry.replace(entry).is_none(), "one entry at a time");
+                }
+                Action::Recall(evaluation) => {
+                    let score = self.earlier.get(&evaluation).cloned();
+                    recalled.push(Event::Recalled(evaluation, score));
+                }
                 Action::Assign(worker, key, work) => {
                     assert!(self.alive.contains(&worker), "a task for a worker that is gone");
                     self.inbox.push_back((worker, key, work));
@@ -131,13 +172,49 @@ impl Cluster {
                 Action::Begin(_) | Action::Report(_) => {}
             }
         }
+        self.check_log();
+        recalled.into_iter().for_each(|event| self.event(event));
+    }
+
+    /// What the machine acts on is what the log says, at every moment.
+    fn check_log(&self) {
+        assert!(self.log.scores.iter().all(|(e, s)| self.machine.ledger.score(e.dataset, &e.soup) == Some(s)));
+        assert_eq!(self.machine.ledger.count(), self.log.scores.len());
+        assert!(self.machine.decisions_reported <= self.log.decisions as usize);
+    }
+
+    /// The entry on its way is durable.
+    fn durable(&mut self) {
+        if let Some(entry) = self.entry.take() {
+            append(&mut self.log, entry);
+            self.event(Event::Recorded);
+        }
+    }
+
+    /// The coordinator dies, perhaps before it hears that its last entry is durable; another one takes over, and the
+    /// workers come back with what they hold. All answers on their way are lost.
+    fn restart(&mut self, durable: bool) {
+        if let Some(entry) = self.entry.take().filter(|_| durable) {
+            append(&mut self.log, entry);
+        }
+        append(&mut self.log, Entry::EpochClaim(Claim::default()));
+        let held = |w: WorkerId| {
+            let mine = |(i, h): (usize, &Holding)| (*h == Holding::Resident(w)).then_some(crate::shard::Shard(i as u32));
+            self.machine.shards.iter().enumerate().filter_map(mine).collect()
+        };
+        let offer = |&worker: &WorkerId| NewWorker { worker, slots: 2, capacity_bytes: 10_000, held: held(worker) };
+        let workers: Vec<NewWorker> = self.alive.iter().map(offer).collect();
+        self.machine = Machine::resume(self.machine.plan.clone(), self.now, &self.log).unwrap();
+        self.inbox.clear();
+        self.trials.clear();
+        self.event(Event::WorkersJoined(workers));
     }
 
     fn join(&mut self) {
         self.next_worker += 1;
         let worker = WorkerId(self.next_worker);
         self.alive.push(worker);
-        self.event(Event::WorkersJoined(vec![NewWorker { worker, slots: 2, capacity_bytes: 10_000 }]));
+        self.event(Event::WorkersJoined(vec![NewWorker { worker, slots: 2, capacity_bytes: 10_000, held: vec![] }]));
     }
 
     fn lose(&mut self, at: usize) {
@@ -152,12 +229,20 @@ impl Cluster {
             return self.event(Event::Published(Ok(())));
         }
         let result = answer(&work, self.machine.plan.ingredients);
+        *self.evaluated.entry(work).or_default() += 1;
         self.event(Event::Done(worker, key, result));
+    }
+
+    /// The next thing that happens by itself.
+    fn step(&mut self) {
+        if self.entry.is_some() { self.durable() } else { self.answer(0) }
     }
 
     fn run_quietly(&mut self) {
         while self.result.is_none() {
-            if self.inbox.is_empty() {
+            if self.entry.is_some() {
+                self.durable();
+            } else if self.inbox.is_empty() {
                 self.now += 1000;
                 self.event(Event::Tick);
             } else {
@@ -239,11 +324,12 @@ fn wrong_data_fails_at_once_and_other_failures_on_two_workers() {
         while cluster.machine.survey.is_none() || !cluster.machine.all_resident() {
             cluster.answer(0);
         }
+        cluster.durable();
         let poisoned = cluster.inbox[0].2.clone();
         for _ in 0..times {
             while !cluster.inbox.iter().any(|(_, _, w)| *w == poisoned) {
                 cluster.now += 20_000;
-                if cluster.inbox.is_empty() { cluster.event(Event::Tick) } else { cluster.answer(0) }
+                if cluster.inbox.is_empty() { cluster.event(Event::Tick) } else { cluster.step() }
             }
             let at = cluster.inbox.iter().position(|(_, _, w)| *w == poisoned).unwrap();
             let (worker, key, _) = cluster.inbox.remove(at).unwrap();
@@ -276,7 +362,7 @@ fn a_pool_that_does_not_fit_is_refused_with_numbers() {
 fn workers_that_are_there_from_the_start_share_the_shards() {
     let mut cluster = Cluster::new(plan(RecipeKind::Uniform, 3, 1));
     cluster.alive = vec![WorkerId(1), WorkerId(2)];
-    let new = |worker: &WorkerId| NewWorker { worker: *worker, slots: 9, capacity_bytes: 300 };
+    let new = |worker: &WorkerId| NewWorker { worker: *worker, slots: 9, capacity_bytes: 300, held: vec![] };
     let workers = cluster.alive.iter().map(new).collect();
     cluster.event(Event::WorkersJoined(workers));
     let loads =
@@ -290,15 +376,15 @@ fn a_run_that_lost_room_waits_for_another_worker() {
     let join = |cluster: &mut Cluster, worker: u64| {
         let worker = WorkerId(worker);
         cluster.alive.push(worker);
-        cluster.event(Event::WorkersJoined(vec![NewWorker { worker, slots: 1, capacity_bytes: 500 }]));
+        cluster.event(Event::WorkersJoined(vec![NewWorker { worker, slots: 1, capacity_bytes: 500, held: vec![] }]));
     };
     join(&mut cluster, 1);
     cluster.answer(0);
     join(&mut cluster, 2);
     cluster.lose(0);
     // The second worker has room for all; now one that has room for none is left.
-    let small = NewWorker { worker: WorkerId(3), slots: 1, capacity_bytes: 10 };
-    cluster.alive.push(small.worker);
+    let small = NewWorker { worker: WorkerId(3), slots: 1, capacity_bytes: 10, held: vec![] };
+    cluster.alive.push(WorkerId(3));
     cluster.event(Event::WorkersJoined(vec![small]));
     cluster.lose(0);
     assert!(cluster.result.is_none());
@@ -311,8 +397,8 @@ fn a_run_that_lost_room_waits_for_another_worker() {
 fn a_task_that_failed_on_all_workers_left_ends_the_run() {
     let mut cluster = Cluster::new(plan(RecipeKind::Uniform, 3, 1));
     (0..2).for_each(|_| cluster.join());
-    while !matches!(cluster.inbox[0].2, Work::Evaluate(..)) {
-        cluster.answer(0);
+    while !matches!(cluster.inbox.front(), Some((_, _, Work::Evaluate(..)))) {
+        cluster.step();
     }
     let (worker, key, _) = cluster.inbox.remove(0).unwrap();
     cluster.event(Event::Failed(worker, key, Error::internal("no good")));
@@ -345,7 +431,7 @@ fn a_run_can_be_cancelled_until_it_publishes() {
     let mut cluster = Cluster::new(plan(RecipeKind::Uniform, 2, 1));
     cluster.join();
     while !cluster.machine.publishing {
-        cluster.answer(0);
+        cluster.step();
     }
     cluster.event(Event::Cancel);
     assert!(cluster.result.is_none());
@@ -402,6 +488,7 @@ proptest! {
                 break;
             }
             match what {
+                _ if cluster.entry.is_some() && what % 3 != 0 => cluster.durable(),
                 0..4 => cluster.join(),
                 4..8 if cluster.alive.len() > 1 => cluster.lose(index.index(cluster.alive.len())),
                 8..12 if !cluster.inbox.is_empty() => {
@@ -412,13 +499,13 @@ proptest! {
                     }
                 }
                 12..20 => { cluster.now += 5000; cluster.event(Event::Tick) }
+                20..24 if !cluster.machine.publishing => cluster.restart(what % 2 == 0),
                 _ if cluster.inbox.is_empty() => { cluster.now += 5000; cluster.event(Event::Tick) }
                 _ => cluster.answer(index.index(cluster.inbox.len())),
             }
         }
         cluster.run_quietly();
         prop_assert_eq!(cluster.outcome(), expected);
-        prop_assert!(cluster.scored.values().all(|&n| n == 1));
         prop_assert!(cluster.placements > 0);
     }
 }
@@ -433,4 +520,122 @@ fn ingredients_are_named_by_position() {
     let best = cluster.machine.best_single().unwrap();
     assert_eq!(soup, best);
     assert!(best.members()[0] <= Ingredient(2));
+}
+
+#[test]
+fn a_coordinator_that_dies_after_every_entry_loses_no_slice() {
+    for kind in [RecipeKind::Uniform, RecipeKind::Greedy, RecipeKind::Pruned] {
+        let plan = plan(kind, 4, 1);
+        let expected = reference(&plan);
+        let mut cluster = Cluster::new(plan);
+        (0..3).for_each(|_| cluster.join());
+        while cluster.result.is_none() {
+            if cluster.entry.is_some() {
+                let publishing = matches!(cluster.entry, Some(Entry::Publishing { .. }));
+                if publishing { cluster.durable() } else { cluster.restart(true) }
+                cluster.now += 10_000;
+                cluster.event(Event::Tick);
+            } else if cluster.inbox.is_empty() {
+                cluster.now += 1000;
+                cluster.event(Event::Tick);
+            } else {
+                cluster.answer(0);
+            }
+        }
+        assert_eq!(cluster.outcome(), expected);
+        let slices = cluster.evaluated.iter().filter(|(work, _)| matches!(work, Work::Evaluate(..)));
+        assert!(slices.clone().count() > 20);
+        assert!(slices.clone().all(|(_, &n)| n == 1), "a slice in the log is never evaluated again");
+        let loads = cluster.evaluated.iter().filter(|(work, _)| matches!(work, Work::Load(_)));
+        assert_eq!(cluster.log.decisions as usize, cluster.trials.len());
+        assert!(loads.count() > 0);
+    }
+}
+
+#[test]
+fn scores_of_earlier_runs_are_not_evaluated_again() {
+    let mut plan = plan(RecipeKind::Greedy, 5, 1);
+    let mut first = Cluster::new(plan.clone());
+    first.join();
+    first.run_quietly();
+    let expected = first.outcome();
+
+    plan.recall = true;
+    let mut again = Cluster::new(plan.clone());
+    again.earlier = first.log.scores.iter().cloned().collect();
+    let forgotten = again.earlier.pop_last().unwrap().0;
+    again.join();
+    again.run_quietly();
+    assert_eq!(again.outcome(), expected);
+    let evaluated: BTreeSet<&Evaluation> = again
+        .evaluated
+        .keys()
+        .filter_map(|w| if let Work::Evaluate(e, _) = w { Some(e) } else { None })
+        .collect();
+    assert_eq!(evaluated.into_iter().collect::<Vec<_>>(), [&forgotten]);
+}
+
+#[test]
+fn a_worker_hands_in_what_it_finished_for_a_dead_coordinator() {
+    let mut cluster = Cluster::new(plan(RecipeKind::Greedy, 3, 1));
+    cluster.join();
+    while !matches!(cluster.inbox.front(), Some((_, _, Work::Evaluate(..)))) {
+        cluster.step();
+    }
+    let (_, _, work) = cluster.inbox[0].clone();
+    let Work::Evaluate(evaluation, slice) = &work else { unreachable!() };
+    let outcomes: Vec<_> = (slice.start..slice.end).map(|i| outcome(evaluation, i)).collect();
+    cluster.restart(false);
+    cluster.event(Event::HandedIn(evaluation.clone(), *slice, outcomes.clone()));
+    // What does not fit is dropped, and so is what is known already.
+    cluster.event(Event::HandedIn(evaluation.clone(), Slice { end: slice.end + 1, ..*slice }, outcomes.clone()));
+    cluster.event(Event::HandedIn(evaluation.clone(), *slice, outcomes));
+    cluster.now += 10_000;
+    cluster.run_quietly();
+    cluster.outcome();
+    assert_eq!(cluster.evaluated.get(&work), None);
+}
+
+#[test]
+fn a_straggler_is_given_to_an_idle_worker_and_the_first_answer_counts() {
+    let mut cluster = Cluster::new(plan(RecipeKind::Uniform, 3, 1));
+    (0..2).for_each(|_| cluster.join());
+    // Worker 1 answers everything at once, worker 2 nothing any more once slices are handed out.
+    while !matches!(cluster.inbox.front(), Some((_, _, Work::Evaluate(..)))) {
+        cluster.step();
+    }
+    let slow = cluster.alive[1];
+    let mut duplicated = None;
+    for _ in 0..500 {
+        if cluster.entry.is_some() {
+            cluster.durable();
+        } else if let Some(at) = cluster.inbox.iter().position(|(w, ..)| *w != slow) {
+            let work = cluster.inbox[at].2.clone();
+            if cluster.inbox.iter().any(|(w, _, other)| *w == slow && *other == work) {
+                duplicated = Some(work);
+            }
+            cluster.answer(at);
+            if let Some(work) = &duplicated {
+                assert!(!cluster.inbox.iter().any(|(_, _, w)| w == work), "the slow one is told to stop");
+                break;
+            }
+        } else {
+            cluster.now += 1000;
+            cluster.event(Event::Tick);
+        }
+    }
+    assert!(duplicated.is_some());
+    cluster.run_quietly();
+    cluster.outcome();
+}
+
+#[test]
+fn a_log_of_another_run_is_refused() {
+    let mut cluster = Cluster::new(plan(RecipeKind::Uniform, 3, 1));
+    cluster.join();
+    while cluster.log.surveyed.is_none() {
+        cluster.step();
+    }
+    let other = plan(RecipeKind::Uniform, 4, 1);
+    assert_eq!(Machine::resume(other, 0, &cluster.log).map(|_| ()).unwrap_err().kind(), ErrorKind::Data);
 }

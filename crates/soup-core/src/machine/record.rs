@@ -1,0 +1,278 @@
+//! What becomes durable before it takes effect, and what a new machine takes over from a log.
+//!
+//! One entry is on its way at a time. While it is, what completes waits: complete evaluations in their order, and the
+//! slices of others together in one entry, so that a slow store makes entries larger and not more.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::{
+    Action, Error, Evaluation, Fold, Machine, Millis, Report, Result, Score, Slice, Survey, Work, slices,
+};
+use crate::journal::{Decided, Entry, Scored, ScoredSlice, Surveyed, sha256_hex};
+use crate::score::Outcome;
+
+/// Slices in one entry.
+const SLICES_MAX: usize = 256;
+
+/// What is on its way to the journal, and what waits for its turn.
+#[derive(Debug, Default)]
+pub(super) struct Recorder {
+    in_flight: Option<InFlight>,
+    /// Evaluations that have their score, in the order they got it.
+    complete: VecDeque<(Evaluation, Score, bool)>,
+    /// Slices of evaluations that are not complete.
+    slices: Vec<(Evaluation, u32)>,
+    /// What the survey found, once durable.
+    surveyed: Option<Surveyed>,
+    /// Decisions in entries so far.
+    decisions: u32,
+    /// Goals that earlier runs are being asked for, and all that they were asked for.
+    recalling: BTreeSet<Evaluation>,
+    asked: BTreeSet<Evaluation>,
+}
+
+/// What takes effect when it is durable.
+#[derive(Debug)]
+enum InFlight {
+    Surveyed(Surveyed),
+    Slices,
+    Scored(Evaluation, Score),
+    Publishing,
+}
+
+impl Recorder {
+    /// Whether what the survey found is durable: only then are soups scored.
+    pub(super) fn surveyed(&self) -> bool {
+        self.surveyed.is_some()
+    }
+
+    /// An evaluation has its score.
+    pub(super) fn complete(&mut self, evaluation: Evaluation, score: Score, recalled: bool) {
+        self.slices.retain(|(e, _)| *e != evaluation);
+        self.complete.push_back((evaluation, score, recalled));
+    }
+
+    /// An evaluation has the score of one more slice.
+    pub(super) fn slice(&mut self, evaluation: Evaluation, slice: u32) {
+        self.slices.push((evaluation, slice));
+    }
+
+    /// Whether the score of an evaluation is here, or is being looked for.
+    pub(super) fn has(&self, evaluation: &Evaluation) -> bool {
+        let in_flight = matches!(&self.in_flight, Some(InFlight::Scored(e, _)) if e == evaluation);
+        in_flight
+            || self.recalling.contains(evaluation)
+            || self.complete.iter().any(|(e, ..)| e == evaluation)
+    }
+
+    /// Drops the slices of evaluations that nobody wants. Complete ones stay: another run may want them.
+    pub(super) fn retain(&mut self, wanted: impl Fn(&Evaluation) -> bool) {
+        self.slices.retain(|(e, _)| wanted(e));
+    }
+}
+
+impl Machine {
+    /// Takes over what a log knows.
+    pub(super) fn adopt(&mut self, now: Millis, log: &Fold) -> Result<()> {
+        let misfit = |what: &str| Error::data(format!("the log of this run does not fit it: {what}"));
+        if let Some(found) = &log.surveyed {
+            if found.samples.len() != self.plan.datasets as usize {
+                return Err(misfit("it has another number of datasets"));
+            }
+            if found.ingredients_sha256.len() != self.plan.ingredients as usize {
+                return Err(misfit("it has another number of ingredients"));
+            }
+            self.set_survey(&found.samples, found.classes);
+            self.recorder.surveyed = Some(found.clone());
+        }
+        self.recorder.decisions = log.decisions;
+        for (evaluation, score) in &log.scores {
+            self.ledger.record(evaluation.dataset, evaluation.soup.clone(), score.clone());
+        }
+        for (evaluation, slices) in &log.slices {
+            let count = self.slices_of(evaluation.dataset).len();
+            if slices.keys().any(|&s| s as usize >= count) {
+                return Err(misfit("it has a slice that there is not"));
+            }
+            self.partial.insert(evaluation.clone(), slices.clone());
+        }
+        // The coordinator may have died between an evaluation's last slice and its score.
+        let whole: Vec<Evaluation> =
+            self.partial.iter().filter(|(e, p)| p.len() >= self.slices_of(e.dataset).len()).map(|(e, _)| e.clone()).collect();
+        for evaluation in whole {
+            if let Some((&slice, score)) = self.partial[&evaluation].last_key_value() {
+                let score = score.clone();
+                self.scored(evaluation, slice, score);
+            }
+        }
+        if log.epoch > 1 {
+            self.settled_at = now.saturating_add(self.plan.limits.settle_ms);
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_survey(&mut self, samples: &[u64], classes: u32) {
+        let cut = |&n: &u64| slices(n, self.plan.batch_size);
+        self.survey = Some(Survey { slices: samples.iter().map(cut).collect(), classes, samples: samples.to_vec() });
+    }
+
+    /// Sends the next entry on its way, if none is.
+    pub(super) fn record_next(&mut self, out: &mut Vec<Action>) {
+        if self.recorder.in_flight.is_some() || self.ended {
+            return;
+        }
+        let next = self.surveyed_entry().or_else(|| self.scored_entry()).or_else(|| self.slices_entry());
+        if let Some((in_flight, entry)) = next.or_else(|| self.publishing_entry()) {
+            self.recorder.in_flight = Some(in_flight);
+            out.push(Action::Record(entry));
+        }
+    }
+
+    fn surveyed_entry(&mut self) -> Option<(InFlight, Entry)> {
+        if self.recorder.surveyed() {
+            return None;
+        }
+        let survey = self.survey.as_ref()?;
+        let found = Surveyed {
+            samples: survey.samples.clone(),
+            classes: survey.classes,
+            ingredients_sha256: self.ingredients_sha256()?,
+        };
+        Some((InFlight::Surveyed(found.clone()), Entry::Surveyed(found)))
+    }
+
+    /// SHA-256 over the SHA-256 of each shard, of every ingredient, once all are loaded.
+    fn ingredients_sha256(&self) -> Option<Vec<String>> {
+        let one = |i: u32| Some(sha256_hex(&self.ingredient_digests(i as usize)?.concat()));
+        (0..self.plan.ingredients).map(one).collect()
+    }
+
+    fn scored_entry(&mut self) -> Option<(InFlight, Entry)> {
+        let (evaluation, score, recalled) = self.recorder.complete.pop_front()?;
+        let known = self.recorder.decisions;
+        let recipe = &self.recipe;
+        let replay = self.ledger.suppose(evaluation.dataset, &evaluation.soup, &score, |l| recipe.replay(l, 0));
+        let decided = replay.decisions.iter().enumerate().skip(known as usize).map(|(index, d)| Decided {
+            trial: index as u32 + 1,
+            candidate: d.candidate.0,
+            pass: d.pass,
+            verdict: d.verdict,
+        });
+        let decisions: Vec<Decided> = decided.collect();
+        self.recorder.decisions += decisions.len() as u32;
+        let entry = Entry::Scored(Scored {
+            dataset: evaluation.dataset.0,
+            soup: (&evaluation.soup).into(),
+            score: score.clone(),
+            recalled,
+            decisions,
+        });
+        Some((InFlight::Scored(evaluation, score), entry))
+    }
+
+    fn slices_entry(&mut self) -> Option<(InFlight, Entry)> {
+        let count = self.recorder.slices.len().min(SLICES_MAX);
+        let record = |(e, slice): (Evaluation, u32)| {
+            let score = self.partial.get(&e)?.get(&slice)?.clone();
+            Some(ScoredSlice { dataset: e.dataset.0, soup: (&e.soup).into(), slice, score })
+        };
+        let records: Vec<ScoredSlice> = self.recorder.slices.drain(..count).filter_map(record).collect();
+        (!records.is_empty()).then_some((InFlight::Slices, Entry::Slices(records)))
+    }
+
+    fn publishing_entry(&self) -> Option<(InFlight, Entry)> {
+        let sha256 = self.data_sha256.filter(|_| self.finished_writing())?;
+        let sha256 = sha256.iter().map(|b| format!("{b:02x}")).collect();
+        Some((InFlight::Publishing, Entry::Publishing { sha256 }))
+    }
+
+    /// The entry on its way is durable: it takes effect.
+    pub(super) fn recorded(&mut self, out: &mut Vec<Action>) {
+        match self.recorder.in_flight.take() {
+            Some(InFlight::Surveyed(found)) => {
+                self.recorder.surveyed = Some(found);
+                self.goals_stale = true;
+            }
+            Some(InFlight::Scored(evaluation, score)) => {
+                self.ledger.record(evaluation.dataset, evaluation.soup.clone(), score.clone());
+                out.push(Action::Report(Report::Scored(evaluation, score)));
+                self.goals_stale = true;
+            }
+            Some(InFlight::Publishing) => {
+                self.publishing = true;
+                out.push(Action::Publish);
+            }
+            Some(InFlight::Slices) | None => {}
+        }
+    }
+
+    /// All shards are resident: after a restart, they must be those that the log knows.
+    pub(super) fn check_digests(&mut self, out: &mut Vec<Action>) {
+        let (Some(known), Some(found)) = (&self.recorder.surveyed, self.ingredients_sha256()) else { return };
+        if let Some(changed) = known.ingredients_sha256.iter().zip(&found).position(|(a, b)| a != b) {
+            let text = format!(
+                "ingredient {changed} changed since this run began: restore it, or cook with --fresh to begin again"
+            );
+            self.finish(Err(Error::data(text)), out);
+        }
+    }
+
+    /// Asks for the scores of goals that earlier runs may have left.
+    pub(super) fn recall_goals(&mut self, out: &mut Vec<Action>) {
+        if !self.plan.recall {
+            return;
+        }
+        for goal in &self.goals {
+            if !self.recorder.has(goal) && self.recorder.asked.insert(goal.clone()) {
+                self.recorder.recalling.insert(goal.clone());
+                out.push(Action::Recall(goal.clone()));
+            }
+        }
+    }
+
+    pub(super) fn recalled(&mut self, evaluation: Evaluation, score: Option<Score>) {
+        if !self.recorder.recalling.remove(&evaluation) {
+            return;
+        }
+        let samples = self.samples_of(&evaluation);
+        if let Some(score) = score.filter(|s| s.total == samples) {
+            self.partial.remove(&evaluation);
+            self.recorder.complete(evaluation, score, true);
+        }
+    }
+
+    fn samples_of(&self, evaluation: &Evaluation) -> u64 {
+        self.slices_of(evaluation.dataset).last().map_or(0, |s| s.end)
+    }
+
+    /// A slice that a worker finished for an earlier coordinator: kept if it is still open.
+    pub(super) fn handed_in(
+        &mut self,
+        evaluation: Evaluation,
+        slice: Slice,
+        outcomes: &[Outcome],
+        out: &mut Vec<Action>,
+    ) {
+        let known = self.slices_of(evaluation.dataset).contains(&slice);
+        let whole = outcomes.len() as u64 == slice.end - slice.start;
+        let scored = self.ledger.score(evaluation.dataset, &evaluation.soup).is_some();
+        if !known || !whole || scored || self.slice_done(&evaluation, slice.index) {
+            return;
+        }
+        self.withdraw(&Work::Evaluate(evaluation.clone(), slice), out);
+        self.scored(evaluation, slice.index, Score::from_iter(outcomes));
+    }
+
+    /// Forgets a work, and takes its attempts back from their workers.
+    pub(super) fn withdraw(&mut self, work: &Work, out: &mut Vec<Action>) {
+        for (worker, key) in self.tasks.forget(work) {
+            out.push(Action::Cancel(worker, key));
+            self.release(worker);
+        }
+    }
+
+    /// What is known of slices, for comparison with a fold.
+    pub fn partial(&self) -> &BTreeMap<Evaluation, BTreeMap<u32, Score>> {
+        &self.partial
+    }
+}
