@@ -25,7 +25,7 @@ use crate::recipe::Verdict;
 use crate::score::Score;
 
 pub use fold::{Fold, Owner, RunState, Tail, sha256_hex};
-pub use wire::{ScoredSlice, SoupRecord};
+pub use wire::{ScoreRecord, ScoredSlice, SoupRecord};
 
 /// Version of the records' shape.
 pub const VERSION: u32 = 1;

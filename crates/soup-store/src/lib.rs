@@ -11,13 +11,15 @@
 //! | placement | where the bytes of one tensor of a checkpoint are: file and offset |
 //! | read | a run of bytes to be copied from a file into a shard |
 //! | staging | an output that is being written and is not visible yet |
+//! | state | the place that keeps runs: their plans, their logs, and scores of soups by content |
 //!
 //! # Flow
 //!
 //! [`Location::parse`](location::Location::parse) names a place. [`open_pool`](pool::open_pool) finds the checkpoints there
 //! and reads their headers only. [`plan_reads`](load::plan_reads) says which bytes of which files make up a shard, and
 //! [`load`](load::load) fetches exactly those, straight into the shard. [`Staging`](output::Staging) receives the soup's
-//! files and makes them visible at once.
+//! files and makes them visible at once. [`State`](state::State) keeps the journals of runs, and
+//! [`Scores`](scores::Scores) what soups scored, for later runs.
 //!
 //! Everything read is untrusted: sizes are capped before anything is allocated, and every error names the object.
 
@@ -30,6 +32,8 @@ pub mod location;
 pub mod output;
 pub mod pool;
 pub mod read;
+pub mod scores;
+pub mod state;
 mod upload;
 
 #[cfg(test)]

@@ -45,6 +45,9 @@ enum Kind {
 type Stores = Mutex<HashMap<String, Arc<dyn ObjectStore>>>;
 
 static LOCAL: LazyLock<Arc<dyn ObjectStore>> = LazyLock::new(|| Arc::new(LocalFileSystem::new()));
+/// Like [`LOCAL`], but what is written is on the disk before the write is done.
+static DURABLE: LazyLock<Arc<dyn ObjectStore>> =
+    LazyLock::new(|| Arc::new(LocalFileSystem::new().with_fsync(true)));
 static MEMORY: LazyLock<Arc<dyn ObjectStore>> = LazyLock::new(|| Arc::new(InMemory::new()));
 #[cfg(feature = "cloud")]
 static REMOTE: LazyLock<Stores> = LazyLock::new(Stores::default);
@@ -96,6 +99,14 @@ impl Location {
         let absolute = without_dots(&std::path::absolute(path).map_err(|e| usage(e.into()))?);
         let inside = StorePath::from_absolute_path(&absolute).map_err(|e| usage(e.into()))?;
         Ok(Location { store: Arc::clone(&LOCAL), path: inside, kind: Kind::Local(absolute) })
+    }
+
+    /// This place, with writes that survive a loss of power. Object stores promise that anyway.
+    pub(crate) fn durable(mut self) -> Location {
+        if self.is_local() {
+            self.store = Arc::clone(&DURABLE);
+        }
+        self
     }
 
     fn memory(path: StorePath) -> Location {

@@ -69,6 +69,11 @@ impl ScoredSlice {
     }
 }
 
+/// A score as records hold it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ScoreRecord(#[serde(with = "score")] pub Score);
+
 /// Shortest text that reads back to the same value.
 fn text(value: f64) -> String {
     format!("{value:?}")

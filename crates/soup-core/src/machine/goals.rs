@@ -92,8 +92,7 @@ impl Machine {
 
     /// Whether a slice of a goal is done already.
     pub(super) fn slice_done(&self, evaluation: &Evaluation, slice: u32) -> bool {
-        self.recorder.has(evaluation)
-            || self.partial.get(evaluation).is_some_and(|p| p.contains_key(&slice))
+        self.recorder.has(evaluation) || self.partial.get(evaluation).is_some_and(|p| p.contains_key(&slice))
     }
 
     pub(super) fn written(&mut self, file: u32, digest: FileDigest, out: &mut Vec<Action>) {

@@ -97,8 +97,12 @@ impl Machine {
             self.partial.insert(evaluation.clone(), slices.clone());
         }
         // The coordinator may have died between an evaluation's last slice and its score.
-        let whole: Vec<Evaluation> =
-            self.partial.iter().filter(|(e, p)| p.len() >= self.slices_of(e.dataset).len()).map(|(e, _)| e.clone()).collect();
+        let whole: Vec<Evaluation> = self
+            .partial
+            .iter()
+            .filter(|(e, p)| p.len() >= self.slices_of(e.dataset).len())
+            .map(|(e, _)| e.clone())
+            .collect();
         for evaluation in whole {
             if let Some((&slice, score)) = self.partial[&evaluation].last_key_value() {
                 let score = score.clone();
@@ -113,7 +117,8 @@ impl Machine {
 
     pub(super) fn set_survey(&mut self, samples: &[u64], classes: u32) {
         let cut = |&n: &u64| slices(n, self.plan.batch_size);
-        self.survey = Some(Survey { slices: samples.iter().map(cut).collect(), classes, samples: samples.to_vec() });
+        self.survey =
+            Some(Survey { slices: samples.iter().map(cut).collect(), classes, samples: samples.to_vec() });
     }
 
     /// Sends the next entry on its way, if none is.
@@ -151,7 +156,8 @@ impl Machine {
         let (evaluation, score, recalled) = self.recorder.complete.pop_front()?;
         let known = self.recorder.decisions;
         let recipe = &self.recipe;
-        let replay = self.ledger.suppose(evaluation.dataset, &evaluation.soup, &score, |l| recipe.replay(l, 0));
+        let replay =
+            self.ledger.suppose(evaluation.dataset, &evaluation.soup, &score, |l| recipe.replay(l, 0));
         let decided = replay.decisions.iter().enumerate().skip(known as usize).map(|(index, d)| Decided {
             trial: index as u32 + 1,
             candidate: d.candidate.0,

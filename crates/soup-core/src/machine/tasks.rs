@@ -137,7 +137,9 @@ impl Tasks {
     pub(super) fn straggler(&self, worker: WorkerId, now: Millis, at_least_ms: Millis) -> Option<Work> {
         let late_ms = at_least_ms.max(3 * self.slices_ms.checked_div(self.slices).unwrap_or(0));
         let alone = |(work, task): (&Work, &Task)| {
-            let (&(with, since), 1) = (task.running.values().next()?, task.running.len()) else { return None };
+            let (&(with, since), 1) = (task.running.values().next()?, task.running.len()) else {
+                return None;
+            };
             let late = with != worker && now.saturating_sub(since) >= late_ms;
             let may = matches!(work, Work::Evaluate(..)) && !task.failed_on.contains(&worker);
             (late && may).then(|| (since, work.clone()))

@@ -178,7 +178,9 @@ impl Cluster {
 
     /// What the machine acts on is what the log says, at every moment.
     fn check_log(&self) {
-        assert!(self.log.scores.iter().all(|(e, s)| self.machine.ledger.score(e.dataset, &e.soup) == Some(s)));
+        assert!(
+            self.log.scores.iter().all(|(e, s)| self.machine.ledger.score(e.dataset, &e.soup) == Some(s))
+        );
         assert_eq!(self.machine.ledger.count(), self.log.scores.len());
         assert!(self.machine.decisions_reported <= self.log.decisions as usize);
     }
@@ -199,10 +201,13 @@ impl Cluster {
         }
         append(&mut self.log, Entry::EpochClaim(Claim::default()));
         let held = |w: WorkerId| {
-            let mine = |(i, h): (usize, &Holding)| (*h == Holding::Resident(w)).then_some(crate::shard::Shard(i as u32));
+            let mine = |(i, h): (usize, &Holding)| {
+                (*h == Holding::Resident(w)).then_some(crate::shard::Shard(i as u32))
+            };
             self.machine.shards.iter().enumerate().filter_map(mine).collect()
         };
-        let offer = |&worker: &WorkerId| NewWorker { worker, slots: 2, capacity_bytes: 10_000, held: held(worker) };
+        let offer =
+            |&worker: &WorkerId| NewWorker { worker, slots: 2, capacity_bytes: 10_000, held: held(worker) };
         let workers: Vec<NewWorker> = self.alive.iter().map(offer).collect();
         self.machine = Machine::resume(self.machine.plan.clone(), self.now, &self.log).unwrap();
         self.inbox.clear();
@@ -214,7 +219,12 @@ impl Cluster {
         self.next_worker += 1;
         let worker = WorkerId(self.next_worker);
         self.alive.push(worker);
-        self.event(Event::WorkersJoined(vec![NewWorker { worker, slots: 2, capacity_bytes: 10_000, held: vec![] }]));
+        self.event(Event::WorkersJoined(vec![NewWorker {
+            worker,
+            slots: 2,
+            capacity_bytes: 10_000,
+            held: vec![],
+        }]));
     }
 
     fn lose(&mut self, at: usize) {
@@ -376,7 +386,12 @@ fn a_run_that_lost_room_waits_for_another_worker() {
     let join = |cluster: &mut Cluster, worker: u64| {
         let worker = WorkerId(worker);
         cluster.alive.push(worker);
-        cluster.event(Event::WorkersJoined(vec![NewWorker { worker, slots: 1, capacity_bytes: 500, held: vec![] }]));
+        cluster.event(Event::WorkersJoined(vec![NewWorker {
+            worker,
+            slots: 1,
+            capacity_bytes: 500,
+            held: vec![],
+        }]));
     };
     join(&mut cluster, 1);
     cluster.answer(0);
@@ -532,7 +547,11 @@ fn a_coordinator_that_dies_after_every_entry_loses_no_slice() {
         while cluster.result.is_none() {
             if cluster.entry.is_some() {
                 let publishing = matches!(cluster.entry, Some(Entry::Publishing { .. }));
-                if publishing { cluster.durable() } else { cluster.restart(true) }
+                if publishing {
+                    cluster.durable()
+                } else {
+                    cluster.restart(true)
+                }
                 cluster.now += 10_000;
                 cluster.event(Event::Tick);
             } else if cluster.inbox.is_empty() {
@@ -588,7 +607,11 @@ fn a_worker_hands_in_what_it_finished_for_a_dead_coordinator() {
     cluster.restart(false);
     cluster.event(Event::HandedIn(evaluation.clone(), *slice, outcomes.clone()));
     // What does not fit is dropped, and so is what is known already.
-    cluster.event(Event::HandedIn(evaluation.clone(), Slice { end: slice.end + 1, ..*slice }, outcomes.clone()));
+    cluster.event(Event::HandedIn(
+        evaluation.clone(),
+        Slice { end: slice.end + 1, ..*slice },
+        outcomes.clone(),
+    ));
     cluster.event(Event::HandedIn(evaluation.clone(), *slice, outcomes));
     cluster.now += 10_000;
     cluster.run_quietly();

@@ -1,0 +1,80 @@
+//! What soups scored, by content: a soup that was scored on some data is never scored on it again, by any run.
+//!
+//! The *context* of a score is everything but the soup that it depends on (evaluator, dataset), its *key* the soup itself
+//! (the content of its ingredients and its weights). Both are digests, made by whoever knows what goes into them.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use object_store::Error as StoreError;
+use soup_core::journal::ScoreRecord;
+use soup_core::score::Score;
+use soup_core::{Error, Result};
+
+use crate::location::Location;
+use crate::read;
+use crate::state::{RECORD_BYTES_MAX, create};
+
+/// Scores of one context.
+#[derive(Clone)]
+pub struct Scores {
+    folder: Location,
+}
+
+impl Scores {
+    pub(crate) fn new(state: &Location, context: &str) -> Result<Scores> {
+        Ok(Scores { folder: state.join("scores")?.join(hexadecimal(context)?)? })
+    }
+
+    /// The keys that there are scores for: one listing.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn known(&self) -> Result<BTreeSet<String>> {
+        let entries = read::list(&self.folder).await?;
+        Ok(entries.iter().filter_map(|e| e.name.strip_suffix(".json").map(str::to_owned)).collect())
+    }
+
+    /// The score with this key. One that cannot be read is as good as none.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn get(&self, key: &str) -> Result<Option<Score>> {
+        let place = self.place(key)?;
+        let Some(bytes) = read::read_small_if_exists(&place, RECORD_BYTES_MAX).await? else {
+            return Ok(None);
+        };
+        match serde_json::from_slice::<ScoreRecord>(&bytes) {
+            Ok(record) => Ok(Some(record.0)),
+            Err(error) => {
+                tracing::warn!(%place, %error, "a kept score cannot be read; the soup is scored again");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Keeps a score. There may be one already: it is the same.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn put(&self, key: &str, score: &Score) -> Result<()> {
+        let place = self.place(key)?;
+        let record = ScoreRecord(score.clone());
+        let bytes = serde_json::to_vec(&record)
+            .map_err(|e| Error::internal("a score could not be written as JSON").with_source(e))?;
+        match create(&place, Bytes::from(bytes)).await {
+            Ok(()) | Err(StoreError::AlreadyExists { .. }) => Ok(()),
+            Err(e) => Err(place.error("write", e)),
+        }
+    }
+
+    fn place(&self, key: &str) -> Result<Location> {
+        self.folder.join(&format!("{}.json", hexadecimal(key)?))
+    }
+}
+
+fn hexadecimal(text: &str) -> Result<&str> {
+    let good =
+        !text.is_empty() && text.len() <= 128 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if good { Ok(text) } else { Err(Error::internal(format!("{text:?} is no digest"))) }
+}

@@ -1,0 +1,130 @@
+use soup_core::ErrorKind;
+use soup_core::journal::{Entry, Operation, RunState};
+use soup_core::score::Score;
+
+use super::*;
+
+fn local() -> (tempfile::TempDir, State) {
+    let folder = tempfile::tempdir().unwrap();
+    let state = State::open(folder.path().join("state").to_str().unwrap()).unwrap();
+    (folder, state)
+}
+
+fn memory(name: &str) -> State {
+    State::open(&format!("memory:///state-tests/{name}")).unwrap()
+}
+
+async fn begun(state: &State, writer: &str) -> Journal {
+    state.create_plan("r", Bytes::from_static(b"{}")).await.unwrap();
+    let (mut journal, _) = state.claim("r", writer, Claim::default()).await.unwrap();
+    journal.append(Entry::Submitted(Operation::default())).await.unwrap();
+    journal
+}
+
+async fn check_a_log_reads_back(state: State) {
+    state.probe().await.unwrap();
+    assert!(state.runs().await.unwrap().is_empty());
+    let mut journal = begun(&state, "a").await;
+    journal.append(Entry::Begun {}).await.unwrap();
+    let (fold, records) = state.read("r").await.unwrap();
+    assert_eq!((fold.state, fold.epoch, records.len()), (RunState::Running, 1, 3));
+    assert_eq!(fold.tail().seq, journal.seq());
+    assert_eq!(state.runs().await.unwrap(), ["r"]);
+    // Another plan under the same name is refused, the same one is not.
+    state.create_plan("r", Bytes::from_static(b"{}")).await.unwrap();
+    let other = state.create_plan("r", Bytes::from_static(b"{1}")).await.unwrap_err();
+    assert_eq!(other.kind(), ErrorKind::Data);
+}
+
+async fn check_the_later_claim_wins(state: State) {
+    let mut first = begun(&state, "a").await;
+    let claim = Claim { host: "node7".into(), pid: 9, version: "0".into() };
+    let (mut second, fold) = state.claim("r", "b", claim).await.unwrap();
+    assert_eq!((second.epoch(), fold.epoch), (2, 2));
+    let fenced = first.append(Entry::Begun {}).await.unwrap_err();
+    let AppendError::Fenced(error) = fenced else { panic!("{fenced:?}") };
+    assert_eq!(error.kind(), ErrorKind::TryAgain);
+    assert!(error.chain().contains("node7"), "{}", error.chain());
+    // Fenced is fenced for good.
+    assert!(matches!(first.append(Entry::Begun {}).await, Err(AppendError::Store(_))));
+    second.append(Entry::Begun {}).await.unwrap();
+    assert_eq!(state.read("r").await.unwrap().0.owner.unwrap().writer, "b");
+}
+
+async fn check_of_many_claims_each_epoch_has_one(state: State) {
+    state.create_plan("r", Bytes::from_static(b"{}")).await.unwrap();
+    let claims = (0..8).map(|i| {
+        let state = state.clone();
+        async move { state.claim("r", &format!("w{i}"), Claim::default()).await.is_ok() }
+    });
+    let won = futures::future::join_all(claims).await.into_iter().filter(|w| *w).count();
+    let (fold, records) = state.read("r").await.unwrap();
+    assert!(won >= 1);
+    assert_eq!((records.len(), fold.epoch as usize), (won, won));
+}
+
+async fn check_a_log_with_a_hole_is_refused(state: State) {
+    let mut journal = begun(&state, "a").await;
+    journal.append(Entry::Begun {}).await.unwrap();
+    let place = state.run("r").unwrap().join("log").unwrap().join(&record_file(1)).unwrap();
+    place.store().delete(place.path()).await.unwrap();
+    let error = state.read("r").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Data);
+    assert!(error.chain().contains("number 1 is expected"), "{}", error.chain());
+}
+
+async fn check_scores_are_kept(state: State) {
+    let scores = state.scores("ab12").unwrap();
+    assert!(scores.known().await.unwrap().is_empty());
+    assert_eq!(scores.get("00ff").await.unwrap(), None);
+    let score = Score { total: 3, correct: 2, loss_sum: 0.1 + 0.2, confusion: [((0, 1), 1)].into() };
+    scores.put("00ff", &score).await.unwrap();
+    scores.put("00ff", &Score::default()).await.unwrap();
+    assert_eq!(scores.get("00ff").await.unwrap(), Some(score));
+    assert_eq!(scores.known().await.unwrap().into_iter().collect::<Vec<_>>(), ["00ff"]);
+    assert!(state.scores("../x").is_err() && scores.get("X").await.is_err());
+}
+
+macro_rules! on_every_store {
+    ($($check:ident),* $(,)?) => {$(
+        mod $check {
+            #[tokio::test]
+            async fn local() {
+                let (_folder, state) = super::local();
+                super::$check(state).await;
+            }
+
+            #[tokio::test]
+            async fn memory() {
+                super::$check(super::memory(stringify!($check))).await;
+            }
+        }
+    )*};
+}
+
+on_every_store!(
+    check_a_log_reads_back,
+    check_the_later_claim_wins,
+    check_of_many_claims_each_epoch_has_one,
+    check_a_log_with_a_hole_is_refused,
+    check_scores_are_kept,
+);
+
+#[tokio::test]
+async fn unknown_runs_and_bad_names_are_usage_errors() {
+    let state = memory("unknown");
+    for run in ["nothing", "", "../up", "a/b"] {
+        assert_eq!(state.read(run).await.unwrap_err().kind(), ErrorKind::Usage, "{run}");
+    }
+    assert_eq!(State::open("http://h/x").unwrap_err().kind(), ErrorKind::Configuration);
+    assert!(State::beside("/a/b/soup").unwrap().ends_with("/a/b/.soup-state"));
+}
+
+#[tokio::test]
+async fn a_state_that_cannot_be_written_is_a_configuration_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    let state = State::open(file.join("state").to_str().unwrap()).unwrap();
+    assert_eq!(state.probe().await.unwrap_err().kind(), ErrorKind::Configuration);
+}
