@@ -1,6 +1,7 @@
 //! Actions and what workers say, translated between soup-core's machine and the wire.
 
-use soup_core::machine::{FileDigest, TaskKey, TaskResult, Work, WorkerId};
+use soup_core::ledger::Dataset;
+use soup_core::machine::{Evaluation, Event, FileDigest, Slice, TaskKey, TaskResult, Work, WorkerId};
 use soup_core::{Error, Result};
 use soup_proto::sha256;
 use soup_proto::v1::coordinator_message::Message;
@@ -10,15 +11,37 @@ use soup_store::load::plan_reads;
 
 use crate::prepare::Prepared;
 
-/// The epoch of a run. A run is owned by the one coordinator that took it, for as long as that lives.
-pub(crate) const EPOCH: u64 = 1;
+/// Which run, and which of its coordinators is speaking.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Incarnation {
+    pub(crate) run: String,
+    pub(crate) epoch: u64,
+}
+
+impl Incarnation {
+    /// What its output is staged under: of its own, so that nothing that an earlier coordinator or its workers still
+    /// write gets in the way.
+    pub(crate) fn staging(&self) -> String {
+        staging_name(&self.run, self.epoch)
+    }
+
+    fn key(&self, key: TaskKey) -> v1::TaskKey {
+        v1::TaskKey::new(&self.run, self.epoch, key)
+    }
+}
+
+/// See [`Incarnation::staging`].
+pub(crate) fn staging_name(run: &str, epoch: u64) -> String {
+    format!("{run}.e{epoch}")
+}
 
 /// Everything about a run that does not change.
-pub(crate) fn begin(run: &str, prepared: &Prepared) -> v1::BeginRun {
+pub(crate) fn begin(of: &Incarnation, prepared: &Prepared) -> v1::BeginRun {
     let spec = &prepared.spec;
     v1::BeginRun {
-        run: run.to_owned(),
-        epoch: EPOCH,
+        run: of.run.clone(),
+        epoch: of.epoch,
+        staging: of.staging(),
         tensors: prepared.schema.tensors().iter().map(Into::into).collect(),
         shard_bytes: prepared.shards.shard_bytes(),
         ingredients: prepared.names.clone(),
@@ -42,13 +65,13 @@ pub(crate) fn begin(run: &str, prepared: &Prepared) -> v1::BeginRun {
 }
 
 /// Who owns what.
-pub(crate) fn placement(run: &str, owners: &[WorkerId], peers: Vec<v1::Peer>) -> Message {
+pub(crate) fn placement(of: &Incarnation, owners: &[WorkerId], peers: Vec<v1::Peer>) -> Message {
     let owners = owners.iter().map(|w| w.0).collect();
-    Message::Placement(v1::Placement { run: run.to_owned(), epoch: EPOCH, owners, peers })
+    Message::Placement(v1::Placement { run: of.run.clone(), epoch: of.epoch, owners, peers })
 }
 
 /// An attempt of a task.
-pub(crate) fn assign(run: &str, key: TaskKey, work: &Work, prepared: &Prepared) -> Message {
+pub(crate) fn assign(of: &Incarnation, key: TaskKey, work: &Work, prepared: &Prepared) -> Message {
     let work = match work {
         Work::Load(shard) => assign::Work::Load(v1::LoadShard {
             shard: shard.0,
@@ -73,12 +96,12 @@ pub(crate) fn assign(run: &str, key: TaskKey, work: &Work, prepared: &Prepared) 
         }
         Work::Digest(soup) => assign::Work::Digest(v1::DigestSoup { soup: Some(soup.into()) }),
     };
-    Message::Assign(v1::Assign { key: Some(v1::TaskKey::new(run, EPOCH, key)), work: Some(work) })
+    Message::Assign(v1::Assign { key: Some(of.key(key)), work: Some(work) })
 }
 
 /// An attempt that is not wanted any more.
-pub(crate) fn cancel(run: &str, key: TaskKey) -> Message {
-    Message::Cancel(v1::CancelTask { key: Some(v1::TaskKey::new(run, EPOCH, key)) })
+pub(crate) fn cancel(of: &Incarnation, key: TaskKey) -> Message {
+    Message::Cancel(v1::CancelTask { key: Some(of.key(key)) })
 }
 
 /// The end of a run.
@@ -108,6 +131,21 @@ fn ingredient_reads(
         objects: used.iter().map(object).collect(),
         reads: reads.iter().map(read).collect(),
     }
+}
+
+/// What a worker hands in that it did for an earlier coordinator.
+///
+/// # Errors
+/// Where the message is malformed.
+pub(crate) fn handed_in(message: v1::HandedIn) -> Result<Event> {
+    let missing = || Error::internal("a worker handed in nothing");
+    let work = message.work.ok_or_else(missing)?;
+    let evaluation = Evaluation {
+        dataset: Dataset(work.dataset),
+        soup: work.soup.ok_or_else(missing)?.try_into()?,
+    };
+    let slice = Slice { index: u32::MAX, start: work.start, end: work.end };
+    Ok(Event::HandedIn(evaluation, slice, message.evaluated.ok_or_else(missing)?.try_into()?))
 }
 
 /// What a worker brought back.

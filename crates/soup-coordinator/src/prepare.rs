@@ -1,7 +1,7 @@
-//! Getting a run ready: reading the pool's headers, checking that they agree, cutting shards, staging the output.
+//! Getting a run ready: reading the pool's headers, checking that they agree, cutting shards, telling which run it is.
+//! Nothing is written.
 
-use std::sync::Arc;
-use std::time::Instant;
+use tokio::time::Instant;
 
 use bytes::Bytes;
 use soup_core::agree::agree;
@@ -12,14 +12,21 @@ use soup_core::{Error, Result};
 use soup_store::checkpoint::Checkpoint;
 use soup_store::layout::{self, OutputFile};
 use soup_store::location::Location;
-use soup_store::output::{self, Staging};
 use soup_store::{pool, read};
+
+use crate::identity::Inputs;
 
 /// Largest `config.json` or `preprocessor_config.json`.
 const CONFIG_BYTES_MAX: u64 = 16 << 20;
 
 /// A run that is ready to be driven.
 pub(crate) struct Prepared {
+    /// Its id.
+    pub(crate) run: String,
+    /// The document that is its identity.
+    pub(crate) plan: Bytes,
+    /// Where scores of its soups are kept, one context per dataset; empty for a run that is to know of no others.
+    pub(crate) contexts: Vec<String>,
     pub(crate) spec: RunSpec,
     /// Names of the ingredients, in pool order.
     pub(crate) names: Vec<String>,
@@ -33,19 +40,16 @@ pub(crate) struct Prepared {
     /// Files that go with the model: name and content.
     pub(crate) companions: Vec<(String, Bytes)>,
     pub(crate) files: Vec<OutputFile>,
-    pub(crate) staging: Arc<Staging>,
     pub(crate) notes: Vec<String>,
     pub(crate) seconds: f64,
 }
 
-/// Prepares `run`.
+/// Prepares what `spec` asks for; `fresh` makes it a run of its own.
 ///
 /// # Errors
-/// Where the pool cannot be read or does not agree, a configuration file is missing, or the output cannot be written.
-pub(crate) async fn prepare(run: &str, spec: RunSpec) -> Result<Prepared> {
+/// Where the pool cannot be read or does not agree, or a configuration file is missing.
+pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prepared> {
     let begun = Instant::now();
-    let target = Location::parse(&spec.output)?;
-    output::check_target(&target, spec.overwrite).await?;
     let checkpoints = pool::open_pool(&spec.pool).await?;
     let pairs: Vec<(&str, &Schema)> = checkpoints.iter().map(|c| (c.name.as_str(), &c.schema)).collect();
     let agreement = agree(&pairs)?;
@@ -55,21 +59,35 @@ pub(crate) async fn prepare(run: &str, spec: RunSpec) -> Result<Prepared> {
         .ok_or_else(|| no_config(&checkpoints[0]))?;
     let preprocessor_config_json =
         config(&spec.preprocessor_config, "preprocessor_config.json", &mut companions).await?;
+    let mut fingerprints = Vec::new();
+    for dataset in spec.datasets() {
+        let named = |e: Error| e.context(format!("dataset {:?}", dataset.name));
+        fingerprints.push(read::fingerprint(&Location::parse(&dataset.url)?).await.map_err(named)?);
+    }
+    let inputs = Inputs {
+        spec: &spec,
+        fresh: fresh.as_deref(),
+        checkpoints: &checkpoints,
+        fingerprints: &fingerprints,
+        model_config: &model_config_json,
+        preprocessor_config: preprocessor_config_json.as_deref(),
+    };
+    let (run, plan) = inputs.document()?;
+    let contexts = if fresh.is_none() { inputs.contexts()? } else { Vec::new() };
     let schema = agreement.schema;
-    let files = layout::plan_files(&schema, layout::FILE_BYTES_MAX);
-    // Last, so that nothing is left behind by any of the above.
-    let staging = Arc::new(Staging::begin(&target, run, spec.overwrite).await?);
     Ok(Prepared {
+        run,
+        plan: plan.into(),
+        contexts,
         names: checkpoints.iter().map(|c| c.name.clone()).collect(),
         shards: ShardPlan::new(schema.bytes()),
         datasets: spec.datasets().map(|d| d.name.clone()).collect(),
+        files: layout::plan_files(&schema, layout::FILE_BYTES_MAX),
         checkpoints,
         schema,
         model_config_json,
         preprocessor_config_json,
         companions,
-        files,
-        staging,
         notes: agreement.notes,
         seconds: begun.elapsed().as_secs_f64(),
         spec,

@@ -12,7 +12,7 @@ use soup_store::card::{self, Card, CardIngredient, CardRow};
 use soup_store::checkpoint::{Checkpoint, FileStamp, INDEX_FILE};
 use soup_store::layout::{self, OutputFile};
 use soup_store::location::Location;
-use soup_store::output::MANIFEST_FILE;
+use soup_store::output::{MANIFEST_FILE, Staging};
 
 use crate::prepare::Prepared;
 
@@ -31,11 +31,11 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 /// Where something cannot be written; nothing is visible then.
 pub(crate) async fn publish(
     prepared: &Prepared,
+    staging: &Staging,
     report: RunReport,
     files: &[FileDigest],
     digests: Vec<Option<Vec<[u8; 32]>>>,
 ) -> Result<String> {
-    let staging = &prepared.staging;
     for (name, content) in &prepared.companions {
         staging.put(name, content.clone()).await?;
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use soup_core::machine::{Millis, NewWorker, WorkerId};
+use soup_core::shard::Shard;
 use soup_proto::v1::{CoordinatorMessage, Peer, Register, coordinator_message};
 use tokio::sync::mpsc;
 
@@ -17,6 +18,9 @@ struct Member {
     address: String,
     slots: u32,
     capacity_bytes: u64,
+    /// Shards it has resident, by run.
+    held: BTreeMap<String, Vec<Shard>>,
+    leaving: bool,
     heard: Millis,
     outbox: Outbox,
 }
@@ -32,8 +36,11 @@ impl Roster {
     pub(crate) fn join(&mut self, register: Register, outbox: Outbox, now: Millis) -> WorkerId {
         self.next += 1;
         let worker = WorkerId(self.next);
-        let Register { name, address, slots, capacity_bytes, version: _ } = register;
-        self.members.insert(worker, Member { name, address, slots, capacity_bytes, heard: now, outbox });
+        let Register { name, address, slots, capacity_bytes, version: _, held } = register;
+        let held = held.into_iter().map(|h| (h.run, h.shards.into_iter().map(Shard).collect())).collect();
+        let member =
+            Member { name, address, slots, capacity_bytes, held, leaving: false, heard: now, outbox };
+        self.members.insert(worker, member);
         worker
     }
 
@@ -58,19 +65,30 @@ impl Roster {
         self.members.get(&worker).is_some_and(|m| m.outbox.try_send(message).is_ok())
     }
 
+    /// A worker is about to go: no run gets it any more.
+    pub(crate) fn leaving(&mut self, worker: WorkerId) {
+        self.members.entry(worker).and_modify(|m| m.leaving = true);
+    }
+
     /// What a worker offers to a run.
-    fn offer(worker: WorkerId, m: &Member) -> NewWorker {
-        NewWorker { worker, slots: m.slots, capacity_bytes: m.capacity_bytes }
+    fn offer(run: &str, worker: WorkerId, m: &Member) -> Option<NewWorker> {
+        let held = m.held.get(run).cloned().unwrap_or_default();
+        (!m.leaving).then_some(NewWorker { worker, slots: m.slots, capacity_bytes: m.capacity_bytes, held })
     }
 
-    /// One worker, as it joins a run.
-    pub(crate) fn get(&self, worker: WorkerId) -> Option<NewWorker> {
-        self.members.get(&worker).map(|m| Self::offer(worker, m))
+    /// One worker, as it joins `run`.
+    pub(crate) fn get(&self, run: &str, worker: WorkerId) -> Option<NewWorker> {
+        self.members.get(&worker).and_then(|m| Self::offer(run, worker, m))
     }
 
-    /// All workers, as they join a run.
-    pub(crate) fn all(&self) -> Vec<NewWorker> {
-        self.members.iter().map(|(&w, m)| Self::offer(w, m)).collect()
+    /// All workers, as they join `run`.
+    pub(crate) fn offers(&self, run: &str) -> Vec<NewWorker> {
+        self.members.iter().filter_map(|(&w, m)| Self::offer(run, w, m)).collect()
+    }
+
+    /// All workers.
+    pub(crate) fn all(&self) -> Vec<WorkerId> {
+        self.members.keys().copied().collect()
     }
 
     pub(crate) fn name(&self, worker: WorkerId) -> &str {

@@ -231,6 +231,9 @@ impl Machine {
         match event {
             Event::WorkersJoined(workers) => workers.into_iter().for_each(|w| self.join(w, &mut out)),
             Event::WorkerLost(worker) => self.lose(worker, &mut out),
+            Event::WorkerLeaving(worker) => {
+                self.workers.entry(worker).and_modify(|w| w.leaving = true);
+            }
             Event::Done(worker, key, result) => self.done(now, worker, key, result, &mut out),
             Event::Failed(worker, key, error) => self.failed(now, worker, key, error, &mut out),
             Event::Tick => {}

@@ -225,6 +225,31 @@ impl Staging {
         }
     }
 
+    /// The manifest of what is visible at the target now, if there is one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) if it is no JSON; otherwise what the store says.
+    pub async fn visible(target: &Location) -> Result<Option<serde_json::Value>> {
+        let place = target.join(MANIFEST_FILE)?;
+        let Some(bytes) = read::read_small_if_exists(&place, READ_BACK_BYTES_MAX).await? else { return Ok(None) };
+        let manifest = serde_json::from_slice(&bytes);
+        manifest.map(Some).map_err(|e| Error::data(format!("{place} is not JSON")).with_source(e))
+    }
+
+    /// Ends a staging whose output is visible, if whoever published it died before it could.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn settle(&self) -> Result<()> {
+        match self.place.local_path() {
+            Some(_) => self.discard().await,
+            None if claimant(&self.target).await?.as_deref() == Some(self.run.as_str()) => {
+                delete(&self.target.join(CLAIM_FILE)?).await
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Removes everything that was staged.
     ///
     /// # Errors
@@ -273,8 +298,11 @@ impl Staging {
     }
 }
 
-/// The run that is writing to the object store's folder `target`.
-async fn claimant(target: &Location) -> Result<Option<String>> {
+/// The run that is writing to the object store's folder `target`, if one is.
+///
+/// # Errors
+/// What the store says.
+pub async fn claimant(target: &Location) -> Result<Option<String>> {
     let claim = target.join(CLAIM_FILE)?;
     let bytes = read::read_small_if_exists(&claim, READ_BACK_BYTES_MAX).await?;
     let Some(bytes) = bytes else { return Ok(None) };

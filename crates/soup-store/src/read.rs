@@ -253,3 +253,37 @@ fn list_error(folder: &Location, error: object_store::Error) -> Error {
     }
     folder.error("list", error)
 }
+/// Most files of a folder that is fingerprinted.
+const FINGERPRINT_FILES_MAX: usize = 4_000_000;
+
+/// A digest of a file's or a folder's content as far as the store tells without reading it: names, sizes and ETags. Equal
+/// content under other ETags has another fingerprint; what is there is never mistaken for something else.
+///
+/// # Errors
+/// [`ErrorKind::Data`] for more files than can be; otherwise what the store says.
+pub async fn fingerprint(location: &Location) -> Result<String> {
+    let line = |name: &str, stamp: &Stamp| {
+        format!("{name}\0{}\0{}\n", stamp.size_bytes, stamp.etag.as_deref().unwrap_or_default())
+    };
+    let mut lines = Vec::new();
+    if let Some(stamp) = stat_if_exists(location).await? {
+        lines.push(line("", &stamp));
+    } else if !location.is_http() {
+        let mut listed = location.store().list(Some(location.path()));
+        while let Some(meta) = listed.next().await {
+            let meta = match meta {
+                Ok(meta) => meta,
+                Err(object_store::Error::NotFound { .. }) => break,
+                Err(e) => return Err(location.error("list", e)),
+            };
+            if lines.len() >= FINGERPRINT_FILES_MAX {
+                return Err(Error::data(format!("{location} has more than {FINGERPRINT_FILES_MAX} files")));
+            }
+            let name = meta.location.as_ref().trim_start_matches(location.path().as_ref()).to_owned();
+            lines.push(line(&name, &meta.into()));
+        }
+    }
+    lines.sort_unstable();
+    Ok(soup_core::journal::sha256_hex(lines.concat().as_bytes()))
+}
+

@@ -14,6 +14,7 @@
 //! the run and must not touch anything any more.
 
 mod journal;
+mod summary;
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::read;
 use crate::scores::Scores;
 
 pub use journal::{AppendError, Journal};
+pub use summary::RunSummary;
 
 /// Records of one run.
 pub const RECORDS_MAX: usize = 100_000;

@@ -17,7 +17,7 @@ impl Machine {
         while !workers.is_empty() {
             workers.retain(|&worker| {
                 let state = &self.workers[&worker];
-                if state.running > state.slots {
+                if state.leaving || state.running > state.slots {
                     return false;
                 }
                 let Some(work) = self.pick(worker, now, ready, &writing) else { return false };

@@ -114,6 +114,8 @@ pub enum Event {
     WorkersJoined(Vec<NewWorker>),
     /// A worker is gone for good.
     WorkerLost(WorkerId),
+    /// A worker is about to go: it gets nothing new.
+    WorkerLeaving(WorkerId),
     /// A worker finished an attempt.
     Done(WorkerId, TaskKey, TaskResult),
     /// A worker failed at an attempt.
@@ -126,7 +128,7 @@ pub enum Event {
     Recorded,
     /// The answer to [`Action::Recall`]: the score of an earlier run, if there is one.
     Recalled(Evaluation, Option<Score>),
-    /// A worker hands in a slice that it was given by an earlier coordinator of this run.
+    /// A worker hands in a slice that it was given by an earlier coordinator of this run. The slice's index is not looked at.
     HandedIn(Evaluation, Slice, Vec<Outcome>),
     /// The answer to [`Action::Publish`].
     Published(Result<()>),

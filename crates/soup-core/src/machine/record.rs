@@ -259,10 +259,11 @@ impl Machine {
         outcomes: &[Outcome],
         out: &mut Vec<Action>,
     ) {
-        let known = self.slices_of(evaluation.dataset).contains(&slice);
+        let known = self.slices_of(evaluation.dataset).iter().find(|s| (s.start, s.end) == (slice.start, slice.end));
+        let Some(slice) = known.copied() else { return };
         let whole = outcomes.len() as u64 == slice.end - slice.start;
         let scored = self.ledger.score(evaluation.dataset, &evaluation.soup).is_some();
-        if !known || !whole || scored || self.slice_done(&evaluation, slice.index) {
+        if !whole || scored || self.slice_done(&evaluation, slice.index) {
             return;
         }
         self.withdraw(&Work::Evaluate(evaluation.clone(), slice), out);
@@ -275,6 +276,16 @@ impl Machine {
             out.push(Action::Cancel(worker, key));
             self.release(worker);
         }
+    }
+
+    /// What the survey found, once that is durable.
+    pub fn surveyed(&self) -> Option<&Surveyed> {
+        self.recorder.surveyed.as_ref()
+    }
+
+    /// Whether the output is being made visible: the run cannot be stopped any more.
+    pub fn publishing(&self) -> bool {
+        self.publishing
     }
 
     /// What is known of slices, for comparison with a fold.

@@ -17,6 +17,8 @@ pub(super) struct WorkerState {
     pub(super) running: u32,
     /// Whether it knows the current placement.
     pub(super) placed: bool,
+    /// Whether it is about to go.
+    pub(super) leaving: bool,
 }
 
 /// A numbered work.
@@ -251,7 +253,7 @@ impl Machine {
     pub(super) fn join(&mut self, new: NewWorker, out: &mut Vec<Action>) {
         let NewWorker { worker, slots, capacity_bytes, held } = new;
         let held = held.into_iter().collect();
-        let state = WorkerState { slots: slots.max(1), capacity_bytes, held, running: 0, placed: false };
+        let state = WorkerState { slots: slots.max(1), capacity_bytes, held, running: 0, placed: false, leaving: false };
         if self.workers.insert(worker, state).is_none() {
             out.push(Action::Begin(worker));
             out.push(self.workers_report(worker, true));

@@ -1,0 +1,156 @@
+//! What a run is: the document whose SHA-256 is its identity, and the keys under which its scores are kept.
+//!
+//! The document holds everything that the result depends on: the specification, the ingredients and the datasets with the
+//! sizes and ETags that their store gives them, the model's configuration. The same request over the same files is the
+//! same run, and so goes on where it stopped; one ingredient more is another one.
+
+use serde::{Deserialize, Serialize};
+use soup_core::journal::{Operation, SoupRecord, sha256_hex};
+use soup_core::run::{DatasetSpec, RunSpec};
+use soup_core::soup::Soup;
+use soup_core::{Error, Result};
+use soup_store::checkpoint::Checkpoint;
+
+/// Version of the document, and of what scores mean. A new one makes every run and every score a new one.
+const VERSION: u32 = 1;
+/// Digits of the identity in a run's id.
+const ID_DIGITS: usize = 12;
+
+/// The document.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PlanDocument {
+    version: u32,
+    /// Makes a run that was to begin anew another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) fresh: Option<String>,
+    pub(crate) spec: RunSpec,
+    ingredients: Vec<IngredientStamp>,
+    /// Fingerprints of the datasets, in order.
+    datasets: Vec<String>,
+    model_config_sha256: String,
+    preprocessor_config_sha256: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct IngredientStamp {
+    name: String,
+    files: Vec<FileStamp>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct FileStamp {
+    url: String,
+    bytes: u64,
+    etag: Option<String>,
+}
+
+/// What an identity is made of.
+pub(crate) struct Inputs<'a> {
+    pub(crate) spec: &'a RunSpec,
+    pub(crate) fresh: Option<&'a str>,
+    pub(crate) checkpoints: &'a [Checkpoint],
+    /// One per dataset.
+    pub(crate) fingerprints: &'a [String],
+    pub(crate) model_config: &'a str,
+    pub(crate) preprocessor_config: Option<&'a str>,
+}
+
+impl Inputs<'_> {
+    /// The document, and the id of the run.
+    pub(crate) fn document(&self) -> Result<(String, Vec<u8>)> {
+        let mut spec = self.spec.clone();
+        set_operation(&mut spec, Operation { overwrite: false, lookahead: 0, workers_min: 1 });
+        let files = |c: &Checkpoint| {
+            let stamp = |f: &soup_store::checkpoint::FileStamp| FileStamp {
+                url: f.location.to_string(),
+                bytes: f.size_bytes,
+                etag: f.etag.clone(),
+            };
+            c.files.iter().map(stamp).collect()
+        };
+        let ingredient = |c: &Checkpoint| IngredientStamp { name: c.name.clone(), files: files(c) };
+        let document = PlanDocument {
+            version: VERSION,
+            fresh: self.fresh.map(str::to_owned),
+            ingredients: self.checkpoints.iter().map(ingredient).collect(),
+            datasets: self.fingerprints.to_vec(),
+            model_config_sha256: sha256_hex(self.model_config.as_bytes()),
+            preprocessor_config_sha256: self.preprocessor_config.map(|c| sha256_hex(c.as_bytes())),
+            spec,
+        };
+        let bytes = serde_json::to_vec_pretty(&document).map_err(unprintable)?;
+        let digest = sha256_hex(&bytes);
+        Ok((format!("{}-{}", self.spec.recipe.kind.name(), &digest[..ID_DIGITS]), bytes))
+    }
+
+    /// Under which contexts the scores of this run are kept: one per dataset. They depend on the evaluator and on the
+    /// data, and on nothing else of the run.
+    pub(crate) fn contexts(&self) -> Result<Vec<String>> {
+        #[derive(Serialize)]
+        struct Context<'a> {
+            version: u32,
+            program: &'a str,
+            model_config: &'a str,
+            preprocessor_config: Option<&'a str>,
+            batch_size: u32,
+            dataset: DatasetSpec,
+            fingerprint: &'a str,
+        }
+        let context = |(dataset, fingerprint): (&DatasetSpec, &String)| {
+            let context = Context {
+                version: VERSION,
+                program: env!("CARGO_PKG_VERSION"),
+                model_config: self.model_config,
+                preprocessor_config: self.preprocessor_config,
+                batch_size: self.spec.batch_size,
+                // A dataset is its content, whatever it is called.
+                dataset: DatasetSpec { name: String::new(), ..dataset.clone() },
+                fingerprint,
+            };
+            serde_json::to_vec(&context).map(|bytes| sha256_hex(&bytes)).map_err(unprintable)
+        };
+        self.spec.datasets().zip(self.fingerprints).map(context).collect()
+    }
+}
+
+fn unprintable(e: serde_json::Error) -> Error {
+    Error::internal("a plan could not be written as JSON").with_source(e)
+}
+
+/// The settings of a specification that are no part of its identity.
+pub(crate) fn operation(spec: &RunSpec) -> Operation {
+    Operation { overwrite: spec.overwrite, lookahead: spec.lookahead, workers_min: spec.workers_min }
+}
+
+/// Sets them.
+pub(crate) fn set_operation(spec: &mut RunSpec, operation: Operation) {
+    let Operation { overwrite, lookahead, workers_min } = operation;
+    (spec.overwrite, spec.lookahead, spec.workers_min) = (overwrite, lookahead, workers_min);
+}
+
+/// The key of a soup's score: the content of its ingredients, in the order in which they are summed, and its weights.
+pub(crate) fn soup_key(soup: &Soup, ingredients_sha256: &[String]) -> Option<String> {
+    let record = SoupRecord::from(soup);
+    let member = |&m: &u32| ingredients_sha256.get(m as usize);
+    let members: Vec<&String> = record.members.iter().map(member).collect::<Option<_>>()?;
+    serde_json::to_vec(&(members, record.weights)).ok().map(|bytes| sha256_hex(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use soup_core::soup::Ingredient;
+
+    use super::*;
+
+    #[test]
+    fn a_soup_is_its_content_and_not_its_place_in_the_pool() {
+        let digests = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        let (two, three) = (digests(&["a", "c"]), digests(&["a", "b", "c"]));
+        let pair = |i, j| Soup::mean([Ingredient(i), Ingredient(j)]).unwrap();
+        assert_eq!(soup_key(&pair(0, 1), &two), soup_key(&pair(0, 2), &three));
+        assert_ne!(soup_key(&pair(0, 1), &two), soup_key(&pair(0, 1), &three));
+        // Sums are made in pool order, so another order is another soup.
+        assert_ne!(soup_key(&pair(0, 1), &two), soup_key(&pair(0, 1), &digests(&["c", "a"])));
+        assert_eq!(soup_key(&pair(0, 2), &two), None);
+    }
+}

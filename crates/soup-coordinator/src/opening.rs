@@ -1,0 +1,214 @@
+//! What happens to a run beside the hub: it is opened (its journal is claimed), started (its output is staged) and closed
+//! (the last record is appended). Each of these waits for stores; the hub is told when it is done.
+
+use std::sync::Arc;
+
+use soup_core::journal::{Claim, Entry, Fold, RunState};
+use soup_core::run::RunSpec;
+use soup_core::{Error, Result};
+use soup_store::location::Location;
+use soup_store::output::{self, Staging};
+use soup_store::state::{AppendError, Journal, State};
+
+use crate::identity::{PlanDocument, operation, set_operation};
+use crate::messages::{Incarnation, staging_name};
+use crate::prepare::{Prepared, prepare};
+use crate::recall::Recall;
+
+/// Stagings of earlier coordinators that are looked for.
+const EARLIER_STAGINGS_MAX: u64 = 64;
+
+/// A run that this coordinator owns.
+pub(crate) struct Owned {
+    pub(crate) prepared: Arc<Prepared>,
+    pub(crate) journal: Journal,
+    pub(crate) fold: Fold,
+}
+
+impl Owned {
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        Incarnation { run: self.prepared.run.clone(), epoch: self.journal.epoch() }
+    }
+}
+
+/// What became of a request for a run.
+pub(crate) enum Opened {
+    /// It is ours, and waits for its turn.
+    Owned(Box<Owned>),
+    /// It is done, its output is there, and this is its report.
+    Done(Arc<Prepared>, String),
+}
+
+/// A run whose turn has come.
+pub(crate) struct Started {
+    pub(crate) owned: Owned,
+    pub(crate) staging: Arc<Staging>,
+    pub(crate) recall: Recall,
+    /// The report of an output that was made visible just before its coordinator died.
+    pub(crate) visible: Option<String>,
+}
+
+/// Who this coordinator is, and where it keeps runs.
+#[derive(Clone)]
+pub(crate) struct Keeper {
+    pub(crate) state: State,
+    pub(crate) writer: String,
+}
+
+impl Keeper {
+    pub(crate) fn new(state: State) -> Keeper {
+        use std::hash::{BuildHasher, Hasher};
+        let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
+        Keeper { writer: format!("{}-{}-{random:016x}", host(), std::process::id()), state }
+    }
+
+    fn me(&self) -> Claim {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        Claim { host: host(), pid: std::process::id(), version }
+    }
+
+    /// Opens a run that somebody asks for.
+    ///
+    /// # Errors
+    /// Where its output cannot be written, or the state cannot.
+    pub(crate) async fn open(&self, prepared: Arc<Prepared>) -> Result<Opened> {
+        let run = prepared.run.as_str();
+        let target = Location::parse(&prepared.spec.output)?;
+        let before = match self.state.plan(run).await? {
+            Some(_) => Some(self.state.read(run).await?.0),
+            None => None,
+        };
+        if !prepared.spec.overwrite
+            && let Some(Fold { state: RunState::Published, report: Some(report), .. }) = &before
+            && visible(&target, run).await?.is_some()
+        {
+            return Ok(Opened::Done(prepared, report.to_string()));
+        }
+        // An output that this very run was about to publish is not in its own way.
+        let ours = before.as_ref().is_some_and(|b| b.publishing) && visible(&target, run).await?.is_some();
+        let staged = staged_by(&target, run, before.as_ref().map_or(0, |b| b.epoch)).await?;
+        if !ours && !staged {
+            output::check_target(&target, prepared.spec.overwrite).await?;
+        }
+        if before.is_none() {
+            self.state.probe().await?;
+            self.state.create_plan(run, prepared.plan.clone()).await?;
+        }
+        let claimed = self.state.claim(run, &self.writer, self.me()).await.map_err(AppendError::into_error);
+        let (mut journal, fold) = claimed?;
+        let submitted = Entry::Submitted(operation(&prepared.spec));
+        journal.append(submitted).await.map_err(AppendError::into_error)?;
+        Ok(Opened::Owned(Box::new(Owned { prepared, journal, fold })))
+    }
+
+    /// The runs in the state that have not ended, the oldest first.
+    pub(crate) async fn unfinished(&self) -> Result<Vec<String>> {
+        let unfinished = |state: &str| matches!(state, "queued" | "running" | "suspended");
+        let all = self.state.summaries().await?;
+        Ok(all.into_iter().filter(|s| unfinished(&s.state)).map(|s| s.run).collect())
+    }
+
+    /// Takes over a run that an earlier coordinator left.
+    ///
+    /// # Errors
+    /// Where it is not the run any more that it was: that is in its journal then too.
+    pub(crate) async fn recover(&self, run: &str) -> Result<Owned> {
+        let plan = self.state.plan(run).await?;
+        let plan = plan.ok_or_else(|| Error::data(format!("run {run:?} has no plan")))?;
+        let document: PlanDocument = serde_json::from_slice(&plan)
+            .map_err(|e| Error::data(format!("the plan of run {run:?} cannot be read")).with_source(e))?;
+        let mut spec: RunSpec = document.spec;
+        set_operation(&mut spec, self.state.read(run).await?.0.operation);
+        let prepared = prepare(spec, document.fresh).await.and_then(|p| match p.run == run {
+            true => Ok(p),
+            false => Err(Error::data(format!(
+                "the pool or the datasets of run {run} changed since it was submitted: submit it again"
+            ))),
+        });
+        if let Err(error) = &prepared
+            && error.kind().is_transient()
+        {
+            return Err(Error::unavailable(error.chain()));
+        }
+        let claimed = self.state.claim(run, &self.writer, self.me()).await.map_err(AppendError::into_error);
+        let (mut journal, fold) = claimed?;
+        match prepared {
+            Ok(prepared) => Ok(Owned { prepared: Arc::new(prepared), journal, fold }),
+            Err(error) => {
+                journal.append(Entry::failed(&error)).await.map_err(AppendError::into_error)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Begins the turn of a run.
+    ///
+    /// # Errors
+    /// With the run, so that it can be closed.
+    pub(crate) async fn start(&self, mut owned: Owned) -> Result<Started, (Box<Owned>, StartError)> {
+        match self.stage(&mut owned).await {
+            Ok((staging, recall, visible)) => {
+                Ok(Started { owned, staging: Arc::new(staging), recall, visible })
+            }
+            Err(error) => Err((Box::new(owned), error)),
+        }
+    }
+
+    async fn stage(&self, owned: &mut Owned) -> Result<(Staging, Recall, Option<String>), StartError> {
+        owned.journal.append(Entry::Begun {}).await.map_err(StartError::Journal)?;
+        let staged = async {
+            let of = owned.incarnation();
+            let target = Location::parse(&owned.prepared.spec.output)?;
+            let earlier = 1.max(of.epoch.saturating_sub(EARLIER_STAGINGS_MAX))..of.epoch;
+            let earlier = earlier.map(|epoch| Staging::resume(&target, &staging_name(&of.run, epoch)));
+            let earlier = earlier.collect::<Result<Vec<_>>>()?;
+            let recall = Recall::open(&self.state, &owned.prepared.contexts).await?;
+            let visible = match owned.fold.publishing {
+                true => visible(&target, &of.run).await?,
+                false => None,
+            };
+            if visible.is_some() {
+                for staging in &earlier {
+                    staging.settle().await?;
+                }
+                return Ok((Staging::resume(&target, &of.staging())?, recall, visible));
+            }
+            for staging in &earlier {
+                staging.discard().await?;
+            }
+            let staging = Staging::begin(&target, &of.staging(), owned.prepared.spec.overwrite).await?;
+            Ok((staging, recall, None))
+        };
+        staged.await.map_err(StartError::Run)
+    }
+}
+
+/// Why a run could not be started.
+pub(crate) enum StartError {
+    /// Its journal is not ours any more, or cannot be written.
+    Journal(AppendError),
+    /// The run's own failure.
+    Run(Error),
+}
+
+/// The report of `run`, if what is visible at `target` is its output.
+async fn visible(target: &Location, run: &str) -> Result<Option<String>> {
+    let Some(manifest) = Staging::visible(target).await? else { return Ok(None) };
+    let report = manifest.get("report").filter(|r| r.get("run").and_then(|r| r.as_str()) == Some(run));
+    Ok(report.map(ToString::to_string))
+}
+
+/// Whether the output is being written by an earlier coordinator of `run`, as far as its store shows that.
+async fn staged_by(target: &Location, run: &str, epoch: u64) -> Result<bool> {
+    if target.is_local() || epoch == 0 {
+        return Ok(false);
+    }
+    let claimant = output::claimant(target).await?;
+    Ok(claimant.is_some_and(|c| (1..=epoch).any(|e| c == staging_name(run, e))))
+}
+
+fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let plain: String = name.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+    if plain.is_empty() { "localhost".to_owned() } else { plain }
+}

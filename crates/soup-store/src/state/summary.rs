@@ -1,0 +1,89 @@
+//! A run in a table: what its plan and its log say.
+
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::Serialize;
+use soup_core::Result;
+use soup_core::journal::Fold;
+
+use super::State;
+
+/// Logs read at the same time.
+const LOGS_IN_FLIGHT: usize = 8;
+
+/// What people want to know of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RunSummary {
+    /// Its id.
+    pub run: String,
+    /// `queued`, `running`, `suspended`, `published`, `failed` or `cancelled`, as far as its log tells.
+    pub state: String,
+    /// Runs ahead of it, where a coordinator has it in its queue; 0 where it is being worked on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<u32>,
+    /// The recipe.
+    pub recipe: String,
+    /// Where the soup goes.
+    pub output: String,
+    /// Coordinators that it has had.
+    pub epoch: u64,
+    /// Host and process of the last one.
+    pub owner: String,
+    /// Soups scored so far, on all datasets.
+    pub scores: usize,
+    /// Trials decided so far.
+    pub trials: u32,
+    /// When its log began and when it went on last.
+    pub began_at: String,
+    /// See `began_at`.
+    pub updated_at: String,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+impl State {
+    /// All runs, the oldest first. What is broken is listed as such.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn summaries(&self) -> Result<Vec<RunSummary>> {
+        let one = |run: String| async move { self.summary(&run).await };
+        let runs = self.runs().await?;
+        let mut all: Vec<RunSummary> =
+            stream::iter(runs.into_iter().map(one)).buffered(LOGS_IN_FLIGHT).try_collect().await?;
+        all.sort_by(|a, b| (&a.began_at, &a.run).cmp(&(&b.began_at, &b.run)));
+        Ok(all)
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) if there is no such run; otherwise what the store says.
+    pub async fn summary(&self, run: &str) -> Result<RunSummary> {
+        let plan: serde_json::Value = match self.plan(run).await? {
+            Some(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
+            None => serde_json::Value::Null,
+        };
+        let (fold, broken) = match self.read(run).await {
+            Ok((fold, _)) => (fold, None),
+            Err(e) if e.kind() == soup_core::ErrorKind::Data => (Fold::default(), Some(e.chain())),
+            Err(e) => return Err(e),
+        };
+        let text = |path: &str| plan.pointer(path).and_then(|v| v.as_str()).unwrap_or_default().to_owned();
+        let (began_at, updated_at) = fold.times.clone().unwrap_or_default();
+        Ok(RunSummary {
+            run: run.to_owned(),
+            state: if broken.is_some() { "broken" } else { fold.state.name() }.to_owned(),
+            ahead: None,
+            recipe: text("/spec/recipe/kind"),
+            output: text("/spec/output"),
+            epoch: fold.epoch,
+            owner: fold.owner.map_or_else(String::new, |o| format!("{}:{}", o.claim.host, o.claim.pid)),
+            scores: fold.scores.len(),
+            trials: fold.decisions,
+            began_at,
+            updated_at,
+            failure: broken.or(fold.failure.map(|(_, text)| text)),
+        })
+    }
+}
