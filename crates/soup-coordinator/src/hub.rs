@@ -1,23 +1,28 @@
 //! The one task that owns all state. It never waits for anything but its inbox: slow things (reading headers,
 //! publishing) run beside it and report back by message.
 
+mod queue;
+mod stop;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use soup_core::machine::{Event, Millis, WorkerId};
 use soup_core::run::RunSpec;
 use soup_core::{Error, Result};
 use soup_proto::v1::coordinator_message::Message as Down;
-use soup_proto::v1::run_event::Event as RunEventKind;
-use soup_proto::v1::{Queued, Register, RunEvent, Welcome, WorkerMessage, worker_message};
+use soup_proto::v1::{Register, Welcome, WorkerMessage, worker_message};
+use soup_store::state::AppendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 
 use crate::CoordinatorConfig;
 use crate::event_log::EventLog;
-use crate::messages;
-use crate::prepare::{self, Prepared};
+use crate::messages::{self, Incarnation};
+use crate::opening::{Keeper, Opened, Owned, StartError, Started};
+use crate::prepare::{Prepared, prepare};
 use crate::roster::{Outbox, Roster};
 use crate::running::Running;
 
@@ -25,19 +30,34 @@ use crate::running::Running;
 const INBOX_MESSAGES_MAX: usize = 4096;
 /// How often time passes for the machine.
 const TICK: Duration = Duration::from_millis(200);
-/// Ended runs whose events are kept.
-const ENDED_RUNS_MAX: usize = 64;
+
+/// Whoever asked for a run, and hears its id.
+pub(crate) type Asked = oneshot::Sender<Result<String>>;
 
 /// What the hub can be told.
 pub(crate) enum Message {
     Join(Register, Outbox, oneshot::Sender<WorkerId>),
     Said(WorkerId, WorkerMessage),
     Left(WorkerId),
-    Submit(Box<RunSpec>, oneshot::Sender<Result<String>>),
+    /// A request for a run was read; its pool is known now.
+    Prepared(Box<Result<Prepared>>, Asked),
+    /// A run is ours, or is known to be done, or cannot be had.
+    Opened(String, Box<Result<Opened>>),
+    /// The runs that an earlier coordinator left are all opened.
+    Recovered,
+    /// The turn of a run has come, and its output is staged.
+    Started(Box<Result<Started, (Box<Owned>, StartError)>>),
     Log(String, oneshot::Sender<Option<Arc<EventLog>>>),
     Cancel(String, oneshot::Sender<bool>),
-    Prepared(String, Box<Result<Prepared>>),
-    Published(String, Result<String>),
+    /// The runs that this coordinator is about, with how many are ahead of each.
+    Live(oneshot::Sender<BTreeMap<String, u32>>),
+    /// The entry on its way is durable.
+    Recorded(String, u64),
+    /// Something else that happened to a run, in an epoch.
+    ForRun(String, u64, Event),
+    /// A run is somebody else's, or its journal cannot be written.
+    JournalLost(String, AppendError),
+    Published(Incarnation, Result<String>),
     Stop,
 }
 
@@ -70,13 +90,18 @@ impl Handle {
         self.inbox.send(Message::Left(worker)).await.map_err(|_| stopped())
     }
 
-    pub(crate) async fn submit(&self, spec: RunSpec) -> Result<String> {
-        self.ask(|reply| Message::Submit(Box::new(spec), reply)).await?
+    /// Asks for a run: reads its pool here, so that the hub need not wait.
+    pub(crate) async fn submit(&self, spec: RunSpec, fresh: Option<String>) -> Result<String> {
+        let prepared = Box::new(prepare(spec, fresh).await);
+        self.ask(|reply| Message::Prepared(prepared, reply)).await?
     }
 
-    pub(crate) async fn log(&self, run: String) -> Result<Arc<EventLog>> {
-        let unknown = Error::usage(format!("this coordinator knows no run {run:?}"));
-        self.ask(|reply| Message::Log(run, reply)).await?.ok_or(unknown)
+    pub(crate) async fn live(&self) -> Result<BTreeMap<String, u32>> {
+        self.ask(Message::Live).await
+    }
+
+    pub(crate) async fn log(&self, run: String) -> Result<Option<Arc<EventLog>>> {
+        self.ask(|reply| Message::Log(run, reply)).await
     }
 
     pub(crate) async fn cancel(&self, run: String) -> Result<()> {
@@ -91,12 +116,11 @@ impl Handle {
 }
 
 /// The run that is being worked on.
-enum Current {
+pub(super) enum Current {
     None,
-    /// Its pool is being read.
-    Preparing {
+    /// Its output is being staged.
+    Starting {
         run: String,
-        task: JoinHandle<()>,
         cancelled: bool,
     },
     Running(Box<Running>),
@@ -104,42 +128,54 @@ enum Current {
 
 struct Hub {
     config: CoordinatorConfig,
+    keeper: Keeper,
     roster: Roster,
-    queue: VecDeque<(String, RunSpec)>,
+    /// Runs that are being opened, and who waits for that.
+    opening: BTreeMap<String, Vec<Asked>>,
+    /// Whether the runs that an earlier coordinator left are still being opened.
+    recovering: bool,
+    queue: VecDeque<Owned>,
     current: Current,
     logs: BTreeMap<String, Arc<EventLog>>,
     /// Runs in the order they ended.
     ended: VecDeque<String>,
-    submitted: u64,
-    /// Removals of what runs staged that never began.
-    discards: JoinSet<()>,
+    /// Last records and removals that are on their way.
+    closings: JoinSet<()>,
+    /// Why this coordinator must stop.
+    broken: Option<Error>,
     inbox: mpsc::Sender<Message>,
     born: Instant,
 }
 
-/// Starts a hub; it ends when told to stop.
-pub(crate) fn start(config: CoordinatorConfig) -> (Handle, JoinHandle<()>) {
+/// Starts a hub; it ends when told to stop, and gives the reason if there is one that others should know.
+pub(crate) fn start(config: CoordinatorConfig, keeper: Keeper) -> (Handle, JoinHandle<Result<()>>) {
     let (sender, receiver) = mpsc::channel(INBOX_MESSAGES_MAX);
-    let hub = Hub {
+    let mut hub = Hub {
         config,
+        keeper,
         roster: Roster::default(),
+        opening: BTreeMap::new(),
+        recovering: false,
         queue: VecDeque::new(),
         current: Current::None,
         logs: BTreeMap::new(),
         ended: VecDeque::new(),
-        submitted: 0,
-        discards: JoinSet::new(),
+        closings: JoinSet::new(),
+        broken: None,
         inbox: sender.clone(),
         born: Instant::now(),
     };
+    if config.recover {
+        hub.recover();
+    }
     (Handle { inbox: sender }, tokio::spawn(hub.run(receiver)))
 }
 
 impl Hub {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Message>) -> Result<()> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
+        while self.broken.is_none() {
             tokio::select! {
                 message = inbox.recv() => match message {
                     None | Some(Message::Stop) => break,
@@ -147,34 +183,45 @@ impl Hub {
                 },
                 _ = tick.tick() => self.tick(),
             }
+            while self.closings.try_join_next().is_some() {}
             self.start_next();
         }
-        self.stop(&mut inbox).await;
+        self.stop(&mut inbox).await
     }
 
-    fn now(&self) -> Millis {
+    pub(super) fn now(&self) -> Millis {
         self.born.elapsed().as_millis() as Millis
     }
 
-    fn take(&mut self, message: Message) {
+    pub(super) fn take(&mut self, message: Message) {
         match message {
             Message::Join(register, outbox, reply) => self.join(register, outbox, reply),
             Message::Said(worker, message) => self.said(worker, message),
             Message::Left(worker) => self.lose(worker, "its stream ended"),
-            Message::Submit(spec, reply) => {
-                // A caller that went away does not want the answer.
-                let _ = reply.send(self.submit(*spec));
-            }
+            Message::Prepared(prepared, asked) => self.asked(*prepared, asked),
+            Message::Opened(run, opened) => self.opened(&run, *opened),
+            Message::Recovered => self.recovering = false,
+            Message::Started(started) => self.started(*started),
             Message::Log(run, reply) => {
+                // A caller that went away does not want the answer; here and below.
                 let _ = reply.send(self.logs.get(&run).cloned());
             }
             Message::Cancel(run, reply) => {
                 let _ = reply.send(self.cancel(&run));
             }
-            Message::Prepared(run, result) => self.prepared(&run, *result),
-            Message::Published(run, result) => {
+            Message::Live(reply) => {
+                let _ = reply.send(self.live());
+            }
+            Message::Recorded(run, epoch) => self.for_run(&run, epoch, Event::Recorded),
+            Message::ForRun(run, epoch, event) => self.for_run(&run, epoch, event),
+            Message::JournalLost(run, error) => {
+                let error = error.into_error();
+                tracing::error!(run, error = error.chain(), "the journal is lost");
+                self.broken.get_or_insert(error);
+            }
+            Message::Published(of, result) => {
                 if let Current::Running(running) = &mut self.current
-                    && running.run() == run
+                    && running.is(&of.run, of.epoch)
                 {
                     running.published(result);
                     let now = self.now();
@@ -182,6 +229,14 @@ impl Hub {
                 }
             }
             Message::Stop => {}
+        }
+    }
+
+    /// Feeds an event to the run that it is for, if that is in progress.
+    fn for_run(&mut self, run: &str, epoch: u64, event: Event) {
+        if matches!(&self.current, Current::Running(running) if running.is(run, epoch)) {
+            let now = self.now();
+            self.drive(now, event);
         }
     }
 
@@ -195,7 +250,9 @@ impl Hub {
             self.roster.leave(worker);
             return;
         }
-        if let Some(new) = self.roster.get(worker) {
+        if let Current::Running(running) = &self.current
+            && let Some(new) = self.roster.get(running.run(), worker)
+        {
             self.drive(now, Event::WorkersJoined(vec![new]));
         }
     }
@@ -212,13 +269,19 @@ impl Hub {
                     Err(Error::from(failure).context(format!("worker {:?}", self.roster.name(worker)))),
                 )
             }
+            Some(worker_message::Message::HandedIn(message)) => return self.handed_in(worker, message),
+            Some(worker_message::Message::Leaving(_)) => {
+                tracing::info!(worker = worker.0, "worker is leaving");
+                self.roster.leaving(worker);
+                return self.drive(now, Event::WorkerLeaving(worker));
+            }
             Some(worker_message::Message::Heartbeat(_) | worker_message::Message::Register(_)) | None => {
                 return;
             }
         };
         let Some(key) = key else { return };
         let current = match &self.current {
-            Current::Running(running) => running.run() == key.run && key.epoch == messages::EPOCH,
+            Current::Running(running) => running.is(&key.run, key.epoch),
             _ => false,
         };
         if !current {
@@ -246,6 +309,14 @@ impl Hub {
         self.drive(now, event);
     }
 
+    fn handed_in(&mut self, worker: WorkerId, message: soup_proto::v1::HandedIn) {
+        let (run, epoch) = (message.run.clone(), message.epoch);
+        match messages::handed_in(message) {
+            Ok(event) => self.for_run(&run, epoch, event),
+            Err(e) => tracing::warn!(worker = worker.0, error = e.chain(), "dropped what a worker handed in"),
+        }
+    }
+
     fn lose(&mut self, worker: WorkerId, why: &str) {
         if self.roster.leave(worker) {
             tracing::warn!(worker = worker.0, why, "worker lost");
@@ -265,151 +336,15 @@ impl Hub {
     /// Feeds the machine of the run in progress, and ends the run when the machine says so.
     fn drive(&mut self, now: Millis, event: Event) {
         let Current::Running(running) = &mut self.current else { return };
-        running.drive(now, event, &mut self.roster, &self.inbox);
+        running.drive(now, event, &mut self.roster);
         if running.ended() {
             let run = running.run().to_owned();
+            if let Some(work) = running.take_last_work() {
+                // It reports its own failure, by message.
+                self.closings.spawn(async move { drop(work.await) });
+            }
             self.current = Current::None;
             self.retire(run);
         }
     }
-
-    fn submit(&mut self, spec: RunSpec) -> Result<String> {
-        if self.queue.len() >= self.config.runs_queued_max {
-            let text = format!("{} runs are queued already: try again when one is done", self.queue.len());
-            return Err(Error::try_again(text));
-        }
-        self.submitted += 1;
-        let run = run_id(spec.recipe.kind.name(), self.submitted);
-        let log = EventLog::new();
-        let ahead = self.queue.len() as u32 + u32::from(!matches!(self.current, Current::None));
-        log.push(RunEvent { event: Some(RunEventKind::Queued(Queued { ahead })) });
-        self.logs.insert(run.clone(), log);
-        tracing::info!(run, ahead, "run submitted");
-        self.queue.push_back((run.clone(), spec));
-        Ok(run)
-    }
-
-    fn start_next(&mut self) {
-        if !matches!(self.current, Current::None) {
-            return;
-        }
-        let Some((run, spec)) = self.queue.pop_front() else { return };
-        let (id, inbox) = (run.clone(), self.inbox.clone());
-        let task = tokio::spawn(async move {
-            let result = prepare::prepare(&id, spec).await;
-            // Where the hub is gone, nobody wants the run.
-            let _ = inbox.send(Message::Prepared(id, Box::new(result))).await;
-        });
-        self.current = Current::Preparing { run, task, cancelled: false };
-    }
-
-    fn prepared(&mut self, run: &str, result: Result<Prepared>) {
-        let cancelled = match &self.current {
-            Current::Preparing { run: current, cancelled, .. } if current == run => *cancelled,
-            _ => return,
-        };
-        self.current = Current::None;
-        let Some(log) = self.logs.get(run).cloned() else { return };
-        let now = self.now();
-        let begun = result.and_then(|prepared| {
-            let staging = prepared.staging.clone();
-            let begun = if cancelled {
-                Err(Error::cancelled("the run was cancelled"))
-            } else {
-                Running::begin(run, prepared, log.clone(), self.config.start_timeout_ms, now)
-            };
-            if begun.is_err() {
-                self.discards.spawn(async move {
-                    if let Err(e) = staging.discard().await {
-                        tracing::warn!(error = e.chain(), "staged output could not be removed");
-                    }
-                });
-            }
-            begun
-        });
-        match begun {
-            Ok(running) => {
-                self.current = Current::Running(Box::new(running));
-                let workers = self.roster.all();
-                self.drive(now, Event::WorkersJoined(workers));
-            }
-            Err(error) => {
-                fail(&log, &error);
-                self.retire(run.to_owned());
-            }
-        }
-    }
-
-    /// Ends a run that has not ended; true if the run is known.
-    fn cancel(&mut self, run: &str) -> bool {
-        let Some(log) = self.logs.get(run).cloned() else { return false };
-        if let Some(at) = self.queue.iter().position(|(id, _)| id == run) {
-            self.queue.remove(at);
-            fail(&log, &Error::cancelled("the run was cancelled"));
-            self.retire(run.to_owned());
-            return true;
-        }
-        match &mut self.current {
-            // Ends once it is prepared, so that what it staged can be removed.
-            Current::Preparing { run: current, cancelled, .. } if current == run => *cancelled = true,
-            Current::Running(running) if running.run() == run => {
-                let now = self.now();
-                self.drive(now, Event::Cancel);
-            }
-            _ => {}
-        }
-        true
-    }
-
-    fn retire(&mut self, run: String) {
-        self.ended.push_back(run);
-        if self.ended.len() > ENDED_RUNS_MAX
-            && let Some(oldest) = self.ended.pop_front()
-        {
-            self.logs.remove(&oldest);
-        }
-    }
-
-    /// Cancels what is in progress, waits for what must not be cut off, and ends all streams.
-    async fn stop(mut self, inbox: &mut mpsc::Receiver<Message>) {
-        let now = self.now();
-        let last_work = match &mut self.current {
-            Current::None => None,
-            Current::Preparing { task, cancelled, .. } => {
-                *cancelled = true;
-                Some(std::mem::replace(task, tokio::spawn(async {})))
-            }
-            Current::Running(running) => {
-                running.drive(now, Event::Cancel, &mut self.roster, &self.inbox);
-                running.take_last_work()
-            }
-        };
-        if let Some(work) = last_work {
-            // It reports its own failure, by the messages that follow.
-            let _ = work.await;
-        }
-        while let Ok(message) = inbox.try_recv() {
-            if matches!(message, Message::Prepared(..) | Message::Published(..)) {
-                self.take(message);
-            }
-        }
-        while self.discards.join_next().await.is_some() {}
-        for log in self.logs.values().filter(|l| !l.ended()) {
-            log.close();
-        }
-        self.roster.clear();
-    }
-}
-
-fn fail(log: &EventLog, error: &Error) {
-    log.finish(RunEvent { event: Some(RunEventKind::Failed(error.into())) });
-}
-
-/// An id that sorts by time and that no other run has: recipe, UTC time, and what tells coordinators apart.
-fn run_id(recipe: &str, count: u64) -> String {
-    use std::hash::{BuildHasher, Hasher};
-    let mut random = std::collections::hash_map::RandomState::new().build_hasher();
-    random.write_u64(count);
-    let time = chrono::Utc::now().format("%Y%m%d-%H%M%S");
-    format!("{recipe}-{time}-{:06x}", random.finish() & 0xff_ffff)
 }

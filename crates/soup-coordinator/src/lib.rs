@@ -4,22 +4,30 @@
 //!
 //! - The *hub* is the one task that owns all state: the roster of workers, the queue of runs, the run in progress.
 //!   Everything else sends it messages and waits for answers.
-//! - A run is *prepared* once its pool's headers are read and agree, its shards are cut and its output is staged.
+//! - A run is *prepared* once its pool's headers are read and agree and it is known which run it is; it is *opened* once its
+//!   journal is this coordinator's, and *started*, when its turn has come, once its output is staged.
 //! - The *event log* of a run is what its watchers see, from the first event on.
 //!
 //! # Flow
 //!
-//! `soupctl` submits a run ([`service`]); the hub queues it, has it prepared ([`prepare`]) and then drives its
-//! [`Machine`](soup_core::machine::Machine): what workers say becomes events, and actions become messages to workers
-//! ([`messages`]), entries of the event log, and in the end the published output ([`publish`]).
+//! `soupctl` submits a run ([`service`]); it is prepared ([`prepare`]), opened ([`opening`]) and queued; the hub then drives
+//! its [`Machine`](soup_core::machine::Machine): what workers say becomes events, and actions become messages to workers
+//! ([`messages`]), records of the journal ([`journaling`]), entries of the event log, and in the end the published output
+//! ([`publish`]). Soups that earlier runs scored are not scored again ([`recall`]).
+//!
+//! A coordinator that finds that another one owns its run stops at once and touches nothing ([`hub`]).
 //!
 //! No parameter of any model passes through here: only headers, shapes, counts and digests.
 
 mod event_log;
 mod hub;
+mod identity;
+mod journaling;
 mod messages;
+mod opening;
 mod prepare;
 mod publish;
+mod recall;
 mod roster;
 mod running;
 mod service;
@@ -30,9 +38,11 @@ use std::time::Duration;
 use soup_core::{Error, Result};
 use soup_proto::CONTROL_BYTES_MAX;
 use soup_proto::v1::coordinator_server::CoordinatorServer;
+use soup_store::state::State;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{Connected, TcpIncoming};
 
 /// How long open streams may take to end after a shutdown was asked for.
 const GRACE: Duration = Duration::from_secs(5);
@@ -48,6 +58,8 @@ pub struct CoordinatorConfig {
     pub start_timeout_ms: u64,
     /// Runs that may wait behind the one in progress.
     pub runs_queued_max: usize,
+    /// Go on with the runs that an earlier coordinator left in the state.
+    pub recover: bool,
 }
 
 impl Default for CoordinatorConfig {
@@ -57,48 +69,78 @@ impl Default for CoordinatorConfig {
             lease_ms: 10_000,
             start_timeout_ms: 600_000,
             runs_queued_max: 16,
+            recover: true,
         }
     }
 }
 
-/// Serves workers and `soupctl` on `listener` until `shutdown` resolves. A run in progress is cancelled then, and its
-/// staged output removed.
+/// Serves workers and `soupctl` on `listener` until `shutdown` resolves. Runs live in `state`; one that is in progress then
+/// is left there for the next coordinator.
 ///
 /// # Errors
-/// [`ErrorKind::Unavailable`](soup_core::ErrorKind::Unavailable) where the listener breaks.
+/// [`ErrorKind::Unavailable`](soup_core::ErrorKind::Unavailable) where the listener breaks or the journal cannot be written;
+/// [`ErrorKind::TryAgain`](soup_core::ErrorKind::TryAgain) where runs are left that are not done, or where another
+/// coordinator took one over.
 pub async fn serve(
     config: CoordinatorConfig,
+    state: State,
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
-    let (handle, hub) = hub::start(config);
-    let service = CoordinatorServer::new(service::Service::new(handle.clone()))
+    serve_incoming(config, state, TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown).await
+}
+
+/// Like [`serve`], over any stream of connections.
+///
+/// # Errors
+/// As for [`serve`].
+pub async fn serve_incoming<I, IO, IE>(
+    config: CoordinatorConfig,
+    state: State,
+    incoming: I,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<()>
+where
+    I: futures::Stream<Item = Result<IO, IE>> + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    IE: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+{
+    let (handle, mut hub) = hub::start(config, opening::Keeper::new(state.clone()));
+    let service = CoordinatorServer::new(service::Service::new(handle.clone(), state))
         .max_decoding_message_size(CONTROL_BYTES_MAX)
         .max_encoding_message_size(CONTROL_BYTES_MAX);
     let (stopped, mut stop) = tokio::sync::watch::channel(false);
-    let until_stopped = {
-        let mut stop = stop.clone();
-        async move {
-            // An error means that the sender is gone, which is a stop too.
-            let _ = stop.wait_for(|s| *s).await;
-        }
+    let until_stopped = async move {
+        // An error means that the sender is gone, which is a stop too.
+        let _ = stop.wait_for(|s| *s).await;
     };
     let server = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(15)))
         .add_service(service)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), until_stopped);
-    let server = tokio::spawn(server);
-    tokio::select! {
-        () = shutdown => {}
-        _ = stop.changed() => {}
-    }
+        .serve_with_incoming_shutdown(incoming, until_stopped);
+    let mut server = tokio::spawn(server);
+    let broke =
+        |e: tonic::transport::Error| Error::unavailable("the coordinator's listener broke").with_source(e);
+    let panicked = |e| Error::internal("the coordinator's hub ended early").with_source(e);
+    let ended = tokio::select! {
+        () = shutdown => None,
+        ended = &mut hub => Some(ended.map_err(panicked).flatten()),
+        served = &mut server => Some(match served {
+            Ok(Err(e)) => Err(broke(e)),
+            _ => Err(Error::internal("the coordinator's server ended early")),
+        }),
+    };
     // The hub goes first: it ends the streams that the server would otherwise wait for.
-    handle.stop().await;
+    let result = match ended {
+        Some(ended) => ended,
+        None => {
+            handle.stop().await;
+            hub.await.map_err(panicked).flatten()
+        }
+    };
     let _ = stopped.send(true);
-    // The hub's own task cannot panic on input; joining it only waits for the removal of staged output.
-    let _ = tokio::time::timeout(GRACE, hub).await;
-    match tokio::time::timeout(GRACE, server).await {
-        Ok(Ok(Err(e))) => Err(Error::unavailable("the coordinator's listener broke").with_source(e)),
-        _ => Ok(()),
+    if tokio::time::timeout(GRACE, &mut server).await.is_err() {
+        server.abort();
     }
+    result
 }

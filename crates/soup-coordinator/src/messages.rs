@@ -140,10 +140,8 @@ fn ingredient_reads(
 pub(crate) fn handed_in(message: v1::HandedIn) -> Result<Event> {
     let missing = || Error::internal("a worker handed in nothing");
     let work = message.work.ok_or_else(missing)?;
-    let evaluation = Evaluation {
-        dataset: Dataset(work.dataset),
-        soup: work.soup.ok_or_else(missing)?.try_into()?,
-    };
+    let evaluation =
+        Evaluation { dataset: Dataset(work.dataset), soup: work.soup.ok_or_else(missing)?.try_into()? };
     let slice = Slice { index: u32::MAX, start: work.start, end: work.end };
     Ok(Event::HandedIn(evaluation, slice, message.evaluated.ok_or_else(missing)?.try_into()?))
 }

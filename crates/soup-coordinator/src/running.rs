@@ -1,34 +1,42 @@
 //! A run in progress: its machine, and the performing of the machine's actions.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque, btree_map};
 use std::sync::Arc;
 
-use soup_core::machine::{Action, Event, Limits, Machine, Millis, NewWorker, Phase, Plan, Report, WorkerId};
+use soup_core::journal::Entry;
+use soup_core::machine::{Action, Evaluation, Event, Limits, Machine, Millis, Phase, Plan, Report, WorkerId};
 use soup_core::report::{Baselines, RunReport, Sources};
 use soup_core::score::Score;
 use soup_core::soup::Soup;
-use soup_core::{Error, Result};
+use soup_core::{Error, ErrorKind, Result};
 use soup_proto::report_event;
 use soup_proto::v1::coordinator_message::Message as Down;
 use soup_proto::v1::run_event::Event as RunEventKind;
 use soup_proto::v1::{Planned, RunEvent};
+use soup_store::output::Staging;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::event_log::EventLog;
 use crate::hub::Message;
-use crate::messages;
+use crate::journaling::{Journaling, close};
+use crate::messages::{self, Incarnation};
+use crate::opening::{Owned, Started};
 use crate::prepare::Prepared;
 use crate::publish;
+use crate::recall::Recall;
 use crate::roster::Roster;
 
 /// The run in progress.
 pub(crate) struct Running {
-    run: String,
+    of: Incarnation,
     prepared: Arc<Prepared>,
+    staging: Arc<Staging>,
     machine: Machine,
     log: Arc<EventLog>,
+    journal: Option<Journaling>,
+    recall: Option<Recall>,
+    inbox: mpsc::Sender<Message>,
     /// What people should know, besides the machine's notes.
     notes: Vec<String>,
     /// The phase that time is being counted for, and since when.
@@ -37,49 +45,46 @@ pub(crate) struct Running {
     /// The publisher's answer, until the machine has it.
     published: Option<Result<String>>,
     finished_json: Option<String>,
-    /// What has to end before the coordinator may: publishing, or removing what was staged.
+    /// What has to end before the coordinator may: publishing, or the last record.
     last_work: Option<JoinHandle<()>>,
 }
 
 impl Running {
-    /// Begins a prepared run.
+    /// Begins a run whose turn has come.
+    ///
+    /// # Errors
+    /// Where the run cannot be driven, with what it has; then it has to be closed.
     pub(crate) fn begin(
-        run: &str,
-        prepared: Prepared,
+        started: Started,
         log: Arc<EventLog>,
         start_timeout_ms: Millis,
         now: Millis,
-    ) -> Result<Running> {
-        let spec = &prepared.spec;
-        let ingredients = prepared.names.len() as u32;
-        let resident = |s| {
-            let range = prepared.shards.range(s);
-            (range.end - range.start).saturating_mul(u64::from(ingredients))
+        inbox: mpsc::Sender<Message>,
+    ) -> Result<Running, (Box<Started>, Error)> {
+        let prepared = &started.owned.prepared;
+        let of = started.owned.incarnation();
+        let plan = plan(prepared, started.recall.looks(), start_timeout_ms);
+        let sized = messages::begin(&of, prepared).check_size();
+        let machine = match sized.and_then(|()| Machine::resume(plan, now, &started.owned.fold)) {
+            Ok(machine) => machine,
+            Err(error) => return Err((Box::new(started), error)),
         };
-        let plan = Plan {
-            ingredients,
-            shard_bytes: prepared.shards.shards().map(resident).collect(),
-            datasets: spec.datasets().count() as u32,
-            batch_size: spec.batch_size,
-            files: prepared.files.len() as u32,
-            recipe: spec.recipe,
-            baselines: spec.baselines,
-            lookahead: spec.lookahead,
-            workers_min: spec.workers_min,
-            limits: Limits { start_timeout_ms, ..Limits::default() },
-        };
-        messages::begin(run, &prepared).check_size()?;
-        let machine = Machine::new(plan, now)?;
-        log.push(RunEvent { event: Some(RunEventKind::Planned(planned(&prepared))) });
-        for note in &prepared.notes {
+        let Started { owned, staging, recall, .. } = started;
+        log.push(RunEvent { event: Some(RunEventKind::Planned(planned(&owned.prepared))) });
+        let resumed = resumed(&owned);
+        for note in owned.prepared.notes.iter().chain(&resumed) {
             log.push(RunEvent { event: Some(RunEventKind::Note(note.clone())) });
         }
         Ok(Running {
-            run: run.to_owned(),
-            notes: prepared.notes.clone(),
-            prepared: Arc::new(prepared),
+            notes: owned.prepared.notes.clone(),
+            journal: Some(Journaling::start(of.run.clone(), owned.journal, inbox.clone())),
+            recall: Some(recall),
+            prepared: owned.prepared,
+            of,
+            staging,
             machine,
             log,
+            inbox,
             phase: (Phase::Gathering, now),
             spent_ms: BTreeMap::new(),
             published: None,
@@ -89,11 +94,21 @@ impl Running {
     }
 
     pub(crate) fn run(&self) -> &str {
-        &self.run
+        &self.of.run
+    }
+
+    /// Whether a message is for this run and this coordinator.
+    pub(crate) fn is(&self, run: &str, epoch: u64) -> bool {
+        self.of.run == run && self.of.epoch == epoch
     }
 
     pub(crate) fn ended(&self) -> bool {
         self.machine.ended()
+    }
+
+    /// Whether the output is being made visible, which is not interrupted.
+    pub(crate) fn publishing(&self) -> bool {
+        self.machine.publishing()
     }
 
     /// What has to end before the coordinator may, if it has begun.
@@ -106,14 +121,22 @@ impl Running {
         self.published = Some(result);
     }
 
+    /// Leaves the run to another coordinator: what is known is in the journal, what is staged is removed.
+    pub(crate) async fn suspend(mut self) {
+        let (log, staging, inbox) = (self.log.clone(), self.staging.clone(), self.inbox.clone());
+        let run = self.of.run.clone();
+        let Some(journal) = self.journal.take() else { return };
+        if let Some(journal) = journal.end().await {
+            discard(&staging).await;
+            close(run, journal, Entry::Suspended {}, log, None, inbox).await;
+        }
+        if let Some(recall) = self.recall.take() {
+            recall.close().await;
+        }
+    }
+
     /// Feeds one event to the machine and performs what it asks for.
-    pub(crate) fn drive(
-        &mut self,
-        now: Millis,
-        event: Event,
-        roster: &mut Roster,
-        inbox: &mpsc::Sender<Message>,
-    ) {
+    pub(crate) fn drive(&mut self, now: Millis, event: Event, roster: &mut Roster) {
         let mut events = VecDeque::from([event]);
         if let Some(published) = self.published.take() {
             events.push_back(Event::Published(published.map(|json| self.finished_json = Some(json))));
@@ -122,11 +145,11 @@ impl Running {
             let actions = self.machine.handle(now, event);
             self.count_time(now);
             for action in actions {
-                if let Some(worker) = self.perform(action, roster, inbox)
+                if let Some(worker) = self.perform(action, roster, &mut events)
                     && roster.leave(worker)
                 {
                     // What was meant for it is lost, so it has to be too: its stream ends and it starts afresh.
-                    tracing::warn!(run = self.run, worker = worker.0, "worker does not take messages");
+                    tracing::warn!(run = self.of.run, worker = worker.0, "worker does not take messages");
                     events.push_back(Event::WorkerLost(worker));
                 }
             }
@@ -134,37 +157,64 @@ impl Running {
     }
 
     /// Performs an action; gives the worker that did not take its message, if one did not.
-    fn perform(
-        &mut self,
-        action: Action,
-        roster: &Roster,
-        inbox: &mpsc::Sender<Message>,
-    ) -> Option<WorkerId> {
+    fn perform(&mut self, action: Action, roster: &Roster, events: &mut VecDeque<Event>) -> Option<WorkerId> {
+        let of = &self.of;
         let (worker, message) = match action {
-            Action::Begin(worker) => (worker, Down::Begin(messages::begin(&self.run, &self.prepared))),
-            Action::Place(worker, owners) => {
-                (worker, messages::placement(&self.run, &owners, roster.peers()))
-            }
+            Action::Begin(worker) => (worker, Down::Begin(messages::begin(of, &self.prepared))),
+            Action::Place(worker, owners) => (worker, messages::placement(of, &owners, roster.peers())),
             Action::Assign(worker, key, work) => {
                 let (task, attempt) = (key.task, key.attempt);
-                tracing::debug!(run = self.run, worker = worker.0, task, attempt, ?work, "assign");
-                (worker, messages::assign(&self.run, key, &work, &self.prepared))
+                tracing::debug!(run = of.run, worker = worker.0, task, attempt, ?work, "assign");
+                (worker, messages::assign(of, key, &work, &self.prepared))
             }
-            Action::Cancel(worker, key) => (worker, messages::cancel(&self.run, key)),
-            Action::Report(report) => {
-                self.tell(&report);
-                return None;
-            }
-            Action::Publish => {
-                self.publish(inbox);
-                return None;
-            }
-            Action::Finish(result) => {
-                self.finish(result, roster);
+            Action::Cancel(worker, key) => (worker, messages::cancel(of, key)),
+            other => {
+                self.perform_here(other, roster, events);
                 return None;
             }
         };
         (!roster.send(worker, message)).then_some(worker)
+    }
+
+    /// Performs an action that no worker is told of.
+    fn perform_here(&mut self, action: Action, roster: &Roster, events: &mut VecDeque<Event>) {
+        match action {
+            Action::Record(entry) => {
+                if let Some(journal) = &self.journal {
+                    journal.append(entry);
+                }
+            }
+            Action::Recall(evaluation) => self.look_up(evaluation, events),
+            Action::Report(report) => self.tell(&report),
+            Action::Publish => self.publish(),
+            Action::Finish(result) => self.finish(result, roster),
+            Action::Begin(_) | Action::Place(..) | Action::Assign(..) | Action::Cancel(..) => {}
+        }
+    }
+
+    /// Looks for a score of an earlier run: at once where there is none, else beside the hub.
+    fn look_up(&self, evaluation: Evaluation, events: &mut VecDeque<Event>) {
+        let ingredients = self.machine.surveyed().map_or(&[][..], |s| &s.ingredients_sha256);
+        let found = self.recall.as_ref().and_then(|r| r.find(&evaluation, ingredients));
+        let Some((scores, key)) = found else {
+            return events.push_back(Event::Recalled(evaluation, None));
+        };
+        let (run, epoch, inbox) = (self.of.run.clone(), self.of.epoch, self.inbox.clone());
+        tokio::spawn(async move {
+            let score = scores.get(&key).await.unwrap_or_else(|e| {
+                tracing::warn!(error = e.chain(), "a kept score cannot be read; the soup is scored again");
+                None
+            });
+            // Where the hub is gone, nobody wants it.
+            let _ = inbox.send(Message::ForRun(run, epoch, Event::Recalled(evaluation, score))).await;
+        });
+    }
+
+    fn keep(&mut self, evaluation: &Evaluation, score: &Score) {
+        let ingredients = self.machine.surveyed().map_or(&[][..], |s| &s.ingredients_sha256);
+        if let Some(recall) = &mut self.recall {
+            recall.keep(evaluation, score, ingredients);
+        }
     }
 
     /// Tells watchers, and the log where it is worth a line.
@@ -174,8 +224,9 @@ impl Running {
         match report {
             Report::Decided(trial, d) => {
                 let (correct, total) = (d.score.correct, d.score.total);
-                tracing::info!(run = self.run, trial, correct, total, verdict = ?d.verdict, "trial decided");
+                tracing::info!(run = self.of.run, trial, correct, total, verdict = ?d.verdict, "trial decided");
             }
+            Report::Scored(evaluation, score) => self.keep(evaluation, score),
             Report::Loading { resident, shards } if resident == shards => self.note_duplicates(),
             _ => {}
         }
@@ -188,10 +239,10 @@ impl Running {
         for (index, name) in self.prepared.names.iter().enumerate() {
             let Some(digests) = self.machine.ingredient_digests(index) else { return };
             match first.entry(digests) {
-                Entry::Vacant(slot) => {
+                btree_map::Entry::Vacant(slot) => {
                     slot.insert(name);
                 }
-                Entry::Occupied(same) => {
+                btree_map::Entry::Occupied(same) => {
                     notes.push(format!("ingredient {name:?} equals ingredient {:?}", same.get()))
                 }
             }
@@ -208,51 +259,54 @@ impl Running {
         self.prepared.spec.recipe.metric.value(score, self.machine.classes().unwrap_or_default())
     }
 
-    fn publish(&mut self, inbox: &mpsc::Sender<Message>) {
-        let (run, inbox) = (self.run.clone(), inbox.clone());
+    fn publish(&mut self) {
+        let (of, inbox) = (self.of.clone(), self.inbox.clone());
         let files = self.machine.files().unwrap_or_default();
         let digests = (0..self.prepared.names.len()).map(|i| self.machine.ingredient_digests(i)).collect();
         match self.report() {
             Ok(report) => {
-                let prepared = self.prepared.clone();
+                let (prepared, staging) = (self.prepared.clone(), self.staging.clone());
                 self.last_work = Some(tokio::spawn(async move {
-                    let result = publish::publish(&prepared, report, &files, digests).await;
+                    soup_store::failpoint::reach("before-publish");
+                    let result = publish::publish(&prepared, &staging, report, &files, digests).await;
+                    soup_store::failpoint::reach("after-publish");
                     // Where the hub is gone, the output is there all the same.
-                    let _ = inbox.send(Message::Published(run, result)).await;
+                    let _ = inbox.send(Message::Published(of, result)).await;
                 }));
             }
             Err(error) => self.published = Some(Err(error)),
         }
     }
 
+    /// The run is over: its last record is appended, then its watchers are told.
     fn finish(&mut self, result: Result<()>, roster: &Roster) {
-        for NewWorker { worker, .. } in roster.all() {
-            // One that does not take it forgets the run when its stream ends.
-            roster.send(worker, messages::end(&self.run));
+        for worker in roster.all() {
+            // One that does not take it forgets the run with the next one.
+            roster.send(worker, messages::end(&self.of.run));
         }
         let json = self.finished_json.take();
         let result =
             result.and_then(|()| json.ok_or_else(|| Error::internal("the run ended without a report")));
-        let event = match result {
-            Ok(json) => {
-                tracing::info!(run = self.run, "run finished");
-                RunEventKind::FinishedJson(json)
+        let failed = result.is_err();
+        let (last, event) = ending(result, &self.of.run);
+        let (log, staging, inbox) = (self.log.clone(), self.staging.clone(), self.inbox.clone());
+        let (journal, recall) = (self.journal.take(), self.recall.take());
+        let run = self.of.run.clone();
+        self.last_work = Some(tokio::spawn(async move {
+            let journal = match journal {
+                Some(journal) => journal.end().await,
+                None => None,
+            };
+            if let Some(recall) = recall {
+                recall.close().await;
             }
-            Err(error) => {
-                tracing::info!(run = self.run, error = error.chain(), "run failed");
-                let event = RunEventKind::Failed((&error).into());
-                // Watchers hear of the failure once nothing staged is left.
-                let (log, staging) = (self.log.clone(), self.prepared.staging.clone());
-                self.last_work = Some(tokio::spawn(async move {
-                    if let Err(e) = staging.discard().await {
-                        tracing::warn!(error = e.chain(), "staged output could not be removed");
-                    }
-                    log.finish(RunEvent { event: Some(event) });
-                }));
-                return;
+            // Without its journal the run is somebody else's by now, or the hub knows why not.
+            let Some(journal) = journal else { return };
+            if failed {
+                discard(&staging).await;
             }
-        };
-        self.log.finish(RunEvent { event: Some(event) });
+            close(run, journal, last, log, Some(event), inbox).await;
+        }));
     }
 
     fn count_time(&mut self, now: Millis) {
@@ -280,7 +334,7 @@ impl Running {
         seconds.insert("prepare".to_owned(), self.prepared.seconds);
         let sha256 = self.machine.data_sha256().ok_or_else(|| missing("digest"))?;
         Ok(RunReport {
-            run: self.run.clone(),
+            run: self.of.run.clone(),
             recipe: spec.recipe.kind.name().to_owned(),
             options: spec.recipe,
             ingredients: sources.names(soup),
@@ -309,6 +363,69 @@ impl Running {
             seconds,
         })
     }
+}
+
+/// How a run ends: its last entry, and what its watchers are told.
+pub(crate) fn ending(result: Result<String>, run: &str) -> (Entry, RunEvent) {
+    let (entry, event) = match result {
+        Ok(json) => {
+            tracing::info!(run, "run finished");
+            let report = serde_json::from_str(&json).unwrap_or_default();
+            (Entry::Published { report }, RunEventKind::FinishedJson(json))
+        }
+        Err(error) => {
+            tracing::info!(run, error = error.chain(), "run failed");
+            let entry = match error.kind() {
+                ErrorKind::Cancelled => Entry::Cancelled {},
+                _ => Entry::failed(&error),
+            };
+            (entry, RunEventKind::Failed((&error).into()))
+        }
+    };
+    (entry, RunEvent { event: Some(event) })
+}
+
+/// Removes what was staged. What stays is found by the next coordinator of the run.
+pub(crate) async fn discard(staging: &Staging) {
+    if let Err(e) = staging.discard().await {
+        tracing::warn!(error = e.chain(), "staged output could not be removed");
+    }
+}
+
+fn plan(prepared: &Prepared, recall: bool, start_timeout_ms: Millis) -> Plan {
+    let spec = &prepared.spec;
+    let ingredients = prepared.names.len() as u32;
+    let resident = |s| {
+        let range = prepared.shards.range(s);
+        (range.end - range.start).saturating_mul(u64::from(ingredients))
+    };
+    Plan {
+        ingredients,
+        shard_bytes: prepared.shards.shards().map(resident).collect(),
+        datasets: spec.datasets().count() as u32,
+        batch_size: spec.batch_size,
+        files: prepared.files.len() as u32,
+        recipe: spec.recipe,
+        baselines: spec.baselines,
+        lookahead: spec.lookahead,
+        workers_min: spec.workers_min,
+        recall,
+        limits: Limits { start_timeout_ms, ..Limits::default() },
+    }
+}
+
+/// What people should know of a run that goes on.
+fn resumed(owned: &Owned) -> Option<String> {
+    let fold = &owned.fold;
+    let slices: usize = fold.slices.values().map(std::collections::BTreeMap::len).sum();
+    (fold.epoch > 1).then(|| {
+        format!(
+            "goes on where it stopped (epoch {}): {} soups scored, {} trials decided, {slices} slices more",
+            fold.epoch,
+            fold.scores.len(),
+            fold.decisions
+        )
+    })
 }
 
 fn planned(prepared: &Prepared) -> Planned {

@@ -3,14 +3,17 @@
 use std::pin::Pin;
 
 use futures::{Stream, StreamExt};
-use soup_core::Error;
+use soup_core::journal::RunState;
+use soup_core::{Error, ErrorKind};
 use soup_core::run::RunSpec;
 use soup_proto::status_of;
 use soup_proto::v1::coordinator_server::Coordinator;
+use soup_proto::v1::run_event::Event;
 use soup_proto::v1::{
-    CancelRequest, CancelResponse, CoordinatorMessage, Register, RunEvent, SubmitRequest, SubmitResponse,
-    WatchRequest, WorkerMessage, worker_message,
+    CancelRequest, CancelResponse, CoordinatorMessage, ListRequest, ListResponse, Register, RunEvent,
+    SubmitRequest, SubmitResponse, WatchRequest, WorkerMessage, worker_message,
 };
+use soup_store::state::State;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -21,11 +24,12 @@ use crate::roster::OUTBOX_MESSAGES_MAX;
 /// The service over a hub.
 pub(crate) struct Service {
     hub: Handle,
+    state: State,
 }
 
 impl Service {
-    pub(crate) fn new(hub: Handle) -> Service {
-        Service { hub }
+    pub(crate) fn new(hub: Handle, state: State) -> Service {
+        Service { hub, state }
     }
 }
 
@@ -58,22 +62,60 @@ impl Coordinator for Service {
     }
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
-        let wire =
-            request.into_inner().spec.ok_or_else(|| status_of(&Error::usage("the request has no run")))?;
+        let SubmitRequest { spec, fresh } = request.into_inner();
+        let wire = spec.ok_or_else(|| status_of(&Error::usage("the request has no run")))?;
         let spec = RunSpec::try_from(wire).map_err(|e| status_of(&e))?;
-        let run = self.hub.submit(spec).await.map_err(|e| status_of(&e))?;
+        let run = self.hub.submit(spec, fresh.then(nonce)).await.map_err(|e| status_of(&e))?;
         Ok(Response::new(SubmitResponse { run }))
     }
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let log = self.hub.log(request.into_inner().run).await.map_err(|e| status_of(&e))?;
-        Ok(Response::new(Box::pin(log.watch().map(Ok))))
+        let run = request.into_inner().run;
+        if let Some(log) = self.hub.log(run.clone()).await.map_err(|e| status_of(&e))? {
+            return Ok(Response::new(Box::pin(log.watch().map(Ok))));
+        }
+        // One that ended before this coordinator began.
+        let event = self.past(&run).await.map_err(|e| status_of(&e))?;
+        Ok(Response::new(Box::pin(futures::stream::iter([Ok(RunEvent { event: Some(event) })]))))
     }
 
     async fn cancel(&self, request: Request<CancelRequest>) -> Result<Response<CancelResponse>, Status> {
         self.hub.cancel(request.into_inner().run).await.map_err(|e| status_of(&e))?;
         Ok(Response::new(CancelResponse {}))
     }
+
+    async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let live = self.hub.live().await.map_err(|e| status_of(&e))?;
+        let mut runs = self.state.summaries().await.map_err(|e| status_of(&e))?;
+        for run in &mut runs {
+            run.ahead = live.get(&run.run).copied();
+        }
+        let runs_json = serde_json::to_string(&runs)
+            .map_err(|e| status_of(&Error::internal("runs could not be written as JSON").with_source(e)))?;
+        Ok(Response::new(ListResponse { runs_json }))
+    }
+}
+
+impl Service {
+    /// How a run ended that this coordinator has no events of.
+    async fn past(&self, run: &str) -> soup_core::Result<Event> {
+        let (fold, _) = self.state.read(run).await?;
+        Ok(match (fold.state, fold.report, fold.failure) {
+            (RunState::Published, Some(report), _) => Event::FinishedJson(report.to_string()),
+            (RunState::Failed, _, Some((code, text))) => {
+                Event::Failed((&Error::new(ErrorKind::from_exit_code(code), text)).into())
+            }
+            (RunState::Cancelled, ..) => Event::Failed((&Error::cancelled("the run was cancelled")).into()),
+            _ => return Err(Error::try_again(format!("run {run} is not with this coordinator"))),
+        })
+    }
+}
+
+/// Something that no other run has.
+fn nonce() -> String {
+    use std::hash::{BuildHasher, Hasher};
+    let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
+    format!("{}-{random:016x}", chrono::Utc::now().format("%Y%m%dT%H%M%S"))
 }
 
 /// A worker's first message, which has to introduce it.

@@ -54,6 +54,11 @@ impl ErrorKind {
         }
     }
 
+    /// The kind with this exit code; [`Internal`](ErrorKind::Internal) for any other.
+    pub fn from_exit_code(code: u8) -> ErrorKind {
+        Self::ALL.into_iter().find(|k| k.exit_code() == code).unwrap_or(ErrorKind::Internal)
+    }
+
     /// Whether the same operation may succeed elsewhere or later without anybody changing anything.
     pub fn is_transient(self) -> bool {
         matches!(self, ErrorKind::Unavailable | ErrorKind::TryAgain)
@@ -191,5 +196,6 @@ mod tests {
     fn exit_codes_are_distinct() {
         let codes: std::collections::BTreeSet<u8> = ErrorKind::ALL.iter().map(|k| k.exit_code()).collect();
         assert_eq!(codes.len(), ErrorKind::ALL.len());
+        assert!(ErrorKind::ALL.iter().all(|&k| ErrorKind::from_exit_code(k.exit_code()) == k));
     }
 }

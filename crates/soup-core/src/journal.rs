@@ -16,6 +16,7 @@
 
 pub mod append;
 mod fold;
+mod verify;
 mod wire;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,7 @@ use crate::recipe::Verdict;
 use crate::score::Score;
 
 pub use fold::{Fold, Owner, RunState, Tail, sha256_hex};
+pub use verify::{Verified, verify};
 pub use wire::{ScoreRecord, ScoredSlice, SoupRecord};
 
 /// Version of the records' shape.

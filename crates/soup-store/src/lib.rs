@@ -25,6 +25,7 @@
 
 pub mod card;
 pub mod checkpoint;
+pub mod failpoint;
 pub mod header;
 pub mod layout;
 pub mod load;

@@ -231,7 +231,9 @@ impl Staging {
     /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) if it is no JSON; otherwise what the store says.
     pub async fn visible(target: &Location) -> Result<Option<serde_json::Value>> {
         let place = target.join(MANIFEST_FILE)?;
-        let Some(bytes) = read::read_small_if_exists(&place, READ_BACK_BYTES_MAX).await? else { return Ok(None) };
+        let Some(bytes) = read::read_small_if_exists(&place, READ_BACK_BYTES_MAX).await? else {
+            return Ok(None);
+        };
         let manifest = serde_json::from_slice(&bytes);
         manifest.map(Some).map_err(|e| Error::data(format!("{place} is not JSON")).with_source(e))
     }

@@ -286,4 +286,3 @@ pub async fn fingerprint(location: &Location) -> Result<String> {
     lines.sort_unstable();
     Ok(soup_core::journal::sha256_hex(lines.concat().as_bytes()))
 }
-

@@ -7,12 +7,13 @@ use soup_core::schema::Schema;
 use soup_core::shard::ShardPlan;
 use soup_core::{Error, ErrorKind, Result};
 use soup_eval::{Evaluator, EvaluatorSpec, evaluator};
-use soup_proto::v1::{BeginRun, Placement};
+use soup_proto::v1::{BeginRun, Held, Placement};
 use soup_tensor::Device;
 use tokio::sync::watch;
 
 use crate::blends::{Blends, Peers};
 use crate::compute::Compute;
+use crate::handing_in::HandingIn;
 use crate::samples::Samples;
 use crate::shards::Shards;
 
@@ -24,6 +25,7 @@ pub(crate) struct Worker {
     pub(crate) device: Device,
     pub(crate) compute: Compute,
     pub(crate) slots: u32,
+    pub(crate) handing_in: HandingIn,
     capacity_bytes: u64,
     runs: RwLock<BTreeMap<String, Known>>,
 }
@@ -51,17 +53,30 @@ impl Known {
 impl Worker {
     pub(crate) fn new(device: Device, slots: u32, capacity_bytes: u64) -> Worker {
         let compute = Compute::new(slots);
-        Worker { device, compute, slots, capacity_bytes, runs: RwLock::default() }
+        Worker {
+            device,
+            compute,
+            slots,
+            handing_in: HandingIn::default(),
+            capacity_bytes,
+            runs: RwLock::default(),
+        }
     }
 
-    /// Begins a run; one of the same id but an older epoch is replaced.
+    /// Begins a run; one of the same id but an older epoch is replaced, and leaves its shards to it. Others are forgotten:
+    /// a coordinator has one run in progress.
     pub(crate) fn begin(&self, begin: BeginRun) {
         let (id, epoch) = (begin.run.clone(), begin.epoch);
         let mut runs = self.runs.write().unwrap_or_else(PoisonError::into_inner);
         if runs.get(&id).is_some_and(|known| known.epoch() >= epoch) {
             return;
         }
-        let known = match Active::new(begin, self.capacity_bytes / SAMPLES_SHARE) {
+        runs.retain(|other, _| *other == id);
+        let earlier = match runs.get(&id) {
+            Some(Known::Active(earlier)) if earlier.begin.tensors == begin.tensors => Some(earlier.clone()),
+            _ => None,
+        };
+        let known = match Active::new(begin, self.capacity_bytes / SAMPLES_SHARE, earlier.as_deref()) {
             Ok(active) => Known::Active(Arc::new(active)),
             Err(error) => Known::Refused { epoch, kind: error.kind(), reason: error.chain() },
         };
@@ -89,9 +104,14 @@ impl Worker {
         self.runs.write().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 
-    /// Forgets all runs, when the coordinator is gone.
-    pub(crate) fn end_all(&self) {
-        self.runs.write().unwrap_or_else(PoisonError::into_inner).clear();
+    /// What is resident, for a coordinator that does not know it.
+    pub(crate) fn held(&self) -> Vec<Held> {
+        let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
+        let held = |(id, known): (&String, &Known)| match known {
+            Known::Active(run) => Some(Held { run: id.clone(), shards: run.shards.numbers() }),
+            Known::Refused { .. } => None,
+        };
+        runs.iter().filter_map(held).collect()
     }
 }
 
@@ -102,7 +122,7 @@ pub(crate) struct Active {
     pub(crate) plan: ShardPlan,
     pub(crate) shards: Shards,
     pub(crate) blends: Blends,
-    pub(crate) samples: Samples,
+    pub(crate) samples: Arc<Samples>,
     /// Why there is no evaluator is told to whoever asks for it.
     evaluator: Mutex<Option<Arc<dyn Evaluator>>>,
     placement: watch::Sender<Option<Arc<Placement>>>,
@@ -110,7 +130,8 @@ pub(crate) struct Active {
 }
 
 impl Active {
-    fn new(begin: BeginRun, samples_bytes_max: u64) -> Result<Active> {
+    /// A run, with the shards and samples of an `earlier` epoch of it.
+    fn new(begin: BeginRun, samples_bytes_max: u64, earlier: Option<&Active>) -> Result<Active> {
         let schema = Arc::new(begin.schema()?);
         let plan = ShardPlan::new(schema.bytes());
         if plan.shard_bytes() != begin.shard_bytes {
@@ -119,9 +140,12 @@ impl Active {
             return Err(Error::internal(text));
         }
         Ok(Active {
-            shards: Shards::default(),
+            shards: earlier.map_or_else(Shards::default, |e| e.shards.handed_on()),
             blends: Blends::default(),
-            samples: Samples::new(begin.datasets.len(), samples_bytes_max),
+            samples: match earlier.filter(|e| e.begin.datasets == begin.datasets) {
+                Some(earlier) => earlier.samples.clone(),
+                None => Arc::new(Samples::new(begin.datasets.len(), samples_bytes_max)),
+            },
             evaluator: Mutex::new(None),
             placement: watch::Sender::new(None),
             peers: Peers::default(),
@@ -147,8 +171,9 @@ impl Active {
         Ok(made)
     }
 
-    /// Takes a newer placement.
-    pub(crate) fn place(&self, placement: Placement) {
+    /// Takes a newer placement. `me` keeps the shards that are its own, and no others.
+    pub(crate) fn place(&self, placement: Placement, me: u64) {
+        self.shards.retain(|shard| placement.owners.get(shard as usize) == Some(&me));
         self.placement.send_replace(Some(Arc::new(placement)));
     }
 

@@ -16,6 +16,7 @@ mod active;
 mod blends;
 mod compute;
 mod files;
+mod handing_in;
 mod link;
 mod recent;
 mod samples;
@@ -38,6 +39,9 @@ use tonic::transport::server::TcpIncoming;
 
 /// How long streams to peers may take to end after a shutdown was asked for.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// How long tasks may go on after a shutdown was asked for.
+const DRAIN: Duration = Duration::from_secs(15);
 
 /// Settings of a worker.
 #[derive(Clone, Debug)]
@@ -93,9 +97,21 @@ pub async fn run(
             ),
     );
     tracing::info!(name = config.name, address, "worker serves blends");
+    let (leave, leaving) = tokio::sync::watch::channel(false);
+    let mut kept = std::pin::pin!(link::keep(&config, &address, worker, leaving));
     let result = tokio::select! {
-        result = link::keep(&config, &address, worker) => result,
-        () = shutdown => Ok(()),
+        result = &mut kept => result,
+        () = shutdown => {
+            // What is being computed is finished and sent; peers are served meanwhile.
+            leave.send_replace(true);
+            match tokio::time::timeout(DRAIN, kept).await {
+                Ok(result) => result,
+                Err(_) => {
+                    tracing::warn!("tasks were left unfinished: they took longer than the time there is to stop");
+                    Ok(())
+                }
+            }
+        }
     };
     let _ = stop.send(true);
     // Peers that are still being served get a moment, no more.

@@ -1,19 +1,24 @@
 //! The stream to the coordinator: register, heartbeats and results up; runs, placements and tasks down.
+//!
+//! When it breaks, the worker keeps its shards and goes on with the slices it is scoring: a coordinator that takes the run
+//! over is told what is resident, and is handed what was finished meanwhile ([`handing_in`](crate::handing_in)).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use soup_core::{Error, ErrorKind, Result};
+use soup_proto::v1::assign::Work;
 use soup_proto::v1::coordinator_client::CoordinatorClient;
 use soup_proto::v1::coordinator_message::Message as Down;
 use soup_proto::v1::worker_message::Message as Up;
 use soup_proto::v1::{
-    Assign, CoordinatorMessage, Heartbeat, Register, TaskDone, TaskFailed, TaskKey, WorkerMessage,
+    Assign, CoordinatorMessage, Heartbeat, Leaving, Register, TaskDone, TaskFailed, TaskKey, WorkerMessage,
 };
 use soup_proto::{CONTROL_BYTES_MAX, error_of};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
@@ -27,16 +32,32 @@ const OUTBOX_MESSAGES_MAX: usize = 256;
 /// Wait between attempts to reach the coordinator: the first, and the longest.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
+/// How often a worker that is to end looks whether its tasks are done.
+const LEAVING_PAUSE: Duration = Duration::from_millis(50);
 
-/// Keeps a link to the coordinator: when it breaks, everything of its runs is forgotten and a new one is opened.
+/// Keeps a link to the coordinator: when it breaks, a new one is opened. Ends once this worker is told to leave and its
+/// tasks are done.
 ///
 /// # Errors
 /// Where the coordinator refuses this worker, or cannot be reached for the configured time.
-pub(crate) async fn keep(config: &WorkerConfig, address: &str, worker: Arc<Worker>) -> Result<()> {
+pub(crate) async fn keep(
+    config: &WorkerConfig,
+    address: &str,
+    worker: Arc<Worker>,
+    mut leaving: watch::Receiver<bool>,
+) -> Result<()> {
+    // Permits to compute, for the tasks of all links: those of a broken one may still be at it.
+    let slots = Arc::new(Semaphore::new(worker.slots.max(1) as usize));
     loop {
-        let channel = reach(config).await?;
-        let result = talk(config, address, &worker, channel).await;
-        worker.end_all();
+        let channel = tokio::select! {
+            channel = reach(config) => channel?,
+            () = asked_to_leave(&mut leaving) => return Ok(()),
+        };
+        let result = talk(config, address, (&worker, &slots, leaving.clone()), channel).await;
+        worker.handing_in.disconnect();
+        if *leaving.borrow() {
+            return Ok(());
+        }
         match result {
             // Refused, not lost: trying again would not help.
             Err(error) if matches!(error.kind(), ErrorKind::Configuration | ErrorKind::Usage) => {
@@ -46,6 +67,14 @@ pub(crate) async fn keep(config: &WorkerConfig, address: &str, worker: Arc<Worke
             Ok(()) => tracing::info!("the coordinator ended the stream; connecting again"),
         }
         tokio::time::sleep(RETRY_MIN).await;
+    }
+}
+
+/// Waits until this worker is to end.
+async fn asked_to_leave(leaving: &mut watch::Receiver<bool>) {
+    if leaving.wait_for(|l| *l).await.is_err() {
+        // Whoever could ask is gone, and ends everything in another way.
+        std::future::pending::<()>().await;
     }
 }
 
@@ -74,7 +103,12 @@ async fn reach(config: &WorkerConfig) -> Result<Channel> {
     }
 }
 
-async fn talk(config: &WorkerConfig, address: &str, worker: &Arc<Worker>, channel: Channel) -> Result<()> {
+async fn talk(
+    config: &WorkerConfig,
+    address: &str,
+    (worker, slots, leaving): (&Arc<Worker>, &Arc<Semaphore>, watch::Receiver<bool>),
+    channel: Channel,
+) -> Result<()> {
     let (outbox, messages) = mpsc::channel(OUTBOX_MESSAGES_MAX);
     let register = Register {
         name: config.name.clone(),
@@ -82,6 +116,7 @@ async fn talk(config: &WorkerConfig, address: &str, worker: &Arc<Worker>, channe
         slots: config.slots.max(1),
         capacity_bytes: config.capacity_bytes,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        held: worker.held(),
     };
     let first = WorkerMessage { message: Some(Up::Register(register)) };
     // The channel is new and has room.
@@ -96,9 +131,11 @@ async fn talk(config: &WorkerConfig, address: &str, worker: &Arc<Worker>, channe
     let mut link = Link {
         worker: worker.clone(),
         outbox,
-        slots: Arc::new(Semaphore::new(worker.slots.max(1) as usize)),
+        slots: slots.clone(),
         tasks: BTreeMap::new(),
         heartbeat: None,
+        me: 0,
+        leaving,
     };
     link.listen(&mut down).await
 }
@@ -110,36 +147,74 @@ struct Link {
     /// Permits to compute. Tasks that wait for one have done their fetching.
     slots: Arc<Semaphore>,
     /// Tasks by (task, attempt) of the run in progress.
-    tasks: BTreeMap<(String, u64, u32), (AbortHandle, Cancelled)>,
+    tasks: BTreeMap<(String, u64, u32), Started>,
     heartbeat: Option<AbortHandle>,
+    /// The number that the coordinator gave this worker.
+    me: u64,
+    /// Whether this worker is to end.
+    leaving: watch::Receiver<bool>,
+}
+
+/// A task that is being done.
+struct Started {
+    handle: AbortHandle,
+    cancelled: Cancelled,
+    /// Whether it scores a slice, which is worth finishing even if the coordinator is gone.
+    scores: bool,
 }
 
 impl Link {
     async fn listen(&mut self, down: &mut Streaming<CoordinatorMessage>) -> Result<()> {
-        while let Some(message) = down.message().await.map_err(|s| Error::unavailable(s.message()))? {
-            match message.message {
-                Some(Down::Welcome(welcome)) => self.beat(u64::from(welcome.heartbeat_ms.max(10))),
-                Some(Down::Begin(begin)) => self.worker.begin(begin),
-                Some(Down::Placement(placement)) => {
-                    if let Ok(run) = self.worker.run(&placement.run, placement.epoch) {
-                        run.place(placement);
-                    }
-                }
-                Some(Down::Assign(assign)) => self.start(assign),
-                Some(Down::Cancel(cancel)) => {
-                    if let Some(key) = cancel.key {
-                        self.cancel(|k| *k == (key.run.clone(), key.task, key.attempt));
-                    }
-                }
-                Some(Down::End(end)) => {
-                    self.cancel(|k| k.0 == end.run);
-                    self.worker.end(&end.run);
-                }
-                None => tracing::warn!("dropped an unknown message of the coordinator"),
+        let mut told = false;
+        let mut leaving = self.leaving.clone();
+        loop {
+            self.tasks.retain(|_, task| !task.handle.is_finished());
+            if told && self.tasks.is_empty() {
+                return Ok(());
             }
-            self.tasks.retain(|_, (handle, _)| !handle.is_finished());
+            tokio::select! {
+                message = down.message() => match message.map_err(|s| Error::unavailable(s.message()))? {
+                    Some(message) => self.take(message),
+                    None => return Ok(()),
+                },
+                () = asked_to_leave(&mut leaving), if !told => {
+                    told = true;
+                    let leaving = WorkerMessage { message: Some(Up::Leaving(Leaving {})) };
+                    self.outbox.send(leaving).await.map_err(|_| Error::unavailable("the stream ended"))?;
+                }
+                () = tokio::time::sleep(LEAVING_PAUSE), if told => {}
+            }
         }
-        Ok(())
+    }
+
+    fn take(&mut self, message: CoordinatorMessage) {
+        match message.message {
+            Some(Down::Welcome(welcome)) => {
+                self.me = welcome.worker;
+                self.beat(u64::from(welcome.heartbeat_ms.max(10)));
+            }
+            Some(Down::Begin(begin)) => {
+                let (run, epoch) = (begin.run.clone(), begin.epoch);
+                self.worker.begin(begin);
+                self.worker.handing_in.connect(&run, epoch, &self.outbox);
+            }
+            Some(Down::Placement(placement)) => {
+                if let Ok(run) = self.worker.run(&placement.run, placement.epoch) {
+                    run.place(placement, self.me);
+                }
+            }
+            Some(Down::Assign(assign)) => self.start(assign),
+            Some(Down::Cancel(cancel)) => {
+                if let Some(key) = cancel.key {
+                    self.cancel(|k, _| *k == (key.run.clone(), key.task, key.attempt));
+                }
+            }
+            Some(Down::End(end)) => {
+                self.cancel(|k, _| k.0 == end.run);
+                self.worker.end(&end.run);
+            }
+            None => tracing::warn!("dropped an unknown message of the coordinator"),
+        }
     }
 
     /// Starts the heartbeat: a task of its own, which nothing else can hold up.
@@ -166,26 +241,34 @@ impl Link {
         let (worker, outbox, slots) = (self.worker.clone(), self.outbox.clone(), self.slots.clone());
         let id = (key.run.clone(), key.task, key.attempt);
         let flag = cancelled.clone();
+        let slice = match &work {
+            Work::Evaluate(evaluate) => Some(evaluate.clone()),
+            _ => None,
+        };
+        let scores = slice.is_some();
         let handle = tokio::spawn(async move {
-            let context = task::Context { worker, slots, cancelled: flag };
+            let context = task::Context { worker: worker.clone(), slots, cancelled: flag };
             let message = answer(key.clone(), execute(&context, &key, work).await);
-            // Where the link is gone, the coordinator has given this task to somebody else.
-            let _ = outbox.send(message).await;
+            soup_store::failpoint::reach("before-answer");
+            if let Err(mpsc::error::SendError(unsent)) = outbox.send(message).await {
+                // The coordinator is gone. Its successor can use a slice; everything else it assigns again.
+                worker.handing_in.keep(&key.run, slice, unsent);
+            }
         });
-        self.tasks.insert(id, (handle.abort_handle(), cancelled));
+        self.tasks.insert(id, Started { handle: handle.abort_handle(), cancelled, scores });
     }
 
-    fn cancel(&mut self, which: impl Fn(&(String, u64, u32)) -> bool) {
-        for (_, (handle, cancelled)) in self.tasks.extract_if(.., |key, _| which(key)) {
-            cancelled.set();
-            handle.abort();
+    fn cancel(&mut self, which: impl Fn(&(String, u64, u32), &Started) -> bool) {
+        for (_, task) in self.tasks.extract_if(.., |key, task| which(key, task)) {
+            task.cancelled.set();
+            task.handle.abort();
         }
     }
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.cancel(|_| true);
+        self.cancel(|_, task| !task.scores);
         if let Some(heartbeat) = &self.heartbeat {
             heartbeat.abort();
         }

@@ -26,6 +26,8 @@ const NOTES_MAX: usize = 20;
 #[derive(Default)]
 pub(crate) struct Shards {
     resident: RwLock<BTreeMap<u32, Arc<dyn ShardMemory>>>,
+    /// What was said when they were loaded, for a coordinator that did not hear it.
+    loaded: RwLock<BTreeMap<u32, Loaded>>,
 }
 
 impl Shards {
@@ -39,8 +41,32 @@ impl Shards {
         self.resident.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    fn keep(&self, shard: u32, memory: Box<dyn ShardMemory>) {
+    /// Their numbers.
+    pub(crate) fn numbers(&self) -> Vec<u32> {
+        self.resident.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    /// The same shards, for a later epoch of the run.
+    pub(crate) fn handed_on(&self) -> Shards {
+        Shards {
+            resident: RwLock::new(self.resident.read().unwrap_or_else(PoisonError::into_inner).clone()),
+            loaded: RwLock::new(self.loaded.read().unwrap_or_else(PoisonError::into_inner).clone()),
+        }
+    }
+
+    /// Forgets the shards that `keep` does not want.
+    pub(crate) fn retain(&self, keep: impl Fn(u32) -> bool) {
+        self.resident.write().unwrap_or_else(PoisonError::into_inner).retain(|&shard, _| keep(shard));
+        self.loaded.write().unwrap_or_else(PoisonError::into_inner).retain(|&shard, _| keep(shard));
+    }
+
+    fn loaded(&self, shard: u32) -> Option<Loaded> {
+        self.loaded.read().unwrap_or_else(PoisonError::into_inner).get(&shard).cloned()
+    }
+
+    fn keep(&self, shard: u32, memory: Box<dyn ShardMemory>, loaded: &Loaded) {
         self.resident.write().unwrap_or_else(PoisonError::into_inner).insert(shard, memory.into());
+        self.loaded.write().unwrap_or_else(PoisonError::into_inner).insert(shard, loaded.clone());
     }
 }
 
@@ -49,6 +75,10 @@ impl Shards {
 /// # Errors
 /// Where an ingredient cannot be read, changed, or has elements that are not finite and must be.
 pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: LoadShard) -> Result<Loaded> {
+    if let Some(loaded) = run.shards.loaded(task.shard) {
+        return Ok(loaded);
+    }
+    soup_store::failpoint::reach("before-load");
     let names = &run.begin.ingredients;
     if task.ingredients.len() != names.len() || task.shard >= run.plan.count() {
         return Err(Error::internal("a load task does not fit its run"));
@@ -80,8 +110,9 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: LoadSha
                 bytes = memory.resident_bytes(),
                 "shard resident"
             );
-            run.shards.keep(task.shard, memory);
-            Ok(Loaded { sha256, notes })
+            let loaded = Loaded { sha256, notes };
+            run.shards.keep(task.shard, memory, &loaded);
+            Ok(loaded)
         })
         .await
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use soup_core::{Error, Result};
 
-use crate::choices::{LogFormat, OutputFormat};
+use crate::choices::{LogFormat, OnInterrupt, OutputFormat};
 use crate::cookfile::CookOptions;
 #[cfg(feature = "worker")]
 use crate::quantity::Bytes;
@@ -41,6 +41,18 @@ pub(crate) enum Command {
     Plan(Box<CookArgs>),
     /// Show the tensors of a checkpoint or a pool, and whether its ingredients agree
     Inspect(InspectArgs),
+    /// List the runs in a state, or those of a coordinator
+    Runs(ListArgs),
+    /// Show one run: how far it is, who has it, why it failed
+    Status(RunArgs),
+    /// Watch a run of a coordinator to its end, and print its result
+    Watch(WatchArgs),
+    /// Wait for a run of a coordinator to end; the exit code is the run's
+    Wait(RemoteArgs),
+    /// Cancel a run of a coordinator; cooking the same again goes on with it
+    Cancel(RemoteArgs),
+    /// Print the journal of a run, and check it
+    Log(LogArgs),
     /// Run a coordinator: it takes runs from `cook --coordinator` and gives work to workers
     Coordinator(CoordinatorArgs),
     /// Run a worker: it holds shards of the ingredients, averages and evaluates
@@ -96,6 +108,12 @@ pub(crate) struct CookArgs {
     /// Show no progress
     #[arg(short, long, help_heading = "Output")]
     pub(crate) quiet: bool,
+    /// Go on with this run, as it was asked for then; needs --state-url or a coordinator, and no other flags about the cook
+    #[arg(long, value_name = "RUN", help_heading = "Output", conflicts_with = "file")]
+    pub(crate) resume: Option<String>,
+    /// What Ctrl-C does to a run on a cluster; an embedded one always stops, and goes on when asked for again
+    #[arg(long, value_enum, default_value_t, help_heading = "Cluster")]
+    pub(crate) on_interrupt: OnInterrupt,
 }
 
 impl CookArgs {
@@ -127,12 +145,81 @@ pub(crate) struct InspectArgs {
     pub(crate) format: OutputFormat,
 }
 
+/// Where runs are looked up.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Lookup {
+    /// The state: a folder or an object store [default: soups/.soup-state if it exists, else the coordinator is asked]
+    #[arg(long, value_name = "URL", env = "SOUP_STATE_URL")]
+    pub(crate) state_url: Option<String>,
+    /// Ask this coordinator [default: http://127.0.0.1:7070]
+    #[arg(long, value_name = "URL", env = "SOUP_COORDINATOR")]
+    pub(crate) coordinator: Option<String>,
+    /// How the result is printed on stdout
+    #[arg(short = 'o', long, value_enum, default_value_t)]
+    pub(crate) format: OutputFormat,
+}
+
+/// Flags of `runs`.
+#[derive(Args, Debug)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    pub(crate) lookup: Lookup,
+}
+
+/// Flags of `status`.
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// The run
+    pub(crate) run: String,
+    #[command(flatten)]
+    pub(crate) lookup: Lookup,
+}
+
+/// Flags of `wait` and `cancel`.
+#[derive(Args, Debug)]
+pub(crate) struct RemoteArgs {
+    /// The run
+    pub(crate) run: String,
+    /// The coordinator
+    #[arg(long, env = "SOUP_COORDINATOR", default_value = "http://127.0.0.1:7070", value_name = "URL")]
+    pub(crate) coordinator: String,
+}
+
+/// Flags of `watch`.
+#[derive(Args, Debug)]
+pub(crate) struct WatchArgs {
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
+    /// How the result is printed on stdout
+    #[arg(short = 'o', long, value_enum, default_value_t)]
+    pub(crate) format: OutputFormat,
+}
+
+/// Flags of `log`.
+#[derive(Args, Debug)]
+pub(crate) struct LogArgs {
+    /// The run
+    pub(crate) run: String,
+    /// The state it is kept in [default: soups/.soup-state]
+    #[arg(long, value_name = "URL", env = "SOUP_STATE_URL")]
+    pub(crate) state_url: Option<String>,
+    /// Check the chain of records, who wrote them, and make every decision again from the scores before it
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// How the result is printed on stdout
+    #[arg(short = 'o', long, value_enum, default_value_t)]
+    pub(crate) format: OutputFormat,
+}
+
 /// Flags of `coordinator`.
 #[derive(Args, Debug)]
 pub(crate) struct CoordinatorArgs {
     /// Address to listen on; there is no authentication, so mind who can reach it
     #[arg(long, env = "SOUP_LISTEN", default_value = "127.0.0.1:7070", value_name = "HOST:PORT")]
     pub(crate) listen: String,
+    /// Where runs are kept: a folder, or an object store that creates only if absent; unfinished runs go on from there
+    #[arg(long, env = "SOUP_STATE_URL", default_value = ".soup-state", value_name = "URL")]
+    pub(crate) state_url: String,
     /// How long a run waits for its workers, such as 90s or 10m [default: 10m]
     #[arg(long, env = "SOUP_START_TIMEOUT", value_name = "DURATION")]
     pub(crate) start_timeout: Option<Millis>,

@@ -143,3 +143,13 @@ mod tests {
         }
     }
 }
+
+/// What Ctrl-C does to a run on a cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnInterrupt {
+    /// The run is cancelled; asking for it again goes on with it.
+    #[default]
+    Cancel,
+    /// The run goes on, and can be watched again.
+    Detach,
+}

@@ -1,17 +1,19 @@
 //! A client of a coordinator: submits a run, watches it to its end, cancels it on request.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use soup_core::run::RunSpec;
 use soup_core::{Error, Result};
 use soup_proto::v1::coordinator_client::CoordinatorClient;
 use soup_proto::v1::run_event::Event;
-use soup_proto::v1::{CancelRequest, RunEvent, SubmitRequest, WatchRequest};
+use soup_proto::v1::{CancelRequest, ListRequest, RunEvent, SubmitRequest, WatchRequest};
 use soup_proto::{CONTROL_BYTES_MAX, error_of};
+use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::choices::OnInterrupt;
 use crate::progress::Progress;
-use crate::signals::StopSignals;
+use crate::signals::{Request, StopSignals};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -20,9 +22,24 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection that says nothing for so long is asked for a sign of life.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
+/// How long a coordinator may take to read a pool and to open its run.
+const SUBMIT_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long a coordinator that is gone is waited for, and how often it is looked for.
+const LOST_PATIENCE: Duration = Duration::from_secs(300);
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// What is asked for.
+pub(crate) struct Ask<'a> {
+    pub(crate) spec: &'a RunSpec,
+    /// As a run of its own.
+    pub(crate) fresh: bool,
+    pub(crate) on_interrupt: OnInterrupt,
+}
+
 /// A connection to a coordinator.
 pub(crate) struct Client {
     url: String,
+    embedded: bool,
     coordinator: CoordinatorClient<Channel>,
 }
 
@@ -44,67 +61,156 @@ impl Client {
         let coordinator = CoordinatorClient::new(channel)
             .max_decoding_message_size(CONTROL_BYTES_MAX)
             .max_encoding_message_size(CONTROL_BYTES_MAX);
-        Ok(Client { url: url.to_owned(), coordinator })
+        Ok(Client { url: url.to_owned(), embedded: false, coordinator })
     }
 
-    /// Submits a run, shows its events and returns its result, the JSON document. The first request to stop cancels the
-    /// run and waits for its end, the second one does not wait.
+    /// A client of this process's own cluster: when that is lost, nothing comes back.
+    pub(crate) fn embedded(self) -> Client {
+        Client { embedded: true, ..self }
+    }
+
+    /// Submits a run, shows its events and returns its result, the JSON document.
     ///
     /// # Errors
-    /// The run's own failure; [`ErrorKind::Cancelled`](soup_core::ErrorKind::Cancelled) on request;
-    /// [`ErrorKind::Unavailable`](soup_core::ErrorKind::Unavailable) where the coordinator is lost.
+    /// The run's own failure; [`ErrorKind::Cancelled`](soup_core::ErrorKind::Cancelled) on request; [`ErrorKind::TryAgain`](soup_core::ErrorKind::TryAgain) where this process is told to
+    /// end while the run goes on; [`ErrorKind::Unavailable`](soup_core::ErrorKind::Unavailable) where the coordinator is lost.
     pub(crate) async fn cook(
         &mut self,
-        spec: &RunSpec,
+        ask: &Ask<'_>,
         progress: &mut Progress,
         signals: &mut StopSignals,
     ) -> Result<String> {
-        let submit = SubmitRequest { spec: Some(spec.clone().into()) };
+        let submit = SubmitRequest { spec: Some(ask.spec.clone().into()), fresh: ask.fresh };
         let submitted = tokio::select! {
-            answer = tokio::time::timeout(REQUEST_TIMEOUT, self.coordinator.submit(submit)) => answer,
-            () = signals.next() => return Err(Error::cancelled("interrupted before the run was submitted")),
+            answer = tokio::time::timeout(SUBMIT_TIMEOUT, self.coordinator.submit(submit)) => answer,
+            _ = signals.next() => return Err(Error::cancelled("interrupted before the run was submitted")),
         };
         let run = submitted.map_err(|_| self.silent())?.map_err(|s| error_of(&s))?.into_inner().run;
         progress.line(&format!("run {run}"));
-        let result = self.watch(&run, progress, signals).await;
+        self.watch(&run, ask.on_interrupt, progress, signals).await
+    }
+
+    /// Shows the events of a run and returns its result. The first Ctrl-C cancels the run and waits for its end, or
+    /// leaves it alone, as asked; the second one does not wait. A coordinator that is lost is waited for.
+    ///
+    /// # Errors
+    /// As for [`cook`](Client::cook).
+    pub(crate) async fn watch(
+        &mut self,
+        run: &str,
+        on_interrupt: OnInterrupt,
+        progress: &mut Progress,
+        signals: &mut StopSignals,
+    ) -> Result<String> {
+        let mut cancelled = false;
+        let mut lost: Option<Instant> = None;
+        let result = loop {
+            let request = WatchRequest { run: run.to_owned() };
+            let mut events = match self.coordinator.watch(request).await.map_err(|s| error_of(&s)) {
+                Ok(events) => events.into_inner(),
+                Err(e) if e.kind().is_transient() && !self.embedded => {
+                    if lost.get_or_insert_with(Instant::now).elapsed() >= LOST_PATIENCE {
+                        break Err(self.lost(run, &e));
+                    }
+                    tokio::select! {
+                        () = tokio::time::sleep(RETRY_PAUSE) => continue,
+                        _ = signals.next() => break Err(self.lost(run, &e)),
+                    }
+                }
+                Err(e) => break Err(e),
+            };
+            let watched = self.follow(run, &mut events, (&mut cancelled, on_interrupt), progress, signals).await;
+            match watched {
+                Ok(Some(json)) => break Ok(json),
+                Ok(None) if self.embedded => {
+                    // Its failure says more; it is about to be told.
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                    break Err(self.lost(run, &Error::unavailable("it ended the stream of events")));
+                }
+                Ok(None) => {
+                    if lost.is_none() {
+                        progress.line("the coordinator is gone; waiting for it");
+                    }
+                    lost = Some(Instant::now());
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                Err(e) => break Err(e),
+            }
+        };
         progress.end();
         result
     }
 
-    async fn watch(
+    /// Shows events until the run or the stream ends; `None` in the second case.
+    async fn follow(
         &mut self,
         run: &str,
+        events: &mut Streaming<RunEvent>,
+        (cancelled, on_interrupt): (&mut bool, OnInterrupt),
         progress: &mut Progress,
         signals: &mut StopSignals,
-    ) -> Result<String> {
-        let request = WatchRequest { run: run.to_owned() };
-        let mut events = self.coordinator.watch(request).await.map_err(|s| error_of(&s))?.into_inner();
-        let mut cancelled = false;
+    ) -> Result<Option<String>> {
         loop {
             let message = tokio::select! {
                 message = events.message() => message,
-                () = signals.next() => {
-                    if std::mem::replace(&mut cancelled, true) {
+                request = signals.next() => {
+                    if std::mem::replace(cancelled, true) {
                         return Err(Error::cancelled(format!("interrupted twice: run {run} was left as it was")));
                     }
-                    progress.line("stopping the run; interrupt again to leave it at once");
-                    self.cancel(run).await?;
+                    self.stop(run, request, on_interrupt, progress).await?;
                     continue;
                 }
             };
-            match message.map_err(|s| self.lost(run, &error_of(&s)))? {
-                Some(RunEvent { event: Some(Event::FinishedJson(json)) }) => return Ok(json),
-                Some(RunEvent { event: Some(Event::Failed(failure)) }) => return Err(failure.into()),
-                Some(RunEvent { event: Some(event) }) => progress.event(&event),
+            match message {
+                Ok(Some(RunEvent { event: Some(Event::FinishedJson(json)) })) => return Ok(Some(json)),
+                Ok(Some(RunEvent { event: Some(Event::Failed(failure)) })) => return Err(failure.into()),
+                Ok(Some(RunEvent { event: Some(event) })) => progress.event(&event),
                 // An event of a newer coordinator.
-                Some(RunEvent { event: None }) => {}
-                None => return Err(self.lost(run, &Error::unavailable("it ended the stream of events"))),
+                Ok(Some(RunEvent { event: None })) => {}
+                Ok(None) | Err(_) => return Ok(None),
             }
         }
     }
 
+    /// Does what a request to stop asks for; an error ends the watching.
+    async fn stop(
+        &mut self,
+        run: &str,
+        request: Request,
+        on_interrupt: OnInterrupt,
+        progress: &Progress,
+    ) -> Result<()> {
+        let goes_on = format!("run {run} goes on: watch it with soupctl watch {run} --coordinator {}", self.url);
+        match (request, self.embedded) {
+            (Request::Terminate, true) => {
+                Err(Error::try_again(format!("told to end: the same command goes on with run {run}")))
+            }
+            (Request::Terminate, false) => Err(Error::try_again(format!("told to end; {goes_on}"))),
+            (Request::Interrupt, false) if on_interrupt == OnInterrupt::Detach => {
+                Err(Error::cancelled(format!("detached; {goes_on}")))
+            }
+            (Request::Interrupt, _) => {
+                progress.line("stopping the run; interrupt again to leave it at once");
+                self.cancel(run).await
+            }
+        }
+    }
+
+    /// All runs of the coordinator, as JSON.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`](soup_core::ErrorKind::Unavailable) where it does not answer; its own.
+    pub(crate) async fn list(&mut self) -> Result<String> {
+        let list = self.coordinator.list(ListRequest {});
+        let answer = tokio::time::timeout(REQUEST_TIMEOUT, list).await.map_err(|_| self.silent())?;
+        Ok(answer.map_err(|s| error_of(&s))?.into_inner().runs_json)
+    }
+
     /// Cancels a run. Where that fails, there is nothing to wait for either.
-    async fn cancel(&mut self, run: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cancelled`](soup_core::ErrorKind::Cancelled) with the reason, since that is what was asked for.
+    pub(crate) async fn cancel(&mut self, run: &str) -> Result<()> {
         let cancel = self.coordinator.cancel(CancelRequest { run: run.to_owned() });
         match tokio::time::timeout(REQUEST_TIMEOUT, cancel).await {
             Ok(Ok(_)) => Ok(()),

@@ -4,7 +4,8 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use soup_coordinator::CoordinatorConfig;
-use soup_core::{Error, Result};
+use soup_core::{Error, ErrorKind, Result};
+use soup_store::state::State;
 use soup_worker::WorkerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -32,12 +33,13 @@ impl EmbeddedCluster {
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) where loopback cannot be listened on.
-    pub(crate) async fn start(config: &Embedded) -> Result<EmbeddedCluster> {
+    pub(crate) async fn start(config: &Embedded, state: State) -> Result<EmbeddedCluster> {
         let (coordinator_stop, workers_stop) = (watch::Sender::new(false), watch::Sender::new(false));
         let mut roles = JoinSet::new();
         let (listener, url) = loopback().await?;
-        let coordinator =
-            soup_coordinator::serve(CoordinatorConfig::default(), listener, stop(&coordinator_stop));
+        // Other runs in the same state may be in the hands of other processes.
+        let coordinator = CoordinatorConfig { recover: false, ..CoordinatorConfig::default() };
+        let coordinator = soup_coordinator::serve(coordinator, state, listener, stop(&coordinator_stop));
         roles.spawn(coordinator);
         let memory_bytes =
             config.memory_bytes.unwrap_or_else(|| resources::memory_per_worker(config.workers));
@@ -61,6 +63,7 @@ impl EmbeddedCluster {
     /// Waits for a role to end although nobody asked it to, and says why.
     pub(crate) async fn failure(&mut self) -> Error {
         match self.roles.join_next().await {
+            Some(Ok(Err(error))) if error.kind() == ErrorKind::TryAgain => error,
             Some(Ok(Err(error))) => error.context("the embedded cluster failed"),
             Some(Err(panic)) => Error::internal("a part of the embedded cluster panicked").with_source(panic),
             Some(Ok(Ok(()))) | None => Error::internal("a part of the embedded cluster ended early"),

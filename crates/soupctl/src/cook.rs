@@ -1,13 +1,16 @@
 //! `soupctl cook`: submits a run to a cluster, embedded or not, and prints its result.
 
 use soup_core::report::RunReport;
+use soup_core::run::RunSpec;
 use soup_core::{Error, Result};
+use soup_store::state::State;
 
 use crate::args::CookArgs;
 use crate::choices::OutputFormat;
-use crate::client::Client;
+use crate::client::{Ask, Client};
 use crate::print;
 use crate::progress::Progress;
+use crate::runs;
 use crate::signals::StopSignals;
 use crate::spec::{Cluster, Cook, Embedded};
 use crate::table;
@@ -17,45 +20,74 @@ use crate::table;
 /// # Errors
 /// Those of the run, and of reaching or starting a cluster.
 pub(crate) async fn run(args: CookArgs) -> Result<()> {
-    let Cook { spec, cluster } = args.cook()?;
+    let Cook { spec, fresh, cluster } = match &args.resume {
+        Some(run) => resumed(&args, run).await?,
+        None => args.cook()?,
+    };
     let mut signals = StopSignals::new()?;
     let mut progress = Progress::new(&spec, args.quiet);
+    let ask = Ask { spec: &spec, fresh, on_interrupt: args.on_interrupt };
     let json = match &cluster {
-        Cluster::Remote(url) => submit(url, &spec, &mut progress, &mut signals).await,
-        Cluster::Embedded(config) => embedded(config, &spec, &mut progress, &mut signals).await,
+        Cluster::Remote(url) => Client::connect(url).await?.cook(&ask, &mut progress, &mut signals).await,
+        Cluster::Embedded(config) => embedded(config, &ask, &mut progress, &mut signals).await,
     }?;
-    let report: RunReport = serde_json::from_str(&json)
+    let tests: Vec<String> = spec.tests.iter().map(|t| t.name.clone()).collect();
+    show(&json, &tests, args.format, &progress)
+}
+
+/// Prints the result of a run.
+///
+/// # Errors
+/// Where it cannot be printed.
+pub(crate) fn show(json: &str, tests: &[String], format: OutputFormat, progress: &Progress) -> Result<()> {
+    let report: RunReport = serde_json::from_str(json)
         .map_err(|e| Error::internal("the coordinator's report cannot be read").with_source(e))?;
     progress.line(&format!("the soup is in {}", report.output));
-    match args.format {
+    match format {
         OutputFormat::Json => print::json(&report),
-        OutputFormat::Table => {
-            let tests: Vec<String> = spec.tests.iter().map(|t| t.name.clone()).collect();
-            print::result(&table::render(&report, &tests))
-        }
+        OutputFormat::Table => print::result(&table::render(&report, tests)),
     }
 }
 
-async fn submit(
-    url: &str,
-    spec: &soup_core::run::RunSpec,
-    progress: &mut Progress,
-    signals: &mut StopSignals,
-) -> Result<String> {
-    Client::connect(url).await?.cook(spec, progress, signals).await
+/// The cook that a run in the state was, on the cluster that `args` name.
+async fn resumed(args: &CookArgs, run: &str) -> Result<Cook> {
+    let cwd = std::env::current_dir()
+        .map_err(|e| Error::configuration("the current folder cannot be determined").with_source(e))?;
+    let mut flags = args.options.clone();
+    flags.resolve(&cwd)?;
+    let url = flags.state_url.clone().unwrap_or_else(runs::default_state);
+    let state = State::open(&url)?;
+    let plan = state.plan(run).await?;
+    let plan = plan.ok_or_else(|| Error::usage(format!("there is no run {run:?} in {}", state.location())))?;
+    let plan: serde_json::Value = serde_json::from_slice(&plan)
+        .map_err(|e| Error::data(format!("the plan of run {run:?} cannot be read")).with_source(e))?;
+    if plan.get("fresh").is_some() {
+        let text = format!("run {run} was cooked with --fresh: only a coordinator on its state goes on with it");
+        return Err(Error::usage(text));
+    }
+    let mut spec: RunSpec = serde_json::from_value(plan["spec"].clone())
+        .map_err(|e| Error::data(format!("the plan of run {run:?} cannot be read")).with_source(e))?;
+    let operation = state.read(run).await?.0.operation;
+    (spec.overwrite, spec.lookahead) = (flags.overwrite.unwrap_or(operation.overwrite), operation.lookahead);
+    flags.state_url = Some(url);
+    Ok(Cook { cluster: crate::spec::cluster(&flags)?, spec, fresh: false })
 }
 
 #[cfg(feature = "worker")]
 async fn embedded(
     config: &Embedded,
-    spec: &soup_core::run::RunSpec,
+    ask: &Ask<'_>,
     progress: &mut Progress,
     signals: &mut StopSignals,
 ) -> Result<String> {
-    let mut cluster = crate::cluster::EmbeddedCluster::start(config).await?;
-    let url = cluster.url.clone();
+    let state = match &config.state_url {
+        Some(url) => State::open(url)?,
+        None => State::open(&State::beside(&ask.spec.output)?)?,
+    };
+    let mut cluster = crate::cluster::EmbeddedCluster::start(config, state).await?;
+    let mut client = Client::connect(&cluster.url).await?.embedded();
     let result = tokio::select! {
-        result = submit(&url, spec, progress, signals) => result,
+        result = client.cook(ask, progress, signals) => result,
         error = cluster.failure() => Err(error),
     };
     progress.end();
@@ -64,11 +96,6 @@ async fn embedded(
 }
 
 #[cfg(not(feature = "worker"))]
-async fn embedded(
-    _: &Embedded,
-    _: &soup_core::run::RunSpec,
-    _: &mut Progress,
-    _: &mut StopSignals,
-) -> Result<String> {
+async fn embedded(_: &Embedded, _: &Ask<'_>, _: &mut Progress, _: &mut StopSignals) -> Result<String> {
     Err(Error::usage("this soupctl was built without workers of its own: name a cluster with --coordinator"))
 }

@@ -88,6 +88,14 @@ pub(crate) struct CookOptions {
           help_heading = OUTPUT)]
     pub(crate) overwrite: Option<bool>,
 
+    /// Where runs are kept, so that a stopped one goes on: a folder or an object store [default: .soup-state beside the output]
+    #[arg(long, value_name = "URL", env = "SOUP_STATE_URL", help_heading = OUTPUT)]
+    pub(crate) state_url: Option<String>,
+    /// Begin a run of its own: neither go on with an earlier one nor use the scores of others
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+          help_heading = OUTPUT)]
+    pub(crate) fresh: Option<bool>,
+
     /// Samples in one forward pass [default: 32]
     #[arg(long, value_name = "N", help_heading = EVALUATION)]
     pub(crate) batch_size: Option<u32>,
@@ -153,10 +161,10 @@ impl CookOptions {
 
     /// Makes every path absolute, taking relative ones as relative to the folder `base`.
     pub(crate) fn resolve(&mut self, base: &Path) -> Result<()> {
-        let CookOptions { pool, validation, test, model_config, preprocessor_config, output, .. } = self;
+        let CookOptions { pool, validation, test, model_config, preprocessor_config, output, state_url, .. } = self;
         let datasets =
             validation.iter_mut().chain(test.iter_mut().map(|(_, set)| set)).map(|set| &mut set.url);
-        let others = [model_config, preprocessor_config, output].into_iter().flatten();
+        let others = [model_config, preprocessor_config, output, state_url].into_iter().flatten();
         for url in pool.iter_mut().chain(datasets).chain(others) {
             *url = absolute(base, url)?;
         }
@@ -177,7 +185,7 @@ impl CookOptions {
         first! {
             lists: pool test;
             others: validation model_config preprocessor_config allow_nan recipe order accept seed max_ingredients passes
-                metric output overwrite batch_size no_baselines lookahead workers memory threads device coordinator
+                metric output overwrite state_url fresh batch_size no_baselines lookahead workers memory threads device coordinator
                 min_workers
         }
     }

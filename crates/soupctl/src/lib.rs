@@ -5,7 +5,8 @@
 //! [`args`] parses the command line. `cook` and `plan` merge flags and cook file ([`cookfile`]) into a specification
 //! ([`spec`]). `cook` starts an embedded cluster ([`cluster`]) unless it is given one, submits the run and watches it
 //! ([`client`]); events become lines and bars on stderr ([`narrate`], [`progress`]), the result a table or JSON on
-//! stdout ([`table`], [`print`]). `coordinator` and `worker` are thin ([`serve`]).
+//! stdout ([`table`], [`print`]). `runs`, `status`, `log` read the state, `watch`, `wait` and `cancel` ask a coordinator
+//! ([`runs`]). `coordinator` and `worker` are thin ([`serve`]).
 //!
 //! Everything ends here: errors are printed once, and their kind is the exit code.
 
@@ -25,6 +26,7 @@ mod print;
 mod progress;
 mod quantity;
 mod resources;
+mod runs;
 mod serve;
 mod signals;
 mod spec;
@@ -69,6 +71,12 @@ fn run(cli: Cli) -> Result<()> {
         Command::Cook(args) => block_on(cook::run(*args)),
         Command::Plan(args) => block_on(plan::run(*args)),
         Command::Inspect(args) => block_on(inspect::run(args)),
+        Command::Runs(args) => block_on(runs::runs(args)),
+        Command::Status(args) => block_on(runs::status(args)),
+        Command::Watch(args) => block_on(runs::watch(args)),
+        Command::Wait(args) => block_on(runs::wait(args)),
+        Command::Cancel(args) => block_on(runs::cancel(args)),
+        Command::Log(args) => block_on(runs::log(args)),
         Command::Coordinator(args) => block_on(serve::coordinator(args)),
         #[cfg(feature = "worker")]
         Command::Worker(args) => block_on(serve::worker(args)),

@@ -62,6 +62,8 @@ pub(crate) struct Narrator {
     name_width: usize,
     datasets: Vec<String>,
     ranked: u64,
+    /// The last trial that was told: a coordinator that took over tells all of them again.
+    trials_told: u32,
 }
 
 impl Narrator {
@@ -73,6 +75,7 @@ impl Narrator {
             name_width: 0,
             datasets: Vec::new(),
             ranked: 0,
+            trials_told: 0,
         }
     }
 
@@ -136,7 +139,11 @@ impl Narrator {
         Vec::new()
     }
 
-    fn decided(&self, decided: &Decided) -> Vec<Told> {
+    fn decided(&mut self, decided: &Decided) -> Vec<Told> {
+        if decided.trial <= self.trials_told {
+            return Vec::new();
+        }
+        self.trials_told = decided.trial;
         let (Some(soup), Some(score), Some(bar)) = (&decided.soup, &decided.score, &decided.bar) else {
             return Vec::new();
         };

@@ -105,7 +105,7 @@ struct FilePlan {
 /// # Errors
 /// Those that the cook would meet before it starts.
 pub(crate) async fn run(args: CookArgs) -> Result<()> {
-    let Cook { spec, cluster } = args.cook()?;
+    let Cook { spec, cluster, .. } = args.cook()?;
     let report = plan(&spec, &cluster).await?;
     for warning in &report.warnings {
         print::line(&format!("warning: {warning}"));
@@ -312,7 +312,7 @@ mod tests {
 
     fn embedded(workers: u32, memory_bytes: u64) -> Cluster {
         let memory_bytes = Some(memory_bytes);
-        Cluster::Embedded(Embedded { workers, memory_bytes, threads: None, device: "cpu".into() })
+        Cluster::Embedded(Embedded { workers, memory_bytes, threads: None, device: "cpu".into(), state_url: None })
     }
 
     /// A pool of 4 ingredients with 16 shards of 64 KiB.

@@ -2,6 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 use soup_core::run::RunSpec;
+use soup_core::score::Metric;
 use soup_proto::v1::run_event::Event;
 
 use crate::narrate::{Narrator, Phase, Told};
@@ -34,6 +35,12 @@ impl Progress {
         }
         let recipe = spec.recipe;
         let narrator = Narrator::new(recipe.metric, move |k| recipe.trials_max(k).1);
+        Progress::Shown(Box::new(Shown { narrator, watched: print::is_watched(), bar: None, told: None }))
+    }
+
+    /// The display of a run that was specified elsewhere.
+    pub(crate) fn of_any_run() -> Progress {
+        let narrator = Narrator::new(Metric::Accuracy, |_| 0);
         Progress::Shown(Box::new(Shown { narrator, watched: print::is_watched(), bar: None, told: None }))
     }
 

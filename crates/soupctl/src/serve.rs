@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use soup_coordinator::CoordinatorConfig;
 use soup_core::{Error, Result};
+use soup_store::state::State;
 use tokio::net::TcpListener;
 
 use crate::args::CoordinatorArgs;
@@ -25,13 +26,15 @@ pub(crate) async fn coordinator(args: CoordinatorArgs) -> Result<()> {
         start_timeout_ms: args.start_timeout.map_or(defaults.start_timeout_ms, |t| t.0),
         ..defaults
     };
+    let state = State::open(&args.state_url)?;
+    state.probe().await?;
     let listener = listen(&args.listen).await?;
     if !ready(&listener)?.ip().is_loopback() {
         print::line(
             "warning: whoever reaches this address can submit runs and join as a worker: there is no authentication",
         );
     }
-    soup_coordinator::serve(config, listener, async move { signals.next().await }).await
+    soup_coordinator::serve(config, state, listener, async move { _ = signals.next().await }).await
 }
 
 /// Works for a coordinator until asked to stop.
@@ -57,7 +60,7 @@ pub(crate) async fn worker(args: crate::args::WorkerArgs) -> Result<()> {
         device: args.device,
         connect_timeout_ms: args.connect_timeout.0,
     };
-    soup_worker::run(config, listener, async move { signals.next().await }).await
+    soup_worker::run(config, listener, async move { _ = signals.next().await }).await
 }
 
 async fn listen(address: &str) -> Result<TcpListener> {

@@ -9,6 +9,15 @@ pub(crate) struct StopSignals {
     terminate: Signal,
 }
 
+/// What was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// Ctrl-C: somebody does not want it any more.
+    Interrupt,
+    /// SIGTERM: something wants the process to end, and may start it again.
+    Terminate,
+}
+
 impl StopSignals {
     /// # Errors
     /// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) where signals cannot be handled.
@@ -18,10 +27,10 @@ impl StopSignals {
     }
 
     /// Waits for the next one.
-    pub(crate) async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) -> Request {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Request::Interrupt,
+            _ = self.terminate.recv() => Request::Terminate,
         }
     }
 }

@@ -24,6 +24,8 @@ const VALIDATION: &str = "validation";
 pub(crate) struct Cook {
     /// What to do.
     pub(crate) spec: RunSpec,
+    /// Whether it is a run of its own.
+    pub(crate) fresh: bool,
     /// Who does it.
     pub(crate) cluster: Cluster,
 }
@@ -46,6 +48,8 @@ pub(crate) struct Embedded {
     /// Threads of each worker.
     pub(crate) threads: Option<u32>,
     pub(crate) device: String,
+    /// Where runs are kept; `None`: beside the output.
+    pub(crate) state_url: Option<String>,
 }
 
 impl Cook {
@@ -97,15 +101,15 @@ impl Cook {
         spec.recipe.build(1)?;
         check_output(&spec)?;
         check_workers(&spec, &cluster)?;
-        Ok(Cook { spec, cluster })
+        Ok(Cook { spec, fresh: options.fresh.unwrap_or(false), cluster })
     }
 }
 
 /// Refuses what names no place, and URLs with credentials, which must not be shown.
 fn check_places(options: &CookOptions) -> Result<()> {
-    let CookOptions { pool, validation, test, model_config, preprocessor_config, output, .. } = options;
+    let CookOptions { pool, validation, test, model_config, preprocessor_config, output, state_url, .. } = options;
     let sets = validation.iter().chain(test.iter().map(|(_, set)| set)).map(|set| &set.url);
-    let others = [model_config, preprocessor_config, output].into_iter().flatten();
+    let others = [model_config, preprocessor_config, output, state_url].into_iter().flatten();
     let places = sets.chain(others).filter(|url| !url.is_empty()).map(|url| Location::parse(url).map(|_| ()));
     let pools = pool.iter().filter(|url| !url.is_empty()).map(|url| pool::check_url(url));
     for checked in pools.chain(places) {
@@ -131,7 +135,11 @@ fn recipe(options: &CookOptions) -> RecipeSpec {
     }
 }
 
-fn cluster(options: &CookOptions) -> Result<Cluster> {
+/// Who does the work.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) for options that contradict each other.
+pub(crate) fn cluster(options: &CookOptions) -> Result<Cluster> {
     let embedded_only = [
         ("workers", options.workers.is_some()),
         ("memory", options.memory.is_some()),
@@ -159,6 +167,7 @@ fn cluster(options: &CookOptions) -> Result<Cluster> {
         memory_bytes: options.memory.map(|m| m.0),
         threads: options.threads,
         device: options.device.clone().unwrap_or_else(|| "cpu".to_owned()),
+        state_url: options.state_url.clone(),
     }))
 }
 
@@ -269,12 +278,12 @@ mod tests {
 
     #[test]
     fn defaults() {
-        let Cook { spec, cluster } = cook(options()).unwrap();
+        let Cook { spec, cluster, .. } = cook(options()).unwrap();
         assert_eq!(spec.output, "/home/soups/vit-greedy");
         assert_eq!((spec.batch_size, spec.lookahead, spec.workers_min, spec.recipe.passes), (32, 1, 2, 1));
         assert!(spec.baselines && !spec.overwrite && !spec.allow_nan);
         assert_eq!(spec.validation.name, "validation");
-        let embedded = Embedded { workers: 2, memory_bytes: None, threads: None, device: "cpu".into() };
+        let embedded = Embedded { workers: 2, memory_bytes: None, threads: None, device: "cpu".into(), state_url: None };
         assert_eq!(cluster, Cluster::Embedded(embedded));
     }
 
@@ -287,7 +296,7 @@ mod tests {
 
     #[test]
     fn submitted_runs_start_with_one_worker() {
-        let Cook { spec, cluster } =
+        let Cook { spec, cluster, .. } =
             cook(CookOptions { coordinator: Some("host:7070".into()), ..options() }).unwrap();
         assert_eq!((spec.workers_min, cluster), (1, Cluster::Remote("http://host:7070".into())));
     }

@@ -259,7 +259,8 @@ impl Machine {
         outcomes: &[Outcome],
         out: &mut Vec<Action>,
     ) {
-        let known = self.slices_of(evaluation.dataset).iter().find(|s| (s.start, s.end) == (slice.start, slice.end));
+        let known =
+            self.slices_of(evaluation.dataset).iter().find(|s| (s.start, s.end) == (slice.start, slice.end));
         let Some(slice) = known.copied() else { return };
         let whole = outcomes.len() as u64 == slice.end - slice.start;
         let scored = self.ledger.score(evaluation.dataset, &evaluation.soup).is_some();

@@ -175,7 +175,7 @@ impl Machine {
             }
             (Work::Survey, TaskResult::Surveyed { samples, classes, notes }) => {
                 notes.into_iter().for_each(|n| self.note(n, out));
-                self.surveyed(&samples, classes, out);
+                self.survey_done(&samples, classes, out);
             }
             (Work::Evaluate(evaluation, slice), TaskResult::Evaluated(outcomes)) => {
                 self.homes.insert((evaluation.dataset, slice.index), worker);
@@ -197,7 +197,7 @@ impl Machine {
         }
     }
 
-    fn surveyed(&mut self, samples: &[u64], classes: u32, out: &mut Vec<Action>) {
+    fn survey_done(&mut self, samples: &[u64], classes: u32, out: &mut Vec<Action>) {
         if samples.len() != self.plan.datasets as usize || samples.contains(&0) {
             let text = format!("a survey found datasets of {samples:?} samples; each needs at least one");
             return self.finish(Err(Error::data(text)), out);
@@ -253,7 +253,14 @@ impl Machine {
     pub(super) fn join(&mut self, new: NewWorker, out: &mut Vec<Action>) {
         let NewWorker { worker, slots, capacity_bytes, held } = new;
         let held = held.into_iter().collect();
-        let state = WorkerState { slots: slots.max(1), capacity_bytes, held, running: 0, placed: false, leaving: false };
+        let state = WorkerState {
+            slots: slots.max(1),
+            capacity_bytes,
+            held,
+            running: 0,
+            placed: false,
+            leaving: false,
+        };
         if self.workers.insert(worker, state).is_none() {
             out.push(Action::Begin(worker));
             out.push(self.workers_report(worker, true));

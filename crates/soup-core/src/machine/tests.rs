@@ -73,7 +73,7 @@ fn answer(work: &Work, ingredients: u32) -> TaskResult {
 }
 
 /// Appends to a log as a store would.
-fn append(log: &mut Fold, entry: Entry) {
+fn append(log: &mut Fold, entry: Entry) -> Record {
     let tail = log.tail().clone();
     let claims = matches!(entry, Entry::EpochClaim(_));
     let epoch = log.epoch + u64::from(claims);
@@ -87,7 +87,7 @@ fn append(log: &mut Fold, entry: Entry) {
         at: String::new(),
         entry,
     };
-    log.push(record.seq, &serde_json::to_vec(&record).unwrap()).unwrap();
+    log.push(record.seq, &serde_json::to_vec(&record).unwrap()).unwrap()
 }
 
 /// Runs a machine against simulated workers until it ends. `faults` draws what goes wrong.
@@ -103,6 +103,7 @@ struct Cluster {
     placements: u32,
     events: u32,
     log: Fold,
+    records: Vec<Record>,
     /// The entry that is on its way to the log.
     entry: Option<Entry>,
     /// Scores of earlier runs.
@@ -114,10 +115,11 @@ struct Cluster {
 impl Cluster {
     fn new(plan: Plan) -> Cluster {
         let mut log = Fold::default();
-        append(&mut log, Entry::EpochClaim(Claim::default()));
+        let records = vec![append(&mut log, Entry::EpochClaim(Claim::default()))];
         Cluster {
             machine: Machine::new(plan, 0).unwrap(),
             log,
+            records,
             entry: None,
             earlier: BTreeMap::new(),
             evaluated: BTreeMap::new(),
@@ -188,7 +190,7 @@ impl Cluster {
     /// The entry on its way is durable.
     fn durable(&mut self) {
         if let Some(entry) = self.entry.take() {
-            append(&mut self.log, entry);
+            self.records.push(append(&mut self.log, entry));
             self.event(Event::Recorded);
         }
     }
@@ -197,9 +199,9 @@ impl Cluster {
     /// workers come back with what they hold. All answers on their way are lost.
     fn restart(&mut self, durable: bool) {
         if let Some(entry) = self.entry.take().filter(|_| durable) {
-            append(&mut self.log, entry);
+            self.records.push(append(&mut self.log, entry));
         }
-        append(&mut self.log, Entry::EpochClaim(Claim::default()));
+        self.records.push(append(&mut self.log, Entry::EpochClaim(Claim::default())));
         let held = |w: WorkerId| {
             let mine = |(i, h): (usize, &Holding)| {
                 (*h == Holding::Resident(w)).then_some(crate::shard::Shard(i as u32))
@@ -521,6 +523,18 @@ proptest! {
         }
         cluster.run_quietly();
         prop_assert_eq!(cluster.outcome(), expected);
+        let mut records = cluster.records.clone();
+        let verified = crate::journal::verify(&cluster.machine.plan.recipe, 5, &records).unwrap();
+        prop_assert_eq!(verified.decisions as usize, cluster.trials.len());
+        // A decision that the scores do not make is found.
+        for record in &mut records {
+            if let Entry::Scored(scored) = &mut record.entry && !scored.decisions.is_empty() {
+                scored.decisions[0].candidate += 1;
+                break;
+            }
+        }
+        let lie = crate::journal::verify(&cluster.machine.plan.recipe, 5, &records);
+        prop_assert_eq!(lie.is_err(), verified.decisions > 0);
         prop_assert!(cluster.placements > 0);
     }
 }

@@ -47,6 +47,8 @@ fn every_key_is_read() {
         metric: Some(MetricName::MacroF1),
         output: Some("o".into()),
         overwrite: Some(true),
+        state_url: None,
+        fresh: None,
         batch_size: Some(6),
         no_baselines: Some(true),
         lookahead: Some(2),

@@ -1,0 +1,228 @@
+//! The way of a run through the hub: asked for, opened, queued, started, ended.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use soup_core::journal::Entry;
+use soup_core::machine::Event;
+use soup_core::{Error, Result};
+use soup_proto::v1::run_event::Event as RunEventKind;
+use soup_proto::v1::{Queued, RunEvent};
+
+use super::{Asked, Current, Hub, Message};
+use crate::event_log::EventLog;
+use crate::journaling::close;
+use crate::opening::{Opened, Owned, StartError, Started};
+use crate::prepare::Prepared;
+use crate::running::{Running, discard, ending};
+
+/// Ended runs whose events are kept.
+const ENDED_RUNS_MAX: usize = 64;
+
+impl Hub {
+    /// Opens the runs that an earlier coordinator left, the oldest first.
+    pub(super) fn recover(&mut self) {
+        self.recovering = true;
+        let (keeper, inbox) = (self.keeper.clone(), self.inbox.clone());
+        tokio::spawn(async move {
+            let unfinished = keeper.unfinished().await.unwrap_or_else(|e| {
+                tracing::error!(error = e.chain(), "the runs of an earlier coordinator cannot be listed");
+                Vec::new()
+            });
+            for run in unfinished {
+                let owned = keeper.recover(&run).await;
+                let opened = Box::new(owned.map(|owned| Opened::Owned(Box::new(owned))));
+                // Where the hub is gone, the next coordinator recovers them; here and below.
+                let _ = inbox.send(Message::Opened(run, opened)).await;
+            }
+            let _ = inbox.send(Message::Recovered).await;
+        });
+    }
+
+    /// Somebody asks for a run whose pool is known.
+    pub(super) fn asked(&mut self, prepared: Result<Prepared>, asked: Asked) {
+        let refuse = |asked: Asked, error: Error| {
+            // A caller that went away does not want the answer; here and below.
+            let _ = asked.send(Err(error));
+        };
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return refuse(asked, error),
+        };
+        let run = prepared.run.clone();
+        if self.logs.get(&run).is_some_and(|log| !log.ended()) {
+            let _ = asked.send(Ok(run));
+            return;
+        }
+        if let Some(waiting) = self.opening.get_mut(&run) {
+            return waiting.push(asked);
+        }
+        let queued = self.queue.len() + self.opening.len();
+        if queued >= self.config.runs_queued_max {
+            let text = format!("{queued} runs are queued already: try again when one is done");
+            return refuse(asked, Error::try_again(text));
+        }
+        self.opening.insert(run.clone(), vec![asked]);
+        let (keeper, inbox) = (self.keeper.clone(), self.inbox.clone());
+        tokio::spawn(async move {
+            let opened = keeper.open(Arc::new(prepared)).await;
+            let _ = inbox.send(Message::Opened(run, Box::new(opened))).await;
+        });
+    }
+
+    pub(super) fn opened(&mut self, run: &str, opened: Result<Opened>) {
+        let waiting = self.opening.remove(run).unwrap_or_default();
+        let answer = match opened {
+            Ok(Opened::Owned(owned)) => {
+                self.enqueue(*owned);
+                Ok(run.to_owned())
+            }
+            Ok(Opened::Done(prepared, report)) => {
+                tracing::info!(run, "run is done already");
+                let log = EventLog::new();
+                let note = format!(
+                    "run {run} is done: this is its report, and {} is as it was",
+                    prepared.spec.output
+                );
+                log.push(RunEvent { event: Some(RunEventKind::Note(note)) });
+                log.finish(RunEvent { event: Some(RunEventKind::FinishedJson(report)) });
+                self.logs.insert(run.to_owned(), log);
+                self.retire(run.to_owned());
+                Ok(run.to_owned())
+            }
+            Err(error) => {
+                tracing::warn!(run, error = error.chain(), "run cannot be had");
+                Err(error)
+            }
+        };
+        for asked in waiting {
+            let copy = match &answer {
+                Ok(run) => Ok(run.clone()),
+                Err(e) => Err(Error::new(e.kind(), e.chain())),
+            };
+            let _ = asked.send(copy);
+        }
+    }
+
+    fn enqueue(&mut self, owned: Owned) {
+        let run = owned.prepared.run.clone();
+        let log = EventLog::new();
+        let ahead = self.queue.len() as u32 + u32::from(!matches!(self.current, Current::None));
+        log.push(RunEvent { event: Some(RunEventKind::Queued(Queued { ahead })) });
+        self.logs.insert(run.clone(), log);
+        tracing::info!(run, ahead, epoch = owned.journal.epoch(), "run queued");
+        self.queue.push_back(owned);
+    }
+
+    /// The runs that are not done, with how many are ahead of each.
+    pub(super) fn live(&self) -> BTreeMap<String, u32> {
+        let current = match &self.current {
+            Current::None => None,
+            Current::Starting { run, .. } => Some(run.clone()),
+            Current::Running(running) => Some(running.run().to_owned()),
+        };
+        let queued = self.queue.iter().map(|o| o.prepared.run.clone());
+        current.into_iter().map(|run| (run, 0)).chain(queued.zip(1..)).collect()
+    }
+
+    /// Gives the next run its turn.
+    pub(super) fn start_next(&mut self) {
+        if !matches!(self.current, Current::None) || self.recovering {
+            return;
+        }
+        let Some(owned) = self.queue.pop_front() else { return };
+        self.current = Current::Starting { run: owned.prepared.run.clone(), cancelled: false };
+        let (keeper, inbox) = (self.keeper.clone(), self.inbox.clone());
+        tokio::spawn(async move {
+            let started = keeper.start(owned).await;
+            let _ = inbox.send(Message::Started(Box::new(started))).await;
+        });
+    }
+
+    pub(super) fn started(&mut self, started: Result<Started, (Box<Owned>, StartError)>) {
+        let cancelled = matches!(&self.current, Current::Starting { cancelled: true, .. });
+        self.current = Current::None;
+        let started = match started {
+            Ok(started) => started,
+            Err((_, StartError::Journal(error))) => {
+                self.broken.get_or_insert(error.into_error());
+                return;
+            }
+            Err((owned, StartError::Run(error))) => return self.close(*owned, Err(error)),
+        };
+        let Some(log) = self.logs.get(&started.owned.prepared.run).cloned() else { return };
+        if let Some(report) = &started.visible {
+            let report = report.clone();
+            return self.close(started.owned, Ok(report));
+        }
+        if cancelled {
+            return self.abandon(started, Error::cancelled("the run was cancelled"));
+        }
+        let now = self.now();
+        match Running::begin(started, log, self.config.start_timeout_ms, now, self.inbox.clone()) {
+            Ok(running) => {
+                let workers = self.roster.offers(running.run());
+                self.current = Current::Running(Box::new(running));
+                self.drive(now, Event::WorkersJoined(workers));
+            }
+            Err((started, error)) => self.abandon(*started, error),
+        }
+    }
+
+    /// Ends a run that has staged its output and done nothing else.
+    fn abandon(&mut self, started: Started, error: Error) {
+        let staging = started.staging;
+        self.closings.spawn(async move { discard(&staging).await });
+        self.close(started.owned, Err(error));
+    }
+
+    /// Ends a run that is not in progress.
+    pub(super) fn close(&mut self, owned: Owned, result: Result<String>) {
+        let run = owned.prepared.run.clone();
+        let Some(log) = self.logs.get(&run).cloned() else { return };
+        let (last, event) = ending(result, &run);
+        self.closings.spawn(close(run.clone(), owned.journal, last, log, Some(event), self.inbox.clone()));
+        self.retire(run);
+    }
+
+    /// Leaves a run that is not in progress to another coordinator.
+    pub(super) fn suspend(&mut self, owned: Owned) {
+        let run = owned.prepared.run.clone();
+        let Some(log) = self.logs.get(&run).cloned() else { return };
+        self.closings.spawn(close(run, owned.journal, Entry::Suspended {}, log, None, self.inbox.clone()));
+    }
+
+    /// Ends a run that has not ended; true if the run is known.
+    pub(super) fn cancel(&mut self, run: &str) -> bool {
+        if !self.logs.contains_key(run) {
+            return false;
+        }
+        if let Some(at) = self.queue.iter().position(|o| o.prepared.run == run) {
+            if let Some(owned) = self.queue.remove(at) {
+                self.close(owned, Err(Error::cancelled("the run was cancelled")));
+            }
+            return true;
+        }
+        match &mut self.current {
+            Current::Starting { run: current, cancelled } if current == run => *cancelled = true,
+            Current::Running(running) if running.run() == run => {
+                let now = self.now();
+                self.drive(now, Event::Cancel);
+            }
+            _ => {}
+        }
+        true
+    }
+
+    /// Keeps the events of an ended run for a while.
+    pub(super) fn retire(&mut self, run: String) {
+        self.ended.retain(|r| *r != run);
+        self.ended.push_back(run);
+        if self.ended.len() > ENDED_RUNS_MAX
+            && let Some(oldest) = self.ended.pop_front()
+            && self.logs.get(&oldest).is_some_and(|log| log.ended())
+        {
+            self.logs.remove(&oldest);
+        }
+    }
+}

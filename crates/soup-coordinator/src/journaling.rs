@@ -1,0 +1,78 @@
+//! The journal of the run in progress: entries go in, and the hub is told when each is durable.
+
+use soup_core::journal::Entry;
+use soup_proto::v1::RunEvent;
+use soup_store::state::Journal;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::event_log::EventLog;
+use crate::hub::Message;
+
+/// The machine has one entry on its way at a time.
+const ENTRIES_MAX: usize = 2;
+
+/// A journal that appends beside the hub.
+pub(crate) struct Journaling {
+    entries: mpsc::Sender<Entry>,
+    task: JoinHandle<Option<Journal>>,
+}
+
+impl Journaling {
+    pub(crate) fn start(run: String, mut journal: Journal, inbox: mpsc::Sender<Message>) -> Journaling {
+        let (entries, mut queue) = mpsc::channel::<Entry>(ENTRIES_MAX);
+        let task = tokio::spawn(async move {
+            while let Some(entry) = queue.recv().await {
+                soup_store::failpoint::reach("before-append");
+                let kind = entry.kind();
+                match journal.append(entry).await {
+                    Ok(()) => {
+                        tracing::debug!(run, seq = journal.seq(), kind, "durable");
+                        soup_store::failpoint::reach("after-append");
+                        // Where the hub is gone, nothing follows from it.
+                        let _ = inbox.send(Message::Recorded(run.clone(), journal.epoch())).await;
+                    }
+                    Err(error) => {
+                        let _ = inbox.send(Message::JournalLost(run, error)).await;
+                        return None;
+                    }
+                }
+            }
+            Some(journal)
+        });
+        Journaling { entries, task }
+    }
+
+    /// Appends an entry; the hub hears of it.
+    pub(crate) fn append(&self, entry: Entry) {
+        if self.entries.try_send(entry).is_err() {
+            // The journal is lost, of which the hub hears too.
+            tracing::debug!("an entry came after the journal was lost");
+        }
+    }
+
+    /// Waits for what is on its way, and gives the journal back unless it was lost.
+    pub(crate) async fn end(self) -> Option<Journal> {
+        drop(self.entries);
+        self.task.await.ok().flatten()
+    }
+}
+
+/// Appends the last entry of a run, and tells its watchers once that is durable. Without an event they are told nothing:
+/// the run goes on elsewhere.
+pub(crate) async fn close(
+    run: String,
+    mut journal: Journal,
+    last: Entry,
+    log: std::sync::Arc<EventLog>,
+    event: Option<RunEvent>,
+    inbox: mpsc::Sender<Message>,
+) {
+    match (journal.append(last).await, event) {
+        (Ok(()), Some(event)) => log.finish(event),
+        (Ok(()), None) => log.close(),
+        (Err(error), _) => {
+            let _ = inbox.send(Message::JournalLost(run, error)).await;
+        }
+    }
+}

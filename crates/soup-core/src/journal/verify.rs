@@ -1,0 +1,54 @@
+//! Whether the decisions in a log are the ones that its scores make.
+
+use super::{Decided, Entry, Record};
+use crate::error::{Error, Result};
+use crate::ledger::{Dataset, Ledger};
+use crate::recipe::RecipeSpec;
+
+/// What was looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Verified {
+    /// Records, each chained to the one before.
+    pub records: u64,
+    /// Coordinators that the run has had.
+    pub epochs: u64,
+    /// Scores.
+    pub scores: u64,
+    /// Decisions, each made again from the scores before it.
+    pub decisions: u64,
+}
+
+/// Makes every decision of a log again, from the scores recorded before it.
+///
+/// # Errors
+/// [`ErrorKind::Data`](crate::ErrorKind::Data) naming the record whose decisions are not those of the recipe.
+pub fn verify(recipe: &RecipeSpec, ingredients: u32, records: &[Record]) -> Result<Verified> {
+    let recipe = recipe.build(ingredients)?;
+    let mut ledger = Ledger::new(ingredients);
+    let mut seen = Verified { records: records.len() as u64, ..Verified::default() };
+    for record in records {
+        match &record.entry {
+            Entry::EpochClaim(_) => seen.epochs += 1,
+            Entry::Scored(scored) => {
+                ledger.record(Dataset(scored.dataset), scored.soup.soup()?, scored.score.clone());
+                let replay = recipe.replay(&ledger, 0);
+                let made = replay.decisions.iter().enumerate().skip(seen.decisions as usize).map(|(i, d)| Decided {
+                    trial: i as u32 + 1,
+                    candidate: d.candidate.0,
+                    pass: d.pass,
+                    verdict: d.verdict,
+                });
+                if !made.eq(scored.decisions.iter().cloned()) {
+                    return Err(Error::data(format!(
+                        "record {} of the log decides what its scores do not: {:?}",
+                        record.seq, scored.decisions
+                    )));
+                }
+                seen.scores += 1;
+                seen.decisions += scored.decisions.len() as u64;
+            }
+            _ => {}
+        }
+    }
+    Ok(seen)
+}

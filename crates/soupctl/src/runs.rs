@@ -1,0 +1,187 @@
+//! Runs that there are: `runs`, `status`, `watch`, `wait`, `cancel`, `log`.
+
+use std::path::Path;
+
+use serde_json::Value;
+use soup_core::journal::{Entry, Record, sha256_hex, verify};
+use soup_core::run::RunSpec;
+use soup_core::{Error, Result};
+use soup_store::state::State;
+
+use crate::args::{ListArgs, LogArgs, Lookup, RemoteArgs, RunArgs, WatchArgs};
+use crate::choices::{OnInterrupt, OutputFormat};
+use crate::client::Client;
+use crate::progress::Progress;
+use crate::signals::StopSignals;
+use crate::spec::coordinator_url;
+use crate::{cook, print, table};
+
+/// Where `cook` keeps runs whose output is at its usual place.
+const STATE_DEFAULT: &str = "soups/.soup-state";
+const COORDINATOR_DEFAULT: &str = "http://127.0.0.1:7070";
+
+/// The state that is meant where none is named.
+pub(crate) fn default_state() -> String {
+    STATE_DEFAULT.to_owned()
+}
+
+/// All runs, as JSON values of the shape of `RunSummary`.
+async fn summaries(lookup: &Lookup) -> Result<Vec<Value>> {
+    let unreadable = |e| Error::internal("the list of runs cannot be read").with_source(e);
+    let local = Path::new(STATE_DEFAULT).exists().then(default_state);
+    let state = match (&lookup.state_url, &lookup.coordinator) {
+        (Some(url), _) => Some(url.clone()),
+        (None, Some(_)) => None,
+        (None, None) => local,
+    };
+    if let Some(url) = state {
+        let all = State::open(&url)?.summaries().await?;
+        return all.iter().map(serde_json::to_value).collect::<Result<_, _>>().map_err(unreadable);
+    }
+    let url = coordinator_url(lookup.coordinator.as_deref().unwrap_or(COORDINATOR_DEFAULT))?;
+    serde_json::from_str(&Client::connect(&url).await?.list().await?).map_err(unreadable)
+}
+
+/// Lists runs.
+///
+/// # Errors
+/// Those of the state or the coordinator.
+pub(crate) async fn runs(args: ListArgs) -> Result<()> {
+    let all = summaries(&args.lookup).await?;
+    match args.lookup.format {
+        OutputFormat::Json => print::json(&all),
+        OutputFormat::Table => {
+            let row = |run: &Value| {
+                let columns = ["run", "state", "trials", "scores", "epoch", "updated_at", "output"];
+                columns.map(|c| if c == "state" { state(run) } else { text(&run[c]) }).to_vec()
+            };
+            let head = ["RUN", "STATE", "TRIALS", "SCORES", "EPOCH", "UPDATED", "OUTPUT"];
+            print::result(&table::columns(&head, &all.iter().map(row).collect::<Vec<_>>()))
+        }
+    }
+}
+
+/// Shows one run.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) where there is no such run.
+pub(crate) async fn status(args: RunArgs) -> Result<()> {
+    let all = summaries(&args.lookup).await?;
+    let run = all.into_iter().find(|r| r["run"] == args.run.as_str());
+    let run = run.ok_or_else(|| Error::usage(format!("there is no run {:?}; soupctl runs lists them", args.run)))?;
+    match args.lookup.format {
+        OutputFormat::Json => print::json(&run),
+        OutputFormat::Table => {
+            let fields = run.as_object().into_iter().flatten();
+            let rows: Vec<Vec<String>> = fields.map(|(name, value)| vec![name.clone(), text(value)]).collect();
+            print::result(&table::columns(&["FIELD", "VALUE"], &rows))
+        }
+    }
+}
+
+/// The state of a run, with its place in the queue.
+fn state(run: &Value) -> String {
+    match run["ahead"].as_u64() {
+        Some(ahead) if ahead > 0 => format!("queued ({ahead} ahead)"),
+        _ => text(&run["state"]),
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Watches a run to its end.
+///
+/// # Errors
+/// The run's own; those of the coordinator.
+pub(crate) async fn watch(args: WatchArgs) -> Result<()> {
+    let mut progress = Progress::of_any_run();
+    let json = follow(&args.remote, &mut progress).await?;
+    let report: Value = serde_json::from_str(&json).unwrap_or_default();
+    let tests = report["test"].as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    cook::show(&json, &tests, args.format, &progress)
+}
+
+/// Waits for a run to end.
+///
+/// # Errors
+/// As for [`watch`].
+pub(crate) async fn wait(args: RemoteArgs) -> Result<()> {
+    follow(&args, &mut Progress::Quiet).await.map(|_| ())
+}
+
+async fn follow(remote: &RemoteArgs, progress: &mut Progress) -> Result<String> {
+    let mut signals = StopSignals::new()?;
+    let mut client = Client::connect(&coordinator_url(&remote.coordinator)?).await?;
+    client.watch(&remote.run, OnInterrupt::Detach, progress, &mut signals).await
+}
+
+/// Cancels a run.
+///
+/// # Errors
+/// Those of the coordinator.
+pub(crate) async fn cancel(args: RemoteArgs) -> Result<()> {
+    Client::connect(&coordinator_url(&args.coordinator)?).await?.cancel(&args.run).await?;
+    print::line(&format!("run {} is cancelled", args.run));
+    Ok(())
+}
+
+/// Prints a journal.
+///
+/// # Errors
+/// [`ErrorKind::Data`](soup_core::ErrorKind::Data) where it is broken, with the record.
+pub(crate) async fn log(args: LogArgs) -> Result<()> {
+    let state = State::open(&args.state_url.clone().unwrap_or_else(default_state))?;
+    let (_, records) = state.read(&args.run).await?;
+    match args.format {
+        OutputFormat::Json => print::json(&records)?,
+        OutputFormat::Table => {
+            let head = ["SEQ", "EPOCH", "AT", "KIND", "WHAT"];
+            let row = |r: &Record| {
+                let what = what(&r.entry);
+                vec![r.seq.to_string(), r.epoch.to_string(), r.at.clone(), r.entry.kind().to_owned(), what]
+            };
+            print::result(&table::columns(&head, &records.iter().map(row).collect::<Vec<_>>()))?;
+        }
+    }
+    if args.verify {
+        let unreadable = || Error::data(format!("the plan of run {:?} cannot be read", args.run));
+        let plan = state.plan(&args.run).await?.ok_or_else(unreadable)?;
+        let digest = sha256_hex(&plan);
+        let digits = args.run.rsplit('-').next().unwrap_or_default();
+        if digits.is_empty() || !digest.starts_with(digits) {
+            return Err(Error::data(format!("the plan of run {:?} was changed: its SHA-256 is {digest}", args.run)));
+        }
+        let plan: Value = serde_json::from_slice(&plan).map_err(|e| unreadable().with_source(e))?;
+        let spec: RunSpec =
+            serde_json::from_value(plan["spec"].clone()).map_err(|e| unreadable().with_source(e))?;
+        let ingredients = plan["ingredients"].as_array().map_or(0, Vec::len) as u32;
+        let v = verify(&spec.recipe, ingredients, &records)?;
+        print::line(&format!(
+            "verified: {} records in one chain, {} epochs, {} scores, {} decisions made again",
+            v.records, v.epochs, v.scores, v.decisions
+        ));
+    }
+    Ok(())
+}
+
+/// A record in a few words.
+fn what(entry: &Entry) -> String {
+    match entry {
+        Entry::EpochClaim(claim) => format!("{} (process {})", claim.host, claim.pid),
+        Entry::Submitted(_) | Entry::Begun {} | Entry::Suspended {} | Entry::Cancelled {} => String::new(),
+        Entry::Surveyed(s) => format!("{:?} samples, {} ingredients", s.samples, s.ingredients_sha256.len()),
+        Entry::Slices(slices) => format!("{} slices", slices.len()),
+        Entry::Scored(s) => {
+            let verdicts: Vec<String> =
+                s.decisions.iter().map(|d| format!("trial {} {:?}", d.trial, d.verdict).to_lowercase()).collect();
+            let recalled = if s.recalled { ", of an earlier run" } else { "" };
+            let score = format!("{}/{}{recalled}", s.score.correct, s.score.total);
+            format!("dataset {} soup {:?}: {score} {}", s.dataset, s.soup.members, verdicts.join(", "))
+        }
+        Entry::Publishing { sha256 } => sha256.clone(),
+        Entry::Published { .. } => String::new(),
+        Entry::Failed { exit_code, message } => format!("exit code {exit_code}: {message}"),
+    }
+}
