@@ -25,6 +25,9 @@
 
 pub mod card;
 pub mod checkpoint;
+pub mod failpoint;
+#[cfg(any(test, feature = "faults"))]
+pub mod faults;
 pub mod header;
 pub mod layout;
 pub mod load;

@@ -111,6 +111,10 @@ impl Location {
 
     fn memory(path: StorePath) -> Location {
         let base = Arc::new(Url::parse(MEMORY_ROOT).expect("a constant"));
+        #[cfg(any(test, feature = "faults"))]
+        if let Some(store) = crate::faults::memory_store() {
+            return Location { store, path, kind: Kind::Url { http: false, base } };
+        }
         Location { store: Arc::clone(&MEMORY), path, kind: Kind::Url { http: false, base } }
     }
 

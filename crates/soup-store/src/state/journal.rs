@@ -10,6 +10,7 @@ use soup_core::{Error, ErrorKind};
 use tokio::time::Instant;
 
 use super::{Clock, RECORD_BYTES_MAX, create, record_file};
+use crate::failpoint;
 use crate::location::Location;
 use crate::read;
 
@@ -106,7 +107,9 @@ impl Journal {
         let bytes = serde_json::to_vec(&record).map(Bytes::from).map_err(|e| {
             AppendError::Store(Error::internal("a record could not be written as JSON").with_source(e))
         })?;
+        failpoint::reach("append");
         self.create(&record, &bytes).await?;
+        failpoint::reach("appended");
         self.tail = Tail { seq: record.seq + 1, prev_sha256: sha256_hex(&bytes) };
         self.lost = false;
         Ok(bytes)
