@@ -2,13 +2,6 @@
 //!
 //! With the feature `failpoints` and `SOUP_FAILPOINT=name:n` in the environment, the process gets SIGKILL when it reaches
 //! `name` for the nth time: no destructor runs, nothing is flushed. Otherwise there is nothing here.
-//!
-//! | name | where |
-//! |---|---|
-//! | `append` | a record is about to be put into a journal |
-//! | `appended` | a record is durable, and nobody has acted on it yet |
-//!
-//! Other crates add their own.
 
 /// Marks the place `name`.
 #[cfg(not(feature = "failpoints"))]

@@ -43,3 +43,5 @@ mod upload;
 mod conformance;
 #[cfg(all(test, feature = "cloud"))]
 mod http_fixture;
+#[cfg(all(test, feature = "cloud"))]
+mod s3_fixture;
