@@ -5,6 +5,11 @@ use object_store::ObjectStoreExt;
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::{Error, ErrorKind, Result};
 
+mod journal_faults;
+mod journals;
+#[cfg(feature = "cloud")]
+mod s3;
+
 use crate::checkpoint::open_checkpoint;
 use crate::header::write_header;
 use crate::load::{LoadLimits, ReadFrom, load, plan_reads};
@@ -193,6 +198,7 @@ async fn conforms(root: &Location) {
     loads(&data).await;
     lists(&data).await;
     outputs(&root.join("outputs").unwrap()).await;
+    journals::conforms(&root.join("my state").unwrap()).await;
 }
 
 #[tokio::test]

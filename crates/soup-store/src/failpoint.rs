@@ -1,28 +1,76 @@
-//! Points at which a test can have a process killed: for real, with SIGKILL, by name and count.
+//! Places at which a test can have this process killed, as a machine that loses power would.
 //!
-//! Without the feature `failpoints`, which only the tests' own build has, [`reach`] is empty.
+//! With the feature `failpoints` and `SOUP_FAILPOINT=name:n` in the environment, the process gets SIGKILL when it reaches
+//! `name` for the nth time: no destructor runs, nothing is flushed. Otherwise there is nothing here.
 
-/// With `SOUP_FAILPOINT=NAME:N` in the environment, kills this process the Nth time that it reaches the point `name`.
+/// Marks the place `name`.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+pub fn reach(_name: &str) {}
+
+/// Marks the place `name`.
+///
+/// # Panics
+/// If `SOUP_FAILPOINT` is not of the form `name:n`: a test that kills nothing would pass for no reason.
 #[cfg(feature = "failpoints")]
 pub fn reach(name: &str) {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
-    static POINT: LazyLock<Option<(String, u64)>> = LazyLock::new(|| {
-        let text = std::env::var("SOUP_FAILPOINT").ok()?;
-        let (name, count) = text.split_once(':')?;
-        Some((name.to_owned(), count.parse().ok()?))
+
+    static WANTED: LazyLock<Option<(String, u64)>> = LazyLock::new(|| {
+        let text = std::env::var("SOUP_FAILPOINT").ok().filter(|t| !t.is_empty())?;
+        let parsed = text.rsplit_once(':').and_then(|(name, n)| Some((name.to_owned(), n.parse().ok()?)));
+        match parsed {
+            Some((name, n)) if n > 0 => Some((name, n)),
+            _ => panic!("SOUP_FAILPOINT={text:?} is not of the form name:n"),
+        }
     });
     static REACHED: AtomicU64 = AtomicU64::new(0);
-    let Some((point, count)) = &*POINT else { return };
-    if point == name && REACHED.fetch_add(1, Ordering::SeqCst) + 1 == *count {
-        let pid = std::process::id().to_string();
-        // The signal ends this process before anything below matters.
-        let _ = std::process::Command::new("kill").args(["-9", &pid]).status();
-        std::thread::sleep(std::time::Duration::from_secs(60));
+    let Some((wanted, n)) = &*WANTED else { return };
+    if name == wanted && REACHED.fetch_add(1, Ordering::SeqCst) + 1 == *n {
+        kill();
     }
 }
 
-/// Does nothing.
-#[cfg(not(feature = "failpoints"))]
-#[inline(always)]
-pub fn reach(_: &str) {}
+/// Does not return.
+#[cfg(feature = "failpoints")]
+fn kill() {
+    let kill = format!("kill -9 {}", std::process::id());
+    let _ = std::process::Command::new("sh").args(["-c", &kill]).status();
+    // Only without a shell.
+    std::process::abort();
+}
+
+#[cfg(all(test, feature = "failpoints"))]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    /// Run by the test below, in a process of its own.
+    #[test]
+    #[ignore = "kills its process"]
+    fn reaches() {
+        for name in ["a", "b", "a", "b", "a"] {
+            super::reach(name);
+            println!("past {name}");
+        }
+    }
+
+    #[test]
+    fn the_nth_time_kills() {
+        let run = |failpoint: &str| {
+            let output = Command::new(std::env::current_exe().unwrap())
+                .args(["--ignored", "--exact", "--nocapture", "failpoint::tests::reaches"])
+                .env("SOUP_FAILPOINT", failpoint)
+                .output()
+                .unwrap();
+            let passed = String::from_utf8(output.stdout).unwrap().matches("past").count();
+            (output.status.signal(), output.status.success(), passed)
+        };
+        assert_eq!(run("a:2"), (Some(9), false, 2));
+        assert_eq!(run("b:1"), (Some(9), false, 1));
+        assert_eq!(run("a:4"), (None, true, 5));
+        assert_eq!(run(""), (None, true, 5));
+        assert_eq!(run("a"), (None, false, 0), "what cannot be read is no silent success");
+    }
+}

@@ -26,6 +26,8 @@
 pub mod card;
 pub mod checkpoint;
 pub mod failpoint;
+#[cfg(any(test, feature = "faults"))]
+pub mod faults;
 pub mod header;
 pub mod layout;
 pub mod load;
@@ -41,3 +43,5 @@ mod upload;
 mod conformance;
 #[cfg(all(test, feature = "cloud"))]
 mod http_fixture;
+#[cfg(all(test, feature = "cloud"))]
+mod s3_fixture;

@@ -111,6 +111,10 @@ impl Location {
 
     fn memory(path: StorePath) -> Location {
         let base = Arc::new(Url::parse(MEMORY_ROOT).expect("a constant"));
+        #[cfg(any(test, feature = "faults"))]
+        if let Some(store) = crate::faults::memory_store() {
+            return Location { store, path, kind: Kind::Url { http: false, base } };
+        }
         Location { store: Arc::clone(&MEMORY), path, kind: Kind::Url { http: false, base } }
     }
 
@@ -312,6 +316,18 @@ fn remote(text: &str) -> Result<Location> {
 
 #[cfg(feature = "cloud")]
 fn remote(text: &str) -> Result<Location> {
+    remote_in(text, shared_store)
+}
+
+/// A place in a store of its own with `settings` instead of the environment's, so that tests can run beside each other.
+#[cfg(all(test, feature = "cloud"))]
+pub(crate) fn remote_with(text: &str, settings: &[(&str, &str)]) -> Result<Location> {
+    let settings = settings.iter().map(|(k, v)| (k.to_string(), v.to_string()));
+    remote_in(text, |base| new_store(base, settings))
+}
+
+#[cfg(feature = "cloud")]
+fn remote_in(text: &str, store_of: impl FnOnce(&Url) -> Result<Arc<dyn ObjectStore>>) -> Result<Location> {
     use object_store::ObjectStoreScheme;
 
     let url = parse_url(text)?;
@@ -322,7 +338,7 @@ fn remote(text: &str) -> Result<Location> {
     let bucket =
         url.path_segments().into_iter().flatten().filter(|s| !s.is_empty()).count() - path.parts_count();
     base.set_path(&url.path_segments().into_iter().flatten().take(bucket).collect::<Vec<_>>().join("/"));
-    let store = shared_store(&base)?;
+    let store = store_of(&base)?;
     Ok(Location {
         store,
         path,
@@ -336,20 +352,28 @@ fn shared_store(base: &Url) -> Result<Arc<dyn ObjectStore>> {
     if let Some(store) = stores.get(base.as_str()) {
         return Ok(Arc::clone(store));
     }
+    let environment = std::env::vars_os()
+        .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+        .filter(|(k, _)| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|p| k.starts_with(p)));
+    let store = new_store(base, environment)?;
+    stores.insert(base.to_string(), Arc::clone(&store));
+    Ok(store)
+}
+
+#[cfg(feature = "cloud")]
+fn new_store(
+    base: &Url,
+    settings: impl IntoIterator<Item = (String, String)>,
+) -> Result<Arc<dyn ObjectStore>> {
     // The total timeout of object_store (30 s) includes the body, which would cut every large read on a slow link; a
     // stalled connection is what has to be noticed. Retries stay at the library's bounds: 10 within 180 s.
     let bounds = [("timeout", "1 day"), ("read_timeout", "60 seconds"), ("connect_timeout", "10 seconds")];
     let plain = (base.scheme() == "http").then(|| ("allow_http".to_string(), "true".to_string()));
-    let environment = std::env::vars_os()
-        .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
-        .filter(|(k, _)| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|p| k.starts_with(p)));
     let options =
-        bounds.map(|(k, v)| (k.to_string(), v.to_string())).into_iter().chain(plain).chain(environment);
+        bounds.map(|(k, v)| (k.to_string(), v.to_string())).into_iter().chain(plain).chain(settings);
     let (store, _) = object_store::parse_url_opts(base, options)
         .map_err(|e| Error::configuration(format!("cannot set up the store of {base}")).with_source(e))?;
-    let store: Arc<dyn ObjectStore> = Arc::from(store);
-    stores.insert(base.to_string(), Arc::clone(&store));
-    Ok(store)
+    Ok(Arc::from(store))
 }
 
 impl fmt::Display for Location {

@@ -6,24 +6,25 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use object_store::Error as StoreError;
 use soup_core::journal::ScoreRecord;
 use soup_core::score::Score;
 use soup_core::{Error, Result};
 
 use crate::location::Location;
 use crate::read;
-use crate::state::{RECORD_BYTES_MAX, create};
+use crate::state::RECORD_BYTES_MAX;
+use crate::state::slot::Patience;
 
 /// Scores of one context.
 #[derive(Clone)]
 pub struct Scores {
     folder: Location,
+    patience: Patience,
 }
 
 impl Scores {
-    pub(crate) fn new(state: &Location, context: &str) -> Result<Scores> {
-        Ok(Scores { folder: state.join("scores")?.join(hexadecimal(context)?)? })
+    pub(crate) fn new(state: &Location, context: &str, patience: Patience) -> Result<Scores> {
+        Ok(Scores { folder: state.join("scores")?.join(hexadecimal(context)?)?, patience })
     }
 
     /// The keys that there are scores for: one listing.
@@ -31,8 +32,9 @@ impl Scores {
     /// # Errors
     /// What the store says.
     pub async fn known(&self) -> Result<BTreeSet<String>> {
-        let entries = read::list(&self.folder).await?;
-        Ok(entries.iter().filter_map(|e| e.name.strip_suffix(".json").map(str::to_owned)).collect())
+        let entries = self.patience.read(|| read::list(&self.folder)).await?;
+        let keys = entries.iter().filter_map(|e| e.name.strip_suffix(".json"));
+        Ok(keys.filter(|k| hexadecimal(k).is_ok()).map(str::to_owned).collect())
     }
 
     /// The score with this key. One that cannot be read is as good as none.
@@ -41,9 +43,8 @@ impl Scores {
     /// What the store says.
     pub async fn get(&self, key: &str) -> Result<Option<Score>> {
         let place = self.place(key)?;
-        let Some(bytes) = read::read_small_if_exists(&place, RECORD_BYTES_MAX).await? else {
-            return Ok(None);
-        };
+        let bytes = self.patience.read(|| read::read_small_if_exists(&place, RECORD_BYTES_MAX)).await?;
+        let Some(bytes) = bytes else { return Ok(None) };
         match serde_json::from_slice::<ScoreRecord>(&bytes) {
             Ok(record) => Ok(Some(record.0)),
             Err(error) => {
@@ -62,10 +63,7 @@ impl Scores {
         let record = ScoreRecord(score.clone());
         let bytes = serde_json::to_vec(&record)
             .map_err(|e| Error::internal("a score could not be written as JSON").with_source(e))?;
-        match create(&place, Bytes::from(bytes)).await {
-            Ok(()) | Err(StoreError::AlreadyExists { .. }) => Ok(()),
-            Err(e) => Err(place.error("write", e)),
-        }
+        self.patience.create(&place, &Bytes::from(bytes), RECORD_BYTES_MAX).await.map(drop)
     }
 
     fn place(&self, key: &str) -> Result<Location> {

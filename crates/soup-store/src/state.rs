@@ -9,11 +9,14 @@
 //! Everything here is *created if absent* and never changed. That is all that is asked of a store, and [`State::probe`]
 //! asks whether the store does it: some accept such a request and overwrite all the same.
 //!
-//! An append creates the object after the last one known. [`soup_core::journal::append`] says what the store's answer
-//! means; in any doubt the slot is read back. Whoever finds somebody else's record in its slot is *fenced*: it has lost
+//! An append creates the object after the last one known, the *slot*. [`soup_core::journal::append`] says what the store's
+//! answer means; in any doubt the slot is read back. Everything is tried again for as long as there is *patience* while the
+//! store fails in a way that may pass. Whoever finds somebody else's record in its slot is *fenced*: it has lost
 //! the run and must not touch anything any more.
 
 mod journal;
+mod log;
+pub(crate) mod slot;
 mod summary;
 
 use std::fmt;
@@ -22,9 +25,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::{Error as StoreError, ObjectStoreExt, PutMode, PutPayload};
+use object_store::ObjectStoreExt;
 use soup_core::journal::{Claim, Fold, Record};
-use soup_core::{Error, Result};
+use soup_core::{Error, ErrorKind, Result};
 
 use crate::location::Location;
 use crate::read;
@@ -32,14 +35,15 @@ use crate::scores::Scores;
 
 pub use journal::{AppendError, Journal};
 pub use summary::RunSummary;
+use slot::{Created, Patience};
 
 /// Records of one run.
 pub const RECORDS_MAX: usize = 100_000;
 /// Largest record or plan.
 pub(crate) const RECORD_BYTES_MAX: u64 = 256 << 20;
-/// Records read at the same time.
-const READS_IN_FLIGHT: usize = 16;
-/// How long an append keeps trying, unless told otherwise.
+/// Plans looked for at the same time.
+const PLANS_IN_FLIGHT: usize = 16;
+/// How long an operation keeps trying, unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PLAN_FILE: &str = "plan.json";
 
@@ -51,7 +55,7 @@ pub type Clock = Arc<dyn Fn() -> String + Send + Sync>;
 pub struct State {
     root: Location,
     clock: Clock,
-    patience: Duration,
+    patience: Patience,
 }
 
 impl fmt::Debug for State {
@@ -72,13 +76,16 @@ impl State {
     /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) for text that names no place,
     /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) for one that cannot be written to.
     pub fn open(url: &str) -> Result<State> {
-        let root = Location::parse(url)?;
+        State::at(Location::parse(url)?)
+    }
+
+    pub(crate) fn at(root: Location) -> Result<State> {
         if root.is_http() {
             return Err(Error::configuration(format!(
                 "state {root}: plain HTTP servers cannot be written to"
             )));
         }
-        Ok(State { root: root.durable(), clock: Arc::new(wall_clock), patience: PATIENCE })
+        Ok(State { root: root.durable(), clock: Arc::new(wall_clock), patience: Patience(PATIENCE) })
     }
 
     /// The folder beside the output `url` in which a run's state is kept unless told otherwise.
@@ -98,10 +105,10 @@ impl State {
         State { clock, ..self }
     }
 
-    /// Appends keep trying for `patience` while the store fails or is in doubt.
+    /// Appends, and all else, keep trying for `patience` while the store fails or is in doubt.
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> State {
-        State { patience, ..self }
+        State { patience: Patience(patience), ..self }
     }
 
     /// Where it is.
@@ -114,24 +121,38 @@ impl State {
     /// # Errors
     /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) if it does not, or cannot be written to.
     pub async fn probe(&self) -> Result<()> {
-        let name = format!("probe-{}-{}", std::process::id(), (self.clock)().replace([':', '.'], "-"));
-        let place = self.root.join(&name)?;
-        create(&place, Bytes::from_static(b"1"))
-            .await
-            .map_err(|e| unusable(&self.root, place.error("write", e)))?;
-        let second = create(&place, Bytes::from_static(b"2")).await;
-        let content = read::read_small(&place, RECORD_BYTES_MAX).await;
-        // A probe that stays behind harms nobody.
-        let _ = place.store().delete(place.path()).await;
-        let content = content.map_err(|e| unusable(&self.root, e))?;
-        if second.is_ok() || &content[..] != b"1" {
-            return Err(Error::configuration(format!(
+        let place = self.root.join(&format!("probe-{}", fresh_name()))?;
+        let probed = self.probe_slot(&place).await;
+        if !matches!(&probed, Err(e) if e.kind() == ErrorKind::Unavailable) {
+            let delete =
+                || async { place.store().delete(place.path()).await.map_err(|e| place.error("delete", e)) };
+            // A probe that stays behind harms nobody, and nothing else here needs the right to delete.
+            if let Err(error) = self.patience.read(delete).await {
+                tracing::debug!(%place, error = %error.chain(), "a probe of the state's store could not be removed");
+            }
+        }
+        probed
+    }
+
+    async fn probe_slot(&self, place: &Location) -> Result<()> {
+        let overwrites = || {
+            Error::configuration(format!(
                 "state {}: this store overwrites where it is asked to create only if absent (If-None-Match: *), so it \
                  cannot keep two coordinators apart: keep the state on another store with --state-url",
                 self.root
-            )));
+            ))
+        };
+        let failed = |e| unusable(&self.root, e);
+        let (first, second) = (Bytes::from_static(b"1"), Bytes::from_static(b"2"));
+        // In doubt the slot is read back, so that a lost answer is no broken promise.
+        for (bytes, expected) in [(&first, true), (&second, false)] {
+            let created = self.patience.create(place, bytes, RECORD_BYTES_MAX).await.map_err(failed)?;
+            if matches!(created, Created::Ours) != expected {
+                return Err(overwrites());
+            }
         }
-        Ok(())
+        let content = self.patience.read(|| read::read_small(place, RECORD_BYTES_MAX)).await;
+        if content.map_err(failed)? != first { Err(overwrites()) } else { Ok(()) }
     }
 
     /// Keeps the plan of a run. The same plan may be there already.
@@ -140,11 +161,9 @@ impl State {
     /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) if another plan is there; otherwise what the store says.
     pub async fn create_plan(&self, run: &str, plan: Bytes) -> Result<()> {
         let place = self.run(run)?.join(PLAN_FILE)?;
-        let Err(error) = create(&place, plan.clone()).await else { return Ok(()) };
-        match read::read_small_if_exists(&place, RECORD_BYTES_MAX).await? {
-            Some(there) if there == plan => Ok(()),
-            Some(_) => Err(Error::data(format!("{place} is the plan of another run"))),
-            None => Err(place.error("write", error)),
+        match self.patience.create(&place, &plan, RECORD_BYTES_MAX).await? {
+            Created::Ours => Ok(()),
+            Created::Other(_) => Err(Error::data(format!("{place} is the plan of another run"))),
         }
     }
 
@@ -153,7 +172,8 @@ impl State {
     /// # Errors
     /// What the store says.
     pub async fn plan(&self, run: &str) -> Result<Option<Bytes>> {
-        read::read_small_if_exists(&self.run(run)?.join(PLAN_FILE)?, RECORD_BYTES_MAX).await
+        let place = self.run(run)?.join(PLAN_FILE)?;
+        self.patience.read(|| read::read_small_if_exists(&place, RECORD_BYTES_MAX)).await
     }
 
     /// The runs that are kept here, by name.
@@ -161,8 +181,16 @@ impl State {
     /// # Errors
     /// What the store says.
     pub async fn runs(&self) -> Result<Vec<String>> {
-        let entries = read::list(&self.root.join("runs")?).await?;
-        Ok(entries.into_iter().filter(|e| e.stamp.is_none()).map(|e| e.name).collect())
+        let folder = self.root.join("runs")?;
+        let entries = self.patience.read(|| read::list(&folder)).await?;
+        let folders = entries.into_iter().filter(|e| e.stamp.is_none() && is_run(&e.name));
+        // On a disk there may be a folder without a plan, of a creation that was cut off: it is no run.
+        let planned = stream::iter(folders).map(|folder| async move {
+            let plan = folder.location.join(PLAN_FILE)?;
+            let there = self.patience.read(|| read::stat_if_exists(&plan)).await?.is_some();
+            Ok::<_, Error>(there.then_some(folder.name))
+        });
+        planned.buffered(PLANS_IN_FLIGHT).try_filter_map(|run| async { Ok(run) }).try_collect().await
     }
 
     /// What the log of a run adds up to, and its records.
@@ -171,51 +199,28 @@ impl State {
     /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) if there is no such run,
     /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) if its log is broken; otherwise what the store says.
     pub async fn read(&self, run: &str) -> Result<(Fold, Vec<Record>)> {
-        let named = |e: Error| e.context(format!("run {run:?} in {}", self.root));
-        let log = self.run(run)?.join("log")?;
-        let numbers = self.numbers(&log).await.map_err(named)?;
-        if numbers.is_empty() && self.plan(run).await?.is_none() {
-            return Err(Error::usage(format!("there is no run {run:?} in {}", self.root)));
-        }
-        let reads = numbers.into_iter().map(|seq| {
-            let place = log.join(&record_file(seq));
-            async move { Ok::<_, Error>((seq, read::read_small(&place?, RECORD_BYTES_MAX).await?)) }
-        });
-        let mut contents = stream::iter(reads).buffered(READS_IN_FLIGHT);
-        let (mut fold, mut records) = (Fold::default(), Vec::new());
-        while let Some((seq, bytes)) = contents.try_next().await.map_err(named)? {
-            records.push(fold.push(seq, &bytes).map_err(named)?);
-        }
+        let mut records = Vec::new();
+        let fold = self.fold(run, |record| records.push(record)).await?;
         Ok((fold, records))
     }
 
-    /// The numbers of the records that are there, ascending.
-    async fn numbers(&self, log: &Location) -> Result<Vec<u64>> {
-        let mut listed = log.store().list(Some(log.path()));
-        let mut numbers = Vec::new();
-        while let Some(meta) = listed.next().await {
-            let meta = match meta {
-                Ok(meta) => meta,
-                // A folder that is not there yet.
-                Err(StoreError::NotFound { .. }) => break,
-                Err(e) => return Err(log.error("list", e)),
-            };
-            let number = meta.location.filename().and_then(|f| f.strip_suffix(".json")?.parse::<u64>().ok());
-            numbers.extend(number);
-            if numbers.len() > RECORDS_MAX {
-                return Err(Error::data(format!("{log} has more than {RECORDS_MAX} records")));
-            }
+    async fn fold(&self, run: &str, visit: impl FnMut(Record)) -> Result<Fold> {
+        let log = self.run(run)?.join("log")?;
+        let fold = log::fold(&log, self.patience, visit).await;
+        let fold = fold.map_err(|e| e.context(format!("run {run:?} in {}", self.root)))?;
+        if fold.tail().seq == 0 && self.plan(run).await?.is_none() {
+            return Err(Error::usage(format!("there is no run {run:?} in {}", self.root)));
         }
-        numbers.sort_unstable();
-        Ok(numbers)
+        Ok(fold)
     }
 
-    /// Takes a run: from now on the incarnation `writer` owns it, and every earlier owner is fenced at its next append.
+    /// Takes a run: from now on the incarnation `writer` owns it, and every earlier owner is fenced at its next append. No
+    /// other incarnation may ever have the same name.
     ///
     /// # Errors
     /// [`AppendError::Fenced`] if another one claims it at the same time.
     pub async fn claim(&self, run: &str, writer: &str, claim: Claim) -> Result<(Journal, Fold), AppendError> {
-        let (mut fold, _) = self.read(run).await.map_err(AppendError::Store)?;
+        let mut fold = self.fold(run, drop).await.map_err(AppendError::Store)?;
         let log = self.run(run).and_then(|r| r.join("log")).map_err(AppendError::Store)?;
         let mut journal =
             Journal::new(run, writer, log, fold.tail().clone(), self.clock.clone(), self.patience);
@@ -228,12 +233,11 @@ impl State {
     /// # Errors
     /// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) for anything else.
     pub fn scores(&self, context: &str) -> Result<Scores> {
-        Scores::new(&self.root, context)
+        Scores::new(&self.root, context, self.patience)
     }
 
     fn run(&self, run: &str) -> Result<Location> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        if run.is_empty() || run.len() > 128 || !run.chars().all(plain) {
+        if !is_run(run) {
             return Err(Error::usage(format!("{run:?} cannot be the id of a run")));
         }
         self.root.join("runs")?.join(run)
@@ -242,19 +246,22 @@ impl State {
 
 fn unusable(root: &Location, error: Error) -> Error {
     match error.kind() {
-        soup_core::ErrorKind::Unavailable => error.context(format!("state {root} cannot be used")),
+        ErrorKind::Unavailable => error.context(format!("state {root} cannot be used")),
         _ => Error::configuration(format!("state {root} cannot be used")).with_source(error),
     }
 }
 
-/// The name of record `seq`; names sort as numbers do.
-pub(crate) fn record_file(seq: u64) -> String {
-    format!("{seq:020}.json")
+fn is_run(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    !name.is_empty() && name.len() <= 128 && name.chars().all(plain)
 }
 
-/// Creates an object where none is.
-pub(crate) async fn create(place: &Location, bytes: Bytes) -> Result<(), StoreError> {
-    place.store().put_opts(place.path(), PutPayload::from(bytes), PutMode::Create.into()).await.map(|_| ())
+/// A name that no other process chooses, on this machine or another.
+fn fresh_name() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    // The standard library seeds its hash maps from the system's randomness.
+    let part = || RandomState::new().hash_one(std::process::id());
+    format!("{:016x}{:016x}", part(), part())
 }
 
 #[cfg(test)]

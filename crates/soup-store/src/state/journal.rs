@@ -1,21 +1,15 @@
 //! Appending to the log of one run.
 
-use std::time::Duration;
+use std::fmt;
 
 use bytes::Bytes;
-use object_store::Error as StoreError;
-use soup_core::journal::append::{self, Next, Put};
+use soup_core::journal::append::next_epoch;
 use soup_core::journal::{Claim, Entry, Fold, Record, Tail, VERSION, sha256_hex};
 use soup_core::{Error, ErrorKind};
-use tokio::time::Instant;
 
-use super::{Clock, RECORD_BYTES_MAX, create, record_file};
+use super::slot::{Created, Patience};
+use super::{Clock, RECORD_BYTES_MAX, RECORDS_MAX, log};
 use crate::location::Location;
-use crate::read;
-
-/// Pause between two tries of an append: the first, and the longest.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Why an append was not made.
 #[derive(Debug)]
@@ -43,9 +37,18 @@ pub struct Journal {
     epoch: u64,
     tail: Tail,
     clock: Clock,
-    patience: Duration,
-    /// Once an append has failed, where the log ends is not known any more.
-    lost: bool,
+    patience: Patience,
+    standing: Standing,
+}
+
+/// Whether appends are possible.
+enum Standing {
+    /// As far as is known.
+    Owner,
+    /// An append began and did not end well, so where the log ends is not known.
+    InDoubt,
+    /// Somebody else owns the run, as this text says.
+    Fenced(String),
 }
 
 impl Journal {
@@ -55,10 +58,20 @@ impl Journal {
         log: Location,
         tail: Tail,
         clock: Clock,
-        patience: Duration,
+        patience: Patience,
     ) -> Journal {
         let (run, writer) = (run.to_owned(), writer.to_owned());
-        Journal { run, writer, log, epoch: 0, tail, clock, patience, lost: false }
+        Journal { run, writer, log, epoch: 0, tail, clock, patience, standing: Standing::Owner }
+    }
+
+    /// The run.
+    pub fn run(&self) -> &str {
+        &self.run
+    }
+
+    /// The incarnation that writes.
+    pub fn writer(&self) -> &str {
+        &self.writer
     }
 
     /// The epoch that this incarnation claimed.
@@ -73,7 +86,7 @@ impl Journal {
 
     /// Claims the next epoch of the log that `fold` is of.
     pub(super) async fn claim(&mut self, fold: &mut Fold, claim: Claim) -> Result<(), AppendError> {
-        self.epoch = append::next_epoch(fold.epoch);
+        self.epoch = next_epoch(fold.epoch);
         let seq = self.tail.seq;
         let bytes = self.put(Entry::EpochClaim(claim)).await?;
         fold.push(seq, &bytes).map_err(AppendError::Store).map(|_| ())
@@ -88,9 +101,16 @@ impl Journal {
     }
 
     async fn put(&mut self, entry: Entry) -> Result<Bytes, AppendError> {
-        if std::mem::replace(&mut self.lost, true) {
-            let text = format!("the journal of run {:?} was lost before", self.run);
-            return Err(AppendError::Store(Error::internal(text)));
+        match &self.standing {
+            Standing::Owner => {}
+            Standing::InDoubt => {
+                let text = format!(
+                    "the journal of run {:?} cannot go on: an append failed or was cut off",
+                    self.run
+                );
+                return Err(AppendError::Store(Error::unavailable(text)));
+            }
+            Standing::Fenced(text) => return Err(AppendError::Fenced(Error::try_again(text.clone()))),
         }
         let record = Record {
             v: VERSION,
@@ -106,71 +126,62 @@ impl Journal {
         let bytes = serde_json::to_vec(&record).map(Bytes::from).map_err(|e| {
             AppendError::Store(Error::internal("a record could not be written as JSON").with_source(e))
         })?;
+        self.check_bounds(&record, &bytes).map_err(AppendError::Store)?;
+        self.standing = Standing::InDoubt;
         self.create(&record, &bytes).await?;
         self.tail = Tail { seq: record.seq + 1, prev_sha256: sha256_hex(&bytes) };
-        self.lost = false;
+        self.standing = Standing::Owner;
         Ok(bytes)
     }
 
-    /// Tries until the record is there, or somebody else's is.
-    async fn create(&self, record: &Record, bytes: &Bytes) -> Result<(), AppendError> {
-        let place = self.log.join(&record_file(record.seq)).map_err(AppendError::Store)?;
-        let begun = Instant::now();
-        let mut pause = PAUSE_MIN;
-        loop {
-            let (put, error) = match create(&place, bytes.clone()).await {
-                Ok(()) => (Put::Created, None),
-                Err(e @ StoreError::AlreadyExists { .. }) => (Put::Exists, Some(e)),
-                Err(e) => (Put::Unknown, Some(e)),
-            };
-            let next = match append::after_put(put) {
-                Next::Read => self.read_back(record, &place).await,
-                next => Ok((next, None)),
-            };
-            let error = error.map(|e| place.error("write", e));
-            let why = match next {
-                Ok((Next::Durable, _)) => return Ok(()),
-                Ok((Next::Fenced, other)) => return Err(AppendError::Fenced(self.fenced(other))),
-                Ok(_) => error,
-                Err(unreadable) => error.or(Some(unreadable)),
-            };
-            // A store that will never take it, such as a full or read-only disk, is no matter of patience.
-            let hopeless = why.as_ref().is_some_and(|e| e.kind() == ErrorKind::Configuration);
-            if hopeless || begun.elapsed() >= self.patience {
-                let why = why.unwrap_or_else(|| Error::unavailable("the store answered nothing of use"));
+    /// Creates the record, or finds out who is in its place.
+    async fn create(&mut self, record: &Record, bytes: &Bytes) -> Result<(), AppendError> {
+        let place = log::slot(&self.log, record.seq).map_err(AppendError::Store)?;
+        let found = match self.patience.create(&place, bytes, RECORD_BYTES_MAX).await {
+            Ok(Created::Ours) => return Ok(()),
+            Ok(Created::Other(found)) => found,
+            // Something is there that no record can be.
+            Err(e) if e.kind() == ErrorKind::Data => Bytes::new(),
+            Err(e) => {
                 let text =
                     format!("run {:?}: record {} of its journal cannot be written", self.run, record.seq);
-                return Err(AppendError::Store(why.context(text)));
+                return Err(AppendError::Store(e.context(text)));
             }
-            tracing::warn!(run = self.run, seq = record.seq, why = why.map(|e| e.chain()), "append in doubt");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
-        }
-    }
-
-    /// Who is in the slot.
-    async fn read_back(&self, ours: &Record, place: &Location) -> Result<(Next, Option<Record>), Error> {
-        let found = read::read_small_if_exists(place, RECORD_BYTES_MAX).await?;
-        let found: Option<Record> = match found {
-            // What cannot be read is not ours: ours can.
-            Some(bytes) => Some(
-                serde_json::from_slice(&bytes)
-                    .map_err(|e| Error::data(format!("{place} is no record of a journal")).with_source(e))?,
-            ),
-            None => None,
         };
-        let next = append::after_read(ours.put_id.as_str(), found.as_ref().map(|r| r.put_id.as_str()));
-        Ok((next, found))
-    }
-
-    fn fenced(&self, other: Option<Record>) -> Error {
-        let by = match other {
-            Some(Record { epoch, entry: Entry::EpochClaim(claim), .. }) => {
+        let by = match serde_json::from_slice::<Record>(&found) {
+            Ok(Record { epoch, entry: Entry::EpochClaim(claim), .. }) => {
                 format!("the coordinator on {} (process {}), epoch {epoch}", claim.host, claim.pid)
             }
-            Some(record) => format!("coordinator {}, epoch {}", record.writer, record.epoch),
-            None => "another coordinator".to_owned(),
+            Ok(record) => format!("coordinator {}, epoch {}", record.writer, record.epoch),
+            Err(_) => format!("somebody who wrote {place}, which is no record of a journal"),
         };
-        Error::try_again(format!("run {:?} was taken over by {by}: this one leaves it alone", self.run))
+        let text = format!("run {:?} was taken over by {by}: this one leaves it alone", self.run);
+        self.standing = Standing::Fenced(text.clone());
+        Err(AppendError::Fenced(Error::try_again(text)))
+    }
+
+    /// What a reader would refuse is not written.
+    fn check_bounds(&self, record: &Record, bytes: &Bytes) -> Result<(), Error> {
+        let kind = record.entry.kind();
+        if bytes.len() as u64 > RECORD_BYTES_MAX || record.seq >= RECORDS_MAX as u64 {
+            return Err(Error::internal(format!(
+                "run {:?}: record {} of its journal ({kind}, {} bytes) is beyond the bounds: {RECORDS_MAX} records of \
+                 {RECORD_BYTES_MAX} bytes",
+                self.run,
+                record.seq,
+                bytes.len()
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "journal of run {:?}, {:?} in epoch {} at {}",
+            self.run, self.writer, self.epoch, self.tail.seq
+        )
     }
 }
