@@ -35,7 +35,7 @@ use soup_core::score::Score;
 use soup_core::soup::{Ingredient, Soup};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
-/// Writer and number, as in `soup-store`: unique, because a writer writes each number once.
+/// Writer and number, as in `soup-store`: unique as long as a writer writes each number once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct PutId {
     writer: usize,
@@ -53,11 +53,13 @@ enum What {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Rec {
+    /// The incarnation that wrote it: a fact, which nothing but the properties looks at.
+    by: usize,
     id: PutId,
     epoch: u64,
     what: What,
-    /// The record that its writer took for the one before: stands for the SHA-256.
-    prev: Option<PutId>,
+    /// The record that its writer took for the one before, by incarnation and number: stands for the SHA-256.
+    prev: Option<(usize, usize)>,
 }
 
 /// The slots of the log.
@@ -197,11 +199,18 @@ struct Fencing {
     claims_again: bool,
     /// The store overwrites where it is asked to create.
     overwrites: bool,
+    /// One process all along, which loses the run, claims it again, and goes on under its old name.
+    one_writer: bool,
 }
 
 impl Fencing {
     fn new(incarnations: usize, decisions: u32) -> Fencing {
-        Fencing { incarnations, decisions, decide: REAL, claims_again: false, overwrites: false }
+        let decide = REAL;
+        Fencing { incarnations, decisions, decide, claims_again: false, overwrites: false, one_writer: false }
+    }
+
+    fn writer(&self, i: usize) -> usize {
+        if self.one_writer { 0 } else { i }
     }
 
     /// Reads the log, and claims it unless the run is done.
@@ -212,10 +221,11 @@ impl Fencing {
             Some(known) if !known.published => {
                 state.incarnations[i].decided = known.decisions;
                 Phase::Putting(Rec {
-                    id: PutId { writer: i, seq },
+                    by: i,
+                    id: PutId { writer: self.writer(i), seq },
                     epoch: (self.decide.next_epoch)(known.epoch),
                     what: What::Claim,
-                    prev: state.log.last().copied().flatten().map(|r| r.id),
+                    prev: state.log.last().copied().flatten().map(|r| (r.by, r.id.seq)),
                 })
             }
             // Published, or a log that nobody reads: a property of its own sees to that.
@@ -239,7 +249,7 @@ impl Fencing {
         }
         // Puts to a taken slot change nothing any more.
         for one in &mut state.incarnations {
-            one.late = one.late.filter(|l| l.id.seq != seq || self.overwrites && l.id != rec.id);
+            one.late = one.late.filter(|l| l.id.seq != seq || self.overwrites && *l != rec);
         }
     }
 
@@ -256,9 +266,10 @@ impl Fencing {
     }
 
     fn read(&self, state: &mut State, i: usize, rec: Rec) {
-        let found = at(&state.log, rec.id.seq).map(|r| r.id);
-        state.incarnations[i].overtaken |= found.is_some_and(|id| id != rec.id);
-        self.follow(state, i, rec, (self.decide.after_read)(&rec.id, found.as_ref()));
+        let found = at(&state.log, rec.id.seq);
+        state.incarnations[i].overtaken |= found.is_some_and(|r| r != rec);
+        let next = (self.decide.after_read)(&rec.id, found.map(|r| r.id).as_ref());
+        self.follow(state, i, rec, next);
     }
 
     fn follow(&self, state: &mut State, i: usize, rec: Rec, next: Next) {
@@ -268,7 +279,7 @@ impl Fencing {
             Next::Read => Phase::Reading(rec),
             Next::Retry => Phase::Putting(rec),
             Next::Fenced => {
-                if there.is_none_or(|r| r.id == rec.id) {
+                if there.is_none_or(|r| r == rec) {
                     state.wrong = Some(Wrong::FencedByNobody);
                 }
                 if self.claims_again
@@ -308,9 +319,13 @@ impl Fencing {
             What::Publishing => What::Published,
             What::Published => return one.phase = Phase::Finished,
         };
-        let id = PutId { writer: i, seq: seq + 1 };
-        one.phase = Phase::Putting(Rec { id, epoch: rec.epoch, what, prev: Some(rec.id) });
+        let id = PutId { seq: seq + 1, ..rec.id };
+        one.phase = Phase::Putting(Rec { id, what, prev: Some((i, seq)), ..rec });
     }
+}
+
+fn stopped(one: &Incarnation) -> bool {
+    matches!(one.phase, Phase::Fenced(_) | Phase::Crashed | Phase::Finished)
 }
 
 fn at(log: &Log, seq: usize) -> Option<Rec> {
@@ -335,9 +350,9 @@ impl Model for Fencing {
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
         // They differ in their names only: one order of starting stands for all.
-        actions.extend(
-            state.incarnations.iter().position(|one| one.phase == Phase::NotStarted).map(Action::Start),
-        );
+        let next = state.incarnations.iter().position(|one| one.phase == Phase::NotStarted);
+        let may = |&next: &usize| !self.one_writer || state.incarnations[..next].iter().all(stopped);
+        actions.extend(next.filter(may).map(Action::Start));
         for (i, one) in state.incarnations.iter().enumerate() {
             if one.late.is_some() {
                 actions.push(Action::Land(i));
@@ -449,7 +464,7 @@ impl Model for Fencing {
 fn claim_fenced_by(state: &State, is: impl Fn(Rec, &Incarnation) -> bool) -> bool {
     state.incarnations.iter().any(|one| match one.phase {
         Phase::Fenced(claim) if claim.what == What::Claim => {
-            at(&state.log, claim.id.seq).is_some_and(|r| is(r, &state.incarnations[r.id.writer]))
+            at(&state.log, claim.id.seq).is_some_and(|r| is(r, &state.incarnations[r.by]))
         }
         _ => false,
     })
@@ -459,8 +474,8 @@ fn claim_fenced_by(state: &State, is: impl Fn(Rec, &Incarnation) -> bool) -> boo
 fn owned(log: &Log) -> bool {
     let mut owner = None;
     log.iter().flatten().all(|r| match r.what {
-        What::Claim => owner.replace((r.epoch, r.id.writer)).is_none_or(|(epoch, _)| r.epoch > epoch),
-        _ => owner == Some((r.epoch, r.id.writer)),
+        What::Claim => owner.replace((r.epoch, r.by)).is_none_or(|(epoch, _)| r.epoch > epoch),
+        _ => owner == Some((r.epoch, r.by)),
     })
 }
 
@@ -495,12 +510,12 @@ fn fold(log: &Log) -> Option<Known> {
         let rec = (*rec)?;
         let prev_sha256 = match (rec.prev, &last) {
             (None, _) => GENESIS.to_owned(),
-            (Some(prev), Some((id, sha256))) if prev == *id => String::clone(sha256),
+            (Some(prev), Some((there, sha256))) if prev == *there => String::clone(sha256),
             _ => "of another record".to_owned(),
         };
         let bytes = serde_json::to_vec(&record(rec, prev_sha256)).unwrap();
         fold.push(seq as u64, &bytes).ok()?;
-        last = Some((rec.id, sha256_hex(&bytes)));
+        last = Some(((rec.by, seq), sha256_hex(&bytes)));
     }
     Some(Known { epoch: fold.epoch, decisions: fold.decisions, published: fold.state == RunState::Published })
 }
@@ -525,7 +540,8 @@ fn record(rec: Rec, prev_sha256: String) -> Record {
         writer: rec.id.writer.to_string(),
         put_id: format!("{}-{}", rec.id.writer, rec.id.seq),
         prev_sha256,
-        at: String::new(),
+        // No two incarnations write the same bytes.
+        at: rec.by.to_string(),
         entry,
     }
 }
@@ -667,5 +683,15 @@ fn a_store_that_overwrites_is_found() {
     ];
     for property in properties {
         breaks("a store overwrites", model, property);
+    }
+}
+
+/// A put that its writer gave up may land in the slot of the same writer's next claim. Under one put id that claim is taken
+/// for durable though another record is there. So whoever claims again needs put ids that it never used.
+#[test]
+fn put_ids_used_again_are_found() {
+    let model = Fencing { one_writer: true, ..Fencing::new(2, 1) };
+    for property in ["what is acted on is durable", "the log folds"] {
+        breaks("a writer claims again under its old put ids", model, property);
     }
 }
