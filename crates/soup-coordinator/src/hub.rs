@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use soup_core::machine::{Event, Millis, WorkerId};
 use soup_core::run::RunSpec;
@@ -13,6 +13,7 @@ use soup_proto::v1::run_event::Event as RunEventKind;
 use soup_proto::v1::{Queued, Register, RunEvent, Welcome, WorkerMessage, worker_message};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 
 use crate::CoordinatorConfig;
 use crate::event_log::EventLog;

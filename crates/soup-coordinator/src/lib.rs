@@ -27,12 +27,14 @@ mod service;
 use std::future::Future;
 use std::time::Duration;
 
+use futures::Stream;
 use soup_core::{Error, Result};
 use soup_proto::CONTROL_BYTES_MAX;
 use soup_proto::v1::coordinator_server::CoordinatorServer;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{Connected, TcpIncoming};
 
 /// How long open streams may take to end after a shutdown was asked for.
 const GRACE: Duration = Duration::from_secs(5);
@@ -71,6 +73,22 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
+    serve_with(config, TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown).await
+}
+
+/// [`serve`], on connections of any kind: what a simulated network gives, for one.
+///
+/// # Errors
+/// Those of [`serve`].
+pub async fn serve_with<C, E>(
+    config: CoordinatorConfig,
+    incoming: impl Stream<Item = Result<C, E>> + Send + 'static,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<()>
+where
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+{
     let (handle, hub) = hub::start(config);
     let service = CoordinatorServer::new(service::Service::new(handle.clone()))
         .max_decoding_message_size(CONTROL_BYTES_MAX)
@@ -86,7 +104,7 @@ pub async fn serve(
     let server = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(15)))
         .add_service(service)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), until_stopped);
+        .serve_with_incoming_shutdown(incoming, until_stopped);
     let server = tokio::spawn(server);
     tokio::select! {
         () = shutdown => {}

@@ -11,8 +11,10 @@ use soup_proto::v1::{BeginRun, Placement};
 use soup_tensor::Device;
 use tokio::sync::watch;
 
+use crate::WorkerConfig;
 use crate::blends::{Blends, Peers};
 use crate::compute::Compute;
+use crate::connect::Connect;
 use crate::samples::Samples;
 use crate::shards::Shards;
 
@@ -23,6 +25,7 @@ const SAMPLES_SHARE: u64 = 4;
 pub(crate) struct Worker {
     pub(crate) device: Device,
     pub(crate) compute: Compute,
+    pub(crate) connect: Arc<dyn Connect>,
     pub(crate) slots: u32,
     capacity_bytes: u64,
     runs: RwLock<BTreeMap<String, Known>>,
@@ -49,9 +52,14 @@ impl Known {
 }
 
 impl Worker {
-    pub(crate) fn new(device: Device, slots: u32, capacity_bytes: u64) -> Worker {
-        let compute = Compute::new(slots);
-        Worker { device, compute, slots, capacity_bytes, runs: RwLock::default() }
+    pub(crate) fn new(
+        device: Device,
+        config: &WorkerConfig,
+        compute: Compute,
+        connect: Arc<dyn Connect>,
+    ) -> Worker {
+        let (slots, capacity_bytes) = (config.slots, config.capacity_bytes);
+        Worker { device, compute, connect, slots, capacity_bytes, runs: RwLock::default() }
     }
 
     /// Begins a run; one of the same id but an older epoch is replaced.
@@ -61,7 +69,7 @@ impl Worker {
         if runs.get(&id).is_some_and(|known| known.epoch() >= epoch) {
             return;
         }
-        let known = match Active::new(begin, self.capacity_bytes / SAMPLES_SHARE) {
+        let known = match Active::new(begin, self) {
             Ok(active) => Known::Active(Arc::new(active)),
             Err(error) => Known::Refused { epoch, kind: error.kind(), reason: error.chain() },
         };
@@ -107,10 +115,11 @@ pub(crate) struct Active {
     evaluator: Mutex<Option<Arc<dyn Evaluator>>>,
     placement: watch::Sender<Option<Arc<Placement>>>,
     pub(crate) peers: Peers,
+    pub(crate) compute: Compute,
 }
 
 impl Active {
-    fn new(begin: BeginRun, samples_bytes_max: u64) -> Result<Active> {
+    fn new(begin: BeginRun, worker: &Worker) -> Result<Active> {
         let schema = Arc::new(begin.schema()?);
         let plan = ShardPlan::new(schema.bytes());
         if plan.shard_bytes() != begin.shard_bytes {
@@ -121,10 +130,11 @@ impl Active {
         Ok(Active {
             shards: Shards::default(),
             blends: Blends::default(),
-            samples: Samples::new(begin.datasets.len(), samples_bytes_max),
+            samples: Samples::new(begin.datasets.len(), worker.capacity_bytes / SAMPLES_SHARE),
             evaluator: Mutex::new(None),
             placement: watch::Sender::new(None),
-            peers: Peers::default(),
+            peers: Peers::new(worker.connect.clone()),
+            compute: worker.compute.clone(),
             schema,
             plan,
             begin,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use soup_core::{Error, ErrorKind, Result};
 use soup_proto::v1::coordinator_client::CoordinatorClient;
@@ -14,6 +14,7 @@ use soup_proto::v1::{
 use soup_proto::{CONTROL_BYTES_MAX, error_of};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
@@ -34,7 +35,7 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 /// Where the coordinator refuses this worker, or cannot be reached for the configured time.
 pub(crate) async fn keep(config: &WorkerConfig, address: &str, worker: Arc<Worker>) -> Result<()> {
     loop {
-        let channel = reach(config).await?;
+        let channel = reach(config, &worker).await?;
         let result = talk(config, address, &worker, channel).await;
         worker.end_all();
         match result {
@@ -49,7 +50,7 @@ pub(crate) async fn keep(config: &WorkerConfig, address: &str, worker: Arc<Worke
     }
 }
 
-async fn reach(config: &WorkerConfig) -> Result<Channel> {
+async fn reach(config: &WorkerConfig, worker: &Worker) -> Result<Channel> {
     let url = &config.coordinator;
     let endpoint = Endpoint::from_shared(url.clone())
         .map_err(|e| {
@@ -61,7 +62,7 @@ async fn reach(config: &WorkerConfig) -> Result<Channel> {
     let begun = Instant::now();
     let mut wait = RETRY_MIN;
     loop {
-        match endpoint.connect().await {
+        match worker.connect.connect(&endpoint).await {
             Ok(channel) => return Ok(channel),
             Err(e) if begun.elapsed().as_millis() as u64 >= config.connect_timeout_ms => {
                 let text =
