@@ -35,6 +35,7 @@ mod service;
 use std::future::Future;
 use std::time::Duration;
 
+use futures::Stream;
 use soup_core::{Error, Result};
 use soup_proto::CONTROL_BYTES_MAX;
 use soup_proto::v1::coordinator_server::CoordinatorServer;
@@ -87,23 +88,22 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
-    serve_incoming(config, state, TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown).await
+    serve_with(config, state, TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown).await
 }
 
-/// Like [`serve`], over any stream of connections.
+/// [`serve`], on connections of any kind: what a simulated network gives, for one.
 ///
 /// # Errors
 /// As for [`serve`].
-pub async fn serve_incoming<I, IO, IE>(
+pub async fn serve_with<C, E>(
     config: CoordinatorConfig,
     state: State,
-    incoming: I,
+    incoming: impl Stream<Item = Result<C, E>> + Send + 'static,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()>
 where
-    I: futures::Stream<Item = Result<IO, IE>> + Send + 'static,
-    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
-    IE: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
 {
     let (handle, mut hub) = hub::start(config, opening::Keeper::new(state.clone()));
     let service = CoordinatorServer::new(service::Service::new(handle.clone(), state))

@@ -2,6 +2,7 @@
 //! (the last record is appended). Each of these waits for stores; the hub is told when it is done.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use soup_core::journal::{Claim, Entry, Fold, RunState};
 use soup_core::run::RunSpec;
@@ -52,14 +53,22 @@ pub(crate) struct Started {
 #[derive(Clone)]
 pub(crate) struct Keeper {
     pub(crate) state: State,
-    pub(crate) writer: String,
+    name: String,
+    claims: Arc<AtomicU64>,
 }
 
 impl Keeper {
     pub(crate) fn new(state: State) -> Keeper {
         use std::hash::{BuildHasher, Hasher};
         let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
-        Keeper { writer: format!("{}-{}-{random:016x}", host(), std::process::id()), state }
+        let name = format!("{}-{}-{random:016x}", host(), std::process::id());
+        Keeper { state, name, claims: Arc::default() }
+    }
+
+    /// The writer of one claim. Every claim has its own: a record of an earlier one may still be on its way to the store,
+    /// and must not be taken for one of this.
+    fn writer(&self) -> String {
+        format!("{}-{}", self.name, self.claims.fetch_add(1, Ordering::Relaxed))
     }
 
     fn me(&self) -> Claim {
@@ -94,7 +103,7 @@ impl Keeper {
             self.state.probe().await?;
             self.state.create_plan(run, prepared.plan.clone()).await?;
         }
-        let claimed = self.state.claim(run, &self.writer, self.me()).await.map_err(AppendError::into_error);
+        let claimed = self.state.claim(run, &self.writer(), self.me()).await.map_err(AppendError::into_error);
         let (mut journal, fold) = claimed?;
         let submitted = Entry::Submitted(operation(&prepared.spec));
         journal.append(submitted).await.map_err(AppendError::into_error)?;
@@ -130,7 +139,7 @@ impl Keeper {
         {
             return Err(Error::unavailable(error.chain()));
         }
-        let claimed = self.state.claim(run, &self.writer, self.me()).await.map_err(AppendError::into_error);
+        let claimed = self.state.claim(run, &self.writer(), self.me()).await.map_err(AppendError::into_error);
         let (mut journal, fold) = claimed?;
         match prepared {
             Ok(prepared) => Ok(Owned { prepared: Arc::new(prepared), journal, fold }),

@@ -17,6 +17,8 @@ use crate::location::Location;
 const PART_BYTES: usize = 16 << 20;
 /// Parts of an upload at a time: with the one being filled, 80 MiB a file.
 const PARTS_IN_FLIGHT: usize = 4;
+/// Hashing so little takes less time than the way to another thread and back.
+const HASHED_HERE_BYTES_MAX: usize = 64 << 10;
 /// Ending of local files that are being written.
 pub(crate) const TEMPORARY: &str = ".tmp";
 
@@ -125,13 +127,19 @@ impl FileWriter {
                 Output::Local(file)
             }
             Output::Store(mut upload) => {
-                let hashed = bytes.clone();
-                let work = tokio::task::spawn_blocking(move || {
-                    hashes.update(part, &hashed);
-                    hashes
-                });
-                let ready = upload.wait_for_capacity(PARTS_IN_FLIGHT).await;
-                hashes = joined(work).await?;
+                let ready = if bytes.len() <= HASHED_HERE_BYTES_MAX {
+                    hashes.update(part, &bytes);
+                    upload.wait_for_capacity(PARTS_IN_FLIGHT).await
+                } else {
+                    let hashed = bytes.clone();
+                    let work = tokio::task::spawn_blocking(move || {
+                        hashes.update(part, &hashed);
+                        hashes
+                    });
+                    let ready = upload.wait_for_capacity(PARTS_IN_FLIGHT).await;
+                    hashes = joined(work).await?;
+                    ready
+                };
                 if let Err(e) = ready {
                     abort(upload);
                     return Err(self.location.error("write", e));

@@ -11,8 +11,10 @@ use soup_proto::v1::{BeginRun, Held, Placement};
 use soup_tensor::Device;
 use tokio::sync::watch;
 
+use crate::WorkerConfig;
 use crate::blends::{Blends, Peers};
 use crate::compute::Compute;
+use crate::connect::Connect;
 use crate::handing_in::HandingIn;
 use crate::samples::Samples;
 use crate::shards::Shards;
@@ -24,6 +26,7 @@ const SAMPLES_SHARE: u64 = 4;
 pub(crate) struct Worker {
     pub(crate) device: Device,
     pub(crate) compute: Compute,
+    pub(crate) connect: Arc<dyn Connect>,
     pub(crate) slots: u32,
     pub(crate) handing_in: HandingIn,
     capacity_bytes: u64,
@@ -51,11 +54,17 @@ impl Known {
 }
 
 impl Worker {
-    pub(crate) fn new(device: Device, slots: u32, capacity_bytes: u64) -> Worker {
-        let compute = Compute::new(slots);
+    pub(crate) fn new(
+        device: Device,
+        config: &WorkerConfig,
+        compute: Compute,
+        connect: Arc<dyn Connect>,
+    ) -> Worker {
+        let (slots, capacity_bytes) = (config.slots, config.capacity_bytes);
         Worker {
             device,
             compute,
+            connect,
             slots,
             handing_in: HandingIn::default(),
             capacity_bytes,
@@ -76,7 +85,7 @@ impl Worker {
             Some(Known::Active(earlier)) if earlier.begin.tensors == begin.tensors => Some(earlier.clone()),
             _ => None,
         };
-        let known = match Active::new(begin, self.capacity_bytes / SAMPLES_SHARE, earlier.as_deref()) {
+        let known = match Active::new(begin, self, earlier.as_deref()) {
             Ok(active) => Known::Active(Arc::new(active)),
             Err(error) => Known::Refused { epoch, kind: error.kind(), reason: error.chain() },
         };
@@ -127,11 +136,12 @@ pub(crate) struct Active {
     evaluator: Mutex<Option<Arc<dyn Evaluator>>>,
     placement: watch::Sender<Option<Arc<Placement>>>,
     pub(crate) peers: Peers,
+    pub(crate) compute: Compute,
 }
 
 impl Active {
     /// A run, with the shards and samples of an `earlier` epoch of it.
-    fn new(begin: BeginRun, samples_bytes_max: u64, earlier: Option<&Active>) -> Result<Active> {
+    fn new(begin: BeginRun, worker: &Worker, earlier: Option<&Active>) -> Result<Active> {
         let schema = Arc::new(begin.schema()?);
         let plan = ShardPlan::new(schema.bytes());
         if plan.shard_bytes() != begin.shard_bytes {
@@ -144,11 +154,12 @@ impl Active {
             blends: Blends::default(),
             samples: match earlier.filter(|e| e.begin.datasets == begin.datasets) {
                 Some(earlier) => earlier.samples.clone(),
-                None => Arc::new(Samples::new(begin.datasets.len(), samples_bytes_max)),
+                None => Arc::new(Samples::new(begin.datasets.len(), worker.capacity_bytes / SAMPLES_SHARE)),
             },
             evaluator: Mutex::new(None),
             placement: watch::Sender::new(None),
-            peers: Peers::default(),
+            peers: Peers::new(worker.connect.clone()),
+            compute: worker.compute.clone(),
             schema,
             plan,
             begin,

@@ -17,6 +17,7 @@ use soup_proto::{CHUNK_BYTES_MAX, error_of};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::active::{Active, Worker};
+use crate::connect::Connect;
 use crate::recent::Recent;
 
 /// Soups whose blends and models are kept: the one in work, the next one, and the one that may be written.
@@ -43,15 +44,12 @@ pub(crate) async fn own(run: &Arc<Active>, shard: u32, soup: &Soup) -> Result<By
     };
     let cell = run.blends.own.cell(&(soup.clone(), shard), SOUPS_KEPT * run.shards.count());
     let soup = soup.clone();
-    let blend = || async move {
-        // Blending is bound by memory and short; tokio's threads for blocking calls are the right place.
-        let work = move || {
+    let blend = || {
+        // Blending is bound by memory and short: it need not wait for a compute thread.
+        run.compute.beside(move || {
             let mut out = vec![0; memory.bytes()];
             memory.blend(&soup, &mut out).map(|()| Bytes::from(out))
-        };
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|e| Error::internal("a blend panicked").with_source(e))?
+        })
     };
     cell.get_or_try_init(blend).await.cloned()
 }
@@ -141,26 +139,30 @@ pub(crate) fn chunks(mut blend: Bytes) -> impl Iterator<Item = Bytes> + Send {
 }
 
 /// Connections to peers, by address.
-#[derive(Default)]
 pub(crate) struct Peers {
+    connect: Arc<dyn Connect>,
     channels: Mutex<BTreeMap<String, Channel>>,
 }
 
 impl Peers {
+    pub(crate) fn new(connect: Arc<dyn Connect>) -> Peers {
+        Peers { connect, channels: Mutex::default() }
+    }
+
     fn client(&self, address: &str) -> Result<BlendsClient<Channel>> {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(channel) = channels.get(address) {
             return Ok(BlendsClient::new(channel.clone()));
         }
-        let channel = Endpoint::from_shared(address.to_owned())
+        let endpoint = Endpoint::from_shared(address.to_owned())
             .map_err(|e| Error::internal(format!("peer address {address:?} is not a URL")).with_source(e))?
             .connect_timeout(Duration::from_secs(5))
             .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_secs(5))
             .keep_alive_timeout(Duration::from_secs(5))
             .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(4 * WINDOW_BYTES)
-            .connect_lazy();
+            .initial_connection_window_size(4 * WINDOW_BYTES);
+        let channel = self.connect.connect_lazy(&endpoint);
         channels.insert(address.to_owned(), channel.clone());
         Ok(BlendsClient::new(channel))
     }

@@ -8,12 +8,13 @@ use soup_core::{Error, Result};
 use soup_eval::{FileEntry, Files};
 use soup_store::location::Location;
 use soup_store::read;
-use tokio::runtime::Handle;
+
+use crate::compute::Waiting;
 
 /// A file or a folder on a store.
 pub(crate) struct StoreFiles {
     root: Location,
-    runtime: Handle,
+    waiting: Waiting,
     listing: OnceLock<Listing>,
 }
 
@@ -25,15 +26,15 @@ enum Listing {
 
 impl StoreFiles {
     /// The dataset at `url`; nothing is read yet. Its methods must not be called on the runtime's own threads.
-    pub(crate) fn new(url: &str, runtime: Handle) -> Result<StoreFiles> {
-        Ok(StoreFiles { root: Location::parse(url)?, runtime, listing: OnceLock::new() })
+    pub(crate) fn new(url: &str, waiting: Waiting) -> Result<StoreFiles> {
+        Ok(StoreFiles { root: Location::parse(url)?, waiting, listing: OnceLock::new() })
     }
 
     fn listing(&self) -> Result<&Listing> {
         if let Some(listing) = self.listing.get() {
             return Ok(listing);
         }
-        let listing = self.runtime.block_on(self.look())?;
+        let listing = self.waiting.wait(self.look())?;
         Ok(self.listing.get_or_init(|| listing))
     }
 
@@ -68,7 +69,7 @@ impl Files for StoreFiles {
             Listing::Folder(entries) if entries.contains_key(path) => &entries[path].1,
             _ => return Err(Error::data(format!("dataset {} has no file {path:?}", self.root))),
         };
-        self.runtime.block_on(read::read_range(location, range, None))
+        self.waiting.wait(read::read_range(location, range, None))
     }
 
     fn describe(&self) -> String {

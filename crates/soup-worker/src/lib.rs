@@ -15,6 +15,7 @@
 mod active;
 mod blends;
 mod compute;
+mod connect;
 mod files;
 mod handing_in;
 mod link;
@@ -30,12 +31,17 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::Stream;
 use soup_core::{Error, Result};
 use soup_proto::v1::blends_server::BlendsServer;
 use soup_tensor::Device;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{Connected, TcpIncoming};
+
+pub use crate::compute::Compute;
+pub use crate::connect::{Connect, Tcp};
 
 /// How long streams to peers may take to end after a shutdown was asked for.
 const GRACE: Duration = Duration::from_secs(2);
@@ -62,6 +68,18 @@ pub struct WorkerConfig {
     pub connect_timeout_ms: u64,
 }
 
+/// What a worker reaches the world through. [`run`] takes the host's network and threads; a simulation has its own.
+pub struct Parts<I> {
+    /// Connections of peers, as tonic takes them.
+    pub incoming: I,
+    /// URL at which peers reach those.
+    pub address: String,
+    /// How the coordinator and peers are reached.
+    pub connect: Arc<dyn Connect>,
+    /// Where computations run.
+    pub compute: Compute,
+}
+
 /// Works for a coordinator until `shutdown` resolves.
 ///
 /// # Errors
@@ -72,14 +90,38 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
-    let device = Device::parse(&config.device)?;
     let local =
         listener.local_addr().map_err(|e| Error::internal("a listener has no address").with_source(e))?;
     let address = match &config.advertise {
         Some(url) => url.clone(),
         None => advertised(local, &config.coordinator)?,
     };
-    let worker = Arc::new(active::Worker::new(device, config.slots, config.capacity_bytes));
+    let parts = Parts {
+        incoming: TcpIncoming::from(listener).with_nodelay(Some(true)),
+        address,
+        connect: Arc::new(Tcp),
+        compute: Compute::threads(config.slots),
+    };
+    run_with(config, parts, shutdown).await
+}
+
+/// [`run`], with other parts.
+///
+/// # Errors
+/// Those of [`run`].
+pub async fn run_with<I, C, E>(
+    config: WorkerConfig,
+    parts: Parts<I>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<()>
+where
+    I: Stream<Item = Result<C, E>> + Send + 'static,
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+{
+    let Parts { incoming, address, connect, compute } = parts;
+    let device = Device::parse(&config.device)?;
+    let worker = Arc::new(active::Worker::new(device, &config, compute, connect));
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let until_stopped = {
         let mut stopped = stopped.clone();
@@ -91,10 +133,7 @@ pub async fn run(
     let server = tokio::spawn(
         Server::builder()
             .add_service(BlendsServer::new(service::Service::new(worker.clone())))
-            .serve_with_incoming_shutdown(
-                TcpIncoming::from(listener).with_nodelay(Some(true)),
-                until_stopped,
-            ),
+            .serve_with_incoming_shutdown(incoming, until_stopped),
     );
     tracing::info!(name = config.name, address, "worker serves blends");
     let (leave, leaving) = tokio::sync::watch::channel(false);

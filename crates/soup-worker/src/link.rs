@@ -50,7 +50,7 @@ pub(crate) async fn keep(
     let slots = Arc::new(Semaphore::new(worker.slots.max(1) as usize));
     loop {
         let channel = tokio::select! {
-            channel = reach(config) => channel?,
+            channel = reach(config, &worker) => channel?,
             () = asked_to_leave(&mut leaving) => return Ok(()),
         };
         let result = talk(config, address, (&worker, &slots, leaving.clone()), channel).await;
@@ -78,7 +78,7 @@ async fn asked_to_leave(leaving: &mut watch::Receiver<bool>) {
     }
 }
 
-async fn reach(config: &WorkerConfig) -> Result<Channel> {
+async fn reach(config: &WorkerConfig, worker: &Worker) -> Result<Channel> {
     let url = &config.coordinator;
     let endpoint = Endpoint::from_shared(url.clone())
         .map_err(|e| {
@@ -90,7 +90,7 @@ async fn reach(config: &WorkerConfig) -> Result<Channel> {
     let begun = Instant::now();
     let mut wait = RETRY_MIN;
     loop {
-        match endpoint.connect().await {
+        match worker.connect.connect(&endpoint).await {
             Ok(channel) => return Ok(channel),
             Err(e) if begun.elapsed().as_millis() as u64 >= config.connect_timeout_ms => {
                 let text =

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use soup_core::Result;
 use soup_eval::{Dataset, DatasetSpec, Evaluator, Prepared};
 use soup_proto::v1;
-use tokio::runtime::Handle;
 
+use crate::compute::Waiting;
 use crate::files::StoreFiles;
 
 /// A slice of a dataset: dataset, first sample, end.
@@ -38,12 +38,12 @@ impl Samples {
         index: usize,
         spec: &v1::DatasetSpec,
         evaluator: &dyn Evaluator,
-        runtime: &Handle,
+        waiting: &Waiting,
     ) -> Result<Arc<Dataset>> {
         if let Some(dataset) = self.datasets[index].get() {
             return Ok(dataset.clone());
         }
-        let files = Arc::new(StoreFiles::new(&spec.url, runtime.clone())?);
+        let files = Arc::new(StoreFiles::new(&spec.url, waiting.clone())?);
         let text = |t: &String| Some(t.clone()).filter(|t| !t.is_empty());
         let options = DatasetSpec {
             image_column: text(&spec.image_column),

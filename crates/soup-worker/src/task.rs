@@ -8,7 +8,6 @@ use soup_core::{Error, Result};
 use soup_proto::v1::assign::Work;
 use soup_proto::v1::task_done::Result as Answer;
 use soup_proto::v1::{Evaluate, Evaluated, Surveyed, TaskKey};
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::active::{Active, Worker};
@@ -63,14 +62,14 @@ fn soup(wire: Option<soup_proto::v1::Soup>) -> Result<Soup> {
 
 /// Opens every dataset and checks that the model can be evaluated on it.
 async fn survey(context: &Context, run: Arc<Active>) -> Result<Surveyed> {
-    let runtime = Handle::current();
+    let waiting = context.worker.compute.waiting();
     let look = move || {
         let evaluator = run.evaluator()?;
         evaluator.check_schema(&run.schema)?;
         let mut samples = Vec::with_capacity(run.begin.datasets.len());
         for (index, spec) in run.begin.datasets.iter().enumerate() {
             let named = |e: Error| e.context(format!("dataset {:?}", spec.name));
-            let dataset = run.samples.dataset(index, spec, &*evaluator, &runtime).map_err(named)?;
+            let dataset = run.samples.dataset(index, spec, &*evaluator, &waiting).map_err(named)?;
             if dataset.is_empty() {
                 return Err(named(Error::data(format!("{} has no samples", dataset.describe()))));
             }
@@ -92,13 +91,13 @@ async fn evaluate(context: &Context, run: Arc<Active>, task: Evaluate) -> Result
     }
     let model = blends::model(&context.worker, &run, &soup).await?;
     let _slot = slot(context).await?;
-    let (runtime, cancelled) = (Handle::current(), context.cancelled.clone());
+    let (waiting, cancelled) = (context.worker.compute.waiting(), context.cancelled.clone());
     let judge = move || {
         let named = |e: Error| e.context(format!("dataset {:?}", spec.name));
         let prepared = run.samples.slice((task.dataset, task.start, task.end), || {
             let evaluator = run.evaluator()?;
             let dataset =
-                run.samples.dataset(task.dataset as usize, &spec, &*evaluator, &runtime).map_err(named)?;
+                run.samples.dataset(task.dataset as usize, &spec, &*evaluator, &waiting).map_err(named)?;
             evaluator.prepare(&dataset, task.start..task.end).map_err(named)
         })?;
         let outcomes = model.evaluate(&prepared, 0..prepared.len(), &|| cancelled.get())?;

@@ -51,18 +51,16 @@ pub(crate) async fn digest(run: &Arc<Active>, soup: &Soup) -> Result<Digest> {
     let mut data = Sha256::new();
     let mut parts = std::pin::pin!(parameters(run, soup, 0..run.schema.bytes()));
     while let Some(part) = parts.try_next().await? {
-        data = hash(data, part).await?;
+        // Hashing runs beside the runtime: a shard takes tens of milliseconds.
+        data = run
+            .compute
+            .beside(move || {
+                data.update(&part);
+                Ok(data)
+            })
+            .await?;
     }
     Ok(Digest { sha256: data.finalize().to_vec(), file_sha256: Vec::new(), bytes: run.schema.bytes() })
-}
-
-/// Hashing runs beside the runtime: a shard takes tens of milliseconds.
-async fn hash(mut hash: Sha256, part: Bytes) -> Result<Sha256> {
-    let work = move || {
-        hash.update(&part);
-        hash
-    };
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal("hashing panicked").with_source(e))
 }
 
 /// The byte range `range` of the flattened parameters of `soup`, in order, shard by shard.
