@@ -53,17 +53,104 @@ fn a_killed_worker_changes_nothing() {
 }
 
 #[test]
-fn a_stopped_coordinator_says_so_and_leaves_nothing_behind() {
-    let cluster = Cluster::start(SOUPCTL, 1);
+fn a_stopped_coordinator_exits_75_and_its_successor_goes_on() {
+    let mut cluster = Cluster::start(SOUPCTL, 2);
     let dir = TempDir::new().unwrap();
     let mut cook = submit(&cluster, dir.path(), &["--output", "soup"]).start();
     cook.line_with("+ m02");
     cluster.coordinator.signal("TERM");
-    let output = cook.wait();
-    assert_ne!(output.code, 0);
-    assert!(output.stdout.is_empty() && output.stderr.contains("error: "), "{}", output.stderr);
-    assert_eq!(cluster.coordinator.wait().code, 0);
+    cook.line_with("the coordinator is gone");
+    let stopped = std::mem::replace(&mut cluster.coordinator, Soupctl::new("true").start()).wait();
+    assert_eq!(stopped.code, 75, "{}", stopped.stderr);
+    assert!(stopped.stderr.contains("will go on with the next coordinator"), "{}", stopped.stderr);
+    // Nothing is staged meanwhile.
     assert_eq!(soup_tests::Pool::list(dir.path()), [""; 0]);
+    cluster.restart_coordinator();
+    let output = cook.wait();
+    check_greedy(&output.json());
+    assert_eq!(output.stderr.matches("+ m02").count(), 1, "trials are told once: {}", output.stderr);
+}
+
+#[test]
+fn of_two_coordinators_one_continues() {
+    let mut cluster = Cluster::start(SOUPCTL, 2);
+    let dir = TempDir::new().unwrap();
+    let mut cook = submit(&cluster, dir.path(), &["--output", "soup"]).start();
+    let run = cook.line_with("run greedy-").trim_start_matches("run ").to_owned();
+    cook.line_with("+ m02");
+    // A second one on the same state takes the run over; the first finds out at its next decision.
+    let mut second = Cluster::start_on(SOUPCTL, cluster.state());
+    second.add_worker(SOUPCTL);
+    let first = std::mem::replace(&mut cluster.coordinator, Soupctl::new("true").start()).wait();
+    assert_eq!(first.code, 75, "{}", first.stderr);
+    assert!(first.stderr.contains("was taken over by the coordinator on"), "{}", first.stderr);
+    let watch = ["watch", &run, "--coordinator", &second.url, "-o", "json"];
+    check_greedy(&Soupctl::new(SOUPCTL).args(watch).run().json());
+    assert_eq!(soup_tests::Pool::list(dir.path()), ["soup"]);
+    let log = ["log", &run, "--verify", "--state-url", cluster.state().to_str().unwrap()];
+    let log = Soupctl::new(SOUPCTL).args(log).run();
+    assert!(log.stderr.contains("2 epochs") && log.stderr.contains("15 decisions"), "{}", log.stderr);
+}
+
+#[test]
+fn the_same_cook_goes_on_after_a_cancel_and_is_answered_once_done() {
+    let cluster = Cluster::start(SOUPCTL, 2);
+    let dir = TempDir::new().unwrap();
+    let args = ["--output", "soup"];
+    let mut cook = submit(&cluster, dir.path(), &args).start();
+    let run = cook.line_with("run greedy-").trim_start_matches("run ").to_owned();
+    cook.line_with("+ m02");
+    let cancel = Soupctl::new(SOUPCTL).args(["cancel", &run, "--coordinator", &cluster.url]).run();
+    assert_eq!(cancel.code, 0, "{}", cancel.stderr);
+    assert_eq!(cook.wait().code, 130);
+    assert_eq!(soup_tests::Pool::list(dir.path()), [""; 0]);
+    let waited = Soupctl::new(SOUPCTL).args(["wait", &run, "--coordinator", &cluster.url]).run();
+    assert_eq!(waited.code, 130, "the exit code is the run's: {}", waited.stderr);
+
+    let again = submit(&cluster, dir.path(), &args).run();
+    assert!(again.stderr.contains("goes on where it stopped (epoch 2)"), "{}", again.stderr);
+    check_greedy(&again.json());
+    let once_more = submit(&cluster, dir.path(), &args).run();
+    assert_eq!(once_more.json(), again.json());
+    assert!(!once_more.stderr.contains("trial"), "{}", once_more.stderr);
+    let runs = ["runs", "--coordinator", &cluster.url, "-o", "json"];
+    let runs = Soupctl::new(SOUPCTL).args(runs).run().json();
+    assert_eq!((&runs[0]["run"], &runs[0]["state"]), (&run.into(), &"published".into()));
+}
+
+#[test]
+fn a_worker_that_is_told_to_end_finishes_its_slice() {
+    let mut cluster = Cluster::start(SOUPCTL, 3);
+    let dir = TempDir::new().unwrap();
+    let mut cook = submit(&cluster, dir.path(), &["--output", "soup", "--min-workers", "3"]).start();
+    cook.line_with("+ m02");
+    cluster.workers[0].signal("TERM");
+    let worker = cluster.workers.remove(0).wait();
+    assert_eq!(worker.code, 0, "{}", worker.stderr);
+    check_greedy(&cook.wait().json());
+}
+
+#[test]
+fn an_embedded_cook_that_is_told_to_end_goes_on_with_the_same_command() {
+    let dir = TempDir::new().unwrap();
+    let file = example().join("cook.yaml");
+    let file = file.to_str().unwrap();
+    let cook = || {
+        let args = ["cook", "-f", file, "-o", "json", "--no-baselines", "--output", "soup"];
+        Soupctl::new(SOUPCTL).dir(dir.path()).args(args).start()
+    };
+    let mut first = cook();
+    first.line_with("+ m02");
+    first.signal("TERM");
+    let first = first.wait();
+    assert_eq!(first.code, 75, "{}", first.stderr);
+    let mut second = cook();
+    second.line_with("goes on where it stopped");
+    second.kill();
+    drop(second);
+    let third = cook().wait();
+    assert!(third.stderr.contains("(epoch 3)"), "{}", third.stderr);
+    check_greedy(&third.json());
 }
 
 #[test]

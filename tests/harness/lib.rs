@@ -65,6 +65,13 @@ impl Soupctl {
         self
     }
 
+    /// With this in its environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Soupctl {
+        self.command.env(name, value);
+        self
+    }
+
     /// In this folder.
     #[must_use]
     pub fn dir(mut self, dir: &Path) -> Soupctl {
@@ -117,6 +124,11 @@ impl Running {
                 return line;
             }
         }
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// Ends the process as `kill -9` does.
@@ -176,30 +188,75 @@ impl Output {
 
 /// A coordinator and workers as processes on this host.
 pub struct Cluster {
-    /// The coordinator's URL.
+    /// The coordinator's URL; it has the same one after a restart.
     pub url: String,
     /// The coordinator.
     pub coordinator: Running,
     /// The workers.
     pub workers: Vec<Running>,
+    binary: String,
+    address: String,
+    state: TempDir,
 }
 
 impl Cluster {
     /// A coordinator and `workers` workers, each with one thread.
     pub fn start(binary: &str, workers: usize) -> Cluster {
-        let args = ["coordinator", "--listen", "127.0.0.1:0"];
-        let mut coordinator = Soupctl::new(binary).args(args).start();
-        let line = coordinator.line_with("listening on ");
-        let address = line.split("listening on ").nth(1).unwrap().split_whitespace().next().unwrap();
-        let mut cluster = Cluster { url: format!("http://{address}"), coordinator, workers: Vec::new() };
+        let mut cluster = Cluster::start_with(binary, "");
         (0..workers).for_each(|_| cluster.add_worker(binary));
         cluster
     }
 
+    /// A coordinator without workers, which is killed at `failpoint` unless that is empty.
+    pub fn start_with(binary: &str, failpoint: &str) -> Cluster {
+        let state = TempDir::new().unwrap();
+        let start = || {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            drop(listener);
+            (Cluster::coordinator(binary, &address, state.path(), failpoint), address)
+        };
+        let (coordinator, address) = start();
+        let url = format!("http://{address}");
+        Cluster { url, coordinator, workers: Vec::new(), binary: binary.to_owned(), address, state }
+    }
+
+    /// A coordinator on the state of another cluster.
+    pub fn start_on(binary: &str, state: &Path) -> Cluster {
+        let mut cluster = Cluster::start_with(binary, "");
+        cluster.coordinator.kill();
+        cluster.coordinator = Cluster::coordinator(binary, &cluster.address, state, "");
+        cluster
+    }
+
+    /// Starts a coordinator process on this state.
+    pub fn coordinator(binary: &str, address: &str, state: &Path, failpoint: &str) -> Running {
+        let args =
+            ["coordinator", "--listen", address, "--lease", "3s", "--state-url", state.to_str().unwrap()];
+        let mut coordinator = Soupctl::new(binary).env("SOUP_FAILPOINT", failpoint).args(args).start();
+        coordinator.line_with("listening on ");
+        coordinator
+    }
+
+    /// Where its runs are kept.
+    pub fn state(&self) -> &Path {
+        self.state.path()
+    }
+
+    /// Starts the coordinator again at the same address, after it has ended.
+    pub fn restart_coordinator(&mut self) {
+        self.coordinator = Cluster::coordinator(&self.binary, &self.address, self.state.path(), "");
+    }
+
     /// One more worker.
     pub fn add_worker(&mut self, binary: &str) {
+        self.add_worker_with(binary, "");
+    }
+
+    /// One more worker, which is killed at `failpoint` unless that is empty.
+    pub fn add_worker_with(&mut self, binary: &str, failpoint: &str) {
         let args = ["worker", "--coordinator", &self.url, "--threads", "1", "--memory", "256MiB"];
-        self.workers.push(Soupctl::new(binary).args(args).start());
+        self.workers.push(Soupctl::new(binary).env("SOUP_FAILPOINT", failpoint).args(args).start());
     }
 }
 
@@ -252,10 +309,11 @@ impl Pool {
         });
     }
 
-    /// Names of what is in a folder, if it exists.
+    /// Names of what is in a folder, if it exists, aside from the state of runs.
     pub fn list(dir: &Path) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
         let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.retain(|name| name != ".soup-state");
         names.sort();
         names
     }

@@ -105,6 +105,7 @@ impl Keeper {
         }
         let claimed = self.state.claim(run, &self.writer(), self.me()).await.map_err(AppendError::into_error);
         let (mut journal, fold) = claimed?;
+        soup_store::failpoint::reach("after-claim");
         let submitted = Entry::Submitted(operation(&prepared.spec));
         journal.append(submitted).await.map_err(AppendError::into_error)?;
         Ok(Opened::Owned(Box::new(Owned { prepared, journal, fold })))
@@ -185,6 +186,7 @@ impl Keeper {
             for staging in &earlier {
                 staging.discard().await?;
             }
+            soup_store::failpoint::reach("before-staging");
             let staging = Staging::begin(&target, &of.staging(), owned.prepared.spec.overwrite).await?;
             Ok((staging, recall, None))
         };

@@ -4,8 +4,8 @@ use std::pin::Pin;
 
 use futures::{Stream, StreamExt};
 use soup_core::journal::RunState;
-use soup_core::{Error, ErrorKind};
 use soup_core::run::RunSpec;
+use soup_core::{Error, ErrorKind};
 use soup_proto::status_of;
 use soup_proto::v1::coordinator_server::Coordinator;
 use soup_proto::v1::run_event::Event;

@@ -34,9 +34,11 @@ use crate::read;
 use crate::scores::Scores;
 
 pub use journal::{AppendError, Journal};
-pub use summary::RunSummary;
 use slot::{Created, Patience};
+pub use summary::RunSummary;
 
+/// Claims that one coordinator tries to make of a run, while late records of its dead owner take the slot.
+const CLAIMS_MAX: u32 = 4;
 /// Records of one run.
 pub const RECORDS_MAX: usize = 100_000;
 /// Largest record or plan.
@@ -220,12 +222,30 @@ impl State {
     /// # Errors
     /// [`AppendError::Fenced`] if another one claims it at the same time.
     pub async fn claim(&self, run: &str, writer: &str, claim: Claim) -> Result<(Journal, Fold), AppendError> {
-        let mut fold = self.fold(run, drop).await.map_err(AppendError::Store)?;
         let log = self.run(run).and_then(|r| r.join("log")).map_err(AppendError::Store)?;
-        let mut journal =
-            Journal::new(run, writer, log, fold.tail().clone(), self.clock.clone(), self.patience);
-        journal.claim(&mut fold, claim).await?;
-        Ok((journal, fold))
+        let mut seen = None;
+        for attempt in 0..CLAIMS_MAX {
+            let mut fold = self.fold(run, drop).await.map_err(AppendError::Store)?;
+            // Another claim came in between: the run is somebody's who is alive.
+            if seen.is_some_and(|epoch| epoch != fold.epoch) {
+                break;
+            }
+            seen = Some(fold.epoch);
+            // A name of its own for each claim, so that the records of one are never taken for those of another.
+            let writer = if attempt == 0 { writer.to_owned() } else { format!("{writer}-{attempt}") };
+            let (log, tail) = (log.clone(), fold.tail().clone());
+            let mut journal = Journal::new(run, &writer, log, tail, self.clock.clone(), self.patience);
+            match journal.claim(&mut fold, claim.clone()).await {
+                Ok(()) => return Ok((journal, fold)),
+                // The slot may have been taken by the last record of a dead owner, which arrived late.
+                Err(AppendError::Fenced(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let text = format!(
+            "run {run:?} was claimed by another coordinator at the same time: this one leaves it alone"
+        );
+        Err(AppendError::Fenced(Error::try_again(text)))
     }
 
     /// Scores of soups that were evaluated in `context`, lower-case hexadecimal.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use soup_core::run::RunSpec;
-use soup_core::{Error, Result};
+use soup_core::{Error, ErrorKind, Result};
 use soup_proto::v1::coordinator_client::CoordinatorClient;
 use soup_proto::v1::run_event::Event;
 use soup_proto::v1::{CancelRequest, ListRequest, RunEvent, SubmitRequest, WatchRequest};
@@ -47,7 +47,7 @@ impl Client {
     /// Connects.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`](soup_core::ErrorKind::Unavailable) where nobody answers.
+    /// [`ErrorKind::Unavailable`](ErrorKind::Unavailable) where nobody answers.
     pub(crate) async fn connect(url: &str) -> Result<Client> {
         let endpoint = Endpoint::from_shared(url.to_owned())
             .map_err(|e| Error::usage(format!("coordinator {url:?} is not a URL")).with_source(e))?
@@ -72,20 +72,34 @@ impl Client {
     /// Submits a run, shows its events and returns its result, the JSON document.
     ///
     /// # Errors
-    /// The run's own failure; [`ErrorKind::Cancelled`](soup_core::ErrorKind::Cancelled) on request; [`ErrorKind::TryAgain`](soup_core::ErrorKind::TryAgain) where this process is told to
-    /// end while the run goes on; [`ErrorKind::Unavailable`](soup_core::ErrorKind::Unavailable) where the coordinator is lost.
+    /// The run's own failure; [`ErrorKind::Cancelled`](ErrorKind::Cancelled) on request; [`ErrorKind::TryAgain`](ErrorKind::TryAgain) where this process is told to
+    /// end while the run goes on; [`ErrorKind::Unavailable`](ErrorKind::Unavailable) where the coordinator is lost.
     pub(crate) async fn cook(
         &mut self,
         ask: &Ask<'_>,
         progress: &mut Progress,
         signals: &mut StopSignals,
     ) -> Result<String> {
-        let submit = SubmitRequest { spec: Some(ask.spec.clone().into()), fresh: ask.fresh };
-        let submitted = tokio::select! {
-            answer = tokio::time::timeout(SUBMIT_TIMEOUT, self.coordinator.submit(submit)) => answer,
-            _ = signals.next() => return Err(Error::cancelled("interrupted before the run was submitted")),
+        let begun = Instant::now();
+        let run = loop {
+            let submit = SubmitRequest { spec: Some(ask.spec.clone().into()), fresh: ask.fresh };
+            let submitted = tokio::select! {
+                answer = tokio::time::timeout(SUBMIT_TIMEOUT, self.coordinator.submit(submit)) => answer,
+                _ = signals.next() => return Err(Error::cancelled("interrupted before the run was submitted")),
+            };
+            match submitted.map_err(|_| self.silent())?.map_err(|s| error_of(&s)) {
+                Ok(answer) => break answer.into_inner().run,
+                // Asking twice for the same run is asking once, unless it is to be a run of its own.
+                Err(e) if e.kind() == ErrorKind::Unavailable && !ask.fresh && !self.embedded => {
+                    if begun.elapsed() >= LOST_PATIENCE {
+                        return Err(e);
+                    }
+                    progress.line(&format!("trying again: {}", e.chain()));
+                    tokio::time::sleep(2 * RETRY_PAUSE).await;
+                }
+                Err(e) => return Err(e),
+            }
         };
-        let run = submitted.map_err(|_| self.silent())?.map_err(|s| error_of(&s))?.into_inner().run;
         progress.line(&format!("run {run}"));
         self.watch(&run, ask.on_interrupt, progress, signals).await
     }
@@ -119,7 +133,8 @@ impl Client {
                 }
                 Err(e) => break Err(e),
             };
-            let watched = self.follow(run, &mut events, (&mut cancelled, on_interrupt), progress, signals).await;
+            let watched =
+                self.follow(run, &mut events, (&mut cancelled, on_interrupt), progress, signals).await;
             match watched {
                 Ok(Some(json)) => break Ok(json),
                 Ok(None) if self.embedded => {
@@ -180,7 +195,8 @@ impl Client {
         on_interrupt: OnInterrupt,
         progress: &Progress,
     ) -> Result<()> {
-        let goes_on = format!("run {run} goes on: watch it with soupctl watch {run} --coordinator {}", self.url);
+        let goes_on =
+            format!("run {run} goes on: watch it with soupctl watch {run} --coordinator {}", self.url);
         match (request, self.embedded) {
             (Request::Terminate, true) => {
                 Err(Error::try_again(format!("told to end: the same command goes on with run {run}")))
@@ -199,7 +215,7 @@ impl Client {
     /// All runs of the coordinator, as JSON.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`](soup_core::ErrorKind::Unavailable) where it does not answer; its own.
+    /// [`ErrorKind::Unavailable`](ErrorKind::Unavailable) where it does not answer; its own.
     pub(crate) async fn list(&mut self) -> Result<String> {
         let list = self.coordinator.list(ListRequest {});
         let answer = tokio::time::timeout(REQUEST_TIMEOUT, list).await.map_err(|_| self.silent())?;
@@ -209,7 +225,7 @@ impl Client {
     /// Cancels a run. Where that fails, there is nothing to wait for either.
     ///
     /// # Errors
-    /// [`ErrorKind::Cancelled`](soup_core::ErrorKind::Cancelled) with the reason, since that is what was asked for.
+    /// [`ErrorKind::Cancelled`](ErrorKind::Cancelled) with the reason, since that is what was asked for.
     pub(crate) async fn cancel(&mut self, run: &str) -> Result<()> {
         let cancel = self.coordinator.cancel(CancelRequest { run: run.to_owned() });
         match tokio::time::timeout(REQUEST_TIMEOUT, cancel).await {

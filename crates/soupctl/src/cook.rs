@@ -58,11 +58,13 @@ async fn resumed(args: &CookArgs, run: &str) -> Result<Cook> {
     let url = flags.state_url.clone().unwrap_or_else(runs::default_state);
     let state = State::open(&url)?;
     let plan = state.plan(run).await?;
-    let plan = plan.ok_or_else(|| Error::usage(format!("there is no run {run:?} in {}", state.location())))?;
+    let plan =
+        plan.ok_or_else(|| Error::usage(format!("there is no run {run:?} in {}", state.location())))?;
     let plan: serde_json::Value = serde_json::from_slice(&plan)
         .map_err(|e| Error::data(format!("the plan of run {run:?} cannot be read")).with_source(e))?;
     if plan.get("fresh").is_some() {
-        let text = format!("run {run} was cooked with --fresh: only a coordinator on its state goes on with it");
+        let text =
+            format!("run {run} was cooked with --fresh: only a coordinator on its state goes on with it");
         return Err(Error::usage(text));
     }
     let mut spec: RunSpec = serde_json::from_value(plan["spec"].clone())

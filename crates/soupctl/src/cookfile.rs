@@ -161,7 +161,9 @@ impl CookOptions {
 
     /// Makes every path absolute, taking relative ones as relative to the folder `base`.
     pub(crate) fn resolve(&mut self, base: &Path) -> Result<()> {
-        let CookOptions { pool, validation, test, model_config, preprocessor_config, output, state_url, .. } = self;
+        let CookOptions {
+            pool, validation, test, model_config, preprocessor_config, output, state_url, ..
+        } = self;
         let datasets =
             validation.iter_mut().chain(test.iter_mut().map(|(_, set)| set)).map(|set| &mut set.url);
         let others = [model_config, preprocessor_config, output, state_url].into_iter().flatten();

@@ -312,7 +312,13 @@ mod tests {
 
     fn embedded(workers: u32, memory_bytes: u64) -> Cluster {
         let memory_bytes = Some(memory_bytes);
-        Cluster::Embedded(Embedded { workers, memory_bytes, threads: None, device: "cpu".into(), state_url: None })
+        Cluster::Embedded(Embedded {
+            workers,
+            memory_bytes,
+            threads: None,
+            device: "cpu".into(),
+            state_url: None,
+        })
     }
 
     /// A pool of 4 ingredients with 16 shards of 64 KiB.

@@ -68,12 +68,14 @@ pub(crate) async fn runs(args: ListArgs) -> Result<()> {
 pub(crate) async fn status(args: RunArgs) -> Result<()> {
     let all = summaries(&args.lookup).await?;
     let run = all.into_iter().find(|r| r["run"] == args.run.as_str());
-    let run = run.ok_or_else(|| Error::usage(format!("there is no run {:?}; soupctl runs lists them", args.run)))?;
+    let run =
+        run.ok_or_else(|| Error::usage(format!("there is no run {:?}; soupctl runs lists them", args.run)))?;
     match args.lookup.format {
         OutputFormat::Json => print::json(&run),
         OutputFormat::Table => {
             let fields = run.as_object().into_iter().flatten();
-            let rows: Vec<Vec<String>> = fields.map(|(name, value)| vec![name.clone(), text(value)]).collect();
+            let rows: Vec<Vec<String>> =
+                fields.map(|(name, value)| vec![name.clone(), text(value)]).collect();
             print::result(&table::columns(&["FIELD", "VALUE"], &rows))
         }
     }
@@ -99,7 +101,8 @@ pub(crate) async fn watch(args: WatchArgs) -> Result<()> {
     let mut progress = Progress::of_any_run();
     let json = follow(&args.remote, &mut progress).await?;
     let report: Value = serde_json::from_str(&json).unwrap_or_default();
-    let tests = report["test"].as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    let tests =
+        report["test"].as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     cook::show(&json, &tests, args.format, &progress)
 }
 
@@ -151,7 +154,10 @@ pub(crate) async fn log(args: LogArgs) -> Result<()> {
         let digest = sha256_hex(&plan);
         let digits = args.run.rsplit('-').next().unwrap_or_default();
         if digits.is_empty() || !digest.starts_with(digits) {
-            return Err(Error::data(format!("the plan of run {:?} was changed: its SHA-256 is {digest}", args.run)));
+            return Err(Error::data(format!(
+                "the plan of run {:?} was changed: its SHA-256 is {digest}",
+                args.run
+            )));
         }
         let plan: Value = serde_json::from_slice(&plan).map_err(|e| unreadable().with_source(e))?;
         let spec: RunSpec =
@@ -174,8 +180,11 @@ fn what(entry: &Entry) -> String {
         Entry::Surveyed(s) => format!("{:?} samples, {} ingredients", s.samples, s.ingredients_sha256.len()),
         Entry::Slices(slices) => format!("{} slices", slices.len()),
         Entry::Scored(s) => {
-            let verdicts: Vec<String> =
-                s.decisions.iter().map(|d| format!("trial {} {:?}", d.trial, d.verdict).to_lowercase()).collect();
+            let verdicts: Vec<String> = s
+                .decisions
+                .iter()
+                .map(|d| format!("trial {} {:?}", d.trial, d.verdict).to_lowercase())
+                .collect();
             let recalled = if s.recalled { ", of an earlier run" } else { "" };
             let score = format!("{}/{}{recalled}", s.score.correct, s.score.total);
             format!("dataset {} soup {:?}: {score} {}", s.dataset, s.soup.members, verdicts.join(", "))

@@ -107,7 +107,8 @@ impl Cook {
 
 /// Refuses what names no place, and URLs with credentials, which must not be shown.
 fn check_places(options: &CookOptions) -> Result<()> {
-    let CookOptions { pool, validation, test, model_config, preprocessor_config, output, state_url, .. } = options;
+    let CookOptions { pool, validation, test, model_config, preprocessor_config, output, state_url, .. } =
+        options;
     let sets = validation.iter().chain(test.iter().map(|(_, set)| set)).map(|set| &set.url);
     let others = [model_config, preprocessor_config, output, state_url].into_iter().flatten();
     let places = sets.chain(others).filter(|url| !url.is_empty()).map(|url| Location::parse(url).map(|_| ()));
@@ -283,7 +284,8 @@ mod tests {
         assert_eq!((spec.batch_size, spec.lookahead, spec.workers_min, spec.recipe.passes), (32, 1, 2, 1));
         assert!(spec.baselines && !spec.overwrite && !spec.allow_nan);
         assert_eq!(spec.validation.name, "validation");
-        let embedded = Embedded { workers: 2, memory_bytes: None, threads: None, device: "cpu".into(), state_url: None };
+        let embedded =
+            Embedded { workers: 2, memory_bytes: None, threads: None, device: "cpu".into(), state_url: None };
         assert_eq!(cluster, Cluster::Embedded(embedded));
     }
 

@@ -32,12 +32,13 @@ pub fn verify(recipe: &RecipeSpec, ingredients: u32, records: &[Record]) -> Resu
             Entry::Scored(scored) => {
                 ledger.record(Dataset(scored.dataset), scored.soup.soup()?, scored.score.clone());
                 let replay = recipe.replay(&ledger, 0);
-                let made = replay.decisions.iter().enumerate().skip(seen.decisions as usize).map(|(i, d)| Decided {
-                    trial: i as u32 + 1,
-                    candidate: d.candidate.0,
-                    pass: d.pass,
-                    verdict: d.verdict,
-                });
+                let made =
+                    replay.decisions.iter().enumerate().skip(seen.decisions as usize).map(|(i, d)| Decided {
+                        trial: i as u32 + 1,
+                        candidate: d.candidate.0,
+                        pass: d.pass,
+                        verdict: d.verdict,
+                    });
                 if !made.eq(scored.decisions.iter().cloned()) {
                     return Err(Error::data(format!(
                         "record {} of the log decides what its scores do not: {:?}",

@@ -1,0 +1,151 @@
+//! The crash matrix: coordinator and workers are killed with SIGKILL at named points, for every recipe. The soup must be
+//! the undisturbed one, and its journal one chain with every decision made once.
+//!
+//! `cargo test -p soup-tests --test crashes` tries a selection; with `SOUP_CRASHES=all` it tries every record of every run
+//! (about half an hour).
+
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+
+use std::path::Path;
+
+use serde_json::Value;
+use soup_tests::{Cluster, Pool, Soupctl, example};
+use tempfile::TempDir;
+
+const SOUPCTL: &str = env!("CARGO_BIN_EXE_soupctl-under-test");
+
+/// Points of the coordinator, and the times at which it is killed there.
+const COORDINATOR: [(&str, &[u32]); 6] = [
+    ("after-claim", &[1]),
+    ("before-staging", &[1]),
+    ("before-append", &[1, 2, 6]),
+    ("after-append", &[1, 9]),
+    ("before-publish", &[1]),
+    ("after-publish", &[1]),
+];
+/// Points of a worker.
+const WORKER: [(&str, &[u32]); 3] = [("before-load", &[1]), ("before-answer", &[5]), ("before-write", &[1])];
+
+/// A small cook: five ingredients, few samples.
+fn cook_file(dir: &Path, pool: &Pool, recipe: &str) -> String {
+    let data = example().join("data");
+    let text = format!(
+        "pool: {}\nvalidation: {{url: {}, limit: 160}}\nrecipe: {recipe}\nbatch-size: 16\nno-baselines: true\n",
+        pool.path().display(),
+        validation(&data)
+    );
+    let file = dir.join(format!("{recipe}.yaml"));
+    std::fs::write(&file, text).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+fn validation(data: &Path) -> String {
+    data.join("val.parquet").display().to_string()
+}
+
+fn cook(file: &str, dir: &Path, more: &[&str]) -> Soupctl {
+    let args = ["cook", "-f", file, "--output", "soup", "-o", "json"];
+    Soupctl::new(SOUPCTL).dir(dir).args(args).args(more)
+}
+
+struct Case<'a> {
+    file: &'a str,
+    expected: &'a Value,
+    coordinator: String,
+    worker: String,
+}
+
+/// Cooks while something is killed; false if the point was never reached.
+fn survive(case: &Case<'_>) -> bool {
+    let what = format!("{}{} {}", case.coordinator, case.worker, case.file);
+    let dir = TempDir::new().unwrap();
+    let mut cluster = Cluster::start_with(SOUPCTL, &case.coordinator);
+    cluster.add_worker_with(SOUPCTL, &case.worker);
+    cluster.add_worker(SOUPCTL);
+    let mut running = cook(case.file, dir.path(), &["--coordinator", &cluster.url]).start();
+    let mut killed = false;
+    while !running.has_ended() {
+        if cluster.coordinator.has_ended() {
+            killed = true;
+            cluster.restart_coordinator();
+        }
+        if !killed && cluster.workers[0].has_ended() {
+            killed = true;
+            cluster.add_worker(SOUPCTL);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let output = running.wait();
+    let result = output.json();
+    for key in ["sha256", "ingredients", "score", "trials"] {
+        assert_eq!(result[key], case.expected[key], "{key} after {what}: {}", output.stderr);
+    }
+    assert_eq!(Pool::list(dir.path()), ["soup"], "{what}");
+    let run = result["run"].as_str().unwrap();
+    let state = cluster.state().to_str().unwrap();
+    let log = Soupctl::new(SOUPCTL).args(["log", run, "--verify", "--state-url", state, "-o", "json"]).run();
+    let records = log.json();
+    let trials = result["trials"].as_array().unwrap().len();
+    assert!(log.stderr.contains(&format!("{trials} decisions made again")), "{what}: {}", log.stderr);
+    check_slices(&records, &what);
+    killed
+}
+
+/// No slice is in the log twice: each is scored once, or was lost before it was recorded.
+fn check_slices(records: &Value, what: &str) {
+    let mut seen = std::collections::BTreeSet::new();
+    for record in records.as_array().unwrap().iter().filter(|r| r["kind"] == "slices") {
+        for slice in record["body"].as_array().unwrap() {
+            let key = format!("{} {} {}", slice["dataset"], slice["soup"], slice["slice"]);
+            assert!(seen.insert(key.clone()), "slice {key} is recorded twice after {what}");
+        }
+    }
+}
+
+fn check(recipe: &str) {
+    let dir = TempDir::new().unwrap();
+    let pool = Pool::of(&["m02", "m03", "m07", "m10", "m14"]);
+    let file = cook_file(dir.path(), &pool, recipe);
+    let expected = cook(&file, dir.path(), &["--workers", "2", "--threads", "1"]).run().json();
+    let all = std::env::var("SOUP_CRASHES").is_ok_and(|v| v == "all");
+    let mut survived = 0;
+    for (role, points) in [("coordinator", &COORDINATOR[..]), ("worker", &WORKER[..])] {
+        for (point, times) in points {
+            let chosen: Vec<u32> = if all { (1..).take(2000).collect() } else { times.to_vec() };
+            for n in chosen {
+                let at = format!("{point}:{n}");
+                let (coordinator, worker) =
+                    if role == "coordinator" { (at, String::new()) } else { (String::new(), at) };
+                let case = Case { file: &file, expected: &expected, coordinator, worker };
+                let reached = survive(&case);
+                assert!(reached || all || role == "worker", "{point}:{n} is not reached by {recipe}");
+                if !reached {
+                    break;
+                }
+                survived += 1;
+            }
+        }
+    }
+    println!("{recipe}: {survived} kills survived");
+    assert!(survived >= 9, "{recipe}: only {survived} points were reached");
+}
+
+#[test]
+fn greedy_survives_a_kill_at_every_point() {
+    check("greedy");
+}
+
+#[test]
+fn pruned_survives_a_kill_at_every_point() {
+    check("pruned");
+}
+
+#[test]
+fn uniform_survives_a_kill_at_every_point() {
+    check("uniform");
+}
+
+#[test]
+fn best_single_survives_a_kill_at_every_point() {
+    check("best-single");
+}
