@@ -134,8 +134,10 @@ fn an_existing_output_is_kept_unless_told_otherwise() {
     let dir = TempDir::new().unwrap();
     let args = ["--validation", &validation(), "-o", "json"];
     let first = cook_in(dir.path(), &pool, &args).json();
-    let again = cook_in(dir.path(), &pool, &args);
-    again.fails(2, &["soup", "--overwrite"]);
+    // Another run is not let in; the same one is done already, and says so again.
+    let other = cook_in(dir.path(), &pool, &[&args[..], &["--metric", "loss"]].concat());
+    other.fails(2, &["soup", "--overwrite"]);
+    assert_eq!(cook_in(dir.path(), &pool, &args).json(), first);
     let manifest = || std::fs::read_to_string(dir.path().join("soup/soup.json")).unwrap();
     assert!(manifest().contains(first["run"].as_str().unwrap()));
     let replaced = cook_in(dir.path(), &pool, &[&args[..], &["--overwrite"]].concat()).json();
@@ -163,8 +165,10 @@ fn a_missing_dataset() {
 
 #[test]
 fn a_failed_run_leaves_no_folders_on_the_way_to_its_output() {
-    let args = ["--validation", "/nowhere/val.parquet", "--output", "a/b/soup"];
-    check(&Pool::of(&["m00"]), &args, 65, &["/nowhere/val.parquet"]);
+    let dir = TempDir::new().unwrap();
+    let args = ["--validation", "/nowhere/val.parquet", "--output", "a/b/soup", "--state-url", "state"];
+    cook_in(dir.path(), &Pool::of(&["m00"]), &args).fails(65, &["/nowhere/val.parquet"]);
+    assert_eq!(Pool::list(dir.path()), ["state"], "only the journal says what happened");
 }
 
 #[test]

@@ -37,8 +37,8 @@ pub use journal::{AppendError, Journal};
 use slot::{Created, Patience};
 pub use summary::RunSummary;
 
-/// Claims that one coordinator tries to make of a run, while late records of its dead owner take the slot.
-const CLAIMS_MAX: u32 = 4;
+/// Claims that one coordinator tries to make of a run, while its owner takes the slot.
+const CLAIMS_MAX: u32 = 1_000;
 /// Records of one run.
 pub const RECORDS_MAX: usize = 100_000;
 /// Largest record or plan.
@@ -223,29 +223,36 @@ impl State {
     /// [`AppendError::Fenced`] if another one claims it at the same time.
     pub async fn claim(&self, run: &str, writer: &str, claim: Claim) -> Result<(Journal, Fold), AppendError> {
         let log = self.run(run).and_then(|r| r.join("log")).map_err(AppendError::Store)?;
-        let mut seen = None;
+        let mut fold = self.fold(run, drop).await.map_err(AppendError::Store)?;
+        let epoch = fold.epoch;
         for attempt in 0..CLAIMS_MAX {
-            let mut fold = self.fold(run, drop).await.map_err(AppendError::Store)?;
-            // Another claim came in between: the run is somebody's who is alive.
-            if seen.is_some_and(|epoch| epoch != fold.epoch) {
-                break;
-            }
-            seen = Some(fold.epoch);
             // A name of its own for each claim, so that the records of one are never taken for those of another.
             let writer = if attempt == 0 { writer.to_owned() } else { format!("{writer}-{attempt}") };
-            let (log, tail) = (log.clone(), fold.tail().clone());
-            let mut journal = Journal::new(run, &writer, log, tail, self.clock.clone(), self.patience);
+            let (place, tail) = (log.clone(), fold.tail().clone());
+            let mut journal = Journal::new(run, &writer, place, tail, self.clock.clone(), self.patience);
             match journal.claim(&mut fold, claim.clone()).await {
                 Ok(()) => return Ok((journal, fold)),
-                // The slot may have been taken by the last record of a dead owner, which arrived late.
+                // The owner is still writing, or the last record of a dead one arrived late.
                 Err(AppendError::Fenced(_)) => {}
                 Err(error) => return Err(error),
+            }
+            while let Some(bytes) = self.record(&log, fold.tail().seq).await.map_err(AppendError::Store)? {
+                fold.push(fold.tail().seq, &bytes).map_err(AppendError::Store)?;
+            }
+            // Another claim came in between: the run is somebody's who has just taken it.
+            if fold.epoch != epoch {
+                break;
             }
         }
         let text = format!(
             "run {run:?} was claimed by another coordinator at the same time: this one leaves it alone"
         );
         Err(AppendError::Fenced(Error::try_again(text)))
+    }
+
+    async fn record(&self, log: &Location, seq: u64) -> Result<Option<Bytes>> {
+        let slot = log::slot(log, seq)?;
+        self.patience.read(|| read::read_small_if_exists(&slot, RECORD_BYTES_MAX)).await
     }
 
     /// Scores of soups that were evaluated in `context`, lower-case hexadecimal.

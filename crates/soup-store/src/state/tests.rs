@@ -128,3 +128,23 @@ async fn a_state_that_cannot_be_written_is_a_configuration_error() {
     let state = State::open(file.join("state").to_str().unwrap()).unwrap();
     assert_eq!(state.probe().await.unwrap_err().kind(), ErrorKind::Configuration);
 }
+
+/// A coordinator that writes without a pause must not keep another one from taking over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_owner_can_be_taken_over() {
+    let (_folder, state) = local();
+    let mut first = begun(&state, "a").await;
+    let busy = tokio::spawn(async move {
+        for written in 0..20_000 {
+            if let Err(error) = first.append(Entry::Begun {}).await {
+                return Ok((written, error));
+            }
+        }
+        Err("was never fenced")
+    });
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    let (_, fold) = state.claim("r", "b", Claim::default()).await.unwrap();
+    assert_eq!(fold.epoch, 2);
+    let (written, error) = busy.await.unwrap().unwrap();
+    assert!(written > 0 && matches!(error, AppendError::Fenced(_)), "{error:?}");
+}
