@@ -65,6 +65,7 @@ impl Client {
     }
 
     /// A client of this process's own cluster: when that is lost, nothing comes back.
+    #[cfg(feature = "worker")]
     pub(crate) fn embedded(self) -> Client {
         Client { embedded: true, ..self }
     }
