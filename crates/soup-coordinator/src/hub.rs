@@ -134,6 +134,8 @@ struct Hub {
     opening: BTreeMap<String, Vec<Asked>>,
     /// Whether the runs that an earlier coordinator left are still being opened.
     recovering: bool,
+    /// Requests that wait for that: theirs may be one of those runs, which must not be opened twice.
+    postponed: Vec<(Prepared, Asked)>,
     queue: VecDeque<Owned>,
     current: Current,
     logs: BTreeMap<String, Arc<EventLog>>,
@@ -156,6 +158,7 @@ pub(crate) fn start(config: CoordinatorConfig, keeper: Keeper) -> (Handle, JoinH
         roster: Roster::default(),
         opening: BTreeMap::new(),
         recovering: false,
+        postponed: Vec::new(),
         queue: VecDeque::new(),
         current: Current::None,
         logs: BTreeMap::new(),
@@ -177,11 +180,13 @@ impl Hub {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while self.broken.is_none() {
             tokio::select! {
+                // In this order, so that the same messages at the same times give the same run.
+                biased;
+                _ = tick.tick() => self.tick(),
                 message = inbox.recv() => match message {
                     None | Some(Message::Stop) => break,
                     Some(message) => self.take(message),
                 },
-                _ = tick.tick() => self.tick(),
             }
             while self.closings.try_join_next().is_some() {}
             self.start_next();
@@ -200,7 +205,7 @@ impl Hub {
             Message::Left(worker) => self.lose(worker, "its stream ended"),
             Message::Prepared(prepared, asked) => self.asked(*prepared, asked),
             Message::Opened(run, opened) => self.opened(&run, *opened),
-            Message::Recovered => self.recovering = false,
+            Message::Recovered => self.recovered(),
             Message::Started(started) => self.started(*started),
             Message::Log(run, reply) => {
                 // A caller that went away does not want the answer; here and below.

@@ -35,6 +35,12 @@ pub(crate) fn staging_name(run: &str, epoch: u64) -> String {
     format!("{run}.e{epoch}")
 }
 
+/// Whether `name` is what some coordinator of `run` stages its output under.
+pub(crate) fn is_staging_of(name: &str, run: &str) -> bool {
+    let epoch = name.strip_prefix(run).and_then(|rest| rest.strip_prefix(".e"));
+    epoch.is_some_and(|e| !e.is_empty() && e.bytes().all(|b| b.is_ascii_digit()))
+}
+
 /// Everything about a run that does not change.
 pub(crate) fn begin(of: &Incarnation, prepared: &Prepared) -> v1::BeginRun {
     let spec = &prepared.spec;

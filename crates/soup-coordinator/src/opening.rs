@@ -12,7 +12,7 @@ use soup_store::output::{self, Staging};
 use soup_store::state::{AppendError, Journal, State};
 
 use crate::identity::{PlanDocument, operation, set_operation};
-use crate::messages::{Incarnation, staging_name};
+use crate::messages::{Incarnation, is_staging_of, staging_name};
 use crate::prepare::{Prepared, prepare};
 use crate::recall::Recall;
 
@@ -95,7 +95,7 @@ impl Keeper {
         }
         // An output that this very run was about to publish is not in its own way.
         let ours = before.as_ref().is_some_and(|b| b.publishing) && visible(&target, run).await?.is_some();
-        let staged = staged_by(&target, run, before.as_ref().map_or(0, |b| b.epoch)).await?;
+        let staged = staged_by(&target, run).await?;
         if !ours && !staged {
             output::check_target(&target, prepared.spec.overwrite).await?;
         }
@@ -209,13 +209,14 @@ async fn visible(target: &Location, run: &str) -> Result<Option<String>> {
     Ok(report.map(ToString::to_string))
 }
 
-/// Whether the output is being written by an earlier coordinator of `run`, as far as its store shows that.
-async fn staged_by(target: &Location, run: &str, epoch: u64) -> Result<bool> {
-    if target.is_local() || epoch == 0 {
+/// Whether the output is being written by another coordinator of `run`, as far as its store shows that. Of any epoch: one
+/// that was not there when the log was read may have claimed the run since, and will be fenced like all others.
+async fn staged_by(target: &Location, run: &str) -> Result<bool> {
+    if target.is_local() {
         return Ok(false);
     }
     let claimant = output::claimant(target).await?;
-    Ok(claimant.is_some_and(|c| (1..=epoch).any(|e| c == staging_name(run, e))))
+    Ok(claimant.is_some_and(|c| is_staging_of(&c, run)))
 }
 
 fn host() -> String {

@@ -39,6 +39,13 @@ impl Hub {
         });
     }
 
+    pub(super) fn recovered(&mut self) {
+        self.recovering = false;
+        for (prepared, asked) in std::mem::take(&mut self.postponed) {
+            self.asked(Ok(prepared), asked);
+        }
+    }
+
     /// Somebody asks for a run whose pool is known.
     pub(super) fn asked(&mut self, prepared: Result<Prepared>, asked: Asked) {
         let refuse = |asked: Asked, error: Error| {
@@ -57,10 +64,13 @@ impl Hub {
         if let Some(waiting) = self.opening.get_mut(&run) {
             return waiting.push(asked);
         }
-        let queued = self.queue.len() + self.opening.len();
+        let queued = self.queue.len() + self.opening.len() + self.postponed.len();
         if queued >= self.config.runs_queued_max {
             let text = format!("{queued} runs are queued already: try again when one is done");
             return refuse(asked, Error::try_again(text));
+        }
+        if self.recovering {
+            return self.postponed.push((prepared, asked));
         }
         self.opening.insert(run.clone(), vec![asked]);
         let (keeper, inbox) = (self.keeper.clone(), self.inbox.clone());

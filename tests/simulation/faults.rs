@@ -1,0 +1,139 @@
+//! The faults of a world: which, when and for how long. All of it follows from the seed.
+
+use std::time::Duration;
+
+use soup_store::faults::{Effect, Request};
+
+use crate::random::Random;
+
+/// Folders of the store: where runs are kept, and where the soup goes.
+const STATE: &str = "state/";
+const OUTPUT: &str = "soup";
+/// Workers of a world.
+pub const WORKERS: usize = 3;
+
+/// What goes wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing passes between two hosts; what was under way is lost, and with it the connections that carried it.
+    Cut(String, String),
+    /// Nothing passes from the first to the second.
+    CutOneWay(String, String),
+    /// What is sent between two hosts arrives late.
+    Stall(String, String),
+    /// A worker stops where it is, and starts anew.
+    Crash(String),
+    /// The coordinator stops where it is, and starts anew.
+    CrashCoordinator,
+    /// Another coordinator starts over the same state, and is the one that is found from now on. Nobody tells the first.
+    Takeover,
+    /// A worker computes much more slowly.
+    Slow(usize),
+}
+
+impl Fault {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Fault::Cut(..) => "links cut",
+            Fault::CutOneWay(..) => "links cut one way",
+            Fault::Stall(..) => "links stalled",
+            Fault::Crash(_) => "workers crashed",
+            Fault::CrashCoordinator => "coordinators crashed",
+            Fault::Takeover => "coordinators replaced alive",
+            Fault::Slow(_) => "workers slowed",
+        }
+    }
+}
+
+/// A fault, when it begins and when it ends.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    pub begin: Duration,
+    pub end: Duration,
+    pub fault: Fault,
+}
+
+/// What can go wrong in a world, and its parameters.
+#[derive(Clone, Debug)]
+pub struct Faults {
+    pub planned: Vec<Planned>,
+    /// Longest time that a message takes.
+    pub latency_max: Duration,
+    /// Requests to the store, of a thousand, that go wrong until the last fault has ended.
+    pub store_permille: u64,
+}
+
+impl Faults {
+    /// A world in which nothing goes wrong.
+    pub fn none() -> Faults {
+        Faults { planned: Vec::new(), latency_max: Duration::from_millis(10), store_permille: 0 }
+    }
+
+    /// What goes wrong in the world of `seed`: faults begin within `window`.
+    pub fn of(seed: u64, window: Duration) -> Faults {
+        let mut random = Random::new(seed, 2);
+        let latency_max = random.millis(2..100);
+        let window = window.as_millis() as u64;
+        let planned = (0..random.number(1..13)).map(|_| {
+            let begin = random.millis(0..window);
+            let longest = if random.chance(30) { 15_000 } else { 1_500 };
+            let end = begin + random.millis(1..longest);
+            Planned { begin, end, fault: fault(&mut random) }
+        });
+        let planned = planned.collect();
+        let store_permille = if random.chance(50) { random.number(1..60) } else { 0 };
+        Faults { planned, latency_max, store_permille }
+    }
+
+    /// When the last one has ended.
+    pub fn end(&self) -> Duration {
+        self.planned.iter().map(|p| p.end).max().unwrap_or_default()
+    }
+}
+
+fn fault(random: &mut Random) -> Fault {
+    let worker = random.number(0..WORKERS as u64);
+    let name = format!("worker{worker}");
+    let peer = match random.number(0..10) {
+        0..6 => "coordinator".to_owned(),
+        _ => format!("worker{}", (worker + random.number(1..WORKERS as u64)) % WORKERS as u64),
+    };
+    match random.number(0..24) {
+        0..4 => Fault::Cut(name, peer),
+        4..6 => Fault::CutOneWay(name, peer),
+        6..8 => Fault::CutOneWay(peer, name),
+        8..10 => Fault::Stall(name, peer),
+        10 => Fault::Cut("client".to_owned(), "coordinator".to_owned()),
+        11..17 => Fault::Crash(name),
+        17..20 => Fault::CrashCoordinator,
+        20..22 => Fault::Takeover,
+        _ => Fault::Slow(worker as usize),
+    }
+}
+
+/// What becomes of a request to the store, if anything unusual does.
+pub fn store_effect(request: &Request, random: &mut Random, permille: u64) -> Option<Effect> {
+    // Whoever reads checkpoints and datasets tries again only so often, and inline reads cannot wait.
+    let input = !request.path.starts_with(STATE) && !request.path.starts_with(OUTPUT);
+    if random.number(0..1000) >= if input { permille / 8 } else { permille } {
+        return None;
+    }
+    Some(match random.number(0..10) {
+        _ if input => Effect::Fail,
+        0..3 => Effect::Fail,
+        3..6 => Effect::LoseAnswer,
+        6 => Effect::LateWrite(random.millis(1..3_000)),
+        7..9 => Effect::Stall(random.millis(1..3_000)),
+        _ => Effect::Exists409,
+    })
+}
+
+pub fn effect_kind(effect: Effect) -> &'static str {
+    match effect {
+        Effect::Fail => "store requests failed",
+        Effect::LoseAnswer => "store answers lost",
+        Effect::LateWrite(_) => "store writes late",
+        Effect::Stall(_) => "store requests stalled",
+        Effect::Exists409 => "store 409s",
+    }
+}

@@ -1,0 +1,197 @@
+//! Deterministic simulation: the real coordinator, workers and services on a simulated network, by a simulated clock.
+//!
+//! Every seed is a world of its own: how long messages and computations take, which links are cut or stalled, which hosts
+//! crash and when, what the store refuses, loses or does late, when a second coordinator appears. In every world the run has
+//! to end, with the same soup, the same decisions and the same counts as where nothing goes wrong; its log has to be
+//! sound all along ([`witness`]), and say so before anybody hears of it. The same seed is the same world, to the line.
+//!
+//! ```text
+//! cargo test -p soup-tests --test simulation                          64 seeds
+//! SOUP_SEEDS=10000 cargo test -p soup-tests --test simulation         so many, in parallel
+//! SOUP_SEED=17 cargo test -p soup-tests --test simulation -- --nocapture   one, with its log
+//! ```
+
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+#![allow(clippy::print_stdout)] // figures and logs are what these tests are asked for
+#![allow(unreachable_pub)] // modules of a test
+
+mod client;
+mod faults;
+mod log;
+mod network;
+mod pool;
+mod random;
+mod witness;
+mod world;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use soup_core::recipe::RecipeKind;
+
+use crate::faults::Faults;
+use crate::random::Random;
+use crate::world::{Ended, World};
+
+/// Seeds that are simulated by default.
+const SEEDS: u64 = 64;
+/// Within this simulated time faults begin: somewhat longer than a run takes undisturbed.
+const WINDOW: Duration = Duration::from_secs(5);
+/// Failing seeds after which no more are tried.
+const FAILURES_MAX: usize = 5;
+/// Lines of the log shown of a seed that fails.
+const LINES_SHOWN: usize = 80;
+
+fn world(seed: u64) -> World {
+    let mut random = Random::new(seed, 1);
+    let recipe = if random.chance(25) { RecipeKind::Pruned } else { RecipeKind::Greedy };
+    World { seed, recipe, lookahead: random.number(0..4) as u32, faults: Faults::of(seed, WINDOW) }
+}
+
+/// The report of a run in which nothing goes wrong, without what may differ between runs.
+fn undisturbed(recipe: RecipeKind) -> &'static Value {
+    static REPORTS: [OnceLock<Value>; 2] = [const { OnceLock::new() }; 2];
+    let slot = &REPORTS[usize::from(recipe == RecipeKind::Pruned)];
+    slot.get_or_init(|| {
+        let world = World { seed: 0, recipe, lookahead: 0, faults: Faults::none() };
+        let (report, sha256) = world.simulate().result.unwrap();
+        assert_eq!(report["sha256"], sha256.as_str());
+        essence(report)
+    })
+}
+
+/// What has to be equal.
+fn essence(mut report: Value) -> Value {
+    for name in ["run", "output", "seconds", "notes"] {
+        report.as_object_mut().unwrap().remove(name);
+    }
+    report
+}
+
+/// What is wrong with how a world ended.
+fn check(world: &World, ended: &Ended) -> Result<(), String> {
+    let (report, sha256) = ended.result.as_ref().map_err(soup_core::Error::chain)?;
+    if report["sha256"] != sha256.as_str() {
+        return Err(format!("the output's SHA-256 is {sha256}, not {}", report["sha256"]));
+    }
+    let (found, expected) = (essence(report.clone()), undisturbed(world.recipe));
+    if found != *expected {
+        return Err(format!("the report is\n{found:#}\nand not\n{expected:#}"));
+    }
+    Ok(())
+}
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|e| panic!("{name}={text}: {e}")))
+}
+
+#[derive(Default)]
+struct Totals {
+    seeds: u64,
+    counts: BTreeMap<&'static str, u64>,
+    simulated: Duration,
+    longest: Duration,
+    failures: Vec<(u64, String, Vec<String>)>,
+}
+
+impl Totals {
+    fn add(&mut self, world: &World, ended: &Ended, verdict: Result<(), String>) {
+        self.seeds += 1;
+        for (kind, count) in &ended.counts {
+            *self.counts.entry(kind).or_default() += count;
+        }
+        self.simulated += ended.simulated;
+        self.longest = self.longest.max(ended.simulated);
+        if let Err(why) = verdict {
+            self.failures.push((world.seed, why, ended.log.clone()));
+        }
+    }
+}
+
+#[test]
+fn every_world_cooks_the_same_soup() {
+    let seeds = match setting("SOUP_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..setting("SOUP_SEEDS").unwrap_or(SEEDS),
+    };
+    let show = setting("SOUP_SEED").is_some();
+    let begun = Instant::now();
+    let (next, totals) = (AtomicU64::new(seeds.start), Mutex::new(Totals::default()));
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end || totals.lock().unwrap().failures.len() >= FAILURES_MAX {
+                return;
+            }
+            let world = world(seed);
+            let ended = catch_unwind(AssertUnwindSafe(|| world.simulate()));
+            let ended = ended.unwrap_or_else(|_| panic!("seed {seed} panicked outside of its hosts"));
+            if show {
+                println!("{world:#?}\n{}", ended.log.join("\n"));
+            }
+            let verdict = check(&world, &ended);
+            totals.lock().unwrap().add(&world, &ended, verdict);
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        (0..threads).for_each(|_| drop(scope.spawn(work)));
+    });
+    let totals = totals.into_inner().unwrap();
+    println!(
+        "{} seeds, {:.1} s simulated (longest {:.1} s) in {:.1} s; {}",
+        totals.seeds,
+        totals.simulated.as_secs_f64(),
+        totals.longest.as_secs_f64(),
+        begun.elapsed().as_secs_f64(),
+        totals.counts.iter().map(|(kind, count)| format!("{kind} {count}")).collect::<Vec<_>>().join(", ")
+    );
+    for (seed, why, log) in &totals.failures {
+        let tail = log[log.len().saturating_sub(LINES_SHOWN)..].join("\n");
+        println!("seed {seed} FAILED: {why}\nlast lines of its log:\n{tail}\n");
+    }
+    let failed: Vec<u64> = totals.failures.iter().map(|f| f.0).collect();
+    assert!(
+        failed.is_empty(),
+        "seeds {failed:?} failed; run one with its whole log: \
+         SOUP_SEED={} cargo test -p soup-tests --test simulation -- --nocapture",
+        failed[0]
+    );
+}
+
+#[test]
+fn an_undisturbed_world_decides_both_ways_and_counts_every_sample() {
+    for recipe in [RecipeKind::Greedy, RecipeKind::Pruned] {
+        let report = undisturbed(recipe);
+        let totals = [&report["score"]["total"], &report["test"]["test"]["total"]];
+        assert_eq!(
+            totals.map(|t| t.as_u64().unwrap()),
+            pool::SAMPLES.map(|(_, samples)| samples),
+            "{report:#}"
+        );
+        let trials = report["trials"].as_array().unwrap();
+        assert!(trials.len() >= 3, "{report:#}");
+        let verdicts: std::collections::BTreeSet<&str> =
+            trials.iter().map(|t| t["verdict"].as_str().unwrap()).collect();
+        assert!(verdicts.len() == 2, "both verdicts should occur: {report:#}");
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_world() {
+    let busiest = (0..SEEDS).map(world).max_by_key(|w| w.faults.planned.len()).unwrap();
+    let (first, second) = (busiest.simulate(), busiest.simulate());
+    let differs = first.log.iter().zip(&second.log).position(|(a, b)| a != b);
+    if let Some(at) = differs {
+        let around = |log: &[String]| log[at.saturating_sub(5)..(at + 2).min(log.len())].join("\n");
+        panic!("line {at} differs:\n{}\n---\n{}", around(&first.log), around(&second.log));
+    }
+    assert_eq!(first.log.len(), second.log.len());
+    assert_eq!(first.simulated, second.simulated);
+    assert!(first.log.len() > 100);
+}

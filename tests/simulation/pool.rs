@@ -1,0 +1,160 @@
+//! What is cooked in a simulation: a tiny pool and tiny datasets, in the real formats, in memory.
+
+use std::collections::BTreeMap;
+use std::io::Cursor;
+
+use image::{GrayImage, ImageFormat};
+use serde_json::{Value, json};
+use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec};
+use soup_core::run::{DatasetSpec, RunSpec};
+use soup_core::score::Metric;
+
+use crate::random::Random;
+
+/// Classes of the datasets and the models.
+const CLASSES: usize = 3;
+/// Width and height of images.
+const SIZE: u32 = 8;
+const HIDDEN: usize = 64;
+const INTERMEDIATE: usize = 256;
+pub const INGREDIENTS: [&str; 4] = ["a", "b", "c", "d"];
+/// Samples of the validation set and of the test set.
+pub const SAMPLES: [(&str, u64); 2] = [("validation", 40), ("test", 21)];
+/// The model does not depend on the world's seed, so that every world must cook the same soup.
+const SEED: u64 = 11;
+
+/// Places of the state and of the output.
+pub const STATE: &str = "memory:///state";
+pub const OUTPUT: &str = "memory:///soup";
+
+/// All files, by their path in the store.
+pub fn files() -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut put =
+        |folder: String, name: String, bytes: Vec<u8>| files.insert(format!("{folder}/{name}"), bytes);
+    for (index, name) in INGREDIENTS.iter().enumerate() {
+        put("pool".into(), format!("{name}.safetensors"), safetensors(index as u64));
+    }
+    put("pool".into(), "config.json".into(), config().to_string().into());
+    put("pool".into(), "preprocessor_config.json".into(), preprocessor().to_string().into());
+    for (set, (name, samples)) in SAMPLES.into_iter().enumerate() {
+        for index in 0..samples {
+            let class = index as usize % CLASSES;
+            let file = format!("{index:03}.png");
+            put(format!("{name}/class{class}"), file, png(&mut Random::new(set as u64, 1000 + index), class));
+        }
+    }
+    files
+}
+
+/// The run.
+pub fn spec(kind: RecipeKind, lookahead: u32) -> RunSpec {
+    let dataset = |(name, _): (&str, u64)| DatasetSpec {
+        name: name.to_owned(),
+        url: format!("memory:///{name}"),
+        image_column: None,
+        label_column: None,
+        limit: None,
+    };
+    RunSpec {
+        pool: vec!["memory:///pool".to_owned()],
+        recipe: RecipeSpec {
+            kind,
+            order: Order::Sorted,
+            accept: Accept::default(),
+            seed: 0,
+            max_ingredients: None,
+            passes: 1,
+            metric: Metric::Accuracy,
+        },
+        validation: dataset(SAMPLES[0]),
+        tests: SAMPLES[1..].iter().copied().map(dataset).collect(),
+        output: OUTPUT.to_owned(),
+        overwrite: false,
+        batch_size: 4,
+        allow_nan: false,
+        baselines: true,
+        lookahead,
+        workers_min: 1,
+        model_config: None,
+        preprocessor_config: None,
+    }
+}
+
+fn config() -> Value {
+    let labels: BTreeMap<String, String> =
+        (0..CLASSES).map(|c| (c.to_string(), format!("class{c}"))).collect();
+    json!({
+        "model_type": "vit", "hidden_act": "gelu", "hidden_size": HIDDEN, "intermediate_size": INTERMEDIATE,
+        "num_hidden_layers": 1, "num_attention_heads": 4, "num_channels": 1, "image_size": SIZE,
+        "patch_size": SIZE / 2, "layer_norm_eps": 1e-12, "qkv_bias": true, "id2label": labels,
+    })
+}
+
+fn preprocessor() -> Value {
+    json!({
+        "image_processor_type": "ViTImageProcessor", "do_resize": false, "do_rescale": true,
+        "rescale_factor": 1.0 / 255.0, "do_normalize": true, "image_mean": [0.5], "image_std": [0.5],
+        "size": { "height": SIZE, "width": SIZE },
+    })
+}
+
+/// Names and shapes of a ViT's tensors.
+fn tensors() -> Vec<(String, Vec<usize>)> {
+    let mut all: Vec<(String, Vec<usize>)> = vec![
+        ("classifier.bias".into(), vec![CLASSES]),
+        ("classifier.weight".into(), vec![CLASSES, HIDDEN]),
+        ("vit.embeddings.cls_token".into(), vec![1, 1, HIDDEN]),
+        ("vit.embeddings.patch_embeddings.projection.bias".into(), vec![HIDDEN]),
+        ("vit.embeddings.patch_embeddings.projection.weight".into(), vec![HIDDEN, 1, 4, 4]),
+        ("vit.embeddings.position_embeddings".into(), vec![1, 5, HIDDEN]),
+        ("vit.layernorm.bias".into(), vec![HIDDEN]),
+        ("vit.layernorm.weight".into(), vec![HIDDEN]),
+    ];
+    let layer = [
+        ("attention.attention.key", HIDDEN, HIDDEN),
+        ("attention.attention.query", HIDDEN, HIDDEN),
+        ("attention.attention.value", HIDDEN, HIDDEN),
+        ("attention.output.dense", HIDDEN, HIDDEN),
+        ("intermediate.dense", INTERMEDIATE, HIDDEN),
+        ("output.dense", HIDDEN, INTERMEDIATE),
+    ];
+    for (name, outputs, inputs) in layer {
+        all.push((format!("vit.encoder.layer.0.{name}.bias"), vec![outputs]));
+        all.push((format!("vit.encoder.layer.0.{name}.weight"), vec![outputs, inputs]));
+    }
+    for name in ["layernorm_before", "layernorm_after"] {
+        all.push((format!("vit.encoder.layer.0.{name}.bias"), vec![HIDDEN]));
+        all.push((format!("vit.encoder.layer.0.{name}.weight"), vec![HIDDEN]));
+    }
+    all
+}
+
+/// An ingredient: what all share, and a little of its own.
+fn safetensors(ingredient: u64) -> Vec<u8> {
+    let (mut shared, mut own) = (Random::new(SEED, 1), Random::new(SEED, 100 + ingredient));
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for (name, shape) in tensors() {
+        let start = data.len();
+        let base = if name.contains("layernorm") && name.ends_with("weight") { 1.0 } else { 0.0 };
+        for _ in 0..shape.iter().product::<usize>() {
+            let value = base + 0.15 * shared.unit() + 0.1 * own.unit();
+            data.extend(value.to_le_bytes());
+        }
+        header.insert(name, json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, data.len()] }));
+    }
+    let mut header = Value::Object(header).to_string();
+    header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &data].concat()
+}
+
+/// Noise, brighter in the rows of its class.
+fn png(random: &mut Random, class: usize) -> Vec<u8> {
+    let image = GrayImage::from_fn(SIZE, SIZE, |_, y| {
+        let bright = if y as usize * CLASSES / SIZE as usize == class { 90 } else { 0 };
+        image::Luma([(random.number(0..166) + bright) as u8])
+    });
+    let mut bytes = Cursor::new(Vec::new());
+    image.write_to(&mut bytes, ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
