@@ -13,10 +13,13 @@
 //! models of the soups in work, decoded samples; all of it is a cache of what object storage holds.
 
 mod active;
+#[doc(hidden)]
+pub mod bench;
 mod blends;
 mod compute;
 mod connect;
 mod files;
+mod frames;
 mod handing_in;
 mod link;
 mod recent;
@@ -33,7 +36,6 @@ use std::time::Duration;
 
 use futures::Stream;
 use soup_core::{Error, Result};
-use soup_proto::v1::blends_server::BlendsServer;
 use soup_tensor::Device;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -132,7 +134,7 @@ where
     };
     let server = tokio::spawn(
         Server::builder()
-            .add_service(BlendsServer::new(service::Service::new(worker.clone())))
+            .add_service(service::Service::new(worker.clone()))
             .serve_with_incoming_shutdown(incoming, until_stopped),
     );
     tracing::info!(name = config.name, address, "worker serves blends");

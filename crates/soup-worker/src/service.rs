@@ -1,20 +1,24 @@
 //! What peers see of a worker.
 
-use std::pin::Pin;
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use futures::{Stream, stream};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use soup_core::soup::Soup;
 use soup_core::{Error, Result};
 use soup_proto::status_of;
-use soup_proto::v1::blends_server::Blends;
-use soup_proto::v1::{Chunk, FetchRequest};
-use tonic::{Request, Response, Status};
+use soup_proto::v1::blends_server::SERVICE_NAME;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::{Code, Status};
 
 use crate::active::Worker;
-use crate::blends;
+use crate::{blends, frames};
 
-/// The service over a worker.
+/// The service `soup.v1.Blends` over a worker; see [`frames`] for why it is not a generated one.
+#[derive(Clone)]
 pub(crate) struct Service {
     worker: Arc<Worker>,
 }
@@ -24,19 +28,39 @@ impl Service {
         Service { worker }
     }
 
-    async fn blend(&self, request: FetchRequest) -> Result<bytes::Bytes> {
+    async fn blend(&self, body: Body) -> Result<bytes::Bytes> {
+        let request = frames::read_request(body).await?;
         let run = self.worker.run(&request.run, request.epoch)?;
         let soup = Soup::try_from(request.soup.ok_or_else(|| Error::usage("the request has no soup"))?)?;
         blends::own(&run, request.shard, &soup).await
     }
+
+    async fn answer(&self, request: http::Request<Body>) -> http::Response<Body> {
+        if request.uri().path() != frames::FETCH_PATH {
+            return Status::new(Code::Unimplemented, "workers serve Fetch and nothing else").into_http();
+        }
+        match self.blend(request.into_body()).await {
+            Ok(blend) => frames::reply(blend),
+            Err(error) => status_of(&error).into_http(),
+        }
+    }
 }
 
-#[tonic::async_trait]
-impl Blends for Service {
-    type FetchStream = Pin<Box<dyn Stream<Item = Result<Chunk, Status>> + Send>>;
+impl NamedService for Service {
+    const NAME: &'static str = SERVICE_NAME;
+}
 
-    async fn fetch(&self, request: Request<FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
-        let blend = self.blend(request.into_inner()).await.map_err(|e| status_of(&e))?;
-        Ok(Response::new(Box::pin(stream::iter(blends::chunks(blend).map(|data| Ok(Chunk { data }))))))
+impl tower_service::Service<http::Request<Body>> for Service {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let service = self.clone();
+        async move { Ok(service.answer(request).await) }.boxed()
     }
 }

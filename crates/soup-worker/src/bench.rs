@@ -1,0 +1,73 @@
+//! The doors of the benchmarks: a worker's real loads, fetches and service, without a coordinator to ask for them.
+
+use std::sync::Arc;
+
+use soup_core::Result;
+use soup_core::soup::Soup;
+use soup_proto::v1::{BeginRun, LoadShard, Loaded, Placement};
+use soup_tensor::Device;
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use crate::active::{Active, Worker};
+use crate::{Compute, Tcp, WorkerConfig, blends, service, shards};
+
+/// A worker with one run.
+#[derive(Clone)]
+pub struct BenchWorker {
+    worker: Arc<Worker>,
+    run: Arc<Active>,
+}
+
+impl BenchWorker {
+    /// A worker on the host's memory that has begun `begin`.
+    ///
+    /// # Errors
+    /// Where the run makes no sense.
+    pub fn new(slots: u32, begin: BeginRun) -> Result<BenchWorker> {
+        let config = WorkerConfig {
+            coordinator: String::new(),
+            name: "bench".to_owned(),
+            advertise: None,
+            slots,
+            capacity_bytes: u64::MAX,
+            device: "cpu".to_owned(),
+            connect_timeout_ms: 0,
+        };
+        let device = Device::parse(&config.device)?;
+        let worker = Arc::new(Worker::new(device, &config, Compute::threads(slots), Arc::new(Tcp)));
+        let (id, epoch) = (begin.run.clone(), begin.epoch);
+        worker.begin(begin);
+        let run = worker.run(&id, epoch)?;
+        Ok(BenchWorker { worker, run })
+    }
+
+    /// Serves its blends to peers for as long as the process lives.
+    pub fn serve(&self, listener: TcpListener) {
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let service = service::Service::new(self.worker.clone());
+        tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
+    }
+
+    /// Takes a placement, as the worker of number `me`.
+    pub fn place(&self, placement: Placement, me: u64) {
+        self.run.place(placement, me);
+    }
+
+    /// Loads one shard of every ingredient.
+    ///
+    /// # Errors
+    /// Those of the load.
+    pub async fn load(&self, task: LoadShard) -> Result<Loaded> {
+        shards::load_shard(&self.worker, &self.run, task).await
+    }
+
+    /// The flattened parameters of `soup`, from all owners, into `parameters`, which has their length.
+    ///
+    /// # Errors
+    /// Those of the fetches.
+    pub async fn assemble(&self, soup: &Soup, parameters: &mut [u8]) -> Result<()> {
+        blends::assemble(&self.run, soup, parameters).await
+    }
+}
