@@ -91,7 +91,8 @@ impl Cook {
     }
 
     fn run(mut self) -> Figures {
-        let new = |w| NewWorker { worker: WorkerId(w), slots: SLOTS, capacity_bytes: 1 << 40, held: Vec::new() };
+        let new =
+            |w| NewWorker { worker: WorkerId(w), slots: SLOTS, capacity_bytes: 1 << 40, held: Vec::new() };
         self.feed(|| Event::WorkersJoined((0..WORKERS).map(new).collect()));
         while !self.ended {
             if std::mem::take(&mut self.recorded) {
@@ -174,9 +175,10 @@ fn evaluated(soup: &Soup, samples: std::ops::Range<u64>) -> Vec<u8> {
 
 fn answer(work: &Work) -> TaskResult {
     match work {
-        Work::Load(_) => {
-            TaskResult::Loaded { sha256: (0..INGREDIENTS as u8).map(|i| [i; 32]).collect(), notes: Vec::new() }
-        }
+        Work::Load(_) => TaskResult::Loaded {
+            sha256: (0..INGREDIENTS as u8).map(|i| [i; 32]).collect(),
+            notes: Vec::new(),
+        },
         Work::Survey => {
             TaskResult::Surveyed { samples: vec![SAMPLES], classes: CLASSES as u32, notes: Vec::new() }
         }

@@ -16,6 +16,7 @@ const TENSORS: usize = 64;
 /// A pool that is deleted when it is dropped.
 pub struct Pool {
     /// One file an ingredient.
+    #[allow(dead_code)] // not every benchmark reads them
     pub files: Vec<PathBuf>,
     /// The run that cooks it.
     pub begin: BeginRun,
