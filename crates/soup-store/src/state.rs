@@ -225,6 +225,7 @@ impl State {
         let log = self.run(run).and_then(|r| r.join("log")).map_err(AppendError::Store)?;
         let mut fold = self.fold(run, drop).await.map_err(AppendError::Store)?;
         let epoch = fold.epoch;
+        let mut lost = None;
         for attempt in 0..CLAIMS_MAX {
             // A name of its own for each claim, so that the records of one are never taken for those of another.
             let writer = if attempt == 0 { writer.to_owned() } else { format!("{writer}-{attempt}") };
@@ -233,7 +234,7 @@ impl State {
             match journal.claim(&mut fold, claim.clone()).await {
                 Ok(()) => return Ok((journal, fold)),
                 // The owner is still writing, or the last record of a dead one arrived late.
-                Err(AppendError::Fenced(_)) => {}
+                Err(AppendError::Fenced(error)) => lost = Some(error),
                 Err(error) => return Err(error),
             }
             while let Some(bytes) = self.record(&log, fold.tail().seq).await.map_err(AppendError::Store)? {
@@ -244,10 +245,8 @@ impl State {
                 break;
             }
         }
-        let text = format!(
-            "run {run:?} was claimed by another coordinator at the same time: this one leaves it alone"
-        );
-        Err(AppendError::Fenced(Error::try_again(text)))
+        let lost = lost.unwrap_or_else(|| Error::try_again(format!("run {run:?} cannot be claimed")));
+        Err(AppendError::Fenced(lost))
     }
 
     async fn record(&self, log: &Location, seq: u64) -> Result<Option<Bytes>> {
