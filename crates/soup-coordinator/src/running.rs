@@ -353,6 +353,8 @@ impl Running {
             validation: spec.validation.name.clone(),
             output: spec.output.clone(),
             sha256: publish::hex(&sha256),
+            learned: None,
+            diagnosis: None,
             notes: self
                 .prepared
                 .notes

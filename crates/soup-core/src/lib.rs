@@ -24,8 +24,10 @@
 //! Nothing here does I/O, reads a clock or draws randomness of its own: time and seeds are arguments.
 
 pub mod agree;
+pub mod diagnosis;
 pub mod error;
 pub mod journal;
+pub mod layer;
 pub mod ledger;
 pub mod machine;
 pub mod metric;

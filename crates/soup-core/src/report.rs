@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::diagnosis::Diagnosis;
 use crate::ledger::{Dataset, Ledger};
 use crate::recipe::{RecipeSpec, Replay, Verdict};
 use crate::score::{Metric, Score};
@@ -43,6 +44,12 @@ pub struct RunReport {
     /// SHA-256 of the tensor data: the flattened parameters in canonical order, which is the data section of a
     /// single-file output.
     pub sha256: String,
+    /// How weights were learned, for recipes that learn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learned: Option<LearnedReport>,
+    /// What explains the pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diagnosis: Option<Diagnosis>,
     /// What people should know.
     pub notes: Vec<String>,
     /// Seconds spent in each phase.
@@ -114,6 +121,42 @@ pub struct TrialReport {
     pub bar: f64,
     /// How it ended.
     pub verdict: Verdict,
+}
+
+/// How weights were learned.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LearnedReport {
+    /// What has weights of its own: `model`, or the names of tensors or layers.
+    pub groups: Vec<String>,
+    /// `weights[group][ingredient]`, the pool's ingredients in pool order.
+    pub weights: Vec<Vec<f64>>,
+    /// What the logits were multiplied by, learned too.
+    pub beta: f64,
+    /// Whether beta is in the classifier's parameters.
+    pub beta_folded: bool,
+    /// Name of the dataset that was learned from.
+    pub train: String,
+    /// Every step in order.
+    pub steps: Vec<LearnedStep>,
+}
+
+/// A step of the optimiser.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LearnedStep {
+    /// Counts from 1.
+    pub step: u32,
+    /// Mean loss of the mini-batch before the step, in nats; `null` where it is not finite.
+    pub loss: Option<f64>,
+    /// Correct predictions in the mini-batch.
+    pub correct: u64,
+    /// Samples of the mini-batch.
+    pub total: u64,
+    /// Learning rate of the step.
+    pub lr: f64,
+    /// Beta after the step.
+    pub beta: f64,
+    /// Norm of the gradient with respect to what is learned, before clipping.
+    pub gradient_norm: f64,
 }
 
 /// A share for people: `87.50 %`; `-` where there is nothing to divide by.
