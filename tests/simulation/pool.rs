@@ -55,6 +55,7 @@ pub fn spec(kind: RecipeKind, lookahead: u32) -> RunSpec {
         image_column: None,
         label_column: None,
         limit: None,
+        split: None,
     };
     RunSpec {
         pool: vec!["memory:///pool".to_owned()],
@@ -66,9 +67,11 @@ pub fn spec(kind: RecipeKind, lookahead: u32) -> RunSpec {
             max_ingredients: None,
             passes: 1,
             metric: Metric::Accuracy,
+            learn: None,
         },
         validation: dataset(SAMPLES[0]),
         tests: SAMPLES[1..].iter().copied().map(dataset).collect(),
+        train: None,
         output: OUTPUT.to_owned(),
         overwrite: false,
         batch_size: 4,

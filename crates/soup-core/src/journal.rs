@@ -22,6 +22,7 @@ mod wire;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::ledger::Gradients;
 use crate::recipe::Verdict;
 use crate::score::Score;
 
@@ -72,6 +73,8 @@ pub enum Entry {
     Slices(Vec<ScoredSlice>),
     /// A soup got its score, and the recipe decided what follows from it.
     Scored(Scored),
+    /// A step of a learned soup: what its update is made from.
+    Stepped(Stepped),
     /// The output is written; what follows makes it visible.
     Publishing {
         /// SHA-256 of the soup's flattened parameters, in hexadecimal.
@@ -105,6 +108,7 @@ impl Entry {
             Entry::Surveyed(_) => "surveyed",
             Entry::Slices(_) => "slices",
             Entry::Scored(_) => "scored",
+            Entry::Stepped(_) => "stepped",
             Entry::Publishing { .. } => "publishing",
             Entry::Published { .. } => "published",
             Entry::Suspended {} => "suspended",
@@ -168,6 +172,16 @@ pub struct Scored {
     /// The decisions that this score makes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub decisions: Vec<Decided>,
+}
+
+/// A step of a learned soup.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stepped {
+    /// Counts from 1.
+    pub step: u32,
+    /// Loss and gradient, from which the update follows.
+    #[serde(with = "wire::gradients")]
+    pub gradients: Gradients,
 }
 
 /// A decision of the recipe.

@@ -1,4 +1,4 @@
-//! Everything known so far about a run: the scores, by dataset and soup.
+//! Everything known so far about a run: the scores, by dataset and soup, and the steps of a learned soup.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use crate::score::Score;
 use crate::soup::Soup;
 
 /// A dataset of a run, by its position: 0 is the validation set, the test sets follow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Dataset(pub u32);
 
 impl Dataset {
@@ -19,18 +19,83 @@ impl Dataset {
     }
 }
 
+/// Loss and gradient of one step of a learned soup, summed over its mini-batch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Gradients {
+    /// Mean loss of the mini-batch, in nats.
+    pub loss: f64,
+    /// Its derivative with respect to beta.
+    pub d_beta: f64,
+    /// Samples whose prediction is their label.
+    pub correct: u64,
+    /// Samples of the mini-batch.
+    pub total: u64,
+    /// `dots[group][ingredient]`: <dL/dtheta, theta_i> over the group's parameters, which is the derivative with respect to
+    /// the weight of the ingredient there.
+    pub dots: Vec<Vec<f64>>,
+}
+
+impl Gradients {
+    /// Whether every number is finite.
+    pub fn finite(&self) -> bool {
+        self.loss.is_finite() && self.d_beta.is_finite() && self.dots.iter().flatten().all(|d| d.is_finite())
+    }
+}
+
 /// What is known about a run.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     /// Number of ingredients in the pool.
     ingredients: u32,
     scores: BTreeMap<(Dataset, Soup), Score>,
+    /// The set on which the recipe decides.
+    deciding: Dataset,
+    /// Samples of every dataset, once counted.
+    samples: Vec<u64>,
+    /// The steps of a learned soup so far.
+    steps: Vec<Gradients>,
 }
 
 impl Ledger {
     /// An empty ledger for a pool of `ingredients`.
     pub fn new(ingredients: u32) -> Ledger {
-        Ledger { ingredients, scores: BTreeMap::new() }
+        Ledger { ingredients, ..Ledger::default() }
+    }
+
+    /// The same, for a recipe that decides on `dataset` and not on the validation set.
+    #[must_use]
+    pub fn deciding_on(self, dataset: Dataset) -> Ledger {
+        Ledger { deciding: dataset, ..self }
+    }
+
+    /// The set on which the recipe decides.
+    pub fn deciding_set(&self) -> Dataset {
+        self.deciding
+    }
+
+    /// The score of `soup` on the set on which the recipe decides, if known.
+    pub fn deciding(&self, soup: &Soup) -> Option<&Score> {
+        self.score(self.deciding, soup)
+    }
+
+    /// Notes how many samples every dataset has.
+    pub fn count_samples(&mut self, samples: Vec<u64>) {
+        self.samples = samples;
+    }
+
+    /// Samples of a dataset, once counted.
+    pub fn samples(&self, dataset: Dataset) -> Option<u64> {
+        self.samples.get(dataset.index()).copied()
+    }
+
+    /// The steps of a learned soup, in order.
+    pub fn steps(&self) -> &[Gradients] {
+        &self.steps
+    }
+
+    /// Records the next step.
+    pub fn record_step(&mut self, gradients: Gradients) {
+        self.steps.push(gradients);
     }
 
     /// Number of ingredients in the pool.

@@ -21,22 +21,27 @@
 mod assign;
 mod exchange;
 mod goals;
+mod learning;
 mod placement;
 mod record;
 mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Fold;
 use crate::ledger::{Dataset, Ledger};
-use crate::recipe::{Recipe, RecipeSpec, Replay};
+use crate::recipe::learned::{Groups, Learned};
+use crate::recipe::{Recipe, RecipeSpec, Replay, Setting};
 use crate::score::Score;
 use crate::soup::Soup;
 
 pub use exchange::{
-    Action, Evaluation, Event, FileDigest, NewWorker, Report, Slice, TaskKey, TaskResult, Work, WorkerId,
+    Action, Differentiate, Dot, Evaluation, Event, FileDigest, NewWorker, PartFigures, Report, SegmentDots,
+    Slice, TaskKey, TaskResult, Work, WorkerId,
 };
+use learning::Learning;
 use placement::Holding;
 use record::Recorder;
 use tasks::{Tasks, WorkerState};
@@ -64,6 +69,10 @@ pub struct Plan {
     pub files: u32,
     /// The recipe.
     pub recipe: RecipeSpec,
+    /// What has weights of its own, for a recipe that learns.
+    pub groups: Arc<Groups>,
+    /// The dataset that is learned from, for a recipe that learns: the last one.
+    pub train: Option<Dataset>,
     /// Whether the best single ingredient and the uniform soup are scored too.
     pub baselines: bool,
     /// Trials evaluated ahead of their turn.
@@ -166,6 +175,10 @@ pub struct Machine {
     partial: BTreeMap<Evaluation, BTreeMap<u32, Score>>,
     /// Which worker has decoded which slice.
     homes: BTreeMap<(Dataset, u32), WorkerId>,
+    /// The step of a learned soup that is in work.
+    learning: Option<Learning>,
+    /// Which worker differentiated which part in the last step: it has the samples.
+    part_homes: BTreeMap<u32, WorkerId>,
     goals: Vec<Evaluation>,
     goals_stale: bool,
     decisions_reported: usize,
@@ -184,10 +197,11 @@ impl Machine {
     /// # Errors
     /// [`ErrorKind::Usage`] where the recipe's options make no sense for the pool.
     pub fn new(plan: Plan, now: Millis) -> Result<Machine> {
-        let recipe = plan.recipe.build(plan.ingredients)?;
+        let train = plan.train.unwrap_or(Dataset::VALIDATION);
+        let setting = Setting { ingredients: plan.ingredients, groups: plan.groups.clone(), train };
         Ok(Machine {
-            recipe,
-            ledger: Ledger::new(plan.ingredients),
+            recipe: plan.recipe.build_for(&setting)?,
+            ledger: Ledger::new(plan.ingredients).deciding_on(train),
             workers: BTreeMap::new(),
             short_since: Some(now),
             unplaced_since: None,
@@ -198,6 +212,8 @@ impl Machine {
             tasks: Tasks::default(),
             partial: BTreeMap::new(),
             homes: BTreeMap::new(),
+            learning: None,
+            part_homes: BTreeMap::new(),
             goals: Vec::new(),
             goals_stale: true,
             decisions_reported: 0,
@@ -279,6 +295,11 @@ impl Machine {
     /// The recipe's decisions so far.
     pub fn replay(&self) -> Replay {
         self.recipe.replay(&self.ledger, 0)
+    }
+
+    /// What a recipe that learns has learned so far.
+    pub fn learned(&self) -> Option<Learned> {
+        self.recipe.learned(&self.ledger)
     }
 
     /// The soup that the recipe chose, once it is done.

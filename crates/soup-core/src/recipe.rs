@@ -4,15 +4,20 @@
 //! duplicate answers and answers out of order then need no code of their own; proposing further trials ahead of time
 //! is only "as if the open ones were rejected", and a later replay ignores those that turn out useless.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::ledger::Ledger;
+use crate::ledger::{Dataset, Ledger};
 use crate::score::Score;
 use crate::soup::{Ingredient, Soup};
 
+use learned::{Groups, LearnSpec, Learned, LearnedSoup, MiniBatch};
+
 mod best_single;
 mod greedy;
+pub mod learned;
 mod pruned;
 mod ranking;
 mod uniform;
@@ -27,6 +32,11 @@ pub trait Recipe {
     /// The next step, without speculation.
     fn next(&self, ledger: &Ledger) -> Step {
         self.replay(ledger, 0).step
+    }
+
+    /// What the ledger's steps have taught; `None` for recipes that do not learn, and before they begin.
+    fn learned(&self, _: &Ledger) -> Option<Learned> {
+        None
     }
 }
 
@@ -55,6 +65,10 @@ impl Replay {
 pub enum Step {
     /// Scores of these soups on the validation set; the most urgent first, never empty, none known yet.
     Try(Vec<Trial>),
+    /// Loss and gradient of a soup on a mini-batch.
+    Differentiate(Box<MiniBatch>),
+    /// Nothing that can be asked for: something that is not a score has to be known first.
+    Waiting,
     /// Nothing: this is the soup.
     Done(Soup),
 }
@@ -132,6 +146,8 @@ pub enum RecipeKind {
     Greedy,
     /// Remove ingredients from the uniform soup while the score does not drop (Dansereau et al. 2023).
     Pruned,
+    /// Learn the weights by gradient descent (Wortsman et al. 2022, recipe 3).
+    Learned,
 }
 
 impl RecipeKind {
@@ -142,12 +158,13 @@ impl RecipeKind {
             RecipeKind::BestSingle => "best-single",
             RecipeKind::Greedy => "greedy",
             RecipeKind::Pruned => "pruned",
+            RecipeKind::Learned => "learned",
         }
     }
 }
 
 /// A recipe with its options, as a run specifies it. Options that a recipe does not use are ignored by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RecipeSpec {
     /// Which recipe.
     pub kind: RecipeKind,
@@ -163,6 +180,27 @@ pub struct RecipeSpec {
     pub passes: u32,
     /// The figure that is compared.
     pub metric: crate::score::Metric,
+    /// How weights are learned; absent for recipes that do not learn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learn: Option<LearnSpec>,
+}
+
+/// What a recipe has to know of a run, besides its options.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// Ingredients in the pool.
+    pub ingredients: u32,
+    /// What has weights of its own.
+    pub groups: Arc<Groups>,
+    /// The dataset that is learned from.
+    pub train: Dataset,
+}
+
+impl Setting {
+    /// A pool of which nothing is known but the number of its ingredients.
+    pub fn of(ingredients: u32) -> Setting {
+        Setting { ingredients, groups: Arc::new(Groups::model()), train: Dataset::VALIDATION }
+    }
 }
 
 impl RecipeSpec {
@@ -172,6 +210,15 @@ impl RecipeSpec {
     /// [`ErrorKind::Data`](crate::ErrorKind::Data) for an empty pool, [`ErrorKind::Usage`](crate::ErrorKind::Usage) for
     /// an option out of range (of those that the recipe uses).
     pub fn build(&self, ingredients: u32) -> Result<Box<dyn Recipe + Send + Sync>> {
+        self.build_for(&Setting::of(ingredients))
+    }
+
+    /// The recipe for a run.
+    ///
+    /// # Errors
+    /// As for [`build`](RecipeSpec::build).
+    pub fn build_for(&self, setting: &Setting) -> Result<Box<dyn Recipe + Send + Sync>> {
+        let ingredients = setting.ingredients;
         let soup = Soup::uniform(ingredients)
             .ok_or_else(|| Error::data("the pool has no ingredients: a recipe needs at least one"))?;
         let walks = matches!(self.kind, RecipeKind::Greedy | RecipeKind::Pruned);
@@ -186,6 +233,10 @@ impl RecipeSpec {
             RecipeKind::BestSingle => Box::new(best_single::BestSingle { metric: self.metric, ingredients }),
             RecipeKind::Greedy => Box::new(greedy::Greedy { spec: *self, ingredients }),
             RecipeKind::Pruned => Box::new(pruned::Pruned { spec: *self, ingredients, uniform: soup }),
+            RecipeKind::Learned => {
+                let (groups, train) = (setting.groups.clone(), setting.train);
+                Box::new(LearnedSoup::new(*self, ingredients, groups, train)?)
+            }
         })
     }
 
@@ -199,8 +250,12 @@ impl RecipeSpec {
             let passes = u64::from(self.passes).min(passes_max);
             (0..passes).map(|pass| first_pass - pass).sum::<u64>()
         };
+        let learns_from_greedy = self.learn.is_some_and(|l| l.init == learned::Init::Greedy);
         match self.kind {
-            RecipeKind::Uniform => (0, 0),
+            RecipeKind::Learned if learns_from_greedy => {
+                RecipeSpec { kind: RecipeKind::Greedy, passes: 1, ..*self }.trials_max(ingredients)
+            }
+            RecipeKind::Uniform | RecipeKind::Learned => (0, 0),
             RecipeKind::BestSingle => (count, 0),
             RecipeKind::Greedy => {
                 let additions_max = u64::from(self.max_ingredients.unwrap_or(ingredients).min(ingredients));

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::recipe::RecipeSpec;
+use crate::ledger::Dataset;
+use crate::recipe::{RecipeKind, RecipeSpec};
 
 /// Most samples in one forward pass.
 pub const BATCH_SIZE_MAX: u32 = 65_536;
@@ -27,6 +28,9 @@ pub struct RunSpec {
     pub validation: DatasetSpec,
     /// Sets on which only the results are reported.
     pub tests: Vec<DatasetSpec>,
+    /// The set that a recipe learns from, for recipes that learn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train: Option<DatasetSpec>,
     /// Folder that receives the soup.
     pub output: String,
     /// Replace an existing output.
@@ -60,12 +64,58 @@ pub struct DatasetSpec {
     pub label_column: Option<String>,
     /// Use the first samples only.
     pub limit: Option<u64>,
+    /// Of those, use one part only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
+}
+
+/// One of the two parts that a dataset is split into: to learn from, and to hold out. Samples of both are spread evenly over
+/// the dataset, so that both are like it even where it is sorted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Split {
+    /// Whether this is the part to learn from.
+    pub train: bool,
+    /// Share of the samples to learn from, in millionths.
+    pub train_ppm: u32,
+}
+
+/// One, in millionths.
+pub const PPM: u32 = 1_000_000;
+
+impl Split {
+    /// Samples of this part, of a dataset of `samples`.
+    pub fn len(&self, samples: u64) -> u64 {
+        let train = (u128::from(samples) * u128::from(self.train_ppm.min(PPM)) / u128::from(PPM)) as u64;
+        if self.train { train } else { samples - train }
+    }
+
+    /// Position in the dataset of sample `index` of this part.
+    pub fn row(&self, index: u64) -> u64 {
+        let (index, one) = (u128::from(index), u128::from(PPM));
+        let train = u128::from(self.train_ppm.min(PPM));
+        // Row r is to learn from where floor((r + 1) share) is larger than floor(r share). A part that is empty has no rows.
+        let row = match self.train {
+            true => ((index + 1) * one).div_ceil(train.max(1)) - 1,
+            false => index * one / (one - train).max(1),
+        };
+        row.min(u128::from(u64::MAX)) as u64
+    }
 }
 
 impl RunSpec {
-    /// The datasets in their order: the validation set, then the test sets.
+    /// The datasets in their order: the validation set, the test sets, the set that is learned from.
     pub fn datasets(&self) -> impl Iterator<Item = &DatasetSpec> {
-        std::iter::once(&self.validation).chain(&self.tests)
+        std::iter::once(&self.validation).chain(&self.tests).chain(&self.train)
+    }
+
+    /// The position of the set that is learned from, if there is one: the last.
+    pub fn train_set(&self) -> Option<Dataset> {
+        self.train.as_ref().map(|_| Dataset(1 + self.tests.len() as u32))
+    }
+
+    /// The set on which the recipe decides: where it learns, the one that it learns from.
+    pub fn deciding_set(&self) -> Dataset {
+        self.train_set().unwrap_or(Dataset::VALIDATION)
     }
 
     /// Checks everything that can be checked without reading anything.
@@ -90,10 +140,21 @@ impl RunSpec {
             }
         }
         self.recipe.build(1)?;
+        if (self.recipe.kind == RecipeKind::Learned) != self.train.is_some() {
+            return Err(Error::usage(
+                "a set to learn from belongs to the learned recipe, and to no other: see --train",
+            ));
+        }
         let mut names = BTreeSet::new();
         for set in self.datasets() {
             if set.url.is_empty() {
                 return Err(Error::usage(format!("dataset {:?} has no URL", set.name)));
+            }
+            if set.split.is_some_and(|s| s.train_ppm == 0 || s.train_ppm >= PPM) {
+                return Err(Error::usage(format!(
+                    "dataset {:?} is split with nothing on one side",
+                    set.name
+                )));
             }
             if set.limit == Some(0) {
                 return Err(Error::usage(format!("dataset {:?} is limited to 0 samples", set.name)));
@@ -109,5 +170,33 @@ impl RunSpec {
             )));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_parts_of_a_split_are_the_dataset(samples in 0u64..3000, train_ppm in 1..PPM) {
+            let rows = |train| {
+                let split = Split { train, train_ppm };
+                (0..split.len(samples)).map(|i| split.row(i)).collect::<Vec<_>>()
+            };
+            let (train, held_out) = (rows(true), rows(false));
+            prop_assert!(train.is_sorted() && held_out.is_sorted());
+            let mut all = [train, held_out].concat();
+            all.sort_unstable();
+            prop_assert_eq!(all, (0..samples).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn halves_take_turns() {
+        let rows = |train| (0..3).map(|i| Split { train, train_ppm: PPM / 2 }.row(i)).collect::<Vec<_>>();
+        assert_eq!((rows(true), rows(false)), (vec![1, 3, 5], vec![0, 2, 4]));
     }
 }

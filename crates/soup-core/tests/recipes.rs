@@ -152,6 +152,7 @@ fn plain(spec: &RecipeSpec, ingredients: u32, world: World, random_order: &[u32]
             }
             Plain { members, told, order }
         }
+        RecipeKind::Learned => panic!("no loop over trials"),
         RecipeKind::Pruned => {
             let order = order(-1.0);
             let mut members = all;
@@ -239,6 +240,7 @@ fn effort(recipe: &dyn Recipe, ingredients: u32, world: World) -> (u64, u64) {
     loop {
         match recipe.next(&ledger) {
             Step::Done(_) => return (rankings, trials),
+            other @ (Step::Differentiate(_) | Step::Waiting) => panic!("{other:?}"),
             Step::Try(open) => {
                 let first = &open[0];
                 if first.bar.is_none() {
@@ -273,6 +275,7 @@ fn specs() -> impl Strategy<Value = RecipeSpec> {
             max_ingredients,
             passes,
             metric,
+            learn: None,
         })
 }
 
@@ -352,6 +355,7 @@ const SPEC: RecipeSpec = RecipeSpec {
     max_ingredients: None,
     passes: 1,
     metric: Metric::Accuracy,
+    learn: None,
 };
 
 #[test]

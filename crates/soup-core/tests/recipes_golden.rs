@@ -18,6 +18,7 @@ const SPEC: RecipeSpec = RecipeSpec {
     max_ingredients: None,
     passes: 1,
     metric: Metric::Accuracy,
+    learn: None,
 };
 
 struct Reference(Value);

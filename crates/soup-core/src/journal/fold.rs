@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::append::next_epoch;
 use super::{Claim, Entry, GENESIS, Operation, Record, Surveyed, VERSION};
 use crate::error::{Error, Result};
-use crate::ledger::Dataset;
+use crate::ledger::{Dataset, Gradients};
 use crate::machine::Evaluation;
 use crate::score::Score;
 
@@ -85,6 +85,8 @@ pub struct Fold {
     pub slices: BTreeMap<Evaluation, BTreeMap<u32, Score>>,
     /// Decisions recorded.
     pub decisions: u32,
+    /// Steps of a learned soup, in order.
+    pub steps: Vec<Gradients>,
     /// Whether the output was about to be made visible.
     pub publishing: bool,
     /// The result, once published.
@@ -107,6 +109,7 @@ impl Default for Fold {
             scores: Vec::new(),
             slices: BTreeMap::new(),
             decisions: 0,
+            steps: Vec::new(),
             publishing: false,
             report: None,
             failure: None,
@@ -208,6 +211,13 @@ impl Fold {
                     }
                 }
                 self.scores.push((evaluation, scored.score.clone()));
+            }
+            Entry::Stepped(stepped) => {
+                let next = self.steps.len() as u32 + 1;
+                if stepped.step != next {
+                    return Err(Error::data(format!("it is step {}, {next} is next", stepped.step)));
+                }
+                self.steps.push(stepped.gradients.clone());
             }
             Entry::Publishing { .. } => self.publishing = true,
             Entry::Published { report } => {

@@ -16,19 +16,31 @@ pub struct Verified {
     pub scores: u64,
     /// Decisions, each made again from the scores before it.
     pub decisions: u64,
+    /// Steps of a learned soup.
+    pub steps: u64,
 }
 
-/// Makes every decision of a log again, from the scores recorded before it.
+/// Makes every decision of a log again, from the scores recorded before it on the set `deciding`.
 ///
 /// # Errors
 /// [`ErrorKind::Data`](crate::ErrorKind::Data) naming the record whose decisions are not those of the recipe.
-pub fn verify(recipe: &RecipeSpec, ingredients: u32, records: &[Record]) -> Result<Verified> {
+pub fn verify(
+    recipe: &RecipeSpec,
+    ingredients: u32,
+    deciding: Dataset,
+    records: &[Record],
+) -> Result<Verified> {
     let recipe = recipe.build(ingredients)?;
-    let mut ledger = Ledger::new(ingredients);
+    let mut ledger = Ledger::new(ingredients).deciding_on(deciding);
     let mut seen = Verified { records: records.len() as u64, ..Verified::default() };
     for record in records {
         match &record.entry {
             Entry::EpochClaim(_) => seen.epochs += 1,
+            Entry::Surveyed(surveyed) => ledger.count_samples(surveyed.samples.clone()),
+            Entry::Stepped(stepped) => {
+                ledger.record_step(stepped.gradients.clone());
+                seen.steps += 1;
+            }
             Entry::Scored(scored) => {
                 ledger.record(Dataset(scored.dataset), scored.soup.soup()?, scored.score.clone());
                 let replay = recipe.replay(&ledger, 0);

@@ -113,3 +113,44 @@ pub(super) mod score {
         })
     }
 }
+
+/// The gradients of a step in a record.
+pub(super) mod gradients {
+    use super::*;
+    use crate::ledger::Gradients;
+
+    #[derive(Serialize, Deserialize)]
+    struct GradientsRecord {
+        /// In nats.
+        loss: String,
+        d_beta: String,
+        correct: u64,
+        total: u64,
+        /// By group and ingredient.
+        dots: Vec<Vec<String>>,
+    }
+
+    pub(in super::super) fn serialize<S: Serializer>(g: &Gradients, to: S) -> Result<S::Ok, S::Error> {
+        GradientsRecord {
+            loss: text(g.loss),
+            d_beta: text(g.d_beta),
+            correct: g.correct,
+            total: g.total,
+            dots: g.dots.iter().map(|row| row.iter().map(|d| text(*d)).collect()).collect(),
+        }
+        .serialize(to)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Gradients, D::Error> {
+        let record = GradientsRecord::deserialize(from)?;
+        let number = |text: &String| text.parse::<f64>().map_err(de::Error::custom);
+        let row = |row: &Vec<String>| row.iter().map(number).collect::<Result<Vec<_>, _>>();
+        Ok(Gradients {
+            loss: number(&record.loss)?,
+            d_beta: number(&record.d_beta)?,
+            correct: record.correct,
+            total: record.total,
+            dots: record.dots.iter().map(row).collect::<Result<_, _>>()?,
+        })
+    }
+}

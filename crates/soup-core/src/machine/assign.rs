@@ -48,9 +48,8 @@ impl Machine {
         if !ready {
             return None;
         }
-        self.goals
-            .iter()
-            .find_map(|goal| self.pick_slice(goal, worker, &may))
+        self.pick_learning(worker, now)
+            .or_else(|| self.goals.iter().find_map(|goal| self.pick_slice(goal, worker, &may)))
             .or_else(|| writing.iter().find(|w| may(w)).cloned())
             .or_else(|| {
                 let idle = self.workers[&worker].running == 0;

@@ -6,7 +6,7 @@ use crate::ledger::Dataset;
 use crate::recipe::Decision;
 use crate::score::{Outcome, Score};
 use crate::shard::Shard;
-use crate::soup::Soup;
+use crate::soup::{Soup, Weight};
 
 /// A worker, by the number its coordinator gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,6 +34,64 @@ pub enum Work {
     Write(Soup, u32),
     /// Hash the flattened parameters of a soup.
     Digest(Soup),
+    /// Loss and gradient of a soup on one part of a mini-batch. The gradient stays with the worker, for its peers.
+    Differentiate(Box<Differentiate>),
+    /// Multiply a gradient with one shard of every ingredient.
+    Dot(Dot),
+}
+
+/// One part of a step of a learned soup.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Differentiate {
+    /// Counts from 1.
+    pub step: u32,
+    /// Which part of the step's mini-batch.
+    pub part: u32,
+    /// The soup.
+    pub soup: Soup,
+    /// What its logits are multiplied by.
+    pub beta: Weight,
+    /// Share of the label's probability that is spread over all classes.
+    pub label_smoothing: Weight,
+    /// What the loss of each sample is multiplied by: one over the samples of the mini-batch.
+    pub scale: Weight,
+    /// Positions in the dataset that is learned from.
+    pub samples: Vec<u64>,
+}
+
+/// The products of a gradient with one shard of every ingredient.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Dot {
+    /// Step and part whose gradient it is.
+    pub step: u32,
+    /// Which part of the step's mini-batch.
+    pub part: u32,
+    /// The shard; its owner does this.
+    pub shard: Shard,
+    /// Who holds the gradient.
+    pub source: WorkerId,
+}
+
+/// What differentiating a part tells besides the gradient.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PartFigures {
+    /// Sum over the samples of scale times loss, in nats.
+    pub loss: f64,
+    /// Its derivative with respect to beta.
+    pub d_beta: f64,
+    /// Samples whose prediction is their label.
+    pub correct: u64,
+    /// Samples.
+    pub total: u64,
+}
+
+/// Products on the part of one tensor in a shard.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SegmentDots {
+    /// Position of the tensor in the schema.
+    pub tensor: u32,
+    /// One an ingredient.
+    pub dots: Vec<f64>,
 }
 
 /// A soup on a dataset.
@@ -92,6 +150,10 @@ pub enum TaskResult {
     Written(FileDigest),
     /// Of [`Work::Digest`].
     Digested([u8; 32]),
+    /// Of [`Work::Differentiate`].
+    Differentiated(PartFigures),
+    /// Of [`Work::Dot`]: one for each part of a tensor in the shard, in order; tensors that are copied may be left out.
+    Dotted(Vec<SegmentDots>),
 }
 
 /// A worker that joins a run.
@@ -145,6 +207,8 @@ pub enum Action {
     Assign(WorkerId, TaskKey, Work),
     /// Take it back.
     Cancel(WorkerId, TaskKey),
+    /// Tell a worker that nobody needs the gradient of this step and part any more.
+    Release(WorkerId, u32, u32),
     /// Make this entry durable, then answer with [`Event::Recorded`]. There is never more than one without its answer.
     Record(Entry),
     /// Look for a score of an earlier run, and answer with [`Event::Recalled`].
@@ -180,6 +244,17 @@ pub enum Report {
     Scored(Evaluation, Score),
     /// A trial got its verdict; counted from 1.
     Decided(u32, Box<Decision>),
+    /// A step of a learned soup was made.
+    Stepped {
+        /// So many now.
+        step: u32,
+        /// Of so many.
+        steps: u32,
+        /// Mean loss of the mini-batch, in nats.
+        loss: f64,
+        /// Beta after the step.
+        beta: f64,
+    },
     /// Output files were written.
     Writing {
         /// So many.

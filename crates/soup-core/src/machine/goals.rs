@@ -17,8 +17,16 @@ impl Machine {
         self.goals = match replay.step {
             Step::Try(trials) => trials
                 .into_iter()
-                .map(|t| Evaluation { dataset: Dataset::VALIDATION, soup: t.soup })
+                .map(|t| Evaluation { dataset: self.ledger.deciding_set(), soup: t.soup })
                 .collect(),
+            Step::Differentiate(mini) => {
+                self.begin_step(*mini);
+                Vec::new()
+            }
+            Step::Waiting => {
+                // Everything that a recipe may wait for is known once the pool is resident and the datasets are counted.
+                return self.finish(Err(Error::internal("the recipe does not say what it needs")), out);
+            }
             Step::Done(soup) => {
                 let goals = self.report_goals(&soup);
                 self.chosen = Some(soup);
@@ -43,7 +51,8 @@ impl Machine {
             soups.into_iter().map(move |soup| Evaluation { dataset, soup }).collect::<Vec<_>>()
         };
         let mut goals = on(Dataset::VALIDATION, validation);
-        goals.extend((1..self.plan.datasets).flat_map(|d| on(Dataset(d), soups.clone())));
+        let reported = (1..self.plan.datasets).map(Dataset).filter(|d| Some(*d) != self.plan.train);
+        goals.extend(reported.flat_map(|d| on(d, soups.clone())));
         let mut seen = BTreeSet::new();
         goals.retain(|e| self.ledger.score(e.dataset, &e.soup).is_none() && seen.insert(e.clone()));
         goals

@@ -122,6 +122,7 @@ impl Machine {
             if self.shards[index].owner() == Some(worker) {
                 self.shards[index] = Holding::Nobody;
                 self.tasks.forget(&super::Work::Load(Shard(index as u32)));
+                self.lose_products(Shard(index as u32));
             }
         }
     }

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::{
     Action, Error, Evaluation, Fold, Machine, Millis, Report, Result, Score, Slice, Survey, Work, slices,
 };
-use crate::journal::{Decided, Entry, Scored, ScoredSlice, Surveyed, sha256_hex};
+use crate::journal::{Decided, Entry, Scored, ScoredSlice, Stepped, Surveyed, sha256_hex};
+use crate::ledger::Gradients;
 use crate::score::Outcome;
 
 /// Slices in one entry.
@@ -22,6 +23,8 @@ pub(super) struct Recorder {
     complete: VecDeque<(Evaluation, Score, bool)>,
     /// Slices of evaluations that are not complete.
     slices: Vec<(Evaluation, u32)>,
+    /// The step of a learned soup that is complete.
+    stepped: Option<(u32, Gradients)>,
     /// What the survey found, once durable.
     surveyed: Option<Surveyed>,
     /// Decisions in entries so far.
@@ -37,6 +40,7 @@ enum InFlight {
     Surveyed(Surveyed),
     Slices,
     Scored(Evaluation, Score),
+    Stepped(Gradients),
     Publishing,
 }
 
@@ -55,6 +59,11 @@ impl Recorder {
     /// An evaluation has the score of one more slice.
     pub(super) fn slice(&mut self, evaluation: Evaluation, slice: u32) {
         self.slices.push((evaluation, slice));
+    }
+
+    /// A step of a learned soup is complete.
+    pub(super) fn step(&mut self, step: u32, gradients: Gradients) {
+        self.stepped = Some((step, gradients));
     }
 
     /// Whether the score of an evaluation is here, or is being looked for.
@@ -83,12 +92,18 @@ impl Machine {
                 return Err(misfit("it has another number of ingredients"));
             }
             self.set_survey(&found.samples, found.classes);
+            self.ledger.count_samples(found.samples.clone());
             self.recorder.surveyed = Some(found.clone());
         }
         self.recorder.decisions = log.decisions;
         for (evaluation, score) in &log.scores {
             self.ledger.record(evaluation.dataset, evaluation.soup.clone(), score.clone());
         }
+        let groups = self.plan.groups.names.len();
+        if log.steps.iter().any(|s| s.dots.len() != groups) {
+            return Err(misfit("it has a step of other groups"));
+        }
+        log.steps.iter().for_each(|step| self.ledger.record_step(step.clone()));
         for (evaluation, slices) in &log.slices {
             let count = self.slices_of(evaluation.dataset).len();
             if slices.keys().any(|&s| s as usize >= count) {
@@ -126,7 +141,8 @@ impl Machine {
         if self.recorder.in_flight.is_some() || self.ended {
             return;
         }
-        let next = self.surveyed_entry().or_else(|| self.scored_entry()).or_else(|| self.slices_entry());
+        let next = self.surveyed_entry().or_else(|| self.scored_entry()).or_else(|| self.stepped_entry());
+        let next = next.or_else(|| self.slices_entry());
         if let Some((in_flight, entry)) = next.or_else(|| self.publishing_entry()) {
             self.recorder.in_flight = Some(in_flight);
             out.push(Action::Record(entry));
@@ -176,6 +192,12 @@ impl Machine {
         Some((InFlight::Scored(evaluation, score), entry))
     }
 
+    fn stepped_entry(&mut self) -> Option<(InFlight, Entry)> {
+        let (step, gradients) = self.recorder.stepped.take()?;
+        let entry = Entry::Stepped(Stepped { step, gradients: gradients.clone() });
+        Some((InFlight::Stepped(gradients), entry))
+    }
+
     fn slices_entry(&mut self) -> Option<(InFlight, Entry)> {
         let count = self.recorder.slices.len().min(SLICES_MAX);
         let record = |(e, slice): (Evaluation, u32)| {
@@ -196,12 +218,22 @@ impl Machine {
     pub(super) fn recorded(&mut self, out: &mut Vec<Action>) {
         match self.recorder.in_flight.take() {
             Some(InFlight::Surveyed(found)) => {
+                self.ledger.count_samples(found.samples.clone());
                 self.recorder.surveyed = Some(found);
                 self.goals_stale = true;
             }
             Some(InFlight::Scored(evaluation, score)) => {
                 self.ledger.record(evaluation.dataset, evaluation.soup.clone(), score.clone());
                 out.push(Action::Report(Report::Scored(evaluation, score)));
+                self.goals_stale = true;
+            }
+            Some(InFlight::Stepped(gradients)) => {
+                let loss = gradients.loss;
+                self.ledger.record_step(gradients);
+                if let Some(learned) = self.recipe.learned(&self.ledger) {
+                    let (step, steps) = (learned.steps.len() as u32, learned.steps_total);
+                    out.push(Action::Report(Report::Stepped { step, steps, loss, beta: learned.beta }));
+                }
                 self.goals_stale = true;
             }
             Some(InFlight::Publishing) => {

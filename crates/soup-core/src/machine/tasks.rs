@@ -104,6 +104,12 @@ impl Tasks {
         task.attempts().collect()
     }
 
+    /// How many attempts at works that `is` accepts are with `worker`.
+    pub(super) fn count_of(&self, worker: WorkerId, is: impl Fn(&Work) -> bool) -> u32 {
+        let with = |task: &Task| task.running.values().any(|(with, _)| *with == worker);
+        self.by_work.iter().filter(|(work, task)| is(work) && with(task)).count() as u32
+    }
+
     /// All works that were given out and are not done.
     pub(super) fn works(&self) -> impl Iterator<Item = &Work> {
         self.by_work.keys()
@@ -190,6 +196,10 @@ impl Machine {
             }
             (Work::Write(_, file), TaskResult::Written(digest)) => self.written(file, digest, out),
             (Work::Digest(_), TaskResult::Digested(sha256)) => self.data_sha256 = Some(sha256),
+            (Work::Differentiate(work), TaskResult::Differentiated(figures)) => {
+                self.differentiated(worker, &work, figures, out);
+            }
+            (Work::Dot(work), TaskResult::Dotted(segments)) => self.dotted(&work, segments, out),
             (work, result) => {
                 let text = format!("a worker answered {work:?} with {result:?}");
                 self.finish(Err(Error::internal(text)), out);
@@ -229,9 +239,9 @@ impl Machine {
             kind => {
                 task.failed_on.insert(worker);
                 task.reason = Some((kind, error.chain()));
-                // Loading belongs to the owner.
+                // What concerns a shard belongs to its owner.
                 task.failed_on.len() as u32 >= limits.failed_workers_max
-                    || matches!(work, Work::Load(_))
+                    || matches!(work, Work::Load(_) | Work::Dot(_))
                     || self.workers.keys().all(|w| task.failed_on.contains(w))
             }
         };
@@ -274,6 +284,7 @@ impl Machine {
         out.push(self.workers_report(worker, false));
         self.tasks.reopen_all_of(worker);
         self.homes.retain(|_, home| *home != worker);
+        self.lose_gradients(worker, out);
         self.abandon_shards_of(worker);
         if let Some(error) = self.hopeless() {
             self.finish(Err(error), out);

@@ -6,17 +6,42 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::journal::{Claim, Entry, Fold, Record, VERSION};
+use crate::recipe::learned::{Granularity, Init, LearnSpec, Optimizer, Schedule, WeightRule};
 use crate::recipe::{Accept, Order, RecipeKind, Step};
 use crate::score::{Metric, Outcome};
-use crate::soup::Ingredient;
+use crate::soup::{Ingredient, Weight};
 
-const SAMPLES: [u64; 2] = [230, 90];
+/// Of the validation set, a test set, and the set to learn from.
+const SAMPLES: [u64; 3] = [230, 90, 70];
+const LEARN: LearnSpec = LearnSpec {
+    granularity: Granularity::Tensor,
+    weights: WeightRule::Softmax,
+    optimizer: Optimizer::Adamw,
+    lr: 0.1,
+    schedule: Schedule::Constant,
+    warmup: 0.0,
+    clip: None,
+    epochs: 2,
+    batch_size: 30,
+    parts: 3,
+    shuffle: true,
+    label_smoothing: 0.0,
+    init: Init::Greedy,
+    fold_beta: true,
+};
 
 fn plan(kind: RecipeKind, ingredients: u32, files: u32) -> Plan {
+    let learns = kind == RecipeKind::Learned;
     Plan {
         ingredients,
         shard_bytes: vec![100; 5],
-        datasets: 2,
+        groups: Arc::new(Groups {
+            names: vec!["a".into(), "b".into()],
+            of: vec![Some(0), None, Some(1)],
+            classifier: vec![false, false, true],
+        }),
+        train: learns.then_some(Dataset(2)),
+        datasets: if learns { 3 } else { 2 },
         batch_size: 10,
         files,
         recipe: RecipeSpec {
@@ -27,6 +52,7 @@ fn plan(kind: RecipeKind, ingredients: u32, files: u32) -> Plan {
             max_ingredients: None,
             passes: 2,
             metric: Metric::Accuracy,
+            learn: learns.then_some(LEARN),
         },
         baselines: true,
         lookahead: 1,
@@ -55,20 +81,42 @@ fn outcome(evaluation: &Evaluation, sample: u64) -> Outcome {
     }
 }
 
-fn answer(work: &Work, ingredients: u32) -> TaskResult {
+/// A number from -0.5 to 0.5: any function of what it is given.
+fn number(of: &impl std::hash::Hash) -> f64 {
+    use std::hash::{DefaultHasher, Hasher};
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish() as f64 / u64::MAX as f64 - 0.5
+}
+
+fn answer(work: &Work, plan: &Plan) -> TaskResult {
+    let ingredients = plan.ingredients;
     let digest = FileDigest { data_sha256: [7; 32], file_sha256: [8; 32], bytes: 9 };
     match work {
         Work::Load(shard) => {
             TaskResult::Loaded { sha256: vec![[shard.0 as u8; 32]; ingredients as usize], notes: vec![] }
         }
-        Work::Survey => {
-            TaskResult::Surveyed { samples: SAMPLES.to_vec(), classes: 10, notes: vec!["a note".into()] }
-        }
+        Work::Survey => TaskResult::Surveyed {
+            samples: SAMPLES[..plan.datasets as usize].to_vec(),
+            classes: 10,
+            notes: vec!["a note".into()],
+        },
         Work::Evaluate(e, slice) => {
             TaskResult::Evaluated((slice.start..slice.end).map(|i| outcome(e, i)).collect())
         }
         Work::Write(..) => TaskResult::Written(digest),
         Work::Digest(_) => TaskResult::Digested([7; 32]),
+        Work::Differentiate(part) => TaskResult::Differentiated(PartFigures {
+            loss: number(part),
+            d_beta: number(&(part, "beta")),
+            correct: 1,
+            total: part.samples.len() as u64,
+        }),
+        Work::Dot(dot) => {
+            let dots =
+                |t: u32| (0..ingredients).map(|i| number(&(dot.step, dot.part, dot.shard, t, i))).collect();
+            TaskResult::Dotted((0..3).map(|tensor| SegmentDots { tensor, dots: dots(tensor) }).collect())
+        }
     }
 }
 
@@ -110,6 +158,8 @@ struct Cluster {
     earlier: BTreeMap<Evaluation, Score>,
     /// Slices that workers were given, and those that they finished.
     evaluated: BTreeMap<Work, u32>,
+    /// Gradients that workers hold: worker, step, part.
+    gradients: BTreeSet<(WorkerId, u32, u32)>,
 }
 
 impl Cluster {
@@ -123,6 +173,7 @@ impl Cluster {
             entry: None,
             earlier: BTreeMap::new(),
             evaluated: BTreeMap::new(),
+            gradients: BTreeSet::new(),
             now: 0,
             inbox: VecDeque::new(),
             alive: vec![],
@@ -155,6 +206,7 @@ impl Cluster {
                     self.inbox.push_back((worker, key, work));
                 }
                 Action::Cancel(worker, key) => self.inbox.retain(|(w, k, _)| (*w, *k) != (worker, key)),
+                Action::Release(worker, step, part) => assert!(self.gradients.remove(&(worker, step, part))),
                 Action::Report(Report::Decided(n, d)) => {
                     self.trials.push((d.soup.clone(), d.verdict == crate::recipe::Verdict::Accepted));
                     assert_eq!(n as usize, self.trials.len());
@@ -184,6 +236,7 @@ impl Cluster {
             self.log.scores.iter().all(|(e, s)| self.machine.ledger.score(e.dataset, &e.soup) == Some(s))
         );
         assert_eq!(self.machine.ledger.count(), self.log.scores.len());
+        assert_eq!(self.machine.ledger.steps(), self.log.steps);
         assert!(self.machine.decisions_reported <= self.log.decisions as usize);
     }
 
@@ -213,6 +266,7 @@ impl Cluster {
         let workers: Vec<NewWorker> = self.alive.iter().map(offer).collect();
         self.machine = Machine::resume(self.machine.plan.clone(), self.now, &self.log).unwrap();
         self.inbox.clear();
+        self.gradients.clear();
         self.trials.clear();
         self.event(Event::WorkersJoined(workers));
     }
@@ -232,6 +286,7 @@ impl Cluster {
     fn lose(&mut self, at: usize) {
         let worker = self.alive.remove(at);
         self.inbox.retain(|(w, _, _)| *w != worker);
+        self.gradients.retain(|(w, ..)| *w != worker);
         self.event(Event::WorkerLost(worker));
     }
 
@@ -240,7 +295,18 @@ impl Cluster {
         if key.task == 0 {
             return self.event(Event::Published(Ok(())));
         }
-        let result = answer(&work, self.machine.plan.ingredients);
+        let result = answer(&work, &self.machine.plan);
+        match &work {
+            Work::Differentiate(of) => {
+                self.gradients.insert((worker, of.step, of.part));
+                // One a slot, and one that is being fetched.
+                assert!(self.gradients.iter().filter(|(w, ..)| *w == worker).count() <= 3);
+            }
+            Work::Dot(of) => {
+                assert!(self.gradients.contains(&(of.source, of.step, of.part)), "no such gradient")
+            }
+            _ => {}
+        }
         *self.evaluated.entry(work).or_default() += 1;
         self.event(Event::Done(worker, key, result));
     }
@@ -289,6 +355,7 @@ fn every_recipe_ends_on_one_worker() {
         let done = loop {
             match recipe.next(&ledger) {
                 Step::Done(soup) => break soup,
+                other @ (Step::Differentiate(_) | Step::Waiting) => panic!("{other:?}"),
                 Step::Try(open) => {
                     for t in open {
                         let e = Evaluation { dataset: Dataset::VALIDATION, soup: t.soup };
@@ -302,6 +369,48 @@ fn every_recipe_ends_on_one_worker() {
         assert_eq!(trials.len(), recipe.replay(&ledger, 0).decisions.len());
         assert!(scores.iter().all(Option::is_some));
     }
+}
+
+#[test]
+fn a_learned_soup_takes_all_its_steps() {
+    let mut cluster = Cluster::new(plan(RecipeKind::Learned, 4, 1));
+    (0..3).for_each(|_| cluster.join());
+    cluster.run_quietly();
+    let (soup, ..) = cluster.outcome();
+    let learned = cluster.machine.learned().unwrap();
+    // 70 samples in mini-batches of 30, twice.
+    assert_eq!((learned.steps.len(), learned.steps_total), (6, 6));
+    assert_eq!(learned.weights.len(), 2);
+    let sum = |row: &[Weight]| row.iter().map(|w| w.get()).sum::<f64>();
+    // The classifier's rows are multiplied by beta; a tensor that is copied has any row.
+    assert!((sum(soup.row(0).unwrap()) - 1.0).abs() < 1e-12);
+    assert!((sum(soup.row(2).unwrap()) - learned.beta).abs() < 1e-12);
+    assert!((learned.beta - 1.0).abs() > 1e-3);
+    // The greedy soup that learning starts from is found on the set that is learned from, which is not reported on.
+    assert!(cluster.scored.keys().any(|e| e.dataset == Dataset(2)));
+    assert!(cluster.machine.ledger().score(Dataset(2), &soup).is_none());
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_ends_the_run() {
+    let mut cluster = Cluster::new(plan(RecipeKind::Learned, 4, 1));
+    cluster.join();
+    while !matches!(cluster.inbox.front(), Some((_, _, Work::Differentiate(_)))) {
+        cluster.step();
+    }
+    let (worker, key, work) = cluster.inbox.pop_front().unwrap();
+    let Work::Differentiate(part) = &work else { panic!("{work:?}") };
+    let total = part.samples.len() as u64;
+    cluster.gradients.insert((worker, part.step, part.part));
+    let figures = PartFigures { loss: f64::NAN, d_beta: 0.0, correct: 0, total };
+    cluster.event(Event::Done(worker, key, TaskResult::Differentiated(figures)));
+    cluster.run_quietly();
+    let error = cluster.result.unwrap().unwrap_err();
+    assert!(
+        error.chain().contains("step 1 has a loss or a gradient that is not finite"),
+        "{}",
+        error.chain()
+    );
 }
 
 #[test]
@@ -319,9 +428,9 @@ fn late_and_repeated_answers_are_dropped() {
     let mut cluster = Cluster::new(plan(RecipeKind::Greedy, 4, 1));
     cluster.join();
     let (worker, key, work) = cluster.inbox[0].clone();
-    let stale = |k: TaskKey| Event::Done(worker, k, answer(&work, 4));
+    let stale = |k: TaskKey| Event::Done(worker, k, answer(&work, &plan(RecipeKind::Greedy, 4, 1)));
     cluster.event(stale(TaskKey { attempt: key.attempt + 1, ..key }));
-    cluster.event(Event::Done(WorkerId(99), key, answer(&work, 4)));
+    cluster.event(Event::Done(WorkerId(99), key, answer(&work, &plan(RecipeKind::Greedy, 4, 1))));
     assert_eq!(cluster.machine.digests.iter().flatten().count(), 0);
     cluster.answer(0);
     cluster.event(stale(key));
@@ -491,7 +600,9 @@ proptest! {
     /// an undisturbed run on one worker, and no evaluation counts twice.
     #[test]
     fn faults_change_nothing(
-        kind in prop_oneof![Just(RecipeKind::Greedy), Just(RecipeKind::Pruned), Just(RecipeKind::BestSingle)],
+        kind in prop_oneof![
+            Just(RecipeKind::Greedy), Just(RecipeKind::Pruned), Just(RecipeKind::BestSingle), Just(RecipeKind::Learned)
+        ],
         lookahead in 0..4u32,
         steps in prop::collection::vec((0..100u32, any::<prop::sample::Index>()), 0..400),
     ) {
@@ -524,7 +635,7 @@ proptest! {
         cluster.run_quietly();
         prop_assert_eq!(cluster.outcome(), expected);
         let mut records = cluster.records.clone();
-        let verified = crate::journal::verify(&cluster.machine.plan.recipe, 5, &records).unwrap();
+        let verified = crate::journal::verify(&cluster.machine.plan.recipe, 5, cluster.machine.ledger.deciding_set(), &records).unwrap();
         prop_assert_eq!(verified.decisions as usize, cluster.trials.len());
         // A decision that the scores do not make is found.
         for record in &mut records {
@@ -533,7 +644,7 @@ proptest! {
                 break;
             }
         }
-        let lie = crate::journal::verify(&cluster.machine.plan.recipe, 5, &records);
+        let lie = crate::journal::verify(&cluster.machine.plan.recipe, 5, cluster.machine.ledger.deciding_set(), &records);
         prop_assert_eq!(lie.is_err(), verified.decisions > 0);
         prop_assert!(cluster.placements > 0);
     }

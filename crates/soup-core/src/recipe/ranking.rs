@@ -31,7 +31,7 @@ pub(super) fn order(
     }
 }
 
-/// All ingredients by their validation score, ties in pool order (whichever end comes first).
+/// All ingredients by their score, ties in pool order (whichever end comes first).
 /// While scores are missing: the step that asks for all of them at once, in pool order and without a bar.
 pub(super) fn sorted(
     metric: Metric,
@@ -43,7 +43,7 @@ pub(super) fn sorted(
     let mut open = Vec::new();
     for ingredient in pool_order(ingredients) {
         let soup = Soup::single(ingredient);
-        match ledger.validation(&soup) {
+        match ledger.deciding(&soup) {
             Some(score) => scores.push((ingredient, score)),
             None => open.push(Trial { soup, bar: None }),
         }
@@ -63,18 +63,22 @@ fn pool_order(ingredients: u32) -> Vec<Ingredient> {
     (0..ingredients).map(Ingredient).collect()
 }
 
+fn shuffled(ingredients: u32, seed: u64) -> Vec<Ingredient> {
+    let mut order = pool_order(ingredients);
+    shuffle(&mut order, seed);
+    order
+}
+
 /// The shuffle of `seed`. Its algorithm is part of the product, because published soups are reproduced by their seed:
 /// Fisher–Yates from the last place down to the second, where place `i` swaps with place `(r * (i + 1)) >> 64` in
 /// 128-bit arithmetic and `r` is the next number of SplitMix64 (Steele, Lea, Flood 2014) seeded with `seed`. The bias
 /// of the multiplication is below 2^-32 and accepted for the sake of a short definition.
-fn shuffled(ingredients: u32, seed: u64) -> Vec<Ingredient> {
-    let mut order = pool_order(ingredients);
+pub(super) fn shuffle<T>(items: &mut [T], seed: u64) {
     let mut random = SplitMix64(seed);
-    for place in (1..order.len()).rev() {
+    for place in (1..items.len()).rev() {
         let other = (u128::from(random.next()) * (place as u128 + 1)) >> 64;
-        order.swap(place, other as usize);
+        items.swap(place, other as usize);
     }
-    order
 }
 
 /// SplitMix64: 64 bits of state, one addition and three xor-shift-multiply steps a number.

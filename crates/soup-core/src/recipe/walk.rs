@@ -46,7 +46,7 @@ pub(super) fn walk(
     lookahead: usize,
     one_pass: impl Fn(&mut Walk<'_>, u32) -> bool,
 ) -> Replay {
-    let Some(bar) = ledger.validation(&start) else {
+    let Some(bar) = ledger.deciding(&start) else {
         let step = Step::Try(vec![Trial { soup: start, bar: None }]);
         return Replay { order, ..Replay::needing(step) };
     };
@@ -86,7 +86,7 @@ impl Walk<'_> {
 
     /// Tries `soup`, which differs from the incumbent by `candidate`, in pass `pass`.
     pub(super) fn consider(&mut self, soup: Soup, candidate: Ingredient, pass: u32) -> Considered {
-        let Some(score) = self.ledger.validation(&soup) else {
+        let Some(score) = self.ledger.deciding(&soup) else {
             return self.leave_open(soup);
         };
         let accepted = accepts(self.spec, score, self.bar);

@@ -9,6 +9,7 @@ fn spec() -> RunSpec {
         image_column: Some("img".into()),
         label_column: None,
         limit: Some(7),
+        split: None,
     };
     RunSpec {
         pool: vec!["s3://b/pool".into()],
@@ -20,9 +21,11 @@ fn spec() -> RunSpec {
             max_ingredients: Some(3),
             passes: 2,
             metric: Metric::Matthews,
+            learn: None,
         },
         validation: set("val"),
         tests: vec![set("test")],
+        train: None,
         output: "/tmp/soup".into(),
         overwrite: true,
         batch_size: 50,

@@ -1,0 +1,232 @@
+//! One step of a learned soup: its mini-batch's parts are differentiated by whoever is free, and the gradient of each meets
+//! the ingredients where their shards are.
+//!
+//! A part is *open* until a worker has differentiated it, and then *held* by that worker, which keeps the gradient for the
+//! owners of the shards to fetch. They answer with its products with every ingredient, shard by shard; when all shards have
+//! answered, the part is done, and the gradient may go. Products are added by part, shard and tensor in this order, so that
+//! who did what, and when, changes no bit. A worker that is lost takes the gradients with it that it held.
+
+use std::collections::BTreeMap;
+
+use super::{Action, Error, Machine, Millis, Work, WorkerId};
+use crate::ledger::Gradients;
+use crate::machine::exchange::{Differentiate, Dot, PartFigures, SegmentDots};
+use crate::machine::placement::Holding;
+use crate::recipe::learned::MiniBatch;
+use crate::shard::Shard;
+use crate::soup::Weight;
+
+/// The step in work.
+#[derive(Debug)]
+pub(super) struct Learning {
+    mini: MiniBatch,
+    parts: Vec<Part>,
+}
+
+#[derive(Debug)]
+enum Part {
+    Open,
+    Held { by: WorkerId, figures: PartFigures, dots: BTreeMap<Shard, Vec<SegmentDots>> },
+    Done { figures: PartFigures, sums: Vec<Vec<f64>> },
+}
+
+impl Learning {
+    fn new(mini: MiniBatch) -> Learning {
+        let parts = mini.parts.iter().map(|_| Part::Open).collect();
+        Learning { mini, parts }
+    }
+
+    /// Gradients that `worker` holds.
+    fn held_by(&self, worker: WorkerId) -> u32 {
+        self.parts.iter().filter(|p| matches!(p, Part::Held { by, .. } if *by == worker)).count() as u32
+    }
+
+    fn work(&self, part: usize) -> Option<Work> {
+        Some(Work::Differentiate(Box::new(Differentiate {
+            step: self.mini.step,
+            part: part as u32,
+            soup: self.mini.soup.clone(),
+            beta: Weight::new(self.mini.beta)?,
+            label_smoothing: Weight::new(self.mini.label_smoothing)?,
+            scale: Weight::new(1.0 / self.mini.samples() as f64)?,
+            samples: self.mini.parts[part].clone(),
+        })))
+    }
+
+    /// Loss and gradient of the mini-batch, once all parts are done.
+    fn total(&self) -> Option<Gradients> {
+        let mut total: Option<Gradients> = None;
+        for part in &self.parts {
+            let Part::Done { figures, sums } = part else { return None };
+            let sum = total.get_or_insert_with(|| Gradients {
+                dots: sums.iter().map(|row| vec![0.0; row.len()]).collect(),
+                ..Gradients::default()
+            });
+            sum.loss += figures.loss;
+            sum.d_beta += figures.d_beta;
+            sum.correct += figures.correct;
+            sum.total += figures.total;
+            for (sum, part) in sum.dots.iter_mut().flatten().zip(sums.iter().flatten()) {
+                *sum += part;
+            }
+        }
+        total
+    }
+}
+
+impl Machine {
+    /// Begins the step that the recipe asks for, unless it is in work.
+    pub(super) fn begin_step(&mut self, mini: MiniBatch) {
+        if self.learning.as_ref().is_none_or(|l| l.mini.step != mini.step) {
+            self.learning = Some(Learning::new(mini));
+        }
+    }
+
+    /// Something of the step in work for `worker`: products first, since they let gradients go.
+    pub(super) fn pick_learning(&self, worker: WorkerId, now: Millis) -> Option<Work> {
+        let learning = self.learning.as_ref()?;
+        let may = |work: &Work| self.tasks.is_open(work, now) && !self.tasks.failed_on(work, worker);
+        self.pick_dot(learning, worker, &may).or_else(|| self.pick_part(learning, worker, &may))
+    }
+
+    fn pick_dot(&self, learning: &Learning, worker: WorkerId, may: &dyn Fn(&Work) -> bool) -> Option<Work> {
+        let own = |(index, holding): (usize, &Holding)| {
+            (*holding == Holding::Resident(worker)).then_some(Shard(index as u32))
+        };
+        let own: Vec<Shard> = self.shards.iter().enumerate().filter_map(own).collect();
+        learning.parts.iter().enumerate().find_map(|(index, part)| {
+            let Part::Held { by, dots, .. } = part else { return None };
+            let dot = |shard: &Shard| {
+                Work::Dot(Dot { step: learning.mini.step, part: index as u32, shard: *shard, source: *by })
+            };
+            own.iter().filter(|shard| !dots.contains_key(shard)).map(dot).find(|work| may(work))
+        })
+    }
+
+    /// An open part: one that `worker` did in the step before, else one that nobody did, else anybody's. A worker has so many
+    /// gradients at most as it has slots, and one more that is being fetched.
+    fn pick_part(&self, learning: &Learning, worker: WorkerId, may: &dyn Fn(&Work) -> bool) -> Option<Work> {
+        let in_work = self.tasks.count_of(worker, |work| matches!(work, Work::Differentiate(_)));
+        if learning.held_by(worker) + in_work > self.workers[&worker].slots {
+            return None;
+        }
+        let preference = |part: usize| match self.part_homes.get(&(part as u32)) {
+            Some(home) if *home == worker => 0,
+            None => 1,
+            Some(_) => 2,
+        };
+        let open = |(index, part): (usize, &Part)| matches!(part, Part::Open).then_some(index);
+        learning
+            .parts
+            .iter()
+            .enumerate()
+            .filter_map(open)
+            .filter_map(|index| learning.work(index).filter(may).map(|work| (preference(index), index, work)))
+            .min_by_key(|(preference, index, _)| (*preference, *index))
+            .map(|(_, _, work)| work)
+    }
+
+    /// A part was differentiated by `worker`, which holds its gradient now.
+    pub(super) fn differentiated(
+        &mut self,
+        worker: WorkerId,
+        work: &Differentiate,
+        figures: PartFigures,
+        out: &mut Vec<Action>,
+    ) {
+        if figures.total != work.samples.len() as u64 {
+            let text = format!("a worker differentiated {} samples of {}", figures.total, work.samples.len());
+            return self.finish(Err(Error::internal(text)), out);
+        }
+        self.part_homes.insert(work.part, worker);
+        if let Some(part) = self.part(work.step, work.part).filter(|p| matches!(p, Part::Open)) {
+            *part = Part::Held { by: worker, figures, dots: BTreeMap::new() };
+        }
+    }
+
+    fn part(&mut self, step: u32, part: u32) -> Option<&mut Part> {
+        let learning = self.learning.as_mut().filter(|l| l.mini.step == step)?;
+        learning.parts.get_mut(part as usize)
+    }
+
+    /// The products of a gradient with one shard of every ingredient are there.
+    pub(super) fn dotted(&mut self, work: &Dot, segments: Vec<SegmentDots>, out: &mut Vec<Action>) {
+        let tensors = self.plan.groups.of.len();
+        let fits =
+            |s: &SegmentDots| s.dots.len() == self.plan.ingredients as usize && (s.tensor as usize) < tensors;
+        if !segments.iter().all(fits) {
+            let text =
+                format!("a worker answered shard {} with products that do not fit the pool", work.shard.0);
+            return self.finish(Err(Error::internal(text)), out);
+        }
+        let shards = self.shards.len();
+        let Some(Part::Held { by, figures, dots }) = self.part(work.step, work.part) else { return };
+        if *by != work.source {
+            return;
+        }
+        dots.insert(work.shard, segments);
+        if dots.len() < shards {
+            return;
+        }
+        let (by, figures, dots) = (*by, *figures, std::mem::take(dots));
+        let sums = self.grouped(&dots);
+        if let Some(part) = self.part(work.step, work.part) {
+            *part = Part::Done { figures, sums };
+        }
+        out.push(Action::Release(by, work.step, work.part));
+        self.finish_step(out);
+    }
+
+    /// Sums products by group, in the order of shards and tensors.
+    fn grouped(&self, dots: &BTreeMap<Shard, Vec<SegmentDots>>) -> Vec<Vec<f64>> {
+        let mut sums = vec![vec![0.0; self.plan.ingredients as usize]; self.plan.groups.names.len()];
+        for segment in dots.values().flatten() {
+            let Some(group) = self.plan.groups.of[segment.tensor as usize] else { continue };
+            for (sum, dot) in sums[group as usize].iter_mut().zip(&segment.dots) {
+                *sum += dot;
+            }
+        }
+        sums
+    }
+
+    /// When all parts are done, the step is on its way to the journal.
+    fn finish_step(&mut self, out: &mut Vec<Action>) {
+        let Some((step, total)) = self.learning.as_ref().and_then(|l| Some((l.mini.step, l.total()?))) else {
+            return;
+        };
+        if !total.finite() {
+            let text = format!(
+                "step {step} has a loss or a gradient that is not finite: give a smaller --lr, or leave out ingredients that \
+                 do not belong together (soupctl taste)"
+            );
+            return self.finish(Err(Error::data(text)), out);
+        }
+        self.learning = None;
+        self.recorder.step(step, total);
+    }
+
+    /// What `worker` held and what is asked of it is gone.
+    pub(super) fn lose_gradients(&mut self, worker: WorkerId, out: &mut Vec<Action>) {
+        let stale = |work: &&Work| matches!(work, Work::Dot(dot) if dot.source == worker);
+        let works: Vec<Work> = self.tasks.works().filter(stale).cloned().collect();
+        works.iter().for_each(|work| self.withdraw(work, out));
+        self.part_homes.retain(|_, home| *home != worker);
+        let Some(learning) = &mut self.learning else { return };
+        for part in &mut learning.parts {
+            if matches!(part, Part::Held { by, .. } if *by == worker) {
+                *part = Part::Open;
+            }
+        }
+    }
+
+    /// Nobody has `shard` any more: products that its owner was asked for are asked of the next one.
+    pub(super) fn lose_products(&mut self, shard: Shard) {
+        let stale = |work: &&Work| matches!(work, Work::Dot(dot) if dot.shard == shard);
+        let works: Vec<Work> = self.tasks.works().filter(stale).cloned().collect();
+        for work in &works {
+            for (worker, _) in self.tasks.forget(work) {
+                self.release(worker);
+            }
+        }
+    }
+}
