@@ -101,6 +101,11 @@ pub(crate) fn assign(of: &Incarnation, key: TaskKey, work: &Work, prepared: &Pre
             assign::Work::Write(v1::WriteFile { soup: Some(soup.into()), file: *file })
         }
         Work::Digest(soup) => assign::Work::Digest(v1::DigestSoup { soup: Some(soup.into()) }),
+        Work::Differentiate(part) => {
+            let dataset = prepared.spec.deciding_set().0;
+            assign::Work::Differentiate(v1::Differentiate { dataset, ..(&**part).into() })
+        }
+        Work::Dot(dot) => assign::Work::Dot(dot.into()),
     };
     Message::Assign(v1::Assign { key: Some(of.key(key)), work: Some(work) })
 }
@@ -108,6 +113,11 @@ pub(crate) fn assign(of: &Incarnation, key: TaskKey, work: &Work, prepared: &Pre
 /// An attempt that is not wanted any more.
 pub(crate) fn cancel(of: &Incarnation, key: TaskKey) -> Message {
     Message::Cancel(v1::CancelTask { key: Some(of.key(key)) })
+}
+
+/// A gradient that nobody needs any more.
+pub(crate) fn release(of: &Incarnation, step: u32, part: u32) -> Message {
+    Message::Release(v1::ReleaseGradient { run: of.run.clone(), epoch: of.epoch, step, part })
 }
 
 /// The end of a run.
@@ -168,5 +178,7 @@ pub(crate) fn result(answer: Option<Answer>) -> Result<TaskResult> {
         Answer::Evaluated(e) => TaskResult::Evaluated(e.try_into()?),
         Answer::Written(d) => TaskResult::Written(FileDigest::try_from(d)?),
         Answer::Digested(d) => TaskResult::Digested(sha256(&d.sha256)?),
+        Answer::Differentiated(d) => TaskResult::Differentiated(d.into()),
+        Answer::Dotted(d) => TaskResult::Dotted(d.segments.into_iter().map(Into::into).collect()),
     })
 }

@@ -1,10 +1,13 @@
 //! Getting a run ready: reading the pool's headers, checking that they agree, cutting shards, telling which run it is.
 //! Nothing is written.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use bytes::Bytes;
 use soup_core::agree::agree;
+use soup_core::recipe::learned::Groups;
 use soup_core::run::RunSpec;
 use soup_core::schema::Schema;
 use soup_core::shard::ShardPlan;
@@ -33,7 +36,9 @@ pub(crate) struct Prepared {
     pub(crate) checkpoints: Vec<Checkpoint>,
     pub(crate) schema: Schema,
     pub(crate) shards: ShardPlan,
-    /// Names of the datasets, the validation set first.
+    /// What has weights of its own, for a recipe that learns.
+    pub(crate) groups: Arc<Groups>,
+    /// Names of the datasets, the validation set first, the one that is learned from last.
     pub(crate) datasets: Vec<String>,
     pub(crate) model_config_json: String,
     pub(crate) preprocessor_config_json: Option<String>,
@@ -42,6 +47,14 @@ pub(crate) struct Prepared {
     pub(crate) files: Vec<OutputFile>,
     pub(crate) notes: Vec<String>,
     pub(crate) seconds: f64,
+}
+
+impl Prepared {
+    /// Names of the datasets that results are reported on, the validation set first.
+    pub(crate) fn reported(&self) -> &[String] {
+        let learned_from = usize::from(self.spec.train.is_some());
+        &self.datasets[..self.datasets.len() - learned_from]
+    }
 }
 
 /// Prepares what `spec` asks for; `fresh` makes it a run of its own.
@@ -81,6 +94,7 @@ pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prep
         contexts,
         names: checkpoints.iter().map(|c| c.name.clone()).collect(),
         shards: ShardPlan::new(schema.bytes()),
+        groups: Arc::new(Groups::new(spec.recipe.learn.unwrap_or_default().granularity, &schema)),
         datasets: spec.datasets().map(|d| d.name.clone()).collect(),
         files: layout::plan_files(&schema, layout::FILE_BYTES_MAX),
         checkpoints,

@@ -105,7 +105,7 @@ fn base_models(prepared: &Prepared, report: &RunReport) -> Vec<String> {
 fn model_card(prepared: &Prepared, report: &RunReport) -> Card {
     let percent = |f: &Figures| percent(f.correct, f.total);
     let row = |name: String, validation: &Figures, test: &BTreeMap<String, Figures>| {
-        let tests = prepared.datasets.iter().skip(1).map(|d| test.get(d).map_or_else(String::new, percent));
+        let tests = prepared.reported().iter().skip(1).map(|d| test.get(d).map_or_else(String::new, percent));
         CardRow { name, figures: std::iter::once(percent(validation)).chain(tests).collect() }
     };
     let mut figures = Vec::new();
@@ -125,7 +125,7 @@ fn model_card(prepared: &Prepared, report: &RunReport) -> Card {
         recipe: report.recipe.clone(),
         base_models: base_models(prepared, report),
         ingredients: prepared.names.iter().map(ingredient).collect(),
-        figure_columns: prepared.datasets.clone(),
+        figure_columns: prepared.reported().to_vec(),
         figures,
     }
 }

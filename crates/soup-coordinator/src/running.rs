@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, VecDeque, btree_map};
 use std::sync::Arc;
 
 use soup_core::journal::Entry;
+use soup_core::ledger::Gradients;
 use soup_core::machine::{Action, Evaluation, Event, Limits, Machine, Millis, Phase, Plan, Report, WorkerId};
-use soup_core::report::{Baselines, RunReport, Sources};
+use soup_core::recipe::learned::{Learned, SteppedFigures};
+use soup_core::report::{Baselines, LearnedReport, LearnedStep, RunReport, Sources};
 use soup_core::score::Score;
 use soup_core::soup::Soup;
 use soup_core::{Error, ErrorKind, Result};
@@ -168,6 +170,7 @@ impl Running {
                 (worker, messages::assign(of, key, &work, &self.prepared))
             }
             Action::Cancel(worker, key) => (worker, messages::cancel(of, key)),
+            Action::Release(worker, step, part) => (worker, messages::release(of, step, part)),
             other => {
                 self.perform_here(other, roster, events);
                 return None;
@@ -188,7 +191,11 @@ impl Running {
             Action::Report(report) => self.tell(&report),
             Action::Publish => self.publish(),
             Action::Finish(result) => self.finish(result, roster),
-            Action::Begin(_) | Action::Place(..) | Action::Assign(..) | Action::Cancel(..) => {}
+            Action::Begin(_)
+            | Action::Place(..)
+            | Action::Assign(..)
+            | Action::Cancel(..)
+            | Action::Release(..) => {}
         }
     }
 
@@ -315,6 +322,10 @@ impl Running {
         self.phase = (self.machine.phase(), now);
     }
 
+    fn learned(&self) -> Option<LearnedReport> {
+        learned_report(self.machine.learned()?, &self.prepared, self.machine.ledger().steps())
+    }
+
     fn report(&self) -> Result<RunReport> {
         let missing = |what: &str| Error::internal(format!("a finished run has no {what}"));
         let soup = self.machine.chosen().ok_or_else(|| missing("soup"))?;
@@ -322,7 +333,7 @@ impl Running {
         let spec = &self.prepared.spec;
         let sources = Sources {
             ingredients: &self.prepared.names,
-            datasets: &self.prepared.datasets,
+            datasets: self.prepared.reported(),
             recipe: spec.recipe,
             classes: self.machine.classes().unwrap_or_default(),
             ledger: self.machine.ledger(),
@@ -353,7 +364,7 @@ impl Running {
             validation: spec.validation.name.clone(),
             output: spec.output.clone(),
             sha256: publish::hex(&sha256),
-            learned: None,
+            learned: self.learned(),
             diagnosis: None,
             notes: self
                 .prepared
@@ -365,6 +376,28 @@ impl Running {
             seconds,
         })
     }
+}
+
+/// What a recipe that learns has learned, for the report.
+fn learned_report(learned: Learned, prepared: &Prepared, steps: &[Gradients]) -> Option<LearnedReport> {
+    let step = |(index, (figures, gradients)): (usize, (&SteppedFigures, &Gradients))| LearnedStep {
+        step: index as u32 + 1,
+        loss: Some(gradients.loss).filter(|l| l.is_finite()),
+        correct: gradients.correct,
+        total: gradients.total,
+        lr: figures.lr,
+        beta: figures.beta,
+        gradient_norm: figures.gradient_norm,
+    };
+    let spec = &prepared.spec;
+    Some(LearnedReport {
+        groups: prepared.groups.names.clone(),
+        weights: learned.weights,
+        beta: learned.beta,
+        beta_folded: spec.recipe.learn.is_some_and(|l| l.fold_beta),
+        train: spec.train.as_ref()?.name.clone(),
+        steps: learned.steps.iter().zip(steps).enumerate().map(step).collect(),
+    })
 }
 
 /// How a run ends: its last entry, and what its watchers are told.
@@ -408,6 +441,8 @@ fn plan(prepared: &Prepared, recall: bool, start_timeout_ms: Millis) -> Plan {
         batch_size: spec.batch_size,
         files: prepared.files.len() as u32,
         recipe: spec.recipe,
+        groups: prepared.groups.clone(),
+        train: spec.train_set(),
         baselines: spec.baselines,
         lookahead: spec.lookahead,
         workers_min: spec.workers_min,
@@ -437,6 +472,6 @@ fn planned(prepared: &Prepared) -> Planned {
         bytes_per_ingredient: prepared.schema.bytes(),
         shards: prepared.shards.count(),
         workers_min: prepared.spec.workers_min,
-        datasets: prepared.datasets.clone(),
+        datasets: prepared.reported().to_vec(),
     }
 }

@@ -89,6 +89,15 @@ pub fn segments(schema: &Schema, range: Range<u64>) -> Vec<Segment> {
     out
 }
 
+/// Elements of the flattened parameters before byte `offset`, which is an element boundary.
+pub fn elements_before(schema: &Schema, offset: u64) -> u64 {
+    let before = |(index, tensor): (usize, &crate::schema::TensorSpec)| {
+        let range = schema.range(index);
+        (offset.min(range.end).saturating_sub(range.start)) / tensor.dtype.width_bytes()
+    };
+    schema.tensors().iter().enumerate().map(before).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use soup_core::run::Split;
 use soup_core::{Error, Result};
 
 use crate::source::Files;
@@ -23,6 +24,8 @@ pub struct DatasetSpec {
     pub label_column: Option<String>,
     /// Use only that many of the first samples.
     pub limit: Option<u64>,
+    /// Of those, use one part only.
+    pub split: Option<Split>,
 }
 
 /// One sample, as stored.
@@ -39,6 +42,7 @@ pub struct Dataset {
     files: Arc<dyn Files>,
     layout: Layout,
     len: u64,
+    split: Option<Split>,
 }
 
 enum Layout {
@@ -69,7 +73,9 @@ impl Dataset {
         if len == 0 {
             return Err(Error::data(format!("dataset {} has no samples", files.describe())));
         }
-        Ok(Dataset { files, layout, len: len.min(spec.limit.unwrap_or(u64::MAX)) })
+        let len = len.min(spec.limit.unwrap_or(u64::MAX));
+        let len = spec.split.map_or(len, |split| split.len(len));
+        Ok(Dataset { files, layout, len, split: spec.split })
     }
 
     /// Number of samples.
@@ -104,6 +110,11 @@ impl Dataset {
         }
     }
 
+    /// Position of a sample among all that the files hold.
+    pub fn row(&self, sample: u64) -> u64 {
+        self.split.map_or(sample, |split| split.row(sample))
+    }
+
     /// The samples `range`, as stored.
     ///
     /// # Errors
@@ -113,10 +124,20 @@ impl Dataset {
         if range.start > range.end || range.end > self.len {
             return Err(Error::internal(format!("rows {range:?} of a dataset of {}", self.len)));
         }
-        match &self.layout {
-            Layout::Parquet(parquet) => parquet.read(&self.files, range),
-            Layout::Folder(folder) => folder.read(self.files.as_ref(), range),
+        let Some(last) = range.clone().next_back() else { return Ok(Vec::new()) };
+        let rows = self.row(range.start)..self.row(last) + 1;
+        let first = rows.start;
+        let samples = match &self.layout {
+            Layout::Parquet(parquet) => parquet.read(&self.files, rows)?,
+            Layout::Folder(folder) => folder.read(self.files.as_ref(), rows)?,
+        };
+        if self.split.is_none() {
+            return Ok(samples);
         }
+        // What lies between belongs to the other part.
+        let mut wanted = range.map(|sample| self.row(sample) - first).peekable();
+        let mine = |(at, sample)| wanted.next_if_eq(&at).map(|_| sample);
+        Ok((0u64..).zip(samples).filter_map(mine).collect())
     }
 }
 

@@ -1,9 +1,12 @@
 //! Checked conversions. `From` where nothing can go wrong, `TryFrom` (error: a [`soup_core::Error`]) from the wire.
 
 use soup_core::ledger::Dataset;
-use soup_core::machine::{Evaluation, FileDigest, Report, TaskKey};
+use soup_core::machine::{
+    Differentiate, Dot, Evaluation, FileDigest, PartFigures, Report, SegmentDots, TaskKey,
+};
+use soup_core::recipe::learned::{Granularity, Init, LearnSpec, Optimizer, Schedule, WeightRule};
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec, Verdict};
-use soup_core::run::{DatasetSpec, RunSpec};
+use soup_core::run::{DatasetSpec, RunSpec, Split};
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::score::{Metric, Outcome, Score};
 use soup_core::soup::{Ingredient, Soup, Weight};
@@ -39,7 +42,12 @@ macro_rules! enumeration {
     };
 }
 
-enumeration!(RecipeKind, v1::recipe::Kind, "recipe kind", Uniform, BestSingle, Greedy, Pruned);
+enumeration!(RecipeKind, v1::recipe::Kind, "recipe kind", Uniform, BestSingle, Greedy, Pruned, Learned);
+enumeration!(Granularity, v1::learn::Granularity, "granularity", Model, Layer, Tensor);
+enumeration!(WeightRule, v1::learn::WeightRule, "weight rule", Softmax, Free, SumToOne);
+enumeration!(Optimizer, v1::learn::Optimizer, "optimizer", Adamw);
+enumeration!(Schedule, v1::learn::Schedule, "schedule", Constant, Cosine);
+enumeration!(Init, v1::learn::Init, "init", Uniform, Greedy);
 enumeration!(Order, v1::recipe::Order, "recipe order", Sorted, Random, Pool);
 enumeration!(Accept, v1::recipe::Accept, "recipe accept", AtLeast, Better);
 enumeration!(Metric, v1::recipe::Metric, "metric", Accuracy, MacroF1, BinaryF1, Matthews, Loss);
@@ -67,7 +75,51 @@ impl From<RecipeSpec> for v1::Recipe {
             max_ingredients: r.max_ingredients,
             passes: r.passes,
             metric: v1::recipe::Metric::from(r.metric).into(),
+            learn: r.learn.map(Into::into),
         }
+    }
+}
+
+impl From<LearnSpec> for v1::Learn {
+    fn from(l: LearnSpec) -> Self {
+        v1::Learn {
+            granularity: v1::learn::Granularity::from(l.granularity).into(),
+            weights: v1::learn::WeightRule::from(l.weights).into(),
+            optimizer: v1::learn::Optimizer::from(l.optimizer).into(),
+            lr: l.lr,
+            schedule: v1::learn::Schedule::from(l.schedule).into(),
+            warmup: l.warmup,
+            clip: l.clip,
+            epochs: l.epochs,
+            batch_size: l.batch_size,
+            parts: l.parts,
+            shuffle: l.shuffle,
+            label_smoothing: l.label_smoothing,
+            init: v1::learn::Init::from(l.init).into(),
+            fold_beta: l.fold_beta,
+        }
+    }
+}
+
+impl TryFrom<v1::Learn> for LearnSpec {
+    type Error = Error;
+    fn try_from(l: v1::Learn) -> Result<Self> {
+        Ok(LearnSpec {
+            granularity: l.granularity().try_into()?,
+            weights: l.weights().try_into()?,
+            optimizer: l.optimizer().try_into()?,
+            lr: l.lr,
+            schedule: l.schedule().try_into()?,
+            warmup: l.warmup,
+            clip: l.clip,
+            epochs: l.epochs,
+            batch_size: l.batch_size,
+            parts: l.parts,
+            shuffle: l.shuffle,
+            label_smoothing: l.label_smoothing,
+            init: l.init().try_into()?,
+            fold_beta: l.fold_beta,
+        })
     }
 }
 
@@ -82,6 +134,7 @@ impl TryFrom<v1::Recipe> for RecipeSpec {
             max_ingredients: r.max_ingredients,
             passes: r.passes,
             metric: r.metric().try_into()?,
+            learn: r.learn.map(TryInto::try_into).transpose()?,
         })
     }
 }
@@ -98,6 +151,7 @@ impl From<DatasetSpec> for v1::DatasetSpec {
             image_column: d.image_column.unwrap_or_default(),
             label_column: d.label_column.unwrap_or_default(),
             limit: d.limit,
+            split: d.split.map(|s| v1::Split { train: s.train, train_ppm: s.train_ppm }),
         }
     }
 }
@@ -110,6 +164,7 @@ impl From<v1::DatasetSpec> for DatasetSpec {
             image_column: non_empty(d.image_column),
             label_column: non_empty(d.label_column),
             limit: d.limit,
+            split: d.split.map(|s| Split { train: s.train, train_ppm: s.train_ppm }),
         }
     }
 }
@@ -121,6 +176,7 @@ impl From<RunSpec> for v1::RunSpec {
             recipe: Some(s.recipe.into()),
             validation: Some(s.validation.into()),
             tests: s.tests.into_iter().map(Into::into).collect(),
+            train: s.train.map(Into::into),
             output: s.output,
             overwrite: s.overwrite,
             batch_size: s.batch_size,
@@ -142,6 +198,7 @@ impl TryFrom<v1::RunSpec> for RunSpec {
             recipe: required(s.recipe, "recipe")?.try_into()?,
             validation: required(s.validation, "validation")?.into(),
             tests: s.tests.into_iter().map(Into::into).collect(),
+            train: s.train.map(Into::into),
             output: s.output,
             overwrite: s.overwrite,
             batch_size: s.batch_size,
@@ -308,6 +365,40 @@ impl TryFrom<v1::Evaluated> for Vec<Outcome> {
     }
 }
 
+impl From<&Differentiate> for v1::Differentiate {
+    /// Without the dataset, which the run knows.
+    fn from(work: &Differentiate) -> Self {
+        v1::Differentiate {
+            step: work.step,
+            part: work.part,
+            soup: Some((&work.soup).into()),
+            beta: work.beta.get(),
+            label_smoothing: work.label_smoothing.get(),
+            scale: work.scale.get(),
+            dataset: 0,
+            samples: work.samples.clone(),
+        }
+    }
+}
+
+impl From<v1::Differentiated> for PartFigures {
+    fn from(d: v1::Differentiated) -> Self {
+        PartFigures { loss: d.loss, d_beta: d.d_beta, correct: d.correct, total: d.total }
+    }
+}
+
+impl From<&Dot> for v1::DotShard {
+    fn from(work: &Dot) -> Self {
+        v1::DotShard { step: work.step, part: work.part, shard: work.shard.0, source: work.source.0 }
+    }
+}
+
+impl From<v1::SegmentDots> for SegmentDots {
+    fn from(s: v1::SegmentDots) -> Self {
+        SegmentDots { tensor: s.tensor, dots: s.dots }
+    }
+}
+
 /// A report as the event that watchers see. `datasets` are the names, `value` the run's metric of a score.
 pub fn report_event(report: &Report, datasets: &[String], value: &dyn Fn(&Score) -> f64) -> v1::RunEvent {
     use v1::run_event::Event;
@@ -338,6 +429,9 @@ pub fn report_event(report: &Report, datasets: &[String], value: &dyn Fn(&Score)
         }),
         Report::Writing { written, files } => {
             Event::Writing(v1::Writing { files_written: *written, files: *files })
+        }
+        Report::Stepped { step, steps, loss, beta } => {
+            Event::Stepped(v1::Stepped { step: *step, steps: *steps, loss: *loss, beta: *beta })
         }
         Report::Note(text) => Event::Note(text.clone()),
     };

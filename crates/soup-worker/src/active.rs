@@ -1,6 +1,7 @@
 //! What a worker keeps: itself, and the run it works on.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use soup_core::schema::Schema;
@@ -15,6 +16,7 @@ use crate::WorkerConfig;
 use crate::blends::{Blends, Peers};
 use crate::compute::Compute;
 use crate::connect::Connect;
+use crate::gradients::Gradients;
 use crate::handing_in::HandingIn;
 use crate::samples::Samples;
 use crate::shards::Shards;
@@ -131,10 +133,12 @@ pub(crate) struct Active {
     pub(crate) plan: ShardPlan,
     pub(crate) shards: Shards,
     pub(crate) blends: Blends,
+    pub(crate) gradients: Gradients,
     pub(crate) samples: Arc<Samples>,
     /// Why there is no evaluator is told to whoever asks for it.
     evaluator: Mutex<Option<Arc<dyn Evaluator>>>,
     placement: watch::Sender<Option<Arc<Placement>>>,
+    me: AtomicU64,
     pub(crate) peers: Peers,
     pub(crate) compute: Compute,
 }
@@ -152,12 +156,14 @@ impl Active {
         Ok(Active {
             shards: earlier.map_or_else(Shards::default, |e| e.shards.handed_on()),
             blends: Blends::default(),
+            gradients: Gradients::default(),
             samples: match earlier.filter(|e| e.begin.datasets == begin.datasets) {
                 Some(earlier) => earlier.samples.clone(),
                 None => Arc::new(Samples::new(begin.datasets.len(), worker.capacity_bytes / SAMPLES_SHARE)),
             },
             evaluator: Mutex::new(None),
             placement: watch::Sender::new(None),
+            me: AtomicU64::new(0),
             peers: Peers::new(worker.connect.clone()),
             compute: worker.compute.clone(),
             schema,
@@ -184,8 +190,14 @@ impl Active {
 
     /// Takes a newer placement. `me` keeps the shards that are its own, and no others.
     pub(crate) fn place(&self, placement: Placement, me: u64) {
+        self.me.store(me, Ordering::Relaxed);
         self.shards.retain(|shard| placement.owners.get(shard as usize) == Some(&me));
         self.placement.send_replace(Some(Arc::new(placement)));
+    }
+
+    /// The number of this worker in the current placement.
+    pub(crate) fn me(&self) -> u64 {
+        self.me.load(Ordering::Relaxed)
     }
 
     /// The current placement.

@@ -1,6 +1,7 @@
 //! Blends: computed from this worker's own shards, or fetched from the peers that own the others.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use soup_core::soup::Soup;
 use soup_core::{Error, Result};
 use soup_eval::Model;
 use soup_proto::error_of;
-use soup_proto::v1::FetchRequest;
+use soup_proto::v1::{FetchRequest, Gradient};
 use tonic::client::GrpcService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -42,6 +43,8 @@ const FRAME_BYTES: u32 = 120 << 10;
 pub(crate) struct Blends {
     own: Recent<(Soup, u32), Bytes>,
     models: Recent<Soup, Arc<dyn Model>>,
+    /// The parameters that a step of a learned soup is differentiated at.
+    step: Recent<Soup, Arc<Vec<u8>>>,
 }
 
 /// The blend of `soup` on a shard that this worker holds.
@@ -81,16 +84,55 @@ fn shard_len(run: &Active, shard: u32) -> usize {
 
 /// Streams the blend of a shard from its owner into `out`.
 async fn fetch(run: &Arc<Active>, shard: u32, soup: &Soup, out: &mut [u8]) -> Result<()> {
+    let owner = run.placement()?.owners.get(shard as usize).copied().unwrap_or_default();
+    let request = FetchRequest {
+        run: run.begin.run.clone(),
+        epoch: run.begin.epoch,
+        shard,
+        soup: Some(soup.into()),
+        gradient: None,
+    };
+    fetch_from(run, owner, &request, out).await
+}
+
+/// Streams what `request` asks for from worker `source` into `out`.
+async fn fetch_from(run: &Arc<Active>, source: u64, request: &FetchRequest, out: &mut [u8]) -> Result<()> {
     let placement = run.placement()?;
-    let owner = placement.owners.get(shard as usize).copied().unwrap_or_default();
-    let peer = placement.peers.iter().find(|p| p.worker == owner);
-    let peer = peer.ok_or_else(|| Error::try_again(format!("the owner of shard {shard} is not known")))?;
+    let shard = request.shard;
+    let peer = placement.peers.iter().find(|p| p.worker == source);
+    let peer = peer.ok_or_else(|| Error::try_again(format!("who has shard {shard} is not known")))?;
     let failed =
-        |e: Error| e.context(format!("cannot fetch shard {shard} from worker {owner} at {}", peer.address));
-    let request =
-        FetchRequest { run: run.begin.run.clone(), epoch: run.begin.epoch, shard, soup: Some(soup.into()) };
+        |e: Error| e.context(format!("cannot fetch shard {shard} from worker {source} at {}", peer.address));
     let channel = run.peers.channel(&peer.address, shard).map_err(failed)?;
-    receive(channel, &request, out).await.map_err(failed)
+    receive(channel, request, out).await.map_err(failed)
+}
+
+/// The gradient that worker `source` holds, on the elements of a shard, as f32.
+///
+/// # Errors
+/// [`TryAgain`](soup_core::ErrorKind::TryAgain) where it does not hold it any more.
+pub(crate) async fn gradient(
+    run: &Arc<Active>,
+    shard: u32,
+    gradient: Gradient,
+    elements: Range<usize>,
+    source: u64,
+) -> Result<Vec<f32>> {
+    let mut values = vec![0f32; elements.len()];
+    if source == run.me() {
+        let own = run.gradients.range((gradient.step, gradient.part), elements.start, elements.end)?;
+        bytemuck::cast_slice_mut(&mut values).copy_from_slice(&own);
+        return Ok(values);
+    }
+    let request = FetchRequest {
+        run: run.begin.run.clone(),
+        epoch: run.begin.epoch,
+        shard,
+        soup: None,
+        gradient: Some(gradient),
+    };
+    fetch_from(run, source, &request, bytemuck::cast_slice_mut(&mut values)).await?;
+    Ok(values)
 }
 
 /// Asks over `channel` and reads the reply into `out`.
@@ -143,8 +185,24 @@ pub(crate) async fn assemble(run: &Arc<Active>, soup: &Soup, parameters: &mut [u
     stream::iter(jobs).buffer_unordered(SHARDS_IN_FLIGHT).try_collect::<()>().await
 }
 
+/// The flattened parameters of the soup that a step of a learned soup is differentiated at, assembled once for all parts.
+/// What was kept of other soups is forgotten: every step has another one.
+pub(crate) async fn parameters_of_step(run: &Arc<Active>, soup: &Soup) -> Result<Arc<Vec<u8>>> {
+    run.blends.own.retain(|(of, _)| of == soup);
+    run.blends.models.retain(|_| false);
+    let cell = run.blends.step.cell(soup, 1);
+    let make = || async {
+        let mut parameters = vec![0; run.schema.bytes() as usize];
+        assemble(run, soup, &mut parameters).await?;
+        Ok(Arc::new(parameters))
+    };
+    cell.get_or_try_init(make).await.cloned()
+}
+
 /// The model of `soup`, assembled once for all slices.
 pub(crate) async fn model(worker: &Worker, run: &Arc<Active>, soup: &Soup) -> Result<Arc<dyn Model>> {
+    // Whoever scores soups does not learn at the same time.
+    run.blends.step.retain(|_| false);
     let cell = run.blends.models.cell(soup, SOUPS_KEPT);
     let make = || async {
         let mut parameters = vec![0; run.schema.bytes() as usize];

@@ -209,6 +209,11 @@ impl Link {
                     self.cancel(|k, _| *k == (key.run.clone(), key.task, key.attempt));
                 }
             }
+            Some(Down::Release(release)) => {
+                if let Ok(run) = self.worker.run(&release.run, release.epoch) {
+                    run.gradients.release((release.step, release.part));
+                }
+            }
             Some(Down::End(end)) => {
                 self.cancel(|k, _| k.0 == end.run);
                 self.worker.end(&end.run);

@@ -31,6 +31,11 @@ impl<K: PartialEq + Clone, V> Recent<K, V> {
         entries.truncate(max.max(1));
         cell
     }
+
+    /// Forgets the values whose key `keep` does not want.
+    pub(crate) fn retain(&self, keep: impl Fn(&K) -> bool) {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).retain(|(key, _)| keep(key));
+    }
 }
 
 #[cfg(test)]

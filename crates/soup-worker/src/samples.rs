@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use soup_core::Result;
+use soup_core::run::Split;
 use soup_eval::{Dataset, DatasetSpec, Evaluator, Prepared};
 use soup_proto::v1;
 
@@ -49,6 +50,7 @@ impl Samples {
             image_column: text(&spec.image_column),
             label_column: text(&spec.label_column),
             limit: spec.limit,
+            split: spec.split.as_ref().map(|s| Split { train: s.train, train_ppm: s.train_ppm }),
         };
         let mut dataset = Dataset::open(files, &options)?;
         dataset.align_labels(evaluator.label_names());

@@ -15,7 +15,7 @@ use tonic::server::NamedService;
 use tonic::{Code, Status};
 
 use crate::active::Worker;
-use crate::{blends, frames};
+use crate::{blends, frames, learn};
 
 /// The service `soup.v1.Blends` over a worker; see [`frames`] for why it is not a generated one.
 #[derive(Clone)]
@@ -31,6 +31,13 @@ impl Service {
     async fn blend(&self, body: Body) -> Result<bytes::Bytes> {
         let request = frames::read_request(body).await?;
         let run = self.worker.run(&request.run, request.epoch)?;
+        if let Some(gradient) = request.gradient {
+            if request.shard >= run.plan.count() {
+                return Err(Error::usage(format!("the run has no shard {}", request.shard)));
+            }
+            let elements = learn::elements(&run, request.shard);
+            return run.gradients.range((gradient.step, gradient.part), elements.start, elements.end);
+        }
         let soup = Soup::try_from(request.soup.ok_or_else(|| Error::usage("the request has no soup"))?)?;
         blends::own(&run, request.shard, &soup).await
     }

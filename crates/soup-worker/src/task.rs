@@ -1,17 +1,20 @@
 //! One attempt of one task: what the coordinator assigned, until its answer.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use soup_core::soup::Soup;
 use soup_core::{Error, Result};
+use soup_eval::Prepared;
 use soup_proto::v1::assign::Work;
 use soup_proto::v1::task_done::Result as Answer;
 use soup_proto::v1::{Evaluate, Evaluated, Surveyed, TaskKey};
 use tokio::sync::Semaphore;
 
 use crate::active::{Active, Worker};
-use crate::{blends, shards, write};
+use crate::compute::Waiting;
+use crate::{blends, learn, shards, write};
 
 /// A flag that long computations look at.
 #[derive(Clone, Debug, Default)]
@@ -22,7 +25,7 @@ impl Cancelled {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    fn get(&self) -> bool {
+    pub(crate) fn get(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -49,14 +52,16 @@ pub(crate) async fn execute(context: &Context, key: &TaskKey, work: Work) -> Res
         Work::Evaluate(task) => Answer::Evaluated(evaluate(context, run, task).await?),
         Work::Write(task) => Answer::Written(write::write(&run, &soup(task.soup)?, task.file).await?),
         Work::Digest(task) => Answer::Digested(write::digest(&run, &soup(task.soup)?).await?),
+        Work::Differentiate(task) => Answer::Differentiated(learn::differentiate(context, run, task).await?),
+        Work::Dot(task) => Answer::Dotted(learn::dot(&run, task).await?),
     })
 }
 
-async fn slot(context: &Context) -> Result<tokio::sync::SemaphorePermit<'_>> {
+pub(crate) async fn slot(context: &Context) -> Result<tokio::sync::SemaphorePermit<'_>> {
     context.slots.acquire().await.map_err(|_| Error::internal("the worker is stopping"))
 }
 
-fn soup(wire: Option<soup_proto::v1::Soup>) -> Result<Soup> {
+pub(crate) fn soup(wire: Option<soup_proto::v1::Soup>) -> Result<Soup> {
     wire.ok_or_else(|| Error::internal("a task has no soup"))?.try_into()
 }
 
@@ -84,8 +89,6 @@ async fn survey(context: &Context, run: Arc<Active>) -> Result<Surveyed> {
 /// this one's samples are judged.
 async fn evaluate(context: &Context, run: Arc<Active>, task: Evaluate) -> Result<Evaluated> {
     let soup = soup(task.soup)?;
-    let spec = run.begin.datasets.get(task.dataset as usize).cloned();
-    let spec = spec.ok_or_else(|| Error::internal(format!("the run has no dataset {}", task.dataset)))?;
     if task.start >= task.end {
         return Err(Error::internal("an evaluation without samples"));
     }
@@ -93,15 +96,28 @@ async fn evaluate(context: &Context, run: Arc<Active>, task: Evaluate) -> Result
     let _slot = slot(context).await?;
     let (waiting, cancelled) = (context.worker.compute.waiting(), context.cancelled.clone());
     let judge = move || {
-        let named = |e: Error| e.context(format!("dataset {:?}", spec.name));
-        let prepared = run.samples.slice((task.dataset, task.start, task.end), || {
-            let evaluator = run.evaluator()?;
-            let dataset =
-                run.samples.dataset(task.dataset as usize, &spec, &*evaluator, &waiting).map_err(named)?;
-            evaluator.prepare(&dataset, task.start..task.end).map_err(named)
-        })?;
+        let prepared = prepared(&run, task.dataset, task.start..task.end, &waiting)?;
         let outcomes = model.evaluate(&prepared, 0..prepared.len(), &|| cancelled.get())?;
         Ok(Evaluated::from(&outcomes[..]))
     };
     context.worker.compute.run(judge).await
+}
+
+/// The samples `range` of a dataset, decoded if they are not kept; what lies beyond its end is left out. Blocks; call on a
+/// compute thread.
+pub(crate) fn prepared(
+    run: &Active,
+    dataset: u32,
+    range: Range<u64>,
+    waiting: &Waiting,
+) -> Result<Arc<Prepared>> {
+    let spec = run.begin.datasets.get(dataset as usize);
+    let spec = spec.ok_or_else(|| Error::internal(format!("the run has no dataset {dataset}")))?;
+    let named = |e: Error| e.context(format!("dataset {:?}", spec.name));
+    run.samples.slice((dataset, range.start, range.end), || {
+        let evaluator = run.evaluator()?;
+        let opened = run.samples.dataset(dataset as usize, spec, &*evaluator, waiting).map_err(named)?;
+        let end = range.end.min(opened.len());
+        evaluator.prepare(&opened, range.start.min(end)..end).map_err(named)
+    })
 }
