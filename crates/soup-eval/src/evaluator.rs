@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use burn::backend::Flex;
 use burn::backend::flex::FlexDevice;
-use burn::tensor::backend::Backend;
+use burn::backend::{Autodiff, Flex};
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
 use serde_json::Value;
 use soup_core::schema::Schema;
@@ -12,6 +12,7 @@ use soup_core::score::Outcome;
 use soup_core::{Error, Result};
 
 use crate::dataset::Dataset;
+use crate::gradient::{Gradient, Graph, LossSpec};
 use crate::kernels::Kernels;
 use crate::outcome::outcome;
 use crate::parameters::Parameters;
@@ -56,6 +57,26 @@ pub trait Evaluator: Send + Sync {
     /// As [`check_schema`](Evaluator::check_schema), and [`Internal`](soup_core::ErrorKind::Internal) where the number
     /// of bytes is not the schema's.
     fn load(&self, schema: &Schema, parameters: &[u8]) -> Result<Box<dyn Model>>;
+
+    /// The gradient of a loss, summed over the samples `range` of `prepared`, with respect to the flattened parameters
+    /// (as for [`load`](Evaluator::load)). `cancel` is asked before every micro-batch of the evaluator's batch size;
+    /// the way the samples are cut shows in the rounding only, and the same call gives the same bits.
+    ///
+    /// Holds, besides `parameters`: the model and the gradient in f32, and of one micro-batch the activations and its
+    /// gradient, another f32 an element.
+    ///
+    /// # Errors
+    /// As [`load`](Evaluator::load) and [`evaluate`](Model::evaluate), and
+    /// [`Usage`](soup_core::ErrorKind::Usage) for a label smoothing that is not between 0 and 1.
+    fn differentiate(
+        &self,
+        schema: &Schema,
+        parameters: &[u8],
+        prepared: &Prepared,
+        range: Range<usize>,
+        loss: &LossSpec,
+        cancel: &dyn Fn() -> bool,
+    ) -> Result<Gradient>;
 
     /// Reads, decodes and preprocesses the samples `range` of `dataset`. Keep the result: it serves every model.
     ///
@@ -131,6 +152,38 @@ impl Prepared {
         &self.pixels
     }
 
+    /// The pixels of the samples `range`, of `stride` values each.
+    ///
+    /// # Errors
+    /// [`Internal`](soup_core::ErrorKind::Internal) where they are not there,
+    /// [`Data`](soup_core::ErrorKind::Data) where samples have another number of values.
+    pub(crate) fn pixels_of(&self, range: Range<usize>, stride: usize) -> Result<&[f32]> {
+        if range.start > range.end || range.end > self.len() {
+            return Err(Error::internal(format!("samples {range:?} of {} prepared ones", self.len())));
+        }
+        if range.is_empty() {
+            return Ok(&[]);
+        }
+        if self.stride != stride {
+            return Err(Error::data(format!("samples of {} values, the model takes {stride}", self.stride)));
+        }
+        Ok(&self.pixels[range.start * stride..range.end * stride])
+    }
+
+    /// The labels of the samples `range`, which are there.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) where one is not below `classes`.
+    pub(crate) fn labels_of(&self, range: Range<usize>, classes: usize) -> Result<&[u32]> {
+        let labels = &self.labels[range];
+        match labels.iter().find(|&&l| l as usize >= classes) {
+            Some(label) => {
+                Err(Error::data(format!("label {label} is not one of the model's {classes} classes")))
+            }
+            None => Ok(labels),
+        }
+    }
+
     /// Memory held, in bytes.
     pub fn size_bytes(&self) -> u64 {
         (size_of_val(self.pixels.as_slice()) + size_of_val(self.labels.as_slice())) as u64
@@ -155,7 +208,7 @@ pub fn evaluator(spec: &EvaluatorSpec) -> Result<Box<dyn Evaluator>> {
         Some(json) => Preprocessor::from_json(json, config.image_size(), config.channels())?,
         None => Preprocessor::default_for(config.image_size(), config.channels()),
     };
-    Ok(Box::new(VitEvaluator::<Flex> {
+    Ok(Box::new(VitEvaluator::<Autodiff<Flex>> {
         config,
         preprocessor,
         batch_size: spec.batch_size as usize,
@@ -188,6 +241,7 @@ fn check_architecture(config_json: &str) -> Result<()> {
     )))
 }
 
+/// Over a backend that differentiates; models are evaluated on the one beneath it.
 struct VitEvaluator<B: Backend> {
     config: VitConfig,
     preprocessor: Preprocessor,
@@ -195,7 +249,15 @@ struct VitEvaluator<B: Backend> {
     device: B::Device,
 }
 
-impl<B: Kernels> Evaluator for VitEvaluator<B> {
+impl<B: Backend> VitEvaluator<B> {
+    /// Channels, height, width of a sample.
+    fn input(&self) -> [usize; 3] {
+        let size = self.config.image_size();
+        [self.config.channels(), size.height, size.width]
+    }
+}
+
+impl<B: Kernels + AutodiffBackend<InnerBackend: Kernels>> Evaluator for VitEvaluator<B> {
     fn classes(&self) -> u32 {
         // At most 2^20, by the config's own check.
         self.config.labels().len() as u32
@@ -211,14 +273,35 @@ impl<B: Kernels> Evaluator for VitEvaluator<B> {
 
     fn load(&self, schema: &Schema, parameters: &[u8]) -> Result<Box<dyn Model>> {
         self.config.check_schema(schema)?;
-        let vit = Vit::<B>::load(&self.config, &Parameters::new(schema, parameters)?, &self.device)?;
+        let vit =
+            Vit::<B::InnerBackend>::load(&self.config, &Parameters::new(schema, parameters)?, &self.device)?;
         Ok(Box::new(VitModel {
             vit,
             batch_size: self.batch_size,
-            input: [self.config.channels(), self.config.image_size().height, self.config.image_size().width],
+            input: self.input(),
             classes: self.config.labels().len(),
             device: self.device.clone(),
         }))
+    }
+
+    fn differentiate(
+        &self,
+        schema: &Schema,
+        parameters: &[u8],
+        prepared: &Prepared,
+        range: Range<usize>,
+        loss: &LossSpec,
+        cancel: &dyn Fn() -> bool,
+    ) -> Result<Gradient> {
+        self.config.check_schema(schema)?;
+        let graph = Graph::<B> {
+            vit: Vit::load(&self.config, &Parameters::new(schema, parameters)?, &self.device)?,
+            batch_size: self.batch_size,
+            input: self.input(),
+            classes: self.config.labels().len(),
+            device: self.device.clone(),
+        };
+        graph.differentiate(schema, prepared, range, loss, cancel)
     }
 
     fn prepare(&self, dataset: &Dataset, range: Range<u64>) -> Result<Prepared> {
@@ -284,13 +367,7 @@ impl<B: Kernels> Model for VitModel<B> {
         cancel: &dyn Fn() -> bool,
     ) -> Result<Vec<Outcome>> {
         let logits = self.logits(prepared, range.clone(), cancel)?;
-        let labels = &prepared.labels[range];
-        if let Some(label) = labels.iter().find(|&&l| l as usize >= self.classes) {
-            return Err(Error::data(format!(
-                "label {label} is not one of the model's {} classes",
-                self.classes
-            )));
-        }
+        let labels = prepared.labels_of(range, self.classes)?;
         Ok(logits.chunks_exact(self.classes).zip(labels).map(|(row, &label)| outcome(row, label)).collect())
     }
 
@@ -301,22 +378,9 @@ impl<B: Kernels> Model for VitModel<B> {
         cancel: &dyn Fn() -> bool,
     ) -> Result<Vec<f32>> {
         let stride = self.input.iter().product::<usize>();
-        if range.start > range.end || range.end > prepared.len() {
-            return Err(Error::internal(format!("samples {range:?} of {} prepared ones", prepared.len())));
-        }
-        if range.is_empty() {
-            return Ok(Vec::new());
-        }
-        if prepared.stride != stride {
-            return Err(Error::data(format!(
-                "samples of {} values, the model takes {stride} ({:?})",
-                prepared.stride, self.input
-            )));
-        }
+        let pixels = prepared.pixels_of(range.clone(), stride)?;
         let mut out = Vec::with_capacity(range.len() * self.classes);
-        for batch in
-            prepared.pixels[range.start * stride..range.end * stride].chunks(self.batch_size * stride)
-        {
+        for batch in pixels.chunks(self.batch_size * stride) {
             if cancel() {
                 return Err(Error::cancelled("evaluation was cancelled"));
             }

@@ -5,6 +5,7 @@
 //! faster form of. On the CPU ([`flex`]) a chain of elementwise operations costs more than the matrix products of a
 //! small model, because every operation is a pass over memory into a new buffer and none is vectorised.
 
+mod autodiff;
 mod flex;
 mod math;
 

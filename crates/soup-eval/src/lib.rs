@@ -8,6 +8,7 @@
 //! | sample | one encoded image with its label |
 //! | prepared | samples decoded, resized and normalised: what a model eats; made once, evaluated many times |
 //! | model | an architecture with parameters in it, ready to evaluate |
+//! | gradient | of a loss over samples, with respect to every parameter of a model |
 //! | outcome | what happened to one sample: prediction, loss, margin ([`soup_core::score::Outcome`]) |
 //!
 //! # Flow
@@ -16,6 +17,7 @@
 //! config.json, preprocessor_config.json ─► evaluator() ─► Evaluator ─ load(schema, bytes) ─► Model
 //! Files ─► Dataset ─────────────────────────────────────► Evaluator ─ prepare(range) ──────► Prepared
 //!                                                                Model.evaluate(Prepared) ─► Vec<Outcome>
+//!                         Evaluator ─ differentiate(schema, bytes, Prepared, LossSpec) ─────► Gradient
 //! ```
 //!
 //! Everything is blocking and single-threaded on purpose: the caller owns the threads, shares one [`Evaluator`] and one
@@ -24,6 +26,7 @@
 
 pub mod dataset;
 pub mod evaluator;
+mod gradient;
 mod kernels;
 mod outcome;
 mod parameters;
@@ -33,4 +36,5 @@ pub mod vit;
 
 pub use dataset::{Dataset, DatasetSpec, Sample};
 pub use evaluator::{BATCH_SIZE_DEFAULT, Evaluator, EvaluatorSpec, Model, Prepared, evaluator};
+pub use gradient::{Gradient, LossSpec};
 pub use source::{FileEntry, Files, LocalFiles};

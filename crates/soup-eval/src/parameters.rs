@@ -1,4 +1,7 @@
-//! Access to a model's parameters by name: flattened bytes in, f32 values out.
+//! Access to a model's parameters by name: flattened bytes in, f32 values out; and of its gradient back.
+
+use std::collections::HashMap;
+use std::ops::Range;
 
 use soup_core::schema::{Dtype, Schema};
 use soup_core::{Error, Result};
@@ -42,12 +45,95 @@ impl<'a> Parameters<'a> {
     }
 }
 
+/// The gradient of a model's flattened parameters: one f32 an element, in the canonical order of the schema. Begins as
+/// zeros, and is added to.
+pub(crate) struct FlatGradient<'a> {
+    values: Vec<f32>,
+    /// Where the elements of each tensor are in `values`.
+    ranges: HashMap<&'a str, Range<usize>>,
+}
+
+impl<'a> FlatGradient<'a> {
+    pub(crate) fn zeros(schema: &'a Schema) -> Self {
+        let mut at = 0;
+        let ranges = schema.tensors().iter().map(|tensor| {
+            // The schema's size in bytes fits, so the number of elements does.
+            let first = at;
+            at += tensor.elements().unwrap_or(0) as usize;
+            (tensor.name.as_str(), first..at)
+        });
+        let ranges = ranges.collect();
+        FlatGradient { values: vec![0.0; at], ranges }
+    }
+
+    /// Adds the gradient of tensor `name`, in the tensor's own order.
+    ///
+    /// # Errors
+    /// [`Internal`](soup_core::ErrorKind::Internal) where it has another number of elements, or is not there.
+    pub(crate) fn add(&mut self, name: &str, gradient: &[f32]) -> Result<()> {
+        let target = self.tensor(name, gradient.len())?;
+        target.iter_mut().zip(gradient).for_each(|(t, g)| *t += g);
+        Ok(())
+    }
+
+    /// Adds the gradients of the matrices `names`, all of one shape `[out, in]`, from that of their transposes side by
+    /// side: `[in, names.len() * out]`.
+    ///
+    /// # Errors
+    /// As [`add`](FlatGradient::add).
+    pub(crate) fn add_transposed(&mut self, names: &[String], gradient: &[f32], inputs: usize) -> Result<()> {
+        let transposed = transpose(gradient, inputs, gradient.len().checked_div(inputs).unwrap_or(0));
+        self.add_parts(names, &transposed)
+    }
+
+    /// Adds the gradients of the tensors `names`, all of one size, that lie end to end.
+    ///
+    /// # Errors
+    /// As [`add`](FlatGradient::add).
+    pub(crate) fn add_parts(&mut self, names: &[String], gradient: &[f32]) -> Result<()> {
+        let part = (gradient.len() / names.len().max(1)).max(1);
+        names.iter().zip(gradient.chunks(part)).try_for_each(|(name, part)| self.add(name, part))
+    }
+
+    /// The gradient, one value an element.
+    pub(crate) fn into_values(self) -> Vec<f32> {
+        self.values
+    }
+
+    fn tensor(&mut self, name: &str, elements: usize) -> Result<&mut [f32]> {
+        let range = self.ranges.get(name).ok_or_else(|| missing(name))?;
+        if range.len() != elements {
+            return Err(Error::internal(format!(
+                "gradient of {elements} elements for tensor {name:?} of {}",
+                range.len()
+            )));
+        }
+        Ok(&mut self.values[range.clone()])
+    }
+}
+
 fn missing(name: &str) -> Error {
     Error::data(format!("tensor {name:?} is missing"))
 }
 
 fn each<const N: usize>(bytes: &[u8], convert: impl Fn([u8; N]) -> f32) -> Vec<f32> {
     bytes.as_chunks::<N>().0.iter().map(|&b| convert(b)).collect()
+}
+
+/// `[rows, columns]` to `[columns, rows]`, in square blocks that fit the cache.
+pub(crate) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    const BLOCK: usize = 32;
+    let mut out = vec![0.0; values.len()];
+    for top in (0..rows).step_by(BLOCK) {
+        for left in (0..columns).step_by(BLOCK) {
+            for row in top..(top + BLOCK).min(rows) {
+                for column in left..(left + BLOCK).min(columns) {
+                    out[column * rows + row] = values[row * columns + column];
+                }
+            }
+        }
+    }
+    out
 }
 
 /// Checks that `schema` has each of `expected`, of that shape and floating point; names the first that it has not.
@@ -143,5 +229,43 @@ mod tests {
         );
         assert_eq!(check("b", &[1]).unwrap_err(), "tensor \"b\" is I64, expected a floating-point type");
         assert_eq!(check("c", &[1]).unwrap_err(), "tensor \"c\" is missing: X needs it, of shape [1]");
+    }
+
+    #[test]
+    fn transposing_swaps_indices() {
+        let (rows, columns) = (37, 70);
+        let values: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
+        let out = transpose(&values, rows, columns);
+        for row in 0..rows {
+            for column in 0..columns {
+                assert_eq!(out[column * rows + row], values[row * columns + column]);
+            }
+        }
+        assert_eq!(transpose(&out, columns, rows), values);
+    }
+
+    #[test]
+    fn gradients_land_where_their_parameters_are() {
+        let schema = Schema::new(vec![
+            TensorSpec::new("a", Dtype::F32, [2, 3]),
+            TensorSpec::new("b", Dtype::F16, [2, 3]),
+            TensorSpec::new("c", Dtype::F64, [2]),
+            TensorSpec::new("n", Dtype::I64, []),
+        ])
+        .unwrap();
+        // Canonical order: c, n, a, b.
+        let mut flat = FlatGradient::zeros(&schema);
+        // Rows are the inputs; columns a's two outputs, then b's.
+        let gradient: Vec<f32> = (0..12).map(|i| i as f32).collect();
+        let names = ["a".to_owned(), "b".to_owned()];
+        for _ in 0..2 {
+            flat.add_transposed(&names, &gradient, 3).unwrap();
+        }
+        flat.add("c", &[-1.0, -2.0]).unwrap();
+        assert!(flat.add("c", &[1.0]).unwrap_err().chain().contains("1 elements for tensor \"c\" of 2"));
+        assert!(flat.add("d", &[1.0]).unwrap_err().chain().contains("\"d\" is missing"));
+        let (a, b) = ([0.0, 8.0, 16.0, 2.0, 10.0, 18.0], [4.0, 12.0, 20.0, 6.0, 14.0, 22.0]);
+        let want: Vec<f32> = [-1.0, -2.0, 0.0].into_iter().chain(a).chain(b).collect();
+        assert_eq!(flat.into_values(), want);
     }
 }

@@ -3,6 +3,7 @@
 //! The forward pass is in [`model`]. Only options that change the forward pass in evaluation are read; an option of
 //! such kind with a value that is not understood is an error, never a guess.
 
+mod gradient;
 pub(crate) mod model;
 
 use std::collections::BTreeMap;

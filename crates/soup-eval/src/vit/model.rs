@@ -9,39 +9,75 @@ use soup_core::Result;
 
 use super::VitConfig;
 use crate::kernels::{Activation, Kernels, Norm};
-use crate::parameters::Parameters;
+use crate::parameters::{Parameters, transpose};
+
+/// Names of the tensors outside the layers; those of linear maps and norms less `.weight` and `.bias`.
+pub(super) mod names {
+    pub(crate) const PATCH: &str = "vit.embeddings.patch_embeddings.projection";
+    pub(crate) const CLS: &str = "vit.embeddings.cls_token";
+    pub(crate) const POSITIONS: &str = "vit.embeddings.position_embeddings";
+    pub(crate) const NORM: &str = "vit.layernorm";
+    pub(crate) const CLASSIFIER: &str = "classifier";
+}
+
+/// Names of a layer's linear maps and norms, less `.weight` and `.bias`.
+pub(super) struct LayerNames {
+    pub(super) norm_before: String,
+    pub(super) query: String,
+    /// The two that are kept side by side, in that order.
+    pub(super) key_value: [String; 2],
+    pub(super) attended: String,
+    pub(super) norm_after: String,
+    pub(super) up: String,
+    pub(super) down: String,
+}
+
+impl LayerNames {
+    pub(super) fn new(index: usize) -> Self {
+        let at = |name: &str| format!("vit.encoder.layer.{index}.{name}");
+        LayerNames {
+            norm_before: at("layernorm_before"),
+            query: at("attention.attention.query"),
+            key_value: [at("attention.attention.key"), at("attention.attention.value")],
+            attended: at("attention.output.dense"),
+            norm_after: at("layernorm_after"),
+            up: at("intermediate.dense"),
+            down: at("output.dense"),
+        }
+    }
+}
 
 /// A vision transformer with parameters in it.
 #[derive(Clone, Debug)]
 pub(crate) struct Vit<B: Backend> {
     config: VitConfig,
-    patch: Linear<B>,
+    pub(super) patch: Linear<B>,
     /// [1, 1, hidden].
-    cls: Tensor<B, 3>,
+    pub(super) cls: Tensor<B, 3>,
     /// [1, tokens, hidden].
-    positions: Tensor<B, 3>,
-    layers: Vec<Layer<B>>,
-    norm: Norm<B>,
-    classifier: Linear<B>,
+    pub(super) positions: Tensor<B, 3>,
+    pub(super) layers: Vec<Layer<B>>,
+    pub(super) norm: Norm<B>,
+    pub(super) classifier: Linear<B>,
 }
 
 #[derive(Clone, Debug)]
-struct Layer<B: Backend> {
-    norm_before: Norm<B>,
-    query: Linear<B>,
+pub(super) struct Layer<B: Backend> {
+    pub(super) norm_before: Norm<B>,
+    pub(super) query: Linear<B>,
     /// Key and value side by side.
-    key_value: Linear<B>,
-    attended: Linear<B>,
-    norm_after: Norm<B>,
-    up: Linear<B>,
-    down: Linear<B>,
+    pub(super) key_value: Linear<B>,
+    pub(super) attended: Linear<B>,
+    pub(super) norm_after: Norm<B>,
+    pub(super) up: Linear<B>,
+    pub(super) down: Linear<B>,
 }
 
 #[derive(Clone, Debug)]
-struct Linear<B: Backend> {
+pub(super) struct Linear<B: Backend> {
     /// [in, out]: the transpose of the checkpoint's, made once.
-    weight: Tensor<B, 2>,
-    bias: Option<Tensor<B, 1>>,
+    pub(super) weight: Tensor<B, 2>,
+    pub(super) bias: Option<Tensor<B, 1>>,
 }
 
 impl<B: Kernels> Linear<B> {
@@ -62,7 +98,8 @@ impl<B: Kernels> Linear<B> {
 }
 
 impl<B: Kernels> Vit<B> {
-    /// Builds the model; the schema of `parameters` has passed [`VitConfig::check_schema`].
+    /// Builds the model; the schema of `parameters` has passed [`VitConfig::check_schema`]. On a backend that
+    /// differentiates, every parameter is a leaf whose gradient is kept.
     pub(crate) fn load(config: &VitConfig, parameters: &Parameters<'_>, device: &B::Device) -> Result<Self> {
         let loader = Loader { parameters, hidden: config.hidden, epsilon: config.epsilon, device };
         let tokens = {
@@ -70,17 +107,17 @@ impl<B: Kernels> Vit<B> {
             rows * columns + 1
         };
         let token = |name: &str, count: usize| -> Result<Tensor<B, 3>> {
-            let values = parameters.values(&format!("vit.embeddings.{name}"))?;
-            Ok(Tensor::from_data(TensorData::new(values, [1, count, config.hidden]), device))
+            let data = TensorData::new(parameters.values(name)?, [1, count, config.hidden]);
+            Ok(Tensor::from_data(data, device).require_grad())
         };
         let pixels = config.channels * config.patch.height * config.patch.width;
         Ok(Vit {
-            patch: loader.linear(&["vit.embeddings.patch_embeddings.projection"], pixels, true)?,
-            cls: token("cls_token", 1)?,
-            positions: token("position_embeddings", tokens)?,
+            patch: loader.linear(&[names::PATCH], pixels, true)?,
+            cls: token(names::CLS, 1)?,
+            positions: token(names::POSITIONS, tokens)?,
             layers: (0..config.layers).map(|i| loader.layer(i, config)).collect::<Result<_>>()?,
-            norm: loader.norm("vit.layernorm")?,
-            classifier: loader.linear(&["classifier"], config.hidden, true)?,
+            norm: loader.norm(names::NORM)?,
+            classifier: loader.linear(&[names::CLASSIFIER], config.hidden, true)?,
             config: config.clone(),
         })
     }
@@ -168,65 +205,32 @@ impl<B: Backend> Loader<'_, B> {
         let outputs = rows.len() / inputs;
         let weight = TensorData::new(transpose(&rows, outputs, inputs), [inputs, outputs]);
         Ok(Linear {
-            weight: Tensor::from_data(weight, self.device),
-            bias: bias.then(|| Tensor::from_data(TensorData::new(biases, [outputs]), self.device)),
+            weight: Tensor::from_data(weight, self.device).require_grad(),
+            bias: bias
+                .then(|| Tensor::from_data(TensorData::new(biases, [outputs]), self.device).require_grad()),
         })
     }
 
     fn norm(&self, name: &str) -> Result<Norm<B>> {
         let load = |part: &str| -> Result<Tensor<B, 1>> {
             let values = self.parameters.values(&format!("{name}.{part}"))?;
-            Ok(Tensor::from_data(TensorData::new(values, [self.hidden]), self.device))
+            Ok(Tensor::from_data(TensorData::new(values, [self.hidden]), self.device).require_grad())
         };
         Ok(Norm { gamma: load("weight")?, beta: load("bias")?, epsilon: self.epsilon })
     }
 
     fn layer(&self, index: usize, config: &VitConfig) -> Result<Layer<B>> {
-        let at = |name: &str| format!("vit.encoder.layer.{index}.{name}");
+        let at = LayerNames::new(index);
         let (hidden, bias) = (config.hidden, config.qkv_bias);
-        let (key, value) = (at("attention.attention.key"), at("attention.attention.value"));
+        let [key, value] = &at.key_value;
         Ok(Layer {
-            norm_before: self.norm(&at("layernorm_before"))?,
-            query: self.linear(&[&at("attention.attention.query")], hidden, bias)?,
-            key_value: self.linear(&[&key, &value], hidden, bias)?,
-            attended: self.linear(&[&at("attention.output.dense")], hidden, true)?,
-            norm_after: self.norm(&at("layernorm_after"))?,
-            up: self.linear(&[&at("intermediate.dense")], hidden, true)?,
-            down: self.linear(&[&at("output.dense")], config.intermediate, true)?,
+            norm_before: self.norm(&at.norm_before)?,
+            query: self.linear(&[&at.query], hidden, bias)?,
+            key_value: self.linear(&[key, value], hidden, bias)?,
+            attended: self.linear(&[&at.attended], hidden, true)?,
+            norm_after: self.norm(&at.norm_after)?,
+            up: self.linear(&[&at.up], hidden, true)?,
+            down: self.linear(&[&at.down], config.intermediate, true)?,
         })
-    }
-}
-
-/// `[rows, columns]` to `[columns, rows]`, in square blocks that fit the cache.
-fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    const BLOCK: usize = 32;
-    let mut out = vec![0.0; values.len()];
-    for top in (0..rows).step_by(BLOCK) {
-        for left in (0..columns).step_by(BLOCK) {
-            for row in top..(top + BLOCK).min(rows) {
-                for column in left..(left + BLOCK).min(columns) {
-                    out[column * rows + row] = values[row * columns + column];
-                }
-            }
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn transposing_swaps_indices() {
-        let (rows, columns) = (37, 70);
-        let values: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
-        let out = transpose(&values, rows, columns);
-        for row in 0..rows {
-            for column in 0..columns {
-                assert_eq!(out[column * rows + row], values[row * columns + column]);
-            }
-        }
-        assert_eq!(transpose(&out, columns, rows), values);
     }
 }

@@ -1,7 +1,7 @@
 //! The example pool: its checkpoints, data and references.
 #![allow(dead_code)] // each test file uses a part
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use safetensors::SafeTensors;
@@ -76,9 +76,23 @@ pub(crate) fn mean(members: &[String]) -> (Schema, Vec<u8>) {
     (all[0].0.clone(), bytes)
 }
 
+/// Flattened parameters as numbers, and back.
+pub(crate) fn values_of(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+pub(crate) fn bytes_of(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
 /// The values of the golden file's tensor `name`, as f64.
 pub(crate) fn golden(name: &str) -> Vec<f64> {
-    let file = std::fs::read(path("golden.safetensors")).unwrap();
+    golden_in(&path("golden.safetensors"), name)
+}
+
+/// The values of tensor `name` of a golden file, as f64.
+pub(crate) fn golden_in(file: &Path, name: &str) -> Vec<f64> {
+    let file = std::fs::read(file).unwrap();
     let tensors = SafeTensors::deserialize(&file).unwrap();
     let view = tensors.tensor(name).unwrap();
     match view.dtype() {

@@ -1,0 +1,232 @@
+//! The gradient of a loss over samples with respect to every parameter of a model.
+//!
+//! The graph that is differentiated ends at the logits. The loss is taken from them in f64 on the host, and its
+//! derivatives with respect to the logits, the *cotangents*, go back into the graph: the gradient of
+//! `sum(logits * cotangents)` is that of the loss. So the loss is as exact as its logits, and no loss needs an operation
+//! in burn.
+//!
+//! ```text
+//! pixels ─ forward ─► logits ─ loss_of (f64) ─► loss, d/d(beta)
+//!                                      └──────► cotangents ─ backward ─► gradients ─ collect ─► FlatGradient
+//! ```
+//!
+//! One *micro-batch*, the evaluator's batch size, goes through the graph at a time, and its gradients are added in
+//! order in f32: the memory used does not grow with the number of samples. The last micro-batch has only the rows that
+//! are left, no padding: a sum over samples depends on where it is cut by its rounding anyhow.
+
+use std::ops::Range;
+
+use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::{Tensor, TensorData};
+use soup_core::schema::Schema;
+use soup_core::{Error, Result};
+
+use crate::evaluator::Prepared;
+use crate::kernels::Kernels;
+use crate::outcome::outcome;
+use crate::parameters::FlatGradient;
+use crate::vit::model::Vit;
+
+/// How the loss of samples is taken: the cross-entropy, in nats, of `beta * logits` against smoothed labels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossSpec {
+    /// What logits are multiplied by: an inverse temperature.
+    pub beta: f64,
+    /// Share of a label that is spread evenly over all classes, its own included; 0 to 1.
+    pub label_smoothing: f64,
+    /// What each sample's loss is multiplied by: for the mean over a mini-batch, 1 / (samples of the mini-batch).
+    pub scale: f64,
+}
+
+/// A loss summed over samples, with its derivatives.
+///
+/// Where a sample's logits are not finite, so are neither its loss (`scale` times `+inf`, as in
+/// [`Outcome`](soup_core::score::Outcome)) nor the derivatives (NaN): values to look at, never an error.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gradient {
+    /// The derivative of `loss` with respect to every element of the flattened parameters, in the schema's canonical
+    /// order: as many as [`Schema::parameters`]. Elements of tensors that the model does not use, and of integers: 0.
+    pub values: Vec<f32>,
+    /// Sum over the samples, in order, of `scale` times the loss.
+    pub loss: f64,
+    /// The derivative of `loss` with respect to `beta`.
+    pub d_beta: f64,
+    /// Samples predicted right, as [`Model::evaluate`](crate::Model::evaluate) predicts.
+    pub correct: u64,
+    /// Samples in all.
+    pub total: u64,
+}
+
+impl LossSpec {
+    /// # Errors
+    /// [`Usage`](soup_core::ErrorKind::Usage) for a label smoothing that is not between 0 and 1.
+    fn check(&self) -> Result<()> {
+        if (0.0..=1.0).contains(&self.label_smoothing) {
+            return Ok(());
+        }
+        Err(Error::usage(format!("label smoothing {} is out of range: 0 to 1", self.label_smoothing)))
+    }
+
+    /// `scale` times the loss of one sample, and its derivative with respect to beta; the derivatives with respect to
+    /// the logits go to `cotangents`. `label` is an index of `logits`.
+    fn loss_of(&self, logits: &[f32], label: usize, cotangents: &mut [f32]) -> (f64, f64) {
+        if !logits.iter().all(|l| l.is_finite()) {
+            cotangents.fill(f32::NAN);
+            return (self.scale * f64::INFINITY, f64::NAN);
+        }
+        let spread = self.label_smoothing / logits.len() as f64;
+        let target = |class: usize| if class == label { 1.0 - self.label_smoothing + spread } else { spread };
+        let scaled = |class: usize| self.beta * f64::from(logits[class]);
+        let classes = 0..logits.len();
+        let largest = classes.clone().map(scaled).fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = classes.clone().map(|c| (scaled(c) - largest).exp()).sum();
+        let log_sum = largest + sum.ln();
+        let (mut loss, mut d_beta) = (0.0, 0.0);
+        for class in classes {
+            let excess = (scaled(class) - log_sum).exp() - target(class);
+            loss += target(class) * (log_sum - scaled(class));
+            d_beta += excess * f64::from(logits[class]);
+            cotangents[class] = (self.scale * self.beta * excess) as f32;
+        }
+        (self.scale * loss, self.scale * d_beta)
+    }
+}
+
+/// What samples go through: a model on a backend that differentiates, and how they are fed to it.
+pub(crate) struct Graph<B: AutodiffBackend> {
+    pub(crate) vit: Vit<B>,
+    /// Largest number of samples of a micro-batch.
+    pub(crate) batch_size: usize,
+    /// Channels, height, width.
+    pub(crate) input: [usize; 3],
+    pub(crate) classes: usize,
+    pub(crate) device: B::Device,
+}
+
+impl<B: AutodiffBackend + Kernels> Graph<B> {
+    /// See [`Evaluator::differentiate`](crate::Evaluator::differentiate).
+    pub(crate) fn differentiate(
+        &self,
+        schema: &Schema,
+        prepared: &Prepared,
+        range: Range<usize>,
+        loss: &LossSpec,
+        cancel: &dyn Fn() -> bool,
+    ) -> Result<Gradient> {
+        loss.check()?;
+        let stride = self.input.iter().product::<usize>();
+        let pixels = prepared.pixels_of(range.clone(), stride)?;
+        let labels = prepared.labels_of(range, self.classes)?;
+        let mut flat = FlatGradient::zeros(schema);
+        let mut sum = Gradient { values: Vec::new(), loss: 0.0, d_beta: 0.0, correct: 0, total: 0 };
+        for (pixels, labels) in pixels.chunks(self.batch_size * stride).zip(labels.chunks(self.batch_size)) {
+            if cancel() {
+                return Err(Error::cancelled("differentiation was cancelled"));
+            }
+            self.add_batch(pixels, labels, loss, &mut flat, &mut sum)?;
+        }
+        Ok(Gradient { values: flat.into_values(), ..sum })
+    }
+
+    /// Adds a micro-batch's part to `flat` and to the sums.
+    fn add_batch(
+        &self,
+        pixels: &[f32],
+        labels: &[u32],
+        loss: &LossSpec,
+        flat: &mut FlatGradient<'_>,
+        sum: &mut Gradient,
+    ) -> Result<()> {
+        let [channels, height, width] = self.input;
+        let pixels = TensorData::new(pixels.to_vec(), [labels.len(), channels, height, width]);
+        let logits = self.vit.forward(Tensor::<B, 4>::from_data(pixels, &self.device));
+        let values = logits
+            .to_data()
+            .convert::<f32>()
+            .into_vec::<f32>()
+            .map_err(|e| Error::internal(format!("logits are not f32: {e:?}")))?;
+        let mut cotangents = vec![0.0; values.len()];
+        let rows = values.chunks_exact(self.classes).zip(cotangents.chunks_exact_mut(self.classes));
+        for ((row, cotangents), &label) in rows.zip(labels) {
+            let (scaled_loss, d_beta) = loss.loss_of(row, label as usize, cotangents);
+            sum.loss += scaled_loss;
+            sum.d_beta += d_beta;
+            sum.correct += u64::from(outcome(row, label).prediction == label);
+            sum.total += 1;
+        }
+        let cotangents = TensorData::new(cotangents, [labels.len(), self.classes]);
+        let product = logits * Tensor::<B, 2>::from_data(cotangents, &self.device);
+        self.vit.collect(&mut product.sum().backward(), flat)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(spec: LossSpec, logits: &[f32], label: usize) -> (f64, f64, Vec<f32>) {
+        let mut cotangents = vec![0.0; logits.len()];
+        let (loss, d_beta) = spec.loss_of(logits, label, &mut cotangents);
+        (loss, d_beta, cotangents)
+    }
+
+    #[test]
+    fn the_loss_is_the_smoothed_cross_entropy() {
+        let logits = [2.0f32, -1.0, 0.5];
+        let spec = LossSpec { beta: 1.3, label_smoothing: 0.3, scale: 0.25 };
+        let log_sum = logits.iter().map(|&l| (1.3 * f64::from(l)).exp()).sum::<f64>().ln();
+        // 0.7 of the label, and a tenth of each class.
+        let want: f64 =
+            [0.1, 0.8, 0.1].iter().zip(logits).map(|(t, l)| t * (log_sum - 1.3 * f64::from(l))).sum();
+        let (loss, _, cotangents) = of(spec, &logits, 1);
+        assert!((loss - 0.25 * want).abs() < 1e-15, "{loss}");
+        // Probabilities and targets both add up to one.
+        assert!(cotangents.iter().sum::<f32>().abs() < 1e-7);
+    }
+
+    #[test]
+    fn the_derivatives_are_those_of_the_loss() {
+        let logits = [2.0f32, -1.0, 0.5, 0.25];
+        for (beta, label_smoothing) in [(1.0, 0.0), (1.3, 0.1), (0.4, 1.0), (-1.0, 0.5)] {
+            let spec = LossSpec { beta, label_smoothing, scale: 0.5 };
+            let (_, d_beta, cotangents) = of(spec, &logits, 2);
+            let step = 1.0 / 1024.0;
+            let at = |beta: f64, logits: &[f32]| of(LossSpec { beta, ..spec }, logits, 2).0;
+            let beta_slope = (at(beta + step, &logits) - at(beta - step, &logits)) / (2.0 * step);
+            assert!((d_beta - beta_slope).abs() < 2e-6, "{d_beta} for {beta_slope}");
+            for class in 0..logits.len() {
+                let moved = |by: f32| {
+                    let mut logits = logits;
+                    logits[class] += by;
+                    at(beta, &logits)
+                };
+                let slope = (moved(step as f32) - moved(-step as f32)) / (2.0 * step);
+                assert!((f64::from(cotangents[class]) - slope).abs() < 1e-6, "class {class}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_stays_so() {
+        let spec = LossSpec { beta: 1.0, label_smoothing: 0.0, scale: 0.5 };
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let (loss, d_beta, cotangents) = of(spec, &[bad, 1.0], 1);
+            assert!(loss == f64::INFINITY && d_beta.is_nan() && cotangents.iter().all(|c| c.is_nan()));
+        }
+        let (loss, _, cotangents) = of(LossSpec { beta: f64::NAN, ..spec }, &[0.0, 1.0], 1);
+        assert!(loss.is_nan() && cotangents.iter().all(|c| c.is_nan()));
+        // Far apart, yet finite.
+        let (loss, d_beta, cotangents) = of(spec, &[-3e38, 3e38], 1);
+        assert_eq!((loss, d_beta, cotangents), (0.0, 0.0, vec![0.0, 0.0]));
+    }
+
+    #[test]
+    fn smoothing_is_a_share() {
+        for (label_smoothing, good) in
+            [(0.0, true), (1.0, true), (-0.1, false), (1.1, false), (f64::NAN, false)]
+        {
+            let spec = LossSpec { beta: 1.0, label_smoothing, scale: 1.0 };
+            assert_eq!(spec.check().is_ok(), good, "{label_smoothing}");
+        }
+    }
+}
