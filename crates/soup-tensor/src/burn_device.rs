@@ -5,6 +5,7 @@
 //! would need two-float sums, which may come later, as may storage other than `f32`. Until then both are refused when the
 //! shard is made resident.
 
+use std::num::NonZeroUsize;
 use std::ops::Range;
 
 use burn::tensor::backend::Backend;
@@ -14,11 +15,11 @@ use soup_core::shard::Segment;
 use soup_core::soup::{Ingredient, Soup};
 use soup_core::{Error, Result};
 
-use crate::ShardMemory;
 use crate::check::Findings;
 use crate::device::{Buffer, ShardBuilder};
 use crate::format::{F32, Format};
 use crate::host::{check_fit, sha256};
+use crate::{SegmentDots, ShardMemory, products};
 
 /// A shard of all ingredients on a device of backend `B`.
 pub struct BurnShards<B: Backend> {
@@ -170,6 +171,21 @@ impl<B: Backend> ShardMemory for BurnShards<B> {
             }
         }
         Ok(())
+    }
+
+    /// Elements come to the host for this, run by run: dots are a small part of a step of a learned soup.
+    fn dots(&self, gradient: &[f32]) -> Result<Vec<SegmentDots>> {
+        let failed = |e| Error::internal(format!("the device failed: {e:?}"));
+        let mut buffers = vec![vec![0u64; self.bytes().div_ceil(8)]; self.digests.len()];
+        for run in &self.runs {
+            for (buffer, elements) in buffers.iter_mut().zip(&run.ingredients) {
+                let data = elements.clone().try_into_data().map_err(failed)?;
+                let bytes: &mut [u8] = bytemuck::cast_slice_mut(buffer);
+                bytes[run.range.clone()].copy_from_slice(data.as_bytes());
+            }
+        }
+        let buffers: Vec<&[u8]> = buffers.iter().map(|b| &bytemuck::cast_slice(b)[..self.bytes()]).collect();
+        products::dots(&self.segments, &buffers, gradient, NonZeroUsize::MIN)
     }
 
     fn digest(&self, ingredient: Ingredient) -> Result<[u8; 32]> {

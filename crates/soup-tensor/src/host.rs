@@ -9,11 +9,11 @@ use soup_core::shard::Segment;
 use soup_core::soup::{Ingredient, Soup};
 use soup_core::{Error, Result};
 
-use crate::ShardMemory;
 use crate::device::Buffer;
 use crate::format::{Bf16, F16, F32, F64};
 use crate::kernel::{self, Sums, Weights};
 use crate::threads::share;
+use crate::{SegmentDots, ShardMemory, products};
 
 /// Threads share a shard in pieces of this size: small enough to even out, large enough not to notice.
 const PIECE_BYTES: usize = 256 << 10;
@@ -80,6 +80,11 @@ impl ShardMemory for HostShards {
             blend.write(piece * PIECE_BYTES, out);
         });
         Ok(())
+    }
+
+    fn dots(&self, gradient: &[f32]) -> Result<Vec<SegmentDots>> {
+        let buffers: Vec<&[u8]> = self.buffers.iter().map(Buffer::bytes).collect();
+        products::dots(&self.segments, &buffers, gradient, self.threads)
     }
 
     fn digest(&self, ingredient: Ingredient) -> Result<[u8; 32]> {

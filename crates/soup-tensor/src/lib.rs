@@ -32,6 +32,7 @@ mod device;
 mod format;
 mod host;
 mod kernel;
+mod products;
 mod threads;
 
 use soup_core::soup::{Ingredient, Soup};
@@ -44,6 +45,15 @@ pub use device::{Device, ShardBuilder};
 #[cfg(not(target_endian = "little"))]
 compile_error!("soup-tensor reads checkpoints in place and therefore needs a little-endian target");
 
+/// The products of a gradient with every ingredient on a part of one tensor.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SegmentDots {
+    /// Position of the tensor in the schema.
+    pub tensor: usize,
+    /// One an ingredient, in pool order.
+    pub dots: Vec<f64>,
+}
+
 /// One shard of all ingredients, resident somewhere.
 pub trait ShardMemory: Send + Sync {
     /// Size of the shard of one ingredient, in bytes.
@@ -55,6 +65,14 @@ pub trait ShardMemory: Send + Sync {
     /// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) where `out` is not [`bytes`](Self::bytes) long, or the soup
     /// has an ingredient or tensor that the shard has not.
     fn blend(&self, soup: &Soup, out: &mut [u8]) -> soup_core::Result<()>;
+
+    /// The products of `gradient` with every ingredient, for each part of a tensor in the shard that is averaged, in order:
+    /// the sum of gradient x element in `f64`, in an order that depends on the shard alone. `gradient` has one value an
+    /// element of the shard, those that are copied included.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) where it has not.
+    fn dots(&self, gradient: &[f32]) -> soup_core::Result<Vec<SegmentDots>>;
 
     /// SHA-256 of the shard of `ingredient`, as it was loaded.
     ///

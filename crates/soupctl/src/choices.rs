@@ -3,6 +3,7 @@
 use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use soup_core::recipe::learned::{Granularity, Init, Optimizer, Schedule, WeightRule};
 use soup_core::recipe::{Accept, Order, RecipeKind};
 use soup_core::score::Metric;
 
@@ -18,6 +19,60 @@ pub(crate) enum RecipeName {
     Greedy,
     /// Take ingredients out of the uniform soup while the score does not drop
     Pruned,
+    /// Learn the weights by gradient descent, on data of their own
+    Learned,
+}
+
+/// What has weights of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum GranularityName {
+    /// The model: one weight an ingredient (the paper)
+    Model,
+    /// Every layer
+    Layer,
+    /// Every tensor (the authors' code)
+    Tensor,
+}
+
+/// What weights may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum WeightRuleName {
+    /// Positive, with sum 1
+    Softmax,
+    /// Anything
+    Free,
+    /// Anything with sum 1
+    SumToOne,
+}
+
+/// How weights are stepped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum OptimizerName {
+    /// AdamW without weight decay
+    Adamw,
+}
+
+/// How the learning rate goes on after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ScheduleName {
+    /// It stays
+    Constant,
+    /// It falls to zero along half a cosine
+    Cosine,
+}
+
+/// Where learning starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum InitName {
+    /// At the uniform soup
+    Uniform,
+    /// At the greedy soup of the data that is learned from
+    Greedy,
 }
 
 /// In which order candidates are tried.
@@ -89,6 +144,53 @@ impl From<RecipeName> for RecipeKind {
             RecipeName::BestSingle => RecipeKind::BestSingle,
             RecipeName::Greedy => RecipeKind::Greedy,
             RecipeName::Pruned => RecipeKind::Pruned,
+            RecipeName::Learned => RecipeKind::Learned,
+        }
+    }
+}
+
+impl From<GranularityName> for Granularity {
+    fn from(name: GranularityName) -> Self {
+        match name {
+            GranularityName::Model => Granularity::Model,
+            GranularityName::Layer => Granularity::Layer,
+            GranularityName::Tensor => Granularity::Tensor,
+        }
+    }
+}
+
+impl From<WeightRuleName> for WeightRule {
+    fn from(name: WeightRuleName) -> Self {
+        match name {
+            WeightRuleName::Softmax => WeightRule::Softmax,
+            WeightRuleName::Free => WeightRule::Free,
+            WeightRuleName::SumToOne => WeightRule::SumToOne,
+        }
+    }
+}
+
+impl From<OptimizerName> for Optimizer {
+    fn from(name: OptimizerName) -> Self {
+        match name {
+            OptimizerName::Adamw => Optimizer::Adamw,
+        }
+    }
+}
+
+impl From<ScheduleName> for Schedule {
+    fn from(name: ScheduleName) -> Self {
+        match name {
+            ScheduleName::Constant => Schedule::Constant,
+            ScheduleName::Cosine => Schedule::Cosine,
+        }
+    }
+}
+
+impl From<InitName> for Init {
+    fn from(name: InitName) -> Self {
+        match name {
+            InitName::Uniform => Init::Uniform,
+            InitName::Greedy => Init::Greedy,
         }
     }
 }

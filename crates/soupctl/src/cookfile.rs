@@ -12,6 +12,7 @@ use serde::Deserialize;
 use soup_core::{Error, Result};
 
 use crate::choices::{AcceptRule, CandidateOrder, MetricName, RecipeName};
+use crate::choices::{GranularityName, InitName, OptimizerName, ScheduleName, WeightRuleName};
 use crate::datasets::{DatasetEntry, TestSets};
 use crate::quantity::Bytes;
 
@@ -20,6 +21,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 
 const INPUT: &str = "What to cook";
 const RECIPE: &str = "Recipe";
+const LEARNED: &str = "Learned recipe";
 const OUTPUT: &str = "Output";
 const EVALUATION: &str = "Evaluation";
 const CLUSTER: &str = "Cluster";
@@ -67,7 +69,7 @@ pub(crate) struct CookOptions {
     /// When a trial is accepted [default: at-least]
     #[arg(long, value_enum, help_heading = RECIPE)]
     pub(crate) accept: Option<AcceptRule>,
-    /// Seed of the random order [default: 0]
+    /// Seed of the random order, and of random mini-batches [default: 0]
     #[arg(long, value_name = "N", help_heading = RECIPE)]
     pub(crate) seed: Option<u64>,
     /// Greedy stops at so many ingredients [default: no limit]
@@ -79,6 +81,60 @@ pub(crate) struct CookOptions {
     /// The figure that decides [default: accuracy]
     #[arg(long, value_enum, help_heading = RECIPE)]
     pub(crate) metric: Option<MetricName>,
+
+    /// Data that the learned recipe learns from [default: a part of the validation set, which then is the rest of it]
+    ///
+    /// In a cook file also a map, as for the validation set. Naming the validation set itself trains and reports on the same
+    /// data, as the authors' script does.
+    #[arg(long, value_name = "URL", help_heading = LEARNED)]
+    pub(crate) train: Option<DatasetEntry>,
+    /// Share of the validation set to learn from, where --train names no other data [default: 0.5]
+    #[arg(long, value_name = "SHARE", help_heading = LEARNED)]
+    pub(crate) train_share: Option<f64>,
+    /// What has weights of its own [default: tensor]
+    #[arg(long, value_enum, help_heading = LEARNED)]
+    pub(crate) granularity: Option<GranularityName>,
+    /// What weights may be [default: softmax]
+    #[arg(long, value_enum, help_heading = LEARNED)]
+    pub(crate) weights: Option<WeightRuleName>,
+    /// How weights are stepped [default: adamw]
+    #[arg(long, value_enum, help_heading = LEARNED)]
+    pub(crate) optimizer: Option<OptimizerName>,
+    /// Learning rate [default: 0.05]
+    #[arg(long, value_name = "RATE", help_heading = LEARNED)]
+    pub(crate) lr: Option<f64>,
+    /// How the learning rate goes on after the warm-up [default: constant]
+    #[arg(long, value_enum, help_heading = LEARNED)]
+    pub(crate) schedule: Option<ScheduleName>,
+    /// Share of all steps over which the learning rate rises [default: 0]
+    #[arg(long, value_name = "SHARE", help_heading = LEARNED)]
+    pub(crate) warmup: Option<f64>,
+    /// Largest norm of the gradient; longer ones are scaled down [default: any]
+    #[arg(long, value_name = "NORM", help_heading = LEARNED)]
+    pub(crate) clip: Option<f64>,
+    /// Passes over the data [default: 5]
+    #[arg(long, value_name = "N", help_heading = LEARNED)]
+    pub(crate) epochs: Option<u32>,
+    /// Samples of a mini-batch [default: 256]
+    #[arg(long, value_name = "N", help_heading = LEARNED)]
+    pub(crate) mini_batch: Option<u32>,
+    /// Parts of a mini-batch that workers share; changes the result by rounding only [default: 8]
+    #[arg(long, value_name = "N", help_heading = LEARNED)]
+    pub(crate) parts: Option<u32>,
+    /// Draw mini-batches at random, by --seed; else samples are taken in their order [default: true]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+          help_heading = LEARNED)]
+    pub(crate) shuffle: Option<bool>,
+    /// Share of the label's probability that is spread over all classes [default: 0]
+    #[arg(long, value_name = "SHARE", help_heading = LEARNED)]
+    pub(crate) label_smoothing: Option<f64>,
+    /// Where learning starts [default: uniform]
+    #[arg(long, value_enum, help_heading = LEARNED)]
+    pub(crate) init: Option<InitName>,
+    /// Multiply the learned temperature into the classifier's parameters; else it is only reported
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+          help_heading = LEARNED)]
+    pub(crate) fold_beta: Option<bool>,
 
     /// Folder that receives the soup [default: ./soups/<pool>-<recipe>]
     #[arg(long, value_name = "URL", help_heading = OUTPUT)]
@@ -162,10 +218,21 @@ impl CookOptions {
     /// Makes every path absolute, taking relative ones as relative to the folder `base`.
     pub(crate) fn resolve(&mut self, base: &Path) -> Result<()> {
         let CookOptions {
-            pool, validation, test, model_config, preprocessor_config, output, state_url, ..
+            pool,
+            validation,
+            train,
+            test,
+            model_config,
+            preprocessor_config,
+            output,
+            state_url,
+            ..
         } = self;
-        let datasets =
-            validation.iter_mut().chain(test.iter_mut().map(|(_, set)| set)).map(|set| &mut set.url);
+        let datasets = validation
+            .iter_mut()
+            .chain(train)
+            .chain(test.iter_mut().map(|(_, set)| set))
+            .map(|set| &mut set.url);
         let others = [model_config, preprocessor_config, output, state_url].into_iter().flatten();
         for url in pool.iter_mut().chain(datasets).chain(others) {
             *url = absolute(base, url)?;
@@ -188,7 +255,8 @@ impl CookOptions {
             lists: pool test;
             others: validation model_config preprocessor_config allow_nan recipe order accept seed max_ingredients passes
                 metric output overwrite state_url fresh batch_size no_baselines lookahead workers memory threads device coordinator
-                min_workers
+                min_workers train train_share granularity weights optimizer lr schedule warmup clip epochs mini_batch parts
+                shuffle label_smoothing init fold_beta
         }
     }
 }

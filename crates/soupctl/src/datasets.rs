@@ -60,7 +60,7 @@ impl DatasetEntry {
     /// This dataset under a name.
     pub(crate) fn named(self, name: &str) -> DatasetSpec {
         let DatasetEntry { url, image_column, label_column, limit } = self;
-        DatasetSpec { name: name.to_owned(), url, image_column, label_column, limit }
+        DatasetSpec { name: name.to_owned(), url, image_column, label_column, limit, split: None }
     }
 }
 

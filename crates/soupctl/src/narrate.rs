@@ -3,12 +3,15 @@
 use soup_core::report::percent;
 use soup_core::score::Metric;
 use soup_proto::v1::run_event::Event;
-use soup_proto::v1::{Decided, Loading, Planned, Score, Scored, Soup};
+use soup_proto::v1::{Decided, Loading, Planned, Score, Scored, Soup, Stepped};
 
 use crate::quantity::{Bytes, count, grouped};
 
 /// Names longer than this do not widen their column.
 const NAME_WIDTH_MAX: usize = 24;
+
+/// Lines about the steps of a learned soup, at most and about.
+const STEP_LINES: u32 = 20;
 
 /// Something to show.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +28,7 @@ pub(crate) enum Phase {
     Loading,
     Ranking,
     Trials,
+    Learning,
     Writing,
 }
 
@@ -34,13 +38,14 @@ impl Phase {
             Phase::Loading => "loading",
             Phase::Ranking => "ranking",
             Phase::Trials => "trials",
+            Phase::Learning => "learning",
             Phase::Writing => "writing",
         }
     }
 
     /// Whether every step has a line of its own.
     pub(crate) fn has_lines(self) -> bool {
-        matches!(self, Phase::Ranking | Phase::Trials)
+        matches!(self, Phase::Ranking | Phase::Trials | Phase::Learning)
     }
 
     pub(crate) fn unit(self) -> &'static str {
@@ -48,6 +53,7 @@ impl Phase {
             Phase::Loading => "shards",
             Phase::Ranking => "ingredients",
             Phase::Trials => "trials at most",
+            Phase::Learning => "steps",
             Phase::Writing => "files",
         }
     }
@@ -64,6 +70,8 @@ pub(crate) struct Narrator {
     ranked: u64,
     /// The last trial that was told: a coordinator that took over tells all of them again.
     trials_told: u32,
+    /// The last step, likewise.
+    steps_told: u32,
 }
 
 impl Narrator {
@@ -76,6 +84,7 @@ impl Narrator {
             datasets: Vec::new(),
             ranked: 0,
             trials_told: 0,
+            steps_told: 0,
         }
     }
 
@@ -94,6 +103,7 @@ impl Narrator {
             }
             Event::Scored(scored) => self.scored(scored),
             Event::Decided(decided) => self.decided(decided),
+            Event::Stepped(stepped) => self.stepped(stepped),
             Event::Writing(writing) => gauge(Phase::Writing, writing.files_written, writing.files),
             Event::Note(text) => line(format!("note: {text}")),
             // The end is told by the result or the error.
@@ -165,6 +175,22 @@ impl Narrator {
         );
         let done = u64::from(decided.trial);
         vec![Told::Line(line), Told::Gauge { phase: Phase::Trials, done, total: total.max(done) }]
+    }
+
+    /// A step of a learned soup: all of them on a bar, so many of them as lines.
+    fn stepped(&mut self, stepped: &Stepped) -> Vec<Told> {
+        let Stepped { step, steps, loss, beta } = *stepped;
+        if step <= self.steps_told {
+            return Vec::new();
+        }
+        self.steps_told = step;
+        let gauge = Told::Gauge { phase: Phase::Learning, done: step.into(), total: steps.into() };
+        let every = steps.div_ceil(STEP_LINES).max(1);
+        if step != 1 && step != steps && !step.is_multiple_of(every) {
+            return vec![gauge];
+        }
+        let width = steps.to_string().len();
+        vec![Told::Line(format!("step {step:>width$}/{steps}  loss {loss:.4}  beta {beta:.3}")), gauge]
     }
 
     /// `1750/2000  87.50 %`, and the run's metric where it is another.

@@ -217,10 +217,16 @@ fn evaluations(spec: &RunSpec, k: u32) -> Evaluations {
     let singles = if spec.baselines && ranked < u64::from(k) { u64::from(k) } else { 0 };
     let uniform = (spec.baselines && kind != RecipeKind::Pruned) || kind == RecipeKind::Uniform;
     let soups = if spec.baselines { 3 } else { 1 };
+    // A learned soup is found on a set of its own, and then scored like any other.
+    let validation_max = match kind {
+        RecipeKind::Learned if spec.baselines => u64::from(k) + 2,
+        RecipeKind::Learned => 1,
+        _ => ranked + trials_max + singles + u64::from(uniform),
+    };
     Evaluations {
         ranked,
         trials_max,
-        validation_max: ranked + trials_max + singles + u64::from(uniform),
+        validation_max,
         tests_max: if spec.tests.is_empty() { 0 } else { soups },
     }
 }
@@ -364,5 +370,7 @@ mod tests {
         check("recipe: uniform\nno-baselines: true\n", (0, 0, 1, 0));
         check("recipe: best-single\n", (16, 0, 17, 0));
         check("recipe: pruned\norder: pool\n", (1, 31, 48, 0));
+        check("recipe: learned\n", (0, 0, 18, 0));
+        check("recipe: learned\ninit: greedy\nno-baselines: true\n", (16, 15, 1, 0));
     }
 }

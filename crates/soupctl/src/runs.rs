@@ -163,9 +163,10 @@ pub(crate) async fn log(args: LogArgs) -> Result<()> {
         let spec: RunSpec =
             serde_json::from_value(plan["spec"].clone()).map_err(|e| unreadable().with_source(e))?;
         let ingredients = plan["ingredients"].as_array().map_or(0, Vec::len) as u32;
-        let v = verify(&spec.recipe, ingredients, &records)?;
+        let v = verify(&spec.recipe, ingredients, spec.deciding_set(), &records)?;
+        let steps = if v.steps > 0 { format!(", {} steps", v.steps) } else { String::new() };
         print::line(&format!(
-            "verified: {} records in one chain, {} epochs, {} scores, {} decisions made again",
+            "verified: {} records in one chain, {} epochs, {} scores, {} decisions made again{steps}",
             v.records, v.epochs, v.scores, v.decisions
         ));
     }
@@ -189,6 +190,7 @@ fn what(entry: &Entry) -> String {
             let score = format!("{}/{}{recalled}", s.score.correct, s.score.total);
             format!("dataset {} soup {:?}: {score} {}", s.dataset, s.soup.members, verdicts.join(", "))
         }
+        Entry::Stepped(s) => format!("step {}: loss {:.4}", s.step, s.gradients.loss),
         Entry::Publishing { sha256 } => sha256.clone(),
         Entry::Published { .. } => String::new(),
         Entry::Failed { exit_code, message } => format!("exit code {exit_code}: {message}"),

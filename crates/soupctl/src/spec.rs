@@ -1,5 +1,7 @@
 //! From options to a specification: defaults, and checks that need no I/O.
 
+mod learned;
+
 use std::path::Path;
 
 use soup_core::recipe::{RecipeKind, RecipeSpec};
@@ -67,7 +69,7 @@ impl Cook {
         // First, since other messages quote what is wrong.
         check_places(&options)?;
         let cluster = cluster(&options)?;
-        let recipe = recipe(&options);
+        let recipe = recipe(&options)?;
         let workers = match &cluster {
             Cluster::Embedded(embedded) => embedded.workers,
             Cluster::Remote(_) => 1,
@@ -76,16 +78,19 @@ impl Cook {
             Some(output) => output.clone(),
             None => default_output(&options.pool, recipe.kind, cwd)?,
         };
-        let Some(validation) = options.validation else {
+        let Some(validation) = options.validation.clone() else {
             return Err(Error::usage(
                 "no validation set given: name held-out labelled data with --validation",
             ));
         };
+        let mut validation = validation.named(VALIDATION);
+        let train = learned::train_set(&options, &mut validation)?;
         let spec = RunSpec {
             pool: options.pool,
             recipe,
-            validation: validation.named(VALIDATION),
+            validation,
             tests: options.test.into_iter().map(|(name, set)| set.named(&name)).collect(),
+            train,
             output,
             overwrite: options.overwrite.unwrap_or(false),
             batch_size: options.batch_size.unwrap_or(BATCH_SIZE_DEFAULT),
@@ -107,9 +112,18 @@ impl Cook {
 
 /// Refuses what names no place, and URLs with credentials, which must not be shown.
 fn check_places(options: &CookOptions) -> Result<()> {
-    let CookOptions { pool, validation, test, model_config, preprocessor_config, output, state_url, .. } =
-        options;
-    let sets = validation.iter().chain(test.iter().map(|(_, set)| set)).map(|set| &set.url);
+    let CookOptions {
+        pool,
+        validation,
+        train,
+        test,
+        model_config,
+        preprocessor_config,
+        output,
+        state_url,
+        ..
+    } = options;
+    let sets = validation.iter().chain(train).chain(test.iter().map(|(_, set)| set)).map(|set| &set.url);
     let others = [model_config, preprocessor_config, output, state_url].into_iter().flatten();
     let places = sets.chain(others).filter(|url| !url.is_empty()).map(|url| Location::parse(url).map(|_| ()));
     let pools = pool.iter().filter(|url| !url.is_empty()).map(|url| pool::check_url(url));
@@ -123,9 +137,10 @@ fn check_places(options: &CookOptions) -> Result<()> {
     Ok(())
 }
 
-fn recipe(options: &CookOptions) -> RecipeSpec {
+fn recipe(options: &CookOptions) -> Result<RecipeSpec> {
     let kind = options.recipe.map(RecipeKind::from).unwrap_or_default();
-    RecipeSpec {
+    let learn = learned::learn(options, kind)?;
+    Ok(RecipeSpec {
         kind,
         order: options.order.map(Into::into).unwrap_or_default(),
         accept: options.accept.map(Into::into).unwrap_or_default(),
@@ -133,7 +148,8 @@ fn recipe(options: &CookOptions) -> RecipeSpec {
         max_ingredients: options.max_ingredients,
         passes: options.passes.unwrap_or(if kind == RecipeKind::Pruned { 2 } else { 1 }),
         metric: options.metric.map(Into::into).unwrap_or_default(),
-    }
+        learn,
+    })
 }
 
 /// Who does the work.

@@ -1,9 +1,11 @@
 //! The result of a cook as a table for people.
 
-use soup_core::report::{Figures, RunReport, percent};
+use soup_core::report::{Figures, LearnedReport, LearnedStep, RunReport, percent};
 
 /// Names of ingredients in the label of a row are cut to this many characters.
 const LABEL_NAME_MAX: usize = 24;
+/// Weights of a learned soup that are shown.
+const WEIGHTS_SHOWN: usize = 8;
 
 /// Rows of cells as lines: the first column to the left, the others to the right, two spaces between.
 pub(crate) fn align(rows: &[Vec<String>]) -> String {
@@ -82,6 +84,35 @@ fn value(figures: &Figures, metric: &str) -> String {
     value.map_or_else(|| "-".to_owned(), |v| format!("{v:.4}"))
 }
 
+/// The heaviest weights, averaged over the groups.
+fn weights(report: &RunReport, learned: &LearnedReport) -> String {
+    let groups = learned.weights.len().max(1) as f64;
+    let mean = |i: usize| learned.weights.iter().filter_map(|row| row.get(i)).sum::<f64>() / groups;
+    let mut weights: Vec<(&String, f64)> =
+        report.ingredients.iter().enumerate().map(|(i, name)| (name, mean(i))).collect();
+    weights.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
+    let rest = weights.len().saturating_sub(WEIGHTS_SHOWN);
+    let shown = weights.into_iter().take(WEIGHTS_SHOWN).map(|(name, w)| format!("{name} {w:.3}"));
+    let mut text = shown.collect::<Vec<_>>().join(", ");
+    if rest > 0 {
+        text += &format!(", {rest} more");
+    }
+    match learned.groups.len() {
+        0 | 1 => text,
+        groups => format!("{text} (means over {groups} groups)"),
+    }
+}
+
+/// How many steps there were, and what became of the loss.
+fn steps(learned: &LearnedReport) -> String {
+    let loss = |step: Option<&LearnedStep>| step.and_then(|s| s.loss);
+    let count = learned.steps.len();
+    match (loss(learned.steps.first()), loss(learned.steps.last())) {
+        (Some(first), Some(last)) => format!("{count}, loss of the mini-batch {first:.4} to {last:.4}"),
+        _ => count.to_string(),
+    }
+}
+
 fn details(report: &RunReport) -> Vec<(&'static str, String)> {
     let total: f64 = report.seconds.get("total").copied().unwrap_or_else(|| report.seconds.values().sum());
     let mut phases: Vec<(&String, &f64)> =
@@ -93,12 +124,17 @@ fn details(report: &RunReport) -> Vec<(&'static str, String)> {
     } else {
         format!("{total:.1} s ({})", phases.join(", "))
     };
-    vec![
-        ("chosen", report.ingredients.join(", ")),
-        ("sha256", report.sha256.clone()),
-        ("output", report.output.clone()),
-        ("time", time),
-    ]
+    let mut details = vec![match &report.learned {
+        None => ("chosen", report.ingredients.join(", ")),
+        Some(learned) => ("weights", weights(report, learned)),
+    }];
+    if let Some(learned) = &report.learned {
+        let folded = if learned.beta_folded { ", in the classifier" } else { "" };
+        details.push(("beta", format!("{:.4}{folded}", learned.beta)));
+        details.push(("steps", steps(learned)));
+    }
+    details.extend([("sha256", report.sha256.clone()), ("output", report.output.clone()), ("time", time)]);
+    details
 }
 
 #[cfg(test)]

@@ -180,7 +180,7 @@ impl LearnSpec {
             range(name, f64::from(value), (1..=max).contains(&value), &format!("1 to {max}"))
         };
         count("epochs", self.epochs, EPOCHS_MAX)?;
-        count("learn-batch-size", self.batch_size, LEARN_BATCH_MAX)?;
+        count("mini-batch", self.batch_size, LEARN_BATCH_MAX)?;
         count("parts", self.parts, PARTS_MAX)
     }
 }

@@ -1,0 +1,265 @@
+//! Inner products on the CPU: of a gradient with every ingredient, the transpose of the blend.
+//!
+//! Sums are in `f64` and in one order, whatever the processor and the number of threads: element e of a block is added to
+//! lane e mod [`LANES`], lanes are added up at the end of the block, blocks at the end of their piece, pieces at the end of
+//! the shard. The lanes are what the compiler makes vectors of.
+//!
+//! `unsafe` is allowed here for one call, as in the blend's kernel: of the same loops compiled for wider vectors.
+#![allow(unsafe_code)]
+
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, PoisonError};
+
+use soup_core::schema::Dtype;
+use soup_core::shard::Segment;
+use soup_core::{Error, Result};
+
+use crate::SegmentDots;
+use crate::format::{Bf16, F16, F32, F64, Format};
+use crate::threads::share;
+
+/// Elements of a block: it and the gradient's stay in the cache while all ingredients are multiplied.
+const BLOCK_ELEMENTS: usize = 4096;
+/// Elements that threads take at a time.
+const PIECE_ELEMENTS: usize = 64 << 10;
+/// Independent sums.
+const LANES: usize = 16;
+
+/// Sum of `a[e] * b[e]`, `b` in format `F`.
+fn dot<F: Format>(a: &[f32], b: &[F::Bits], staged: &mut [f32]) -> f64 {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has what the function is compiled for.
+        return unsafe { dot_avx2::<F>(a, b, staged) };
+    }
+    dot_portable::<F>(a, b, staged)
+}
+
+/// The same operations in the same order, never fused, so the same bits.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn dot_avx2<F: Format>(a: &[f32], b: &[F::Bits], staged: &mut [f32]) -> f64 {
+    dot_portable::<F>(a, b, staged)
+}
+
+#[inline(always)]
+fn dot_portable<F: Format>(a: &[f32], b: &[F::Bits], staged: &mut [f32]) -> f64 {
+    if F::STAGED {
+        let staged = &mut staged[..b.len()];
+        F::stage(b, staged);
+        lanes::<F32>(a, bytemuck::cast_slice(staged))
+    } else {
+        lanes::<F>(a, b)
+    }
+}
+
+#[inline(always)]
+fn lanes<F: Format>(a: &[f32], b: &[F::Bits]) -> f64 {
+    let mut sums = [0.0f64; LANES];
+    let (a_blocks, a_rest) = a.as_chunks::<LANES>();
+    let (b_blocks, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
+        for lane in 0..LANES {
+            sums[lane] += f64::from(a[lane]) * F::widen(b[lane]);
+        }
+    }
+    for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
+        sums[lane] += f64::from(*a) * F::widen(*b);
+    }
+    sums.into_iter().sum()
+}
+
+/// A range of one segment's elements.
+struct Piece {
+    segment: usize,
+    /// First element in the shard, and in the segment.
+    in_shard: usize,
+    first: usize,
+    count: usize,
+}
+
+/// The products of `gradient` (one value an element of the shard) with every ingredient (`buffers`: its bytes of the
+/// shard), for each segment of averaged elements, in order.
+///
+/// # Errors
+/// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) where the gradient has another number of elements.
+pub(crate) fn dots(
+    segments: &[Segment],
+    buffers: &[&[u8]],
+    gradient: &[f32],
+    threads: NonZeroUsize,
+) -> Result<Vec<SegmentDots>> {
+    let elements = |s: &Segment| s.range.len() / s.dtype.width_bytes() as usize;
+    let total: usize = segments.iter().map(elements).sum();
+    if total != gradient.len() {
+        return Err(Error::internal(format!("a gradient of {} values for {total} elements", gradient.len())));
+    }
+    let mut pieces = Vec::new();
+    let mut in_shard = 0;
+    for (segment, s) in segments.iter().enumerate() {
+        let count = elements(s);
+        for first in (0..count).step_by(PIECE_ELEMENTS).filter(|_| s.dtype.is_float()) {
+            let piece = Piece {
+                segment,
+                in_shard: in_shard + first,
+                first,
+                count: PIECE_ELEMENTS.min(count - first),
+            };
+            pieces.push((piece, Mutex::new(Vec::new())));
+        }
+        in_shard += count;
+    }
+    share(threads, pieces.iter(), |(piece, sums)| {
+        let gradient = &gradient[piece.in_shard..piece.in_shard + piece.count];
+        let done = multiply(&segments[piece.segment], piece.first, buffers, gradient);
+        *sums.lock().unwrap_or_else(PoisonError::into_inner) = done;
+    });
+    let mut out: Vec<SegmentDots> = Vec::new();
+    let mut last = None;
+    for (piece, sums) in pieces {
+        let sums = sums.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match out.last_mut().filter(|_| last == Some(piece.segment)) {
+            Some(open) => open.dots.iter_mut().zip(sums).for_each(|(dot, sum)| *dot += sum),
+            None => out.push(SegmentDots { tensor: segments[piece.segment].tensor, dots: sums }),
+        }
+        last = Some(piece.segment);
+    }
+    Ok(out)
+}
+
+/// The products on the elements of a segment from `first` on, as many as `gradient` has.
+fn multiply(segment: &Segment, first: usize, buffers: &[&[u8]], gradient: &[f32]) -> Vec<f64> {
+    match segment.dtype {
+        Dtype::F64 => multiply_as::<F64>(segment, first, buffers, gradient),
+        Dtype::F32 => multiply_as::<F32>(segment, first, buffers, gradient),
+        Dtype::F16 => multiply_as::<F16>(segment, first, buffers, gradient),
+        Dtype::BF16 => multiply_as::<Bf16>(segment, first, buffers, gradient),
+        // The caller takes averaged segments only.
+        _ => vec![0.0; buffers.len()],
+    }
+}
+
+fn multiply_as<F: Format>(segment: &Segment, first: usize, buffers: &[&[u8]], gradient: &[f32]) -> Vec<f64> {
+    let width = size_of::<F::Bits>();
+    let mut sums = vec![0.0; buffers.len()];
+    let mut staged = vec![0.0; if F::STAGED { BLOCK_ELEMENTS } else { 0 }];
+    for (block, gradient) in gradient.chunks(BLOCK_ELEMENTS).enumerate() {
+        let start = segment.range.start + (first + block * BLOCK_ELEMENTS) * width;
+        for (sum, buffer) in sums.iter_mut().zip(buffers) {
+            let elements = bytemuck::cast_slice(&buffer[start..start + gradient.len() * width]);
+            *sum += dot::<F>(gradient, elements, &mut staged);
+        }
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn any_numbers(count: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / 8_388_608.0 - 1.0
+        };
+        std::iter::repeat_with(next).take(count).collect()
+    }
+
+    fn bytes_of(dtype: Dtype, values: &[f32]) -> Vec<u8> {
+        match dtype {
+            Dtype::F64 => values.iter().flat_map(|v| f64::from(*v).to_le_bytes()).collect(),
+            Dtype::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Dtype::F16 => values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
+            Dtype::BF16 => values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
+            _ => values.iter().map(|_| 7).collect(),
+        }
+    }
+
+    fn widened(dtype: Dtype, value: f32) -> f64 {
+        match dtype {
+            Dtype::F16 => half::f16::from_f32(value).to_f64(),
+            Dtype::BF16 => half::bf16::from_f32(value).to_f64(),
+            _ => f64::from(value),
+        }
+    }
+
+    /// Tensors of every dtype, one of them copied, sizes around a block, a piece and a lane.
+    const SHAPE: [(Dtype, usize); 6] = [
+        (Dtype::F64, 17),
+        (Dtype::F32, PIECE_ELEMENTS + BLOCK_ELEMENTS + 3),
+        (Dtype::F32, 1),
+        (Dtype::F16, BLOCK_ELEMENTS + 5),
+        (Dtype::BF16, 100),
+        (Dtype::U8, 9),
+    ];
+
+    fn shard(ingredients: usize) -> (Vec<Segment>, Vec<Vec<f32>>, Vec<Vec<u64>>) {
+        let total: usize = SHAPE.iter().map(|(_, n)| n).sum();
+        let values: Vec<Vec<f32>> = (0..ingredients).map(|i| any_numbers(total, i as u32)).collect();
+        let (mut segments, mut at) = (Vec::new(), 0);
+        for (tensor, (dtype, count)) in SHAPE.into_iter().enumerate() {
+            let bytes = count * dtype.width_bytes() as usize;
+            segments.push(Segment { tensor, dtype, range: at..at + bytes });
+            // Elements are aligned to their width, as in a schema of descending widths.
+            at = (at + bytes).next_multiple_of(8);
+        }
+        let buffers = values
+            .iter()
+            .map(|values| {
+                let mut words = vec![0u64; at / 8];
+                let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+                let mut rest = values.as_slice();
+                for segment in &segments {
+                    let (own, others) =
+                        rest.split_at(segment.range.len() / segment.dtype.width_bytes() as usize);
+                    bytes[segment.range.clone()].copy_from_slice(&bytes_of(segment.dtype, own));
+                    rest = others;
+                }
+                words
+            })
+            .collect();
+        (segments, values, buffers)
+    }
+
+    #[test]
+    fn products_are_those_of_a_plain_loop_and_the_same_bits_on_any_number_of_threads() {
+        let (segments, values, words) = shard(3);
+        let buffers: Vec<&[u8]> = words.iter().map(|w| bytemuck::cast_slice(w)).collect();
+        let total: usize = SHAPE.iter().map(|(_, n)| n).sum();
+        let gradient = any_numbers(total, 99);
+        let threads = |n| NonZeroUsize::new(n).unwrap();
+        let got = dots(&segments, &buffers, &gradient, threads(1)).unwrap();
+        assert_eq!(
+            got.iter().map(|s| s.tensor).collect::<Vec<_>>(),
+            [0, 1, 2, 3, 4],
+            "what is copied has no products"
+        );
+        let mut first = 0;
+        for (segment, (dtype, count)) in got.iter().zip(SHAPE) {
+            for (values, dot) in values.iter().zip(&segment.dots) {
+                let plain: f64 =
+                    (first..first + count).map(|e| f64::from(gradient[e]) * widened(dtype, values[e])).sum();
+                assert!((dot - plain).abs() < 1e-9, "{dtype} {dot} {plain}");
+            }
+            first += count;
+        }
+        for n in [2, 3, 8] {
+            assert_eq!(dots(&segments, &buffers, &gradient, threads(n)).unwrap(), got);
+        }
+    }
+
+    #[test]
+    fn wider_vectors_give_the_same_bits() {
+        let (a, b) = (any_numbers(BLOCK_ELEMENTS - 7, 1), any_numbers(BLOCK_ELEMENTS - 7, 2));
+        let bits: &[u32] = bytemuck::cast_slice(&b);
+        assert_eq!(dot::<F32>(&a, bits, &mut []).to_bits(), dot_portable::<F32>(&a, bits, &mut []).to_bits());
+    }
+
+    #[test]
+    fn a_gradient_of_another_length_is_refused() {
+        let (segments, _, words) = shard(1);
+        let buffers: Vec<&[u8]> = words.iter().map(|w| bytemuck::cast_slice(w)).collect();
+        assert!(dots(&segments, &buffers, &[0.0; 3], NonZeroUsize::MIN).is_err());
+    }
+}
