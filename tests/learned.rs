@@ -90,7 +90,7 @@ fn free_weights_equal_the_reference() {
 
 /// A small pool, few samples, all the options.
 fn small(pool: &Pool) -> Vec<String> {
-    let data = example().join("data");
+    let data = example().join("data/test_noisy.parquet");
     let args = [
         "cook",
         "--recipe",
@@ -98,7 +98,7 @@ fn small(pool: &Pool) -> Vec<String> {
         "--pool",
         pool.path().to_str().unwrap(),
         "--validation",
-        data.join("test_noisy.parquet").to_str().unwrap(),
+        data.to_str().unwrap(),
         "--train-share",
         "0.3",
         "--mini-batch",
@@ -123,7 +123,6 @@ fn small(pool: &Pool) -> Vec<String> {
         "0.1",
         "--init",
         "greedy",
-        "--fold-beta",
         "--no-baselines",
         "-o",
         "json",
@@ -143,7 +142,7 @@ fn alphas_do_not_depend_on_the_number_of_workers() {
     let pool = Pool::of(&["m02", "m03", "m07", "m10", "m13"]);
     let dir = TempDir::new().unwrap();
     let cook = |workers: &str| {
-        let args = ["--workers", workers, "--output", workers];
+        let args = ["--workers", workers, "--output", workers, "--fold-beta"];
         settled(Soupctl::new(SOUPCTL).dir(dir.path()).args(small(&pool)).args(args).run().json())
     };
     let one = cook("1");
