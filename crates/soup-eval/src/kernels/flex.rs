@@ -78,22 +78,31 @@ impl Kernels for Flex {
     }
 }
 
+/// The square root of 2 / pi.
+pub(super) const GELU_TANH_SCALE: f32 = 0.797_884_6;
+/// Factor of the cube.
+pub(super) const GELU_TANH_CUBE: f32 = 0.044_715;
+
 /// `tanh` approximation of GELU.
 #[inline(always)]
 fn gelu_tanh(v: f32) -> f32 {
-    /// The square root of 2 / pi.
-    const SCALE: f32 = 0.797_884_6;
-    0.5 * v * (1.0 + tanh(SCALE * (v + 0.044_715 * v * v * v)))
+    0.5 * v * (1.0 + tanh(GELU_TANH_SCALE * (v + GELU_TANH_CUBE * v * v * v)))
 }
 
-/// `f` of every element, in vectorisable lanes.
+/// The sum of `f` of every element, in vectorisable lanes.
 #[inline(always)]
-fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    let (chunks, rest) = row.as_chunks::<LANES>();
+pub(super) fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    sum_of_two(row, row, |v, _| f(v))
+}
+
+/// The sum of `f` of every pair of elements, in vectorisable lanes.
+#[inline(always)]
+pub(super) fn sum_of_two(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     let mut lanes = [0.0f32; LANES];
-    for chunk in chunks {
-        for (lane, &v) in lanes.iter_mut().zip(chunk) {
-            *lane += f(v);
+    for (a, b) in a.iter().zip(b) {
+        for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += f(a, b);
         }
     }
     let mut half = LANES / 2;
@@ -103,7 +112,7 @@ fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
         }
         half /= 2;
     }
-    rest.iter().fold(lanes[0], |s, &v| s + f(v))
+    a_rest.iter().zip(b_rest).fold(lanes[0], |s, (&a, &b)| s + f(a, b))
 }
 
 #[inline(always)]
@@ -120,7 +129,10 @@ fn map_rows(x: Tensor<Flex, 2>, bias: Option<&[f32]>, f: impl Fn(f32) -> f32) ->
 
 /// Calls `f(row, index)` on every row of the last dimension, in place where nobody else holds the values.
 #[inline(always)]
-fn rows_in_place<const D: usize>(x: Tensor<Flex, D>, f: impl Fn(&mut [f32], usize)) -> Tensor<Flex, D> {
+pub(super) fn rows_in_place<const D: usize>(
+    x: Tensor<Flex, D>,
+    mut f: impl FnMut(&mut [f32], usize),
+) -> Tensor<Flex, D> {
     let width = x.dims()[D - 1];
     let mut flex = contiguous_owned(x);
     if width > 0 {
@@ -136,24 +148,28 @@ fn contiguous<const D: usize>(x: &Tensor<Flex, D>) -> FlexTensor {
 }
 
 /// Consumes, so that values nobody else holds stay unshared.
-fn contiguous_owned<const D: usize>(x: Tensor<Flex, D>) -> FlexTensor {
+pub(super) fn contiguous_owned<const D: usize>(x: Tensor<Flex, D>) -> FlexTensor {
     let flex = x.into_primitive().tensor();
     // The whole buffer or a copy of the part: `storage` below must be exactly the elements.
     flex.to_contiguous()
 }
 
-fn values(x: &FlexTensor) -> &[f32] {
+pub(super) fn values(x: &FlexTensor) -> &[f32] {
     x.storage::<f32>()
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::plain;
     use super::*;
     use burn::backend::flex::FlexDevice;
 
     /// Reproducible values between -range and range.
-    fn noise<const D: usize>(dims: [usize; D], range: f32, seed: u32) -> Tensor<Flex, D> {
+    pub(in super::super) fn noise<const D: usize>(
+        dims: [usize; D],
+        range: f32,
+        seed: u32,
+    ) -> Tensor<Flex, D> {
         let mut state = seed.wrapping_mul(747_796_405).wrapping_add(1);
         let mut next = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -172,7 +188,7 @@ mod tests {
         }
     }
 
-    const ACTIVATIONS: [Activation; 8] = [
+    pub(in super::super) const ACTIVATIONS: [Activation; 8] = [
         Activation::Gelu,
         Activation::GeluTanh,
         Activation::QuickGelu,
