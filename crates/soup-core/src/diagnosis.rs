@@ -10,6 +10,10 @@
 //!
 //! This module is data: what a report holds. Its submodules compute it.
 
+pub mod ensemble;
+pub mod geometry;
+pub mod path;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

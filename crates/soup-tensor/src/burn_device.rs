@@ -19,7 +19,7 @@ use crate::check::Findings;
 use crate::device::{Buffer, ShardBuilder};
 use crate::format::{F32, Format};
 use crate::host::{check_fit, sha256};
-use crate::{SegmentDots, ShardMemory, products};
+use crate::{SegmentDots, SegmentGram, ShardMemory, products};
 
 /// A shard of all ingredients on a device of backend `B`.
 pub struct BurnShards<B: Backend> {
@@ -78,6 +78,20 @@ impl<B: Backend> BurnShards<B> {
         let digests = buffers.iter().map(|b| sha256(b.bytes())).collect();
         let first = buffers.swap_remove(0);
         Ok((BurnShards { segments, tensors, runs, first, digests }, findings))
+    }
+
+    /// Every ingredient's averaged elements, in its layout; the rest is zeros.
+    fn on_host(&self) -> Result<Vec<Vec<u64>>> {
+        let failed = |e| Error::internal(format!("the device failed: {e:?}"));
+        let mut buffers = vec![vec![0u64; self.first.bytes().len().div_ceil(8)]; self.digests.len()];
+        for run in &self.runs {
+            for (buffer, elements) in buffers.iter_mut().zip(&run.ingredients) {
+                let data = elements.clone().try_into_data().map_err(failed)?;
+                let bytes: &mut [u8] = bytemuck::cast_slice_mut(buffer);
+                bytes[run.range.clone()].copy_from_slice(data.as_bytes());
+            }
+        }
+        Ok(buffers)
     }
 
     /// The blend of the segments `segments` of `run`, under the weights `row` or as a mean.
@@ -175,17 +189,17 @@ impl<B: Backend> ShardMemory for BurnShards<B> {
 
     /// Elements come to the host for this, run by run: dots are a small part of a step of a learned soup.
     fn dots(&self, gradient: &[f32]) -> Result<Vec<SegmentDots>> {
-        let failed = |e| Error::internal(format!("the device failed: {e:?}"));
-        let mut buffers = vec![vec![0u64; self.bytes().div_ceil(8)]; self.digests.len()];
-        for run in &self.runs {
-            for (buffer, elements) in buffers.iter_mut().zip(&run.ingredients) {
-                let data = elements.clone().try_into_data().map_err(failed)?;
-                let bytes: &mut [u8] = bytemuck::cast_slice_mut(buffer);
-                bytes[run.range.clone()].copy_from_slice(data.as_bytes());
-            }
-        }
-        let buffers: Vec<&[u8]> = buffers.iter().map(|b| &bytemuck::cast_slice(b)[..self.bytes()]).collect();
+        let words = self.on_host()?;
+        let buffers: Vec<&[u8]> = words.iter().map(|b| &bytemuck::cast_slice(b)[..self.bytes()]).collect();
         products::dots(&self.segments, &buffers, gradient, NonZeroUsize::MIN)
+    }
+
+    /// Likewise.
+    fn gram(&self, base: Option<&[u8]>) -> Result<Vec<SegmentGram>> {
+        let words = self.on_host()?;
+        let buffers: Vec<&[u8]> = words.iter().map(|b| &bytemuck::cast_slice(b)[..self.bytes()]).collect();
+        let base = base.map(Buffer::copied_from);
+        products::grams(&self.segments, &buffers, base.as_ref().map(Buffer::bytes), NonZeroUsize::MIN)
     }
 
     fn digest(&self, ingredient: Ingredient) -> Result<[u8; 32]> {

@@ -98,6 +98,14 @@ impl Buffer {
         Some(Buffer { words: vec![0; words], bytes })
     }
 
+    /// A copy, aligned for any element.
+    pub(crate) fn copied_from(bytes: &[u8]) -> Buffer {
+        let mut buffer =
+            Buffer { words: vec![0; bytes.len().div_ceil(size_of::<u64>())], bytes: bytes.len() };
+        buffer.bytes_mut().copy_from_slice(bytes);
+        buffer
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         &bytemuck::cast_slice(&self.words)[..self.bytes]
     }

@@ -13,7 +13,7 @@ use crate::device::Buffer;
 use crate::format::{Bf16, F16, F32, F64};
 use crate::kernel::{self, Sums, Weights};
 use crate::threads::share;
-use crate::{SegmentDots, ShardMemory, products};
+use crate::{SegmentDots, SegmentGram, ShardMemory, products};
 
 /// Threads share a shard in pieces of this size: small enough to even out, large enough not to notice.
 const PIECE_BYTES: usize = 256 << 10;
@@ -85,6 +85,12 @@ impl ShardMemory for HostShards {
     fn dots(&self, gradient: &[f32]) -> Result<Vec<SegmentDots>> {
         let buffers: Vec<&[u8]> = self.buffers.iter().map(Buffer::bytes).collect();
         products::dots(&self.segments, &buffers, gradient, self.threads)
+    }
+
+    fn gram(&self, base: Option<&[u8]>) -> Result<Vec<SegmentGram>> {
+        let buffers: Vec<&[u8]> = self.buffers.iter().map(Buffer::bytes).collect();
+        let base = base.map(Buffer::copied_from);
+        products::grams(&self.segments, &buffers, base.as_ref().map(Buffer::bytes), self.threads)
     }
 
     fn digest(&self, ingredient: Ingredient) -> Result<[u8; 32]> {

@@ -54,6 +54,16 @@ pub struct SegmentDots {
     pub dots: Vec<f64>,
 }
 
+/// Inner products on a part of one tensor.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SegmentGram {
+    /// Position of the tensor in the schema.
+    pub tensor: usize,
+    /// The upper triangle, row by row, of the inner products of d_1 ... d_k, o: the ingredients minus the origin, and the
+    /// origin.
+    pub packed: Vec<f64>,
+}
+
 /// One shard of all ingredients, resident somewhere.
 pub trait ShardMemory: Send + Sync {
     /// Size of the shard of one ingredient, in bytes.
@@ -73,6 +83,14 @@ pub trait ShardMemory: Send + Sync {
     /// # Errors
     /// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) where it has not.
     fn dots(&self, gradient: &[f32]) -> soup_core::Result<Vec<SegmentDots>>;
+
+    /// The inner products of all ingredients minus an origin, and of the origin, for each part of a tensor in the shard that
+    /// is averaged, in order: in `f64`, in an order that depends on the shard alone. The origin is `base`, a shard in the
+    /// same layout, or else the mean of the ingredients.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) where `base` is not [`bytes`](Self::bytes) long.
+    fn gram(&self, base: Option<&[u8]>) -> soup_core::Result<Vec<SegmentGram>>;
 
     /// SHA-256 of the shard of `ingredient`, as it was loaded.
     ///

@@ -1,4 +1,5 @@
-//! Inner products on the CPU: of a gradient with every ingredient, the transpose of the blend.
+//! Inner products on the CPU: of a gradient with every ingredient, the transpose of the blend; and of all ingredients with
+//! each other ([`grams`]).
 //!
 //! Sums are in `f64` and in one order, whatever the processor and the number of threads: element e of a block is added to
 //! lane e mod [`LANES`], lanes are added up at the end of the block, blocks at the end of their piece, pieces at the end of
@@ -14,9 +15,9 @@ use soup_core::schema::Dtype;
 use soup_core::shard::Segment;
 use soup_core::{Error, Result};
 
-use crate::SegmentDots;
 use crate::format::{Bf16, F16, F32, F64, Format};
 use crate::threads::share;
+use crate::{SegmentDots, SegmentGram};
 
 /// Elements of a block: it and the gradient's stay in the cache while all ingredients are multiplied.
 const BLOCK_ELEMENTS: usize = 4096;
@@ -153,6 +154,137 @@ fn multiply_as<F: Format>(segment: &Segment, first: usize, buffers: &[&[u8]], gr
     sums
 }
 
+/// Elements whose deltas are held at a time: those of 58 ingredients fit the second-level cache.
+const GRAM_BLOCK_ELEMENTS: usize = 256;
+
+/// For each segment of averaged elements, in order: the inner products of the vectors d_1 ... d_k, o on it, where o is the
+/// origin (`base`, or else the mean of the ingredients in `f64`) and d_i is ingredient i minus o, exactly.
+///
+/// # Errors
+/// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) where `base` is not as long as the shard.
+pub(crate) fn grams(
+    segments: &[Segment],
+    buffers: &[&[u8]],
+    base: Option<&[u8]>,
+    threads: NonZeroUsize,
+) -> Result<Vec<SegmentGram>> {
+    let bytes = buffers.first().map_or(0, |b| b.len());
+    if let Some(base) = base.filter(|b| b.len() != bytes) {
+        return Err(Error::internal(format!("a base of {} bytes for a shard of {bytes}", base.len())));
+    }
+    let mut pieces = Vec::new();
+    for (segment, s) in segments.iter().enumerate().filter(|(_, s)| s.dtype.is_float()) {
+        let count = s.range.len() / s.dtype.width_bytes() as usize;
+        for first in (0..count).step_by(PIECE_ELEMENTS) {
+            let piece = Piece { segment, in_shard: 0, first, count: PIECE_ELEMENTS.min(count - first) };
+            pieces.push((piece, Mutex::new(Vec::new())));
+        }
+    }
+    share(threads, pieces.iter(), |(piece, sums)| {
+        let done = gram(&segments[piece.segment], piece, buffers, base);
+        *sums.lock().unwrap_or_else(PoisonError::into_inner) = done;
+    });
+    let mut out: Vec<SegmentGram> = Vec::new();
+    let mut last = None;
+    for (piece, sums) in pieces {
+        let sums = sums.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match out.last_mut().filter(|_| last == Some(piece.segment)) {
+            Some(open) => open.packed.iter_mut().zip(sums).for_each(|(product, sum)| *product += sum),
+            None => out.push(SegmentGram { tensor: segments[piece.segment].tensor, packed: sums }),
+        }
+        last = Some(piece.segment);
+    }
+    Ok(out)
+}
+
+fn gram(segment: &Segment, piece: &Piece, buffers: &[&[u8]], base: Option<&[u8]>) -> Vec<f64> {
+    match segment.dtype {
+        Dtype::F64 => gram_as::<F64>(segment, piece, buffers, base),
+        Dtype::F32 => gram_as::<F32>(segment, piece, buffers, base),
+        Dtype::F16 => gram_as::<F16>(segment, piece, buffers, base),
+        Dtype::BF16 => gram_as::<Bf16>(segment, piece, buffers, base),
+        // The caller takes averaged segments only.
+        _ => Vec::new(),
+    }
+}
+
+fn gram_as<F: Format>(segment: &Segment, piece: &Piece, buffers: &[&[u8]], base: Option<&[u8]>) -> Vec<f64> {
+    let width = size_of::<F::Bits>();
+    let vectors = buffers.len() + 1;
+    let mut packed = vec![0.0; vectors * (vectors + 1) / 2];
+    let mut deltas = vec![vec![0.0f64; GRAM_BLOCK_ELEMENTS]; vectors];
+    for first in (0..piece.count).step_by(GRAM_BLOCK_ELEMENTS) {
+        let count = GRAM_BLOCK_ELEMENTS.min(piece.count - first);
+        let start = segment.range.start + (piece.first + first) * width;
+        let elements = |bytes: &'_ [u8]| -> Vec<f64> {
+            let bits: &[F::Bits] = bytemuck::cast_slice(&bytes[start..start + count * width]);
+            bits.iter().map(|b| F::widen(*b)).collect()
+        };
+        for (delta, buffer) in deltas.iter_mut().zip(buffers) {
+            delta[..count].copy_from_slice(&elements(buffer));
+        }
+        let origin = match base {
+            Some(base) => elements(base),
+            None => mean(&deltas[..buffers.len()], count),
+        };
+        for delta in &mut deltas[..buffers.len()] {
+            delta.iter_mut().zip(&origin).for_each(|(d, o)| *d -= o);
+        }
+        deltas[buffers.len()][..count].copy_from_slice(&origin);
+        multiply_all(&deltas, count, &mut packed);
+    }
+    packed
+}
+
+fn mean(values: &[Vec<f64>], count: usize) -> Vec<f64> {
+    let mut sums = vec![0.0; count];
+    for value in values {
+        sums.iter_mut().zip(value).for_each(|(sum, v)| *sum += v);
+    }
+    sums.iter_mut().for_each(|sum| *sum /= values.len() as f64);
+    sums
+}
+
+/// Adds the inner products of the first `count` elements of every two vectors to the upper triangle, row by row.
+fn multiply_all(vectors: &[Vec<f64>], count: usize, packed: &mut [f64]) {
+    let pairs = vectors.iter().enumerate().flat_map(|(i, a)| vectors[i..].iter().map(move |b| (a, b)));
+    for (product, (a, b)) in packed.iter_mut().zip(pairs) {
+        *product += inner(&a[..count], &b[..count]);
+    }
+}
+
+/// Sum of `a[e] * b[e]`.
+fn inner(a: &[f64], b: &[f64]) -> f64 {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has what the function is compiled for.
+        return unsafe { inner_avx2(a, b) };
+    }
+    inner_portable(a, b)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn inner_avx2(a: &[f64], b: &[f64]) -> f64 {
+    inner_portable(a, b)
+}
+
+#[inline(always)]
+fn inner_portable(a: &[f64], b: &[f64]) -> f64 {
+    let mut sums = [0.0f64; LANES];
+    let (a_blocks, a_rest) = a.as_chunks::<LANES>();
+    let (b_blocks, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
+        for lane in 0..LANES {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
+        sums[lane] += a * b;
+    }
+    sums.into_iter().sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,5 +393,37 @@ mod tests {
         let (segments, _, words) = shard(1);
         let buffers: Vec<&[u8]> = words.iter().map(|w| bytemuck::cast_slice(w)).collect();
         assert!(dots(&segments, &buffers, &[0.0; 3], NonZeroUsize::MIN).is_err());
+    }
+
+    #[test]
+    fn inner_products_are_those_of_a_plain_loop_and_the_same_bits_on_any_number_of_threads() {
+        let (segments, values, words) = shard(3);
+        let (_, base_values, base_words) = shard(4);
+        let buffers: Vec<&[u8]> = words.iter().map(|w| bytemuck::cast_slice(w)).collect();
+        let base: &[u8] = bytemuck::cast_slice(&base_words[3]);
+        for base in [None, Some(base)] {
+            let got = grams(&segments, &buffers, base, NonZeroUsize::MIN).unwrap();
+            assert_eq!(got.len(), 5, "what is copied has no products");
+            let mut first = 0;
+            for (segment, (dtype, count)) in got.iter().zip(SHAPE) {
+                let at = |values: &[f32], e: usize| widened(dtype, values[e]);
+                let origin = |e: usize| match base {
+                    Some(_) => at(&base_values[3], e),
+                    None => values.iter().map(|v| at(v, e)).sum::<f64>() / 3.0,
+                };
+                let vector =
+                    |i: usize, e: usize| if i == 3 { origin(e) } else { at(&values[i], e) - origin(e) };
+                let pairs = (0..4).flat_map(|i| (i..4).map(move |j| (i, j)));
+                for ((i, j), product) in pairs.zip(&segment.packed) {
+                    let plain: f64 = (first..first + count).map(|e| vector(i, e) * vector(j, e)).sum();
+                    assert!((product - plain).abs() < 1e-8, "{dtype} {i} {j}: {product} {plain}");
+                }
+                first += count;
+            }
+            for n in [2, 5] {
+                assert_eq!(grams(&segments, &buffers, base, NonZeroUsize::new(n).unwrap()).unwrap(), got);
+            }
+        }
+        assert!(grams(&segments, &buffers, Some(&[0; 8]), NonZeroUsize::MIN).is_err());
     }
 }

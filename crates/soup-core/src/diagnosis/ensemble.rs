@@ -1,0 +1,246 @@
+//! Other uses of the same ingredients, from the logits of each: their mean (the logit ensemble), the majority vote, and
+//! stacking: logits weighted by weights that minimise the loss, fitted by Newton's method.
+//!
+//! All of it is counted slice by slice, where the logits are; only counts, and the sums that a Newton step needs, travel.
+
+use crate::error::{Error, Result};
+use crate::score::{Outcome, Score};
+
+/// Newton steps of a fit. The loss is convex in the weights; from the logit ensemble on, it settles in five or six.
+pub const STACK_STEPS: u32 = 8;
+/// Added to the curvature, so that ingredients that always agree have a solution; against curvatures of about 1 a sample.
+const RIDGE: f64 = 1e-3;
+/// Most ingredients that are stacked: a fit solves for as many unknowns.
+pub const STACK_INGREDIENTS_MAX: usize = 256;
+
+/// What a slice says of the alternatives.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Alternatives {
+    /// The mean of the logits.
+    pub logits: Score,
+    /// The most frequent prediction; of equally frequent ones, the one whose mean logit is largest. Its loss is not
+    /// defined, and 0 here.
+    pub vote: Score,
+    /// The logits under the weights that were asked about.
+    pub stacked: Score,
+    /// Gradient and curvature of the loss with respect to the weights, summed over the samples.
+    pub newton: Newton,
+}
+
+/// Sums that a Newton step needs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Newton {
+    /// One number an ingredient.
+    pub gradient: Vec<f64>,
+    /// The upper triangle, row by row.
+    pub curvature: Vec<f64>,
+}
+
+impl Newton {
+    /// Nothing yet.
+    pub fn zeros(ingredients: usize) -> Newton {
+        Newton { gradient: vec![0.0; ingredients], curvature: vec![0.0; ingredients * (ingredients + 1) / 2] }
+    }
+
+    /// Adds the sums of other samples.
+    pub fn add(&mut self, other: &Newton) {
+        self.gradient.iter_mut().zip(&other.gradient).for_each(|(sum, g)| *sum += g);
+        self.curvature.iter_mut().zip(&other.curvature).for_each(|(sum, c)| *sum += c);
+    }
+
+    /// The weights after one step from `weights`.
+    pub fn step(&self, weights: &[f64]) -> Vec<f64> {
+        let k = weights.len();
+        let mut matrix = vec![vec![0.0; k]; k];
+        let pairs = (0..k).flat_map(|i| (i..k).map(move |j| (i, j)));
+        for ((i, j), c) in pairs.zip(&self.curvature) {
+            (matrix[i][j], matrix[j][i]) = (*c, *c);
+        }
+        let trace: f64 = (0..k).map(|i| matrix[i][i]).sum();
+        let ridge = RIDGE * (trace / k.max(1) as f64).max(1.0);
+        // The ridge pulls towards where the fit began, the equal weights, so that what the data does not tell stays there.
+        let equal = 1.0 / k.max(1) as f64;
+        let mut right: Vec<f64> =
+            self.gradient.iter().zip(weights).map(|(g, w)| g + ridge * (w - equal)).collect();
+        (0..k).for_each(|i| matrix[i][i] += ridge);
+        solve(&mut matrix, &mut right);
+        weights.iter().zip(right).map(|(w, step)| w - step).collect()
+    }
+}
+
+/// Solves a symmetric positive definite system in place by Gaussian elimination; pivoting is not needed for those.
+fn solve(matrix: &mut [Vec<f64>], right: &mut [f64]) {
+    let k = right.len();
+    for pivot in 0..k {
+        let (above, below) = matrix.split_at_mut(pivot + 1);
+        let row = &above[pivot];
+        for (offset, other) in below.iter_mut().enumerate() {
+            let factor = other[pivot] / row[pivot];
+            other.iter_mut().zip(row).skip(pivot).for_each(|(o, r)| *o -= factor * r);
+            right[pivot + 1 + offset] -= factor * right[pivot];
+        }
+    }
+    for pivot in (0..k).rev() {
+        let known: f64 = (pivot + 1..k).map(|j| matrix[pivot][j] * right[j]).sum();
+        right[pivot] = (right[pivot] - known) / matrix[pivot][pivot];
+    }
+}
+
+/// Compares the alternatives on samples: `logits[ingredient]` has `classes` numbers a sample.
+///
+/// # Errors
+/// [`ErrorKind::Internal`](crate::ErrorKind::Internal) where the numbers do not fit each other.
+pub fn compare(logits: &[&[f32]], labels: &[u32], classes: usize, weights: &[f64]) -> Result<Alternatives> {
+    let fits = logits.iter().all(|l| l.len() == labels.len() * classes);
+    let known = labels.iter().all(|&l| (l as usize) < classes);
+    if logits.is_empty() || !fits || !known || weights.len() != logits.len() {
+        return Err(Error::internal("logits, labels and weights of a comparison do not fit each other"));
+    }
+    let k = logits.len();
+    let mut out = Alternatives { newton: Newton::zeros(k), ..Alternatives::default() };
+    let equal = vec![1.0 / k as f64; k];
+    for (sample, &label) in labels.iter().enumerate() {
+        let rows: Vec<&[f32]> = logits.iter().map(|l| &l[sample * classes..(sample + 1) * classes]).collect();
+        let mean = mixed(&rows, &equal);
+        out.logits.add(&judged(&mean, label));
+        out.vote.add(&Outcome { label, prediction: vote(&rows, &mean), loss: 0.0, margin: 0.0 });
+        let stacked = mixed(&rows, weights);
+        out.stacked.add(&judged(&stacked, label));
+        accumulate(&mut out.newton, &rows, &softmax(&stacked), label as usize);
+    }
+    Ok(out)
+}
+
+fn mixed(rows: &[&[f32]], weights: &[f64]) -> Vec<f64> {
+    let class = |c: usize| rows.iter().zip(weights).map(|(row, w)| w * f64::from(row[c])).sum();
+    (0..rows[0].len()).map(class).collect()
+}
+
+fn softmax(logits: &[f64]) -> Vec<f64> {
+    let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let powers: Vec<f64> = logits.iter().map(|l| libm::exp(l - max)).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.into_iter().map(|p| p / sum).collect()
+}
+
+/// Position of the first largest number.
+fn largest(values: impl Iterator<Item = f64>) -> usize {
+    let mut best = (0, f64::NEG_INFINITY);
+    for (at, value) in values.enumerate() {
+        if value > best.1 {
+            best = (at, value);
+        }
+    }
+    best.0
+}
+
+fn judged(logits: &[f64], label: u32) -> Outcome {
+    let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = logits.iter().map(|l| libm::exp(l - max)).sum();
+    let loss = libm::log(sum) + max - logits[label as usize];
+    Outcome { label, prediction: largest(logits.iter().copied()) as u32, loss, margin: 0.0 }
+}
+
+fn vote(rows: &[&[f32]], mean: &[f64]) -> u32 {
+    let mut votes = vec![0u32; mean.len()];
+    for row in rows {
+        votes[largest(row.iter().map(|v| f64::from(*v)))] += 1;
+    }
+    let most = votes.iter().copied().max().unwrap_or(0);
+    let among = votes.iter().zip(mean).map(|(&n, &m)| if n == most { m } else { f64::NEG_INFINITY });
+    largest(among) as u32
+}
+
+/// Adds one sample's gradient and curvature of the cross-entropy of the weighted logits: with p the probabilities and z_i
+/// the logits of ingredient i, dL/dw_i = p z_i - z_i[label] and d2L/dw_i dw_j = p (z_i z_j) - (p z_i)(p z_j).
+fn accumulate(newton: &mut Newton, rows: &[&[f32]], p: &[f64], label: usize) {
+    let mean = |row: &[f32]| -> f64 { p.iter().zip(row).map(|(p, z)| p * f64::from(*z)).sum() };
+    let means: Vec<f64> = rows.iter().map(|row| mean(row)).collect();
+    for ((sum, row), mean) in newton.gradient.iter_mut().zip(rows).zip(&means) {
+        *sum += mean - f64::from(row[label]);
+    }
+    let mut at = 0;
+    for (i, a) in rows.iter().enumerate() {
+        let weighted: Vec<f64> = p.iter().zip(*a).map(|(p, z)| p * f64::from(*z)).collect();
+        for (j, b) in rows.iter().enumerate().skip(i) {
+            let both: f64 = weighted.iter().zip(*b).map(|(a, b)| a * f64::from(*b)).sum();
+            newton.curvature[at] += both - means[i] * means[j];
+            at += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Logits of two ingredients on three samples of three classes.
+    const A: [f32; 9] = [2.0, 1.0, 0.0, 0.0, 3.0, 1.0, 1.0, 0.0, 0.9];
+    const B: [f32; 9] = [0.0, 1.5, 0.0, 2.5, 0.0, 0.0, 0.0, 0.0, 1.0];
+    const LABELS: [u32; 3] = [0, 1, 2];
+
+    fn at(weights: [f64; 2]) -> Alternatives {
+        compare(&[&A, &B], &LABELS, 3, &weights).unwrap()
+    }
+
+    #[test]
+    fn ensembles_and_votes_are_counted() {
+        let got = at([0.5, 0.5]);
+        // Means: (1, 1.25, 0) wrong; (1.25, 1.5, 0.5) right; (0.5, 0, 0.95) right.
+        assert_eq!((got.logits.correct, got.logits.total), (2, 3));
+        // Every vote is a tie, which the means decide.
+        assert_eq!(got.vote.correct, 2);
+        assert_eq!(got.stacked, got.logits);
+        let three = compare(&[&A, &A, &B], &LABELS, 3, &[0.0; 3]).unwrap();
+        assert_eq!(three.vote.correct, 2, "two of three say what the first ingredient says");
+    }
+
+    #[test]
+    fn gradients_and_curvatures_are_those_of_finite_differences() {
+        let w = [0.4, 0.7];
+        let got = at(w);
+        let h = 1e-5;
+        for i in 0..2 {
+            let moved = |by: f64| {
+                let mut w = w;
+                w[i] += by;
+                at(w)
+            };
+            let slope = (moved(h).stacked.loss_sum - moved(-h).stacked.loss_sum) / (2.0 * h);
+            assert!((slope - got.newton.gradient[i]).abs() < 1e-8);
+            for j in i..2 {
+                let curve = (moved(h).newton.gradient[j] - moved(-h).newton.gradient[j]) / (2.0 * h);
+                assert!((curve - got.newton.curvature[i + j]).abs() < 1e-7, "{i} {j}");
+            }
+        }
+    }
+
+    #[test]
+    fn newton_finds_the_least_loss() {
+        let mut w = vec![0.5, 0.5];
+        let mut losses = Vec::new();
+        for _ in 0..STACK_STEPS {
+            let got = compare(&[&A, &B], &[1, 1, 2], 3, &w).unwrap();
+            losses.push(got.stacked.loss_sum);
+            w = got.newton.step(&w);
+        }
+        let settled = compare(&[&A, &B], &[1, 1, 2], 3, &w).unwrap();
+        assert!(losses.windows(2).all(|l| l[1] <= l[0] + 1e-9), "{losses:?}");
+        // Where the loss is least, its gradient is what the ridge holds against it.
+        assert!(settled.newton.gradient.iter().all(|g| g.abs() < 0.01), "{:?}", settled.newton);
+    }
+
+    #[test]
+    fn equal_ingredients_share_their_weight() {
+        let got = compare(&[&A, &A], &LABELS, 3, &[0.5, 0.5]).unwrap();
+        let w = got.newton.step(&[0.5, 0.5]);
+        assert!((w[0] - w[1]).abs() < 1e-9, "{w:?}");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        assert!(compare(&[], &LABELS, 3, &[]).is_err());
+        assert!(compare(&[&A, &B], &LABELS, 3, &[1.0]).is_err());
+        assert!(compare(&[&A], &[0, 1, 3], 3, &[1.0]).is_err());
+    }
+}
