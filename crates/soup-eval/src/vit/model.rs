@@ -50,7 +50,7 @@ impl LayerNames {
 /// A vision transformer with parameters in it.
 #[derive(Clone, Debug)]
 pub(crate) struct Vit<B: Backend> {
-    config: VitConfig,
+    pub(super) config: VitConfig,
     pub(super) patch: Linear<B>,
     /// [1, 1, hidden].
     pub(super) cls: Tensor<B, 3>,
