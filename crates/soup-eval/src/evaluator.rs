@@ -12,6 +12,7 @@ use soup_core::score::Outcome;
 use soup_core::{Error, Result};
 
 use crate::dataset::Dataset;
+use crate::gradient::sink::Deposits;
 use crate::gradient::{Gradient, Graph, LossSpec};
 use crate::kernels::Kernels;
 use crate::outcome::outcome;
@@ -62,8 +63,7 @@ pub trait Evaluator: Send + Sync {
     /// (as for [`load`](Evaluator::load)). `cancel` is asked before every micro-batch of the evaluator's batch size;
     /// the way the samples are cut shows in the rounding only, and the same call gives the same bits.
     ///
-    /// Holds, besides `parameters`: the model and the gradient in f32, and of one micro-batch the activations and its
-    /// gradient, another f32 an element.
+    /// Holds, besides `parameters`: the model and the gradient, in f32, and the activations of one micro-batch.
     ///
     /// # Errors
     /// As [`load`](Evaluator::load) and [`evaluate`](Model::evaluate), and
@@ -257,7 +257,7 @@ impl<B: Backend> VitEvaluator<B> {
     }
 }
 
-impl<B: Kernels + AutodiffBackend<InnerBackend: Kernels>> Evaluator for VitEvaluator<B> {
+impl<B: Kernels + Deposits + AutodiffBackend<InnerBackend: Kernels>> Evaluator for VitEvaluator<B> {
     fn classes(&self) -> u32 {
         // At most 2^20, by the config's own check.
         self.config.labels().len() as u32

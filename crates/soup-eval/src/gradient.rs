@@ -7,12 +7,15 @@
 //!
 //! ```text
 //! pixels ─ forward ─► logits ─ loss_of (f64) ─► loss, d/d(beta)
-//!                                      └──────► cotangents ─ backward ─► gradients ─ collect ─► FlatGradient
+//!                                      └──────► cotangents ─ backward ─► sink (flattened gradient)
 //! ```
 //!
 //! One *micro-batch*, the evaluator's batch size, goes through the graph at a time, and its gradients are added in
-//! order in f32: the memory used does not grow with the number of samples. The last micro-batch has only the rows that
+//! order in f32, each as soon as it is there ([`sink`]): besides model and gradient, memory holds what one micro-batch
+//! needs. The last micro-batch has only the rows that
 //! are left, no padding: a sum over samples depends on where it is cut by its rounding anyhow.
+
+pub(crate) mod sink;
 
 use std::ops::Range;
 
@@ -22,9 +25,9 @@ use soup_core::schema::Schema;
 use soup_core::{Error, Result};
 
 use crate::evaluator::Prepared;
+use crate::gradient::sink::{Deposits, Sink};
 use crate::kernels::Kernels;
 use crate::outcome::outcome;
-use crate::parameters::FlatGradient;
 use crate::vit::model::Vit;
 
 /// How the loss of samples is taken: the cross-entropy, in nats, of `beta * logits` against smoothed labels.
@@ -103,7 +106,7 @@ pub(crate) struct Graph<B: AutodiffBackend> {
     pub(crate) device: B::Device,
 }
 
-impl<B: AutodiffBackend + Kernels> Graph<B> {
+impl<B: Kernels + Deposits> Graph<B> {
     /// See [`Evaluator::differentiate`](crate::Evaluator::differentiate).
     pub(crate) fn differentiate(
         &self,
@@ -117,29 +120,29 @@ impl<B: AutodiffBackend + Kernels> Graph<B> {
         let stride = self.input.iter().product::<usize>();
         let pixels = prepared.pixels_of(range.clone(), stride)?;
         let labels = prepared.labels_of(range, self.classes)?;
-        let mut flat = FlatGradient::zeros(schema);
+        let sink = Sink::zeros(schema);
         let mut sum = Gradient { values: Vec::new(), loss: 0.0, d_beta: 0.0, correct: 0, total: 0 };
         for (pixels, labels) in pixels.chunks(self.batch_size * stride).zip(labels.chunks(self.batch_size)) {
             if cancel() {
                 return Err(Error::cancelled("differentiation was cancelled"));
             }
-            self.add_batch(pixels, labels, loss, &mut flat, &mut sum)?;
+            self.add_batch(pixels, labels, loss, &sink, &mut sum)?;
         }
-        Ok(Gradient { values: flat.into_values(), ..sum })
+        Ok(Gradient { values: sink.take()?, ..sum })
     }
 
-    /// Adds a micro-batch's part to `flat` and to the sums.
+    /// Adds a micro-batch's part to `sink` and to the sums.
     fn add_batch(
         &self,
         pixels: &[f32],
         labels: &[u32],
         loss: &LossSpec,
-        flat: &mut FlatGradient<'_>,
+        sink: &Sink,
         sum: &mut Gradient,
     ) -> Result<()> {
         let [channels, height, width] = self.input;
         let pixels = TensorData::new(pixels.to_vec(), [labels.len(), channels, height, width]);
-        let logits = self.vit.forward(Tensor::<B, 4>::from_data(pixels, &self.device));
+        let logits = self.vit.entered(sink).forward(Tensor::<B, 4>::from_data(pixels, &self.device));
         let values = logits
             .to_data()
             .convert::<f32>()
@@ -156,7 +159,8 @@ impl<B: AutodiffBackend + Kernels> Graph<B> {
         }
         let cotangents = TensorData::new(cotangents, [labels.len(), self.classes]);
         let product = logits * Tensor::<B, 2>::from_data(cotangents, &self.device);
-        self.vit.collect(&mut product.sum().backward(), flat)
+        product.sum().backward();
+        Ok(())
     }
 }
 

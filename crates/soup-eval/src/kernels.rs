@@ -5,10 +5,12 @@
 //! faster form of. On the CPU ([`flex`]) a chain of elementwise operations costs more than the matrix products of a
 //! small model, because every operation is a pass over memory into a new buffer and none is vectorised.
 
+mod attention;
 mod autodiff;
 mod flex;
 mod math;
 
+use attention::Split;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
@@ -84,6 +86,19 @@ pub(crate) trait Kernels: Backend {
     /// `softmax(scale * x)` over the last dimension.
     fn softmax_scaled(x: Tensor<Self, 4>, scale: f32) -> Tensor<Self, 4> {
         plain::softmax(x, scale)
+    }
+
+    /// Attention within each of `batch` images, by `heads`: queries `[batch * asked, hidden]`; keys and values side by
+    /// side, `[batch * tokens, 2 * hidden]`; result `[batch * asked, hidden]`.
+    fn attend(
+        query: Tensor<Self, 2>,
+        key_value: Tensor<Self, 2>,
+        [batch, heads]: [usize; 2],
+    ) -> Tensor<Self, 2> {
+        let asked_and_hidden = query.dims();
+        let split = Split::new(query, key_value, [batch, heads]);
+        let shares = split.shares();
+        split.context(shares).swap_dims(1, 2).reshape(asked_and_hidden)
     }
 }
 

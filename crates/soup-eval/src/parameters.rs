@@ -47,20 +47,20 @@ impl<'a> Parameters<'a> {
 
 /// The gradient of a model's flattened parameters: one f32 an element, in the canonical order of the schema. Begins as
 /// zeros, and is added to.
-pub(crate) struct FlatGradient<'a> {
+pub(crate) struct FlatGradient {
     values: Vec<f32>,
     /// Where the elements of each tensor are in `values`.
-    ranges: HashMap<&'a str, Range<usize>>,
+    ranges: HashMap<String, Range<usize>>,
 }
 
-impl<'a> FlatGradient<'a> {
-    pub(crate) fn zeros(schema: &'a Schema) -> Self {
+impl FlatGradient {
+    pub(crate) fn zeros(schema: &Schema) -> Self {
         let mut at = 0;
         let ranges = schema.tensors().iter().map(|tensor| {
             // The schema's size in bytes fits, so the number of elements does.
             let first = at;
             at += tensor.elements().unwrap_or(0) as usize;
-            (tensor.name.as_str(), first..at)
+            (tensor.name.clone(), first..at)
         });
         let ranges = ranges.collect();
         FlatGradient { values: vec![0.0; at], ranges }
@@ -95,9 +95,10 @@ impl<'a> FlatGradient<'a> {
         names.iter().zip(gradient.chunks(part)).try_for_each(|(name, part)| self.add(name, part))
     }
 
-    /// The gradient, one value an element.
-    pub(crate) fn into_values(self) -> Vec<f32> {
-        self.values
+    /// The gradient, one value an element. It ends there: nothing can be added to what is left.
+    pub(crate) fn take_values(&mut self) -> Vec<f32> {
+        self.ranges.clear();
+        std::mem::take(&mut self.values)
     }
 
     fn tensor(&mut self, name: &str, elements: usize) -> Result<&mut [f32]> {
@@ -266,6 +267,6 @@ mod tests {
         assert!(flat.add("d", &[1.0]).unwrap_err().chain().contains("\"d\" is missing"));
         let (a, b) = ([0.0, 8.0, 16.0, 2.0, 10.0, 18.0], [4.0, 12.0, 20.0, 6.0, 14.0, 22.0]);
         let want: Vec<f32> = [-1.0, -2.0, 0.0].into_iter().chain(a).chain(b).collect();
-        assert_eq!(flat.into_values(), want);
+        assert_eq!(flat.take_values(), want);
     }
 }

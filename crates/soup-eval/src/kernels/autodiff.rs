@@ -16,7 +16,8 @@ use burn::backend::{Autodiff, Flex};
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorData, TensorPrimitive};
 
-use super::flex::{self, contiguous_owned, rows_in_place, values};
+use super::attention::Split;
+use super::flex::{self, contiguous_owned, rows_in_place, side_by_side, values};
 use super::math::{erf, exp, sigmoid, tanh};
 use super::{Activation, Kernels, Norm, plain};
 
@@ -59,12 +60,15 @@ impl Kernels for Autodiff<Flex> {
         })
     }
 
-    fn softmax_scaled(x: Tensor<Self, 4>, scale: f32) -> Tensor<Self, 4> {
-        let x = primitive(x);
-        let step = SoftmaxScaled.prepare::<NoCheckpointing>([x.node]);
-        let out = primitive(Flex::softmax_scaled(lift(x.primitive), scale));
+    fn attend(query: Tensor<Self, 2>, key_value: Tensor<Self, 2>, sizes: [usize; 2]) -> Tensor<Self, 2> {
+        let (query, key_value) = (primitive(query), primitive(key_value));
+        let step = Attend.prepare::<NoCheckpointing>([query.node, key_value.node]);
+        let (query, key_value) = (lift(query.primitive), lift(key_value.primitive));
+        let split = Split::<Flex>::new(query.clone(), key_value.clone(), sizes);
+        let shares = split.shares();
+        let out = primitive(side_by_side([split.context(shares.clone())]));
         lift(match step.compute_bound().stateful() {
-            OpsKind::Tracked(step) => step.finish((out.clone(), scale), out),
+            OpsKind::Tracked(step) => step.finish(Attended { query, key_value, shares, sizes }, out),
             OpsKind::UnTracked(step) => step.finish(out),
         })
     }
@@ -180,30 +184,57 @@ fn norm_row(
     }
 }
 
-/// `softmax(scale * x)`.
+/// Attention.
 #[derive(Debug)]
-struct SoftmaxScaled;
+struct Attend;
 
-impl Backward<Flex, 1> for SoftmaxScaled {
-    /// The result, and the scale.
-    type State = (FlexTensor, f32);
+/// What an attention was made of.
+#[derive(Clone, Debug)]
+struct Attended {
+    query: Tensor<Flex, 2>,
+    key_value: Tensor<Flex, 2>,
+    shares: Tensor<Flex, 4>,
+    /// Batch and heads.
+    sizes: [usize; 2],
+}
 
-    fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let gradient: Tensor<Flex, 4> = lift(gradients.consume::<Flex>(&ops.node));
-        let (shares, scale) = ops.state;
-        let shares = contiguous_owned::<4>(lift(shares));
-        let shares = values(&shares);
-        let d_x = rows_in_place(gradient, |row, index| {
-            let shares = &shares[index * row.len()..][..row.len()];
-            let mean = flex::sum_of_two(row, shares, |g, s| g * s);
-            for (g, &s) in row.iter_mut().zip(shares) {
-                *g = scale * s * (*g - mean);
-            }
-        });
-        if let [Some(x)] = ops.parents {
-            gradients.register::<Flex>(x.id, primitive(d_x));
+impl Backward<Flex, 2> for Attend {
+    type State = Attended;
+
+    fn backward(self, ops: Ops<Attended, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient: Tensor<Flex, 2> = lift(gradients.consume::<Flex>(&ops.node));
+        let Attended { query, key_value, shares, sizes } = ops.state;
+        let split = Split::<Flex>::new(query, key_value, sizes);
+        let scale = split.scale();
+        let [batch, heads, asked, width] = split.query.dims();
+        // The products take views as they are; only `side_by_side` copies.
+        let gradient = gradient.reshape([batch, asked, heads, width]).swap_dims(1, 2);
+        let d_value = shares.clone().swap_dims(2, 3).matmul(gradient.clone());
+        let d_shares = gradient.matmul(split.value.swap_dims(2, 3));
+        let d_scores = softmax_gradient(d_shares, shares, scale);
+        let d_key = d_scores.clone().swap_dims(2, 3).matmul(split.query);
+        let d_query = d_scores.matmul(split.key);
+        let [query, key_value] = ops.parents;
+        if let Some(query) = query {
+            gradients.register::<Flex>(query.id, primitive(side_by_side([d_query])));
+        }
+        if let Some(key_value) = key_value {
+            gradients.register::<Flex>(key_value.id, primitive(side_by_side([d_key, d_value])));
         }
     }
+}
+
+/// Turns the gradient of `shares = softmax(scale * x)` into that of x.
+fn softmax_gradient(gradient: Tensor<Flex, 4>, shares: Tensor<Flex, 4>, scale: f32) -> Tensor<Flex, 4> {
+    let shares = contiguous_owned(shares);
+    let shares = values(&shares);
+    rows_in_place(gradient, |row, index| {
+        let shares = &shares[index * row.len()..][..row.len()];
+        let mean = flex::sum_of_two(row, shares, |g, s| g * s);
+        for (g, &s) in row.iter_mut().zip(shares) {
+            *g = scale * s * (*g - mean);
+        }
+    })
 }
 
 /// `gradient` times the slope of `act` at `input`.
@@ -387,16 +418,28 @@ mod tests {
     }
 
     #[test]
-    fn a_softmax() {
-        for (rows, width) in SHAPES {
-            // Transposed, so that neither the input nor the gradient is contiguous.
-            let shaped =
-                |l: &[Tensor<Differentiable, 1>]| l[0].clone().reshape([2, 3, width, rows]).swap_dims(2, 3);
+    fn an_attention() {
+        for (batch, heads, asked, tokens, width) in [(1, 1, 1, 1, 1), (3, 2, 5, 5, 4), (2, 4, 1, 17, 16)] {
+            let hidden = heads * width;
+            let sizes = [batch * asked * hidden, batch * tokens * 2 * hidden];
+            let of = |l: &[Tensor<Differentiable, 1>]| {
+                let query = l[0].clone().reshape([batch * asked, hidden]);
+                (query, l[1].clone().reshape([batch * tokens, 2 * hidden]))
+            };
             check(
-                "softmax",
-                (&[6 * rows * width], 5.0),
-                &|l| Differentiable::softmax_scaled(shaped(l), 0.25).swap_dims(1, 2),
-                &|l| plain::softmax(shaped(l), 0.25).swap_dims(1, 2),
+                &format!("{heads} heads"),
+                (&sizes, 2.0),
+                &|l| {
+                    let (query, key_value) = of(l);
+                    Differentiable::attend(query, key_value, [batch, heads])
+                },
+                &|l| {
+                    let (query, key_value) = of(l);
+                    let split = Split::new(query, key_value, [batch, heads]);
+                    let scores = split.query.clone().matmul(split.key.clone().swap_dims(2, 3));
+                    let shares = plain::softmax(scores, split.scale());
+                    split.context(shares).swap_dims(1, 2).reshape([batch * asked, hidden])
+                },
             );
         }
     }

@@ -1,9 +1,10 @@
 //! The kernels on the CPU backend: one pass over slices each, in place where the input is not needed any more.
 
 use burn::backend::Flex;
-use burn::backend::flex::FlexTensor;
+use burn::backend::flex::{FlexDevice, FlexTensor};
 use burn::tensor::{Tensor, TensorData, TensorPrimitive};
 
+use super::attention::Split;
 use super::math::{erf, exp, sigmoid, tanh};
 use super::{Activation, Kernels, Norm};
 
@@ -76,6 +77,30 @@ impl Kernels for Flex {
             }
         })
     }
+    fn attend(query: Tensor<Self, 2>, key_value: Tensor<Self, 2>, sizes: [usize; 2]) -> Tensor<Self, 2> {
+        let split = Split::new(query, key_value, sizes);
+        let shares = split.shares();
+        side_by_side([split.context(shares)])
+    }
+}
+
+/// `[batch, heads, rows, width]` each, to `[batch * rows, parts * heads * width]`.
+pub(super) fn side_by_side<const N: usize>(parts: [Tensor<Flex, 4>; N]) -> Tensor<Flex, 2> {
+    let [batch, heads, rows, width] = parts[0].dims();
+    let columns = N * heads * width;
+    let mut out = vec![0.0; batch * rows * columns];
+    for (index, part) in parts.into_iter().enumerate() {
+        let part = contiguous_owned(part);
+        // No dimension is 0: a config has none, and an empty batch is never run.
+        for (block, head_rows) in values(&part).chunks_exact(rows * width).enumerate() {
+            let (image, head) = (block / heads, block % heads);
+            for (row, values) in head_rows.chunks_exact(width).enumerate() {
+                let at = (image * rows + row) * columns + (index * heads + head) * width;
+                out[at..at + width].copy_from_slice(values);
+            }
+        }
+    }
+    Tensor::from_data(TensorData::new(out, [batch * rows, columns]), &FlexDevice)
 }
 
 /// The square root of 2 / pi.
@@ -162,7 +187,6 @@ pub(super) fn values(x: &FlexTensor) -> &[f32] {
 pub(super) mod tests {
     use super::super::plain;
     use super::*;
-    use burn::backend::flex::FlexDevice;
 
     /// Reproducible values between -range and range.
     pub(in super::super) fn noise<const D: usize>(
@@ -221,6 +245,33 @@ pub(super) mod tests {
             }
             let scores = noise([2, 3, rows, width], 20.0, 5);
             check(Flex::softmax_scaled(scores.clone(), 0.25), plain::softmax(scores, 0.25));
+        }
+    }
+
+    #[test]
+    fn attention_mixes_the_values_of_its_own_image_and_head() {
+        for (batch, heads, asked, tokens, width) in [(1, 1, 1, 1, 1), (3, 2, 5, 5, 4), (2, 4, 1, 17, 16)] {
+            let hidden = heads * width;
+            let query = noise([batch * asked, hidden], 2.0, 1);
+            let key_value = noise([batch * tokens, 2 * hidden], 2.0, 2);
+            let got = Flex::attend(query.clone(), key_value.clone(), [batch, heads]);
+            let mut rows = Vec::new();
+            for image in 0..batch {
+                let mut parts = Vec::new();
+                for head in 0..heads {
+                    let (own, columns) =
+                        (image * tokens..(image + 1) * tokens, head * width..(head + 1) * width);
+                    let query = query.clone().slice([image * asked..(image + 1) * asked, columns.clone()]);
+                    let key = key_value.clone().slice([own.clone(), columns.clone()]);
+                    let values = columns.start + hidden..columns.end + hidden;
+                    let value = key_value.clone().slice([own, values]);
+                    let scores = query.matmul(key.transpose()).unsqueeze::<4>();
+                    let shares: Tensor<Flex, 4> = plain::softmax(scores, 1.0 / (width as f32).sqrt());
+                    parts.push(shares.reshape([asked, tokens]).matmul(value));
+                }
+                rows.push(Tensor::cat(parts, 1));
+            }
+            check(got, Tensor::cat(rows, 0));
         }
     }
 

@@ -1,77 +1,56 @@
-//! From the gradients of the forward pass's tensors to those of the checkpoint's.
+//! Which tensors of the checkpoint the gradients of the forward pass's tensors belong to.
 
 use burn::tensor::Tensor;
-use burn::tensor::backend::AutodiffBackend;
-use soup_core::{Error, Result};
 
-use super::model::{LayerNames, Linear, Vit, names};
+use super::model::{Layer, LayerNames, Linear, Vit, names};
+use crate::gradient::sink::{Deposits, Sink};
 use crate::kernels::Norm;
-use crate::parameters::FlatGradient;
 
-impl<B: AutodiffBackend> Vit<B> {
-    /// Moves the gradient of every parameter out of `gradients` and adds it to `flat`.
-    ///
-    /// # Errors
-    /// [`Internal`](soup_core::ErrorKind::Internal) where they are not of the shapes that `flat` expects.
-    pub(crate) fn collect(&self, gradients: &mut B::Gradients, flat: &mut FlatGradient<'_>) -> Result<()> {
-        let mut collector = Collector::<B> { gradients, flat };
-        collector.linear(&[names::PATCH], &self.patch)?;
-        collector.tensor(&[names::CLS], "", &self.cls)?;
-        collector.tensor(&[names::POSITIONS], "", &self.positions)?;
-        for (index, layer) in self.layers.iter().enumerate() {
+impl<B: Deposits> Vit<B> {
+    /// This model for one pass through the graph, which adds the gradient of every parameter to `sink`.
+    pub(crate) fn entered(&self, sink: &Sink) -> Self {
+        let layer = |(index, layer): (usize, &Layer<B>)| {
             let at = LayerNames::new(index);
             let [key, value] = &at.key_value;
-            collector.norm(&at.norm_before, &layer.norm_before)?;
-            collector.linear(&[&at.query], &layer.query)?;
-            collector.linear(&[key, value], &layer.key_value)?;
-            collector.linear(&[&at.attended], &layer.attended)?;
-            collector.norm(&at.norm_after, &layer.norm_after)?;
-            collector.linear(&[&at.up], &layer.up)?;
-            collector.linear(&[&at.down], &layer.down)?;
-        }
-        collector.norm(names::NORM, &self.norm)?;
-        collector.linear(&[names::CLASSIFIER], &self.classifier)
-    }
-}
-
-struct Collector<'a, 'b, B: AutodiffBackend> {
-    gradients: &'a mut B::Gradients,
-    flat: &'a mut FlatGradient<'b>,
-}
-
-impl<B: AutodiffBackend> Collector<'_, '_, B> {
-    /// The linear maps `names`, side by side in `linear`.
-    fn linear(&mut self, names: &[&str], linear: &Linear<B>) -> Result<()> {
-        let [inputs, _] = linear.weight.dims();
-        if let Some(gradient) = self.take(&linear.weight)? {
-            self.flat.add_transposed(&with(names, ".weight"), &gradient, inputs)?;
-        }
-        linear.bias.as_ref().map_or(Ok(()), |bias| self.tensor(names, ".bias", bias))
-    }
-
-    fn norm(&mut self, name: &str, norm: &Norm<B>) -> Result<()> {
-        self.tensor(&[name], ".weight", &norm.gamma)?;
-        self.tensor(&[name], ".bias", &norm.beta)
-    }
-
-    /// The tensors `names` with `suffix`, end to end in `tensor`.
-    fn tensor<const D: usize>(&mut self, names: &[&str], suffix: &str, tensor: &Tensor<B, D>) -> Result<()> {
-        match self.take(tensor)? {
-            Some(gradient) => self.flat.add_parts(&with(names, suffix), &gradient),
-            None => Ok(()),
-        }
-    }
-
-    /// The gradient of `tensor`; none where the loss does not depend on it.
-    fn take<const D: usize>(&mut self, tensor: &Tensor<B, D>) -> Result<Option<Vec<f32>>> {
-        let Some(gradient) = tensor.grad_remove(self.gradients) else {
-            return Ok(None);
+            Layer {
+                norm_before: norm(sink, &at.norm_before, &layer.norm_before),
+                query: linear(sink, &[&at.query], &layer.query),
+                key_value: linear(sink, &[key, value], &layer.key_value),
+                attended: linear(sink, &[&at.attended], &layer.attended),
+                norm_after: norm(sink, &at.norm_after, &layer.norm_after),
+                up: linear(sink, &[&at.up], &layer.up),
+                down: linear(sink, &[&at.down], &layer.down),
+            }
         };
-        let values = gradient.into_data().convert::<f32>().into_vec::<f32>();
-        values.map(Some).map_err(|e| Error::internal(format!("a gradient is not f32: {e:?}")))
+        Vit {
+            config: self.config.clone(),
+            patch: linear(sink, &[names::PATCH], &self.patch),
+            cls: tensor(sink, names::CLS.to_owned(), &self.cls),
+            positions: tensor(sink, names::POSITIONS.to_owned(), &self.positions),
+            layers: self.layers.iter().enumerate().map(layer).collect(),
+            norm: norm(sink, names::NORM, &self.norm),
+            classifier: linear(sink, &[names::CLASSIFIER], &self.classifier),
+        }
     }
 }
 
-fn with(names: &[&str], suffix: &str) -> Vec<String> {
-    names.iter().map(|name| format!("{name}{suffix}")).collect()
+/// The linear maps `names`, side by side in `linear`.
+fn linear<B: Deposits>(sink: &Sink, names: &[&str], linear: &Linear<B>) -> Linear<B> {
+    let with = |suffix: &str| names.iter().map(|name| format!("{name}.{suffix}")).collect();
+    Linear {
+        weight: B::enter(&linear.weight, sink.transposed(with("weight"))),
+        bias: linear.bias.as_ref().map(|bias| B::enter(bias, sink.end_to_end(with("bias")))),
+    }
+}
+
+fn norm<B: Deposits>(sink: &Sink, name: &str, norm: &Norm<B>) -> Norm<B> {
+    Norm {
+        gamma: tensor(sink, format!("{name}.weight"), &norm.gamma),
+        beta: tensor(sink, format!("{name}.bias"), &norm.beta),
+        epsilon: norm.epsilon,
+    }
+}
+
+fn tensor<B: Deposits, const D: usize>(sink: &Sink, name: String, tensor: &Tensor<B, D>) -> Tensor<B, D> {
+    B::enter(tensor, sink.end_to_end(vec![name]))
 }

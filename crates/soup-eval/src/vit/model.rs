@@ -50,7 +50,7 @@ impl LayerNames {
 /// A vision transformer with parameters in it.
 #[derive(Clone, Debug)]
 pub(crate) struct Vit<B: Backend> {
-    config: VitConfig,
+    pub(super) config: VitConfig,
     pub(super) patch: Linear<B>,
     /// [1, 1, hidden].
     pub(super) cls: Tensor<B, 3>,
@@ -155,7 +155,7 @@ impl<B: Kernels> Layer<B> {
     /// One layer over `[batch, tokens, hidden]`; with `cls_only`, only the first token of the result is computed.
     fn forward(&self, x: Tensor<B, 3>, heads: usize, act: Activation, cls_only: bool) -> Tensor<B, 3> {
         let [batch, tokens, hidden] = x.dims();
-        let (asked, width) = (if cls_only { 1 } else { tokens }, hidden / heads);
+        let asked = if cls_only { 1 } else { tokens };
         let flat: Tensor<B, 2> = x.clone().reshape([batch * tokens, hidden]);
         let normed = B::norm_rows(&flat, &self.norm_before);
         let key_value = self.key_value.forward(normed.clone(), Activation::Linear);
@@ -168,14 +168,7 @@ impl<B: Kernels> Layer<B> {
             (normed, flat)
         };
         let query = self.query.forward(normed, Activation::Linear);
-        let query = query.reshape([batch, asked, heads, width]).swap_dims(1, 2);
-        let key_value = key_value.reshape([batch, tokens, 2 * heads, width]).swap_dims(1, 2);
-        let key = key_value.clone().slice([0..batch, 0..heads]);
-        let value = key_value.slice([0..batch, heads..2 * heads]);
-
-        let scale = 1.0 / (width as f32).sqrt();
-        let shares = B::softmax_scaled(query.matmul(key.swap_dims(2, 3)), scale);
-        let context = shares.matmul(value).swap_dims(1, 2).reshape([batch * asked, hidden]);
+        let context = B::attend(query, key_value, [batch, heads]);
 
         let attended = self.attended.add_to(context, &flat);
         let normed = B::norm_rows(&attended, &self.norm_after);

@@ -1,0 +1,176 @@
+//! Takes the gradient of every parameter out of the backward pass as soon as it is there.
+//!
+//! burn keeps the gradients of all leaves until the backward pass is over: as much again as the model. Here every
+//! parameter enters the graph through a node of ours, whose backward pass adds what arrives to the flattened gradient
+//! and hands nothing on.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use burn::backend::Autodiff;
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{Tensor, TensorData, TensorPrimitive};
+use soup_core::schema::Schema;
+use soup_core::{Error, Result};
+
+use crate::parameters::FlatGradient;
+
+/// A backend whose tensors can enter a graph in such a way.
+pub(crate) trait Deposits: AutodiffBackend {
+    /// The leaf `x`, for one pass through the graph, after which its gradient has been added to `slot`.
+    fn enter<const D: usize>(x: &Tensor<Self, D>, slot: Slot) -> Tensor<Self, D>;
+}
+
+impl<B: Backend> Deposits for Autodiff<B> {
+    fn enter<const D: usize>(x: &Tensor<Self, D>, slot: Slot) -> Tensor<Self, D> {
+        let x = x.clone().into_primitive().tensor();
+        let step = Deposit::<D>.prepare::<NoCheckpointing>([x.node]).compute_bound();
+        Tensor::from_primitive(TensorPrimitive::Float(match step.stateful() {
+            OpsKind::Tracked(step) => step.finish(slot, x.primitive),
+            OpsKind::UnTracked(step) => step.finish(x.primitive),
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct Deposit<const D: usize>;
+
+impl<B: Backend, const D: usize> Backward<B, 1> for Deposit<D> {
+    type State = Slot;
+
+    fn backward(self, ops: Ops<Slot, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<B>(&ops.node);
+        ops.state.add(Tensor::<B, D>::from_primitive(TensorPrimitive::Float(gradient)).into_data());
+    }
+}
+
+/// The flattened gradient that backward passes add to.
+#[derive(Clone)]
+pub(crate) struct Sink(Arc<Mutex<Sum>>);
+
+struct Sum {
+    flat: FlatGradient,
+    /// The first thing that went wrong: a backward pass cannot fail itself.
+    error: Option<Error>,
+}
+
+impl Sink {
+    pub(crate) fn zeros(schema: &Schema) -> Self {
+        Sink(Arc::new(Mutex::new(Sum { flat: FlatGradient::zeros(schema), error: None })))
+    }
+
+    /// The slot of the tensors `names`, all of one size, that lie end to end in one tensor of a model.
+    pub(crate) fn end_to_end(&self, names: Vec<String>) -> Slot {
+        Slot { names, transposed: false, sink: self.clone() }
+    }
+
+    /// The slot of the matrices `names`, all of one shape `[out, in]`, that lie side by side and transposed in one
+    /// matrix of a model: `[in, names.len() * out]`.
+    pub(crate) fn transposed(&self, names: Vec<String>) -> Slot {
+        Slot { names, transposed: true, sink: self.clone() }
+    }
+
+    /// The gradient of every element of the flattened parameters. It ends there: nothing can be added any more.
+    ///
+    /// # Errors
+    /// [`Internal`](soup_core::ErrorKind::Internal) where gradients were not of the schema's shapes.
+    pub(crate) fn take(&self) -> Result<Vec<f32>> {
+        let mut sum = self.lock();
+        match sum.error.take() {
+            Some(error) => Err(error),
+            None => Ok(sum.flat.take_values()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sum> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Which tensors of the schema the gradient of one tensor of a model belongs to.
+#[derive(Clone)]
+pub(crate) struct Slot {
+    names: Vec<String>,
+    transposed: bool,
+    sink: Sink,
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Slot").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+impl Slot {
+    fn add(&self, gradient: TensorData) {
+        let mut sum = self.sink.lock();
+        if let Err(error) = self.add_to(&mut sum.flat, gradient) {
+            sum.error.get_or_insert(error);
+        }
+    }
+
+    fn add_to(&self, flat: &mut FlatGradient, gradient: TensorData) -> Result<()> {
+        let inputs = gradient.shape.iter().next().copied().unwrap_or(1);
+        let values = gradient
+            .convert::<f32>()
+            .into_vec::<f32>()
+            .map_err(|e| Error::internal(format!("gradient of {:?} is not f32: {e:?}", self.names)))?;
+        match self.transposed {
+            true => flat.add_transposed(&self.names, &values, inputs),
+            false => flat.add_parts(&self.names, &values),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+    use burn::backend::flex::FlexDevice;
+    use soup_core::schema::{Dtype, TensorSpec};
+
+    use super::*;
+
+    type Differentiable = Autodiff<Flex>;
+
+    fn leaf(values: [[f32; 2]; 3]) -> Tensor<Differentiable, 2> {
+        Tensor::from_data(values, &FlexDevice).require_grad()
+    }
+
+    fn schema() -> Schema {
+        Schema::new(vec![
+            TensorSpec::new("a", Dtype::F32, [1, 3]),
+            TensorSpec::new("b", Dtype::F32, [1, 3]),
+            TensorSpec::new("c", Dtype::F32, [6]),
+        ])
+        .unwrap()
+    }
+
+    #[test]
+    fn gradients_add_up_over_passes_and_uses() {
+        let sink = Sink::zeros(&schema());
+        let (x, y) = (leaf([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), leaf([[1.0; 2]; 3]));
+        for _ in 0..2 {
+            let x = Differentiable::enter(&x, sink.transposed(vec!["a".into(), "b".into()]));
+            let y = Differentiable::enter(&y, sink.end_to_end(vec!["c".into()]));
+            // Its derivatives: 2 x, and 3.
+            let gradients = (x.clone() * x + y * 3.0).sum().backward();
+            drop(gradients);
+        }
+        let (a, b) = ([4.0, 12.0, 20.0], [8.0, 16.0, 24.0]);
+        let want: Vec<f32> = a.into_iter().chain(b).chain([6.0; 6]).collect();
+        assert_eq!(sink.take().unwrap(), want);
+    }
+
+    #[test]
+    fn what_goes_wrong_in_a_backward_pass_comes_out() {
+        let sink = Sink::zeros(&schema());
+        let x = leaf([[1.0; 2]; 3]);
+        for name in ["d", "a"] {
+            Differentiable::enter(&x, sink.end_to_end(vec![name.into()])).sum().backward();
+        }
+        assert_eq!(sink.take().unwrap_err().chain(), "tensor \"d\" is missing");
+    }
+}
