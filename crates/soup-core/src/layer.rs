@@ -1,5 +1,7 @@
 //! Which layer of a network a tensor belongs to, told by its name alone: checkpoints of most libraries number their blocks.
 
+use crate::schema::{Schema, TensorSpec};
+
 /// Words before a block's number.
 const BLOCKS: [&str; 9] =
     ["layer", "layers", "stages", "stage", "block", "blocks", "h", "resblocks", "encoderblock"];
@@ -43,6 +45,34 @@ pub fn layers<'a>(names: impl IntoIterator<Item = &'a str>) -> (Vec<String>, Vec
     let position = |layer: &&str| layers.iter().position(|l| l == layer).unwrap_or_default() as u32;
     let positions = of.iter().map(position).collect();
     (layers.into_iter().map(str::to_owned).collect(), positions)
+}
+
+/// The layers of a model's averaged tensors.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layers {
+    /// Their names, in the order of the network.
+    pub names: Vec<String>,
+    /// The layer of each tensor, in canonical order; `None` for tensors that are copied.
+    pub of: Vec<Option<u32>>,
+    /// Whether each tensor is a matrix, or of a higher rank.
+    pub matrix: Vec<bool>,
+}
+
+impl Layers {
+    /// The layers of a pool's tensors.
+    pub fn new(schema: &Schema) -> Layers {
+        let averaged = schema.tensors().iter().filter(|t| t.dtype.is_float());
+        let (names, positions) = layers(averaged.map(|t| t.name.as_str()));
+        let mut positions = positions.into_iter();
+        let layer = |t: &TensorSpec| t.dtype.is_float().then(|| positions.next()).flatten();
+        // Dimensions of 1 make no matrix: a class token is [1, 1, hidden].
+        let matrix = |t: &TensorSpec| t.shape.iter().filter(|&&d| d > 1).count() > 1;
+        Layers {
+            of: schema.tensors().iter().map(layer).collect(),
+            matrix: schema.tensors().iter().map(matrix).collect(),
+            names,
+        }
+    }
 }
 
 /// Sorts embeddings first, then blocks by prefix and number, then the rest.

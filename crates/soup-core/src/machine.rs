@@ -19,6 +19,7 @@
 //! fold ([`Machine::resume`]) goes on where the old one was.
 
 mod assign;
+mod diagnosing;
 mod exchange;
 mod goals;
 mod learning;
@@ -31,15 +32,18 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Fold;
+use crate::layer::Layers;
 use crate::ledger::{Dataset, Ledger};
 use crate::recipe::learned::{Groups, Learned};
 use crate::recipe::{Recipe, RecipeSpec, Replay, Setting};
 use crate::score::Score;
 use crate::soup::Soup;
 
+use diagnosing::Diagnosing;
+pub use diagnosing::{LINE_SEGMENTS, Measured, PLANE_SIDE};
 pub use exchange::{
-    Action, Differentiate, Dot, Evaluation, Event, FileDigest, NewWorker, PartFigures, Report, SegmentDots,
-    Slice, TaskKey, TaskResult, Work, WorkerId,
+    Action, Compare, Differentiate, Dot, Evaluation, Event, FileDigest, LayerGram, NewWorker, PartFigures,
+    Report, SegmentDots, Slice, TaskKey, TaskResult, Work, WorkerId,
 };
 use learning::Learning;
 use placement::Holding;
@@ -73,6 +77,8 @@ pub struct Plan {
     pub groups: Arc<Groups>,
     /// The dataset that is learned from, for a recipe that learns: the last one.
     pub train: Option<Dataset>,
+    /// What is found out about the pool itself.
+    pub diagnosis: DiagnosisPlan,
     /// Whether the best single ingredient and the uniform soup are scored too.
     pub baselines: bool,
     /// Trials evaluated ahead of their turn.
@@ -83,6 +89,17 @@ pub struct Plan {
     pub recall: bool,
     /// Patience.
     pub limits: Limits,
+}
+
+/// What is found out about the pool itself.
+#[derive(Clone, Debug, Default)]
+pub struct DiagnosisPlan {
+    /// The layers by which inner products are told apart; `None` where none are wanted.
+    pub layers: Option<Arc<Layers>>,
+    /// Whether a pool whose ingredients do not share an initialisation is refused.
+    pub require_shared_init: bool,
+    /// Whether soups between ingredients and other uses of them are scored too.
+    pub full: bool,
 }
 
 /// Bounds on retries and waiting.
@@ -175,6 +192,7 @@ pub struct Machine {
     partial: BTreeMap<Evaluation, BTreeMap<u32, Score>>,
     /// Which worker has decoded which slice.
     homes: BTreeMap<(Dataset, u32), WorkerId>,
+    diagnosing: Diagnosing,
     /// The step of a learned soup that is in work.
     learning: Option<Learning>,
     /// Which worker differentiated which part in the last step: it has the samples.
@@ -212,6 +230,7 @@ impl Machine {
             tasks: Tasks::default(),
             partial: BTreeMap::new(),
             homes: BTreeMap::new(),
+            diagnosing: Diagnosing::default(),
             learning: None,
             part_homes: BTreeMap::new(),
             goals: Vec::new(),
@@ -275,7 +294,7 @@ impl Machine {
             Phase::Loading
         } else if self.chosen.is_none() {
             Phase::Cooking
-        } else if !self.goals.is_empty() || self.goals_stale {
+        } else if !self.goals.is_empty() || self.goals_stale || !self.compared_enough() {
             Phase::Testing
         } else {
             Phase::Writing
@@ -341,10 +360,11 @@ impl Machine {
             }
             return;
         }
-        if self.goals_stale && self.recorder.surveyed() {
+        if self.goals_stale && self.recorder.surveyed() && self.measured_enough() {
             self.goals_stale = false;
             self.refresh_goals(out);
         }
+        self.begin_comparing();
         self.record_next(out);
         self.dispatch(now, out);
     }

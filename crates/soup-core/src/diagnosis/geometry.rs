@@ -8,7 +8,8 @@
 //! scales near 1, token statistics) lifts their cosines a little. The median over all pairs of the cosine between the
 //! *matrices* (layers' weights, without the vectors) decides, with [`SHARED_COSINE_MIN`] as the border.
 //!
-//! Measured on two real pools of the same small vision transformer: fine-tunings 0.95 and more, from scratch below 0.05.
+//! Measured on two pools of one small vision transformer: fine-tunings 0.993 (0.50 for the worst pair, where training had
+//! diverged), from scratch -0.002. Over all parameters, vectors included, it is 0.998 and 0.836, which tells less.
 
 use super::{Geometry, LayerGeometry, Outlier, SharedInit, SharedInitVerdict};
 

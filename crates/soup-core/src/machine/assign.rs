@@ -48,8 +48,10 @@ impl Machine {
         if !ready {
             return None;
         }
-        self.pick_learning(worker, now)
+        self.pick_gram(worker, now)
+            .or_else(|| self.pick_learning(worker, now))
             .or_else(|| self.goals.iter().find_map(|goal| self.pick_slice(goal, worker, &may)))
+            .or_else(|| self.pick_compare(worker, &may))
             .or_else(|| writing.iter().find(|w| may(w)).cloned())
             .or_else(|| {
                 let idle = self.workers[&worker].running == 0;

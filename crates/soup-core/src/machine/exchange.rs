@@ -1,5 +1,6 @@
 //! What goes into the machine and what comes out of it: works and their results, events, actions and reports.
 
+use crate::diagnosis::ensemble::Alternatives;
 use crate::error::{Error, Result};
 use crate::journal::Entry;
 use crate::ledger::Dataset;
@@ -38,6 +39,34 @@ pub enum Work {
     Differentiate(Box<Differentiate>),
     /// Multiply a gradient with one shard of every ingredient.
     Dot(Dot),
+    /// Multiply one shard of every ingredient with that of every other.
+    Gram(Shard),
+    /// Compare other uses of all ingredients on a slice.
+    Compare(Box<Compare>),
+}
+
+/// A slice on which other uses of all ingredients are compared.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Compare {
+    /// The dataset.
+    pub dataset: Dataset,
+    /// Which step of the stacking's fit this is.
+    pub step: u32,
+    /// The slice.
+    pub slice: Slice,
+    /// Weights of the stacking, one an ingredient.
+    pub weights: Vec<Weight>,
+}
+
+/// Inner products of all ingredients on the part of a layer in a shard.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LayerGram {
+    /// Position of the layer.
+    pub layer: u32,
+    /// Whether these are the layer's matrices; else its vectors.
+    pub matrix: bool,
+    /// See [`Gram`](crate::diagnosis::geometry::Gram).
+    pub packed: Vec<f64>,
 }
 
 /// One part of a step of a learned soup.
@@ -154,6 +183,10 @@ pub enum TaskResult {
     Differentiated(PartFigures),
     /// Of [`Work::Dot`]: one for each part of a tensor in the shard, in order; tensors that are copied may be left out.
     Dotted(Vec<SegmentDots>),
+    /// Of [`Work::Gram`].
+    Measured(Vec<LayerGram>),
+    /// Of [`Work::Compare`].
+    Compared(Box<Alternatives>),
 }
 
 /// A worker that joins a run.

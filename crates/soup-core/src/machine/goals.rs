@@ -41,7 +41,7 @@ impl Machine {
     fn report_goals(&self, soup: &Soup) -> Vec<Evaluation> {
         let mut soups = vec![soup.clone()];
         let mut validation = soups.clone();
-        if self.plan.baselines {
+        if self.plan.baselines || self.plan.diagnosis.full {
             soups.extend(self.best_single());
             soups.extend(Soup::uniform(self.plan.ingredients));
             validation.extend((0..self.plan.ingredients).map(|i| Soup::single(Ingredient(i))));
@@ -51,8 +51,8 @@ impl Machine {
             soups.into_iter().map(move |soup| Evaluation { dataset, soup }).collect::<Vec<_>>()
         };
         let mut goals = on(Dataset::VALIDATION, validation);
-        let reported = (1..self.plan.datasets).map(Dataset).filter(|d| Some(*d) != self.plan.train);
-        goals.extend(reported.flat_map(|d| on(d, soups.clone())));
+        goals.extend(self.reported_tests().flat_map(|d| on(d, soups.clone())));
+        goals.extend(self.diagnosis_goals());
         let mut seen = BTreeSet::new();
         goals.retain(|e| self.ledger.score(e.dataset, &e.soup).is_none() && seen.insert(e.clone()));
         goals
@@ -120,12 +120,20 @@ impl Machine {
     }
 
     pub(super) fn finished_writing(&self) -> bool {
-        self.chosen.is_some() && self.data_sha256.is_some() && self.files.iter().all(Option::is_some)
+        let written = self.files.iter().all(Option::is_some);
+        // Without files there is nothing to write, and nothing to digest.
+        let digested = self.files.is_empty() || self.data_sha256.is_some();
+        let scored = self.chosen.is_some() && self.goals.is_empty() && !self.goals_stale;
+        scored && written && digested && self.compared_enough()
     }
 
     /// What is left to write of the chosen soup, once nothing is left to score.
     pub(super) fn writing_works(&self) -> Vec<Work> {
-        let Some(soup) = self.chosen.as_ref().filter(|_| self.goals.is_empty() && !self.goals_stale) else {
+        let Some(soup) = self
+            .chosen
+            .as_ref()
+            .filter(|_| self.goals.is_empty() && !self.goals_stale && self.compared_enough())
+        else {
             return Vec::new();
         };
         let open = (0..self.plan.files).filter(|&f| self.files[f as usize].is_none());

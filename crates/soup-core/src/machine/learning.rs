@@ -221,7 +221,11 @@ impl Machine {
 
     /// Nobody has `shard` any more: products that its owner was asked for are asked of the next one.
     pub(super) fn lose_products(&mut self, shard: Shard) {
-        let stale = |work: &&Work| matches!(work, Work::Dot(dot) if dot.shard == shard);
+        let stale = |work: &&Work| match work {
+            Work::Dot(dot) => dot.shard == shard,
+            Work::Gram(of) => *of == shard,
+            _ => false,
+        };
         let works: Vec<Work> = self.tasks.works().filter(stale).cloned().collect();
         for work in &works {
             for (worker, _) in self.tasks.forget(work) {

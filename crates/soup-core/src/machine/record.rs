@@ -209,8 +209,11 @@ impl Machine {
     }
 
     fn publishing_entry(&self) -> Option<(InFlight, Entry)> {
-        let sha256 = self.data_sha256.filter(|_| self.finished_writing())?;
-        let sha256 = sha256.iter().map(|b| format!("{b:02x}")).collect();
+        if !self.finished_writing() {
+            return None;
+        }
+        let hex = |digest: [u8; 32]| digest.iter().map(|b| format!("{b:02x}")).collect();
+        let sha256 = self.data_sha256.map_or_else(String::new, hex);
         Some((InFlight::Publishing, Entry::Publishing { sha256 }))
     }
 

@@ -200,6 +200,8 @@ impl Machine {
                 self.differentiated(worker, &work, figures, out);
             }
             (Work::Dot(work), TaskResult::Dotted(segments)) => self.dotted(&work, segments, out),
+            (Work::Gram(shard), TaskResult::Measured(grams)) => self.gram_done(shard, grams, out),
+            (Work::Compare(work), TaskResult::Compared(found)) => self.compare_done(&work, *found, out),
             (work, result) => {
                 let text = format!("a worker answered {work:?} with {result:?}");
                 self.finish(Err(Error::internal(text)), out);
@@ -241,7 +243,7 @@ impl Machine {
                 task.reason = Some((kind, error.chain()));
                 // What concerns a shard belongs to its owner.
                 task.failed_on.len() as u32 >= limits.failed_workers_max
-                    || matches!(work, Work::Load(_) | Work::Dot(_))
+                    || matches!(work, Work::Load(_) | Work::Dot(_) | Work::Gram(_))
                     || self.workers.keys().all(|w| task.failed_on.contains(w))
             }
         };

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 use super::*;
+use crate::diagnosis::ensemble::{Alternatives, Newton};
 use crate::journal::{Claim, Entry, Fold, Record, VERSION};
 use crate::recipe::learned::{Granularity, Init, LearnSpec, Optimizer, Schedule, WeightRule};
 use crate::recipe::{Accept, Order, RecipeKind, Step};
@@ -40,6 +41,14 @@ fn plan(kind: RecipeKind, ingredients: u32, files: u32) -> Plan {
             of: vec![Some(0), None, Some(1)],
             classifier: vec![false, false, true],
         }),
+        diagnosis: DiagnosisPlan {
+            layers: Some(Arc::new(Layers {
+                names: vec!["a".into(), "b".into()],
+                of: vec![Some(0), None, Some(1)],
+                matrix: vec![true, false, false],
+            })),
+            ..DiagnosisPlan::default()
+        },
         train: learns.then_some(Dataset(2)),
         datasets: if learns { 3 } else { 2 },
         batch_size: 10,
@@ -112,6 +121,30 @@ fn answer(work: &Work, plan: &Plan) -> TaskResult {
             correct: 1,
             total: part.samples.len() as u64,
         }),
+        Work::Gram(shard) => {
+            // Every ingredient is one of the axes, the origin zero: all are orthogonal.
+            let k = ingredients as usize;
+            let pairs = (0..=k).flat_map(|i| (i..=k).map(move |j| f64::from(u8::from(i == j && i < k))));
+            let packed: Vec<f64> = pairs.collect();
+            TaskResult::Measured(vec![LayerGram { layer: shard.0 % 2, matrix: true, packed }])
+        }
+        Work::Compare(of) => {
+            let samples = of.slice.start..of.slice.end;
+            let score: Score = samples
+                .map(|s| outcome(&Evaluation { dataset: of.dataset, soup: Soup::single(Ingredient(0)) }, s))
+                .collect::<Vec<_>>()
+                .iter()
+                .collect();
+            let stacked = Score { loss_sum: number(&(&of.weights, of.dataset, of.slice)), ..score.clone() };
+            let mut newton = Newton::zeros(ingredients as usize);
+            newton.gradient[0] = number(&(of.slice, "gradient"));
+            TaskResult::Compared(Box::new(Alternatives {
+                logits: score.clone(),
+                vote: score,
+                stacked,
+                newton,
+            }))
+        }
         Work::Dot(dot) => {
             let dots =
                 |t: u32| (0..ingredients).map(|i| number(&(dot.step, dot.part, dot.shard, t, i))).collect();
@@ -372,6 +405,47 @@ fn every_recipe_ends_on_one_worker() {
 }
 
 #[test]
+fn ingredients_that_share_no_initialisation_are_told_or_refused() {
+    let mut cluster = Cluster::new(plan(RecipeKind::Uniform, 4, 1));
+    (0..2).for_each(|_| cluster.join());
+    cluster.run_quietly();
+    cluster.outcome();
+    assert!(cluster.machine.notes().any(|n| n.contains("do not share an initialisation")));
+
+    let mut strict = plan(RecipeKind::Uniform, 4, 1);
+    strict.diagnosis.require_shared_init = true;
+    let mut cluster = Cluster::new(strict);
+    cluster.join();
+    cluster.run_quietly();
+    assert!(cluster.scored.is_empty(), "nothing is scored before");
+    let error = cluster.result.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Gate);
+    assert!(error.chain().contains("Averaging will destroy them"), "{}", error.chain());
+}
+
+#[test]
+fn a_full_diagnosis_scores_what_lies_between_and_compares() {
+    let mut full = plan(RecipeKind::Greedy, 5, 0);
+    full.diagnosis.full = true;
+    let mut cluster = Cluster::new(full);
+    (0..3).for_each(|_| cluster.join());
+    cluster.run_quietly();
+    cluster.outcome();
+    let machine = &cluster.machine;
+    let order = machine.ranking().unwrap();
+    let known = |dataset: u32, soup: &Soup| machine.ledger().score(Dataset(dataset), soup).is_some();
+    assert!(order.iter().all(|i| known(0, &Soup::single(*i)) && known(1, &Soup::single(*i))));
+    assert!(crate::diagnosis::path::prefixes(&order).all(|s| known(0, &s)));
+    assert_eq!(machine.grid(&order).unwrap().soups().filter(|s| known(0, s)).count(), 49);
+    assert_eq!(machine.lines(&order).len(), 2);
+    let compared = machine.compared().unwrap();
+    assert_eq!(compared.keys().map(|d| d.0).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(compared[&Dataset(1)].logits.total, SAMPLES[1]);
+    // Nothing is written: there are no files.
+    assert!(machine.data_sha256().is_none());
+}
+
+#[test]
 fn a_learned_soup_takes_all_its_steps() {
     let mut cluster = Cluster::new(plan(RecipeKind::Learned, 4, 1));
     (0..3).for_each(|_| cluster.join());
@@ -445,7 +519,9 @@ fn wrong_data_fails_at_once_and_other_failures_on_two_workers() {
         while cluster.machine.survey.is_none() || !cluster.machine.all_resident() {
             cluster.answer(0);
         }
-        cluster.durable();
+        while !matches!(cluster.inbox.front(), Some((_, _, Work::Evaluate(..)))) {
+            cluster.step();
+        }
         let poisoned = cluster.inbox[0].2.clone();
         for _ in 0..times {
             while !cluster.inbox.iter().any(|(_, _, w)| *w == poisoned) {

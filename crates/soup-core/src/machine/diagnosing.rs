@@ -1,0 +1,306 @@
+//! Looking at the pool itself: the inner products of its ingredients, before anything is decided, and in the end what else
+//! could be made of them.
+//!
+//! Inner products are asked of the owners of the shards, each shard once, and kept as long as the machine lives; they are a
+//! cache of what the shards say, as residency is. *Comparing* scores the alternatives on every slice, where its logits are:
+//! first on the validation set, again and again under the weights of the stacking that is being fitted there, then on the
+//! test sets under the best of them.
+
+use std::collections::BTreeMap;
+
+use super::{Action, Dataset, Error, ErrorKind, Evaluation, Machine, Millis, Slice, Work, WorkerId};
+use crate::diagnosis::SharedInitVerdict;
+use crate::diagnosis::ensemble::{Alternatives, Newton, STACK_INGREDIENTS_MAX, STACK_STEPS};
+use crate::diagnosis::geometry::{Gram, packed_len};
+use crate::diagnosis::path::{Grid, line, prefixes};
+use crate::machine::exchange::{Compare, LayerGram};
+use crate::machine::placement::Holding;
+use crate::shard::Shard;
+use crate::soup::{Ingredient, Soup, Weight};
+
+/// Points on the way from one ingredient to another, the first one not counted.
+pub const LINE_SEGMENTS: u32 = 10;
+/// Points of a plane's grid in each direction.
+pub const PLANE_SIDE: u32 = 7;
+
+/// The inner products of a pool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// Over all averaged parameters.
+    pub whole: Gram,
+    /// Over those that are matrices (and of higher rank).
+    pub matrices: Gram,
+    /// By layer.
+    pub layers: Vec<Gram>,
+}
+
+/// What is known of the pool itself.
+#[derive(Debug, Default)]
+pub(super) struct Diagnosing {
+    grams: BTreeMap<Shard, Vec<LayerGram>>,
+    measured: Option<Measured>,
+    comparing: Option<Comparing>,
+    compared: Option<BTreeMap<Dataset, Alternatives>>,
+}
+
+/// The comparison of alternatives in work.
+#[derive(Debug)]
+struct Comparing {
+    dataset: Dataset,
+    step: u32,
+    weights: Vec<f64>,
+    slices: BTreeMap<u32, Alternatives>,
+    /// The weights with the least loss so far, and what they led to.
+    best: Option<(Vec<f64>, Alternatives)>,
+    done: BTreeMap<Dataset, Alternatives>,
+}
+
+impl Comparing {
+    fn new(ingredients: u32) -> Comparing {
+        Comparing {
+            dataset: Dataset::VALIDATION,
+            step: 0,
+            weights: vec![1.0 / f64::from(ingredients); ingredients as usize],
+            slices: BTreeMap::new(),
+            best: None,
+            done: BTreeMap::new(),
+        }
+    }
+
+    fn work(&self, slice: Slice) -> Option<Work> {
+        let weights = self.weights.iter().map(|w| Weight::new(*w)).collect::<Option<_>>()?;
+        Some(Work::Compare(Box::new(Compare { dataset: self.dataset, step: self.step, slice, weights })))
+    }
+}
+
+impl Machine {
+    /// Whether nothing is left to measure before the recipe begins.
+    pub(super) fn measured_enough(&self) -> bool {
+        self.plan.diagnosis.layers.is_none() || self.diagnosing.measured.is_some()
+    }
+
+    /// The inner products of the pool, once all are there.
+    pub fn measured(&self) -> Option<&Measured> {
+        self.diagnosing.measured.as_ref()
+    }
+
+    /// The alternatives on every reported set, once compared, and the weights of the stacking.
+    pub fn compared(&self) -> Option<&BTreeMap<Dataset, Alternatives>> {
+        self.diagnosing.compared.as_ref()
+    }
+
+    /// A shard of `worker` whose inner products are missing.
+    pub(super) fn pick_gram(&self, worker: WorkerId, now: Millis) -> Option<Work> {
+        if self.measured_enough() {
+            return None;
+        }
+        let own = |(index, holding): (usize, &Holding)| {
+            (*holding == Holding::Resident(worker)).then_some(Shard(index as u32))
+        };
+        let missing = |shard: &Shard| !self.diagnosing.grams.contains_key(shard);
+        let own = self.shards.iter().enumerate().filter_map(own).filter(missing);
+        own.map(Work::Gram).find(|w| self.tasks.is_open(w, now) && !self.tasks.failed_on(w, worker))
+    }
+
+    /// The inner products on a shard are there.
+    pub(super) fn gram_done(&mut self, shard: Shard, grams: Vec<LayerGram>, out: &mut Vec<Action>) {
+        let Some(layers) = self.plan.diagnosis.layers.clone() else { return };
+        let k = self.plan.ingredients as usize;
+        let fits = |g: &LayerGram| g.packed.len() == packed_len(k) && (g.layer as usize) < layers.names.len();
+        if !grams.iter().all(fits) {
+            let text =
+                format!("a worker answered shard {} with inner products that do not fit the pool", shard.0);
+            return self.finish(Err(Error::internal(text)), out);
+        }
+        self.diagnosing.grams.insert(shard, grams);
+        if self.diagnosing.grams.len() < self.shards.len() {
+            return;
+        }
+        let mut measured = Measured {
+            whole: Gram::zeros(k),
+            matrices: Gram::zeros(k),
+            layers: vec![Gram::zeros(k); layers.names.len()],
+        };
+        // In the order of shards and tensors, so that who did what changes no bit.
+        for gram in std::mem::take(&mut self.diagnosing.grams).into_values().flatten() {
+            measured.whole.add(&gram.packed);
+            measured.layers[gram.layer as usize].add(&gram.packed);
+            if gram.matrix {
+                measured.matrices.add(&gram.packed);
+            }
+        }
+        let shared = measured.matrices.shared_init();
+        self.diagnosing.measured = Some(measured);
+        if shared.verdict != SharedInitVerdict::Separate {
+            return;
+        }
+        if self.plan.diagnosis.require_shared_init {
+            let error = Error::new(ErrorKind::Gate, shared.explanation.as_str());
+            return self.finish(Err(error.context("the ingredients must share an initialisation")), out);
+        }
+        self.note(format!("warning: {}", shared.explanation), out);
+    }
+
+    /// The soups between ingredients that a full diagnosis looks at, and every ingredient on every set, once the ranking is
+    /// known.
+    pub(super) fn diagnosis_goals(&self) -> Vec<Evaluation> {
+        if !self.plan.diagnosis.full {
+            return Vec::new();
+        }
+        let Some(order) = self.ranking() else { return Vec::new() };
+        let mut soups: Vec<Soup> = prefixes(&order).collect();
+        for (from, to) in self.lines(&order) {
+            soups.extend(line(from, to, LINE_SEGMENTS).into_iter().map(|(_, soup)| soup));
+        }
+        soups.extend(self.grid(&order).iter().flat_map(|g| g.soups().collect::<Vec<_>>()));
+        let on = |dataset: Dataset, soups: Vec<Soup>| {
+            soups.into_iter().map(move |soup| Evaluation { dataset, soup })
+        };
+        let singles: Vec<Soup> = order.iter().map(|i| Soup::single(*i)).collect();
+        let tests = self.reported_tests().flat_map(|d| on(d, singles.clone()).collect::<Vec<_>>());
+        on(Dataset::VALIDATION, soups).chain(tests).collect()
+    }
+
+    /// The ingredients from best to worst on the validation set, once all are scored; ties in pool order.
+    pub fn ranking(&self) -> Option<Vec<Ingredient>> {
+        let metric = self.plan.recipe.metric;
+        let all = (0..self.plan.ingredients).map(Ingredient);
+        let scored = |i: Ingredient| Some((i, self.ledger.validation(&Soup::single(i))?));
+        let mut scores = all.map(scored).collect::<Option<Vec<_>>>()?;
+        scores.sort_by(|(_, a), (_, b)| metric.compare(b, a));
+        Some(scores.into_iter().map(|(i, _)| i).collect())
+    }
+
+    /// The two ends of the lines to look at: the best two ingredients, and the best and the worst.
+    pub fn lines(&self, order: &[Ingredient]) -> Vec<(Ingredient, Ingredient)> {
+        match self.distinct(order)[..] {
+            [] | [_] => Vec::new(),
+            [a, b] => vec![(a, b)],
+            [a, b, .., z] => vec![(a, b), (a, z)],
+        }
+    }
+
+    /// The grid of the plane to look at: through the best three ingredients.
+    pub fn grid(&self, order: &[Ingredient]) -> Option<Grid> {
+        let [a, b, c, ..] = self.distinct(order)[..] else { return None };
+        Grid::new(&self.measured()?.whole, [a, b, c], PLANE_SIDE)
+    }
+
+    /// `order` with one of each group of duplicates.
+    fn distinct(&self, order: &[Ingredient]) -> Vec<Ingredient> {
+        let groups = self.measured().map_or_else(Vec::new, |m| m.whole.duplicates());
+        let mut seen: Vec<usize> = Vec::new();
+        let mut first = |i: &Ingredient| match groups.iter().position(|g| g.contains(&i.index())) {
+            Some(group) if seen.contains(&group) => false,
+            Some(group) => {
+                seen.push(group);
+                true
+            }
+            None => true,
+        };
+        order.iter().copied().filter(|i| first(i)).collect()
+    }
+
+    /// The test sets that are reported on.
+    pub(super) fn reported_tests(&self) -> impl Iterator<Item = Dataset> + use<> {
+        let train = self.plan.train;
+        (1..self.plan.datasets).map(Dataset).filter(move |d| Some(*d) != train)
+    }
+
+    /// Whether nothing is left to compare before the output is written.
+    pub(super) fn compared_enough(&self) -> bool {
+        !self.plan.diagnosis.full || self.diagnosing.compared.is_some()
+    }
+
+    /// Begins to compare, once everything is scored.
+    pub(super) fn begin_comparing(&mut self) {
+        let scored = self.chosen.is_some() && self.goals.is_empty() && !self.goals_stale;
+        if scored && !self.compared_enough() && self.diagnosing.comparing.is_none() {
+            self.diagnosing.comparing = Some(Comparing::new(self.plan.ingredients));
+        }
+    }
+
+    /// A slice to compare for `worker`: of those that it, or nobody, has evaluated before and so has the logits of.
+    pub(super) fn pick_compare(&self, worker: WorkerId, may: &dyn Fn(&Work) -> bool) -> Option<Work> {
+        let comparing = self.diagnosing.comparing.as_ref()?;
+        let elsewhere = |slice: &Slice| {
+            self.homes.get(&(comparing.dataset, slice.index)).is_some_and(|home| *home != worker)
+        };
+        self.slices_of(comparing.dataset)
+            .iter()
+            .filter(|s| !comparing.slices.contains_key(&s.index) && !elsewhere(s))
+            .filter_map(|s| comparing.work(*s))
+            .find(may)
+    }
+
+    /// A slice was compared.
+    pub(super) fn compare_done(&mut self, work: &Compare, found: Alternatives, out: &mut Vec<Action>) {
+        let samples = work.slice.end - work.slice.start;
+        if found.logits.total != samples || found.newton.gradient.len() != self.plan.ingredients as usize {
+            let error =
+                Error::internal("a worker compared other samples or ingredients than it was asked to");
+            return self.finish(Err(error), out);
+        }
+        let slices = self.slices_of(work.dataset).len();
+        let tests: Vec<Dataset> = self.reported_tests().collect();
+        let Some(comparing) = &mut self.diagnosing.comparing else { return };
+        if (comparing.dataset, comparing.step) != (work.dataset, work.step) {
+            return;
+        }
+        comparing.slices.insert(work.slice.index, found);
+        if comparing.slices.len() < slices {
+            return;
+        }
+        let total = total(std::mem::take(&mut comparing.slices));
+        if comparing.dataset == Dataset::VALIDATION {
+            comparing.fit(total, self.plan.ingredients);
+        } else {
+            comparing.done.insert(comparing.dataset, total);
+        }
+        if comparing.done.is_empty() {
+            return;
+        }
+        match tests.into_iter().find(|d| !comparing.done.contains_key(d)) {
+            Some(next) => comparing.dataset = next,
+            None => {
+                self.diagnosing.compared = Some(std::mem::take(&mut comparing.done));
+                self.diagnosing.comparing = None;
+            }
+        }
+    }
+}
+
+impl Comparing {
+    /// One more step of the fit, or its end: then the weights are the best ones, and the validation set is done.
+    fn fit(&mut self, total: Alternatives, ingredients: u32) {
+        let next = total.newton.step(&self.weights);
+        let better = |(_, best): &(Vec<f64>, Alternatives)| total.stacked.loss_sum < best.stacked.loss_sum;
+        if self.best.as_ref().is_none_or(better) {
+            self.best = Some((self.weights.clone(), total));
+        }
+        let may = ingredients as usize <= STACK_INGREDIENTS_MAX && next.iter().all(|w| w.is_finite());
+        if may && self.step < STACK_STEPS {
+            (self.step, self.weights) = (self.step + 1, next);
+        } else if let Some((weights, best)) = self.best.take() {
+            self.weights = weights;
+            self.done.insert(Dataset::VALIDATION, best);
+        }
+    }
+}
+
+/// Sums slices, in order.
+fn total(slices: BTreeMap<u32, Alternatives>) -> Alternatives {
+    let mut total: Option<Alternatives> = None;
+    for slice in slices.into_values() {
+        match &mut total {
+            None => total = Some(slice),
+            Some(sum) => {
+                sum.logits.merge(&slice.logits);
+                sum.vote.merge(&slice.vote);
+                sum.stacked.merge(&slice.stacked);
+                Newton::add(&mut sum.newton, &slice.newton);
+            }
+        }
+    }
+    total.unwrap_or_default()
+}
