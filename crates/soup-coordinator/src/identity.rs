@@ -25,6 +25,8 @@ pub(crate) struct PlanDocument {
     pub(crate) fresh: Option<String>,
     pub(crate) spec: RunSpec,
     ingredients: Vec<IngredientStamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base: Option<IngredientStamp>,
     /// Fingerprints of the datasets, in order.
     datasets: Vec<String>,
     model_config_sha256: String,
@@ -49,6 +51,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) spec: &'a RunSpec,
     pub(crate) fresh: Option<&'a str>,
     pub(crate) checkpoints: &'a [Checkpoint],
+    /// The pretrained model, where it was named.
+    pub(crate) base: Option<&'a Checkpoint>,
     /// One per dataset.
     pub(crate) fingerprints: &'a [String],
     pub(crate) model_config: &'a str,
@@ -73,6 +77,7 @@ impl Inputs<'_> {
             version: VERSION,
             fresh: self.fresh.map(str::to_owned),
             ingredients: self.checkpoints.iter().map(ingredient).collect(),
+            base: self.base.map(ingredient),
             datasets: self.fingerprints.to_vec(),
             model_config_sha256: sha256_hex(self.model_config.as_bytes()),
             preprocessor_config_sha256: self.preprocessor_config.map(|c| sha256_hex(c.as_bytes())),

@@ -19,6 +19,7 @@
 //!
 //! No parameter of any model passes through here: only headers, shapes, counts and digests.
 
+mod diagnosis;
 mod event_log;
 mod hub;
 mod identity;

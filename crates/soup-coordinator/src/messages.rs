@@ -2,6 +2,7 @@
 
 use soup_core::ledger::Dataset;
 use soup_core::machine::{Evaluation, Event, FileDigest, Slice, TaskKey, TaskResult, Work, WorkerId};
+use soup_core::run::DiagnosisLevel;
 use soup_core::{Error, Result};
 use soup_proto::sha256;
 use soup_proto::v1::coordinator_message::Message;
@@ -55,6 +56,7 @@ pub(crate) fn begin(of: &Incarnation, prepared: &Prepared) -> v1::BeginRun {
         model_config_json: prepared.model_config_json.clone(),
         preprocessor_config_json: prepared.preprocessor_config_json.clone().unwrap_or_default(),
         batch_size: spec.batch_size,
+        keep_logits: spec.diagnosis.level == DiagnosisLevel::Full,
         allow_nan: spec.allow_nan,
         output: spec.output.clone(),
         files: prepared
@@ -81,14 +83,7 @@ pub(crate) fn assign(of: &Incarnation, key: TaskKey, work: &Work, prepared: &Pre
     let work = match work {
         Work::Load(shard) => assign::Work::Load(v1::LoadShard {
             shard: shard.0,
-            ingredients: prepared
-                .checkpoints
-                .iter()
-                .map(|c| {
-                    let reads = plan_reads(c, &prepared.schema, prepared.shards.range(*shard));
-                    ingredient_reads(c, &reads)
-                })
-                .collect(),
+            ingredients: prepared.checkpoints.iter().map(|c| reads_of(c, prepared, *shard)).collect(),
         }),
         Work::Survey => assign::Work::Survey(v1::Survey {}),
         Work::Evaluate(evaluation, slice) => assign::Work::Evaluate(v1::Evaluate {
@@ -106,6 +101,16 @@ pub(crate) fn assign(of: &Incarnation, key: TaskKey, work: &Work, prepared: &Pre
             assign::Work::Differentiate(v1::Differentiate { dataset, ..(&**part).into() })
         }
         Work::Dot(dot) => assign::Work::Dot(dot.into()),
+        Work::Gram(shard) => assign::Work::Gram(v1::GramShard {
+            shard: shard.0,
+            base: prepared.base.as_ref().map(|base| reads_of(base, prepared, *shard)),
+        }),
+        Work::Compare(of) => assign::Work::Compare(v1::CompareSlice {
+            dataset: of.dataset.0,
+            start: of.slice.start,
+            end: of.slice.end,
+            weights: of.weights.iter().map(|w| w.get()).collect(),
+        }),
     };
     Message::Assign(v1::Assign { key: Some(of.key(key)), work: Some(work) })
 }
@@ -123,6 +128,15 @@ pub(crate) fn release(of: &Incarnation, step: u32, part: u32) -> Message {
 /// The end of a run.
 pub(crate) fn end(run: &str) -> Message {
     Message::End(v1::EndRun { run: run.to_owned() })
+}
+
+/// Where a shard of a checkpoint is.
+fn reads_of(
+    checkpoint: &soup_store::checkpoint::Checkpoint,
+    prepared: &Prepared,
+    shard: soup_core::shard::Shard,
+) -> v1::IngredientReads {
+    ingredient_reads(checkpoint, &plan_reads(checkpoint, &prepared.schema, prepared.shards.range(shard)))
 }
 
 fn ingredient_reads(
@@ -179,6 +193,8 @@ pub(crate) fn result(answer: Option<Answer>) -> Result<TaskResult> {
         Answer::Written(d) => TaskResult::Written(FileDigest::try_from(d)?),
         Answer::Digested(d) => TaskResult::Digested(sha256(&d.sha256)?),
         Answer::Differentiated(d) => TaskResult::Differentiated(d.into()),
+        Answer::Measured(m) => TaskResult::Measured(m.grams.into_iter().map(Into::into).collect()),
+        Answer::Compared(c) => TaskResult::Compared(Box::new(c.try_into()?)),
         Answer::Dotted(d) => TaskResult::Dotted(d.segments.into_iter().map(Into::into).collect()),
     })
 }

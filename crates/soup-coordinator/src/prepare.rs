@@ -36,6 +36,8 @@ pub(crate) struct Prepared {
     pub(crate) checkpoints: Vec<Checkpoint>,
     pub(crate) schema: Schema,
     pub(crate) shards: ShardPlan,
+    /// The pretrained model, where it was named.
+    pub(crate) base: Option<Checkpoint>,
     /// What has weights of its own, for a recipe that learns.
     pub(crate) groups: Arc<Groups>,
     /// Names of the datasets, the validation set first, the one that is learned from last.
@@ -77,10 +79,12 @@ pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prep
         let named = |e: Error| e.context(format!("dataset {:?}", dataset.name));
         fingerprints.push(read::fingerprint(&Location::parse(&dataset.url)?).await.map_err(named)?);
     }
+    let base = base(&spec, &checkpoints[0]).await?;
     let inputs = Inputs {
         spec: &spec,
         fresh: fresh.as_deref(),
         checkpoints: &checkpoints,
+        base: base.as_ref(),
         fingerprints: &fingerprints,
         model_config: &model_config_json,
         preprocessor_config: preprocessor_config_json.as_deref(),
@@ -96,7 +100,11 @@ pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prep
         shards: ShardPlan::new(schema.bytes()),
         groups: Arc::new(Groups::new(spec.recipe.learn.unwrap_or_default().granularity, &schema)),
         datasets: spec.datasets().map(|d| d.name.clone()).collect(),
-        files: layout::plan_files(&schema, layout::FILE_BYTES_MAX),
+        files: match spec.diagnosis.report_only {
+            true => Vec::new(),
+            false => layout::plan_files(&schema, layout::FILE_BYTES_MAX),
+        },
+        base,
         checkpoints,
         schema,
         model_config_json,
@@ -106,6 +114,22 @@ pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prep
         seconds: begun.elapsed().as_secs_f64(),
         spec,
     })
+}
+
+/// The checkpoint that deltas are measured from, which must have the tensors of the ingredients.
+async fn base(spec: &RunSpec, first: &Checkpoint) -> Result<Option<Checkpoint>> {
+    let Some(url) = &spec.diagnosis.base else { return Ok(None) };
+    let about = |e: Error| e.context(format!("base {url:?}"));
+    let mut found = pool::open_pool(std::slice::from_ref(url)).await.map_err(about)?;
+    let (Some(base), true) = (found.pop(), found.is_empty()) else {
+        return Err(Error::usage(format!(
+            "base {url:?} is not one checkpoint: name a file, or a folder with one"
+        )));
+    };
+    let pair = [(first.name.as_str(), &first.schema), ("the base", &base.schema)];
+    let advice = "leave out --base to measure from the pool's mean";
+    agree(&pair).map_err(|e| about(e).context(advice))?;
+    Ok(Some(base))
 }
 
 fn no_config(first: &Checkpoint) -> Error {

@@ -36,14 +36,17 @@ pub(crate) async fn publish(
     files: &[FileDigest],
     digests: Vec<Option<Vec<[u8; 32]>>>,
 ) -> Result<String> {
-    for (name, content) in &prepared.companions {
-        staging.put(name, content.clone()).await?;
+    // A report alone has no model to go with.
+    if !prepared.spec.diagnosis.report_only {
+        for (name, content) in &prepared.companions {
+            staging.put(name, content.clone()).await?;
+        }
+        staging.put("README.md", card::card(&model_card(prepared, &report)).into()).await?;
     }
     if prepared.files.len() > 1 {
         let index = layout::index_json(&prepared.schema, &prepared.files);
         staging.put(INDEX_FILE, index.into()).await?;
     }
-    staging.put("README.md", card::card(&model_card(prepared, &report)).into()).await?;
     let manifest = manifest(prepared, &report, files, &digests);
     let text = serde_json::to_vec_pretty(&manifest).map_err(unprintable)?;
     staging.put(MANIFEST_FILE, Bytes::from(text)).await?;

@@ -4,10 +4,14 @@ use std::collections::{BTreeMap, VecDeque, btree_map};
 use std::sync::Arc;
 
 use soup_core::journal::Entry;
+use soup_core::layer::Layers;
 use soup_core::ledger::Gradients;
-use soup_core::machine::{Action, Evaluation, Event, Limits, Machine, Millis, Phase, Plan, Report, WorkerId};
+use soup_core::machine::{
+    Action, DiagnosisPlan, Evaluation, Event, Limits, Machine, Millis, Phase, Plan, Report, WorkerId,
+};
 use soup_core::recipe::learned::{Learned, SteppedFigures};
 use soup_core::report::{Baselines, LearnedReport, LearnedStep, RunReport, Sources};
+use soup_core::run::DiagnosisLevel;
 use soup_core::score::Score;
 use soup_core::soup::Soup;
 use soup_core::{Error, ErrorKind, Result};
@@ -19,6 +23,7 @@ use soup_store::output::Staging;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::diagnosis;
 use crate::event_log::EventLog;
 use crate::hub::Message;
 use crate::journaling::{Journaling, close};
@@ -343,7 +348,10 @@ impl Running {
         let mut seconds: BTreeMap<String, f64> =
             self.spent_ms.iter().map(|(p, &ms)| (p.name().to_owned(), ms as f64 / 1000.0)).collect();
         seconds.insert("prepare".to_owned(), self.prepared.seconds);
-        let sha256 = self.machine.data_sha256().ok_or_else(|| missing("digest"))?;
+        let sha256 = match self.prepared.files.is_empty() {
+            true => String::new(),
+            false => publish::hex(&self.machine.data_sha256().ok_or_else(|| missing("digest"))?),
+        };
         Ok(RunReport {
             run: self.of.run.clone(),
             recipe: spec.recipe.kind.name().to_owned(),
@@ -363,9 +371,9 @@ impl Running {
             trials: sources.trials(),
             validation: spec.validation.name.clone(),
             output: spec.output.clone(),
-            sha256: publish::hex(&sha256),
+            sha256,
             learned: self.learned(),
-            diagnosis: None,
+            diagnosis: diagnosis::diagnose(&self.machine, &sources, &self.prepared, soup),
             notes: self
                 .prepared
                 .notes
@@ -443,6 +451,12 @@ fn plan(prepared: &Prepared, recall: bool, start_timeout_ms: Millis) -> Plan {
         recipe: spec.recipe,
         groups: prepared.groups.clone(),
         train: spec.train_set(),
+        diagnosis: DiagnosisPlan {
+            layers: (spec.diagnosis.level != DiagnosisLevel::None)
+                .then(|| Arc::new(Layers::new(&prepared.schema))),
+            require_shared_init: spec.diagnosis.require_shared_init,
+            full: spec.diagnosis.level == DiagnosisLevel::Full,
+        },
         baselines: spec.baselines,
         lookahead: spec.lookahead,
         workers_min: spec.workers_min,

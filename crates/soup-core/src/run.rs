@@ -31,6 +31,9 @@ pub struct RunSpec {
     /// The set that a recipe learns from, for recipes that learn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train: Option<DatasetSpec>,
+    /// What is found out about the pool itself.
+    #[serde(default, skip_serializing_if = "DiagnosisSpec::is_default")]
+    pub diagnosis: DiagnosisSpec,
     /// Folder that receives the soup.
     pub output: String,
     /// Replace an existing output.
@@ -49,6 +52,38 @@ pub struct RunSpec {
     pub model_config: Option<String>,
     /// Where `preprocessor_config.json` is, if not beside the ingredients.
     pub preprocessor_config: Option<String>,
+}
+
+/// What is found out about the pool itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiagnosisSpec {
+    /// How much.
+    pub level: DiagnosisLevel,
+    /// The pretrained model, a checkpoint like the ingredients; without one, the pool's mean is the origin.
+    pub base: Option<String>,
+    /// Refuse a pool whose ingredients do not share an initialisation.
+    pub require_shared_init: bool,
+    /// Write no model, only the report.
+    pub report_only: bool,
+}
+
+impl DiagnosisSpec {
+    fn is_default(&self) -> bool {
+        *self == DiagnosisSpec::default()
+    }
+}
+
+/// How much is found out about the pool itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiagnosisLevel {
+    /// Nothing.
+    None,
+    /// Lengths and angles: one pass over the resident shards.
+    #[default]
+    Geometry,
+    /// Also soups between ingredients, and other uses of them: many evaluations.
+    Full,
 }
 
 /// A labelled dataset.
@@ -143,6 +178,13 @@ impl RunSpec {
         if (self.recipe.kind == RecipeKind::Learned) != self.train.is_some() {
             return Err(Error::usage(
                 "a set to learn from belongs to the learned recipe, and to no other: see --train",
+            ));
+        }
+        if self.diagnosis.level == DiagnosisLevel::None
+            && (self.diagnosis.base.is_some() || self.diagnosis.require_shared_init)
+        {
+            return Err(Error::usage(
+                "--base and --require-shared-init need a diagnosis: leave out --diagnose none",
             ));
         }
         let mut names = BTreeSet::new();

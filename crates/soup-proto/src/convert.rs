@@ -1,12 +1,13 @@
 //! Checked conversions. `From` where nothing can go wrong, `TryFrom` (error: a [`soup_core::Error`]) from the wire.
 
+use soup_core::diagnosis::ensemble::{Alternatives, Newton};
 use soup_core::ledger::Dataset;
 use soup_core::machine::{
-    Differentiate, Dot, Evaluation, FileDigest, PartFigures, Report, SegmentDots, TaskKey,
+    Differentiate, Dot, Evaluation, FileDigest, LayerGram, PartFigures, Report, SegmentDots, TaskKey,
 };
 use soup_core::recipe::learned::{Granularity, Init, LearnSpec, Optimizer, Schedule, WeightRule};
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec, Verdict};
-use soup_core::run::{DatasetSpec, RunSpec, Split};
+use soup_core::run::{DatasetSpec, DiagnosisLevel, DiagnosisSpec, RunSpec, Split};
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::score::{Metric, Outcome, Score};
 use soup_core::soup::{Ingredient, Soup, Weight};
@@ -47,6 +48,7 @@ enumeration!(Granularity, v1::learn::Granularity, "granularity", Model, Layer, T
 enumeration!(WeightRule, v1::learn::WeightRule, "weight rule", Softmax, Free, SumToOne);
 enumeration!(Optimizer, v1::learn::Optimizer, "optimizer", Adamw);
 enumeration!(Schedule, v1::learn::Schedule, "schedule", Constant, Cosine);
+enumeration!(DiagnosisLevel, v1::diagnosis::Level, "diagnosis level", None, Geometry, Full);
 enumeration!(Init, v1::learn::Init, "init", Uniform, Greedy);
 enumeration!(Order, v1::recipe::Order, "recipe order", Sorted, Random, Pool);
 enumeration!(Accept, v1::recipe::Accept, "recipe accept", AtLeast, Better);
@@ -169,6 +171,29 @@ impl From<v1::DatasetSpec> for DatasetSpec {
     }
 }
 
+impl From<DiagnosisSpec> for v1::Diagnosis {
+    fn from(d: DiagnosisSpec) -> Self {
+        v1::Diagnosis {
+            level: v1::diagnosis::Level::from(d.level).into(),
+            base: d.base.unwrap_or_default(),
+            require_shared_init: d.require_shared_init,
+            report_only: d.report_only,
+        }
+    }
+}
+
+impl TryFrom<v1::Diagnosis> for DiagnosisSpec {
+    type Error = Error;
+    fn try_from(d: v1::Diagnosis) -> Result<Self> {
+        Ok(DiagnosisSpec {
+            level: d.level().try_into()?,
+            base: non_empty(d.base),
+            require_shared_init: d.require_shared_init,
+            report_only: d.report_only,
+        })
+    }
+}
+
 impl From<RunSpec> for v1::RunSpec {
     fn from(s: RunSpec) -> Self {
         v1::RunSpec {
@@ -177,6 +202,7 @@ impl From<RunSpec> for v1::RunSpec {
             validation: Some(s.validation.into()),
             tests: s.tests.into_iter().map(Into::into).collect(),
             train: s.train.map(Into::into),
+            diagnosis: Some(s.diagnosis.into()),
             output: s.output,
             overwrite: s.overwrite,
             batch_size: s.batch_size,
@@ -199,6 +225,7 @@ impl TryFrom<v1::RunSpec> for RunSpec {
             validation: required(s.validation, "validation")?.into(),
             tests: s.tests.into_iter().map(Into::into).collect(),
             train: s.train.map(Into::into),
+            diagnosis: s.diagnosis.map(TryInto::try_into).transpose()?.unwrap_or_default(),
             output: s.output,
             overwrite: s.overwrite,
             batch_size: s.batch_size,
@@ -396,6 +423,75 @@ impl From<&Dot> for v1::DotShard {
 impl From<v1::SegmentDots> for SegmentDots {
     fn from(s: v1::SegmentDots) -> Self {
         SegmentDots { tensor: s.tensor, dots: s.dots }
+    }
+}
+
+impl From<LayerGram> for v1::LayerGram {
+    fn from(g: LayerGram) -> Self {
+        v1::LayerGram { layer: g.layer, matrix: g.matrix, packed: g.packed }
+    }
+}
+
+impl From<v1::LayerGram> for LayerGram {
+    fn from(g: v1::LayerGram) -> Self {
+        LayerGram { layer: g.layer, matrix: g.matrix, packed: g.packed }
+    }
+}
+
+impl From<&Score> for v1::Counts {
+    fn from(s: &Score) -> Self {
+        v1::Counts {
+            total: s.total,
+            correct: s.correct,
+            loss_sum: s.loss_sum,
+            labels: s.confusion.keys().map(|(label, _)| *label).collect(),
+            predictions: s.confusion.keys().map(|(_, prediction)| *prediction).collect(),
+            counts: s.confusion.values().copied().collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::Counts> for Score {
+    type Error = Error;
+    fn try_from(c: v1::Counts) -> Result<Self> {
+        if [c.predictions.len(), c.counts.len()] != [c.labels.len(); 2] {
+            return Err(malformed("columns of counts differ in length"));
+        }
+        let pairs = c.labels.into_iter().zip(c.predictions);
+        Ok(Score {
+            total: c.total,
+            correct: c.correct,
+            loss_sum: c.loss_sum,
+            confusion: pairs.zip(c.counts).collect(),
+        })
+    }
+}
+
+impl From<&Alternatives> for v1::Compared {
+    fn from(a: &Alternatives) -> Self {
+        v1::Compared {
+            logits: Some((&a.logits).into()),
+            vote: Some((&a.vote).into()),
+            stacked: Some((&a.stacked).into()),
+            gradient: a.newton.gradient.clone(),
+            curvature: a.newton.curvature.clone(),
+        }
+    }
+}
+
+impl TryFrom<v1::Compared> for Alternatives {
+    type Error = Error;
+    fn try_from(c: v1::Compared) -> Result<Self> {
+        let k = c.gradient.len();
+        if c.curvature.len() != k * (k + 1) / 2 {
+            return Err(malformed("a curvature does not fit its gradient"));
+        }
+        Ok(Alternatives {
+            logits: required(c.logits, "logits")?.try_into()?,
+            vote: required(c.vote, "vote")?.try_into()?,
+            stacked: required(c.stacked, "stacked")?.try_into()?,
+            newton: Newton { gradient: c.gradient, curvature: c.curvature },
+        })
     }
 }
 

@@ -16,6 +16,7 @@ use crate::WorkerConfig;
 use crate::blends::{Blends, Peers};
 use crate::compute::Compute;
 use crate::connect::Connect;
+use crate::diagnose::Logits;
 use crate::gradients::Gradients;
 use crate::handing_in::HandingIn;
 use crate::samples::Samples;
@@ -23,6 +24,8 @@ use crate::shards::Shards;
 
 /// Share of a worker's memory that decoded samples may take, as a divisor of its capacity for parameters.
 const SAMPLES_SHARE: u64 = 4;
+/// Share that logits may take which are kept to be compared.
+const LOGITS_SHARE: u64 = 16;
 
 /// A worker's fixed parts, and the runs it knows.
 pub(crate) struct Worker {
@@ -134,6 +137,7 @@ pub(crate) struct Active {
     pub(crate) shards: Shards,
     pub(crate) blends: Blends,
     pub(crate) gradients: Gradients,
+    pub(crate) logits: Logits,
     pub(crate) samples: Arc<Samples>,
     /// Why there is no evaluator is told to whoever asks for it.
     evaluator: Mutex<Option<Arc<dyn Evaluator>>>,
@@ -157,6 +161,7 @@ impl Active {
             shards: earlier.map_or_else(Shards::default, |e| e.shards.handed_on()),
             blends: Blends::default(),
             gradients: Gradients::default(),
+            logits: Logits::new(worker.capacity_bytes / LOGITS_SHARE),
             samples: match earlier.filter(|e| e.begin.datasets == begin.datasets) {
                 Some(earlier) => earlier.samples.clone(),
                 None => Arc::new(Samples::new(begin.datasets.len(), worker.capacity_bytes / SAMPLES_SHARE)),

@@ -18,6 +18,7 @@ pub mod bench;
 mod blends;
 mod compute;
 mod connect;
+mod diagnose;
 mod files;
 mod frames;
 mod gradients;

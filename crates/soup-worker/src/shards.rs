@@ -117,7 +117,8 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: LoadSha
         .await
 }
 
-async fn read_ingredient(from: &IngredientReads, buffer: &mut [u8]) -> Result<()> {
+/// Reads the shard of one checkpoint.
+pub(crate) async fn read_ingredient(from: &IngredientReads, buffer: &mut [u8]) -> Result<()> {
     let object = |o: &soup_proto::v1::Object| {
         let etag = Some(o.etag.clone()).filter(|e| !e.is_empty());
         Ok(ReadFrom { location: Location::parse(&o.url)?, etag })

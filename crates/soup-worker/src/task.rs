@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use crate::active::{Active, Worker};
 use crate::compute::Waiting;
-use crate::{blends, learn, shards, write};
+use crate::{blends, diagnose, learn, shards, write};
 
 /// A flag that long computations look at.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +54,8 @@ pub(crate) async fn execute(context: &Context, key: &TaskKey, work: Work) -> Res
         Work::Digest(task) => Answer::Digested(write::digest(&run, &soup(task.soup)?).await?),
         Work::Differentiate(task) => Answer::Differentiated(learn::differentiate(context, run, task).await?),
         Work::Dot(task) => Answer::Dotted(learn::dot(&run, task).await?),
+        Work::Gram(task) => Answer::Measured(diagnose::gram(context, run, task).await?),
+        Work::Compare(task) => Answer::Compared(diagnose::compare(context, run, task).await?),
     })
 }
 
@@ -97,7 +99,14 @@ async fn evaluate(context: &Context, run: Arc<Active>, task: Evaluate) -> Result
     let (waiting, cancelled) = (context.worker.compute.waiting(), context.cancelled.clone());
     let judge = move || {
         let prepared = prepared(&run, task.dataset, task.start..task.end, &waiting)?;
-        let outcomes = model.evaluate(&prepared, 0..prepared.len(), &|| cancelled.get())?;
+        let all = 0..prepared.len();
+        if !run.begin.keep_logits {
+            let outcomes = model.evaluate(&prepared, all, &|| cancelled.get())?;
+            return Ok(Evaluated::from(&outcomes[..]));
+        }
+        let logits = model.logits(&prepared, all, &|| cancelled.get())?;
+        let outcomes = soup_eval::outcomes(&logits, prepared.labels())?;
+        run.logits.keep(&soup, (task.dataset, task.start, task.end), logits);
         Ok(Evaluated::from(&outcomes[..]))
     };
     context.worker.compute.run(judge).await

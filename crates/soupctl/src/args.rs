@@ -10,7 +10,7 @@ use crate::cookfile::CookOptions;
 #[cfg(feature = "worker")]
 use crate::quantity::Bytes;
 use crate::quantity::Millis;
-use crate::spec::Cook;
+use crate::spec::{Cook, Purpose};
 
 /// Cooks model soups: averages fine-tuned checkpoints into one better model, on a cluster or on this machine.
 #[derive(Debug, Parser)]
@@ -35,6 +35,12 @@ pub(crate) enum Command {
     /// Find the average of a pool of checkpoints that does best on held-out data, and write it
     #[command(after_help = COOK_EXAMPLES, after_long_help = COOK_EXAMPLES_LONG)]
     Cook(Box<CookArgs>),
+    /// Explain a pool: lengths and angles, what lies between its checkpoints, what averaging and ensembles of them are worth
+    ///
+    /// Cooks like cook and takes its flags, but writes a report (report.html, soup.json) and no model. A cook.yaml in the
+    /// pool's folder is used where no other says what to cook.
+    #[command(after_help = TASTE_EXAMPLES)]
+    Taste(Box<TasteArgs>),
     /// Say what a cook would load and where, how many trials it could take, and what it would write
     ///
     /// Takes the flags of cook. Reads the headers of the pool and nothing else; executes nothing.
@@ -72,6 +78,12 @@ Examples:
   soupctl cook -f cook.yaml --recipe greedy
   soupctl cook --pool checkpoints/ --validation val.parquet --test sketch=sketch.parquet
   soupctl cook -f cook.yaml --coordinator http://node0:7070 -o json > result.json";
+
+const TASTE_EXAMPLES: &str = "\
+Examples:
+  soupctl taste checkpoints/ --validation val.parquet --test sketch=sketch.parquet
+  soupctl taste checkpoints/ --validation val.parquet --base pretrained/model.safetensors
+  soupctl taste checkpoints/ --validation val.parquet --diagnose geometry -o json | jq .diagnosis.shared_init";
 
 const COOK_EXAMPLES_LONG: &str = "\
 Examples:
@@ -121,15 +133,41 @@ impl CookArgs {
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage), naming the flag or the key and the file.
-    pub(crate) fn cook(&self) -> Result<Cook> {
+    pub(crate) fn cook(&self, purpose: Purpose) -> Result<Cook> {
         let cwd = std::env::current_dir()
             .map_err(|e| Error::configuration("the current folder cannot be determined").with_source(e))?;
         let file = self.file.as_deref().map(CookOptions::read).transpose()?.unwrap_or_default();
         let mut flags = self.options.clone();
         flags.resolve(&cwd)?;
-        Cook::new(flags, file, &cwd)
+        Cook::new(flags, file, &cwd, purpose)
     }
 }
+
+/// Flags of `taste`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct TasteArgs {
+    /// The pool, as for --pool
+    #[arg(value_name = "POOL")]
+    pub(crate) pools: Vec<String>,
+    #[command(flatten)]
+    pub(crate) cook: CookArgs,
+}
+
+impl TasteArgs {
+    /// The same as flags of a cook.
+    pub(crate) fn into_cook(self) -> CookArgs {
+        let TasteArgs { pools, mut cook } = self;
+        if let ([only], None, None) = (&pools[..], &cook.file, &cook.options.validation) {
+            let beside = PathBuf::from(only).join(COOK_FILE);
+            cook.file = beside.is_file().then_some(beside);
+        }
+        cook.options.pool.splice(0..0, pools);
+        cook
+    }
+}
+
+/// The cook file of a pool that brings its own.
+const COOK_FILE: &str = "cook.yaml";
 
 /// Flags of `inspect`.
 #[derive(Args, Debug)]
@@ -322,7 +360,10 @@ mod tests {
         let file = root.join("cook.yaml");
         std::fs::write(&file, "pool: .\nvalidation: val\nseed: 1\nrecipe: pruned\ntest: {a: b}\n").unwrap();
         let file = file.to_str().unwrap();
-        let spec = cook_args(&["-f", file, "--recipe", "uniform", "--test", "c=d"]).cook().unwrap().spec;
+        let spec = cook_args(&["-f", file, "--recipe", "uniform", "--test", "c=d"])
+            .cook(Purpose::Cook)
+            .unwrap()
+            .spec;
         let cwd = std::env::current_dir().unwrap();
         assert_eq!(spec.pool, [root.to_str().unwrap()]);
         assert_eq!(spec.validation.url, root.join("val").to_str().unwrap());

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use soup_core::recipe::learned::{Granularity, Init, Optimizer, Schedule, WeightRule};
 use soup_core::recipe::{Accept, Order, RecipeKind};
+use soup_core::run::DiagnosisLevel;
 use soup_core::score::Metric;
 
 /// How to choose the ingredients.
@@ -117,6 +118,18 @@ pub(crate) enum MetricName {
     Loss,
 }
 
+/// What is found out about the pool itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum DiagnosisName {
+    /// Nothing
+    None,
+    /// Lengths and angles, duplicates, outliers, whether the ingredients share an initialisation: one pass over the shards
+    Geometry,
+    /// Also interpolations, a plane, the utility of each further ingredient, and ensembles: many evaluations
+    Full,
+}
+
 /// How a result is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OutputFormat {
@@ -182,6 +195,16 @@ impl From<ScheduleName> for Schedule {
         match name {
             ScheduleName::Constant => Schedule::Constant,
             ScheduleName::Cosine => Schedule::Cosine,
+        }
+    }
+}
+
+impl From<DiagnosisName> for DiagnosisLevel {
+    fn from(name: DiagnosisName) -> Self {
+        match name {
+            DiagnosisName::None => DiagnosisLevel::None,
+            DiagnosisName::Geometry => DiagnosisLevel::Geometry,
+            DiagnosisName::Full => DiagnosisLevel::Full,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `soupctl cook`: submits a run to a cluster, embedded or not, and prints its result.
+//! `soupctl cook` and `taste`: submit a run to a cluster, embedded or not, and prints its result.
 
 use soup_core::report::RunReport;
 use soup_core::run::RunSpec;
@@ -12,17 +12,17 @@ use crate::print;
 use crate::progress::Progress;
 use crate::runs;
 use crate::signals::StopSignals;
-use crate::spec::{Cluster, Cook, Embedded};
+use crate::spec::{Cluster, Cook, Embedded, Purpose};
 use crate::table;
 
 /// Cooks.
 ///
 /// # Errors
 /// Those of the run, and of reaching or starting a cluster.
-pub(crate) async fn run(args: CookArgs) -> Result<()> {
+pub(crate) async fn run(args: CookArgs, purpose: Purpose) -> Result<()> {
     let Cook { spec, fresh, cluster } = match &args.resume {
         Some(run) => resumed(&args, run).await?,
-        None => args.cook()?,
+        None => args.cook(purpose)?,
     };
     let mut signals = StopSignals::new()?;
     let mut progress = Progress::new(&spec, args.quiet);
@@ -42,7 +42,8 @@ pub(crate) async fn run(args: CookArgs) -> Result<()> {
 pub(crate) fn show(json: &str, tests: &[String], format: OutputFormat, progress: &Progress) -> Result<()> {
     let report: RunReport = serde_json::from_str(json)
         .map_err(|e| Error::internal("the coordinator's report cannot be read").with_source(e))?;
-    progress.line(&format!("the soup is in {}", report.output));
+    let what = if report.sha256.is_empty() { "report" } else { "soup" };
+    progress.line(&format!("the {what} is in {}", report.output));
     match format {
         OutputFormat::Json => print::json(&report),
         OutputFormat::Table => print::result(&table::render(&report, tests)),

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use soup_core::{Error, Result};
 
 use crate::choices::{AcceptRule, CandidateOrder, MetricName, RecipeName};
-use crate::choices::{GranularityName, InitName, OptimizerName, ScheduleName, WeightRuleName};
+use crate::choices::{DiagnosisName, GranularityName, InitName, OptimizerName, ScheduleName, WeightRuleName};
 use crate::datasets::{DatasetEntry, TestSets};
 use crate::quantity::Bytes;
 
@@ -23,6 +23,7 @@ const INPUT: &str = "What to cook";
 const RECIPE: &str = "Recipe";
 const LEARNED: &str = "Learned recipe";
 const OUTPUT: &str = "Output";
+const DIAGNOSIS: &str = "Diagnosis";
 const EVALUATION: &str = "Evaluation";
 const CLUSTER: &str = "Cluster";
 
@@ -152,6 +153,17 @@ pub(crate) struct CookOptions {
           help_heading = OUTPUT)]
     pub(crate) fresh: Option<bool>,
 
+    /// What is found out about the pool itself [default: geometry, taste: full]
+    #[arg(long, value_enum, help_heading = DIAGNOSIS)]
+    pub(crate) diagnose: Option<DiagnosisName>,
+    /// The pretrained model that the ingredients come from: a checkpoint; lengths and angles are then measured from it
+    #[arg(long, value_name = "URL", help_heading = DIAGNOSIS)]
+    pub(crate) base: Option<String>,
+    /// Refuse a pool whose ingredients do not share an initialisation (exit code 3)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+          help_heading = DIAGNOSIS)]
+    pub(crate) require_shared_init: Option<bool>,
+
     /// Samples in one forward pass [default: 32]
     #[arg(long, value_name = "N", help_heading = EVALUATION)]
     pub(crate) batch_size: Option<u32>,
@@ -215,8 +227,8 @@ impl CookOptions {
         serde_saphyr::from_str_with_options(text, options).map_err(|e| Error::usage(e.to_string()))
     }
 
-    /// Makes every path absolute, taking relative ones as relative to the folder `base`.
-    pub(crate) fn resolve(&mut self, base: &Path) -> Result<()> {
+    /// Makes every path absolute, taking relative ones as relative to `folder`.
+    pub(crate) fn resolve(&mut self, folder: &Path) -> Result<()> {
         let CookOptions {
             pool,
             validation,
@@ -224,6 +236,7 @@ impl CookOptions {
             test,
             model_config,
             preprocessor_config,
+            base,
             output,
             state_url,
             ..
@@ -233,9 +246,9 @@ impl CookOptions {
             .chain(train)
             .chain(test.iter_mut().map(|(_, set)| set))
             .map(|set| &mut set.url);
-        let others = [model_config, preprocessor_config, output, state_url].into_iter().flatten();
+        let others = [model_config, preprocessor_config, base, output, state_url].into_iter().flatten();
         for url in pool.iter_mut().chain(datasets).chain(others) {
-            *url = absolute(base, url)?;
+            *url = absolute(folder, url)?;
         }
         Ok(())
     }
@@ -256,7 +269,7 @@ impl CookOptions {
             others: validation model_config preprocessor_config allow_nan recipe order accept seed max_ingredients passes
                 metric output overwrite state_url fresh batch_size no_baselines lookahead workers memory threads device coordinator
                 min_workers train train_share granularity weights optimizer lr schedule warmup clip epochs mini_batch parts
-                shuffle label_smoothing init fold_beta
+                shuffle label_smoothing init fold_beta diagnose base require_shared_init
         }
     }
 }

@@ -38,6 +38,7 @@ use clap::{CommandFactory, Parser};
 use soup_core::{Error, Result};
 
 use crate::args::{Cli, Command};
+use crate::spec::Purpose;
 
 /// The program: parses the command line, does what it says, prints an error if there is one. Gives the exit code.
 #[must_use]
@@ -68,7 +69,8 @@ fn run(cli: Cli) -> Result<()> {
             clap_complete::generate(shell, &mut Cli::command(), "soupctl", &mut text);
             print::result(&String::from_utf8_lossy(&text))
         }
-        Command::Cook(args) => block_on(cook::run(*args)),
+        Command::Cook(args) => block_on(cook::run(*args, Purpose::Cook)),
+        Command::Taste(args) => block_on(cook::run(args.into_cook(), Purpose::Taste)),
         Command::Plan(args) => block_on(plan::run(*args)),
         Command::Inspect(args) => block_on(inspect::run(args)),
         Command::Runs(args) => block_on(runs::runs(args)),

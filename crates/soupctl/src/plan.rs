@@ -18,7 +18,7 @@ use crate::inspect::{DtypeInfo, dtypes, dtypes_text, schemas};
 use crate::print;
 use crate::quantity::{Bytes, count, grouped};
 use crate::resources;
-use crate::spec::{Cluster, Cook};
+use crate::spec::{Cluster, Cook, Purpose};
 use crate::table::pairs;
 
 /// Soups whose models and blends a worker keeps.
@@ -105,7 +105,7 @@ struct FilePlan {
 /// # Errors
 /// Those that the cook would meet before it starts.
 pub(crate) async fn run(args: CookArgs) -> Result<()> {
-    let Cook { spec, cluster, .. } = args.cook()?;
+    let Cook { spec, cluster, .. } = args.cook(Purpose::Cook)?;
     let report = plan(&spec, &cluster).await?;
     for warning in &report.warnings {
         print::line(&format!("warning: {warning}"));
@@ -360,7 +360,8 @@ mod tests {
     fn evaluations_are_bounded() {
         let check = |text: &str, expect: (u64, u64, u64, u64)| {
             let file = CookOptions::parse(&format!("pool: /p\nvalidation: /v\n{text}")).unwrap();
-            let cook = Cook::new(CookOptions::default(), file, std::path::Path::new("/home")).unwrap();
+            let cook = Cook::new(CookOptions::default(), file, std::path::Path::new("/home"), Purpose::Cook)
+                .unwrap();
             let e = evaluations(&cook.spec, 16);
             assert_eq!((e.ranked, e.trials_max, e.validation_max, e.tests_max), expect, "{text}");
         };

@@ -5,11 +5,12 @@ mod learned;
 use std::path::Path;
 
 use soup_core::recipe::{RecipeKind, RecipeSpec};
-use soup_core::run::RunSpec;
+use soup_core::run::{DiagnosisSpec, RunSpec};
 use soup_core::{Error, ErrorKind, Result};
 use soup_store::location::Location;
 use soup_store::pool;
 
+use crate::choices::DiagnosisName;
 use crate::cookfile::{CookOptions, is_url};
 
 /// Workers of an embedded cluster, if not said.
@@ -30,6 +31,15 @@ pub(crate) struct Cook {
     pub(crate) fresh: bool,
     /// Who does it.
     pub(crate) cluster: Cluster,
+}
+
+/// What a cook is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A soup, with what was found out about its pool.
+    Cook,
+    /// What can be found out about the pool, without a soup.
+    Taste,
 }
 
 /// Who does the work.
@@ -60,12 +70,20 @@ impl Cook {
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) for what is missing, out of range or contradictory.
-    pub(crate) fn new(flags: CookOptions, mut file: CookOptions, cwd: &Path) -> Result<Cook> {
+    pub(crate) fn new(
+        flags: CookOptions,
+        mut file: CookOptions,
+        cwd: &Path,
+        purpose: Purpose,
+    ) -> Result<Cook> {
         if flags.coordinator.is_some() {
             // A coordinator on the command line makes the file's embedded cluster moot.
             (file.workers, file.memory, file.threads, file.device) = (None, None, None, None);
         }
-        let options = flags.or(file);
+        let mut options = flags.or(file);
+        if purpose == Purpose::Taste {
+            options.diagnose = options.diagnose.or(Some(DiagnosisName::Full));
+        }
         // First, since other messages quote what is wrong.
         check_places(&options)?;
         let cluster = cluster(&options)?;
@@ -76,7 +94,10 @@ impl Cook {
         };
         let output = match &options.output {
             Some(output) => output.clone(),
-            None => default_output(&options.pool, recipe.kind, cwd)?,
+            None => {
+                let suffix = if purpose == Purpose::Taste { "taste" } else { recipe.kind.name() };
+                default_output(&options.pool, suffix, cwd)?
+            }
         };
         let Some(validation) = options.validation.clone() else {
             return Err(Error::usage(
@@ -91,6 +112,12 @@ impl Cook {
             validation,
             tests: options.test.into_iter().map(|(name, set)| set.named(&name)).collect(),
             train,
+            diagnosis: DiagnosisSpec {
+                level: options.diagnose.map(Into::into).unwrap_or_default(),
+                base: options.base,
+                require_shared_init: options.require_shared_init.unwrap_or(false),
+                report_only: purpose == Purpose::Taste,
+            },
             output,
             overwrite: options.overwrite.unwrap_or(false),
             batch_size: options.batch_size.unwrap_or(BATCH_SIZE_DEFAULT),
@@ -119,12 +146,13 @@ fn check_places(options: &CookOptions) -> Result<()> {
         test,
         model_config,
         preprocessor_config,
+        base,
         output,
         state_url,
         ..
     } = options;
     let sets = validation.iter().chain(train).chain(test.iter().map(|(_, set)| set)).map(|set| &set.url);
-    let others = [model_config, preprocessor_config, output, state_url].into_iter().flatten();
+    let others = [model_config, preprocessor_config, base, output, state_url].into_iter().flatten();
     let places = sets.chain(others).filter(|url| !url.is_empty()).map(|url| Location::parse(url).map(|_| ()));
     let pools = pool.iter().filter(|url| !url.is_empty()).map(|url| pool::check_url(url));
     for checked in pools.chain(places) {
@@ -211,11 +239,11 @@ pub(crate) fn coordinator_url(text: &str) -> Result<String> {
 }
 
 /// `<cwd>/soups/<pool>-<recipe>`.
-fn default_output(pool: &[String], recipe: RecipeKind, cwd: &Path) -> Result<String> {
+fn default_output(pool: &[String], suffix: &str, cwd: &Path) -> Result<String> {
     let Some(first) = pool.first().filter(|p| !p.is_empty()) else {
         return Err(Error::usage("no pool given: name a folder of checkpoints with --pool"));
     };
-    let folder = cwd.join("soups").join(format!("{}-{}", pool_name(first), recipe.name()));
+    let folder = cwd.join("soups").join(format!("{}-{suffix}", pool_name(first)));
     let output = folder
         .to_str()
         .ok_or_else(|| Error::usage("the current folder's name is not UTF-8: name a folder with --output"))?
@@ -283,7 +311,7 @@ mod tests {
     }
 
     fn cook(flags: CookOptions) -> Result<Cook> {
-        Cook::new(flags, CookOptions::default(), Path::new("/home"))
+        Cook::new(flags, CookOptions::default(), Path::new("/home"), Purpose::Cook)
     }
 
     #[track_caller]
@@ -373,7 +401,7 @@ mod tests {
     fn a_coordinator_on_the_command_line_replaces_the_files_cluster() {
         let flags = CookOptions { coordinator: Some("http://host:1".into()), ..CookOptions::default() };
         let file = CookOptions { workers: Some(8), memory: Some(Bytes(5)), ..options() };
-        let cook = Cook::new(flags, file, Path::new("/home")).unwrap();
+        let cook = Cook::new(flags, file, Path::new("/home"), Purpose::Cook).unwrap();
         assert_eq!(cook.cluster, Cluster::Remote("http://host:1".into()));
     }
 

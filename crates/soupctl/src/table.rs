@@ -1,5 +1,6 @@
 //! The result of a cook as a table for people.
 
+use soup_core::diagnosis::{Diagnosis, SharedInitVerdict};
 use soup_core::report::{Figures, LearnedReport, LearnedStep, RunReport, percent};
 
 /// Names of ingredients in the label of a row are cut to this many characters.
@@ -84,6 +85,28 @@ fn value(figures: &Figures, metric: &str) -> String {
     value.map_or_else(|| "-".to_owned(), |v| format!("{v:.4}"))
 }
 
+/// What was found out about the pool, in a few words.
+fn pool_details(diagnosis: &Diagnosis) -> Vec<(&'static str, String)> {
+    let mut details = Vec::new();
+    if diagnosis.shared_init.verdict == SharedInitVerdict::Separate {
+        details.push(("warning", diagnosis.shared_init.explanation.clone()));
+    }
+    for group in &diagnosis.duplicates {
+        details.push(("equal", group.join(", ")));
+    }
+    for outlier in &diagnosis.outliers {
+        details.push(("outlier", format!("{}: {}", outlier.ingredient, outlier.reason)));
+    }
+    for other in diagnosis.alternatives.iter().filter(|a| a.forward_passes > 1) {
+        let share = percent(other.score.correct, other.score.total);
+        details.push((
+            "instead",
+            format!("{}: {share} for {} forward passes", other.name, other.forward_passes),
+        ));
+    }
+    details
+}
+
 /// The heaviest weights, averaged over the groups.
 fn weights(report: &RunReport, learned: &LearnedReport) -> String {
     let groups = learned.weights.len().max(1) as f64;
@@ -133,7 +156,13 @@ fn details(report: &RunReport) -> Vec<(&'static str, String)> {
         details.push(("beta", format!("{:.4}{folded}", learned.beta)));
         details.push(("steps", steps(learned)));
     }
-    details.extend([("sha256", report.sha256.clone()), ("output", report.output.clone()), ("time", time)]);
+    if let Some(diagnosis) = &report.diagnosis {
+        details.extend(pool_details(diagnosis));
+    }
+    if !report.sha256.is_empty() {
+        details.push(("sha256", report.sha256.clone()));
+    }
+    details.extend([("output", report.output.clone()), ("time", time)]);
     details
 }
 

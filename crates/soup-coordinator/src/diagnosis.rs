@@ -1,0 +1,107 @@
+//! What a report says of the pool itself, from what the machine found out.
+
+use std::collections::BTreeMap;
+
+use soup_core::diagnosis::ensemble::{Alternatives, STACK_INGREDIENTS_MAX};
+use soup_core::diagnosis::{Alternative, Curve, Diagnosis, path};
+use soup_core::ledger::Dataset;
+use soup_core::machine::{LINE_SEGMENTS, Machine};
+use soup_core::report::{Figures, Sources};
+use soup_core::score::Score;
+use soup_core::soup::{Ingredient, Soup};
+
+use crate::prepare::Prepared;
+
+/// Layers are reported for pools up to this many ingredients.
+const LAYERS_INGREDIENTS_MAX: usize = 256;
+
+/// The diagnosis, where inner products were taken. `chosen` is the recipe's soup.
+pub(crate) fn diagnose(
+    machine: &Machine,
+    sources: &Sources<'_>,
+    prepared: &Prepared,
+    chosen: &Soup,
+) -> Option<Diagnosis> {
+    let measured = machine.measured()?;
+    let names = &prepared.names;
+    let layers = &soup_core::layer::Layers::new(&prepared.schema).names;
+    let named = |group: Vec<usize>| group.into_iter().map(|i| names[i].clone()).collect();
+    let order = machine.ranking();
+    let full = machine.compared();
+    Some(Diagnosis {
+        ingredients: names.clone(),
+        base: prepared.spec.diagnosis.base.clone(),
+        geometry: measured.whole.geometry(),
+        layers: match names.len() <= LAYERS_INGREDIENTS_MAX {
+            true => layers.iter().zip(&measured.layers).map(|(name, gram)| gram.layer(name)).collect(),
+            false => Vec::new(),
+        },
+        duplicates: measured.whole.duplicates().into_iter().map(named).collect(),
+        outliers: measured.whole.outliers(names),
+        shared_init: measured.matrices.shared_init(),
+        interpolation: order.as_ref().map_or_else(Vec::new, |o| curves(machine, sources, o)),
+        plane: order.as_ref().filter(|_| full.is_some()).and_then(|o| Some(machine.grid(o)?.plane(sources))),
+        marginal_utility: match (&order, full) {
+            (Some(order), Some(_)) => path::marginal_utility(sources, order),
+            _ => Vec::new(),
+        },
+        alternatives: full
+            .map_or_else(Vec::new, |found| alternatives(machine, sources, prepared, (chosen, found))),
+    })
+}
+
+fn curves(machine: &Machine, sources: &Sources<'_>, order: &[Ingredient]) -> Vec<Curve> {
+    let curve = |(from, to)| path::curve(sources, from, to, LINE_SEGMENTS);
+    machine.lines(order).into_iter().filter_map(curve).collect()
+}
+
+/// Soups, which cost one forward pass, and other uses of all ingredients, which cost one each.
+fn alternatives(
+    machine: &Machine,
+    sources: &Sources<'_>,
+    prepared: &Prepared,
+    (chosen, found): (&Soup, &BTreeMap<Dataset, Alternatives>),
+) -> Vec<Alternative> {
+    let recipe = prepared.spec.recipe;
+    let mut soups: Vec<(String, Soup)> = Vec::new();
+    soups.extend(machine.best_single().map(|s| ("best single ingredient".to_owned(), s)));
+    soups.extend(Soup::uniform(prepared.names.len() as u32).map(|s| ("uniform soup".to_owned(), s)));
+    soups.push((format!("{} soup", recipe.kind.name()), chosen.clone()));
+    let soup = |(name, soup): (String, Soup)| {
+        let b = sources.baseline(&soup)?;
+        Some(Alternative {
+            name,
+            ingredients: b.ingredients,
+            forward_passes: 1,
+            score: b.score,
+            test: b.test,
+        })
+    };
+    let figures = |score: &Score| Figures::new(score, recipe.metric, sources.classes);
+    let other = |name: &str, part: fn(&Alternatives) -> &Score, has_loss: bool| {
+        let on = |dataset: Dataset| {
+            let mut figures = figures(part(found.get(&dataset)?));
+            figures.loss = figures.loss.filter(|_| has_loss);
+            Some(figures)
+        };
+        let set = |(index, name): (usize, &String)| Some((name.clone(), on(Dataset(index as u32))?));
+        Some(Alternative {
+            name: name.to_owned(),
+            ingredients: prepared.names.clone(),
+            forward_passes: prepared.names.len() as u32,
+            score: on(Dataset::VALIDATION)?,
+            test: sources.datasets.iter().enumerate().skip(1).filter_map(set).collect(),
+        })
+    };
+    let mut all: Vec<Alternative> = Vec::new();
+    for (name, made_of) in soups {
+        // The best single ingredient may be what the recipe chose.
+        all.extend(soup((name, made_of)));
+    }
+    all.extend(other("logit ensemble", |a| &a.logits, true));
+    all.extend(other("majority vote", |a| &a.vote, false));
+    if prepared.names.len() <= STACK_INGREDIENTS_MAX {
+        all.extend(other("stacking (fitted on the validation set)", |a| &a.stacked, true));
+    }
+    all
+}

@@ -1,0 +1,171 @@
+//! Looking at the pool itself: inner products of its ingredients on this worker's shards, and other uses of all ingredients,
+//! from their logits.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use soup_core::diagnosis::ensemble;
+use soup_core::layer::Layers;
+use soup_core::machine::LayerGram;
+use soup_core::soup::{Ingredient, Soup};
+use soup_core::{Error, Result};
+use soup_proto::v1::{CompareSlice, Compared, GramShard, Measured};
+use soup_tensor::SegmentGram;
+
+use crate::active::Active;
+use crate::task::{Context, prepared, slot};
+use crate::{blends, shards};
+
+/// Which logits: ingredient, dataset, first sample, end.
+type Key = (u32, u32, u64, u64);
+
+/// Logits of single ingredients, kept for comparisons while they fit. What is missing is computed again.
+pub(crate) struct Logits {
+    kept: Mutex<Kept>,
+    bytes_max: u64,
+}
+
+#[derive(Default)]
+struct Kept {
+    rows: BTreeMap<Key, Arc<Vec<f32>>>,
+    bytes: u64,
+}
+
+impl Logits {
+    pub(crate) fn new(bytes_max: u64) -> Logits {
+        Logits { kept: Mutex::default(), bytes_max }
+    }
+
+    fn get(&self, key: &Key) -> Option<Arc<Vec<f32>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).rows.get(key).cloned()
+    }
+
+    /// Keeps the logits of `soup` on a slice, if it is a single ingredient and there is room.
+    pub(crate) fn keep(&self, soup: &Soup, slice: (u32, u64, u64), logits: Vec<f32>) {
+        let [only] = soup.members() else { return };
+        if soup.rows().is_some() {
+            return;
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = kept.bytes.saturating_add(size_of_val(logits.as_slice()) as u64);
+        let key = (only.0, slice.0, slice.1, slice.2);
+        if bytes <= self.bytes_max && kept.rows.insert(key, Arc::new(logits)).is_none() {
+            kept.bytes = bytes;
+        }
+    }
+}
+
+/// The inner products of all ingredients on a shard, by layer.
+///
+/// # Errors
+/// Where the base cannot be read; [`TryAgain`](soup_core::ErrorKind::TryAgain) where this worker does not hold the shard.
+pub(crate) async fn gram(context: &Context, run: Arc<Active>, task: GramShard) -> Result<Measured> {
+    let memory = run.shards.get(task.shard);
+    let memory =
+        memory.ok_or_else(|| Error::try_again(format!("this worker does not hold shard {}", task.shard)))?;
+    let base = match &task.base {
+        Some(reads) => {
+            let mut bytes = vec![0; memory.bytes()];
+            shards::read_ingredient(reads, &mut bytes).await.map_err(|e| e.context("the base"))?;
+            Some(bytes)
+        }
+        None => None,
+    };
+    let _slot = slot(context).await?;
+    let work = move || {
+        let segments = memory.gram(base.as_deref())?;
+        Ok(Measured {
+            grams: by_layer(&Layers::new(&run.schema), segments).into_iter().map(Into::into).collect(),
+        })
+    };
+    context.worker.compute.run(work).await
+}
+
+/// Sums the products of segments by layer, matrices apart from vectors, in the order of the tensors.
+fn by_layer(layers: &Layers, segments: Vec<SegmentGram>) -> Vec<LayerGram> {
+    let mut sums: BTreeMap<(u32, bool), Vec<f64>> = BTreeMap::new();
+    for segment in segments {
+        let Some(layer) = layers.of.get(segment.tensor).copied().flatten() else { continue };
+        let sum = sums
+            .entry((layer, layers.matrix[segment.tensor]))
+            .or_insert_with(|| vec![0.0; segment.packed.len()]);
+        sum.iter_mut().zip(&segment.packed).for_each(|(sum, product)| *sum += product);
+    }
+    sums.into_iter().map(|((layer, matrix), packed)| LayerGram { layer, matrix, packed }).collect()
+}
+
+/// Compares other uses of all ingredients on a slice.
+///
+/// # Errors
+/// Where logits are missing and the ingredient's model cannot be assembled.
+pub(crate) async fn compare(context: &Context, run: Arc<Active>, task: CompareSlice) -> Result<Compared> {
+    let slice = (task.dataset, task.start, task.end);
+    let ingredients = run.begin.ingredients.len() as u32;
+    let mut logits = Vec::with_capacity(ingredients as usize);
+    for ingredient in 0..ingredients {
+        logits.push(match run.logits.get(&(ingredient, slice.0, slice.1, slice.2)) {
+            Some(known) => known,
+            None => Arc::new(computed(context, &run, Ingredient(ingredient), slice).await?),
+        });
+    }
+    let _slot = slot(context).await?;
+    let waiting = context.worker.compute.waiting();
+    let work = move || {
+        let samples = prepared(&run, slice.0, slice.1..slice.2, &waiting)?;
+        let classes = run.evaluator()?.classes() as usize;
+        let rows: Vec<&[f32]> = logits.iter().map(|l| l.as_slice()).collect();
+        ensemble::compare(&rows, samples.labels(), classes, &task.weights).map(|found| Compared::from(&found))
+    };
+    context.worker.compute.run(work).await
+}
+
+async fn computed(
+    context: &Context,
+    run: &Arc<Active>,
+    ingredient: Ingredient,
+    slice: (u32, u64, u64),
+) -> Result<Vec<f32>> {
+    let soup = Soup::single(ingredient);
+    let model = blends::model(&context.worker, run, &soup).await?;
+    let _slot = slot(context).await?;
+    let (waiting, cancelled) = (context.worker.compute.waiting(), context.cancelled.clone());
+    let run = run.clone();
+    let work = move || {
+        let samples = prepared(&run, slice.0, slice.1..slice.2, &waiting)?;
+        let logits = model.logits(&samples, 0..samples.len(), &|| cancelled.get())?;
+        run.logits.keep(&soup, slice, logits.clone());
+        Ok(logits)
+    };
+    context.worker.compute.run(work).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logits_of_single_ingredients_are_kept_while_they_fit() {
+        let logits = Logits::new(16);
+        let mean = Soup::mean([Ingredient(0), Ingredient(1)]).unwrap();
+        logits.keep(&mean, (0, 0, 1), vec![1.0]);
+        logits.keep(&Soup::single(Ingredient(1)), (0, 0, 2), vec![1.0, 2.0]);
+        logits.keep(&Soup::single(Ingredient(2)), (0, 0, 2), vec![1.0, 2.0, 3.0]);
+        assert_eq!(logits.get(&(1, 0, 0, 2)).as_deref(), Some(&vec![1.0, 2.0]));
+        assert_eq!(logits.get(&(2, 0, 0, 2)), None);
+        assert_eq!(logits.get(&(0, 0, 0, 1)), None);
+    }
+
+    #[test]
+    fn products_are_summed_by_layer_matrices_apart() {
+        let layers = Layers {
+            names: vec!["a".into(), "b".into()],
+            of: vec![Some(1), None, Some(1), Some(0)],
+            matrix: vec![true, false, true, false],
+        };
+        let segment = |tensor, value| SegmentGram { tensor, packed: vec![value] };
+        let sums =
+            by_layer(&layers, vec![segment(0, 1.0), segment(1, 9.0), segment(2, 2.0), segment(3, 4.0)]);
+        let expected = [(0, false, 4.0), (1, true, 3.0)];
+        assert_eq!(sums.iter().map(|g| (g.layer, g.matrix, g.packed[0])).collect::<Vec<_>>(), expected);
+    }
+}
