@@ -142,7 +142,7 @@ impl<B: Kernels + Deposits> Graph<B> {
     ) -> Result<()> {
         let [channels, height, width] = self.input;
         let pixels = TensorData::new(pixels.to_vec(), [labels.len(), channels, height, width]);
-        let logits = self.vit.entered(sink).forward(Tensor::<B, 4>::from_data(pixels, &self.device));
+        let logits = self.vit.forward_into(sink, Tensor::from_data(pixels, &self.device));
         let values = logits
             .to_data()
             .convert::<f32>()

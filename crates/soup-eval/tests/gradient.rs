@@ -234,6 +234,23 @@ fn where_samples_are_cut_shows_in_the_rounding_only() {
 }
 
 #[test]
+fn threads_do_not_disturb_each_other() {
+    let evaluator = pool::evaluator_of(8);
+    let (model, prepared) = (model("m10"), samples(48));
+    let of = |thread: usize| {
+        let range = thread * 12..(thread + 1) * 12;
+        differentiate(evaluator.as_ref(), &model, &prepared, range, &PLAIN)
+    };
+    let alone: Vec<Gradient> = (0..4).map(of).collect();
+    std::thread::scope(|scope| {
+        let together: Vec<_> = (0..4).map(|thread| scope.spawn(move || of(thread))).collect();
+        for (thread, alone) in together.into_iter().zip(&alone) {
+            assert_eq!(&thread.join().unwrap(), alone);
+        }
+    });
+}
+
+#[test]
 fn every_dtype_has_its_gradient_and_what_is_not_used_has_none() {
     let evaluator = pool::evaluator_of(8);
     let prepared = samples(8);

@@ -2,7 +2,8 @@
 //!
 //! burn keeps the gradients of all leaves until the backward pass is over: as much again as the model. Here every
 //! parameter enters the graph through a node of ours, whose backward pass adds what arrives to the flattened gradient
-//! and hands nothing on.
+//! and hands nothing on. A backward pass goes by depth, the nodes furthest from the leaves first: so that it comes to
+//! ours early, a node also names an activation *after* which it enters, as if it were made of that too.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,14 +21,16 @@ use crate::parameters::FlatGradient;
 
 /// A backend whose tensors can enter a graph in such a way.
 pub(crate) trait Deposits: AutodiffBackend {
-    /// The leaf `x`, for one pass through the graph, after which its gradient has been added to `slot`.
-    fn enter<const D: usize>(x: &Tensor<Self, D>, slot: Slot) -> Tensor<Self, D>;
+    /// The leaf `x`, for one pass through the graph, after which its gradient has been added to `slot`. `after` is
+    /// what the graph has come to: an activation that the loss depends on by itself, or a constant.
+    fn enter<const D: usize>(x: &Tensor<Self, D>, slot: Slot, after: &Tensor<Self, 3>) -> Tensor<Self, D>;
 }
 
 impl<B: Backend> Deposits for Autodiff<B> {
-    fn enter<const D: usize>(x: &Tensor<Self, D>, slot: Slot) -> Tensor<Self, D> {
+    fn enter<const D: usize>(x: &Tensor<Self, D>, slot: Slot, after: &Tensor<Self, 3>) -> Tensor<Self, D> {
         let x = x.clone().into_primitive().tensor();
-        let step = Deposit::<D>.prepare::<NoCheckpointing>([x.node]).compute_bound();
+        let after = after.clone().into_primitive().tensor();
+        let step = Deposit::<D>.prepare::<NoCheckpointing>([x.node, after.node]).compute_bound();
         Tensor::from_primitive(TensorPrimitive::Float(match step.stateful() {
             OpsKind::Tracked(step) => step.finish(slot, x.primitive),
             OpsKind::UnTracked(step) => step.finish(x.primitive),
@@ -38,10 +41,10 @@ impl<B: Backend> Deposits for Autodiff<B> {
 #[derive(Debug)]
 struct Deposit<const D: usize>;
 
-impl<B: Backend, const D: usize> Backward<B, 1> for Deposit<D> {
+impl<B: Backend, const D: usize> Backward<B, 2> for Deposit<D> {
     type State = Slot;
 
-    fn backward(self, ops: Ops<Slot, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Slot, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let gradient = gradients.consume::<B>(&ops.node);
         ops.state.add(Tensor::<B, D>::from_primitive(TensorPrimitive::Float(gradient)).into_data());
     }
@@ -153,11 +156,12 @@ mod tests {
         let sink = Sink::zeros(&schema());
         let (x, y) = (leaf([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), leaf([[1.0; 2]; 3]));
         for _ in 0..2 {
-            let x = Differentiable::enter(&x, sink.transposed(vec!["a".into(), "b".into()]));
-            let y = Differentiable::enter(&y, sink.end_to_end(vec!["c".into()]));
+            let nothing = Tensor::zeros([1, 1, 1], &FlexDevice);
+            let x = Differentiable::enter(&x, sink.transposed(vec!["a".into(), "b".into()]), &nothing);
+            let squares: Tensor<Differentiable, 3> = (x.clone() * x).unsqueeze();
+            let y = Differentiable::enter(&y, sink.end_to_end(vec!["c".into()]), &squares);
             // Its derivatives: 2 x, and 3.
-            let gradients = (x.clone() * x + y * 3.0).sum().backward();
-            drop(gradients);
+            (squares + y.unsqueeze() * 3.0).sum().backward();
         }
         let (a, b) = ([4.0, 12.0, 20.0], [8.0, 16.0, 24.0]);
         let want: Vec<f32> = a.into_iter().chain(b).chain([6.0; 6]).collect();
@@ -167,9 +171,9 @@ mod tests {
     #[test]
     fn what_goes_wrong_in_a_backward_pass_comes_out() {
         let sink = Sink::zeros(&schema());
-        let x = leaf([[1.0; 2]; 3]);
+        let (x, nothing) = (leaf([[1.0; 2]; 3]), Tensor::zeros([1, 1, 1], &FlexDevice));
         for name in ["d", "a"] {
-            Differentiable::enter(&x, sink.end_to_end(vec![name.into()])).sum().backward();
+            Differentiable::enter(&x, sink.end_to_end(vec![name.into()]), &nothing).sum().backward();
         }
         assert_eq!(sink.take().unwrap_err().chain(), "tensor \"d\" is missing");
     }

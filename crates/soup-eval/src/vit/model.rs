@@ -126,15 +126,18 @@ impl<B: Kernels> Vit<B> {
     pub(crate) fn forward(&self, pixels: Tensor<B, 4>) -> Tensor<B, 2> {
         let mut x = self.embed(pixels);
         for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(x, self.config.heads, self.config.activation, index + 1 == self.layers.len());
+            x = self.through(layer, index, x);
         }
-        let [batch, _, hidden] = x.dims();
-        let cls = x.slice([0..batch, 0..1]).reshape([batch, hidden]);
-        self.classifier.forward(B::norm_rows(&cls, &self.norm), Activation::Linear)
+        classify(x, &self.norm, &self.classifier)
+    }
+
+    /// What `layer`, the one of that index, makes of `[batch, tokens, hidden]`.
+    pub(super) fn through(&self, layer: &Layer<B>, index: usize, x: Tensor<B, 3>) -> Tensor<B, 3> {
+        layer.forward(x, self.config.heads, self.config.activation, index + 1 == self.layers.len())
     }
 
     /// Cuts images into patches and turns them into tokens `[batch, 1 + patches, hidden]`.
-    fn embed(&self, pixels: Tensor<B, 4>) -> Tensor<B, 3> {
+    pub(super) fn embed(&self, pixels: Tensor<B, 4>) -> Tensor<B, 3> {
         let [batch, channels, _, _] = pixels.dims();
         let (rows, columns) = self.config.grid();
         let (height, width) = (self.config.patch.height, self.config.patch.width);
@@ -149,6 +152,13 @@ impl<B: Kernels> Vit<B> {
         let cls = self.cls.clone().expand([batch, 1, self.config.hidden]);
         Tensor::cat(vec![cls, tokens], 1) + self.positions.clone()
     }
+}
+
+/// Logits `[batch, classes]` of tokens `[batch, tokens, hidden]`.
+pub(super) fn classify<B: Kernels>(x: Tensor<B, 3>, norm: &Norm<B>, classifier: &Linear<B>) -> Tensor<B, 2> {
+    let [batch, _, hidden] = x.dims();
+    let cls = x.slice([0..batch, 0..1]).reshape([batch, hidden]);
+    classifier.forward(B::norm_rows(&cls, norm), Activation::Linear)
 }
 
 impl<B: Kernels> Layer<B> {
