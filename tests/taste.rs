@@ -24,7 +24,8 @@ fn angles_from_the_base_are_those_of_numpy() {
     let dir = TempDir::new().unwrap();
     let base = example().join("theta0.safetensors").display().to_string();
     let pool = example().display().to_string();
-    let args = ["taste", &pool, "--base", &base, "--diagnose", "geometry", "--recipe", "uniform", "--no-baselines"];
+    let args =
+        ["taste", &pool, "--base", &base, "--diagnose", "geometry", "--recipe", "uniform", "--no-baselines"];
     let result = call(dir.path(), &args).json();
     let reference = &example_json("reference.json")["angles_deg"];
     let geometry = &result["diagnosis"]["geometry"];
@@ -53,13 +54,15 @@ fn interpolations_and_ensembles_are_those_of_pytorch() {
     let pool = example().display().to_string();
     let validation = example().join("data/val.parquet").display().to_string();
     let test = format!("test={}", example().join("data/test.parquet").display());
-    let args = ["taste", "--pool", &pool, "--validation", &validation, "--test", &test, "--recipe", "uniform"];
+    let args =
+        ["taste", "--pool", &pool, "--validation", &validation, "--test", &test, "--recipe", "uniform"];
     let result = call(dir.path(), &args).json();
     let diagnosis = &result["diagnosis"];
     let reference = example_json("reference.json");
 
     // At t = 0, 0.2, ... of the lines from the best to the second and to the worst; sums are rounded a little otherwise.
-    for (curve, name) in diagnosis["interpolation"].as_array().unwrap().iter().zip(["best_two", "best_worst"]) {
+    for (curve, name) in diagnosis["interpolation"].as_array().unwrap().iter().zip(["best_two", "best_worst"])
+    {
         let expected = &reference["interpolation"][name];
         assert_eq!([&curve["from"], &curve["to"]], [&expected["names"][0], &expected["names"][1]]);
         let points = curve["points"].as_array().unwrap().iter().step_by(2);
@@ -72,7 +75,8 @@ fn interpolations_and_ensembles_are_those_of_pytorch() {
     }
 
     let alternatives = diagnosis["alternatives"].as_array().unwrap();
-    let find = |name: &str| alternatives.iter().find(|a| a["name"].as_str().unwrap().starts_with(name)).unwrap();
+    let find =
+        |name: &str| alternatives.iter().find(|a| a["name"].as_str().unwrap().starts_with(name)).unwrap();
     let ensemble = find("logit ensemble");
     let expected = &reference["ensembles"]["logits_all"];
     assert_eq!(ensemble["score"]["correct"], expected["val"]["correct"]);
@@ -90,7 +94,14 @@ fn interpolations_and_ensembles_are_those_of_pytorch() {
     assert_eq!(marginal[15]["correct"], reference["soups"]["uniform"]["results"]["val"]["correct"]);
     let plane = &diagnosis["plane"];
     assert_eq!(strings(&plane["ingredients"]), ["m10", "m02", "m07"]);
-    assert!(plane["scores"].as_array().unwrap().iter().flat_map(|r| r.as_array().unwrap()).all(|s| s["total"] == 2000));
+    assert!(
+        plane["scores"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|r| r.as_array().unwrap())
+            .all(|s| s["total"] == 2000)
+    );
 
     // A report, and no model.
     assert_eq!(Pool::list(&dir.path().join("out")), ["report.html", "soup.json"]);
@@ -102,7 +113,11 @@ fn networks_from_scratch_are_detected_and_explained() {
     let args = ["cook", "-f", &format!("{}/cook.yaml", scratch()), "--recipe", "uniform"];
     let output = call(dir.path(), &args);
     let result = output.json();
-    assert!(output.stderr.contains("note: warning: the ingredients are nearly orthogonal"), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("note: warning: the ingredients are nearly orthogonal"),
+        "{}",
+        output.stderr
+    );
     let shared = &result["diagnosis"]["shared_init"];
     assert_eq!(shared["verdict"], "separate");
     assert!(shared["explanation"].as_str().unwrap().contains("Averaging will destroy them"));
@@ -145,5 +160,6 @@ fn a_base_that_is_no_relative_is_refused() {
     let pool = example().display().to_string();
     call(dir.path(), &["taste", &pool, "--base", &file, "--diagnose", "geometry"])
         .fails(65, &["leave out --base", "classifier.b"]);
-    call(dir.path(), &["taste", &pool, "--base", "nowhere", "--diagnose", "geometry"]).fails(65, &["nowhere"]);
+    call(dir.path(), &["taste", &pool, "--base", "nowhere", "--diagnose", "geometry"])
+        .fails(65, &["nowhere"]);
 }

@@ -37,7 +37,7 @@ pub(crate) type Asked = oneshot::Sender<Result<String>>;
 /// What the hub can be told.
 pub(crate) enum Message {
     Join(Register, Outbox, oneshot::Sender<WorkerId>),
-    Said(WorkerId, WorkerMessage),
+    Said(WorkerId, Box<WorkerMessage>),
     Left(WorkerId),
     /// A request for a run was read; its pool is known now.
     Prepared(Box<Result<Prepared>>, Asked),
@@ -83,7 +83,7 @@ impl Handle {
     }
 
     pub(crate) async fn said(&self, worker: WorkerId, message: WorkerMessage) -> Result<()> {
-        self.inbox.send(Message::Said(worker, message)).await.map_err(|_| stopped())
+        self.inbox.send(Message::Said(worker, Box::new(message))).await.map_err(|_| stopped())
     }
 
     pub(crate) async fn left(&self, worker: WorkerId) -> Result<()> {
@@ -201,7 +201,7 @@ impl Hub {
     pub(super) fn take(&mut self, message: Message) {
         match message {
             Message::Join(register, outbox, reply) => self.join(register, outbox, reply),
-            Message::Said(worker, message) => self.said(worker, message),
+            Message::Said(worker, message) => self.said(worker, *message),
             Message::Left(worker) => self.lose(worker, "its stream ended"),
             Message::Prepared(prepared, asked) => self.asked(*prepared, asked),
             Message::Opened(run, opened) => self.opened(&run, *opened),

@@ -60,7 +60,8 @@ impl Grid {
         let along = product(c, b) / base;
         let height = (product(c, c) - along * along).max(0.0).sqrt();
         // Flatter than this, the plane is not defined by the ingredients but by rounding.
-        if side < 2 || !base.is_finite() || !(height > 1e-6 * base) {
+        let plain = base.is_finite() && height.is_finite() && height > 1e-6 * base;
+        if side < 2 || !plain {
             return None;
         }
         let corners = [[0.0, 0.0], [base, 0.0], [along, height]];

@@ -20,7 +20,9 @@ fn every_key_is_read() {
          model-config: c\npreprocessor-config: p\nallow-nan: true\nrecipe: best-single\norder: random\naccept: better\n\
          seed: 3\nmax-ingredients: 4\npasses: 5\nmetric: macro-f1\noutput: o\noverwrite: true\nbatch-size: 6\n\
          no-baselines: true\nlookahead: 2\nworkers: 3\nmemory: 8GiB\nthreads: 2\ndevice: cpu\ncoordinator: h:1\n\
-         min-workers: 1\n",
+         min-workers: 1\ntrain: t\ntrain-share: 0.25\ngranularity: layer\nweights: sum-to-one\noptimizer: adamw\n\
+         lr: 0.1\nschedule: cosine\nwarmup: 0.2\nclip: 1\nepochs: 2\nmini-batch: 64\nparts: 4\nshuffle: false\n\
+         label-smoothing: 0.1\ninit: greedy\nfold-beta: true\ndiagnose: full\nbase: t0\nrequire-shared-init: true\n",
     )
     .unwrap();
     let set = |url: &str| DatasetEntry { url: url.into(), ..DatasetEntry::default() };
@@ -58,6 +60,25 @@ fn every_key_is_read() {
         device: Some("cpu".into()),
         coordinator: Some("h:1".into()),
         min_workers: Some(1),
+        train: Some(set("t")),
+        train_share: Some(0.25),
+        granularity: Some(GranularityName::Layer),
+        weights: Some(WeightRuleName::SumToOne),
+        optimizer: Some(OptimizerName::Adamw),
+        lr: Some(0.1),
+        schedule: Some(ScheduleName::Cosine),
+        warmup: Some(0.2),
+        clip: Some(1.0),
+        epochs: Some(2),
+        mini_batch: Some(64),
+        parts: Some(4),
+        shuffle: Some(false),
+        label_smoothing: Some(0.1),
+        init: Some(InitName::Greedy),
+        fold_beta: Some(true),
+        diagnose: Some(DiagnosisName::Full),
+        base: Some("t0".into()),
+        require_shared_init: Some(true),
     };
     assert_eq!(options, expected);
     // Nothing is lost where flags say nothing, and everything where they say something.
