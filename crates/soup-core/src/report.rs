@@ -103,6 +103,9 @@ pub struct Ranked {
     /// On the validation set.
     #[serde(flatten)]
     pub score: Figures,
+    /// On each test set where it was scored.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub test: BTreeMap<String, Figures>,
 }
 
 /// A trial.
@@ -228,8 +231,9 @@ impl Sources<'_> {
     /// Every single ingredient that was scored.
     pub fn ranking(&self) -> Vec<Ranked> {
         let one = |(i, name): (usize, &String)| {
-            let score = self.figures(Dataset::VALIDATION, &Soup::single(Ingredient(i as u32)))?;
-            Some(Ranked { ingredient: name.clone(), score })
+            let soup = Soup::single(Ingredient(i as u32));
+            let score = self.figures(Dataset::VALIDATION, &soup)?;
+            Some(Ranked { ingredient: name.clone(), score, test: self.test(&soup) })
         };
         self.ingredients.iter().enumerate().filter_map(one).collect()
     }
@@ -273,7 +277,7 @@ mod tests {
         let outcome = |label, prediction| crate::score::Outcome { label, prediction, loss: 0.5, margin: 0.0 };
         let score: Score = [outcome(0, 0), outcome(1, 0)].iter().collect();
         let figures = Figures::new(&score, Metric::MacroF1, 2);
-        let json = serde_json::to_value(Ranked { ingredient: "a".into(), score: figures }).unwrap();
+        let json = serde_json::to_value(Ranked { ingredient: "a".into(), score: figures, test: BTreeMap::new() }).unwrap();
         let expected = serde_json::json!({
             "ingredient": "a", "correct": 1, "total": 2, "accuracy": 0.5, "loss": 0.5, "macro_f1": 1.0 / 3.0,
         });

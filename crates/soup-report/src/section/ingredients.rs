@@ -1,0 +1,202 @@
+//! Every ingredient alone, beside the soups.
+
+use maud::{Markup, html};
+
+use crate::plot::bars::ROWS_MAX;
+use crate::plot::frame::{Axis, Frame, Head, Shape, WIDTH, figure, mark, x_axis, y_axis};
+use crate::plot::label::{every, short, spread};
+use crate::plot::number::{Unit, coordinate};
+use crate::plot::scale::Span;
+use crate::section::section;
+use crate::view::{View, accuracy};
+
+/// Height of a row of the ranking.
+const ROW: f64 = 20.0;
+/// Characters of a name.
+const NAME_MAX: usize = 16;
+/// Chosen ingredients that are named in a long ranking.
+const NAMED_MAX: usize = 12;
+
+/// Validation against the test sets, and the ranking.
+pub(crate) fn render(view: &View<'_>) -> Markup {
+    section("ingredients", "Ingredients", "", vec![scatter(view), ranking(view)])
+}
+
+/// A model in the scatter plot.
+struct Point {
+    name: String,
+    validation: f64,
+    test: f64,
+    shape: Shape,
+    class: &'static str,
+    named: bool,
+}
+
+/// All models of which validation and every test set are known; the important ones last, so that they are on top.
+fn points(view: &View<'_>) -> Vec<Point> {
+    let report = view.report;
+    let mut points = Vec::new();
+    let mut add = |name: String, score, test, (shape, class): (Shape, &'static str), named: bool| {
+        if let (Some(validation), Some(test)) = (accuracy(score), view.mean_test(test)) {
+            points.push(Point { name, validation, test, shape, class, named });
+        }
+    };
+    for one in &report.ranking {
+        let chosen = view.chosen.len() < view.pool && view.chosen.contains(one.ingredient.as_str());
+        let look = if chosen { (Shape::Disc, "soup") } else { (Shape::Ring, "other") };
+        add(one.ingredient.clone(), &one.score, &one.test, look, false);
+    }
+    for other in report.diagnosis.iter().flat_map(|d| &d.alternatives).filter(|a| a.forward_passes > 1) {
+        add(other.name.clone(), &other.score, &other.test, (Shape::Cross, "alternative"), true);
+    }
+    if let Some(uniform) = report.baselines.uniform.as_ref().filter(|_| report.recipe != "uniform") {
+        add("uniform".to_owned(), &uniform.score, &uniform.test, (Shape::Diamond, "uniform"), true);
+    }
+    if let Some(best) = &report.baselines.best_single {
+        let name = format!("best single ({})", short(&best.ingredients.concat(), NAME_MAX));
+        add(name, &best.score, &best.test, (Shape::Disc, "best"), true);
+    }
+    add(format!("{} soup", report.recipe), &report.score, &report.test, (Shape::Star, "soup"), true);
+    points
+}
+
+/// The paper's first figure: validation against test sets that it was not chosen on.
+fn scatter(view: &View<'_>) -> Markup {
+    let points = points(view);
+    let span = |of: fn(&Point) -> f64| Span::of(points.iter().map(of)).map(|s| s.padded(0.06));
+    let (Some(x), Some(y)) = (span(|p| p.validation), span(|p| p.test)) else { return html! {} };
+    let frame = Frame { height: 380.0, ..Frame::usual() };
+    let (x, y) = (frame.x(x), frame.y(y));
+    let named: Vec<&Point> = points.iter().filter(|p| p.named).collect();
+    let wanted: Vec<f64> = named.iter().map(|p| y.at(p.test) + 4.0).collect();
+    let placed = spread(&wanted, 15.0, frame.top + 10.0, frame.base() - 4.0);
+    let singles = points.iter().any(|p| p.shape == Shape::Ring);
+    let about = match singles {
+        true => "Every ring is one ingredient, discs are the chosen ones. Up and to the right is better.",
+        false => "Up and to the right is better. Single ingredients were not scored on the test sets.",
+    };
+    let body = html! {
+        (y_axis(&frame, &Axis { scale: y, unit: Unit::Percent, title: &view.mean_test_name() }))
+        (x_axis(&frame, &Axis { scale: x, unit: Unit::Percent,
+            title: &format!("accuracy on {}", view.report.validation) }))
+        @for p in &points {
+            @let tooltip = format!("{}: {} on {}, {} on tests", p.name, Unit::Percent.value(p.validation),
+                view.report.validation, Unit::Percent.value(p.test));
+            (mark(p.shape, (x.at(p.validation), y.at(p.test)), p.class, &tooltip))
+        }
+        @for (p, label_y) in named.iter().zip(placed) {
+            @let right = x.at(p.validation) < WIDTH * 0.55;
+            @let shift = if right { 13.0 } else { -13.0 };
+            text class={ "label ink " (p.class) @if !right { " end" } } x=(coordinate(x.at(p.validation) + shift))
+                y=(coordinate(label_y)) { (p.name) }
+        }
+    };
+    figure(&Head { title: "Validation and test sets", about: about.to_owned() }, frame.height, &body)
+}
+
+/// An ingredient's name, its value, whether it is in the soup.
+type Row<'a> = (&'a str, f64, bool);
+
+/// All ingredients by their score, best first.
+fn ranking(view: &View<'_>) -> Markup {
+    let partial = view.report.learned.is_none() && view.chosen.len() < view.pool;
+    let mut rows: Vec<Row<'_>> = view
+        .report
+        .ranking
+        .iter()
+        .filter_map(|r| {
+            let name = r.ingredient.as_str();
+            Some((name, accuracy(&r.score)?, partial && view.chosen.contains(name)))
+        })
+        .collect();
+    // Stable: ties stay in pool order.
+    rows.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let lines: Vec<(&str, f64)> = [
+        Some(&view.report.score).map(|s| ("soup", s)),
+        view.report.baselines.uniform.as_ref().map(|u| ("uniform", &u.score)),
+    ]
+    .into_iter()
+    .flatten()
+    .filter_map(|(class, s)| Some((class, accuracy(s)?)))
+    .collect();
+    let span = Span::of(rows.iter().map(|r| r.1).chain(lines.iter().map(|l| l.1))).map(|s| s.padded(0.04));
+    let Some(span) = span.filter(|_| !rows.is_empty()) else { return html! {} };
+    let about = match partial {
+        true => "Each alone, best first; filled: chosen. Lines: the soup, and the mean of all.",
+        false => "Each alone, best first. Lines: the soup, and the mean of all.",
+    };
+    let head = Head { title: "Ranking on validation", about: about.to_owned() };
+    if rows.len() > ROWS_MAX {
+        long(view, &head, &rows, &lines, span)
+    } else {
+        short_list(view, &head, &rows, &lines, span)
+    }
+}
+
+fn label(view: &View<'_>, class: &str) -> String {
+    if class == "soup" { format!("{} soup", view.report.recipe) } else { class.to_owned() }
+}
+
+fn short_list(
+    view: &View<'_>,
+    head: &Head<'_>,
+    rows: &[Row<'_>],
+    lines: &[(&str, f64)],
+    span: Span,
+) -> Markup {
+    let longest = rows.iter().map(|r| r.0.chars().count().min(NAME_MAX)).max().unwrap_or(0);
+    let height = ROW * rows.len() as f64 + 84.0;
+    let frame = Frame { height, left: 16.0 + 7.2 * longest as f64, right: 18.0, top: 32.0, bottom: 46.0 };
+    let x = frame.x(span);
+    let body = html! {
+        (x_axis(&frame, &Axis { scale: x, unit: Unit::Percent,
+            title: &format!("accuracy on {}", view.report.validation) }))
+        @for (i, (class, value)) in lines.iter().enumerate() {
+            @let at = x.at(*value);
+            line class={ "reference " (class) } x1=(coordinate(at)) x2=(coordinate(at))
+                y1=(coordinate(frame.top - 6.0 - 14.0 * (i % 2) as f64)) y2=(coordinate(frame.base())) {}
+            text class={ "label ink " (class) @if at > WIDTH / 2.0 { " end" } }
+                x=(coordinate(if at > WIDTH / 2.0 { at - 5.0 } else { at + 5.0 }))
+                y=(coordinate(frame.top - 6.0 - 14.0 * (i % 2) as f64)) { (label(view, class)) }
+        }
+        @for (i, (name, value, chosen)) in rows.iter().enumerate() {
+            @let y = frame.top + (i as f64 + 0.5) * ROW;
+            line.stem x1=(coordinate(frame.left)) x2=(coordinate(x.at(*value))) y1=(coordinate(y)) y2=(coordinate(y)) {}
+            text class=(if *chosen { "name strong" } else { "name" }) x="0" y=(coordinate(y + 4.0)) {
+                (short(name, NAME_MAX))
+            }
+            (mark(if *chosen { Shape::Disc } else { Shape::Ring }, (x.at(*value), y),
+                if *chosen { "soup" } else { "other" }, &format!("{name}: {}", Unit::Percent.value(*value))))
+        }
+    };
+    figure(head, height, &body)
+}
+
+fn long(view: &View<'_>, head: &Head<'_>, rows: &[Row<'_>], lines: &[(&str, f64)], span: Span) -> Markup {
+    let frame = Frame { height: 380.0, ..Frame::usual() };
+    let y = frame.y(span);
+    let x = frame.x(Span { lo: 0.0, hi: rows.len() as f64 + 1.0 });
+    let chosen: Vec<(usize, &Row<'_>)> = rows.iter().enumerate().filter(|(_, r)| r.2).collect();
+    let step = every(chosen.len(), NAMED_MAX);
+    let body = html! {
+        (y_axis(&frame, &Axis { scale: y, unit: Unit::Percent, title: &format!("accuracy on {}", view.report.validation) }))
+        (x_axis(&frame, &Axis { scale: x, unit: Unit::Count, title: "rank" }))
+        @for (i, (name, value, _)) in rows.iter().enumerate().filter(|(_, r)| !r.2) {
+            circle.dot.other cx=(coordinate(x.at(i as f64 + 1.0))) cy=(coordinate(y.at(*value))) r="2.5" {
+                title { (name) ": " (Unit::Percent.value(*value)) }
+            }
+        }
+        @for (class, value) in lines {
+            (crate::plot::frame::reference(&frame, y.at(*value), class, &label(view, class)))
+        }
+        @for (i, (name, value, _)) in &chosen {
+            (mark(Shape::Disc, (x.at(*i as f64 + 1.0), y.at(*value)), "soup",
+                &format!("{name}: {}", Unit::Percent.value(*value))))
+        }
+        @for (i, (name, value, _)) in chosen.iter().step_by(step) {
+            @let (at, base) = (coordinate(x.at(*i as f64 + 1.0)), coordinate(y.at(*value) + 16.0));
+            text.tick x=(at) y=(base) transform={ "rotate(40 " (at) " " (base) ")" } { (short(name, NAME_MAX)) }
+        }
+    };
+    figure(head, frame.height, &body)
+}
