@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
 /// Who may use whom (normal and build dependencies). soupctl uses core and store directly for `plan` and `inspect`.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("soup-core", &[]),
     ("soup-store", &["soup-core"]),
     ("soup-tensor", &["soup-core"]),
     ("soup-eval", &["soup-core"]),
     ("soup-proto", &["soup-core"]),
-    ("soup-coordinator", &["soup-core", "soup-proto", "soup-store"]),
+    ("soup-report", &["soup-core"]),
+    ("soup-coordinator", &["soup-core", "soup-proto", "soup-report", "soup-store"]),
     ("soup-worker", &["soup-core", "soup-proto", "soup-store", "soup-tensor", "soup-eval"]),
     ("soupctl", &["soup-core", "soup-proto", "soup-store", "soup-coordinator", "soup-worker"]),
 ];

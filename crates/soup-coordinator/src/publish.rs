@@ -16,6 +16,8 @@ use soup_store::output::{MANIFEST_FILE, Staging};
 
 use crate::prepare::Prepared;
 
+/// The report for people.
+const REPORT_FILE: &str = "report.html";
 /// Version of the manifest's shape.
 const MANIFEST_VERSION: u32 = 1;
 
@@ -47,6 +49,7 @@ pub(crate) async fn publish(
         let index = layout::index_json(&prepared.schema, &prepared.files);
         staging.put(INDEX_FILE, index.into()).await?;
     }
+    staging.put(REPORT_FILE, soup_report::html(&report).into()).await?;
     let manifest = manifest(prepared, &report, files, &digests);
     let text = serde_json::to_vec_pretty(&manifest).map_err(unprintable)?;
     staging.put(MANIFEST_FILE, Bytes::from(text)).await?;
