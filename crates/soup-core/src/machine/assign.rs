@@ -3,84 +3,190 @@
 //! A worker is given one task more than it has slots, so that it never waits for the coordinator's answer. Loading
 //! belongs to the owners; everything else goes to whoever is free, slices preferably to the worker that has their
 //! samples decoded. A worker that nothing is left for gets a slice that another one is slow at.
+//!
+//! Every event ends in a [`dispatch`](Machine::dispatch), and of a thousand workers most may have nothing to do. So what
+//! does not depend on who asks is found out once a dispatch, when somebody asks for it ([`Openings`]).
 
-use super::{Action, Evaluation, Machine, Millis, Slice, Work, WorkerId};
+use super::tasks::{Late, WorkerState};
+use super::{Action, BTreeMap, Evaluation, Machine, Millis, Slice, Work, WorkerId};
 use crate::machine::placement::Holding;
 use crate::shard::Shard;
+
+/// What is left to be given out in a dispatch.
+struct Openings {
+    now: Millis,
+    /// Whether all shards are resident.
+    ready: bool,
+    /// Shards by owner, where that matters.
+    owned: BTreeMap<WorkerId, Vec<Shard>>,
+    /// Slices of the first goals: of so many as somebody asked for.
+    slices: Vec<Vec<OpenSlice>>,
+    writing: Vec<Work>,
+    /// Slices that somebody is slow at, if somebody asked.
+    late: Option<Vec<Late>>,
+}
+
+/// A slice of a goal that may be given out.
+struct OpenSlice {
+    slice: Slice,
+    /// Who has it decoded.
+    home: Option<WorkerId>,
+    /// Whether somebody was at it before, and may have failed.
+    tried: bool,
+}
+
+impl OpenSlice {
+    /// One that `worker` has decoded before, else one that nobody has, else anybody's.
+    fn preference(&self, worker: WorkerId) -> u32 {
+        match self.home {
+            Some(home) if home == worker => 0,
+            None => 1,
+            Some(_) => 2,
+        }
+    }
+}
+
+impl Openings {
+    /// Somebody was given `work`.
+    fn close(&mut self, work: &Work, goals: &[Evaluation]) {
+        match work {
+            Work::Evaluate(evaluation, slice) => {
+                let of_goal = goals.iter().zip(&mut self.slices).filter(|(goal, _)| *goal == evaluation);
+                of_goal.for_each(|(_, open)| open.retain(|o| o.slice != *slice));
+                // Where there is no patience at all, what was given out just now is late.
+                self.late = None;
+            }
+            Work::Write(..) | Work::Digest(_) => self.writing.retain(|w| w != work),
+            _ => {}
+        }
+    }
+}
 
 impl Machine {
     /// Gives tasks to free workers, one each in turn, until nothing fits any more.
     pub(super) fn dispatch(&mut self, now: Millis, out: &mut Vec<Action>) {
-        let mut workers: Vec<WorkerId> = self.workers.keys().copied().collect();
-        let writing = self.writing_works();
-        let ready = self.all_resident();
-        while !workers.is_empty() {
+        let free = |state: &WorkerState| !state.leaving && state.running <= state.slots;
+        let mut workers: Vec<WorkerId> =
+            self.workers.iter().filter(|(_, state)| free(state)).map(|(&worker, _)| worker).collect();
+        let mut openings = self.openings(now);
+        let ready = openings.ready;
+        let mut exhausted = false;
+        while !workers.is_empty() && !exhausted {
             workers.retain(|&worker| {
-                let state = &self.workers[&worker];
-                if state.leaving || state.running > state.slots {
+                if exhausted || !free(&self.workers[&worker]) {
                     return false;
                 }
-                let Some(work) = self.pick(worker, now, ready, &writing) else { return false };
+                let Some(work) = self.pick(worker, &mut openings) else {
+                    exhausted = self.exhausted(&openings);
+                    return false;
+                };
                 if ready {
                     self.announce(worker, out);
                 }
                 let key = self.tasks.begin(&work, worker, now);
                 self.workers.entry(worker).and_modify(|w| w.running += 1);
+                openings.close(&work, &self.goals);
                 out.push(Action::Assign(worker, key, work));
                 true
             });
         }
         if ready {
             // Owners serve their shards even when they have no task, so all have to know the run's epoch and peers.
-            let all: Vec<WorkerId> = self.workers.keys().copied().collect();
-            all.into_iter().for_each(|w| self.announce(w, out));
+            let unaware = self.workers.iter().filter(|(_, state)| !state.placed);
+            let unaware: Vec<WorkerId> = unaware.map(|(&worker, _)| worker).collect();
+            unaware.into_iter().for_each(|w| self.announce(w, out));
         }
     }
 
-    fn pick(&self, worker: WorkerId, now: Millis, ready: bool, writing: &[Work]) -> Option<Work> {
-        if let Some(load) = self.pick_load(worker, now) {
+    fn openings(&self, now: Millis) -> Openings {
+        let ready = self.all_resident();
+        let mut owned: BTreeMap<WorkerId, Vec<Shard>> = BTreeMap::new();
+        if !ready || !self.only_slices_left() {
+            let owners = self.shards.iter().zip((0..).map(Shard));
+            for (owner, shard) in owners.filter_map(|(h, shard)| Some((h.owner()?, shard))) {
+                owned.entry(owner).or_default().push(shard);
+            }
+        }
+        let mut writing = self.writing_works();
+        writing.retain(|work| self.tasks.is_open(work, now));
+        Openings { now, ready, owned, slices: Vec::new(), writing, late: None }
+    }
+
+    /// Whether nothing is left that belongs to the owners of shards, or that is not known before somebody asks for it.
+    fn only_slices_left(&self) -> bool {
+        self.survey.is_some() && self.measured_enough() && self.learning.is_none() && !self.comparing()
+    }
+
+    /// Whether nothing is left for any worker, as far as somebody has asked already.
+    fn exhausted(&self, openings: &Openings) -> bool {
+        let asked = openings.slices.len() == self.goals.len() && openings.slices.iter().all(Vec::is_empty);
+        let nobody_late = openings.late.as_ref().is_some_and(Vec::is_empty);
+        openings.ready && self.only_slices_left() && asked && openings.writing.is_empty() && nobody_late
+    }
+
+    fn pick(&self, worker: WorkerId, openings: &mut Openings) -> Option<Work> {
+        let now = openings.now;
+        let own = openings.owned.get(&worker).map_or(&[][..], Vec::as_slice);
+        if !openings.ready
+            && let Some(load) = self.pick_load(worker, own, now)
+        {
             return Some(load);
         }
         let may = |work: &Work| self.tasks.is_open(work, now) && !self.tasks.failed_on(work, worker);
         if self.survey.is_none() {
             return Some(Work::Survey).filter(may);
         }
-        if !ready {
+        if !openings.ready {
             return None;
         }
-        self.pick_gram(worker, now)
-            .or_else(|| self.pick_learning(worker, now))
-            .or_else(|| self.goals.iter().find_map(|goal| self.pick_slice(goal, worker, &may)))
+        self.pick_gram(worker, own, now)
+            .or_else(|| self.pick_learning(worker, own, now))
+            .or_else(|| self.pick_slice(worker, openings))
             .or_else(|| self.pick_compare(worker, &may))
-            .or_else(|| writing.iter().find(|w| may(w)).cloned())
-            .or_else(|| {
-                let idle = self.workers[&worker].running == 0;
-                let at_least_ms = self.plan.limits.straggler_ms;
-                idle.then(|| self.tasks.straggler(worker, now, at_least_ms)).flatten()
-            })
+            .or_else(|| openings.writing.iter().find(|w| !self.tasks.failed_on(w, worker)).cloned())
+            .or_else(|| self.pick_late(worker, openings))
     }
 
-    fn pick_load(&self, worker: WorkerId, now: Millis) -> Option<Work> {
-        self.shards
-            .iter()
-            .enumerate()
-            .filter(|(_, h)| **h == Holding::Loading(worker))
-            .map(|(index, _)| Work::Load(Shard(index as u32)))
-            .find(|work| self.tasks.is_open(work, now))
+    fn pick_load(&self, worker: WorkerId, own: &[Shard], now: Millis) -> Option<Work> {
+        let loading = |shard: &&Shard| self.shards.get(shard.0 as usize) == Some(&Holding::Loading(worker));
+        own.iter().filter(loading).map(|&s| Work::Load(s)).find(|work| self.tasks.is_open(work, now))
     }
 
-    /// A slice of `goal` for `worker`: one it has decoded before, else one that nobody has, else anybody's.
-    fn pick_slice(&self, goal: &Evaluation, worker: WorkerId, may: &dyn Fn(&Work) -> bool) -> Option<Work> {
-        let work = |slice: &Slice| Work::Evaluate(goal.clone(), *slice);
-        let preference = |slice: &Slice| match self.homes.get(&(goal.dataset, slice.index)) {
-            Some(home) if *home == worker => 0,
-            None => 1,
-            Some(_) => 2,
+    /// A slice of the most urgent goal that has one for `worker`.
+    fn pick_slice(&self, worker: WorkerId, openings: &mut Openings) -> Option<Work> {
+        self.goals.iter().enumerate().find_map(|(index, goal)| {
+            if index == openings.slices.len() {
+                openings.slices.push(self.open_slices(goal, openings.now));
+            }
+            let work = |o: &OpenSlice| Work::Evaluate(goal.clone(), o.slice);
+            let open = openings.slices[index].iter();
+            open.filter(|o| !o.tried || !self.tasks.failed_on(&work(o), worker))
+                .min_by_key(|o| (o.preference(worker), o.slice.index))
+                .map(work)
+        })
+    }
+
+    /// The slices of `goal` that may be given out, in order.
+    fn open_slices(&self, goal: &Evaluation, now: Millis) -> Vec<OpenSlice> {
+        let mut given = self.tasks.slices_of(goal, now).peekable();
+        let open = |slice: &Slice| {
+            let given = given.next_if(|(s, _)| s == slice);
+            let may = given.is_none_or(|(_, open)| open) && !self.slice_done(goal, slice.index);
+            let home = self.homes.get(&(goal.dataset, slice.index)).copied();
+            may.then(|| OpenSlice { slice: *slice, home, tried: given.is_some() })
         };
-        self.slices_of(goal.dataset)
-            .iter()
-            .filter(|s| !self.slice_done(goal, s.index) && may(&work(s)))
-            .min_by_key(|s| (preference(s), s.index))
-            .map(work)
+        self.slices_of(goal.dataset).iter().filter_map(open).collect()
+    }
+
+    /// A slice that has been with one other worker for far longer than slices take, if `worker` is idle.
+    fn pick_late(&self, worker: WorkerId, openings: &mut Openings) -> Option<Work> {
+        if self.workers[&worker].running > 0 {
+            return None;
+        }
+        let now = openings.now;
+        let late = openings.late.get_or_insert_with(|| self.tasks.late(now, self.plan.limits.straggler_ms));
+        late.iter()
+            .find(|l| l.with != worker && !self.tasks.failed_on(&l.work, worker))
+            .map(|l| l.work.clone())
     }
 }

@@ -14,7 +14,6 @@ use crate::diagnosis::ensemble::{Alternatives, Newton, STACK_INGREDIENTS_MAX, ST
 use crate::diagnosis::geometry::{Gram, packed_len};
 use crate::diagnosis::path::{Grid, line, prefixes};
 use crate::machine::exchange::{Compare, LayerGram};
-use crate::machine::placement::Holding;
 use crate::shard::Shard;
 use crate::soup::{Ingredient, Soup, Weight};
 
@@ -89,17 +88,19 @@ impl Machine {
         self.diagnosing.compared.as_ref()
     }
 
+    /// Whether other uses of the ingredients are being compared.
+    pub(super) fn comparing(&self) -> bool {
+        self.diagnosing.comparing.is_some()
+    }
+
     /// A shard of `worker` whose inner products are missing.
-    pub(super) fn pick_gram(&self, worker: WorkerId, now: Millis) -> Option<Work> {
+    pub(super) fn pick_gram(&self, worker: WorkerId, own: &[Shard], now: Millis) -> Option<Work> {
         if self.measured_enough() {
             return None;
         }
-        let own = |(index, holding): (usize, &Holding)| {
-            (*holding == Holding::Resident(worker)).then_some(Shard(index as u32))
-        };
         let missing = |shard: &Shard| !self.diagnosing.grams.contains_key(shard);
-        let own = self.shards.iter().enumerate().filter_map(own).filter(missing);
-        own.map(Work::Gram).find(|w| self.tasks.is_open(w, now) && !self.tasks.failed_on(w, worker))
+        let mut missing = own.iter().copied().filter(missing).map(Work::Gram);
+        missing.find(|w| self.tasks.is_open(w, now) && !self.tasks.failed_on(w, worker))
     }
 
     /// The inner products on a shard are there.

@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use super::{Action, Error, Machine, Millis, Work, WorkerId};
 use crate::ledger::Gradients;
 use crate::machine::exchange::{Differentiate, Dot, PartFigures, SegmentDots};
-use crate::machine::placement::Holding;
 use crate::recipe::learned::MiniBatch;
 use crate::shard::Shard;
 use crate::soup::Weight;
@@ -74,6 +73,17 @@ impl Learning {
     }
 }
 
+/// A product with one of the resident shards `own`.
+fn pick_dot(learning: &Learning, own: &[Shard], may: &dyn Fn(&Work) -> bool) -> Option<Work> {
+    learning.parts.iter().enumerate().find_map(|(index, part)| {
+        let Part::Held { by, dots, .. } = part else { return None };
+        let dot = |shard: &Shard| {
+            Work::Dot(Dot { step: learning.mini.step, part: index as u32, shard: *shard, source: *by })
+        };
+        own.iter().filter(|shard| !dots.contains_key(shard)).map(dot).find(|work| may(work))
+    })
+}
+
 impl Machine {
     /// Begins the step that the recipe asks for, unless it is in work.
     pub(super) fn begin_step(&mut self, mini: MiniBatch) {
@@ -83,29 +93,18 @@ impl Machine {
     }
 
     /// Something of the step in work for `worker`: products first, since they let gradients go.
-    pub(super) fn pick_learning(&self, worker: WorkerId, now: Millis) -> Option<Work> {
+    pub(super) fn pick_learning(&self, worker: WorkerId, own: &[Shard], now: Millis) -> Option<Work> {
         let learning = self.learning.as_ref()?;
         let may = |work: &Work| self.tasks.is_open(work, now) && !self.tasks.failed_on(work, worker);
-        self.pick_dot(learning, worker, &may).or_else(|| self.pick_part(learning, worker, &may))
-    }
-
-    fn pick_dot(&self, learning: &Learning, worker: WorkerId, may: &dyn Fn(&Work) -> bool) -> Option<Work> {
-        let own = |(index, holding): (usize, &Holding)| {
-            (*holding == Holding::Resident(worker)).then_some(Shard(index as u32))
-        };
-        let own: Vec<Shard> = self.shards.iter().enumerate().filter_map(own).collect();
-        learning.parts.iter().enumerate().find_map(|(index, part)| {
-            let Part::Held { by, dots, .. } = part else { return None };
-            let dot = |shard: &Shard| {
-                Work::Dot(Dot { step: learning.mini.step, part: index as u32, shard: *shard, source: *by })
-            };
-            own.iter().filter(|shard| !dots.contains_key(shard)).map(dot).find(|work| may(work))
-        })
+        pick_dot(learning, own, &may).or_else(|| self.pick_part(learning, worker, &may))
     }
 
     /// An open part: one that `worker` did in the step before, else one that nobody did, else anybody's. A worker has so many
     /// gradients at most as it has slots, and one more that is being fetched.
     fn pick_part(&self, learning: &Learning, worker: WorkerId, may: &dyn Fn(&Work) -> bool) -> Option<Work> {
+        if !learning.parts.iter().any(|part| matches!(part, Part::Open)) {
+            return None;
+        }
         let in_work = self.tasks.count_of(worker, |work| matches!(work, Work::Differentiate(_)));
         if learning.held_by(worker) + in_work > self.workers[&worker].slots {
             return None;

@@ -1,8 +1,8 @@
 //! Tasks and their attempts, and what becomes of them.
 
 use super::{
-    Action, BTreeMap, BTreeSet, Error, ErrorKind, Machine, Millis, NewWorker, Report, Score, TaskKey,
-    TaskResult, Work, WorkerId,
+    Action, BTreeMap, BTreeSet, Error, ErrorKind, Evaluation, Machine, Millis, NewWorker, Report, Score,
+    Slice, TaskKey, TaskResult, Work, WorkerId,
 };
 use crate::shard::Shard;
 
@@ -38,7 +38,19 @@ pub(super) struct Task {
     reason: Option<(ErrorKind, String)>,
 }
 
+/// A slice that has been with one worker for too long.
+#[derive(Debug)]
+pub(super) struct Late {
+    since: Millis,
+    pub(super) with: WorkerId,
+    pub(super) work: Work,
+}
+
 impl Task {
+    fn is_open(&self, now: Millis) -> bool {
+        self.running.is_empty() && self.not_before <= now
+    }
+
     fn attempts(&self) -> impl Iterator<Item = (WorkerId, TaskKey)> {
         self.running.iter().map(|(&attempt, &(worker, _))| (worker, TaskKey { task: self.id, attempt }))
     }
@@ -62,7 +74,7 @@ impl Tasks {
 
     /// Whether `work` may be given out now.
     pub(super) fn is_open(&self, work: &Work, now: Millis) -> bool {
-        self.by_work.get(work).is_none_or(|t| t.running.is_empty() && t.not_before <= now)
+        self.by_work.get(work).is_none_or(|t| t.is_open(now))
     }
 
     /// Whether `worker` has failed at `work` for a lasting reason.
@@ -140,19 +152,34 @@ impl Tasks {
         }
     }
 
-    /// A slice that has been with one other worker for far longer than slices take: the one that has been so longest.
-    /// Giving it to an idle worker too costs nothing, since both get the same answer and the first one counts.
-    pub(super) fn straggler(&self, worker: WorkerId, now: Millis, at_least_ms: Millis) -> Option<Work> {
+    /// The tasks at slices of `evaluation`, in the order of the slices, and whether each may be given out now.
+    pub(super) fn slices_of(
+        &self,
+        evaluation: &Evaluation,
+        now: Millis,
+    ) -> impl Iterator<Item = (Slice, bool)> {
+        let at = |index, bound| Work::Evaluate(evaluation.clone(), Slice { index, start: bound, end: bound });
+        let tasks = self.by_work.range(at(0, 0)..=at(u32::MAX, u64::MAX));
+        tasks.filter_map(move |(work, task)| match work {
+            Work::Evaluate(_, slice) => Some((*slice, task.is_open(now))),
+            _ => None,
+        })
+    }
+
+    /// Slices that have been with one worker for far longer than slices take, those that have been so longest first.
+    /// Giving one to an idle worker too costs nothing, since both get the same answer and the first one counts.
+    pub(super) fn late(&self, now: Millis, at_least_ms: Millis) -> Vec<Late> {
         let late_ms = at_least_ms.max(3 * self.slices_ms.checked_div(self.slices).unwrap_or(0));
         let alone = |(work, task): (&Work, &Task)| {
             let (&(with, since), 1) = (task.running.values().next()?, task.running.len()) else {
                 return None;
             };
-            let late = with != worker && now.saturating_sub(since) >= late_ms;
-            let may = matches!(work, Work::Evaluate(..)) && !task.failed_on.contains(&worker);
-            (late && may).then(|| (since, work.clone()))
+            let late = now.saturating_sub(since) >= late_ms && matches!(work, Work::Evaluate(..));
+            late.then(|| Late { since, with, work: work.clone() })
         };
-        self.by_work.iter().filter_map(alone).min_by_key(|(since, _)| *since).map(|(_, work)| work)
+        let mut late: Vec<Late> = self.by_work.iter().filter_map(alone).collect();
+        late.sort_by_key(|l| l.since);
+        late
     }
 }
 

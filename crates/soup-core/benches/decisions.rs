@@ -1,0 +1,302 @@
+//! What the coordinator decides in, with many workers: `cargo bench -p soup-core [-- WORKERS...]`
+//!
+//! A machine follows the greedy recipe for simulated workers, which answer after as many simulated milliseconds as their
+//! tasks take: no network, no tensors, no journal, so that all time that is measured is the machine's own, in processor time. The same run
+//! with fewer workers says what their number costs. A decision is a verdict on a trial; its time is that of all events
+//! since the one before it. Workers are lost and others join on the way.
+#![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)]
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use soup_core::diagnosis::geometry::packed_len;
+use soup_core::layer::Layers;
+use soup_core::ledger::Dataset;
+use soup_core::machine::{
+    Action, DiagnosisPlan, Evaluation, Event, FileDigest, LayerGram, Limits, Machine, Millis, NewWorker,
+    Plan, Report, TaskKey, TaskResult, Work, WorkerId,
+};
+use soup_core::recipe::learned::Groups;
+use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec};
+use soup_core::score::{Metric, Outcome};
+
+/// What the paper's CLIP pool has.
+const INGREDIENTS: u32 = 72;
+/// Those of 64 MiB in a model of 70 billion parameters.
+const SHARDS: usize = 2_087;
+/// Resident bytes of a shard, all ingredients together.
+const SHARD_BYTES: u64 = (64 << 20) * INGREDIENTS as u64;
+/// Validation samples, as many as ImageNet has held out of its training set for such pools: 64 slices.
+const SAMPLES: u64 = 10_000;
+const SLOTS: u32 = 2;
+/// How long tasks take: so long, and up to as much again.
+const LOAD_MS: Millis = 2_000;
+const SLICE_MS: Millis = 1_000;
+/// How long an entry takes to become durable.
+const RECORD_MS: Millis = 30;
+/// Time passes in steps of this, as the coordinator's does.
+const TICK_MS: Millis = 500;
+/// How long a worker lives on average, before it is lost and another one joins.
+const LIFE_MS: Millis = 24 * 3_600_000;
+
+fn main() {
+    let asked: Vec<u32> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
+    for workers in if asked.is_empty() { vec![10, 100, 1_000] } else { asked } {
+        let ran = Cluster::new(workers).run();
+        let all = ran.times.iter().sum::<Duration>();
+        println!(
+            "{workers} workers: {} decisions, mean {:.3} ms, worst {:.3} ms; {:.0} ms before the first",
+            ran.decisions.len(),
+            milliseconds(ran.decisions.iter().sum::<Duration>()) / ran.decisions.len() as f64,
+            milliseconds(ran.decisions.iter().copied().max().unwrap_or_default()),
+            milliseconds(ran.preparing),
+        );
+        println!(
+            "  {} events: mean {:.1} us, worst {:.1} ms ({}); all of the run {:.0} ms",
+            ran.times.len(),
+            milliseconds(all) * 1e3 / ran.times.len() as f64,
+            milliseconds(ran.worst.0),
+            ran.worst.1,
+            milliseconds(all),
+        );
+    }
+}
+
+/// Processor time of this thread, because machines are shared; plain time where the system does not say.
+struct Clock {
+    statistics: Option<File>,
+    start: Instant,
+}
+
+impl Clock {
+    fn new() -> Clock {
+        Clock { statistics: File::open("/proc/thread-self/schedstat").ok(), start: Instant::now() }
+    }
+
+    fn now(&self) -> Duration {
+        let mut text = [0; 64];
+        let read = self.statistics.as_ref().and_then(|file| file.read_at(&mut text, 0).ok()).unwrap_or(0);
+        let on_processor = std::str::from_utf8(&text[..read]).unwrap_or_default().split(' ').next();
+        let nanoseconds = on_processor.and_then(|n| n.parse().ok());
+        nanoseconds.map_or_else(|| self.start.elapsed(), Duration::from_nanos)
+    }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// What a run took.
+struct Ran {
+    /// Of every event.
+    times: Vec<Duration>,
+    /// The event that took longest.
+    worst: (Duration, &'static str),
+    /// Until the first trial: loading, measuring, ranking.
+    preparing: Duration,
+    /// Of every decision.
+    decisions: Vec<Duration>,
+}
+
+/// What happens at some time.
+enum Happens {
+    Answer(WorkerId, TaskKey, Work),
+    Recorded,
+    Tick,
+    Loss,
+}
+
+struct Cluster {
+    machine: Machine,
+    clock: Clock,
+    now: Millis,
+    /// What is going to happen, by time, then in the order it was caused.
+    agenda: BinaryHeap<Reverse<(Millis, usize)>>,
+    happens: Vec<Option<Happens>>,
+    alive: Vec<WorkerId>,
+    joined: u64,
+    state: u64,
+    since_decision: Duration,
+    ran: Ran,
+}
+
+impl Cluster {
+    fn new(workers: u32) -> Cluster {
+        Cluster {
+            machine: Machine::new(plan(workers), 0).unwrap(),
+            clock: Clock::new(),
+            now: 0,
+            agenda: BinaryHeap::new(),
+            happens: Vec::new(),
+            alive: (1..=u64::from(workers)).map(WorkerId).collect(),
+            joined: u64::from(workers),
+            state: 1,
+            since_decision: Duration::ZERO,
+            ran: Ran {
+                times: Vec::new(),
+                worst: (Duration::ZERO, ""),
+                preparing: Duration::ZERO,
+                decisions: Vec::new(),
+            },
+        }
+    }
+
+    fn run(mut self) -> Ran {
+        let workers = self.alive.iter().map(|&w| new_worker(w)).collect();
+        self.handle("workers join", Event::WorkersJoined(workers));
+        self.later(TICK_MS, Happens::Tick);
+        self.later(LIFE_MS / self.alive.len() as Millis, Happens::Loss);
+        while !self.machine.ended() {
+            let Reverse((at, index)) = self.agenda.pop().unwrap();
+            self.now = at;
+            match self.happens[index].take().unwrap() {
+                Happens::Answer(worker, key, work) => {
+                    let (name, result) = answer(&work);
+                    self.handle(name, Event::Done(worker, key, result));
+                }
+                Happens::Recorded => self.handle("recorded", Event::Recorded),
+                Happens::Tick => {
+                    self.handle("tick", Event::Tick);
+                    self.later(TICK_MS, Happens::Tick);
+                }
+                Happens::Loss => self.lose_and_join(),
+            }
+        }
+        self.ran
+    }
+
+    fn lose_and_join(&mut self) {
+        let lost = self.random(self.alive.len() as u64) as usize;
+        let lost = self.alive.swap_remove(lost);
+        self.handle("worker lost", Event::WorkerLost(lost));
+        self.joined += 1;
+        let worker = WorkerId(self.joined);
+        self.alive.push(worker);
+        self.handle("worker joins", Event::WorkersJoined(vec![new_worker(worker)]));
+        self.later(LIFE_MS / self.alive.len() as Millis, Happens::Loss);
+    }
+
+    /// Lets the machine take an event, and notes how long that took.
+    fn handle(&mut self, name: &'static str, event: Event) {
+        let start = self.clock.now();
+        let actions = self.machine.handle(self.now, event);
+        let took = self.clock.now().saturating_sub(start);
+        self.ran.times.push(took);
+        self.ran.worst = self.ran.worst.max((took, name));
+        self.since_decision += took;
+        actions.into_iter().for_each(|action| self.perform(action));
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Assign(worker, key, work) => {
+                let least = if matches!(work, Work::Load(_)) { LOAD_MS } else { SLICE_MS };
+                let takes = least + self.random(least);
+                self.later(takes, Happens::Answer(worker, key, work));
+            }
+            Action::Record(_) => self.later(RECORD_MS, Happens::Recorded),
+            // The ranking's scores belong to no decision.
+            Action::Report(Report::Scored(evaluation, _))
+                if self.ran.decisions.is_empty() && evaluation.soup.members().len() == 1 =>
+            {
+                self.ran.preparing += std::mem::take(&mut self.since_decision);
+            }
+            Action::Report(Report::Decided(..)) => {
+                self.ran.decisions.push(std::mem::take(&mut self.since_decision));
+            }
+            Action::Publish => self.handle("published", Event::Published(Ok(()))),
+            Action::Finish(result) => result.unwrap(),
+            _ => {}
+        }
+    }
+
+    fn later(&mut self, after: Millis, happens: Happens) {
+        self.agenda.push(Reverse((self.now + after, self.happens.len())));
+        self.happens.push(Some(happens));
+    }
+
+    /// A number below `below`, from one seed.
+    fn random(&mut self, below: u64) -> u64 {
+        self.state =
+            self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.state >> 33) % below
+    }
+}
+
+fn plan(workers: u32) -> Plan {
+    let layers = Layers { names: vec!["all".to_owned()], of: vec![Some(0)], matrix: vec![true] };
+    Plan {
+        ingredients: INGREDIENTS,
+        shard_bytes: vec![SHARD_BYTES; SHARDS],
+        groups: Arc::new(Groups { names: Vec::new(), of: Vec::new(), classifier: Vec::new() }),
+        diagnosis: DiagnosisPlan { layers: Some(Arc::new(layers)), ..DiagnosisPlan::default() },
+        train: None,
+        datasets: 1,
+        batch_size: 32,
+        files: 30,
+        recipe: RecipeSpec {
+            kind: RecipeKind::Greedy,
+            order: Order::Sorted,
+            accept: Accept::AtLeast,
+            seed: 1,
+            max_ingredients: None,
+            passes: 1,
+            metric: Metric::Accuracy,
+            learn: None,
+        },
+        baselines: true,
+        lookahead: 2,
+        workers_min: workers,
+        recall: false,
+        limits: Limits::default(),
+    }
+}
+
+fn new_worker(worker: WorkerId) -> NewWorker {
+    NewWorker { worker, slots: SLOTS, capacity_bytes: u64::MAX, held: Vec::new() }
+}
+
+/// What a worker answers, and its name.
+fn answer(work: &Work) -> (&'static str, TaskResult) {
+    match work {
+        Work::Load(shard) => {
+            let sha256 = vec![[shard.0 as u8; 32]; INGREDIENTS as usize];
+            ("loaded", TaskResult::Loaded { sha256, notes: Vec::new() })
+        }
+        Work::Survey => {
+            let samples = vec![SAMPLES];
+            ("surveyed", TaskResult::Surveyed { samples, classes: 10, notes: Vec::new() })
+        }
+        Work::Evaluate(evaluation, slice) => {
+            let outcomes = (slice.start..slice.end).map(|sample| outcome(evaluation, sample)).collect();
+            ("evaluated", TaskResult::Evaluated(outcomes))
+        }
+        Work::Write(_, file) => {
+            let digest = FileDigest { data_sha256: [*file as u8; 32], file_sha256: [8; 32], bytes: 9 };
+            ("written", TaskResult::Written(digest))
+        }
+        Work::Digest(_) => ("digested", TaskResult::Digested([7; 32])),
+        Work::Gram(_) => {
+            let packed = vec![1.0; packed_len(INGREDIENTS as usize)];
+            ("measured", TaskResult::Measured(vec![LayerGram { layer: 0, matrix: true, packed }]))
+        }
+        other => unreachable!("a greedy run has no {other:?}"),
+    }
+}
+
+/// Whether a soup gets a sample right: by chance, but always the same; larger soups a little more often.
+fn outcome(evaluation: &Evaluation, sample: u64) -> Outcome {
+    assert_eq!(evaluation.dataset, Dataset::VALIDATION);
+    let mut hash = sample.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    for member in evaluation.soup.members() {
+        hash = (hash ^ u64::from(member.0 + 1)).wrapping_mul(0x0100_0000_01b3);
+        hash ^= hash >> 29;
+    }
+    let right = hash % 1_000 < 700 + 2 * evaluation.soup.members().len() as u64;
+    let label = (sample % 10) as u32;
+    Outcome { label, prediction: if right { label } else { (label + 1) % 10 }, loss: 0.5, margin: 0.0 }
+}
