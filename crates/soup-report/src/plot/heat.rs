@@ -73,7 +73,8 @@ pub(crate) fn heat_map(head: Head<'_>, map: &Map) -> Markup {
         (cells(map, &Grid { rows: &rows, columns: &columns, values: &values, left, top, width, height }))
         (names(&rows, &columns, (left, top), (width, height)))
     };
-    let bottom = if slanted(&columns, width) { 64.0 } else { 26.0 };
+    let longest = columns.iter().map(|c| c.chars().count().min(NAME_MAX)).max().unwrap_or(0);
+    let bottom = if slanted(&columns, width) { 20.0 + 5.0 * longest as f64 } else { 20.0 };
     figure(&head, top + height * rows.len() as f64 + bottom, &body)
 }
 
@@ -140,7 +141,7 @@ fn merged(
 fn slanted(columns: &[String], width: f64) -> bool {
     let longest = columns.iter().map(|c| c.chars().count().min(NAME_MAX)).max().unwrap_or(0);
     let shown = every(columns.len(), (columns.len() as f64 * width / 16.0) as usize);
-    longest as f64 * 6.8 > width * shown as f64
+    longest as f64 * 7.6 + 6.0 > width * shown as f64
 }
 
 fn names(

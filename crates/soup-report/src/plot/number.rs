@@ -9,6 +9,8 @@ pub(crate) enum Unit {
     Percent,
     /// A plain number with four decimals.
     Number,
+    /// A length in parameter space, with four significant digits.
+    Length,
     /// Degrees of an angle.
     Degrees,
     /// A count.
@@ -22,6 +24,10 @@ impl Unit {
             _ if !v.is_finite() => "-".to_owned(),
             Unit::Percent => format!("{:.2} %", 100.0 * v),
             Unit::Number => format!("{v:.4}"),
+            Unit::Length => {
+                let digits = if v == 0.0 { 0.0 } else { (3.0 - v.abs().log10().floor()).clamp(0.0, 9.0) };
+                format!("{v:.*}", digits as usize)
+            }
             Unit::Degrees => format!("{v:.1}°"),
             Unit::Count => format!("{v:.0}"),
         }
@@ -36,7 +42,7 @@ impl Unit {
         match self {
             Unit::Percent => format!("{text} %"),
             Unit::Degrees => format!("{text}°"),
-            Unit::Number | Unit::Count => text,
+            Unit::Number | Unit::Length | Unit::Count => text,
         }
     }
 }
@@ -91,6 +97,12 @@ mod tests {
         assert_eq!(labels(0.0, 2.0, Unit::Count), ["0", "1", "2"]);
         assert_eq!(labels(5.0, 5.0, Unit::Count), ["5"]);
         assert_eq!(labels(62.0, 90.0, Unit::Degrees), ["70°", "80°", "90°"]);
+    }
+
+    #[test]
+    fn lengths_have_four_digits() {
+        let texts = [0.0, 0.012_345_6, 3.084_131, 19.699_2, 123_456.0].map(|v| Unit::Length.value(v));
+        assert_eq!(texts, ["0", "0.01235", "3.084", "19.70", "123456"]);
     }
 
     #[test]
