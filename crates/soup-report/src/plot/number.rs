@@ -58,8 +58,14 @@ pub(crate) fn coordinate(v: f64) -> String {
     if matches!(text, "-0" | "") { "0".to_owned() } else { text.to_owned() }
 }
 
-/// Ticks within a span, about `count` of them, at steps of 1, 2 or 5 times a power of ten; each with its label.
+/// Ticks within a span, about `count` of them and three where a finer step gives them, at steps of 1, 2 or 5 times a power
+/// of ten; each with its label.
 pub(crate) fn ticks(span: Span, count: usize, unit: Unit) -> Vec<(f64, String)> {
+    let few = stepped(span, count, unit);
+    if few.len() < 3 && unit != Unit::Count { stepped(span, 2 * count, unit) } else { few }
+}
+
+fn stepped(span: Span, count: usize, unit: Unit) -> Vec<(f64, String)> {
     let rough = (span.hi - span.lo) / count.max(1) as f64;
     if !rough.is_finite() || rough <= 0.0 {
         return vec![(span.lo, unit.value(span.lo))];
@@ -97,6 +103,8 @@ mod tests {
         assert_eq!(labels(0.0, 2.0, Unit::Count), ["0", "1", "2"]);
         assert_eq!(labels(5.0, 5.0, Unit::Count), ["5"]);
         assert_eq!(labels(62.0, 90.0, Unit::Degrees), ["70°", "80°", "90°"]);
+        let few = ticks(Span { lo: 1.04, hi: 1.64 }, 2, Unit::Number);
+        assert_eq!(few.into_iter().map(|t| t.1).collect::<Vec<_>>(), ["1.2", "1.4", "1.6"]);
     }
 
     #[test]
