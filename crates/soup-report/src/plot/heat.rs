@@ -40,8 +40,17 @@ pub(crate) struct Map {
     pub(crate) span: Span,
 }
 
-/// Names and values with neighbours averaged until neither side is longer than [`SIDE_MAX`]; and how many are one now.
-fn condensed(map: &Map) -> (Vec<String>, Vec<String>, Vec<Vec<Option<f64>>>, usize) {
+/// Names and values of a map in which neighbours are averaged.
+struct Condensed {
+    rows: Vec<String>,
+    columns: Vec<String>,
+    values: Vec<Vec<Option<f64>>>,
+    /// How many rows, and columns, are one now.
+    factor: usize,
+}
+
+/// A map with neighbours averaged until neither side is longer than [`SIDE_MAX`].
+fn condensed(map: &Map) -> Condensed {
     let factor = map.rows.len().max(map.columns.len()).div_ceil(SIDE_MAX).max(1);
     let cell = |rows: &[Vec<Option<f64>>], column: usize| {
         let block = rows.iter().flat_map(|row| row.iter().skip(column * factor).take(factor)).flatten();
@@ -52,12 +61,12 @@ fn condensed(map: &Map) -> (Vec<String>, Vec<String>, Vec<Vec<Option<f64>>>, usi
     let values: Vec<Vec<Option<f64>>> =
         map.values.chunks(factor).map(|rows| (0..columns).map(|c| cell(rows, c)).collect()).collect();
     let names = |names: &[String]| names.iter().step_by(factor).cloned().collect();
-    (names(&map.rows), names(&map.columns), values, factor)
+    Condensed { rows: names(&map.rows), columns: names(&map.columns), values, factor }
 }
 
 /// A figure with a heat map and the key of its colours.
 pub(crate) fn heat_map(head: Head<'_>, map: &Map) -> Markup {
-    let (rows, columns, values, factor) = condensed(map);
+    let Condensed { rows, columns, values, factor } = condensed(map);
     let mut head = head;
     if factor > 1 {
         head.about += &format!(" Every cell is the mean of up to {factor} x {factor} neighbours.");

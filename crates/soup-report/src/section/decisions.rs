@@ -14,6 +14,8 @@ use crate::view::View;
 
 /// Trials that are marked; of more, accepted ones and every so-manieth rejected one.
 const MARKS_MAX: usize = 1500;
+/// More rejected trials than this are small dots.
+const CROWD: usize = 120;
 /// Up to this many trials the axis shows candidates' names.
 const NAMES_MAX: usize = 26;
 
@@ -112,6 +114,7 @@ fn one(view: &View<'_>, (number, trial): Numbered<'_>, x: &Scale, y: &Scale, spa
     );
     let (shape, class) = match (accepted, span.holds(value)) {
         (true, _) => (Shape::Disc, "soup"),
+        (false, true) if view.report.trials.len() > CROWD => (Shape::Dot, "rejected"),
         (false, true) => (Shape::Cross, "rejected"),
         (false, false) => (Shape::Below, "rejected"),
     };
@@ -154,7 +157,7 @@ fn passes(frame: &Frame, x: &Scale, trials: &[TrialReport]) -> Markup {
 }
 
 /// Accepted trials listed in the table.
-const LISTED_MAX: usize = 16;
+const LISTED_MAX: usize = 10;
 
 /// The soup as it grew or shrank.
 fn table(view: &View<'_>) -> Markup {
@@ -173,7 +176,7 @@ fn table(view: &View<'_>) -> Markup {
                     } }
                     tbody { @for (number, trial) in accepted.iter().take(LISTED_MAX) { tr {
                         th.n scope="row" { (number) }
-                        td { (sign) (short(&trial.candidate, 24)) }
+                        td { (sign) (short(&trial.candidate, 16)) }
                         td.n { (trial.ingredients.len()) }
                         td.n { (unit.value(trial.bar)) }
                         td.n { (view.value(&trial.score).map_or("-".to_owned(), |v| unit.value(v))) }

@@ -16,6 +16,8 @@ const ROW: f64 = 20.0;
 const NAME_MAX: usize = 16;
 /// Models this many times further from the others than those are from each other are drawn at the edge.
 const FAR: f64 = 10.0;
+/// More ingredients than this are small dots.
+const CROWD: usize = 80;
 /// Names in the margin of the scatter plot.
 const MARGIN_NAMES_MAX: usize = 12;
 /// Chosen ingredients that are named in a long ranking.
@@ -47,7 +49,11 @@ fn points(view: &View<'_>) -> Vec<Point> {
     };
     for one in &report.ranking {
         let chosen = view.chosen.len() < view.pool && view.chosen.contains(one.ingredient.as_str());
-        let look = if chosen { (Shape::Disc, "soup") } else { (Shape::Ring, "other") };
+        let look = match (chosen, report.ranking.len() > CROWD) {
+            (true, _) => (Shape::Disc, "soup"),
+            (false, false) => (Shape::Ring, "other"),
+            (false, true) => (Shape::Dot, "other"),
+        };
         add(one.ingredient.clone(), &one.score, &one.test, look, false);
     }
     for other in report.diagnosis.iter().flat_map(|d| &d.alternatives).filter(|a| a.forward_passes > 1) {
@@ -74,8 +80,8 @@ fn scatter(view: &View<'_>) -> Markup {
     let frame = Frame { height: 380.0, right: 140.0, ..Frame::usual() };
     let (x, y) = (frame.x(x), frame.y(y));
     let outside = |p: &Point| !(x.span.holds(p.validation) && y.span.holds(p.test));
-    let mut about = match points.iter().any(|p| p.shape == Shape::Ring) {
-        true => "Every ring is one ingredient, discs are the chosen ones. Up and to the right is better."
+    let mut about = match points.iter().any(|p| matches!(p.shape, Shape::Ring | Shape::Dot)) {
+        true => "Every grey mark is one ingredient, blue discs are the chosen ones. Up and to the right is better."
             .to_owned(),
         false => {
             "Up and to the right is better. Single ingredients were not scored on the test sets.".to_owned()
