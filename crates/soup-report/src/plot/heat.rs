@@ -65,11 +65,15 @@ fn condensed(map: &Map) -> Condensed {
 }
 
 /// A figure with a heat map and the key of its colours.
-pub(crate) fn heat_map(head: Head<'_>, map: &Map) -> Markup {
-    let Condensed { rows, columns, values, factor } = condensed(map);
+pub(crate) fn heat_map(head: Head<'_>, mut map: Map) -> Markup {
+    let Condensed { rows, columns, values, factor } = condensed(&map);
     let mut head = head;
     if factor > 1 {
         head.about += &format!(" Every cell is the mean of up to {factor} x {factor} neighbours.");
+        if map.ramp == Ramp::Sequential {
+            // Means span less than values do.
+            map.span = Span::of(values.iter().flatten().flatten().copied()).unwrap_or(map.span);
+        }
     }
     let longest = rows.iter().map(|r| r.chars().count().min(NAME_MAX)).max().unwrap_or(0);
     let left = 12.0 + 6.8 * longest as f64;
@@ -78,8 +82,8 @@ pub(crate) fn heat_map(head: Head<'_>, map: &Map) -> Markup {
         if rows.len() == columns.len() { width } else { (width * 0.9).clamp(300.0 / SIDE_MAX as f64, 26.0) };
     let top = 34.0;
     let body = html! {
-        (key(map, left))
-        (cells(map, &Grid { rows: &rows, columns: &columns, values: &values, left, top, width, height }))
+        (key(&map, left))
+        (cells(&map, &Grid { rows: &rows, columns: &columns, values: &values, left, top, width, height }))
         (names(&rows, &columns, (left, top), (width, height)))
     };
     let longest = columns.iter().map(|c| c.chars().count().min(NAME_MAX)).max().unwrap_or(0);
@@ -143,7 +147,7 @@ fn merged(
         let d = paths.entry(Ramp::level(map.span.share(v))).or_default();
         let _ = write!(d, "M{} {}h{w}v{h}h-{w}z", coordinate(x), coordinate(y));
     }
-    html! { @for (level, d) in paths { path fill=(map.ramp.colour(level)) d=(d) {} } }
+    html! { @for (level, d) in paths { path.crisp fill=(map.ramp.colour(level)) d=(d) {} } }
 }
 
 /// Whether names below the columns have to be slanted.
@@ -190,7 +194,7 @@ pub(crate) fn key(map: &Map, left: f64) -> Markup {
     html! {
         text.axis.end x=(coordinate(from - 10.0)) y="9" { (map.quantity) }
         @for level in 0..LEVELS {
-            rect x=(coordinate(from + level as f64 * step)) y="0" width=(coordinate(step + 0.3)) height="9"
+            rect.crisp x=(coordinate(from + level as f64 * step)) y="0" width=(coordinate(step + 0.3)) height="9"
                 fill=(map.ramp.colour(level)) {}
         }
         @for (value, label) in ticks(map.span, 4, map.unit) {

@@ -73,7 +73,7 @@ fn angles(diagnosis: &Diagnosis) -> Markup {
     };
     let about =
         "Between each two deltas. Small: fine-tuned to nearly the same place; 90°: nothing in common.";
-    heat_map(Head { title: "Angles", about: about.to_owned() }, &map)
+    heat_map(Head { title: "Angles", about: about.to_owned() }, map)
 }
 
 fn norms(view: &View<'_>, diagnosis: &Diagnosis) -> Markup {
