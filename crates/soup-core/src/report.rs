@@ -277,7 +277,9 @@ mod tests {
         let outcome = |label, prediction| crate::score::Outcome { label, prediction, loss: 0.5, margin: 0.0 };
         let score: Score = [outcome(0, 0), outcome(1, 0)].iter().collect();
         let figures = Figures::new(&score, Metric::MacroF1, 2);
-        let json = serde_json::to_value(Ranked { ingredient: "a".into(), score: figures, test: BTreeMap::new() }).unwrap();
+        let json =
+            serde_json::to_value(Ranked { ingredient: "a".into(), score: figures, test: BTreeMap::new() })
+                .unwrap();
         let expected = serde_json::json!({
             "ingredient": "a", "correct": 1, "total": 2, "accuracy": 0.5, "loss": 0.5, "macro_f1": 1.0 / 3.0,
         });

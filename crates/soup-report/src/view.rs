@@ -83,3 +83,8 @@ impl<'a> View<'a> {
 pub(crate) fn accuracy(figures: &Figures) -> Option<f64> {
     (figures.total > 0).then(|| figures.correct as f64 / figures.total as f64)
 }
+
+/// A name without the remark in parentheses behind it.
+pub(crate) fn plain(name: &str) -> &str {
+    name.split_once(" (").map_or(name, |(name, _)| name)
+}

@@ -1,16 +1,14 @@
-//! Rows of bars with names, and columns without where there are too many.
+//! Rows of bars with names, and numbered columns where there are too many.
 
 use maud::{Markup, html};
 
-use crate::plot::frame::{Axis, Frame, Head, WIDTH, figure, y_axis};
-use crate::plot::label::{every, short};
+use crate::plot::frame::{Axis, Frame, Head, WIDTH, figure, x_axis, y_axis};
+use crate::plot::label::short;
 use crate::plot::number::{Unit, coordinate};
 use crate::plot::scale::Span;
 
-/// Up to this many bars each has a row with its name; more become columns with some names.
+/// Up to this many bars each has a row with its name; more become numbered columns.
 pub(crate) const ROWS_MAX: usize = 40;
-/// Names under columns.
-const COLUMN_NAMES_MAX: usize = 12;
 /// Height of a row.
 const ROW: f64 = 20.0;
 /// Characters of a name.
@@ -62,6 +60,8 @@ fn columns(head: &Head<'_>, bars: &[Bar], unit: Unit, span: Span) -> Markup {
     let scale = frame.y(span);
     let step = (WIDTH - frame.left - frame.right) / bars.len() as f64;
     let zero = scale.at(0.0);
+    // Bars are numbered from 1: cut names of a large pool look alike, and whole ones are in the tooltips.
+    let numbers = frame.x(Span { lo: 0.5, hi: bars.len() as f64 + 0.5 });
     let place = |i: usize| frame.left + i as f64 * step;
     let body = html! {
         (y_axis(&frame, &Axis { scale, unit, title: "" }))
@@ -74,11 +74,7 @@ fn columns(head: &Head<'_>, bars: &[Bar], unit: Unit, span: Span) -> Markup {
         }
         line.base x1=(coordinate(frame.left)) x2=(coordinate(WIDTH - frame.right)) y1=(coordinate(zero))
             y2=(coordinate(zero)) {}
-        @for (i, bar) in bars.iter().enumerate().step_by(every(bars.len(), COLUMN_NAMES_MAX)) {
-            @let x = coordinate(place(i) + step / 2.0);
-            @let y = coordinate(frame.base() + 14.0);
-            text.tick.end x=(x) y=(y) transform={ "rotate(-35 " (x) " " (y) ")" } { (short(&bar.name, 9)) }
-        }
+        (x_axis(&frame, &Axis { scale: numbers, unit: Unit::Count, title: "ingredient, in pool order" }))
     };
     figure(head, frame.height, &body)
 }

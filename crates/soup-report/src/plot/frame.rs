@@ -122,6 +122,8 @@ pub(crate) enum Shape {
     Disc,
     /// A ring.
     Ring,
+    /// A small disc, for many of them.
+    Dot,
     /// A square on its corner.
     Diamond,
     /// An upright cross, turned.
@@ -147,6 +149,11 @@ pub(crate) fn mark(shape: Shape, (x, y): (f64, f64), class: &str, tooltip: &str)
         Shape::Disc | Shape::Ring => {
             let class = format!("{class} {}", if shape == Shape::Disc { "disc" } else { "ring" });
             html! { circle class=(class) cx=(coordinate(x)) cy=(coordinate(y)) r="5" { title { (tooltip) } } }
+        }
+        Shape::Dot => {
+            html! {
+                circle class={ "dot " (class) } cx=(coordinate(x)) cy=(coordinate(y)) r="2.5" { title { (tooltip) } }
+            }
         }
         Shape::Diamond => {
             path(polygon(&[(0.0, -7.0), (7.0, 0.0), (0.0, 7.0), (-7.0, 0.0)]), format!("{class} disc"))

@@ -40,8 +40,17 @@ pub(crate) struct Map {
     pub(crate) span: Span,
 }
 
-/// Names and values with neighbours averaged until neither side is longer than [`SIDE_MAX`]; and how many are one now.
-fn condensed(map: &Map) -> (Vec<String>, Vec<String>, Vec<Vec<Option<f64>>>, usize) {
+/// Names and values of a map in which neighbours are averaged.
+struct Condensed {
+    rows: Vec<String>,
+    columns: Vec<String>,
+    values: Vec<Vec<Option<f64>>>,
+    /// How many rows, and columns, are one now.
+    factor: usize,
+}
+
+/// A map with neighbours averaged until neither side is longer than [`SIDE_MAX`].
+fn condensed(map: &Map) -> Condensed {
     let factor = map.rows.len().max(map.columns.len()).div_ceil(SIDE_MAX).max(1);
     let cell = |rows: &[Vec<Option<f64>>], column: usize| {
         let block = rows.iter().flat_map(|row| row.iter().skip(column * factor).take(factor)).flatten();
@@ -52,15 +61,19 @@ fn condensed(map: &Map) -> (Vec<String>, Vec<String>, Vec<Vec<Option<f64>>>, usi
     let values: Vec<Vec<Option<f64>>> =
         map.values.chunks(factor).map(|rows| (0..columns).map(|c| cell(rows, c)).collect()).collect();
     let names = |names: &[String]| names.iter().step_by(factor).cloned().collect();
-    (names(&map.rows), names(&map.columns), values, factor)
+    Condensed { rows: names(&map.rows), columns: names(&map.columns), values, factor }
 }
 
 /// A figure with a heat map and the key of its colours.
-pub(crate) fn heat_map(head: Head<'_>, map: &Map) -> Markup {
-    let (rows, columns, values, factor) = condensed(map);
+pub(crate) fn heat_map(head: Head<'_>, mut map: Map) -> Markup {
+    let Condensed { rows, columns, values, factor } = condensed(&map);
     let mut head = head;
     if factor > 1 {
         head.about += &format!(" Every cell is the mean of up to {factor} x {factor} neighbours.");
+        if map.ramp == Ramp::Sequential {
+            // Means span less than values do.
+            map.span = Span::of(values.iter().flatten().flatten().copied()).unwrap_or(map.span);
+        }
     }
     let longest = rows.iter().map(|r| r.chars().count().min(NAME_MAX)).max().unwrap_or(0);
     let left = 12.0 + 6.8 * longest as f64;
@@ -69,11 +82,12 @@ pub(crate) fn heat_map(head: Head<'_>, map: &Map) -> Markup {
         if rows.len() == columns.len() { width } else { (width * 0.9).clamp(300.0 / SIDE_MAX as f64, 26.0) };
     let top = 34.0;
     let body = html! {
-        (key(map, left))
-        (cells(map, &Grid { rows: &rows, columns: &columns, values: &values, left, top, width, height }))
+        (key(&map, left))
+        (cells(&map, &Grid { rows: &rows, columns: &columns, values: &values, left, top, width, height }))
         (names(&rows, &columns, (left, top), (width, height)))
     };
-    let bottom = if slanted(&columns, width) { 64.0 } else { 26.0 };
+    let longest = columns.iter().map(|c| c.chars().count().min(NAME_MAX)).max().unwrap_or(0);
+    let bottom = if slanted(&columns, width) { 20.0 + 5.0 * longest as f64 } else { 20.0 };
     figure(&head, top + height * rows.len() as f64 + bottom, &body)
 }
 
@@ -133,14 +147,14 @@ fn merged(
         let d = paths.entry(Ramp::level(map.span.share(v))).or_default();
         let _ = write!(d, "M{} {}h{w}v{h}h-{w}z", coordinate(x), coordinate(y));
     }
-    html! { @for (level, d) in paths { path fill=(map.ramp.colour(level)) d=(d) {} } }
+    html! { @for (level, d) in paths { path.crisp fill=(map.ramp.colour(level)) d=(d) {} } }
 }
 
 /// Whether names below the columns have to be slanted.
 fn slanted(columns: &[String], width: f64) -> bool {
     let longest = columns.iter().map(|c| c.chars().count().min(NAME_MAX)).max().unwrap_or(0);
     let shown = every(columns.len(), (columns.len() as f64 * width / 16.0) as usize);
-    longest as f64 * 6.8 > width * shown as f64
+    longest as f64 * 7.6 + 6.0 > width * shown as f64
 }
 
 fn names(
@@ -180,7 +194,7 @@ pub(crate) fn key(map: &Map, left: f64) -> Markup {
     html! {
         text.axis.end x=(coordinate(from - 10.0)) y="9" { (map.quantity) }
         @for level in 0..LEVELS {
-            rect x=(coordinate(from + level as f64 * step)) y="0" width=(coordinate(step + 0.3)) height="9"
+            rect.crisp x=(coordinate(from + level as f64 * step)) y="0" width=(coordinate(step + 0.3)) height="9"
                 fill=(map.ramp.colour(level)) {}
         }
         @for (value, label) in ticks(map.span, 4, map.unit) {

@@ -9,6 +9,8 @@ pub(crate) enum Unit {
     Percent,
     /// A plain number with four decimals.
     Number,
+    /// A length in parameter space, with four significant digits.
+    Length,
     /// Degrees of an angle.
     Degrees,
     /// A count.
@@ -22,6 +24,10 @@ impl Unit {
             _ if !v.is_finite() => "-".to_owned(),
             Unit::Percent => format!("{:.2} %", 100.0 * v),
             Unit::Number => format!("{v:.4}"),
+            Unit::Length => {
+                let digits = if v == 0.0 { 0.0 } else { (3.0 - v.abs().log10().floor()).clamp(0.0, 9.0) };
+                format!("{v:.*}", digits as usize)
+            }
             Unit::Degrees => format!("{v:.1}°"),
             Unit::Count => format!("{v:.0}"),
         }
@@ -36,7 +42,7 @@ impl Unit {
         match self {
             Unit::Percent => format!("{text} %"),
             Unit::Degrees => format!("{text}°"),
-            Unit::Number | Unit::Count => text,
+            Unit::Number | Unit::Length | Unit::Count => text,
         }
     }
 }
@@ -52,8 +58,14 @@ pub(crate) fn coordinate(v: f64) -> String {
     if matches!(text, "-0" | "") { "0".to_owned() } else { text.to_owned() }
 }
 
-/// Ticks within a span, about `count` of them, at steps of 1, 2 or 5 times a power of ten; each with its label.
+/// Ticks within a span, about `count` of them and three where a finer step gives them, at steps of 1, 2 or 5 times a power
+/// of ten; each with its label.
 pub(crate) fn ticks(span: Span, count: usize, unit: Unit) -> Vec<(f64, String)> {
+    let few = stepped(span, count, unit);
+    if few.len() < 3 && unit != Unit::Count { stepped(span, 2 * count, unit) } else { few }
+}
+
+fn stepped(span: Span, count: usize, unit: Unit) -> Vec<(f64, String)> {
     let rough = (span.hi - span.lo) / count.max(1) as f64;
     if !rough.is_finite() || rough <= 0.0 {
         return vec![(span.lo, unit.value(span.lo))];
@@ -91,6 +103,14 @@ mod tests {
         assert_eq!(labels(0.0, 2.0, Unit::Count), ["0", "1", "2"]);
         assert_eq!(labels(5.0, 5.0, Unit::Count), ["5"]);
         assert_eq!(labels(62.0, 90.0, Unit::Degrees), ["70°", "80°", "90°"]);
+        let few = ticks(Span { lo: 1.04, hi: 1.64 }, 2, Unit::Number);
+        assert_eq!(few.into_iter().map(|t| t.1).collect::<Vec<_>>(), ["1.2", "1.4", "1.6"]);
+    }
+
+    #[test]
+    fn lengths_have_four_digits() {
+        let texts = [0.0, 0.012_345_6, 3.084_131, 19.699_2, 123_456.0].map(|v| Unit::Length.value(v));
+        assert_eq!(texts, ["0", "0.01235", "3.084", "19.70", "123456"]);
     }
 
     #[test]

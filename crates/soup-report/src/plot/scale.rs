@@ -34,15 +34,15 @@ impl Span {
     }
 
     /// The span of all but values far below (above, where `low` is false) the others, which would squeeze the rest:
-    /// those beyond three times the distance between the quartiles.
-    pub(crate) fn robust(values: &[f64], low: bool) -> Option<Span> {
+    /// those further out than `far` times the distance between the quartiles. Of fewer than eight values: of all of them.
+    pub(crate) fn robust(values: &[f64], low: bool, far: f64) -> Option<Span> {
         let mut sorted: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
         sorted.sort_by(f64::total_cmp);
         let at = |share: f64| {
             sorted.get((share * (sorted.len().saturating_sub(1)) as f64).round() as usize).copied()
         };
         let (q1, q3) = (at(0.25)?, at(0.75)?);
-        let far = 3.0 * (q3 - q1);
+        let far = if sorted.len() < 8 { 0.0 } else { far * (q3 - q1) };
         Span::of(
             sorted.iter().copied().filter(|&v| far <= 0.0 || if low { v >= q1 - far } else { v <= q3 + far }),
         )
@@ -96,9 +96,10 @@ mod tests {
     fn a_value_far_below_does_not_squeeze_the_others() {
         let mut values: Vec<f64> = (0..20).map(|i| 0.86 + 0.001 * f64::from(i)).collect();
         values.push(0.1);
-        let span = Span::robust(&values, true).unwrap();
+        let span = Span::robust(&values, true, 3.0).unwrap();
         assert!(span.lo > 0.85 && !span.holds(0.1));
-        assert!(Span::robust(&values, false).unwrap().holds(0.1));
+        assert!(Span::robust(&values, false, 3.0).unwrap().holds(0.1));
+        assert!(Span::robust(&values[18..], true, 3.0).unwrap().holds(0.1));
     }
 
     #[test]

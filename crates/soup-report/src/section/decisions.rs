@@ -14,8 +14,15 @@ use crate::view::View;
 
 /// Trials that are marked; of more, accepted ones and every so-manieth rejected one.
 const MARKS_MAX: usize = 1500;
+/// More rejected trials than this are small dots.
+const CROWD: usize = 120;
 /// Up to this many trials the axis shows candidates' names.
 const NAMES_MAX: usize = 26;
+
+/// Trials this many times further from the others than those are from each other are drawn at the edge.
+const FAR: f64 = 3.0;
+/// Up to this many trials the values of those outside the plot are printed.
+const PRINTED_MAX: usize = 16;
 
 /// A trial's number from 1, and the trial.
 type Numbered<'a> = (usize, &'a TrialReport);
@@ -31,7 +38,9 @@ fn trials(view: &View<'_>) -> Markup {
     let values: Vec<f64> = trials.iter().filter_map(|t| view.value(&t.score)).collect();
     let bars: Vec<f64> = trials.iter().map(|t| t.bar).filter(|b| b.is_finite()).collect();
     let all: Vec<f64> = values.iter().chain(&bars).copied().collect();
-    let Some(span) = Span::robust(&all, !lower_is_better).map(|s| s.padded(0.08)) else { return html! {} };
+    let Some(span) = Span::robust(&all, !lower_is_better, FAR).map(|s| s.padded(0.08)) else {
+        return html! {};
+    };
     let named = trials.len() <= NAMES_MAX;
     let frame =
         Frame { height: 380.0, bottom: if named { 74.0 } else { 46.0 }, right: 24.0, ..Frame::usual() };
@@ -105,14 +114,17 @@ fn one(view: &View<'_>, (number, trial): Numbered<'_>, x: &Scale, y: &Scale, spa
     );
     let (shape, class) = match (accepted, span.holds(value)) {
         (true, _) => (Shape::Disc, "soup"),
+        (false, true) if view.report.trials.len() > CROWD => (Shape::Dot, "rejected"),
         (false, true) => (Shape::Cross, "rejected"),
         (false, false) => (Shape::Below, "rejected"),
     };
     let at = (x.at(number as f64), y.at(value));
     html! {
         (mark(shape, at, class, &tooltip))
-        @if shape == Shape::Below {
-            text.tick.mid x=(coordinate(at.0)) y=(coordinate(if at.1 > 60.0 { at.1 - 9.0 } else { at.1 + 18.0 })) {
+        @if shape == Shape::Below && view.report.trials.len() <= PRINTED_MAX {
+            // At two heights, since neighbours are closer than a value is wide.
+            @let height = if number.is_multiple_of(2) { 10.0 } else { 24.0 };
+            text.tick.mid x=(coordinate(at.0)) y=(coordinate(if y.span.share(value) < 0.5 { at.1 - height } else { at.1 + height + 8.0 })) {
                 (unit.value(value))
             }
         }
@@ -145,7 +157,7 @@ fn passes(frame: &Frame, x: &Scale, trials: &[TrialReport]) -> Markup {
 }
 
 /// Accepted trials listed in the table.
-const LISTED_MAX: usize = 16;
+const LISTED_MAX: usize = 10;
 
 /// The soup as it grew or shrank.
 fn table(view: &View<'_>) -> Markup {
@@ -164,7 +176,7 @@ fn table(view: &View<'_>) -> Markup {
                     } }
                     tbody { @for (number, trial) in accepted.iter().take(LISTED_MAX) { tr {
                         th.n scope="row" { (number) }
-                        td { (sign) (short(&trial.candidate, 24)) }
+                        td { (sign) (short(&trial.candidate, 16)) }
                         td.n { (trial.ingredients.len()) }
                         td.n { (unit.value(trial.bar)) }
                         td.n { (view.value(&trial.score).map_or("-".to_owned(), |v| unit.value(v))) }

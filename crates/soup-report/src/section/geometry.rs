@@ -73,7 +73,7 @@ fn angles(diagnosis: &Diagnosis) -> Markup {
     };
     let about =
         "Between each two deltas. Small: fine-tuned to nearly the same place; 90°: nothing in common.";
-    heat_map(Head { title: "Angles", about: about.to_owned() }, &map)
+    heat_map(Head { title: "Angles", about: about.to_owned() }, map)
 }
 
 fn norms(view: &View<'_>, diagnosis: &Diagnosis) -> Markup {
@@ -90,7 +90,7 @@ fn norms(view: &View<'_>, diagnosis: &Diagnosis) -> Markup {
         .map(bar)
         .collect();
     let about = if partial { "How far each went; the chosen ones in colour." } else { "How far each went." };
-    bars(&Head { title: "Norms of the deltas", about: about.to_owned() }, &list, Unit::Number)
+    bars(&Head { title: "Norms of the deltas", about: about.to_owned() }, &list, Unit::Length)
 }
 
 /// Angle and norm along the depth of the network.
@@ -105,14 +105,14 @@ fn layers(diagnosis: &Diagnosis) -> [Markup; 2] {
     let norms: Vec<Option<f64>> = layers.iter().map(|l| mean(&l.norms)).collect();
     [
         along(&names, &angles, Unit::Degrees, ("Angles by layer", "mean angle over all pairs")),
-        along(&names, &norms, Unit::Number, ("Norms by layer", "mean norm of the deltas")),
+        along(&names, &norms, Unit::Length, ("Norms by layer", "mean norm of the deltas")),
     ]
 }
 
 fn along(names: &[&str], values: &[Option<f64>], unit: Unit, (title, quantity): (&str, &str)) -> Markup {
     let Some(span) = Span::of(values.iter().flatten().copied()) else { return html! {} };
     let frame = Frame { height: 260.0, ..Frame::usual() };
-    let y = frame.y(if unit == Unit::Number { span.with_zero() } else { span.padded(0.1) });
+    let y = frame.y(if unit == Unit::Length { span.with_zero() } else { span.padded(0.1) });
     let x = frame.x(Span { lo: -0.5, hi: names.len() as f64 - 0.5 });
     let place =
         |(i, v): (usize, &Option<f64>)| v.filter(|v| v.is_finite()).map(|v| (x.at(i as f64), y.at(v)));

@@ -6,14 +6,20 @@ use crate::plot::bars::ROWS_MAX;
 use crate::plot::frame::{Axis, Frame, Head, Shape, WIDTH, figure, mark, x_axis, y_axis};
 use crate::plot::label::{every, short, spread};
 use crate::plot::number::{Unit, coordinate};
-use crate::plot::scale::Span;
+use crate::plot::scale::{Scale, Span};
 use crate::section::section;
-use crate::view::{View, accuracy};
+use crate::view::{View, accuracy, plain};
 
 /// Height of a row of the ranking.
 const ROW: f64 = 20.0;
 /// Characters of a name.
 const NAME_MAX: usize = 16;
+/// Models this many times further from the others than those are from each other are drawn at the edge.
+const FAR: f64 = 10.0;
+/// More ingredients than this are small dots.
+const CROWD: usize = 80;
+/// Names in the margin of the scatter plot.
+const MARGIN_NAMES_MAX: usize = 12;
 /// Chosen ingredients that are named in a long ranking.
 const NAMED_MAX: usize = 12;
 
@@ -43,17 +49,21 @@ fn points(view: &View<'_>) -> Vec<Point> {
     };
     for one in &report.ranking {
         let chosen = view.chosen.len() < view.pool && view.chosen.contains(one.ingredient.as_str());
-        let look = if chosen { (Shape::Disc, "soup") } else { (Shape::Ring, "other") };
+        let look = match (chosen, report.ranking.len() > CROWD) {
+            (true, _) => (Shape::Disc, "soup"),
+            (false, false) => (Shape::Ring, "other"),
+            (false, true) => (Shape::Dot, "other"),
+        };
         add(one.ingredient.clone(), &one.score, &one.test, look, false);
     }
     for other in report.diagnosis.iter().flat_map(|d| &d.alternatives).filter(|a| a.forward_passes > 1) {
-        add(other.name.clone(), &other.score, &other.test, (Shape::Cross, "alternative"), true);
+        add(plain(&other.name).to_owned(), &other.score, &other.test, (Shape::Cross, "alternative"), true);
     }
     if let Some(uniform) = report.baselines.uniform.as_ref().filter(|_| report.recipe != "uniform") {
         add("uniform".to_owned(), &uniform.score, &uniform.test, (Shape::Diamond, "uniform"), true);
     }
     if let Some(best) = &report.baselines.best_single {
-        let name = format!("best single ({})", short(&best.ingredients.concat(), NAME_MAX));
+        let name = format!("best, {}", short(&best.ingredients.concat(), 8));
         add(name, &best.score, &best.test, (Shape::Disc, "best"), true);
     }
     add(format!("{} soup", report.recipe), &report.score, &report.test, (Shape::Star, "soup"), true);
@@ -63,35 +73,58 @@ fn points(view: &View<'_>) -> Vec<Point> {
 /// The paper's first figure: validation against test sets that it was not chosen on.
 fn scatter(view: &View<'_>) -> Markup {
     let points = points(view);
-    let span = |of: fn(&Point) -> f64| Span::of(points.iter().map(of)).map(|s| s.padded(0.06));
-    let (Some(x), Some(y)) = (span(|p| p.validation), span(|p| p.test)) else { return html! {} };
-    let frame = Frame { height: 380.0, ..Frame::usual() };
-    let (x, y) = (frame.x(x), frame.y(y));
-    let named: Vec<&Point> = points.iter().filter(|p| p.named).collect();
-    let wanted: Vec<f64> = named.iter().map(|p| y.at(p.test) + 4.0).collect();
-    let placed = spread(&wanted, 15.0, frame.top + 10.0, frame.base() - 4.0);
-    let singles = points.iter().any(|p| p.shape == Shape::Ring);
-    let about = match singles {
-        true => "Every ring is one ingredient, discs are the chosen ones. Up and to the right is better.",
-        false => "Up and to the right is better. Single ingredients were not scored on the test sets.",
+    let span = |of: fn(&Point) -> f64| {
+        Span::robust(&points.iter().map(of).collect::<Vec<f64>>(), true, FAR).map(|s| s.padded(0.06))
     };
+    let (Some(x), Some(y)) = (span(|p| p.validation), span(|p| p.test)) else { return html! {} };
+    let frame = Frame { height: 380.0, right: 140.0, ..Frame::usual() };
+    let (x, y) = (frame.x(x), frame.y(y));
+    let outside = |p: &Point| !(x.span.holds(p.validation) && y.span.holds(p.test));
+    let mut about = match points.iter().any(|p| matches!(p.shape, Shape::Ring | Shape::Dot)) {
+        true => "Every grey mark is one ingredient, blue discs are the chosen ones. Up and to the right is better."
+            .to_owned(),
+        false => {
+            "Up and to the right is better. Single ingredients were not scored on the test sets.".to_owned()
+        }
+    };
+    if points.iter().any(outside) {
+        about += " Triangles at an edge are far outside.";
+    }
     let body = html! {
         (y_axis(&frame, &Axis { scale: y, unit: Unit::Percent, title: &view.mean_test_name() }))
         (x_axis(&frame, &Axis { scale: x, unit: Unit::Percent,
             title: &format!("accuracy on {}", view.report.validation) }))
+        (point_names(&points, &frame, &x, &y))
         @for p in &points {
             @let tooltip = format!("{}: {} on {}, {} on tests", p.name, Unit::Percent.value(p.validation),
                 view.report.validation, Unit::Percent.value(p.test));
-            (mark(p.shape, (x.at(p.validation), y.at(p.test)), p.class, &tooltip))
-        }
-        @for (p, label_y) in named.iter().zip(placed) {
-            @let right = x.at(p.validation) < WIDTH * 0.55;
-            @let shift = if right { 13.0 } else { -13.0 };
-            text class={ "label ink " (p.class) @if !right { " end" } } x=(coordinate(x.at(p.validation) + shift))
-                y=(coordinate(label_y)) { (p.name) }
+            @let shape = if outside(p) { Shape::Below } else { p.shape };
+            (mark(shape, (x.at(p.validation), y.at(p.test)), p.class, &tooltip))
         }
     };
-    figure(&Head { title: "Validation and test sets", about: about.to_owned() }, frame.height, &body)
+    figure(&Head { title: "Validation and test sets", about }, frame.height, &body)
+}
+
+/// Names of the important points: beside those in the left half, in the margin with a thin line for the others.
+fn point_names(points: &[Point], frame: &Frame, x: &Scale, y: &Scale) -> Markup {
+    let (left, mut right): (Vec<&Point>, Vec<&Point>) =
+        points.iter().filter(|p| p.named).partition(|p| x.span.share(p.validation) < 0.5);
+    // Among the few that are named the last are the important ones.
+    right.drain(..right.len().saturating_sub(MARGIN_NAMES_MAX));
+    let wanted: Vec<f64> = right.iter().map(|p| y.at(p.test) + 4.0).collect();
+    let placed = spread(&wanted, 16.0, frame.top + 6.0, frame.base() - 4.0);
+    html! {
+        @for p in left {
+            text class={ "label ink " (p.class) } x=(coordinate(x.at(p.validation) + 12.0)) y=(coordinate(y.at(p.test) + 4.0)) {
+                (short(&p.name, 24))
+            }
+        }
+        @for (p, label) in right.into_iter().zip(placed) {
+            line.leader x1=(coordinate(x.at(p.validation))) y1=(coordinate(y.at(p.test))) x2=(coordinate(x.to + 8.0))
+                y2=(coordinate(label - 4.0)) {}
+            text class={ "label ink " (p.class) } x=(coordinate(x.to + 11.0)) y=(coordinate(label)) { (short(&p.name, 14)) }
+        }
+    }
 }
 
 /// An ingredient's name, its value, whether it is in the soup.

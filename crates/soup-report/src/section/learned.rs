@@ -61,7 +61,7 @@ fn weights(view: &View<'_>, learned: &LearnedReport) -> Markup {
         columns: (0..columns).map(name).collect(),
         values: learned.weights.iter().map(|row| row.iter().map(|&w| Some(w)).collect()).collect(),
         unit: Unit::Number,
-        print: |w| format!("{w:.2}").replacen("0.", ".", 1),
+        print: printed,
         quantity: "weight",
         ramp,
         span,
@@ -70,7 +70,14 @@ fn weights(view: &View<'_>, learned: &LearnedReport) -> Markup {
         "{} groups of tensors (rows), each with a weight for every ingredient.",
         learned.groups.len()
     );
-    heat_map(Head { title: "Weights", about }, &map)
+    heat_map(Head { title: "Weights", about }, map)
+}
+
+/// A weight in a cell: two decimals without the zero before them, and no sign before nothing.
+fn printed(weight: f64) -> String {
+    let text = format!("{:.2}", weight.abs());
+    let short = text.strip_prefix('0').unwrap_or(&text);
+    if weight < 0.0 && text != "0.00" { format!("-{short}") } else { short.to_owned() }
 }
 
 /// A group's name without what all names of a network begin with.
@@ -98,4 +105,15 @@ fn curve(learned: &LearnedReport, title: &str, about: &str, of: fn(&LearnedStep)
     };
     let averaged = if chunk > 1 { format!("Means over {chunk} steps.") } else { String::new() };
     figure(&Head { title, about: averaged }, frame.height, &body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printed;
+
+    #[test]
+    fn weights_fit_into_cells() {
+        let texts = [0.254, -0.06, -0.001, 1.0, 10.0, -2.5].map(printed);
+        assert_eq!(texts, [".25", "-.06", ".00", "1.00", "10.00", "-2.50"]);
+    }
 }

@@ -101,8 +101,9 @@ fn edges(at: &[f64]) -> Vec<f64> {
 /// A plane with both axes at one scale, as in parameter space.
 fn plane(view: &View<'_>, plane: &Plane) -> Markup {
     let all = plane.scores.iter().flatten().flatten();
-    let finite = plane.x.iter().chain(&plane.y).chain(plane.corners.iter().flatten()).all(|v| v.is_finite());
-    let (Some(span), true) = (Span::of(all.filter_map(accuracy)), finite) else { return html! {} };
+    let rising = |at: &[f64]| at.is_sorted() && at.iter().all(|v| v.is_finite());
+    let sound = rising(&plane.x) && rising(&plane.y) && plane.corners.iter().flatten().all(|v| v.is_finite());
+    let (Some(span), true) = (Span::of(all.filter_map(accuracy)), sound) else { return html! {} };
     let (ex, ey) = (edges(&plane.x), edges(&plane.y));
     let spans = (Span::of(ex.iter().copied()), Span::of(ey.iter().copied()));
     let (true, (Some(sx), Some(sy))) = (plane.x.len() * plane.y.len() <= GRID_MAX, spans) else {

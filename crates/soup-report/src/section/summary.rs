@@ -105,8 +105,8 @@ pub(crate) fn figures(view: &View<'_>) -> Markup {
         cells(view, (label, class), baseline.ingredients.len(), &baseline.score, &baseline.test)
     };
     html! {
-        section #figures {
-            h2 { "Figures" }
+        section #scores {
+            h2 { "Scores" }
             div.scroll { table {
                 thead { tr {
                     th scope="col" { "model" }

@@ -11,7 +11,7 @@ use crate::plot::label::{short, spread};
 use crate::plot::number::{Unit, coordinate};
 use crate::plot::scale::Span;
 use crate::section::section;
-use crate::view::{View, accuracy};
+use crate::view::{View, accuracy, plain};
 
 /// Rows of the table, and marks of the figure.
 const ALTERNATIVES_MAX: usize = 24;
@@ -101,7 +101,7 @@ fn costs(view: &View<'_>, alternatives: &[Alternative]) -> Markup {
                 (mark(shape, (x.at(passes), y.at(value)), class, &tooltip))
                 text class={ "label ink " (class) @if end { " end" } }
                     x=(coordinate(if end { x.at(passes) - 13.0 } else { x.at(passes) + 13.0 })) y=(coordinate(label)) {
-                    (short(&other.name, 26))
+                    (short(plain(&other.name), 26))
                 }
             }
         }
