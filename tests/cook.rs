@@ -84,7 +84,14 @@ fn greedy_equals_the_reference() {
 
     // The folder is what Hugging Face tools expect, and the manifest says what it is.
     let folder = dir.path().join("soup");
-    let expected = ["README.md", "config.json", "model.safetensors", "preprocessor_config.json", "report.html", "soup.json"];
+    let expected = [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+        "report.html",
+        "soup.json",
+    ];
     assert_eq!(Pool::list(&folder), expected);
     let manifest: Value =
         serde_json::from_str(&std::fs::read_to_string(folder.join("soup.json")).unwrap()).unwrap();
