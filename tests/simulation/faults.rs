@@ -32,6 +32,11 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether a host dies of it.
+    pub fn kills(&self) -> bool {
+        matches!(self, Fault::Crash(_) | Fault::CrashCoordinator | Fault::Takeover)
+    }
+
     pub fn kind(&self) -> &'static str {
         match self {
             Fault::Cut(..) => "links cut",

@@ -5,8 +5,9 @@ use std::io::Cursor;
 
 use image::{GrayImage, ImageFormat};
 use serde_json::{Value, json};
+use soup_core::recipe::learned::{Granularity, Init, LearnSpec};
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec};
-use soup_core::run::{DatasetSpec, RunSpec};
+use soup_core::run::{DatasetSpec, DiagnosisSpec, RunSpec};
 use soup_core::score::Metric;
 
 use crate::random::Random;
@@ -57,6 +58,7 @@ pub fn spec(kind: RecipeKind, lookahead: u32) -> RunSpec {
         limit: None,
         split: None,
     };
+    let learns = kind == RecipeKind::Learned;
     RunSpec {
         pool: vec!["memory:///pool".to_owned()],
         recipe: RecipeSpec {
@@ -67,11 +69,20 @@ pub fn spec(kind: RecipeKind, lookahead: u32) -> RunSpec {
             max_ingredients: None,
             passes: 1,
             metric: Metric::Accuracy,
-            learn: None,
+            learn: learns.then(|| LearnSpec {
+                granularity: Granularity::Layer,
+                lr: 0.1,
+                epochs: 2,
+                batch_size: 16,
+                parts: 2,
+                init: Init::Greedy,
+                ..LearnSpec::default()
+            }),
         },
         validation: dataset(SAMPLES[0]),
         tests: SAMPLES[1..].iter().copied().map(dataset).collect(),
-        train: None,
+        train: learns.then(|| DatasetSpec { name: "train".to_owned(), ..dataset(SAMPLES[0]) }),
+        diagnosis: DiagnosisSpec::default(),
         output: OUTPUT.to_owned(),
         overwrite: false,
         batch_size: 4,

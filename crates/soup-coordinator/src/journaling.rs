@@ -1,5 +1,7 @@
 //! The journal of the run in progress: entries go in, and the hub is told when each is durable.
 
+use std::time::Duration;
+
 use soup_core::journal::Entry;
 use soup_proto::v1::RunEvent;
 use soup_store::state::Journal;
@@ -12,6 +14,9 @@ use crate::hub::Message;
 /// The machine has one entry on its way at a time.
 const ENTRIES_MAX: usize = 2;
 
+/// An owner that has nothing to append looks so often whether the run is still its own.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
 /// A journal that appends beside the hub.
 pub(crate) struct Journaling {
     entries: mpsc::Sender<Entry>,
@@ -22,7 +27,20 @@ impl Journaling {
     pub(crate) fn start(run: String, mut journal: Journal, inbox: mpsc::Sender<Message>) -> Journaling {
         let (entries, mut queue) = mpsc::channel::<Entry>(ENTRIES_MAX);
         let task = tokio::spawn(async move {
-            while let Some(entry) = queue.recv().await {
+            loop {
+                let entry = match tokio::time::timeout(LOOK_EVERY, queue.recv()).await {
+                    Ok(Some(entry)) => entry,
+                    Ok(None) => break,
+                    // Without workers there may be nothing to append for long, and whoever watches waits in vain if the run
+                    // is somebody else's.
+                    Err(_) => match journal.look().await {
+                        Ok(()) => continue,
+                        Err(error) => {
+                            let _ = inbox.send(Message::JournalLost(run, error)).await;
+                            return None;
+                        }
+                    },
+                };
                 soup_store::failpoint::reach("before-append");
                 let kind = entry.kind();
                 match journal.append(entry).await {

@@ -10,6 +10,7 @@ use soup_core::{Error, ErrorKind};
 use super::slot::{Created, Patience};
 use super::{Clock, RECORD_BYTES_MAX, RECORDS_MAX, log};
 use crate::location::Location;
+use crate::read;
 
 /// Why an append was not made.
 #[derive(Debug)]
@@ -100,6 +101,30 @@ impl Journal {
         self.put(entry).await.map(|_| ())
     }
 
+    /// Looks whether somebody else has taken the run. Appending finds that out too; this is for owners that have nothing to
+    /// append for a while. A store that does not answer says nothing.
+    ///
+    /// # Errors
+    /// [`AppendError::Fenced`] if somebody has.
+    pub async fn look(&mut self) -> Result<(), AppendError> {
+        if !matches!(self.standing, Standing::Owner) {
+            return Ok(());
+        }
+        let place = log::slot(&self.log, self.tail.seq).map_err(AppendError::Store)?;
+        match read::read_small_if_exists(&place, RECORD_BYTES_MAX).await {
+            Ok(Some(found)) => Err(self.fenced(&place, &found)),
+            Ok(None) => Ok(()),
+            Err(error) => {
+                tracing::debug!(
+                    run = self.run,
+                    error = error.chain(),
+                    "the journal's end cannot be looked at"
+                );
+                Ok(())
+            }
+        }
+    }
+
     async fn put(&mut self, entry: Entry) -> Result<Bytes, AppendError> {
         match &self.standing {
             Standing::Owner => {}
@@ -148,7 +173,12 @@ impl Journal {
                 return Err(AppendError::Store(e.context(text)));
             }
         };
-        let by = match serde_json::from_slice::<Record>(&found) {
+        Err(self.fenced(&place, &found))
+    }
+
+    /// Somebody else's record is where this one's next would be.
+    fn fenced(&mut self, place: &Location, found: &[u8]) -> AppendError {
+        let by = match serde_json::from_slice::<Record>(found) {
             Ok(Record { epoch, entry: Entry::EpochClaim(claim), .. }) => {
                 format!("the coordinator on {} (process {}), epoch {epoch}", claim.host, claim.pid)
             }
@@ -157,7 +187,7 @@ impl Journal {
         };
         let text = format!("run {:?} was taken over by {by}: this one leaves it alone", self.run);
         self.standing = Standing::Fenced(text.clone());
-        Err(AppendError::Fenced(Error::try_again(text)))
+        AppendError::Fenced(Error::try_again(text))
     }
 
     /// What a reader would refuse is not written.

@@ -51,6 +51,20 @@ async fn check_the_later_claim_wins(state: State) {
     assert_eq!(state.read("r").await.unwrap().0.owner.unwrap().writer, "b");
 }
 
+/// Found by simulation: a coordinator whose workers had all gone to its successor had nothing to append, and so kept whoever
+/// watched the run waiting for a result that came elsewhere.
+async fn check_an_idle_owner_finds_out_by_looking(state: State) {
+    let mut first = begun(&state, "a").await;
+    first.look().await.unwrap();
+    let claim = Claim { host: "node7".into(), pid: 9, version: "0".into() };
+    let (mut second, _) = state.claim("r", "b", claim).await.unwrap();
+    let AppendError::Fenced(error) = first.look().await.unwrap_err() else { panic!("not fenced") };
+    assert!(error.chain().contains("node7"), "{}", error.chain());
+    assert!(matches!(first.append(Entry::Begun {}).await, Err(AppendError::Fenced(_))));
+    second.look().await.unwrap();
+    second.append(Entry::Begun {}).await.unwrap();
+}
+
 async fn check_of_many_claims_each_epoch_has_one(state: State) {
     state.create_plan("r", Bytes::from_static(b"{}")).await.unwrap();
     let claims = (0..8).map(|i| {
@@ -105,6 +119,7 @@ macro_rules! on_every_store {
 on_every_store!(
     check_a_log_reads_back,
     check_the_later_claim_wins,
+    check_an_idle_owner_finds_out_by_looking,
     check_of_many_claims_each_epoch_has_one,
     check_a_log_with_a_hole_is_refused,
     check_scores_are_kept,
