@@ -2,6 +2,7 @@
 //! straight into the place where they stay.
 
 use std::collections::BTreeMap;
+use std::future::ready;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -76,7 +77,7 @@ impl Shards {
 /// Where an ingredient cannot be read, changed, or has elements that are not finite and must be.
 pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: LoadShard) -> Result<Loaded> {
     if let Some(loaded) = run.shards.loaded(task.shard) {
-        return Ok(loaded);
+        return Ok(Loaded { bytes_read: 0, ..loaded });
     }
     soup_store::failpoint::reach("before-load");
     let names = &run.begin.ingredients;
@@ -91,7 +92,8 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: LoadSha
             read_ingredient(reads, buffer).await.map_err(|e| e.context(format!("ingredient {name:?}")))
         })
         .collect();
-    stream::iter(jobs).buffer_unordered(INGREDIENTS_IN_FLIGHT).try_collect::<()>().await?;
+    let reads = stream::iter(jobs).buffer_unordered(INGREDIENTS_IN_FLIGHT);
+    let bytes_read = reads.try_fold(0, |sum, bytes| ready(Ok(sum + bytes))).await?;
     let covered: Vec<Vec<Range<u64>>> = task.ingredients.iter().map(covered).collect();
     let run = run.clone();
     let compute = &worker.compute;
@@ -110,7 +112,7 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: LoadSha
                 bytes = memory.resident_bytes(),
                 "shard resident"
             );
-            let loaded = Loaded { sha256, notes };
+            let loaded = Loaded { sha256, notes, bytes_read };
             run.shards.keep(task.shard, memory, &loaded);
             Ok(loaded)
         })
@@ -118,7 +120,7 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: LoadSha
 }
 
 /// Reads the shard of one checkpoint.
-pub(crate) async fn read_ingredient(from: &IngredientReads, buffer: &mut [u8]) -> Result<()> {
+pub(crate) async fn read_ingredient(from: &IngredientReads, buffer: &mut [u8]) -> Result<u64> {
     let object = |o: &soup_proto::v1::Object| {
         let etag = Some(o.etag.clone()).filter(|e| !e.is_empty());
         Ok(ReadFrom { location: Location::parse(&o.url)?, etag })
