@@ -2,7 +2,6 @@
 //! straight into the place where they stay.
 
 use std::collections::BTreeMap;
-use std::future::ready;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -14,11 +13,11 @@ use soup_core::{Error, Result};
 use soup_proto::v1::{IngredientReads, LoadShard, Loaded};
 use soup_store::load::{LoadLimits, Read, ReadFrom, load};
 use soup_store::location::Location;
-use soup_tensor::{Findings, ShardMemory};
+use soup_tensor::{Buffer, Findings, ShardMemory};
 
 use crate::active::{Active, Worker};
 
-/// Ingredients whose shards are read at the same time, within one task.
+/// Ingredients whose shards are read or digested at the same time, within one task.
 const INGREDIENTS_IN_FLIGHT: usize = 4;
 /// Notes about one shard; further ones are counted.
 const NOTES_MAX: usize = 20;
@@ -86,17 +85,27 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: LoadSha
     }
     let range = run.plan.range(Shard(task.shard));
     let mut builder = worker.device.builder(&run.schema, range, names.len() as u32)?;
-    let jobs = builder.buffers().zip(&task.ingredients).zip(names);
+    let jobs = builder.take_buffers().into_iter().zip(&task.ingredients).zip(names).enumerate();
+    let compute = &worker.compute;
     let jobs: Vec<_> = jobs
-        .map(|((buffer, reads), name)| async move {
-            read_ingredient(reads, buffer).await.map_err(|e| e.context(format!("ingredient {name:?}")))
+        .map(|(index, ((mut buffer, reads), name))| async move {
+            let read = read_ingredient(reads, buffer.bytes_mut()).await;
+            let bytes = read.map_err(|e| e.context(format!("ingredient {name:?}")))?;
+            // Hashing takes longer than reading from a fast store: it goes on beside the reads of other ingredients.
+            let digested = compute.beside(move || {
+                buffer.take_digest();
+                Ok(buffer)
+            });
+            digested.await.map(|buffer| (index, bytes, buffer))
         })
         .collect();
-    let reads = stream::iter(jobs).buffer_unordered(INGREDIENTS_IN_FLIGHT);
-    let bytes_read = reads.try_fold(0, |sum, bytes| ready(Ok(sum + bytes))).await?;
+    let mut read: Vec<(usize, u64, Buffer)> =
+        stream::iter(jobs).buffer_unordered(INGREDIENTS_IN_FLIGHT).try_collect().await?;
+    read.sort_unstable_by_key(|(index, ..)| *index);
+    let bytes_read = read.iter().map(|(_, bytes, _)| bytes).sum();
+    builder.put_buffers(read.into_iter().map(|(.., buffer)| buffer).collect());
     let covered: Vec<Vec<Range<u64>>> = task.ingredients.iter().map(covered).collect();
     let run = run.clone();
-    let compute = &worker.compute;
     compute
         .run(move || {
             let segments = builder.segments().to_vec();
