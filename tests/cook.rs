@@ -157,11 +157,20 @@ fn the_soup_does_not_depend_on_the_number_of_workers() {
     let pool = Pool::of(&["m02", "m03", "m07", "m10", "m13"]);
     let validation = example().join("data/test_noisy.parquet");
     let dir = TempDir::new().unwrap();
+    let data_bytes = |name| {
+        let bytes = std::fs::read(pool.file(name)).unwrap();
+        bytes.len() as u64 - 8 - u64::from_le_bytes(bytes[..8].try_into().unwrap())
+    };
+    let pool_bytes: u64 = ["m02", "m03", "m07", "m10", "m13"].into_iter().map(data_bytes).sum();
     let mut results = Vec::new();
     for workers in ["1", "2", "3", "8"] {
         let args = ["--workers", workers, "--metric", "macro-f1", "--output", workers];
         let args = small(&pool, validation.to_str().unwrap()).into_iter().chain(args);
         let mut result = Soupctl::new(SOUPCTL).dir(dir.path()).args(args).run().json();
+        assert_eq!(
+            result["pool_bytes_read"], pool_bytes,
+            "{workers} workers read every byte of the pool once"
+        );
         for changing in ["run", "output", "seconds"] {
             result.as_object_mut().unwrap().remove(changing);
         }

@@ -298,6 +298,9 @@ impl Hub {
             );
             return;
         }
+        if let (Current::Running(running), Ok(answer)) = (&mut self.current, &answer) {
+            running.count_read(answer.as_ref());
+        }
         let event = match answer.and_then(messages::result) {
             Ok(result) => Event::Done(worker, key.attempt_key(), result),
             Err(error) => {

@@ -18,6 +18,7 @@ use soup_core::{Error, ErrorKind, Result};
 use soup_proto::report_event;
 use soup_proto::v1::coordinator_message::Message as Down;
 use soup_proto::v1::run_event::Event as RunEventKind;
+use soup_proto::v1::task_done::Result as Answer;
 use soup_proto::v1::{Planned, RunEvent};
 use soup_store::output::Staging;
 use tokio::sync::mpsc;
@@ -49,6 +50,8 @@ pub(crate) struct Running {
     /// The phase that time is being counted for, and since when.
     phase: (Phase, Millis),
     spent_ms: BTreeMap<Phase, Millis>,
+    /// What this coordinator's workers have read of the pool, in bytes.
+    pool_bytes_read: u64,
     /// The publisher's answer, until the machine has it.
     published: Option<Result<String>>,
     finished_json: Option<String>,
@@ -94,6 +97,7 @@ impl Running {
             inbox,
             phase: (Phase::Gathering, now),
             spent_ms: BTreeMap::new(),
+            pool_bytes_read: 0,
             published: None,
             finished_json: None,
             last_work: None,
@@ -121,6 +125,13 @@ impl Running {
     /// What has to end before the coordinator may, if it has begun.
     pub(crate) fn take_last_work(&mut self) -> Option<JoinHandle<()>> {
         self.last_work.take()
+    }
+
+    /// Notes what was read of the pool for an answer, even if nobody needs the answer any more.
+    pub(crate) fn count_read(&mut self, answer: Option<&Answer>) {
+        if let Some(Answer::Loaded(loaded)) = answer {
+            self.pool_bytes_read = self.pool_bytes_read.saturating_add(loaded.bytes_read);
+        }
     }
 
     /// The publisher's answer; takes effect with the next event.
@@ -382,6 +393,7 @@ impl Running {
                 .chain(self.machine.notes().map(str::to_owned))
                 .collect(),
             seconds,
+            pool_bytes_read: self.pool_bytes_read,
         })
     }
 }

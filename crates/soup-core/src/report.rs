@@ -54,6 +54,10 @@ pub struct RunReport {
     pub notes: Vec<String>,
     /// Seconds spent in each phase.
     pub seconds: BTreeMap<String, f64>,
+    /// Bytes of parameters that workers read from the pool's store since the coordinator began or took over the run. Each is
+    /// read once, unless a worker that held it was lost.
+    #[serde(default)]
+    pub pool_bytes_read: u64,
 }
 
 /// Counts and what follows from them.

@@ -139,16 +139,17 @@ struct Part<'a> {
     dest: &'a mut [u8],
 }
 
-/// Fills `dest` by `reads`, whose `file` is the position in `files`. Bytes that no read covers are left as they are.
+/// Fills `dest` by `reads`, whose `file` is the position in `files`. Bytes that no read covers are left as they are. Returns
+/// how many bytes arrived: as many as `reads` cover, whatever failed on the way.
 ///
 /// # Errors
 /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for a file that is gone, changed or too short, naming it;
 /// [`ErrorKind::Unavailable`](soup_core::ErrorKind::Unavailable) for a store that keeps failing. `dest` is then partly filled.
-pub async fn load(files: &[ReadFrom], reads: &[Read], dest: &mut [u8], limits: LoadLimits) -> Result<()> {
+pub async fn load(files: &[ReadFrom], reads: &[Read], dest: &mut [u8], limits: LoadLimits) -> Result<u64> {
     let parts = cut(files, reads, dest, limits.part_bytes.max(1))?;
-    futures::stream::iter(parts.into_iter().map(boxed))
+    let bytes_read = futures::stream::iter(parts.into_iter().map(boxed))
         .buffer_unordered(limits.in_flight.max(1))
-        .try_collect::<()>()
+        .try_fold(0, |sum, bytes| std::future::ready(Ok(sum + bytes)))
         .await?;
     // A local file can be written while it is being read; objects cannot.
     let mut used: Vec<usize> = reads.iter().map(|r| r.file).collect();
@@ -160,7 +161,7 @@ pub async fn load(files: &[ReadFrom], reads: &[Read], dest: &mut [u8], limits: L
             return Err(Error::data(format!("{} changed while it was being read", file.location)));
         }
     }
-    Ok(())
+    Ok(bytes_read)
 }
 
 /// Cuts the reads into parts of at most `part_bytes`, each with its own bytes of `dest`.
@@ -196,11 +197,12 @@ fn cut<'a>(
 }
 
 /// A function rather than a closure, so that the compiler sees it for every lifetime and the whole future is `Send`.
-fn boxed(part: Part<'_>) -> BoxFuture<'_, Result<()>> {
+fn boxed(part: Part<'_>) -> BoxFuture<'_, Result<u64>> {
     load_part(part).boxed()
 }
 
-async fn load_part(part: Part<'_>) -> Result<()> {
+/// Fills a part; returns how many bytes arrived.
+async fn load_part(part: Part<'_>) -> Result<u64> {
     let (mut done, mut attempt, mut pause) = (0, 1, BACKOFF_FIRST);
     while let Err(error) = load_rest(part.file, part.offset, part.dest, &mut done).await {
         if attempt >= ATTEMPTS_MAX || !error.kind().is_transient() {
@@ -213,7 +215,8 @@ async fn load_part(part: Part<'_>) -> Result<()> {
         tokio::time::sleep(pause).await;
         (attempt, pause) = (attempt + 1, (pause * 2).min(BACKOFF_MAX));
     }
-    Ok(())
+    // What was there already was not asked for again.
+    Ok(done as u64)
 }
 
 /// Fills `dest[done..]` and moves `done` on as bytes arrive.

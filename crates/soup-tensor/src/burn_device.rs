@@ -18,7 +18,7 @@ use soup_core::{Error, Result};
 use crate::check::Findings;
 use crate::device::{Buffer, ShardBuilder};
 use crate::format::{F32, Format};
-use crate::host::{check_fit, sha256};
+use crate::host::check_fit;
 use crate::{SegmentDots, SegmentGram, ShardMemory, products};
 
 /// A shard of all ingredients on a device of backend `B`.
@@ -75,7 +75,7 @@ impl<B: Backend> BurnShards<B> {
             })
             .collect();
         let ShardBuilder { segments, tensors, mut buffers, .. } = builder;
-        let digests = buffers.iter().map(|b| sha256(b.bytes())).collect();
+        let digests = buffers.iter().map(Buffer::sha256).collect();
         let first = buffers.swap_remove(0);
         Ok((BurnShards { segments, tensors, runs, first, digests }, findings))
     }

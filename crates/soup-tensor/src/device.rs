@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
+use sha2::{Digest, Sha256};
 use soup_core::schema::{ALIGN_BYTES, Schema};
 use soup_core::shard::{Segment, segments};
 use soup_core::soup::Ingredient;
@@ -83,10 +84,12 @@ impl Device {
     }
 }
 
-/// Bytes in host memory, aligned for every dtype.
-pub(crate) struct Buffer {
+/// Bytes in host memory, aligned for every dtype: the shard of one ingredient.
+pub struct Buffer {
     words: Vec<u64>,
     bytes: usize,
+    /// SHA-256 of the bytes, once taken.
+    sha256: Option<[u8; 32]>,
 }
 
 impl Buffer {
@@ -95,13 +98,13 @@ impl Buffer {
         let words = bytes.div_ceil(size_of::<u64>());
         // `vec!` gets zeroed pages from the system without touching them, but aborts when refused: ask first.
         Vec::<u64>::new().try_reserve_exact(words).ok()?;
-        Some(Buffer { words: vec![0; words], bytes })
+        Some(Buffer { words: vec![0; words], bytes, sha256: None })
     }
 
     /// A copy, aligned for any element.
     pub(crate) fn copied_from(bytes: &[u8]) -> Buffer {
-        let mut buffer =
-            Buffer { words: vec![0; bytes.len().div_ceil(size_of::<u64>())], bytes: bytes.len() };
+        let words = vec![0; bytes.len().div_ceil(size_of::<u64>())];
+        let mut buffer = Buffer { words, bytes: bytes.len(), sha256: None };
         buffer.bytes_mut().copy_from_slice(bytes);
         buffer
     }
@@ -110,8 +113,22 @@ impl Buffer {
         &bytemuck::cast_slice(&self.words)[..self.bytes]
     }
 
-    fn bytes_mut(&mut self) -> &mut [u8] {
+    /// The bytes, to be written to.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.sha256 = None;
         &mut bytemuck::cast_slice_mut(&mut self.words)[..self.bytes]
+    }
+}
+
+impl Buffer {
+    /// Takes the SHA-256 of what was read into it, on this thread; [`ShardMemory::digest`] then has it already.
+    pub fn take_digest(&mut self) {
+        self.sha256 = Some(self.sha256());
+    }
+
+    /// SHA-256 of the bytes.
+    pub(crate) fn sha256(&self) -> [u8; 32] {
+        self.sha256.unwrap_or_else(|| Sha256::digest(self.bytes()).into())
     }
 }
 
@@ -137,6 +154,17 @@ impl ShardBuilder {
         self.buffers.iter_mut().map(Buffer::bytes_mut)
     }
 
+    /// Takes all buffers out, in pool order, so that each can be read and digested on a thread of its own. They have to be
+    /// [put back](Self::put_buffers).
+    pub fn take_buffers(&mut self) -> Vec<Buffer> {
+        std::mem::take(&mut self.buffers)
+    }
+
+    /// Puts back the buffers that were taken out, in pool order.
+    pub fn put_buffers(&mut self, buffers: Vec<Buffer>) {
+        self.buffers = buffers;
+    }
+
     /// The parts of tensors in this shard.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
@@ -146,11 +174,15 @@ impl ShardBuilder {
     /// the schema) each ingredient has; only those are compared.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) where the device has not enough memory.
+    /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) where the device has not enough memory;
+    /// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) where the buffers are not back.
     pub fn finish(
         self,
         has_tensor: impl Fn(Ingredient, usize) -> bool + Sync,
     ) -> Result<(Box<dyn ShardMemory>, Findings)> {
+        if self.buffers.is_empty() {
+            return Err(Error::internal("the buffers of a shard were taken out and not put back"));
+        }
         let findings = self.inspect(has_tensor);
         Ok((
             Box::new(HostShards::new(self.segments, self.tensors, self.buffers, self.device.threads)),

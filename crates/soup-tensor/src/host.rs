@@ -3,7 +3,6 @@
 use std::num::NonZeroUsize;
 use std::ops::Range;
 
-use sha2::{Digest, Sha256};
 use soup_core::schema::Dtype;
 use soup_core::shard::Segment;
 use soup_core::soup::{Ingredient, Soup};
@@ -60,11 +59,6 @@ pub(crate) fn check_fit(soup: &Soup, ingredients: usize, tensors: usize, bytes: 
     }
 }
 
-/// SHA-256 of `bytes`.
-pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
-    Sha256::digest(bytes).into()
-}
-
 impl ShardMemory for HostShards {
     fn bytes(&self) -> usize {
         self.buffers[0].bytes().len()
@@ -98,7 +92,7 @@ impl ShardMemory for HostShards {
         let buffer = self.buffers.get(index).ok_or_else(|| {
             Error::internal(format!("ingredient {index} is not in the pool of {}", self.buffers.len()))
         })?;
-        Ok(sha256(buffer.bytes()))
+        Ok(buffer.sha256())
     }
 
     fn resident_bytes(&self) -> u64 {

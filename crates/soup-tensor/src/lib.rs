@@ -39,7 +39,7 @@ use soup_core::soup::{Ingredient, Soup};
 
 pub use burn_device::BurnShards;
 pub use check::{DifferingIntegers, Findings, NonFinite};
-pub use device::{Device, ShardBuilder};
+pub use device::{Buffer, Device, ShardBuilder};
 
 // Checkpoints are little-endian, and elements are read in place.
 #[cfg(not(target_endian = "little"))]

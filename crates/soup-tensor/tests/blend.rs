@@ -7,10 +7,13 @@ use std::ops::Range;
 use burn::backend::Flex;
 use half::{bf16, f16};
 use proptest::prelude::*;
+use sha2::{Digest, Sha256};
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::shard::segments;
 use soup_core::soup::{Ingredient, Soup, Weight};
-use soup_tensor::{BurnShards, Device, DifferingIntegers, Findings, NonFinite, ShardBuilder, ShardMemory};
+use soup_tensor::{
+    Buffer, BurnShards, Device, DifferingIntegers, Findings, NonFinite, ShardBuilder, ShardMemory,
+};
 
 /// The flattened parameters of every ingredient.
 struct Pool {
@@ -373,4 +376,30 @@ fn burn_devices_refuse_what_they_cannot_round() {
     let builder = pool.builder(1, pool.whole());
     let error = BurnShards::<Flex>::new(builder, &Default::default(), |_, _| true).err().unwrap();
     assert_eq!(error.kind(), soup_core::ErrorKind::Configuration);
+}
+
+#[test]
+fn a_digest_is_that_of_the_bytes_whenever_it_was_taken() {
+    let schema = Schema::new(vec![TensorSpec::new("t", Dtype::U8, [9])]).unwrap();
+    let device = Device::parse("cpu").unwrap();
+    let load = |early: &dyn Fn(&mut Buffer)| {
+        let mut builder = device.builder(&schema, 0..9, 2).unwrap();
+        let mut buffers = builder.take_buffers();
+        assert!(builder.buffer(Ingredient(0)).is_none(), "they are out");
+        buffers.iter_mut().for_each(|buffer| {
+            buffer.bytes_mut().fill(7);
+            early(buffer);
+        });
+        buffers[1].bytes_mut()[8] = 8;
+        builder.put_buffers(buffers);
+        let memory = builder.finish(|_, _| true).unwrap().0;
+        [0, 1].map(|i| memory.digest(Ingredient(i)).unwrap())
+    };
+    let expected: [[u8; 32]; 2] =
+        [[7u8; 9], [7, 7, 7, 7, 7, 7, 7, 7, 8]].map(|bytes| Sha256::digest(bytes).into());
+    assert_eq!(load(&|_| ()), expected);
+    assert_eq!(load(&Buffer::take_digest), expected, "what is written later counts");
+    let mut builder = device.builder(&schema, 0..9, 2).unwrap();
+    builder.take_buffers();
+    assert!(builder.finish(|_, _| true).is_err(), "they are not back");
 }

@@ -6,10 +6,10 @@
 //! shared.
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+mod cost;
 mod pool;
 
-use std::time::Instant;
-
+use cost::{Cost, measure};
 use pool::Pool;
 use soup_core::soup::{Ingredient, Soup};
 use soup_proto::CHUNK_BYTES_MAX;
@@ -51,9 +51,9 @@ fn main() {
 
     let mut raw: Vec<Raw> = STREAMS.iter().map(|&n| Raw::connect(&serving, &fetching, n)).collect();
     let mut out = vec![0; MODEL_BYTES];
-    let mut costs = vec![Cost::default(); STREAMS.len() + 1];
+    let mut costs = vec![Cost::new(MODEL_BYTES); STREAMS.len() + 1];
     for round in 0..=ROUNDS {
-        let mut spent: Vec<Cost> =
+        let mut spent: Vec<(f64, f64)> =
             raw.iter_mut().map(|raw| measure(|| fetching.block_on(raw.fetch(&mut out)))).collect();
         out.fill(0);
         spent.push(measure(|| fetching.block_on(asker.assemble(&soup, &mut out)).unwrap()));
@@ -63,53 +63,14 @@ fn main() {
             costs.iter_mut().zip(spent).for_each(|(cost, spent)| cost.add(spent));
         }
     }
-    let peers = costs.pop().unwrap_or_default();
-    println!("peers: {:.2} GB/s, {:.2} CPU s/GB", peers.rate(), peers.cpu());
+    let Some(peers) = costs.pop() else { return };
+    println!("peers: {peers}");
     for (streams, raw) in STREAMS.iter().zip(&costs) {
         let (speed, cpu) = (peers.rate() / raw.rate(), raw.cpu() / peers.cpu());
         println!(
-            "raw TCP, {streams} streams: {:.2} GB/s, {:.2} CPU s/GB; peers have {speed:.2} of its speed, {cpu:.2} by CPU time",
-            raw.rate(),
-            raw.cpu()
+            "raw TCP, {streams} streams: {raw}; peers have {speed:.2} of its speed, {cpu:.2} by CPU time"
         );
     }
-}
-
-/// What transfers of the model cost: the shortest time, and the processor time of all rounds, both ends together.
-#[derive(Clone, Copy, Default)]
-struct Cost {
-    seconds: f64,
-    cpu_seconds: f64,
-    rounds: u32,
-}
-
-impl Cost {
-    fn add(&mut self, spent: Cost) {
-        self.seconds = if self.rounds == 0 { spent.seconds } else { self.seconds.min(spent.seconds) };
-        self.cpu_seconds += spent.cpu_seconds;
-        self.rounds += spent.rounds;
-    }
-
-    fn rate(&self) -> f64 {
-        MODEL_BYTES as f64 / self.seconds / 1e9
-    }
-
-    fn cpu(&self) -> f64 {
-        self.cpu_seconds / f64::from(self.rounds) / (MODEL_BYTES as f64 / 1e9)
-    }
-}
-
-fn measure(work: impl FnOnce()) -> Cost {
-    let (start, cpu) = (Instant::now(), cpu_seconds());
-    work();
-    Cost { seconds: start.elapsed().as_secs_f64(), cpu_seconds: cpu_seconds() - cpu, rounds: 1 }
-}
-
-/// Processor time of this process so far, in ticks of 10 ms; 0 where the system does not say.
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let after_name = stat.rsplit(") ").next().unwrap_or_default();
-    after_name.split(' ').skip(11).take(2).filter_map(|t| t.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
 fn runtime() -> Runtime {

@@ -13,11 +13,11 @@ use soup_core::{Error, Result};
 use soup_proto::v1::{IngredientReads, LoadShard, Loaded};
 use soup_store::load::{LoadLimits, Read, ReadFrom, load};
 use soup_store::location::Location;
-use soup_tensor::{Findings, ShardMemory};
+use soup_tensor::{Buffer, Findings, ShardMemory};
 
 use crate::active::{Active, Worker};
 
-/// Ingredients whose shards are read at the same time, within one task.
+/// Ingredients whose shards are read or digested at the same time, within one task.
 const INGREDIENTS_IN_FLIGHT: usize = 4;
 /// Notes about one shard; further ones are counted.
 const NOTES_MAX: usize = 20;
@@ -76,7 +76,7 @@ impl Shards {
 /// Where an ingredient cannot be read, changed, or has elements that are not finite and must be.
 pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: LoadShard) -> Result<Loaded> {
     if let Some(loaded) = run.shards.loaded(task.shard) {
-        return Ok(loaded);
+        return Ok(Loaded { bytes_read: 0, ..loaded });
     }
     soup_store::failpoint::reach("before-load");
     let names = &run.begin.ingredients;
@@ -85,16 +85,27 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: LoadSha
     }
     let range = run.plan.range(Shard(task.shard));
     let mut builder = worker.device.builder(&run.schema, range, names.len() as u32)?;
-    let jobs = builder.buffers().zip(&task.ingredients).zip(names);
+    let jobs = builder.take_buffers().into_iter().zip(&task.ingredients).zip(names).enumerate();
+    let compute = &worker.compute;
     let jobs: Vec<_> = jobs
-        .map(|((buffer, reads), name)| async move {
-            read_ingredient(reads, buffer).await.map_err(|e| e.context(format!("ingredient {name:?}")))
+        .map(|(index, ((mut buffer, reads), name))| async move {
+            let read = read_ingredient(reads, buffer.bytes_mut()).await;
+            let bytes = read.map_err(|e| e.context(format!("ingredient {name:?}")))?;
+            // Hashing takes longer than reading from a fast store: it goes on beside the reads of other ingredients.
+            let digested = compute.beside(move || {
+                buffer.take_digest();
+                Ok(buffer)
+            });
+            digested.await.map(|buffer| (index, bytes, buffer))
         })
         .collect();
-    stream::iter(jobs).buffer_unordered(INGREDIENTS_IN_FLIGHT).try_collect::<()>().await?;
+    let mut read: Vec<(usize, u64, Buffer)> =
+        stream::iter(jobs).buffer_unordered(INGREDIENTS_IN_FLIGHT).try_collect().await?;
+    read.sort_unstable_by_key(|(index, ..)| *index);
+    let bytes_read = read.iter().map(|(_, bytes, _)| bytes).sum();
+    builder.put_buffers(read.into_iter().map(|(.., buffer)| buffer).collect());
     let covered: Vec<Vec<Range<u64>>> = task.ingredients.iter().map(covered).collect();
     let run = run.clone();
-    let compute = &worker.compute;
     compute
         .run(move || {
             let segments = builder.segments().to_vec();
@@ -110,7 +121,7 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: LoadSha
                 bytes = memory.resident_bytes(),
                 "shard resident"
             );
-            let loaded = Loaded { sha256, notes };
+            let loaded = Loaded { sha256, notes, bytes_read };
             run.shards.keep(task.shard, memory, &loaded);
             Ok(loaded)
         })
@@ -118,7 +129,7 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: LoadSha
 }
 
 /// Reads the shard of one checkpoint.
-pub(crate) async fn read_ingredient(from: &IngredientReads, buffer: &mut [u8]) -> Result<()> {
+pub(crate) async fn read_ingredient(from: &IngredientReads, buffer: &mut [u8]) -> Result<u64> {
     let object = |o: &soup_proto::v1::Object| {
         let etag = Some(o.etag.clone()).filter(|e| !e.is_empty());
         Ok(ReadFrom { location: Location::parse(&o.url)?, etag })

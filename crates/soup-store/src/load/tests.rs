@@ -61,7 +61,8 @@ async fn loads_what_a_copy_would(
     let files: Vec<ReadFrom> = checkpoint.files.iter().map(ReadFrom::from).collect();
     let reads = plan_reads(&checkpoint, schema, range.clone());
     let mut shard = vec![0; (range.end - range.start) as usize];
-    load(&files, &reads, &mut shard, LoadLimits { part_bytes, in_flight: 3 }).await.unwrap();
+    let bytes_read = load(&files, &reads, &mut shard, LoadLimits { part_bytes, in_flight: 3 }).await.unwrap();
+    assert_eq!(bytes_read, reads.iter().map(|r| r.len).sum::<u64>());
     let lacking = |i: u64| lacks.iter().any(|&t| t < schema.tensors().len() && schema.range(t).contains(&i));
     let expect: Vec<u8> = range.clone().map(|i| if lacking(i) { 0 } else { byte(i) }).collect();
     assert_eq!(shard, expect);
@@ -135,7 +136,7 @@ mod over_http {
     use super::*;
     use crate::http_fixture::Server;
 
-    async fn load_with(cuts: u32) -> (Result<()>, bool, Arc<Server>) {
+    async fn load_with(cuts: u32) -> (Result<u64>, bool, Arc<Server>) {
         let server = Arc::new(Server { cuts: AtomicU32::new(cuts), ..Default::default() });
         let content: Vec<u8> = (0..10_000).map(byte).collect();
         server.files.lock().unwrap().insert("f".into(), content.clone());
@@ -151,7 +152,7 @@ mod over_http {
     #[tokio::test]
     async fn a_body_that_stops_early_is_resumed() {
         let (result, complete, server) = load_with(3).await;
-        result.unwrap();
+        assert_eq!(result.unwrap(), 9_000, "no byte is read again");
         assert!(complete);
         assert_eq!(server.ranges.load(Ordering::SeqCst), 4);
     }
