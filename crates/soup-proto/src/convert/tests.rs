@@ -14,18 +14,39 @@ fn spec() -> RunSpec {
     RunSpec {
         pool: vec!["s3://b/pool".into()],
         recipe: RecipeSpec {
-            kind: RecipeKind::Pruned,
+            kind: RecipeKind::Learned,
             order: Order::Random,
             accept: Accept::Better,
             seed: u64::MAX,
             max_ingredients: Some(3),
             passes: 2,
             metric: Metric::Matthews,
-            learn: None,
+            learn: Some(LearnSpec {
+                granularity: Granularity::Layer,
+                weights: WeightRule::SumToOne,
+                optimizer: Optimizer::Adamw,
+                lr: 0.3,
+                schedule: Schedule::Cosine,
+                warmup: 0.2,
+                clip: Some(1.5),
+                epochs: 7,
+                batch_size: 9,
+                parts: 3,
+                shuffle: false,
+                label_smoothing: 0.1,
+                init: Init::Greedy,
+                fold_beta: true,
+            }),
         },
         validation: set("val"),
         tests: vec![set("test")],
-        train: None,
+        train: Some(DatasetSpec { split: Some(Split { train: true, train_ppm: 300_000 }), ..set("train") }),
+        diagnosis: DiagnosisSpec {
+            level: DiagnosisLevel::Full,
+            base: Some("s3://b/base".into()),
+            require_shared_init: true,
+            report_only: true,
+        },
         output: "/tmp/soup".into(),
         overwrite: true,
         batch_size: 50,
@@ -85,4 +106,22 @@ fn malformed_messages_are_refused() {
     refused(sha256(&[0; 31]), "32 bytes");
     let tensor = v1::Tensor { name: "w".into(), dtype: "F3".into(), shape: vec![] };
     refused(TensorSpec::try_from(tensor), "unknown dtype");
+}
+
+#[test]
+fn comparisons_survive_and_crooked_ones_are_refused() {
+    let score = Score { total: 3, correct: 2, loss_sum: 0.5, confusion: [((0, 1), 1), ((1, 1), 2)].into() };
+    let newton = Newton { gradient: vec![0.1, -0.2], curvature: vec![1.0, 0.5, 2.0] };
+    let found = Alternatives {
+        logits: score.clone(),
+        vote: Score { correct: 1, ..score.clone() },
+        stacked: Score { loss_sum: -0.0, ..score },
+        newton,
+    };
+    let wire = v1::Compared::from(&found);
+    assert_eq!(Alternatives::try_from(wire.clone()).unwrap(), found);
+    assert!(Alternatives::try_from(v1::Compared { gradient: vec![0.0], ..wire.clone() }).is_err());
+    let mut crooked = wire;
+    crooked.vote.as_mut().unwrap().counts.pop();
+    assert!(Alternatives::try_from(crooked).is_err());
 }
