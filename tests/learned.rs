@@ -131,7 +131,7 @@ fn small(pool: &Pool) -> Vec<String> {
 }
 
 fn settled(mut result: Value) -> Value {
-    for changing in ["run", "output", "seconds", "notes"] {
+    for changing in ["run", "output", "seconds", "notes", "pool_bytes_read"] {
         result.as_object_mut().unwrap().remove(changing);
     }
     result
@@ -155,6 +155,19 @@ fn alphas_do_not_depend_on_the_number_of_workers() {
     assert_eq!(learned["train"], "train");
     // Three tenths are learned from, the rest is reported on.
     assert_eq!(one["score"]["total"], 700);
+}
+
+#[test]
+fn a_pool_larger_than_a_worker_is_learned_by_several() {
+    let pool = Pool::of(&["m02", "m03", "m07", "m10", "m13"]);
+    let dir = TempDir::new().unwrap();
+    let cook = |workers: &str, memory: &str| {
+        let args = ["--workers", workers, "--memory", memory, "--output", workers];
+        Soupctl::new(SOUPCTL).dir(dir.path()).args(small(&pool)).args(args).run()
+    };
+    // Five ingredients of 805 KiB.
+    cook("1", "2MiB").fails(78, &["--memory"]);
+    assert_eq!(settled(cook("3", "2MiB").json()), settled(cook("1", "8MiB").json()));
 }
 
 #[test]

@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -40,6 +40,10 @@ use crate::world::{Ended, World};
 
 /// Seeds that are simulated by default.
 const SEEDS: u64 = 64;
+/// And those beyond that failed once, with what they found:
+/// a store that says "exists" where nothing is, when an output was claimed (224, 675); workers that stayed with a coordinator
+/// that had no run any more (494; so did 50); a run that was published again by its next owner (707).
+const ONCE_FAILED: [u64; 4] = [224, 494, 675, 707];
 /// Within this simulated time faults begin: somewhat longer than a run takes undisturbed.
 const WINDOW: Duration = Duration::from_secs(5);
 /// Failing seeds after which no more are tried.
@@ -75,7 +79,7 @@ fn undisturbed(recipe: RecipeKind) -> &'static Value {
 
 /// What has to be equal.
 fn essence(mut report: Value) -> Value {
-    for name in ["run", "output", "seconds", "notes"] {
+    for name in ["run", "output", "seconds", "notes", "pool_bytes_read"] {
         report.as_object_mut().unwrap().remove(name);
     }
     report
@@ -123,17 +127,19 @@ impl Totals {
 
 #[test]
 fn every_world_cooks_the_same_soup() {
-    let seeds = match setting("SOUP_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..setting("SOUP_SEEDS").unwrap_or(SEEDS),
+    let seeds: Vec<u64> = match (setting("SOUP_SEED"), setting("SOUP_SEEDS")) {
+        (Some(seed), _) => vec![seed],
+        (None, Some(seeds)) => (0..seeds).collect(),
+        (None, None) => (0..SEEDS).chain(ONCE_FAILED).collect(),
     };
     let show = setting("SOUP_SEED").is_some();
     let begun = Instant::now();
-    let (next, totals) = (AtomicU64::new(seeds.start), Mutex::new(Totals::default()));
+    let (next, totals) = (AtomicUsize::new(0), Mutex::new(Totals::default()));
     let work = || {
         loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds.end || totals.lock().unwrap().failures.len() >= FAILURES_MAX {
+            let next = next.fetch_add(1, Ordering::Relaxed);
+            let Some(&seed) = seeds.get(next) else { return };
+            if totals.lock().unwrap().failures.len() >= FAILURES_MAX {
                 return;
             }
             let world = world(seed);

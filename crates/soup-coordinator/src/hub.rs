@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::CoordinatorConfig;
 use crate::event_log::EventLog;
 use crate::messages::{self, Incarnation};
-use crate::opening::{Keeper, Opened, Owned, StartError, Started};
+use crate::opening::{self, Keeper, Opened, Owned, StartError, Started};
 use crate::prepare::{Prepared, prepare};
 use crate::roster::{Outbox, Roster};
 use crate::running::Running;
@@ -55,6 +55,8 @@ pub(crate) enum Message {
     Recorded(String, u64),
     /// Something else that happened to a run, in an epoch.
     ForRun(String, u64, Event),
+    /// Another coordinator serves this state.
+    Superseded(Error),
     /// A run is somebody else's, or its journal cannot be written.
     JournalLost(String, AppendError),
     Published(Incarnation, Result<String>),
@@ -169,6 +171,7 @@ pub(crate) fn start(config: CoordinatorConfig, keeper: Keeper) -> (Handle, JoinH
         born: Instant::now(),
     };
     if config.recover {
+        tokio::spawn(opening::watch_seat(hub.keeper.clone(), sender.clone()));
         hub.recover();
     }
     (Handle { inbox: sender }, tokio::spawn(hub.run(receiver)))
@@ -222,6 +225,10 @@ impl Hub {
             Message::JournalLost(run, error) => {
                 let error = error.into_error();
                 tracing::error!(run, error = error.chain(), "the journal is lost");
+                self.broken.get_or_insert(error);
+            }
+            Message::Superseded(error) => {
+                tracing::error!(error = error.chain(), "another coordinator serves the state");
                 self.broken.get_or_insert(error);
             }
             Message::Published(of, result) => {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use soup_core::journal::{Claim, Entry, Fold, RunState};
 use soup_core::run::RunSpec;
@@ -10,7 +11,9 @@ use soup_core::{Error, Result};
 use soup_store::location::Location;
 use soup_store::output::{self, Staging};
 use soup_store::state::{AppendError, Journal, State};
+use tokio::sync::mpsc;
 
+use crate::hub::Message;
 use crate::identity::{PlanDocument, operation, set_operation};
 use crate::messages::{Incarnation, is_staging_of, staging_name};
 use crate::prepare::{Prepared, prepare};
@@ -191,6 +194,38 @@ impl Keeper {
             Ok((staging, recall, None))
         };
         staged.await.map_err(StartError::Run)
+    }
+}
+
+/// An idle coordinator looks so often whether another one serves its state.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// Takes a seat, and tells the hub when somebody else takes the next one. A store that fails says nothing: every run has its
+/// own owner, whatever becomes of seats.
+pub(crate) async fn watch_seat(keeper: Keeper, inbox: mpsc::Sender<Message>) {
+    let seat = loop {
+        match keeper.state.take_seat(&keeper.writer(), keeper.me()).await {
+            Ok(seat) => break seat,
+            Err(error) => tracing::warn!(error = error.chain(), "no seat of the state could be taken"),
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    };
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = inbox.closed() => return,
+        }
+        if let Ok(Some(by)) = seat.successor().await {
+            let text = format!(
+                "state {} is served by the coordinator on {} (process {}) now: this one ends",
+                keeper.state.location(),
+                by.host,
+                by.pid
+            );
+            // Where the hub is gone, it has ended.
+            let _ = inbox.send(Message::Superseded(Error::try_again(text))).await;
+            return;
+        }
     }
 }
 

@@ -34,6 +34,9 @@ const RUN_BYTES_MAX: usize = 128;
 /// A worker may still be taking back a file while its folder is removed: how often, and how long apart, that is tried.
 const REMOVE_ATTEMPTS: u32 = 20;
 const REMOVE_PAUSE: Duration = Duration::from_millis(50);
+/// How often something is created that a store says exists and does not show, and the first pause between.
+const CREATE_ATTEMPTS: u32 = 8;
+const CREATE_PAUSE: Duration = Duration::from_millis(50);
 
 /// An output that is being written and is not visible yet.
 #[derive(Debug)]
@@ -195,15 +198,9 @@ impl Staging {
     async fn publish_store(&self, manifest: Bytes) -> Result<()> {
         let place = self.target.join(MANIFEST_FILE)?;
         self.check_claim().await?;
-        match create(&place, manifest.clone()).await {
-            Ok(()) => {}
-            Err(StoreError::AlreadyExists { .. }) => {
-                // Ours, if the answer to an earlier attempt was lost.
-                if read::read_small(&place, READ_BACK_BYTES_MAX).await? != manifest {
-                    return Err(exists(&self.target));
-                }
-            }
-            Err(e) => return Err(place.error("write", e)),
+        // What is there is ours, if the answer to an earlier attempt was lost.
+        if create_or_find(&place, manifest.clone()).await?.is_some_and(|found| found != manifest) {
+            return Err(exists(&self.target));
         }
         self.check_claim().await?;
         if let Err(e) = delete(&self.target.join(CLAIM_FILE)?).await {
@@ -276,11 +273,9 @@ impl Staging {
     /// Takes the folder for this run and empties it. The claim comes first: it is what keeps two runs apart.
     async fn claim(&self) -> Result<()> {
         let place = self.target.join(CLAIM_FILE)?;
-        match create(&place, serde_json::json!({ "run": self.run }).to_string().into()).await {
-            // If it exists it may be ours: the answer to an earlier attempt was lost.
-            Ok(()) | Err(StoreError::AlreadyExists { .. }) => self.check_claim().await?,
-            Err(e) => return Err(place.error("write", e)),
-        }
+        create_or_find(&place, serde_json::json!({ "run": self.run }).to_string().into()).await?;
+        // If it was there it may be ours: the answer to an earlier attempt was lost.
+        self.check_claim().await?;
         // Another run may have published between the first look and the claim.
         if let Err(e) = check_replaceable(&self.target, self.overwrite).await {
             delete(&place).await?;
@@ -298,6 +293,26 @@ impl Staging {
         }
         Ok(())
     }
+}
+
+/// Creates `place`, or gives what is there. A store under contention may say that something exists and have written nothing
+/// (S3's 409): that is tried again.
+async fn create_or_find(place: &Location, bytes: Bytes) -> Result<Option<Bytes>> {
+    for attempt in 0..CREATE_ATTEMPTS {
+        match create(place, bytes.clone()).await {
+            Ok(()) => return Ok(None),
+            Err(StoreError::AlreadyExists { .. }) => {
+                if let Some(found) = read::read_small_if_exists(place, READ_BACK_BYTES_MAX).await? {
+                    return Ok(Some(found));
+                }
+            }
+            Err(e) => return Err(place.error("write", e)),
+        }
+        tokio::time::sleep(CREATE_PAUSE * (attempt + 1)).await;
+    }
+    Err(Error::unavailable(format!(
+        "cannot create {place}: the store says that it exists, but there is nothing to read"
+    )))
 }
 
 /// The run that is writing to the object store's folder `target`, if one is.

@@ -4,6 +4,7 @@
 //! <state>/runs/<run>/plan.json                       what the run is; written once
 //! <state>/runs/<run>/log/00000000000000000042.json   its journal, one record an object (see soup_core::journal)
 //! <state>/scores/<context>/<key>.json                what soups scored (see crate::scores)
+//! <state>/coordinators/00000000000000000007.json     who serves the state: whoever wrote the last one
 //! ```
 //!
 //! Everything here is *created if absent* and never changed. That is all that is asked of a store, and [`State::probe`]
@@ -16,6 +17,7 @@
 
 mod journal;
 mod log;
+mod seat;
 pub(crate) mod slot;
 mod summary;
 
@@ -34,6 +36,7 @@ use crate::read;
 use crate::scores::Scores;
 
 pub use journal::{AppendError, Journal};
+pub use seat::Seat;
 use slot::{Created, Patience};
 pub use summary::RunSummary;
 

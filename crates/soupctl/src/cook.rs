@@ -95,6 +95,9 @@ async fn embedded(
     };
     progress.end();
     cluster.stop().await;
+    if let (Ok(_), Some(peak)) = (&result, crate::resources::memory_peak_bytes()) {
+        progress.line(&format!("peak memory  {}, of all workers together", crate::quantity::Bytes(peak)));
+    }
     result
 }
 

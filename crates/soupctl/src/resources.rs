@@ -23,9 +23,20 @@ pub(crate) fn threads_per_worker(workers: u32) -> u32 {
     (cores as u32 / workers.max(1)).max(1)
 }
 
+/// The most memory that this process has had resident; `None` where the system does not say.
+#[cfg(any(test, feature = "worker"))]
+pub(crate) fn memory_peak_bytes() -> Option<u64> {
+    kilobytes(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
+}
+
 /// `MemAvailable` of `/proc/meminfo`.
 fn available_bytes(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    kilobytes(meminfo, "MemAvailable:")
+}
+
+/// The value of a line of that name, which is in kB, in bytes.
+fn kilobytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|l| l.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
@@ -47,6 +58,12 @@ mod tests {
         assert_eq!(available_bytes(meminfo), Some(1_024_000));
         assert_eq!(available_bytes(""), None);
         assert_eq!(available_bytes("MemAvailable: many kB"), None);
+    }
+
+    #[test]
+    fn a_process_has_used_some_memory() {
+        // Where there is no such file, nothing is said.
+        assert!(memory_peak_bytes().is_none_or(|bytes| bytes > 1 << 20));
     }
 
     #[test]

@@ -60,7 +60,11 @@ pub(crate) async fn worker(args: crate::args::WorkerArgs) -> Result<()> {
         device: args.device,
         connect_timeout_ms: args.connect_timeout.0,
     };
-    soup_worker::run(config, listener, async move { _ = signals.next().await }).await
+    let ended = soup_worker::run(config, listener, async move { _ = signals.next().await }).await;
+    if let Some(peak) = crate::resources::memory_peak_bytes() {
+        print::line(&format!("peak memory {}", crate::quantity::Bytes(peak)));
+    }
+    ended
 }
 
 async fn listen(address: &str) -> Result<TcpListener> {

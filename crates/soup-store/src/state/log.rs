@@ -47,7 +47,7 @@ pub(super) async fn fold(
 }
 
 /// One more than the highest number in the log.
-async fn length(folder: &Location) -> Result<u64> {
+pub(super) async fn length(folder: &Location) -> Result<u64> {
     let mut length = 0;
     let mut objects = folder.store().list(Some(folder.path()));
     while let Some(object) = objects.next().await {

@@ -65,6 +65,15 @@ async fn check_an_idle_owner_finds_out_by_looking(state: State) {
     second.append(Entry::Begun {}).await.unwrap();
 }
 
+async fn check_the_last_seat_is_the_states(state: State) {
+    let claim = |host: &str| Claim { host: host.into(), ..Claim::default() };
+    let first = state.take_seat("a", claim("h1")).await.unwrap();
+    assert_eq!(first.successor().await.unwrap(), None);
+    let second = state.take_seat("b", claim("h2")).await.unwrap();
+    assert_eq!(first.successor().await.unwrap(), Some(claim("h2")));
+    assert_eq!(second.successor().await.unwrap(), None);
+}
+
 async fn check_of_many_claims_each_epoch_has_one(state: State) {
     state.create_plan("r", Bytes::from_static(b"{}")).await.unwrap();
     let claims = (0..8).map(|i| {
@@ -120,6 +129,7 @@ on_every_store!(
     check_a_log_reads_back,
     check_the_later_claim_wins,
     check_an_idle_owner_finds_out_by_looking,
+    check_the_last_seat_is_the_states,
     check_of_many_claims_each_epoch_has_one,
     check_a_log_with_a_hole_is_refused,
     check_scores_are_kept,
