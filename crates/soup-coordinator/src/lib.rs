@@ -24,6 +24,7 @@ mod event_log;
 mod hub;
 mod identity;
 mod journaling;
+mod learned;
 mod messages;
 mod opening;
 mod prepare;

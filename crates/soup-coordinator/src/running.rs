@@ -5,12 +5,10 @@ use std::sync::Arc;
 
 use soup_core::journal::Entry;
 use soup_core::layer::Layers;
-use soup_core::ledger::Gradients;
 use soup_core::machine::{
     Action, DiagnosisPlan, Evaluation, Event, Limits, Machine, Millis, Phase, Plan, Report, WorkerId,
 };
-use soup_core::recipe::learned::{Learned, SteppedFigures};
-use soup_core::report::{Baselines, LearnedReport, LearnedStep, RunReport, Sources};
+use soup_core::report::{Baselines, RunReport, Sources};
 use soup_core::run::DiagnosisLevel;
 use soup_core::score::Score;
 use soup_core::soup::Soup;
@@ -28,6 +26,7 @@ use crate::diagnosis;
 use crate::event_log::EventLog;
 use crate::hub::Message;
 use crate::journaling::{Journaling, close};
+use crate::learned;
 use crate::messages::{self, Incarnation};
 use crate::opening::{Owned, Started};
 use crate::prepare::Prepared;
@@ -338,10 +337,6 @@ impl Running {
         self.phase = (self.machine.phase(), now);
     }
 
-    fn learned(&self) -> Option<LearnedReport> {
-        learned_report(self.machine.learned()?, &self.prepared, self.machine.ledger().steps())
-    }
-
     fn report(&self) -> Result<RunReport> {
         let missing = |what: &str| Error::internal(format!("a finished run has no {what}"));
         let soup = self.machine.chosen().ok_or_else(|| missing("soup"))?;
@@ -383,7 +378,7 @@ impl Running {
             validation: spec.validation.name.clone(),
             output: spec.output.clone(),
             sha256,
-            learned: self.learned(),
+            learned: learned::report(&self.machine, &self.prepared),
             diagnosis: diagnosis::diagnose(&self.machine, &sources, &self.prepared, soup),
             notes: self
                 .prepared
@@ -396,28 +391,6 @@ impl Running {
             pool_bytes_read: self.pool_bytes_read,
         })
     }
-}
-
-/// What a recipe that learns has learned, for the report.
-fn learned_report(learned: Learned, prepared: &Prepared, steps: &[Gradients]) -> Option<LearnedReport> {
-    let step = |(index, (figures, gradients)): (usize, (&SteppedFigures, &Gradients))| LearnedStep {
-        step: index as u32 + 1,
-        loss: Some(gradients.loss).filter(|l| l.is_finite()),
-        correct: gradients.correct,
-        total: gradients.total,
-        lr: figures.lr,
-        beta: figures.beta,
-        gradient_norm: figures.gradient_norm,
-    };
-    let spec = &prepared.spec;
-    Some(LearnedReport {
-        groups: prepared.groups.names.clone(),
-        weights: learned.weights,
-        beta: learned.beta,
-        beta_folded: spec.recipe.learn.is_some_and(|l| l.fold_beta),
-        train: spec.train.as_ref()?.name.clone(),
-        steps: learned.steps.iter().zip(steps).enumerate().map(step).collect(),
-    })
 }
 
 /// How a run ends: its last entry, and what its watchers are told.

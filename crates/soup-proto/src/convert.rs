@@ -1,10 +1,7 @@
 //! Checked conversions. `From` where nothing can go wrong, `TryFrom` (error: a [`soup_core::Error`]) from the wire.
 
-use soup_core::diagnosis::ensemble::{Alternatives, Newton};
 use soup_core::ledger::Dataset;
-use soup_core::machine::{
-    Differentiate, Dot, Evaluation, FileDigest, LayerGram, PartFigures, Report, SegmentDots, TaskKey,
-};
+use soup_core::machine::{Evaluation, FileDigest, Report, TaskKey};
 use soup_core::recipe::learned::{Granularity, Init, LearnSpec, Optimizer, Schedule, WeightRule};
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec, Verdict};
 use soup_core::run::{DatasetSpec, DiagnosisLevel, DiagnosisSpec, RunSpec, Split};
@@ -14,6 +11,8 @@ use soup_core::soup::{Ingredient, Soup, Weight};
 use soup_core::{Error, ErrorKind, Result};
 
 use crate::v1;
+
+mod measures;
 
 fn malformed(what: &str) -> Error {
     Error::usage(format!("malformed message: {what}"))
@@ -389,109 +388,6 @@ impl TryFrom<v1::Evaluated> for Vec<Outcome> {
             margin: e.margins[i],
         };
         Ok((0..n).map(outcome).collect())
-    }
-}
-
-impl From<&Differentiate> for v1::Differentiate {
-    /// Without the dataset, which the run knows.
-    fn from(work: &Differentiate) -> Self {
-        v1::Differentiate {
-            step: work.step,
-            part: work.part,
-            soup: Some((&work.soup).into()),
-            beta: work.beta.get(),
-            label_smoothing: work.label_smoothing.get(),
-            scale: work.scale.get(),
-            dataset: 0,
-            samples: work.samples.clone(),
-        }
-    }
-}
-
-impl From<v1::Differentiated> for PartFigures {
-    fn from(d: v1::Differentiated) -> Self {
-        PartFigures { loss: d.loss, d_beta: d.d_beta, correct: d.correct, total: d.total }
-    }
-}
-
-impl From<&Dot> for v1::DotShard {
-    fn from(work: &Dot) -> Self {
-        v1::DotShard { step: work.step, part: work.part, shard: work.shard.0, source: work.source.0 }
-    }
-}
-
-impl From<v1::SegmentDots> for SegmentDots {
-    fn from(s: v1::SegmentDots) -> Self {
-        SegmentDots { tensor: s.tensor, dots: s.dots }
-    }
-}
-
-impl From<LayerGram> for v1::LayerGram {
-    fn from(g: LayerGram) -> Self {
-        v1::LayerGram { layer: g.layer, matrix: g.matrix, packed: g.packed }
-    }
-}
-
-impl From<v1::LayerGram> for LayerGram {
-    fn from(g: v1::LayerGram) -> Self {
-        LayerGram { layer: g.layer, matrix: g.matrix, packed: g.packed }
-    }
-}
-
-impl From<&Score> for v1::Counts {
-    fn from(s: &Score) -> Self {
-        v1::Counts {
-            total: s.total,
-            correct: s.correct,
-            loss_sum: s.loss_sum,
-            labels: s.confusion.keys().map(|(label, _)| *label).collect(),
-            predictions: s.confusion.keys().map(|(_, prediction)| *prediction).collect(),
-            counts: s.confusion.values().copied().collect(),
-        }
-    }
-}
-
-impl TryFrom<v1::Counts> for Score {
-    type Error = Error;
-    fn try_from(c: v1::Counts) -> Result<Self> {
-        if [c.predictions.len(), c.counts.len()] != [c.labels.len(); 2] {
-            return Err(malformed("columns of counts differ in length"));
-        }
-        let pairs = c.labels.into_iter().zip(c.predictions);
-        Ok(Score {
-            total: c.total,
-            correct: c.correct,
-            loss_sum: c.loss_sum,
-            confusion: pairs.zip(c.counts).collect(),
-        })
-    }
-}
-
-impl From<&Alternatives> for v1::Compared {
-    fn from(a: &Alternatives) -> Self {
-        v1::Compared {
-            logits: Some((&a.logits).into()),
-            vote: Some((&a.vote).into()),
-            stacked: Some((&a.stacked).into()),
-            gradient: a.newton.gradient.clone(),
-            curvature: a.newton.curvature.clone(),
-        }
-    }
-}
-
-impl TryFrom<v1::Compared> for Alternatives {
-    type Error = Error;
-    fn try_from(c: v1::Compared) -> Result<Self> {
-        let k = c.gradient.len();
-        if c.curvature.len() != k * (k + 1) / 2 {
-            return Err(malformed("a curvature does not fit its gradient"));
-        }
-        Ok(Alternatives {
-            logits: required(c.logits, "logits")?.try_into()?,
-            vote: required(c.vote, "vote")?.try_into()?,
-            stacked: required(c.stacked, "stacked")?.try_into()?,
-            newton: Newton { gradient: c.gradient, curvature: c.curvature },
-        })
     }
 }
 

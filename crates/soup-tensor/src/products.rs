@@ -216,33 +216,31 @@ fn gram_as<F: Format>(segment: &Segment, piece: &Piece, buffers: &[&[u8]], base:
     for first in (0..piece.count).step_by(GRAM_BLOCK_ELEMENTS) {
         let count = GRAM_BLOCK_ELEMENTS.min(piece.count - first);
         let start = segment.range.start + (piece.first + first) * width;
-        let elements = |bytes: &'_ [u8]| -> Vec<f64> {
+        let widen = |bytes: &[u8], out: &mut [f64]| {
             let bits: &[F::Bits] = bytemuck::cast_slice(&bytes[start..start + count * width]);
-            bits.iter().map(|b| F::widen(*b)).collect()
+            out.iter_mut().zip(bits).for_each(|(out, b)| *out = F::widen(*b));
         };
-        for (delta, buffer) in deltas.iter_mut().zip(buffers) {
-            delta[..count].copy_from_slice(&elements(buffer));
+        deltas.iter_mut().zip(buffers).for_each(|(delta, buffer)| widen(buffer, delta));
+        if let Some((origin, deltas)) = deltas.split_last_mut() {
+            match base {
+                Some(base) => widen(base, origin),
+                None => mean(deltas, &mut origin[..count]),
+            }
+            for delta in deltas {
+                delta.iter_mut().zip(&*origin).for_each(|(d, o)| *d -= o);
+            }
         }
-        let origin = match base {
-            Some(base) => elements(base),
-            None => mean(&deltas[..buffers.len()], count),
-        };
-        for delta in &mut deltas[..buffers.len()] {
-            delta.iter_mut().zip(&origin).for_each(|(d, o)| *d -= o);
-        }
-        deltas[buffers.len()][..count].copy_from_slice(&origin);
         multiply_all(&deltas, count, &mut packed);
     }
     packed
 }
 
-fn mean(values: &[Vec<f64>], count: usize) -> Vec<f64> {
-    let mut sums = vec![0.0; count];
+fn mean(values: &[Vec<f64>], sums: &mut [f64]) {
+    sums.fill(0.0);
     for value in values {
         sums.iter_mut().zip(value).for_each(|(sum, v)| *sum += v);
     }
     sums.iter_mut().for_each(|sum| *sum /= values.len() as f64);
-    sums
 }
 
 /// Adds the inner products of the first `count` elements of every two vectors to the upper triangle, row by row.

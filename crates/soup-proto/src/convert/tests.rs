@@ -1,5 +1,7 @@
 //! What goes over the wire comes back the same; what is malformed is refused by name.
 
+use soup_core::diagnosis::ensemble::{Alternatives, Newton};
+
 use super::*;
 
 fn spec() -> RunSpec {
