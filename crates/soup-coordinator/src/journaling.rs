@@ -1,9 +1,11 @@
 //! The journal of the run in progress: entries go in, and the hub is told when each is durable.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use soup_core::journal::Entry;
 use soup_proto::v1::RunEvent;
+use soup_store::output::Staging;
 use soup_store::state::Journal;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -76,21 +78,52 @@ impl Journaling {
     }
 }
 
+/// What becomes of what was staged, when this coordinator ends its work on a run.
+pub(crate) enum Staged {
+    /// There is nothing, or it is visible.
+    Nothing,
+    /// It is removed: the run has ended without an output.
+    Discard(Arc<Staging>),
+    /// Another coordinator of the run goes on with it, or is about to publish it.
+    Leave(Arc<Staging>),
+}
+
+impl Staged {
+    /// For a run that ends in failure. Where an earlier coordinator was about to publish, it may still do so.
+    pub(crate) fn of_failed(staging: Arc<Staging>, publishing_before: bool) -> Staged {
+        if publishing_before { Staged::Leave(staging) } else { Staged::Discard(staging) }
+    }
+
+    async fn end(self) {
+        let ended = match self {
+            Staged::Nothing => Ok(()),
+            Staged::Discard(staging) => staging.discard().await,
+            Staged::Leave(staging) => staging.leave().await,
+        };
+        if let Err(e) = ended {
+            tracing::warn!(error = e.chain(), "staged output could not be removed");
+        }
+    }
+}
+
 /// Appends the last entry of a run, and tells its watchers once that is durable. Without an event they are told nothing:
-/// the run goes on elsewhere.
+/// the run goes on elsewhere. Only after the entry is what was staged this coordinator's to remove.
 pub(crate) async fn close(
     run: String,
     mut journal: Journal,
     last: Entry,
-    log: std::sync::Arc<EventLog>,
+    staged: Staged,
+    log: Arc<EventLog>,
     event: Option<RunEvent>,
     inbox: mpsc::Sender<Message>,
 ) {
-    match (journal.append(last).await, event) {
-        (Ok(()), Some(event)) => log.finish(event),
-        (Ok(()), None) => log.close(),
-        (Err(error), _) => {
-            let _ = inbox.send(Message::JournalLost(run, error)).await;
-        }
+    if let Err(error) = journal.append(last).await {
+        let _ = inbox.send(Message::JournalLost(run, error)).await;
+        return;
+    }
+    staged.end().await;
+    match event {
+        Some(event) => log.finish(event),
+        None => log.close(),
     }
 }

@@ -20,26 +20,9 @@ pub(crate) struct Incarnation {
 }
 
 impl Incarnation {
-    /// What its output is staged under: of its own, so that nothing that an earlier coordinator or its workers still
-    /// write gets in the way.
-    pub(crate) fn staging(&self) -> String {
-        staging_name(&self.run, self.epoch)
-    }
-
     fn key(&self, key: TaskKey) -> v1::TaskKey {
         v1::TaskKey::new(&self.run, self.epoch, key)
     }
-}
-
-/// See [`Incarnation::staging`].
-pub(crate) fn staging_name(run: &str, epoch: u64) -> String {
-    format!("{run}.e{epoch}")
-}
-
-/// Whether `name` is what some coordinator of `run` stages its output under.
-pub(crate) fn is_staging_of(name: &str, run: &str) -> bool {
-    let epoch = name.strip_prefix(run).and_then(|rest| rest.strip_prefix(".e"));
-    epoch.is_some_and(|e| !e.is_empty() && e.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// Everything about a run that does not change.
@@ -48,7 +31,6 @@ pub(crate) fn begin(of: &Incarnation, prepared: &Prepared) -> v1::BeginRun {
     v1::BeginRun {
         run: of.run.clone(),
         epoch: of.epoch,
-        staging: of.staging(),
         tensors: prepared.schema.tensors().iter().map(Into::into).collect(),
         shard_bytes: prepared.shards.shard_bytes(),
         ingredients: prepared.names.clone(),

@@ -9,13 +9,14 @@ use soup_core::journal::{Claim, Entry, Fold, RunState};
 use soup_core::run::RunSpec;
 use soup_core::{Error, Result};
 use soup_store::location::Location;
-use soup_store::output::{self, Staging};
+use soup_store::output::{self, Staging, run_of};
 use soup_store::state::{AppendError, Journal, State};
 use tokio::sync::mpsc;
 
 use crate::hub::Message;
 use crate::identity::{PlanDocument, operation, set_operation};
-use crate::messages::{Incarnation, is_staging_of, staging_name};
+use crate::journaling::Staged;
+use crate::messages::Incarnation;
 use crate::prepare::{Prepared, prepare};
 use crate::recall::Recall;
 
@@ -32,6 +33,17 @@ pub(crate) struct Owned {
 impl Owned {
     pub(crate) fn incarnation(&self) -> Incarnation {
         Incarnation { run: self.prepared.run.clone(), epoch: self.journal.epoch() }
+    }
+
+    /// What earlier coordinators may have left at the output, for a run that ends before its turn.
+    pub(crate) fn staged_before(&self) -> Staged {
+        let target = Location::parse(&self.prepared.spec.output);
+        let staging = target.and_then(|t| Staging::resume(&t, &self.prepared.run, self.journal.epoch()));
+        match staging {
+            Ok(staging) => Staged::of_failed(Arc::new(staging), self.fold.publishing),
+            // Then it cannot have been written to either.
+            Err(_) => Staged::Nothing,
+        }
     }
 }
 
@@ -96,11 +108,12 @@ impl Keeper {
         {
             return Ok(Opened::Done(prepared, report.to_string()));
         }
-        // An output that this very run was about to publish is not in its own way.
-        let ours = before.as_ref().is_some_and(|b| b.publishing) && visible(&target, run).await?.is_some();
-        let staged = staged_by(&target, run).await?;
-        if !ours && !staged {
-            output::check_target(&target, prepared.spec.overwrite).await?;
+        // What this very run has written or published is not in its own way, whichever of its coordinators did.
+        if let Err(error) = output::check_target(&target, prepared.spec.overwrite).await
+            && !staged_by(&target, run).await?
+            && visible(&target, run).await?.is_none()
+        {
+            return Err(error);
         }
         if before.is_none() {
             self.state.probe().await?;
@@ -121,17 +134,19 @@ impl Keeper {
         Ok(all.into_iter().filter(|s| unfinished(&s.state)).map(|s| s.run).collect())
     }
 
-    /// Takes over a run that an earlier coordinator left.
+    /// Takes over a run that an earlier coordinator left; `None` for one that it had not accepted yet. Whoever asked for
+    /// that asks again, and only they know how it was meant.
     ///
     /// # Errors
     /// Where it is not the run any more that it was: that is in its journal then too.
-    pub(crate) async fn recover(&self, run: &str) -> Result<Owned> {
+    pub(crate) async fn recover(&self, run: &str) -> Result<Option<Owned>> {
         let plan = self.state.plan(run).await?;
         let plan = plan.ok_or_else(|| Error::data(format!("run {run:?} has no plan")))?;
         let document: PlanDocument = serde_json::from_slice(&plan)
             .map_err(|e| Error::data(format!("the plan of run {run:?} cannot be read")).with_source(e))?;
+        let Some(operation) = self.state.read(run).await?.0.operation else { return Ok(None) };
         let mut spec: RunSpec = document.spec;
-        set_operation(&mut spec, self.state.read(run).await?.0.operation);
+        set_operation(&mut spec, operation);
         let prepared = prepare(spec, document.fresh).await.and_then(|p| match p.run == run {
             true => Ok(p),
             false => Err(Error::data(format!(
@@ -146,7 +161,7 @@ impl Keeper {
         let claimed = self.state.claim(run, &self.writer(), self.me()).await.map_err(AppendError::into_error);
         let (mut journal, fold) = claimed?;
         match prepared {
-            Ok(prepared) => Ok(Owned { prepared: Arc::new(prepared), journal, fold }),
+            Ok(prepared) => Ok(Some(Owned { prepared: Arc::new(prepared), journal, fold })),
             Err(error) => {
                 journal.append(Entry::failed(&error)).await.map_err(AppendError::into_error)?;
                 Err(error)
@@ -172,26 +187,28 @@ impl Keeper {
         let staged = async {
             let of = owned.incarnation();
             let target = Location::parse(&owned.prepared.spec.output)?;
-            let earlier = 1.max(of.epoch.saturating_sub(EARLIER_STAGINGS_MAX))..of.epoch;
-            let earlier = earlier.map(|epoch| Staging::resume(&target, &staging_name(&of.run, epoch)));
-            let earlier = earlier.collect::<Result<Vec<_>>>()?;
+            let staging = |epoch| Staging::resume(&target, &of.run, epoch);
+            // After this no earlier coordinator can publish on a local disk. Elsewhere it still may.
+            for epoch in 1.max(of.epoch.saturating_sub(EARLIER_STAGINGS_MAX))..of.epoch {
+                staging(epoch)?.leave().await?;
+            }
             let recall = Recall::open(&self.state, &owned.prepared.contexts).await?;
-            let visible = match owned.fold.publishing {
-                true => visible(&target, &of.run).await?,
-                false => None,
+            let published = async || match owned.fold.publishing {
+                true => visible(&target, &of.run).await,
+                false => Ok(None),
             };
-            if visible.is_some() {
-                for staging in &earlier {
-                    staging.settle().await?;
+            let mut report = published().await?;
+            if report.is_none() {
+                soup_store::failpoint::reach("before-staging");
+                match Staging::begin(&target, &of.run, of.epoch, owned.prepared.spec.overwrite).await {
+                    Ok(staging) => return Ok((staging, recall, None)),
+                    // What is in the way may be the output of this very run, which has just become visible.
+                    Err(error) => report = Some(published().await?.ok_or(error)?),
                 }
-                return Ok((Staging::resume(&target, &of.staging())?, recall, visible));
             }
-            for staging in &earlier {
-                staging.discard().await?;
-            }
-            soup_store::failpoint::reach("before-staging");
-            let staging = Staging::begin(&target, &of.staging(), owned.prepared.spec.overwrite).await?;
-            Ok((staging, recall, None))
+            let staging = staging(of.epoch)?;
+            staging.settle().await?;
+            Ok((staging, recall, report))
         };
         staged.await.map_err(StartError::Run)
     }
@@ -239,19 +256,16 @@ pub(crate) enum StartError {
 
 /// The report of `run`, if what is visible at `target` is its output.
 async fn visible(target: &Location, run: &str) -> Result<Option<String>> {
-    let Some(manifest) = Staging::visible(target).await? else { return Ok(None) };
-    let report = manifest.get("report").filter(|r| r.get("run").and_then(|r| r.as_str()) == Some(run));
-    Ok(report.map(ToString::to_string))
+    let manifest = Staging::visible(target).await?.filter(|manifest| run_of(manifest) == Some(run));
+    Ok(manifest.map(|manifest| manifest["report"].to_string()))
 }
 
-/// Whether the output is being written by another coordinator of `run`, as far as its store shows that. Of any epoch: one
-/// that was not there when the log was read may have claimed the run since, and will be fenced like all others.
+/// Whether the output is being written by some coordinator of `run`, as far as its store shows that.
 async fn staged_by(target: &Location, run: &str) -> Result<bool> {
     if target.is_local() {
         return Ok(false);
     }
-    let claimant = output::claimant(target).await?;
-    Ok(claimant.is_some_and(|c| is_staging_of(&c, run)))
+    Ok(output::claimant(target).await?.as_deref() == Some(run))
 }
 
 fn host() -> String {

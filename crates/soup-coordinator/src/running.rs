@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use crate::diagnosis;
 use crate::event_log::EventLog;
 use crate::hub::Message;
-use crate::journaling::{Journaling, close};
+use crate::journaling::{Journaling, Staged, close};
 use crate::learned;
 use crate::messages::{self, Incarnation};
 use crate::opening::{Owned, Started};
@@ -39,6 +39,8 @@ pub(crate) struct Running {
     of: Incarnation,
     prepared: Arc<Prepared>,
     staging: Arc<Staging>,
+    /// Whether an earlier coordinator was about to publish.
+    publishing_before: bool,
     machine: Machine,
     log: Arc<EventLog>,
     journal: Option<Journaling>,
@@ -88,6 +90,7 @@ impl Running {
             notes: owned.prepared.notes.clone(),
             journal: Some(Journaling::start(of.run.clone(), owned.journal, inbox.clone())),
             recall: Some(recall),
+            publishing_before: owned.fold.publishing,
             prepared: owned.prepared,
             of,
             staging,
@@ -138,14 +141,13 @@ impl Running {
         self.published = Some(result);
     }
 
-    /// Leaves the run to another coordinator: what is known is in the journal, what is staged is removed.
+    /// Leaves the run to another coordinator: what is known is in the journal.
     pub(crate) async fn suspend(mut self) {
         let (log, staging, inbox) = (self.log.clone(), self.staging.clone(), self.inbox.clone());
         let run = self.of.run.clone();
         let Some(journal) = self.journal.take() else { return };
         if let Some(journal) = journal.end().await {
-            discard(&staging).await;
-            close(run, journal, Entry::Suspended {}, log, None, inbox).await;
+            close(run, journal, Entry::Suspended {}, Staged::Leave(staging), log, None, inbox).await;
         }
         if let Some(recall) = self.recall.take() {
             recall.close().await;
@@ -309,9 +311,12 @@ impl Running {
         let json = self.finished_json.take();
         let result =
             result.and_then(|()| json.ok_or_else(|| Error::internal("the run ended without a report")));
-        let failed = result.is_err();
+        let staged = match result.is_err() {
+            true => Staged::of_failed(self.staging.clone(), self.publishing_before),
+            false => Staged::Nothing,
+        };
         let (last, event) = ending(result, &self.of.run);
-        let (log, staging, inbox) = (self.log.clone(), self.staging.clone(), self.inbox.clone());
+        let (log, inbox) = (self.log.clone(), self.inbox.clone());
         let (journal, recall) = (self.journal.take(), self.recall.take());
         let run = self.of.run.clone();
         self.last_work = Some(tokio::spawn(async move {
@@ -324,10 +329,7 @@ impl Running {
             }
             // Without its journal the run is somebody else's by now, or the hub knows why not.
             let Some(journal) = journal else { return };
-            if failed {
-                discard(&staging).await;
-            }
-            close(run, journal, last, log, Some(event), inbox).await;
+            close(run, journal, last, staged, log, Some(event), inbox).await;
         }));
     }
 
@@ -411,13 +413,6 @@ pub(crate) fn ending(result: Result<String>, run: &str) -> (Entry, RunEvent) {
         }
     };
     (entry, RunEvent { event: Some(event) })
-}
-
-/// Removes what was staged. What stays is found by the next coordinator of the run.
-pub(crate) async fn discard(staging: &Staging) {
-    if let Err(e) = staging.discard().await {
-        tracing::warn!(error = e.chain(), "staged output could not be removed");
-    }
 }
 
 fn plan(prepared: &Prepared, recall: bool, start_timeout_ms: Millis) -> Plan {

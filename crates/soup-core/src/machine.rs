@@ -183,6 +183,8 @@ pub struct Machine {
     unplaced_since: Option<Millis>,
     /// No shard is placed before this time.
     settled_at: Millis,
+    /// Whether there has been room for all shards, here or for an earlier coordinator.
+    had_room: bool,
     shards: Vec<Holding>,
     /// `digests[shard]`: SHA-256 of every ingredient's shard, once loaded.
     digests: Vec<Option<Vec<[u8; 32]>>>,
@@ -224,6 +226,7 @@ impl Machine {
             short_since: Some(now),
             unplaced_since: None,
             settled_at: now,
+            had_room: false,
             shards: vec![Holding::Nobody; plan.shard_bytes.len()],
             digests: vec![None; plan.shard_bytes.len()],
             survey: None,
@@ -390,16 +393,19 @@ impl Machine {
         false
     }
 
-    /// Gives every shard an owner. A pool that does not fit ends the run at its start; later, when workers were lost, the
-    /// run waits for others first.
+    /// Gives every shard an owner. A pool that does not fit ends the run at its start; later, when workers were lost or have
+    /// not come back yet, the run waits for others first.
     fn all_placed(&mut self, now: Millis, out: &mut Vec<Action>) -> bool {
         let Err(error) = self.place() else {
             self.unplaced_since = None;
+            self.had_room = true;
             return true;
         };
         let since = *self.unplaced_since.get_or_insert(now);
-        if self.tasks.is_empty() || now.saturating_sub(since) >= self.plan.limits.start_timeout_ms {
+        if !self.had_room || now.saturating_sub(since) >= self.plan.limits.start_timeout_ms {
             self.finish(Err(error), out);
+        } else {
+            self.note(format!("waiting for workers: {error}"), out);
         }
         false
     }

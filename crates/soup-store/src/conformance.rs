@@ -128,9 +128,9 @@ async fn names(folder: &Location) -> Vec<String> {
 }
 
 async fn staged(target: &Location, run: &str, overwrite: bool, model: &'static [u8]) -> Staging {
-    let staging = Staging::begin(target, run, overwrite).await.unwrap();
+    let staging = Staging::begin(target, run, 1, overwrite).await.unwrap();
     staging.put(MANIFEST_FILE, Bytes::from_static(b"{}")).await.unwrap();
-    let mut writer = Staging::resume(target, run).unwrap().writer("model.safetensors").await.unwrap();
+    let mut writer = Staging::resume(target, run, 1).unwrap().writer("model.safetensors").await.unwrap();
     writer.write_header(Bytes::from_static(b"header")).await.unwrap();
     writer.write(Bytes::from_static(model)).await.unwrap();
     let digest = writer.finish().await.unwrap();
@@ -159,13 +159,17 @@ async fn outputs(folder: &Location) {
     drop(dropped);
     // The same run goes on after a restart.
     drop(staging);
-    staged(&target, "r2", false, b"two").await.publish().await.unwrap();
+    staged(&target, "r2", false, b"two").await.publish([("model.safetensors", 9)]).await.unwrap();
     assert_eq!(names(folder).await, ["my soup/model.safetensors", "my soup/soup.json"]);
     // What is there stays, unless it is to be replaced.
     fails(check_target(&target, false).await, ErrorKind::Usage, "choose another or pass --overwrite");
-    fails(Staging::begin(&target, "r3", false).await, ErrorKind::Usage, "choose another or pass --overwrite");
+    fails(
+        Staging::begin(&target, "r3", 1, false).await,
+        ErrorKind::Usage,
+        "choose another or pass --overwrite",
+    );
     put(&target, "old.txt", "old").await;
-    staged(&target, "r4", true, b"four").await.publish().await.unwrap();
+    staged(&target, "r4", true, b"four").await.publish([("model.safetensors", 10)]).await.unwrap();
     assert_eq!(names(folder).await, ["my soup/model.safetensors", "my soup/soup.json"]);
     let model = read::read_small(&target.join("model.safetensors").unwrap(), 100).await.unwrap();
     assert_eq!(&model[..], b"headerfour");
@@ -173,15 +177,15 @@ async fn outputs(folder: &Location) {
     put(folder, "home/thesis.tex", "years").await;
     let home = folder.join("home").unwrap();
     fails(
-        Staging::begin(&home, "r5", true).await,
+        Staging::begin(&home, "r5", 1, true).await,
         ErrorKind::Usage,
         "has no soup.json, so it is not replaced",
     );
     // Names that lead elsewhere.
-    let staging = Staging::resume(&target, "r6").unwrap();
+    let staging = Staging::resume(&target, "r6", 1).unwrap();
     fails(staging.writer("../x").await.map(|_| ()), ErrorKind::Data, "is not the name of a file");
-    fails(Staging::resume(&target, "../r7").map(|_| ()), ErrorKind::Usage, "cannot be the id of a run");
-    fails(Staging::begin(&home, "r8", false).await.map(|_| ()), ErrorKind::Usage, "home exists");
+    fails(Staging::resume(&target, "../r7", 1).map(|_| ()), ErrorKind::Usage, "cannot be the id of a run");
+    fails(Staging::begin(&home, "r8", 1, false).await.map(|_| ()), ErrorKind::Usage, "home exists");
     assert_eq!(names(folder).await, ["home/thesis.tex", "my soup/model.safetensors", "my soup/soup.json"]);
 }
 
@@ -236,15 +240,15 @@ async fn plain_http() {
 fn everything_can_be_awaited_on_any_thread() {
     fn send<T: Send>(_: T) {}
     let here = memory("send");
-    let staging = Staging::resume(&here, "r").unwrap();
+    let staging = Staging::resume(&here, "r", 1).unwrap();
     send(crate::pool::open_pool(&[]));
     send(load(&[], &[], &mut [], LoadLimits::default()));
-    send(Staging::begin(&here, "r", false));
+    send(Staging::begin(&here, "r", 1, false));
     send(async {
         let mut writer = staging.writer("w").await?;
         writer.write(Bytes::new()).await?;
         writer.finish().await?;
         staging.put("a", Bytes::new()).await?;
-        staging.publish().await
+        staging.publish([]).await
     });
 }

@@ -1,42 +1,42 @@
 //! Outputs: Hugging Face folders that become visible at once, when they are whole.
 //!
-//! One process begins a [`Staging`] and publishes or discards it; others [`resume`](Staging::resume) it to write files.
+//! One process, the owner of a run in an *epoch*, begins a [`Staging`] and publishes or discards it; others
+//! [`resume`](Staging::resume) it to write files.
 //!
-//! - **Local disk:** files are written into the sibling folder `NAME.partial-RUN`, which is renamed at the end. An output
-//!   that is replaced is renamed away just before, and deleted just after.
-//! - **Object stores:** files are written in place, under a claim (`soup.partial.json`) that keeps other runs out. The
-//!   manifest `soup.json` is created last: a folder without it is no output. An output that is replaced loses its manifest
-//!   first, when the staging begins. A claim is created only where none is and deleted only by its own run, so one that a
-//!   dead run left behind has to be deleted by hand: nobody can tell it from one in use.
+//! - **Local disk:** files are written into the sibling folder `NAME.partial-RUN.eEPOCH`, which is renamed at the end. An
+//!   output that is replaced is renamed away just before, and deleted just after. A staging is discarded by renaming it first:
+//!   whoever wanted to publish it finds all of it or nothing.
+//! - **Object stores:** files are written in place, under a [claim] that keeps other runs out. The manifest `soup.json` is
+//!   created last: a folder without it is no output. Of an output that is replaced the manifest is deleted before anything
+//!   else is written, and what is not written anew just before the new manifest is created. All coordinators of a run write
+//!   the same tensors under the same names, so they share the claim, and a later one deletes nothing that an earlier one
+//!   might still publish. A claim that a dead run left behind has to be deleted by hand: nobody can tell it from one in use.
 //!
 //! Only what has a manifest is ever replaced: `--overwrite` on a home folder deletes nothing.
 
-use std::path::{Path, PathBuf};
+mod claim;
+mod local;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
-use object_store::{Error as StoreError, ObjectStoreExt, PutMode, PutPayload};
+use serde_json::Value;
 use soup_core::{Error, Result};
 
+pub use self::claim::claimant;
+use self::claim::{CLAIM_FILE, claimed, create_or_find, delete};
+use self::local::{aside, check_local, is_taken, publish_local, remove_empty, remove_folder};
 use crate::location::Location;
 use crate::read;
-use crate::upload::TEMPORARY;
 pub use crate::upload::{FileDigest, FileWriter};
 
 /// The manifest of an output; a folder without it is none.
 pub const MANIFEST_FILE: &str = "soup.json";
-/// Who is writing an output on an object store.
-const CLAIM_FILE: &str = "soup.partial.json";
 /// Largest claim or manifest that is read back.
 const READ_BACK_BYTES_MAX: u64 = 256 << 20;
 const RUN_BYTES_MAX: usize = 128;
-/// A worker may still be taking back a file while its folder is removed: how often, and how long apart, that is tried.
-const REMOVE_ATTEMPTS: u32 = 20;
-const REMOVE_PAUSE: Duration = Duration::from_millis(50);
-/// How often something is created that a store says exists and does not show, and the first pause between.
-const CREATE_ATTEMPTS: u32 = 8;
-const CREATE_PAUSE: Duration = Duration::from_millis(50);
 
 /// An output that is being written and is not visible yet.
 #[derive(Debug)]
@@ -48,8 +48,15 @@ pub struct Staging {
     overwrite: bool,
     /// Held back until everything else is there.
     manifest: Mutex<Option<Bytes>>,
+    /// Sizes of the files that were put, in bytes.
+    put: Mutex<BTreeMap<String, u64>>,
     /// Folders above a local place that were missing before, the innermost first.
     created: Vec<PathBuf>,
+}
+
+/// The run whose output a manifest describes.
+pub fn run_of(manifest: &Value) -> Option<&str> {
+    manifest.get("report")?.get("run")?.as_str()
 }
 
 /// Whether an output could be written to `target`. Leaves nothing behind; meant to be asked before the work starts.
@@ -99,34 +106,62 @@ async fn check_replaceable(target: &Location, overwrite: bool) -> Result<()> {
 }
 
 impl Staging {
-    /// Begins the output of `run` (letters, digits, `.`, `-`, `_`), or goes on with it. Nothing is visible at `target`
-    /// yet, except that on object stores an output that is to be replaced is taken away now.
+    /// Begins the output of `run` (letters, digits, `.`, `-`, `_`) in an epoch, or goes on with it. Nothing is visible at
+    /// `target` yet, except that on object stores an output that is to be replaced is taken away now.
     ///
     /// # Errors
     /// As for [`check_target`].
-    pub async fn begin(target: &Location, run: &str, overwrite: bool) -> Result<Staging> {
-        let mut staging = Staging { overwrite, ..Staging::resume(target, run)? };
+    pub async fn begin(target: &Location, run: &str, epoch: u64, overwrite: bool) -> Result<Staging> {
+        let mut staging = Staging { overwrite, ..Staging::resume(target, run, epoch)? };
         if let Some(path) = staging.place.local_path() {
             check_target(target, overwrite).await?;
             let path = path.to_path_buf();
             staging.created =
-                path.ancestors().skip(1).take_while(|p| !p.exists()).map(Path::to_path_buf).collect();
+                path.ancestors().skip(1).take_while(|p| !p.exists()).map(PathBuf::from).collect();
             if let Err(e) = blocking(move || std::fs::create_dir_all(path)).await? {
                 remove_empty(&staging.created);
                 return Err(unwritable(target, e));
             }
-        } else if claimant(target).await?.as_deref() != Some(run) {
-            check_target(target, overwrite).await?;
-            staging.claim().await?;
+        } else {
+            staging.begin_in_place().await?;
         }
         Ok(staging)
+    }
+
+    /// Claims the folder and takes the output away that is to be replaced.
+    async fn begin_in_place(&self) -> Result<()> {
+        let ours = async || Ok::<_, Error>(claimant(&self.target).await?.as_deref() == Some(&self.run));
+        let mut held = ours().await?;
+        if !held {
+            match check_target(&self.target, self.overwrite).await {
+                Ok(()) => claim::claim(&self.target, &self.run).await?,
+                // Another coordinator of this run may have begun meanwhile.
+                Err(e) => {
+                    held = ours().await?;
+                    if !held {
+                        return Err(e);
+                    }
+                }
+            }
+        }
+        match Staging::visible(&self.target).await? {
+            None => Ok(()),
+            // An earlier coordinator of this run has just published it.
+            Some(manifest) if held && run_of(&manifest) == Some(&self.run) => Ok(()),
+            Some(_) if self.overwrite => delete(&self.target.join(MANIFEST_FILE)?).await,
+            // Another run published between the look and the claim.
+            Some(_) => {
+                claim::release(&self.target, &self.run).await?;
+                Err(exists(&self.target))
+            }
+        }
     }
 
     /// The staging of `run` that another process began: to write files into.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) for a target or a run that cannot be one.
-    pub fn resume(target: &Location, run: &str) -> Result<Staging> {
+    pub fn resume(target: &Location, run: &str, epoch: u64) -> Result<Staging> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         if run.is_empty() || run.len() > RUN_BYTES_MAX || !run.chars().all(plain) {
             return Err(Error::usage(format!("{run:?} cannot be the id of a run")));
@@ -134,11 +169,18 @@ impl Staging {
         let parent = target.parent().filter(|_| !target.name().is_empty());
         let parent = parent.ok_or_else(|| Error::usage(format!("output {target} is the root of a store")))?;
         let place = match target.is_local() {
-            true => parent.join(&format!("{}.partial-{run}", target.name()))?,
+            true => parent.join(&format!("{}.partial-{run}.e{epoch}", target.name()))?,
             false => target.clone(),
         };
-        let (target, run) = (target.clone(), run.to_string());
-        Ok(Staging { target, place, run, overwrite: false, manifest: Mutex::new(None), created: Vec::new() })
+        Ok(Staging {
+            target: target.clone(),
+            place,
+            run: run.to_string(),
+            overwrite: false,
+            manifest: Mutex::default(),
+            put: Mutex::default(),
+            created: Vec::new(),
+        })
     }
 
     /// A writer for the file `name` of the output. It replaces a file of that name that this run wrote before.
@@ -169,55 +211,79 @@ impl Staging {
     async fn put_now(&self, name: &str, bytes: Bytes) -> Result<()> {
         let mut writer = self.writer(name).await?;
         writer.write(bytes).await?;
-        writer.finish().await.map(|_| ())
+        let written = writer.finish().await?.bytes;
+        self.put.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), written);
+        Ok(())
     }
 
-    /// Makes the output visible, at once and durably.
+    /// Makes the output visible, at once and durably. `written` are the names and sizes in bytes of the files that others
+    /// wrote. Gives the manifest that is visible if that is one which an earlier coordinator of the run has created.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) if something is at the target by now and may not be replaced, or the
-    /// claim is another run's; otherwise what the store says. Nothing is visible then once this is
-    /// [discarded](Staging::discard), and what was there before still is (local disk).
-    pub async fn publish(&self) -> Result<()> {
+    /// claim is another run's; [`ErrorKind::Unavailable`](soup_core::ErrorKind::Unavailable) if a file is not there any more;
+    /// otherwise what the store says. Nothing is visible then once this is [discarded](Staging::discard), and what was there
+    /// before still is (local disk).
+    pub async fn publish(&self, written: impl IntoIterator<Item = (&str, u64)>) -> Result<Option<Value>> {
         let manifest = self.manifest.lock().unwrap_or_else(PoisonError::into_inner).take();
         let manifest = manifest
             .ok_or_else(|| Error::internal(format!("output {} has no {MANIFEST_FILE}", self.target)))?;
         let (Some(place), Some(target)) = (self.place.local_path(), self.target.local_path()) else {
-            return self.publish_store(manifest).await;
+            let mut files = self.put.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            files.extend(written.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)));
+            return self.publish_in_place(manifest, files).await;
         };
         self.put_now(MANIFEST_FILE, manifest).await?;
         let (place, target) = (place.to_path_buf(), target.to_path_buf());
         let aside = self.overwrite.then(|| aside(&target, &self.run));
         match blocking(move || publish_local(&place, &target, aside.as_deref())).await? {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(None),
             Err(e) if is_taken(&e) => Err(exists(&self.target)),
             Err(e) => Err(unwritable(&self.target, e)),
         }
     }
 
-    async fn publish_store(&self, manifest: Bytes) -> Result<()> {
-        let place = self.target.join(MANIFEST_FILE)?;
-        self.check_claim().await?;
-        // What is there is ours, if the answer to an earlier attempt was lost.
-        if create_or_find(&place, manifest.clone()).await?.is_some_and(|found| found != manifest) {
-            return Err(exists(&self.target));
+    async fn publish_in_place(&self, manifest: Bytes, files: BTreeMap<String, u64>) -> Result<Option<Value>> {
+        let earlier = async || {
+            let visible = Staging::visible(&self.target).await?;
+            Ok::<_, Error>(visible.filter(|manifest| run_of(manifest) == Some(&self.run)))
+        };
+        let mut found = earlier().await?;
+        if found.is_none() {
+            claim::check(&self.target, &self.run).await?;
+            self.leave_only(&files).await?;
+            let place = self.target.join(MANIFEST_FILE)?;
+            match create_or_find(&place, manifest.clone()).await? {
+                // What is there is ours, if the answer to an earlier attempt was lost.
+                Some(there) if there != manifest => {
+                    found = Some(earlier().await?.ok_or_else(|| exists(&self.target))?);
+                }
+                _ => {}
+            }
         }
-        self.check_claim().await?;
-        if let Err(e) = delete(&self.target.join(CLAIM_FILE)?).await {
+        if let Err(e) = self.settle().await {
             // The output is there and whole; only the next run that replaces it will be in the way of this.
             tracing::warn!(error = e.chain(), "the claim of a published output could not be deleted");
         }
-        Ok(())
+        Ok(found)
     }
 
-    /// Requires that the claim is this run's.
-    async fn check_claim(&self) -> Result<()> {
-        match claimant(&self.target).await? {
-            Some(run) if run == self.run => Ok(()),
-            Some(run) => Err(claimed(&self.target, &run)),
-            None => Err(Error::usage(format!(
-                "output {} is no longer claimed by run {:?}: its {CLAIM_FILE} was deleted",
-                self.target, self.run
+    /// Requires that all of `files` are there, and deletes what is left of a replaced output.
+    async fn leave_only(&self, files: &BTreeMap<String, u64>) -> Result<()> {
+        let mut missing = files.clone();
+        for entry in read::list(&self.target).await? {
+            let Some(stamp) = &entry.stamp else { continue };
+            if missing.get(&entry.name) == Some(&stamp.size_bytes) {
+                missing.remove(&entry.name);
+            } else if self.overwrite && !files.contains_key(&entry.name) && entry.name != CLAIM_FILE {
+                delete(&entry.location).await?;
+            }
+        }
+        match missing.keys().next() {
+            None => Ok(()),
+            Some(name) => Err(Error::unavailable(format!(
+                "{name} of output {} is not there as it was written: somebody changed the folder; cook again",
+                self.target
             ))),
         }
     }
@@ -226,7 +292,7 @@ impl Staging {
     ///
     /// # Errors
     /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) if it is no JSON; otherwise what the store says.
-    pub async fn visible(target: &Location) -> Result<Option<serde_json::Value>> {
+    pub async fn visible(target: &Location) -> Result<Option<Value>> {
         let place = target.join(MANIFEST_FILE)?;
         let Some(bytes) = read::read_small_if_exists(&place, READ_BACK_BYTES_MAX).await? else {
             return Ok(None);
@@ -240,101 +306,53 @@ impl Staging {
     /// # Errors
     /// What the store says.
     pub async fn settle(&self) -> Result<()> {
-        match self.place.local_path() {
-            Some(_) => self.discard().await,
-            None if claimant(&self.target).await?.as_deref() == Some(self.run.as_str()) => {
-                delete(&self.target.join(CLAIM_FILE)?).await
-            }
-            None => Ok(()),
+        match self.place.is_local() {
+            true => self.remove().await,
+            false => claim::release(&self.target, &self.run).await,
         }
     }
 
-    /// Removes everything that was staged.
+    /// Ends a staging that a later coordinator of the run replaces: a local one is removed, so that nobody can publish it any
+    /// more; on an object store it is the same one.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn leave(&self) -> Result<()> {
+        match self.place.is_local() {
+            true => self.remove().await,
+            false => Ok(()),
+        }
+    }
+
+    /// Removes everything that was staged. Only for the owner of a run that has ended: on object stores, other coordinators of
+    /// the run write to the same place.
     ///
     /// # Errors
     /// What the store says.
     pub async fn discard(&self) -> Result<()> {
-        if let Some(path) = self.place.local_path() {
-            let path = path.to_path_buf();
-            let created = self.created.clone();
-            let removed = blocking(move || remove_folder(&path).map(|()| remove_empty(&created))).await?;
-            return removed.map_err(|e| self.place.io_error("remove", e));
+        if self.place.is_local() {
+            return self.remove().await;
         }
-        match claimant(&self.target).await? {
-            Some(run) if run == self.run => {
-                self.clear().await?;
-                delete(&self.target.join(CLAIM_FILE)?).await
+        // Somebody else's by now, or published and done.
+        if claimant(&self.target).await?.as_deref() != Some(self.run.as_str()) {
+            return Ok(());
+        }
+        if Staging::visible(&self.target).await?.is_none() {
+            let entries = read::list(&self.target).await?;
+            for file in entries.iter().filter(|e| e.stamp.is_some() && e.name != CLAIM_FILE) {
+                delete(&file.location).await?;
             }
-            // Published, or somebody else's by now.
-            _ => Ok(()),
         }
+        claim::release(&self.target, &self.run).await
     }
 
-    /// Takes the folder for this run and empties it. The claim comes first: it is what keeps two runs apart.
-    async fn claim(&self) -> Result<()> {
-        let place = self.target.join(CLAIM_FILE)?;
-        create_or_find(&place, serde_json::json!({ "run": self.run }).to_string().into()).await?;
-        // If it was there it may be ours: the answer to an earlier attempt was lost.
-        self.check_claim().await?;
-        // Another run may have published between the first look and the claim.
-        if let Err(e) = check_replaceable(&self.target, self.overwrite).await {
-            delete(&place).await?;
-            return Err(e);
-        }
-        self.clear().await
+    /// Removes a local staging.
+    async fn remove(&self) -> Result<()> {
+        let Some(path) = self.place.local_path().map(PathBuf::from) else { return Ok(()) };
+        let created = self.created.clone();
+        let removed = blocking(move || remove_folder(&path).map(|()| remove_empty(&created))).await?;
+        removed.map_err(|e| self.place.io_error("remove", e))
     }
-
-    /// Deletes the files of the folder except the claim: the manifest first, so that it stops being an output.
-    async fn clear(&self) -> Result<()> {
-        delete(&self.target.join(MANIFEST_FILE)?).await?;
-        let entries = read::list(&self.target).await?;
-        for file in entries.iter().filter(|e| e.stamp.is_some() && e.name != CLAIM_FILE) {
-            delete(&file.location).await?;
-        }
-        Ok(())
-    }
-}
-
-/// Creates `place`, or gives what is there. A store under contention may say that something exists and have written nothing
-/// (S3's 409): that is tried again.
-async fn create_or_find(place: &Location, bytes: Bytes) -> Result<Option<Bytes>> {
-    for attempt in 0..CREATE_ATTEMPTS {
-        match create(place, bytes.clone()).await {
-            Ok(()) => return Ok(None),
-            Err(StoreError::AlreadyExists { .. }) => {
-                if let Some(found) = read::read_small_if_exists(place, READ_BACK_BYTES_MAX).await? {
-                    return Ok(Some(found));
-                }
-            }
-            Err(e) => return Err(place.error("write", e)),
-        }
-        tokio::time::sleep(CREATE_PAUSE * (attempt + 1)).await;
-    }
-    Err(Error::unavailable(format!(
-        "cannot create {place}: the store says that it exists, but there is nothing to read"
-    )))
-}
-
-/// The run that is writing to the object store's folder `target`, if one is.
-///
-/// # Errors
-/// What the store says.
-pub async fn claimant(target: &Location) -> Result<Option<String>> {
-    let claim = target.join(CLAIM_FILE)?;
-    let bytes = read::read_small_if_exists(&claim, READ_BACK_BYTES_MAX).await?;
-    let Some(bytes) = bytes else { return Ok(None) };
-    let claim: Option<serde_json::Value> = serde_json::from_slice(&bytes).ok();
-    // One that cannot be read still is somebody's; no run is called like this.
-    Ok(Some(
-        claim.and_then(|c| c.get("run")?.as_str().map(str::to_string)).unwrap_or_else(|| "?".to_string()),
-    ))
-}
-
-fn claimed(target: &Location, run: &str) -> Error {
-    Error::usage(format!(
-        "output {target} is being written by run {run:?}: choose another, or, if that run is dead, delete \
-         {target}/{CLAIM_FILE} and what it left there"
-    ))
 }
 
 fn exists(target: &Location) -> Error {
@@ -345,113 +363,8 @@ fn unwritable(target: &Location, error: std::io::Error) -> Error {
     Error::configuration(format!("output {target} cannot be written")).with_source(error)
 }
 
-async fn create(place: &Location, bytes: Bytes) -> Result<(), StoreError> {
-    place.store().put_opts(place.path(), PutPayload::from(bytes), PutMode::Create.into()).await.map(|_| ())
-}
-
-/// Deletes a file that may be gone already.
-async fn delete(place: &Location) -> Result<()> {
-    match place.store().delete(place.path()).await {
-        Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
-        Err(e) => Err(place.error("delete", e)),
-    }
-}
-
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal("a write was cut off").with_source(e))
-}
-
-/// Checks that the folder in which `target` will appear takes new files. `false` if `target` itself is a file.
-fn check_local(target: &Path) -> std::io::Result<bool> {
-    if target.exists() && !target.is_dir() {
-        return Ok(false);
-    }
-    let above = target.ancestors().skip(1).find(|p| p.exists()).unwrap_or(Path::new("/"));
-    let probe = above.join(format!(".soup-probe-{}{TEMPORARY}", std::process::id()));
-    std::fs::File::create(&probe)?;
-    std::fs::remove_file(&probe)?;
-    Ok(true)
-}
-
-/// Where a replaced output waits for its end.
-fn aside(target: &Path, run: &str) -> PathBuf {
-    let mut path = target.as_os_str().to_owned();
-    path.push(format!(".replaced-{run}"));
-    PathBuf::from(path)
-}
-
-fn publish_local(place: &Path, target: &Path, aside: Option<&Path>) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(place)? {
-        let path = entry?.path();
-        // Left by an attempt that died.
-        if path.to_string_lossy().ends_with(TEMPORARY) {
-            std::fs::remove_file(path)?;
-        }
-    }
-    sync_folder(place)?;
-    // Replaces nothing but an empty folder.
-    let renamed = std::fs::rename(place, target);
-    match (renamed, aside) {
-        (Err(e), Some(aside)) if is_taken(&e) && target.join(MANIFEST_FILE).exists() => {
-            std::fs::rename(target, aside)?;
-            if let Err(e) = std::fs::rename(place, target) {
-                if let Err(error) = std::fs::rename(aside, target) {
-                    tracing::warn!(%error, at = %aside.display(), "the replaced output could not be put back");
-                }
-                return Err(e);
-            }
-            settle(target);
-            if let Err(error) = std::fs::remove_dir_all(aside) {
-                tracing::warn!(%error, at = %aside.display(), "the replaced output could not be removed");
-            }
-            Ok(())
-        }
-        (Err(e), _) => Err(e),
-        (Ok(()), _) => {
-            settle(target);
-            Ok(())
-        }
-    }
-}
-
-/// Makes a published name durable. The output is there either way, so a failure is no failure of the publish.
-fn settle(target: &Path) {
-    if let Err(error) = sync_folder(target.parent().unwrap_or(Path::new("/"))) {
-        tracing::warn!(%error, at = %target.display(), "the folder of a published output could not be synced");
-    }
-}
-
-/// Removes a folder that others may still be writing to; one that is gone is fine.
-fn remove_folder(folder: &Path) -> std::io::Result<()> {
-    use std::io::ErrorKind::{DirectoryNotEmpty, NotFound};
-    for _ in 1..REMOVE_ATTEMPTS {
-        match std::fs::remove_dir_all(folder) {
-            Err(e) if e.kind() == DirectoryNotEmpty => std::thread::sleep(REMOVE_PAUSE),
-            Err(e) if e.kind() != NotFound => return Err(e),
-            _ => return Ok(()),
-        }
-    }
-    std::fs::remove_dir_all(folder)
-}
-
-/// Removes `folders`, the innermost first, up to the first that somebody else uses by now.
-fn remove_empty(folders: &[PathBuf]) {
-    for folder in folders {
-        match std::fs::remove_dir(folder) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return,
-            _ => {}
-        }
-    }
-}
-
-fn is_taken(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, NotADirectory};
-    matches!(error.kind(), AlreadyExists | DirectoryNotEmpty | NotADirectory)
-}
-
-/// Makes the names in a folder durable.
-fn sync_folder(folder: &Path) -> std::io::Result<()> {
-    std::fs::File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

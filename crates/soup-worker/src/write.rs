@@ -27,7 +27,7 @@ const SHARDS_AHEAD: usize = 4;
 pub(crate) async fn write(run: &Arc<Active>, soup: &Soup, file: u32) -> Result<Digest> {
     let planned = run.begin.files.get(file as usize);
     let planned = planned.ok_or_else(|| Error::internal(format!("the run has no output file {file}")))?;
-    let staging = Staging::resume(&Location::parse(&run.begin.output)?, &run.begin.staging)?;
+    let staging = Staging::resume(&Location::parse(&run.begin.output)?, &run.begin.run, run.begin.epoch)?;
     soup_store::failpoint::reach("before-write");
     let mut writer = staging.writer(&planned.name).await?;
     writer.write_header(Bytes::from(planned.header.clone())).await?;

@@ -70,7 +70,7 @@ async fn resumed(args: &CookArgs, run: &str) -> Result<Cook> {
     }
     let mut spec: RunSpec = serde_json::from_value(plan["spec"].clone())
         .map_err(|e| Error::data(format!("the plan of run {run:?} cannot be read")).with_source(e))?;
-    let operation = state.read(run).await?.0.operation;
+    let operation = state.read(run).await?.0.operation.unwrap_or_default();
     (spec.overwrite, spec.lookahead) = (flags.overwrite.unwrap_or(operation.overwrite), operation.lookahead);
     flags.state_url = Some(url);
     Ok(Cook { cluster: crate::spec::cluster(&flags)?, spec, fresh: false })

@@ -8,13 +8,14 @@ use soup_core::machine::Event;
 use soup_core::{Error, Result};
 use soup_proto::v1::run_event::Event as RunEventKind;
 use soup_proto::v1::{Queued, RunEvent};
+use soup_store::output::Staging;
 
 use super::{Asked, Current, Hub, Message};
 use crate::event_log::EventLog;
-use crate::journaling::close;
+use crate::journaling::{Staged, close};
 use crate::opening::{Opened, Owned, StartError, Started};
 use crate::prepare::Prepared;
-use crate::running::{Running, discard, ending};
+use crate::running::{Running, ending};
 
 /// Ended runs whose events are kept.
 const ENDED_RUNS_MAX: usize = 64;
@@ -31,9 +32,13 @@ impl Hub {
             });
             for run in unfinished {
                 let owned = keeper.recover(&run).await;
-                let opened = Box::new(owned.map(|owned| Opened::Owned(Box::new(owned))));
+                let opened = match owned {
+                    Ok(Some(owned)) => Ok(Opened::Owned(Box::new(owned))),
+                    Ok(None) => continue,
+                    Err(error) => Err(error),
+                };
                 // Where the hub is gone, the next coordinator recovers them; here and below.
-                let _ = inbox.send(Message::Opened(run, opened)).await;
+                let _ = inbox.send(Message::Opened(run, Box::new(opened))).await;
             }
             let _ = inbox.send(Message::Recovered).await;
         });
@@ -158,12 +163,12 @@ impl Hub {
                 self.broken.get_or_insert(error.into_error());
                 return;
             }
-            Err((owned, StartError::Run(error))) => return self.close(*owned, Err(error)),
+            Err((owned, StartError::Run(error))) => return self.close(*owned, Staged::Nothing, Err(error)),
         };
         let Some(log) = self.logs.get(&started.owned.prepared.run).cloned() else { return };
         if let Some(report) = &started.visible {
             let report = report.clone();
-            return self.close(started.owned, Ok(report));
+            return self.close(started.owned, Staged::Nothing, Ok(report));
         }
         if cancelled {
             return self.abandon(started, Error::cancelled("the run was cancelled"));
@@ -181,25 +186,26 @@ impl Hub {
 
     /// Ends a run that has staged its output and done nothing else.
     fn abandon(&mut self, started: Started, error: Error) {
-        let staging = started.staging;
-        self.closings.spawn(async move { discard(&staging).await });
-        self.close(started.owned, Err(error));
+        let staged = Staged::of_failed(started.staging, started.owned.fold.publishing);
+        self.close(started.owned, staged, Err(error));
     }
 
     /// Ends a run that is not in progress.
-    pub(super) fn close(&mut self, owned: Owned, result: Result<String>) {
+    pub(super) fn close(&mut self, owned: Owned, staged: Staged, result: Result<String>) {
         let run = owned.prepared.run.clone();
         let Some(log) = self.logs.get(&run).cloned() else { return };
         let (last, event) = ending(result, &run);
-        self.closings.spawn(close(run.clone(), owned.journal, last, log, Some(event), self.inbox.clone()));
+        let inbox = self.inbox.clone();
+        self.closings.spawn(close(run.clone(), owned.journal, last, staged, log, Some(event), inbox));
         self.retire(run);
     }
 
     /// Leaves a run that is not in progress to another coordinator.
-    pub(super) fn suspend(&mut self, owned: Owned) {
+    pub(super) fn suspend(&mut self, owned: Owned, staging: Arc<Staging>) {
         let run = owned.prepared.run.clone();
         let Some(log) = self.logs.get(&run).cloned() else { return };
-        self.closings.spawn(close(run, owned.journal, Entry::Suspended {}, log, None, self.inbox.clone()));
+        let (last, staged, inbox) = (Entry::Suspended {}, Staged::Leave(staging), self.inbox.clone());
+        self.closings.spawn(close(run, owned.journal, last, staged, log, None, inbox));
     }
 
     /// Ends a run that has not ended; true if the run is known.
@@ -209,7 +215,8 @@ impl Hub {
         }
         if let Some(at) = self.queue.iter().position(|o| o.prepared.run == run) {
             if let Some(owned) = self.queue.remove(at) {
-                self.close(owned, Err(Error::cancelled("the run was cancelled")));
+                let staged = owned.staged_before();
+                self.close(owned, staged, Err(Error::cancelled("the run was cancelled")));
             }
             return true;
         }

@@ -57,9 +57,7 @@ impl Hub {
                         Ok(started) if started.visible.is_none() => {
                             left.push(started.owned.prepared.run.clone());
                             self.current = Current::None;
-                            let staging = started.staging.clone();
-                            self.closings.spawn(async move { crate::running::discard(&staging).await });
-                            self.suspend(started.owned);
+                            self.suspend(started.owned, started.staging);
                         }
                         other => self.started(other),
                     },

@@ -75,8 +75,8 @@ pub struct Fold {
     pub owner: Option<Owner>,
     /// How far the run has come.
     pub state: RunState,
-    /// How it was asked for last.
-    pub operation: Operation,
+    /// How it was asked for last; `None` where whoever asked was never told that it was accepted.
+    pub operation: Option<Operation>,
     /// What the survey found.
     pub surveyed: Option<Surveyed>,
     /// Scores, in the order they were recorded.
@@ -104,7 +104,7 @@ impl Default for Fold {
             epoch: 0,
             owner: None,
             state: RunState::Queued,
-            operation: Operation::default(),
+            operation: None,
             surveyed: None,
             scores: Vec::new(),
             slices: BTreeMap::new(),
@@ -183,7 +183,7 @@ impl Fold {
                 self.owner = Some(Owner { writer: record.writer.clone(), claim: claim.clone() });
             }
             Entry::Submitted(operation) => {
-                self.operation = *operation;
+                self.operation = Some(*operation);
                 self.state = RunState::Queued;
                 self.publishing = false;
                 self.report = None;

@@ -126,6 +126,7 @@ impl Machine {
         }
         if log.epoch > 1 {
             self.settled_at = now.saturating_add(self.plan.limits.settle_ms);
+            self.had_room = log.surveyed.is_some();
         }
         Ok(())
     }

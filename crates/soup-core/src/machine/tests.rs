@@ -596,6 +596,26 @@ fn a_run_that_lost_room_waits_for_another_worker() {
 }
 
 #[test]
+fn a_resumed_run_waits_for_the_workers_that_have_not_come_back() {
+    let mut cluster = Cluster::new(plan(RecipeKind::Uniform, 3, 1));
+    cluster.join();
+    while cluster.log.surveyed.is_none() {
+        cluster.step();
+    }
+    cluster.alive.clear();
+    cluster.restart(true);
+    cluster.now += 10_000;
+    let small = NewWorker { worker: WorkerId(9), slots: 1, capacity_bytes: 10, held: vec![] };
+    cluster.alive.push(WorkerId(9));
+    cluster.event(Event::WorkersJoined(vec![small]));
+    assert!(cluster.result.is_none());
+    assert!(cluster.machine.notes().any(|n| n.contains("offer 1 MiB")), "says what it waits for");
+    cluster.join();
+    cluster.run_quietly();
+    cluster.outcome();
+}
+
+#[test]
 fn a_task_that_failed_on_all_workers_left_ends_the_run() {
     let mut cluster = Cluster::new(plan(RecipeKind::Uniform, 3, 1));
     (0..2).for_each(|_| cluster.join());

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use soup_core::ErrorKind;
 
 use super::*;
@@ -11,7 +13,7 @@ fn tree(folder: &Path) -> Vec<String> {
 }
 
 async fn staged(target: &Location, overwrite: bool) -> Staging {
-    let staging = Staging::begin(target, "r", overwrite).await.unwrap();
+    let staging = Staging::begin(target, "r", 1, overwrite).await.unwrap();
     staging.put("config.json", Bytes::from_static(b"{}")).await.unwrap();
     staging.put(MANIFEST_FILE, Bytes::from_static(b"{}")).await.unwrap();
     staging
@@ -26,13 +28,13 @@ async fn local_outputs_leave_nothing_beside_them() {
     staged(&target, false).await.discard().await.unwrap();
     assert_eq!(tree(folder.path()), [""; 0]);
     let staging = staged(&target, false).await;
-    assert_eq!(tree(&folder.path().join("new")), ["soup.partial-r"]);
+    assert_eq!(tree(&folder.path().join("new")), ["soup.partial-r.e1"]);
     // Left by a writer that died.
-    std::fs::write(folder.path().join("new/soup.partial-r/model.safetensors.1-2-3.tmp"), "half").unwrap();
-    staging.publish().await.unwrap();
+    std::fs::write(folder.path().join("new/soup.partial-r.e1/model.safetensors.1-2-3.tmp"), "half").unwrap();
+    staging.publish([]).await.unwrap();
     assert_eq!(tree(&folder.path().join("new")), ["soup"]);
     assert_eq!(tree(&folder.path().join("new/soup")), ["config.json", "soup.json"]);
-    staged(&target, true).await.publish().await.unwrap();
+    staged(&target, true).await.publish([]).await.unwrap();
     assert_eq!(tree(&folder.path().join("new")), ["soup"]);
 }
 
@@ -43,7 +45,7 @@ async fn what_appears_meanwhile_is_not_overwritten() {
     for overwrite in [false, true] {
         let staging = staged(&target, overwrite).await;
         put(&target, "mine.txt", "mine").await;
-        fails(staging.publish().await, ErrorKind::Usage, "soup exists");
+        fails(staging.publish([]).await, ErrorKind::Usage, "soup exists");
         assert_eq!(tree(&folder.path().join("soup")), ["mine.txt"]);
         std::fs::remove_dir_all(folder.path().join("soup")).unwrap();
     }
@@ -54,7 +56,7 @@ async fn an_empty_folder_is_filled() {
     let folder = tempfile::tempdir().unwrap();
     let target = Location::local(&folder.path().join("soup")).unwrap();
     std::fs::create_dir(folder.path().join("soup")).unwrap();
-    staged(&target, false).await.publish().await.unwrap();
+    staged(&target, false).await.publish([]).await.unwrap();
     assert_eq!(tree(&folder.path().join("soup")), ["config.json", "soup.json"]);
 }
 
@@ -66,7 +68,11 @@ async fn targets_that_cannot_be_written() {
     fails(check_target(&file, true).await, ErrorKind::Usage, "is a file: choose another");
     let below = file.join("soup").unwrap();
     fails(check_target(&below, false).await, ErrorKind::Configuration, "file/soup cannot be written");
-    fails(Staging::begin(&below, "r", false).await, ErrorKind::Configuration, "file/soup cannot be written");
+    fails(
+        Staging::begin(&below, "r", 1, false).await,
+        ErrorKind::Configuration,
+        "file/soup cannot be written",
+    );
     let proc = Location::parse("/proc/soup").unwrap();
     fails(check_target(&proc, false).await, ErrorKind::Configuration, "/proc/soup cannot be written");
     fails(check_target(&Location::parse("/").unwrap(), false).await, ErrorKind::Usage, "name a folder");
@@ -75,22 +81,84 @@ async fn targets_that_cannot_be_written() {
 #[tokio::test]
 async fn two_runs_cannot_write_one_folder_of_an_object_store() {
     let target = memory("two runs");
-    let first = Staging::begin(&target, "first", false).await.unwrap();
+    let first = Staging::begin(&target, "first", 1, false).await.unwrap();
     // Not even with leave to overwrite; whoever knows that the first is dead deletes its claim.
     let expect = "written by run \"first\"";
-    fails(Staging::begin(&target, "second", false).await, ErrorKind::Usage, expect);
-    fails(Staging::begin(&target, "second", true).await, ErrorKind::Usage, expect);
+    fails(Staging::begin(&target, "second", 1, false).await, ErrorKind::Usage, expect);
+    fails(Staging::begin(&target, "second", 1, true).await, ErrorKind::Usage, expect);
     first.put(MANIFEST_FILE, Bytes::from_static(b"{}")).await.unwrap();
     delete(&target.join(CLAIM_FILE).unwrap()).await.unwrap();
-    let second = Staging::begin(&target, "second", true).await.unwrap();
+    let second = Staging::begin(&target, "second", 1, true).await.unwrap();
     second.put("config.json", Bytes::from_static(b"{}")).await.unwrap();
     // The first is not dead after all, and does no harm.
-    fails(first.publish().await, ErrorKind::Usage, "written by run \"second\"");
+    fails(first.publish([]).await, ErrorKind::Usage, "written by run \"second\"");
     first.discard().await.unwrap();
     second.put(MANIFEST_FILE, Bytes::from_static(b"{\"run\":2}")).await.unwrap();
-    second.publish().await.unwrap();
+    second.publish([]).await.unwrap();
     let names: Vec<String> = read::list(&target).await.unwrap().into_iter().map(|e| e.name).collect();
     assert_eq!(names, ["config.json", "soup.json"]);
+}
+
+const MANIFEST: &str = r#"{"report":{"run":"r"},"epoch":1}"#;
+const LATER_MANIFEST: &str = r#"{"report":{"run":"r"},"epoch":2}"#;
+
+async fn written(target: &Location, epoch: u64, manifest: &'static str) -> Staging {
+    let staging = Staging::begin(target, "r", epoch, false).await.unwrap();
+    staging.put("config.json", Bytes::from_static(b"{}")).await.unwrap();
+    staging.put(MANIFEST_FILE, Bytes::from_static(manifest.as_bytes())).await.unwrap();
+    staging
+}
+
+async fn names(target: &Location) -> Vec<String> {
+    read::list(target).await.unwrap().into_iter().map(|e| e.name).collect()
+}
+
+#[tokio::test]
+async fn coordinators_of_one_run_share_an_object_store_and_publish_once() {
+    let target = memory("one run twice");
+    let first = written(&target, 1, MANIFEST).await;
+    let second = written(&target, 2, LATER_MANIFEST).await;
+    // The first was superseded, does not know it, and publishes: what is visible is whole, whatever the second does.
+    assert_eq!(first.publish([]).await.unwrap(), None);
+    second.leave().await.unwrap();
+    assert_eq!(names(&target).await, ["config.json", "soup.json"]);
+    let visible = second.publish([]).await.unwrap().unwrap();
+    assert_eq!(visible, serde_json::from_str::<Value>(MANIFEST).unwrap());
+    // A third one that came too late for the claim finds the output in its way, and its run in the manifest.
+    fails(Staging::begin(&target, "r", 3, false).await, ErrorKind::Usage, "one%20run%20twice exists");
+    assert_eq!(run_of(&Staging::visible(&target).await.unwrap().unwrap()), Some("r"));
+    assert_eq!(names(&target).await, ["config.json", "soup.json"]);
+}
+
+#[tokio::test]
+async fn an_output_without_one_of_its_files_is_not_published() {
+    let target = memory("file gone");
+    let staging = written(&target, 1, MANIFEST).await;
+    delete(&target.join("config.json").unwrap()).await.unwrap();
+    fails(staging.publish([]).await, ErrorKind::Unavailable, "config.json of output");
+    let staging = written(&target, 1, MANIFEST).await;
+    fails(
+        staging.publish([("model.safetensors", 7)]).await,
+        ErrorKind::Unavailable,
+        "model.safetensors of output",
+    );
+    assert!(Staging::visible(&target).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_local_staging_that_is_left_cannot_be_published() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = Location::local(&folder.path().join("soup")).unwrap();
+    let first = written(&target, 1, MANIFEST).await;
+    Staging::resume(&target, "r", 1).unwrap().leave().await.unwrap();
+    let second = written(&target, 2, LATER_MANIFEST).await;
+    fails(
+        first.publish([]).await,
+        ErrorKind::Configuration,
+        "soup is not on storage that this worker shares",
+    );
+    second.publish([]).await.unwrap();
+    assert_eq!(tree(folder.path()), ["soup"]);
 }
 
 #[tokio::test]
@@ -98,7 +166,7 @@ async fn a_claim_that_is_gone_is_noticed() {
     let target = memory("claim gone");
     let staging = staged(&target, false).await;
     delete(&target.join(CLAIM_FILE).unwrap()).await.unwrap();
-    fails(staging.publish().await, ErrorKind::Usage, "no longer claimed by run \"r\"");
+    fails(staging.publish([]).await, ErrorKind::Usage, "no longer claimed by run \"r\"");
     assert!(read::stat_if_exists(&target.join(MANIFEST_FILE).unwrap()).await.unwrap().is_none());
 }
 
@@ -116,21 +184,21 @@ async fn folders_that_others_use_by_now_stay() {
 async fn a_worker_without_the_folder_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let target = Location::local(&folder.path().join("soup")).unwrap();
-    let elsewhere = Staging::resume(&target, "r").unwrap();
+    let elsewhere = Staging::resume(&target, "r", 1).unwrap();
     let written = elsewhere.writer("model.safetensors").await.map(|_| ());
     fails(written, ErrorKind::Configuration, "soup is not on storage that this worker shares");
 }
 
 #[tokio::test]
 async fn an_output_needs_its_manifest() {
-    let staging = Staging::begin(&memory("no manifest"), "r", false).await.unwrap();
-    fails(staging.publish().await, ErrorKind::Internal, "has no soup.json");
+    let staging = Staging::begin(&memory("no manifest"), "r", 1, false).await.unwrap();
+    fails(staging.publish([]).await, ErrorKind::Internal, "has no soup.json");
 }
 
 #[tokio::test]
 async fn a_large_file_is_uploaded_in_parts() {
     let target = memory("large");
-    let mut writer = Staging::resume(&target, "r").unwrap().writer("model.safetensors").await.unwrap();
+    let mut writer = Staging::resume(&target, "r", 1).unwrap().writer("model.safetensors").await.unwrap();
     let chunk = Bytes::from((0..3 << 20).map(|i| (i % 253) as u8).collect::<Vec<_>>());
     for _ in 0..12 {
         writer.write(chunk.clone()).await.unwrap();
