@@ -258,6 +258,13 @@ impl Cluster {
         let args = ["worker", "--coordinator", &self.url, "--threads", "1", "--memory", "256MiB"];
         self.workers.push(Soupctl::new(binary).env("SOUP_FAILPOINT", failpoint).args(args).start());
     }
+
+    /// One more worker with so much memory for shards, and a disk cache.
+    pub fn add_worker_on_disk(&mut self, binary: &str, memory: &str, cache: &Path) {
+        let args =
+            ["worker", "--coordinator", &self.url, "--threads", "1", "--memory", memory, "--disk-cache"];
+        self.workers.push(Soupctl::new(binary).args(args).args([cache]).start());
+    }
 }
 
 /// A folder of checkpoints made for a test, laid out like the example pool.

@@ -1,8 +1,9 @@
 //! Actions and what workers say, translated between soup-core's machine and the wire.
 
 use soup_core::ledger::Dataset;
-use soup_core::machine::{Evaluation, Event, FileDigest, Slice, TaskKey, TaskResult, Work, WorkerId};
+use soup_core::machine::{Evaluation, Event, FileDigest, Slice, TaskKey, TaskResult, Tier, Work, WorkerId};
 use soup_core::run::DiagnosisLevel;
+use soup_core::shard::Shard;
 use soup_core::{Error, Result};
 use soup_proto::sha256;
 use soup_proto::v1::coordinator_message::Message;
@@ -61,10 +62,17 @@ pub(crate) fn placement(of: &Incarnation, owners: &[WorkerId], peers: Vec<v1::Pe
 }
 
 /// An attempt of a task.
-pub(crate) fn assign(of: &Incarnation, key: TaskKey, work: &Work, prepared: &Prepared) -> Message {
+pub(crate) fn assign(
+    of: &Incarnation,
+    key: TaskKey,
+    work: &Work,
+    prepared: &Prepared,
+    tier: impl Fn(Shard) -> Tier,
+) -> Message {
     let work = match work {
         Work::Load(shard) => assign::Work::Load(v1::LoadShard {
             shard: shard.0,
+            on_disk: tier(*shard) == Tier::Disk,
             ingredients: prepared.checkpoints.iter().map(|c| reads_of(c, prepared, *shard)).collect(),
         }),
         Work::Survey => assign::Work::Survey(v1::Survey {}),
@@ -116,7 +124,7 @@ pub(crate) fn end(run: &str) -> Message {
 fn reads_of(
     checkpoint: &soup_store::checkpoint::Checkpoint,
     prepared: &Prepared,
-    shard: soup_core::shard::Shard,
+    shard: Shard,
 ) -> v1::IngredientReads {
     ingredient_reads(checkpoint, &plan_reads(checkpoint, &prepared.schema, prepared.shards.range(shard)))
 }

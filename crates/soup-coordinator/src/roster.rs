@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use soup_core::machine::{Millis, NewWorker, WorkerId};
+use soup_core::machine::{Millis, NewWorker, Tier, WorkerId};
 use soup_core::shard::Shard;
-use soup_proto::v1::{CoordinatorMessage, Peer, Register, coordinator_message};
+use soup_proto::v1::{CoordinatorMessage, Held, Peer, Register, coordinator_message};
 use tokio::sync::mpsc;
 
 /// Messages that may wait for one worker. A worker that lets them pile up is as good as lost.
@@ -18,8 +18,9 @@ struct Member {
     address: String,
     slots: u32,
     capacity_bytes: u64,
-    /// Shards it has resident, by run.
-    held: BTreeMap<String, Vec<Shard>>,
+    disk_bytes: u64,
+    /// Shards it has, by run, and where.
+    held: BTreeMap<String, Vec<(Shard, Tier)>>,
     leaving: bool,
     heard: Millis,
     outbox: Outbox,
@@ -36,10 +37,13 @@ impl Roster {
     pub(crate) fn join(&mut self, register: Register, outbox: Outbox, now: Millis) -> WorkerId {
         self.next += 1;
         let worker = WorkerId(self.next);
-        let Register { name, address, slots, capacity_bytes, version: _, held } = register;
-        let held = held.into_iter().map(|h| (h.run, h.shards.into_iter().map(Shard).collect())).collect();
+        let Register { name, address, slots, capacity_bytes, disk_bytes, version: _, held } = register;
+        let tier = |h: &Held, shard| if h.on_disk.contains(&shard) { Tier::Disk } else { Tier::Memory };
+        let shards = |h: &Held| h.shards.iter().map(|&s| (Shard(s), tier(h, s))).collect();
+        let held = held.into_iter().map(|h| (h.run.clone(), shards(&h))).collect();
+        let (leaving, heard) = (false, now);
         let member =
-            Member { name, address, slots, capacity_bytes, held, leaving: false, heard: now, outbox };
+            Member { name, address, slots, capacity_bytes, disk_bytes, held, leaving, heard, outbox };
         self.members.insert(worker, member);
         worker
     }
@@ -73,7 +77,8 @@ impl Roster {
     /// What a worker offers to a run.
     fn offer(run: &str, worker: WorkerId, m: &Member) -> Option<NewWorker> {
         let held = m.held.get(run).cloned().unwrap_or_default();
-        (!m.leaving).then_some(NewWorker { worker, slots: m.slots, capacity_bytes: m.capacity_bytes, held })
+        let (slots, capacity_bytes, disk_bytes) = (m.slots, m.capacity_bytes, m.disk_bytes);
+        (!m.leaving).then_some(NewWorker { worker, slots, capacity_bytes, disk_bytes, held })
     }
 
     /// One worker, as it joins `run`.

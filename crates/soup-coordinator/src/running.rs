@@ -184,7 +184,8 @@ impl Running {
             Action::Assign(worker, key, work) => {
                 let (task, attempt) = (key.task, key.attempt);
                 tracing::debug!(run = of.run, worker = worker.0, task, attempt, ?work, "assign");
-                (worker, messages::assign(of, key, &work, &self.prepared))
+                let tier = |shard| self.machine.tier(shard);
+                (worker, messages::assign(of, key, &work, &self.prepared, tier))
             }
             Action::Cancel(worker, key) => (worker, messages::cancel(of, key)),
             Action::Release(worker, step, part) => (worker, messages::release(of, step, part)),

@@ -257,7 +257,7 @@ fn plan(workers: u32) -> Plan {
 }
 
 fn new_worker(worker: WorkerId) -> NewWorker {
-    NewWorker { worker, slots: SLOTS, capacity_bytes: u64::MAX, held: Vec::new() }
+    NewWorker { worker, slots: SLOTS, capacity_bytes: u64::MAX, disk_bytes: 0, held: Vec::new() }
 }
 
 /// What a worker answers, and its name.

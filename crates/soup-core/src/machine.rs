@@ -47,6 +47,7 @@ pub use exchange::{
 };
 use learning::Learning;
 use placement::Holding;
+pub use placement::{Room, Tier, choose_room};
 use record::Recorder;
 use tasks::{Tasks, WorkerState};
 
@@ -57,6 +58,8 @@ pub type Millis = u64;
 pub const SLICES_MAX: u64 = 64;
 /// Notes kept and reported in a run.
 pub const NOTES_MAX: usize = 200;
+/// Said of a pool that is larger than the workers' memory.
+const ON_DISK_NOTE: &str = "the pool does not fit into the workers' memory: some shards are kept in their disk caches, and blended at their speed";
 
 /// What the machine has to know of a run.
 #[derive(Clone, Debug)]
@@ -399,6 +402,9 @@ impl Machine {
         let Err(error) = self.place() else {
             self.unplaced_since = None;
             self.had_room = true;
+            if self.uses_disk() {
+                self.note(ON_DISK_NOTE.to_owned(), out);
+            }
             return true;
         };
         let since = *self.unplaced_since.get_or_insert(now);

@@ -15,10 +15,11 @@ use soup_core::shard::Segment;
 use soup_core::soup::{Ingredient, Soup};
 use soup_core::{Error, Result};
 
+use crate::blend::check_fit;
 use crate::check::Findings;
 use crate::device::{Buffer, ShardBuilder};
 use crate::format::{F32, Format};
-use crate::host::check_fit;
+use crate::source::Lent;
 use crate::{SegmentDots, SegmentGram, ShardMemory, products};
 
 /// A shard of all ingredients on a device of backend `B`.
@@ -61,8 +62,8 @@ impl<B: Backend> BurnShards<B> {
                 )));
             }
         }
-        let findings = builder.inspect(has_tensor);
-        let runs = runs(&builder.segments)?
+        let (segments, tensors, mut buffers, findings) = builder.into_buffers(has_tensor)?;
+        let runs = runs(&segments)?
             .into_iter()
             .map(|(segments, range)| {
                 let upload = |b: &Buffer| {
@@ -70,11 +71,10 @@ impl<B: Backend> BurnShards<B> {
                     let data = TensorData::new(elements, [range.len() / size_of::<f32>()]);
                     Tensor::from_data(data, (device, DType::F32))
                 };
-                let ingredients = builder.buffers.iter().map(upload).collect();
+                let ingredients = buffers.iter().map(upload).collect();
                 Run { segments, range, ingredients }
             })
             .collect();
-        let ShardBuilder { segments, tensors, mut buffers, .. } = builder;
         let digests = buffers.iter().map(Buffer::sha256).collect();
         let first = buffers.swap_remove(0);
         Ok((BurnShards { segments, tensors, runs, first, digests }, findings))
@@ -92,6 +92,10 @@ impl<B: Backend> BurnShards<B> {
             }
         }
         Ok(buffers)
+    }
+
+    fn lent<'a>(&self, words: &'a [Vec<u64>]) -> Lent<'a> {
+        Lent(words.iter().map(|w| &bytemuck::cast_slice(w)[..self.first.bytes().len()]).collect())
     }
 
     /// The blend of the segments `segments` of `run`, under the weights `row` or as a mean.
@@ -190,16 +194,13 @@ impl<B: Backend> ShardMemory for BurnShards<B> {
     /// Elements come to the host for this, run by run: dots are a small part of a step of a learned soup.
     fn dots(&self, gradient: &[f32]) -> Result<Vec<SegmentDots>> {
         let words = self.on_host()?;
-        let buffers: Vec<&[u8]> = words.iter().map(|b| &bytemuck::cast_slice(b)[..self.bytes()]).collect();
-        products::dots(&self.segments, &buffers, gradient, NonZeroUsize::MIN)
+        products::dots(&self.segments, &self.lent(&words), gradient, NonZeroUsize::MIN)
     }
 
     /// Likewise.
     fn gram(&self, base: Option<&[u8]>) -> Result<Vec<SegmentGram>> {
         let words = self.on_host()?;
-        let buffers: Vec<&[u8]> = words.iter().map(|b| &bytemuck::cast_slice(b)[..self.bytes()]).collect();
-        let base = base.map(Buffer::copied_from);
-        products::grams(&self.segments, &buffers, base.as_ref().map(Buffer::bytes), NonZeroUsize::MIN)
+        products::grams(&self.segments, &self.lent(&words), base, NonZeroUsize::MIN)
     }
 
     fn digest(&self, ingredient: Ingredient) -> Result<[u8; 32]> {

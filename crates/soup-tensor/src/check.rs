@@ -1,10 +1,13 @@
 //! What is wrong with freshly loaded ingredients: elements that are not finite, integers that differ.
 
+use soup_core::Result;
 use soup_core::schema::Dtype;
 use soup_core::shard::Segment;
 use soup_core::soup::Ingredient;
 
+use crate::blend::PIECE_BYTES;
 use crate::format::{Bf16, F16, F32, F64, Format};
+use crate::source::{Scratch, Source};
 
 /// What was found in one shard. Findings of several shards add up by appending.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,34 +39,39 @@ pub struct DifferingIntegers {
 }
 
 impl Findings {
-    /// Appends what was found in `ingredient`, whose shard is `bytes`; `first` is the first ingredient's. `has_tensor` says
-    /// which of the tensors the ingredient has at all.
+    /// Appends what was found in `ingredient`. `has_tensor` says which of the tensors it has at all.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
     pub(crate) fn inspect(
         &mut self,
+        source: &dyn Source,
         segments: &[Segment],
         ingredient: Ingredient,
-        bytes: &[u8],
-        first: &[u8],
+        scratch: &mut Scratch,
         has_tensor: impl Fn(usize) -> bool,
-    ) {
+    ) -> Result<()> {
         for segment in segments {
-            let (tensor, part) = (segment.tensor, &bytes[segment.range.clone()]);
-            let elements = match segment.dtype {
-                Dtype::F64 => count_non_finite::<F64>(part),
-                Dtype::F32 => count_non_finite::<F32>(part),
-                Dtype::F16 => count_non_finite::<F16>(part),
-                Dtype::BF16 => count_non_finite::<Bf16>(part),
-                _ => {
-                    if has_tensor(tensor) && part != &first[segment.range.clone()] {
-                        self.differing_integers.push(DifferingIntegers { ingredient, tensor });
-                    }
-                    0
+            let (tensor, end) = (segment.tensor, segment.range.end);
+            let (mut elements, mut differs) = (0, false);
+            for start in segment.range.clone().step_by(PIECE_BYTES) {
+                let piece = start..end.min(start + PIECE_BYTES);
+                if segment.dtype.is_float() {
+                    let part = source.lend(&[ingredient.index()], piece, scratch)?[0];
+                    elements += count_non_finite(segment.dtype, part);
+                } else if has_tensor(tensor) {
+                    let parts = source.lend(&[ingredient.index(), 0], piece, scratch)?;
+                    differs |= parts[0] != parts[1];
                 }
-            };
+            }
+            if differs {
+                self.differing_integers.push(DifferingIntegers { ingredient, tensor });
+            }
             if elements > 0 {
                 self.non_finite.push(NonFinite { ingredient, tensor, elements });
             }
         }
+        Ok(())
     }
 
     /// Appends the findings of the next ingredient.
@@ -73,7 +81,17 @@ impl Findings {
     }
 }
 
-fn count_non_finite<F: Format>(part: &[u8]) -> u64 {
+fn count_non_finite(dtype: Dtype, part: &[u8]) -> u64 {
+    match dtype {
+        Dtype::F64 => count_non_finite_as::<F64>(part),
+        Dtype::F32 => count_non_finite_as::<F32>(part),
+        Dtype::F16 => count_non_finite_as::<F16>(part),
+        Dtype::BF16 => count_non_finite_as::<Bf16>(part),
+        _ => 0,
+    }
+}
+
+fn count_non_finite_as<F: Format>(part: &[u8]) -> u64 {
     let elements: &[F::Bits] = bytemuck::cast_slice(part);
     elements.iter().map(|&bits| u64::from(F::is_not_finite(bits))).sum()
 }

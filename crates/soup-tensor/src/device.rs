@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
@@ -12,7 +13,9 @@ use soup_core::{Error, Result};
 
 use crate::ShardMemory;
 use crate::check::Findings;
+use crate::disk::{DiskFile, DiskShards};
 use crate::host::HostShards;
+use crate::source::{Lent, Scratch, Source};
 use crate::threads::share;
 
 /// Where shards are resident and blended.
@@ -53,12 +56,41 @@ impl Device {
         "cpu"
     }
 
-    /// A place for the byte range `range` of the flattened parameters of `ingredients` ingredients: zeroed memory.
+    /// A place for the byte range `range` of the flattened parameters of `ingredients` ingredients: memory of this device.
     ///
     /// # Errors
     /// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) for a range that is not of this schema or not aligned,
     /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) where there is not enough memory.
     pub fn builder(&self, schema: &Schema, range: Range<u64>, ingredients: u32) -> Result<ShardBuilder> {
+        let buffers = |_: usize| Ok(Place::Memory((0..ingredients).map(|_| Mutex::default()).collect()));
+        self.builder_in(schema, range, ingredients, buffers)
+    }
+
+    /// The same on the disk, in `folder`: the shard is read from there by this device whenever it is needed.
+    ///
+    /// # Errors
+    /// As for [`builder`](Self::builder); [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) where `folder`
+    /// cannot be written to or has no room.
+    pub fn disk_builder(
+        &self,
+        schema: &Schema,
+        range: Range<u64>,
+        ingredients: u32,
+        folder: &Path,
+    ) -> Result<ShardBuilder> {
+        self.builder_in(schema, range, ingredients, |bytes| {
+            let file = DiskFile::create(folder, bytes, ingredients as usize)?;
+            Ok(Place::Disk { file, digests: Mutex::new(vec![None; ingredients as usize]) })
+        })
+    }
+
+    fn builder_in(
+        &self,
+        schema: &Schema,
+        range: Range<u64>,
+        ingredients: u32,
+        place: impl FnOnce(usize) -> Result<Place>,
+    ) -> Result<ShardBuilder> {
         let aligned = |at: u64| at.is_multiple_of(ALIGN_BYTES) || at == schema.bytes();
         let inside = range.start <= range.end && range.end <= schema.bytes();
         if ingredients == 0 || !inside || !aligned(range.start) || !aligned(range.end) {
@@ -67,21 +99,22 @@ impl Device {
                 "shard {range:?} of {ingredients} ingredients does not fit parameters of {bytes} bytes"
             )));
         }
-        let no_memory = || {
-            let bytes = range.end - range.start;
-            Error::configuration(format!(
-                "not enough memory for a shard of {ingredients} ingredients of {bytes} bytes each: use more workers"
-            ))
-        };
-        let bytes = usize::try_from(range.end - range.start).map_err(|_| no_memory())?;
-        let buffers: Option<Vec<Buffer>> = (0..ingredients).map(|_| Buffer::zeroed(bytes)).collect();
+        let bytes = range.end - range.start;
+        let bytes = usize::try_from(bytes).map_err(|_| no_memory(bytes))?;
         Ok(ShardBuilder {
             device: *self,
-            segments: segments(schema, range.clone()),
+            segments: segments(schema, range),
             tensors: schema.tensors().len(),
-            buffers: buffers.ok_or_else(no_memory)?,
+            bytes,
+            place: place(bytes)?,
         })
     }
+}
+
+fn no_memory(bytes: u64) -> Error {
+    Error::configuration(format!(
+        "not enough memory for a shard of {bytes} bytes of one ingredient: use more workers, or give them a disk cache"
+    ))
 }
 
 /// Bytes in host memory, aligned for every dtype: the shard of one ingredient.
@@ -132,37 +165,60 @@ impl Buffer {
     }
 }
 
-/// A shard of all ingredients that is being loaded.
+/// A shard of all ingredients that is being loaded: for each, a buffer is taken, filled and handed back.
 pub struct ShardBuilder {
     device: Device,
     pub(crate) segments: Vec<Segment>,
     /// Number of tensors in the schema.
     pub(crate) tensors: usize,
+    /// Of one ingredient.
+    bytes: usize,
+    place: Place,
+}
+
+/// Where the ingredients go.
+enum Place {
     /// One an ingredient; never empty.
-    pub(crate) buffers: Vec<Buffer>,
+    Memory(Vec<Mutex<Option<Buffer>>>),
+    Disk {
+        file: DiskFile,
+        digests: Mutex<Vec<Option<[u8; 32]>>>,
+    },
 }
 
 impl ShardBuilder {
-    /// Where to read the shard of `ingredient` to: zeros so far, in the layout of the schema. What the ingredient lacks
-    /// stays zero. `None` for an ingredient outside the pool.
-    pub fn buffer(&mut self, ingredient: Ingredient) -> Option<&mut [u8]> {
-        self.buffers.get_mut(ingredient.index()).map(Buffer::bytes_mut)
+    /// Where to read the shard of one ingredient to: zeros so far, in the layout of the schema. What the ingredient lacks stays
+    /// zero.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) where the system refuses the memory.
+    pub fn buffer(&self) -> Result<Buffer> {
+        Buffer::zeroed(self.bytes).ok_or_else(|| no_memory(self.bytes as u64))
     }
 
-    /// All buffers in pool order, for reading several ingredients at a time.
-    pub fn buffers(&mut self) -> impl ExactSizeIterator<Item = &mut [u8]> {
-        self.buffers.iter_mut().map(Buffer::bytes_mut)
-    }
-
-    /// Takes all buffers out, in pool order, so that each can be read and digested on a thread of its own. They have to be
-    /// [put back](Self::put_buffers).
-    pub fn take_buffers(&mut self) -> Vec<Buffer> {
-        std::mem::take(&mut self.buffers)
-    }
-
-    /// Puts back the buffers that were taken out, in pool order.
-    pub fn put_buffers(&mut self, buffers: Vec<Buffer>) {
-        self.buffers = buffers;
+    /// Keeps the shard of `ingredient`. One that goes to the disk leaves memory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) for an ingredient outside the pool; where the disk does not take it.
+    pub fn keep(&self, ingredient: Ingredient, buffer: Buffer) -> Result<()> {
+        let index = ingredient.index();
+        let outside = || Error::internal(format!("ingredient {index} is not of this shard"));
+        match &self.place {
+            Place::Memory(buffers) => {
+                let slot = buffers.get(index).ok_or_else(outside)?;
+                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(buffer);
+            }
+            Place::Disk { file, digests } => {
+                file.write(index, buffer.bytes())?;
+                let digest = buffer.sha256();
+                *digests
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .get_mut(index)
+                    .ok_or_else(outside)? = Some(digest);
+            }
+        }
+        Ok(())
     }
 
     /// The parts of tensors in this shard.
@@ -175,41 +231,67 @@ impl ShardBuilder {
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) where the device has not enough memory;
-    /// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) where the buffers are not back.
+    /// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) where an ingredient is missing; where the disk fails.
     pub fn finish(
         self,
         has_tensor: impl Fn(Ingredient, usize) -> bool + Sync,
     ) -> Result<(Box<dyn ShardMemory>, Findings)> {
-        if self.buffers.is_empty() {
-            return Err(Error::internal("the buffers of a shard were taken out and not put back"));
+        let ShardBuilder { device, segments, tensors, place, .. } = self;
+        let threads = device.threads;
+        match place {
+            Place::Memory(buffers) => {
+                let buffers = all_kept(buffers)?;
+                let lent = Lent(buffers.iter().map(Buffer::bytes).collect());
+                let findings = inspect(&lent, &segments, threads, has_tensor)?;
+                Ok((Box::new(HostShards { segments, tensors, buffers, threads }), findings))
+            }
+            Place::Disk { file, digests } => {
+                let digests = digests.into_inner().unwrap_or_else(PoisonError::into_inner);
+                let digests = digests.into_iter().collect::<Option<Vec<_>>>().ok_or_else(missing)?;
+                let findings = inspect(&file, &segments, threads, has_tensor)?;
+                Ok((Box::new(DiskShards { segments, tensors, file, digests, threads }), findings))
+            }
         }
-        let findings = self.inspect(has_tensor);
-        Ok((
-            Box::new(HostShards::new(self.segments, self.tensors, self.buffers, self.device.threads)),
-            findings,
-        ))
     }
 
-    pub(crate) fn inspect(&self, has_tensor: impl Fn(Ingredient, usize) -> bool + Sync) -> Findings {
-        let first = self.buffers[0].bytes();
-        let found: Vec<Mutex<Findings>> = self.buffers.iter().map(|_| Mutex::default()).collect();
-        share(
-            self.device.threads,
-            self.buffers.iter().zip(&found).enumerate(),
-            |(index, (buffer, found))| {
-                // A pool has at most u32::MAX ingredients.
-                let ingredient = Ingredient(index as u32);
-                found.lock().unwrap_or_else(PoisonError::into_inner).inspect(
-                    &self.segments,
-                    ingredient,
-                    buffer.bytes(),
-                    first,
-                    |tensor| has_tensor(ingredient, tensor),
-                );
-            },
-        );
-        let mut all = Findings::default();
-        found.into_iter().for_each(|f| all.append(f.into_inner().unwrap_or_else(PoisonError::into_inner)));
-        all
+    /// Inspects what was loaded into memory, and gives it away.
+    pub(crate) fn into_buffers(
+        self,
+        has_tensor: impl Fn(Ingredient, usize) -> bool + Sync,
+    ) -> Result<(Vec<Segment>, usize, Vec<Buffer>, Findings)> {
+        let Place::Memory(buffers) = self.place else {
+            return Err(Error::internal("what is kept on the disk cannot be moved to a device"));
+        };
+        let buffers = all_kept(buffers)?;
+        let lent = Lent(buffers.iter().map(Buffer::bytes).collect());
+        let findings = inspect(&lent, &self.segments, self.device.threads, has_tensor)?;
+        Ok((self.segments, self.tensors, buffers, findings))
     }
+}
+
+fn missing() -> Error {
+    Error::internal("a shard is finished, but not every ingredient was loaded")
+}
+
+fn all_kept(buffers: Vec<Mutex<Option<Buffer>>>) -> Result<Vec<Buffer>> {
+    let taken = |slot: Mutex<Option<Buffer>>| slot.into_inner().unwrap_or_else(PoisonError::into_inner);
+    buffers.into_iter().map(taken).collect::<Option<Vec<_>>>().ok_or_else(missing)
+}
+
+fn inspect(
+    source: &dyn Source,
+    segments: &[Segment],
+    threads: NonZeroUsize,
+    has_tensor: impl Fn(Ingredient, usize) -> bool + Sync,
+) -> Result<Findings> {
+    let found: Vec<Mutex<Findings>> = (0..source.ingredients()).map(|_| Mutex::default()).collect();
+    share(threads, found.iter().enumerate(), Scratch::default, |scratch, (index, found)| {
+        // A pool has at most u32::MAX ingredients.
+        let ingredient = Ingredient(index as u32);
+        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.inspect(source, segments, ingredient, scratch, |tensor| has_tensor(ingredient, tensor))
+    })?;
+    let mut all = Findings::default();
+    found.into_iter().for_each(|f| all.append(f.into_inner().unwrap_or_else(PoisonError::into_inner)));
+    Ok(all)
 }

@@ -3,14 +3,15 @@
 //! # Words
 //!
 //! A *shard* is a byte range of the flattened parameters ([`soup_core::schema`] defines their order). A [`ShardMemory`]
-//! holds that range of ALL ingredients of a pool, somewhere: host memory, or a device's. Its *blend* of a soup is that
-//! range of the soup's tensors.
+//! holds that range of ALL ingredients of a pool, somewhere: host memory, a device's, or a file on a local disk. Its *blend*
+//! of a soup is that range of the soup's tensors.
 //!
 //! # Flow
 //!
-//! [`Device::builder`] makes a [`ShardBuilder`] with one zeroed buffer an ingredient; the loader reads straight into
-//! them. [`ShardBuilder::finish`] inspects what was read ([`Findings`]) and gives the [`ShardMemory`], which from then on
-//! only answers.
+//! [`Device::builder`] and [`Device::disk_builder`] make a [`ShardBuilder`]. It gives a zeroed [`Buffer`] for each
+//! ingredient; the loader reads straight into it and hands it back. [`ShardBuilder::finish`] inspects what was read
+//! ([`Findings`]) and gives the [`ShardMemory`], which from then on only answers. Computations get their bytes from a source
+//! (`source.rs`), whatever it is, and are the same to the bit.
 //!
 //! # What a blend is, exactly
 //!
@@ -26,13 +27,16 @@
 //! ingredient. So the bits of a soup depend on its ingredients alone: not on the device, the number of threads, or how
 //! shards were cut.
 
+mod blend;
 mod burn_device;
 mod check;
 mod device;
+mod disk;
 mod format;
 mod host;
 mod kernel;
 mod products;
+mod source;
 mod threads;
 
 use soup_core::soup::{Ingredient, Soup};
@@ -100,4 +104,9 @@ pub trait ShardMemory: Send + Sync {
 
     /// Memory held, in bytes: of the device, or of the host where that is the device.
     fn resident_bytes(&self) -> u64;
+
+    /// Space taken on the disk, in bytes.
+    fn disk_bytes(&self) -> u64 {
+        0
+    }
 }

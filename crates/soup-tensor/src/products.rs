@@ -9,13 +9,16 @@
 #![allow(unsafe_code)]
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use soup_core::schema::Dtype;
 use soup_core::shard::Segment;
 use soup_core::{Error, Result};
 
+use crate::device::Buffer;
 use crate::format::{Bf16, F16, F32, F64, Format};
+use crate::source::{Scratch, Source};
 use crate::threads::share;
 use crate::{SegmentDots, SegmentGram};
 
@@ -79,14 +82,25 @@ struct Piece {
     count: usize,
 }
 
-/// The products of `gradient` (one value an element of the shard) with every ingredient (`buffers`: its bytes of the
-/// shard), for each segment of averaged elements, in order.
+impl Piece {
+    /// Its bytes in the shard.
+    fn range(&self, segments: &[Segment]) -> Range<usize> {
+        let segment = &segments[self.segment];
+        let width = segment.dtype.width_bytes() as usize;
+        let start = segment.range.start + self.first * width;
+        start..start + self.count * width
+    }
+}
+
+/// The products of `gradient` (one value an element of the shard) with every ingredient, for each segment of averaged
+/// elements, in order.
 ///
 /// # Errors
-/// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) where the gradient has another number of elements.
+/// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) where the gradient has another number of elements; where an
+/// ingredient cannot be read.
 pub(crate) fn dots(
     segments: &[Segment],
-    buffers: &[&[u8]],
+    source: &dyn Source,
     gradient: &[f32],
     threads: NonZeroUsize,
 ) -> Result<Vec<SegmentDots>> {
@@ -110,11 +124,14 @@ pub(crate) fn dots(
         }
         in_shard += count;
     }
-    share(threads, pieces.iter(), |(piece, sums)| {
+    let all: Vec<usize> = (0..source.ingredients()).collect();
+    share(threads, pieces.iter(), Scratch::default, |scratch, (piece, sums)| {
         let gradient = &gradient[piece.in_shard..piece.in_shard + piece.count];
-        let done = multiply(&segments[piece.segment], piece.first, buffers, gradient);
+        let parts = source.lend(&all, piece.range(segments), scratch)?;
+        let done = multiply(segments[piece.segment].dtype, &parts, gradient);
         *sums.lock().unwrap_or_else(PoisonError::into_inner) = done;
-    });
+        Ok(())
+    })?;
     let mut out: Vec<SegmentDots> = Vec::new();
     let mut last = None;
     for (piece, sums) in pieces {
@@ -128,26 +145,26 @@ pub(crate) fn dots(
     Ok(out)
 }
 
-/// The products on the elements of a segment from `first` on, as many as `gradient` has.
-fn multiply(segment: &Segment, first: usize, buffers: &[&[u8]], gradient: &[f32]) -> Vec<f64> {
-    match segment.dtype {
-        Dtype::F64 => multiply_as::<F64>(segment, first, buffers, gradient),
-        Dtype::F32 => multiply_as::<F32>(segment, first, buffers, gradient),
-        Dtype::F16 => multiply_as::<F16>(segment, first, buffers, gradient),
-        Dtype::BF16 => multiply_as::<Bf16>(segment, first, buffers, gradient),
+/// The products on the elements of a piece: as many as `gradient` has, `parts` are those of every ingredient.
+fn multiply(dtype: Dtype, parts: &[&[u8]], gradient: &[f32]) -> Vec<f64> {
+    match dtype {
+        Dtype::F64 => multiply_as::<F64>(parts, gradient),
+        Dtype::F32 => multiply_as::<F32>(parts, gradient),
+        Dtype::F16 => multiply_as::<F16>(parts, gradient),
+        Dtype::BF16 => multiply_as::<Bf16>(parts, gradient),
         // The caller takes averaged segments only.
-        _ => vec![0.0; buffers.len()],
+        _ => vec![0.0; parts.len()],
     }
 }
 
-fn multiply_as<F: Format>(segment: &Segment, first: usize, buffers: &[&[u8]], gradient: &[f32]) -> Vec<f64> {
+fn multiply_as<F: Format>(parts: &[&[u8]], gradient: &[f32]) -> Vec<f64> {
     let width = size_of::<F::Bits>();
-    let mut sums = vec![0.0; buffers.len()];
+    let mut sums = vec![0.0; parts.len()];
     let mut staged = vec![0.0; if F::STAGED { BLOCK_ELEMENTS } else { 0 }];
     for (block, gradient) in gradient.chunks(BLOCK_ELEMENTS).enumerate() {
-        let start = segment.range.start + (first + block * BLOCK_ELEMENTS) * width;
-        for (sum, buffer) in sums.iter_mut().zip(buffers) {
-            let elements = bytemuck::cast_slice(&buffer[start..start + gradient.len() * width]);
+        let start = block * BLOCK_ELEMENTS * width;
+        for (sum, part) in sums.iter_mut().zip(parts) {
+            let elements = bytemuck::cast_slice(&part[start..start + gradient.len() * width]);
             *sum += dot::<F>(gradient, elements, &mut staged);
         }
     }
@@ -161,14 +178,17 @@ const GRAM_BLOCK_ELEMENTS: usize = 256;
 /// origin (`base`, or else the mean of the ingredients in `f64`) and d_i is ingredient i minus o, exactly.
 ///
 /// # Errors
-/// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) where `base` is not as long as the shard.
+/// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) where `base` is not as long as the shard; where an ingredient cannot
+/// be read.
 pub(crate) fn grams(
     segments: &[Segment],
-    buffers: &[&[u8]],
+    source: &dyn Source,
     base: Option<&[u8]>,
     threads: NonZeroUsize,
 ) -> Result<Vec<SegmentGram>> {
-    let bytes = buffers.first().map_or(0, |b| b.len());
+    let bytes = source.bytes();
+    let base = base.map(Buffer::copied_from);
+    let base = base.as_ref().map(Buffer::bytes);
     if let Some(base) = base.filter(|b| b.len() != bytes) {
         return Err(Error::internal(format!("a base of {} bytes for a shard of {bytes}", base.len())));
     }
@@ -180,10 +200,14 @@ pub(crate) fn grams(
             pieces.push((piece, Mutex::new(Vec::new())));
         }
     }
-    share(threads, pieces.iter(), |(piece, sums)| {
-        let done = gram(&segments[piece.segment], piece, buffers, base);
+    let all: Vec<usize> = (0..source.ingredients()).collect();
+    share(threads, pieces.iter(), Scratch::default, |scratch, (piece, sums)| {
+        let range = piece.range(segments);
+        let parts = source.lend(&all, range.clone(), scratch)?;
+        let done = gram(segments[piece.segment].dtype, &parts, base.map(|base| &base[range]));
         *sums.lock().unwrap_or_else(PoisonError::into_inner) = done;
-    });
+        Ok(())
+    })?;
     let mut out: Vec<SegmentGram> = Vec::new();
     let mut last = None;
     for (piece, sums) in pieces {
@@ -197,30 +221,32 @@ pub(crate) fn grams(
     Ok(out)
 }
 
-fn gram(segment: &Segment, piece: &Piece, buffers: &[&[u8]], base: Option<&[u8]>) -> Vec<f64> {
-    match segment.dtype {
-        Dtype::F64 => gram_as::<F64>(segment, piece, buffers, base),
-        Dtype::F32 => gram_as::<F32>(segment, piece, buffers, base),
-        Dtype::F16 => gram_as::<F16>(segment, piece, buffers, base),
-        Dtype::BF16 => gram_as::<Bf16>(segment, piece, buffers, base),
+/// The inner products on the elements of a piece, of which `parts` are those of every ingredient.
+fn gram(dtype: Dtype, parts: &[&[u8]], base: Option<&[u8]>) -> Vec<f64> {
+    match dtype {
+        Dtype::F64 => gram_as::<F64>(parts, base),
+        Dtype::F32 => gram_as::<F32>(parts, base),
+        Dtype::F16 => gram_as::<F16>(parts, base),
+        Dtype::BF16 => gram_as::<Bf16>(parts, base),
         // The caller takes averaged segments only.
         _ => Vec::new(),
     }
 }
 
-fn gram_as<F: Format>(segment: &Segment, piece: &Piece, buffers: &[&[u8]], base: Option<&[u8]>) -> Vec<f64> {
+fn gram_as<F: Format>(parts: &[&[u8]], base: Option<&[u8]>) -> Vec<f64> {
     let width = size_of::<F::Bits>();
-    let vectors = buffers.len() + 1;
+    let elements = parts.first().map_or(0, |part| part.len() / width);
+    let vectors = parts.len() + 1;
     let mut packed = vec![0.0; vectors * (vectors + 1) / 2];
     let mut deltas = vec![vec![0.0f64; GRAM_BLOCK_ELEMENTS]; vectors];
-    for first in (0..piece.count).step_by(GRAM_BLOCK_ELEMENTS) {
-        let count = GRAM_BLOCK_ELEMENTS.min(piece.count - first);
-        let start = segment.range.start + (piece.first + first) * width;
+    for first in (0..elements).step_by(GRAM_BLOCK_ELEMENTS) {
+        let count = GRAM_BLOCK_ELEMENTS.min(elements - first);
+        let start = first * width;
         let widen = |bytes: &[u8], out: &mut [f64]| {
             let bits: &[F::Bits] = bytemuck::cast_slice(&bytes[start..start + count * width]);
             out.iter_mut().zip(bits).for_each(|(out, b)| *out = F::widen(*b));
         };
-        deltas.iter_mut().zip(buffers).for_each(|(delta, buffer)| widen(buffer, delta));
+        deltas.iter_mut().zip(parts).for_each(|(delta, part)| widen(part, delta));
         if let Some((origin, deltas)) = deltas.split_last_mut() {
             match base {
                 Some(base) => widen(base, origin),
@@ -286,6 +312,7 @@ fn inner_portable(a: &[f64], b: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::Lent;
 
     fn any_numbers(count: usize, seed: u32) -> Vec<f32> {
         let mut state = seed;
@@ -355,7 +382,7 @@ mod tests {
     #[test]
     fn products_are_those_of_a_plain_loop_and_the_same_bits_on_any_number_of_threads() {
         let (segments, values, words) = shard(3);
-        let buffers: Vec<&[u8]> = words.iter().map(|w| bytemuck::cast_slice(w)).collect();
+        let buffers = Lent(words.iter().map(|w| bytemuck::cast_slice(w)).collect());
         let total: usize = SHAPE.iter().map(|(_, n)| n).sum();
         let gradient = any_numbers(total, 99);
         let threads = |n| NonZeroUsize::new(n).unwrap();
@@ -389,7 +416,7 @@ mod tests {
     #[test]
     fn a_gradient_of_another_length_is_refused() {
         let (segments, _, words) = shard(1);
-        let buffers: Vec<&[u8]> = words.iter().map(|w| bytemuck::cast_slice(w)).collect();
+        let buffers = Lent(words.iter().map(|w| bytemuck::cast_slice(w)).collect());
         assert!(dots(&segments, &buffers, &[0.0; 3], NonZeroUsize::MIN).is_err());
     }
 
@@ -397,7 +424,7 @@ mod tests {
     fn inner_products_are_those_of_a_plain_loop_and_the_same_bits_on_any_number_of_threads() {
         let (segments, values, words) = shard(3);
         let (_, base_values, base_words) = shard(4);
-        let buffers: Vec<&[u8]> = words.iter().map(|w| bytemuck::cast_slice(w)).collect();
+        let buffers = Lent(words.iter().map(|w| bytemuck::cast_slice(w)).collect());
         let base: &[u8] = bytemuck::cast_slice(&base_words[3]);
         for base in [None, Some(base)] {
             let got = grams(&segments, &buffers, base, NonZeroUsize::MIN).unwrap();

@@ -12,7 +12,8 @@ use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::shard::segments;
 use soup_core::soup::{Ingredient, Soup, Weight};
 use soup_tensor::{
-    Buffer, BurnShards, Device, DifferingIntegers, Findings, NonFinite, ShardBuilder, ShardMemory,
+    Buffer, BurnShards, Device, DifferingIntegers, Findings, NonFinite, SegmentDots, SegmentGram,
+    ShardBuilder, ShardMemory,
 };
 
 /// The flattened parameters of every ingredient.
@@ -23,12 +24,23 @@ struct Pool {
 
 impl Pool {
     fn builder(&self, threads: usize, range: Range<u64>) -> ShardBuilder {
-        let device = Device::parse("cpu").unwrap().with_threads(NonZeroUsize::new(threads).unwrap());
-        let mut builder = device.builder(&self.schema, range.clone(), self.ingredients.len() as u32).unwrap();
-        for (index, bytes) in self.ingredients.iter().enumerate() {
-            let buffer = builder.buffer(Ingredient(index as u32)).unwrap();
-            assert!(buffer.iter().all(|&b| b == 0));
-            buffer.copy_from_slice(&bytes[range.start as usize..range.end as usize]);
+        let builder = device(threads).builder(&self.schema, range.clone(), self.ingredients.len() as u32);
+        self.fill(builder.unwrap(), range)
+    }
+
+    fn disk_builder(&self, threads: usize, range: Range<u64>) -> ShardBuilder {
+        let (count, folder) = (self.ingredients.len() as u32, std::env::temp_dir());
+        let builder = device(threads).disk_builder(&self.schema, range.clone(), count, &folder);
+        self.fill(builder.unwrap(), range)
+    }
+
+    fn fill(&self, builder: ShardBuilder, range: Range<u64>) -> ShardBuilder {
+        // The last one first: the order does not matter.
+        for (index, bytes) in self.ingredients.iter().enumerate().rev() {
+            let mut buffer = builder.buffer().unwrap();
+            assert!(buffer.bytes_mut().iter().all(|&b| b == 0));
+            buffer.bytes_mut().copy_from_slice(&bytes[range.start as usize..range.end as usize]);
+            builder.keep(Ingredient(index as u32), buffer).unwrap();
         }
         builder
     }
@@ -53,6 +65,10 @@ impl Pool {
         }
         out
     }
+}
+
+fn device(threads: usize) -> Device {
+    Device::parse("cpu").unwrap().with_threads(NonZeroUsize::new(threads).unwrap())
 }
 
 fn blend_element<'a>(
@@ -212,6 +228,41 @@ proptest! {
     }
 
     #[test]
+    fn a_disk_gives_the_same_bits(
+        tensors in prop::collection::vec((prop::sample::select(&Dtype::ALL[..]), prop_oneof![0u64..40, 4000u64..90_000]), 1..7),
+        ingredients in 1u32..6,
+        seed in any::<u64>(),
+        any_bits in any::<bool>(),
+        threads in 1usize..4,
+    ) {
+        let pool = pool(&tensors, ingredients as usize, seed, any_bits);
+        let (memory, memory_findings) = pool.builder(threads, pool.whole()).finish(|_, _| true).unwrap();
+        let (disk, findings) = pool.disk_builder(threads, pool.whole()).finish(|_, _| true).unwrap();
+        prop_assert_eq!(findings, memory_findings);
+        prop_assert_eq!(disk.bytes(), memory.bytes());
+        prop_assert_eq!((disk.resident_bytes(), memory.disk_bytes()), (0, 0));
+        prop_assert!(disk.disk_bytes() >= memory.resident_bytes());
+        for ingredient in (0..ingredients).map(Ingredient) {
+            prop_assert_eq!(disk.digest(ingredient).unwrap(), memory.digest(ingredient).unwrap());
+        }
+        for soup in soups(ingredients, tensors.len(), seed) {
+            prop_assert!(blend(disk.as_ref(), &soup) == blend(memory.as_ref(), &soup), "{soup:?}");
+        }
+        let elements: usize = tensors.iter().map(|(_, n)| *n as usize).sum();
+        let gradient: Vec<f32> = (0..elements).map(|e| (e % 89) as f32 - 44.0).collect();
+        let bits = |dots: Vec<SegmentDots>| {
+            dots.iter().map(|d| (d.tensor, d.dots.iter().map(|x| x.to_bits()).collect())).collect::<Vec<(usize, Vec<u64>)>>()
+        };
+        prop_assert_eq!(bits(disk.dots(&gradient).unwrap()), bits(memory.dots(&gradient).unwrap()));
+        let bits = |grams: Vec<SegmentGram>| {
+            grams.iter().map(|g| (g.tensor, g.packed.iter().map(|x| x.to_bits()).collect())).collect::<Vec<(usize, Vec<u64>)>>()
+        };
+        for base in [None, Some(pool.ingredients[0].as_slice())] {
+            prop_assert_eq!(bits(disk.gram(base).unwrap()), bits(memory.gram(base).unwrap()));
+        }
+    }
+
+    #[test]
     fn a_burn_device_gives_the_same_bits(
         tensors in prop::collection::vec((prop::sample::select(&[Dtype::F32, Dtype::F32, Dtype::I32, Dtype::I64, Dtype::Bool][..]), 0u64..600), 1..7),
         ingredients in 1u32..6,
@@ -304,7 +355,9 @@ fn findings_name_ingredient_and_tensor() {
     // The second ingredient lacks "step": its zeros mean nothing.
     let has = |ingredient: Ingredient, tensor| ingredient != Ingredient(1) || tensor != index("step");
     for threads in 1..4 {
+        let (_, on_disk) = pool.disk_builder(threads, pool.whole()).finish(has).unwrap();
         let (_, findings) = pool.builder(threads, pool.whole()).finish(has).unwrap();
+        assert_eq!(on_disk, findings);
         assert_eq!(
             findings,
             Findings {
@@ -366,7 +419,8 @@ fn what_does_not_fit_is_refused() {
 #[test]
 fn more_memory_than_there_is_is_refused() {
     let schema = Schema::new(vec![TensorSpec::new("w", Dtype::F32, [1 << 60])]).unwrap();
-    let error = Device::cpu(NonZeroUsize::MIN).builder(&schema, 0..schema.bytes(), 2).err().unwrap();
+    let builder = Device::cpu(NonZeroUsize::MIN).builder(&schema, 0..schema.bytes(), 2).unwrap();
+    let error = builder.buffer().err().unwrap();
     assert_eq!(error.kind(), soup_core::ErrorKind::Configuration);
 }
 
@@ -383,15 +437,14 @@ fn a_digest_is_that_of_the_bytes_whenever_it_was_taken() {
     let schema = Schema::new(vec![TensorSpec::new("t", Dtype::U8, [9])]).unwrap();
     let device = Device::parse("cpu").unwrap();
     let load = |early: &dyn Fn(&mut Buffer)| {
-        let mut builder = device.builder(&schema, 0..9, 2).unwrap();
-        let mut buffers = builder.take_buffers();
-        assert!(builder.buffer(Ingredient(0)).is_none(), "they are out");
+        let builder = device.builder(&schema, 0..9, 2).unwrap();
+        let mut buffers = [0, 1].map(|_| builder.buffer().unwrap());
         buffers.iter_mut().for_each(|buffer| {
             buffer.bytes_mut().fill(7);
             early(buffer);
         });
         buffers[1].bytes_mut()[8] = 8;
-        builder.put_buffers(buffers);
+        (0..).zip(buffers).for_each(|(i, buffer)| builder.keep(Ingredient(i), buffer).unwrap());
         let memory = builder.finish(|_, _| true).unwrap().0;
         [0, 1].map(|i| memory.digest(Ingredient(i)).unwrap())
     };
@@ -399,7 +452,12 @@ fn a_digest_is_that_of_the_bytes_whenever_it_was_taken() {
         [[7u8; 9], [7, 7, 7, 7, 7, 7, 7, 7, 8]].map(|bytes| Sha256::digest(bytes).into());
     assert_eq!(load(&|_| ()), expected);
     assert_eq!(load(&Buffer::take_digest), expected, "what is written later counts");
-    let mut builder = device.builder(&schema, 0..9, 2).unwrap();
-    builder.take_buffers();
-    assert!(builder.finish(|_, _| true).is_err(), "they are not back");
+    for builder in
+        [device.builder(&schema, 0..9, 2), device.disk_builder(&schema, 0..9, 2, &std::env::temp_dir())]
+    {
+        let builder = builder.unwrap();
+        builder.keep(Ingredient(0), builder.buffer().unwrap()).unwrap();
+        assert!(builder.keep(Ingredient(2), builder.buffer().unwrap()).is_err(), "there is no third one");
+        assert!(builder.finish(|_, _| true).is_err(), "the second one is missing");
+    }
 }

@@ -39,9 +39,11 @@ fn check(name: &str, members: &[u32]) {
     let mut hash = Sha256::new();
     for shard in plan.shards() {
         let range = plan.range(shard);
-        let mut builder = device.builder(schema, range.clone(), 16).unwrap();
-        for (buffer, (_, bytes)) in builder.buffers().zip(&pool) {
-            buffer.copy_from_slice(&bytes[range.start as usize..range.end as usize]);
+        let builder = device.builder(schema, range.clone(), 16).unwrap();
+        for (index, (_, bytes)) in (0..).zip(&pool) {
+            let mut buffer = builder.buffer().unwrap();
+            buffer.bytes_mut().copy_from_slice(&bytes[range.start as usize..range.end as usize]);
+            builder.keep(Ingredient(index), buffer).unwrap();
         }
         let (memory, findings) = builder.finish(|_, _| true).unwrap();
         assert_eq!(findings, Default::default());

@@ -12,7 +12,6 @@ use soup_proto::v1::{BeginRun, Held, Placement};
 use soup_tensor::Device;
 use tokio::sync::watch;
 
-use crate::WorkerConfig;
 use crate::blends::{Blends, Peers};
 use crate::compute::Compute;
 use crate::connect::Connect;
@@ -21,6 +20,7 @@ use crate::gradients::Gradients;
 use crate::handing_in::HandingIn;
 use crate::samples::Samples;
 use crate::shards::Shards;
+use crate::{DiskCache, WorkerConfig};
 
 /// Share of a worker's memory that decoded samples may take, as a divisor of its capacity for parameters.
 const SAMPLES_SHARE: u64 = 4;
@@ -35,6 +35,7 @@ pub(crate) struct Worker {
     pub(crate) slots: u32,
     pub(crate) handing_in: HandingIn,
     capacity_bytes: u64,
+    pub(crate) disk_cache: Option<DiskCache>,
     runs: RwLock<BTreeMap<String, Known>>,
 }
 
@@ -73,6 +74,7 @@ impl Worker {
             slots,
             handing_in: HandingIn::default(),
             capacity_bytes,
+            disk_cache: config.disk_cache.clone(),
             runs: RwLock::default(),
         }
     }
@@ -122,7 +124,10 @@ impl Worker {
     pub(crate) fn held(&self) -> Vec<Held> {
         let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
         let held = |(id, known): (&String, &Known)| match known {
-            Known::Active(run) => Some(Held { run: id.clone(), shards: run.shards.numbers() }),
+            Known::Active(run) => {
+                let (shards, on_disk) = (run.shards.numbers(), run.shards.on_disk());
+                Some(Held { run: id.clone(), shards, on_disk })
+            }
             Known::Refused { .. } => None,
         };
         runs.iter().filter_map(held).collect()

@@ -32,6 +32,7 @@ impl BenchWorker {
             advertise: None,
             slots,
             capacity_bytes: u64::MAX,
+            disk_cache: None,
             device: "cpu".to_owned(),
             connect_timeout_ms: 0,
         };

@@ -34,6 +34,7 @@ mod write;
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,12 +66,23 @@ pub struct WorkerConfig {
     pub advertise: Option<String>,
     /// Tasks computed at the same time, one thread each.
     pub slots: u32,
-    /// Bytes of parameters that may be kept resident.
+    /// Bytes of parameters that may be kept in memory.
     pub capacity_bytes: u64,
+    /// Where what has no room there is kept.
+    pub disk_cache: Option<DiskCache>,
     /// Device for the shards: `cpu`.
     pub device: String,
     /// How long to try to reach the coordinator before giving up.
     pub connect_timeout_ms: u64,
+}
+
+/// Room for shards on a local disk. Files there have no name, and are gone when the worker is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskCache {
+    /// The folder; it is created where it is missing.
+    pub folder: PathBuf,
+    /// Bytes of parameters that may be kept there.
+    pub bytes: u64,
 }
 
 /// What a worker reaches the world through. [`run`] takes the host's network and threads; a simulation has its own.
@@ -126,6 +138,12 @@ where
 {
     let Parts { incoming, address, connect, compute } = parts;
     let device = Device::parse(&config.device)?;
+    if let Some(cache) = &config.disk_cache {
+        std::fs::create_dir_all(&cache.folder).map_err(|e| {
+            Error::configuration(format!("disk cache {} cannot be created", cache.folder.display()))
+                .with_source(e)
+        })?;
+    }
     let worker = Arc::new(active::Worker::new(device, &config, compute, connect));
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let until_stopped = {

@@ -115,6 +115,7 @@ async fn talk(
         address: address.to_owned(),
         slots: config.slots.max(1),
         capacity_bytes: config.capacity_bytes,
+        disk_bytes: config.disk_cache.as_ref().map_or(0, |cache| cache.bytes),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         held: worker.held(),
     };

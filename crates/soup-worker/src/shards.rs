@@ -13,7 +13,7 @@ use soup_core::{Error, Result};
 use soup_proto::v1::{IngredientReads, LoadShard, Loaded};
 use soup_store::load::{LoadLimits, Read, ReadFrom, load};
 use soup_store::location::Location;
-use soup_tensor::{Buffer, Findings, ShardMemory};
+use soup_tensor::{Findings, ShardMemory};
 
 use crate::active::{Active, Worker};
 
@@ -44,6 +44,12 @@ impl Shards {
     /// Their numbers.
     pub(crate) fn numbers(&self) -> Vec<u32> {
         self.resident.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    /// The numbers of those that are in the disk cache.
+    pub(crate) fn on_disk(&self) -> Vec<u32> {
+        let resident = self.resident.read().unwrap_or_else(PoisonError::into_inner);
+        resident.iter().filter(|(_, memory)| memory.disk_bytes() > 0).map(|(&shard, _)| shard).collect()
     }
 
     /// The same shards, for a later epoch of the run.
@@ -84,26 +90,32 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: LoadSha
         return Err(Error::internal("a load task does not fit its run"));
     }
     let range = run.plan.range(Shard(task.shard));
-    let mut builder = worker.device.builder(&run.schema, range, names.len() as u32)?;
-    let jobs = builder.take_buffers().into_iter().zip(&task.ingredients).zip(names).enumerate();
+    let count = names.len() as u32;
+    let builder = match (task.on_disk, &worker.disk_cache) {
+        (false, _) => worker.device.builder(&run.schema, range, count)?,
+        (true, Some(cache)) => worker.device.disk_builder(&run.schema, range, count, &cache.folder)?,
+        (true, None) => return Err(Error::internal("a shard for the disk cache of a worker without one")),
+    };
+    let builder = Arc::new(builder);
     let compute = &worker.compute;
-    let jobs: Vec<_> = jobs
-        .map(|(index, ((mut buffer, reads), name))| async move {
+    let jobs = (0..count).zip(task.ingredients.iter().zip(names)).map(|(index, (reads, name))| {
+        let builder = builder.clone();
+        async move {
+            let mut buffer = builder.buffer()?;
             let read = read_ingredient(reads, buffer.bytes_mut()).await;
             let bytes = read.map_err(|e| e.context(format!("ingredient {name:?}")))?;
             // Hashing takes longer than reading from a fast store: it goes on beside the reads of other ingredients.
-            let digested = compute.beside(move || {
+            let kept = compute.beside(move || {
                 buffer.take_digest();
-                Ok(buffer)
+                builder.keep(Ingredient(index), buffer)
             });
-            digested.await.map(|buffer| (index, bytes, buffer))
-        })
-        .collect();
-    let mut read: Vec<(usize, u64, Buffer)> =
-        stream::iter(jobs).buffer_unordered(INGREDIENTS_IN_FLIGHT).try_collect().await?;
-    read.sort_unstable_by_key(|(index, ..)| *index);
-    let bytes_read = read.iter().map(|(_, bytes, _)| bytes).sum();
-    builder.put_buffers(read.into_iter().map(|(.., buffer)| buffer).collect());
+            kept.await.map(|()| bytes)
+        }
+    });
+    let jobs: Vec<_> = jobs.collect();
+    let read: Vec<u64> = stream::iter(jobs).buffer_unordered(INGREDIENTS_IN_FLIGHT).try_collect().await?;
+    let bytes_read = read.iter().sum();
+    let builder = Arc::into_inner(builder).ok_or_else(|| Error::internal("a shard is still being loaded"))?;
     let covered: Vec<Vec<Range<u64>>> = task.ingredients.iter().map(covered).collect();
     let run = run.clone();
     compute
@@ -119,6 +131,7 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: LoadSha
                 run = run.begin.run,
                 shard = task.shard,
                 bytes = memory.resident_bytes(),
+                disk_bytes = memory.disk_bytes(),
                 "shard resident"
             );
             let loaded = Loaded { sha256, notes, bytes_read };

@@ -1,12 +1,13 @@
 //! The embedded cluster: a coordinator and workers in this process, which talk over loopback as real ones do.
 
 use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use soup_coordinator::CoordinatorConfig;
 use soup_core::{Error, ErrorKind, Result};
 use soup_store::state::State;
-use soup_worker::WorkerConfig;
+use soup_worker::{DiskCache, WorkerConfig};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -44,6 +45,10 @@ impl EmbeddedCluster {
         let memory_bytes =
             config.memory_bytes.unwrap_or_else(|| resources::memory_per_worker(config.workers));
         let threads = config.threads.unwrap_or_else(|| resources::threads_per_worker(config.workers));
+        let disk_cache = config.disk_cache.as_ref().map(|(folder, bytes)| DiskCache {
+            folder: PathBuf::from(folder),
+            bytes: bytes.unwrap_or_else(|| resources::disk_per_worker(Path::new(folder), config.workers)),
+        });
         for number in 1..=config.workers {
             let (listener, _) = loopback().await?;
             let worker = WorkerConfig {
@@ -52,6 +57,7 @@ impl EmbeddedCluster {
                 advertise: None,
                 slots: threads,
                 capacity_bytes: memory_bytes,
+                disk_cache: disk_cache.clone(),
                 device: config.device.clone(),
                 connect_timeout_ms: CONNECT_TIMEOUT_MS,
             };

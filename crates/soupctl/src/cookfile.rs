@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use soup_core::{Error, Result};
@@ -181,6 +181,12 @@ pub(crate) struct CookOptions {
     /// Memory of each embedded worker for shards, such as 8GiB [default: its part of 60 % of what is available]
     #[arg(long, value_name = "SIZE", help_heading = CLUSTER)]
     pub(crate) memory: Option<Bytes>,
+    /// Folder on a local disk for shards that have no room in the memory of embedded workers
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath, help_heading = CLUSTER)]
+    pub(crate) disk_cache: Option<String>,
+    /// Space of each embedded worker in --disk-cache, such as 200GiB [default: its part of 90 % of what is free]
+    #[arg(long, value_name = "SIZE", help_heading = CLUSTER)]
+    pub(crate) disk: Option<Bytes>,
     /// Threads of each embedded worker [default: its part of the cores]
     #[arg(long, value_name = "N", help_heading = CLUSTER)]
     pub(crate) threads: Option<u32>,
@@ -239,6 +245,7 @@ impl CookOptions {
             base,
             output,
             state_url,
+            disk_cache,
             ..
         } = self;
         let datasets = validation
@@ -246,7 +253,8 @@ impl CookOptions {
             .chain(train)
             .chain(test.iter_mut().map(|(_, set)| set))
             .map(|set| &mut set.url);
-        let others = [model_config, preprocessor_config, base, output, state_url].into_iter().flatten();
+        let others = [model_config, preprocessor_config, base, output, state_url, disk_cache];
+        let others = others.into_iter().flatten();
         for url in pool.iter_mut().chain(datasets).chain(others) {
             *url = absolute(folder, url)?;
         }
@@ -267,7 +275,7 @@ impl CookOptions {
         first! {
             lists: pool test;
             others: validation model_config preprocessor_config allow_nan recipe order accept seed max_ingredients passes
-                metric output overwrite state_url fresh batch_size no_baselines lookahead workers memory threads device coordinator
+                metric output overwrite state_url fresh batch_size no_baselines lookahead workers memory disk_cache disk threads device coordinator
                 min_workers train train_share granularity weights optimizer lr schedule warmup clip epochs mini_batch parts
                 shuffle label_smoothing init fold_beta diagnose base require_shared_init
         }

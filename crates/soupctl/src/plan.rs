@@ -1,9 +1,11 @@
 //! `soupctl plan`: what a cook would do. Reads the headers of the pool and the sizes of the datasets; executes nothing.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::Serialize;
 use soup_core::agree::agree;
+use soup_core::machine::{Room, Tier, choose_room};
 use soup_core::recipe::{RecipeKind, RecipeSpec};
 use soup_core::run::{DatasetSpec, RunSpec};
 use soup_core::shard::ShardPlan;
@@ -65,6 +67,10 @@ struct Memory {
     resident_bytes_per_worker: u64,
     /// Bytes it offers for that, where this is known.
     offered_bytes_per_worker: Option<u64>,
+    /// Most bytes of ingredients that one worker keeps in its disk cache.
+    disk_bytes_per_worker: u64,
+    /// Bytes it offers for that, where this is known.
+    disk_offered_bytes_per_worker: Option<u64>,
     /// A model that is assembled to be evaluated, on top.
     model_bytes: u64,
     /// All models that a worker keeps at most.
@@ -160,29 +166,42 @@ async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
     })
 }
 
-/// Shards go to the worker with the fewest bytes, as the coordinator places them.
+/// Shards are placed as the coordinator places them.
 fn memory(shards: &ShardPlan, k: u32, cluster: &Cluster, workers_min: u32) -> Memory {
-    let (workers, offered) = match cluster {
+    let (workers, offered, disk_offered) = match cluster {
         Cluster::Embedded(e) => {
-            (e.workers, Some(e.memory_bytes.unwrap_or_else(|| resources::memory_per_worker(e.workers))))
+            let memory = e.memory_bytes.unwrap_or_else(|| resources::memory_per_worker(e.workers));
+            let disk = e.disk_cache.as_ref().map(|(folder, bytes)| {
+                bytes.unwrap_or_else(|| resources::disk_per_worker(Path::new(folder), e.workers))
+            });
+            (e.workers, Some(memory), disk)
         }
-        Cluster::Remote(_) => (workers_min, None),
+        Cluster::Remote(_) => (workers_min, None, None),
     };
-    let mut resident = vec![0u64; workers.clamp(1, shards.count()) as usize];
+    let room = Room::new(offered.unwrap_or(u64::MAX), disk_offered.unwrap_or(0));
+    let mut rooms = vec![room; workers.clamp(1, shards.count()) as usize];
     for shard in shards.shards() {
         let range = shards.range(shard);
-        if let Some(least) = resident.iter_mut().min() {
-            *least = least.saturating_add((range.end - range.start).saturating_mul(u64::from(k)));
-        }
+        let bytes = (range.end - range.start).saturating_mul(u64::from(k));
+        // What fits nowhere is counted as memory, to say how much is missing.
+        let least =
+            || rooms.iter().enumerate().min_by_key(|(_, r)| r.taken(Tier::Memory)).map_or(0, |(at, _)| at);
+        let (at, tier) = choose_room(&rooms, bytes, |_| None).unwrap_or_else(|| (least(), Tier::Memory));
+        rooms[at].take(tier, bytes);
     }
-    let resident = resident.into_iter().max().unwrap_or(0);
+    let most = |tier| rooms.iter().map(|r| r.taken(tier)).max().unwrap_or(0);
+    let (resident, on_disk) = (most(Tier::Memory), most(Tier::Disk));
+    let all =
+        rooms.iter().map(|r| r.taken(Tier::Memory).saturating_add(r.taken(Tier::Disk))).max().unwrap_or(0);
     Memory {
         workers,
         resident_bytes_per_worker: resident,
         offered_bytes_per_worker: offered,
+        disk_bytes_per_worker: on_disk,
+        disk_offered_bytes_per_worker: disk_offered,
         model_bytes: shards.bytes_total(),
         models_bytes_per_worker: shards.bytes_total().saturating_mul(SOUPS_KEPT),
-        blends_bytes_per_worker: (resident / u64::from(k.max(1))).saturating_mul(SOUPS_KEPT),
+        blends_bytes_per_worker: (all / u64::from(k.max(1))).saturating_mul(SOUPS_KEPT),
         samples_bytes_per_worker: offered.map(|bytes| bytes / SAMPLES_SHARE),
     }
 }
@@ -193,7 +212,9 @@ fn does_not_fit(shards: &ShardPlan, k: u32, memory: &Memory) -> Option<String> {
         return None;
     }
     let shard = shards.shard_bytes().min(shards.bytes_total()).saturating_mul(u64::from(k)).max(1);
-    let advice = match (offered / shard).min(u64::from(u32::MAX)) {
+    let disk = memory.disk_offered_bytes_per_worker;
+    let each = (offered / shard).saturating_add(disk.unwrap_or(0) / shard);
+    let advice = match each.min(u64::from(u32::MAX)) {
         0 => format!("give each at least {} (one shard of all ingredients)", Bytes(shard)),
         shards_each => format!(
             "take {} of this size, or give each {}",
@@ -201,10 +222,11 @@ fn does_not_fit(shards: &ShardPlan, k: u32, memory: &Memory) -> Option<String> {
             Bytes(memory.resident_bytes_per_worker)
         ),
     };
+    let disk = disk.map_or(String::new(), |disk| format!(" of memory and {} of disk", Bytes(disk)));
     Some(format!(
-        "the pool does not fit: {} would each hold up to {} of ingredients, but offer {}: {advice}",
+        "the pool does not fit: {} would each hold up to {} of ingredients, but offer {}{disk}: {advice}",
         count(memory.workers.into(), "worker"),
-        Bytes(memory.resident_bytes_per_worker),
+        Bytes(memory.resident_bytes_per_worker.saturating_add(memory.disk_bytes_per_worker)),
         Bytes(offered)
     ))
 }
@@ -256,6 +278,10 @@ fn render(report: &PlanReport) -> String {
     let samples = memory
         .samples_bytes_per_worker
         .map_or(String::new(), |b| format!(", and decoded samples of at most {}", Bytes(b)));
+    let on_disk = match (memory.disk_bytes_per_worker, memory.disk_offered_bytes_per_worker) {
+        (0, _) | (_, None) => String::new(),
+        (used, Some(offered)) => format!(", and {} on disk of {} offered", Bytes(used), Bytes(offered)),
+    };
     let evaluations = &report.evaluations;
     let mut rows = vec![
         ("recipe", report.recipe.to_owned()),
@@ -276,7 +302,7 @@ fn render(report: &PlanReport) -> String {
         (
             "memory",
             format!(
-                "{} with {} of ingredients each{offered}",
+                "{} with {} of ingredients each{offered}{on_disk}",
                 count(memory.workers.into(), "worker"),
                 Bytes(memory.resident_bytes_per_worker)
             ),
@@ -316,7 +342,7 @@ mod tests {
     use crate::cookfile::CookOptions;
     use crate::spec::Embedded;
 
-    fn embedded(workers: u32, memory_bytes: u64) -> Cluster {
+    fn embedded(workers: u32, memory_bytes: u64, disk_bytes: Option<u64>) -> Cluster {
         let memory_bytes = Some(memory_bytes);
         Cluster::Embedded(Embedded {
             workers,
@@ -324,13 +350,14 @@ mod tests {
             threads: None,
             device: "cpu".into(),
             state_url: None,
+            disk_cache: disk_bytes.map(|bytes| ("/cache".to_owned(), Some(bytes))),
         })
     }
 
     /// A pool of 4 ingredients with 16 shards of 64 KiB.
     fn memory_of(workers: u32, memory_bytes: u64) -> (Memory, Option<String>) {
         let shards = ShardPlan::new(1 << 20);
-        let memory = memory(&shards, 4, &embedded(workers, memory_bytes), 1);
+        let memory = memory(&shards, 4, &embedded(workers, memory_bytes, None), 1);
         let warning = does_not_fit(&shards, 4, &memory);
         (memory, warning)
     }
@@ -354,6 +381,23 @@ mod tests {
         assert!(warning.contains("take 4 workers of this size, or give each 2.00 MiB"), "{warning}");
         let warning = memory_of(2, 1000).1.unwrap();
         assert!(warning.contains("at least 256 KiB (one shard of all ingredients)"), "{warning}");
+    }
+
+    #[test]
+    fn what_has_no_room_in_memory_goes_to_the_disk() {
+        let shards = ShardPlan::new(1 << 20);
+        let planned = |disk| {
+            let memory = memory(&shards, 4, &embedded(2, 1 << 20, Some(disk)), 1);
+            (
+                memory.resident_bytes_per_worker,
+                memory.disk_bytes_per_worker,
+                does_not_fit(&shards, 4, &memory),
+            )
+        };
+        assert_eq!(planned(1 << 20), (1 << 20, 1 << 20, None));
+        let (.., warning) = planned(1 << 19);
+        let warning = warning.unwrap();
+        assert!(warning.contains("but offer 1.00 MiB of memory and 512 KiB of disk"), "{warning}");
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! What this machine offers an embedded cluster or a worker: memory and cores.
+//! What this machine offers an embedded cluster or a worker: memory, disk and cores.
 
 use std::path::Path;
 
 /// Share of the available memory that is offered for shards, in percent. Decoded samples may take a quarter of the offer on
 /// top; what is left has to do for assembled models, blends and buffers. `plan` says how large those are.
 const MEMORY_PERCENT: u64 = 60;
+/// Share of the free space in a disk cache's folder, in percent.
+const DISK_PERCENT: u64 = 90;
 /// Taken where the machine does not say.
 const MEMORY_UNKNOWN_BYTES: u64 = 4 << 30;
 
@@ -14,6 +16,14 @@ pub(crate) fn memory_per_worker(workers: u32) -> u64 {
     let available = available_bytes(&meminfo).unwrap_or(MEMORY_UNKNOWN_BYTES);
     let bytes = cgroup_room(Path::new("/sys/fs/cgroup")).map_or(available, |room| room.min(available));
     (bytes / 100 * MEMORY_PERCENT / u64::from(workers.max(1))).max(1)
+}
+
+/// Bytes of shards that each of `workers` workers may keep on the disk of `folder`, which need not be there yet.
+pub(crate) fn disk_per_worker(folder: &Path, workers: u32) -> u64 {
+    let there = folder.ancestors().find(|f| f.exists()).unwrap_or(Path::new("/"));
+    // Where the system does not say, nothing is offered; the pool's refusal then names the sizes.
+    let free = rustix::fs::statvfs(there).map_or(0, |v| v.f_bavail.saturating_mul(v.f_frsize));
+    free / 100 * DISK_PERCENT / u64::from(workers.max(1))
 }
 
 /// Threads for each of `workers` workers on this machine.
@@ -58,6 +68,13 @@ mod tests {
         assert_eq!(available_bytes(meminfo), Some(1_024_000));
         assert_eq!(available_bytes(""), None);
         assert_eq!(available_bytes("MemAvailable: many kB"), None);
+    }
+
+    #[test]
+    fn free_space_is_shared() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, two) = (disk_per_worker(folder.path(), 1), disk_per_worker(&folder.path().join("x/y"), 2));
+        assert!(one > 0 && two > 0 && two < one, "{one} {two}");
     }
 
     #[test]

@@ -57,6 +57,11 @@ pub(crate) async fn worker(args: crate::args::WorkerArgs) -> Result<()> {
         advertise: args.advertise,
         slots: args.threads.unwrap_or_else(|| crate::resources::threads_per_worker(1)),
         capacity_bytes: args.memory.map_or_else(|| crate::resources::memory_per_worker(1), |m| m.0),
+        disk_cache: args.disk_cache.map(|folder| {
+            let free = || crate::resources::disk_per_worker(&folder, 1);
+            let bytes = args.disk.map_or_else(free, |d| d.0);
+            soup_worker::DiskCache { folder, bytes }
+        }),
         device: args.device,
         connect_timeout_ms: args.connect_timeout.0,
     };

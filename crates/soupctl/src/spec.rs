@@ -57,6 +57,8 @@ pub(crate) struct Embedded {
     pub(crate) workers: u32,
     /// Bytes of shards that each worker may keep.
     pub(crate) memory_bytes: Option<u64>,
+    /// Where shards are kept that have no room in memory, and how many bytes each worker may keep there.
+    pub(crate) disk_cache: Option<(String, Option<u64>)>,
     /// Threads of each worker.
     pub(crate) threads: Option<u32>,
     pub(crate) device: String,
@@ -79,6 +81,7 @@ impl Cook {
         if flags.coordinator.is_some() {
             // A coordinator on the command line makes the file's embedded cluster moot.
             (file.workers, file.memory, file.threads, file.device) = (None, None, None, None);
+            (file.disk_cache, file.disk) = (None, None);
         }
         let mut options = flags.or(file);
         if purpose == Purpose::Taste {
@@ -188,6 +191,8 @@ pub(crate) fn cluster(options: &CookOptions) -> Result<Cluster> {
     let embedded_only = [
         ("workers", options.workers.is_some()),
         ("memory", options.memory.is_some()),
+        ("disk-cache", options.disk_cache.is_some()),
+        ("disk", options.disk.is_some()),
         ("threads", options.threads.is_some()),
         ("device", options.device.is_some()),
     ];
@@ -207,9 +212,17 @@ pub(crate) fn cluster(options: &CookOptions) -> Result<Cluster> {
             return Err(Error::usage(format!("--{name} must be 1 to {max}")));
         }
     }
+    let disk_bytes = options.disk.map(|d| d.0);
+    if let Some(folder) = options.disk_cache.as_deref().filter(|folder| is_url(folder)) {
+        return Err(Error::usage(format!("--disk-cache {folder}: name a folder on a disk of this machine")));
+    }
+    if options.disk_cache.is_none() && disk_bytes.is_some() {
+        return Err(Error::usage("--disk is about the space in a --disk-cache: name its folder too"));
+    }
     Ok(Cluster::Embedded(Embedded {
         workers,
         memory_bytes: options.memory.map(|m| m.0),
+        disk_cache: options.disk_cache.clone().map(|folder| (folder, disk_bytes)),
         threads: options.threads,
         device: options.device.clone().unwrap_or_else(|| "cpu".to_owned()),
         state_url: options.state_url.clone(),
@@ -328,8 +341,14 @@ mod tests {
         assert_eq!((spec.batch_size, spec.lookahead, spec.workers_min, spec.recipe.passes), (32, 1, 2, 1));
         assert!(spec.baselines && !spec.overwrite && !spec.allow_nan);
         assert_eq!(spec.validation.name, "validation");
-        let embedded =
-            Embedded { workers: 2, memory_bytes: None, threads: None, device: "cpu".into(), state_url: None };
+        let embedded = Embedded {
+            workers: 2,
+            memory_bytes: None,
+            disk_cache: None,
+            threads: None,
+            device: "cpu".into(),
+            state_url: None,
+        };
         assert_eq!(cluster, Cluster::Embedded(embedded));
     }
 
@@ -359,6 +378,12 @@ mod tests {
         let remote = || CookOptions { coordinator: Some("http://host:1".into()), ..options() };
         refused(CookOptions { workers: Some(3), ..remote() }, "--workers is about an embedded cluster");
         refused(CookOptions { memory: Some(Bytes(1)), ..remote() }, "--memory is about an embedded cluster");
+        let disk_cache = Some("/cache".to_owned());
+        refused(CookOptions { disk_cache, ..remote() }, "--disk-cache is about an embedded cluster");
+        refused(
+            CookOptions { disk: Some(Bytes(1)), ..options() },
+            "--disk is about the space in a --disk-cache",
+        );
         refused(CookOptions { threads: Some(1), ..remote() }, "--threads is about an embedded cluster");
         refused(CookOptions { workers: Some(0), ..options() }, "--workers must be 1 to");
         refused(CookOptions { min_workers: Some(3), ..options() }, "--min-workers is 3");

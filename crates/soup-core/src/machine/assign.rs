@@ -148,7 +148,10 @@ impl Machine {
     }
 
     fn pick_load(&self, worker: WorkerId, own: &[Shard], now: Millis) -> Option<Work> {
-        let loading = |shard: &&Shard| self.shards.get(shard.0 as usize) == Some(&Holding::Loading(worker));
+        let loading = |shard: &&Shard| {
+            let holding = self.shards.get(shard.0 as usize);
+            matches!(holding, Some(Holding::Loading(owner, _)) if *owner == worker)
+        };
         own.iter().filter(loading).map(|&s| Work::Load(s)).find(|work| self.tasks.is_open(work, now))
     }
 

@@ -1,5 +1,6 @@
 //! What goes into the machine and what comes out of it: works and their results, events, actions and reports.
 
+use super::placement::Tier;
 use crate::diagnosis::ensemble::Alternatives;
 use crate::error::{Error, Result};
 use crate::journal::Entry;
@@ -196,10 +197,12 @@ pub struct NewWorker {
     pub worker: WorkerId,
     /// Tasks it runs at a time.
     pub slots: u32,
-    /// Bytes of parameters it may keep resident.
+    /// Bytes of parameters it may keep in memory.
     pub capacity_bytes: u64,
-    /// Shards of this run that it has resident already, from under an earlier coordinator.
-    pub held: Vec<Shard>,
+    /// Bytes of parameters it may keep in its disk cache.
+    pub disk_bytes: u64,
+    /// Shards of this run that it has already, from under an earlier coordinator, and where.
+    pub held: Vec<(Shard, Tier)>,
 }
 
 /// Something that happened.

@@ -1,10 +1,19 @@
-//! Which worker holds which shard.
+//! Which worker holds which shard, and where.
 //!
-//! Shards without an owner go to the worker with the fewest resident bytes that has room. An owner keeps its shards for
-//! as long as it lives: a loss moves only what was lost.
+//! Shards without an owner go to the worker with the fewest resident bytes that has room: in memory as long as any worker has
+//! room there, then on disk. An owner keeps its shards for as long as it lives: a loss moves only what was lost.
 
 use super::{Action, BTreeMap, Error, Machine, Report, Result, WorkerId};
 use crate::shard::Shard;
+
+/// Where a worker keeps a shard. The first is the faster one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Tier {
+    /// In the memory of its device.
+    Memory,
+    /// In its disk cache.
+    Disk,
+}
 
 /// Where a shard is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -12,18 +21,71 @@ pub(super) enum Holding {
     /// Nowhere.
     Nobody,
     /// Being loaded by its owner.
-    Loading(WorkerId),
+    Loading(WorkerId, Tier),
     /// Loaded by its owner.
-    Resident(WorkerId),
+    Resident(WorkerId, Tier),
 }
 
 impl Holding {
     pub(super) fn owner(self) -> Option<WorkerId> {
+        self.place().map(|(owner, _)| owner)
+    }
+
+    fn place(self) -> Option<(WorkerId, Tier)> {
         match self {
             Holding::Nobody => None,
-            Holding::Loading(worker) | Holding::Resident(worker) => Some(worker),
+            Holding::Loading(worker, tier) | Holding::Resident(worker, tier) => Some((worker, tier)),
         }
     }
+}
+
+/// What a worker offers for shards, and what of it is taken, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    offered: [u64; 2],
+    taken: [u64; 2],
+}
+
+impl Room {
+    /// Nothing is taken yet.
+    pub fn new(memory_bytes: u64, disk_bytes: u64) -> Room {
+        Room { offered: [memory_bytes, disk_bytes], taken: [0; 2] }
+    }
+
+    /// Takes `bytes` of it.
+    pub fn take(&mut self, tier: Tier, bytes: u64) {
+        let taken = &mut self.taken[tier as usize];
+        *taken = taken.saturating_add(bytes);
+    }
+
+    /// What is taken.
+    pub fn taken(&self, tier: Tier) -> u64 {
+        self.taken[tier as usize]
+    }
+
+    fn fits(&self, tier: Tier, bytes: u64) -> bool {
+        self.taken(tier).saturating_add(bytes) <= self.offered[tier as usize]
+    }
+
+    /// The first tier with room for `bytes`.
+    fn tier(&self, bytes: u64) -> Option<Tier> {
+        [Tier::Memory, Tier::Disk].into_iter().find(|&tier| self.fits(tier, bytes))
+    }
+}
+
+/// Who gets a shard of `bytes` that nobody has: the position in `rooms` and the tier. `held` says where it is already.
+pub fn choose_room<'a>(
+    rooms: impl IntoIterator<Item = &'a Room>,
+    bytes: u64,
+    held: impl Fn(usize) -> Option<Tier>,
+) -> Option<(usize, Tier)> {
+    let offers = rooms.into_iter().enumerate().filter_map(|(at, room)| {
+        // Who has it already has nothing to load.
+        let held = held(at).filter(|&tier| room.fits(tier, bytes));
+        let tier = held.or_else(|| room.tier(bytes))?;
+        Some((held.is_none(), tier, room.taken(tier), at))
+    });
+    offers.min().map(|(_, tier, _, at)| (at, tier))
 }
 
 impl Machine {
@@ -32,10 +94,13 @@ impl Machine {
         if self.shards.iter().all(|h| h.owner().is_some()) {
             return Ok(());
         }
-        let mut used: BTreeMap<WorkerId, u64> = self.workers.keys().map(|&w| (w, 0)).collect();
-        for (holding, bytes) in self.shards.iter().zip(&self.plan.shard_bytes) {
-            if let Some(used) = holding.owner().and_then(|w| used.get_mut(&w)) {
-                *used += bytes;
+        let workers: Vec<WorkerId> = self.workers.keys().copied().collect();
+        let at: BTreeMap<WorkerId, usize> = workers.iter().copied().zip(0..).collect();
+        let mut rooms: Vec<Room> =
+            self.workers.values().map(|w| Room::new(w.capacity_bytes, w.disk_bytes)).collect();
+        for (holding, &bytes) in self.shards.iter().zip(&self.plan.shard_bytes) {
+            if let Some((owner, tier)) = holding.place() {
+                rooms[at[&owner]].take(tier, bytes);
             }
         }
         for index in 0..self.shards.len() {
@@ -43,29 +108,42 @@ impl Machine {
                 continue;
             }
             let bytes = self.plan.shard_bytes[index];
-            let fits = |w: &WorkerId, used: u64| used.saturating_add(bytes) <= self.workers[w].capacity_bytes;
-            // Who has it already has nothing to load.
-            let holds = |w: &WorkerId| self.workers[w].held.contains(&Shard(index as u32));
-            let best = used
-                .iter()
-                .filter(|(w, used)| fits(w, **used))
-                .min_by_key(|(w, used)| (!holds(w), **used, **w));
-            let Some((&worker, _)) = best else { return Err(self.does_not_fit()) };
-            self.shards[index] = Holding::Loading(worker);
-            used.entry(worker).and_modify(|u| *u += bytes);
+            let held = |at: usize| self.workers[&workers[at]].held.get(&Shard(index as u32)).copied();
+            let chosen = choose_room(&rooms, bytes, held);
+            let Some((at, tier)) = chosen else { return Err(self.does_not_fit()) };
+            self.shards[index] = Holding::Loading(workers[at], tier);
+            rooms[at].take(tier, bytes);
         }
         Ok(())
     }
 
+    /// Where the owner of a shard is to keep it.
+    pub fn tier(&self, shard: Shard) -> Tier {
+        let place = self.shards.get(shard.0 as usize).and_then(|h| h.place());
+        place.map_or(Tier::Memory, |(_, tier)| tier)
+    }
+
+    /// Whether some shards do not lie in memory.
+    pub(super) fn uses_disk(&self) -> bool {
+        self.shards.iter().any(|h| matches!(h.place(), Some((_, Tier::Disk))))
+    }
+
     fn does_not_fit(&self) -> Error {
         let need: u64 = self.plan.shard_bytes.iter().sum();
-        let have: u64 = self.workers.values().fold(0, |sum, w| sum.saturating_add(w.capacity_bytes));
+        let workers = self.workers.values();
+        let (memory, disk) = workers.fold((0u64, 0u64), |(memory, disk), w| {
+            (memory.saturating_add(w.capacity_bytes), disk.saturating_add(w.disk_bytes))
+        });
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        let (on_disk, advice) = match disk {
+            0 => (String::new(), "raise their --memory, or give them a --disk-cache"),
+            _ => (format!(" of memory and {} MiB of disk", mib(disk)), "raise their --memory or --disk"),
+        };
         Error::configuration(format!(
-            "the pool needs {} MiB resident, and the {} workers offer {} MiB: add workers or raise their --memory",
+            "the pool needs {} MiB resident, and the {} workers offer {} MiB{on_disk}: add workers, {advice}",
             mib(need),
             self.workers.len(),
-            mib(have)
+            mib(memory)
         ))
     }
 
@@ -77,7 +155,8 @@ impl Machine {
         out: &mut Vec<Action>,
     ) {
         let index = shard.0 as usize;
-        if self.shards[index] != Holding::Loading(worker) {
+        let Holding::Loading(owner, tier) = self.shards[index] else { return };
+        if owner != worker {
             return;
         }
         if sha256.len() != self.plan.ingredients as usize {
@@ -94,8 +173,8 @@ impl Machine {
             return self.finish(Err(Error::data(text)), out);
         }
         self.digests[index] = Some(sha256);
-        self.shards[index] = Holding::Resident(worker);
-        let resident = self.shards.iter().filter(|h| matches!(h, Holding::Resident(_))).count() as u32;
+        self.shards[index] = Holding::Resident(worker, tier);
+        let resident = self.shards.iter().filter(|h| matches!(h, Holding::Resident(..))).count() as u32;
         out.push(Action::Report(Report::Loading { resident, shards: self.shards.len() as u32 }));
         if self.all_resident() {
             self.workers.values_mut().for_each(|w| w.placed = false);
@@ -104,7 +183,7 @@ impl Machine {
     }
 
     pub(super) fn all_resident(&self) -> bool {
-        self.shards.iter().all(|h| matches!(h, Holding::Resident(_)))
+        self.shards.iter().all(|h| matches!(h, Holding::Resident(..)))
     }
 
     /// Tells `worker` the placement, unless it knows.

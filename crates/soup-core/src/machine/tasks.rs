@@ -1,5 +1,6 @@
 //! Tasks and their attempts, and what becomes of them.
 
+use super::placement::Tier;
 use super::{
     Action, BTreeMap, BTreeSet, Error, ErrorKind, Evaluation, Machine, Millis, NewWorker, Report, Score,
     Slice, TaskKey, TaskResult, Work, WorkerId,
@@ -11,8 +12,9 @@ use crate::shard::Shard;
 pub(super) struct WorkerState {
     pub(super) slots: u32,
     pub(super) capacity_bytes: u64,
-    /// Shards it has resident from under an earlier coordinator.
-    pub(super) held: BTreeSet<Shard>,
+    pub(super) disk_bytes: u64,
+    /// Shards it has from under an earlier coordinator, and where.
+    pub(super) held: BTreeMap<Shard, Tier>,
     /// Attempts it has been given and not answered.
     pub(super) running: u32,
     /// Whether it knows the current placement.
@@ -290,11 +292,12 @@ impl Machine {
     }
 
     pub(super) fn join(&mut self, new: NewWorker, out: &mut Vec<Action>) {
-        let NewWorker { worker, slots, capacity_bytes, held } = new;
+        let NewWorker { worker, slots, capacity_bytes, disk_bytes, held } = new;
         let held = held.into_iter().collect();
         let state = WorkerState {
             slots: slots.max(1),
             capacity_bytes,
+            disk_bytes,
             held,
             running: 0,
             placed: false,

@@ -10,6 +10,7 @@ use crate::journal::{Claim, Entry, Fold, Record, VERSION};
 use crate::recipe::learned::{Granularity, Init, LearnSpec, Optimizer, Schedule, WeightRule};
 use crate::recipe::{Accept, Order, RecipeKind, Step};
 use crate::score::{Metric, Outcome};
+use crate::shard::Shard;
 use crate::soup::{Ingredient, Weight};
 
 /// Of the validation set, a test set, and the set to learn from.
@@ -290,12 +291,18 @@ impl Cluster {
         self.records.push(append(&mut self.log, Entry::EpochClaim(Claim::default())));
         let held = |w: WorkerId| {
             let mine = |(i, h): (usize, &Holding)| {
-                (*h == Holding::Resident(w)).then_some(crate::shard::Shard(i as u32))
+                let Holding::Resident(owner, tier) = *h else { return None };
+                (owner == w).then_some((Shard(i as u32), tier))
             };
             self.machine.shards.iter().enumerate().filter_map(mine).collect()
         };
-        let offer =
-            |&worker: &WorkerId| NewWorker { worker, slots: 2, capacity_bytes: 10_000, held: held(worker) };
+        let offer = |&worker: &WorkerId| NewWorker {
+            worker,
+            slots: 2,
+            capacity_bytes: 10_000,
+            disk_bytes: 0,
+            held: held(worker),
+        };
         let workers: Vec<NewWorker> = self.alive.iter().map(offer).collect();
         self.machine = Machine::resume(self.machine.plan.clone(), self.now, &self.log).unwrap();
         self.inbox.clear();
@@ -312,6 +319,7 @@ impl Cluster {
             worker,
             slots: 2,
             capacity_bytes: 10_000,
+            disk_bytes: 0,
             held: vec![],
         }]));
     }
@@ -556,10 +564,64 @@ fn a_pool_that_does_not_fit_is_refused_with_numbers() {
 }
 
 #[test]
+fn shards_go_to_the_disk_when_no_memory_is_left_and_stay_where_they_are() {
+    let offer = |worker, memory, disk, held: &[(Shard, Tier)]| NewWorker {
+        worker: WorkerId(worker),
+        slots: 2,
+        capacity_bytes: memory,
+        disk_bytes: disk,
+        held: held.to_vec(),
+    };
+    let tiers = |cluster: &Cluster| {
+        (0..5).map(|s| cluster.machine.tier(Shard(s))).filter(|t| *t == Tier::Disk).count()
+    };
+    let mut cluster = Cluster::new(plan(RecipeKind::Uniform, 3, 1));
+    cluster.alive = vec![WorkerId(1), WorkerId(2)];
+    cluster.event(Event::WorkersJoined(vec![offer(1, 250, 0, &[]), offer(2, 150, 250, &[])]));
+    assert_eq!(tiers(&cluster), 2);
+    assert!(cluster.machine.notes().any(|n| n.contains("disk caches")));
+    cluster.run_quietly();
+    cluster.outcome();
+    // Under a later coordinator one that has a shard on its disk keeps it, though another one has memory for it.
+    let mut log = cluster.log.clone();
+    append(&mut log, Entry::EpochClaim(Claim::default()));
+    let mut machine = Machine::resume(cluster.machine.plan.clone(), 0, &log).unwrap();
+    let held = [(Shard(3), Tier::Disk)];
+    machine.handle(10_000, Event::WorkersJoined(vec![offer(3, 1000, 0, &[]), offer(4, 0, 100, &held)]));
+    assert_eq!((machine.tier(Shard(3)), machine.tier(Shard(2))), (Tier::Disk, Tier::Memory));
+    assert_eq!(machine.shards[3].owner(), Some(WorkerId(4)));
+}
+
+#[test]
+fn a_pool_that_does_not_fit_on_disks_either_is_refused_with_both() {
+    let mut cluster = Cluster::new(plan(RecipeKind::Uniform, 3, 1));
+    cluster.machine.plan.shard_bytes = vec![3 << 20; 5];
+    cluster.alive.push(WorkerId(1));
+    cluster.event(Event::WorkersJoined(vec![NewWorker {
+        worker: WorkerId(1),
+        slots: 2,
+        capacity_bytes: 6 << 20,
+        disk_bytes: 4 << 20,
+        held: vec![],
+    }]));
+    let error = cluster.result.unwrap().unwrap_err().chain();
+    assert!(
+        error.contains("15 MiB resident, and the 1 workers offer 6 MiB of memory and 4 MiB of disk"),
+        "{error}"
+    );
+}
+
+#[test]
 fn workers_that_are_there_from_the_start_share_the_shards() {
     let mut cluster = Cluster::new(plan(RecipeKind::Uniform, 3, 1));
     cluster.alive = vec![WorkerId(1), WorkerId(2)];
-    let new = |worker: &WorkerId| NewWorker { worker: *worker, slots: 9, capacity_bytes: 300, held: vec![] };
+    let new = |worker: &WorkerId| NewWorker {
+        worker: *worker,
+        slots: 9,
+        capacity_bytes: 300,
+        disk_bytes: 0,
+        held: vec![],
+    };
     let workers = cluster.alive.iter().map(new).collect();
     cluster.event(Event::WorkersJoined(workers));
     let loads =
@@ -577,6 +639,7 @@ fn a_run_that_lost_room_waits_for_another_worker() {
             worker,
             slots: 1,
             capacity_bytes: 500,
+            disk_bytes: 0,
             held: vec![],
         }]));
     };
@@ -585,7 +648,7 @@ fn a_run_that_lost_room_waits_for_another_worker() {
     join(&mut cluster, 2);
     cluster.lose(0);
     // The second worker has room for all; now one that has room for none is left.
-    let small = NewWorker { worker: WorkerId(3), slots: 1, capacity_bytes: 10, held: vec![] };
+    let small = NewWorker { worker: WorkerId(3), slots: 1, capacity_bytes: 10, disk_bytes: 0, held: vec![] };
     cluster.alive.push(WorkerId(3));
     cluster.event(Event::WorkersJoined(vec![small]));
     cluster.lose(0);
@@ -605,7 +668,7 @@ fn a_resumed_run_waits_for_the_workers_that_have_not_come_back() {
     cluster.alive.clear();
     cluster.restart(true);
     cluster.now += 10_000;
-    let small = NewWorker { worker: WorkerId(9), slots: 1, capacity_bytes: 10, held: vec![] };
+    let small = NewWorker { worker: WorkerId(9), slots: 1, capacity_bytes: 10, disk_bytes: 0, held: vec![] };
     cluster.alive.push(WorkerId(9));
     cluster.event(Event::WorkersJoined(vec![small]));
     assert!(cluster.result.is_none());

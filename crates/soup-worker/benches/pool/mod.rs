@@ -38,6 +38,7 @@ impl Pool {
         let reads = |c: &Checkpoint, shard| ingredient_reads(c, plan_reads(c, schema, plan.range(shard)));
         let load = |shard: Shard| LoadShard {
             shard: shard.0,
+            on_disk: false,
             ingredients: checkpoints.iter().map(|c| reads(c, shard)).collect(),
         };
         let begin = BeginRun {

@@ -13,18 +13,18 @@ fn refused(text: &str, expect: &[&str]) {
     }
 }
 
+const EVERY_KEY: &str = "pool: [a, b]\nvalidation: {url: v, image-column: i, label-column: l, limit: 7}\ntest:\n  z: t1\n  a: {url: t2}\n\
+    model-config: c\npreprocessor-config: p\nallow-nan: true\nrecipe: best-single\norder: random\naccept: better\n\
+    seed: 3\nmax-ingredients: 4\npasses: 5\nmetric: macro-f1\noutput: o\noverwrite: true\nbatch-size: 6\n\
+    no-baselines: true\nlookahead: 2\nworkers: 3\nmemory: 8GiB\ndisk-cache: /cache\ndisk: 1TiB\n\
+    threads: 2\ndevice: cpu\ncoordinator: h:1\n\
+    min-workers: 1\ntrain: t\ntrain-share: 0.25\ngranularity: layer\nweights: sum-to-one\noptimizer: adamw\n\
+    lr: 0.1\nschedule: cosine\nwarmup: 0.2\nclip: 1\nepochs: 2\nmini-batch: 64\nparts: 4\nshuffle: false\n\
+    label-smoothing: 0.1\ninit: greedy\nfold-beta: true\ndiagnose: full\nbase: t0\nrequire-shared-init: true\n";
+
 #[test]
 fn every_key_is_read() {
-    let options = CookOptions::parse(
-        "pool: [a, b]\nvalidation: {url: v, image-column: i, label-column: l, limit: 7}\ntest:\n  z: t1\n  a: {url: t2}\n\
-         model-config: c\npreprocessor-config: p\nallow-nan: true\nrecipe: best-single\norder: random\naccept: better\n\
-         seed: 3\nmax-ingredients: 4\npasses: 5\nmetric: macro-f1\noutput: o\noverwrite: true\nbatch-size: 6\n\
-         no-baselines: true\nlookahead: 2\nworkers: 3\nmemory: 8GiB\nthreads: 2\ndevice: cpu\ncoordinator: h:1\n\
-         min-workers: 1\ntrain: t\ntrain-share: 0.25\ngranularity: layer\nweights: sum-to-one\noptimizer: adamw\n\
-         lr: 0.1\nschedule: cosine\nwarmup: 0.2\nclip: 1\nepochs: 2\nmini-batch: 64\nparts: 4\nshuffle: false\n\
-         label-smoothing: 0.1\ninit: greedy\nfold-beta: true\ndiagnose: full\nbase: t0\nrequire-shared-init: true\n",
-    )
-    .unwrap();
+    let options = CookOptions::parse(EVERY_KEY).unwrap();
     let set = |url: &str| DatasetEntry { url: url.into(), ..DatasetEntry::default() };
     let validation = DatasetEntry {
         url: "v".into(),
@@ -56,6 +56,8 @@ fn every_key_is_read() {
         lookahead: Some(2),
         workers: Some(3),
         memory: Some(Bytes(8 << 30)),
+        disk_cache: Some("/cache".into()),
+        disk: Some(Bytes(1 << 40)),
         threads: Some(2),
         device: Some("cpu".into()),
         coordinator: Some("h:1".into()),
