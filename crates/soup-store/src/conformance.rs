@@ -12,7 +12,7 @@ mod s3;
 
 use crate::checkpoint::open_checkpoint;
 use crate::header::write_header;
-use crate::load::{LoadLimits, ReadFrom, load, plan_reads};
+use crate::load::{LoadLimits, LocalFiles, ReadFrom, load, open_local, plan_reads};
 use crate::location::Location;
 use crate::output::{MANIFEST_FILE, Staging, check_target};
 use crate::read;
@@ -94,6 +94,11 @@ async fn loads(folder: &Location) {
     let mut shard = vec![0; 55];
     load(&files, &reads, &mut shard, limits).await.unwrap();
     assert_eq!(shard, Vec::from_iter(5..60));
+    let local = open_local(&files, &reads).await.unwrap();
+    assert_eq!(local.is_some(), folder.is_local());
+    if let Some(local) = local {
+        loads_locally(&local, &reads);
+    }
     let other = [ReadFrom { etag: Some("\"other\"".into()), ..files[0].clone() }];
     fails(load(&other, &reads, &mut shard, limits).await, ErrorKind::Data, "m.safetensors changed");
     let gone = [ReadFrom { location: folder.join("gone").unwrap(), etag: None }];
@@ -121,6 +126,27 @@ async fn lists(folder: &Location) {
     let all = names(read::list_recursive(folder).await.unwrap());
     assert_eq!(all, [a, e, m, ("sub folder/x/y.bin".to_string(), Some(1))]);
     assert_eq!(read::list(&folder.join("nothing").unwrap()).await.unwrap(), []);
+}
+
+/// The same on the caller's thread: all of the shard is shown in order, what no read covers included.
+fn loads_locally(files: &LocalFiles, reads: &[crate::load::Read]) {
+    let (mut shard, mut shown) = (vec![0; 55], Vec::new());
+    assert_eq!(files.load(reads, &mut shard, |part| shown.extend_from_slice(part)).unwrap(), 55);
+    assert_eq!((&shard, &shown), (&Vec::from_iter(5..60), &shard));
+    let some = [
+        crate::load::Read { dest_offset: 2, len: 3, ..reads[0] },
+        crate::load::Read { dest_offset: 7, len: 2, file_offset: reads[0].file_offset + 20, ..reads[0] },
+    ];
+    let (mut shard, mut shown) = (vec![1; 12], Vec::new());
+    assert_eq!(files.load(&some, &mut shard, |part| shown.extend_from_slice(part)).unwrap(), 5);
+    assert_eq!(shard, [1, 1, 5, 6, 7, 1, 1, 25, 26, 1, 1, 1]);
+    assert_eq!(shown, shard);
+    let twice = [some[0], some[0]];
+    fails(files.load(&twice, &mut shard, |_| ()), ErrorKind::Internal, "overlaps the one before it");
+    let long = [crate::load::Read { len: 13, ..reads[0] }];
+    fails(files.load(&long, &mut shard, |_| ()), ErrorKind::Internal, "does not fit");
+    let beyond = [crate::load::Read { file_offset: 1 << 40, len: 5, ..reads[0] }];
+    fails(files.load(&beyond, &mut shard, |_| ()), ErrorKind::Unavailable, "stopped 5 bytes early");
 }
 
 async fn names(folder: &Location) -> Vec<String> {
@@ -173,6 +199,14 @@ async fn outputs(folder: &Location) {
     assert_eq!(names(folder).await, ["my soup/model.safetensors", "my soup/soup.json"]);
     let model = read::read_small(&target.join("model.safetensors").unwrap(), 100).await.unwrap();
     assert_eq!(&model[..], b"headerfour");
+    // Nor does a manifest that cannot be read keep an output from being replaced, or pass for one of this run.
+    put(&target, "soup.json", "{").await;
+    fails(
+        Staging::begin(&target, "r4", 2, false).await,
+        ErrorKind::Usage,
+        "choose another or pass --overwrite",
+    );
+    staged(&target, "r4", true, b"four").await.publish([("model.safetensors", 10)]).await.unwrap();
     // What is no output is never replaced.
     put(folder, "home/thesis.tex", "years").await;
     let home = folder.join("home").unwrap();

@@ -3,7 +3,10 @@
 //! [`plan_reads`] turns a range of the flattened parameters into [`Read`]s; [`load`] cuts those into parts, keeps many
 //! parts in flight, and copies each byte once from the connection (or the page cache) into its own part of the
 //! destination. A part that fails half-way goes on from the byte where it stopped. Every request is pinned to the ETag
-//! that was seen when the header was read, so a shard is never a mix of two versions of a file.
+//! that was seen when the header was read, so a shard is never a mix of two versions of a file. Who has a thread to spare for
+//! files on a local disk takes [`open_local`] instead, which spares the copy.
+
+mod local;
 
 use std::fs::File;
 use std::ops::Range;
@@ -16,6 +19,7 @@ use object_store::GetResultPayload;
 use soup_core::schema::{Schema, TensorSpec};
 use soup_core::{Error, Result};
 
+pub use self::local::{LocalFiles, open_local};
 use crate::checkpoint::{Checkpoint, FileStamp, Placement};
 use crate::location::Location;
 use crate::read;
@@ -156,12 +160,18 @@ pub async fn load(files: &[ReadFrom], reads: &[Read], dest: &mut [u8], limits: L
     used.sort_unstable();
     used.dedup();
     for file in used.into_iter().filter_map(|f| files.get(f)).filter(|f| f.location.is_local()) {
-        let now = read::stat(&file.location).await?;
-        if file.etag.is_some() && file.etag != now.etag {
-            return Err(Error::data(format!("{} changed while it was being read", file.location)));
-        }
+        check_unchanged(file).await?;
     }
     Ok(bytes_read)
+}
+
+/// Requires that a file is the version that was seen at first.
+async fn check_unchanged(file: &ReadFrom) -> Result<()> {
+    let now = read::stat(&file.location).await?;
+    if file.etag.is_some() && file.etag != now.etag {
+        return Err(Error::data(format!("{} changed while it was being read", file.location)));
+    }
+    Ok(())
 }
 
 /// Cuts the reads into parts of at most `part_bytes`, each with its own bytes of `dest`.

@@ -288,17 +288,15 @@ impl Staging {
         }
     }
 
-    /// The manifest of what is visible at the target now, if there is one.
+    /// The manifest of what is visible at the target now, if there is one. One that cannot be read is null: it still is
+    /// somebody's.
     ///
     /// # Errors
-    /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) if it is no JSON; otherwise what the store says.
+    /// What the store says.
     pub async fn visible(target: &Location) -> Result<Option<Value>> {
         let place = target.join(MANIFEST_FILE)?;
-        let Some(bytes) = read::read_small_if_exists(&place, READ_BACK_BYTES_MAX).await? else {
-            return Ok(None);
-        };
-        let manifest = serde_json::from_slice(&bytes);
-        manifest.map(Some).map_err(|e| Error::data(format!("{place} is not JSON")).with_source(e))
+        let bytes = read::read_small_if_exists(&place, READ_BACK_BYTES_MAX).await?;
+        Ok(bytes.map(|bytes| serde_json::from_slice(&bytes).unwrap_or_default()))
     }
 
     /// Ends a staging whose output is visible, if whoever published it died before it could.

@@ -159,6 +159,11 @@ impl Buffer {
         self.sha256 = Some(self.sha256());
     }
 
+    /// Takes over the SHA-256 of what was read into it, from whoever read it.
+    pub fn set_digest(&mut self, sha256: [u8; 32]) {
+        self.sha256 = Some(sha256);
+    }
+
     /// SHA-256 of the bytes.
     pub(crate) fn sha256(&self) -> [u8; 32] {
         self.sha256.unwrap_or_else(|| Sha256::digest(self.bytes()).into())

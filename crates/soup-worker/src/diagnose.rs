@@ -66,7 +66,7 @@ pub(crate) async fn gram(context: &Context, run: Arc<Active>, task: GramShard) -
     let base = match &task.base {
         Some(reads) => {
             let mut bytes = vec![0; memory.bytes()];
-            shards::read_ingredient(reads, &mut bytes).await.map_err(|e| e.context("the base"))?;
+            shards::read_checkpoint(reads, &mut bytes).await.map_err(|e| e.context("the base"))?;
             Some(bytes)
         }
         None => None,

@@ -6,16 +6,18 @@ use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use futures::{StreamExt, TryStreamExt, stream};
+use sha2::{Digest, Sha256};
 use soup_core::schema::Schema;
 use soup_core::shard::{Segment, Shard};
 use soup_core::soup::Ingredient;
 use soup_core::{Error, Result};
 use soup_proto::v1::{IngredientReads, LoadShard, Loaded};
-use soup_store::load::{LoadLimits, Read, ReadFrom, load};
+use soup_store::load::{LoadLimits, Read, ReadFrom, load, open_local};
 use soup_store::location::Location;
-use soup_tensor::{Findings, ShardMemory};
+use soup_tensor::{Findings, ShardBuilder, ShardMemory};
 
 use crate::active::{Active, Worker};
+use crate::compute::Compute;
 
 /// Ingredients whose shards are read or digested at the same time, within one task.
 const INGREDIENTS_IN_FLIGHT: usize = 4;
@@ -101,15 +103,8 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: LoadSha
     let jobs = (0..count).zip(task.ingredients.iter().zip(names)).map(|(index, (reads, name))| {
         let builder = builder.clone();
         async move {
-            let mut buffer = builder.buffer()?;
-            let read = read_ingredient(reads, buffer.bytes_mut()).await;
-            let bytes = read.map_err(|e| e.context(format!("ingredient {name:?}")))?;
-            // Hashing takes longer than reading from a fast store: it goes on beside the reads of other ingredients.
-            let kept = compute.beside(move || {
-                buffer.take_digest();
-                builder.keep(Ingredient(index), buffer)
-            });
-            kept.await.map(|()| bytes)
+            let read = read_ingredient(compute, &builder, Ingredient(index), reads).await;
+            read.map_err(|e| e.context(format!("ingredient {name:?}")))
         }
     });
     let jobs: Vec<_> = jobs.collect();
@@ -141,14 +136,50 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: LoadSha
         .await
 }
 
+/// Reads the shard of one ingredient, digests it, and hands it to `builder`; gives the number of bytes that were read.
+async fn read_ingredient(
+    compute: &Compute,
+    builder: &Arc<ShardBuilder>,
+    ingredient: Ingredient,
+    from: &IngredientReads,
+) -> Result<u64> {
+    let (builder, mut buffer) = (builder.clone(), builder.buffer()?);
+    let (files, reads) = reads_of(from)?;
+    let Some(local) = open_local(&files, &reads).await? else {
+        let bytes = load(&files, &reads, buffer.bytes_mut(), LoadLimits::default()).await?;
+        // Hashing may take longer than reading: it goes on beside the reads of other ingredients.
+        let kept = compute.beside(move || {
+            buffer.take_digest();
+            builder.keep(ingredient, buffer)
+        });
+        return kept.await.map(|()| bytes);
+    };
+    let read = compute.beside(move || {
+        let mut hash = Sha256::new();
+        let bytes = local.load(&reads, buffer.bytes_mut(), |part| hash.update(part))?;
+        buffer.set_digest(hash.finalize().into());
+        builder.keep(ingredient, buffer)?;
+        Ok((bytes, local))
+    });
+    let (bytes, local) = read.await?;
+    local.check_unchanged().await?;
+    Ok(bytes)
+}
+
 /// Reads the shard of one checkpoint.
-pub(crate) async fn read_ingredient(from: &IngredientReads, buffer: &mut [u8]) -> Result<u64> {
+pub(crate) async fn read_checkpoint(from: &IngredientReads, buffer: &mut [u8]) -> Result<u64> {
+    let (files, reads) = reads_of(from)?;
+    load(&files, &reads, buffer, LoadLimits::default()).await
+}
+
+/// What is to be read, in the store's words.
+fn reads_of(from: &IngredientReads) -> Result<(Vec<ReadFrom>, Vec<Read>)> {
     let object = |o: &soup_proto::v1::Object| {
         let etag = Some(o.etag.clone()).filter(|e| !e.is_empty());
         Ok(ReadFrom { location: Location::parse(&o.url)?, etag })
     };
     let files = from.objects.iter().map(object).collect::<Result<Vec<_>>>()?;
-    let reads: Vec<Read> = from
+    let reads = from
         .reads
         .iter()
         .map(|r| Read {
@@ -158,7 +189,7 @@ pub(crate) async fn read_ingredient(from: &IngredientReads, buffer: &mut [u8]) -
             len: r.bytes,
         })
         .collect();
-    load(&files, &reads, buffer, LoadLimits::default()).await
+    Ok((files, reads))
 }
 
 /// The byte ranges of a shard that an ingredient has.

@@ -1,6 +1,6 @@
 //! What a log adds up to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
@@ -95,6 +95,8 @@ pub struct Fold {
     pub failure: Option<(u8, String)>,
     /// When the first and the last record were written.
     pub times: Option<(String, String)>,
+    /// What `scores` has.
+    scored: BTreeSet<Evaluation>,
     tail: Tail,
 }
 
@@ -114,6 +116,7 @@ impl Default for Fold {
             report: None,
             failure: None,
             times: None,
+            scored: BTreeSet::new(),
             tail: Tail { seq: 0, prev_sha256: GENESIS.to_owned() },
         }
     }
@@ -200,7 +203,7 @@ impl Fold {
             Entry::Scored(scored) => {
                 let evaluation = Evaluation { dataset: Dataset(scored.dataset), soup: scored.soup.soup()? };
                 self.slices.remove(&evaluation);
-                if self.scores.iter().any(|(e, _)| *e == evaluation) {
+                if !self.scored.insert(evaluation.clone()) {
                     return Err(Error::data("it scores a soup that has its score already"));
                 }
                 for decided in &scored.decisions {
