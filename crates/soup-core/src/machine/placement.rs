@@ -139,10 +139,13 @@ impl Machine {
             0 => (String::new(), "raise their --memory, or give them a --disk-cache"),
             _ => (format!(" of memory and {} MiB of disk", mib(disk)), "raise their --memory or --disk"),
         };
+        let workers = match self.workers.len() {
+            1 => "the one worker offers".to_owned(),
+            count => format!("the {count} workers offer"),
+        };
         Error::configuration(format!(
-            "the pool needs {} MiB resident, and the {} workers offer {} MiB{on_disk}: add workers, {advice}",
+            "the pool needs {} MiB resident, and {workers} {} MiB{on_disk}: add workers, {advice}",
             mib(need),
-            self.workers.len(),
             mib(memory)
         ))
     }

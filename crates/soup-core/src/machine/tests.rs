@@ -606,7 +606,7 @@ fn a_pool_that_does_not_fit_on_disks_either_is_refused_with_both() {
     }]));
     let error = cluster.result.unwrap().unwrap_err().chain();
     assert!(
-        error.contains("15 MiB resident, and the 1 workers offer 6 MiB of memory and 4 MiB of disk"),
+        error.contains("15 MiB resident, and the one worker offers 6 MiB of memory and 4 MiB of disk"),
         "{error}"
     );
 }
@@ -672,7 +672,7 @@ fn a_resumed_run_waits_for_the_workers_that_have_not_come_back() {
     cluster.alive.push(WorkerId(9));
     cluster.event(Event::WorkersJoined(vec![small]));
     assert!(cluster.result.is_none());
-    assert!(cluster.machine.notes().any(|n| n.contains("offer 1 MiB")), "says what it waits for");
+    assert!(cluster.machine.notes().any(|n| n.contains("offers 1 MiB")), "says what it waits for");
     cluster.join();
     cluster.run_quietly();
     cluster.outcome();
