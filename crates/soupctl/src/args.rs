@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{Args, Parser, Subcommand};
 use soup_core::{Error, Result};
 
 use crate::choices::{LogFormat, OnInterrupt, OutputFormat};
@@ -300,7 +300,7 @@ pub(crate) struct WorkerArgs {
     #[arg(long, env = "SOUP_MEMORY", value_name = "SIZE")]
     pub(crate) memory: Option<Bytes>,
     /// Folder on a local disk for shards that have no room in memory; its files have no name and go with the worker
-    #[arg(long, env = "SOUP_DISK_CACHE", value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    #[arg(long, env = "SOUP_DISK_CACHE", value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
     pub(crate) disk_cache: Option<PathBuf>,
     /// Space for shards in --disk-cache, such as 200GiB [default: 90 % of what is free]
     #[arg(long, env = "SOUP_DISK", value_name = "SIZE", requires = "disk_cache")]
