@@ -2,8 +2,9 @@
 //!
 //! A worker loads a pool from the local disk: the reads, digests and checks of a run. In the same rounds, the same files
 //! are read by plain positioned reads, in the same parts on as many threads, into fresh memory too; and once more with a
-//! SHA-256 of every part on the thread that read it, which is the least that a load has to do. The files are in the page
-//! cache, so that the disk bounds nothing: this is the hardest case. Best of several rounds, because machines are shared.
+//! SHA-256 of every part on the thread that read it, which is the least that a load has to do. First the files are in the page
+//! cache, so that the disk bounds nothing, which is the hardest case; then they are taken out of it before each reading, so
+//! that they come from the disk. Best of several rounds, because machines are shared.
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod cost;
@@ -11,6 +12,8 @@ mod pool;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::Mutex;
 
 use cost::{Cost, measure};
@@ -25,34 +28,66 @@ const INGREDIENTS: usize = 8;
 const INGREDIENT_BYTES: usize = 128 << 20;
 const ROUNDS: usize = 5;
 
+/// From this size on, glibc takes fresh pages from the system for every allocation.
+const FRESH: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "131072");
+
 fn main() {
+    // A worker loads into memory that it has never used. Every round is to do so too, instead of zeroing what the last one
+    // left: the allocator reads its setting when a process starts.
+    if std::env::var(FRESH.0).is_err() {
+        let error = Command::new(std::env::current_exe().unwrap())
+            .args(std::env::args().skip(1))
+            .env(FRESH.0, FRESH.1)
+            .exec();
+        panic!("{error}");
+    }
     let asked: Vec<usize> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
     let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     for threads in if asked.is_empty() { vec![1, all] } else { asked } {
-        compare(threads.max(1));
+        for cold in [false, true] {
+            compare(threads.max(1), cold);
+        }
     }
 }
 
-fn compare(threads: usize) {
+fn compare(threads: usize, cold: bool) {
     let runtime = Builder::new_multi_thread().worker_threads(threads).enable_all().build().unwrap();
     let pool = runtime.block_on(Pool::write(INGREDIENTS, INGREDIENT_BYTES));
     let mut costs = [Cost::new(INGREDIENTS * INGREDIENT_BYTES); 3];
     for round in 0..=ROUNDS {
-        let spent = [
-            measure(|| plain(&pool, threads, false)),
-            measure(|| plain(&pool, threads, true)),
-            measure(|| load(&runtime, &pool, threads)),
-        ];
+        let before = || {
+            if cold {
+                evict(&pool)
+            }
+        };
+        let works: [&dyn Fn(); 3] =
+            [&|| plain(&pool, threads, false), &|| plain(&pool, threads, true), &|| {
+                load(&runtime, &pool, threads)
+            }];
+        let spent = works.map(|work| {
+            before();
+            measure(work)
+        });
         // The first round only warms up.
         if round > 0 {
             costs.iter_mut().zip(spent).for_each(|(cost, spent)| cost.add(spent));
         }
     }
     let [plain, hashed, load] = costs;
-    println!("{threads} threads: load {load}");
+    println!("{threads} threads, from the {}: load {load}", if cold { "disk" } else { "page cache" });
     for (name, other) in [("plain reads", plain), ("plain reads and SHA-256", hashed)] {
         let (speed, cpu) = (load.rate() / other.rate(), other.cpu() / load.cpu());
         println!("  {name}: {other}; the load has {speed:.2} of its speed, {cpu:.2} by CPU time");
+    }
+}
+
+/// Takes the files out of the page cache.
+fn evict(pool: &Pool) {
+    for path in &pool.files {
+        let file = File::open(path).unwrap();
+        // What is not on the disk yet would stay.
+        file.sync_all().unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
     }
 }
 
