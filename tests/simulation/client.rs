@@ -17,6 +17,7 @@ use soup_worker::Connect;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::network::Network;
+use crate::pool;
 use crate::witness::Witness;
 
 /// Wait between attempts to reach the coordinator.
@@ -81,7 +82,14 @@ async fn attempt(coordinator: &str, network: &Network, spec: &RunSpec, witness: 
 /// SHA-256 of the tensors of the published soup; an output that is not visible has no manifest.
 pub async fn published_sha256(output: &str) -> Result<String> {
     let output = Location::parse(output)?;
-    read::read_small(&output.join("soup.json")?, FILE_BYTES_MAX).await?;
+    let manifest = read::read_small(&output.join("soup.json")?, FILE_BYTES_MAX).await?;
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap_or_default();
+    if manifest["report"]["run"] == "other" || !manifest["report"]["sha256"].is_string() {
+        return Err(Error::data(format!("what is visible is {manifest}")));
+    }
+    if read::stat_if_exists(&output.join(pool::LEFT)?).await?.is_some() {
+        return Err(Error::data("a file of the replaced output was left"));
+    }
     let file = read::read_small(&output.join("model.safetensors")?, FILE_BYTES_MAX).await?;
     let header = file.first_chunk::<8>().map(|len| u64::from_le_bytes(*len) as usize);
     let data =

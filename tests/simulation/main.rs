@@ -60,7 +60,9 @@ fn world(seed: u64) -> World {
         5..10 => RecipeKind::Learned,
         _ => RecipeKind::Greedy,
     };
-    World { seed, recipe, lookahead: random.number(0..4) as u32, faults: Faults::of(seed, WINDOW) }
+    let lookahead = random.number(0..4) as u32;
+    let overwrite = random.number(0..3) == 0;
+    World { seed, recipe, lookahead, overwrite, faults: Faults::of(seed, WINDOW) }
 }
 
 /// The report of a run in which nothing goes wrong, without what may differ between runs.
@@ -72,7 +74,7 @@ fn undisturbed(recipe: RecipeKind) -> &'static Value {
         _ => &REPORTS[2],
     };
     slot.get_or_init(|| {
-        let world = World { seed: 0, recipe, lookahead: 0, faults: Faults::none() };
+        let world = World { seed: 0, recipe, lookahead: 0, overwrite: false, faults: Faults::none() };
         let (report, sha256) = world.simulate().result.unwrap();
         assert_eq!(report["sha256"], sha256.as_str());
         essence(report)

@@ -27,6 +27,8 @@ const SEED: u64 = 11;
 /// Places of the state and of the output.
 pub const STATE: &str = "memory:///state";
 pub const OUTPUT: &str = "memory:///soup";
+/// A file of an output that is replaced, which the new one does not have.
+pub const LEFT: &str = "old.txt";
 
 /// All files, by their path in the store.
 pub fn files() -> BTreeMap<String, Vec<u8>> {
@@ -93,6 +95,12 @@ pub fn spec(kind: RecipeKind, lookahead: u32) -> RunSpec {
         model_config: None,
         preprocessor_config: None,
     }
+}
+
+/// An output of another run, by path in the store.
+pub fn replaced() -> Vec<(String, Vec<u8>)> {
+    let manifest = json!({ "report": { "run": "other" } }).to_string();
+    vec![("soup/soup.json".to_owned(), manifest.into()), (format!("soup/{LEFT}"), b"old".to_vec())]
 }
 
 fn config() -> Value {

@@ -51,6 +51,8 @@ pub struct World {
     pub seed: u64,
     pub recipe: RecipeKind,
     pub lookahead: u32,
+    /// Whether the output replaces one that is there.
+    pub overwrite: bool,
     pub faults: Faults,
 }
 
@@ -122,7 +124,8 @@ impl World {
     /// Fills the store and starts the hosts.
     fn populate(&self, sim: &mut Sim<'_>, shared: &Shared) -> Result<Witness> {
         let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        for (path, bytes) in pool::files() {
+        let replaced = if self.overwrite { pool::replaced() } else { Vec::new() };
+        for (path, bytes) in pool::files().into_iter().chain(replaced) {
             let put = memory.put(&path.as_str().into(), bytes.into()).now_or_never();
             put.and_then(Result::ok).ok_or_else(|| Error::internal("the memory does not answer at once"))?;
         }
@@ -137,7 +140,7 @@ impl World {
             let (seed, network, slow) = (self.seed, shared.network.clone(), slow.clone());
             sim.host(format!("worker{index}"), move || worker(index, seed, network.clone(), slow.clone()));
         }
-        let spec = pool::spec(self.recipe, self.lookahead);
+        let spec = RunSpec { overwrite: self.overwrite, ..pool::spec(self.recipe, self.lookahead) };
         sim.client("client", client(spec, shared.network.clone(), witness.clone(), shared.answer.clone()));
         Ok(witness)
     }

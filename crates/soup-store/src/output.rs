@@ -7,8 +7,8 @@
 //!   output that is replaced is renamed away just before, and deleted just after. A staging is discarded by renaming it first:
 //!   whoever wanted to publish it finds all of it or nothing.
 //! - **Object stores:** files are written in place, under a [claim] that keeps other runs out. The manifest `soup.json` is
-//!   created last: a folder without it is no output. Of an output that is replaced the manifest is deleted before anything
-//!   else is written, and what is not written anew just before the new manifest is created. All coordinators of a run write
+//!   created last: a folder without it is no output. Of an output that is replaced the [manifest] becomes a tombstone before
+//!   anything else is written, and what is not written anew is deleted just before the tombstone becomes the new one. All coordinators of a run write
 //!   the same tensors under the same names, so they share the claim, and a later one deletes nothing that an earlier one
 //!   might still publish. A claim that a dead run left behind has to be deleted by hand: nobody can tell it from one in use.
 //!
@@ -16,8 +16,9 @@
 
 mod claim;
 mod local;
+mod manifest;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
@@ -26,8 +27,10 @@ use serde_json::Value;
 use soup_core::{Error, Result};
 
 pub use self::claim::claimant;
-use self::claim::{CLAIM_FILE, claimed, create_or_find, delete};
+use self::claim::{CLAIM_FILE, claimed, delete};
 use self::local::{aside, check_local, is_taken, publish_local, remove_empty, remove_folder};
+use self::manifest::Seen;
+pub use self::manifest::run_of;
 use crate::location::Location;
 use crate::read;
 pub use crate::upload::{FileDigest, FileWriter};
@@ -48,15 +51,10 @@ pub struct Staging {
     overwrite: bool,
     /// Held back until everything else is there.
     manifest: Mutex<Option<Bytes>>,
-    /// Sizes of the files that were put, in bytes.
-    put: Mutex<BTreeMap<String, u64>>,
+    /// Names of the files that were put.
+    put: Mutex<BTreeSet<String>>,
     /// Folders above a local place that were missing before, the innermost first.
     created: Vec<PathBuf>,
-}
-
-/// The run whose output a manifest describes.
-pub fn run_of(manifest: &Value) -> Option<&str> {
-    manifest.get("report")?.get("run")?.as_str()
 }
 
 /// Whether an output could be written to `target`. Leaves nothing behind; meant to be asked before the work starts.
@@ -144,17 +142,17 @@ impl Staging {
                 }
             }
         }
-        match Staging::visible(&self.target).await? {
-            None => Ok(()),
-            // An earlier coordinator of this run has just published it.
-            Some(manifest) if held && run_of(&manifest) == Some(&self.run) => Ok(()),
-            Some(_) if self.overwrite => delete(&self.target.join(MANIFEST_FILE)?).await,
-            // Another run published between the look and the claim.
-            Some(_) => {
-                claim::release(&self.target, &self.run).await?;
-                Err(exists(&self.target))
-            }
+        // An earlier coordinator of this run may just have published it.
+        let keep = |manifest: &Value| held && run_of(manifest) == Some(&self.run);
+        if self.overwrite {
+            return manifest::make_way(&self.target, &self.run, keep).await;
         }
+        if manifest::is_free(&self.target, &self.run, keep).await? {
+            return Ok(());
+        }
+        // Another run was there between the look and the claim.
+        claim::release(&self.target, &self.run).await?;
+        Err(exists(&self.target))
     }
 
     /// The staging of `run` that another process began: to write files into.
@@ -211,8 +209,8 @@ impl Staging {
     async fn put_now(&self, name: &str, bytes: Bytes) -> Result<()> {
         let mut writer = self.writer(name).await?;
         writer.write(bytes).await?;
-        let written = writer.finish().await?.bytes;
-        self.put.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), written);
+        writer.finish().await?;
+        self.put.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
         Ok(())
     }
 
@@ -229,9 +227,8 @@ impl Staging {
         let manifest = manifest
             .ok_or_else(|| Error::internal(format!("output {} has no {MANIFEST_FILE}", self.target)))?;
         let (Some(place), Some(target)) = (self.place.local_path(), self.target.local_path()) else {
-            let mut files = self.put.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            files.extend(written.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)));
-            return self.publish_in_place(manifest, files).await;
+            let written = written.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
+            return self.publish_in_place(manifest, written).await;
         };
         self.put_now(MANIFEST_FILE, manifest).await?;
         let (place, target) = (place.to_path_buf(), target.to_path_buf());
@@ -243,23 +240,18 @@ impl Staging {
         }
     }
 
-    async fn publish_in_place(&self, manifest: Bytes, files: BTreeMap<String, u64>) -> Result<Option<Value>> {
-        let earlier = async || {
-            let visible = Staging::visible(&self.target).await?;
-            Ok::<_, Error>(visible.filter(|manifest| run_of(manifest) == Some(&self.run)))
-        };
-        let mut found = earlier().await?;
+    async fn publish_in_place(
+        &self,
+        manifest: Bytes,
+        written: BTreeMap<String, u64>,
+    ) -> Result<Option<Value>> {
+        let visible = Staging::visible(&self.target).await?;
+        let mut found = visible.filter(|manifest| run_of(manifest) == Some(&self.run));
         if found.is_none() {
             claim::check(&self.target, &self.run).await?;
-            self.leave_only(&files).await?;
-            let place = self.target.join(MANIFEST_FILE)?;
-            match create_or_find(&place, manifest.clone()).await? {
-                // What is there is ours, if the answer to an earlier attempt was lost.
-                Some(there) if there != manifest => {
-                    found = Some(earlier().await?.ok_or_else(|| exists(&self.target))?);
-                }
-                _ => {}
-            }
+            self.leave_only(&written).await?;
+            let taken = || exists(&self.target);
+            found = manifest::publish(&self.target, &self.run, &manifest, taken).await?;
         }
         if let Err(e) = self.settle().await {
             // The output is there and whole; only the next run that replaces it will be in the way of this.
@@ -268,18 +260,21 @@ impl Staging {
         Ok(found)
     }
 
-    /// Requires that all of `files` are there, and deletes what is left of a replaced output.
-    async fn leave_only(&self, files: &BTreeMap<String, u64>) -> Result<()> {
-        let mut missing = files.clone();
+    /// Requires that all files are there, and deletes what is left of a replaced output.
+    async fn leave_only(&self, written: &BTreeMap<String, u64>) -> Result<()> {
+        let put = self.put.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut missing: BTreeSet<&String> = written.keys().chain(&put).collect();
         for entry in read::list(&self.target).await? {
             let Some(stamp) = &entry.stamp else { continue };
-            if missing.get(&entry.name) == Some(&stamp.size_bytes) {
+            let ours = put.contains(&entry.name) || written.contains_key(&entry.name);
+            if written.get(&entry.name).is_none_or(|bytes| *bytes == stamp.size_bytes) {
                 missing.remove(&entry.name);
-            } else if self.overwrite && !files.contains_key(&entry.name) && entry.name != CLAIM_FILE {
+            }
+            if self.overwrite && !ours && entry.name != CLAIM_FILE && entry.name != MANIFEST_FILE {
                 delete(&entry.location).await?;
             }
         }
-        match missing.keys().next() {
+        match missing.first() {
             None => Ok(()),
             Some(name) => Err(Error::unavailable(format!(
                 "{name} of output {} is not there as it was written: somebody changed the folder; cook again",
@@ -294,9 +289,7 @@ impl Staging {
     /// # Errors
     /// What the store says.
     pub async fn visible(target: &Location) -> Result<Option<Value>> {
-        let place = target.join(MANIFEST_FILE)?;
-        let bytes = read::read_small_if_exists(&place, READ_BACK_BYTES_MAX).await?;
-        Ok(bytes.map(|bytes| serde_json::from_slice(&bytes).unwrap_or_default()))
+        Ok(manifest::look(target).await?.and_then(Seen::into_manifest))
     }
 
     /// Ends a staging whose output is visible, if whoever published it died before it could.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
-use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, ObjectStoreExt, UpdateVersion};
 use soup_core::{Error, ErrorKind, Result};
 
 use crate::location::{Location, one_line};
@@ -73,6 +73,23 @@ pub async fn read_small(location: &Location, bytes_max: u64) -> Result<Bytes> {
 pub async fn read_small_if_exists(location: &Location, bytes_max: u64) -> Result<Option<Bytes>> {
     match location.store().get(location.path()).await {
         Ok(got) => collect_small(location, got, bytes_max).await.map(Some),
+        Err(e) => absent_as_none(location, e),
+    }
+}
+
+/// Like [`read_small_if_exists`], with the version that a later write can be made to depend on.
+///
+/// # Errors
+/// [`ErrorKind::Data`] if it is larger than `bytes_max`.
+pub(crate) async fn read_small_versioned(
+    location: &Location,
+    bytes_max: u64,
+) -> Result<Option<(Bytes, UpdateVersion)>> {
+    match location.store().get(location.path()).await {
+        Ok(got) => {
+            let version = UpdateVersion { e_tag: got.meta.e_tag.clone(), version: got.meta.version.clone() };
+            collect_small(location, got, bytes_max).await.map(|bytes| Some((bytes, version)))
+        }
         Err(e) => absent_as_none(location, e),
     }
 }

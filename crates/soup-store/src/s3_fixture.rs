@@ -138,6 +138,13 @@ impl S3 for Shared {
                 return Err(s3_error!(PreconditionFailed));
             }
         }
+        if let Some(IfMatch::ETag(expected)) = &input.if_match {
+            match bucket.objects.get(&input.key) {
+                None => return Err(s3_error!(NoSuchKey)),
+                Some(found) if found.e_tag != *expected => return Err(s3_error!(PreconditionFailed)),
+                Some(_) => {}
+            }
+        }
         let output = PutObjectOutput { e_tag: Some(object.e_tag.clone()), ..PutObjectOutput::default() };
         bucket.objects.insert(input.key, object);
         Ok(S3Response::new(output))

@@ -57,7 +57,7 @@ pub(super) async fn release(target: &Location, run: &str) -> Result<()> {
 
 /// Creates `place`, or gives what is there. A store under contention may say that something exists and have written nothing
 /// (S3's 409): that is tried again.
-pub(super) async fn create_or_find(place: &Location, bytes: Bytes) -> Result<Option<Bytes>> {
+async fn create_or_find(place: &Location, bytes: Bytes) -> Result<Option<Bytes>> {
     for attempt in 0..CREATE_ATTEMPTS {
         match create(place, bytes.clone()).await {
             Ok(()) => return Ok(None),

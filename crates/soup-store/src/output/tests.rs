@@ -131,6 +131,58 @@ async fn coordinators_of_one_run_share_an_object_store_and_publish_once() {
 }
 
 #[tokio::test]
+async fn a_replaced_output_is_hidden_until_all_of_the_new_one_is_there() {
+    let target = memory("replaced");
+    let old = Staging::begin(&target, "old", 1, false).await.unwrap();
+    old.put("old.txt", Bytes::from_static(b"old")).await.unwrap();
+    old.put(MANIFEST_FILE, Bytes::from_static(b"{}")).await.unwrap();
+    old.publish([]).await.unwrap();
+    let begin = async |epoch| Staging::begin(&target, "r", epoch, true).await.unwrap();
+    let (first, second) = (begin(1).await, begin(2).await);
+    assert!(Staging::visible(&target).await.unwrap().is_none());
+    fails(Staging::begin(&target, "other", 1, true).await, ErrorKind::Usage, "written by run \"r\"");
+    for (staging, manifest) in [(&first, MANIFEST), (&second, LATER_MANIFEST)] {
+        staging.put("config.json", Bytes::from_static(b"{}")).await.unwrap();
+        staging.put(MANIFEST_FILE, Bytes::from_static(manifest.as_bytes())).await.unwrap();
+    }
+    assert_eq!(first.publish([]).await.unwrap(), None);
+    assert_eq!(names(&target).await, ["config.json", "soup.json"]);
+    let found = second.publish([]).await.unwrap();
+    assert_eq!(found, Some(serde_json::from_str(MANIFEST).unwrap()));
+    // The run that is over is done again: the same claim, and its own output makes way.
+    let third = begin(3).await;
+    assert!(Staging::visible(&target).await.unwrap().is_none());
+    third.discard().await.unwrap();
+    assert_eq!(names(&target).await, [""; 0]);
+}
+
+#[cfg(feature = "faults")]
+#[tokio::test]
+async fn a_request_to_make_way_that_lands_late_hides_nothing() {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use crate::faults::{Effect, FaultyStore, Op, Script, set_memory_store};
+
+    let late = Duration::from_millis(300);
+    // The first put of a manifest is the old one; the second asks it to make way.
+    let script = Script::new().nth(Op::Put, "soup.json", 2, Effect::LateWrite(late));
+    let store = FaultyStore::new(Arc::new(object_store::memory::InMemory::new()), script.decide());
+    set_memory_store(Arc::new(store) as Arc<dyn object_store::ObjectStore>);
+    let target = Location::parse("memory:///late").unwrap();
+    let old = Staging::begin(&target, "old", 1, false).await.unwrap();
+    old.put(MANIFEST_FILE, Bytes::from_static(b"{}")).await.unwrap();
+    old.publish([]).await.unwrap();
+    let new = Staging::begin(&target, "r", 1, true).await.unwrap();
+    new.put(MANIFEST_FILE, Bytes::from_static(MANIFEST.as_bytes())).await.unwrap();
+    assert_eq!(new.publish([]).await.unwrap(), None);
+    tokio::time::sleep(2 * late).await;
+    let visible = Staging::visible(&target).await.unwrap();
+    set_memory_store(None);
+    assert_eq!(visible, Some(serde_json::from_str(MANIFEST).unwrap()));
+}
+
+#[tokio::test]
 async fn an_output_without_one_of_its_files_is_not_published() {
     let target = memory("file gone");
     let staging = written(&target, 1, MANIFEST).await;
