@@ -333,8 +333,12 @@ impl Hub {
     }
 
     fn lose(&mut self, worker: WorkerId, why: &str) {
+        let was_leaving = self.roster.is_leaving(worker);
         if self.roster.leave(worker) {
-            tracing::warn!(worker = worker.0, why, "worker lost");
+            match was_leaving {
+                true => tracing::info!(worker = worker.0, "worker left"),
+                false => tracing::warn!(worker = worker.0, why, "worker lost"),
+            }
             let now = self.now();
             self.drive(now, Event::WorkerLost(worker));
         }

@@ -74,6 +74,11 @@ impl Roster {
         self.members.entry(worker).and_modify(|m| m.leaving = true);
     }
 
+    /// Whether a worker has said that it is about to go.
+    pub(crate) fn is_leaving(&self, worker: WorkerId) -> bool {
+        self.members.get(&worker).is_some_and(|m| m.leaving)
+    }
+
     /// What a worker offers to a run.
     fn offer(run: &str, worker: WorkerId, m: &Member) -> Option<NewWorker> {
         let held = m.held.get(run).cloned().unwrap_or_default();
