@@ -44,8 +44,8 @@ const SEEDS: u64 = 64;
 /// a store that says "exists" where nothing is, when an output was claimed (224, 675); workers that stayed with a coordinator
 /// that had no run any more (494; so did 50); a run that was published again by its next owner (707); an output that its next
 /// owner emptied while it was being published (359) or found in its own way (2425, 3653, 4824); a run that was recovered without
-/// having been accepted (4520).
-const ONCE_FAILED: [u64; 9] = [224, 359, 494, 675, 707, 2425, 3653, 4520, 4824];
+/// having been accepted (4520); a coordinator that removed what was staged of a run while the next one wrote it (5947).
+const ONCE_FAILED: [u64; 10] = [224, 359, 494, 675, 707, 2425, 3653, 4520, 4824, 5947];
 /// Within this simulated time faults begin: somewhat longer than a run takes undisturbed.
 const WINDOW: Duration = Duration::from_secs(5);
 /// Failing seeds after which no more are tried.

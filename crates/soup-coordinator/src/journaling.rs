@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use soup_core::Error;
 use soup_core::journal::Entry;
 use soup_proto::v1::RunEvent;
 use soup_store::output::Staging;
@@ -89,9 +90,13 @@ pub(crate) enum Staged {
 }
 
 impl Staged {
-    /// For a run that ends in failure. Where an earlier coordinator was about to publish, it may still do so.
-    pub(crate) fn of_failed(staging: Arc<Staging>, publishing_before: bool) -> Staged {
-        if publishing_before { Staged::Leave(staging) } else { Staged::Discard(staging) }
+    /// For a run that ends in `error`. Where an earlier coordinator was about to publish, it may still do so; and a run that
+    /// may be tried again mostly is, at once, while this coordinator would still be removing what the next one writes.
+    pub(crate) fn of_failed(staging: Arc<Staging>, publishing_before: bool, error: &Error) -> Staged {
+        match publishing_before || error.kind().is_transient() {
+            true => Staged::Leave(staging),
+            false => Staged::Discard(staging),
+        }
     }
 
     async fn end(self) {

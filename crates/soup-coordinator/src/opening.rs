@@ -35,12 +35,12 @@ impl Owned {
         Incarnation { run: self.prepared.run.clone(), epoch: self.journal.epoch() }
     }
 
-    /// What earlier coordinators may have left at the output, for a run that ends before its turn.
-    pub(crate) fn staged_before(&self) -> Staged {
+    /// What earlier coordinators may have left at the output, for a run that ends in `error` before its turn.
+    pub(crate) fn staged_before(&self, error: &Error) -> Staged {
         let target = Location::parse(&self.prepared.spec.output);
         let staging = target.and_then(|t| Staging::resume(&t, &self.prepared.run, self.journal.epoch()));
         match staging {
-            Ok(staging) => Staged::of_failed(Arc::new(staging), self.fold.publishing),
+            Ok(staging) => Staged::of_failed(Arc::new(staging), self.fold.publishing, error),
             // Then it cannot have been written to either.
             Err(_) => Staged::Nothing,
         }

@@ -312,9 +312,9 @@ impl Running {
         let json = self.finished_json.take();
         let result =
             result.and_then(|()| json.ok_or_else(|| Error::internal("the run ended without a report")));
-        let staged = match result.is_err() {
-            true => Staged::of_failed(self.staging.clone(), self.publishing_before),
-            false => Staged::Nothing,
+        let staged = match &result {
+            Err(error) => Staged::of_failed(self.staging.clone(), self.publishing_before, error),
+            Ok(_) => Staged::Nothing,
         };
         let (last, event) = ending(result, &self.of.run);
         let (log, inbox) = (self.log.clone(), self.inbox.clone());

@@ -248,7 +248,8 @@ impl Staging {
         let visible = Staging::visible(&self.target).await?;
         let mut found = visible.filter(|manifest| run_of(manifest) == Some(&self.run));
         if found.is_none() {
-            claim::check(&self.target, &self.run).await?;
+            // A claim that somebody deleted is taken again: if another run had the folder meanwhile, files are missing.
+            claim::claim(&self.target, &self.run).await?;
             self.leave_only(&written).await?;
             let taken = || exists(&self.target);
             found = manifest::publish(&self.target, &self.run, &manifest, taken).await?;

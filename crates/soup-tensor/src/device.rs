@@ -208,6 +208,9 @@ impl ShardBuilder {
     pub fn keep(&self, ingredient: Ingredient, buffer: Buffer) -> Result<()> {
         let index = ingredient.index();
         let outside = || Error::internal(format!("ingredient {index} is not of this shard"));
+        if buffer.bytes().len() != self.bytes {
+            return Err(Error::internal("a buffer of another shard was handed back"));
+        }
         match &self.place {
             Place::Memory(buffers) => {
                 let slot = buffers.get(index).ok_or_else(outside)?;

@@ -42,9 +42,14 @@ impl DiskFile {
         })?;
         let made = DiskFile { file, folder: folder.to_path_buf(), bytes, ingredients };
         let total = made.offset(ingredients);
-        match rustix::fs::fallocate(&made.file, FallocateFlags::empty(), 0, total.max(1)) {
+        let taken = rustix::io::retry_on_intr(|| {
+            rustix::fs::fallocate(&made.file, FallocateFlags::empty(), 0, total.max(1))
+        });
+        match taken {
             // File systems that cannot take space beforehand run full later, which is noticed then.
             Ok(()) | Err(Errno::OPNOTSUPP) => Ok(made),
+            // More than a file can have, to the system.
+            Err(Errno::INVAL) => Err(made.error("take space in", Io::FileTooLarge.into())),
             Err(e) => Err(made.error("take space in", e.into())),
         }
     }
@@ -157,11 +162,13 @@ mod tests {
     #[test]
     fn a_disk_without_room_is_named_before_anything_is_loaded() {
         let folder = tempfile::tempdir().unwrap();
-        let error = DiskFile::create(folder.path(), 1 << 60, 4).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Configuration, "{}", error.chain());
-        let expect =
-            format!("disk cache {} has no room for a shard of 4 ingredients", folder.path().display());
-        assert!(error.chain().starts_with(&expect), "{}", error.chain());
+        for bytes in [1 << 60, 1 << 62] {
+            let error = DiskFile::create(folder.path(), bytes, 4).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Configuration, "{}", error.chain());
+            let expect =
+                format!("disk cache {} has no room for a shard of 4 ingredients", folder.path().display());
+            assert!(error.chain().starts_with(&expect), "{}", error.chain());
+        }
     }
 
     #[test]

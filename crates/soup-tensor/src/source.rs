@@ -28,7 +28,8 @@ pub(crate) trait Source: Sync {
     ) -> Result<Vec<&'a [u8]>>;
 }
 
-/// Memory of one thread that pieces are read into: as large as the largest of them, all ingredients together.
+/// Memory of one thread that pieces are read into: as large as the largest of them, all ingredients together. Pieces have 256 KiB
+/// an ingredient in a blend and at most 512 KiB (64 Ki elements of f64) in products.
 #[derive(Default)]
 pub(crate) struct Scratch {
     words: Vec<u64>,

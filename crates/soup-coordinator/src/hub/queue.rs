@@ -186,7 +186,7 @@ impl Hub {
 
     /// Ends a run that has staged its output and done nothing else.
     fn abandon(&mut self, started: Started, error: Error) {
-        let staged = Staged::of_failed(started.staging, started.owned.fold.publishing);
+        let staged = Staged::of_failed(started.staging, started.owned.fold.publishing, &error);
         self.close(started.owned, staged, Err(error));
     }
 
@@ -215,8 +215,9 @@ impl Hub {
         }
         if let Some(at) = self.queue.iter().position(|o| o.prepared.run == run) {
             if let Some(owned) = self.queue.remove(at) {
-                let staged = owned.staged_before();
-                self.close(owned, staged, Err(Error::cancelled("the run was cancelled")));
+                let error = Error::cancelled("the run was cancelled");
+                let staged = owned.staged_before(&error);
+                self.close(owned, staged, Err(error));
             }
             return true;
         }

@@ -26,21 +26,11 @@ const CREATE_PAUSE: Duration = Duration::from_millis(50);
 pub(super) async fn claim(target: &Location, run: &str) -> Result<()> {
     let place = target.join(CLAIM_FILE)?;
     create_or_find(&place, serde_json::json!({ "run": run }).to_string().into()).await?;
-    // What was there is ours, if the answer to an earlier attempt was lost.
-    check(target, run).await
-}
-
-/// Requires that the claim is of `run`.
-///
-/// # Errors
-/// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) if it is not; otherwise what the store says.
-pub(super) async fn check(target: &Location, run: &str) -> Result<()> {
     match claimant(target).await? {
+        // What was there is ours, if the answer to an earlier attempt was lost.
         Some(by) if by == run => Ok(()),
         Some(by) => Err(claimed(target, &by)),
-        None => Err(Error::usage(format!(
-            "output {target} is no longer claimed by run {run:?}: its {CLAIM_FILE} was deleted"
-        ))),
+        None => Err(Error::unavailable(format!("the claim of {target} was deleted as soon as it was there"))),
     }
 }
 

@@ -214,12 +214,21 @@ async fn a_local_staging_that_is_left_cannot_be_published() {
 }
 
 #[tokio::test]
-async fn a_claim_that_is_gone_is_noticed() {
+async fn a_claim_that_is_gone_is_taken_again_if_nobody_else_was_there() {
     let target = memory("claim gone");
     let staging = staged(&target, false).await;
     delete(&target.join(CLAIM_FILE).unwrap()).await.unwrap();
-    fails(staging.publish([]).await, ErrorKind::Usage, "no longer claimed by run \"r\"");
-    assert!(read::stat_if_exists(&target.join(MANIFEST_FILE).unwrap()).await.unwrap().is_none());
+    staging.publish([]).await.unwrap();
+    assert_eq!(names(&target).await, ["config.json", "soup.json"]);
+    let target = memory("claim gone to another");
+    let staging = staged(&target, false).await;
+    delete(&target.join(CLAIM_FILE).unwrap()).await.unwrap();
+    delete(&target.join("config.json").unwrap()).await.unwrap();
+    let other = Staging::begin(&target, "other", 1, false).await.unwrap();
+    fails(staging.publish([]).await, ErrorKind::Usage, "written by run \"other\"");
+    other.discard().await.unwrap();
+    fails(staging.publish([]).await.map(|_| ()), ErrorKind::Internal, "has no soup.json");
+    assert!(Staging::visible(&target).await.unwrap().is_none());
 }
 
 #[tokio::test]
