@@ -399,13 +399,16 @@ impl Machine {
     /// Gives every shard an owner. A pool that does not fit ends the run at its start; later, when workers were lost or have
     /// not come back yet, the run waits for others first.
     fn all_placed(&mut self, now: Millis, out: &mut Vec<Action>) -> bool {
-        let Err(error) = self.place() else {
-            self.unplaced_since = None;
-            self.had_room = true;
-            if self.uses_disk() {
-                self.note(ON_DISK_NOTE.to_owned(), out);
+        let error = match self.place() {
+            Ok(placed) => {
+                self.unplaced_since = None;
+                self.had_room = true;
+                if placed && self.uses_disk() {
+                    self.note(ON_DISK_NOTE.to_owned(), out);
+                }
+                return true;
             }
-            return true;
+            Err(error) => error,
         };
         let since = *self.unplaced_since.get_or_insert(now);
         if !self.had_room || now.saturating_sub(since) >= self.plan.limits.start_timeout_ms {

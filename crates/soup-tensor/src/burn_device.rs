@@ -17,7 +17,7 @@ use soup_core::{Error, Result};
 
 use crate::blend::check_fit;
 use crate::check::Findings;
-use crate::device::{Buffer, ShardBuilder};
+use crate::device::{Buffer, ShardBuilder, of_ingredient};
 use crate::format::{F32, Format};
 use crate::source::Lent;
 use crate::{SegmentDots, SegmentGram, ShardMemory, products};
@@ -204,11 +204,7 @@ impl<B: Backend> ShardMemory for BurnShards<B> {
     }
 
     fn digest(&self, ingredient: Ingredient) -> Result<[u8; 32]> {
-        let (index, count) = (ingredient.index(), self.digests.len());
-        let digest = self.digests.get(index);
-        digest
-            .copied()
-            .ok_or_else(|| Error::internal(format!("ingredient {index} is not in the pool of {count}")))
+        of_ingredient(&self.digests, ingredient).copied()
     }
 
     fn resident_bytes(&self) -> u64 {

@@ -248,9 +248,7 @@ impl ShardBuilder {
         let threads = device.threads;
         match place {
             Place::Memory(buffers) => {
-                let buffers = all_kept(buffers)?;
-                let lent = Lent(buffers.iter().map(Buffer::bytes).collect());
-                let findings = inspect(&lent, &segments, threads, has_tensor)?;
+                let (buffers, findings) = all_kept(buffers, &segments, threads, has_tensor)?;
                 Ok((Box::new(HostShards { segments, tensors, buffers, threads }), findings))
             }
             Place::Disk { file, digests } => {
@@ -270,9 +268,7 @@ impl ShardBuilder {
         let Place::Memory(buffers) = self.place else {
             return Err(Error::internal("what is kept on the disk cannot be moved to a device"));
         };
-        let buffers = all_kept(buffers)?;
-        let lent = Lent(buffers.iter().map(Buffer::bytes).collect());
-        let findings = inspect(&lent, &self.segments, self.device.threads, has_tensor)?;
+        let (buffers, findings) = all_kept(buffers, &self.segments, self.device.threads, has_tensor)?;
         Ok((self.segments, self.tensors, buffers, findings))
     }
 }
@@ -281,9 +277,28 @@ fn missing() -> Error {
     Error::internal("a shard is finished, but not every ingredient was loaded")
 }
 
-fn all_kept(buffers: Vec<Mutex<Option<Buffer>>>) -> Result<Vec<Buffer>> {
+/// All ingredients out of their slots, and what was found in them.
+fn all_kept(
+    slots: Vec<Mutex<Option<Buffer>>>,
+    segments: &[Segment],
+    threads: NonZeroUsize,
+    has_tensor: impl Fn(Ingredient, usize) -> bool + Sync,
+) -> Result<(Vec<Buffer>, Findings)> {
     let taken = |slot: Mutex<Option<Buffer>>| slot.into_inner().unwrap_or_else(PoisonError::into_inner);
-    buffers.into_iter().map(taken).collect::<Option<Vec<_>>>().ok_or_else(missing)
+    let buffers = slots.into_iter().map(taken).collect::<Option<Vec<_>>>().ok_or_else(missing)?;
+    let lent = Lent(buffers.iter().map(Buffer::bytes).collect());
+    let findings = inspect(&lent, segments, threads, has_tensor)?;
+    Ok((buffers, findings))
+}
+
+/// What there is of `ingredient`, of one an ingredient.
+///
+/// # Errors
+/// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) for an ingredient outside the pool.
+pub(crate) fn of_ingredient<T>(all: &[T], ingredient: Ingredient) -> Result<&T> {
+    let index = ingredient.index();
+    all.get(index)
+        .ok_or_else(|| Error::internal(format!("ingredient {index} is not in the pool of {}", all.len())))
 }
 
 fn inspect(

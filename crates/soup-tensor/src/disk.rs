@@ -17,6 +17,7 @@ use soup_core::shard::Segment;
 use soup_core::soup::{Ingredient, Soup};
 use soup_core::{Error, ErrorKind, Result};
 
+use crate::device::of_ingredient;
 use crate::source::{Scratch, Source};
 use crate::{SegmentDots, SegmentGram, ShardMemory, blend, products};
 
@@ -139,11 +140,7 @@ impl ShardMemory for DiskShards {
     }
 
     fn digest(&self, ingredient: Ingredient) -> Result<[u8; 32]> {
-        let (index, count) = (ingredient.index(), self.digests.len());
-        let digest = self.digests.get(index);
-        digest
-            .copied()
-            .ok_or_else(|| Error::internal(format!("ingredient {index} is not in the pool of {count}")))
+        of_ingredient(&self.digests, ingredient).copied()
     }
 
     fn resident_bytes(&self) -> u64 {

@@ -2,11 +2,11 @@
 
 use std::num::NonZeroUsize;
 
+use soup_core::Result;
 use soup_core::shard::Segment;
 use soup_core::soup::{Ingredient, Soup};
-use soup_core::{Error, Result};
 
-use crate::device::Buffer;
+use crate::device::{Buffer, of_ingredient};
 use crate::source::Lent;
 use crate::{SegmentDots, SegmentGram, ShardMemory, blend, products};
 
@@ -42,11 +42,7 @@ impl ShardMemory for HostShards {
     }
 
     fn digest(&self, ingredient: Ingredient) -> Result<[u8; 32]> {
-        let index = ingredient.index();
-        let buffer = self.buffers.get(index).ok_or_else(|| {
-            Error::internal(format!("ingredient {index} is not in the pool of {}", self.buffers.len()))
-        })?;
-        Ok(buffer.sha256())
+        of_ingredient(&self.buffers, ingredient).map(Buffer::sha256)
     }
 
     fn resident_bytes(&self) -> u64 {

@@ -109,36 +109,45 @@ pub(crate) fn dots(
     if total != gradient.len() {
         return Err(Error::internal(format!("a gradient of {} values for {total} elements", gradient.len())));
     }
+    let summed = sum_pieces(segments, source, threads, |piece, parts| {
+        let gradient = &gradient[piece.in_shard..piece.in_shard + piece.count];
+        multiply(segments[piece.segment].dtype, parts, gradient)
+    })?;
+    Ok(summed.into_iter().map(|(tensor, dots)| SegmentDots { tensor, dots }).collect())
+}
+
+/// Cuts the segments that are averaged into pieces, has threads `work` on them, each with the piece of every ingredient, and adds
+/// up what that gives, for each segment in the order of its pieces. Gives the segments' tensors and sums, in order.
+fn sum_pieces(
+    segments: &[Segment],
+    source: &dyn Source,
+    threads: NonZeroUsize,
+    work: impl Fn(&Piece, &[&[u8]]) -> Vec<f64> + Sync,
+) -> Result<Vec<(usize, Vec<f64>)>> {
     let mut pieces = Vec::new();
     let mut in_shard = 0;
     for (segment, s) in segments.iter().enumerate() {
-        let count = elements(s);
-        for first in (0..count).step_by(PIECE_ELEMENTS).filter(|_| s.dtype.is_float()) {
-            let piece = Piece {
-                segment,
-                in_shard: in_shard + first,
-                first,
-                count: PIECE_ELEMENTS.min(count - first),
-            };
+        let elements = s.range.len() / s.dtype.width_bytes() as usize;
+        for first in (0..elements).step_by(PIECE_ELEMENTS).filter(|_| s.dtype.is_float()) {
+            let count = PIECE_ELEMENTS.min(elements - first);
+            let piece = Piece { segment, in_shard: in_shard + first, first, count };
             pieces.push((piece, Mutex::new(Vec::new())));
         }
-        in_shard += count;
+        in_shard += elements;
     }
     let all: Vec<usize> = (0..source.ingredients()).collect();
     share(threads, pieces.iter(), Scratch::default, |scratch, (piece, sums)| {
-        let gradient = &gradient[piece.in_shard..piece.in_shard + piece.count];
         let parts = source.lend(&all, piece.range(segments), scratch)?;
-        let done = multiply(segments[piece.segment].dtype, &parts, gradient);
-        *sums.lock().unwrap_or_else(PoisonError::into_inner) = done;
+        *sums.lock().unwrap_or_else(PoisonError::into_inner) = work(piece, &parts);
         Ok(())
     })?;
-    let mut out: Vec<SegmentDots> = Vec::new();
+    let mut out: Vec<(usize, Vec<f64>)> = Vec::new();
     let mut last = None;
     for (piece, sums) in pieces {
         let sums = sums.into_inner().unwrap_or_else(PoisonError::into_inner);
         match out.last_mut().filter(|_| last == Some(piece.segment)) {
-            Some(open) => open.dots.iter_mut().zip(sums).for_each(|(dot, sum)| *dot += sum),
-            None => out.push(SegmentDots { tensor: segments[piece.segment].tensor, dots: sums }),
+            Some((_, open)) => open.iter_mut().zip(sums).for_each(|(all, sum)| *all += sum),
+            None => out.push((segments[piece.segment].tensor, sums)),
         }
         last = Some(piece.segment);
     }
@@ -192,33 +201,11 @@ pub(crate) fn grams(
     if let Some(base) = base.filter(|b| b.len() != bytes) {
         return Err(Error::internal(format!("a base of {} bytes for a shard of {bytes}", base.len())));
     }
-    let mut pieces = Vec::new();
-    for (segment, s) in segments.iter().enumerate().filter(|(_, s)| s.dtype.is_float()) {
-        let count = s.range.len() / s.dtype.width_bytes() as usize;
-        for first in (0..count).step_by(PIECE_ELEMENTS) {
-            let piece = Piece { segment, in_shard: 0, first, count: PIECE_ELEMENTS.min(count - first) };
-            pieces.push((piece, Mutex::new(Vec::new())));
-        }
-    }
-    let all: Vec<usize> = (0..source.ingredients()).collect();
-    share(threads, pieces.iter(), Scratch::default, |scratch, (piece, sums)| {
-        let range = piece.range(segments);
-        let parts = source.lend(&all, range.clone(), scratch)?;
-        let done = gram(segments[piece.segment].dtype, &parts, base.map(|base| &base[range]));
-        *sums.lock().unwrap_or_else(PoisonError::into_inner) = done;
-        Ok(())
+    let summed = sum_pieces(segments, source, threads, |piece, parts| {
+        let base = base.map(|base| &base[piece.range(segments)]);
+        gram(segments[piece.segment].dtype, parts, base)
     })?;
-    let mut out: Vec<SegmentGram> = Vec::new();
-    let mut last = None;
-    for (piece, sums) in pieces {
-        let sums = sums.into_inner().unwrap_or_else(PoisonError::into_inner);
-        match out.last_mut().filter(|_| last == Some(piece.segment)) {
-            Some(open) => open.packed.iter_mut().zip(sums).for_each(|(product, sum)| *product += sum),
-            None => out.push(SegmentGram { tensor: segments[piece.segment].tensor, packed: sums }),
-        }
-        last = Some(piece.segment);
-    }
-    Ok(out)
+    Ok(summed.into_iter().map(|(tensor, packed)| SegmentGram { tensor, packed }).collect())
 }
 
 /// The inner products on the elements of a piece, of which `parts` are those of every ingredient.

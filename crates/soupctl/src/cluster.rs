@@ -1,7 +1,6 @@
 //! The embedded cluster: a coordinator and workers in this process, which talk over loopback as real ones do.
 
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use soup_coordinator::CoordinatorConfig;
@@ -42,13 +41,10 @@ impl EmbeddedCluster {
         let coordinator = CoordinatorConfig { recover: false, ..CoordinatorConfig::default() };
         let coordinator = soup_coordinator::serve(coordinator, state, listener, stop(&coordinator_stop));
         roles.spawn(coordinator);
-        let memory_bytes =
-            config.memory_bytes.unwrap_or_else(|| resources::memory_per_worker(config.workers));
         let threads = config.threads.unwrap_or_else(|| resources::threads_per_worker(config.workers));
-        let disk_cache = config.disk_cache.as_ref().map(|(folder, bytes)| DiskCache {
-            folder: PathBuf::from(folder),
-            bytes: bytes.unwrap_or_else(|| resources::disk_per_worker(Path::new(folder), config.workers)),
-        });
+        let capacity_bytes = config.memory_per_worker();
+        let disk_cache =
+            config.disk_per_worker().map(|(folder, bytes)| DiskCache { folder: folder.to_path_buf(), bytes });
         for number in 1..=config.workers {
             let (listener, _) = loopback().await?;
             let worker = WorkerConfig {
@@ -56,7 +52,7 @@ impl EmbeddedCluster {
                 name: format!("w{number}"),
                 advertise: None,
                 slots: threads,
-                capacity_bytes: memory_bytes,
+                capacity_bytes,
                 disk_cache: disk_cache.clone(),
                 device: config.device.clone(),
                 connect_timeout_ms: CONNECT_TIMEOUT_MS,

@@ -1,7 +1,6 @@
 //! `soupctl plan`: what a cook would do. Reads the headers of the pool and the sizes of the datasets; executes nothing.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde::Serialize;
 use soup_core::agree::agree;
@@ -19,7 +18,6 @@ use crate::choices::OutputFormat;
 use crate::inspect::{DtypeInfo, dtypes, dtypes_text, schemas};
 use crate::print;
 use crate::quantity::{Bytes, count, grouped};
-use crate::resources;
 use crate::spec::{Cluster, Cook, Purpose};
 use crate::table::pairs;
 
@@ -170,11 +168,7 @@ async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
 fn memory(shards: &ShardPlan, k: u32, cluster: &Cluster, workers_min: u32) -> Memory {
     let (workers, offered, disk_offered) = match cluster {
         Cluster::Embedded(e) => {
-            let memory = e.memory_bytes.unwrap_or_else(|| resources::memory_per_worker(e.workers));
-            let disk = e.disk_cache.as_ref().map(|(folder, bytes)| {
-                bytes.unwrap_or_else(|| resources::disk_per_worker(Path::new(folder), e.workers))
-            });
-            (e.workers, Some(memory), disk)
+            (e.workers, Some(e.memory_per_worker()), e.disk_per_worker().map(|(_, bytes)| bytes))
         }
         Cluster::Remote(_) => (workers_min, None, None),
     };

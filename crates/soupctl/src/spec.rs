@@ -12,6 +12,7 @@ use soup_store::pool;
 
 use crate::choices::DiagnosisName;
 use crate::cookfile::{CookOptions, is_url};
+use crate::resources;
 
 /// Workers of an embedded cluster, if not said.
 const WORKERS_DEFAULT: u32 = 2;
@@ -64,6 +65,20 @@ pub(crate) struct Embedded {
     pub(crate) device: String,
     /// Where runs are kept; `None`: beside the output.
     pub(crate) state_url: Option<String>,
+}
+
+impl Embedded {
+    /// Bytes of shards that each worker may keep in memory.
+    pub(crate) fn memory_per_worker(&self) -> u64 {
+        self.memory_bytes.unwrap_or_else(|| resources::memory_per_worker(self.workers))
+    }
+
+    /// Where each worker may keep others, and how many bytes.
+    pub(crate) fn disk_per_worker(&self) -> Option<(&Path, u64)> {
+        let (folder, bytes) = self.disk_cache.as_ref()?;
+        let folder = Path::new(folder);
+        Some((folder, bytes.unwrap_or_else(|| resources::disk_per_worker(folder, self.workers))))
+    }
 }
 
 impl Cook {

@@ -89,10 +89,10 @@ pub fn choose_room<'a>(
 }
 
 impl Machine {
-    /// Gives every shard an owner, as far as there is room.
-    pub(super) fn place(&mut self) -> Result<()> {
+    /// Gives every shard an owner, as far as there is room; false where all have one already.
+    pub(super) fn place(&mut self) -> Result<bool> {
         if self.shards.iter().all(|h| h.owner().is_some()) {
-            return Ok(());
+            return Ok(false);
         }
         let workers: Vec<WorkerId> = self.workers.keys().copied().collect();
         let at: BTreeMap<WorkerId, usize> = workers.iter().copied().zip(0..).collect();
@@ -114,7 +114,7 @@ impl Machine {
             self.shards[index] = Holding::Loading(workers[at], tier);
             rooms[at].take(tier, bytes);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Where the owner of a shard is to keep it.
