@@ -1,0 +1,1 @@
+//! Averaging without data: no validation set, any architecture, any dtype.

@@ -1,0 +1,1 @@
+//! Classes, splits and images: what a dataset's names and files mean.

@@ -1,0 +1,1 @@
+//! What remote stores answer reaches the user, with the right exit code.
