@@ -383,13 +383,7 @@ impl Running {
             sha256,
             learned: learned::report(&self.machine, &self.prepared),
             diagnosis: diagnosis::diagnose(&self.machine, &sources, &self.prepared, soup),
-            notes: self
-                .prepared
-                .notes
-                .iter()
-                .cloned()
-                .chain(self.machine.notes().map(str::to_owned))
-                .collect(),
+            notes: self.notes.iter().cloned().chain(self.machine.notes().map(str::to_owned)).collect(),
             seconds,
             pool_bytes_read: self.pool_bytes_read,
         })
