@@ -9,7 +9,7 @@
 //!
 //! # Flow
 //!
-//! Workers join; shards are placed on them and loaded; one worker surveys the datasets; then the recipe's goals are cut
+//! Workers join and shards are placed on them; one worker surveys the datasets; shards are loaded; then the recipe's goals are cut
 //! into slices and handed out, the most urgent goal first; scores go to the ledger, and the ledger back to the recipe.
 //! When the recipe is done, the report's goals follow, then the output's files are written, then [`Action::Publish`].
 //! A worker that is lost leaves its shards and tasks to the others at any point of this.
@@ -143,7 +143,7 @@ impl Default for Limits {
 pub enum Phase {
     /// Waiting for workers.
     Gathering,
-    /// Loading shards and surveying datasets.
+    /// Surveying datasets, then loading shards.
     Loading,
     /// Following the recipe.
     Cooking,

@@ -1,7 +1,7 @@
 //! Handing out work: which worker gets what next.
 //!
-//! A worker is given one task more than it has slots, so that it never waits for the coordinator's answer. Loading
-//! belongs to the owners; everything else goes to whoever is free, slices preferably to the worker that has their
+//! A worker is given one task more than it has slots, so that it never waits for the coordinator's answer. The survey comes
+//! first, since it finds without a single parameter what would keep soups from being scored. Loading belongs to the owners; everything else goes to whoever is free, slices preferably to the worker that has their
 //! samples decoded. A worker that nothing is left for gets a slice that another one is slow at.
 //!
 //! Every event ends in a [`dispatch`](Machine::dispatch), and of a thousand workers most may have nothing to do. So what
@@ -127,17 +127,12 @@ impl Machine {
     fn pick(&self, worker: WorkerId, openings: &mut Openings) -> Option<Work> {
         let now = openings.now;
         let own = openings.owned.get(&worker).map_or(&[][..], Vec::as_slice);
-        if !openings.ready
-            && let Some(load) = self.pick_load(worker, own, now)
-        {
-            return Some(load);
-        }
         let may = |work: &Work| self.tasks.is_open(work, now) && !self.tasks.failed_on(work, worker);
         if self.survey.is_none() {
             return Some(Work::Survey).filter(may);
         }
         if !openings.ready {
-            return None;
+            return self.pick_load(worker, own, now);
         }
         self.pick_gram(worker, own, now)
             .or_else(|| self.pick_learning(worker, own, now))

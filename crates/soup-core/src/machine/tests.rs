@@ -509,6 +509,8 @@ fn several_files_are_digested_in_a_pass_of_its_own() {
 fn late_and_repeated_answers_are_dropped() {
     let mut cluster = Cluster::new(plan(RecipeKind::Greedy, 4, 1));
     cluster.join();
+    // The survey.
+    cluster.answer(0);
     let (worker, key, work) = cluster.inbox[0].clone();
     let stale = |k: TaskKey| Event::Done(worker, k, answer(&work, &plan(RecipeKind::Greedy, 4, 1)));
     cluster.event(stale(TaskKey { attempt: key.attempt + 1, ..key }));
@@ -624,9 +626,23 @@ fn workers_that_are_there_from_the_start_share_the_shards() {
     };
     let workers = cluster.alive.iter().map(new).collect();
     cluster.event(Event::WorkersJoined(workers));
+    cluster.answer(0);
     let loads =
         |w: u64| cluster.inbox.iter().filter(|(o, _, k)| o.0 == w && matches!(k, Work::Load(_))).count();
     assert_eq!((loads(1), loads(2)), (3, 2));
+}
+
+#[test]
+fn no_shard_is_loaded_before_the_survey_is_there() {
+    let mut cluster = Cluster::new(plan(RecipeKind::Greedy, 4, 1));
+    cluster.join();
+    cluster.join();
+    let works: Vec<&Work> = cluster.inbox.iter().map(|(_, _, work)| work).collect();
+    assert!(matches!(works[..], [Work::Survey]), "{works:?}");
+    // What it finds wrong ends the run with nothing read.
+    let (worker, key, _) = cluster.inbox[0].clone();
+    cluster.event(Event::Failed(worker, key, Error::data("the labels are text")));
+    assert_eq!(cluster.result.take().unwrap().unwrap_err().kind(), ErrorKind::Data);
 }
 
 #[test]
