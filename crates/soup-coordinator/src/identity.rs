@@ -7,11 +7,12 @@
 use serde::{Deserialize, Serialize};
 use soup_core::journal::{Operation, SoupRecord, sha256_hex};
 use soup_core::run::{DatasetSpec, RunSpec};
+use soup_core::score::SCORES_VERSION;
 use soup_core::soup::Soup;
 use soup_core::{Error, Result};
 use soup_store::checkpoint::Checkpoint;
 
-/// Version of the document, and of what scores mean. A new one makes every run and every score a new one.
+/// Version of the document. A new one makes every run a new one.
 const VERSION: u32 = 1;
 /// Digits of the identity in a run's id.
 const ID_DIGITS: usize = 12;
@@ -93,8 +94,7 @@ impl Inputs<'_> {
     pub(crate) fn contexts(&self) -> Result<Vec<String>> {
         #[derive(Serialize)]
         struct Context<'a> {
-            version: u32,
-            program: &'a str,
+            scores: u32,
             model_config: &'a str,
             preprocessor_config: Option<&'a str>,
             batch_size: u32,
@@ -103,8 +103,7 @@ impl Inputs<'_> {
         }
         let context = |(dataset, fingerprint): (&DatasetSpec, &String)| {
             let context = Context {
-                version: VERSION,
-                program: env!("CARGO_PKG_VERSION"),
+                scores: SCORES_VERSION,
                 model_config: self.model_config,
                 preprocessor_config: self.preprocessor_config,
                 batch_size: self.spec.batch_size,

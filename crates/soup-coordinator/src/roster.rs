@@ -37,7 +37,8 @@ impl Roster {
     pub(crate) fn join(&mut self, register: Register, outbox: Outbox, now: Millis) -> WorkerId {
         self.next += 1;
         let worker = WorkerId(self.next);
-        let Register { name, address, slots, capacity_bytes, disk_bytes, version: _, held } = register;
+        let Register { name, address, slots, capacity_bytes, disk_bytes, version: _, protocol: _, held } =
+            register;
         let tier = |h: &Held, shard| if h.on_disk.contains(&shard) { Tier::Disk } else { Tier::Memory };
         let shards = |h: &Held| h.shards.iter().map(|&s| (Shard(s), tier(h, s))).collect();
         let held = held.into_iter().map(|h| (h.run.clone(), shards(&h))).collect();

@@ -6,13 +6,13 @@ use futures::{Stream, StreamExt};
 use soup_core::journal::RunState;
 use soup_core::run::RunSpec;
 use soup_core::{Error, ErrorKind};
-use soup_proto::status_of;
 use soup_proto::v1::coordinator_server::Coordinator;
 use soup_proto::v1::run_event::Event;
 use soup_proto::v1::{
     CancelRequest, CancelResponse, CoordinatorMessage, ListRequest, ListResponse, Register, RunEvent,
     SubmitRequest, SubmitResponse, WatchRequest, WorkerMessage, worker_message,
 };
+use soup_proto::{PROTOCOL_VERSION, status_of};
 use soup_store::state::State;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -124,11 +124,14 @@ async fn first_message(up: &mut Streaming<WorkerMessage>) -> Result<Register, St
         Some(WorkerMessage { message: Some(worker_message::Message::Register(register)) }) => register,
         _ => return Err(status_of(&Error::usage("a worker's first message has to register it"))),
     };
-    let ours = env!("CARGO_PKG_VERSION");
-    if register.version != ours {
+    if register.protocol != PROTOCOL_VERSION {
         let text = format!(
-            "worker {:?} is version {}, this coordinator is version {ours}: start the same version",
-            register.name, register.version
+            "worker {:?} (version {}) speaks protocol {}, this coordinator (version {}) protocol {PROTOCOL_VERSION}: start \
+             the same version",
+            register.name,
+            register.version,
+            register.protocol,
+            env!("CARGO_PKG_VERSION")
         );
         return Err(status_of(&Error::configuration(text)));
     }

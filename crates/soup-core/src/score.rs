@@ -8,6 +8,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+/// Version of what scores are: raised with every change of decoding, preprocessing, models or counting that can change a
+/// count or a loss. Scores that were kept under another one are not recalled.
+pub const SCORES_VERSION: u32 = 1;
+
 /// What happened to one sample.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outcome {

@@ -15,7 +15,7 @@ use soup_proto::v1::worker_message::Message as Up;
 use soup_proto::v1::{
     Assign, CoordinatorMessage, Heartbeat, Leaving, Register, TaskDone, TaskFailed, TaskKey, WorkerMessage,
 };
-use soup_proto::{CONTROL_BYTES_MAX, error_of};
+use soup_proto::{CONTROL_BYTES_MAX, PROTOCOL_VERSION, error_of};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -117,6 +117,7 @@ async fn talk(
         capacity_bytes: config.capacity_bytes,
         disk_bytes: config.disk_cache.as_ref().map_or(0, |cache| cache.bytes),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocol: PROTOCOL_VERSION,
         held: worker.held(),
     };
     let first = WorkerMessage { message: Some(Up::Register(register)) };
