@@ -94,6 +94,7 @@ pub fn spec(kind: RecipeKind, lookahead: u32) -> RunSpec {
         workers_min: 1,
         model_config: None,
         preprocessor_config: None,
+        ignore_config: Vec::new(),
     }
 }
 

@@ -15,7 +15,7 @@ use soup_core::{Error, Result};
 use soup_store::checkpoint::Checkpoint;
 use soup_store::layout::{self, OutputFile};
 use soup_store::location::Location;
-use soup_store::{pool, read};
+use soup_store::{companion, pool, read};
 
 use crate::identity::Inputs;
 
@@ -68,6 +68,8 @@ pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prep
     let checkpoints = pool::open_pool(&spec.pool).await?;
     let pairs: Vec<(&str, &Schema)> = checkpoints.iter().map(|c| (c.name.as_str(), &c.schema)).collect();
     let agreement = agree(&pairs)?;
+    let mut notes = agreement.notes;
+    notes.extend(companion::check(&checkpoints, &spec.ignore_config).await?);
     let mut companions = pool::companions(&checkpoints[0]).await?;
     let model_config_json = config(&spec.model_config, "config.json", &mut companions)
         .await?
@@ -110,7 +112,7 @@ pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prep
         model_config_json,
         preprocessor_config_json,
         companions,
-        notes: agreement.notes,
+        notes,
         seconds: begun.elapsed().as_secs_f64(),
         spec,
     })

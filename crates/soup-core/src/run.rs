@@ -52,6 +52,9 @@ pub struct RunSpec {
     pub model_config: Option<String>,
     /// Where `preprocessor_config.json` is, if not beside the ingredients.
     pub preprocessor_config: Option<String>,
+    /// Settings in which the files beside the ingredients may differ: see [`Ignored`](crate::companion::Ignored).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignore_config: Vec<String>,
 }
 
 /// What is found out about the pool itself.

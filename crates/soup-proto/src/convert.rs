@@ -211,6 +211,7 @@ impl From<RunSpec> for v1::RunSpec {
             workers_min: s.workers_min,
             model_config: s.model_config.unwrap_or_default(),
             preprocessor_config: s.preprocessor_config.unwrap_or_default(),
+            ignore_config: s.ignore_config,
         }
     }
 }
@@ -234,6 +235,7 @@ impl TryFrom<v1::RunSpec> for RunSpec {
             workers_min: s.workers_min,
             model_config: non_empty(s.model_config),
             preprocessor_config: non_empty(s.preprocessor_config),
+            ignore_config: s.ignore_config,
         };
         spec.validate()?;
         Ok(spec)

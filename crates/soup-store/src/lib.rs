@@ -25,6 +25,7 @@
 
 pub mod card;
 pub mod checkpoint;
+pub mod companion;
 pub mod failpoint;
 #[cfg(any(test, feature = "faults"))]
 pub mod faults;

@@ -56,6 +56,14 @@ pub(crate) struct CookOptions {
     /// The preprocessor_config.json, if it is not beside the ingredients
     #[arg(long, value_name = "URL", help_heading = INPUT)]
     pub(crate) preprocessor_config: Option<String>,
+    /// Let the ingredients' small files differ in a key (hidden_act), a path (vision_config.hidden_act) or a file; repeatable
+    ///
+    /// What gives tensors their meaning (id2label, activations, epsilons, preprocessing, vocabularies) has to agree like the
+    /// tensors do. For those who know that a difference does not matter; it is noted.
+    #[arg(long, value_name = "KEY", help_heading = INPUT)]
+    #[serde(deserialize_with = "crate::datasets::one_or_many")]
+    #[schemars(with = "crate::datasets::OneOrMany")]
+    pub(crate) ignore_config: Vec<String>,
     /// Accept NaN and infinite parameters instead of refusing the pool
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
           help_heading = INPUT)]
@@ -273,7 +281,7 @@ impl CookOptions {
             };
         }
         first! {
-            lists: pool test;
+            lists: pool test ignore_config;
             others: validation model_config preprocessor_config allow_nan recipe order accept seed max_ingredients passes
                 metric output overwrite state_url fresh batch_size no_baselines lookahead workers memory disk_cache disk threads device coordinator
                 min_workers train train_share granularity weights optimizer lr schedule warmup clip epochs mini_batch parts

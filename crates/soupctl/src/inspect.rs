@@ -7,7 +7,7 @@ use soup_core::agree::agree;
 use soup_core::schema::{Schema, TensorSpec};
 use soup_core::{Error, Result};
 use soup_store::checkpoint::Checkpoint;
-use soup_store::{header, pool};
+use soup_store::{companion, header, pool};
 
 use crate::args::InspectArgs;
 use crate::choices::OutputFormat;
@@ -84,7 +84,10 @@ async fn inspect(checkpoints: &[Checkpoint]) -> Result<(Inspection, Result<()>)>
         None => BTreeMap::new(),
     };
     let (notes, verdict) = match agree(&schemas(checkpoints)) {
-        Ok(agreement) => (agreement.notes, Ok(())),
+        Ok(agreement) => match companion::check(checkpoints, &[]).await {
+            Ok(notes) => ([agreement.notes, notes].concat(), Ok(())),
+            Err(error) => (agreement.notes, Err(error)),
+        },
         // One checkpoint alone cannot disagree, only be unfit for a pool.
         Err(error) if checkpoints.len() == 1 => (vec![error.chain()], Ok(())),
         Err(error) => (Vec::new(), Err(error)),

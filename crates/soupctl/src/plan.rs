@@ -11,7 +11,7 @@ use soup_core::shard::ShardPlan;
 use soup_core::{Error, Result};
 use soup_store::layout::{FILE_BYTES_MAX, plan_files};
 use soup_store::location::Location;
-use soup_store::{output, pool, read};
+use soup_store::{companion, output, pool, read};
 
 use crate::args::CookArgs;
 use crate::choices::OutputFormat;
@@ -123,6 +123,8 @@ pub(crate) async fn run(args: CookArgs) -> Result<()> {
 async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
     let checkpoints = pool::open_pool(&spec.pool).await?;
     let agreement = agree(&schemas(&checkpoints))?;
+    let mut notes = agreement.notes;
+    notes.extend(companion::check(&checkpoints, &spec.ignore_config).await?);
     let schema = agreement.schema;
     let ingredients: Vec<String> = checkpoints.iter().map(|c| c.name.clone()).collect();
     let k = ingredients.len() as u32;
@@ -158,7 +160,7 @@ async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
         bytes_read: schema.bytes().saturating_mul(u64::from(k)),
         output: spec.output.clone(),
         files: plan_files(&schema, FILE_BYTES_MAX).iter().map(file).collect(),
-        notes: agreement.notes,
+        notes,
         warnings,
         ingredients,
     })

@@ -145,6 +145,7 @@ impl Cook {
             workers_min: options.min_workers.unwrap_or(workers),
             model_config: options.model_config,
             preprocessor_config: options.preprocessor_config,
+            ignore_config: options.ignore_config,
         };
         spec.validate()?;
         // The options of the recipe, which need no pool to be checked.

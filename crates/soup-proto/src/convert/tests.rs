@@ -58,6 +58,7 @@ fn spec() -> RunSpec {
         workers_min: 3,
         model_config: None,
         preprocessor_config: Some("/p.json".into()),
+        ignore_config: vec!["hidden_act".into()],
     }
 }
 

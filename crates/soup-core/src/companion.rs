@@ -1,0 +1,520 @@
+//! Whether the small files beside the ingredients agree: what gives tensors their meaning must agree like the tensors do.
+//!
+//! Row 3 of a classifier is a class only by `id2label`, a weight is a weight only under its activation and epsilon, and a
+//! pixel is a pixel only after its preprocessing. Averages of tensors that mean different things are well-formed and wrong,
+//! so the first difference is refused with its key and both values.
+//!
+//! # Words
+//!
+//! - A *companion* is a small file beside an ingredient: `config.json`, `preprocessor_config.json`, a vocabulary.
+//! - A *setting* is a value in it, named by its *path*: `layer_norm_eps`, `vision_config.hidden_act`, `id2label.3`.
+//!
+//! # Rules
+//!
+//! The first ingredient that has a companion is the measure for the others. What only says where a file comes from is not
+//! compared; what only training looks at is noted where it differs. A setting that one of two files lacks is compared with
+//! its default where that is known, and noted otherwise: programs write more settings with every version.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// The companion that says what a model is.
+pub const CONFIG: &str = "config.json";
+/// The companion that says how images become pixels.
+pub const PREPROCESSOR: &str = "preprocessor_config.json";
+
+/// Longest value that is shown, in characters.
+const SHOWN_CHARS_MAX: usize = 60;
+/// Deepest nesting that is looked into; deeper values are compared whole.
+const DEPTH_MAX: usize = 16;
+
+/// Settings that say where a file comes from, or how it was stored.
+const PROVENANCE: [&str; 10] = [
+    "_name_or_path",
+    "_commit_hash",
+    "transformers_version",
+    "torch_dtype",
+    "dtype",
+    "_processor_class",
+    "processor_class",
+    "_valid_processor_keys",
+    "_attn_implementation",
+    "_attn_implementation_autoset",
+];
+
+/// Settings that change training, or a program's comfort, and no tensor's meaning in evaluation.
+const TRAINING: [&str; 27] = [
+    "attention_dropout",
+    "attention_probs_dropout_prob",
+    "classifier_dropout",
+    "classifier_dropout_prob",
+    "dropout",
+    "dropout_rate",
+    "drop_path_rate",
+    "encoder_layerdrop",
+    "decoder_layerdrop",
+    "encoder_stride",
+    "finetuning_task",
+    "gradient_checkpointing",
+    "hidden_dropout_prob",
+    "initializer_factor",
+    "initializer_range",
+    "label_smoothing",
+    "layerdrop",
+    "output_attentions",
+    "output_hidden_states",
+    "output_scores",
+    "return_dict",
+    "stochastic_depth_prob",
+    "summary_first_dropout",
+    "task_specific_params",
+    "torchscript",
+    "use_cache",
+    "use_mask_token",
+];
+
+/// What transformers takes where a `config.json` of a model type does not say.
+const DEFAULTS: [(&str, &[(&str, &str)]); 1] = [(
+    "vit",
+    &[
+        ("hidden_size", "768"),
+        ("num_hidden_layers", "12"),
+        ("num_attention_heads", "12"),
+        ("intermediate_size", "3072"),
+        ("hidden_act", "\"gelu\""),
+        ("layer_norm_eps", "1e-12"),
+        ("image_size", "224"),
+        ("patch_size", "16"),
+        ("num_channels", "3"),
+        ("qkv_bias", "true"),
+        ("pooler_act", "\"tanh\""),
+    ],
+)];
+
+/// The companion of one name beside one ingredient.
+#[derive(Clone, Debug)]
+pub struct Companion {
+    /// The ingredient's name.
+    pub ingredient: String,
+    /// What the file says.
+    pub content: Content,
+}
+
+/// What a companion says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
+    /// Settings: a JSON object.
+    Settings(Map<String, Value>),
+    /// Anything else, by its SHA-256: a vocabulary.
+    Digest(String),
+}
+
+/// Settings that may differ because the user says so.
+#[derive(Clone, Debug, Default)]
+pub struct Ignored {
+    keys: Vec<String>,
+    used: BTreeSet<String>,
+}
+
+impl Ignored {
+    /// The settings named `keys`: a file (`preprocessor_config.json`), a path (`vision_config.hidden_act`) with everything
+    /// below it, or the last part of a path (`hidden_act`), wherever it is.
+    pub fn new(keys: &[String]) -> Ignored {
+        Ignored { keys: keys.to_vec(), used: BTreeSet::new() }
+    }
+
+    fn takes(&mut self, file: &str, path: &str) -> bool {
+        let below = |key: &String| path.strip_prefix(key.as_str()).is_some_and(|r| r.starts_with('.'));
+        let last = |key: &String| path.rsplit('.').next() == Some(key.as_str());
+        let found = self.keys.iter().find(|key| *key == file || *key == path || below(key) || last(key));
+        let found = found.cloned();
+        found.is_some_and(|key| {
+            self.used.insert(key);
+            true
+        })
+    }
+
+    /// The keys that nothing was found for.
+    pub fn unused(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().filter(|key| !self.used.contains(*key)).map(String::as_str)
+    }
+}
+
+/// How two settings differ.
+struct Difference {
+    path: String,
+    /// The values of the first and the other file; `None` where a file has none.
+    values: [Option<Value>; 2],
+}
+
+/// Compares the companions called `file`, in pool order, of those ingredients that have one of their own. Returns what
+/// people should know.
+///
+/// # Errors
+/// [`ErrorKind::Data`](crate::ErrorKind::Data) for the first difference that matters and is not `ignored`, naming both
+/// ingredients, the setting and both values.
+pub fn agree(file: &str, companions: &[Companion], ignored: &mut Ignored) -> Result<Vec<String>> {
+    let Some((first, others)) = companions.split_first() else { return Ok(Vec::new()) };
+    let mut notes = Notes::default();
+    for other in others {
+        let (a, b) = match (&first.content, &other.content) {
+            (Content::Settings(a), Content::Settings(b)) => (canonical(file, a), canonical(file, b)),
+            (a, b) if a == b => continue,
+            _ if ignored.takes(file, "") => {
+                notes.add(file, Kind::Ignored, &other.ingredient);
+                continue;
+            }
+            _ => {
+                let what = format!("is another one than that of ingredient {:?}", first.ingredient);
+                return Err(differs(file, &other.ingredient, &what, file));
+            }
+        };
+        let mut found = Vec::new();
+        compare(&a, &b, "", 0, &mut found);
+        for difference in found {
+            let path = &difference.path;
+            match kind(&difference) {
+                Kind::Silent => {}
+                Kind::Matters if !ignored.takes(file, path) => {
+                    // Classes are one table: nobody wants to ignore the third one alone.
+                    let key = if path.starts_with("id2label.") { "id2label" } else { path };
+                    let what = said(&difference, &first.ingredient);
+                    return Err(differs(file, &other.ingredient, &what, key));
+                }
+                Kind::Matters => notes.add(path, Kind::Ignored, &other.ingredient),
+                noted => notes.add(path, noted, &other.ingredient),
+            }
+        }
+    }
+    Ok(notes.lines(file, &first.ingredient))
+}
+
+fn differs(file: &str, ingredient: &str, what: &str, key: &str) -> Error {
+    Error::data(format!(
+        "ingredient {ingredient:?}: its {file} {what}: their tensors do not mean the same; leave it out, or say \
+         --ignore-config {key} if you know that they do"
+    ))
+}
+
+/// `says "layer_norm_eps" is 1e-6, but ingredient "a0" says 1e-12`
+fn said(difference: &Difference, first: &str) -> String {
+    let [a, b] = &difference.values;
+    match (a, b) {
+        (Some(a), Some(b)) => {
+            format!("says {:?} is {}, but ingredient {first:?} says {}", difference.path, shown(b), shown(a))
+        }
+        (Some(a), None) => {
+            format!("does not say {:?}, but ingredient {first:?} says {}", difference.path, shown(a))
+        }
+        (None, Some(b)) => {
+            format!("says {:?} is {}, but ingredient {first:?} does not say it", difference.path, shown(b))
+        }
+        (None, None) => String::new(),
+    }
+}
+
+fn shown(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+        None => text,
+        Some((end, _)) => format!("{} [...]", &text[..end]),
+    }
+}
+
+/// What becomes of a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// It says where a file comes from.
+    Silent,
+    /// Only training looks at it.
+    Training,
+    /// One of two files does not say it.
+    OneSided,
+    /// The user says that it does not matter.
+    Ignored,
+    /// It gives tensors their meaning.
+    Matters,
+}
+
+fn kind(difference: &Difference) -> Kind {
+    let named = |names: &[&str]| difference.path.split('.').any(|part| names.contains(&part));
+    if named(&PROVENANCE) {
+        Kind::Silent
+    } else if named(&TRAINING) {
+        Kind::Training
+    } else if difference.values.iter().any(Option::is_none) {
+        Kind::OneSided
+    } else {
+        Kind::Matters
+    }
+}
+
+/// What is tolerated, gathered by setting.
+#[derive(Default)]
+struct Notes {
+    by_path: BTreeMap<(Kind, String), Vec<String>>,
+}
+
+impl Notes {
+    fn add(&mut self, path: &str, kind: Kind, ingredient: &str) {
+        let who = self.by_path.entry((kind, path.to_owned())).or_default();
+        // Two settings may share what they are noted under.
+        if who.last().is_none_or(|last| last != ingredient) {
+            who.push(ingredient.to_owned());
+        }
+    }
+
+    fn lines(&self, file: &str, first: &str) -> Vec<String> {
+        let line = |((kind, path), who): (&(Kind, String), &Vec<String>)| {
+            let others = match &who[..] {
+                [one] => format!("ingredient {one:?} has"),
+                [one, rest @ ..] => format!("ingredient {one:?} and {} more have", rest.len()),
+                [] => String::new(),
+            };
+            let soup = format!("soups have that of ingredient {first:?}");
+            match kind {
+                Kind::Training => {
+                    format!("{file}: {others} another {path:?}, which only training looks at; {soup}")
+                }
+                Kind::OneSided => {
+                    format!(
+                        "{file}: {others} no {path:?} where ingredient {first:?} has, or the other way round; {soup}"
+                    )
+                }
+                _ => format!("{file}: {others} another {path:?}, which was to be ignored; {soup}"),
+            }
+        };
+        self.by_path.iter().map(line).collect()
+    }
+}
+
+/// Settings in one form: forms that mean the same become equal, and known defaults are filled in.
+fn canonical(file: &str, settings: &Map<String, Value>) -> Map<String, Value> {
+    let mut settings = settings.clone();
+    if file == CONFIG {
+        if let Some(id2label) = settings.get("id2label").and_then(Value::as_object) {
+            // Names that were made up say nothing.
+            let made_up = |(id, name): (&String, &Value)| name.as_str() == Some(&format!("LABEL_{id}"));
+            let made_up = id2label.iter().all(made_up);
+            // It is the same table, read the other way.
+            settings.remove("label2id");
+            if made_up {
+                settings.remove("id2label");
+            }
+        }
+        let model_type = settings.get("model_type").and_then(Value::as_str).unwrap_or_default();
+        let defaults = DEFAULTS.iter().find(|(of, _)| *of == model_type).map_or(&[][..], |(_, d)| d);
+        for (key, default) in defaults {
+            if !settings.contains_key(*key)
+                && let Ok(default) = serde_json::from_str(default)
+            {
+                settings.insert((*key).to_owned(), default);
+            }
+        }
+    } else {
+        // The same processors under the names that they had and have.
+        let names = ["image_processor_type", "feature_extractor_type"];
+        let name = names.iter().find_map(|n| settings.remove(*n));
+        if let Some(Value::String(name)) = name {
+            let stem = name.trim_end_matches("Fast");
+            let stem = stem.trim_end_matches("FeatureExtractor").trim_end_matches("ImageProcessor");
+            settings.insert(names[0].to_owned(), stem.into());
+        }
+        for key in ["size", "crop_size"] {
+            let sides =
+                settings.get(key).and_then(|v| Some((v.get("height")?.clone(), v.get("width")?.clone())));
+            if let Some((height, width)) = sides
+                && height == width
+                && settings[key].as_object().is_some_and(|o| o.len() == 2)
+            {
+                settings.insert(key.to_owned(), height);
+            }
+        }
+    }
+    settings
+}
+
+fn compare(
+    a: &Map<String, Value>,
+    b: &Map<String, Value>,
+    at: &str,
+    depth: usize,
+    found: &mut Vec<Difference>,
+) {
+    let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    for key in keys {
+        let path = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
+        // Not saying and saying nothing are the same.
+        let value = |of: &Map<String, Value>| of.get(key).filter(|v| !v.is_null()).cloned();
+        match (value(a), value(b)) {
+            (Some(Value::Object(a)), Some(Value::Object(b))) if depth < DEPTH_MAX => {
+                compare(&a, &b, &path, depth + 1, found);
+            }
+            (Some(a), Some(b)) if same(&a, &b) => {}
+            (None, None) => {}
+            (a, b) => found.push(Difference { path, values: [a, b] }),
+        }
+    }
+}
+
+/// Whether two values are equal; 224 and 224.0 are.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (a, b) => a == b,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn settings(value: Value) -> Content {
+        let Value::Object(map) = value else { panic!("settings are an object") };
+        Content::Settings(map)
+    }
+
+    /// The notes, or the error's text, of these files beside ingredients a0, a1, ...
+    fn agreement(
+        file: &str,
+        contents: &[Content],
+        ignore: &[&str],
+    ) -> std::result::Result<Vec<String>, String> {
+        let name = |(i, c): (usize, &Content)| Companion { ingredient: format!("a{i}"), content: c.clone() };
+        let companions: Vec<_> = contents.iter().enumerate().map(name).collect();
+        let ignore: Vec<String> = ignore.iter().map(|k| (*k).to_owned()).collect();
+        agree(file, &companions, &mut Ignored::new(&ignore)).map_err(|e| e.chain())
+    }
+
+    #[track_caller]
+    fn silent(file: &str, a: Value, b: Value) {
+        assert_eq!(agreement(file, &[settings(a), settings(b)], &[]).unwrap(), [""; 0]);
+    }
+
+    #[track_caller]
+    fn noted(file: &str, a: Value, b: Value, part: &str) {
+        let notes = agreement(file, &[settings(a), settings(b)], &[]).unwrap();
+        assert!(notes.len() == 1 && notes[0].contains(part), "{notes:?}");
+    }
+
+    #[track_caller]
+    fn refused(file: &str, a: Value, b: Value, part: &str) {
+        let error = agreement(file, &[settings(a), settings(b)], &[]).unwrap_err();
+        assert!(error.starts_with("ingredient \"a1\"") && error.contains(part), "{error}");
+    }
+
+    #[test]
+    fn what_gives_tensors_their_meaning_must_agree() {
+        let labels = |a: &str, b: &str| json!({ "id2label": { "0": a, "1": b } });
+        refused(
+            CONFIG,
+            labels("cat", "dog"),
+            labels("dog", "cat"),
+            r#"its config.json says "id2label.0" is "dog", but ingredient "a0" says "cat""#,
+        );
+        refused(
+            CONFIG,
+            json!({ "hidden_act": "gelu" }),
+            json!({ "hidden_act": "relu" }),
+            "--ignore-config hidden_act",
+        );
+        refused(CONFIG, json!({ "layer_norm_eps": 1e-12 }), json!({ "layer_norm_eps": 1e-6 }), "1e-6");
+        refused(CONFIG, json!({ "image_size": 224 }), json!({ "image_size": 384 }), "image_size");
+        let nested = |act: &str| json!({ "vision_config": { "hidden_act": act } });
+        refused(CONFIG, nested("gelu"), nested("quick_gelu"), "vision_config.hidden_act");
+        refused(PREPROCESSOR, json!({ "image_mean": [0.5] }), json!({ "image_mean": [0.4] }), "image_mean");
+    }
+
+    #[test]
+    fn more_classes_are_not_the_same_classes() {
+        let two = json!({ "id2label": { "0": "cat", "1": "dog" } });
+        let three = json!({ "id2label": { "0": "cat", "1": "dog", "2": "cow" } });
+        // Their tensors differ too; that is said by whoever compares those.
+        noted(CONFIG, two, three, "id2label.2");
+    }
+
+    #[test]
+    fn what_only_tells_the_origin_is_not_compared() {
+        silent(
+            CONFIG,
+            json!({ "_name_or_path": "google/vit", "transformers_version": "4.20", "torch_dtype": "float32" }),
+            json!({ "_name_or_path": "./out", "transformers_version": "4.57", "dtype": "float32" }),
+        );
+    }
+
+    #[test]
+    fn what_only_training_looks_at_is_noted() {
+        noted(
+            CONFIG,
+            json!({ "hidden_dropout_prob": 0.0 }),
+            json!({ "hidden_dropout_prob": 0.1 }),
+            "only training looks at",
+        );
+    }
+
+    #[test]
+    fn equal_values_in_other_forms_agree() {
+        silent(CONFIG, json!({ "image_size": 224 }), json!({ "image_size": 224.0 }));
+        silent(CONFIG, json!({ "x": null }), json!({}));
+        silent(CONFIG, json!({ "model_type": "vit" }), json!({ "model_type": "vit", "hidden_act": "gelu" }));
+        let named = json!({ "id2label": { "0": "cat" }, "label2id": { "cat": 0 } });
+        silent(CONFIG, named, json!({ "id2label": { "0": "cat" }, "label2id": { "cat": "0" } }));
+        silent(
+            PREPROCESSOR,
+            json!({ "size": 224, "feature_extractor_type": "ViTFeatureExtractor" }),
+            json!({ "size": { "height": 224, "width": 224 }, "image_processor_type": "ViTImageProcessorFast" }),
+        );
+    }
+
+    #[test]
+    fn what_one_file_lacks_is_noted_unless_its_default_is_known_to_differ() {
+        noted(CONFIG, json!({}), json!({ "new_option": 3 }), "new_option");
+        refused(
+            CONFIG,
+            json!({ "model_type": "vit" }),
+            json!({ "model_type": "vit", "hidden_act": "relu" }),
+            "hidden_act",
+        );
+        let made_up = json!({ "id2label": { "0": "LABEL_0", "1": "LABEL_1" } });
+        noted(CONFIG, json!({ "id2label": { "0": "cat", "1": "dog" } }), made_up, "id2label");
+    }
+
+    #[test]
+    fn what_is_to_be_ignored_is_noted() {
+        let pair = [settings(json!({ "hidden_act": "gelu" })), settings(json!({ "hidden_act": "relu" }))];
+        for key in ["hidden_act", CONFIG] {
+            let notes = agreement(CONFIG, &pair, &[key]).unwrap();
+            assert!(notes[0].contains("hidden_act") && notes[0].contains("ignored"), "{notes:?}");
+        }
+        assert!(agreement(CONFIG, &pair, &["hidden"]).is_err());
+        let mut ignored = Ignored::new(&["nothing".to_owned()]);
+        agree(CONFIG, &[], &mut ignored).unwrap();
+        assert_eq!(ignored.unused().collect::<Vec<_>>(), ["nothing"]);
+    }
+
+    #[test]
+    fn vocabularies_must_be_equal() {
+        let digest = |text: &str| Content::Digest(text.to_owned());
+        assert_eq!(agreement("vocab.txt", &[digest("x"), digest("x")], &[]).unwrap(), [""; 0]);
+        let error = agreement("vocab.txt", &[digest("x"), digest("x"), digest("y")], &[]).unwrap_err();
+        assert!(error.starts_with(r#"ingredient "a2": its vocab.txt is another one than"#), "{error}");
+        assert_eq!(agreement("vocab.txt", &[digest("x"), digest("y")], &["vocab.txt"]).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn notes_are_gathered_by_setting() {
+        let dropout = |p: f64| settings(json!({ "hidden_dropout_prob": p }));
+        let notes = agreement(CONFIG, &[dropout(0.0), dropout(0.1), dropout(0.2)], &[]).unwrap();
+        assert_eq!(notes.len(), 1);
+        assert!(
+            notes[0].contains(r#"ingredient "a1" and 1 more have another "hidden_dropout_prob""#),
+            "{notes:?}"
+        );
+    }
+}

@@ -1,0 +1,164 @@
+//! The small files of every ingredient, read to be compared.
+//!
+//! Ingredients in one folder share its files, so each folder is looked into once and speaks in the name of the first ingredient
+//! that lies in it. A file that is not beside an ingredient is looked for in the folder around it, as for
+//! [`companions`](crate::pool::companions).
+
+use std::collections::{BTreeMap, HashMap};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use serde_json::Value;
+use soup_core::companion::{self, CONFIG, Companion, Content, Ignored, PREPROCESSOR};
+use soup_core::{Error, Result};
+
+use crate::checkpoint::Checkpoint;
+use crate::location::Location;
+use crate::pool::COMPANION_BYTES_MAX;
+use crate::read::{self, Stamp};
+
+/// Files that are compared setting by setting.
+const SETTINGS: [&str; 3] = [CONFIG, PREPROCESSOR, "processor_config.json"];
+/// Files that are compared as a whole: they say which token a row of an embedding stands for.
+const VOCABULARIES: [&str; 7] = [
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+];
+/// Folders looked into, and files read, at a time.
+const IN_FLIGHT: usize = 16;
+
+/// A file that was found, and whose it is.
+struct Found {
+    ingredient: String,
+    location: Location,
+    stamp: Stamp,
+}
+
+/// Whether the small files of a pool agree, except for the settings `ignored`; returns what people should know.
+///
+/// # Errors
+/// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for the first setting that differs and gives tensors their meaning; those of
+/// [`of_pool`].
+pub async fn check(checkpoints: &[Checkpoint], ignored: &[String]) -> Result<Vec<String>> {
+    let mut ignored = Ignored::new(ignored);
+    let mut notes = Vec::new();
+    for (file, companions) in of_pool(checkpoints).await? {
+        notes.extend(companion::agree(file, &companions, &mut ignored)?);
+    }
+    let unused =
+        ignored.unused().map(|key| format!("nothing differs that --ignore-config {key} would be about"));
+    notes.extend(unused);
+    Ok(notes)
+}
+
+/// The companions of a pool by file name, each in pool order; nothing where all ingredients share one folder.
+///
+/// # Errors
+/// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for settings that are no JSON object, naming the file; otherwise what the
+/// store says.
+pub async fn of_pool(checkpoints: &[Checkpoint]) -> Result<BTreeMap<&'static str, Vec<Companion>>> {
+    let mut folders: Vec<(&str, Location)> = Vec::new();
+    for checkpoint in checkpoints {
+        if let Some(folder) = checkpoint.folder()
+            && !folders.iter().any(|(_, known)| *known == folder)
+        {
+            folders.push((&checkpoint.name, folder));
+        }
+    }
+    let mut companions = BTreeMap::new();
+    if folders.len() < 2 {
+        return Ok(companions);
+    }
+    let listings = listings(&folders).await?;
+    for name in SETTINGS {
+        let read = |f: Found| async move { settings(&f).await };
+        let found = found(name, &folders, &listings);
+        companions.insert(name, stream::iter(found).map(read).buffered(IN_FLIGHT).try_collect().await?);
+    }
+    for name in VOCABULARIES {
+        companions.insert(name, vocabularies(found(name, &folders, &listings)).await?);
+    }
+    companions.retain(|_, of: &mut Vec<Companion>| of.len() > 1);
+    Ok(companions)
+}
+
+type Listing = HashMap<String, (Location, Stamp)>;
+
+/// The files of all folders and of the folders around them. Where a folder may not be listed, each file is asked for.
+async fn listings(folders: &[(&str, Location)]) -> Result<HashMap<String, Listing>> {
+    let mut wanted: Vec<Location> = Vec::new();
+    for (_, folder) in folders {
+        wanted.extend(folder.parent().into_iter().chain([folder.clone()]));
+    }
+    wanted.sort_by_key(Location::to_string);
+    wanted.dedup();
+    let look = |folder: Location| async move {
+        let files = match read::list(&folder).await {
+            Ok(entries) => {
+                let file = |e: read::Entry| Some((e.name, (e.location, e.stamp?)));
+                entries.into_iter().filter_map(file).collect()
+            }
+            Err(_) => asked_for(&folder).await?,
+        };
+        Ok::<_, Error>((folder.to_string(), files))
+    };
+    stream::iter(wanted).map(look).buffered(IN_FLIGHT).try_collect().await
+}
+
+async fn asked_for(folder: &Location) -> Result<Listing> {
+    let mut files = Listing::new();
+    for name in SETTINGS.into_iter().chain(VOCABULARIES) {
+        let location = folder.join(name)?;
+        // What may not be seen is as good as absent: whoever needs it says so.
+        if let Ok(Some(stamp)) = read::stat_if_exists(&location).await {
+            files.insert(name.to_owned(), (location, stamp));
+        }
+    }
+    Ok(files)
+}
+
+/// The file `name` of every folder that has one, or whose surrounding folder has.
+fn found(name: &str, folders: &[(&str, Location)], listings: &HashMap<String, Listing>) -> Vec<Found> {
+    let in_folder = |folder: &Location| listings.get(&folder.to_string())?.get(name).cloned();
+    let of = |(ingredient, folder): &(&str, Location)| {
+        let (location, stamp) = in_folder(folder).or_else(|| in_folder(&folder.parent()?))?;
+        Some(Found { ingredient: (*ingredient).to_owned(), location, stamp })
+    };
+    folders.iter().filter_map(of).collect()
+}
+
+async fn settings(found: &Found) -> Result<Companion> {
+    let bytes = read::read_small(&found.location, COMPANION_BYTES_MAX).await?;
+    let wrong = || Error::data(format!("{} is not a JSON object", found.location));
+    match serde_json::from_slice(&bytes) {
+        Ok(Value::Object(settings)) => {
+            Ok(Companion { ingredient: found.ingredient.clone(), content: Content::Settings(settings) })
+        }
+        Ok(_) => Err(wrong()),
+        Err(e) => Err(wrong().with_source(e)),
+    }
+}
+
+/// Vocabularies by their digests; those of another size than the first one's need not be read to differ.
+async fn vocabularies(found: Vec<Found>) -> Result<Vec<Companion>> {
+    let Some(first) = found.first() else { return Ok(Vec::new()) };
+    let (size, etag) = (first.stamp.size_bytes, first.stamp.etag.clone());
+    let same = |f: &Found| f.location == first.location || (etag.is_some() && f.stamp.etag == etag);
+    let all_same = found.iter().all(|f| f.stamp.size_bytes == size && same(f));
+    let digest = |f: Found| async move {
+        let content = if all_same {
+            String::new()
+        } else if f.stamp.size_bytes == size {
+            let bytes = read::read_small(&f.location, COMPANION_BYTES_MAX).await?;
+            soup_core::journal::sha256_hex(&bytes)
+        } else {
+            format!("{} bytes", f.stamp.size_bytes)
+        };
+        Ok::<_, Error>(Companion { ingredient: f.ingredient, content: Content::Digest(content) })
+    };
+    stream::iter(found).map(digest).buffered(IN_FLIGHT).try_collect().await
+}
