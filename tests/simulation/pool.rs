@@ -59,6 +59,7 @@ pub fn spec(kind: RecipeKind, lookahead: u32) -> RunSpec {
         label_column: None,
         limit: None,
         split: None,
+        named_split: None,
     };
     let learns = kind == RecipeKind::Learned;
     RunSpec {
@@ -95,6 +96,7 @@ pub fn spec(kind: RecipeKind, lookahead: u32) -> RunSpec {
         model_config: None,
         preprocessor_config: None,
         ignore_config: Vec::new(),
+        class_subset: false,
     }
 }
 

@@ -39,6 +39,7 @@ pub(crate) fn begin(of: &Incarnation, prepared: &Prepared) -> v1::BeginRun {
         model_config_json: prepared.model_config_json.clone(),
         preprocessor_config_json: prepared.preprocessor_config_json.clone().unwrap_or_default(),
         batch_size: spec.batch_size,
+        class_subset: spec.class_subset,
         keep_logits: spec.diagnosis.level == DiagnosisLevel::Full,
         allow_nan: spec.allow_nan,
         output: spec.output.clone(),

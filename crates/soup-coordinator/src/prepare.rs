@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use bytes::Bytes;
 use soup_core::agree::agree;
+use soup_core::companion::{CONFIG, PREPROCESSOR};
 use soup_core::recipe::learned::Groups;
 use soup_core::run::RunSpec;
 use soup_core::schema::Schema;
@@ -71,11 +72,12 @@ pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prep
     let mut notes = agreement.notes;
     notes.extend(companion::check(&checkpoints, &spec.ignore_config).await?);
     let mut companions = pool::companions(&checkpoints[0]).await?;
-    let model_config_json = config(&spec.model_config, "config.json", &mut companions)
+    let model_config_json = config(&spec.model_config, CONFIG, &mut companions)
         .await?
         .ok_or_else(|| no_config(&checkpoints[0]))?;
-    let preprocessor_config_json =
-        config(&spec.preprocessor_config, "preprocessor_config.json", &mut companions).await?;
+    let preprocessor_config_json = config(&spec.preprocessor_config, PREPROCESSOR, &mut companions)
+        .await?
+        .ok_or_else(|| no_preprocessor(&checkpoints[0]))?;
     let mut fingerprints = Vec::new();
     for dataset in spec.datasets() {
         let named = |e: Error| e.context(format!("dataset {:?}", dataset.name));
@@ -89,7 +91,7 @@ pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prep
         base: base.as_ref(),
         fingerprints: &fingerprints,
         model_config: &model_config_json,
-        preprocessor_config: preprocessor_config_json.as_deref(),
+        preprocessor_config: Some(&preprocessor_config_json),
     };
     let (run, plan) = inputs.document()?;
     let contexts = if fresh.is_none() { inputs.contexts()? } else { Vec::new() };
@@ -110,7 +112,7 @@ pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prep
         checkpoints,
         schema,
         model_config_json,
-        preprocessor_config_json,
+        preprocessor_config_json: Some(preprocessor_config_json),
         companions,
         notes,
         seconds: begun.elapsed().as_secs_f64(),
@@ -137,6 +139,14 @@ async fn base(spec: &RunSpec, first: &Checkpoint) -> Result<Option<Checkpoint>> 
 fn no_config(first: &Checkpoint) -> Error {
     Error::data(format!(
         "found no config.json beside ingredient {:?} or in the folder above it: name one with --model-config",
+        first.name
+    ))
+}
+
+fn no_preprocessor(first: &Checkpoint) -> Error {
+    Error::data(format!(
+        "found no preprocessor_config.json (nor a processor_config.json with an image processor) beside ingredient {:?} or in \
+         the folder above it, so how images become pixels is not known: name one with --preprocessor-config",
         first.name
     ))
 }

@@ -55,6 +55,9 @@ pub struct RunSpec {
     /// Settings in which the files beside the ingredients may differ: see [`Ignored`](crate::companion::Ignored).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignore_config: Vec<String>,
+    /// Take predictions among the classes that a dataset has, where those are not all of the model's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub class_subset: bool,
 }
 
 /// What is found out about the pool itself.
@@ -105,6 +108,9 @@ pub struct DatasetSpec {
     /// Of those, use one part only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<Split>,
+    /// Use the files of this split only, where they are of several: `train`, `validation`, `test`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub named_split: Option<String>,
 }
 
 /// One of the two parts that a dataset is split into: to learn from, and to hold out. Samples of both are spread evenly over
@@ -188,6 +194,13 @@ impl RunSpec {
         {
             return Err(Error::usage(
                 "--base and --require-shared-init need a diagnosis: leave out --diagnose none",
+            ));
+        }
+        if self.class_subset
+            && (self.recipe.kind == RecipeKind::Learned || self.diagnosis.level == DiagnosisLevel::Full)
+        {
+            return Err(Error::usage(
+                "--class-subset is about predictions; the learned recipe and a full diagnosis work with logits of all classes",
             ));
         }
         let mut names = BTreeSet::new();

@@ -5,6 +5,7 @@
 
 mod folder;
 mod parquet;
+mod splits;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use soup_core::run::Split;
 use soup_core::{Error, Result};
 
+use crate::classes::{Alignment, Classes, Source};
 use crate::source::Files;
 
 /// How to read a dataset.
@@ -26,6 +28,10 @@ pub struct DatasetSpec {
     pub limit: Option<u64>,
     /// Of those, use one part only.
     pub split: Option<Split>,
+    /// Use the files of one split only: `train`, `validation`, `test`.
+    pub named_split: Option<String>,
+    /// Take predictions among the classes of the dataset alone.
+    pub class_subset: bool,
 }
 
 /// One sample, as stored.
@@ -43,6 +49,11 @@ pub struct Dataset {
     layout: Layout,
     len: u64,
     split: Option<Split>,
+    /// The model's class for every class of the dataset, where those are other numbers.
+    classes: Option<Vec<u32>>,
+    /// Whether predictions are taken among those alone.
+    among_own: bool,
+    notes: Vec<String>,
 }
 
 enum Layout {
@@ -57,14 +68,17 @@ impl Dataset {
     /// [`Data`](soup_core::ErrorKind::Data) where there is neither, where there are no labels, or where the metadata is
     /// corrupt; the errors of [`Files`].
     pub fn open(files: Arc<dyn Files>, spec: &DatasetSpec) -> Result<Dataset> {
-        let mut entries = files.list().map_err(|e| e.context(format!("dataset {}", files.describe())))?;
+        let about = format!("dataset {}", files.describe());
+        let mut entries = files.list().map_err(|e| e.context(&*about))?;
+        entries.retain(|e| !hidden(&e.path));
         entries.sort();
-        let tables: Vec<_> =
-            entries.iter().filter(|e| has_extension(&e.path, &["parquet"])).cloned().collect();
+        let (tables, others): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|e| has_extension(&e.path, &["parquet"]));
+        let named = spec.named_split.as_deref();
         let layout = if tables.is_empty() {
-            Layout::Folder(folder::Folder::new(&entries, &files.describe())?)
+            Layout::Folder(folder::Folder::new(&others, named, &about)?)
         } else {
-            Layout::Parquet(parquet::Parquet::open(&files, &tables, spec)?)
+            Layout::Parquet(parquet::Parquet::open(&files, &splits::choose(tables, named, &about)?, spec)?)
         };
         let len = match &layout {
             Layout::Parquet(parquet) => parquet.len(),
@@ -75,7 +89,12 @@ impl Dataset {
         }
         let len = len.min(spec.limit.unwrap_or(u64::MAX));
         let len = spec.split.map_or(len, |split| split.len(len));
-        Ok(Dataset { files, layout, len, split: spec.split })
+        let notes = match &layout {
+            Layout::Parquet(_) => Vec::new(),
+            Layout::Folder(folder) => folder.notes().to_vec(),
+        };
+        let (classes, among_own, split) = (None, spec.class_subset, spec.split);
+        Ok(Dataset { files, layout, len, split, classes, among_own, notes })
     }
 
     /// Number of samples.
@@ -101,13 +120,58 @@ impl Dataset {
         }
     }
 
-    /// Numbers the classes of a folder of images as the model does, if every folder is named after one of the model's
-    /// classes (`names`, by class); says whether it did. Labels of Parquet files are numbers already and stay.
-    pub fn align_labels(&mut self, names: &[String]) -> bool {
-        match &mut self.layout {
-            Layout::Parquet(_) => false,
-            Layout::Folder(folder) => folder.align_labels(names),
+    /// Numbers the classes as the model does, by their names, where both have names.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data), naming the dataset and the classes that the model does not have.
+    pub fn align(&mut self, model: &Classes) -> Result<()> {
+        let (names, source) = match &self.layout {
+            Layout::Parquet(parquet) => (parquet.label_names(), Source::Labels),
+            Layout::Folder(folder) => (Some(folder.label_names()), Source::Folders),
+        };
+        let about = format!("dataset {}", self.files.describe());
+        let alignment = match names {
+            Some(names) => model.align(names, source).map_err(|e| e.context(&*about))?,
+            None => Alignment::default(),
+        };
+        if self.among_own && alignment.map.is_none() {
+            return Err(Error::data(format!(
+                "{about} has no class names that the model knows: --class-subset cannot know which classes it has"
+            )));
         }
+        self.notes.extend(alignment.notes);
+        let own = alignment.map.as_ref().map_or(model.count() as usize, Vec::len);
+        if own < model.count() as usize {
+            let among = if self.among_own { "those" } else { "all (--class-subset: among those)" };
+            self.notes.push(format!(
+                "has {own} of the model's {} classes; predictions are taken among {among}",
+                model.count()
+            ));
+        }
+        self.classes = alignment.map;
+        Ok(())
+    }
+
+    /// What people should know.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The model's classes that predictions are taken among, ascending; `None`: all.
+    pub fn subset(&self) -> Option<Vec<u32>> {
+        let mut classes = self.classes.clone().filter(|_| self.among_own)?;
+        classes.sort_unstable();
+        Some(classes)
+    }
+
+    /// Where sample `sample` is, for messages.
+    pub fn place(&self, sample: u64) -> String {
+        let row = self.row(sample);
+        let at = match &self.layout {
+            Layout::Parquet(parquet) => parquet.place(row),
+            Layout::Folder(folder) => folder.place(row),
+        };
+        format!("dataset {} {at}", self.files.describe())
     }
 
     /// Position of a sample among all that the files hold.
@@ -131,17 +195,33 @@ impl Dataset {
             Layout::Parquet(parquet) => parquet.read(&self.files, rows)?,
             Layout::Folder(folder) => folder.read(self.files.as_ref(), rows)?,
         };
-        if self.split.is_none() {
-            return Ok(samples);
+        let mut samples: Vec<Sample> = match self.split {
+            None => samples,
+            Some(_) => {
+                // What lies between belongs to the other part.
+                let mut wanted = range.clone().map(|sample| self.row(sample) - first).peekable();
+                let mine = |(at, sample)| wanted.next_if_eq(&at).map(|_| sample);
+                (0u64..).zip(samples).filter_map(mine).collect()
+            }
+        };
+        if let Some(classes) = &self.classes {
+            for (sample, number) in samples.iter_mut().zip(range) {
+                sample.label = *classes.get(sample.label as usize).ok_or_else(|| {
+                    let (at, count) = (self.place(number), classes.len());
+                    Error::data(format!("{at}: label {} is not one of its {count} classes", sample.label))
+                })?;
+            }
         }
-        // What lies between belongs to the other part.
-        let mut wanted = range.map(|sample| self.row(sample) - first).peekable();
-        let mine = |(at, sample)| wanted.next_if_eq(&at).map(|_| sample);
-        Ok((0u64..).zip(samples).filter_map(mine).collect())
+        Ok(samples)
     }
 }
 
 /// Whether the name ends in one of `extensions`, in any case.
 fn has_extension(path: &str, extensions: &[&str]) -> bool {
     path.rsplit_once('.').is_some_and(|(_, e)| extensions.iter().any(|x| x.eq_ignore_ascii_case(e)))
+}
+
+/// Whether a file, or a folder around it, is hidden: macOS leaves `._x.parquet` beside every file.
+fn hidden(path: &str) -> bool {
+    path.split('/').any(|part| part.starts_with('.'))
 }

@@ -1,6 +1,7 @@
 //! Architectures behind one interface: parameters and samples in, outcomes out.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use burn::backend::flex::FlexDevice;
 use burn::backend::{Autodiff, Flex};
@@ -11,11 +12,12 @@ use soup_core::schema::Schema;
 use soup_core::score::Outcome;
 use soup_core::{Error, Result};
 
+use crate::classes::Classes;
 use crate::dataset::Dataset;
 use crate::gradient::sink::Deposits;
 use crate::gradient::{Gradient, Graph, LossSpec};
 use crate::kernels::Kernels;
-use crate::outcome::outcome;
+use crate::outcome::{outcome, outcome_among};
 use crate::parameters::Parameters;
 use crate::preprocess::Preprocessor;
 use crate::vit::model::Vit;
@@ -42,8 +44,8 @@ pub trait Evaluator: Send + Sync {
     /// Number of classes of the classifier.
     fn classes(&self) -> u32;
 
-    /// Names of the classes, by class, for [`Dataset::align_labels`].
-    fn label_names(&self) -> &[String];
+    /// The classes, for [`Dataset::align`].
+    fn class_names(&self) -> &Classes;
 
     /// Checks that a schema has what the architecture needs; tensors that it does not use are ignored.
     ///
@@ -117,6 +119,8 @@ pub struct Prepared {
     labels: Vec<u32>,
     /// Values of one sample.
     stride: usize,
+    /// The classes that predictions are taken among, ascending; `None`: all.
+    among: Option<Arc<[u32]>>,
 }
 
 impl Prepared {
@@ -129,7 +133,7 @@ impl Prepared {
         if stride * labels.len() != pixels.len() {
             return Err(Error::data(format!("{} pixels are not {} samples", pixels.len(), labels.len())));
         }
-        Ok(Prepared { pixels, labels, stride })
+        Ok(Prepared { pixels, labels, stride, among: None })
     }
 
     /// Number of samples.
@@ -206,7 +210,11 @@ pub fn evaluator(spec: &EvaluatorSpec) -> Result<Box<dyn Evaluator>> {
     let config = VitConfig::from_json(&spec.config_json)?;
     let preprocessor = match &spec.preprocessor_json {
         Some(json) => Preprocessor::from_json(json, config.image_size(), config.channels())?,
-        None => Preprocessor::default_for(config.image_size(), config.channels()),
+        None => {
+            return Err(Error::data(
+                "how images become pixels is not known: there is no preprocessor_config.json: name one with --preprocessor-config",
+            ));
+        }
     };
     Ok(Box::new(VitEvaluator::<Autodiff<Flex>> {
         config,
@@ -259,12 +267,11 @@ impl<B: Backend> VitEvaluator<B> {
 
 impl<B: Kernels + Deposits + AutodiffBackend<InnerBackend: Kernels>> Evaluator for VitEvaluator<B> {
     fn classes(&self) -> u32 {
-        // At most 2^20, by the config's own check.
-        self.config.labels().len() as u32
+        self.config.classes().count()
     }
 
-    fn label_names(&self) -> &[String] {
-        self.config.labels()
+    fn class_names(&self) -> &Classes {
+        self.config.classes()
     }
 
     fn check_schema(&self, schema: &Schema) -> Result<()> {
@@ -279,7 +286,7 @@ impl<B: Kernels + Deposits + AutodiffBackend<InnerBackend: Kernels>> Evaluator f
             vit,
             batch_size: self.batch_size,
             input: self.input(),
-            classes: self.config.labels().len(),
+            classes: self.config.classes().count() as usize,
             device: self.device.clone(),
         }))
     }
@@ -298,20 +305,20 @@ impl<B: Kernels + Deposits + AutodiffBackend<InnerBackend: Kernels>> Evaluator f
             vit: Vit::load(&self.config, &Parameters::new(schema, parameters)?, &self.device)?,
             batch_size: self.batch_size,
             input: self.input(),
-            classes: self.config.labels().len(),
+            classes: self.config.classes().count() as usize,
             device: self.device.clone(),
         };
         graph.differentiate(schema, prepared, range, loss, cancel)
     }
 
     fn prepare(&self, dataset: &Dataset, range: Range<u64>) -> Result<Prepared> {
-        let first_row = range.start;
+        let first = range.start;
         let samples = dataset.read(range)?;
         let stride = self.preprocessor.values();
         let mut pixels = Vec::with_capacity(samples.len() * stride);
         let mut labels = Vec::with_capacity(samples.len());
         for (index, sample) in samples.iter().enumerate() {
-            let at = || format!("dataset {} row {}", dataset.describe(), first_row + index as u64);
+            let at = || dataset.place(first + index as u64);
             if sample.label >= self.classes() {
                 return Err(Error::data(format!(
                     "{}: label {} is not one of the model's {} classes (0 to {})",
@@ -324,7 +331,7 @@ impl<B: Kernels + Deposits + AutodiffBackend<InnerBackend: Kernels>> Evaluator f
             self.preprocessor.apply(&sample.image, &mut pixels).map_err(|e| e.context(at()))?;
             labels.push(sample.label);
         }
-        Ok(Prepared { pixels, labels, stride })
+        Ok(Prepared { pixels, labels, stride, among: dataset.subset().map(Arc::from) })
     }
 }
 
@@ -368,7 +375,11 @@ impl<B: Kernels> Model for VitModel<B> {
     ) -> Result<Vec<Outcome>> {
         let logits = self.logits(prepared, range.clone(), cancel)?;
         let labels = prepared.labels_of(range, self.classes)?;
-        Ok(logits.chunks_exact(self.classes).zip(labels).map(|(row, &label)| outcome(row, label)).collect())
+        let rows = logits.chunks_exact(self.classes).zip(labels);
+        Ok(match &prepared.among {
+            None => rows.map(|(row, &label)| outcome(row, label)).collect(),
+            Some(classes) => rows.map(|(row, &label)| outcome_among(row, label, classes)).collect(),
+        })
     }
 
     fn logits(
@@ -419,6 +430,18 @@ mod tests {
         );
         check("{}", Err("unknown architecture \"\""));
         check("{", Err("config.json is not valid JSON"));
+    }
+
+    #[test]
+    fn preprocessing_is_never_assumed() {
+        let spec = EvaluatorSpec {
+            config_json: r#"{"model_type": "vit"}"#.into(),
+            preprocessor_json: None,
+            batch_size: 1,
+        };
+        let error = evaluator(&spec).err().unwrap();
+        assert_eq!(error.kind(), soup_core::ErrorKind::Data);
+        assert!(error.chain().contains("--preprocessor-config"), "{error:?}");
     }
 
     #[test]

@@ -24,6 +24,7 @@
 //! [`Model`] among them, and hands each a range of samples. A sample's outcome does not depend on which others are
 //! evaluated with it, so the way the work is cut never shows in a score.
 
+pub mod classes;
 pub mod dataset;
 pub mod evaluator;
 mod gradient;
@@ -34,6 +35,7 @@ pub mod preprocess;
 pub mod source;
 pub mod vit;
 
+pub use classes::Classes;
 pub use dataset::{Dataset, DatasetSpec, Sample};
 pub use evaluator::{BATCH_SIZE_DEFAULT, Evaluator, EvaluatorSpec, Model, Prepared, evaluator};
 pub use gradient::{Gradient, LossSpec};

@@ -41,6 +41,16 @@ pub(crate) fn outcome(logits: &[f32], label: u32) -> Outcome {
     Outcome { label, prediction: prediction as u32, loss: cross_entropy(logits, at), margin }
 }
 
+/// The outcome of one sample where only `classes`, ascending and with the label among them, may be predicted: as if the model had
+/// no others.
+pub(crate) fn outcome_among(logits: &[f32], label: u32, classes: &[u32]) -> Outcome {
+    let Ok(at) = classes.binary_search(&label) else { return outcome(logits, label) };
+    let own: Vec<f32> = classes.iter().map(|&class| logits[class as usize]).collect();
+    let found = outcome(&own, at as u32);
+    let prediction = classes.get(found.prediction as usize).copied().unwrap_or(logits.len() as u32);
+    Outcome { label, prediction, ..found }
+}
+
 /// First class among the allowed ones with the largest logit that is not NaN.
 fn best(logits: &[f32], allowed: impl Fn(usize) -> bool) -> Option<usize> {
     let mut best: Option<usize> = None;
@@ -85,6 +95,18 @@ mod tests {
         check(&[1.0, 3.0, 2.0], 0, 1, 2.0 + (1.0 + (-1.0f64).exp() + (-2.0f64).exp()).ln(), -2.0);
         check(&[1e30, -1e30], 0, 0, 0.0, 2e30);
         check(&[5.0], 0, 0, 0.0, INF);
+    }
+
+    #[test]
+    fn among_some_classes_the_others_do_not_count() {
+        let logits = [9.0, 1.0, 3.0, 2.0];
+        let got = outcome_among(&logits, 3, &[1, 3]);
+        assert_eq!((got.label, got.prediction, got.margin), (3, 3, 1.0));
+        assert!((got.loss - (1.0 + (-1.0f64).exp()).ln()).abs() < 1e-12);
+        assert_eq!(outcome_among(&logits, 1, &[1, 2]).prediction, 2);
+        assert_eq!(outcome_among(&logits, 2, &[0, 1, 2, 3]), outcome(&logits, 2));
+        // A prediction that no class can be is none.
+        assert_eq!(outcome_among(&[f32::NAN, 0.0], 0, &[0]).prediction, 2);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod decode;
 mod processor;
 pub mod resize;
+mod whole;
 
 use soup_core::{Error, Result};
 
@@ -55,11 +56,6 @@ impl Preprocessor {
     /// [`Data`](soup_core::ErrorKind::Data) where it is not understood, or asks for something that is not implemented.
     pub fn from_json(text: &str, output: ImageSize, channels: usize) -> Result<Preprocessor> {
         processor::from_json(text, output, channels)
-    }
-
-    /// What a model without a `preprocessor_config.json` gets: bilinear resizing to `output`, values from -1 to 1.
-    pub fn default_for(output: ImageSize, channels: usize) -> Preprocessor {
-        processor::default_for(output, channels)
     }
 
     /// Number of values of one prepared sample.

@@ -13,6 +13,7 @@ use serde_json::Value;
 use soup_core::schema::Schema;
 use soup_core::{Error, Result};
 
+use crate::classes::Classes;
 use crate::kernels::Activation;
 use crate::parameters;
 
@@ -49,7 +50,7 @@ pub struct VitConfig {
     pub(crate) qkv_bias: bool,
     pub(crate) activation: Activation,
     pub(crate) epsilon: f64,
-    pub(crate) labels: Vec<String>,
+    pub(crate) classes: Classes,
 }
 
 /// The file's own form; defaults are those of transformers' `ViTConfig`.
@@ -67,7 +68,9 @@ struct Raw {
     hidden_act: String,
     layer_norm_eps: f64,
     id2label: Option<BTreeMap<String, Value>>,
+    label2id: Option<BTreeMap<String, Value>>,
     num_labels: Option<usize>,
+    problem_type: Option<String>,
 }
 
 impl Default for Raw {
@@ -84,7 +87,9 @@ impl Default for Raw {
             hidden_act: "gelu".to_owned(),
             layer_norm_eps: 1e-12,
             id2label: None,
+            label2id: None,
             num_labels: None,
+            problem_type: None,
         }
     }
 }
@@ -133,9 +138,10 @@ impl VitConfig {
                 wrong(format!("unknown hidden_act {:?}: known are {}", raw.hidden_act, Activation::NAMES))
             })?,
             epsilon: raw.layer_norm_eps,
-            labels: labels(raw.id2label, raw.num_labels)?,
+            classes: Classes::new(labels(raw.id2label, raw.num_labels)?, &numbers(raw.label2id)),
         };
         config.check()?;
+        check_problem(raw.problem_type.as_deref(), &config.classes)?;
         Ok(config)
     }
 
@@ -182,9 +188,9 @@ impl VitConfig {
         Ok(())
     }
 
-    /// Names of the classes, by class.
-    pub fn labels(&self) -> &[String] {
-        &self.labels
+    /// The classes.
+    pub fn classes(&self) -> &Classes {
+        &self.classes
     }
 
     /// Height and width of the images it takes.
@@ -233,7 +239,7 @@ impl VitConfig {
             linear(format!("{at}.output.dense"), hidden, intermediate, true);
             norms.extend([format!("{at}.layernorm_before"), format!("{at}.layernorm_after")]);
         }
-        linear("classifier".to_owned(), self.labels.len() as u64, hidden, true);
+        linear("classifier".to_owned(), u64::from(self.classes.count()), hidden, true);
         for norm in norms {
             out.push((format!("{norm}.weight"), vec![hidden]));
             out.push((format!("{norm}.bias"), vec![hidden]));
@@ -248,6 +254,31 @@ impl VitConfig {
     pub fn check_schema(&self, schema: &Schema) -> Result<()> {
         parameters::check_schema(schema, &self.tensors(), ARCHITECTURE)
     }
+}
+
+/// Refuses what has no classes: all figures are about which class was predicted.
+fn check_problem(problem_type: Option<&str>, classes: &Classes) -> Result<()> {
+    if let Some(other) = problem_type.filter(|p| *p != "single_label_classification") {
+        return Err(wrong(format!(
+            "problem_type is {other:?}: only models that tell classes apart can be scored"
+        )));
+    }
+    if classes.count() < 2 {
+        return Err(wrong(
+            "the model has one class (num_labels 1, a regression): every sample would count as right",
+        ));
+    }
+    Ok(())
+}
+
+/// The ids in `label2id`, which some programs write as text; what is no id says nothing.
+fn numbers(label2id: Option<BTreeMap<String, Value>>) -> BTreeMap<String, u32> {
+    let number = |value: &Value| match value {
+        Value::String(text) => text.parse().ok(),
+        other => other.as_u64().and_then(|id| u32::try_from(id).ok()),
+    };
+    let pairs = label2id.unwrap_or_default();
+    pairs.into_iter().filter_map(|(name, id)| Some((name, number(&id)?))).collect()
 }
 
 /// The class names in the order of their ids; transformers' default where neither field is there: two classes.
@@ -284,7 +315,7 @@ mod tests {
         let config = VitConfig::from_json("{}").unwrap();
         assert_eq!((config.hidden, config.layers, config.heads, config.intermediate), (768, 12, 12, 3072));
         assert_eq!(config.grid(), (14, 14));
-        assert_eq!(config.labels(), ["LABEL_0", "LABEL_1"]);
+        assert_eq!(config.classes().names(), ["LABEL_0", "LABEL_1"]);
         // 4 + 16 a layer + 2 + 2, as in google/vit-base-patch16-224 without its pooler.
         assert_eq!(config.tensors().len(), 8 + 12 * 16);
     }
@@ -305,14 +336,20 @@ mod tests {
     fn labels_come_by_id_not_by_text() {
         let ids: Vec<String> = (0..11).map(|i| format!("\"{i}\": \"c{i}\"")).collect();
         let config = VitConfig::from_json(&format!("{{\"id2label\": {{{}}}}}", ids.join(","))).unwrap();
-        assert_eq!(config.labels()[2], "c2");
-        assert_eq!(config.labels()[10], "c10");
+        assert_eq!(config.classes().names()[2], "c2");
+        assert_eq!(config.classes().names()[10], "c10");
     }
 
     #[test]
     fn bad_configs_say_what_is_wrong() {
         assert!(error(r#"{"id2label": {}}"#).contains("num_labels is 0"));
         assert!(error(r#"{"num_labels": 0}"#).contains("num_labels is 0"));
+        assert!(error(r#"{"num_labels": 1}"#).contains("one class"));
+        assert!(error(r#"{"id2label": {"0": "price"}}"#).contains("a regression"));
+        for problem in ["regression", "multi_label_classification"] {
+            let config = format!(r#"{{"problem_type": "{problem}", "num_labels": 3}}"#);
+            assert!(error(&config).contains(problem));
+        }
         assert!(error(r#"{"id2label": {"1": "a"}}"#).contains("none for class 0"));
         assert!(error(r#"{"hidden_act": "geglu"}"#).contains("unknown hidden_act \"geglu\""));
         assert!(error(r#"{"hidden_size": 0}"#).contains("hidden_size is 0"));

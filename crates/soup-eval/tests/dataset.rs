@@ -143,7 +143,8 @@ fn a_folder_of_images_by_class() {
     assert_eq!(labels(&dataset), [0, 0, 1]);
     assert_eq!(dataset.read(0..1).unwrap()[0].image, png(30));
     let evaluator = pool::evaluator_of(4);
-    assert!(dataset.align_labels(evaluator.label_names()));
+    dataset.align(evaluator.class_names()).unwrap();
+    assert!(dataset.notes()[0].contains("2 of the model's 10 classes"), "{:?}", dataset.notes());
     assert_eq!(labels(&dataset), [8, 8, 5]);
     let prepared = evaluator.prepare(&dataset, 1..3).unwrap();
     assert_eq!((prepared.len(), prepared.labels()), (2, &[8, 5][..]));
@@ -156,15 +157,20 @@ fn rows_that_cannot_be_used_are_named() {
     std::fs::write(dir.path().join("b/c.png"), b"not a png").unwrap();
     let dataset = open(dir.path(), &DatasetSpec::default()).unwrap();
     let error = pool::evaluator_of(4).prepare(&dataset, 1..3).unwrap_err().chain();
-    assert!(error.contains("row 2: image cannot be"), "{error}");
+    assert!(error.contains("image \"b/c.png\": image cannot be"), "{error}");
     let config = pool::text("config.json");
-    let one_class = serde_json::from_str::<serde_json::Value>(&config).map(|mut c| {
-        c["id2label"] = serde_json::json!({"0": "all"});
+    let two_classes = serde_json::from_str::<serde_json::Value>(&config).map(|mut c| {
+        c["id2label"] = serde_json::json!({"0": "a", "1": "x"});
         c.to_string()
     });
-    let spec = EvaluatorSpec { config_json: one_class.unwrap(), preprocessor_json: None, batch_size: 1 };
-    let error = evaluator(&spec).unwrap().prepare(&dataset, 0..2).unwrap_err().chain();
-    assert!(error.contains("row 1: label 1 is not one of the model's 1 classes"), "{error}");
+    let spec = EvaluatorSpec {
+        config_json: two_classes.unwrap(),
+        preprocessor_json: Some(pool::text("preprocessor_config.json")),
+        batch_size: 1,
+    };
+    let mut dataset = open(dir.path(), &DatasetSpec::default()).unwrap();
+    let error = dataset.align(evaluator(&spec).unwrap().class_names()).unwrap_err().chain();
+    assert!(error.contains("no class of the model: \"b\"; classes that it lacks: \"x\""), "{error}");
 }
 
 #[test]

@@ -153,6 +153,7 @@ impl From<DatasetSpec> for v1::DatasetSpec {
             label_column: d.label_column.unwrap_or_default(),
             limit: d.limit,
             split: d.split.map(|s| v1::Split { train: s.train, train_ppm: s.train_ppm }),
+            named_split: d.named_split.unwrap_or_default(),
         }
     }
 }
@@ -166,6 +167,7 @@ impl From<v1::DatasetSpec> for DatasetSpec {
             label_column: non_empty(d.label_column),
             limit: d.limit,
             split: d.split.map(|s| Split { train: s.train, train_ppm: s.train_ppm }),
+            named_split: non_empty(d.named_split),
         }
     }
 }
@@ -212,6 +214,7 @@ impl From<RunSpec> for v1::RunSpec {
             model_config: s.model_config.unwrap_or_default(),
             preprocessor_config: s.preprocessor_config.unwrap_or_default(),
             ignore_config: s.ignore_config,
+            class_subset: s.class_subset,
         }
     }
 }
@@ -236,6 +239,7 @@ impl TryFrom<v1::RunSpec> for RunSpec {
             model_config: non_empty(s.model_config),
             preprocessor_config: non_empty(s.preprocessor_config),
             ignore_config: s.ignore_config,
+            class_subset: s.class_subset,
         };
         spec.validate()?;
         Ok(spec)

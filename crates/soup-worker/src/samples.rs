@@ -38,6 +38,7 @@ impl Samples {
         &self,
         index: usize,
         spec: &v1::DatasetSpec,
+        class_subset: bool,
         evaluator: &dyn Evaluator,
         waiting: &Waiting,
     ) -> Result<Arc<Dataset>> {
@@ -51,9 +52,11 @@ impl Samples {
             label_column: text(&spec.label_column),
             limit: spec.limit,
             split: spec.split.as_ref().map(|s| Split { train: s.train, train_ppm: s.train_ppm }),
+            named_split: text(&spec.named_split),
+            class_subset,
         };
         let mut dataset = Dataset::open(files, &options)?;
-        dataset.align_labels(evaluator.label_names());
+        dataset.align(evaluator.class_names())?;
         Ok(self.datasets[index].get_or_init(|| Arc::new(dataset)).clone())
     }
 

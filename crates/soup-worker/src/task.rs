@@ -74,15 +74,22 @@ async fn survey(context: &Context, run: Arc<Active>) -> Result<Surveyed> {
         let evaluator = run.evaluator()?;
         evaluator.check_schema(&run.schema)?;
         let mut samples = Vec::with_capacity(run.begin.datasets.len());
+        let mut notes = Vec::new();
         for (index, spec) in run.begin.datasets.iter().enumerate() {
             let named = |e: Error| e.context(format!("dataset {:?}", spec.name));
-            let dataset = run.samples.dataset(index, spec, &*evaluator, &waiting).map_err(named)?;
+            let dataset = run
+                .samples
+                .dataset(index, spec, run.begin.class_subset, &*evaluator, &waiting)
+                .map_err(named)?;
             if dataset.is_empty() {
                 return Err(named(Error::data(format!("{} has no samples", dataset.describe()))));
             }
+            // What keeps all images from being judged mostly shows in the first one.
+            evaluator.prepare(&dataset, 0..1).map_err(named)?;
+            notes.extend(dataset.notes().iter().map(|note| format!("dataset {:?} {note}", spec.name)));
             samples.push(dataset.len());
         }
-        Ok(Surveyed { samples, classes: evaluator.classes(), notes: Vec::new() })
+        Ok(Surveyed { samples, classes: evaluator.classes(), notes })
     };
     context.worker.compute.run(look).await
 }
@@ -125,7 +132,10 @@ pub(crate) fn prepared(
     let named = |e: Error| e.context(format!("dataset {:?}", spec.name));
     run.samples.slice((dataset, range.start, range.end), || {
         let evaluator = run.evaluator()?;
-        let opened = run.samples.dataset(dataset as usize, spec, &*evaluator, waiting).map_err(named)?;
+        let opened = run
+            .samples
+            .dataset(dataset as usize, spec, run.begin.class_subset, &*evaluator, waiting)
+            .map_err(named)?;
         let end = range.end.min(opened.len());
         evaluator.prepare(&opened, range.start.min(end)..end).map_err(named)
     })

@@ -42,7 +42,8 @@ pub(crate) struct CookOptions {
     pub(crate) pool: Vec<String>,
     /// Held-out labelled data on which the recipe decides: Parquet, or a folder of images by class
     ///
-    /// In a cook file also a map {url, image-column, label-column, limit}, as for test sets.
+    /// Of a folder with several splits one is named: URL#validation. In a cook file also a map {url, split, image-column,
+    /// label-column, limit}, as for test sets.
     #[arg(long, value_name = "URL", help_heading = INPUT)]
     pub(crate) validation: Option<DatasetEntry>,
     /// Data on which the results are reported, and nothing is decided; repeatable
@@ -64,6 +65,11 @@ pub(crate) struct CookOptions {
     #[serde(deserialize_with = "crate::datasets::one_or_many")]
     #[schemars(with = "crate::datasets::OneOrMany")]
     pub(crate) ignore_config: Vec<String>,
+    /// Where a dataset has some of the model's classes, take predictions among those, as the reference code does for ImageNet-A,
+    /// -R and ObjectNet; else among all
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
+          help_heading = INPUT)]
+    pub(crate) class_subset: Option<bool>,
     /// Accept NaN and infinite parameters instead of refusing the pool
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
           help_heading = INPUT)]
@@ -282,7 +288,7 @@ impl CookOptions {
         }
         first! {
             lists: pool test ignore_config;
-            others: validation model_config preprocessor_config allow_nan recipe order accept seed max_ingredients passes
+            others: validation model_config preprocessor_config class_subset allow_nan recipe order accept seed max_ingredients passes
                 metric output overwrite state_url fresh batch_size no_baselines lookahead workers memory disk_cache disk threads device coordinator
                 min_workers train train_share granularity weights optimizer lr schedule warmup clip epochs mini_batch parts
                 shuffle label_smoothing init fold_beta diagnose base require_shared_init

@@ -19,6 +19,7 @@ const ENTRIES_MAX: usize = 100_000;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DatasetEntry {
     pub(crate) url: String,
+    pub(crate) split: Option<String>,
     pub(crate) image_column: Option<String>,
     pub(crate) label_column: Option<String>,
     pub(crate) limit: Option<u64>,
@@ -30,6 +31,8 @@ pub(crate) struct DatasetEntry {
 struct DatasetFields {
     /// A Parquet file, a folder of them, or a folder of images by class
     url: String,
+    /// The split, where there are several: train, validation, test [default: the only one]
+    split: Option<String>,
     /// Column of the images [default: found by its usual names]
     image_column: Option<String>,
     /// Column of the labels [default: found by its usual names]
@@ -57,10 +60,42 @@ pub(crate) enum OneOrMany {
 }
 
 impl DatasetEntry {
-    /// This dataset under a name.
-    pub(crate) fn named(self, name: &str) -> DatasetSpec {
-        let DatasetEntry { url, image_column, label_column, limit } = self;
-        DatasetSpec { name: name.to_owned(), url, image_column, label_column, limit, split: None }
+    /// This dataset under a name. Its path is absolute.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) where URL and `split` name two splits.
+    pub(crate) fn named(self, name: &str) -> soup_core::Result<DatasetSpec> {
+        let DatasetEntry { url, split, image_column, label_column, limit } = self;
+        let (url, in_url) = split_in(url);
+        let named_split = match (split, in_url) {
+            (Some(a), Some(b)) if a != b => {
+                return Err(soup_core::Error::usage(format!(
+                    "dataset {name:?} names two splits, {a:?} and {b:?}: name one"
+                )));
+            }
+            (a, b) => a.or(b),
+        };
+        Ok(DatasetSpec {
+            name: name.to_owned(),
+            url,
+            image_column,
+            label_column,
+            limit,
+            split: None,
+            named_split,
+        })
+    }
+}
+
+/// The place and the split in `PLACE#SPLIT`. `#` is also an ordinary character: a file that is called so is that file.
+fn split_in(url: String) -> (String, Option<String>) {
+    let named =
+        |split: &str| !split.is_empty() && split.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-');
+    match url.rsplit_once('#') {
+        Some((place, split)) if named(split) && !place.is_empty() && !std::path::Path::new(&url).exists() => {
+            (place.to_owned(), Some(split.to_owned()))
+        }
+        _ => (url, None),
     }
 }
 
@@ -77,15 +112,15 @@ impl<'de> Deserialize<'de> for DatasetEntry {
         impl<'de> Visitor<'de> for Read {
             type Value = DatasetEntry;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a URL, or a map of url, image-column, label-column and limit")
+                f.write_str("a URL, or a map of url, split, image-column, label-column and limit")
             }
             fn visit_str<E>(self, url: &str) -> Result<DatasetEntry, E> {
                 Ok(DatasetEntry { url: url.to_owned(), ..DatasetEntry::default() })
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<DatasetEntry, A::Error> {
                 let fields = DatasetFields::deserialize(MapAccessDeserializer::new(map))?;
-                let DatasetFields { url, image_column, label_column, limit } = fields;
-                Ok(DatasetEntry { url, image_column, label_column, limit })
+                let DatasetFields { url, split, image_column, label_column, limit } = fields;
+                Ok(DatasetEntry { url, split, image_column, label_column, limit })
             }
         }
         deserializer.deserialize_any(Read)
@@ -166,4 +201,33 @@ pub(crate) fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
         }
     }
     deserializer.deserialize_any(Read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_split_is_named_after_the_place() {
+        let check = |url: &str, place: &str, split: Option<&str>| {
+            assert_eq!(split_in(url.to_owned()), (place.to_owned(), split.map(str::to_owned)), "{url}");
+        };
+        check("/data/cifar#validation", "/data/cifar", Some("validation"));
+        check("s3://b/cifar#test", "s3://b/cifar", Some("test"));
+        check("/data/a#b.parquet", "/data/a#b.parquet", None);
+        check("/data/a#b/c", "/data/a#b/c", None);
+        check("/data/a#", "/data/a#", None);
+        let folder = tempfile::tempdir().unwrap();
+        let literal = folder.path().join("a#b");
+        std::fs::write(&literal, "").unwrap();
+        let literal = literal.to_str().unwrap();
+        check(literal, literal, None);
+    }
+
+    #[test]
+    fn two_splits_are_one_too_many() {
+        let entry =
+            DatasetEntry { split: Some("test".into()), ..DatasetEntry::from_str("/d#train").unwrap() };
+        assert!(entry.named("x").unwrap_err().chain().contains("two splits"));
+    }
 }

@@ -122,13 +122,13 @@ impl Cook {
                 "no validation set given: name held-out labelled data with --validation",
             ));
         };
-        let mut validation = validation.named(VALIDATION);
+        let mut validation = validation.named(VALIDATION)?;
         let train = learned::train_set(&options, &mut validation)?;
         let spec = RunSpec {
             pool: options.pool,
             recipe,
             validation,
-            tests: options.test.into_iter().map(|(name, set)| set.named(&name)).collect(),
+            tests: options.test.into_iter().map(|(name, set)| set.named(&name)).collect::<Result<_>>()?,
             train,
             diagnosis: DiagnosisSpec {
                 level: options.diagnose.map(Into::into).unwrap_or_default(),
@@ -146,6 +146,7 @@ impl Cook {
             model_config: options.model_config,
             preprocessor_config: options.preprocessor_config,
             ignore_config: options.ignore_config,
+            class_subset: options.class_subset.unwrap_or(false),
         };
         spec.validate()?;
         // The options of the recipe, which need no pool to be checked.

@@ -1,16 +1,24 @@
 //! Images in one folder per class: `<class>/<file>.png`.
 //!
-//! Classes are numbered by the order of their names, unless [`Folder::align_labels`] takes a model's numbers. Samples are
-//! ordered by path. Files of other kinds, and hidden ones, are ignored.
+//! Classes are numbered by the order of their names, and then aligned with the model's by whoever knows that. Samples are
+//! ordered by path. Hidden files are left out, as everybody does. An image of a kind that cannot be decoded is a sample that would
+//! be missing, and is refused; what is no image is counted and said.
 
 use std::ops::Range;
 
 use soup_core::{Error, Result};
 
-use super::{Sample, has_extension};
+use super::{Sample, has_extension, splits};
 use crate::source::{FileEntry, Files};
 
-const IMAGES: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
+const IMAGES: [&str; 6] = ["png", "jpg", "jpeg", "jpe", "jfif", "webp"];
+/// Images that cannot be decoded: each is a sample that would be missing.
+const UNREADABLE: [&str; 17] = [
+    "gif", "bmp", "dib", "tif", "tiff", "heic", "heif", "avif", "jp2", "j2k", "jxl", "ppm", "pgm", "pbm",
+    "pnm", "ico", "tga",
+];
+/// What file managers leave in folders.
+const LITTER: [&str; 2] = ["thumbs.db", "desktop.ini"];
 /// Larger files are refused before they are read.
 const IMAGE_BYTES_MAX: u64 = 256 << 20;
 
@@ -18,6 +26,7 @@ pub(super) struct Folder {
     /// By label.
     names: Vec<String>,
     images: Vec<Image>,
+    notes: Vec<String>,
 }
 
 struct Image {
@@ -27,16 +36,38 @@ struct Image {
 }
 
 impl Folder {
-    /// From the sorted list of all files.
-    pub(super) fn new(entries: &[FileEntry], url: &str) -> Result<Folder> {
-        let found = || entries.iter().filter(|e| has_extension(&e.path, &IMAGES) && !hidden(&e.path));
+    /// From the sorted list of all files that are not hidden; of the split `named`, if one is. `about` is the dataset, for
+    /// messages.
+    pub(super) fn new(entries: &[FileEntry], named: Option<&str>, about: &str) -> Result<Folder> {
+        if let Some(other) = entries.iter().find(|e| has_extension(&e.path, &UNREADABLE)) {
+            return Err(Error::data(format!(
+                "{about}: image {:?} is of a kind that cannot be decoded: convert it to PNG, JPEG or WebP, or remove it",
+                other.path
+            )));
+        }
+        let (images, others): (Vec<&FileEntry>, Vec<&FileEntry>) =
+            entries.iter().partition(|e| has_extension(&e.path, &IMAGES));
+        if images.is_empty() {
+            return Err(nothing(&others, about));
+        }
+        let (images, loose): (Vec<&FileEntry>, Vec<&FileEntry>) =
+            images.into_iter().partition(|e| e.path.contains('/'));
+        let mut notes = notes(&others, &loose);
+        if images.is_empty() {
+            return Err(Error::data(format!(
+                "{about} has no labels: images must lie in one folder per class (<class>/<file>)"
+            )));
+        }
+        let chosen = splits::choose(images.into_iter().cloned().collect(), named, about)?;
         let mut names: Vec<String> = Vec::new();
         let mut images = Vec::new();
-        for entry in found() {
-            let Some((class, file)) = entry.path.split_once('/') else { continue };
-            if file.contains('/') {
+        let mut around: Option<&str> = None;
+        for entry in &chosen {
+            let (folder, _) = entry.path.rsplit_once('/').unwrap_or_default();
+            let (outer, class) = folder.rsplit_once('/').unwrap_or(("", folder));
+            if *around.get_or_insert(outer) != outer {
                 return Err(Error::data(format!(
-                    "dataset {url}: image {:?} lies too deep, expected <class>/<file>",
+                    "{about}: image {:?} lies at another depth than others, expected <class>/<file>",
                     entry.path
                 )));
             }
@@ -47,20 +78,11 @@ impl Folder {
             let label = (names.len() - 1) as u32;
             images.push(Image { path: entry.path.clone(), size_bytes: entry.size_bytes, label });
         }
-        if images.is_empty() {
-            return Err(Error::data(if found().next().is_some() {
-                format!(
-                    "dataset {url} has no labels: images must lie in one folder per class (<class>/<file>)"
-                )
-            } else {
-                format!(
-                    "dataset {url} has neither .parquet files nor images ({}) in class folders",
-                    IMAGES.join(", ")
-                )
-            }));
+        if let Some(outer) = around.filter(|o| !o.is_empty()) {
+            notes.push(format!("its classes are the folders in {outer:?}"));
         }
         // The list is sorted by whole path, where "a b/" may come between "a/" files: sort the names themselves.
-        let folder = Folder { names, images };
+        let folder = Folder { names, images, notes };
         Ok(folder.sorted())
     }
 
@@ -85,13 +107,15 @@ impl Folder {
         }
     }
 
-    pub(super) fn align_labels(&mut self, names: &[String]) -> bool {
-        if !self.names.iter().all(|n| names.contains(n)) {
-            return false;
-        }
-        self.renumber(names);
-        self.names = names.to_vec();
-        true
+    /// What people should know.
+    pub(super) fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Where an image is, for messages.
+    pub(super) fn place(&self, row: u64) -> String {
+        let image = usize::try_from(row).ok().and_then(|row| self.images.get(row));
+        image.map_or_else(|| format!("row {row}"), |image| format!("image {:?}", image.path))
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -117,8 +141,41 @@ impl Folder {
     }
 }
 
-fn hidden(path: &str) -> bool {
-    path.split('/').any(|part| part.starts_with('.'))
+/// What is left out, counted.
+fn notes(others: &[&FileEntry], loose: &[&FileEntry]) -> Vec<String> {
+    let litter = |e: &FileEntry| {
+        let name = e.path.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
+        LITTER.contains(&name.as_str())
+    };
+    let others: Vec<&&FileEntry> = others.iter().filter(|e| e.path.contains('/') && !litter(e)).collect();
+    let mut notes = Vec::new();
+    if let Some(first) = others.first() {
+        notes.push(format!(
+            "{} files are no images and were left out, such as {:?}",
+            others.len(),
+            first.path
+        ));
+    }
+    if let Some(first) = loose.first() {
+        notes.push(format!(
+            "{} images lie in no class's folder and were left out, such as {:?}",
+            loose.len(),
+            first.path
+        ));
+    }
+    notes
+}
+
+/// Why there is no dataset among `others`.
+fn nothing(others: &[&FileEntry], about: &str) -> Error {
+    let found = match others.first() {
+        None => "there is nothing".to_owned(),
+        Some(first) => format!("there are {} other files, such as {:?}", others.len(), first.path),
+    };
+    Error::data(format!(
+        "{about} has neither .parquet files nor images ({}) in class folders: {found}",
+        IMAGES.join(", ")
+    ))
 }
 
 #[cfg(test)]
@@ -129,7 +186,7 @@ mod tests {
         let mut entries: Vec<_> =
             paths.iter().map(|p| FileEntry { path: (*p).to_owned(), size_bytes: 1 }).collect();
         entries.sort();
-        Folder::new(&entries, "URL")
+        Folder::new(&entries, None, "dataset URL")
     }
 
     fn check(paths: &[&str], names: &[&str], images: &[(&str, u32)]) {
@@ -147,7 +204,8 @@ mod tests {
             &[("a/1.webp", 0), ("a/2.JPG", 0), ("b/1.png", 1)],
         );
         check(&["a/x.png", "a!/x.png"], &["a", "a!"], &[("a/x.png", 0), ("a!/x.png", 1)]);
-        check(&["a/x.png", "a/x.txt", ".git/x.png", "a/.x.png", "README.md"], &["a"], &[("a/x.png", 0)]);
+        check(&["a/x.png", "a/x.txt", "README.md"], &["a"], &[("a/x.png", 0)]);
+        check(&["val/b/1.png", "val/a/1.png"], &["a", "b"], &[("val/a/1.png", 0), ("val/b/1.png", 1)]);
     }
 
     #[test]
@@ -155,22 +213,21 @@ mod tests {
         let error = |paths: &[&str]| folder(paths).err().unwrap().chain();
         assert!(error(&[]).starts_with("dataset URL has neither .parquet files nor images"));
         assert!(error(&["x.png"]).starts_with("dataset URL has no labels"));
-        assert!(error(&["train/a/x.png"]).contains("lies too deep"));
+        assert!(error(&["a/x.png", "b/c/x.png"]).contains("another depth"));
+        assert!(error(&["a/x.png", "b/x.gif"]).contains("\"b/x.gif\" is of a kind that cannot be decoded"));
+        assert!(error(&["a/x.tar"]).contains("1 other files, such as \"a/x.tar\""));
     }
 
     #[test]
-    fn labels_follow_the_model_if_all_names_are_known() {
-        let names = |n: &[&str]| n.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
-        let mut some = folder(&["cat/1.png", "dog/1.png"]).unwrap();
-        assert!(!some.align_labels(&names(&["dog", "cow"])));
-        assert_eq!(some.images[1].label, 1);
-        assert!(some.align_labels(&names(&["dog", "cow", "cat"])));
-        assert_eq!((some.images[0].label, some.images[1].label), (2, 0));
-        assert_eq!(some.label_names().len(), 3);
-        assert!(
-            some.align_labels(&names(&["cat", "cow", "dog"])),
-            "aligning again maps from the current names"
+    fn what_is_left_out_is_counted() {
+        let notes =
+            folder(&["a/x.png", "a/x.txt", "b/y.json", "b/Thumbs.db", "z.png", "README.md"]).unwrap().notes;
+        assert_eq!(
+            notes,
+            [
+                "2 files are no images and were left out, such as \"a/x.txt\"",
+                "1 images lie in no class's folder and were left out, such as \"z.png\""
+            ]
         );
-        assert_eq!((some.images[0].label, some.images[1].label), (0, 2));
     }
 }

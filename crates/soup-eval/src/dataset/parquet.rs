@@ -51,11 +51,31 @@ impl Parquet {
             let first_row = tables.last().and_then(|t| t.starts.last().copied()).unwrap_or(0);
             tables.push(Table::open(files, entry, spec, first_row)?);
         }
-        let names = tables.first().and_then(|table| {
+        let names = |table: &Table| {
             let label = table.metadata.file_metadata().schema_descr().column(table.label);
             label_names(&table.metadata, label.path().parts().first()?)
-        });
-        Ok(Parquet { tables, names })
+        };
+        let of_first = tables.first().and_then(names);
+        if let Some(other) = tables.iter().find(|table| names(table) != of_first) {
+            return Err(Error::data(format!(
+                "dataset {}: its files {:?} and {:?} number their classes differently",
+                files.describe(),
+                entries[0].path,
+                other.entry.path
+            )));
+        }
+        Ok(Parquet { tables, names: of_first })
+    }
+
+    /// Where a row is, for messages.
+    pub(super) fn place(&self, row: u64) -> String {
+        let of = self.tables.iter().find(|t| t.starts.last().is_some_and(|&end| row < end));
+        match of {
+            Some(table) if self.tables.len() > 1 => {
+                format!("file {:?} row {}", table.entry.path, row - table.starts[0])
+            }
+            _ => format!("row {row}"),
+        }
     }
 
     pub(super) fn len(&self) -> u64 {

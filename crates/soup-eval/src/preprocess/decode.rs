@@ -5,7 +5,7 @@ use std::io::Cursor;
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 use soup_core::{Error, Result};
 
-use super::Pixels;
+use super::{Pixels, whole};
 
 /// Longest side of an image, in pixels.
 const SIDE_MAX: u32 = 1 << 15;
@@ -21,6 +21,9 @@ pub(super) fn decode(image: &[u8], channels: usize) -> Result<Pixels> {
     let mut reader = ImageReader::new(Cursor::new(image))
         .with_guessed_format()
         .map_err(|e| Error::data("image cannot be read").with_source(e))?;
+    if whole::is_truncated_jpeg(image) {
+        return Err(Error::data("image is truncated: its JPEG data has no end"));
+    }
     let mut limits = Limits::default();
     (limits.max_image_width, limits.max_image_height) = (Some(SIDE_MAX), Some(SIDE_MAX));
     limits.max_alloc = Some(DECODE_BYTES_MAX);

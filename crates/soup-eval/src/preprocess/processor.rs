@@ -65,16 +65,6 @@ fn defaults(name: Option<&str>) -> Result<Defaults> {
     })
 }
 
-pub(super) fn default_for(output: ImageSize, channels: usize) -> Preprocessor {
-    Preprocessor {
-        resize: Some((Target::Exact(output), Filter::Bilinear)),
-        crop: None,
-        output,
-        channels,
-        levels: vec![levels(Some(1.0 / 255.0), Some((0.5, 0.5))); channels],
-    }
-}
-
 pub(super) fn from_json(text: &str, output: ImageSize, channels: usize) -> Result<Preprocessor> {
     let map: Map<String, Value> =
         serde_json::from_str(text).map_err(|e| wrong("not a JSON object").with_source(e))?;

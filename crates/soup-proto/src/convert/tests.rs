@@ -12,6 +12,7 @@ fn spec() -> RunSpec {
         label_column: None,
         limit: Some(7),
         split: None,
+        named_split: Some("validation".into()),
     };
     RunSpec {
         pool: vec!["s3://b/pool".into()],
@@ -59,6 +60,7 @@ fn spec() -> RunSpec {
         model_config: None,
         preprocessor_config: Some("/p.json".into()),
         ignore_config: vec!["hidden_act".into()],
+        class_subset: false,
     }
 }
 

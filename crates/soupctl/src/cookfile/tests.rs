@@ -13,8 +13,8 @@ fn refused(text: &str, expect: &[&str]) {
     }
 }
 
-const EVERY_KEY: &str = "pool: [a, b]\nvalidation: {url: v, image-column: i, label-column: l, limit: 7}\ntest:\n  z: t1\n  a: {url: t2}\n\
-    model-config: c\npreprocessor-config: p\nignore-config: hidden_act\nallow-nan: true\nrecipe: best-single\norder: random\naccept: better\n\
+const EVERY_KEY: &str = "pool: [a, b]\nvalidation: {url: v, split: val, image-column: i, label-column: l, limit: 7}\ntest:\n  z: t1\n  a: {url: t2}\n\
+    model-config: c\npreprocessor-config: p\nignore-config: hidden_act\nclass-subset: true\nallow-nan: true\nrecipe: best-single\norder: random\naccept: better\n\
     seed: 3\nmax-ingredients: 4\npasses: 5\nmetric: macro-f1\noutput: o\noverwrite: true\nbatch-size: 6\n\
     no-baselines: true\nlookahead: 2\nworkers: 3\nmemory: 8GiB\ndisk-cache: /cache\ndisk: 1TiB\n\
     threads: 2\ndevice: cpu\ncoordinator: h:1\n\
@@ -28,6 +28,7 @@ fn every_key_is_read() {
     let set = |url: &str| DatasetEntry { url: url.into(), ..DatasetEntry::default() };
     let validation = DatasetEntry {
         url: "v".into(),
+        split: Some("val".into()),
         image_column: Some("i".into()),
         label_column: Some("l".into()),
         limit: Some(7),
@@ -40,6 +41,7 @@ fn every_key_is_read() {
         model_config: Some("c".into()),
         preprocessor_config: Some("p".into()),
         ignore_config: vec!["hidden_act".into()],
+        class_subset: Some(true),
         allow_nan: Some(true),
         recipe: Some(RecipeName::BestSingle),
         order: Some(CandidateOrder::Random),

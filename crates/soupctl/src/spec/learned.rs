@@ -80,7 +80,7 @@ pub(super) fn train_set(options: &CookOptions, validation: &mut DatasetSpec) -> 
         (Some(_), Some(_)) => Err(Error::usage(
             "--train-share is a share of the validation set, but --train names other data to learn from: give one of them",
         )),
-        (Some(train), None) => Ok(Some(train.clone().named(TRAIN))),
+        (Some(train), None) => train.clone().named(TRAIN).map(Some),
         (None, share) => {
             let share = share.unwrap_or(TRAIN_SHARE_DEFAULT);
             if !(share > 0.0 && share < 1.0) {

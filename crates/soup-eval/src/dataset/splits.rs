@@ -1,0 +1,168 @@
+//! Splits: the files of a Hub folder are told apart by `train`, `validation`, `test` in their names or folders.
+//!
+//! The names are those that the datasets library looks for: `train-00000-of-00001.parquet`, `data/test.parquet`,
+//! `validation/0.parquet`, `val/<class>/x.png`. Where files of more than one split are there, one has to be named: a soup that is
+//! chosen on what it was trained or will be tested on is worth nothing.
+
+use std::collections::BTreeMap;
+
+use soup_core::{Error, Result};
+
+use crate::source::FileEntry;
+
+/// What splits are called, the usual name of each first.
+const SPLITS: [&[&str]; 3] = [
+    &["train", "training"],
+    &["validation", "val", "valid", "dev"],
+    &["test", "testing", "eval", "evaluation"],
+];
+
+/// The usual name of a split that is called `word`.
+fn canonical(word: &str) -> Option<&'static str> {
+    let lower = word.to_lowercase();
+    SPLITS.iter().find(|names| names.contains(&lower.as_str())).map(|names| names[0])
+}
+
+/// The name in `NAME-00000-of-00001.parquet`.
+fn sharded(stem: &str) -> Option<&str> {
+    let (rest, of) = stem.rsplit_once("-of-")?;
+    let (name, index) = rest.rsplit_once('-')?;
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    (digits(index) && digits(of) && !name.is_empty()).then_some(name)
+}
+
+/// The split that a file belongs to, as far as its path says.
+fn split_of(path: &str) -> Option<String> {
+    let (folders, file) = path.rsplit_once('/').unwrap_or(("", path));
+    let stem = file.split('.').next().unwrap_or(file);
+    // The datasets library's own pattern: the name of any split, and how many files it has.
+    if let Some(name) = sharded(stem) {
+        return Some(canonical(name).map_or_else(|| name.to_owned(), str::to_owned));
+    }
+    let first_word = stem.split(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
+    let parquet = file.to_ascii_lowercase().ends_with(".parquet");
+    if parquet {
+        let by_folder = || folders.split('/').find_map(canonical);
+        return canonical(first_word).or_else(by_folder).map(str::to_owned);
+    }
+    // An image lies in the folder of its class, which may be called like a split, and that in the folder of a split.
+    folders.rsplit('/').nth(1).and_then(canonical).map(str::to_owned)
+}
+
+/// The files of one split, of `entries`, which are all data.
+///
+/// # Errors
+/// [`Usage`](soup_core::ErrorKind::Usage) where there are several and none is named, or another one is;
+/// [`Data`](soup_core::ErrorKind::Data) where one split is there twice, in several folders.
+pub(super) fn choose(entries: Vec<FileEntry>, named: Option<&str>, about: &str) -> Result<Vec<FileEntry>> {
+    let mut splits: BTreeMap<Option<String>, Vec<FileEntry>> = BTreeMap::new();
+    for entry in entries {
+        splits.entry(split_of(&entry.path)).or_default().push(entry);
+    }
+    let names: Vec<String> = splits.keys().flatten().cloned().collect();
+    let there = || match &names[..] {
+        [] => "it has no splits".to_owned(),
+        names => format!("it has {}", names.join(", ")),
+    };
+    let chosen = match named {
+        Some(wanted) => {
+            let wanted = canonical(wanted).unwrap_or(wanted);
+            let found = splits.remove(&Some(wanted.to_owned()));
+            found.ok_or_else(|| Error::usage(format!("{about} has no split {wanted:?}: {}", there())))?
+        }
+        None if names.len() > 1 => {
+            return Err(Error::usage(format!(
+                "{about} has several splits ({}): name one, as in URL#{}, or split: in a cook file",
+                names.join(", "),
+                names.iter().find(|n| *n == "validation").unwrap_or(&names[0])
+            )));
+        }
+        None if names.len() == 1 && splits.contains_key(&None) => {
+            let other = splits[&None].first().map_or("", |e| e.path.as_str());
+            return Err(Error::usage(format!(
+                "{about} has files of split {:?} and others, such as {other:?}: name the split, as in URL#{0}",
+                names[0]
+            )));
+        }
+        None => splits.into_values().flatten().collect(),
+    };
+    once(chosen, about)
+}
+
+/// Refuses the files of several configurations: the same names in several folders.
+fn once(entries: Vec<FileEntry>, about: &str) -> Result<Vec<FileEntry>> {
+    let mut folders: BTreeMap<&str, &str> = BTreeMap::new();
+    for entry in &entries {
+        let (folder, file) = entry.path.rsplit_once('/').unwrap_or(("", &entry.path));
+        let of_split = file.to_ascii_lowercase().ends_with(".parquet") && split_of(&entry.path).is_some();
+        if of_split && let Some(other) = folders.insert(file, folder) {
+            return Err(Error::usage(format!(
+                "{about} has {file:?} in the folders {other:?} and {folder:?}: name one of them"
+            )));
+        }
+    }
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(paths: &[&str]) -> Vec<FileEntry> {
+        paths.iter().map(|p| FileEntry { path: (*p).to_owned(), size_bytes: 1 }).collect()
+    }
+
+    fn chosen(paths: &[&str], named: Option<&str>) -> std::result::Result<Vec<String>, String> {
+        let chosen = choose(entries(paths), named, "dataset URL").map_err(|e| e.chain())?;
+        Ok(chosen.into_iter().map(|e| e.path).collect())
+    }
+
+    #[test]
+    fn names_and_folders_say_which_split_a_file_is_of() {
+        let check = |path: &str, split: Option<&str>| assert_eq!(split_of(path).as_deref(), split, "{path}");
+        check("train-00000-of-00001.parquet", Some("train"));
+        check("data/validation-00000-of-00003.parquet", Some("validation"));
+        check("default/val.parquet", Some("validation"));
+        check("test_noisy.parquet", Some("test"));
+        check("challenge-00000-of-00001.parquet", Some("challenge"));
+        check("dev/0000.parquet", Some("validation"));
+        check("train/cat/1.png", Some("train"));
+        check("Test/cat/1.png", Some("test"));
+        check("cat/train.png", None);
+        check("train/x.png", None);
+        check("images/val/cat/1.png", Some("validation"));
+        check("0.parquet", None);
+        check("training_set.parquet", Some("train"));
+        check("trainer.parquet", None);
+    }
+
+    #[test]
+    fn of_several_splits_one_has_to_be_named() {
+        let all = ["data/test-0-of-1.parquet", "data/train-0-of-1.parquet", "data/val.parquet"];
+        let error = chosen(&all, None).unwrap_err();
+        assert!(error.contains("(test, train, validation)") && error.contains("URL#validation"), "{error}");
+        assert_eq!(chosen(&all, Some("validation")).unwrap(), ["data/val.parquet"]);
+        assert_eq!(chosen(&all, Some("val")).unwrap(), ["data/val.parquet"]);
+        let error = chosen(&all, Some("dev2")).unwrap_err();
+        assert!(error.contains("no split \"dev2\"") && error.contains("it has test, train"), "{error}");
+    }
+
+    #[test]
+    fn one_split_or_none_needs_no_name() {
+        let one = ["data/train-0-of-2.parquet", "data/train-1-of-2.parquet"];
+        assert_eq!(chosen(&one, None).unwrap(), one);
+        assert_eq!(chosen(&["0.parquet", "1.parquet"], None).unwrap().len(), 2);
+        // Trains are a class of CIFAR-100.
+        assert_eq!(chosen(&["cat/1.png", "train/1.png"], None).unwrap().len(), 2);
+        assert!(chosen(&["0.parquet"], Some("test")).unwrap_err().contains("no splits"));
+        assert!(chosen(&["train.parquet", "more.parquet"], None).unwrap_err().contains("more.parquet"));
+    }
+
+    #[test]
+    fn configurations_are_not_mixed() {
+        let two = ["en/test-0-of-1.parquet", "fr/test-0-of-1.parquet"];
+        let error = chosen(&two, None).unwrap_err();
+        assert!(error.contains("\"en\"") && error.contains("\"fr\""), "{error}");
+        assert_eq!(chosen(&["a/0.parquet", "b/0.parquet"], None).unwrap().len(), 2);
+    }
+}

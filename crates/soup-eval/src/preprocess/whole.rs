@@ -1,0 +1,99 @@
+//! Whether a JPEG is whole. Decoders fill what is missing at the end of a truncated file with grey and say nothing; Pillow
+//! refuses such a file, and so do we.
+//!
+//! A JPEG is a sequence of segments, each a marker (`FF` and a byte) and most with a length; after the marker of a scan come
+//! its entropy-coded bytes, in which `FF` is followed by `00` or a restart marker. The last segment is `FF D9`. What follows
+//! it belongs to nobody and may be anything.
+
+/// Begins a JPEG.
+const START: [u8; 2] = [0xff, 0xd8];
+const END: u8 = 0xd9;
+const SCAN: u8 = 0xda;
+
+/// Whether `bytes` is a JPEG that ends before its end.
+pub(super) fn is_truncated_jpeg(bytes: &[u8]) -> bool {
+    bytes.starts_with(&START) && !has_end(bytes)
+}
+
+fn has_end(bytes: &[u8]) -> bool {
+    let mut at = START.len();
+    while let Some((marker, after)) = marker(bytes, at) {
+        at = match marker {
+            END => return true,
+            // Markers without a length.
+            0x01 | 0xd0..=0xd8 => after,
+            _ => {
+                let Some(&[high, low]) = bytes.get(after..after + 2) else { return false };
+                let end = after + usize::from(u16::from_be_bytes([high, low])).max(2);
+                if marker == SCAN { scan_end(bytes, end) } else { end }
+            }
+        };
+    }
+    false
+}
+
+/// The marker at or after `at`, and where it ends. Between segments there is nothing but fill bytes; what is there all the same is
+/// skipped, as decoders do.
+fn marker(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
+    let rest = bytes.get(at..)?;
+    let found = rest.windows(2).position(|pair| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xff))?;
+    Some((rest[found + 1], at + found + 2))
+}
+
+/// Where the entropy-coded bytes that begin at `at` end.
+fn scan_end(bytes: &[u8], at: usize) -> usize {
+    let rest = bytes.get(at..).unwrap_or_default();
+    let ends = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xff | 0xd0..=0xd7);
+    rest.windows(2).position(ends).map_or(bytes.len(), |found| at + found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use image::{ImageFormat, Rgb, RgbImage};
+
+    use super::*;
+
+    fn jpeg() -> Vec<u8> {
+        let mut out = Cursor::new(Vec::new());
+        let image = RgbImage::from_fn(61, 47, |x, y| Rgb([(x * 4) as u8, (y * 5) as u8, (x * y) as u8]));
+        image.write_to(&mut out, ImageFormat::Jpeg).unwrap();
+        out.into_inner()
+    }
+
+    #[test]
+    fn a_jpeg_that_is_cut_anywhere_is_truncated() {
+        let whole = jpeg();
+        assert!(!is_truncated_jpeg(&whole));
+        for end in 2..whole.len() {
+            assert!(is_truncated_jpeg(&whole[..end]), "cut at {end} of {}", whole.len());
+        }
+    }
+
+    #[test]
+    fn what_follows_the_end_does_not_matter() {
+        for tail in [&b"\0\0\0"[..], b"garbage", b"\xff\xd8\xff"] {
+            assert!(!is_truncated_jpeg(&[&jpeg()[..], tail].concat()));
+        }
+    }
+
+    #[test]
+    fn a_thumbnail_in_a_segment_is_not_the_end() {
+        // An APP1 segment that holds a whole JPEG of its own.
+        let mut bytes = START.to_vec();
+        let thumbnail = jpeg();
+        bytes.extend([0xff, 0xe1]);
+        bytes.extend(((thumbnail.len() + 2) as u16).to_be_bytes());
+        bytes.extend(&thumbnail);
+        assert!(is_truncated_jpeg(&bytes));
+        bytes.extend(&jpeg()[2..]);
+        assert!(!is_truncated_jpeg(&bytes));
+    }
+
+    #[test]
+    fn other_formats_are_not_looked_at() {
+        assert!(!is_truncated_jpeg(b"\x89PNG\r\n\x1a\n"));
+        assert!(!is_truncated_jpeg(b""));
+    }
+}
