@@ -19,6 +19,7 @@
 //!
 //! No parameter of any model passes through here: only headers, shapes, counts and digests.
 
+mod configuration;
 mod diagnosis;
 mod event_log;
 mod hub;
@@ -33,6 +34,8 @@ mod recall;
 mod roster;
 mod running;
 mod service;
+
+pub use crate::configuration::{Configuration, configuration};
 
 use std::future::Future;
 use std::time::Duration;

@@ -7,7 +7,6 @@ use tokio::time::Instant;
 
 use bytes::Bytes;
 use soup_core::agree::agree;
-use soup_core::companion::{CONFIG, PREPROCESSOR};
 use soup_core::recipe::learned::Groups;
 use soup_core::run::RunSpec;
 use soup_core::schema::Schema;
@@ -18,10 +17,8 @@ use soup_store::layout::{self, OutputFile};
 use soup_store::location::Location;
 use soup_store::{companion, pool, read};
 
+use crate::configuration::configuration;
 use crate::identity::Inputs;
-
-/// Largest `config.json` or `preprocessor_config.json`.
-const CONFIG_BYTES_MAX: u64 = 16 << 20;
 
 /// A run that is ready to be driven.
 pub(crate) struct Prepared {
@@ -71,13 +68,7 @@ pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prep
     let agreement = agree(&pairs)?;
     let mut notes = agreement.notes;
     notes.extend(companion::check(&checkpoints, &spec.ignore_config).await?);
-    let mut companions = pool::companions(&checkpoints[0]).await?;
-    let model_config_json = config(&spec.model_config, CONFIG, &mut companions)
-        .await?
-        .ok_or_else(|| no_config(&checkpoints[0]))?;
-    let preprocessor_config_json = config(&spec.preprocessor_config, PREPROCESSOR, &mut companions)
-        .await?
-        .ok_or_else(|| no_preprocessor(&checkpoints[0]))?;
+    let configuration = configuration(&spec, &checkpoints[0]).await?;
     let mut fingerprints = Vec::new();
     for dataset in spec.datasets() {
         let named = |e: Error| e.context(format!("dataset {:?}", dataset.name));
@@ -90,8 +81,8 @@ pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prep
         checkpoints: &checkpoints,
         base: base.as_ref(),
         fingerprints: &fingerprints,
-        model_config: &model_config_json,
-        preprocessor_config: Some(&preprocessor_config_json),
+        model_config: &configuration.model_json,
+        preprocessor_config: Some(&configuration.preprocessor_json),
     };
     let (run, plan) = inputs.document()?;
     let contexts = if fresh.is_none() { inputs.contexts()? } else { Vec::new() };
@@ -111,9 +102,9 @@ pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prep
         base,
         checkpoints,
         schema,
-        model_config_json,
-        preprocessor_config_json: Some(preprocessor_config_json),
-        companions,
+        model_config_json: configuration.model_json,
+        preprocessor_config_json: Some(configuration.preprocessor_json),
+        companions: configuration.companions,
         notes,
         seconds: begun.elapsed().as_secs_f64(),
         spec,
@@ -134,36 +125,4 @@ async fn base(spec: &RunSpec, first: &Checkpoint) -> Result<Option<Checkpoint>> 
     let advice = "leave out --base to measure from the pool's mean";
     agree(&pair).map_err(|e| about(e).context(advice))?;
     Ok(Some(base))
-}
-
-fn no_config(first: &Checkpoint) -> Error {
-    Error::data(format!(
-        "found no config.json beside ingredient {:?} or in the folder above it: name one with --model-config",
-        first.name
-    ))
-}
-
-fn no_preprocessor(first: &Checkpoint) -> Error {
-    Error::data(format!(
-        "found no preprocessor_config.json (nor a processor_config.json with an image processor) beside ingredient {:?} or in \
-         the folder above it, so how images become pixels is not known: name one with --preprocessor-config",
-        first.name
-    ))
-}
-
-/// A configuration file: from the URL given, which then replaces the one found beside the pool, else the found one.
-async fn config(
-    url: &Option<String>,
-    name: &str,
-    companions: &mut Vec<(String, Bytes)>,
-) -> Result<Option<String>> {
-    if let Some(url) = url {
-        let content = read::read_small(&Location::parse(url)?, CONFIG_BYTES_MAX).await?;
-        companions.retain(|(n, _)| n != name);
-        companions.push((name.to_owned(), content));
-    }
-    let Some((_, content)) = companions.iter().find(|(n, _)| n == name) else { return Ok(None) };
-    let text = std::str::from_utf8(content)
-        .map_err(|e| Error::data(format!("{name} is not UTF-8")).with_source(e))?;
-    Ok(Some(text.to_owned()))
 }

@@ -51,7 +51,7 @@ impl Classes {
         let named = !names.iter().enumerate().all(|(id, name)| *name == format!("LABEL_{id}"));
         let mut exact: HashMap<String, u32> = HashMap::new();
         let mut folded: HashMap<String, Option<u32>> = HashMap::new();
-        let own = names.iter().zip(0u32..).map(|(name, id)| (name, id));
+        let own = names.iter().zip(0u32..);
         let others = label2id.iter().filter(|(_, id)| (**id as usize) < names.len()).map(|(n, id)| (n, *id));
         for (name, id) in own.chain(others) {
             // Where two classes share a name, the later one is found under no name of its own.
@@ -85,10 +85,10 @@ impl Classes {
     /// [`Data`](soup_core::ErrorKind::Data), naming what matches no class of the model, or two that match the same.
     pub(crate) fn align(&self, theirs: &[String], source: Source) -> Result<Alignment> {
         let found: Vec<Option<u32>> = theirs.iter().map(|name| self.find(name)).collect();
-        if self.named || source == Source::Folders {
-            if let Some(map) = found.iter().copied().collect::<Option<Vec<u32>>>() {
-                return self.aligned(theirs, map, source, Vec::new());
-            }
+        if (self.named || source == Source::Folders)
+            && let Some(map) = found.iter().copied().collect::<Option<Vec<u32>>>()
+        {
+            return self.aligned(theirs, map, source, Vec::new());
         }
         if let Some(map) = theirs.iter().map(|name| name.parse().ok()).collect::<Option<Vec<u32>>>() {
             return self.numbered(theirs, map, source);

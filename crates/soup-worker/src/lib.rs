@@ -29,6 +29,7 @@ mod recent;
 mod samples;
 mod service;
 mod shards;
+pub mod survey;
 mod task;
 mod write;
 

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use crate::active::{Active, Worker};
 use crate::compute::Waiting;
-use crate::{blends, diagnose, learn, shards, write};
+use crate::{blends, diagnose, learn, shards, survey, write};
 
 /// A flag that long computations look at.
 #[derive(Clone, Debug, Default)]
@@ -67,31 +67,17 @@ pub(crate) fn soup(wire: Option<soup_proto::v1::Soup>) -> Result<Soup> {
     wire.ok_or_else(|| Error::internal("a task has no soup"))?.try_into()
 }
 
-/// Opens every dataset and checks that the model can be evaluated on it.
+/// Looks at every dataset, which stay open.
 async fn survey(context: &Context, run: Arc<Active>) -> Result<Surveyed> {
     let waiting = context.worker.compute.waiting();
     let look = move || {
+        let begin = &run.begin;
         let evaluator = run.evaluator()?;
-        evaluator.check_schema(&run.schema)?;
-        let mut samples = Vec::with_capacity(run.begin.datasets.len());
-        let mut notes = Vec::new();
-        for (index, spec) in run.begin.datasets.iter().enumerate() {
-            let named = |e: Error| e.context(format!("dataset {:?}", spec.name));
-            let dataset = run
-                .samples
-                .dataset(index, spec, run.begin.class_subset, &*evaluator, &waiting)
-                .map_err(named)?;
-            if dataset.is_empty() {
-                return Err(named(Error::data(format!("{} has no samples", dataset.describe()))));
-            }
-            // What keeps all images from being judged mostly shows in the first one.
-            evaluator.prepare(&dataset, 0..1).map_err(named)?;
-            notes.extend(dataset.notes().iter().map(|note| format!("dataset {:?} {note}", spec.name)));
-            samples.push(dataset.len());
-        }
-        Ok(Surveyed { samples, classes: evaluator.classes(), notes })
+        let look = survey::look;
+        look(&*evaluator, &run.schema, &begin.datasets, begin.class_subset, &run.samples, &waiting)
     };
-    context.worker.compute.run(look).await
+    let survey::Surveyed { samples, classes, notes } = context.worker.compute.run(look).await?;
+    Ok(Surveyed { samples, classes, notes })
 }
 
 /// Scores a soup on a slice. The model is assembled before a slot is taken, so that the next trial's blends travel while

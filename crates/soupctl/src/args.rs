@@ -43,7 +43,8 @@ pub(crate) enum Command {
     Taste(Box<TasteArgs>),
     /// Say what a cook would load and where, how many trials it could take, and what it would write
     ///
-    /// Takes the flags of cook. Reads the headers of the pool and nothing else; executes nothing.
+    /// Takes the flags of cook. Reads the headers of the pool and the metadata of the datasets, compares their classes with the
+    /// model's, and decodes one sample of each; what would end a cook ends it too. Loads no shard and writes nothing.
     Plan(Box<CookArgs>),
     /// Show the tensors of a checkpoint or a pool, and whether its ingredients agree
     Inspect(InspectArgs),

@@ -1,4 +1,5 @@
-//! `soupctl plan`: what a cook would do. Reads the headers of the pool and the sizes of the datasets; executes nothing.
+//! `soupctl plan`: what a cook would do. Reads the headers of the pool and surveys the datasets as a worker would; loads no shard
+//! and writes nothing.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +8,10 @@ use soup_core::agree::agree;
 use soup_core::machine::{Room, Tier, choose_room};
 use soup_core::recipe::{RecipeKind, RecipeSpec};
 use soup_core::run::{DatasetSpec, RunSpec};
+use soup_core::schema::Schema;
 use soup_core::shard::ShardPlan;
 use soup_core::{Error, Result};
+use soup_store::checkpoint::Checkpoint;
 use soup_store::layout::{FILE_BYTES_MAX, plan_files};
 use soup_store::location::Location;
 use soup_store::{companion, output, pool, read};
@@ -96,6 +99,9 @@ struct DatasetPlan {
     name: String,
     url: String,
     bytes: u64,
+    /// Where this program can look into it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    samples: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -138,10 +144,9 @@ async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
     if let Err(error) = output::check_target(&Location::parse(&spec.output)?, spec.overwrite).await {
         warnings.push(error.chain());
     }
-    let has_config = pool::companions(&checkpoints[0]).await?.iter().any(|(name, _)| name == "config.json");
-    if !has_config && spec.model_config.is_none() {
-        warnings
-            .push("there is no config.json beside the ingredients: name one with --model-config".to_owned());
+    let samples = survey(spec, &checkpoints[0], &schema, &mut notes).await?;
+    for (dataset, samples) in datasets.iter_mut().zip(samples) {
+        dataset.samples = Some(samples);
     }
     let file = |f: &soup_store::layout::OutputFile| FilePlan {
         name: f.name.clone(),
@@ -164,6 +169,41 @@ async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
         warnings,
         ingredients,
     })
+}
+
+/// What a worker would find before it loads anything: the samples of every dataset, and notes.
+#[cfg(feature = "worker")]
+async fn survey(
+    spec: &RunSpec,
+    first: &Checkpoint,
+    schema: &Schema,
+    notes: &mut Vec<String>,
+) -> Result<Vec<u64>> {
+    let configuration = soup_coordinator::configuration(spec, first).await?;
+    let survey = soup_worker::survey::Survey {
+        model_json: configuration.model_json,
+        preprocessor_json: configuration.preprocessor_json,
+        batch_size: spec.batch_size,
+        class_subset: spec.class_subset,
+        schema: schema.clone(),
+        datasets: spec.datasets().cloned().collect(),
+    };
+    let found = survey.run().await?;
+    notes.extend(found.notes);
+    Ok(found.samples)
+}
+
+/// This program cannot look into datasets: what they hold is found by the first worker.
+#[cfg(not(feature = "worker"))]
+async fn survey(
+    spec: &RunSpec,
+    first: &Checkpoint,
+    _schema: &Schema,
+    notes: &mut Vec<String>,
+) -> Result<Vec<u64>> {
+    soup_coordinator::configuration(spec, first).await?;
+    notes.push("the datasets were not looked into: this program was built without the worker".to_owned());
+    Ok(Vec::new())
 }
 
 /// Shards are placed as the coordinator places them.
@@ -263,7 +303,7 @@ async fn dataset(set: &DatasetSpec) -> Result<DatasetPlan> {
             files.iter().filter_map(|f| f.stamp.as_ref()).map(|s| s.size_bytes).sum()
         }
     };
-    Ok(DatasetPlan { name: set.name.clone(), url: set.url.clone(), bytes })
+    Ok(DatasetPlan { name: set.name.clone(), url: set.url.clone(), bytes, samples: None })
 }
 
 fn render(report: &PlanReport) -> String {
@@ -323,9 +363,10 @@ fn render(report: &PlanReport) -> String {
             ),
         ),
     ];
-    rows.extend(
-        report.datasets.iter().map(|d| ("dataset", format!("{}: {} ({})", d.name, d.url, Bytes(d.bytes)))),
-    );
+    rows.extend(report.datasets.iter().map(|d| {
+        let samples = d.samples.map_or_else(String::new, |n| format!(", {}", count(n, "sample")));
+        ("dataset", format!("{}: {} ({}{samples})", d.name, d.url, Bytes(d.bytes)))
+    }));
     rows.push(("output", report.output.clone()));
     rows.extend(report.files.iter().map(|f| ("file", format!("{} ({})", f.name, Bytes(f.bytes)))));
     rows.extend(report.notes.iter().map(|n| ("note", n.clone())));
