@@ -68,6 +68,9 @@ struct Memory {
     resident_bytes_per_worker: u64,
     /// Bytes it offers for that, where this is known.
     offered_bytes_per_worker: Option<u64>,
+    /// What that is a share of, where it was not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offered_of: Option<String>,
     /// Most bytes of ingredients that one worker keeps in its disk cache.
     disk_bytes_per_worker: u64,
     /// Bytes it offers for that, where this is known.
@@ -233,6 +236,10 @@ fn memory(shards: &ShardPlan, k: u32, cluster: &Cluster, workers_min: u32) -> Me
         workers,
         resident_bytes_per_worker: resident,
         offered_bytes_per_worker: offered,
+        offered_of: match cluster {
+            Cluster::Embedded(e) if e.memory_bytes.is_none() => Some(crate::resources::memory_share()),
+            _ => None,
+        },
         disk_bytes_per_worker: on_disk,
         disk_offered_bytes_per_worker: disk_offered,
         model_bytes: shards.bytes_total(),
@@ -309,8 +316,9 @@ async fn dataset(set: &DatasetSpec) -> Result<DatasetPlan> {
 fn render(report: &PlanReport) -> String {
     let k = report.ingredients.len() as u64;
     let memory = &report.memory;
+    let of = memory.offered_of.as_ref().map_or(String::new(), |of| format!(" ({of})"));
     let offered =
-        memory.offered_bytes_per_worker.map_or(String::new(), |b| format!(" of {} offered", Bytes(b)));
+        memory.offered_bytes_per_worker.map_or(String::new(), |b| format!(" of {} offered{of}", Bytes(b)));
     let samples = memory
         .samples_bytes_per_worker
         .map_or(String::new(), |b| format!(", and decoded samples of at most {}", Bytes(b)));

@@ -51,6 +51,7 @@ pub(crate) async fn worker(args: crate::args::WorkerArgs) -> Result<()> {
     };
     let listener = listen(&listen_on).await?;
     let address = ready(&listener)?;
+    let share = args.memory.is_none().then(crate::resources::memory_share);
     let config = soup_worker::WorkerConfig {
         coordinator,
         name: args.name.unwrap_or_else(|| default_name(address)),
@@ -65,6 +66,9 @@ pub(crate) async fn worker(args: crate::args::WorkerArgs) -> Result<()> {
         device: args.device,
         connect_timeout_ms: args.connect_timeout.0,
     };
+    let of = share.map_or(String::new(), |of| format!(" ({of})"));
+    let offers = crate::quantity::Bytes(config.capacity_bytes);
+    print::line(&format!("offers {offers} of memory for shards{of} and {} threads", config.slots));
     let ended = soup_worker::run(config, listener, async move { _ = signals.next().await }).await;
     if let Some(peak) = crate::resources::memory_peak_bytes() {
         print::line(&format!("peak memory {}", crate::quantity::Bytes(peak)));
