@@ -29,8 +29,10 @@ pub mod companion;
 pub mod failpoint;
 #[cfg(any(test, feature = "faults"))]
 pub mod faults;
+pub mod glob;
 pub mod header;
 pub mod layout;
+pub mod listing;
 pub mod load;
 pub mod location;
 pub mod output;

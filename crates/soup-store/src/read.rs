@@ -1,16 +1,15 @@
-//! Small reads: stamps, whole small files, ranges, and what a folder holds.
+//! Small reads: stamps, whole small files, and ranges.
 
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, ObjectStoreExt, UpdateVersion};
 use soup_core::{Error, ErrorKind, Result};
 
-use crate::location::{Location, one_line};
-
-/// Most entries that one listing may have.
-pub const ENTRIES_MAX: usize = 100_000;
+use crate::listing;
+pub use crate::listing::{ENTRIES_MAX, Entry, list, list_recursive};
+use crate::location::Location;
 
 /// Size and version of a file at the moment it was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,17 +24,6 @@ impl From<ObjectMeta> for Stamp {
     fn from(meta: ObjectMeta) -> Stamp {
         Stamp { size_bytes: meta.size, etag: meta.e_tag }
     }
-}
-
-/// One entry of a listing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Name relative to the folder that was listed.
-    pub name: String,
-    /// Its place.
-    pub location: Location,
-    /// Its stamp; `None` for a folder.
-    pub stamp: Option<Stamp>,
 }
 
 /// Size and version of a file.
@@ -211,65 +199,6 @@ fn changed(location: &Location, expected: &str, found: &str) -> Error {
     ))
 }
 
-/// What a folder holds, one level deep, sorted by name. A folder that does not exist is empty: object stores have none.
-///
-/// # Errors
-/// [`ErrorKind::Usage`] for plain HTTP servers, which cannot list; [`ErrorKind::Data`] for more than [`ENTRIES_MAX`] entries.
-pub async fn list(folder: &Location) -> Result<Vec<Entry>> {
-    let listed =
-        folder.store().list_with_delimiter(Some(folder.path())).await.map_err(|e| list_error(folder, e))?;
-    if listed.objects.len() + listed.common_prefixes.len() > ENTRIES_MAX {
-        return Err(too_many(folder));
-    }
-    let files = listed.objects.into_iter().map(|meta| (meta.location.clone(), Some(Stamp::from(meta))));
-    let folders = listed.common_prefixes.into_iter().map(|path| (path, None));
-    entries(folder, files.chain(folders))
-}
-
-/// All files below a folder, at any depth, sorted by relative name.
-///
-/// # Errors
-/// As for [`list`].
-pub async fn list_recursive(folder: &Location) -> Result<Vec<Entry>> {
-    let files = folder.store().list(Some(folder.path())).take(ENTRIES_MAX + 1);
-    let files: Vec<ObjectMeta> = files.try_collect().await.map_err(|e| list_error(folder, e))?;
-    if files.len() > ENTRIES_MAX {
-        return Err(too_many(folder));
-    }
-    entries(folder, files.into_iter().map(|meta| (meta.location.clone(), Some(Stamp::from(meta)))))
-}
-
-fn entries(
-    folder: &Location,
-    found: impl Iterator<Item = (object_store::path::Path, Option<Stamp>)>,
-) -> Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    for (path, stamp) in found {
-        let prefix = folder.path().as_ref();
-        let below = path.as_ref().strip_prefix(prefix).map(|p| p.trim_start_matches('/'));
-        // Some stores list the folder itself.
-        let Some(name) = below.filter(|n| !n.is_empty()) else { continue };
-        // Object stores allow keys such as `a//b`; nothing of ours is called that.
-        let Ok(location) = folder.join(name) else { continue };
-        entries.push(Entry { name: name.to_string(), location, stamp });
-    }
-    entries.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(entries)
-}
-
-fn too_many(folder: &Location) -> Error {
-    Error::data(format!("{folder} holds more than {ENTRIES_MAX} files"))
-}
-
-fn list_error(folder: &Location, error: object_store::Error) -> Error {
-    if folder.is_http() {
-        return Error::usage(format!(
-            "{folder}: plain HTTP servers cannot be listed: give the URL of every file"
-        ))
-        .with_source(one_line(error));
-    }
-    folder.error("list", error)
-}
 /// Most files of a folder that is fingerprinted.
 const FINGERPRINT_FILES_MAX: usize = 4_000_000;
 
@@ -286,19 +215,9 @@ pub async fn fingerprint(location: &Location) -> Result<String> {
     if let Some(stamp) = stat_if_exists(location).await? {
         lines.push(line("", &stamp));
     } else if !location.is_http() {
-        let mut listed = location.store().list(Some(location.path()));
-        while let Some(meta) = listed.next().await {
-            let meta = match meta {
-                Ok(meta) => meta,
-                Err(object_store::Error::NotFound { .. }) => break,
-                Err(e) => return Err(location.error("list", e)),
-            };
-            if lines.len() >= FINGERPRINT_FILES_MAX {
-                return Err(Error::data(format!("{location} has more than {FINGERPRINT_FILES_MAX} files")));
-            }
-            let name = meta.location.as_ref().trim_start_matches(location.path().as_ref()).to_owned();
-            lines.push(line(&name, &meta.into()));
-        }
+        let below = listing::look_deep_up_to(location, FINGERPRINT_FILES_MAX).await?;
+        let files = below.entries.iter().filter_map(|e| Some((format!("/{}", e.name), e.stamp.as_ref()?)));
+        lines.extend(files.map(|(name, stamp)| line(&name, stamp)));
     }
     lines.sort_unstable();
     Ok(soup_core::journal::sha256_hex(lines.concat().as_bytes()))

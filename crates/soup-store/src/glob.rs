@@ -1,0 +1,241 @@
+//! Globs: URLs with wildcards, expanded by listing.
+//!
+//! In any component of the path `*` is any run of characters and `?` any one; a component `**` is any number of folders, none
+//! included. What is [hidden](crate::listing::is_hidden) matches only a component that begins with a dot itself. Matches come
+//! in the order of their paths.
+
+use std::collections::VecDeque;
+
+use futures::{StreamExt, TryStreamExt};
+use soup_core::{Error, Result};
+
+use crate::listing::{self, Entry, Listing, Odd, is_hidden};
+use crate::location::{self, Location};
+
+/// Most places that one glob may match.
+pub const MATCHES_MAX: usize = 100_000;
+/// Most folders that are listed for one glob.
+const FOLDERS_MAX: usize = 20_000;
+/// Folders listed at a time.
+const IN_FLIGHT: usize = 16;
+/// Deepest folder that `**` reaches.
+const DEPTH_MAX: usize = 32;
+/// The component that is any number of folders.
+const ANY_DEPTH: &str = "**";
+
+/// A URL with wildcards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Glob {
+    url: String,
+    /// What is before the first component with wildcards.
+    base: String,
+    /// The components from there on.
+    parts: Vec<String>,
+}
+
+/// What a glob matches.
+#[derive(Clone, Debug, Default)]
+pub struct Matches {
+    /// Files and folders, with their names relative to where the wildcards begin.
+    pub entries: Vec<Entry>,
+    /// What matches and can be neither.
+    pub odd: Vec<Odd>,
+}
+
+/// The files that `url` names: those that its wildcards match, or `None` if it has no wildcards. Folders that match are left
+/// out.
+///
+/// # Errors
+/// Those of [`Glob::parse`] and [`Glob::matches`], and [`ErrorKind::Data`](soup_core::ErrorKind::Data) where no file matches.
+pub async fn expand(url: &str) -> Result<Option<Matches>> {
+    let Some(glob) = Glob::parse(url)? else { return Ok(None) };
+    let mut matches = glob.matches().await?;
+    matches.entries.retain(|e| e.stamp.is_some());
+    if matches.entries.is_empty() {
+        return Err(Error::data(format!("no file matches {url:?}")));
+    }
+    Ok(Some(matches))
+}
+
+impl Glob {
+    /// The glob in `url`; `None` if it has no wildcards. In an HTTP URL `?` starts a query and is none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) for credentials in the URL, and for wildcards outside of its path.
+    pub fn parse(url: &str) -> Result<Option<Glob>> {
+        let wild: &[char] = if is_http(url) { &['*'] } else { &['*', '?'] };
+        if !url.contains(wild) {
+            return Ok(None);
+        }
+        location::refuse_credentials(url)?;
+        let path_start = match url.find("://") {
+            Some(at) => url[at + 3..].find('/').map_or(url.len(), |slash| at + 3 + slash + 1),
+            None => 0,
+        };
+        if url[..path_start].contains(wild) {
+            return Err(Error::usage(format!("{url:?}: wildcards are allowed in the path only")));
+        }
+        let before = url.find(wild).unwrap_or(url.len());
+        let parts_at = url[path_start..before].rfind('/').map_or(path_start, |slash| path_start + slash + 1);
+        let mut parts: Vec<String> =
+            url[parts_at..].split('/').filter(|p| !p.is_empty() && *p != ".").map(str::to_owned).collect();
+        if parts.iter().any(|p| p == "..") {
+            return Err(Error::usage(format!("{url:?}: there is no \"..\" after wildcards")));
+        }
+        parts.dedup_by(|a, b| a == ANY_DEPTH && b == ANY_DEPTH);
+        Ok(Some(Glob { url: url.to_owned(), base: url[..parts_at].to_owned(), parts }))
+    }
+
+    /// The components from the first with wildcards on.
+    pub fn parts(&self) -> &[String] {
+        &self.parts
+    }
+
+    /// Where the wildcards begin.
+    ///
+    /// # Errors
+    /// Those of [`Location::parse`].
+    pub fn base(&self) -> Result<Location> {
+        Location::parse(if self.base.is_empty() { "." } else { &self.base })
+    }
+
+    /// Everything that matches. Nothing may: that is no error.
+    ///
+    /// # Errors
+    /// What the store says, and [`ErrorKind::Data`](soup_core::ErrorKind::Data) for more than [`MATCHES_MAX`].
+    pub async fn matches(&self) -> Result<Matches> {
+        let mut matches = Matches::default();
+        let root = Folder { prefix: String::new(), location: self.base()?, states: self.reachable([0]) };
+        let (mut level, mut listed, mut depth) = (vec![root], 0_usize, 0_usize);
+        while !level.is_empty() && depth < self.parts.len().max(DEPTH_MAX) {
+            listed = listed.saturating_add(level.len());
+            if listed > FOLDERS_MAX {
+                return Err(Error::data(format!(
+                    "{:?} looks into more than {FOLDERS_MAX} folders: write a narrower one",
+                    self.url
+                )));
+            }
+            let look = |folder: Folder| async move {
+                let listing = listing::look(&folder.location).await?;
+                Ok::<_, Error>((folder, listing))
+            };
+            let found: VecDeque<(Folder, Listing)> =
+                futures::stream::iter(level).map(look).buffered(IN_FLIGHT).try_collect().await?;
+            level = Vec::new();
+            for (folder, listing) in found {
+                self.step(&folder, listing, &mut matches, &mut level);
+            }
+            if matches.entries.len() > MATCHES_MAX {
+                return Err(Error::data(format!("{:?} matches more than {MATCHES_MAX} places", self.url)));
+            }
+            depth += 1;
+        }
+        matches.entries.sort_by(|a, b| a.name.cmp(&b.name));
+        matches.odd.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(matches)
+    }
+
+    /// What `listing` adds: matches, and folders to look into.
+    fn step(&self, folder: &Folder, listing: Listing, matches: &mut Matches, next: &mut Vec<Folder>) {
+        for mut entry in listing.entries {
+            let states = self.after(&folder.states, &entry.name);
+            entry.name = format!("{}{}", folder.prefix, entry.name);
+            let into: Vec<usize> = states.iter().copied().filter(|&s| s < self.parts.len()).collect();
+            if entry.stamp.is_none() && !into.is_empty() {
+                let (prefix, location) = (format!("{}/", entry.name), entry.location.clone());
+                next.push(Folder { prefix, location, states: into });
+            }
+            if states.contains(&self.parts.len()) {
+                matches.entries.push(entry);
+            }
+        }
+        for mut odd in listing.odd {
+            if self.after(&folder.states, &odd.name).contains(&self.parts.len()) {
+                odd.name = format!("{}{}", folder.prefix, odd.name);
+                matches.odd.push(odd);
+            }
+        }
+    }
+
+    /// The states in which the next component may be looked for, when it is one of `states`: a `**` may be no folder at all.
+    fn reachable(&self, states: impl IntoIterator<Item = usize>) -> Vec<usize> {
+        let mut reached: Vec<usize> = Vec::new();
+        for mut state in states {
+            loop {
+                reached.push(state);
+                // The last `**` of a glob is at least one component.
+                if self.parts.get(state).is_none_or(|p| p != ANY_DEPTH) || state + 1 == self.parts.len() {
+                    break;
+                }
+                state += 1;
+            }
+        }
+        reached.sort_unstable();
+        reached.dedup();
+        reached
+    }
+
+    /// The states after a component called `name`. State `n` is to look for `parts[n]`; past the end is a match.
+    fn after(&self, states: &[usize], name: &str) -> Vec<usize> {
+        let mut after = Vec::new();
+        for &state in states {
+            let Some(part) = self.parts.get(state) else { continue };
+            if is_hidden(name) && !part.starts_with('.') {
+                continue;
+            }
+            if part == ANY_DEPTH {
+                after.push(state);
+                if state + 1 == self.parts.len() {
+                    after.push(state + 1);
+                }
+            } else if matches(part, name) {
+                after.push(state + 1);
+            }
+        }
+        self.reachable(after)
+    }
+}
+
+/// A folder to be listed.
+struct Folder {
+    /// Its name below the base, with a slash at the end.
+    prefix: String,
+    location: Location,
+    /// Which parts its entries may be.
+    states: Vec<usize>,
+}
+
+/// In an HTTP URL `?` starts a query.
+fn is_http(url: &str) -> bool {
+    let start = url.split("://").next().unwrap_or_default();
+    url.contains("://") && (start.eq_ignore_ascii_case("http") || start.eq_ignore_ascii_case("https"))
+}
+
+/// Whether `name` matches `pattern`: `*` is any run of characters, `?` any one.
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
+    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
+    let (mut p, mut n) = (0, 0);
+    // Where to go on when the text after the last `*` does not fit: one character later.
+    let mut retry: Option<(usize, usize)> = None;
+    while n < name.len() {
+        match pattern.get(p) {
+            Some('*') => {
+                retry = Some((p + 1, n));
+                p += 1;
+            }
+            Some(&c) if c == '?' || c == name[n] => {
+                p += 1;
+                n += 1;
+            }
+            _ => {
+                let Some((after_star, from)) = retry else { return false };
+                retry = Some((after_star, from + 1));
+                (p, n) = (after_star, from + 1);
+            }
+        }
+    }
+    pattern[p..].iter().all(|&c| c == '*')
+}
+
+#[cfg(test)]
+mod tests;

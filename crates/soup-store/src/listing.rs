@@ -1,0 +1,299 @@
+//! What folders hold.
+//!
+//! One odd name never stops a listing: what cannot be named or read is an [`Odd`], beside the entries that can. Local folders
+//! are read here and not by the store's client, which stops at names that are not UTF-8 and leaves out broken links in
+//! silence.
+
+use std::collections::HashSet;
+use std::fs::Metadata;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use futures::TryStreamExt;
+use object_store::ObjectMeta;
+use soup_core::{Error, Result};
+
+use crate::location::{Location, one_line};
+use crate::read::Stamp;
+
+/// Most entries that one listing may have.
+pub const ENTRIES_MAX: usize = 100_000;
+/// Most odd names that are remembered of one listing.
+const ODD_MAX: usize = 1000;
+/// Deepest folder that is looked into.
+const DEPTH_MAX: usize = 64;
+
+/// One entry of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Name relative to the folder that was listed.
+    pub name: String,
+    /// Its place.
+    pub location: Location,
+    /// Its stamp; `None` for a folder.
+    pub stamp: Option<Stamp>,
+}
+
+/// Something in a folder that can be no entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Odd {
+    /// Name relative to the folder that was listed, as far as it can be shown.
+    pub name: String,
+    /// What it is, in words that follow "is".
+    pub what: String,
+}
+
+/// What a folder holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Files and folders, by name.
+    pub entries: Vec<Entry>,
+    /// What can be neither, by name. Hidden ones are not listed here.
+    pub odd: Vec<Odd>,
+}
+
+/// Whether people and programs take a file of this relative name for something that is not there: it, or a folder it is in,
+/// begins with a dot (`.cache`, and the `._x` that macOS leaves on foreign disks), or is a file manager's own.
+pub fn is_hidden(name: &str) -> bool {
+    let hidden = |part: &str| {
+        part.starts_with('.')
+            || part == "__MACOSX"
+            || ["thumbs.db", "desktop.ini"].iter().any(|own| part.eq_ignore_ascii_case(own))
+    };
+    name.split('/').any(hidden)
+}
+
+/// What a folder holds, one level deep. A folder that does not exist is empty: object stores have none.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) for plain HTTP servers, which cannot list;
+/// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for more than [`ENTRIES_MAX`] entries.
+pub async fn look(folder: &Location) -> Result<Listing> {
+    if folder.local_path().is_some() {
+        return local(folder, false, ENTRIES_MAX).await;
+    }
+    let listed =
+        folder.store().list_with_delimiter(Some(folder.path())).await.map_err(|e| list_error(folder, e))?;
+    if listed.objects.len() + listed.common_prefixes.len() > ENTRIES_MAX {
+        return Err(too_many(folder, ENTRIES_MAX));
+    }
+    let files = listed.objects.into_iter().map(|meta| (meta.location.clone(), Some(Stamp::from(meta))));
+    let folders = listed.common_prefixes.into_iter().map(|path| (path, None));
+    Ok(remote(folder, files.chain(folders)))
+}
+
+/// All files below a folder, at any depth. What is [hidden](is_hidden) is left out.
+///
+/// # Errors
+/// As for [`look`].
+pub async fn look_deep(folder: &Location) -> Result<Listing> {
+    look_deep_up_to(folder, ENTRIES_MAX).await
+}
+
+/// [`look_deep`] with another bound.
+pub(crate) async fn look_deep_up_to(folder: &Location, entries_max: usize) -> Result<Listing> {
+    if folder.local_path().is_some() {
+        return local(folder, true, entries_max).await;
+    }
+    let mut files: Vec<ObjectMeta> = Vec::new();
+    let mut listed = folder.store().list(Some(folder.path()));
+    while let Some(meta) = listed.try_next().await.map_err(|e| list_error(folder, e))? {
+        if is_hidden(below(folder, &meta.location).unwrap_or_default()) {
+            continue;
+        }
+        files.push(meta);
+        if files.len() > entries_max {
+            return Err(too_many(folder, entries_max));
+        }
+    }
+    let mut listing = remote(folder, files.into_iter().map(|m| (m.location.clone(), Some(Stamp::from(m)))));
+    let folders: HashSet<String> = listing
+        .entries
+        .iter()
+        .flat_map(|e| e.name.match_indices('/').map(|(at, _)| e.name[..at].to_owned()))
+        .collect();
+    // Some tools keep an empty object for every folder.
+    let marker = |e: &Entry| e.stamp.as_ref().is_some_and(|s| s.size_bytes == 0) && folders.contains(&e.name);
+    listing.entries.retain(|e| !marker(e));
+    Ok(listing)
+}
+
+/// [`look`], the entries alone.
+///
+/// # Errors
+/// As for [`look`].
+pub async fn list(folder: &Location) -> Result<Vec<Entry>> {
+    Ok(look(folder).await?.entries)
+}
+
+/// [`look_deep`], the entries alone.
+///
+/// # Errors
+/// As for [`look`].
+pub async fn list_recursive(folder: &Location) -> Result<Vec<Entry>> {
+    Ok(look_deep(folder).await?.entries)
+}
+
+/// The name of `path` relative to `folder`; some stores list the folder itself, which has none.
+fn below<'a>(folder: &Location, path: &'a object_store::path::Path) -> Option<&'a str> {
+    let below = path.as_ref().strip_prefix(folder.path().as_ref()).map(|p| p.trim_start_matches('/'));
+    below.filter(|n| !n.is_empty())
+}
+
+fn remote(
+    folder: &Location,
+    found: impl Iterator<Item = (object_store::path::Path, Option<Stamp>)>,
+) -> Listing {
+    let mut listing = Listing::default();
+    for (path, stamp) in found {
+        let Some(name) = below(folder, &path) else { continue };
+        match folder.join(name) {
+            Ok(location) => listing.entries.push(Entry { name: name.to_string(), location, stamp }),
+            // Object stores allow keys such as `a//b`; nothing of ours is called that.
+            Err(_) => push_odd(&mut listing, name.to_string(), "not usable as a name".to_owned()),
+        }
+    }
+    listing.entries.sort_by(|a, b| a.name.cmp(&b.name));
+    listing
+}
+
+fn push_odd(listing: &mut Listing, name: String, what: String) {
+    if listing.odd.len() < ODD_MAX && !is_hidden(&name) {
+        listing.odd.push(Odd { name, what });
+    }
+}
+
+async fn local(folder: &Location, deep: bool, entries_max: usize) -> Result<Listing> {
+    let owned = folder.clone();
+    tokio::task::spawn_blocking(move || local_blocking(&owned, deep, entries_max))
+        .await
+        .map_err(|e| Error::unavailable(format!("cannot list {folder}")).with_source(e))?
+}
+
+fn local_blocking(folder: &Location, deep: bool, entries_max: usize) -> Result<Listing> {
+    use std::io::ErrorKind as Io;
+    let mut listing = Listing::default();
+    let Some(root) = folder.local_path() else { return Ok(listing) };
+    let mut walk = Walk { folder, deep, entries_max, around: Vec::new() };
+    match walk.enter(root, "", &mut listing) {
+        Err(Stop::Io(e)) if matches!(e.kind(), Io::NotFound | Io::NotADirectory) => {}
+        Err(Stop::Io(e)) => return Err(folder.io_error("list", e)),
+        Err(Stop::TooMany) => return Err(too_many(folder, entries_max)),
+        Ok(()) => {}
+    }
+    listing.entries.sort_by(|a, b| a.name.cmp(&b.name));
+    listing.odd.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(listing)
+}
+
+/// One walk through a local folder.
+struct Walk<'a> {
+    folder: &'a Location,
+    /// Whether to list the files below instead of the folders.
+    deep: bool,
+    entries_max: usize,
+    /// The folders around the one that is being read, by their real paths: links may lead back.
+    around: Vec<PathBuf>,
+}
+
+enum Stop {
+    Io(std::io::Error),
+    TooMany,
+}
+
+impl Walk<'_> {
+    fn enter(&mut self, path: &Path, prefix: &str, listing: &mut Listing) -> Result<(), Stop> {
+        let real = path.canonicalize().map_err(Stop::Io)?;
+        if self.around.contains(&real) || self.around.len() >= DEPTH_MAX {
+            push_odd(listing, prefix.trim_end_matches('/').to_owned(), "a link in a circle".to_owned());
+            return Ok(());
+        }
+        self.around.push(real);
+        let entered = self.entries(path, prefix, listing);
+        self.around.pop();
+        entered
+    }
+
+    fn entries(&mut self, path: &Path, prefix: &str, listing: &mut Listing) -> Result<(), Stop> {
+        for entry in std::fs::read_dir(path).map_err(Stop::Io)? {
+            let entry = entry.map_err(Stop::Io)?;
+            let shown = format!("{prefix}{}", entry.file_name().to_string_lossy());
+            if (self.deep && is_hidden(&shown)) || is_upload(&shown) {
+                continue;
+            }
+            let (location, metadata) = match self.usable(&entry, &shown) {
+                Ok(usable) => usable,
+                Err(what) => {
+                    push_odd(listing, shown, what);
+                    continue;
+                }
+            };
+            if self.deep && metadata.is_dir() {
+                match self.enter(&entry.path(), &format!("{shown}/"), listing) {
+                    Err(Stop::Io(e)) => {
+                        push_odd(listing, shown, format!("a folder that cannot be read ({e})"))
+                    }
+                    other => other?,
+                }
+                continue;
+            }
+            let stamp = metadata.is_file().then(|| stamp(&metadata));
+            listing.entries.push(Entry { name: shown, location, stamp });
+            if listing.entries.len() > self.entries_max {
+                return Err(Stop::TooMany);
+            }
+        }
+        Ok(())
+    }
+
+    /// The place of an entry and what it is, or else what makes it odd.
+    fn usable(&self, entry: &std::fs::DirEntry, shown: &str) -> Result<(Location, Metadata), String> {
+        if entry.file_name().to_str().is_none() {
+            return Err("not named in UTF-8".to_owned());
+        }
+        let location = self.folder.join(shown).map_err(|_| "not usable as a name".to_owned())?;
+        let metadata =
+            std::fs::metadata(entry.path()).map_err(|e| match std::fs::read_link(entry.path()) {
+                Ok(target) => format!("a broken link to {}", target.display()),
+                Err(_) => format!("not readable ({e})"),
+            })?;
+        match metadata.is_dir() || metadata.is_file() {
+            true => Ok((location, metadata)),
+            false => Err("neither a file nor a folder".to_owned()),
+        }
+    }
+}
+
+/// Whether the store's client keeps parts of unfinished files under names like this, and reads none of them.
+fn is_upload(name: &str) -> bool {
+    let parts = name.rsplit('/').next().and_then(|last| last.split_once('#'));
+    parts.is_some_and(|(_, rest)| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// As the store's client would say it, so that it can be compared with what that says.
+fn stamp(metadata: &Metadata) -> Stamp {
+    #[cfg(unix)]
+    let inode = std::os::unix::fs::MetadataExt::ino(metadata);
+    #[cfg(not(unix))]
+    let inode = 0;
+    let modified = metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    let (micros, size_bytes) = (modified.unwrap_or_default().as_micros(), metadata.len());
+    Stamp { size_bytes, etag: Some(format!("\"{inode:x}-{micros:x}-{size_bytes:x}\"")) }
+}
+
+fn too_many(folder: &Location, entries_max: usize) -> Error {
+    Error::data(format!("{folder} holds more than {entries_max} files"))
+}
+
+fn list_error(folder: &Location, error: object_store::Error) -> Error {
+    if folder.is_http() {
+        return Error::usage(format!(
+            "{folder}: plain HTTP servers cannot be listed: give the URL of every file"
+        ))
+        .with_source(one_line(error));
+    }
+    folder.error("list", error)
+}
+
+#[cfg(test)]
+mod tests;
