@@ -126,6 +126,23 @@ fn of_several_splits_one_has_to_be_named() {
 }
 
 #[test]
+fn a_glob_chooses_files_of_data_at_any_depth() {
+    let place = Place::with(&["a"]);
+    let rows = std::fs::read(animals().join("validation.parquet")).unwrap();
+    for path in
+        ["repo/data/train-0-of-1.parquet", "repo/data/validation-0-of-1.parquet", "repo/x/y/z.parquet"]
+    {
+        place.write(path, &rows);
+    }
+    for glob in ["repo/data/validation-*.parquet", "repo/*/val*.parquet", "repo/**/z.parquet", "repo/x/**"] {
+        all_right(&place.cook(&["--validation", glob]), 12);
+    }
+    all_right(&place.cook(&["--validation", "repo/data/*#validation"]), 12);
+    place.cook(&["--validation", "repo/data/*"]).fails(2, &["train, validation"]);
+    place.cook(&["--validation", "repo/*.csv"]).fails(65, &["no file matches", "repo/*.csv"]);
+}
+
+#[test]
 fn image_folders_have_splits_too() {
     let place = Place::with(&["a"]);
     place.images("repo/train", upper);

@@ -14,8 +14,7 @@ use soup_core::shard::ShardPlan;
 use soup_core::{Error, Result};
 use soup_store::checkpoint::Checkpoint;
 use soup_store::layout::{self, OutputFile};
-use soup_store::location::Location;
-use soup_store::{companion, pool, read};
+use soup_store::{companion, data, pool};
 
 use crate::configuration::configuration;
 use crate::identity::Inputs;
@@ -72,7 +71,7 @@ pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prep
     let mut fingerprints = Vec::new();
     for dataset in spec.datasets() {
         let named = |e: Error| e.context(format!("dataset {:?}", dataset.name));
-        fingerprints.push(read::fingerprint(&Location::parse(&dataset.url)?).await.map_err(named)?);
+        fingerprints.push(data::fingerprint(&dataset.url).await.map_err(named)?);
     }
     let base = base(&spec, &checkpoints[0]).await?;
     let inputs = Inputs {

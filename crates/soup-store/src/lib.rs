@@ -26,6 +26,7 @@
 pub mod card;
 pub mod checkpoint;
 pub mod companion;
+pub mod data;
 pub mod failpoint;
 #[cfg(any(test, feature = "faults"))]
 pub mod faults;

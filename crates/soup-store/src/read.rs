@@ -7,7 +7,6 @@ use futures::StreamExt;
 use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, ObjectStoreExt, UpdateVersion};
 use soup_core::{Error, ErrorKind, Result};
 
-use crate::listing;
 pub use crate::listing::{ENTRIES_MAX, Entry, list, list_recursive};
 use crate::location::Location;
 
@@ -197,28 +196,4 @@ fn changed(location: &Location, expected: &str, found: &str) -> Error {
     Error::data(format!(
         "{location} changed while it was being read: its ETag is no longer {expected} but {found}"
     ))
-}
-
-/// Most files of a folder that is fingerprinted.
-const FINGERPRINT_FILES_MAX: usize = 4_000_000;
-
-/// A digest of a file's or a folder's content as far as the store tells without reading it: names, sizes and ETags. Equal
-/// content under other ETags has another fingerprint; what is there is never mistaken for something else.
-///
-/// # Errors
-/// [`ErrorKind::Data`] for more files than can be; otherwise what the store says.
-pub async fn fingerprint(location: &Location) -> Result<String> {
-    let line = |name: &str, stamp: &Stamp| {
-        format!("{name}\0{}\0{}\n", stamp.size_bytes, stamp.etag.as_deref().unwrap_or_default())
-    };
-    let mut lines = Vec::new();
-    if let Some(stamp) = stat_if_exists(location).await? {
-        lines.push(line("", &stamp));
-    } else if !location.is_http() {
-        let below = listing::look_deep_up_to(location, FINGERPRINT_FILES_MAX).await?;
-        let files = below.entries.iter().filter_map(|e| Some((format!("/{}", e.name), e.stamp.as_ref()?)));
-        lines.extend(files.map(|(name, stamp)| line(&name, stamp)));
-    }
-    lines.sort_unstable();
-    Ok(soup_core::journal::sha256_hex(lines.concat().as_bytes()))
 }

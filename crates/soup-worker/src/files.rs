@@ -1,5 +1,6 @@
 //! A dataset's files on any store, for evaluators, which read on compute threads and block.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -7,72 +8,51 @@ use bytes::Bytes;
 use soup_core::{Error, Result};
 use soup_eval::{FileEntry, Files};
 use soup_store::location::Location;
-use soup_store::read;
+use soup_store::{data, read};
 
 use crate::compute::Waiting;
 
-/// A file or a folder on a store.
+/// What a URL names on a store: a file, a folder, or what a glob matches.
 pub(crate) struct StoreFiles {
-    root: Location,
+    url: String,
     waiting: Waiting,
-    listing: OnceLock<Listing>,
-}
-
-/// What is there: one file, or a folder's entries by their relative names.
-enum Listing {
-    File(FileEntry, Location),
-    Folder(std::collections::BTreeMap<String, (u64, Location)>),
+    /// By their names relative to the URL.
+    listing: OnceLock<BTreeMap<String, (u64, Location)>>,
 }
 
 impl StoreFiles {
     /// The dataset at `url`; nothing is read yet. Its methods must not be called on the runtime's own threads.
-    pub(crate) fn new(url: &str, waiting: Waiting) -> Result<StoreFiles> {
-        Ok(StoreFiles { root: Location::parse(url)?, waiting, listing: OnceLock::new() })
+    pub(crate) fn new(url: &str, waiting: Waiting) -> StoreFiles {
+        StoreFiles { url: url.to_owned(), waiting, listing: OnceLock::new() }
     }
 
-    fn listing(&self) -> Result<&Listing> {
+    fn listing(&self) -> Result<&BTreeMap<String, (u64, Location)>> {
         if let Some(listing) = self.listing.get() {
             return Ok(listing);
         }
-        let listing = self.waiting.wait(self.look())?;
-        Ok(self.listing.get_or_init(|| listing))
-    }
-
-    async fn look(&self) -> Result<Listing> {
-        if let Some(stamp) = read::stat_if_exists(&self.root).await? {
-            let entry = FileEntry { path: self.root.name().to_owned(), size_bytes: stamp.size_bytes };
-            return Ok(Listing::File(entry, self.root.clone()));
-        }
-        let entries = read::list_recursive(&self.root).await?;
-        if entries.is_empty() {
-            return Err(Error::data(format!("{} does not exist", self.root)));
-        }
+        let entries = self.waiting.wait(data::files(&self.url))?;
         let file = |e: read::Entry| Some((e.name, (e.stamp?.size_bytes, e.location)));
-        Ok(Listing::Folder(entries.into_iter().filter_map(file).collect()))
+        Ok(self.listing.get_or_init(|| entries.into_iter().filter_map(file).collect()))
     }
 }
 
 impl Files for StoreFiles {
     fn list(&self) -> Result<Vec<FileEntry>> {
-        Ok(match self.listing()? {
-            Listing::File(entry, _) => vec![entry.clone()],
-            Listing::Folder(entries) => entries
-                .iter()
-                .map(|(path, (size_bytes, _))| FileEntry { path: path.clone(), size_bytes: *size_bytes })
-                .collect(),
-        })
+        let file = |(path, (size_bytes, _)): (&String, &(u64, Location))| FileEntry {
+            path: path.clone(),
+            size_bytes: *size_bytes,
+        };
+        Ok(self.listing()?.iter().map(file).collect())
     }
 
     fn read(&self, path: &str, range: Range<u64>) -> Result<Bytes> {
-        let location = match self.listing()? {
-            Listing::File(entry, location) if entry.path == path => location,
-            Listing::Folder(entries) if entries.contains_key(path) => &entries[path].1,
-            _ => return Err(Error::data(format!("dataset {} has no file {path:?}", self.root))),
+        let Some((_, location)) = self.listing()?.get(path) else {
+            return Err(Error::data(format!("dataset {} has no file {path:?}", self.url)));
         };
         self.waiting.wait(read::read_range(location, range, None))
     }
 
     fn describe(&self) -> String {
-        self.root.to_string()
+        self.url.clone()
     }
 }

@@ -45,7 +45,7 @@ impl Samples {
         if let Some(dataset) = self.datasets[index].get() {
             return Ok(dataset.clone());
         }
-        let files = Arc::new(StoreFiles::new(&spec.url, waiting.clone())?);
+        let files = Arc::new(StoreFiles::new(&spec.url, waiting.clone()));
         let text = |t: &String| Some(t.clone()).filter(|t| !t.is_empty());
         let options = DatasetSpec {
             image_column: text(&spec.image_column),

@@ -14,7 +14,7 @@ use soup_core::{Error, Result};
 use soup_store::checkpoint::Checkpoint;
 use soup_store::layout::{FILE_BYTES_MAX, plan_files};
 use soup_store::location::Location;
-use soup_store::{companion, output, pool, read};
+use soup_store::{companion, data, output, pool};
 
 use crate::args::CookArgs;
 use crate::choices::OutputFormat;
@@ -299,17 +299,8 @@ fn evaluations(spec: &RunSpec, k: u32) -> Evaluations {
 /// The size of a dataset.
 async fn dataset(set: &DatasetSpec) -> Result<DatasetPlan> {
     let context = |e: Error| e.context(format!("dataset {:?}", set.name));
-    let location = Location::parse(&set.url).map_err(context)?;
-    let bytes = match read::stat_if_exists(&location).await.map_err(context)? {
-        Some(stamp) => stamp.size_bytes,
-        None => {
-            let files = read::list_recursive(&location).await.map_err(context)?;
-            if files.is_empty() {
-                return Err(Error::data(format!("dataset {:?}: there is nothing at {location}", set.name)));
-            }
-            files.iter().filter_map(|f| f.stamp.as_ref()).map(|s| s.size_bytes).sum()
-        }
-    };
+    let files = data::files(&set.url).await.map_err(context)?;
+    let bytes = files.iter().filter_map(|f| f.stamp.as_ref()).map(|s| s.size_bytes).sum();
     Ok(DatasetPlan { name: set.name.clone(), url: set.url.clone(), bytes, samples: None })
 }
 

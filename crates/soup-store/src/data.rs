@@ -1,0 +1,102 @@
+//! The files of a dataset: what a URL names, be it one file, all that is below a folder, or what a glob matches.
+
+use soup_core::journal::sha256_hex;
+use soup_core::{Error, Result};
+
+use crate::glob;
+use crate::listing::{self, Entry};
+use crate::location::Location;
+use crate::read::{self, Stamp};
+
+/// Most files of a folder.
+const FILES_MAX: usize = 4_000_000;
+
+/// The files that `url` names, with their names relative to it, and in the order of those. A file that is named itself goes by
+/// its own name. Hidden files are left out.
+///
+/// # Errors
+/// [`ErrorKind::Data`](soup_core::ErrorKind::Data) where there is nothing; otherwise what the store says.
+pub async fn files(url: &str) -> Result<Vec<Entry>> {
+    // A file that is called like a glob is that file.
+    let literal = Location::parse(url).ok().filter(|l| l.local_path().is_some_and(std::path::Path::exists));
+    if literal.is_none()
+        && let Some(matches) = glob::expand(url).await?
+    {
+        return Ok(matches.entries);
+    }
+    let location = match literal {
+        Some(location) => location,
+        None => Location::parse(url)?,
+    };
+    if let Some(stamp) = read::stat_if_exists(&location).await? {
+        return Ok(vec![Entry { name: location.name().to_owned(), location, stamp: Some(stamp) }]);
+    }
+    let mut entries = match location.is_http() {
+        true => Vec::new(),
+        false => listing::look_deep_up_to(&location, FILES_MAX).await?.entries,
+    };
+    entries.retain(|e| e.stamp.is_some());
+    if entries.is_empty() {
+        return Err(Error::data(format!("{location} does not exist, or holds no files")));
+    }
+    Ok(entries)
+}
+
+/// A digest of what `url` names as far as the store tells without reading it: names, sizes and ETags. Equal content under other
+/// ETags has another fingerprint; what is there is never mistaken for something else.
+///
+/// # Errors
+/// As for [`files`].
+pub async fn fingerprint(url: &str) -> Result<String> {
+    let line = |name: &str, stamp: &Stamp| {
+        format!("{name}\0{}\0{}\n", stamp.size_bytes, stamp.etag.as_deref().unwrap_or_default())
+    };
+    let files = files(url).await?;
+    let mut lines: Vec<String> =
+        files.iter().filter_map(|e| Some(line(&e.name, e.stamp.as_ref()?))).collect();
+    lines.sort_unstable();
+    Ok(sha256_hex(lines.concat().as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn names(url: &str) -> std::result::Result<Vec<String>, String> {
+        let files = files(url).await.map_err(|e| e.chain())?;
+        Ok(files.into_iter().map(|e| e.name).collect())
+    }
+
+    #[tokio::test]
+    async fn a_file_a_folder_and_a_glob() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().to_str().unwrap();
+        for path in
+            ["a/1.parquet", "a/2.parquet", "b/1.parquet", "b/x.txt", ".git/1.parquet", "b/._1.parquet"]
+        {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "x").unwrap();
+        }
+        assert_eq!(names(&format!("{root}/a/1.parquet")).await.unwrap(), ["1.parquet"]);
+        assert_eq!(names(root).await.unwrap(), ["a/1.parquet", "a/2.parquet", "b/1.parquet", "b/x.txt"]);
+        assert_eq!(names(&format!("{root}/*/1.parquet")).await.unwrap(), ["a/1.parquet", "b/1.parquet"]);
+        assert_eq!(names(&format!("{root}/**/*.txt")).await.unwrap(), ["b/x.txt"]);
+        assert!(names(&format!("{root}/c")).await.unwrap_err().contains("does not exist"));
+        assert!(names(&format!("{root}/c/*")).await.unwrap_err().contains("no file matches"));
+        std::fs::write(folder.path().join("odd*name"), "x").unwrap();
+        assert_eq!(names(&format!("{root}/odd*name")).await.unwrap(), ["odd*name"]);
+    }
+
+    #[tokio::test]
+    async fn a_fingerprint_is_of_the_files_that_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().to_str().unwrap();
+        std::fs::write(folder.path().join("1.parquet"), "x").unwrap();
+        let (all, some) = (root.to_owned(), format!("{root}/*.parquet"));
+        let before = (fingerprint(&all).await.unwrap(), fingerprint(&some).await.unwrap());
+        std::fs::write(folder.path().join("readme"), "x").unwrap();
+        assert_ne!(fingerprint(&all).await.unwrap(), before.0);
+        assert_eq!(fingerprint(&some).await.unwrap(), before.1);
+    }
+}
