@@ -1,1 +1,241 @@
 //! Averaging without data: no validation set, any architecture, any dtype.
+
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde_json::{Value, json};
+use soup_tests::{Output, Pool, Soupctl};
+use tempfile::TempDir;
+
+use crate::fixture::{Place, SOUPCTL, noted};
+
+/// Values of ingredient `index` for tensor `at`: nothing that a sum in another order or a narrower float would leave as it is.
+fn value(index: usize, at: usize) -> f64 {
+    ((index * 7919 + at * 104_729) % 65_521) as f64 / 65_521.0 - 0.4 + 1e-9 * index as f64
+}
+
+fn bytes(dtype: Dtype, values: impl Iterator<Item = f64>) -> Vec<u8> {
+    values
+        .flat_map(|v| match dtype {
+            Dtype::F64 => v.to_le_bytes().to_vec(),
+            Dtype::F32 => (v as f32).to_le_bytes().to_vec(),
+            Dtype::F16 => half::f16::from_f64(v).to_le_bytes().to_vec(),
+            Dtype::BF16 => half::bf16::from_f64(v).to_le_bytes().to_vec(),
+            other => panic!("{other:?}"),
+        })
+        .collect()
+}
+
+fn numbers(view: &TensorView<'_>) -> Vec<f64> {
+    let data = view.data();
+    match view.dtype() {
+        Dtype::F64 => data.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
+        Dtype::F32 => data.as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect(),
+        Dtype::F16 => data.as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f64()).collect(),
+        Dtype::BF16 => data.as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f64()).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+const NAMES: [&str; 3] = ["embeddings.word.weight", "encoder.layer.0.dense.weight", "pooler.dense.bias"];
+
+/// A pool of checkpoints of no architecture that is known here, without any small file: `pool/NAME.safetensors`.
+fn pool(names: &[&str], dtype: Dtype) -> TempDir {
+    let dir = TempDir::new().unwrap();
+    std::fs::create_dir(dir.path().join("pool")).unwrap();
+    for (index, name) in names.iter().enumerate() {
+        let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = NAMES
+            .iter()
+            .enumerate()
+            .map(|(t, name)| {
+                let shape = vec![5 + t, 33];
+                let count = shape.iter().product::<usize>();
+                ((*name).to_owned(), shape, bytes(dtype, (0..count).map(|at| value(index, at + 1000 * t))))
+            })
+            .collect();
+        let step = (index as i64).to_le_bytes();
+        let mut views: Vec<(&str, TensorView<'_>)> = tensors
+            .iter()
+            .map(|(n, s, b)| (n.as_str(), TensorView::new(dtype, s.clone(), b).unwrap()))
+            .collect();
+        views.push(("step", TensorView::new(Dtype::I64, vec![], &step).unwrap()));
+        let file = dir.path().join(format!("pool/{name}.safetensors"));
+        std::fs::write(file, safetensors::serialize(views, None).unwrap()).unwrap();
+    }
+    dir
+}
+
+fn cook(dir: &Path, args: &[&str]) -> Output {
+    let common = [
+        "cook",
+        "--pool",
+        "pool",
+        "--output",
+        "soup",
+        "--overwrite",
+        "-o",
+        "json",
+        "--quiet",
+        "--memory",
+        "100MiB",
+    ];
+    Soupctl::new(SOUPCTL).dir(dir).args(common).args(args).run()
+}
+
+/// Demands that the soup is `weights` times the ingredients, summed in pool order in f64 and rounded once; `None`: the mean.
+#[track_caller]
+fn check(dir: &Path, names: &[&str], weights: Option<&[f64]>) {
+    let files: Vec<Vec<u8>> =
+        names.iter().map(|n| std::fs::read(dir.join(format!("pool/{n}.safetensors"))).unwrap()).collect();
+    let ingredients: Vec<_> = files.iter().map(|f| SafeTensors::deserialize(f).unwrap()).collect();
+    let file = std::fs::read(dir.join("soup/model.safetensors")).unwrap();
+    let soup = SafeTensors::deserialize(&file).unwrap();
+    for name in NAMES {
+        let all: Vec<Vec<f64>> = ingredients.iter().map(|i| numbers(&i.tensor(name).unwrap())).collect();
+        let sum = |at: usize| match weights {
+            None => all.iter().fold(-0.0, |sum, v| sum + v[at]) / all.len() as f64,
+            Some(w) => {
+                all.iter().zip(w).filter(|(_, w)| **w != 0.0).fold(-0.0, |sum, (v, w)| sum + w * v[at])
+            }
+        };
+        let got = soup.tensor(name).unwrap();
+        let expected = bytes(got.dtype(), (0..all[0].len()).map(sum));
+        assert_eq!(got.data(), expected, "{name}");
+    }
+    assert_eq!(soup.tensor("step").unwrap().data(), ingredients[0].tensor("step").unwrap().data());
+}
+
+#[test]
+fn any_tensors_of_any_float_are_averaged_without_data_or_configuration() {
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F64] {
+        let dir = pool(&["a", "b", "c"], dtype);
+        let result = cook(dir.path(), &["--recipe", "uniform"]).json();
+        check(dir.path(), &["a", "b", "c"], None);
+        assert_eq!(result.get("score"), None);
+        assert_eq!(result.get("validation"), None);
+        assert_eq!(result["ingredients"], json!(["a", "b", "c"]));
+        // What needs no data is there.
+        assert_eq!(result["diagnosis"]["ingredients"].as_array().unwrap().len(), 3);
+        let page = std::fs::read_to_string(dir.path().join("soup/report.html")).unwrap();
+        assert!(page.contains("not scored"), "the page says so");
+    }
+}
+
+#[test]
+fn the_bits_do_not_depend_on_the_workers_or_on_whether_it_is_judged() {
+    let dir = pool(&["a", "b", "c"], Dtype::F32);
+    let sha = |args: &[&str]| {
+        let args = [&["--recipe", "uniform", "--fresh"], args].concat();
+        cook(dir.path(), &args).json()["sha256"].clone()
+    };
+    let one = sha(&["--workers", "1"]);
+    assert_eq!(sha(&["--workers", "3"]), one);
+    let example = Pool::of(&["m00", "m01", "m02"]);
+    let place = TempDir::new().unwrap();
+    let cooked = |args: &[&str]| -> Value {
+        let pool = example.path().to_str().unwrap();
+        let common = [
+            "cook",
+            "--pool",
+            pool,
+            "--recipe",
+            "uniform",
+            "--output",
+            "soup",
+            "--overwrite",
+            "-o",
+            "json",
+            "-q",
+        ];
+        Soupctl::new(SOUPCTL).dir(place.path()).args(common).args(args).run().json()
+    };
+    let data = soup_tests::example().join("data/test_noisy.parquet");
+    let judged = cooked(&["--validation", data.to_str().unwrap(), "--no-baselines"]);
+    assert_eq!(judged["sha256"], cooked(&[])["sha256"]);
+}
+
+#[test]
+fn weights_are_taken_as_they_are_given() {
+    let dir = pool(&["a", "b", "c"], Dtype::F32);
+    std::fs::write(dir.path().join("w.json"), r#"{"a": 0.1, "b": 0, "c": 1.2}"#).unwrap();
+    let result = cook(dir.path(), &["--recipe", "weighted", "--weights-file", "w.json"]).json();
+    check(dir.path(), &["a", "b", "c"], Some(&[0.1, 0.0, 1.2]));
+    assert_eq!(result["ingredients"], json!(["a", "c"]));
+    assert_eq!(result["weights"], json!({"a": 0.1, "c": 1.2}));
+    noted(&result, &["add up to 1.3"]);
+    // The same in a cook file, from which it goes on by itself.
+    let text = "pool: pool\nrecipe: weighted\noutput: soup2\ningredient-weights: {a: 0.1, b: 0, c: 1.2}\n";
+    std::fs::write(dir.path().join("cook.yaml"), text).unwrap();
+    let again = Soupctl::new(SOUPCTL)
+        .dir(dir.path())
+        .args(["cook", "-f", "cook.yaml", "-o", "json", "-q"])
+        .run()
+        .json();
+    assert_eq!(again["sha256"], result["sha256"]);
+}
+
+#[test]
+fn layers_and_tensors_may_have_weights_of_their_own() {
+    let dir = pool(&["a", "b"], Dtype::F64);
+    let weights = r#"{"a": {"*": 0.25, "embeddings": 1}, "b": {"*": 0.75, "embeddings.word.weight": 0}}"#;
+    std::fs::write(dir.path().join("w.json"), weights).unwrap();
+    cook(dir.path(), &["--recipe", "weighted", "--weights-file", "w.json"]).json();
+    let read = |path: &str| std::fs::read(dir.path().join(path)).unwrap();
+    let (a, soup) = (read("pool/a.safetensors"), read("soup/model.safetensors"));
+    let (a, soup) = (SafeTensors::deserialize(&a).unwrap(), SafeTensors::deserialize(&soup).unwrap());
+    assert_eq!(soup.tensor(NAMES[0]).unwrap().data(), a.tensor(NAMES[0]).unwrap().data());
+    assert_ne!(soup.tensor(NAMES[1]).unwrap().data(), a.tensor(NAMES[1]).unwrap().data());
+}
+
+#[test]
+fn weights_that_do_not_fit_the_pool_are_refused() {
+    let dir = pool(&["a", "b"], Dtype::F32);
+    let refused = |weights: &str, parts: &[&str]| {
+        std::fs::write(dir.path().join("w.json"), weights).unwrap();
+        cook(dir.path(), &["--recipe", "weighted", "--weights-file", "w.json"]).fails(2, parts);
+    };
+    refused(r#"{"a": 1}"#, &["\"b\" has no weight"]);
+    refused(r#"{"a": 1, "b": 1, "m": 1}"#, &["\"m\" has a weight"]);
+    refused(r#"{"a": 1, "b": {"nothing": 1, "*": 0}}"#, &["\"nothing\""]);
+    refused(r#"{"a": 1, "b": "much"}"#, &["w.json"]);
+    refused("[1]", &["w.json"]);
+    cook(dir.path(), &["--recipe", "weighted"]).fails(2, &["--weights-file"]);
+    cook(dir.path(), &["--recipe", "uniform", "--weights-file", "w.json"]).fails(2, &["w.json"]);
+}
+
+#[test]
+fn what_decides_by_scores_needs_data() {
+    let dir = pool(&["a", "b"], Dtype::F32);
+    for recipe in ["greedy", "pruned", "best-single", "learned"] {
+        cook(dir.path(), &["--recipe", recipe]).fails(2, &["--validation", recipe]);
+    }
+    cook(dir.path(), &["--recipe", "uniform", "--test", "t=x.parquet"]).fails(2, &["--validation"]);
+    cook(dir.path(), &["--recipe", "uniform", "--diagnose", "full"]).fails(2, &["--validation"]);
+}
+
+#[test]
+fn a_weighted_soup_is_scored_where_data_is_given() {
+    let place = Place::with(&["a", "b"]);
+    place.write("w.json", r#"{"a": 0.5, "b": 0.5}"#);
+    let validation = crate::fixture::animals().join("validation.parquet");
+    let weighted = ["cook", "--pool", "pool", "--recipe", "weighted", "--weights-file", "w.json", "--output", "soup"];
+    let data = ["--validation", validation.to_str().unwrap(), "-o", "json", "-q"];
+    let result = place.call(&[&weighted[..], &data].concat()).json();
+    assert_eq!(result["score"]["correct"], 12);
+    let plan = ["plan", "--pool", "pool", "--recipe", "weighted", "--weights-file", "w.json", "-o", "json"];
+    assert_eq!(place.call(&plan).json()["evaluations"]["validation_max"], 0);
+}
+
+#[test]
+fn an_averaged_run_is_in_the_books_like_any_other() {
+    let dir = pool(&["a", "b"], Dtype::F32);
+    let first = cook(dir.path(), &["--recipe", "uniform"]).json();
+    let run = first["run"].as_str().unwrap();
+    let call = |args: &[&str]| Soupctl::new(SOUPCTL).dir(dir.path()).args(args).run();
+    assert_eq!(call(&["log", run, "--verify", "--state-url", ".soup-state"]).code, 0);
+    let status = call(&["status", run, "--state-url", ".soup-state", "-o", "json"]).json();
+    assert_eq!(status["state"], "published", "{status}");
+    // Asked for again it is there.
+    let args = ["cook", "--pool", "pool", "--output", "soup", "--recipe", "uniform", "-o", "json", "-q"];
+    assert_eq!(call(&args).json()["sha256"], first["sha256"]);
+}

@@ -82,7 +82,7 @@ pub fn spec(kind: RecipeKind, lookahead: u32) -> RunSpec {
                 ..LearnSpec::default()
             }),
         },
-        validation: dataset(SAMPLES[0]),
+        validation: Some(dataset(SAMPLES[0])),
         tests: SAMPLES[1..].iter().copied().map(dataset).collect(),
         train: learns.then(|| DatasetSpec { name: "train".to_owned(), ..dataset(SAMPLES[0]) }),
         diagnosis: DiagnosisSpec::default(),
@@ -97,6 +97,7 @@ pub fn spec(kind: RecipeKind, lookahead: u32) -> RunSpec {
         preprocessor_config: None,
         ignore_config: Vec::new(),
         class_subset: false,
+        ingredient_weights: None,
     }
 }
 

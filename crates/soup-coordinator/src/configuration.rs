@@ -15,9 +15,9 @@ const CONFIG_BYTES_MAX: u64 = 16 << 20;
 /// The model's configuration.
 #[derive(Clone, Debug)]
 pub struct Configuration {
-    /// Text of `config.json`.
+    /// Text of `config.json`; empty where there is none and nothing is judged.
     pub model_json: String,
-    /// Text of `preprocessor_config.json`.
+    /// Text of `preprocessor_config.json`; empty where there is none and nothing is judged.
     pub preprocessor_json: String,
     /// Files that go with the model: name and content.
     pub companions: Vec<(String, Bytes)>,
@@ -31,11 +31,14 @@ pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configu
     let mut companions = pool::companions(first).await?;
     let model = named(&spec.model_config, CONFIG, &mut companions).await?;
     let preprocessor = named(&spec.preprocessor_config, PREPROCESSOR, &mut companions).await?;
-    Ok(Configuration {
-        model_json: model.ok_or_else(|| no_config(first))?,
-        preprocessor_json: preprocessor.ok_or_else(|| no_preprocessor(first))?,
-        companions,
-    })
+    // Averaging needs neither.
+    let (model_json, preprocessor_json) = match &spec.validation {
+        Some(_) => {
+            (model.ok_or_else(|| no_config(first))?, preprocessor.ok_or_else(|| no_preprocessor(first))?)
+        }
+        None => (model.unwrap_or_default(), preprocessor.unwrap_or_default()),
+    };
+    Ok(Configuration { model_json, preprocessor_json, companions })
 }
 
 fn no_config(first: &Checkpoint) -> Error {

@@ -7,10 +7,12 @@ use tokio::time::Instant;
 
 use bytes::Bytes;
 use soup_core::agree::agree;
+use soup_core::recipe::given;
 use soup_core::recipe::learned::Groups;
 use soup_core::run::RunSpec;
 use soup_core::schema::Schema;
 use soup_core::shard::ShardPlan;
+use soup_core::soup::Soup;
 use soup_core::{Error, Result};
 use soup_store::checkpoint::Checkpoint;
 use soup_store::layout::{self, OutputFile};
@@ -37,6 +39,8 @@ pub(crate) struct Prepared {
     pub(crate) base: Option<Checkpoint>,
     /// What has weights of its own, for a recipe that learns.
     pub(crate) groups: Arc<Groups>,
+    /// The soup of the weights that are given, for the recipe that takes them.
+    pub(crate) given: Option<Soup>,
     /// Names of the datasets, the validation set first, the one that is learned from last.
     pub(crate) datasets: Vec<String>,
     pub(crate) model_config_json: String,
@@ -68,6 +72,15 @@ pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prep
     let mut notes = agreement.notes;
     notes.extend(companion::check(&checkpoints, &spec.ignore_config).await?);
     let configuration = configuration(&spec, &checkpoints[0]).await?;
+    let names: Vec<String> = checkpoints.iter().map(|c| c.name.clone()).collect();
+    let given = match &spec.ingredient_weights {
+        Some(table) => {
+            let (soup, said) = given::soup(table, &names, &agreement.schema)?;
+            notes.extend(said);
+            Some(soup)
+        }
+        None => None,
+    };
     let mut fingerprints = Vec::new();
     for dataset in spec.datasets() {
         let named = |e: Error| e.context(format!("dataset {:?}", dataset.name));
@@ -90,7 +103,8 @@ pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prep
         run,
         plan: plan.into(),
         contexts,
-        names: checkpoints.iter().map(|c| c.name.clone()).collect(),
+        names,
+        given,
         shards: ShardPlan::new(schema.bytes()),
         groups: Arc::new(Groups::new(spec.recipe.learn.unwrap_or_default().granularity, &schema)),
         datasets: spec.datasets().map(|d| d.name.clone()).collect(),

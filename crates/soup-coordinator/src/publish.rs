@@ -124,7 +124,8 @@ fn model_card(prepared: &Prepared, report: &RunReport) -> Card {
     {
         figures.extend(baseline.as_ref().map(|b| row(name.to_owned(), &b.score, &b.test)));
     }
-    figures.push(row(format!("this model ({} soup)", report.recipe), &report.score, &report.test));
+    let own = report.score.as_ref();
+    figures.extend(own.map(|score| row(format!("this model ({} soup)", report.recipe), score, &report.test)));
     let ingredient = |name: &String| CardIngredient {
         name: name.clone(),
         chosen: report.ingredients.contains(name),

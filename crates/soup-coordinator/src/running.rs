@@ -367,9 +367,14 @@ impl Running {
             options: spec.recipe,
             ingredients: sources.names(soup),
             weights: sources.weights(soup),
-            score: sources
-                .figures(soup_core::ledger::Dataset::VALIDATION, soup)
-                .ok_or_else(|| missing("validation score"))?,
+            score: match &spec.validation {
+                Some(_) => Some(
+                    sources
+                        .figures(soup_core::ledger::Dataset::VALIDATION, soup)
+                        .ok_or_else(|| missing("validation score"))?,
+                ),
+                None => None,
+            },
             test: sources.test(soup),
             baselines: Baselines {
                 best_single: self.machine.best_single().and_then(|s| sources.baseline(&s)),
@@ -378,7 +383,7 @@ impl Running {
             ranking: sources.ranking(),
             order: sources.order(),
             trials: sources.trials(),
-            validation: spec.validation.name.clone(),
+            validation: spec.validation.as_ref().map_or_else(String::new, |v| v.name.clone()),
             output: spec.output.clone(),
             sha256,
             learned: learned::report(&self.machine, &self.prepared),
@@ -425,6 +430,7 @@ fn plan(prepared: &Prepared, recall: bool, start_timeout_ms: Millis) -> Plan {
         files: prepared.files.len() as u32,
         recipe: spec.recipe,
         groups: prepared.groups.clone(),
+        given: prepared.given.clone(),
         train: spec.train_set(),
         diagnosis: DiagnosisPlan {
             layers: (spec.diagnosis.level != DiagnosisLevel::None)

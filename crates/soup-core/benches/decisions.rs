@@ -233,6 +233,7 @@ fn plan(workers: u32) -> Plan {
         ingredients: INGREDIENTS,
         shard_bytes: vec![SHARD_BYTES; SHARDS],
         groups: Arc::new(Groups { names: Vec::new(), of: Vec::new(), classifier: Vec::new() }),
+        given: None,
         diagnosis: DiagnosisPlan { layers: Some(Arc::new(layers)), ..DiagnosisPlan::default() },
         train: None,
         datasets: 1,

@@ -68,7 +68,7 @@ pub struct Plan {
     pub ingredients: u32,
     /// Resident bytes of each shard, all ingredients together; the number of shards is its length.
     pub shard_bytes: Vec<u64>,
-    /// Datasets, the validation set included.
+    /// Datasets, the validation set included; none where nothing is judged.
     pub datasets: u32,
     /// Samples per forward pass; slices are multiples of it.
     pub batch_size: u32,
@@ -78,6 +78,8 @@ pub struct Plan {
     pub recipe: RecipeSpec,
     /// What has weights of its own, for a recipe that learns.
     pub groups: Arc<Groups>,
+    /// The soup of the weights that are given, for the recipe that takes them.
+    pub given: Option<Soup>,
     /// The dataset that is learned from, for a recipe that learns: the last one.
     pub train: Option<Dataset>,
     /// What is found out about the pool itself.
@@ -167,7 +169,7 @@ impl Phase {
 }
 
 /// What a finished survey says.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Survey {
     samples: Vec<u64>,
     slices: Vec<Vec<Slice>>,
@@ -221,7 +223,8 @@ impl Machine {
     /// [`ErrorKind::Usage`] where the recipe's options make no sense for the pool.
     pub fn new(plan: Plan, now: Millis) -> Result<Machine> {
         let train = plan.train.unwrap_or(Dataset::VALIDATION);
-        let setting = Setting { ingredients: plan.ingredients, groups: plan.groups.clone(), train };
+        let (groups, given) = (plan.groups.clone(), plan.given.clone());
+        let setting = Setting { ingredients: plan.ingredients, groups, train, given };
         Ok(Machine {
             recipe: plan.recipe.build_for(&setting)?,
             ledger: Ledger::new(plan.ingredients).deciding_on(train),
@@ -232,7 +235,8 @@ impl Machine {
             had_room: false,
             shards: vec![Holding::Nobody; plan.shard_bytes.len()],
             digests: vec![None; plan.shard_bytes.len()],
-            survey: None,
+            // Of no datasets everything is known.
+            survey: (plan.datasets == 0).then(Survey::default),
             tasks: Tasks::default(),
             partial: BTreeMap::new(),
             homes: BTreeMap::new(),

@@ -16,6 +16,7 @@ use crate::soup::{Ingredient, Soup};
 use learned::{Groups, LearnSpec, Learned, LearnedSoup, MiniBatch};
 
 mod best_single;
+pub mod given;
 mod greedy;
 pub mod learned;
 mod pruned;
@@ -148,6 +149,8 @@ pub enum RecipeKind {
     Pruned,
     /// Learn the weights by gradient descent (Wortsman et al. 2022, recipe 3).
     Learned,
+    /// The weights that are given.
+    Weighted,
 }
 
 impl RecipeKind {
@@ -159,7 +162,13 @@ impl RecipeKind {
             RecipeKind::Greedy => "greedy",
             RecipeKind::Pruned => "pruned",
             RecipeKind::Learned => "learned",
+            RecipeKind::Weighted => "weighted",
         }
+    }
+
+    /// Whether it decides by scores; else it needs no data.
+    pub fn judges(self) -> bool {
+        !matches!(self, RecipeKind::Uniform | RecipeKind::Weighted)
     }
 }
 
@@ -194,12 +203,14 @@ pub struct Setting {
     pub groups: Arc<Groups>,
     /// The dataset that is learned from.
     pub train: Dataset,
+    /// The soup of the weights that are given, for the recipe that takes them.
+    pub given: Option<Soup>,
 }
 
 impl Setting {
     /// A pool of which nothing is known but the number of its ingredients.
     pub fn of(ingredients: u32) -> Setting {
-        Setting { ingredients, groups: Arc::new(Groups::model()), train: Dataset::VALIDATION }
+        Setting { ingredients, groups: Arc::new(Groups::model()), train: Dataset::VALIDATION, given: None }
     }
 }
 
@@ -229,7 +240,9 @@ impl RecipeSpec {
             return Err(Error::usage("max-ingredients is 0, but a soup has at least 1 ingredient"));
         }
         Ok(match self.kind {
-            RecipeKind::Uniform => Box::new(uniform::Uniform { soup }),
+            RecipeKind::Uniform => Box::new(uniform::Fixed { soup }),
+            // Before the pool is known, any soup will do.
+            RecipeKind::Weighted => Box::new(uniform::Fixed { soup: setting.given.clone().unwrap_or(soup) }),
             RecipeKind::BestSingle => Box::new(best_single::BestSingle { metric: self.metric, ingredients }),
             RecipeKind::Greedy => Box::new(greedy::Greedy { spec: *self, ingredients }),
             RecipeKind::Pruned => Box::new(pruned::Pruned { spec: *self, ingredients, uniform: soup }),
@@ -255,7 +268,7 @@ impl RecipeSpec {
             RecipeKind::Learned if learns_from_greedy => {
                 RecipeSpec { kind: RecipeKind::Greedy, passes: 1, ..*self }.trials_max(ingredients)
             }
-            RecipeKind::Uniform | RecipeKind::Learned => (0, 0),
+            RecipeKind::Uniform | RecipeKind::Weighted | RecipeKind::Learned => (0, 0),
             RecipeKind::BestSingle => (count, 0),
             RecipeKind::Greedy => {
                 let additions_max = u64::from(self.max_ingredients.unwrap_or(ingredients).min(ingredients));

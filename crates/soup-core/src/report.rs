@@ -25,8 +25,9 @@ pub struct RunReport {
     pub ingredients: Vec<String>,
     /// Weight of each chosen ingredient, where one weight holds for the whole model.
     pub weights: BTreeMap<String, f64>,
-    /// The soup on the validation set.
-    pub score: Figures,
+    /// The soup on the validation set; none where nothing was judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<Figures>,
     /// The soup on each test set.
     pub test: BTreeMap<String, Figures>,
     /// What the soup is compared with.
@@ -37,7 +38,8 @@ pub struct RunReport {
     pub order: Vec<String>,
     /// Every trial in order, with its verdict.
     pub trials: Vec<TrialReport>,
-    /// Name of the validation set.
+    /// Name of the validation set; empty where nothing was judged.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub validation: String,
     /// Where the soup is.
     pub output: String,

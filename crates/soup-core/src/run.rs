@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::ledger::Dataset;
+use crate::recipe::given::{self, WeightTable};
 use crate::recipe::{RecipeKind, RecipeSpec};
 
 /// Most samples in one forward pass.
@@ -24,8 +25,9 @@ pub struct RunSpec {
     pub pool: Vec<String>,
     /// How to choose.
     pub recipe: RecipeSpec,
-    /// The set on which the recipe decides.
-    pub validation: DatasetSpec,
+    /// The set on which the recipe decides; none for recipes that decide nothing, whose soup is then not scored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<DatasetSpec>,
     /// Sets on which only the results are reported.
     pub tests: Vec<DatasetSpec>,
     /// The set that a recipe learns from, for recipes that learn.
@@ -58,6 +60,9 @@ pub struct RunSpec {
     /// Take predictions among the classes that a dataset has, where those are not all of the model's.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub class_subset: bool,
+    /// The weights of the ingredients, for the recipe that takes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingredient_weights: Option<WeightTable>,
 }
 
 /// What is found out about the pool itself.
@@ -149,7 +154,7 @@ impl Split {
 impl RunSpec {
     /// The datasets in their order: the validation set, the test sets, the set that is learned from.
     pub fn datasets(&self) -> impl Iterator<Item = &DatasetSpec> {
-        std::iter::once(&self.validation).chain(&self.tests).chain(&self.train)
+        self.validation.iter().chain(&self.tests).chain(&self.train)
     }
 
     /// The position of the set that is learned from, if there is one: the last.
@@ -184,6 +189,7 @@ impl RunSpec {
             }
         }
         self.recipe.build(1)?;
+        self.check_judging()?;
         if (self.recipe.kind == RecipeKind::Learned) != self.train.is_some() {
             return Err(Error::usage(
                 "a set to learn from belongs to the learned recipe, and to no other: see --train",
@@ -226,6 +232,43 @@ impl RunSpec {
                 "{} datasets given, at most {DATASETS_MAX} are possible",
                 names.len()
             )));
+        }
+        Ok(())
+    }
+}
+
+impl RunSpec {
+    /// Checks what needs data, and what comes with weights.
+    fn check_judging(&self) -> Result<()> {
+        match (&self.ingredient_weights, self.recipe.kind == RecipeKind::Weighted) {
+            (None, true) => {
+                return Err(Error::usage("the weighted recipe needs weights: name them with --weights-file"));
+            }
+            (Some(_), false) => {
+                return Err(Error::usage(
+                    "weights of ingredients belong to the weighted recipe, and to no other",
+                ));
+            }
+            (Some(table), true) => given::check(table)?,
+            (None, false) => {}
+        }
+        if self.validation.is_some() {
+            return Ok(());
+        }
+        let refused = |what: String| {
+            Err(Error::usage(format!("{what}: name held-out labelled data with --validation")))
+        };
+        if self.recipe.kind.judges() {
+            return refused(format!(
+                "no validation set given, and the {} recipe decides by scores",
+                self.recipe.kind.name()
+            ));
+        }
+        if !self.tests.is_empty() || self.baselines {
+            return refused("test sets and baselines are scored beside a validation set".to_owned());
+        }
+        if self.diagnosis.level == DiagnosisLevel::Full {
+            return refused("a full diagnosis scores soups".to_owned());
         }
         Ok(())
     }

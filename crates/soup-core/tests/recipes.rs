@@ -123,7 +123,7 @@ fn plain(spec: &RecipeSpec, ingredients: u32, world: World, random_order: &[u32]
     };
     let mut told = Vec::new();
     match spec.kind {
-        RecipeKind::Uniform => Plain { members: all, told, order: vec![] },
+        RecipeKind::Uniform | RecipeKind::Weighted => Plain { members: all, told, order: vec![] },
         RecipeKind::BestSingle => {
             let order = sorted(1.0);
             Plain { members: vec![order[0]], told, order }

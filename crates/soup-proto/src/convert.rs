@@ -2,6 +2,7 @@
 
 use soup_core::ledger::Dataset;
 use soup_core::machine::{Evaluation, FileDigest, Report, TaskKey};
+use soup_core::recipe::given::{GivenWeight, WeightTable};
 use soup_core::recipe::learned::{Granularity, Init, LearnSpec, Optimizer, Schedule, WeightRule};
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec, Verdict};
 use soup_core::run::{DatasetSpec, DiagnosisLevel, DiagnosisSpec, RunSpec, Split};
@@ -42,7 +43,17 @@ macro_rules! enumeration {
     };
 }
 
-enumeration!(RecipeKind, v1::recipe::Kind, "recipe kind", Uniform, BestSingle, Greedy, Pruned, Learned);
+enumeration!(
+    RecipeKind,
+    v1::recipe::Kind,
+    "recipe kind",
+    Uniform,
+    BestSingle,
+    Greedy,
+    Pruned,
+    Learned,
+    Weighted
+);
 enumeration!(Granularity, v1::learn::Granularity, "granularity", Model, Layer, Tensor);
 enumeration!(WeightRule, v1::learn::WeightRule, "weight rule", Softmax, Free, SumToOne);
 enumeration!(Optimizer, v1::learn::Optimizer, "optimizer", Adamw);
@@ -200,7 +211,7 @@ impl From<RunSpec> for v1::RunSpec {
         v1::RunSpec {
             pool: s.pool,
             recipe: Some(s.recipe.into()),
-            validation: Some(s.validation.into()),
+            validation: s.validation.map(Into::into),
             tests: s.tests.into_iter().map(Into::into).collect(),
             train: s.train.map(Into::into),
             diagnosis: Some(s.diagnosis.into()),
@@ -215,6 +226,7 @@ impl From<RunSpec> for v1::RunSpec {
             preprocessor_config: s.preprocessor_config.unwrap_or_default(),
             ignore_config: s.ignore_config,
             class_subset: s.class_subset,
+            ingredient_weights: s.ingredient_weights.map(weights_to_wire).unwrap_or_default(),
         }
     }
 }
@@ -225,7 +237,7 @@ impl TryFrom<v1::RunSpec> for RunSpec {
         let spec = RunSpec {
             pool: s.pool,
             recipe: required(s.recipe, "recipe")?.try_into()?,
-            validation: required(s.validation, "validation")?.into(),
+            validation: s.validation.map(Into::into),
             tests: s.tests.into_iter().map(Into::into).collect(),
             train: s.train.map(Into::into),
             diagnosis: s.diagnosis.map(TryInto::try_into).transpose()?.unwrap_or_default(),
@@ -240,9 +252,39 @@ impl TryFrom<v1::RunSpec> for RunSpec {
             preprocessor_config: non_empty(s.preprocessor_config),
             ignore_config: s.ignore_config,
             class_subset: s.class_subset,
+            ingredient_weights: weights_from_wire(s.ingredient_weights)?,
         };
         spec.validate()?;
         Ok(spec)
+    }
+}
+
+fn weights_to_wire(table: WeightTable) -> Vec<v1::IngredientWeight> {
+    let part = |(part, weight): (String, f64)| v1::PartWeight { part, weight };
+    let one = |(ingredient, given): (String, GivenWeight)| match given {
+        GivenWeight::Model(weight) => {
+            v1::IngredientWeight { ingredient, model: Some(weight), parts: Vec::new() }
+        }
+        GivenWeight::Parts(parts) => {
+            v1::IngredientWeight { ingredient, model: None, parts: parts.into_iter().map(part).collect() }
+        }
+    };
+    table.into_iter().map(one).collect()
+}
+
+fn weights_from_wire(weights: Vec<v1::IngredientWeight>) -> Result<Option<WeightTable>> {
+    let count = weights.len();
+    let one = |w: v1::IngredientWeight| {
+        let given = match w.model {
+            Some(weight) => GivenWeight::Model(weight),
+            None => GivenWeight::Parts(w.parts.into_iter().map(|p| (p.part, p.weight)).collect()),
+        };
+        (w.ingredient, given)
+    };
+    let table: WeightTable = weights.into_iter().map(one).collect();
+    match table.len() == count {
+        true => Ok(Some(table).filter(|t| !t.is_empty())),
+        false => Err(malformed("an ingredient has two weights")),
     }
 }
 

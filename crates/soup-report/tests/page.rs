@@ -187,7 +187,7 @@ fn what_is_not_finite_is_left_out() {
 
     let mut report = greedy();
     report.trials[0].bar = f64::NAN;
-    report.score.total = 0;
+    report.score.as_mut().unwrap().total = 0;
     report.ranking[0].score = figures(0, 0);
     report.seconds.insert("load".to_owned(), f64::NAN);
     let diagnosis = report.diagnosis.as_mut().unwrap();

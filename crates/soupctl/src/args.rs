@@ -373,7 +373,7 @@ mod tests {
             .spec;
         let cwd = std::env::current_dir().unwrap();
         assert_eq!(spec.pool, [root.to_str().unwrap()]);
-        assert_eq!(spec.validation.url, root.join("val").to_str().unwrap());
+        assert_eq!(spec.validation.unwrap().url, root.join("val").to_str().unwrap());
         assert_eq!((spec.recipe.seed, spec.recipe.kind.name()), (1, "uniform"));
         assert_eq!(spec.tests.len(), 1);
         assert_eq!(

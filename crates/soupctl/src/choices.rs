@@ -22,6 +22,8 @@ pub(crate) enum RecipeName {
     Pruned,
     /// Learn the weights by gradient descent, on data of their own
     Learned,
+    /// Take the weights that --weights-file gives
+    Weighted,
 }
 
 /// What has weights of its own.
@@ -158,6 +160,7 @@ impl From<RecipeName> for RecipeKind {
             RecipeName::Greedy => RecipeKind::Greedy,
             RecipeName::Pruned => RecipeKind::Pruned,
             RecipeName::Learned => RecipeKind::Learned,
+            RecipeName::Weighted => RecipeKind::Weighted,
         }
     }
 }

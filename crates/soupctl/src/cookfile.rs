@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueHint};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use soup_core::recipe::given::WeightTable;
 use soup_core::{Error, Result};
 
 use crate::choices::{AcceptRule, CandidateOrder, MetricName, RecipeName};
@@ -40,7 +41,8 @@ pub(crate) struct CookOptions {
     #[serde(deserialize_with = "crate::datasets::one_or_many")]
     #[schemars(with = "crate::datasets::OneOrMany")]
     pub(crate) pool: Vec<String>,
-    /// Held-out labelled data on which the recipe decides: Parquet, or a folder of images by class
+    /// Held-out labelled data on which the recipe decides: Parquet, or a folder of images by class; not needed by the uniform and
+    /// the weighted recipe, whose soup is then not scored
     ///
     /// Of a folder with several splits one is named: URL#validation. In a cook file also a map {url, split, image-column,
     /// label-column, limit}, as for test sets.
@@ -78,6 +80,16 @@ pub(crate) struct CookOptions {
     /// How to choose the ingredients [default: greedy]
     #[arg(long, value_enum, help_heading = RECIPE)]
     pub(crate) recipe: Option<RecipeName>,
+    /// The weights of the weighted recipe: a JSON file {"ingredient": weight, ...}
+    ///
+    /// Instead of a number also a map by layer or tensor, with "*" for all others: {"a": 0.5, "b": {"*": 0.5, "classifier": 0}}.
+    /// Every ingredient has to be named, with 0 where it is left out. In a cook file the same as a map: ingredient-weights.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, help_heading = RECIPE)]
+    pub(crate) weights_file: Option<String>,
+    /// The weights of the weighted recipe by ingredient, as in --weights-file
+    #[arg(skip)]
+    #[schemars(with = "Option<std::collections::BTreeMap<String, serde_json::Value>>")]
+    pub(crate) ingredient_weights: Option<WeightTable>,
     /// In which order candidates are tried [default: sorted]
     #[arg(long, value_enum, help_heading = RECIPE)]
     pub(crate) order: Option<CandidateOrder>,
@@ -260,6 +272,7 @@ impl CookOptions {
             output,
             state_url,
             disk_cache,
+            weights_file,
             ..
         } = self;
         let datasets = validation
@@ -267,7 +280,7 @@ impl CookOptions {
             .chain(train)
             .chain(test.iter_mut().map(|(_, set)| set))
             .map(|set| &mut set.url);
-        let others = [model_config, preprocessor_config, base, output, state_url, disk_cache];
+        let others = [model_config, preprocessor_config, base, output, state_url, disk_cache, weights_file];
         let others = others.into_iter().flatten();
         for url in pool.iter_mut().chain(datasets).chain(others) {
             *url = absolute(folder, url)?;
@@ -288,7 +301,7 @@ impl CookOptions {
         }
         first! {
             lists: pool test ignore_config;
-            others: validation model_config preprocessor_config class_subset allow_nan recipe order accept seed max_ingredients passes
+            others: weights_file ingredient_weights validation model_config preprocessor_config class_subset allow_nan recipe order accept seed max_ingredients passes
                 metric output overwrite state_url fresh batch_size no_baselines lookahead workers memory disk_cache disk threads device coordinator
                 min_workers train train_share granularity weights optimizer lr schedule warmup clip epochs mini_batch parts
                 shuffle label_smoothing init fold_beta diagnose base require_shared_init

@@ -147,7 +147,11 @@ async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
     if let Err(error) = output::check_target(&Location::parse(&spec.output)?, spec.overwrite).await {
         warnings.push(error.chain());
     }
-    let samples = survey(spec, &checkpoints[0], &schema, &mut notes).await?;
+    let samples = if spec.datasets().next().is_none() {
+        Vec::new()
+    } else {
+        survey(spec, &checkpoints[0], &schema, &mut notes).await?
+    };
     for (dataset, samples) in datasets.iter_mut().zip(samples) {
         dataset.samples = Some(samples);
     }
@@ -280,12 +284,15 @@ fn evaluations(spec: &RunSpec, k: u32) -> Evaluations {
     // Baselines cost the single ingredients where the recipe does not rank them, and the uniform soup where it does
     // not begin with it. The result of the uniform recipe is scored in any case.
     let singles = if spec.baselines && ranked < u64::from(k) { u64::from(k) } else { 0 };
-    let uniform = (spec.baselines && kind != RecipeKind::Pruned) || kind == RecipeKind::Uniform;
+    let given = matches!(kind, RecipeKind::Uniform | RecipeKind::Weighted);
+    let uniform = (spec.baselines && kind != RecipeKind::Pruned) || given;
     let soups = if spec.baselines { 3 } else { 1 };
     // A learned soup is found on a set of its own, and then scored like any other.
     let validation_max = match kind {
         RecipeKind::Learned if spec.baselines => u64::from(k) + 2,
         RecipeKind::Learned => 1,
+        _ if spec.validation.is_none() => 0,
+        RecipeKind::Weighted if spec.baselines => u64::from(k) + 2,
         _ => ranked + trials_max + singles + u64::from(uniform),
     };
     Evaluations {

@@ -4,6 +4,7 @@ mod learned;
 
 use std::path::Path;
 
+use soup_core::recipe::given::WeightTable;
 use soup_core::recipe::{RecipeKind, RecipeSpec};
 use soup_core::run::{DiagnosisSpec, RunSpec};
 use soup_core::{Error, ErrorKind, Result};
@@ -117,13 +118,10 @@ impl Cook {
                 default_output(&options.pool, suffix, cwd)?
             }
         };
-        let Some(validation) = options.validation.clone() else {
-            return Err(Error::usage(
-                "no validation set given: name held-out labelled data with --validation",
-            ));
-        };
-        let mut validation = validation.named(VALIDATION)?;
-        let train = learned::train_set(&options, &mut validation)?;
+        let mut validation = options.validation.clone().map(|v| v.named(VALIDATION)).transpose()?;
+        let train = learned::train_set(&options, validation.as_mut())?;
+        let baselines = validation.is_some() && !options.no_baselines.unwrap_or(false);
+        let ingredient_weights = weights(&options)?;
         let spec = RunSpec {
             pool: options.pool,
             recipe,
@@ -140,13 +138,14 @@ impl Cook {
             overwrite: options.overwrite.unwrap_or(false),
             batch_size: options.batch_size.unwrap_or(BATCH_SIZE_DEFAULT),
             allow_nan: options.allow_nan.unwrap_or(false),
-            baselines: !options.no_baselines.unwrap_or(false),
+            baselines,
             lookahead: options.lookahead.unwrap_or(LOOKAHEAD_DEFAULT),
             workers_min: options.min_workers.unwrap_or(workers),
             model_config: options.model_config,
             preprocessor_config: options.preprocessor_config,
             ignore_config: options.ignore_config,
             class_subset: options.class_subset.unwrap_or(false),
+            ingredient_weights,
         };
         spec.validate()?;
         // The options of the recipe, which need no pool to be checked.
@@ -155,6 +154,33 @@ impl Cook {
         check_workers(&spec, &cluster)?;
         Ok(Cook { spec, fresh: options.fresh.unwrap_or(false), cluster })
     }
+}
+
+/// Largest file of weights.
+const WEIGHTS_BYTES_MAX: u64 = 64 << 20;
+
+/// The weights that are given, from a file or in a cook file.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) for both, and for a file that cannot be read or understood.
+fn weights(options: &CookOptions) -> Result<Option<WeightTable>> {
+    let (path, inline) = (&options.weights_file, &options.ingredient_weights);
+    let Some(path) = path else { return Ok(inline.clone()) };
+    if inline.is_some() {
+        return Err(Error::usage(
+            "--weights-file and ingredient-weights both give weights: give one of them",
+        ));
+    }
+    let about = || format!("weights file {path:?}");
+    let unreadable = |e: std::io::Error| Error::usage(format!("{} cannot be read", about())).with_source(e);
+    if std::fs::metadata(path).map_err(unreadable)?.len() > WEIGHTS_BYTES_MAX {
+        return Err(Error::usage(format!("{} has more than {WEIGHTS_BYTES_MAX} bytes", about())));
+    }
+    let bytes = std::fs::read(path).map_err(unreadable)?;
+    let table = serde_json::from_slice(&bytes).map_err(|e| {
+        Error::usage(format!("{} is not a JSON object from ingredients to weights", about())).with_source(e)
+    })?;
+    Ok(Some(table))
 }
 
 /// Refuses what names no place, and URLs with credentials, which must not be shown.
@@ -357,7 +383,7 @@ mod tests {
         assert_eq!(spec.output, "/home/soups/vit-greedy");
         assert_eq!((spec.batch_size, spec.lookahead, spec.workers_min, spec.recipe.passes), (32, 1, 2, 1));
         assert!(spec.baselines && !spec.overwrite && !spec.allow_nan);
-        assert_eq!(spec.validation.name, "validation");
+        assert_eq!(spec.validation.unwrap().name, "validation");
         let embedded = Embedded {
             workers: 2,
             memory_bytes: None,

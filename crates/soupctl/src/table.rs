@@ -48,6 +48,7 @@ pub(crate) fn pairs(pairs: &[(&str, String)]) -> String {
 pub(crate) fn render(report: &RunReport, tests: &[String]) -> String {
     let metric = report.options.metric;
     let own_column = (metric != soup_core::score::Metric::Accuracy).then(|| metric.name().to_owned());
+    let Some(score) = &report.score else { return pairs(&details(report)) };
     let mut rows = vec![header(&report.validation, own_column.as_deref(), tests)];
     let row = |label: String, count: usize, score: &Figures, test: &dyn Fn(&str) -> Option<String>| {
         let mut cells = vec![label, count.to_string(), percent(score.correct, score.total)];
@@ -65,7 +66,7 @@ pub(crate) fn render(report: &RunReport, tests: &[String]) -> String {
         rows.push(row("uniform".to_owned(), b.ingredients.len(), &b.score, &|t| b.test.get(t).map(share)));
     }
     let test = |t: &str| report.test.get(t).map(share);
-    rows.push(row(report.recipe.clone(), report.ingredients.len(), &report.score, &test));
+    rows.push(row(report.recipe.clone(), report.ingredients.len(), score, &test));
     format!("{}\n{}", align(&rows), pairs(&details(report)))
 }
 

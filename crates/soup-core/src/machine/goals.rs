@@ -39,6 +39,9 @@ impl Machine {
 
     /// The scores that a report needs and the recipe did not.
     fn report_goals(&self, soup: &Soup) -> Vec<Evaluation> {
+        if self.plan.datasets == 0 {
+            return Vec::new();
+        }
         let mut soups = vec![soup.clone()];
         let mut validation = soups.clone();
         if self.plan.baselines || self.plan.diagnosis.full {

@@ -37,6 +37,7 @@ fn plan(kind: RecipeKind, ingredients: u32, files: u32) -> Plan {
     Plan {
         ingredients,
         shard_bytes: vec![100; 5],
+        given: None,
         groups: Arc::new(Groups {
             names: vec!["a".into(), "b".into()],
             of: vec![Some(0), None, Some(1)],

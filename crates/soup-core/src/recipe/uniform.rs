@@ -1,4 +1,5 @@
-//! The mean of all ingredients. Nothing is decided, so nothing has to be scored.
+//! A soup that is known beforehand: the mean of all ingredients, or weights that are given. Nothing is decided, so nothing has
+//! to be scored.
 
 use crate::ledger::Ledger;
 use crate::soup::Soup;
@@ -6,11 +7,11 @@ use crate::soup::Soup;
 use super::{Recipe, Replay, Step};
 
 /// See the module.
-pub(super) struct Uniform {
+pub(super) struct Fixed {
     pub(super) soup: Soup,
 }
 
-impl Recipe for Uniform {
+impl Recipe for Fixed {
     fn replay(&self, _: &Ledger, _: usize) -> Replay {
         Replay {
             order: Vec::new(),

@@ -41,7 +41,7 @@ fn spec() -> RunSpec {
                 fold_beta: true,
             }),
         },
-        validation: set("val"),
+        validation: Some(set("val")),
         tests: vec![set("test")],
         train: Some(DatasetSpec { split: Some(Split { train: true, train_ppm: 300_000 }), ..set("train") }),
         diagnosis: DiagnosisSpec {
@@ -61,12 +61,30 @@ fn spec() -> RunSpec {
         preprocessor_config: Some("/p.json".into()),
         ignore_config: vec!["hidden_act".into()],
         class_subset: false,
+        ingredient_weights: None,
     }
 }
 
 #[test]
 fn a_spec_survives() {
     assert_eq!(RunSpec::try_from(v1::RunSpec::from(spec())).unwrap(), spec());
+}
+
+#[test]
+fn weights_survive() {
+    let parts = [("*".to_owned(), 0.1), ("classifier".to_owned(), 1.0 / 3.0)];
+    let table =
+        [("a".to_owned(), GivenWeight::Model(0.3)), ("b".to_owned(), GivenWeight::Parts(parts.into()))];
+    let weighted = RunSpec {
+        recipe: RecipeSpec { kind: RecipeKind::Weighted, learn: None, ..spec().recipe },
+        train: None,
+        validation: None,
+        tests: Vec::new(),
+        diagnosis: DiagnosisSpec::default(),
+        ingredient_weights: Some(table.into()),
+        ..spec()
+    };
+    assert_eq!(RunSpec::try_from(v1::RunSpec::from(weighted.clone())).unwrap(), weighted);
 }
 
 #[test]
@@ -98,7 +116,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T>, part: &str) {
 fn malformed_messages_are_refused() {
     let wire = || v1::RunSpec::from(spec());
     refused(RunSpec::try_from(v1::RunSpec { recipe: None, ..wire() }), "recipe is missing");
-    refused(RunSpec::try_from(v1::RunSpec { validation: None, ..wire() }), "validation is missing");
+    refused(RunSpec::try_from(v1::RunSpec { validation: None, ..wire() }), "no validation set given");
     refused(RunSpec::try_from(v1::RunSpec { batch_size: 0, ..wire() }), "--batch-size is 0");
     refused(RunSpec::try_from(v1::RunSpec { pool: vec![], ..wire() }), "no pool");
     let recipe = v1::Recipe { kind: 99, ..v1::Recipe::from(spec().recipe) };

@@ -66,7 +66,9 @@ fn points(view: &View<'_>) -> Vec<Point> {
         let name = format!("best, {}", short(&best.ingredients.concat(), 8));
         add(name, &best.score, &best.test, (Shape::Disc, "best"), true);
     }
-    add(format!("{} soup", report.recipe), &report.score, &report.test, (Shape::Star, "soup"), true);
+    if let Some(score) = &report.score {
+        add(format!("{} soup", report.recipe), score, &report.test, (Shape::Star, "soup"), true);
+    }
     points
 }
 
@@ -145,7 +147,7 @@ fn ranking(view: &View<'_>) -> Markup {
     // Stable: ties stay in pool order.
     rows.sort_by(|a, b| b.1.total_cmp(&a.1));
     let lines: Vec<(&str, f64)> = [
-        Some(&view.report.score).map(|s| ("soup", s)),
+        view.report.score.as_ref().map(|s| ("soup", s)),
         view.report.baselines.uniform.as_ref().map(|u| ("uniform", &u.score)),
     ]
     .into_iter()

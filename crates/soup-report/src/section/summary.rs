@@ -21,15 +21,21 @@ pub(crate) fn head(view: &View<'_>) -> Markup {
             p.eyebrow { "soupctl · model soup" }
             h1 { (title(view)) }
             div.tiles {
-                (tile("soup", &format!("{} soup", report.recipe), &report.score, &report.validation, None, view))
+                @match &report.score {
+                    Some(score) => (tile("soup", &format!("{} soup", report.recipe), score, &report.validation, None, view)),
+                    None => div class="tile soup" {
+                        p.what { (report.recipe) " soup" }
+                        p.how { "not scored: no validation set was given" }
+                    },
+                }
                 @if let Some(best) = &baselines.best_single {
                     @let name = best.ingredients.first().map(String::as_str).unwrap_or_default();
                     (tile("best", &format!("best single, {}", short(name, 24)), &best.score, &report.validation,
-                        Some(&report.score), view))
+                        report.score.as_ref(), view))
                 }
                 @if let Some(uniform) = &baselines.uniform {
                     (tile("uniform", &format!("uniform, all {}", uniform.ingredients.len()), &uniform.score,
-                        &report.validation, Some(&report.score), view))
+                        &report.validation, report.score.as_ref(), view))
                 }
             }
             (chosen(view))
@@ -99,6 +105,7 @@ fn chosen(view: &View<'_>) -> Markup {
 /// The table of all figures: one row a model, one column a dataset.
 pub(crate) fn figures(view: &View<'_>) -> Markup {
     let report = view.report;
+    let Some(score) = &report.score else { return html! {} };
     let (name, unit) = view.metric();
     let own = (unit != Unit::Percent).then_some(name);
     let row = |label: &str, baseline: &Baseline, class: &str| {
@@ -124,7 +131,7 @@ pub(crate) fn figures(view: &View<'_>) -> Markup {
                     @if let Some(uniform) = &report.baselines.uniform { @if report.recipe != "uniform" {
                         (row("uniform", uniform, "uniform"))
                     } }
-                    (cells(view, (&report.recipe, "soup"), report.ingredients.len(), &report.score, &report.test))
+                    (cells(view, (&report.recipe, "soup"), report.ingredients.len(), score, &report.test))
                 }
             } }
         }

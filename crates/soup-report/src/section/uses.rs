@@ -28,7 +28,7 @@ pub(crate) fn render(view: &View<'_>) -> Markup {
 
 fn marginal(view: &View<'_>, points: &[Marginal]) -> Markup {
     let (name, unit) = view.metric();
-    let soup = view.value(&view.report.score);
+    let soup = view.report.score.as_ref().and_then(|s| view.value(s));
     let values: Vec<f64> = points.iter().filter_map(|p| view.value(&p.score)).collect();
     let Some(y) = Span::of(values.iter().copied().chain(soup)).filter(|_| !values.is_empty()) else {
         return html! {};
@@ -60,7 +60,7 @@ fn marginal(view: &View<'_>, points: &[Marginal]) -> Markup {
 fn is_soup(view: &View<'_>, other: &Alternative) -> bool {
     other.forward_passes == 1
         && other.ingredients == view.report.ingredients
-        && other.score == view.report.score
+        && Some(&other.score) == view.report.score.as_ref()
 }
 
 /// An alternative, the logarithm of its forward passes, its accuracy.

@@ -1,5 +1,7 @@
 use soup_core::ErrorKind;
 
+use soup_core::recipe::given::GivenWeight;
+
 use super::*;
 use crate::choices::RecipeName;
 
@@ -14,7 +16,7 @@ fn refused(text: &str, expect: &[&str]) {
 }
 
 const EVERY_KEY: &str = "pool: [a, b]\nvalidation: {url: v, split: val, image-column: i, label-column: l, limit: 7}\ntest:\n  z: t1\n  a: {url: t2}\n\
-    model-config: c\npreprocessor-config: p\nignore-config: hidden_act\nclass-subset: true\nallow-nan: true\nrecipe: best-single\norder: random\naccept: better\n\
+    model-config: c\npreprocessor-config: p\nignore-config: hidden_act\nclass-subset: true\nweights-file: w\ningredient-weights: {a: 0.5, b: {x: 1}}\nallow-nan: true\nrecipe: best-single\norder: random\naccept: better\n\
     seed: 3\nmax-ingredients: 4\npasses: 5\nmetric: macro-f1\noutput: o\noverwrite: true\nbatch-size: 6\n\
     no-baselines: true\nlookahead: 2\nworkers: 3\nmemory: 8GiB\ndisk-cache: /cache\ndisk: 1TiB\n\
     threads: 2\ndevice: cpu\ncoordinator: h:1\n\
@@ -22,9 +24,8 @@ const EVERY_KEY: &str = "pool: [a, b]\nvalidation: {url: v, split: val, image-co
     lr: 0.1\nschedule: cosine\nwarmup: 0.2\nclip: 1\nepochs: 2\nmini-batch: 64\nparts: 4\nshuffle: false\n\
     label-smoothing: 0.1\ninit: greedy\nfold-beta: true\ndiagnose: full\nbase: t0\nrequire-shared-init: true\n";
 
-#[test]
-fn every_key_is_read() {
-    let options = CookOptions::parse(EVERY_KEY).unwrap();
+/// What they say.
+fn every_value() -> CookOptions {
     let set = |url: &str| DatasetEntry { url: url.into(), ..DatasetEntry::default() };
     let validation = DatasetEntry {
         url: "v".into(),
@@ -33,7 +34,7 @@ fn every_key_is_read() {
         label_column: Some("l".into()),
         limit: Some(7),
     };
-    let expected = CookOptions {
+    CookOptions {
         pool: vec!["a".into(), "b".into()],
         validation: Some(validation),
         // The file's order, not the alphabet's.
@@ -42,6 +43,11 @@ fn every_key_is_read() {
         preprocessor_config: Some("p".into()),
         ignore_config: vec!["hidden_act".into()],
         class_subset: Some(true),
+        weights_file: Some("w".into()),
+        ingredient_weights: Some(WeightTable::from([
+            ("a".to_owned(), GivenWeight::Model(0.5)),
+            ("b".to_owned(), GivenWeight::Parts([("x".to_owned(), 1.0)].into())),
+        ])),
         allow_nan: Some(true),
         recipe: Some(RecipeName::BestSingle),
         order: Some(CandidateOrder::Random),
@@ -84,7 +90,13 @@ fn every_key_is_read() {
         diagnose: Some(DiagnosisName::Full),
         base: Some("t0".into()),
         require_shared_init: Some(true),
-    };
+    }
+}
+
+#[test]
+fn every_key_is_read() {
+    let options = CookOptions::parse(EVERY_KEY).unwrap();
+    let expected = every_value();
     assert_eq!(options, expected);
     // Nothing is lost where flags say nothing, and everything where they say something.
     assert_eq!(CookOptions::default().or(expected.clone()), expected);

@@ -72,10 +72,18 @@ fn given(o: &CookOptions) -> Option<&'static str> {
 ///
 /// # Errors
 /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) for options that contradict each other or are out of range.
-pub(super) fn train_set(options: &CookOptions, validation: &mut DatasetSpec) -> Result<Option<DatasetSpec>> {
+pub(super) fn train_set(
+    options: &CookOptions,
+    validation: Option<&mut DatasetSpec>,
+) -> Result<Option<DatasetSpec>> {
     if options.recipe.map(RecipeKind::from) != Some(RecipeKind::Learned) {
         return Ok(None);
     }
+    let Some(validation) = validation else {
+        return Err(Error::usage(
+            "no validation set given, and the learned recipe is judged by one: name held-out labelled data with --validation",
+        ));
+    };
     match (&options.train, options.train_share) {
         (Some(_), Some(_)) => Err(Error::usage(
             "--train-share is a share of the validation set, but --train names other data to learn from: give one of them",
