@@ -203,7 +203,11 @@ impl Location {
             (StoreError::NotFound { .. }, _)
             | (_, Some(Io::NotFound | Io::NotADirectory | Io::IsADirectory)) => {
                 // The cause only says the same again.
-                return Error::data(format!("{self} does not exist"));
+                let target = self.local_path().and_then(|path| std::fs::read_link(path).ok());
+                return Error::data(match target {
+                    Some(target) => format!("{self} is a broken link to {}", target.display()),
+                    None => format!("{self} does not exist"),
+                });
             }
             (StoreError::Precondition { .. }, _) => (
                 ErrorKind::Data,

@@ -121,8 +121,9 @@ pub(crate) async fn run(args: CookArgs) -> Result<()> {
 }
 
 async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
-    let checkpoints = pool::open_pool(&spec.pool).await?;
+    let pool::Pool { checkpoints, mut notes } = pool::open_pool(&spec.pool).await?;
     let agreement = agree(&schemas(&checkpoints))?;
+    notes.extend(agreement.notes);
     let schema = agreement.schema;
     let ingredients: Vec<String> = checkpoints.iter().map(|c| c.name.clone()).collect();
     let k = ingredients.len() as u32;
@@ -158,7 +159,7 @@ async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
         bytes_read: schema.bytes().saturating_mul(u64::from(k)),
         output: spec.output.clone(),
         files: plan_files(&schema, FILE_BYTES_MAX).iter().map(file).collect(),
-        notes: agreement.notes,
+        notes,
         warnings,
         ingredients,
     })
