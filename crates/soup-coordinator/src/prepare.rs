@@ -70,9 +70,9 @@ pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prep
     let agreement = agree(&pairs)?;
     notes.extend(agreement.notes);
     let mut companions = pool::companions(&checkpoints[0]).await?;
-    let model_config_json = config(&spec.model_config, "config.json", &mut companions)
-        .await?
-        .ok_or_else(|| no_config(&checkpoints[0]))?;
+    let Some(model_config_json) = config(&spec.model_config, "config.json", &mut companions).await? else {
+        return Err(no_config(&checkpoints[0]).await);
+    };
     let preprocessor_config_json =
         config(&spec.preprocessor_config, "preprocessor_config.json", &mut companions).await?;
     let mut fingerprints = Vec::new();
@@ -133,7 +133,10 @@ async fn base(spec: &RunSpec, first: &Checkpoint) -> Result<Option<Checkpoint>> 
     Ok(Some(base))
 }
 
-fn no_config(first: &Checkpoint) -> Error {
+async fn no_config(first: &Checkpoint) -> Error {
+    if let Some(denied) = pool::why_missing(first, "config.json").await {
+        return denied.context("name a configuration with --model-config, or let it be read");
+    }
     Error::data(format!(
         "found no config.json beside ingredient {:?} or in the folder above it: name one with --model-config",
         first.name

@@ -13,7 +13,8 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectMeta;
 use soup_core::{Error, Result};
 
-use crate::location::{Location, one_line};
+use crate::cause::one_line;
+use crate::location::Location;
 use crate::read::Stamp;
 
 /// Most entries that one listing may have.

@@ -218,7 +218,8 @@ fn stem(name: &str) -> String {
 }
 
 /// The small files that go along with `checkpoint`, by name: from its own folder, else from the folder around it (where a
-/// pool keeps them beside its `ingredients`). Files that are in neither are left out.
+/// pool keeps them beside its `ingredients`). Files that are in neither, or may not be read there, are left out;
+/// [`why_missing`] tells the two apart.
 ///
 /// # Errors
 /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for one larger than [`COMPANION_BYTES_MAX`].
@@ -230,7 +231,7 @@ pub async fn companions(checkpoint: &Checkpoint) -> Result<Vec<(String, Bytes)>>
     let find = |name: &'static str| async move {
         for folder in folders {
             let file = folder.join(name)?;
-            if let Some(bytes) = read::read_small_if_exists(&file, COMPANION_BYTES_MAX).await? {
+            if let Some(bytes) = read::read_small_if_readable(&file, COMPANION_BYTES_MAX).await? {
                 return Ok(Some((name.to_string(), bytes)));
             }
         }
@@ -239,6 +240,20 @@ pub async fn companions(checkpoint: &Checkpoint) -> Result<Vec<(String, Bytes)>>
     let finds: Vec<_> = COMPANIONS.into_iter().map(find).collect();
     let found: Vec<Option<_>> = futures::stream::iter(finds).buffered(COMPANIONS.len()).try_collect().await?;
     Ok(found.into_iter().flatten().collect())
+}
+
+/// Why companion `name` of `checkpoint` is missing, where it is not because there is none: it may not be read.
+pub async fn why_missing(checkpoint: &Checkpoint, name: &str) -> Option<Error> {
+    let own = checkpoint.folder();
+    let around = own.as_ref().and_then(Location::parent);
+    for folder in own.into_iter().chain(around) {
+        if let Ok(file) = folder.join(name)
+            && let Err(error) = read::read_small_if_exists(&file, COMPANION_BYTES_MAX).await
+        {
+            return Some(error);
+        }
+    }
+    None
 }
 
 #[cfg(test)]
