@@ -218,7 +218,8 @@ fn a_weighted_soup_is_scored_where_data_is_given() {
     let place = Place::with(&["a", "b"]);
     place.write("w.json", r#"{"a": 0.5, "b": 0.5}"#);
     let validation = crate::fixture::animals().join("validation.parquet");
-    let weighted = ["cook", "--pool", "pool", "--recipe", "weighted", "--weights-file", "w.json", "--output", "soup"];
+    let weighted =
+        ["cook", "--pool", "pool", "--recipe", "weighted", "--weights-file", "w.json", "--output", "soup"];
     let data = ["--validation", validation.to_str().unwrap(), "-o", "json", "-q"];
     let result = place.call(&[&weighted[..], &data].concat()).json();
     assert_eq!(result["score"]["correct"], 12);

@@ -34,11 +34,23 @@ pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configu
     // Averaging needs neither.
     let (model_json, preprocessor_json) = match &spec.validation {
         Some(_) => {
-            (model.ok_or_else(|| no_config(first))?, preprocessor.ok_or_else(|| no_preprocessor(first))?)
+            let Some(model) = model else { return Err(missing(first, CONFIG, no_config(first)).await) };
+            let Some(preprocessor) = preprocessor else {
+                return Err(missing(first, PREPROCESSOR, no_preprocessor(first)).await);
+            };
+            (model, preprocessor)
         }
         None => (model.unwrap_or_default(), preprocessor.unwrap_or_default()),
     };
     Ok(Configuration { model_json, preprocessor_json, companions })
+}
+
+/// Why a file cannot be had: the store's reason where it keeps it from us, else `absent`.
+async fn missing(first: &Checkpoint, name: &str, absent: Error) -> Error {
+    match pool::why_missing(first, name).await {
+        Some(denied) => denied.context(absent.chain()),
+        None => absent,
+    }
 }
 
 fn no_config(first: &Checkpoint) -> Error {

@@ -66,10 +66,10 @@ impl Prepared {
 /// Where the pool cannot be read or does not agree, or a configuration file is missing.
 pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prepared> {
     let begun = Instant::now();
-    let checkpoints = pool::open_pool(&spec.pool).await?;
+    let pool::Pool { checkpoints, mut notes } = pool::open_pool(&spec.pool).await?;
     let pairs: Vec<(&str, &Schema)> = checkpoints.iter().map(|c| (c.name.as_str(), &c.schema)).collect();
     let agreement = agree(&pairs)?;
-    let mut notes = agreement.notes;
+    notes.extend(agreement.notes);
     notes.extend(companion::check(&checkpoints, &spec.ignore_config).await?);
     let configuration = configuration(&spec, &checkpoints[0]).await?;
     let names: Vec<String> = checkpoints.iter().map(|c| c.name.clone()).collect();
@@ -128,7 +128,7 @@ pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prep
 async fn base(spec: &RunSpec, first: &Checkpoint) -> Result<Option<Checkpoint>> {
     let Some(url) = &spec.diagnosis.base else { return Ok(None) };
     let about = |e: Error| e.context(format!("base {url:?}"));
-    let mut found = pool::open_pool(std::slice::from_ref(url)).await.map_err(about)?;
+    let mut found = pool::open_pool(std::slice::from_ref(url)).await.map_err(about)?.checkpoints;
     let (Some(base), true) = (found.pop(), found.is_empty()) else {
         return Err(Error::usage(format!(
             "base {url:?} is not one checkpoint: name a file, or a folder with one"

@@ -13,6 +13,7 @@ use soup_store::checkpoint::{Checkpoint, FileStamp, INDEX_FILE};
 use soup_store::layout::{self, OutputFile};
 use soup_store::location::Location;
 use soup_store::output::{MANIFEST_FILE, Staging};
+use soup_store::pool;
 
 use crate::prepare::Prepared;
 
@@ -43,7 +44,8 @@ pub(crate) async fn publish(
         for (name, content) in &prepared.companions {
             staging.put(name, content.clone()).await?;
         }
-        staging.put("README.md", card::card(&model_card(prepared, &report)).into()).await?;
+        let card = model_card(prepared, &report, base_model(prepared).await);
+        staging.put("README.md", card::card(&card).into()).await?;
     }
     if prepared.files.len() > 1 {
         let index = layout::index_json(&prepared.schema, &prepared.files);
@@ -103,16 +105,27 @@ fn ingredient_digest(shards: &[[u8; 32]]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// What the soup comes from: the pretrained model where the configuration names it, else the chosen ingredients.
-fn base_models(prepared: &Prepared, report: &RunReport) -> Vec<String> {
-    let config: serde_json::Value = serde_json::from_str(&prepared.model_config_json).unwrap_or_default();
-    match config["_name_or_path"].as_str() {
-        Some(name) if !name.is_empty() => vec![name.to_owned()],
-        _ => report.ingredients.clone(),
+/// The id of the pretrained model that the ingredients come from: `--base` where that leads to one, else what configurations
+/// name.
+async fn base_model(prepared: &Prepared) -> Option<String> {
+    let named = |config: &[u8]| {
+        let config: serde_json::Value = serde_json::from_slice(config).unwrap_or_default();
+        config["_name_or_path"].as_str().and_then(card::hub_id)
+    };
+    if let Some(base) = &prepared.base {
+        if let Some(id) = card::hub_id(&base.location.to_string()) {
+            return Some(id);
+        }
+        // Only a line of the card depends on it.
+        let files = pool::companions(base).await.unwrap_or_default();
+        if let Some(id) = files.iter().find(|(name, _)| name == "config.json").and_then(|(_, c)| named(c)) {
+            return Some(id);
+        }
     }
+    named(prepared.model_config_json.as_bytes())
 }
 
-fn model_card(prepared: &Prepared, report: &RunReport) -> Card {
+fn model_card(prepared: &Prepared, report: &RunReport, base_model: Option<String>) -> Card {
     let percent = |f: &Figures| percent(f.correct, f.total);
     let row = |name: String, validation: &Figures, test: &BTreeMap<String, Figures>| {
         let tests = prepared.reported().iter().skip(1).map(|d| test.get(d).map_or_else(String::new, percent));
@@ -134,7 +147,7 @@ fn model_card(prepared: &Prepared, report: &RunReport) -> Card {
     Card {
         name: Location::parse(&report.output).map_or_else(|_| "soup".to_owned(), |l| l.name().to_owned()),
         recipe: report.recipe.clone(),
-        base_models: base_models(prepared, report),
+        base_model,
         ingredients: prepared.names.iter().map(ingredient).collect(),
         figure_columns: prepared.reported().to_vec(),
         figures,

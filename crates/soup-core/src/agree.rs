@@ -57,7 +57,8 @@ fn compare(
         let tensor = &ours.name;
         match theirs.get(tensor.as_str()) {
             None if ours.dtype.is_float() => {
-                return Err(format!("tensor {tensor:?} is missing, but ingredient {first:?} has it"));
+                let prefix = prefix_text(tensor, theirs.keys().copied());
+                return Err(format!("tensor {tensor:?} is missing, but ingredient {first:?} has it{prefix}"));
             }
             None => notes.push(format!(
                 "ingredient {name:?}: {} tensor {tensor:?} is missing; soups have that of ingredient {first:?}",
@@ -90,6 +91,19 @@ fn compare(
         notes.push(format!("ingredient {name:?}: {} tensor {tensor:?} is extra and ignored", extra.dtype));
     }
     Ok(())
+}
+
+/// Says so, if one of `names` is `tensor` behind a prefix, or the other way round.
+fn prefix_text<'a>(tensor: &str, names: impl Iterator<Item = &'a str>) -> String {
+    let behind =
+        |long: &str, short: &str| long.strip_suffix(short).filter(|p| p.ends_with('.')).map(str::to_owned);
+    names
+        .filter_map(|name| Some((name, behind(name, tensor).or_else(|| behind(tensor, name))?)))
+        .min_by_key(|(_, prefix)| prefix.len())
+        .map_or(String::new(), |(name, prefix)| {
+            let (with, without) = if name.len() > tensor.len() { ("only this", "the other") } else { ("only the other", "this") };
+            format!("; there is {name:?}: {with} one has the prefix {prefix:?}, {without} has not: rename its tensors")
+        })
 }
 
 #[cfg(test)]
@@ -182,6 +196,19 @@ mod tests {
         refused(
             &[&[W], &[W, B]],
             r#"ingredient "m01": tensor "classifier.bias" (F32 [10]) is unknown to ingredient "m00""#,
+        );
+    }
+
+    #[test]
+    fn a_prefix_that_keeps_names_apart_is_named() {
+        let other: &[Tensor] = &[("module.classifier.weight", F32, &[10, 64]), B];
+        refused(
+            &[&[W, B], other],
+            r#"ingredient "m01": tensor "classifier.weight" is missing, but ingredient "m00" has it; there is "module.classifier.weight": only this one has the prefix "module.", the other has not: rename its tensors"#,
+        );
+        refused(
+            &[other, &[W, B]],
+            r#"ingredient "m01": tensor "module.classifier.weight" is missing, but ingredient "m00" has it; there is "classifier.weight": only the other one has the prefix "module.", this has not: rename its tensors"#,
         );
     }
 

@@ -9,8 +9,8 @@ pub struct Card {
     pub name: String,
     /// The recipe that chose the ingredients.
     pub recipe: String,
-    /// The pretrained models that the ingredients come from, as ids on the Hub; may be empty.
-    pub base_models: Vec<String>,
+    /// The pretrained model that the ingredients come from, as its id on the Hub, where that is known.
+    pub base_model: Option<String>,
     /// The pool, in pool order.
     pub ingredients: Vec<CardIngredient>,
     /// Headings of the columns of figures: datasets.
@@ -43,12 +43,10 @@ pub struct CardRow {
 pub fn card(card: &Card) -> String {
     let chosen = card.ingredients.iter().filter(|i| i.chosen).count();
     let mut out = String::from("---\n");
-    if !card.base_models.is_empty() {
-        out.push_str("base_model:\n");
+    if let Some(base) = &card.base_model {
         // A JSON string is a YAML string.
-        card.base_models
-            .iter()
-            .for_each(|m| line(&mut out, &format!("- {}", serde_json::Value::from(m.as_str()))));
+        line(&mut out, &format!("base_model:\n- {}", serde_json::Value::from(base.as_str())));
+        line(&mut out, "base_model_relation: merge");
     }
     out.push_str("library_name: transformers\ntags:\n- merge\n- model-soup\n---\n\n");
     line(&mut out, &format!("# {}\n", text(&card.name)));
@@ -78,6 +76,64 @@ pub fn card(card: &Card) -> String {
         rows.iter().map(|(n, c)| (*n, c.as_slice())),
     );
     out
+}
+
+/// The id of a model on the Hub, `organisation/name`, that `text` is or leads to: by itself, as a URL, or as a folder of the
+/// Hub's cache (`models--organisation--name`). `None` where it may as well be a path.
+pub fn hub_id(text: &str) -> Option<String> {
+    if let Some(cached) = text.split('/').find_map(|part| part.strip_prefix("models--")) {
+        return cached.split_once("--").and_then(|(org, name)| id(org, name));
+    }
+    if let Some((_, rest)) = text.split_once("://") {
+        let path = ["huggingface.co/", "hf.co/"].iter().find_map(|host| rest.strip_prefix(host))?;
+        let mut parts = path.split('/');
+        return id(parts.next()?, parts.next()?);
+    }
+    let (org, name) = text.split_once('/')?;
+    // Folders that tools and people keep their own models in.
+    let local = [
+        "checkpoint",
+        "checkpoints",
+        "data",
+        "exp",
+        "experiments",
+        "finetuned",
+        "home",
+        "logs",
+        "mlruns",
+        "mnt",
+        "model",
+        "models",
+        "out",
+        "output",
+        "outputs",
+        "pool",
+        "ckpt",
+        "ckpts",
+        "results",
+        "run",
+        "runs",
+        "save",
+        "saved",
+        "saved_models",
+        "tmp",
+        "wandb",
+        "weights",
+        "work",
+        "workspace",
+    ];
+    let is_local = local.contains(&org.to_ascii_lowercase().as_str()) || name.starts_with("checkpoint-");
+    if is_local { None } else { id(org, name) }
+}
+
+/// `org/name` if both can be parts of an id.
+fn id(org: &str, name: &str) -> Option<String> {
+    let part = |p: &str| {
+        p.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+            && p.len() <= 96
+            && p.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    (part(org) && part(name)).then(|| format!("{org}/{name}"))
 }
 
 fn table<'a>(
@@ -127,17 +183,41 @@ mod tests {
         let text = card(&Card {
             name: "my|soup".into(),
             recipe: "greedy".into(),
-            base_models: vec!["google/vit: base".into()],
+            base_model: Some("google/vit-base".into()),
             ingredients: vec![ingredient("a", true, "1/1"), ingredient("b", false, "")],
             figure_columns: vec!["validation".into()],
             figures: vec![CardRow { name: "soup".into(), figures: vec!["87.50 %".into()] }],
         });
-        let expect = "---\nbase_model:\n- \"google/vit: base\"\nlibrary_name: transformers\ntags:\n- merge\n- model-soup\n---\n\n\
+        let expect = "---\nbase_model:\n- \"google/vit-base\"\nbase_model_relation: merge\nlibrary_name: transformers\ntags:\n- merge\n- model-soup\n---\n\n\
             # my\\|soup\n\n\
             A model soup: the weighted average of 1 of 2 fine-tuned models, chosen by the recipe **greedy**. \
             It has the size and the speed of a single model. `soup.json` records how it was made.\n\n\
             ## Figures\n\n| model | validation |\n|---|---|\n| soup | 87.50 % |\n\n\
             ## Ingredients\n\n| ingredient | chosen | weight |\n|---|---|---|\n| a | yes | 1/1 |\n| b | no |  |\n\n";
         assert_eq!(text, expect);
+    }
+
+    #[test]
+    fn ids_of_the_hub_are_told_from_paths() {
+        let check = |text: &str, expect: Option<&str>| assert_eq!(hub_id(text).as_deref(), expect, "{text}");
+        check("google/vit-base-patch16-224-in21k", Some("google/vit-base-patch16-224-in21k"));
+        check("https://huggingface.co/google/vit/resolve/main/model.safetensors", Some("google/vit"));
+        check("/root/.cache/huggingface/hub/models--google--vit/snapshots/ab", Some("google/vit"));
+        for path in [
+            "",
+            "vit",
+            "./a/b",
+            "/a/b",
+            "a/b/c",
+            "output/vit",
+            "a/checkpoint-500",
+            "../a",
+            "a/..",
+            "s3://a/b",
+            "a b/c",
+            "C:\\a/b",
+        ] {
+            check(path, None);
+        }
     }
 }

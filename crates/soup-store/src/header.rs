@@ -70,6 +70,9 @@ pub fn header_bytes(object: &str, start: &[u8], object_bytes: u64) -> Result<u64
         return Err(Error::data(format!("{object} has {object_bytes} bytes: not a safetensors file")));
     };
     let length = u64::from_le_bytes(*length);
+    if let Some(other) = other_format(start, object_bytes) {
+        return Err(Error::data(format!("{object} is not a safetensors file but {other}")));
+    }
     if length > HEADER_BYTES_MAX {
         return Err(Error::data(format!(
             "{object} claims a header of {length} bytes, at most {HEADER_BYTES_MAX} are allowed: not a safetensors file?"
@@ -81,6 +84,34 @@ pub fn header_bytes(object: &str, start: &[u8], object_bytes: u64) -> Result<u64
         )));
     }
     Ok(length)
+}
+
+/// What a file is that begins like something else than a safetensors file, and what to do about it. The length of a header that
+/// began like this would be past all bounds.
+fn other_format(start: &[u8], object_bytes: u64) -> Option<&'static str> {
+    let known: [(&[u8], &'static str); 10] = [
+        (b"version https://git-lfs", "a Git LFS pointer to one: run `git lfs pull` in its repository"),
+        (b"<!DOCTYPE", "a web page: the download failed"),
+        (b"<!doctype", "a web page: the download failed"),
+        (b"<html", "a web page: the download failed"),
+        (
+            b"PK\x03\x04",
+            "a ZIP archive, as PyTorch writes: load it there and save it with `safetensors.torch.save_file`",
+        ),
+        (
+            b"\x80\x02",
+            "a pickle, as PyTorch writes: load it there and save it with `safetensors.torch.save_file`",
+        ),
+        (b"GGUF", "a GGUF file: take the model that it was converted from"),
+        (b"\x89HDF", "an HDF5 file: load it and save it as safetensors"),
+        (b"\x1f\x8b", "gzip data: unpack it"),
+        (b"\x28\xb5\x2f\xfd", "zstd data: unpack it"),
+    ];
+    let plausible = start.get(8) == Some(&b'{');
+    let found = known.iter().find(|(magic, _)| start.starts_with(magic) && !plausible);
+    // Where links are copied as files, the file holds the path of what it should have been.
+    let path = object_bytes < 4096 && start.starts_with(b"../");
+    found.map(|(_, what)| *what).or(path.then_some("the text of a link: copy with links followed (`cp -L`)"))
 }
 
 /// Checks the JSON of a header (without its eight bytes of length) of a file of `object_bytes` bytes.

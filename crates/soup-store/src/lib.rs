@@ -24,7 +24,10 @@
 //! Everything read is untrusted: sizes are capped before anything is allocated, and every error names the object.
 
 pub mod card;
+mod cause;
 pub mod checkpoint;
+#[cfg(feature = "cloud")]
+mod cloud;
 pub mod companion;
 pub mod data;
 pub mod failpoint;

@@ -9,11 +9,12 @@ use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectMeta;
 use soup_core::{Error, Result};
 
-use crate::location::{Location, one_line};
+use crate::cause::one_line;
+use crate::location::Location;
 use crate::read::Stamp;
 
 /// Most entries that one listing may have.
@@ -70,7 +71,7 @@ pub fn is_hidden(name: &str) -> bool {
 /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for more than [`ENTRIES_MAX`] entries.
 pub async fn look(folder: &Location) -> Result<Listing> {
     if folder.local_path().is_some() {
-        return local(folder, false, ENTRIES_MAX).await;
+        return local(folder, false, ENTRIES_MAX, false).await;
     }
     let listed =
         folder.store().list_with_delimiter(Some(folder.path())).await.map_err(|e| list_error(folder, e))?;
@@ -93,7 +94,7 @@ pub async fn look_deep(folder: &Location) -> Result<Listing> {
 /// [`look_deep`] with another bound.
 pub(crate) async fn look_deep_up_to(folder: &Location, entries_max: usize) -> Result<Listing> {
     if folder.local_path().is_some() {
-        return local(folder, true, entries_max).await;
+        return local(folder, true, entries_max, false).await;
     }
     let mut files: Vec<ObjectMeta> = Vec::new();
     let mut listed = folder.store().list(Some(folder.path()));
@@ -116,6 +117,19 @@ pub(crate) async fn look_deep_up_to(folder: &Location, entries_max: usize) -> Re
     let marker = |e: &Entry| e.stamp.as_ref().is_some_and(|s| s.size_bytes == 0) && folders.contains(&e.name);
     listing.entries.retain(|e| !marker(e));
     Ok(listing)
+}
+
+/// The first files below a folder that are found, at most `entries_max`.
+pub(crate) async fn some_below(folder: &Location, entries_max: usize) -> Result<Vec<Entry>> {
+    if folder.local_path().is_some() {
+        return Ok(local(folder, true, entries_max, true).await?.entries);
+    }
+    let listed = folder.store().list(Some(folder.path())).take(entries_max);
+    let files: Vec<ObjectMeta> = listed.try_collect().await.map_err(|e| list_error(folder, e))?;
+    let files = files.into_iter().map(|m| (m.location.clone(), Some(Stamp::from(m))));
+    let mut entries = remote(folder, files).entries;
+    entries.retain(|e| !is_hidden(&e.name));
+    Ok(entries)
 }
 
 /// [`look`], the entries alone.
@@ -163,14 +177,15 @@ fn push_odd(listing: &mut Listing, name: String, what: String) {
     }
 }
 
-async fn local(folder: &Location, deep: bool, entries_max: usize) -> Result<Listing> {
+async fn local(folder: &Location, deep: bool, entries_max: usize, some: bool) -> Result<Listing> {
     let owned = folder.clone();
-    tokio::task::spawn_blocking(move || local_blocking(&owned, deep, entries_max))
+    tokio::task::spawn_blocking(move || local_blocking(&owned, deep, entries_max, some))
         .await
         .map_err(|e| Error::unavailable(format!("cannot list {folder}")).with_source(e))?
 }
 
-fn local_blocking(folder: &Location, deep: bool, entries_max: usize) -> Result<Listing> {
+/// With `some`, entries past the most are left out instead of refused.
+fn local_blocking(folder: &Location, deep: bool, entries_max: usize, some: bool) -> Result<Listing> {
     use std::io::ErrorKind as Io;
     let mut listing = Listing::default();
     let Some(root) = folder.local_path() else { return Ok(listing) };
@@ -178,6 +193,7 @@ fn local_blocking(folder: &Location, deep: bool, entries_max: usize) -> Result<L
     match walk.enter(root, "", &mut listing) {
         Err(Stop::Io(e)) if matches!(e.kind(), Io::NotFound | Io::NotADirectory) => {}
         Err(Stop::Io(e)) => return Err(folder.io_error("list", e)),
+        Err(Stop::TooMany) if some => {}
         Err(Stop::TooMany) => return Err(too_many(folder, entries_max)),
         Ok(()) => {}
     }

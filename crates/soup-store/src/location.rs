@@ -18,6 +18,8 @@ use object_store::{Error as StoreError, ObjectStore};
 use soup_core::{Error, ErrorKind, Result};
 use url::Url;
 
+use crate::cause::{Cause, one_line};
+
 /// A file or a folder in a store. Cheap to clone; nothing is opened until it is read.
 ///
 /// Displayed as a plain path (local disk) or as a URL; both can be parsed again. Neither holds credentials: those come from
@@ -52,8 +54,6 @@ static MEMORY: LazyLock<Arc<dyn ObjectStore>> = LazyLock::new(|| Arc::new(InMemo
 #[cfg(feature = "cloud")]
 static REMOTE: LazyLock<Stores> = LazyLock::new(Stores::default);
 
-/// Longest text of a store's error that is passed on.
-const CAUSE_CHARS_MAX: usize = 400;
 const MEMORY_ROOT: &str = "memory:///";
 
 impl Location {
@@ -199,11 +199,23 @@ impl Location {
     pub(crate) fn error(&self, doing: &str, error: StoreError) -> Error {
         use std::io::ErrorKind as Io;
         let io = io_kind(&error);
+        #[cfg(feature = "cloud")]
+        if let Some(none) = find::<crate::cloud::NoCredentials>(&error) {
+            return Error::configuration(format!("cannot {doing} {self}: {none}"));
+        }
+        let cause = Cause::of(&error);
         let (kind, text) = match (&error, io) {
+            (StoreError::NotFound { .. }, _) if cause.as_ref().is_some_and(Cause::is_about_the_bucket) => {
+                (ErrorKind::Configuration, format!("cannot {doing} {self}"))
+            }
             (StoreError::NotFound { .. }, _)
             | (_, Some(Io::NotFound | Io::NotADirectory | Io::IsADirectory)) => {
                 // The cause only says the same again.
-                return Error::data(format!("{self} does not exist"));
+                let target = self.local_path().and_then(|path| std::fs::read_link(path).ok());
+                return Error::data(match target {
+                    Some(target) => format!("{self} is a broken link to {}", target.display()),
+                    None => format!("{self} does not exist"),
+                });
             }
             (StoreError::Precondition { .. }, _) => (
                 ErrorKind::Data,
@@ -220,7 +232,10 @@ impl Location {
                 (ErrorKind::Configuration, format!("cannot {doing} {self}: its store does not support that"))
             }
             (StoreError::InvalidPath { .. }, _) => (ErrorKind::Data, format!("cannot {doing} {self}")),
-            _ => (ErrorKind::Unavailable, format!("cannot {doing} {self}")),
+            _ => {
+                let kind = cause.map_or(ErrorKind::Unavailable, |cause| cause.kind());
+                (kind, format!("cannot {doing} {self}"))
+            }
         };
         Error::new(kind, text).with_source(one_line(error))
     }
@@ -231,23 +246,17 @@ impl Location {
     }
 }
 
-/// `error`, or the start of its text where that is long or has several lines: servers answer with whole web pages.
-pub(crate) fn one_line(error: StoreError) -> Box<dyn std::error::Error + Send + Sync> {
-    let text = error.to_string();
-    let line = text.lines().next().unwrap_or_default();
-    if line.len() == text.len() && line.chars().nth(CAUSE_CHARS_MAX).is_none() {
-        return error.into();
-    }
-    let cut: String = line.chars().take(CAUSE_CHARS_MAX).collect();
-    format!("{} [...]", cut.trim_end()).into()
-}
-
 /// The kind of the I/O error at the root of `error`, if there is one.
 fn io_kind(error: &StoreError) -> Option<std::io::ErrorKind> {
+    find::<std::io::Error>(error).map(std::io::Error::kind)
+}
+
+/// The first cause of `error` that is a `T`.
+fn find<T: std::error::Error + 'static>(error: &StoreError) -> Option<&T> {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(e) = next {
-        if let Some(io) = e.downcast_ref::<std::io::Error>() {
-            return Some(io.kind());
+        if let Some(found) = e.downcast_ref::<T>() {
+            return Some(found);
         }
         next = e.source();
     }
@@ -322,8 +331,8 @@ fn remote(text: &str) -> Result<Location> {
 /// A place in a store of its own with `settings` instead of the environment's, so that tests can run beside each other.
 #[cfg(all(test, feature = "cloud"))]
 pub(crate) fn remote_with(text: &str, settings: &[(&str, &str)]) -> Result<Location> {
-    let settings = settings.iter().map(|(k, v)| (k.to_string(), v.to_string()));
-    remote_in(text, |base| new_store(base, settings))
+    let settings = settings.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    remote_in(text, |base| crate::cloud::new_store(base, settings))
 }
 
 #[cfg(feature = "cloud")]
@@ -352,28 +361,9 @@ fn shared_store(base: &Url) -> Result<Arc<dyn ObjectStore>> {
     if let Some(store) = stores.get(base.as_str()) {
         return Ok(Arc::clone(store));
     }
-    let environment = std::env::vars_os()
-        .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
-        .filter(|(k, _)| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|p| k.starts_with(p)));
-    let store = new_store(base, environment)?;
+    let store = crate::cloud::new_store(base, crate::cloud::environment())?;
     stores.insert(base.to_string(), Arc::clone(&store));
     Ok(store)
-}
-
-#[cfg(feature = "cloud")]
-fn new_store(
-    base: &Url,
-    settings: impl IntoIterator<Item = (String, String)>,
-) -> Result<Arc<dyn ObjectStore>> {
-    // The total timeout of object_store (30 s) includes the body, which would cut every large read on a slow link; a
-    // stalled connection is what has to be noticed. Retries stay at the library's bounds: 10 within 180 s.
-    let bounds = [("timeout", "1 day"), ("read_timeout", "60 seconds"), ("connect_timeout", "10 seconds")];
-    let plain = (base.scheme() == "http").then(|| ("allow_http".to_string(), "true".to_string()));
-    let options =
-        bounds.map(|(k, v)| (k.to_string(), v.to_string())).into_iter().chain(plain).chain(settings);
-    let (store, _) = object_store::parse_url_opts(base, options)
-        .map_err(|e| Error::configuration(format!("cannot set up the store of {base}")).with_source(e))?;
-    Ok(Arc::from(store))
 }
 
 impl fmt::Display for Location {
@@ -495,18 +485,6 @@ mod tests {
     fn the_container_of_an_azure_url_is_no_secret() {
         let url = parse_url("abfss://container@account.dfs.core.windows.net/a").unwrap();
         assert_eq!(url.username(), "container");
-    }
-
-    #[test]
-    fn causes_are_one_short_line() {
-        let cause = |text: &str| {
-            let source = std::io::Error::other(text.to_owned()).into();
-            one_line(StoreError::Generic { store: "HTTP", source }).to_string()
-        };
-        assert!(cause("403 Forbidden").ends_with("403 Forbidden"));
-        let page = cause("403 Forbidden: <html>\n<body>\nno\n");
-        assert!(page.ends_with("403 Forbidden: <html> [...]"), "{page}");
-        assert!(cause(&"x".repeat(10_000)).chars().count() < CAUSE_CHARS_MAX + 10);
     }
 
     #[test]

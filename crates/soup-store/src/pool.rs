@@ -2,13 +2,14 @@
 //!
 //! A pool is given as URLs. Each is, in this order of preference:
 //!
-//! 1. a glob: `*` and `?` in the last component, in the one before it, or in both (`runs/*/model.safetensors`);
+//! 1. a [glob](crate::glob): wildcards in any component (`runs/*/model.safetensors`, `mlruns/**/model.safetensors`);
 //! 2. a checkpoint file;
 //! 3. a checkpoint folder;
 //! 4. a folder with a folder `ingredients`, which then counts instead;
-//! 5. a folder of checkpoints: `*.safetensors` files and checkpoint folders; anything else in it is ignored.
+//! 5. a folder of checkpoints: `*.safetensors` files and checkpoint folders.
 //!
-//! *Pool order* is the order of the URLs, and by name within each.
+//! What is there and is no ingredient is [refused or noted](survey). An ingredient is named by its file or folder, or by [what
+//! differs](names) in its path. *Pool order* is the order of the URLs, and by name within each.
 
 use std::collections::HashMap;
 
@@ -16,9 +17,17 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use soup_core::{Error, Result};
 
+use self::survey::Survey;
 use crate::checkpoint::{self, Checkpoint, EXTENSION, INDEX_FILE, Layout, MODEL_FILE};
-use crate::location::{self, Location};
-use crate::read::{self, Entry};
+use crate::glob::Glob;
+use crate::listing;
+use crate::location::Location;
+use crate::read;
+
+mod kinds;
+mod names;
+mod prefix;
+mod survey;
 
 /// Most ingredients of a pool.
 pub const INGREDIENTS_MAX: usize = 4096;
@@ -46,12 +55,25 @@ pub const COMPANIONS: [&str; 13] = [
     "sentencepiece.bpe.model",
 ];
 
+/// A pool, opened.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    /// The ingredients, in pool order.
+    pub checkpoints: Vec<Checkpoint>,
+    /// What was left out and what was changed, one line each, for people.
+    pub notes: Vec<String>,
+}
+
 /// A checkpoint that was found and not opened yet.
 #[derive(Clone, Debug)]
 struct Found {
     name: String,
+    /// Its name where it was found: relative to the folder, or to where a glob's wildcards begin.
+    entry: String,
     location: Location,
     form: Form,
+    /// Other safetensors files in its folder.
+    beside: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -65,25 +87,32 @@ enum Form {
 /// Opens all checkpoints of a pool, in pool order. Only headers are read.
 ///
 /// # Errors
-/// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for a URL without checkpoints, two of the same name, more than
-/// [`INGREDIENTS_MAX`], and for the first checkpoint that is corrupt.
-pub async fn open_pool(urls: &[String]) -> Result<Vec<Checkpoint>> {
+/// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for a URL without checkpoints, for what plainly is a checkpoint and cannot
+/// be read, two of the same name, more than [`INGREDIENTS_MAX`], and for the first checkpoint that is corrupt.
+pub async fn open_pool(urls: &[String]) -> Result<Pool> {
     let mut found: Vec<Found> = Vec::new();
+    let mut notes = Vec::new();
     for url in urls {
         let mut here = Box::pin(discover(url)).await?;
-        if here.is_empty() {
+        if let Some(refusal) = survey::refusal(&format!("{url:?}"), &here.refused) {
+            return Err(refusal);
+        }
+        if here.found.is_empty() {
+            let why = here.notes.first().map_or(String::new(), |note| format!(" ({note})"));
             return Err(Error::data(format!(
-                "no checkpoints in {url:?}: expected {EXTENSION} files, or folders with {MODEL_FILE} or {INDEX_FILE}"
+                "no checkpoints in {url:?}: expected {EXTENSION} files, or folders with {MODEL_FILE} or {INDEX_FILE}{why}"
             )));
         }
-        here.sort_by(|a, b| a.name.cmp(&b.name));
-        found.append(&mut here);
+        here.found.sort_by(|a, b| a.name.cmp(&b.name));
+        found.append(&mut here.found);
+        notes.append(&mut here.notes);
         if found.len() > INGREDIENTS_MAX {
             return Err(Error::data(format!(
                 "the pool has more than {INGREDIENTS_MAX} ingredients at {url:?}"
             )));
         }
     }
+    names::tell_apart(&mut found);
     let mut names: HashMap<&str, &Location> = HashMap::new();
     for f in &found {
         if let Some(other) = names.insert(&f.name, &f.location) {
@@ -93,7 +122,12 @@ pub async fn open_pool(urls: &[String]) -> Result<Vec<Checkpoint>> {
             )));
         }
     }
-    futures::stream::iter(found).map(open).buffered(IN_FLIGHT).try_collect().await
+    let opened: Vec<(Checkpoint, Option<String>)> =
+        futures::stream::iter(found).map(open).buffered(IN_FLIGHT).try_collect().await?;
+    let (mut checkpoints, beside): (Vec<Checkpoint>, Vec<Option<String>>) = opened.into_iter().unzip();
+    notes.extend(beside.into_iter().flatten());
+    notes.extend(prefix::strip(&mut checkpoints).await?);
+    Ok(Pool { checkpoints, notes })
 }
 
 /// Whether `url` can be one of a pool's, without looking at the store.
@@ -102,198 +136,90 @@ pub async fn open_pool(urls: &[String]) -> Result<Vec<Checkpoint>> {
 /// Those of [`Location::parse`], and [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) for wildcards where none are allowed.
 pub fn check_url(url: &str) -> Result<()> {
     match Glob::parse(url)? {
-        Some(glob) => glob.place().map(|_| ()),
+        Some(glob) => glob.base().map(|_| ()),
         None => Location::parse(url).map(|_| ()),
     }
 }
 
-async fn open(found: Found) -> Result<Checkpoint> {
+/// The checkpoint, and a note about what is beside it.
+async fn open(found: Found) -> Result<(Checkpoint, Option<String>)> {
     let mut opened = match found.form {
         Form::File => checkpoint::open_file(&found.location).await?,
         Form::Folder(layout) => checkpoint::open_folder(&found.location, layout).await?,
         Form::Unknown => checkpoint::open_checkpoint(&found.location).await?,
     };
     opened.name = found.name;
-    Ok(opened)
+    let own: Vec<&str> = opened.files.iter().map(|f| f.location.name()).collect();
+    let others: Vec<&str> = found.beside.iter().map(String::as_str).filter(|n| !own.contains(n)).collect();
+    let note = (!others.is_empty()).then(|| {
+        format!(
+            "left out of {}: {}, beside {} of ingredient {:?}",
+            found.location,
+            survey::some(others.into_iter()),
+            if own.len() == 1 { own[0] } else { INDEX_FILE },
+            opened.name
+        )
+    });
+    Ok((opened, note))
 }
 
-async fn discover(url: &str) -> Result<Vec<Found>> {
+async fn discover(url: &str) -> Result<Survey> {
     if let Some(glob) = Glob::parse(url)? {
-        return glob.discover().await;
+        return by_glob(url, &glob).await;
     }
     let location = Location::parse(url)?;
+    let single = |form| Found {
+        name: stem(location.name()),
+        entry: location.name().to_owned(),
+        location: location.clone(),
+        form,
+        beside: Vec::new(),
+    };
     if location.name().ends_with(EXTENSION) && read::stat_if_exists(&location).await?.is_some() {
-        return Ok(vec![Found { name: stem(location.name()), location, form: Form::File }]);
+        return Ok(Survey::of(single(Form::File)));
     }
     if location.is_http() {
-        return Ok(vec![Found { name: location.name().to_string(), location, form: Form::Unknown }]);
+        let named = Found { name: location.name().to_string(), ..single(Form::Unknown) };
+        return Ok(Survey::of(named));
     }
-    let entries = read::list(&location).await?;
-    if let Some(layout) = layout(&entries) {
-        let name = location.name().to_string();
-        return Ok(vec![Found { name, location, form: Form::Folder(layout) }]);
+    let listing = listing::look(&location).await?;
+    if let Some(layout) = survey::layout(&listing) {
+        let mut survey = Survey::default();
+        let entry = location.name().to_owned();
+        survey.found.push(survey::checkpoint(&location, entry, layout, &listing, &mut survey.notes));
+        return Ok(survey);
     }
-    if entries.is_empty() {
+    if listing.entries.is_empty() && listing.odd.is_empty() {
         // A file that is no checkpoint deserves its own message, as does a place that is not there.
         read::stat(&location)
             .await
             .map(|_| ())
             .or_else(|e| if location.local_path().is_some_and(|p| p.is_dir()) { Ok(()) } else { Err(e) })?;
-        return Ok(Vec::new());
+        return Ok(Survey::default());
     }
-    match entries.iter().find(|e| e.stamp.is_none() && e.name == INGREDIENTS_FOLDER) {
-        Some(ingredients) => among(read::list(&ingredients.location).await?).await,
-        None => among(entries).await,
+    match listing.entries.iter().find(|e| e.stamp.is_none() && e.name == INGREDIENTS_FOLDER) {
+        Some(ingredients) => {
+            let inside = listing::look(&ingredients.location).await?;
+            survey::among(&ingredients.location.to_string(), inside.entries, inside.odd).await
+        }
+        None => survey::among(&location.to_string(), listing.entries, listing.odd).await,
     }
 }
 
-/// The checkpoints among the entries of a folder: files by name, folders by what they hold.
-async fn among(entries: Vec<Entry>) -> Result<Vec<Found>> {
-    let look = |entry: Entry| async move {
-        let (name, location) = (entry.name, entry.location);
-        if name.starts_with('.') {
-            return Ok(None);
-        }
-        if entry.stamp.is_some() {
-            let form = Form::File;
-            return Ok(name.ends_with(EXTENSION).then(|| Found { name: stem(&name), location, form }));
-        }
-        let layout = layout(&read::list(&location).await?);
-        Ok::<_, Error>(layout.map(|l| Found { name, location, form: Form::Folder(l) }))
-    };
-    let found: Vec<Option<Found>> =
-        futures::stream::iter(entries).map(look).buffered(IN_FLIGHT).try_collect().await?;
-    Ok(found.into_iter().flatten().collect())
-}
-
-/// What makes a folder a checkpoint.
-fn layout(entries: &[Entry]) -> Option<Layout> {
-    let has = |name: &str| entries.iter().any(|e| e.stamp.is_some() && e.name == name);
-    if has(MODEL_FILE) {
-        Some(Layout::One)
-    } else if has(INDEX_FILE) {
-        Some(Layout::Indexed)
-    } else {
-        None
-    }
+async fn by_glob(url: &str, glob: &Glob) -> Result<Survey> {
+    let matches = glob.matches().await?;
+    let mut survey = survey::among(&format!("{url:?}"), matches.entries, matches.odd).await?;
+    names::by_glob(glob, &mut survey.found);
+    Ok(survey)
 }
 
 fn stem(name: &str) -> String {
     name.strip_suffix(EXTENSION).unwrap_or(name).to_string()
 }
 
-/// A pattern in the last two components of a URL.
-#[derive(Debug, PartialEq, Eq)]
-struct Glob<'a> {
-    url: &'a str,
-    base: &'a str,
-    /// The component before the last, if it has wildcards.
-    folder: Option<&'a str>,
-    last: &'a str,
-}
-
-impl<'a> Glob<'a> {
-    /// `None` if `url` has no wildcards.
-    fn parse(url: &'a str) -> Result<Option<Glob<'a>>> {
-        let wild: &[char] = if is_http(url) { &['*'] } else { &['*', '?'] };
-        if !url.contains(wild) {
-            return Ok(None);
-        }
-        location::refuse_credentials(url)?;
-        // Wildcards may be in the path only.
-        let path_start = match url.find("://") {
-            Some(at) => url[at + 3..].find('/').map_or(url.len(), |slash| at + 3 + slash + 1),
-            None => 0,
-        };
-        let end = url.trim_end_matches('/').len().max(path_start);
-        let split = |end: usize| url[path_start..end].rfind('/').map_or(path_start, |at| path_start + at + 1);
-        let last_at = split(end);
-        let last = &url[last_at..end];
-        let folder_at = if last_at > path_start { split(last_at - 1) } else { last_at };
-        let folder = url[folder_at..last_at].trim_end_matches('/');
-        let (base, folder) =
-            if folder.contains(wild) { (&url[..folder_at], Some(folder)) } else { (&url[..last_at], None) };
-        if base.contains(wild) {
-            return Err(Error::usage(format!(
-                "{url:?}: wildcards are allowed in the last two components of a path only"
-            )));
-        }
-        Ok(Some(Glob { url, base, folder, last }))
-    }
-
-    /// Where the search begins.
-    fn place(&self) -> Result<Location> {
-        Location::parse(if self.base.is_empty() { "." } else { self.base })
-    }
-
-    async fn discover(&self) -> Result<Vec<Found>> {
-        let base = self.place()?;
-        let Some(pattern) = self.folder else {
-            let entries = read::list(&base).await?;
-            return among(entries.into_iter().filter(|e| matches(self.last, &e.name)).collect()).await;
-        };
-        let folders: Vec<Entry> = read::list(&base).await?;
-        let folders = folders.into_iter().filter(|e| e.stamp.is_none() && matches(pattern, &e.name));
-        let look = |folder: Entry| async move {
-            let inside = read::list(&folder.location).await?;
-            let inside = inside.into_iter().filter(|e| matches(self.last, &e.name)).collect();
-            let mut found = among(inside).await?;
-            for f in &mut found {
-                // The component that varies is the name; where both do, both are needed.
-                f.name = match self.last.contains(['*', '?']) {
-                    false => folder.name.clone(),
-                    true => format!("{}/{}", folder.name, f.name),
-                };
-            }
-            Ok::<_, Error>(found)
-        };
-        let found: Vec<Vec<Found>> =
-            futures::stream::iter(folders).map(look).buffered(IN_FLIGHT).try_collect().await?;
-        let found: Vec<Found> = found.into_iter().flatten().collect();
-        if found.len() > INGREDIENTS_MAX {
-            return Err(Error::data(format!(
-                "{:?} matches more than {INGREDIENTS_MAX} checkpoints",
-                self.url
-            )));
-        }
-        Ok(found)
-    }
-}
-
-/// In an HTTP URL `?` starts a query.
-fn is_http(url: &str) -> bool {
-    let start = url.split("://").next().unwrap_or_default();
-    url.contains("://") && (start.eq_ignore_ascii_case("http") || start.eq_ignore_ascii_case("https"))
-}
-
-/// Whether `name` matches `pattern`: `*` is any run of characters, `?` any one.
-fn matches(pattern: &str, name: &str) -> bool {
-    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
-    let (mut p, mut n) = (0, 0);
-    // Where to go on when the text after the last `*` does not fit: one character later.
-    let mut retry: Option<(usize, usize)> = None;
-    while n < name.len() {
-        match pattern.get(p) {
-            Some('*') => {
-                retry = Some((p + 1, n));
-                p += 1;
-            }
-            Some(&c) if c == '?' || c == name[n] => {
-                p += 1;
-                n += 1;
-            }
-            _ => {
-                let Some((after_star, from)) = retry else { return false };
-                retry = Some((after_star, from + 1));
-                (p, n) = (after_star, from + 1);
-            }
-        }
-    }
-    pattern[p..].iter().all(|&c| c == '*')
-}
-
 /// The small files that go along with `checkpoint`, by name: from its own folder, else from the folder around it (where a
-/// pool keeps them beside its `ingredients`). Files that are in neither are left out.
+/// pool keeps them beside its `ingredients`). Files that are in neither, or may not be read there, are left out;
+/// [`why_missing`] tells the two apart.
 ///
 /// # Errors
 /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for one larger than [`COMPANION_BYTES_MAX`].
@@ -305,7 +231,7 @@ pub async fn companions(checkpoint: &Checkpoint) -> Result<Vec<(String, Bytes)>>
     let find = |name: &'static str| async move {
         for folder in folders {
             let file = folder.join(name)?;
-            if let Some(bytes) = read::read_small_if_exists(&file, COMPANION_BYTES_MAX).await? {
+            if let Some(bytes) = read::read_small_if_readable(&file, COMPANION_BYTES_MAX).await? {
                 return Ok(Some((name.to_string(), bytes)));
             }
         }
@@ -314,6 +240,20 @@ pub async fn companions(checkpoint: &Checkpoint) -> Result<Vec<(String, Bytes)>>
     let finds: Vec<_> = COMPANIONS.into_iter().map(find).collect();
     let found: Vec<Option<_>> = futures::stream::iter(finds).buffered(COMPANIONS.len()).try_collect().await?;
     Ok(found.into_iter().flatten().collect())
+}
+
+/// Why companion `name` of `checkpoint` is missing, where it is not because there is none: it may not be read.
+pub async fn why_missing(checkpoint: &Checkpoint, name: &str) -> Option<Error> {
+    let own = checkpoint.folder();
+    let around = own.as_ref().and_then(Location::parent);
+    for folder in own.into_iter().chain(around) {
+        if let Ok(file) = folder.join(name)
+            && let Err(error) = read::read_small_if_exists(&file, COMPANION_BYTES_MAX).await
+        {
+            return Some(error);
+        }
+    }
+    None
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use futures::StreamExt;
 use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, ObjectStoreExt, UpdateVersion};
 use soup_core::{Error, ErrorKind, Result};
 
+use crate::cause::Cause;
 pub use crate::listing::{ENTRIES_MAX, Entry, list, list_recursive};
 use crate::location::Location;
 
@@ -30,7 +31,23 @@ impl From<ObjectMeta> for Stamp {
 /// # Errors
 /// [`ErrorKind::Data`] if it does not exist; otherwise what the store says.
 pub async fn stat(location: &Location) -> Result<Stamp> {
-    location.store().head(location.path()).await.map(Stamp::from).map_err(|e| location.error("read", e))
+    match location.store().head(location.path()).await {
+        Ok(meta) => Ok(meta.into()),
+        Err(e) => Err(location.error("read", explained(location, e).await)),
+    }
+}
+
+/// A better explained form of the error of a HEAD request, whose answer has no text: that of a GET of the first byte.
+async fn explained(location: &Location, error: object_store::Error) -> object_store::Error {
+    let wanted = Cause::of(&error).is_some_and(|cause| (400..=404).contains(&cause.status));
+    if !wanted || location.is_local() {
+        return error;
+    }
+    let options = GetOptions { range: Some(GetRange::Bounded(0..1)), ..GetOptions::default() };
+    match location.store().get_opts(location.path(), options).await {
+        Ok(_) => error,
+        Err(better) => better,
+    }
 }
 
 /// Like [`stat`], with `None` for a file that does not exist.
@@ -40,7 +57,8 @@ pub async fn stat(location: &Location) -> Result<Stamp> {
 pub async fn stat_if_exists(location: &Location) -> Result<Option<Stamp>> {
     match location.store().head(location.path()).await {
         Ok(meta) => Ok(Some(meta.into())),
-        Err(e) => absent_as_none(location, e),
+        Err(e @ object_store::Error::NotFound { .. }) => absent_as_none(location, e),
+        Err(e) => absent_as_none(location, explained(location, e).await),
     }
 }
 
@@ -62,6 +80,22 @@ pub async fn read_small_if_exists(location: &Location, bytes_max: u64) -> Result
         Ok(got) => collect_small(location, got, bytes_max).await.map(Some),
         Err(e) => absent_as_none(location, e),
     }
+}
+
+/// Like [`read_small_if_exists`], for a file that nothing depends on: one that may not be read is absent too. S3 answers so for
+/// whatever is not there, where listing is not allowed.
+///
+/// # Errors
+/// [`ErrorKind::Data`] if it is larger than `bytes_max`.
+pub async fn read_small_if_readable(location: &Location, bytes_max: u64) -> Result<Option<Bytes>> {
+    let got = match location.store().get(location.path()).await {
+        Ok(got) => got,
+        Err(e) if !location.is_local() && Cause::of(&e).is_some_and(|cause| cause.is_denied()) => {
+            return Ok(None);
+        }
+        Err(e) => return absent_as_none(location, e),
+    };
+    collect_small(location, got, bytes_max).await.map(Some)
 }
 
 /// Like [`read_small_if_exists`], with the version that a later write can be made to depend on.
@@ -179,7 +213,7 @@ pub(crate) async fn open_range(
 /// Stores answer a range past the end in many ways: look at the size before the error is passed on.
 async fn out_of_range(location: &Location, range: &Range<u64>, error: object_store::Error) -> Error {
     let error = location.error("read", error);
-    if error.kind() == ErrorKind::Unavailable
+    if error.kind() != ErrorKind::Data
         && let Ok(stamp) = stat(location).await
         && stamp.size_bytes < range.end
     {

@@ -34,7 +34,7 @@ struct Inspection {
     tensors: Vec<TensorSpec>,
     /// Of the first ingredient's first file.
     metadata: BTreeMap<String, String>,
-    /// Tolerated differences.
+    /// What was left out of the pool, and tolerated differences.
     notes: Vec<String>,
     /// The first difference that keeps the ingredients from being averaged.
     disagreement: Option<String>,
@@ -66,8 +66,7 @@ pub(crate) async fn run(args: InspectArgs) -> Result<()> {
     let cwd = std::env::current_dir()
         .map_err(|e| Error::configuration("the current folder cannot be determined").with_source(e))?;
     let urls: Vec<String> = args.urls.iter().map(|url| absolute(&cwd, url)).collect::<Result<_>>()?;
-    let checkpoints = pool::open_pool(&urls).await?;
-    let (inspection, verdict) = inspect(&checkpoints).await?;
+    let (inspection, verdict) = inspect(pool::open_pool(&urls).await?).await?;
     match args.format {
         OutputFormat::Json => print::json(&inspection)?,
         OutputFormat::Table => print::result(&render(&inspection, args.tensors))?,
@@ -75,7 +74,8 @@ pub(crate) async fn run(args: InspectArgs) -> Result<()> {
     verdict
 }
 
-async fn inspect(checkpoints: &[Checkpoint]) -> Result<(Inspection, Result<()>)> {
+async fn inspect(pool: pool::Pool) -> Result<(Inspection, Result<()>)> {
+    let pool::Pool { checkpoints, mut notes } = pool;
     let Some(first) = checkpoints.first() else {
         return Err(Error::data("there is no checkpoint"));
     };
@@ -83,8 +83,8 @@ async fn inspect(checkpoints: &[Checkpoint]) -> Result<(Inspection, Result<()>)>
         Some(file) => header::read_header(&file.location).await?.0.metadata,
         None => BTreeMap::new(),
     };
-    let (notes, verdict) = match agree(&schemas(checkpoints)) {
-        Ok(agreement) => match companion::check(checkpoints, &[]).await {
+    let (more, verdict) = match agree(&schemas(&checkpoints)) {
+        Ok(agreement) => match companion::check(&checkpoints, &[]).await {
             Ok(notes) => ([agreement.notes, notes].concat(), Ok(())),
             Err(error) => (agreement.notes, Err(error)),
         },
@@ -92,6 +92,7 @@ async fn inspect(checkpoints: &[Checkpoint]) -> Result<(Inspection, Result<()>)>
         Err(error) if checkpoints.len() == 1 => (vec![error.chain()], Ok(())),
         Err(error) => (Vec::new(), Err(error)),
     };
+    notes.extend(more);
     let inspection = Inspection {
         ingredients: checkpoints.iter().map(info).collect(),
         bytes: checkpoints.iter().map(Checkpoint::size_bytes).sum(),

@@ -130,9 +130,9 @@ pub(crate) async fn run(args: CookArgs) -> Result<()> {
 }
 
 async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
-    let checkpoints = pool::open_pool(&spec.pool).await?;
+    let pool::Pool { checkpoints, mut notes } = pool::open_pool(&spec.pool).await?;
     let agreement = agree(&schemas(&checkpoints))?;
-    let mut notes = agreement.notes;
+    notes.extend(agreement.notes);
     notes.extend(companion::check(&checkpoints, &spec.ignore_config).await?);
     let schema = agreement.schema;
     let ingredients: Vec<String> = checkpoints.iter().map(|c| c.name.clone()).collect();

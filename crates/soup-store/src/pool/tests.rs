@@ -17,7 +17,7 @@ async fn files(root: &Location, files: &[&str]) {
 
 async fn pool(root: &Location, urls: &[&str]) -> Result<Vec<String>> {
     let urls: Vec<String> = urls.iter().map(|u| format!("{root}/{u}")).collect();
-    open_pool(&urls).await.map(|pool| pool.into_iter().map(|c| c.name).collect())
+    open_pool(&urls).await.map(|pool| pool.checkpoints.into_iter().map(|c| c.name).collect())
 }
 
 /// The names that `urls` lead to, on local disk and in memory.
@@ -97,9 +97,8 @@ async fn what_is_no_pool_is_refused() {
     fails(pool(&root, &["c/*"]).await, ErrorKind::Data, "c/*\"");
     fails(pool(&root, &["notes.txt"]).await, ErrorKind::Data, "no checkpoints in ");
     fails(pool(&root, &["nowhere"]).await, ErrorKind::Data, "nowhere does not exist");
-    fails(pool(&root, &["*/a/b/m.safetensors"]).await, ErrorKind::Usage, "last two components");
-    let clash = pool(&root, &["a", "b"]).await;
-    fails(clash, ErrorKind::Data, "two ingredients are called \"m\"");
+    fails(pool(&root, &["*/a/b/m.safetensors"]).await, ErrorKind::Data, "no checkpoints in ");
+    fails(pool(&root, &["a", "a/m.safetensors"]).await, ErrorKind::Data, "two ingredients are called \"m\"");
     put(&root, "a/broken.safetensors", "no header").await;
     fails(pool(&root, &["a"]).await, ErrorKind::Data, "a/broken.safetensors claims a header");
 }
@@ -113,45 +112,147 @@ async fn companions_come_from_the_own_folder_first() {
     )
     .await;
     let pool = open_pool(&[format!("{root}/p")]).await.unwrap();
-    let found = companions(&pool[0]).await.unwrap();
+    let found = companions(&pool.checkpoints[0]).await.unwrap();
     let found: Vec<_> = found.iter().map(|(n, b)| (n.as_str(), std::str::from_utf8(b).unwrap())).collect();
     assert_eq!(found, [("config.json", "p/config.json"), ("vocab.txt", "p/ingredients/vocab.txt")]);
 }
 
-#[track_caller]
-fn split(url: &str, expect: Option<(&str, Option<&str>, &str)>) {
-    let glob = Glob::parse(url).unwrap();
-    assert_eq!(glob.map(|g| (g.base, g.folder, g.last)), expect, "{url}");
+#[tokio::test]
+async fn ingredients_of_the_same_name_are_told_apart_by_their_paths() {
+    let tree = ["a/m.safetensors", "b/m.safetensors", "c/x/model.safetensors", "c/y/model.safetensors"];
+    check("same", &tree, &["a", "b"], &["a", "b"]).await;
+    check("same2", &tree, &["c/x/model.safetensors", "c/y/model.safetensors"], &["x", "y"]).await;
 }
 
-#[test]
-fn globs_are_the_last_two_components() {
-    split("a/b", None);
-    split("*", Some(("", None, "*")));
-    split("/*", Some(("/", None, "*")));
-    split("a/*/", Some(("a/", None, "*")));
-    split("a/b*/c", Some(("a/", Some("b*"), "c")));
-    split("*/c?", Some(("", Some("*"), "c?")));
-    split("s3://b/*", Some(("s3://b/", None, "*")));
-    split("s3://b/a/*/c", Some(("s3://b/a/", Some("*"), "c")));
-    split("https://h/a?sig=1", None);
-    for bad in ["*/a/b", "s3://*/a", "s3://*"] {
-        fails(Glob::parse(bad), ErrorKind::Usage, "last two components");
+#[tokio::test]
+async fn layouts_of_other_tools_need_no_renaming() {
+    let tree = [
+        "mlruns/1/ab/artifacts/model/model.safetensors",
+        "mlruns/1/ab/artifacts/model/config.json",
+        "mlruns/1/cd/artifacts/model/model.safetensors",
+        "mlruns/models/x/version-1/meta.yaml",
+        "wandb/run-20260101_1-ab/files/model.safetensors",
+        "wandb/run-20260101_2-cd/files/model.safetensors",
+        "out/a/checkpoint-500/model.safetensors",
+        "out/b/checkpoint-500/model.safetensors",
+        "out/b/checkpoint-900/model.safetensors",
+    ];
+    check("l1", &tree, &["mlruns/*/*/artifacts/model"], &["ab", "cd"]).await;
+    check("l2", &tree, &["mlruns/**/model.safetensors"], &["ab", "cd"]).await;
+    let runs = ["20260101_1-ab", "20260101_2-cd"].map(|r| format!("run-{r}"));
+    check("l3", &tree, &["wandb/run-*/files/model.safetensors"], &[&runs[0], &runs[1]]).await;
+    check("l4", &tree, &["wandb/run-*/files"], &[&runs[0], &runs[1]]).await;
+    check("l5", &tree, &["out/*/checkpoint-500/model.safetensors"], &["a", "b"]).await;
+    let all = ["a/checkpoint-500", "b/checkpoint-500", "b/checkpoint-900"];
+    check("l6", &tree, &["out/*/checkpoint-*/model.safetensors"], &all).await;
+    check("l7", &tree, &["out/*/checkpoint-*"], &all).await;
+    check("l8", &tree, &["out/**/model.safetensors"], &all).await;
+}
+
+/// The notes on a pool of `m/model.safetensors` and `tree`; the names stay `expect`.
+async fn noted(test: &str, tree: &[&str], expect: &[&str]) -> String {
+    let root = memory(&format!("noted-{test}"));
+    files(&root, &["p/m/model.safetensors"]).await;
+    files(&root, tree).await;
+    let pool = open_pool(&[format!("{root}/p")]).await.unwrap();
+    assert_eq!(pool.checkpoints.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), expect);
+    pool.notes.join("\n")
+}
+
+async fn left_out(test: &str, tree: &[&str], parts: &[&str]) {
+    let notes = noted(test, tree, &["m"]).await;
+    assert!(!parts.is_empty() || notes.is_empty(), "{notes}");
+    parts.iter().for_each(|p| assert!(notes.contains(p), "no {p:?} in {notes}"));
+}
+
+#[tokio::test]
+async fn what_is_left_out_is_noted() {
+    left_out(
+        "none",
+        &["p/readme.md", "p/config.json", "p/.git/x.bin", "p/m/pytorch_model.bin", "p/m/logs/x"],
+        &[],
+    )
+    .await;
+    left_out("logs", &["p/logs/x", "p/empty/y"], &["\"empty\" and \"logs\", which hold no checkpoint"]).await;
+    left_out("training", &["p/optimizer.pt", "p/scheduler.safetensors"], &["training run's own"]).await;
+    left_out("soup", &["p/s/model.safetensors", "p/s/soup.json"], &["\"s\", which is a soup"]).await;
+    left_out(
+        "trainer",
+        &["p/m/checkpoint-5/model.safetensors"],
+        &["\"checkpoint-5\", which is beside its model.safe"],
+    )
+    .await;
+    left_out(
+        "beside",
+        &["p/m/ema.safetensors", "p/m/model.fp16.safetensors"],
+        &["\"ema.safetensors\" and \"model.fp16"],
+    )
+    .await;
+    left_out(
+        "deep",
+        &["p/group/a/model.safetensors"],
+        &["p/group, which holds checkpoints deeper", "/p/group/**/model"],
+    )
+    .await;
+    left_out(
+        "nested",
+        &["p/g/a.safetensors", "p/g/b.safetensors"],
+        &["folder of checkpoints itself (\"a.safetensors\""],
+    )
+    .await;
+    let same = noted("same", &["p/x.safetensors", "p/x.pt"], &["m", "x"]).await;
+    assert!(same.contains("\"x.pt\", which is a checkpoint that is there as safetensors too"), "{same}");
+}
+
+#[tokio::test]
+async fn soups_are_ingredients_where_nothing_else_is() {
+    let tree = ["s/a/model.safetensors", "s/a/soup.json", "s/b/model.safetensors", "s/b/soup.json"];
+    check("soups", &tree, &["s"], &["a", "b"]).await;
+    check("soup", &tree, &["s/a"], &["a"]).await;
+}
+
+#[tokio::test]
+async fn what_plainly_is_a_checkpoint_is_not_left_out() {
+    let cases: [(&[&str], &str); 12] = [
+        (
+            &["x/pytorch_model.bin", "x/config.json"],
+            "\"x\": pytorch_model.bin is a PyTorch file: load it there",
+        ),
+        (&["x.ckpt"], "\"x.ckpt\" is a PyTorch file"),
+        (&["x/tf_model.h5"], "TensorFlow"),
+        (&["x/flax_model.msgpack"], "Flax"),
+        (&["x/q4.gguf"], "GGUF"),
+        (&["x/adapter_config.json", "x/adapter_model.safetensors"], "\"x\" holds an adapter (LoRA, PEFT)"),
+        (&["x/model-00001-of-00002.safetensors"], "no model.safetensors.index.json: bring the index"),
+        (&["x-00001-of-00002.safetensors"], "one of several files of a checkpoint"),
+        (&["x/model.fp16.safetensors"], "only a variant, model.fp16.safetensors"),
+        (&["x/model.safetensors.index.fp16.json"], "only a variant, model.safetensors.index.fp16.json"),
+        (&["x/best.safetensors"], "name memory:///refused-10/p/x/best.safetensors, or */best.safetensors"),
+        (&["x/model.safetensors.gz"], "not whole, or packed"),
+    ];
+    for (at, (tree, expect)) in cases.into_iter().enumerate() {
+        let root = memory(&format!("refused-{at}"));
+        let folder = root.join("p").unwrap();
+        files(&folder, &["m.safetensors"]).await;
+        files(&folder, tree).await;
+        fails(open_pool(&[folder.to_string()]).await, ErrorKind::Data, expect);
+        // Whoever names the others is understood.
+        assert_eq!(pool(&root, &["p/m*"]).await.unwrap(), ["m"]);
     }
 }
 
-#[test]
-fn wildcards() {
-    let check = |pattern: &str, name: &str, expect: bool| {
-        assert_eq!(matches(pattern, name), expect, "{pattern} {name}")
-    };
-    check("*", "", true);
-    check("?", "", false);
-    check("a*c", "abbc", true);
-    check("a*c", "abcb", false);
-    check("*a*b", "xaxaxb", true);
-    check("m??.safetensors", "m01.safetensors", true);
-    check("m?.safetensors", "m01.safetensors", false);
-    check("**é?", "aéb", true);
-    check("abc", "ab", false);
+#[cfg(unix)]
+#[tokio::test]
+async fn broken_links_are_refused_or_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Location::local(dir.path()).unwrap();
+    files(&root, &["p/m.safetensors", "p/x/config.json"]).await;
+    std::os::unix::fs::symlink("/nowhere/run", dir.path().join("p/run")).unwrap();
+    let pool = open_pool(&[format!("{root}/p")]).await.unwrap();
+    assert!(pool.notes[0].contains("\"run\", which is a broken link to /nowhere/run"), "{:?}", pool.notes);
+    std::os::unix::fs::symlink("../../blobs/1", dir.path().join("p/x/model.safetensors")).unwrap();
+    let refused = open_pool(&[format!("{root}/p")]).await;
+    fails(refused, ErrorKind::Data, "\"x\": model.safetensors is a broken link to ../../blobs/1");
+    let named = open_pool(&[format!("{root}/p/x/model.safetensors")]).await;
+    fails(named, ErrorKind::Data, "model.safetensors is a broken link to ../../blobs/1");
 }

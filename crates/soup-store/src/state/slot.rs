@@ -154,7 +154,7 @@ async fn put(slot: &Location, bytes: &Bytes) -> Result<Put> {
         Err(StoreError::AlreadyExists { .. }) => Ok(Put::Exists),
         Err(e @ StoreError::NotFound { .. }) => {
             let text = format!("cannot create {slot}: its bucket, container or folder does not exist");
-            Err(Error::new(ErrorKind::Configuration, text).with_source(crate::location::one_line(e)))
+            Err(Error::new(ErrorKind::Configuration, text).with_source(crate::cause::one_line(e)))
         }
         Err(e) => Err(slot.error("create", e)),
     }

@@ -32,7 +32,7 @@ impl Pool {
         let files: Vec<PathBuf> =
             (0..ingredients).map(|i| folder.path().join(format!("m{i:02}.safetensors"))).collect();
         files.iter().zip(1..).for_each(|(file, seed)| write_checkpoint(file, bytes, seed));
-        let checkpoints = open_pool(&[folder.path().to_str().unwrap().to_owned()]).await.unwrap();
+        let checkpoints = open_pool(&[folder.path().to_str().unwrap().to_owned()]).await.unwrap().checkpoints;
         let schema = &checkpoints[0].schema;
         let plan = ShardPlan::new(schema.bytes());
         let reads = |c: &Checkpoint, shard| ingredient_reads(c, plan_reads(c, schema, plan.range(shard)));

@@ -1,0 +1,211 @@
+//! What is between the store's client and the network.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use http::StatusCode;
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+    ReqwestConnector,
+};
+use tracing::{debug, warn};
+
+use super::keys;
+
+/// Longest that a request waits for a store that asks for patience. Signatures are valid for longer.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// The first pause of a request, which doubles each time.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Longest that a metadata service takes; it is in the same machine or nowhere.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
+/// Most bytes of an error's text that are read.
+const ERROR_BYTES_MAX: usize = 64 << 10;
+/// Most odd keys of a page that are logged.
+const ODD_KEYS_LOGGED: usize = 4;
+
+/// No credentials were found, and no metadata service that has some.
+#[derive(Debug)]
+pub(crate) struct NoCredentials {
+    looked_for: String,
+}
+
+impl fmt::Display for NoCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there are no credentials: looked for {}", self.looked_for)
+    }
+}
+
+impl std::error::Error for NoCredentials {}
+
+/// Makes [`Service`]s.
+#[derive(Debug)]
+pub(super) struct Connector {
+    looked_for: String,
+}
+
+impl Connector {
+    /// For a store whose credentials are looked for in the places that `looked_for` names.
+    pub(super) fn new(looked_for: String) -> Connector {
+        Connector { looked_for }
+    }
+}
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let inner = ReqwestConnector::default().connect(options)?;
+        Ok(HttpClient::new(Service { inner, looked_for: self.looked_for.clone() }))
+    }
+}
+
+#[derive(Debug)]
+struct Service {
+    inner: HttpClient,
+    looked_for: String,
+}
+
+#[async_trait]
+impl HttpService for Service {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        if is_metadata(&request) {
+            return self.ask_metadata(request).await;
+        }
+        let begun = Instant::now();
+        let mut pause = PAUSE;
+        loop {
+            let is_head = request.method() == http::Method::HEAD;
+            let lists = request.method() == http::Method::GET
+                && is_listing(request.uri().query().unwrap_or_default());
+            let response = self.inner.execute(request.clone()).await?;
+            let status = response.status();
+            if status.is_success() {
+                return if lists { without_odd_keys(response).await } else { Ok(response) };
+            }
+            if !(status.is_client_error() || status.is_server_error() || status.is_redirection()) {
+                return Ok(response);
+            }
+            let asked = retry_after(&response);
+            let response = with_whole_error(response, is_head).await?;
+            let throttled = status == StatusCode::TOO_MANY_REQUESTS
+                || (status == StatusCode::SERVICE_UNAVAILABLE && (is_head || asked.is_some() || response.1));
+            let wait =
+                asked.unwrap_or(pause).max(jittered(pause)).min(PAUSE_MAX.max(asked.unwrap_or_default()));
+            if !throttled || begun.elapsed() + wait > PATIENCE {
+                return Ok(response.0);
+            }
+            debug!("the store answers {status}: waiting {:.1} s", wait.as_secs_f64());
+            tokio::time::sleep(wait).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+}
+
+impl Service {
+    /// One quick try: where there is no metadata service, connections often hang instead of failing.
+    async fn ask_metadata(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let none = || {
+            let looked_for = self.looked_for.clone();
+            Err(HttpError::new(HttpErrorKind::Unknown, NoCredentials { looked_for }))
+        };
+        match tokio::time::timeout(METADATA_TIMEOUT, self.inner.execute(request)).await {
+            Ok(Ok(response)) if response.status() == StatusCode::NOT_FOUND => none(),
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(e)) if e.kind() == HttpErrorKind::Interrupted => Err(e),
+            Ok(Err(_)) | Err(_) => none(),
+        }
+    }
+}
+
+/// Whether a request asks a cloud machine's metadata service for credentials.
+fn is_metadata(request: &HttpRequest) -> bool {
+    let path = request.uri().path();
+    ["/latest/api/token", "/latest/meta-data/", "/computeMetadata/v1/", "/metadata/identity/"]
+        .iter()
+        .any(|p| path.starts_with(p))
+        && request.uri().scheme_str() == Some("http")
+}
+
+fn is_listing(query: &str) -> bool {
+    query.split('&').any(|p| p == "list-type=2" || p == "comp=list")
+}
+
+/// How long the store asks to wait.
+fn retry_after(response: &HttpResponse) -> Option<Duration> {
+    let seconds: u64 = response.headers().get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds.min(PATIENCE.as_secs())))
+}
+
+/// Between half of `pause` and all of it, so that many clients do not come back at once.
+fn jittered(pause: Duration) -> Duration {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    pause.mul_f64(0.5 + 0.5 * f64::from(now.subsec_micros() % 1000) / 1000.0)
+}
+
+/// The response with the start of its error in memory, and whether that asks for fewer requests.
+async fn with_whole_error(response: HttpResponse, is_head: bool) -> Result<(HttpResponse, bool), HttpError> {
+    let (mut parts, body) = response.into_parts();
+    let mut text = Vec::new();
+    let mut chunks = body.bytes_stream();
+    while let Some(chunk) = chunks.next().await {
+        text.extend_from_slice(&chunk?);
+        if text.len() > ERROR_BYTES_MAX {
+            text.truncate(ERROR_BYTES_MAX);
+            break;
+        }
+    }
+    // S3 sends those who ask in the wrong region somewhere else without saying where; the client then drops what it says.
+    if parts.status.is_redirection()
+        && !parts.headers.contains_key("location")
+        && parts.status != StatusCode::NOT_MODIFIED
+    {
+        let region = parts.headers.get("x-amz-bucket-region").and_then(|r| r.to_str().ok());
+        text = wrong_region(region).into_bytes();
+        parts.status = StatusCode::BAD_REQUEST;
+    }
+    let slow = [
+        "SlowDown",
+        "ServerBusy",
+        "Throttl",
+        "RequestLimitExceeded",
+        "reduce your request rate",
+        "TooManyRequests",
+    ];
+    let shown = String::from_utf8_lossy(&text);
+    let throttled = slow.iter().any(|s| shown.contains(s));
+    if is_head {
+        parts.headers.remove("content-length");
+    }
+    Ok((HttpResponse::from_parts(parts, text.into()), throttled))
+}
+
+fn wrong_region(region: Option<&str>) -> String {
+    let is_name = |r: &&str| r.len() <= 32 && r.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let advice = match region.filter(is_name) {
+        Some(region) => format!("the bucket is in region {region}: set AWS_REGION={region}"),
+        None => "the bucket is in another region: set AWS_REGION".to_owned(),
+    };
+    format!("<Error><Code>PermanentRedirect</Code><Message>{advice}</Message></Error>")
+}
+
+/// The page without keys that the store's client would stop at.
+async fn without_odd_keys(response: HttpResponse) -> Result<HttpResponse, HttpError> {
+    let (mut parts, body) = response.into_parts();
+    let page = body.bytes().await?;
+    let Ok(text) = std::str::from_utf8(&page) else {
+        return Ok(HttpResponse::from_parts(parts, page.into()));
+    };
+    let (kept, odd) = keys::usable(text);
+    if odd.is_empty() && kept.len() == text.len() {
+        return Ok(HttpResponse::from_parts(parts, page.into()));
+    }
+    if !odd.is_empty() {
+        let shown = &odd[..odd.len().min(ODD_KEYS_LOGGED)];
+        warn!("left out of a listing: {} keys that are no path, such as {shown:?}", odd.len());
+    }
+    parts.headers.remove("content-length");
+    Ok(HttpResponse::from_parts(parts, kept.into()))
+}

@@ -1,0 +1,102 @@
+//! Prefixes that training tools put before the name of every tensor.
+//!
+//! A model inside of a wrapper has its wrapper's name before all of its own names. Where every tensor of a checkpoint has it, it is
+//! taken off. `model.` is the name of Lightning's wrapper and of a part of many models (`model.layers` beside `lm_head`, or
+//! alone where weights are tied), so it is taken off only where other ingredients, or the model's type, say that it is a wrapper's.
+
+use std::collections::HashSet;
+
+use soup_core::Result;
+use soup_core::schema::Schema;
+
+use super::companions;
+use crate::checkpoint::{Checkpoint, Placement};
+
+/// Names of wrappers, which are no part of any model: of DistributedDataParallel and DataParallel, `torch.compile`, DeepSpeed
+/// in Lightning, FullyShardedDataParallel.
+const WRAPPERS: [&str; 4] = ["module.", "_orig_mod.", "_forward_module.", "_fsdp_wrapped_module."];
+/// The name of a wrapper that may be a part of the model.
+const AMBIGUOUS: &str = "model.";
+
+/// Takes wrappers' names off, and says so, one line for each prefix.
+pub(super) async fn strip(checkpoints: &mut [Checkpoint]) -> Result<Vec<String>> {
+    let mut taken = Vec::new();
+    for checkpoint in checkpoints.iter_mut() {
+        let length = wrapped(checkpoint, &WRAPPERS);
+        taken.push(shorten(checkpoint, length)?);
+    }
+    for at in 0..checkpoints.len() {
+        let all = [&WRAPPERS[..], &[AMBIGUOUS]].concat();
+        let length = wrapped(&checkpoints[at], &all);
+        if length > 0 && is_wrapper(checkpoints, at, length).await? {
+            taken[at] += &shorten(&mut checkpoints[at], length)?;
+        }
+    }
+    let mut prefixes: Vec<&String> = taken.iter().filter(|p| !p.is_empty()).collect();
+    prefixes.sort();
+    prefixes.dedup();
+    let note = |prefix: &String| {
+        let names: Vec<&str> = checkpoints
+            .iter()
+            .zip(&taken)
+            .filter(|(_, p)| *p == prefix)
+            .map(|(c, _)| c.name.as_str())
+            .collect();
+        let who = if names.len() == 1 { "ingredient" } else { "ingredients" };
+        format!(
+            "{who} {}: the prefix {prefix:?} of every tensor's name is taken off",
+            super::survey::some(names.into_iter())
+        )
+    };
+    Ok(prefixes.into_iter().map(note).collect())
+}
+
+/// Length of what all names begin with and is made of `wrappers`.
+fn wrapped(checkpoint: &Checkpoint, wrappers: &[&str]) -> usize {
+    let names = || checkpoint.tensors.iter().map(|t| t.spec.name.as_str());
+    let mut length = 0;
+    loop {
+        let more =
+            |w: &&&str| names().all(|n| n[length..].strip_prefix(**w).is_some_and(|rest| !rest.is_empty()));
+        match wrappers.iter().find(more) {
+            Some(wrapper) if !checkpoint.tensors.is_empty() => length += wrapper.len(),
+            _ => return length,
+        }
+    }
+}
+
+/// Takes the first `length` bytes off every name; returns them.
+fn shorten(checkpoint: &mut Checkpoint, length: usize) -> Result<String> {
+    let Some(first) = checkpoint.tensors.first().filter(|_| length > 0) else { return Ok(String::new()) };
+    let prefix = first.spec.name[..length].to_owned();
+    // The order of names stays, and with it that of the tensors.
+    checkpoint.tensors.iter_mut().for_each(|t: &mut Placement| {
+        t.spec.name.drain(..length);
+    });
+    let specs = checkpoint.tensors.iter().map(|t| t.spec.clone()).collect();
+    checkpoint.schema = Schema::new(specs).map_err(|e| e.context(checkpoint.location.to_string()))?;
+    Ok(prefix)
+}
+
+/// Whether the ambiguous prefix of `length` bytes is a wrapper's: others of the pool have more names in common with this one
+/// without it; or, where all have it, what comes after it is called as the model's type is (`model.vit.embeddings`).
+async fn is_wrapper(checkpoints: &[Checkpoint], at: usize, length: usize) -> Result<bool> {
+    let this = &checkpoints[at];
+    let others = checkpoints.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, c)| c);
+    let ambiguous = |c: &Checkpoint| wrapped(c, &[AMBIGUOUS]) > 0;
+    if let Some(reference) = others.into_iter().find(|c| !ambiguous(c)) {
+        let names: HashSet<&str> = reference.tensors.iter().map(|t| t.spec.name.as_str()).collect();
+        let common =
+            |skip: usize| this.tensors.iter().filter(|t| names.contains(&t.spec.name[skip..])).count();
+        return Ok(common(length) > common(0));
+    }
+    let found = companions(this).await?;
+    let config = found.iter().find(|(name, _)| name == "config.json").map(|(_, content)| content);
+    let config: serde_json::Value = config.and_then(|c| serde_json::from_slice(c).ok()).unwrap_or_default();
+    let Some(kind) = config["model_type"].as_str().filter(|kind| !kind.is_empty()) else { return Ok(false) };
+    let part = format!("{kind}.");
+    Ok(this.tensors.iter().any(|t| t.spec.name[length..].starts_with(&part)))
+}
+
+#[cfg(test)]
+mod tests;
