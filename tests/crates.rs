@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
@@ -87,5 +88,35 @@ fn licences_are_compatible() {
             alternative.split(" AND ").all(|l| allowed.contains(l.trim_matches(['(', ')', ' '])))
         });
         assert!(fits, "{} {} has licence {licence:?}", package.name, package.version);
+    }
+}
+
+/// The project's documents.
+fn documents(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() && !name.starts_with('.') && !["target", "soups", "node_modules"].contains(&name) {
+            documents(&path, found);
+        } else if name.ends_with(".md") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn documents_link_to_what_is_there() {
+    let mut found = Vec::new();
+    documents(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), &mut found);
+    assert!(found.len() > 8, "{found:?}");
+    for document in found {
+        let text = std::fs::read_to_string(&document).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let place = link.split('#').next().unwrap_or_default();
+            if place.is_empty() || place.contains("://") {
+                continue;
+            }
+            assert!(document.parent().unwrap().join(place).exists(), "{}: {link}", document.display());
+        }
     }
 }

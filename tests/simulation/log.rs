@@ -6,9 +6,10 @@ use std::io;
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use tracing::subscriber::DefaultGuard;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::layer::SubscriberExt;
 
 /// What is logged unless `SOUP_LOG` says otherwise: targets and levels. With `turmoil=trace` every message is.
 const LOGGED: &str = "soup_coordinator=debug,soup_worker=debug,soup_store=debug,simulation=info,turmoil=info";
@@ -80,12 +81,12 @@ impl Log {
         let bytes = Arc::new(Mutex::new(Vec::new()));
         let sink = bytes.clone();
         let filter = std::env::var("SOUP_LOG").unwrap_or_else(|_| LOGGED.to_owned());
-        let subscriber = tracing_subscriber::fmt()
-            .with_env_filter(EnvFilter::new(filter))
+        let targets: Targets = filter.parse().unwrap();
+        let lines = tracing_subscriber::fmt::layer()
             .with_timer(SimulatedTime)
             .with_ansi(false)
-            .with_writer(move || Sink(sink.clone()))
-            .finish();
+            .with_writer(move || Sink(sink.clone()));
+        let subscriber = tracing_subscriber::registry().with(lines).with(targets);
         Log { bytes, _guard: tracing::subscriber::set_default(subscriber) }
     }
 
