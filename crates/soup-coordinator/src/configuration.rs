@@ -34,22 +34,26 @@ pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configu
     // Averaging needs neither.
     let (model_json, preprocessor_json) = match &spec.validation {
         Some(_) => {
-            let Some(model) = model else { return Err(missing(first, CONFIG, no_config(first)).await) };
-            let Some(preprocessor) = preprocessor else {
-                return Err(missing(first, PREPROCESSOR, no_preprocessor(first)).await);
-            };
-            (model, preprocessor)
+            may_be_read(first, CONFIG, model.is_some()).await?;
+            may_be_read(first, PREPROCESSOR, preprocessor.is_some()).await?;
+            (model.ok_or_else(|| no_config(first))?, preprocessor.ok_or_else(|| no_preprocessor(first))?)
         }
         None => (model.unwrap_or_default(), preprocessor.unwrap_or_default()),
     };
     Ok(Configuration { model_json, preprocessor_json, companions })
 }
 
-/// Why a file cannot be had: the store's reason where it keeps it from us, else `absent`.
-async fn missing(first: &Checkpoint, name: &str, absent: Error) -> Error {
+/// Says so if a file that is needed is missing because it may not be read.
+async fn may_be_read(first: &Checkpoint, name: &str, found: bool) -> Result<()> {
+    if found {
+        return Ok(());
+    }
     match pool::why_missing(first, name).await {
-        Some(denied) => denied.context(absent.chain()),
-        None => absent,
+        None => Ok(()),
+        Some(denied) => Err(denied.context(match name {
+            CONFIG => "let it be read, or name a configuration with --model-config",
+            _ => "let it be read, or name one with --preprocessor-config",
+        })),
     }
 }
 

@@ -131,10 +131,18 @@ fn refuse_plain_http(base: &Url, settings: &Settings, variable: &str) -> Result<
         return Ok(());
     }
     let own = variable.split('_').next().unwrap_or_default();
+    let endpoints = [
+        "AWS_ENDPOINT",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3",
+        "GOOGLE_BASE_URL",
+        "AZURE_ENDPOINT",
+        "AZURE_STORAGE_ENDPOINT",
+    ];
     let plain = settings.iter().find(|(key, value)| {
-        let names_place =
-            ["ENDPOINT", "ENDPOINT_URL", "ENDPOINT_URL_S3", "BASE_URL"].iter().any(|n| key.ends_with(n));
-        key.starts_with(own) && names_place && value.trim().to_ascii_lowercase().starts_with("http://")
+        key.starts_with(own)
+            && endpoints.contains(&key.as_str())
+            && value.trim().to_ascii_lowercase().starts_with("http://")
     });
     match plain {
         None => Ok(()),
