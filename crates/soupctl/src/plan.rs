@@ -71,6 +71,9 @@ struct Memory {
     /// What that is a share of, where it was not said.
     #[serde(skip_serializing_if = "Option::is_none")]
     offered_of: Option<String>,
+    /// What each worker's threads are a share of, where that was not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    threads_of: Option<String>,
     /// Most bytes of ingredients that one worker keeps in its disk cache.
     disk_bytes_per_worker: u64,
     /// Bytes it offers for that, where this is known.
@@ -244,6 +247,10 @@ fn memory(shards: &ShardPlan, k: u32, cluster: &Cluster, workers_min: u32) -> Me
             Cluster::Embedded(e) if e.memory_bytes.is_none() => Some(crate::resources::memory_share()),
             _ => None,
         },
+        threads_of: match cluster {
+            Cluster::Embedded(e) if e.threads.is_none() => Some(crate::resources::threads_share(e.workers)),
+            _ => None,
+        },
         disk_bytes_per_worker: on_disk,
         disk_offered_bytes_per_worker: disk_offered,
         model_bytes: shards.bytes_total(),
@@ -369,6 +376,7 @@ fn render(report: &PlanReport) -> String {
             ),
         ),
     ];
+    rows.extend(memory.threads_of.iter().map(|threads| ("threads", threads.clone())));
     rows.extend(report.datasets.iter().map(|d| {
         let samples = d.samples.map_or_else(String::new, |n| format!(", {}", count(n, "sample")));
         ("dataset", format!("{}: {} ({}{samples})", d.name, d.url, Bytes(d.bytes)))

@@ -48,7 +48,24 @@ pub(crate) fn memory_per_worker(workers: u32) -> u64 {
 /// Which limit the memory that is offered by default is a share of, for people.
 pub(crate) fn memory_share() -> String {
     let Bound { amount, from } = memory();
-    format!("{MEMORY_PERCENT} % of the {} that {from} leaves", crate::quantity::Bytes(amount))
+    let odd = this_system(|system| system.not_understood());
+    let odd = odd.map_or_else(String::new, |what| format!("; {what}"));
+    format!("{MEMORY_PERCENT} % of the {} that {from} leaves{odd}", crate::quantity::Bytes(amount))
+}
+
+/// Threads for each of `workers` workers, and what bounds them, for people.
+pub(crate) fn threads_share(workers: u32) -> String {
+    let Bound { amount, from } = this_system(|system| system.processors());
+    let each = threads_of(amount, workers);
+    format!(
+        "{} each, of {} by {from}",
+        crate::quantity::count(each.into(), "thread"),
+        crate::quantity::count(amount, "processor")
+    )
+}
+
+fn threads_of(processors: u64, workers: u32) -> u32 {
+    u32::try_from(processors / u64::from(workers.max(1))).unwrap_or(u32::MAX).max(1)
 }
 
 /// Bytes of shards that each of `workers` workers may keep on the disk of `folder`, which need not be there yet.
@@ -62,8 +79,7 @@ pub(crate) fn disk_per_worker(folder: &Path, workers: u32) -> u64 {
 /// Threads for each of `workers` workers on this machine.
 #[cfg(any(test, feature = "worker"))]
 pub(crate) fn threads_per_worker(workers: u32) -> u32 {
-    let cores = this_system(|system| system.processors()).amount;
-    u32::try_from(cores / u64::from(workers.max(1))).unwrap_or(u32::MAX).max(1)
+    threads_of(this_system(|system| system.processors()).amount, workers)
 }
 
 /// The most memory that this process has had resident; `None` where the system does not say.
@@ -121,8 +137,16 @@ impl System<'_> {
         per_node.or_else(per_cpu)
     }
 
+    /// A variable of Slurm that says nothing we know, for people.
+    fn not_understood(&self) -> Option<String> {
+        let names = ["SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_CPUS_ON_NODE", "SLURM_CPUS_PER_TASK"];
+        let odd = |name: &&str| (self.variable)(name).filter(|text| text.trim().parse::<u64>().is_err());
+        names
+            .iter()
+            .find_map(|name| Some(format!("{name}={:?} is not a number and was not used", odd(name)?)))
+    }
+
     /// Processors that this process may use: affinity and the quota of control groups are seen by the standard library.
-    #[cfg(any(test, feature = "worker"))]
     fn processors(&self) -> Bound {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
         let bound = |amount, from: &str| Bound { amount, from: from.to_owned() };
@@ -193,6 +217,16 @@ mod tests {
         check(&[MEMINFO], &per_cpu, 300 << 20, "SLURM_MEM_PER_CPU");
         check(&[MEMINFO], &[("SLURM_MEM_PER_NODE", "0")], 1_024_000_000, "MemAvailable");
         check(&[MEMINFO], &[("SLURM_MEM_PER_NODE", "all")], 1_024_000_000, "MemAvailable");
+    }
+
+    #[test]
+    fn a_variable_that_is_not_understood_is_said() {
+        let said = |value: &'static str| {
+            let variable = move |name: &str| (name == "SLURM_MEM_PER_NODE").then(|| value.to_owned());
+            System { root: Path::new("/nowhere"), variable: &variable }.not_understood()
+        };
+        assert_eq!(said("512"), None);
+        assert!(said("all").unwrap().contains("SLURM_MEM_PER_NODE=\"all\""));
     }
 
     #[test]

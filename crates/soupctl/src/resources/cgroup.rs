@@ -47,7 +47,7 @@ fn groups(root: &Path, controller: &str) -> Vec<(PathBuf, Version)> {
             _ => continue,
         };
         for mount in mounts.lines().filter_map(Mount::parse).filter(|m| m.has(version, controller)) {
-            let top = root.join(mount.at.trim_start_matches('/'));
+            let top = root.join(unescaped(mount.at).trim_start_matches('/'));
             let inside = mount.inside(group);
             let own = top.join(inside.trim_start_matches('/'));
             let up = own.ancestors().take_while(|a| a.starts_with(&top)).take(DEPTH_MAX);
@@ -90,6 +90,13 @@ impl<'a> Mount<'a> {
         };
         below.filter(|path| !path.split('/').any(|part| part == "..")).unwrap_or("")
     }
+}
+
+/// A path of `mountinfo`, which writes spaces, tabs, line ends and backslashes as octal numbers.
+fn unescaped(path: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(path.to_owned(), |path, (code, text)| path.replace(code, text))
 }
 
 fn number(path: &Path) -> Option<u64> {
