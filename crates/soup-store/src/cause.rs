@@ -10,6 +10,19 @@ use soup_core::ErrorKind;
 const CAUSE_CHARS_MAX: usize = 400;
 /// What comes before the status in the text of the store's client.
 const STATUS: &str = "status code: ";
+/// What comes before an error that was sent as a success.
+const RESPONSE: &str = "Server returned error response: ";
+/// Codes of what may work the next time, whatever the status.
+const TRANSIENT: [&str; 8] = [
+    "RequestTimeout",
+    "InternalError",
+    "SlowDown",
+    "ServerBusy",
+    "IncompleteBody",
+    "BadDigest",
+    "rateLimitExceeded",
+    "userRateLimitExceeded",
+];
 
 /// What a server answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,9 +40,15 @@ impl Cause {
     pub(crate) fn of(error: &StoreError) -> Option<Cause> {
         // The client's own error type is private; its text is "... status code: 403 Forbidden: <the body>".
         let text = error.to_string();
-        let after = &text[text.find(STATUS)? + STATUS.len()..];
-        let status: u16 = after.get(..3)?.parse().ok()?;
-        let (reason, body) = after[3..].split_once(':').unwrap_or((&after[3..], ""));
+        let (status, reason, body) = match text.find(STATUS) {
+            Some(at) => {
+                let after = &text[at + STATUS.len()..];
+                let status = after.get(..3)?.parse::<u16>().ok()?;
+                let (reason, body) = after[3..].split_once(':').unwrap_or((&after[3..], ""));
+                (status, reason, body)
+            }
+            None => (200, "", &text[text.find(RESPONSE)? + RESPONSE.len()..]),
+        };
         let (code, message) = code_and_message(body.trim());
         let mut text = format!("{status}{}", shortened(reason.trim_end()));
         for part in [&code, &message] {
@@ -51,6 +70,7 @@ impl Cause {
     /// What the caller should do.
     pub(crate) fn kind(&self) -> ErrorKind {
         match self.status {
+            _ if TRANSIENT.contains(&self.code.as_str()) => ErrorKind::Unavailable,
             // A bucket that is not there is not a file that is not there.
             404 if self.is_about_the_bucket() => ErrorKind::Configuration,
             404 | 410 => ErrorKind::Data,
@@ -201,6 +221,18 @@ mod tests {
         let region = "<Error><Code>AuthorizationHeaderMalformed</Code><Message>wrong</Message><Region>eu-west-1</Region></Error>";
         let expect = "400 Bad Request: AuthorizationHeaderMalformed: wrong (the region is eu-west-1)";
         answers("400 Bad Request", region, configuration, expect);
+    }
+
+    #[test]
+    fn what_may_work_the_next_time_is_an_outage_whatever_its_status() {
+        let xml = "<Error><Code>RequestTimeout</Code><Message>too slow</Message></Error>";
+        answers("400 Bad Request", xml, ErrorKind::Unavailable, "400 Bad Request: RequestTimeout: too slow");
+        let text = format!("Error performing GET x - Server returned error response: {xml}");
+        let cause = Cause::of(&error(&text)).unwrap();
+        assert_eq!(
+            (cause.text.as_str(), cause.kind()),
+            ("200: RequestTimeout: too slow", ErrorKind::Unavailable)
+        );
     }
 
     #[test]

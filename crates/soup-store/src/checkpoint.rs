@@ -146,7 +146,8 @@ async fn open_indexed(name: String, folder: &Location) -> Result<Checkpoint> {
         .map(|f| folder.join(f).map_err(|e| e.context(format!("{index}: a file of the weight map"))))
         .collect::<Result<_>>()?;
     let read = |place: Location| async move {
-        let (header, stamp) = header::read_header(&place).await?;
+        let named = |e: Error| e.context(format!("a file that {INDEX_FILE} names"));
+        let (header, stamp) = header::read_header(&place).await.map_err(named)?;
         Ok::<_, Error>((place, header, stamp))
     };
     let opened: Vec<_> =

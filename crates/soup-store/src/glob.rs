@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use futures::{StreamExt, TryStreamExt};
-use soup_core::{Error, Result};
+use soup_core::{Error, ErrorKind, Result};
 
 use crate::listing::{self, Entry, Listing, Odd, is_hidden};
 use crate::location::{self, Location};
@@ -116,7 +116,12 @@ impl Glob {
                 )));
             }
             let look = |folder: Folder| async move {
-                let listing = listing::look(&folder.location).await?;
+                let denied = |e: &Error| folder.location.is_local() && e.kind() == ErrorKind::Configuration;
+                let listing = match listing::look(&folder.location).await {
+                    // Such as the `lost+found` of a disk.
+                    Err(e) if denied(&e) && !folder.prefix.is_empty() => unreadable(),
+                    other => other?,
+                };
                 Ok::<_, Error>((folder, listing))
             };
             let found: VecDeque<(Folder, Listing)> =
@@ -150,7 +155,10 @@ impl Glob {
             }
         }
         for mut odd in listing.odd {
-            if self.after(&folder.states, &odd.name).contains(&self.parts.len()) {
+            if odd.name.is_empty() {
+                odd.name = folder.prefix.trim_end_matches('/').to_owned();
+                matches.odd.push(odd);
+            } else if self.after(&folder.states, &odd.name).contains(&self.parts.len()) {
                 odd.name = format!("{}{}", folder.prefix, odd.name);
                 matches.odd.push(odd);
             }
@@ -203,6 +211,12 @@ struct Folder {
     location: Location,
     /// Which parts its entries may be.
     states: Vec<usize>,
+}
+
+/// What stands for the content of a folder that cannot be read: an odd thing that may be whatever was looked for.
+fn unreadable() -> Listing {
+    let odd = Odd { name: String::new(), what: "a folder that cannot be read".to_owned() };
+    Listing { entries: Vec::new(), odd: vec![odd] }
 }
 
 /// In an HTTP URL `?` starts a query.

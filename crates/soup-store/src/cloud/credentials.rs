@@ -11,6 +11,8 @@ use object_store::aws::AwsCredential;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
+use super::service::NoCredentials;
+
 /// Longest that the command takes.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Credentials that expire sooner are fetched anew.
@@ -25,11 +27,14 @@ pub(crate) struct Process {
     pub(super) about: String,
 }
 
+/// Credentials, and when they expire.
+type Kept = (Arc<AwsCredential>, Option<DateTime<Utc>>);
+
 /// Runs a command for credentials, and again before they expire.
 #[derive(Debug)]
 pub(crate) struct ProcessCredentials {
     process: Process,
-    kept: Mutex<Option<(Arc<AwsCredential>, Option<DateTime<Utc>>)>>,
+    kept: Mutex<Option<Kept>>,
 }
 
 impl ProcessCredentials {
@@ -37,18 +42,6 @@ impl ProcessCredentials {
         ProcessCredentials { process, kept: Mutex::new(None) }
     }
 }
-
-/// A command gave no credentials. What it printed may be secret and is not repeated, apart from its complaint.
-#[derive(Debug)]
-pub(crate) struct NoneFromCommand(String);
-
-impl std::fmt::Display for NoneFromCommand {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for NoneFromCommand {}
 
 #[async_trait]
 impl CredentialProvider for ProcessCredentials {
@@ -64,7 +57,7 @@ impl CredentialProvider for ProcessCredentials {
         let process = self.process.clone();
         let failed = |text: String| object_store::Error::Unauthenticated {
             path: String::new(),
-            source: Box::new(NoneFromCommand(format!("{}: {text}", self.process.about))),
+            source: Box::new(NoCredentials::new(format!("{}: {text}", self.process.about))),
         };
         let run = tokio::task::spawn_blocking(move || run(&process.command));
         let got = match tokio::time::timeout(TIMEOUT, run).await {
@@ -102,7 +95,8 @@ fn run(command: &[String]) -> Result<Printed, String> {
             as `aws configure export-credentials --format env` prints them"))?;
     if !output.status.success() {
         let complaint = String::from_utf8_lossy(&output.stderr);
-        let line = complaint.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or("no complaint");
+        // The last line is what it is about; usage and warnings come before.
+        let line = complaint.lines().rev().map(str::trim).find(|l| !l.is_empty()).unwrap_or("no complaint");
         return Err(format!("{program:?} failed: {}", crate::cause::shortened(line)));
     }
     serde_json::from_slice(&output.stdout).map_err(|_| format!("{program:?} printed no credentials"))
@@ -132,7 +126,7 @@ mod tests {
         let why = |script: &'static str| async move {
             provider(script).get_credential().await.unwrap_err().to_string()
         };
-        let text = why("echo 'the SSO session has expired' >&2; exit 1").await;
+        let text = why("echo 'usage: x' >&2; echo 'the SSO session has expired' >&2; exit 1").await;
         assert!(text.contains("profile \"p\": \"sh\" failed: the SSO session has expired"), "{text}");
         let text = why("echo SECRET").await;
         assert!(text.contains("printed no credentials") && !text.contains("SECRET"), "{text}");

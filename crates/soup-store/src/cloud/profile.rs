@@ -93,7 +93,9 @@ fn add(settings: &mut Settings, files: &Files, profile: &Profile) -> Option<Proc
         command: ["aws", "configure", "export-credentials", "--format", "process", "--profile", &files.name]
             .map(str::to_owned)
             .to_vec(),
-        about: format!("{about} ({needs})"),
+        about: format!(
+            "{about} has {needs}, for which `aws configure export-credentials` of the AWS command line, version 2, is asked"
+        ),
     })
 }
 

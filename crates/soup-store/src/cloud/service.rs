@@ -11,7 +11,7 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
     ReqwestConnector,
 };
-use tracing::{debug, warn};
+use tracing::{info, warn};
 
 use super::keys;
 
@@ -28,15 +28,21 @@ const ERROR_BYTES_MAX: usize = 64 << 10;
 /// Most odd keys of a page that are logged.
 const ODD_KEYS_LOGGED: usize = 4;
 
-/// No credentials were found, and no metadata service that has some.
+/// There are no credentials, and why. What commands print may be secret and is not in it, apart from their complaints.
 #[derive(Debug)]
 pub(crate) struct NoCredentials {
-    looked_for: String,
+    why: String,
+}
+
+impl NoCredentials {
+    pub(super) fn new(why: String) -> NoCredentials {
+        NoCredentials { why }
+    }
 }
 
 impl fmt::Display for NoCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "there are no credentials: looked for {}", self.looked_for)
+        write!(f, "there are no credentials: {}", self.why)
     }
 }
 
@@ -71,7 +77,7 @@ struct Service {
 #[async_trait]
 impl HttpService for Service {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        if is_metadata(&request) {
+        if !self.looked_for.is_empty() && is_metadata(&request) {
             return self.ask_metadata(request).await;
         }
         let begun = Instant::now();
@@ -92,12 +98,11 @@ impl HttpService for Service {
             let response = with_whole_error(response, is_head).await?;
             let throttled = status == StatusCode::TOO_MANY_REQUESTS
                 || (status == StatusCode::SERVICE_UNAVAILABLE && (is_head || asked.is_some() || response.1));
-            let wait =
-                asked.unwrap_or(pause).max(jittered(pause)).min(PAUSE_MAX.max(asked.unwrap_or_default()));
+            let wait = asked.unwrap_or_default().max(jittered(pause));
             if !throttled || begun.elapsed() + wait > PATIENCE {
                 return Ok(response.0);
             }
-            debug!("the store answers {status}: waiting {:.1} s", wait.as_secs_f64());
+            info!("the store answers {status}: waiting {:.1} s", wait.as_secs_f64());
             tokio::time::sleep(wait).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
@@ -108,16 +113,21 @@ impl Service {
     /// One quick try: where there is no metadata service, connections often hang instead of failing.
     async fn ask_metadata(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let none = || {
-            let looked_for = self.looked_for.clone();
-            Err(HttpError::new(HttpErrorKind::Unknown, NoCredentials { looked_for }))
+            let why = format!("looked for {}", self.looked_for);
+            Err(HttpError::new(HttpErrorKind::Unknown, NoCredentials::new(why)))
         };
         match tokio::time::timeout(METADATA_TIMEOUT, self.inner.execute(request)).await {
-            Ok(Ok(response)) if response.status() == StatusCode::NOT_FOUND => none(),
+            Ok(Ok(response)) if response.status().is_client_error() && !falls_back(&response) => none(),
             Ok(Ok(response)) => Ok(response),
             Ok(Err(e)) if e.kind() == HttpErrorKind::Interrupted => Err(e),
             Ok(Err(_)) | Err(_) => none(),
         }
     }
+}
+
+/// Whether the store's client takes a refusal of the metadata service as a reason to ask in the older way.
+fn falls_back(response: &HttpResponse) -> bool {
+    response.status() == StatusCode::FORBIDDEN && std::env::var_os("AWS_IMDSV1_FALLBACK").is_some()
 }
 
 /// Whether a request asks a cloud machine's metadata service for credentials.
@@ -204,7 +214,7 @@ async fn without_odd_keys(response: HttpResponse) -> Result<HttpResponse, HttpEr
     }
     if !odd.is_empty() {
         let shown = &odd[..odd.len().min(ODD_KEYS_LOGGED)];
-        warn!("left out of a listing: {} keys that are no path, such as {shown:?}", odd.len());
+        warn!("keys that are no path are left out of a listing ({}), such as {shown:?}", odd.len());
     }
     parts.headers.remove("content-length");
     Ok(HttpResponse::from_parts(parts, kept.into()))

@@ -41,10 +41,10 @@ impl Kind {
         if let Some(stem) = lower.strip_suffix(EXTENSION) {
             return safetensors(stem);
         }
-        if let Some(variant) = lower.strip_prefix(&format!("{INDEX_FILE}").replace(".json", ".")) {
-            if let Some(variant) = variant.strip_suffix(".json").filter(|v| !v.is_empty()) {
-                return Kind::Variant(variant.to_owned());
-            }
+        let index = INDEX_FILE.trim_end_matches("json");
+        let variant = lower.strip_prefix(index).and_then(|rest| rest.strip_suffix(".json"));
+        if let Some(variant) = variant.filter(|v| !v.is_empty()) {
+            return Kind::Variant(variant.to_owned());
         }
         if let Some((_, after)) = lower.split_once(&format!("{EXTENSION}.")) {
             let unfinished = [

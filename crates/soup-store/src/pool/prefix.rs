@@ -4,7 +4,7 @@
 //! taken off. `model.` is the name of Lightning's wrapper and of a part of many models (`model.layers` beside `lm_head`, or
 //! alone where weights are tied), so it is taken off only where other ingredients, or the model's type, say that it is a wrapper's.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use soup_core::Result;
 use soup_core::schema::Schema;
@@ -17,6 +17,9 @@ use crate::checkpoint::{Checkpoint, Placement};
 const WRAPPERS: [&str; 4] = ["module.", "_orig_mod.", "_forward_module.", "_fsdp_wrapped_module."];
 /// The name of a wrapper that may be a part of the model.
 const AMBIGUOUS: &str = "model.";
+
+/// What a wrapper that averages keeps beside the model, and puts no prefix before.
+const WRAPPERS_OWN: &str = "n_averaged";
 
 /// Takes wrappers' names off, and says so, one line for each prefix.
 pub(super) async fn strip(checkpoints: &mut [Checkpoint]) -> Result<Vec<String>> {
@@ -51,15 +54,20 @@ pub(super) async fn strip(checkpoints: &mut [Checkpoint]) -> Result<Vec<String>>
     Ok(prefixes.into_iter().map(note).collect())
 }
 
+/// The names of the model's tensors.
+fn names(checkpoint: &Checkpoint) -> impl Iterator<Item = &str> {
+    checkpoint.tensors.iter().map(|t| t.spec.name.as_str()).filter(|name| *name != WRAPPERS_OWN)
+}
+
 /// Length of what all names begin with and is made of `wrappers`.
 fn wrapped(checkpoint: &Checkpoint, wrappers: &[&str]) -> usize {
-    let names = || checkpoint.tensors.iter().map(|t| t.spec.name.as_str());
     let mut length = 0;
     loop {
-        let more =
-            |w: &&&str| names().all(|n| n[length..].strip_prefix(**w).is_some_and(|rest| !rest.is_empty()));
+        let more = |w: &&&str| {
+            names(checkpoint).all(|n| n[length..].strip_prefix(**w).is_some_and(|rest| !rest.is_empty()))
+        };
         match wrappers.iter().find(more) {
-            Some(wrapper) if !checkpoint.tensors.is_empty() => length += wrapper.len(),
+            Some(wrapper) if names(checkpoint).next().is_some() => length += wrapper.len(),
             _ => return length,
         }
     }
@@ -67,14 +75,22 @@ fn wrapped(checkpoint: &Checkpoint, wrappers: &[&str]) -> usize {
 
 /// Takes the first `length` bytes off every name; returns them.
 fn shorten(checkpoint: &mut Checkpoint, length: usize) -> Result<String> {
-    let Some(first) = checkpoint.tensors.first().filter(|_| length > 0) else { return Ok(String::new()) };
-    let prefix = first.spec.name[..length].to_owned();
-    // The order of names stays, and with it that of the tensors.
-    checkpoint.tensors.iter_mut().for_each(|t: &mut Placement| {
-        t.spec.name.drain(..length);
-    });
-    let specs = checkpoint.tensors.iter().map(|t| t.spec.clone()).collect();
+    let Some(prefix) = names(checkpoint).next().map(|name| name[..length].to_owned()) else {
+        return Ok(String::new());
+    };
+    if length == 0 {
+        return Ok(prefix);
+    }
+    let mut placed: HashMap<String, Placement> = HashMap::new();
+    for mut tensor in std::mem::take(&mut checkpoint.tensors) {
+        if tensor.spec.name != WRAPPERS_OWN {
+            tensor.spec.name.drain(..length);
+        }
+        placed.insert(tensor.spec.name.clone(), tensor);
+    }
+    let specs = placed.values().map(|t| t.spec.clone()).collect();
     checkpoint.schema = Schema::new(specs).map_err(|e| e.context(checkpoint.location.to_string()))?;
+    checkpoint.tensors = checkpoint.schema.tensors().iter().filter_map(|t| placed.remove(&t.name)).collect();
     Ok(prefix)
 }
 
@@ -85,9 +101,8 @@ async fn is_wrapper(checkpoints: &[Checkpoint], at: usize, length: usize) -> Res
     let others = checkpoints.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, c)| c);
     let ambiguous = |c: &Checkpoint| wrapped(c, &[AMBIGUOUS]) > 0;
     if let Some(reference) = others.into_iter().find(|c| !ambiguous(c)) {
-        let names: HashSet<&str> = reference.tensors.iter().map(|t| t.spec.name.as_str()).collect();
-        let common =
-            |skip: usize| this.tensors.iter().filter(|t| names.contains(&t.spec.name[skip..])).count();
+        let theirs: HashSet<&str> = names(reference).collect();
+        let common = |skip: usize| names(this).filter(|name| theirs.contains(&name[skip..])).count();
         return Ok(common(length) > common(0));
     }
     let found = companions(this).await?;
@@ -95,7 +110,7 @@ async fn is_wrapper(checkpoints: &[Checkpoint], at: usize, length: usize) -> Res
     let config: serde_json::Value = config.and_then(|c| serde_json::from_slice(c).ok()).unwrap_or_default();
     let Some(kind) = config["model_type"].as_str().filter(|kind| !kind.is_empty()) else { return Ok(false) };
     let part = format!("{kind}.");
-    Ok(this.tensors.iter().any(|t| t.spec.name[length..].starts_with(&part)))
+    Ok(names(this).any(|name| name[length..].starts_with(&part)))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! what is hidden) is left out in silence.
 
 use futures::{StreamExt, TryStreamExt};
-use soup_core::{Error, Result};
+use soup_core::{Error, ErrorKind, Result};
 
 use super::kinds::Kind;
 use super::{Form, Found, IN_FLIGHT, stem};
@@ -197,8 +197,16 @@ fn adapter(what: &str) -> String {
 
 /// A folder in a pool.
 async fn folder(entry: Entry) -> Result<Survey> {
-    let listing = listing::look(&entry.location).await?;
     let mut survey = Survey::default();
+    let listing = match listing::look(&entry.location).await {
+        Ok(listing) => listing,
+        // Such as the `lost+found` of a disk.
+        Err(e) if entry.location.is_local() && e.kind() == ErrorKind::Configuration => {
+            survey.notes.push(format!("left out: {:?}, which cannot be read", entry.name));
+            return Ok(survey);
+        }
+        Err(e) => return Err(e),
+    };
     if let Some(layout) = layout(&listing) {
         let found = checkpoint(&entry.location, entry.name, layout, &listing, &mut survey.notes);
         match has(&listing, MANIFEST_FILE) {

@@ -46,6 +46,14 @@ async fn a_wrappers_prefix_is_taken_off_where_every_tensor_has_it() {
 }
 
 #[tokio::test]
+async fn what_averages_weights_has_a_tensor_of_its_own() {
+    let (names, notes) =
+        opened("swa", "{}", &[&["a.w", "z"], &["module.a.w", "module.z", "n_averaged"]]).await;
+    assert_eq!(names, ["a.w z", "a.w n_averaged z"]);
+    assert_eq!(notes.len(), 1);
+}
+
+#[tokio::test]
 async fn model_is_a_wrapper_where_another_ingredient_says_so() {
     let (names, _) = opened(
         "m1",
