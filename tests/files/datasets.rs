@@ -3,7 +3,7 @@
 use serde_json::json;
 use soup_tests::Output;
 
-use crate::fixture::{CLASSES, Place, animals, noted};
+use crate::fixture::{CLASSES, Place, animals, copy, noted};
 
 /// Demands that a cook scored all of `total` samples right.
 #[track_caller]
@@ -167,6 +167,137 @@ fn preprocessing_is_never_assumed() {
     place.cook_all(&[]).fails(65, &["preprocessor_config.json", "\"a\"", "--preprocessor-config"]);
     let named = animals().join("m0/preprocessor_config.json");
     all_right(&place.cook_all(&["--preprocessor-config", named.to_str().unwrap()]), 12);
+}
+
+#[test]
+fn preprocessing_is_found_where_newer_programs_write_it() {
+    let place = Place::with(&["a"]);
+    let file = place.ingredient("a").join("preprocessor_config.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let flat: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let nested = json!({ "processor_class": "AnimalProcessor", "image_processor": flat });
+    std::fs::remove_file(file).unwrap();
+    place.write("named.json", nested.to_string());
+    all_right(&place.cook_all(&["--preprocessor-config", "named.json"]), 12);
+    place.write("pool/a/processor_config.json", nested.to_string());
+    all_right(&place.cook_all(&[]), 12);
+    // Two files that contradict each other.
+    place.write("pool/a/preprocessor_config.json", text.replace("0.7", "0.6"));
+    place.cook_all(&[]).fails(65, &["image_mean", "processor_config.json", "--preprocessor-config"]);
+    std::fs::remove_file(place.ingredient("a").join("preprocessor_config.json")).unwrap();
+    // A processor without images.
+    place.write("pool/a/processor_config.json", r#"{ "processor_class": "AnimalProcessor" }"#);
+    place.cook_all(&[]).fails(65, &["--preprocessor-config"]);
+}
+
+#[test]
+fn mlflow_keeps_preprocessing_in_a_component() {
+    let place = Place::with(&[]);
+    for (run, component) in [("1", "image_processor"), ("2", "feature_extractor")] {
+        let model = place.path().join(format!("runs/{run}/artifacts/model"));
+        copy(&animals().join("m0"), &model);
+        let file = model.join("preprocessor_config.json");
+        place.write(
+            &format!("runs/{run}/artifacts/components/{component}/preprocessor_config.json"),
+            std::fs::read(&file).unwrap(),
+        );
+        std::fs::remove_file(file).unwrap();
+    }
+    let validation = animals().join("validation.parquet");
+    let args = ["--pool", "runs/*/artifacts/model", "--validation", validation.to_str().unwrap()];
+    let lean = ["cook", "--recipe", "uniform", "--workers", "1", "--threads", "1", "--memory", "100MiB"];
+    let out = ["--fresh", "--quiet", "-o", "json", "--output", "soup", "--overwrite"];
+    let cook = || place.call(&[&lean[..], &args, &out].concat());
+    all_right(&cook(), 12);
+    assert!(place.path().join("soup/preprocessor_config.json").is_file());
+    place.change_json("runs/2/artifacts/components/feature_extractor/preprocessor_config.json", |p| {
+        p["image_std"] = json!([0.3, 0.2, 0.5]);
+    });
+    cook().fails(65, &["image_std", "\"2\""]);
+}
+
+#[test]
+fn options_that_may_change_pixels_are_not_ignored() {
+    let place = Place::with(&["a"]);
+    for (key, value) in [("do_sharpen", json!(true)), ("crop_pct", json!(0.9)), ("num_channels", json!(1))] {
+        let before = std::fs::read(place.ingredient("a").join("preprocessor_config.json")).unwrap();
+        place.change_json("pool/a/preprocessor_config.json", |p| p[key] = value);
+        place.cook_all(&[]).fails(65, &[key]);
+        place.write("pool/a/preprocessor_config.json", before);
+    }
+}
+
+#[test]
+fn scores_among_fewer_classes_are_not_recalled_as_others() {
+    let place = Place::with(&["a"]);
+    place.images("images", |c| (c % 2 == 0).then(|| CLASSES[c].to_owned()));
+    let cook = |more: &[&str]| {
+        let args = ["cook", "--pool", "pool", "--recipe", "uniform", "--workers", "1", "--threads", "1"];
+        let rest = ["--memory", "100MiB", "--quiet", "-o", "json", "--state-url", "state", "--overwrite"];
+        let set = ["--validation", "images", "--output", "soup"];
+        let result = place.call(&[&args[..], &rest[..], &set[..], more].concat()).json();
+        result["score"]["loss"].as_f64().unwrap()
+    };
+    let all = cook(&[]);
+    assert!(cook(&["--class-subset"]) < all);
+}
+
+#[test]
+fn files_are_of_a_split_by_any_word_of_their_names() {
+    let place = Place::with(&["a"]);
+    let rows = std::fs::read(animals().join("validation.parquet")).unwrap();
+    for path in ["words/animals_train.parquet", "words/animals-val.parquet"] {
+        place.write(path, &rows);
+    }
+    place.cook(&["--validation", "words"]).fails(2, &["train, validation"]);
+    all_right(&place.cook(&["--validation", "words#val"]), 12);
+    for path in ["configs/en/test-00000-of-00001.parquet", "configs/fr/test-00000-of-00002.parquet"] {
+        place.write(path, &rows);
+    }
+    place.cook(&["--validation", "configs"]).fails(2, &["\"en\"", "\"fr\""]);
+    noted(
+        &all_right(&place.cook(&["--validation", "configs/fr"]), 12),
+        &["1 of the 2 files of split \"test\""],
+    );
+    place.write("twice/test-0-of-1.parquet", &rows);
+    place.write("twice/test-0-of-2.parquet", &rows);
+    place.cook(&["--validation", "twice"]).fails(65, &["same samples twice"]);
+}
+
+#[test]
+fn data_beside_parquet_files_is_counted() {
+    let place = Place::with(&["a"]);
+    let rows = std::fs::read(animals().join("validation.parquet")).unwrap();
+    place.write("set/0.parquet", rows);
+    place.write("set/1.parquet.gz", "x");
+    place.write("set/README.md", "x");
+    noted(&all_right(&place.cook(&["--validation", "set"]), 12), &["1 other files", "1.parquet.gz"]);
+}
+
+#[test]
+fn images_that_cannot_be_decoded_matter_where_they_are_samples() {
+    let place = Place::with(&["a"]);
+    place.images("repo/train", upper);
+    place.images("repo/val", upper);
+    place.write("repo/logo.gif", "a picture of the authors");
+    place.write("repo/train/SEAL/y.gif", "an image");
+    noted(&all_right(&place.cook(&["--validation", "repo#val"]), 12), &["no class's folder", "logo.gif"]);
+    place.cook(&["--validation", "repo#train"]).fails(65, &["train/SEAL/y.gif"]);
+    // Images right in the folders of splits have no labels.
+    place.write("flat/train/x.png", "an image");
+    place.write("flat/val/x.png", "an image");
+    place.cook(&["--validation", "flat"]).fails(65, &["no labels", "splits (train, val)"]);
+}
+
+#[test]
+fn grey_images_of_16_bits_are_refused() {
+    let place = Place::with(&["a"]);
+    place.images("images", upper);
+    let mut png = std::io::Cursor::new(Vec::new());
+    let image = image::ImageBuffer::from_fn(16, 16, |x, _| image::Luma([x as u16 * 4096]));
+    image::DynamicImage::ImageLuma16(image).write_to(&mut png, image::ImageFormat::Png).unwrap();
+    place.write("images/SEAL/deep.png", png.into_inner());
+    place.cook(&["--validation", "images"]).fails(65, &["SEAL/deep.png", "16-bit"]);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //! named instead.
 
 use bytes::Bytes;
-use soup_core::companion::{CONFIG, PREPROCESSOR};
+use serde_json::{Map, Value};
+use soup_core::companion::{CONFIG, PREPROCESSOR, PROCESSOR};
 use soup_core::run::RunSpec;
 use soup_core::{Error, Result};
 use soup_store::checkpoint::Checkpoint;
@@ -30,7 +31,10 @@ pub struct Configuration {
 pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configuration> {
     let mut companions = pool::companions(first).await?;
     let model = named(&spec.model_config, CONFIG, &mut companions).await?;
-    let preprocessor = named(&spec.preprocessor_config, PREPROCESSOR, &mut companions).await?;
+    let preprocessor = match &spec.validation {
+        Some(_) => preprocessor(&spec.preprocessor_config, &mut companions).await?,
+        None => named(&spec.preprocessor_config, PREPROCESSOR, &mut companions).await?,
+    };
     // Averaging needs neither.
     let (model_json, preprocessor_json) = match &spec.validation {
         Some(_) => {
@@ -57,6 +61,56 @@ async fn may_be_read(first: &Checkpoint, name: &str, found: bool) -> Result<()> 
     }
 }
 
+/// How images become pixels: from the file that was named, else from `preprocessor_config.json`, else from the part of
+/// `processor_config.json` that is about images.
+async fn preprocessor(url: &Option<String>, companions: &mut Vec<(String, Bytes)>) -> Result<Option<String>> {
+    if url.is_some() {
+        // What was named replaces both.
+        companions.retain(|(name, _)| name != PROCESSOR);
+    }
+    let flat = named(url, PREPROCESSOR, companions).await?;
+    if url.is_some()
+        && let Some(nested) = flat.as_deref().and_then(image_processor)
+    {
+        let text = Value::Object(nested).to_string();
+        companions.retain(|(name, _)| name != PREPROCESSOR);
+        companions.push((PREPROCESSOR.to_owned(), text.clone().into()));
+        return Ok(Some(text));
+    }
+    let nested = named(&None, PROCESSOR, companions).await?;
+    let Some(nested) = nested.as_deref().and_then(image_processor) else { return Ok(flat) };
+    let Some(flat) = flat else { return Ok(Some(Value::Object(nested).to_string())) };
+    agree(&flat, &nested)?;
+    Ok(Some(flat))
+}
+
+/// The part of a `processor_config.json` that is about images.
+fn image_processor(text: &str) -> Option<Map<String, Value>> {
+    let mut all: Map<String, Value> = serde_json::from_str(text).ok()?;
+    match all.remove("image_processor")? {
+        Value::Object(nested) => Some(nested),
+        _ => None,
+    }
+}
+
+/// Refuses two files that say different things about the same; what only one of them says is no contradiction.
+fn agree(flat: &str, nested: &Map<String, Value>) -> Result<()> {
+    let flat: Map<String, Value> = serde_json::from_str(flat)
+        .map_err(|e| Error::data(format!("{PREPROCESSOR} is not a JSON object")).with_source(e))?;
+    // Which program wrote a file says nothing about pixels.
+    let about_pixels =
+        |key: &str| !key.starts_with('_') && !key.ends_with("_type") && !key.ends_with("_class");
+    let other =
+        |(key, value): &(&String, &Value)| about_pixels(key) && nested.get(*key).is_some_and(|n| n != *value);
+    match flat.iter().find(other) {
+        None => Ok(()),
+        Some((key, value)) => Err(Error::data(format!(
+            "{PREPROCESSOR} has {key} {value}, and {PROCESSOR} beside it {}: name one of them with --preprocessor-config",
+            nested[key]
+        ))),
+    }
+}
+
 fn no_config(first: &Checkpoint) -> Error {
     Error::data(format!(
         "found no config.json beside ingredient {:?} or in the folder above it: name one with --model-config",
@@ -66,8 +120,8 @@ fn no_config(first: &Checkpoint) -> Error {
 
 fn no_preprocessor(first: &Checkpoint) -> Error {
     Error::data(format!(
-        "found no preprocessor_config.json (nor a processor_config.json with an image processor) beside ingredient {:?} or in \
-         the folder above it, so how images become pixels is not known: name one with --preprocessor-config",
+        "found no preprocessor_config.json (nor a processor_config.json with an image processor, nor MLflow's \
+         components/image_processor) beside ingredient {:?} or in the folder above it, so how images become pixels is not known: name one with --preprocessor-config",
         first.name
     ))
 }
@@ -87,4 +141,28 @@ async fn named(
     let text = std::str::from_utf8(content)
         .map_err(|e| Error::data(format!("{name} is not UTF-8")).with_source(e))?;
     Ok(Some(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(files: &[(&str, &str)]) -> Vec<(String, Bytes)> {
+        files.iter().map(|(name, text)| ((*name).to_owned(), Bytes::from((*text).to_owned()))).collect()
+    }
+
+    #[tokio::test]
+    async fn preprocessing_is_found_in_either_file_and_both_have_to_agree() {
+        let of = async |found: &[(&str, &str)]| preprocessor(&None, &mut files(found)).await;
+        let nested = r#"{"processor_class": "P", "image_processor": {"image_processor_type": "A", "do_resize": true}}"#;
+        assert_eq!(of(&[]).await.unwrap(), None);
+        assert_eq!(of(&[(PROCESSOR, r#"{"processor_class": "P"}"#)]).await.unwrap(), None);
+        let found = of(&[(PROCESSOR, nested)]).await.unwrap().unwrap();
+        assert_eq!(found, r#"{"do_resize":true,"image_processor_type":"A"}"#);
+        let flat = r#"{"image_processor_type": "AFast", "do_resize": true, "size": 3}"#;
+        assert_eq!(of(&[(PREPROCESSOR, flat), (PROCESSOR, nested)]).await.unwrap().as_deref(), Some(flat));
+        let other = r#"{"do_resize": false}"#;
+        let error = of(&[(PREPROCESSOR, other), (PROCESSOR, nested)]).await.unwrap_err().chain();
+        assert!(error.contains("do_resize false") && error.contains("--preprocessor-config"), "{error}");
+    }
 }

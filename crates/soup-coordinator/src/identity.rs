@@ -100,6 +100,9 @@ impl Inputs<'_> {
             batch_size: u32,
             dataset: DatasetSpec,
             fingerprint: &'a str,
+            /// Predictions among fewer classes are other predictions.
+            #[serde(skip_serializing_if = "std::ops::Not::not")]
+            class_subset: bool,
         }
         let context = |(dataset, fingerprint): (&DatasetSpec, &String)| {
             let context = Context {
@@ -110,6 +113,7 @@ impl Inputs<'_> {
                 // A dataset is its content, whatever it is called.
                 dataset: DatasetSpec { name: String::new(), ..dataset.clone() },
                 fingerprint,
+                class_subset: self.spec.class_subset,
             };
             serde_json::to_vec(&context).map(|bytes| sha256_hex(&bytes)).map_err(unprintable)
         };

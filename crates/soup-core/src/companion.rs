@@ -25,6 +25,8 @@ use crate::error::{Error, Result};
 pub const CONFIG: &str = "config.json";
 /// The companion that says how images become pixels.
 pub const PREPROCESSOR: &str = "preprocessor_config.json";
+/// The companion that says so in newer versions of transformers, under `image_processor`.
+pub const PROCESSOR: &str = "processor_config.json";
 
 /// Longest value that is shown, in characters.
 const SHOWN_CHARS_MAX: usize = 60;

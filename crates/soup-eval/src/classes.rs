@@ -5,7 +5,8 @@
 //! A dataset's class is the model's class of the same name: the very same one first, else the only one that is equal where
 //! case, spaces and punctuation do not count (`T-shirt_top` is `T - shirt / top`). Names that are all numbers are the model's
 //! numbers. A dataset may lack classes of the model; it may have none that the model lacks. Where the model's names are made
-//! up (`LABEL_3`), nothing can be compared, and what is assumed is said.
+//! up (`LABEL_3`, `3`), nothing can be compared, and what is assumed is said. A name that several classes of the model share
+//! (ImageNet has two cranes) tells neither apart: labels that have numbers keep them where all others do.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,6 +14,15 @@ use soup_core::{Error, Result};
 
 /// Most names that a message lists.
 const LISTED_MAX: usize = 5;
+/// Where ImageNet's 1000 classes are, told by some of them: number, WordNet id, a word of the name.
+const IMAGENET: [(usize, &str, &str); 5] = [
+    (0, "n01440764", "tench"),
+    (281, "n02123045", "tabby"),
+    (340, "n02391049", "zebra"),
+    (954, "n07753592", "banana"),
+    (999, "n15075141", "toilet"),
+];
+const IMAGENET_CLASSES: usize = 1000;
 
 /// The classes of a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,9 +31,9 @@ pub struct Classes {
     names: Vec<String>,
     /// Whether the names say something.
     named: bool,
-    /// Every name that a class has.
-    exact: HashMap<String, u32>,
-    /// The same without case and punctuation; `None` where several classes have it.
+    /// Every name that a class has; `None` where several classes have it.
+    exact: HashMap<String, Option<u32>>,
+    /// The same without case and punctuation.
     folded: HashMap<String, Option<u32>>,
 }
 
@@ -48,17 +58,22 @@ pub(crate) enum Source {
 impl Classes {
     /// Classes called `names`, by class, which are also known under the names of `label2id`.
     pub fn new(names: Vec<String>, label2id: &BTreeMap<String, u32>) -> Classes {
-        let named = !names.iter().enumerate().all(|(id, name)| *name == format!("LABEL_{id}"));
-        let mut exact: HashMap<String, u32> = HashMap::new();
+        let made_up =
+            |(id, name): (usize, &String)| *name == format!("LABEL_{id}") || *name == id.to_string();
+        // Without `id2label`, `label2id` may still have names.
+        let ids = |(name, id): (&String, &u32)| made_up((*id as usize, name));
+        let named = !names.iter().enumerate().all(made_up) || !label2id.iter().all(ids);
+        let mut exact: HashMap<String, Option<u32>> = HashMap::new();
         let mut folded: HashMap<String, Option<u32>> = HashMap::new();
         let own = names.iter().zip(0u32..);
         let others = label2id.iter().filter(|(_, id)| (**id as usize) < names.len()).map(|(n, id)| (n, *id));
+        // A name that `label2id` gives to one of the classes that share it is still the name of several.
         for (name, id) in own.chain(others) {
-            // Where two classes share a name, the later one is found under no name of its own.
-            exact.entry(name.clone()).or_insert(id);
-            let of = folded.entry(fold(name)).or_insert(Some(id));
-            if *of != Some(id) {
-                *of = None;
+            for (found, key) in [(&mut exact, name.clone()), (&mut folded, fold(name))] {
+                let of = found.entry(key).or_insert(Some(id));
+                if *of != Some(id) {
+                    *of = None;
+                }
             }
         }
         Classes { names, named, exact, folded }
@@ -76,7 +91,16 @@ impl Classes {
     }
 
     fn find(&self, name: &str) -> Option<u32> {
-        self.exact.get(name).copied().or_else(|| self.folded.get(&fold(name)).copied().flatten())
+        match self.exact.get(name) {
+            Some(found) => *found,
+            None => self.folded.get(&fold(name)).copied().flatten(),
+        }
+    }
+
+    /// Whether several classes go by this name.
+    fn is_shared(&self, name: &str) -> bool {
+        let found = self.exact.get(name).or_else(|| self.folded.get(&fold(name)));
+        found.is_some_and(Option::is_none)
     }
 
     /// The model's class for each class of a dataset, called `theirs`.
@@ -85,19 +109,78 @@ impl Classes {
     /// [`Data`](soup_core::ErrorKind::Data), naming what matches no class of the model, or two that match the same.
     pub(crate) fn align(&self, theirs: &[String], source: Source) -> Result<Alignment> {
         let found: Vec<Option<u32>> = theirs.iter().map(|name| self.find(name)).collect();
+        if source == Source::Labels && theirs == self.names {
+            return self.same();
+        }
+        if source == Source::Labels && self.differs_in_shared_names_only(theirs, &found) {
+            return self.by_number(theirs, &found);
+        }
         if (self.named || source == Source::Folders)
             && let Some(map) = found.iter().copied().collect::<Option<Vec<u32>>>()
         {
             return self.aligned(theirs, map, source, Vec::new());
         }
-        if let Some(map) = theirs.iter().map(|name| name.parse().ok()).collect::<Option<Vec<u32>>>() {
+        if let Some(map) = theirs.iter().map(|name| number(name)).collect::<Option<Vec<u32>>>()
+            && !self.has_other_numbers()
+        {
             return self.numbered(theirs, map, source);
+        }
+        if self.is_imagenet(theirs) {
+            let note = "its folders are WordNet ids, and were numbered by the alphabet, which is the order of ImageNet's classes";
+            return Ok(Alignment { notes: vec![note.to_owned()], ..self.same()? });
         }
         match (self.named, source) {
             (true, _) => Err(self.unknown(theirs, &found, source)),
             (false, Source::Labels) => Ok(Alignment::default()),
             (false, Source::Folders) => self.by_order(theirs),
         }
+    }
+
+    /// Labels that have the model's names in the model's order.
+    fn same(&self) -> Result<Alignment> {
+        Ok(Alignment { map: Some((0..self.count()).collect()), notes: Vec::new() })
+    }
+
+    /// Whether labels are numbered as the model's classes are wherever names can tell, and the rest are classes whose names the
+    /// model uses several times.
+    fn differs_in_shared_names_only(&self, theirs: &[String], found: &[Option<u32>]) -> bool {
+        let agrees = |(number, class): (usize, &Option<u32>)| match class {
+            Some(class) => *class as usize == number,
+            None => self.is_shared(&self.names[number]),
+        };
+        theirs.len() == self.names.len()
+            && found.iter().any(Option::is_some)
+            && found.iter().enumerate().all(agrees)
+    }
+
+    fn by_number(&self, theirs: &[String], found: &[Option<u32>]) -> Result<Alignment> {
+        let untold: Vec<&String> =
+            theirs.iter().zip(found).filter(|(_, class)| class.is_none()).map(|(name, _)| name).collect();
+        let mut same = self.same()?;
+        if !untold.is_empty() {
+            same.notes.push(format!(
+                "its classes have the model's numbers; so were taken those whose names the model has several times: {}",
+                list(&untold)
+            ));
+        }
+        Ok(same)
+    }
+
+    /// Whether a class is called by the number of another one: then a number may be a name.
+    fn has_other_numbers(&self) -> bool {
+        self.names.iter().enumerate().any(|(id, name)| number(name).is_some_and(|n| n as usize != id))
+    }
+
+    /// Whether folders are the 1000 classes of ImageNet by their WordNet ids, and the model's classes are the same by their words.
+    fn is_imagenet(&self, theirs: &[String]) -> bool {
+        let there = |(class, id, word): &(usize, &str, &str)| {
+            theirs[*class] == *id && fold(&self.names[*class]).split(' ').any(|w| w == *word)
+        };
+        theirs.len() == IMAGENET_CLASSES
+            && self.names.len() == IMAGENET_CLASSES
+            && theirs.iter().all(|name| is_wordnet(name))
+            && theirs.is_sorted()
+            && IMAGENET.iter().all(there)
     }
 
     fn aligned(
@@ -170,10 +253,13 @@ impl Classes {
             Source::Folders => "folders",
             Source::Labels => "classes",
         };
-        let wordnet = |name: &&String| {
-            name.strip_prefix('n').is_some_and(|d| d.len() == 8 && d.bytes().all(|b| b.is_ascii_digit()))
-        };
-        let hint = match unknown.iter().all(wordnet) {
+        if let Some(shared) = unknown.iter().find(|name| self.is_shared(name)) {
+            return Error::data(format!(
+                "has {what} called {shared:?}, and several classes of the model are: give a config.json that tells them apart, with \
+                 --model-config"
+            ));
+        }
+        let hint = match unknown.iter().all(|name| is_wordnet(name)) {
             true => {
                 "; they are WordNet ids, and the model's classes are called otherwise: give a config.json whose label2id has them, with --model-config"
             }
@@ -185,6 +271,16 @@ impl Classes {
             list(&missing)
         ))
     }
+}
+
+/// The number that a name is, with or without leading zeros.
+fn number(name: &str) -> Option<u32> {
+    name.parse().ok().filter(|_| name.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Whether a name is the WordNet id of a noun, such as `n01440764`.
+fn is_wordnet(name: &str) -> bool {
+    name.strip_prefix('n').is_some_and(|d| d.len() == 8 && d.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// The first few of `names`.
@@ -267,8 +363,54 @@ mod tests {
         check(&twelve, &["00", "01", "11"], Folders, Some(&[0, 1, 11]), "by numbers");
         refused(&twelve, &["1", "12"], Folders, &["\"12\"", "0 to 11"]);
         refused(&twelve, &["1", "01"], Folders, &["class 1"]);
+        refused(&twelve, &["+1", "2"], Folders, &["\"+1\""]);
         // Digits that are names are names.
         check(&model(&["1", "0"]), &["0", "1"], Folders, Some(&[1, 0]), "");
+        refused(&model(&["1", "0"]), &["00", "01"], Folders, &["\"00\", \"01\""]);
+    }
+
+    #[test]
+    fn names_that_are_their_own_numbers_say_nothing() {
+        let two = model(&["0", "1"]);
+        check(&two, &["cat", "dog"], Labels, None, "");
+        check(&two, &["cat", "dog"], Folders, None, "by the alphabet");
+        check(&two, &["1"], Folders, Some(&[1]), "");
+        check(&two, &["00", "01"], Folders, Some(&[0, 1]), "");
+    }
+
+    #[test]
+    fn a_name_that_several_classes_share_tells_none_of_them() {
+        let birds = model(&["crane", "owl", "crane"]);
+        check(&birds, &["crane", "owl", "crane"], Labels, Some(&[0, 1, 2]), "");
+        check(&birds, &["crane", "owl", "crane2"], Labels, Some(&[0, 1, 2]), "\"crane\", \"crane2\"");
+        refused(&birds, &["owl", "crane", "crane2"], Labels, &["\"crane\"", "several classes"]);
+        refused(&birds, &["crane", "owl"], Folders, &["\"crane\"", "several classes"]);
+        check(&birds, &["owl"], Folders, Some(&[1]), "");
+        // A configuration that contradicts itself.
+        let other = BTreeMap::from([("cat".to_owned(), 1), ("dog".to_owned(), 0)]);
+        let contrary = Classes::new(owned(&["cat", "dog"]), &other);
+        refused(&contrary, &["cat", "dog"], Folders, &["\"cat\"", "several classes"]);
+    }
+
+    #[test]
+    fn imagenet_is_known_by_its_order() {
+        let mut names: Vec<String> = (0..IMAGENET_CLASSES).map(|c| format!("thing {c}")).collect();
+        // Ids that keep the order, between those that are known.
+        let mut ids = Vec::new();
+        for class in 0..IMAGENET_CLASSES {
+            let known = IMAGENET.iter().rev().find(|(at, ..)| *at <= class).unwrap();
+            let first: usize = known.1[1..].parse().unwrap();
+            ids.push(format!("n{:08}", first + class - known.0));
+        }
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        refused(&Classes::new(names.clone(), &BTreeMap::new()), &ids, Folders, &["WordNet"]);
+        for (class, _, word) in IMAGENET {
+            names[class] = format!("{word}, a thing");
+        }
+        let imagenet = Classes::new(names, &BTreeMap::new());
+        let all: Vec<u32> = (0..1000).collect();
+        check(&imagenet, &ids, Folders, Some(&all), "order of ImageNet");
+        refused(&imagenet, &ids[..200], Folders, &["WordNet"]);
     }
 
     #[test]
@@ -299,6 +441,14 @@ mod tests {
         let both = Classes::new(owned(&fish), &ids);
         check(&both, &["n01440764", "n01443537"], Folders, Some(&[0, 1]), "");
         check(&both, &["goldfish, Carassius auratus", "tench, Tinca tinca"], Folders, Some(&[1, 0]), "");
+    }
+
+    #[test]
+    fn names_may_be_in_label2id_alone() {
+        let ids = BTreeMap::from([("cat".to_owned(), 1), ("dog".to_owned(), 0)]);
+        let pets = Classes::new(owned(&["LABEL_0", "LABEL_1"]), &ids);
+        check(&pets, &["cat", "dog"], Folders, Some(&[1, 0]), "");
+        refused(&pets, &["cat", "cow"], Folders, &["\"cow\""]);
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub struct Dataset {
     classes: Option<Vec<u32>>,
     /// Whether predictions are taken among those alone.
     among_own: bool,
+    /// Whether some of the files' samples are none of the dataset's.
+    limited: bool,
     notes: Vec<String>,
 }
 
@@ -75,10 +77,14 @@ impl Dataset {
         let (tables, others): (Vec<_>, Vec<_>) =
             entries.into_iter().partition(|e| has_extension(&e.path, &["parquet"]));
         let named = spec.named_split.as_deref();
-        let layout = if tables.is_empty() {
-            Layout::Folder(folder::Folder::new(&others, named, &about)?)
+        let (layout, notes) = if tables.is_empty() {
+            let folder = folder::Folder::new(&others, named, &about)?;
+            let notes = folder.notes().to_vec();
+            (Layout::Folder(folder), notes)
         } else {
-            Layout::Parquet(parquet::Parquet::open(&files, &splits::choose(tables, named, &about)?, spec)?)
+            let (tables, mut notes) = splits::choose(tables, named, &about)?;
+            notes.extend(folder::beside_tables(&others));
+            (Layout::Parquet(parquet::Parquet::open(&files, &tables, spec)?), notes)
         };
         let len = match &layout {
             Layout::Parquet(parquet) => parquet.len(),
@@ -89,12 +95,9 @@ impl Dataset {
         }
         let len = len.min(spec.limit.unwrap_or(u64::MAX));
         let len = spec.split.map_or(len, |split| split.len(len));
-        let notes = match &layout {
-            Layout::Parquet(_) => Vec::new(),
-            Layout::Folder(folder) => folder.notes().to_vec(),
-        };
         let (classes, among_own, split) = (None, spec.class_subset, spec.split);
-        Ok(Dataset { files, layout, len, split, classes, among_own, notes })
+        let limited = spec.limit.is_some() || split.is_some();
+        Ok(Dataset { files, layout, len, split, classes, among_own, limited, notes })
     }
 
     /// Number of samples.
@@ -149,7 +152,21 @@ impl Dataset {
             ));
         }
         self.classes = alignment.map;
-        Ok(())
+        self.check_largest_label(model)
+    }
+
+    /// Refuses labels that are no class as far as metadata tells of them. What a limit leaves out is no sample.
+    fn check_largest_label(&self, model: &Classes) -> Result<()> {
+        let Layout::Parquet(parquet) = &self.layout else { return Ok(()) };
+        let known = self.classes.as_ref().map_or(model.count() as usize, Vec::len);
+        match parquet.largest_label() {
+            Some((label, file)) if !self.limited && label >= known as i64 => Err(Error::data(format!(
+                "dataset {} file {file:?}: label {label} is not one of the {known} classes (0 to {})",
+                self.files.describe(),
+                known.saturating_sub(1)
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// What people should know.

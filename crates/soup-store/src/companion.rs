@@ -8,16 +8,16 @@ use std::collections::{BTreeMap, HashMap};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
-use soup_core::companion::{self, CONFIG, Companion, Content, Ignored, PREPROCESSOR};
+use soup_core::companion::{self, CONFIG, Companion, Content, Ignored, PREPROCESSOR, PROCESSOR};
 use soup_core::{Error, Result};
 
 use crate::checkpoint::Checkpoint;
 use crate::location::Location;
-use crate::pool::COMPANION_BYTES_MAX;
+use crate::pool::{COMPANION_BYTES_MAX, COMPONENTS};
 use crate::read::{self, Stamp};
 
 /// Files that are compared setting by setting.
-const SETTINGS: [&str; 3] = [CONFIG, PREPROCESSOR, "processor_config.json"];
+const SETTINGS: [&str; 3] = [CONFIG, PREPROCESSOR, PROCESSOR];
 /// Files that are compared as a whole: they say which token a row of an embedding stands for.
 const VOCABULARIES: [&str; 7] = [
     "tokenizer.json",
@@ -96,17 +96,29 @@ async fn listings(folders: &[(&str, Location)]) -> Result<HashMap<String, Listin
     }
     wanted.sort_by_key(Location::to_string);
     wanted.dedup();
-    let look = |folder: Location| async move {
-        let files = match read::list(&folder).await {
-            Ok(entries) => {
-                let file = |e: read::Entry| Some((e.name, (e.location, e.stamp?)));
-                entries.into_iter().filter_map(file).collect()
-            }
-            Err(_) => asked_for(&folder).await?,
-        };
-        Ok::<_, Error>((folder.to_string(), files))
+    let looked: Vec<(Location, Listing, bool)> =
+        stream::iter(wanted).map(look).buffered(IN_FLIGHT).try_collect().await?;
+    let mut components = Vec::new();
+    for (folder, ..) in looked.iter().filter(|(_, _, has_components)| *has_components) {
+        for component in COMPONENTS {
+            components.push(folder.join(component)?);
+        }
+    }
+    let in_components: Vec<(Location, Listing, bool)> =
+        stream::iter(components).map(look).buffered(IN_FLIGHT).try_collect().await?;
+    let all = looked.into_iter().chain(in_components);
+    Ok(all.map(|(folder, files, _)| (folder.to_string(), files)).collect())
+}
+
+/// The files of a folder, and whether there is a folder of MLflow's components among its entries.
+async fn look(folder: Location) -> Result<(Location, Listing, bool)> {
+    let Ok(entries) = read::list(&folder).await else {
+        let files = asked_for(&folder).await?;
+        return Ok((folder, files, false));
     };
-    stream::iter(wanted).map(look).buffered(IN_FLIGHT).try_collect().await
+    let has_components = entries.iter().any(|e| e.stamp.is_none() && e.name == "components");
+    let file = |e: read::Entry| Some((e.name, (e.location, e.stamp?)));
+    Ok((folder, entries.into_iter().filter_map(file).collect(), has_components))
 }
 
 async fn asked_for(folder: &Location) -> Result<Listing> {
@@ -125,7 +137,16 @@ async fn asked_for(folder: &Location) -> Result<Listing> {
 fn found(name: &str, folders: &[(&str, Location)], listings: &HashMap<String, Listing>) -> Vec<Found> {
     let in_folder = |folder: &Location| listings.get(&folder.to_string())?.get(name).cloned();
     let of = |(ingredient, folder): &(&str, Location)| {
-        let (location, stamp) = in_folder(folder).or_else(|| in_folder(&folder.parent()?))?;
+        let around = folder.parent();
+        let own = in_folder(folder).or_else(|| in_folder(around.as_ref()?));
+        let in_component = || {
+            let folders = [Some(folder), around.as_ref()].into_iter().flatten();
+            let component = |folder: &Location| {
+                COMPONENTS.iter().find_map(|component| in_folder(&folder.join(component).ok()?))
+            };
+            folders.filter(|_| [PREPROCESSOR, PROCESSOR].contains(&name)).filter_map(component).next()
+        };
+        let (location, stamp) = own.or_else(in_component)?;
         Some(Found { ingredient: (*ingredient).to_owned(), location, stamp })
     };
     folders.iter().filter_map(of).collect()

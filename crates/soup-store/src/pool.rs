@@ -15,6 +15,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use soup_core::companion::{PREPROCESSOR, PROCESSOR};
 use soup_core::{Error, Result};
 
 use self::survey::Survey;
@@ -39,9 +40,10 @@ const INGREDIENTS_FOLDER: &str = "ingredients";
 pub const COMPANION_BYTES_MAX: u64 = 64 << 20;
 
 /// The small files that go along with a model: configuration, preprocessing, tokenizer.
-pub const COMPANIONS: [&str; 13] = [
+pub const COMPANIONS: [&str; 14] = [
     "config.json",
     "preprocessor_config.json",
+    "processor_config.json",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -63,6 +65,10 @@ pub struct Pool {
     /// What was left out and what was changed, one line each, for people.
     pub notes: Vec<String>,
 }
+
+/// Where MLflow keeps what makes pixels of images, beside the folder `model`.
+pub(crate) const COMPONENTS: [&str; 3] =
+    ["components/image_processor", "components/feature_extractor", "components/processor"];
 
 /// A checkpoint that was found and not opened yet.
 #[derive(Clone, Debug)]
@@ -243,7 +249,26 @@ pub async fn companions(checkpoint: &Checkpoint) -> Result<Vec<(String, Bytes)>>
     };
     let finds: Vec<_> = COMPANIONS.into_iter().map(find).collect();
     let found: Vec<Option<_>> = futures::stream::iter(finds).buffered(COMPANIONS.len()).try_collect().await?;
-    Ok(found.into_iter().flatten().collect())
+    let mut found: Vec<(String, Bytes)> = found.into_iter().flatten().collect();
+    if !found.iter().any(|(name, _)| name == PREPROCESSOR || name == PROCESSOR) {
+        found.extend(component(folders).await?);
+    }
+    Ok(found)
+}
+
+/// The preprocessing that MLflow keeps apart from the model, in a folder of its own.
+async fn component(folders: &[Location]) -> Result<Option<(String, Bytes)>> {
+    for folder in folders {
+        for component in COMPONENTS {
+            for name in [PREPROCESSOR, PROCESSOR] {
+                let file = folder.join(component)?.join(name)?;
+                if let Some(bytes) = read::read_small_if_readable(&file, COMPANION_BYTES_MAX).await? {
+                    return Ok(Some((name.to_owned(), bytes)));
+                }
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Why companion `name` of `checkpoint` is missing, where it is not because there is none: it may not be read.

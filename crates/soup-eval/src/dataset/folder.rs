@@ -17,6 +17,9 @@ const UNREADABLE: [&str; 17] = [
     "gif", "bmp", "dib", "tif", "tiff", "heic", "heif", "avif", "jp2", "j2k", "jxl", "ppm", "pgm", "pbm",
     "pnm", "ico", "tga",
 ];
+/// Files that hold data in other forms.
+const DATA: [&str; 14] =
+    ["arrow", "feather", "csv", "tsv", "json", "jsonl", "tar", "gz", "tgz", "zst", "zip", "npy", "npz", "h5"];
 /// What file managers leave in folders.
 const LITTER: [&str; 2] = ["thumbs.db", "desktop.ini"];
 /// Larger files are refused before they are read.
@@ -39,14 +42,9 @@ impl Folder {
     /// From the sorted list of all files that are not hidden; of the split `named`, if one is. `about` is the dataset, for
     /// messages.
     pub(super) fn new(entries: &[FileEntry], named: Option<&str>, about: &str) -> Result<Folder> {
-        if let Some(other) = entries.iter().find(|e| has_extension(&e.path, &UNREADABLE)) {
-            return Err(Error::data(format!(
-                "{about}: image {:?} is of a kind that cannot be decoded: convert it to PNG, JPEG or WebP, or remove it",
-                other.path
-            )));
-        }
+        let unreadable = |e: &FileEntry| has_extension(&e.path, &UNREADABLE);
         let (images, others): (Vec<&FileEntry>, Vec<&FileEntry>) =
-            entries.iter().partition(|e| has_extension(&e.path, &IMAGES));
+            entries.iter().partition(|e| has_extension(&e.path, &IMAGES) || unreadable(e));
         if images.is_empty() {
             return Err(nothing(&others, about));
         }
@@ -58,7 +56,14 @@ impl Folder {
                 "{about} has no labels: images must lie in one folder per class (<class>/<file>)"
             )));
         }
-        let chosen = splits::choose(images.into_iter().cloned().collect(), named, about)?;
+        let (chosen, of_split) = splits::choose(images.into_iter().cloned().collect(), named, about)?;
+        notes.extend(of_split);
+        if let Some(other) = chosen.iter().find(|e| unreadable(e)) {
+            return Err(Error::data(format!(
+                "{about}: image {:?} is of a kind that cannot be decoded: convert it to PNG, JPEG or WebP, or remove it",
+                other.path
+            )));
+        }
         let mut names: Vec<String> = Vec::new();
         let mut images = Vec::new();
         let mut around: Option<&str> = None;
@@ -80,6 +85,12 @@ impl Folder {
         }
         if let Some(outer) = around.filter(|o| !o.is_empty()) {
             notes.push(format!("its classes are the folders in {outer:?}"));
+        }
+        if names.len() > 1 && names.iter().all(|name| splits::is_split(name)) {
+            return Err(Error::data(format!(
+                "{about} has no labels: its folders are splits ({}) with images right in them, expected <split>/<class>/<file>",
+                names.join(", ")
+            )));
         }
         // The list is sorted by whole path, where "a b/" may come between "a/" files: sort the names themselves.
         let folder = Folder { names, images, notes };
@@ -151,7 +162,7 @@ fn notes(others: &[&FileEntry], loose: &[&FileEntry]) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(first) = others.first() {
         notes.push(format!(
-            "{} files are no images and were left out, such as {:?}",
+            "{} files are no images by their names and were left out, such as {:?}",
             others.len(),
             first.path
         ));
@@ -164,6 +175,22 @@ fn notes(others: &[&FileEntry], loose: &[&FileEntry]) -> Vec<String> {
         ));
     }
     notes
+}
+
+/// What is left out beside Parquet files, counted: only what may hold samples.
+pub(super) fn beside_tables(others: &[FileEntry]) -> Option<String> {
+    let data = |e: &&FileEntry| {
+        let image = e.path.contains('/') && has_extension(&e.path, &[&IMAGES[..], &UNREADABLE].concat());
+        // A Hub folder describes itself in JSON.
+        image || has_extension(&e.path, &DATA) && !e.path.ends_with("dataset_infos.json")
+    };
+    let left_out: Vec<&FileEntry> = others.iter().filter(data).collect();
+    let first = left_out.first()?;
+    Some(format!(
+        "is read from its .parquet files; {} other files with data were left out, such as {:?}",
+        left_out.len(),
+        first.path
+    ))
 }
 
 /// Why there is no dataset among `others`.
@@ -215,7 +242,21 @@ mod tests {
         assert!(error(&["x.png"]).starts_with("dataset URL has no labels"));
         assert!(error(&["a/x.png", "b/c/x.png"]).contains("another depth"));
         assert!(error(&["a/x.png", "b/x.gif"]).contains("\"b/x.gif\" is of a kind that cannot be decoded"));
+        assert!(error(&["train/1.png", "val/2.png"]).contains("its folders are splits (train, val)"));
         assert!(error(&["a/x.tar"]).contains("1 other files, such as \"a/x.tar\""));
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_refused_where_it_is_a_sample() {
+        let of_split = |split| {
+            let mut entries: Vec<_> = ["logo.gif", "train/a/x.tif", "val/a/x.png"]
+                .map(|path| FileEntry { path: path.to_owned(), size_bytes: 1 })
+                .into();
+            entries.sort();
+            Folder::new(&entries, Some(split), "dataset URL").map(|folder| folder.len())
+        };
+        assert!(of_split("train").unwrap_err().chain().contains("train/a/x.tif"));
+        assert_eq!(of_split("val").unwrap(), 1);
     }
 
     #[test]
@@ -225,7 +266,7 @@ mod tests {
         assert_eq!(
             notes,
             [
-                "2 files are no images and were left out, such as \"a/x.txt\"",
+                "2 files are no images by their names and were left out, such as \"a/x.txt\"",
                 "1 images lie in no class's folder and were left out, such as \"z.png\""
             ]
         );

@@ -15,6 +15,7 @@ use ::parquet::data_type::DataType;
 use ::parquet::errors::ParquetError;
 use ::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use ::parquet::file::serialized_reader::SerializedPageReader;
+use ::parquet::file::statistics::Statistics;
 use ::parquet::schema::types::SchemaDescriptor;
 use bytes::Bytes;
 use serde_json::Value;
@@ -53,10 +54,13 @@ impl Parquet {
         }
         let names = |table: &Table| {
             let label = table.metadata.file_metadata().schema_descr().column(table.label);
-            label_names(&table.metadata, label.path().parts().first()?)
+            let at = || format!("dataset {} file {:?}", files.describe(), table.entry.path);
+            let column = label.path().parts().first().map_or("", String::as_str);
+            label_names(&table.metadata, column).map_err(|e| e.context(at()))
         };
-        let of_first = tables.first().and_then(names);
-        if let Some(other) = tables.iter().find(|table| names(table) != of_first) {
+        let all = tables.iter().map(names).collect::<Result<Vec<_>>>()?;
+        let of_first = all.first().cloned().flatten();
+        if let Some((other, _)) = tables.iter().zip(&all).find(|(_, names)| **names != of_first) {
             return Err(Error::data(format!(
                 "dataset {}: its files {:?} and {:?} number their classes differently",
                 files.describe(),
@@ -76,6 +80,11 @@ impl Parquet {
             }
             _ => format!("row {row}"),
         }
+    }
+
+    /// The largest label that the footers tell of, and the file that has it.
+    pub(super) fn largest_label(&self) -> Option<(i64, &str)> {
+        self.tables.iter().filter_map(|table| Some((table.largest_label()?, table.entry.path.as_str()))).max()
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -132,6 +141,17 @@ impl Table {
             starts.push(row);
         }
         Ok(Table { entry: entry.clone(), metadata, image, label, starts })
+    }
+
+    /// The largest label, where the footer has it for some of the rows.
+    fn largest_label(&self) -> Option<i64> {
+        let largest = |statistics: &Statistics| match statistics {
+            Statistics::Int32(of) => of.max_opt().map(|&max| i64::from(max)),
+            Statistics::Int64(of) => of.max_opt().copied(),
+            _ => None,
+        };
+        let groups = self.metadata.row_groups().iter();
+        groups.filter_map(|group| group.column(self.label).statistics().and_then(largest)).max()
     }
 
     /// Appends the rows `range` of one row group.
@@ -265,12 +285,29 @@ fn columns(schema: &SchemaDescriptor) -> String {
 }
 
 /// Class names from the metadata that datasets writes into the footer.
-fn label_names(metadata: &ParquetMetaData, column: &str) -> Option<Vec<String>> {
-    let pairs = metadata.file_metadata().key_value_metadata()?;
-    let text = pairs.iter().find(|pair| pair.key == "huggingface")?.value.as_deref()?;
-    let value: Value = serde_json::from_str(text).ok()?;
-    let names = value["info"]["features"][column]["names"].as_array()?;
-    names.iter().map(|n| n.as_str().map(str::to_owned)).collect()
+///
+/// # Errors
+/// [`Data`](soup_core::ErrorKind::Data) where the labels are said to have names, and those are not understood.
+fn label_names(metadata: &ParquetMetaData, column: &str) -> Result<Option<Vec<String>>> {
+    let pairs = metadata.file_metadata().key_value_metadata();
+    let pair = pairs.and_then(|pairs| pairs.iter().find(|pair| pair.key == "huggingface"));
+    let Some(text) = pair.and_then(|pair| pair.value.as_deref()) else { return Ok(None) };
+    let value: Value =
+        serde_json::from_str(text).map_err(|e| Error::data("its metadata is not JSON").with_source(e))?;
+    names_of(&value["info"]["features"][column], column)
+}
+
+/// Class names in the description of a column.
+fn names_of(feature: &Value, column: &str) -> Result<Option<Vec<String>>> {
+    let text = |name: &Value| name.as_str().map(str::to_owned);
+    let names: Option<Vec<String>> = match &feature["names"] {
+        Value::Null => return Ok(None),
+        Value::Array(names) => names.iter().map(text).collect(),
+        _ => None,
+    };
+    names.map(Some).ok_or_else(|| {
+        Error::data(format!("the names of the classes in column {column:?} are not understood"))
+    })
 }
 
 /// Our own errors travel through the reader as external ones; everything else is corrupt data.

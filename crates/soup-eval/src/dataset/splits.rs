@@ -23,6 +23,11 @@ fn canonical(word: &str) -> Option<&'static str> {
     SPLITS.iter().find(|names| names.contains(&lower.as_str())).map(|names| names[0])
 }
 
+/// Whether splits are called so.
+pub(super) fn is_split(name: &str) -> bool {
+    canonical(name).is_some()
+}
+
 /// The name in `NAME-00000-of-00001.parquet`.
 fn sharded(stem: &str) -> Option<&str> {
     let (rest, of) = stem.rsplit_once("-of-")?;
@@ -31,30 +36,52 @@ fn sharded(stem: &str) -> Option<&str> {
     (digits(index) && digits(of) && !name.is_empty()).then_some(name)
 }
 
+fn is_parquet(file: &str) -> bool {
+    file.to_ascii_lowercase().ends_with(".parquet")
+}
+
+/// How many files the split of a sharded file has, as its name says.
+fn shards(path: &str) -> Option<(&str, u64)> {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    let stem = file.split('.').next().unwrap_or(file);
+    if !is_parquet(file) {
+        return None;
+    }
+    Some((sharded(stem)?, stem.rsplit_once("-of-")?.1.parse().ok()?))
+}
+
+/// The first word of `name` that is a split: `cifar10_train`, `train-images`.
+fn word(name: &str) -> Option<&'static str> {
+    name.split(|c: char| !c.is_alphabetic()).find_map(canonical)
+}
+
 /// The split that a file belongs to, as far as its path says.
 fn split_of(path: &str) -> Option<String> {
     let (folders, file) = path.rsplit_once('/').unwrap_or(("", path));
     let stem = file.split('.').next().unwrap_or(file);
-    // The datasets library's own pattern: the name of any split, and how many files it has.
-    if let Some(name) = sharded(stem) {
-        return Some(canonical(name).map_or_else(|| name.to_owned(), str::to_owned));
+    let by_folder = |folders: &str| folders.rsplit('/').find_map(word);
+    if !is_parquet(file) {
+        // An image lies in the folder of its class, which may be called like a split, and that in the folder of a split.
+        return by_folder(folders.rsplit_once('/')?.0).map(str::to_owned);
     }
-    let first_word = stem.split(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
-    let parquet = file.to_ascii_lowercase().ends_with(".parquet");
-    if parquet {
-        let by_folder = || folders.split('/').find_map(canonical);
-        return canonical(first_word).or_else(by_folder).map(str::to_owned);
-    }
-    // An image lies in the folder of its class, which may be called like a split, and that in the folder of a split.
-    folders.rsplit('/').nth(1).and_then(canonical).map(str::to_owned)
+    let found = match sharded(stem) {
+        // The datasets library's own pattern: the name of any split, and how many files it has.
+        Some(name) => return Some(canonical(name).or_else(|| by_folder(folders)).unwrap_or(name).to_owned()),
+        None => word(stem),
+    };
+    found.or_else(|| by_folder(folders)).map(str::to_owned)
 }
 
-/// The files of one split, of `entries`, which are all data.
+/// The files of one split, of `entries`, which are all data; and what people should know.
 ///
 /// # Errors
-/// [`Usage`](soup_core::ErrorKind::Usage) where there are several and none is named, or another one is;
-/// [`Data`](soup_core::ErrorKind::Data) where one split is there twice, in several folders.
-pub(super) fn choose(entries: Vec<FileEntry>, named: Option<&str>, about: &str) -> Result<Vec<FileEntry>> {
+/// [`Usage`](soup_core::ErrorKind::Usage) where there are several and none is named, or another one is, or where one split is
+/// there in several folders; [`Data`](soup_core::ErrorKind::Data) where it is there twice.
+pub(super) fn choose(
+    entries: Vec<FileEntry>,
+    named: Option<&str>,
+    about: &str,
+) -> Result<(Vec<FileEntry>, Vec<String>)> {
     let mut splits: BTreeMap<Option<String>, Vec<FileEntry>> = BTreeMap::new();
     for entry in entries {
         splits.entry(split_of(&entry.path)).or_default().push(entry);
@@ -86,22 +113,48 @@ pub(super) fn choose(entries: Vec<FileEntry>, named: Option<&str>, about: &str) 
         }
         None => splits.into_values().flatten().collect(),
     };
-    once(chosen, about)
+    once(&chosen, about)?;
+    let notes = complete(&chosen, about)?;
+    Ok((chosen, notes))
 }
 
 /// Refuses the files of several configurations: the same names in several folders.
-fn once(entries: Vec<FileEntry>, about: &str) -> Result<Vec<FileEntry>> {
+fn once(entries: &[FileEntry], about: &str) -> Result<()> {
     let mut folders: BTreeMap<&str, &str> = BTreeMap::new();
-    for entry in &entries {
+    for entry in entries {
         let (folder, file) = entry.path.rsplit_once('/').unwrap_or(("", &entry.path));
-        let of_split = file.to_ascii_lowercase().ends_with(".parquet") && split_of(&entry.path).is_some();
-        if of_split && let Some(other) = folders.insert(file, folder) {
+        let key = match shards(&entry.path) {
+            // All files of a sharded split lie together, whatever their number.
+            Some((split, _)) => split,
+            None if is_parquet(file) && word(file.split('.').next().unwrap_or(file)).is_some() => file,
+            None => continue,
+        };
+        if let Some(other) = folders.insert(key, folder).filter(|other| *other != folder) {
             return Err(Error::usage(format!(
-                "{about} has {file:?} in the folders {other:?} and {folder:?}: name one of them"
+                "{about} has {key:?} in the folders {other:?} and {folder:?}: name one of them"
             )));
         }
     }
-    Ok(entries)
+    Ok(())
+}
+
+/// Refuses a split that is there in two generations of files, and says where it lacks some.
+fn complete(entries: &[FileEntry], about: &str) -> Result<Vec<String>> {
+    let mut splits: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for (split, total) in entries.iter().filter_map(|e| shards(&e.path)) {
+        let (of, there) = splits.entry(split).or_insert((total, 0));
+        *there += 1;
+        if *of != total {
+            return Err(Error::data(format!(
+                "{about} has files of split {split:?} of {of} and of {total}, which are the same samples twice: remove one kind, or \
+                 name the other by a glob"
+            )));
+        }
+    }
+    let lacking = splits.iter().filter(|(_, (of, there))| there < of);
+    Ok(lacking
+        .map(|(split, (of, there))| format!("has {there} of the {of} files of split {split:?}"))
+        .collect())
 }
 
 #[cfg(test)]
@@ -113,7 +166,7 @@ mod tests {
     }
 
     fn chosen(paths: &[&str], named: Option<&str>) -> std::result::Result<Vec<String>, String> {
-        let chosen = choose(entries(paths), named, "dataset URL").map_err(|e| e.chain())?;
+        let (chosen, _) = choose(entries(paths), named, "dataset URL").map_err(|e| e.chain())?;
         Ok(chosen.into_iter().map(|e| e.path).collect())
     }
 
@@ -134,6 +187,15 @@ mod tests {
         check("0.parquet", None);
         check("training_set.parquet", Some("train"));
         check("trainer.parquet", None);
+        check("cifar10_train.parquet", Some("train"));
+        check("my-test-01.parquet", Some("test"));
+        check("imagenet-val-00000-of-00002.parquet", Some("imagenet-val"));
+        check("train_images/cat/1.png", Some("train"));
+        check("train/images/cat/1.png", Some("train"));
+        check("set/split=test/0.parquet", Some("test"));
+        check("latest/0.parquet", None);
+        check("val/data-0-of-1.parquet", Some("validation"));
+        check("cat/x-0-of-1.png", None);
     }
 
     #[test]
@@ -164,5 +226,16 @@ mod tests {
         let error = chosen(&two, None).unwrap_err();
         assert!(error.contains("\"en\"") && error.contains("\"fr\""), "{error}");
         assert_eq!(chosen(&["a/0.parquet", "b/0.parquet"], None).unwrap().len(), 2);
+        let other_counts = ["en/test-0-of-1.parquet", "fr/test-0-of-2.parquet", "fr/test-1-of-2.parquet"];
+        assert!(chosen(&other_counts, Some("test")).unwrap_err().contains("\"fr\""));
+    }
+
+    #[test]
+    fn a_split_is_there_once_and_whole() {
+        let twice = ["test-0-of-1.parquet", "test-0-of-2.parquet", "test-1-of-2.parquet"];
+        assert!(chosen(&twice, None).unwrap_err().contains("same samples twice"));
+        let notes = |paths: &[&str]| choose(entries(paths), None, "dataset URL").unwrap().1;
+        assert_eq!(notes(&["a/x-0-of-2.parquet", "a/x-1-of-2.parquet"]), [""; 0]);
+        assert_eq!(notes(&["a/x-1-of-2.parquet"]), ["has 1 of the 2 files of split \"x\""]);
     }
 }

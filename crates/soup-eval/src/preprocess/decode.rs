@@ -31,6 +31,12 @@ pub(super) fn decode(image: &[u8], channels: usize) -> Result<Pixels> {
     let mut decoder = reader.into_decoder().map_err(bad)?;
     let orientation = decoder.orientation().map_err(bad)?;
     let mut decoded = DynamicImage::from_decoder(decoder).map_err(bad)?;
+    if matches!(decoded, DynamicImage::ImageLuma16(_)) {
+        // Pillow clips them at 255, which leaves a white image; others keep the high byte.
+        return Err(Error::data(
+            "image has 16-bit grey pixels, which programs turn into 8 bits in different ways: convert it to 8 bits",
+        ));
+    }
     decoded.apply_orientation(orientation);
     let (width, height) = (decoded.width() as usize, decoded.height() as usize);
     if width == 0 || height == 0 {
@@ -43,8 +49,7 @@ pub(super) fn decode(image: &[u8], channels: usize) -> Result<Pixels> {
     Ok(Pixels { width, height, channels, values })
 }
 
-/// 16-bit values keep their high byte. (Pillow does so for colour, but clips 16-bit grey at 255, which leaves a white
-/// image: nobody can want that.)
+/// 16-bit values keep their high byte, as in Pillow.
 fn high(values: &[u16]) -> Vec<u8> {
     values.iter().map(|v| (v >> 8) as u8).collect()
 }
@@ -61,7 +66,6 @@ fn opaque(image: DynamicImage) -> (usize, Vec<u8>) {
         DynamicImage::ImageLumaA8(i) => (1, first(&i, 2, 1)),
         DynamicImage::ImageRgb8(i) => (3, i.into_raw()),
         DynamicImage::ImageRgba8(i) => (3, first(&i, 4, 3)),
-        DynamicImage::ImageLuma16(i) => (1, high(&i)),
         DynamicImage::ImageLumaA16(i) => (1, first(&high(&i), 2, 1)),
         DynamicImage::ImageRgb16(i) => (3, high(&i)),
         DynamicImage::ImageRgba16(i) => (3, first(&high(&i), 4, 3)),

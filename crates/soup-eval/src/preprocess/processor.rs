@@ -40,6 +40,50 @@ const CLIP: Defaults = Defaults {
 const REFUSED: [&str; 6] =
     ["do_pad", "do_thumbnail", "do_align_long_axis", "crop_pct", "rescale_offset", "do_flip_channel_order"];
 
+/// Options that are understood.
+const KNOWN: [&str; 15] = [
+    "image_processor_type",
+    "feature_extractor_type",
+    "do_resize",
+    "size",
+    "resample",
+    "default_to_square",
+    "do_center_crop",
+    "crop_size",
+    "do_rescale",
+    "rescale_factor",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+    "do_convert_rgb",
+    "num_channels",
+];
+
+/// Options that change no pixel of an image that is classified: where a file comes from, how arrays are passed around, and what
+/// is done to maps of segments.
+const HARMLESS: [&str; 20] = [
+    "processor_class",
+    "image_processor_class",
+    "transformers_version",
+    "auto_map",
+    "data_format",
+    "input_data_format",
+    "return_tensors",
+    "device",
+    "disable_grouping",
+    "do_reduce_labels",
+    "reduce_labels",
+    "ignore_index",
+    "image_size",
+    "patch_size",
+    "image_seq_length",
+    "model_input_names",
+    "name_or_path",
+    "torch_dtype",
+    "dtype",
+    "use_fast",
+];
+
 fn wrong(text: impl std::fmt::Display) -> Error {
     Error::data(format!("preprocessor_config.json: {text}"))
 }
@@ -74,6 +118,7 @@ pub(super) fn from_json(text: &str, output: ImageSize, channels: usize) -> Resul
     if let Some(key) = REFUSED.iter().find(|k| raw.get(k).is_some_and(|v| *v != Value::Bool(false))) {
         return Err(wrong(format!("{key} is not supported")));
     }
+    raw.refuse_unknown(output, channels)?;
     let resize = match raw.flag("do_resize", true)? {
         true => Some((raw.target(&defaults, output)?, raw.filter(&defaults)?)),
         false => None,
@@ -104,7 +149,14 @@ pub(super) fn from_json(text: &str, output: ImageSize, channels: usize) -> Resul
 impl Preprocessor {
     /// Refuses at once what every image would be refused for.
     fn check(&self) -> Result<()> {
+        let shorter = self.output.width.min(self.output.height);
         let fixed = match (self.crop, self.resize) {
+            (None, Some((Target::ShortestEdge(edge), _))) if edge != shorter => {
+                return Err(wrong(format!(
+                    "the shorter edge of images becomes {edge} pixels and is not cropped, the model takes {} x {} (config.json)",
+                    self.output.width, self.output.height
+                )));
+            }
             (Some(size), _) | (None, Some((Target::Exact(size), _))) => size,
             _ => return Ok(()),
         };
@@ -124,6 +176,33 @@ struct Raw(Map<String, Value>);
 impl Raw {
     fn get(&self, key: &str) -> Option<&Value> {
         self.0.get(key).filter(|v| !v.is_null())
+    }
+
+    /// Refuses options that might change pixels in a way that nobody here knows of.
+    fn refuse_unknown(&self, output: ImageSize, channels: usize) -> Result<()> {
+        // What is off or absent changes nothing, and names with an underscore are private to the program that wrote them.
+        let idle = |value: &Value| matches!(value, Value::Null | Value::Bool(false));
+        let known = |key: &str| KNOWN.contains(&key) || HARMLESS.contains(&key) || key.starts_with('_');
+        if let Some((key, value)) =
+            self.0.iter().find(|(key, value)| !idle(value) && !known(key) && !REFUSED.contains(&key.as_str()))
+        {
+            return Err(wrong(format!(
+                "{key} is {value}, an option that is not known: if it changes no pixel, leave it out in a copy that is named with \
+                 --preprocessor-config"
+            )));
+        }
+        if let Some(value) = self.get("num_channels").filter(|v| v.as_u64() != Some(channels as u64)) {
+            return Err(wrong(format!("num_channels is {value}, the model takes {channels} (config.json)")));
+        }
+        if let Some(value) = self.get("image_size").and_then(Value::as_u64)
+            && value as usize != output.height
+        {
+            return Err(wrong(format!(
+                "image_size is {value}, the model takes {} x {} (config.json)",
+                output.width, output.height
+            )));
+        }
+        Ok(())
     }
 
     fn flag(&self, key: &str, default: bool) -> Result<bool> {
@@ -190,8 +269,10 @@ impl Raw {
                 height: side("size", &list[0])?,
                 width: side("size", &list[1])?,
             })),
-            (Some(number), _) if defaults.shortest_edge => Ok(Target::ShortestEdge(side("size", number)?)),
-            (Some(number), _) => Ok(square(side("size", number)?)),
+            (Some(number), _) if self.flag("default_to_square", !defaults.shortest_edge)? => {
+                Ok(square(side("size", number)?))
+            }
+            (Some(number), _) => Ok(Target::ShortestEdge(side("size", number)?)),
         }
     }
 
@@ -273,6 +354,12 @@ mod tests {
             Some((Target::ShortestEdge(240), Filter::Lanczos)),
             Some(224),
         );
+        check(
+            r#"{"size": 240, "default_to_square": false, "do_center_crop": true, "crop_size": 224, "_valid_processor_keys": ["size"],
+                "do_sharpen": false, "processor_class": null, "data_format": "channels_first", "use_fast": true}"#,
+            Some((Target::ShortestEdge(240), Filter::Bilinear)),
+            Some(224),
+        );
         check(r#"{"do_resize": false, "do_pad": false, "do_convert_rgb": true}"#, None, None);
     }
 
@@ -302,6 +389,10 @@ mod tests {
         assert!(error(r#"{"image_mean": [1, 2]}"#).contains("image_mean has 2 values"));
         assert!(error(r#"{"image_std": [0]}"#).contains("image_std has 0"));
         assert!(error(r#"{"do_resize": "yes"}"#).contains("do_resize is \"yes\""));
+        assert!(error(r#"{"do_sharpen": true}"#).contains("do_sharpen is true, an option that is not known"));
+        assert!(error(r#"{"interpolation": "area"}"#).contains("interpolation"));
+        assert!(error(r#"{"num_channels": 1}"#).contains("num_channels is 1"));
+        assert!(error(r#"{"size": {"shortest_edge": 256}}"#).contains("shorter edge of images becomes 256"));
         assert!(error("[]").contains("preprocessor_config.json"));
     }
 }
