@@ -199,8 +199,22 @@ fn weights_that_do_not_fit_the_pool_are_refused() {
     refused(r#"{"a": 1, "b": {"nothing": 1, "*": 0}}"#, &["\"nothing\""]);
     refused(r#"{"a": 1, "b": "much"}"#, &["w.json"]);
     refused("[1]", &["w.json"]);
+    // Of two weights for one name, which is meant is not known.
+    refused(r#"{"a": 1, "b": 0, "a": 0.5}"#, &["w.json", "\"a\" is named twice"]);
+    refused(r#"{"a": {"*": 1, "embeddings": 1, "embeddings": 0}, "b": 0}"#, &["each named once"]);
+    // What is copied has no weight.
+    refused(r#"{"a": {"*": 1, "step": 2}, "b": 0}"#, &["\"step\"", "not averaged"]);
+    for twice in ["{a: 1, b: 0, a: 0.5}", "{a: {'*': 1, '*': 0.5}, b: 0}"] {
+        let text = format!("pool: pool\nrecipe: weighted\noutput: soup2\ningredient-weights: {twice}\n");
+        std::fs::write(dir.path().join("cook.yaml"), text).unwrap();
+        Soupctl::new(SOUPCTL)
+            .dir(dir.path())
+            .args(["cook", "-f", "cook.yaml"])
+            .run()
+            .fails(2, &["cook.yaml"]);
+    }
     cook(dir.path(), &["--recipe", "weighted"]).fails(2, &["--weights-file"]);
-    cook(dir.path(), &["--recipe", "uniform", "--weights-file", "w.json"]).fails(2, &["w.json"]);
+    cook(dir.path(), &["--recipe", "uniform", "--weights-file", "w.json"]).fails(2, &["weighted recipe"]);
 }
 
 #[test]
@@ -211,6 +225,8 @@ fn what_decides_by_scores_needs_data() {
     }
     cook(dir.path(), &["--recipe", "uniform", "--test", "t=x.parquet"]).fails(2, &["--validation"]);
     cook(dir.path(), &["--recipe", "uniform", "--diagnose", "full"]).fails(2, &["--validation"]);
+    cook(dir.path(), &["--recipe", "uniform", "--class-subset"])
+        .fails(2, &["--validation", "--class-subset"]);
 }
 
 #[test]

@@ -240,9 +240,9 @@ impl RecipeSpec {
             return Err(Error::usage("max-ingredients is 0, but a soup has at least 1 ingredient"));
         }
         Ok(match self.kind {
-            RecipeKind::Uniform => Box::new(uniform::Fixed { soup }),
-            // Before the pool is known, any soup will do.
-            RecipeKind::Weighted => Box::new(uniform::Fixed { soup: setting.given.clone().unwrap_or(soup) }),
+            RecipeKind::Uniform => Box::new(uniform::Fixed { soup: Some(soup) }),
+            // Never another soup in their place.
+            RecipeKind::Weighted => Box::new(uniform::Fixed { soup: setting.given.clone() }),
             RecipeKind::BestSingle => Box::new(best_single::BestSingle { metric: self.metric, ingredients }),
             RecipeKind::Greedy => Box::new(greedy::Greedy { spec: *self, ingredients }),
             RecipeKind::Pruned => Box::new(pruned::Pruned { spec: *self, ingredients, uniform: soup }),

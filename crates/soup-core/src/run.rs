@@ -270,6 +270,9 @@ impl RunSpec {
         if self.diagnosis.level == DiagnosisLevel::Full {
             return refused("a full diagnosis scores soups".to_owned());
         }
+        if self.class_subset {
+            return refused("--class-subset is about predictions".to_owned());
+        }
         Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! Checked conversions. `From` where nothing can go wrong, `TryFrom` (error: a [`soup_core::Error`]) from the wire.
 
+use std::collections::BTreeMap;
+
 use soup_core::ledger::Dataset;
 use soup_core::machine::{Evaluation, FileDigest, Report, TaskKey};
 use soup_core::recipe::given::{GivenWeight, WeightTable};
@@ -275,13 +277,16 @@ fn weights_to_wire(table: WeightTable) -> Vec<v1::IngredientWeight> {
 fn weights_from_wire(weights: Vec<v1::IngredientWeight>) -> Result<Option<WeightTable>> {
     let count = weights.len();
     let one = |w: v1::IngredientWeight| {
+        let (ingredient, count) = (w.ingredient, w.parts.len());
+        let parts: BTreeMap<String, f64> = w.parts.into_iter().map(|p| (p.part, p.weight)).collect();
         let given = match w.model {
-            Some(weight) => GivenWeight::Model(weight),
-            None => GivenWeight::Parts(w.parts.into_iter().map(|p| (p.part, p.weight)).collect()),
+            Some(weight) if count == 0 => GivenWeight::Model(weight),
+            None if parts.len() == count => GivenWeight::Parts(parts),
+            _ => return Err(malformed(&format!("a part of ingredient {ingredient:?} has two weights"))),
         };
-        (w.ingredient, given)
+        Ok((ingredient, given))
     };
-    let table: WeightTable = weights.into_iter().map(one).collect();
+    let table = weights.into_iter().map(one).collect::<Result<WeightTable>>()?;
     match table.len() == count {
         true => Ok(Some(table).filter(|t| !t.is_empty())),
         false => Err(malformed("an ingredient has two weights")),

@@ -88,6 +88,7 @@ pub(crate) struct CookOptions {
     pub(crate) weights_file: Option<String>,
     /// The weights of the weighted recipe by ingredient, as in --weights-file
     #[arg(skip)]
+    #[serde(deserialize_with = "soup_core::recipe::given::deserialize")]
     #[schemars(with = "Option<std::collections::BTreeMap<String, serde_json::Value>>")]
     pub(crate) ingredient_weights: Option<WeightTable>,
     /// In which order candidates are tried [default: sorted]

@@ -4,7 +4,7 @@ mod learned;
 
 use std::path::Path;
 
-use soup_core::recipe::given::WeightTable;
+use soup_core::recipe::given::{self, WeightTable};
 use soup_core::recipe::{RecipeKind, RecipeSpec};
 use soup_core::run::{DiagnosisSpec, RunSpec};
 use soup_core::{Error, ErrorKind, Result};
@@ -177,7 +177,7 @@ fn weights(options: &CookOptions) -> Result<Option<WeightTable>> {
         return Err(Error::usage(format!("{} has more than {WEIGHTS_BYTES_MAX} bytes", about())));
     }
     let bytes = std::fs::read(path).map_err(unreadable)?;
-    let table = serde_json::from_slice(&bytes).map_err(|e| {
+    let table = given::parse(&bytes).map_err(|e| {
         Error::usage(format!("{} is not a JSON object from ingredients to weights", about())).with_source(e)
     })?;
     Ok(Some(table))

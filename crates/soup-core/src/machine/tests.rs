@@ -507,6 +507,43 @@ fn several_files_are_digested_in_a_pass_of_its_own() {
 }
 
 #[test]
+fn without_datasets_nothing_is_surveyed_or_scored() {
+    let mut unjudged = plan(RecipeKind::Uniform, 3, 2);
+    (unjudged.datasets, unjudged.baselines) = (0, false);
+    let mut cluster = Cluster::new(unjudged);
+    (0..2).for_each(|_| cluster.join());
+    while cluster.log.surveyed.is_none() {
+        assert!(!cluster.inbox.iter().any(|(.., work)| *work == Work::Survey));
+        cluster.step();
+    }
+    // What the log knows of the pool outlives the coordinator.
+    cluster.restart(true);
+    cluster.run_quietly();
+    let (soup, ..) = cluster.outcome();
+    assert_eq!(Some(soup), Soup::uniform(3));
+    assert_eq!((cluster.scored.len(), cluster.machine.files().unwrap().len()), (0, 2));
+    assert!(cluster.machine.measured().is_some(), "geometry needs no data");
+}
+
+#[test]
+fn a_weighted_soup_is_never_replaced_by_another() {
+    let weights = [0.25, 0.75].map(|w| Weight::new(w).unwrap()).to_vec();
+    let soup = Soup::weighted(vec![Ingredient(0), Ingredient(2)], vec![weights]).unwrap();
+    let mut given = plan(RecipeKind::Weighted, 3, 1);
+    given.given = Some(soup.clone());
+    let mut cluster = Cluster::new(given.clone());
+    cluster.join();
+    cluster.run_quietly();
+    assert_eq!(cluster.outcome().0, soup);
+    // Without its weights there is no soup, rather than the mean.
+    given.given = None;
+    let mut lost = Cluster::new(given);
+    lost.join();
+    lost.run_quietly();
+    assert_eq!(lost.result.unwrap().unwrap_err().kind(), ErrorKind::Internal);
+}
+
+#[test]
 fn late_and_repeated_answers_are_dropped() {
     let mut cluster = Cluster::new(plan(RecipeKind::Greedy, 4, 1));
     cluster.join();

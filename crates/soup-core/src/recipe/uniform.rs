@@ -8,16 +8,13 @@ use super::{Recipe, Replay, Step};
 
 /// See the module.
 pub(super) struct Fixed {
-    pub(super) soup: Soup,
+    /// `None` where the weights are not at hand, as when a log is checked: then there is no soup to go on with.
+    pub(super) soup: Option<Soup>,
 }
 
 impl Recipe for Fixed {
     fn replay(&self, _: &Ledger, _: usize) -> Replay {
-        Replay {
-            order: Vec::new(),
-            decisions: Vec::new(),
-            incumbent: Some(self.soup.clone()),
-            step: Step::Done(self.soup.clone()),
-        }
+        let Some(soup) = &self.soup else { return Replay::needing(Step::Waiting) };
+        Replay { incumbent: Some(soup.clone()), ..Replay::needing(Step::Done(soup.clone())) }
     }
 }
