@@ -166,9 +166,11 @@ fn a_missing_dataset() {
 #[test]
 fn a_failed_run_leaves_no_folders_on_the_way_to_its_output() {
     let dir = TempDir::new().unwrap();
-    let args = ["--validation", "/nowhere/val.parquet", "--output", "a/b/soup", "--state-url", "state"];
-    cook_in(dir.path(), &Pool::of(&["m00"]), &args).fails(65, &["/nowhere/val.parquet"]);
-    assert_eq!(Pool::list(dir.path()), ["state"], "only the journal says what happened");
+    std::fs::write(dir.path().join("notes.txt"), "no data").unwrap();
+    let notes = dir.path().join("notes.txt");
+    let args = ["--validation", notes.to_str().unwrap(), "--output", "a/b/soup", "--state-url", "state"];
+    cook_in(dir.path(), &Pool::of(&["m00"]), &args).fails(65, &["notes.txt"]);
+    assert_eq!(Pool::list(dir.path()), ["notes.txt", "state"], "only the journal says what happened");
 }
 
 #[test]
