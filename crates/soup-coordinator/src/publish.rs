@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use soup_core::companion::CONFIG;
 use soup_core::machine::FileDigest;
 use soup_core::report::{Figures, RunReport, percent};
 use soup_core::{Error, Result};
@@ -118,7 +119,7 @@ async fn base_model(prepared: &Prepared) -> Option<String> {
         }
         // Only a line of the card depends on it.
         let files = pool::companions(base).await.unwrap_or_default();
-        if let Some(id) = files.iter().find(|(name, _)| name == "config.json").and_then(|(_, c)| named(c)) {
+        if let Some(id) = files.iter().find(|(name, _)| name == CONFIG).and_then(|(_, c)| named(c)) {
             return Some(id);
         }
     }

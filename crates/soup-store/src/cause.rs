@@ -99,11 +99,8 @@ impl Cause {
 /// The code and the message in an error's body: of XML (S3, Google, Azure), JSON (Google, Azure), or the first line.
 fn code_and_message(body: &str) -> (String, String) {
     let element = |tag: &str| {
-        let start = body.find(&format!("<{tag}>"))? + tag.len() + 2;
-        let length = body[start..].find(&format!("</{tag}>"))?;
-        let text = body[start..start + length].trim();
         // Azure adds lines about the request.
-        Some(shortened(text.lines().next().unwrap_or_default()))
+        Some(shortened(text_of(body, tag)?.trim().lines().next().unwrap_or_default()))
     };
     if let Some(code) = element("Code") {
         let mut message = element("Message").unwrap_or_default();
@@ -127,14 +124,32 @@ fn code_and_message(body: &str) -> (String, String) {
     (String::new(), shortened(line) + more)
 }
 
-/// The start of `text` as one line.
+/// The text inside of the first element `tag`.
+pub(crate) fn text_of<'a>(xml: &'a str, tag: &str) -> Option<&'a str> {
+    let start = xml.find(&format!("<{tag}>"))? + tag.len() + 2;
+    let length = xml[start..].find(&format!("</{tag}>"))?;
+    Some(&xml[start..start + length])
+}
+
+/// The start of `text` as one line, which says whether there is more.
 pub(crate) fn shortened(text: &str) -> String {
-    let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let short: String = clean.clone().take(CAUSE_CHARS_MAX).collect();
-    match clean.count() > CAUSE_CHARS_MAX {
-        true => format!("{} [...]", short.trim_end()),
-        false => short,
+    match is_long(text) {
+        true => cut(text),
+        false => one_line_of(text),
     }
+}
+
+/// The start of `text` as one line, which says that there is more.
+fn cut(text: &str) -> String {
+    format!("{} [...]", one_line_of(text).trim_end())
+}
+
+fn one_line_of(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(CAUSE_CHARS_MAX).collect()
+}
+
+fn is_long(text: &str) -> bool {
+    text.chars().nth(CAUSE_CHARS_MAX).is_some()
 }
 
 /// `error`, or what matters of it where it is an answer, is long, or has several lines.
@@ -144,15 +159,10 @@ pub(crate) fn one_line(error: StoreError) -> Box<dyn std::error::Error + Send + 
     }
     let text = error.to_string();
     let line = text.lines().next().unwrap_or_default();
-    if line.len() == text.len()
-        && !line.contains(char::is_control)
-        && line.chars().nth(CAUSE_CHARS_MAX).is_none()
-    {
+    if line.len() == text.len() && !line.contains(char::is_control) && !is_long(line) {
         return error.into();
     }
-    let cut: String =
-        line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(CAUSE_CHARS_MAX).collect();
-    format!("{} [...]", cut.trim_end()).into()
+    cut(line).into()
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Handing out work: which worker gets what next.
 //!
 //! A worker is given one task more than it has slots, so that it never waits for the coordinator's answer. The survey comes
-//! first, since it finds without a single parameter what would keep soups from being scored. Loading belongs to the owners; everything else goes to whoever is free, slices preferably to the worker that has their
-//! samples decoded. A worker that nothing is left for gets a slice that another one is slow at.
+//! first, since it finds without a single parameter what would keep soups from being scored. Loading belongs to the
+//! owners; everything else goes to whoever is free, slices preferably to the worker that has their samples decoded. A
+//! worker that nothing is left for gets a slice that another one is slow at.
 //!
 //! Every event ends in a [`dispatch`](Machine::dispatch), and of a thousand workers most may have nothing to do. So what
 //! does not depend on who asks is found out once a dispatch, when somebody asks for it ([`Openings`]).

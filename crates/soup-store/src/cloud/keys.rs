@@ -4,6 +4,8 @@
 
 use object_store::path::Path;
 
+use crate::cause::text_of;
+
 /// Entries of a listing, and what names them: of S3 and Google's XML, and of Azure's.
 const ENTRIES: [(&str, &str); 4] =
     [("Contents", "Key"), ("CommonPrefixes", "Prefix"), ("Blob", "Name"), ("BlobPrefix", "Name")];
@@ -42,13 +44,6 @@ fn next_entry(text: &str) -> Option<(usize, &'static str, &'static str)> {
         from = at + 1;
     }
     None
-}
-
-/// The text inside of the first element `tag`.
-pub(super) fn text_of<'a>(xml: &'a str, tag: &str) -> Option<&'a str> {
-    let start = xml.find(&format!("<{tag}>"))? + tag.len() + 2;
-    let length = xml[start..].find(&format!("</{tag}>"))?;
-    Some(&xml[start..start + length])
 }
 
 fn is_usable(key: &str, is_folder: bool) -> bool {

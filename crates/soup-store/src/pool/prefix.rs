@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use soup_core::Result;
+use soup_core::companion::CONFIG;
 use soup_core::schema::Schema;
 
 use super::companions;
@@ -106,7 +107,7 @@ async fn is_wrapper(checkpoints: &[Checkpoint], at: usize, length: usize) -> Res
         return Ok(common(length) > common(0));
     }
     let found = companions(this).await?;
-    let config = found.iter().find(|(name, _)| name == "config.json").map(|(_, content)| content);
+    let config = found.iter().find(|(name, _)| name == CONFIG).map(|(_, content)| content);
     let config: serde_json::Value = config.and_then(|c| serde_json::from_slice(c).ok()).unwrap_or_default();
     let Some(kind) = config["model_type"].as_str().filter(|kind| !kind.is_empty()) else { return Ok(false) };
     let part = format!("{kind}.");
