@@ -61,14 +61,14 @@ pub struct Layers {
 impl Layers {
     /// The layers of a pool's tensors.
     pub fn new(schema: &Schema) -> Layers {
-        let averaged = schema.tensors().iter().filter(|t| t.dtype.is_float());
-        let (names, positions) = layers(averaged.map(|t| t.name.as_str()));
+        let averaged = (0..schema.tensors().len()).filter(|&t| schema.is_averaged(t));
+        let (names, positions) = layers(averaged.map(|t| schema.tensors()[t].name.as_str()));
         let mut positions = positions.into_iter();
-        let layer = |t: &TensorSpec| t.dtype.is_float().then(|| positions.next()).flatten();
+        let layer = |t: usize| schema.is_averaged(t).then(|| positions.next()).flatten();
         // Dimensions of 1 make no matrix: a class token is [1, 1, hidden].
         let matrix = |t: &TensorSpec| t.shape.iter().filter(|&&d| d > 1).count() > 1;
         Layers {
-            of: schema.tensors().iter().map(layer).collect(),
+            of: (0..schema.tensors().len()).map(layer).collect(),
             matrix: schema.tensors().iter().map(matrix).collect(),
             names,
         }

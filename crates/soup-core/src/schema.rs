@@ -4,9 +4,13 @@
 //! the *flattened parameters*: one array of bytes in which every multiple of [`ALIGN_BYTES`] is an element boundary,
 //! so that shards can be cut by bytes. It is also the order in which outputs are written, and hashed.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::soup::Ingredient;
 
 /// Every multiple of this many bytes in the flattened parameters is an element boundary (the widest dtype is 8 bytes).
 pub const ALIGN_BYTES: u64 = 8;
@@ -129,6 +133,8 @@ pub struct Schema {
     tensors: Vec<TensorSpec>,
     /// `offsets[i]` is where tensor `i` begins; one more at the end: the total.
     offsets: Vec<u64>,
+    /// Tensors that are one ingredient's, though they could be averaged, by position: others lack them.
+    taken: BTreeMap<usize, Ingredient>,
 }
 
 impl Schema {
@@ -154,7 +160,26 @@ impl Schema {
             })?;
         }
         offsets.push(at);
-        Ok(Schema { tensors, offsets })
+        Ok(Schema { tensors, offsets, taken: BTreeMap::new() })
+    }
+
+    /// The same tensors, of which some, by name, are one ingredient's and not averaged. Other names are none of them.
+    #[must_use]
+    pub fn taking(mut self, taken: &BTreeMap<&str, Ingredient>) -> Schema {
+        let whose = |t: &TensorSpec| taken.get(t.name.as_str()).copied();
+        self.taken = self.tensors.iter().enumerate().filter_map(|(at, t)| Some((at, whose(t)?))).collect();
+        self
+    }
+
+    /// Whose tensor `index` is in every soup, where it is taken from one ingredient because others lack it.
+    pub fn taken_from(&self, index: usize) -> Option<Ingredient> {
+        self.taken.get(&index).copied()
+    }
+
+    /// Whether tensor `index` is averaged; else it is copied, from the first ingredient where it is not
+    /// [taken](Self::taken_from) from another one.
+    pub fn is_averaged(&self, index: usize) -> bool {
+        self.tensors.get(index).is_some_and(|t| t.dtype.is_float()) && !self.taken.contains_key(&index)
     }
 
     /// The tensors in canonical order.
@@ -162,8 +187,16 @@ impl Schema {
         &self.tensors
     }
 
+    /// Positions of the tensors that may reach into the byte range `range` of the flattened parameters.
+    pub fn tensors_in(&self, range: &Range<u64>) -> Range<usize> {
+        let ends = &self.offsets[1..];
+        let first = ends.partition_point(|end| *end <= range.start);
+        let end = self.offsets[..ends.len()].partition_point(|start| *start < range.end);
+        first..end.max(first)
+    }
+
     /// Byte range of tensor `index` in the flattened parameters.
-    pub fn range(&self, index: usize) -> std::ops::Range<u64> {
+    pub fn range(&self, index: usize) -> Range<u64> {
         self.offsets[index]..self.offsets[index + 1]
     }
 

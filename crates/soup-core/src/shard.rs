@@ -27,6 +27,59 @@ pub struct Segment {
     pub range: Range<usize>,
 }
 
+/// Where what a checkpoint stores of a shard goes when it is read: its parts one after the other in the order of the segments,
+/// each in the dtype in which it is stored. Where those are the schema's, that is the shard itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// One a segment.
+    dtypes: Vec<Dtype>,
+    /// `offsets[i]` is where segment `i` begins; one more at the end.
+    offsets: Vec<usize>,
+}
+
+impl Stored {
+    /// The layout of the shard with these segments, whose tensors are stored in `dtype`.
+    pub fn new(segments: &[Segment], dtype: impl Fn(&Segment) -> Dtype) -> Stored {
+        let dtypes: Vec<Dtype> = segments.iter().map(dtype).collect();
+        let mut at = 0;
+        let mut offsets = vec![0];
+        for (segment, dtype) in segments.iter().zip(&dtypes) {
+            at += segment.elements() * dtype.width_bytes() as usize;
+            offsets.push(at);
+        }
+        Stored { dtypes, offsets }
+    }
+
+    /// The dtype of segment `index`.
+    pub fn dtype(&self, index: usize) -> Dtype {
+        self.dtypes[index]
+    }
+
+    /// Byte range of `count` elements of segment `index`, from element `first` on.
+    pub fn range(&self, index: usize, first: usize, count: usize) -> Range<usize> {
+        let width = self.dtypes[index].width_bytes() as usize;
+        let start = self.offsets[index] + first * width;
+        start..start + count * width
+    }
+
+    /// Size in bytes.
+    pub fn bytes(&self) -> usize {
+        self.offsets[self.dtypes.len()]
+    }
+
+    /// Whether every segment is stored in its own dtype.
+    pub fn is_native(&self, segments: &[Segment]) -> bool {
+        segments.iter().map(|s| s.dtype).eq(self.dtypes.iter().copied())
+    }
+}
+
+impl Segment {
+    /// Number of elements.
+    pub fn elements(&self) -> usize {
+        self.range.len() / self.dtype.width_bytes() as usize
+    }
+}
+
 /// Largest number of shards a pool is cut into.
 pub const SHARDS_MAX: u64 = 4096;
 /// Shards are not cut smaller than this, unless the whole model is smaller.
@@ -78,8 +131,8 @@ impl ShardPlan {
 /// Tensors without elements have no segment.
 pub fn segments(schema: &Schema, range: Range<u64>) -> Vec<Segment> {
     let mut out = Vec::new();
-    for (index, tensor) in schema.tensors().iter().enumerate() {
-        let t = schema.range(index);
+    for index in schema.tensors_in(&range) {
+        let (tensor, t) = (&schema.tensors()[index], schema.range(index));
         let (start, end) = (t.start.max(range.start), t.end.min(range.end));
         if start < end {
             let within = (start - range.start) as usize..(end - range.start) as usize;

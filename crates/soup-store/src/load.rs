@@ -8,6 +8,7 @@
 
 mod local;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,7 +17,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::GetResultPayload;
-use soup_core::schema::{Schema, TensorSpec};
+use soup_core::schema::{Dtype, Schema, TensorSpec};
+use soup_core::shard::{Segment, Stored, segments};
 use soup_core::{Error, Result};
 
 pub use self::local::{LocalFiles, open_local};
@@ -77,23 +79,24 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// way into the destination.
 const LOCAL_PIECE_BYTES: usize = 1 << 20;
 
-/// The reads that fill the byte range `range` of the flattened parameters of `schema` from `checkpoint`: ascending and
-/// disjoint in the shard, with neighbours in both file and shard joined. Tensors that the checkpoint lacks (integers,
-/// which are taken from the first ingredient) are not covered.
+/// The reads that fill the byte range `range` of the flattened parameters of `schema` from `checkpoint`, in the layout of
+/// [`Stored`]: ascending and disjoint, with neighbours in both file and shard joined. Tensors that the checkpoint lacks
+/// (which are taken from another ingredient) are not covered.
 pub fn plan_reads(checkpoint: &Checkpoint, schema: &Schema, range: Range<u64>) -> Vec<Read> {
+    let segments = segments(schema, range.clone());
+    let placed = |s: &Segment| placement(checkpoint, s.tensor, &schema.tensors()[s.tensor]);
+    let stored = Stored::new(&segments, |s| placed(s).map_or(s.dtype, |p| p.spec.dtype));
     let mut reads: Vec<Read> = Vec::new();
-    for index in tensors_in(schema, &range) {
-        let tensor = schema.range(index);
-        let (start, end) = (tensor.start.max(range.start), tensor.end.min(range.end));
-        let Some(placement) = placement(checkpoint, index, &schema.tensors()[index]) else { continue };
-        if start >= end {
-            continue;
-        }
+    for (index, segment) in segments.iter().enumerate() {
+        let Some(placement) = placed(segment) else { continue };
+        let width = segment.dtype.width_bytes();
+        let before = (range.start + segment.range.start as u64 - schema.range(segment.tensor).start) / width;
+        let dest = stored.range(index, 0, segment.elements());
         let read = Read {
             file: placement.file,
-            file_offset: placement.offset + (start - tensor.start),
-            dest_offset: start - range.start,
-            len: end - start,
+            file_offset: placement.offset + before * stored.dtype(index).width_bytes(),
+            dest_offset: dest.start as u64,
+            len: dest.len() as u64,
         };
         match reads.last_mut() {
             Some(last)
@@ -109,31 +112,46 @@ pub fn plan_reads(checkpoint: &Checkpoint, schema: &Schema, range: Range<u64>) -
     reads
 }
 
-/// Positions of the tensors that may reach into `range`.
-fn tensors_in(schema: &Schema, range: &Range<u64>) -> Range<usize> {
-    let (mut low, mut high) = (0, schema.tensors().len());
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if schema.range(middle).end <= range.start { low = middle + 1 } else { high = middle }
-    }
-    let first = low;
-    let mut end = first;
-    while end < schema.tensors().len() && schema.range(end).start < range.end {
-        end += 1;
-    }
-    first..end
+/// The tensors of `schema` that reach into `range`, by position, which `checkpoint` stores in another dtype, and in which.
+pub fn stored_dtypes(checkpoint: &Checkpoint, schema: &Schema, range: Range<u64>) -> BTreeMap<usize, Dtype> {
+    let stored = |s: &Segment| {
+        let dtype = placement(checkpoint, s.tensor, &schema.tensors()[s.tensor])?.spec.dtype;
+        (dtype != s.dtype).then_some((s.tensor, dtype))
+    };
+    segments(schema, range).iter().filter_map(stored).collect()
+}
+
+/// The part of `reads` that fills the byte range `range` of what they fill, which then begins at 0.
+pub fn clip(reads: &[Read], range: Range<u64>) -> Vec<Read> {
+    let first = reads.partition_point(|r| r.dest_offset.saturating_add(r.len) <= range.start);
+    let part = |r: &Read| {
+        let start = r.dest_offset.max(range.start);
+        let end = r.dest_offset.saturating_add(r.len).min(range.end);
+        let file_offset = r.file_offset.saturating_add(start - r.dest_offset);
+        Read { file: r.file, file_offset, dest_offset: start - range.start, len: end - start }
+    };
+    reads[first..].iter().take_while(|r| r.dest_offset < range.end).map(part).collect()
 }
 
 /// Where `checkpoint` keeps the tensor that is at `index` of the pool's schema: nearly always the same position.
 fn placement<'c>(checkpoint: &'c Checkpoint, index: usize, spec: &TensorSpec) -> Option<&'c Placement> {
-    if let Some(p) = checkpoint.tensors.get(index).filter(|p| p.spec == *spec) {
+    let is = |p: &Placement| p.spec.name == spec.name && p.spec.shape == spec.shape;
+    if let Some(p) = checkpoint.tensors.get(index).filter(|p| is(p)) {
         return Some(p);
     }
-    // Canonical order: widest first, then by name.
-    let width = |t: &TensorSpec| std::cmp::Reverse(t.dtype.width_bytes());
-    let order = |p: &Placement| width(&p.spec).cmp(&width(spec)).then_with(|| p.spec.name.cmp(&spec.name));
-    let at = checkpoint.tensors.binary_search_by(order).ok()?;
-    checkpoint.tensors.get(at).filter(|p| p.spec == *spec)
+    // Canonical order is by width, widest first, then by name, and an average may have another dtype than what it is of.
+    let at_width = |width: u64| {
+        let order = |p: &Placement| {
+            std::cmp::Reverse(p.spec.dtype.width_bytes())
+                .cmp(&std::cmp::Reverse(width))
+                .then_with(|| p.spec.name.cmp(&spec.name))
+        };
+        let at = checkpoint.tensors.binary_search_by(order).ok()?;
+        checkpoint.tensors.get(at)
+    };
+    let floats =
+        |p: &Placement| p.spec.dtype == spec.dtype || p.spec.dtype.is_float() && spec.dtype.is_float();
+    [8, 4, 2, 1].into_iter().filter_map(at_width).find(|p| is(p) && floats(p))
 }
 
 /// Part of a read, with the bytes of the destination that it fills.

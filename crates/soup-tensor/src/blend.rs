@@ -51,13 +51,7 @@ pub(crate) fn blend(
     out: &mut [u8],
 ) -> Result<()> {
     check_fit(soup, source.ingredients(), tensors, [source.bytes(), out.len()])?;
-    let weights = |row: &[soup_core::soup::Weight]| row.iter().map(|w| w.get()).collect();
-    let blend = Blend {
-        source,
-        segments,
-        members: soup.members().iter().map(|m| m.index()).collect(),
-        rows: soup.rows().map(|rows| rows.iter().map(|row| weights(row)).collect()),
-    };
+    let blend = Blend { source, segments, parts: Parts::new(soup) };
     share(threads, out.chunks_mut(PIECE_BYTES).enumerate(), Hand::new, |hand, (piece, out)| {
         blend.write(piece * PIECE_BYTES, hand, out)
     })
@@ -66,9 +60,7 @@ pub(crate) fn blend(
 struct Blend<'a> {
     source: &'a dyn Source,
     segments: &'a [Segment],
-    members: Vec<usize>,
-    /// Explicit weights: one row, or one a tensor.
-    rows: Option<Vec<Vec<f64>>>,
+    parts: Parts,
 }
 
 /// What a thread keeps from piece to piece.
@@ -103,20 +95,43 @@ impl Blend<'_> {
             }
             if lent.is_none() {
                 // All of the piece at once: a disk is asked once for many small tensors.
-                lent = Some(self.source.lend(&self.members, start..end, &mut *members)?);
+                lent = Some(self.source.lend(&self.parts.members, start..end, &mut *members)?);
             }
             let members: Vec<&[u8]> = lent.iter().flatten().map(|m| &m[within.clone()]).collect();
-            self.write_segment(segment, &members, sums, out);
+            self.parts.write(segment, &members, sums, out);
         }
         Ok(())
     }
+}
 
-    fn write_segment(&self, segment: &Segment, members: &[&[u8]], sums: &mut Sums, out: &mut [u8]) {
-        let weights = match &self.rows {
+/// A soup, as it is applied to elements.
+pub(crate) struct Parts {
+    pub(crate) members: Vec<usize>,
+    /// Explicit weights: one row, or one a tensor.
+    rows: Option<Vec<Vec<f64>>>,
+}
+
+impl Parts {
+    pub(crate) fn new(soup: &Soup) -> Parts {
+        let weights = |row: &[soup_core::soup::Weight]| row.iter().map(|w| w.get()).collect();
+        Parts {
+            members: soup.members().iter().map(|m| m.index()).collect(),
+            rows: soup.rows().map(|rows| rows.iter().map(|row| weights(row)).collect()),
+        }
+    }
+
+    /// The weights on tensor `tensor`.
+    pub(crate) fn weights(&self, tensor: usize) -> Weights<'_> {
+        match &self.rows {
             None => Weights::Mean,
             Some(rows) if rows.len() == 1 => Weights::Explicit(&rows[0]),
-            Some(rows) => Weights::Explicit(&rows[segment.tensor]),
-        };
+            Some(rows) => Weights::Explicit(&rows[tensor]),
+        }
+    }
+
+    /// Writes the blend of some elements of a segment that is averaged, of which `members` are those of every member.
+    pub(crate) fn write(&self, segment: &Segment, members: &[&[u8]], sums: &mut Sums, out: &mut [u8]) {
+        let weights = self.weights(segment.tensor);
         if let (Weights::Mean, [only]) = (weights, members) {
             return out.copy_from_slice(only);
         }

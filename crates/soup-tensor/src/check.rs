@@ -81,7 +81,8 @@ impl Findings {
     }
 }
 
-fn count_non_finite(dtype: Dtype, part: &[u8]) -> u64 {
+/// Infinite and NaN elements; none of integers.
+pub(crate) fn count_non_finite(dtype: Dtype, part: &[u8]) -> u64 {
     match dtype {
         Dtype::F64 => count_non_finite_as::<F64>(part),
         Dtype::F32 => count_non_finite_as::<F32>(part),

@@ -13,6 +13,9 @@
 //! ([`Findings`]) and gives the [`ShardMemory`], which from then on only answers. Computations get their bytes from a source
 //! (`source.rs`), whatever it is, and are the same to the bit.
 //!
+//! A shard that is needed once is not kept: a [`Pass`] over it digests, inspects, multiplies and blends what is read of it,
+//! to the same bits.
+//!
 //! # What a blend is, exactly
 //!
 //! For every element of a floating-point tensor:
@@ -35,6 +38,7 @@ mod disk;
 mod format;
 mod host;
 mod kernel;
+mod pass;
 mod products;
 mod source;
 mod threads;
@@ -44,6 +48,7 @@ use soup_core::soup::{Ingredient, Soup};
 pub use burn_device::BurnShards;
 pub use check::{DifferingIntegers, Findings, NonFinite};
 pub use device::{Buffer, Device, ShardBuilder};
+pub use pass::{Having, Pass, Passed, Passing};
 
 // Checkpoints are little-endian, and elements are read in place.
 #[cfg(not(target_endian = "little"))]

@@ -25,7 +25,7 @@ use crate::{SegmentDots, SegmentGram};
 /// Elements of a block: it and the gradient's stay in the cache while all ingredients are multiplied.
 const BLOCK_ELEMENTS: usize = 4096;
 /// Elements that threads take at a time.
-const PIECE_ELEMENTS: usize = 64 << 10;
+pub(crate) const PIECE_ELEMENTS: usize = 64 << 10;
 /// Independent sums.
 const LANES: usize = 16;
 
@@ -209,7 +209,7 @@ pub(crate) fn grams(
 }
 
 /// The inner products on the elements of a piece, of which `parts` are those of every ingredient.
-fn gram(dtype: Dtype, parts: &[&[u8]], base: Option<&[u8]>) -> Vec<f64> {
+pub(crate) fn gram(dtype: Dtype, parts: &[&[u8]], base: Option<&[u8]>) -> Vec<f64> {
     match dtype {
         Dtype::F64 => gram_as::<F64>(parts, base),
         Dtype::F32 => gram_as::<F32>(parts, base),

@@ -146,9 +146,10 @@ pub fn soup(table: &WeightTable, names: &[String], schema: &Schema) -> Result<(S
         true => vec![""],
         false => schema.tensors().iter().map(|t| t.name.as_str()).collect(),
     };
+    let has_weights = |tensor: &str| whole || averaged.contains(tensor);
     let row = |tensor: &&str| {
         // What is copied has no weights; its row keeps those of the others in their places.
-        if !whole && !averaged.contains(tensor) {
+        if !has_weights(tensor) {
             return Ok(vec![0.0; names.len()]);
         }
         let one = |(given, name): (&&GivenWeight, &String)| {
@@ -166,8 +167,7 @@ pub fn soup(table: &WeightTable, names: &[String], schema: &Schema) -> Result<(S
     if members.is_empty() {
         return Err(Error::usage("all weights are 0: nothing would be left"));
     }
-    let weighted = |tensor: &str| whole || averaged.contains(tensor);
-    let notes = sums(&rows, &tensors, weighted);
+    let notes = sums(&rows, &tensors, has_weights);
     let of_members = |row: &Vec<f64>| members.iter().filter_map(|&i| Weight::new(row[i])).collect();
     let weights = rows.iter().map(of_members).collect();
     let members = members.iter().map(|&i| Ingredient(i as u32)).collect();
@@ -176,7 +176,8 @@ pub fn soup(table: &WeightTable, names: &[String], schema: &Schema) -> Result<(S
 
 /// The tensors that have weights.
 fn averaged(schema: &Schema) -> impl Iterator<Item = &TensorSpec> {
-    schema.tensors().iter().filter(|t| t.dtype.is_float())
+    let tensors = schema.tensors().iter().enumerate();
+    tensors.filter(|(index, _)| schema.is_averaged(*index)).map(|(_, t)| t)
 }
 
 fn check_parts(given: &[&GivenWeight], names: &[String], schema: &Schema) -> Result<()> {
@@ -189,7 +190,7 @@ fn check_parts(given: &[&GivenWeight], names: &[String], schema: &Schema) -> Res
         {
             if copied(unknown) {
                 return Err(Error::usage(format!(
-                    "the weights of ingredient {name:?} name {unknown:?}, which is not averaged but copied from the first \
+                    "the weights of ingredient {name:?} name {unknown:?}, which is not averaged but copied from one \
                      ingredient: it has no weight"
                 )));
             }

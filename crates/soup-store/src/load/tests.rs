@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use soup_core::ErrorKind;
-use soup_core::schema::Dtype;
+use soup_core::schema::{ALIGN_BYTES, Dtype};
 
 use super::*;
 use crate::checkpoint::{INDEX_FILE, open_checkpoint};
@@ -20,7 +20,10 @@ fn cases() -> impl Strategy<Value = (Schema, u64, Range<u64>, Vec<usize>)> {
             let (a, b) =
                 (a.index(schema.bytes() as usize + 1) as u64, b.index(schema.bytes() as usize + 1) as u64);
             let lacks = lacks.index(schema.tensors().len() + 1);
-            (schema, file_bytes_max, a.min(b)..a.max(b), vec![lacks])
+            // Shards are cut between elements of any dtype.
+            let cut = |at: u64| if at == schema.bytes() { at } else { at - at % ALIGN_BYTES };
+            let range = cut(a.min(b))..cut(a.max(b));
+            (schema, file_bytes_max, range, vec![lacks])
         },
     )
 }
@@ -66,9 +69,43 @@ async fn loads_what_a_copy_would(
     let lacking = |i: u64| lacks.iter().any(|&t| t < schema.tensors().len() && schema.range(t).contains(&i));
     let expect: Vec<u8> = range.clone().map(|i| if lacking(i) { 0 } else { byte(i) }).collect();
     assert_eq!(shard, expect);
+    // A part of it, wherever it is cut.
+    let inside = expect.len() as u64 / 3..expect.len() as u64 - expect.len() as u64 / 5;
+    let mut part = vec![0; (inside.end - inside.start) as usize];
+    let clipped = clip(&reads, inside.clone());
+    load(&files, &clipped, &mut part, LoadLimits { part_bytes, in_flight: 3 }).await.unwrap();
+    assert_eq!(part, expect[inside.start as usize..inside.end as usize]);
     // Joined as far as possible: one read a run of bytes.
     let splits = lacks.iter().filter(|&&t| t < schema.tensors().len() && !schema.range(t).is_empty()).count();
     assert!(reads.len() <= checkpoint.files.len() + splits);
+}
+
+#[tokio::test]
+async fn other_dtypes_are_read_as_they_are_stored() {
+    let folder = memory("other-dtypes");
+    let spec = |name: &str, dtype, count: u64| TensorSpec::new(name, dtype, [count]);
+    let stored = Schema::new(vec![
+        spec("a", Dtype::BF16, 5),
+        spec("b", Dtype::F64, 3),
+        spec("c", Dtype::F32, 4),
+        spec("n", Dtype::I64, 1),
+    ]);
+    write(&folder, &stored.unwrap(), u64::MAX, &[]).await;
+    let checkpoint = open_checkpoint(&folder).await.unwrap();
+    // An average in f32, which also has what the checkpoint lacks.
+    let soup = ["a", "b", "c", "d"].iter().zip([5, 3, 4, 2]).map(|(n, count)| spec(n, Dtype::F32, count));
+    let soup = Schema::new(soup.chain([spec("n", Dtype::I64, 1)]).collect()).unwrap();
+    // n, a, b, c, d: from the third element of a to the second of c.
+    let range = 16..8 + 5 * 4 + 3 * 4 + 8;
+    let files: Vec<ReadFrom> = checkpoint.files.iter().map(ReadFrom::from).collect();
+    let reads = plan_reads(&checkpoint, &soup, range.clone());
+    let dtypes = stored_dtypes(&checkpoint, &soup, range);
+    assert_eq!(dtypes, BTreeMap::from([(1, Dtype::BF16), (2, Dtype::F64)]));
+    let mut shard = vec![0; 3 * 2 + 3 * 8 + 2 * 4];
+    load(&files, &reads, &mut shard, LoadLimits::default()).await.unwrap();
+    // Stored are b, n, c, a.
+    let bytes = |range: Range<u64>| range.map(byte).collect::<Vec<_>>();
+    assert_eq!(shard, [bytes(52..58), bytes(0..24), bytes(32..40)].concat());
 }
 
 proptest! {
