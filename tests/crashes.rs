@@ -25,6 +25,17 @@ const COORDINATOR: [(&str, &[u32]); 6] = [
 ];
 /// Points of a worker.
 const WORKER: [(&str, &[u32]); 3] = [("before-load", &[1]), ("before-answer", &[5]), ("before-write", &[1])];
+/// The same where nothing is judged: a coordinator decides nothing, and shards are read for the file.
+const STREAMING_COORDINATOR: [(&str, &[u32]); 6] = [
+    ("after-claim", &[1]),
+    ("before-staging", &[1]),
+    ("before-append", &[1, 2]),
+    ("after-append", &[1, 2]),
+    ("before-publish", &[1]),
+    ("after-publish", &[1]),
+];
+const STREAMING_WORKER: [(&str, &[u32]); 3] =
+    [("before-pass", &[1, 3]), ("before-answer", &[1, 3]), ("before-write", &[1])];
 
 /// A small cook: five ingredients, few samples.
 fn cook_file(dir: &Path, pool: &Pool, recipe: &str) -> String {
@@ -106,17 +117,23 @@ fn check(recipe: &str) {
     let dir = TempDir::new().unwrap();
     let pool = Pool::of(&["m02", "m03", "m07", "m10", "m14"]);
     let file = cook_file(dir.path(), &pool, recipe);
-    let expected = cook(&file, dir.path(), &["--workers", "2", "--threads", "1"]).run().json();
+    matrix(recipe, &file, &COORDINATOR, &WORKER);
+}
+
+/// Tries every point.
+fn matrix(recipe: &str, file: &str, coordinator: &[(&str, &[u32])], worker: &[(&str, &[u32])]) {
+    let dir = TempDir::new().unwrap();
+    let expected = cook(file, dir.path(), &["--workers", "2", "--threads", "1"]).run().json();
     let all = std::env::var("SOUP_CRASHES").is_ok_and(|v| v == "all");
     let mut survived = 0;
-    for (role, points) in [("coordinator", &COORDINATOR[..]), ("worker", &WORKER[..])] {
+    for (role, points) in [("coordinator", coordinator), ("worker", worker)] {
         for (point, times) in points {
             let chosen: Vec<u32> = if all { (1..).take(2000).collect() } else { times.to_vec() };
             for n in chosen {
                 let at = format!("{point}:{n}");
                 let (coordinator, worker) =
                     if role == "coordinator" { (at, String::new()) } else { (String::new(), at) };
-                let case = Case { file: &file, expected: &expected, coordinator, worker };
+                let case = Case { file, expected: &expected, coordinator, worker };
                 let reached = survive(&case);
                 // Short runs have few records, and a worker may have had nothing to do.
                 let may_miss = all || role == "worker" || n > 2;
@@ -150,4 +167,13 @@ fn uniform_survives_a_kill_at_every_point() {
 #[test]
 fn best_single_survives_a_kill_at_every_point() {
     check("best-single");
+}
+
+#[test]
+fn an_average_without_data_survives_a_kill_at_every_point() {
+    let dir = TempDir::new().unwrap();
+    let pool = Pool::of(&["m02", "m03", "m07", "m10", "m14"]);
+    let file = dir.path().join("average.yaml");
+    std::fs::write(&file, format!("pool: {}\nrecipe: uniform\n", pool.path().display())).unwrap();
+    matrix("average", file.to_str().unwrap(), &STREAMING_COORDINATOR, &STREAMING_WORKER);
 }

@@ -256,3 +256,165 @@ fn an_averaged_run_is_in_the_books_like_any_other() {
     let args = ["cook", "--pool", "pool", "--output", "soup", "--recipe", "uniform", "-o", "json", "-q"];
     assert_eq!(call(&args).json()["sha256"], first["sha256"]);
 }
+
+/// Writes `pool/NAME.safetensors` with these tensors of 6 elements each: name, dtype, and a seed of the values.
+fn ingredient(dir: &Path, name: &str, tensors: &[(&str, Dtype, usize)]) {
+    let data: Vec<Vec<u8>> = tensors
+        .iter()
+        .map(|(_, dtype, seed)| match dtype {
+            Dtype::I64 => (0..6i64).flat_map(|v| (v + *seed as i64).to_le_bytes()).collect(),
+            float => bytes(*float, (0..6).map(|at| value(*seed, at))),
+        })
+        .collect();
+    let view = |((name, dtype, _), data): (&(&'static str, Dtype, usize), &'static [u8])| {
+        (*name, TensorView::new(*dtype, vec![2, 3], data).unwrap())
+    };
+    let tensors: Vec<(&'static str, Dtype, usize)> =
+        tensors.iter().map(|(n, d, s)| (&*n.to_string().leak(), *d, *s)).collect();
+    let views: Vec<_> = tensors.iter().zip(data.into_iter().map(|d| &*d.leak())).map(view).collect();
+    std::fs::create_dir_all(dir.join("pool")).unwrap();
+    let file = dir.join(format!("pool/{name}.safetensors"));
+    std::fs::write(file, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+/// The soup's tensors: name, dtype, data.
+fn soup_of(dir: &Path) -> Vec<(String, Dtype, Vec<u8>)> {
+    let file = std::fs::read(dir.join("soup/model.safetensors")).unwrap();
+    let soup = SafeTensors::deserialize(&file).unwrap();
+    let mut all: Vec<_> =
+        soup.iter().map(|(n, view)| (n.to_owned(), view.dtype(), view.data().to_vec())).collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all
+}
+
+/// The mean over ingredients of what is stored in `dtypes`, with these seeds, rounded once to `out`.
+fn mean(out: Dtype, stored: &[(Dtype, usize)]) -> Vec<u8> {
+    let stored: Vec<Vec<f64>> = stored
+        .iter()
+        .map(|(dtype, seed)| {
+            let data = bytes(*dtype, (0..6).map(|at| value(*seed, at)));
+            numbers(&TensorView::new(*dtype, vec![6], &data).unwrap())
+        })
+        .collect();
+    bytes(out, (0..6).map(|at| stored.iter().fold(-0.0, |sum, v| sum + v[at]) / stored.len() as f64))
+}
+
+#[test]
+fn ingredients_of_other_dtypes_are_averaged_from_what_they_store() {
+    let dir = TempDir::new().unwrap();
+    for (seed, (name, dtype)) in [("a", Dtype::F32), ("b", Dtype::BF16), ("c", Dtype::F16)].iter().enumerate()
+    {
+        ingredient(dir.path(), name, &[("w", *dtype, seed), ("ids", Dtype::I64, 0)]);
+    }
+    // Nobody guesses which one is meant.
+    cook(dir.path(), &["--recipe", "uniform"]).fails(65, &["\"w\" is BF16", "\"a\" has F32", "--out-dtype"]);
+    let stored = [(Dtype::F32, 0), (Dtype::BF16, 1), (Dtype::F16, 2)];
+    for (flag, out) in
+        [("bf16", Dtype::BF16), ("float32", Dtype::F32), ("f16", Dtype::F16), ("float64", Dtype::F64)]
+    {
+        let result = cook(dir.path(), &["--recipe", "uniform", "--out-dtype", flag]).json();
+        noted(&result, &["stored as F32 and F16 and BF16"]);
+        let soup = soup_of(dir.path());
+        assert_eq!((soup[1].0.as_str(), soup[1].1), ("w", out));
+        assert_eq!(soup[1].2, mean(out, &stored), "{flag}");
+        assert_eq!(soup[0].1, Dtype::I64, "integers stay what they are");
+        // Geometry is of what is stored, whatever becomes of it.
+        assert_eq!(result["diagnosis"]["ingredients"].as_array().unwrap().len(), 3);
+    }
+}
+
+#[test]
+fn a_dtype_that_cannot_hold_the_soup_is_refused() {
+    let dir = pool(&["a", "b"], Dtype::F16);
+    std::fs::write(dir.path().join("w.json"), r#"{"a": 90000, "b": 90000}"#).unwrap();
+    let weighted = ["--recipe", "weighted", "--weights-file", "w.json"];
+    cook(dir.path(), &weighted).fails(65, &["\"embeddings.word.weight\"", "F16 cannot hold", "--out-dtype"]);
+    assert!(!dir.path().join("soup").exists());
+    cook(dir.path(), &[&weighted[..], &["--out-dtype", "bf16"]].concat()).json();
+}
+
+#[test]
+fn tensors_that_only_some_have_are_refused_left_out_or_taken() {
+    let dir = TempDir::new().unwrap();
+    let (w, v) = (("w", Dtype::F32, 1), ("v", Dtype::F32, 2));
+    ingredient(dir.path(), "a", &[w, v]);
+    ingredient(dir.path(), "b", &[("pooler", Dtype::F32, 7), ("w", Dtype::F32, 3), ("v", Dtype::F32, 4)]);
+    ingredient(dir.path(), "c", &[("pooler", Dtype::F32, 9), ("w", Dtype::F32, 5)]);
+    cook(dir.path(), &["--recipe", "uniform"]).fails(65, &["\"b\"", "\"pooler\"", "--missing"]);
+    let names = |dir: &Path| soup_of(dir).into_iter().map(|(n, ..)| n).collect::<Vec<_>>();
+    let result = cook(dir.path(), &["--recipe", "uniform", "--missing", "skip"]).json();
+    noted(&result, &["2 tensors are not in all ingredients, and left out", "\"v\"", "\"pooler\""]);
+    assert_eq!(names(dir.path()), ["w"]);
+    let all = [(Dtype::F32, 1), (Dtype::F32, 3), (Dtype::F32, 5)];
+    assert_eq!(soup_of(dir.path())[0].2, mean(Dtype::F32, &all));
+    let result = cook(dir.path(), &["--recipe", "uniform", "--missing", "first"]).json();
+    noted(&result, &["2 tensors are not in all ingredients, and those of the first"]);
+    assert_eq!(names(dir.path()), ["pooler", "v", "w"]);
+    let soup = soup_of(dir.path());
+    assert_eq!(soup[0].2, bytes(Dtype::F32, (0..6).map(|at| value(7, at))), "that of b");
+    assert_eq!(soup[1].2, bytes(Dtype::F32, (0..6).map(|at| value(2, at))), "that of a");
+    assert_eq!(soup[2].2, mean(Dtype::F32, &all));
+    // Whose it is has nothing to do with who is in the soup, and what is taken has no weight.
+    std::fs::write(dir.path().join("w.json"), r#"{"a": 0, "b": 0, "c": {"*": 1}}"#).unwrap();
+    let weighted = ["--recipe", "weighted", "--weights-file", "w.json", "--missing", "first"];
+    cook(dir.path(), &weighted).json();
+    let soup = soup_of(dir.path());
+    assert_eq!(soup[1].2, bytes(Dtype::F32, (0..6).map(|at| value(2, at))));
+    assert_eq!(soup[2].2, bytes(Dtype::F32, (0..6).map(|at| value(5, at))));
+    std::fs::write(dir.path().join("w.json"), r#"{"a": 0, "b": 0, "c": {"*": 1, "pooler": 1}}"#).unwrap();
+    cook(dir.path(), &weighted).fails(2, &["\"pooler\"", "not averaged"]);
+    // With both, what is taken is in the soup's dtype too.
+    let both = ["--recipe", "uniform", "--missing", "first", "--out-dtype", "f64"];
+    cook(dir.path(), &both).json();
+    assert_eq!(soup_of(dir.path())[0].2, mean(Dtype::F64, &[(Dtype::F32, 7)]));
+}
+
+#[test]
+fn a_soup_that_is_judged_is_the_model_that_its_ingredients_are() {
+    let place = Place::with(&["a", "b"]);
+    let validation = crate::fixture::animals().join("validation.parquet");
+    let judged = ["cook", "--pool", "pool", "--recipe", "uniform", "--output", "soup", "--validation"];
+    let judged = [&judged[..], &[validation.to_str().unwrap()]].concat();
+    for flag in [&["--missing", "skip"][..], &["--out-dtype", "bf16"]] {
+        place.call(&[&judged[..], flag].concat()).fails(2, &[flag[0], "judge"]);
+    }
+}
+
+#[test]
+fn the_configuration_states_the_dtype_of_the_soup() {
+    let place = Place::with(&["a", "b"]);
+    let config = std::fs::read_to_string(place.ingredient("a").join("config.json")).unwrap();
+    let stating =
+        config.replacen('{', r#"{"torch_dtype": "float32", "text_config": {"dtype": "float32"},"#, 1);
+    for name in ["a", "b"] {
+        std::fs::write(place.ingredient(name).join("config.json"), &stating).unwrap();
+    }
+    let cook = ["cook", "--pool", "pool", "--recipe", "uniform", "--output", "soup", "-o", "json", "-q"];
+    place.call(&[&cook[..], &["--out-dtype", "bf16"]].concat()).json();
+    let written = std::fs::read_to_string(place.path().join("soup/config.json")).unwrap();
+    let written: Value = serde_json::from_str(&written).unwrap();
+    assert_eq!(written["torch_dtype"], "bfloat16");
+    assert_eq!(written["text_config"]["dtype"], "bfloat16");
+    let mut expected: Value = serde_json::from_str(&stating).unwrap();
+    expected["torch_dtype"] = json!("bfloat16");
+    expected["text_config"]["dtype"] = json!("bfloat16");
+    assert_eq!(written, expected, "and nothing else");
+}
+
+#[test]
+fn a_plan_says_that_nothing_is_kept() {
+    let dir = pool(&["a", "b"], Dtype::F32);
+    let plan = |args: &[&str]| {
+        let common = ["plan", "--pool", "pool", "--recipe", "uniform", "--memory", "1KiB"];
+        Soupctl::new(SOUPCTL).dir(dir.path()).args(common).args(args).run()
+    };
+    let planned = plan(&["-o", "json"]).json();
+    assert_eq!(planned["streams"], true);
+    assert_eq!(planned["memory"]["resident_bytes_per_worker"], 0);
+    assert_eq!(planned["warnings"], json!([]));
+    assert!(plan(&[]).stdout.contains("keep nothing of the ingredients"));
+    // And so little memory is enough.
+    let cook =
+        ["cook", "--pool", "pool", "--recipe", "uniform", "--output", "soup", "--memory", "1KiB", "-q"];
+    assert_eq!(Soupctl::new(SOUPCTL).dir(dir.path()).args(cook).run().code, 0);
+}

@@ -60,6 +60,9 @@ fn world(seed: u64) -> World {
         5..10 => RecipeKind::Learned,
         _ => RecipeKind::Greedy,
     };
+    // Without data. Seeds that once failed stay the worlds that they were.
+    let averages = seed % 8 == 7 && !ONCE_FAILED.contains(&seed);
+    let recipe = if averages { RecipeKind::Uniform } else { recipe };
     let lookahead = random.number(0..4) as u32;
     let overwrite = random.number(0..3) == 0;
     World { seed, recipe, lookahead, overwrite, faults: Faults::of(seed, WINDOW) }
@@ -67,10 +70,11 @@ fn world(seed: u64) -> World {
 
 /// The report of a run in which nothing goes wrong, without what may differ between runs.
 fn undisturbed(recipe: RecipeKind) -> &'static Value {
-    static REPORTS: [OnceLock<Value>; 3] = [const { OnceLock::new() }; 3];
+    static REPORTS: [OnceLock<Value>; 4] = [const { OnceLock::new() }; 4];
     let slot = match recipe {
         RecipeKind::Pruned => &REPORTS[0],
         RecipeKind::Learned => &REPORTS[1],
+        RecipeKind::Uniform => &REPORTS[3],
         _ => &REPORTS[2],
     };
     slot.get_or_init(|| {

@@ -5,6 +5,7 @@ use std::io::Cursor;
 
 use image::{GrayImage, ImageFormat};
 use serde_json::{Value, json};
+use soup_core::agree::Missing;
 use soup_core::recipe::learned::{Granularity, Init, LearnSpec};
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec};
 use soup_core::run::{DatasetSpec, DiagnosisSpec, RunSpec};
@@ -50,7 +51,7 @@ pub fn files() -> BTreeMap<String, Vec<u8>> {
     files
 }
 
-/// The run.
+/// The run. The uniform recipe averages without data; all others decide by it.
 pub fn spec(kind: RecipeKind, lookahead: u32) -> RunSpec {
     let dataset = |(name, _): (&str, u64)| DatasetSpec {
         name: name.to_owned(),
@@ -62,6 +63,7 @@ pub fn spec(kind: RecipeKind, lookahead: u32) -> RunSpec {
         named_split: None,
     };
     let learns = kind == RecipeKind::Learned;
+    let judges = kind != RecipeKind::Uniform;
     RunSpec {
         pool: vec!["memory:///pool".to_owned()],
         recipe: RecipeSpec {
@@ -82,15 +84,15 @@ pub fn spec(kind: RecipeKind, lookahead: u32) -> RunSpec {
                 ..LearnSpec::default()
             }),
         },
-        validation: Some(dataset(SAMPLES[0])),
-        tests: SAMPLES[1..].iter().copied().map(dataset).collect(),
+        validation: judges.then(|| dataset(SAMPLES[0])),
+        tests: SAMPLES[1..].iter().filter(|_| judges).copied().map(dataset).collect(),
         train: learns.then(|| DatasetSpec { name: "train".to_owned(), ..dataset(SAMPLES[0]) }),
         diagnosis: DiagnosisSpec::default(),
         output: OUTPUT.to_owned(),
         overwrite: false,
         batch_size: 4,
         allow_nan: false,
-        baselines: true,
+        baselines: judges,
         lookahead,
         workers_min: 1,
         model_config: None,
@@ -98,6 +100,8 @@ pub fn spec(kind: RecipeKind, lookahead: u32) -> RunSpec {
         ignore_config: Vec::new(),
         class_subset: false,
         ingredient_weights: None,
+        missing: Missing::Refuse,
+        out_dtype: None,
     }
 }
 

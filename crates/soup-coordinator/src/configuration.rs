@@ -5,6 +5,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 use soup_core::companion::{CONFIG, PREPROCESSOR, PROCESSOR};
 use soup_core::run::RunSpec;
+use soup_core::schema::Dtype;
 use soup_core::{Error, Result};
 use soup_store::checkpoint::Checkpoint;
 use soup_store::location::Location;
@@ -44,7 +45,45 @@ pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configu
         }
         None => (model.unwrap_or_default(), preprocessor.unwrap_or_default()),
     };
+    if let Some(dtype) = spec.out_dtype {
+        state_dtype(&mut companions, dtype);
+    }
     Ok(Configuration { model_json, preprocessor_json, companions })
+}
+
+/// Has `config.json` state the dtype of the soup, where it states one: whoever loads a model goes by it.
+fn state_dtype(companions: &mut [(String, Bytes)], dtype: Dtype) {
+    let torch = match dtype {
+        Dtype::F64 => "float64",
+        Dtype::F16 => "float16",
+        Dtype::BF16 => "bfloat16",
+        _ => "float32",
+    };
+    fn state(value: &mut Value, torch: &str) {
+        match value {
+            Value::Object(fields) => {
+                for (key, value) in fields {
+                    match value {
+                        Value::String(named) if key == "torch_dtype" || key == "dtype" => {
+                            torch.clone_into(named)
+                        }
+                        other => state(other, torch),
+                    }
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(|item| state(item, torch)),
+            _ => {}
+        }
+    }
+    for (_, content) in companions.iter_mut().filter(|(name, _)| name == CONFIG) {
+        if let Ok(mut config) = serde_json::from_slice::<Value>(content) {
+            let before = config.clone();
+            state(&mut config, torch);
+            if config != before {
+                *content = format!("{config:#}\n").into();
+            }
+        }
+    }
 }
 
 /// Says so if a file that is needed is missing because it may not be read.

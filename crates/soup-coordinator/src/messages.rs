@@ -5,11 +5,11 @@ use soup_core::machine::{Evaluation, Event, FileDigest, Slice, TaskKey, TaskResu
 use soup_core::run::DiagnosisLevel;
 use soup_core::shard::Shard;
 use soup_core::{Error, Result};
-use soup_proto::sha256;
 use soup_proto::v1::coordinator_message::Message;
 use soup_proto::v1::task_done::Result as Answer;
 use soup_proto::v1::{self, assign};
-use soup_store::load::plan_reads;
+use soup_proto::{sha256, tensors_of};
+use soup_store::load::{plan_reads, stored_dtypes};
 
 use crate::prepare::Prepared;
 
@@ -32,7 +32,7 @@ pub(crate) fn begin(of: &Incarnation, prepared: &Prepared) -> v1::BeginRun {
     v1::BeginRun {
         run: of.run.clone(),
         epoch: of.epoch,
-        tensors: prepared.schema.tensors().iter().map(Into::into).collect(),
+        tensors: tensors_of(&prepared.schema),
         shard_bytes: prepared.shards.shard_bytes(),
         ingredients: prepared.names.clone(),
         datasets: spec.datasets().cloned().map(Into::into).collect(),
@@ -42,6 +42,7 @@ pub(crate) fn begin(of: &Incarnation, prepared: &Prepared) -> v1::BeginRun {
         class_subset: spec.class_subset,
         keep_logits: spec.diagnosis.level == DiagnosisLevel::Full,
         allow_nan: spec.allow_nan,
+        streams: spec.streams(),
         output: spec.output.clone(),
         files: prepared
             .files
@@ -75,7 +76,13 @@ pub(crate) fn assign(
             shard: shard.0,
             on_disk: tier(*shard) == Tier::Disk,
             ingredients: prepared.checkpoints.iter().map(|c| reads_of(c, prepared, *shard)).collect(),
+            products: prepared.spec.streams() && prepared.spec.diagnosis.level != DiagnosisLevel::None,
+            base: match prepared.spec.streams() {
+                true => prepared.base.as_ref().map(|base| reads_of(base, prepared, *shard)),
+                false => None,
+            },
         }),
+        Work::Pass(shard) => assign::Work::Pass(v1::PassShard { shard: shard.0 }),
         Work::Survey => assign::Work::Survey(v1::Survey {}),
         Work::Evaluate(evaluation, slice) => assign::Work::Evaluate(v1::Evaluate {
             soup: Some((&evaluation.soup).into()),
@@ -127,7 +134,12 @@ fn reads_of(
     prepared: &Prepared,
     shard: Shard,
 ) -> v1::IngredientReads {
-    ingredient_reads(checkpoint, &plan_reads(checkpoint, &prepared.schema, prepared.shards.range(shard)))
+    let range = prepared.shards.range(shard);
+    let reads = ingredient_reads(checkpoint, &plan_reads(checkpoint, &prepared.schema, range.clone()));
+    let stored = stored_dtypes(checkpoint, &prepared.schema, range).into_iter();
+    let stored = stored
+        .map(|(tensor, dtype)| v1::StoredTensor { tensor: tensor as u32, dtype: dtype.name().to_owned() });
+    v1::IngredientReads { stored: stored.collect(), ..reads }
 }
 
 fn ingredient_reads(
@@ -151,6 +163,7 @@ fn ingredient_reads(
     v1::IngredientReads {
         objects: used.iter().map(object).collect(),
         reads: reads.iter().map(read).collect(),
+        stored: Vec::new(),
     }
 }
 
@@ -186,6 +199,11 @@ pub(crate) fn result(answer: Option<Answer>) -> Result<TaskResult> {
         Answer::Differentiated(d) => TaskResult::Differentiated(d.into()),
         Answer::Measured(m) => TaskResult::Measured(m.grams.into_iter().map(Into::into).collect()),
         Answer::Compared(c) => TaskResult::Compared(Box::new(c.try_into()?)),
+        Answer::Passed(p) => TaskResult::Passed {
+            sha256: p.sha256.iter().map(|d| sha256(d)).collect::<Result<_>>()?,
+            grams: p.grams.into_iter().map(Into::into).collect(),
+            notes: p.notes,
+        },
         Answer::Dotted(d) => TaskResult::Dotted(d.segments.into_iter().map(Into::into).collect()),
     })
 }

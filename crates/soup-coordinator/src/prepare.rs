@@ -1,16 +1,17 @@
 //! Getting a run ready: reading the pool's headers, checking that they agree, cutting shards, telling which run it is.
 //! Nothing is written.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use bytes::Bytes;
-use soup_core::agree::agree;
+use soup_core::agree::{Terms, agree};
 use soup_core::recipe::given;
 use soup_core::recipe::learned::Groups;
 use soup_core::run::RunSpec;
-use soup_core::schema::Schema;
+use soup_core::schema::{Dtype, Schema};
 use soup_core::shard::ShardPlan;
 use soup_core::soup::Soup;
 use soup_core::{Error, Result};
@@ -68,7 +69,7 @@ pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prep
     let begun = Instant::now();
     let pool::Pool { checkpoints, mut notes } = pool::open_pool(&spec.pool).await?;
     let pairs: Vec<(&str, &Schema)> = checkpoints.iter().map(|c| (c.name.as_str(), &c.schema)).collect();
-    let agreement = agree(&pairs)?;
+    let agreement = agree(&pairs, spec.terms())?;
     notes.extend(agreement.notes);
     notes.extend(companion::check(&checkpoints, &spec.ignore_config).await?);
     let configuration = configuration(&spec, &checkpoints[0]).await?;
@@ -86,7 +87,7 @@ pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prep
         let named = |e: Error| e.context(format!("dataset {:?}", dataset.name));
         fingerprints.push(data::fingerprint(&dataset.url).await.map_err(named)?);
     }
-    let base = base(&spec, &checkpoints[0]).await?;
+    let base = base(&spec, &checkpoints[0], &agreement.schema).await?;
     let inputs = Inputs {
         spec: &spec,
         fresh: fresh.as_deref(),
@@ -125,7 +126,7 @@ pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prep
 }
 
 /// The checkpoint that deltas are measured from, which must have the tensors of the ingredients.
-async fn base(spec: &RunSpec, first: &Checkpoint) -> Result<Option<Checkpoint>> {
+async fn base(spec: &RunSpec, first: &Checkpoint, schema: &Schema) -> Result<Option<Checkpoint>> {
     let Some(url) = &spec.diagnosis.base else { return Ok(None) };
     let about = |e: Error| e.context(format!("base {url:?}"));
     let mut found = pool::open_pool(std::slice::from_ref(url)).await.map_err(about)?.checkpoints;
@@ -134,8 +135,22 @@ async fn base(spec: &RunSpec, first: &Checkpoint) -> Result<Option<Checkpoint>> 
             "base {url:?} is not one checkpoint: name a file, or a folder with one"
         )));
     };
-    let pair = [(first.name.as_str(), &first.schema), ("the base", &base.schema)];
     let advice = "leave out --base to measure from the pool's mean";
-    agree(&pair).map_err(|e| about(e).context(advice))?;
+    if spec.terms() == Terms::default() {
+        let pair = [(first.name.as_str(), &first.schema), ("the base", &base.schema)];
+        agree(&pair, Terms::default()).map_err(|e| about(e).context(advice))?;
+        return Ok(Some(base));
+    }
+    // What is measured is what is averaged.
+    let tensors = schema.tensors().iter().enumerate();
+    let averaged: BTreeSet<&str> =
+        tensors.filter(|(at, _)| schema.is_averaged(*at)).map(|(_, t)| t.name.as_str()).collect();
+    let of = |whole: &Schema| {
+        let tensors = whole.tensors().iter().filter(|t| averaged.contains(t.name.as_str()));
+        Schema::new(tensors.cloned().collect())
+    };
+    let (soup, measured) = (of(schema)?, of(&base.schema)?);
+    let terms = Terms { out_dtype: Some(Dtype::F64), ..Terms::default() };
+    agree(&[("the soup", &soup), ("the base", &measured)], terms).map_err(|e| about(e).context(advice))?;
     Ok(Some(base))
 }

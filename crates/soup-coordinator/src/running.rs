@@ -131,9 +131,12 @@ impl Running {
 
     /// Notes what was read of the pool for an answer, even if nobody needs the answer any more.
     pub(crate) fn count_read(&mut self, answer: Option<&Answer>) {
-        if let Some(Answer::Loaded(loaded)) = answer {
-            self.pool_bytes_read = self.pool_bytes_read.saturating_add(loaded.bytes_read);
-        }
+        let bytes_read = match answer {
+            Some(Answer::Loaded(loaded)) => loaded.bytes_read,
+            Some(Answer::Passed(passed)) => passed.bytes_read,
+            _ => 0,
+        };
+        self.pool_bytes_read = self.pool_bytes_read.saturating_add(bytes_read);
     }
 
     /// The publisher's answer; takes effect with the next event.
@@ -424,7 +427,12 @@ fn plan(prepared: &Prepared, recall: bool, start_timeout_ms: Millis) -> Plan {
     };
     Plan {
         ingredients,
-        shard_bytes: prepared.shards.shards().map(resident).collect(),
+        // Where nothing stays there is room for any number, and owners have equal shares.
+        shard_bytes: match spec.streams() {
+            true => vec![1; prepared.shards.count() as usize],
+            false => prepared.shards.shards().map(resident).collect(),
+        },
+        streams: spec.streams(),
         datasets: spec.datasets().count() as u32,
         batch_size: spec.batch_size,
         files: prepared.files.len() as u32,

@@ -232,6 +232,7 @@ fn plan(workers: u32) -> Plan {
     Plan {
         ingredients: INGREDIENTS,
         shard_bytes: vec![SHARD_BYTES; SHARDS],
+        streams: false,
         groups: Arc::new(Groups { names: Vec::new(), of: Vec::new(), classifier: Vec::new() }),
         given: None,
         diagnosis: DiagnosisPlan { layers: Some(Arc::new(layers)), ..DiagnosisPlan::default() },

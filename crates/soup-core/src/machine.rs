@@ -12,6 +12,8 @@
 //! Workers join and shards are placed on them; one worker surveys the datasets; shards are loaded; then the recipe's goals are cut
 //! into slices and handed out, the most urgent goal first; scores go to the ledger, and the ledger back to the recipe.
 //! When the recipe is done, the report's goals follow, then the output's files are written, then [`Action::Publish`].
+//! Where nothing is judged, shards [stream](streaming): they are read as the files are written, and what was found in them is
+//! asked for in the end.
 //! A worker that is lost leaves its shards and tasks to the others at any point of this.
 //!
 //! What is decided becomes an entry of the journal first ([`Action::Record`]) and takes effect once that is durable
@@ -25,6 +27,7 @@ mod goals;
 mod learning;
 mod placement;
 mod record;
+mod streaming;
 mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,6 +71,9 @@ pub struct Plan {
     pub ingredients: u32,
     /// Resident bytes of each shard, all ingredients together; the number of shards is its length.
     pub shard_bytes: Vec<u64>,
+    /// Whether shards are read as the output is written, and not kept. Then they only have owners, what was found in reading
+    /// them is known last, and `shard_bytes` says how they are shared.
+    pub streams: bool,
     /// Datasets, the validation set included; none where nothing is judged.
     pub datasets: u32,
     /// Samples per forward pass; slices are multiples of it.
@@ -370,7 +376,9 @@ impl Machine {
             }
             return;
         }
-        if self.goals_stale && self.recorder.surveyed() && self.measured_enough() {
+        // What is streamed is not known before it is written, and nothing is decided by it.
+        let known = self.plan.streams || self.recorder.surveyed() && self.measured_enough();
+        if self.goals_stale && known {
             self.goals_stale = false;
             self.refresh_goals(out);
         }

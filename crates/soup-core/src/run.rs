@@ -6,10 +6,12 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::agree::{Missing, Terms};
 use crate::error::{Error, Result};
 use crate::ledger::Dataset;
 use crate::recipe::given::{self, WeightTable};
 use crate::recipe::{RecipeKind, RecipeSpec};
+use crate::schema::Dtype;
 
 /// Most samples in one forward pass.
 pub const BATCH_SIZE_MAX: u32 = 65_536;
@@ -63,6 +65,16 @@ pub struct RunSpec {
     /// The weights of the ingredients, for the recipe that takes them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingredient_weights: Option<WeightTable>,
+    /// What becomes of tensors that only some ingredients have, in a soup that is not judged.
+    #[serde(default, skip_serializing_if = "is_refuse")]
+    pub missing: Missing,
+    /// The dtype of the floating-point tensors of a soup that is not judged; else theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out_dtype: Option<Dtype>,
+}
+
+fn is_refuse(missing: &Missing) -> bool {
+    *missing == Missing::Refuse
 }
 
 /// What is found out about the pool itself.
@@ -155,6 +167,16 @@ impl RunSpec {
     /// The datasets in their order: the validation set, the test sets, the set that is learned from.
     pub fn datasets(&self) -> impl Iterator<Item = &DatasetSpec> {
         self.validation.iter().chain(&self.tests).chain(&self.train)
+    }
+
+    /// Whether nothing is judged: then every shard of the ingredients is needed once, and nothing of them is kept.
+    pub fn streams(&self) -> bool {
+        self.datasets().next().is_none()
+    }
+
+    /// What the pool may differ in.
+    pub fn terms(&self) -> Terms {
+        Terms { missing: self.missing, out_dtype: self.out_dtype }
     }
 
     /// The position of the set that is learned from, if there is one: the last.
@@ -252,8 +274,21 @@ impl RunSpec {
             (Some(table), true) => given::check(table)?,
             (None, false) => {}
         }
+        if self.out_dtype.is_some_and(|d| !d.is_float()) {
+            return Err(Error::usage("--out-dtype has to be a floating-point dtype: f64, f32, f16 or bf16"));
+        }
         if self.validation.is_some() {
-            return Ok(());
+            let judged = |flag: &str| {
+                Err(Error::usage(format!(
+                    "{flag} is for soups that nobody judges: judged ones are the model that the ingredients are; leave out \
+                     {flag} or --validation"
+                )))
+            };
+            return match (self.missing, self.out_dtype) {
+                (Missing::Refuse, None) => Ok(()),
+                (Missing::Refuse, Some(_)) => judged("--out-dtype"),
+                _ => judged("--missing"),
+            };
         }
         let refused = |what: String| {
             Err(Error::usage(format!("{what}: name held-out labelled data with --validation")))

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use soup_core::agree::Missing;
 use soup_core::ledger::Dataset;
 use soup_core::machine::{Evaluation, FileDigest, Report, TaskKey};
 use soup_core::recipe::given::{GivenWeight, WeightTable};
 use soup_core::recipe::learned::{Granularity, Init, LearnSpec, Optimizer, Schedule, WeightRule};
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec, Verdict};
 use soup_core::run::{DatasetSpec, DiagnosisLevel, DiagnosisSpec, RunSpec, Split};
-use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::score::{Metric, Outcome, Score};
 use soup_core::soup::{Ingredient, Soup, Weight};
 use soup_core::{Error, ErrorKind, Result};
@@ -16,6 +16,9 @@ use soup_core::{Error, ErrorKind, Result};
 use crate::v1;
 
 mod measures;
+mod schema;
+
+pub use schema::tensors_of;
 
 fn malformed(what: &str) -> Error {
     Error::usage(format!("malformed message: {what}"))
@@ -56,6 +59,7 @@ enumeration!(
     Learned,
     Weighted
 );
+enumeration!(Missing, v1::Missing, "what becomes of missing tensors", Refuse, Skip, First);
 enumeration!(Granularity, v1::learn::Granularity, "granularity", Model, Layer, Tensor);
 enumeration!(WeightRule, v1::learn::WeightRule, "weight rule", Softmax, Free, SumToOne);
 enumeration!(Optimizer, v1::learn::Optimizer, "optimizer", Adamw);
@@ -229,6 +233,8 @@ impl From<RunSpec> for v1::RunSpec {
             ignore_config: s.ignore_config,
             class_subset: s.class_subset,
             ingredient_weights: s.ingredient_weights.map(weights_to_wire).unwrap_or_default(),
+            missing: v1::Missing::from(s.missing).into(),
+            out_dtype: s.out_dtype.map_or_else(String::new, |d| d.name().to_owned()),
         }
     }
 }
@@ -236,6 +242,7 @@ impl From<RunSpec> for v1::RunSpec {
 impl TryFrom<v1::RunSpec> for RunSpec {
     type Error = Error;
     fn try_from(s: v1::RunSpec) -> Result<Self> {
+        let missing = s.missing().try_into()?;
         let spec = RunSpec {
             pool: s.pool,
             recipe: required(s.recipe, "recipe")?.try_into()?,
@@ -255,6 +262,8 @@ impl TryFrom<v1::RunSpec> for RunSpec {
             ignore_config: s.ignore_config,
             class_subset: s.class_subset,
             ingredient_weights: weights_from_wire(s.ingredient_weights)?,
+            missing,
+            out_dtype: non_empty(s.out_dtype).map(|d| schema::dtype(&d)).transpose()?,
         };
         spec.validate()?;
         Ok(spec)
@@ -331,57 +340,6 @@ impl From<&Error> for v1::Failure {
 impl From<v1::Failure> for Error {
     fn from(f: v1::Failure) -> Self {
         Error::new(ErrorKind::try_from(f.kind()).unwrap_or(ErrorKind::Internal), f.message)
-    }
-}
-
-impl From<&TensorSpec> for v1::Tensor {
-    fn from(t: &TensorSpec) -> Self {
-        v1::Tensor { name: t.name.clone(), dtype: t.dtype.name().to_owned(), shape: t.shape.clone() }
-    }
-}
-
-impl TryFrom<v1::Tensor> for TensorSpec {
-    type Error = Error;
-    fn try_from(t: v1::Tensor) -> Result<Self> {
-        let dtype = Dtype::from_name(&t.dtype)
-            .ok_or_else(|| malformed(&format!("tensor {:?} has unknown dtype {:?}", t.name, t.dtype)))?;
-        Ok(TensorSpec::new(t.name, dtype, t.shape))
-    }
-}
-
-impl TryFrom<Vec<v1::Tensor>> for SchemaOf {
-    type Error = Error;
-    fn try_from(tensors: Vec<v1::Tensor>) -> Result<Self> {
-        let specs = tensors.into_iter().map(TensorSpec::try_from).collect::<Result<Vec<_>>>()?;
-        Schema::new(specs).map(SchemaOf)
-    }
-}
-
-/// A schema that came over the wire.
-pub(crate) struct SchemaOf(pub(crate) Schema);
-
-impl v1::BeginRun {
-    /// Checks that the message may be sent.
-    ///
-    /// # Errors
-    /// [`Data`](soup_core::ErrorKind::Data) where the model has too many tensors for one message.
-    pub fn check_size(&self) -> Result<()> {
-        let bytes = prost::Message::encoded_len(self);
-        if bytes <= crate::CONTROL_BYTES_MAX {
-            return Ok(());
-        }
-        let tensors = self.tensors.len();
-        Err(Error::data(format!(
-            "a model of {tensors} tensors takes {bytes} bytes to describe, which is too much"
-        )))
-    }
-
-    /// The schema of the run's ingredients.
-    ///
-    /// # Errors
-    /// Where a dtype is unknown or a name repeats.
-    pub fn schema(&self) -> Result<Schema> {
-        SchemaOf::try_from(self.tensors.clone()).map(|s| s.0)
     }
 }
 

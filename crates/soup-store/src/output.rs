@@ -19,6 +19,7 @@ mod local;
 mod manifest;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
@@ -192,6 +193,14 @@ impl Staging {
             return Err(Error::data(format!("{name:?} is not the name of a file")));
         }
         FileWriter::create(self.place.join(name)?, &self.target).await
+    }
+
+    /// The bytes `range` of the file `name`, which was written.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn read(&self, name: &str, range: Range<u64>) -> Result<Bytes> {
+        read::read_range(&self.place.join(name)?, range, None).await
     }
 
     /// Writes the small file `name`. [`MANIFEST_FILE`] is held back until [`publish`](Staging::publish).

@@ -18,6 +18,7 @@ use crate::connect::Connect;
 use crate::diagnose::Logits;
 use crate::gradients::Gradients;
 use crate::handing_in::HandingIn;
+use crate::passages::Passages;
 use crate::samples::Samples;
 use crate::shards::Shards;
 use crate::{DiskCache, WorkerConfig};
@@ -125,7 +126,8 @@ impl Worker {
         let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
         let held = |(id, known): (&String, &Known)| match known {
             Known::Active(run) => {
-                let (shards, on_disk) = (run.shards.numbers(), run.shards.on_disk());
+                let (mut shards, on_disk) = (run.shards.numbers(), run.shards.on_disk());
+                shards.extend(run.passages.numbers());
                 Some(Held { run: id.clone(), shards, on_disk })
             }
             Known::Refused { .. } => None,
@@ -140,6 +142,8 @@ pub(crate) struct Active {
     pub(crate) schema: Arc<Schema>,
     pub(crate) plan: ShardPlan,
     pub(crate) shards: Shards,
+    /// Those that stream.
+    pub(crate) passages: Passages,
     pub(crate) blends: Blends,
     pub(crate) gradients: Gradients,
     pub(crate) logits: Logits,
@@ -164,6 +168,10 @@ impl Active {
         }
         Ok(Active {
             shards: earlier.map_or_else(Shards::default, |e| e.shards.handed_on()),
+            passages: match (Passages::new(worker.slots), earlier) {
+                (new, Some(earlier)) => new.after(&earlier.passages),
+                (new, None) => new,
+            },
             blends: Blends::default(),
             gradients: Gradients::default(),
             logits: Logits::new(worker.capacity_bytes / LOGITS_SHARE),
@@ -201,7 +209,9 @@ impl Active {
     /// Takes a newer placement. `me` keeps the shards that are its own, and no others.
     pub(crate) fn place(&self, placement: Placement, me: u64) {
         self.me.store(me, Ordering::Relaxed);
-        self.shards.retain(|shard| placement.owners.get(shard as usize) == Some(&me));
+        let mine = |shard: u32| placement.owners.get(shard as usize) == Some(&me);
+        self.shards.retain(mine);
+        self.passages.retain(mine);
         self.placement.send_replace(Some(Arc::new(placement)));
     }
 

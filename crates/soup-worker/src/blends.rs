@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 use soup_core::schema::Schema;
 use soup_core::shard::Shard;
 use soup_core::soup::Soup;
-use soup_core::{Error, Result};
+use soup_core::{Error, ErrorKind, Result};
 use soup_eval::Model;
 use soup_proto::error_of;
 use soup_proto::v1::{FetchRequest, Gradient};
@@ -24,6 +24,7 @@ use tonic::{Code, Status};
 use crate::active::{Active, Worker};
 use crate::connect::Connect;
 use crate::frames::{self, ChunkReader};
+use crate::passages;
 use crate::recent::Recent;
 
 /// Soups whose blends and models are kept: the one in work, the next one, and the one that may be written.
@@ -52,6 +53,9 @@ pub(crate) struct Blends {
 /// # Errors
 /// [`TryAgain`](soup_core::ErrorKind::TryAgain) where it does not hold it.
 pub(crate) async fn own(run: &Arc<Active>, shard: u32, soup: &Soup) -> Result<Bytes> {
+    if run.begin.streams {
+        return passages::blend(run, shard, soup).await;
+    }
     let Some(memory) = run.shards.get(shard) else {
         return Err(Error::try_again(format!("this worker does not hold shard {shard}")));
     };
@@ -69,7 +73,7 @@ pub(crate) async fn own(run: &Arc<Active>, shard: u32, soup: &Soup) -> Result<By
 
 /// The blend of `soup` on any shard, from its owner.
 pub(crate) async fn any(run: &Arc<Active>, shard: u32, soup: &Soup) -> Result<Bytes> {
-    if run.shards.get(shard).is_some() {
+    if run.shards.get(shard).is_some() || run.passages.has(shard) {
         return own(run, shard, soup).await;
     }
     let mut out = vec![0; shard_len(run, shard)];
@@ -164,9 +168,13 @@ async fn receive(mut channel: Channel, request: &FetchRequest, out: &mut [u8]) -
     chunks.finish()
 }
 
-/// Peers come and go: whatever breaks a stream between them is worth another attempt.
+/// Peers come and go: whatever breaks a stream between them is worth another attempt. What is wrong with an ingredient is not.
 fn transient(error: Error) -> Error {
-    if error.kind().is_transient() { error } else { Error::unavailable(error.chain()) }
+    match error.kind() {
+        ErrorKind::Data => error,
+        kind if kind.is_transient() => error,
+        _ => Error::unavailable(error.chain()),
+    }
 }
 
 /// The flattened parameters of `soup`, from all owners, into `parameters`, which has their length.

@@ -82,7 +82,7 @@ pub(crate) async fn gram(context: &Context, run: Arc<Active>, task: GramShard) -
 }
 
 /// Sums the products of segments by layer, matrices apart from vectors, in the order of the tensors.
-fn by_layer(layers: &Layers, segments: Vec<SegmentGram>) -> Vec<LayerGram> {
+pub(crate) fn by_layer(layers: &Layers, segments: Vec<SegmentGram>) -> Vec<LayerGram> {
     let mut sums: BTreeMap<(u32, bool), Vec<f64>> = BTreeMap::new();
     for segment in segments {
         let Some(layer) = layers.of.get(segment.tensor).copied().flatten() else { continue };

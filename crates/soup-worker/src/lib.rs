@@ -25,6 +25,7 @@ mod gradients;
 mod handing_in;
 mod learn;
 mod link;
+mod passages;
 mod recent;
 mod samples;
 mod service;

@@ -18,6 +18,7 @@ use soup_tensor::{Findings, ShardBuilder, ShardMemory};
 
 use crate::active::{Active, Worker};
 use crate::compute::Compute;
+use crate::passages;
 
 /// Ingredients whose shards are read or digested at the same time, within one task.
 const INGREDIENTS_IN_FLIGHT: usize = 4;
@@ -78,11 +79,14 @@ impl Shards {
     }
 }
 
-/// Loads one shard of every ingredient and keeps it.
+/// Loads one shard of every ingredient and keeps it, or knows where it is, where shards are not kept.
 ///
 /// # Errors
 /// Where an ingredient cannot be read, changed, or has elements that are not finite and must be.
 pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: LoadShard) -> Result<Loaded> {
+    if run.begin.streams {
+        return passages::know(run, &task);
+    }
     if let Some(loaded) = run.shards.loaded(task.shard) {
         return Ok(Loaded { bytes_read: 0, ..loaded });
     }
@@ -173,7 +177,7 @@ pub(crate) async fn read_checkpoint(from: &IngredientReads, buffer: &mut [u8]) -
 }
 
 /// What is to be read, in the store's words.
-fn reads_of(from: &IngredientReads) -> Result<(Vec<ReadFrom>, Vec<Read>)> {
+pub(crate) fn reads_of(from: &IngredientReads) -> Result<(Vec<ReadFrom>, Vec<Read>)> {
     let object = |o: &soup_proto::v1::Object| {
         let etag = Some(o.etag.clone()).filter(|e| !e.is_empty());
         Ok(ReadFrom { location: Location::parse(&o.url)?, etag })
@@ -208,7 +212,12 @@ fn is_covered(segments: &[Segment], tensor: usize, covered: &[Range<u64>]) -> bo
 ///
 /// # Errors
 /// For elements that are NaN or infinite, unless allowed.
-fn judge(findings: &Findings, names: &[String], schema: &Schema, allow_nan: bool) -> Result<Vec<String>> {
+pub(crate) fn judge(
+    findings: &Findings,
+    names: &[String],
+    schema: &Schema,
+    allow_nan: bool,
+) -> Result<Vec<String>> {
     let tensor = |t: usize| &schema.tensors()[t].name;
     let mut notes = Vec::new();
     for f in &findings.non_finite {

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use crate::active::{Active, Worker};
 use crate::compute::Waiting;
-use crate::{blends, diagnose, learn, shards, survey, write};
+use crate::{blends, diagnose, learn, passages, shards, survey, write};
 
 /// A flag that long computations look at.
 #[derive(Clone, Debug, Default)]
@@ -56,6 +56,7 @@ pub(crate) async fn execute(context: &Context, key: &TaskKey, work: Work) -> Res
         Work::Dot(task) => Answer::Dotted(learn::dot(&run, task).await?),
         Work::Gram(task) => Answer::Measured(diagnose::gram(context, run, task).await?),
         Work::Compare(task) => Answer::Compared(diagnose::compare(context, run, task).await?),
+        Work::Pass(task) => Answer::Passed(passages::found(&run, task.shard).await?),
     })
 }
 

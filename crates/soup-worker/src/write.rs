@@ -19,6 +19,8 @@ use crate::blends;
 
 /// Shards fetched ahead of the one being written.
 const SHARDS_AHEAD: usize = 4;
+/// Of a file that was written, read at a time.
+const READ_BACK_BYTES: u64 = 16 << 20;
 
 /// Writes file `file` of `soup` to its staging place.
 ///
@@ -43,13 +45,18 @@ pub(crate) async fn write(run: &Arc<Active>, soup: &Soup, file: u32) -> Result<D
     })
 }
 
-/// SHA-256 of the flattened parameters of `soup`.
+/// SHA-256 of the flattened parameters of `soup`. Where shards are not kept that is of what was written, so that no ingredient is
+/// read again.
 ///
 /// # Errors
-/// Where a blend cannot be had.
+/// Where a blend cannot be had, or a file that was written cannot be read.
 pub(crate) async fn digest(run: &Arc<Active>, soup: &Soup) -> Result<Digest> {
     let mut data = Sha256::new();
-    let mut parts = std::pin::pin!(parameters(run, soup, 0..run.schema.bytes()));
+    let parts = match run.begin.streams {
+        true => written(run)?.boxed(),
+        false => parameters(run, soup, 0..run.schema.bytes()).boxed(),
+    };
+    let mut parts = std::pin::pin!(parts);
     while let Some(part) = parts.try_next().await? {
         // Hashing runs beside the runtime: a shard takes tens of milliseconds.
         data = run
@@ -61,6 +68,22 @@ pub(crate) async fn digest(run: &Arc<Active>, soup: &Soup) -> Result<Digest> {
             .await?;
     }
     Ok(Digest { sha256: data.finalize().to_vec(), file_sha256: Vec::new(), bytes: run.schema.bytes() })
+}
+
+/// All data of the files that were written, in order.
+fn written(run: &Arc<Active>) -> Result<impl Stream<Item = Result<Bytes>> + Send> {
+    let staging = Staging::resume(&Location::parse(&run.begin.output)?, &run.begin.run, run.begin.epoch)?;
+    let staging = Arc::new(staging);
+    let mut parts = Vec::new();
+    for file in &run.begin.files {
+        let (header, bytes) = (file.header.len() as u64, file.end.saturating_sub(file.start));
+        for at in (0..bytes).step_by(READ_BACK_BYTES as usize) {
+            let range = header + at..header + bytes.min(at + READ_BACK_BYTES);
+            let (staging, name) = (staging.clone(), file.name.clone());
+            parts.push(async move { staging.read(&name, range).await });
+        }
+    }
+    Ok(stream::iter(parts).buffered(SHARDS_AHEAD))
 }
 
 /// The byte range `range` of the flattened parameters of `soup`, in order, shard by shard.

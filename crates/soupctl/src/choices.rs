@@ -3,9 +3,11 @@
 use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use soup_core::agree::Missing;
 use soup_core::recipe::learned::{Granularity, Init, Optimizer, Schedule, WeightRule};
 use soup_core::recipe::{Accept, Order, RecipeKind};
 use soup_core::run::DiagnosisLevel;
+use soup_core::schema::Dtype;
 use soup_core::score::Metric;
 
 /// How to choose the ingredients.
@@ -24,6 +26,61 @@ pub(crate) enum RecipeName {
     Learned,
     /// Take the weights that --weights-file gives
     Weighted,
+}
+
+/// What becomes of tensors that only some ingredients have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum MissingName {
+    /// The pool is refused
+    Refuse,
+    /// The soup does not have them
+    Skip,
+    /// The soup has that of the first ingredient which has one, as it is
+    First,
+}
+
+impl From<MissingName> for Missing {
+    fn from(name: MissingName) -> Missing {
+        match name {
+            MissingName::Refuse => Missing::Refuse,
+            MissingName::Skip => Missing::Skip,
+            MissingName::First => Missing::First,
+        }
+    }
+}
+
+/// A floating-point dtype.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum DtypeName {
+    /// 64 bits
+    #[value(alias = "float64")]
+    #[serde(alias = "float64")]
+    F64,
+    /// 32 bits
+    #[value(alias = "float32")]
+    #[serde(alias = "float32")]
+    F32,
+    /// 16 bits, 5 of them exponent
+    #[value(alias = "float16")]
+    #[serde(alias = "float16")]
+    F16,
+    /// 16 bits, 8 of them exponent
+    #[value(alias = "bfloat16")]
+    #[serde(alias = "bfloat16")]
+    Bf16,
+}
+
+impl From<DtypeName> for Dtype {
+    fn from(name: DtypeName) -> Dtype {
+        match name {
+            DtypeName::F64 => Dtype::F64,
+            DtypeName::F32 => Dtype::F32,
+            DtypeName::F16 => Dtype::F16,
+            DtypeName::Bf16 => Dtype::BF16,
+        }
+    }
 }
 
 /// What has weights of its own.

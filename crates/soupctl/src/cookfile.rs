@@ -12,7 +12,7 @@ use serde::Deserialize;
 use soup_core::recipe::given::WeightTable;
 use soup_core::{Error, Result};
 
-use crate::choices::{AcceptRule, CandidateOrder, MetricName, RecipeName};
+use crate::choices::{AcceptRule, CandidateOrder, DtypeName, MetricName, MissingName, RecipeName};
 use crate::choices::{DiagnosisName, GranularityName, InitName, OptimizerName, ScheduleName, WeightRuleName};
 use crate::datasets::{DatasetEntry, TestSets};
 use crate::quantity::Bytes;
@@ -76,6 +76,9 @@ pub(crate) struct CookOptions {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
           help_heading = INPUT)]
     pub(crate) allow_nan: Option<bool>,
+    /// What becomes of tensors that only some ingredients have (poolers, other heads), in a soup that is not judged [default: refuse]
+    #[arg(long, value_enum, help_heading = INPUT)]
+    pub(crate) missing: Option<MissingName>,
 
     /// How to choose the ingredients [default: greedy]
     #[arg(long, value_enum, help_heading = RECIPE)]
@@ -167,6 +170,10 @@ pub(crate) struct CookOptions {
     /// Folder that receives the soup [default: ./soups/<pool>-<recipe>]
     #[arg(long, value_name = "URL", help_heading = OUTPUT)]
     pub(crate) output: Option<String>,
+    /// The dtype of the soup's floating-point tensors, if it is not judged; ingredients may then have others, also different ones
+    /// [default: theirs]
+    #[arg(long, value_enum, help_heading = OUTPUT)]
+    pub(crate) out_dtype: Option<DtypeName>,
     /// Replace an existing output
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
           help_heading = OUTPUT)]
@@ -302,7 +309,7 @@ impl CookOptions {
         }
         first! {
             lists: pool test ignore_config;
-            others: weights_file ingredient_weights validation model_config preprocessor_config class_subset allow_nan recipe order accept seed max_ingredients passes
+            others: weights_file ingredient_weights validation model_config preprocessor_config class_subset allow_nan missing out_dtype recipe order accept seed max_ingredients passes
                 metric output overwrite state_url fresh batch_size no_baselines lookahead workers memory disk_cache disk threads device coordinator
                 min_workers train train_share granularity weights optimizer lr schedule warmup clip epochs mini_batch parts
                 shuffle label_smoothing init fold_beta diagnose base require_shared_init

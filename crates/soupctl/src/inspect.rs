@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use soup_core::agree::agree;
+use soup_core::agree::{Terms, agree};
 use soup_core::schema::{Schema, TensorSpec};
 use soup_core::{Error, Result};
 use soup_store::checkpoint::Checkpoint;
@@ -83,7 +83,7 @@ async fn inspect(pool: pool::Pool) -> Result<(Inspection, Result<()>)> {
         Some(file) => header::read_header(&file.location).await?.0.metadata,
         None => BTreeMap::new(),
     };
-    let (more, verdict) = match agree(&schemas(&checkpoints)) {
+    let (more, verdict) = match agree(&schemas(&checkpoints), Terms::default()) {
         Ok(agreement) => match companion::check(&checkpoints, &[]).await {
             Ok(notes) => ([agreement.notes, notes].concat(), Ok(())),
             Err(error) => (agreement.notes, Err(error)),

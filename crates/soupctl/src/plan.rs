@@ -26,6 +26,8 @@ use crate::table::pairs;
 
 /// Soups whose models and blends a worker keeps.
 const SOUPS_KEPT: u64 = 3;
+/// Blends that a file waits for, at most, where shards are not kept.
+const SHARDS_AHEAD: u64 = 4;
 /// Decoded samples take at most this part of a worker's offer, on top of it.
 const SAMPLES_SHARE: u64 = 4;
 
@@ -46,6 +48,8 @@ struct PlanReport {
     datasets: Vec<DatasetPlan>,
     /// Bytes of parameters that all workers together read.
     bytes_read: u64,
+    /// Whether nothing of them is kept, since nothing is judged.
+    streams: bool,
     output: String,
     files: Vec<FilePlan>,
     notes: Vec<String>,
@@ -134,14 +138,17 @@ pub(crate) async fn run(args: CookArgs) -> Result<()> {
 
 async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
     let pool::Pool { checkpoints, mut notes } = pool::open_pool(&spec.pool).await?;
-    let agreement = agree(&schemas(&checkpoints))?;
+    let agreement = agree(&schemas(&checkpoints), spec.terms())?;
     notes.extend(agreement.notes);
     notes.extend(companion::check(&checkpoints, &spec.ignore_config).await?);
     let schema = agreement.schema;
     let ingredients: Vec<String> = checkpoints.iter().map(|c| c.name.clone()).collect();
     let k = ingredients.len() as u32;
     let shards = ShardPlan::new(schema.bytes());
-    let memory = memory(&shards, k, cluster, spec.workers_min);
+    let memory = match spec.streams() {
+        true => memory_of_streams(&shards, k, cluster, spec.workers_min),
+        false => memory(&shards, k, cluster, spec.workers_min),
+    };
     let mut datasets = Vec::new();
     for set in spec.datasets() {
         datasets.push(dataset(set).await?);
@@ -172,7 +179,8 @@ async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
         memory,
         evaluations: evaluations(spec, k),
         datasets,
-        bytes_read: schema.bytes().saturating_mul(u64::from(k)),
+        bytes_read: checkpoints.iter().map(|c| c.schema.bytes()).fold(0, u64::saturating_add),
+        streams: spec.streams(),
         output: spec.output.clone(),
         files: plan_files(&schema, FILE_BYTES_MAX).iter().map(file).collect(),
         notes,
@@ -260,6 +268,20 @@ fn memory(shards: &ShardPlan, k: u32, cluster: &Cluster, workers_min: u32) -> Me
     }
 }
 
+/// Of a run that keeps nothing: blends on their way to a file, and what is read of every ingredient for the next.
+fn memory_of_streams(shards: &ShardPlan, k: u32, cluster: &Cluster, workers_min: u32) -> Memory {
+    let shard = shards.shard_bytes().min(shards.bytes_total());
+    Memory {
+        resident_bytes_per_worker: 0,
+        disk_bytes_per_worker: 0,
+        model_bytes: 0,
+        models_bytes_per_worker: 0,
+        blends_bytes_per_worker: shard.saturating_mul(SHARDS_AHEAD),
+        samples_bytes_per_worker: None,
+        ..memory(shards, k, cluster, workers_min)
+    }
+}
+
 fn does_not_fit(shards: &ShardPlan, k: u32, memory: &Memory) -> Option<String> {
     let offered = memory.offered_bytes_per_worker?;
     if memory.resident_bytes_per_worker <= offered {
@@ -318,19 +340,29 @@ async fn dataset(set: &DatasetSpec) -> Result<DatasetPlan> {
     Ok(DatasetPlan { name: set.name.clone(), url: set.url.clone(), bytes, samples: None })
 }
 
-fn render(report: &PlanReport) -> String {
-    let k = report.ingredients.len() as u64;
+fn memory_text(report: &PlanReport) -> String {
     let memory = &report.memory;
+    let workers = count(memory.workers.into(), "worker");
+    if report.streams {
+        return format!(
+            "{workers} that keep nothing of the ingredients; up to {} of the soup on its way",
+            Bytes(memory.blends_bytes_per_worker)
+        );
+    }
     let of = memory.offered_of.as_ref().map_or(String::new(), |of| format!(" ({of})"));
     let offered =
         memory.offered_bytes_per_worker.map_or(String::new(), |b| format!(" of {} offered{of}", Bytes(b)));
-    let samples = memory
-        .samples_bytes_per_worker
-        .map_or(String::new(), |b| format!(", and decoded samples of at most {}", Bytes(b)));
     let on_disk = match (memory.disk_bytes_per_worker, memory.disk_offered_bytes_per_worker) {
         (0, _) | (_, None) => String::new(),
         (used, Some(offered)) => format!(", and {} on disk of {} offered", Bytes(used), Bytes(offered)),
     };
+    let resident = Bytes(memory.resident_bytes_per_worker);
+    format!("{workers} with {resident} of ingredients each{offered}{on_disk}")
+}
+
+fn render(report: &PlanReport) -> String {
+    let k = report.ingredients.len() as u64;
+    let memory = &report.memory;
     let evaluations = &report.evaluations;
     let mut rows = vec![
         ("recipe", report.recipe.to_owned()),
@@ -348,24 +380,20 @@ fn render(report: &PlanReport) -> String {
             "shards",
             format!("{} of {}", count(report.shards.count.into(), "shard"), Bytes(report.shards.bytes)),
         ),
-        (
-            "memory",
-            format!(
-                "{} with {} of ingredients each{offered}{on_disk}",
-                count(memory.workers.into(), "worker"),
-                Bytes(memory.resident_bytes_per_worker)
-            ),
-        ),
-        (
-            "models",
-            format!(
-                "up to {SOUPS_KEPT} on each worker besides, {}, with blends of {}{samples}",
-                Bytes(memory.models_bytes_per_worker),
-                Bytes(memory.blends_bytes_per_worker)
-            ),
-        ),
+        ("memory", memory_text(report)),
         ("read", format!("{} of parameters, each byte once", Bytes(report.bytes_read))),
-        (
+    ];
+    if !report.streams {
+        let samples = memory
+            .samples_bytes_per_worker
+            .map_or(String::new(), |b| format!(", and decoded samples of at most {}", Bytes(b)));
+        let models = format!(
+            "up to {SOUPS_KEPT} on each worker besides, {}, with blends of {}{samples}",
+            Bytes(memory.models_bytes_per_worker),
+            Bytes(memory.blends_bytes_per_worker)
+        );
+        rows.insert(rows.len() - 1, ("models", models));
+        rows.push((
             "evaluations",
             format!(
                 "on the validation set at most {}: {} ranked, at most {}; on each test set at most {}",
@@ -374,8 +402,8 @@ fn render(report: &PlanReport) -> String {
                 count(evaluations.trials_max, "trial"),
                 count(evaluations.tests_max, "soup"),
             ),
-        ),
-    ];
+        ));
+    }
     rows.extend(memory.threads_of.iter().map(|threads| ("threads", threads.clone())));
     rows.extend(report.datasets.iter().map(|d| {
         let samples = d.samples.map_or_else(String::new, |n| format!(", {}", count(n, "sample")));

@@ -146,6 +146,8 @@ impl Cook {
             ignore_config: options.ignore_config,
             class_subset: options.class_subset.unwrap_or(false),
             ingredient_weights,
+            missing: options.missing.map(Into::into).unwrap_or_default(),
+            out_dtype: options.out_dtype.map(Into::into),
         };
         spec.validate()?;
         // The options of the recipe, which need no pool to be checked.

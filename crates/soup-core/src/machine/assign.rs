@@ -115,7 +115,8 @@ impl Machine {
 
     /// Whether nothing is left that belongs to the owners of shards, or that is not known before somebody asks for it.
     fn only_slices_left(&self) -> bool {
-        self.survey.is_some() && self.measured_enough() && self.learning.is_none() && !self.comparing()
+        let known = self.survey.is_some() && self.measured_enough();
+        known && self.learning.is_none() && !self.comparing() && !self.plan.streams
     }
 
     /// Whether nothing is left for any worker, as far as somebody has asked already.
@@ -137,6 +138,7 @@ impl Machine {
         }
         self.pick_gram(worker, own, now)
             .or_else(|| self.pick_learning(worker, own, now))
+            .or_else(|| self.pick_pass(worker, own, now))
             .or_else(|| self.pick_slice(worker, openings))
             .or_else(|| self.pick_compare(worker, &may))
             .or_else(|| openings.writing.iter().find(|w| !self.tasks.failed_on(w, worker)).cloned())

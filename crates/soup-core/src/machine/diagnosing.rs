@@ -95,7 +95,8 @@ impl Machine {
 
     /// A shard of `worker` whose inner products are missing.
     pub(super) fn pick_gram(&self, worker: WorkerId, own: &[Shard], now: Millis) -> Option<Work> {
-        if self.measured_enough() {
+        // What is streamed is multiplied as it is read.
+        if self.measured_enough() || self.plan.streams {
             return None;
         }
         let missing = |shard: &Shard| !self.diagnosing.grams.contains_key(shard);

@@ -26,7 +26,7 @@ pub struct TaskKey {
 /// Something that a worker has to do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Work {
-    /// Read one shard of every ingredient and keep it resident.
+    /// Read one shard of every ingredient and keep it resident; where shards are not kept, only know where it is.
     Load(Shard),
     /// Count the samples of every dataset, and check that the model can be evaluated.
     Survey,
@@ -44,6 +44,8 @@ pub enum Work {
     Gram(Shard),
     /// Compare other uses of all ingredients on a slice.
     Compare(Box<Compare>),
+    /// Tell what was found in reading a shard that is not kept; whoever has not read it yet does so now.
+    Pass(Shard),
 }
 
 /// A slice on which other uses of all ingredients are compared.
@@ -160,7 +162,7 @@ pub struct FileDigest {
 pub enum TaskResult {
     /// Of [`Work::Load`]: SHA-256 of the shard of every ingredient in pool order, and what people should know.
     Loaded {
-        /// One per ingredient.
+        /// One per ingredient; none where nothing was read.
         sha256: Vec<[u8; 32]>,
         /// One line each.
         notes: Vec<String>,
@@ -188,6 +190,15 @@ pub enum TaskResult {
     Measured(Vec<LayerGram>),
     /// Of [`Work::Compare`].
     Compared(Box<Alternatives>),
+    /// Of [`Work::Pass`].
+    Passed {
+        /// SHA-256 of the shard of every ingredient in pool order.
+        sha256: Vec<[u8; 32]>,
+        /// The inner products of the ingredients, where they are wanted.
+        grams: Vec<LayerGram>,
+        /// What people should know, one line each.
+        notes: Vec<String>,
+    },
 }
 
 /// A worker that joins a run.

@@ -127,7 +127,7 @@ impl Machine {
         // Without files there is nothing to write, and nothing to digest.
         let digested = self.files.is_empty() || self.data_sha256.is_some();
         let scored = self.chosen.is_some() && self.goals.is_empty() && !self.goals_stale;
-        scored && written && digested && self.compared_enough()
+        scored && written && digested && self.compared_enough() && self.streamed_enough()
     }
 
     /// What is left to write of the chosen soup, once nothing is left to score.
@@ -142,7 +142,9 @@ impl Machine {
         let open = (0..self.plan.files).filter(|&f| self.files[f as usize].is_none());
         let mut works: Vec<Work> = open.map(|f| Work::Write(soup.clone(), f)).collect();
         // The one file's own digest is the soup's; several files need a pass over all of them.
-        if self.plan.files > 1 && self.data_sha256.is_none() {
+        // Where blends are not at hand, that is over what was written.
+        let before_files = !self.plan.streams || works.is_empty();
+        if self.plan.files > 1 && self.data_sha256.is_none() && before_files {
             works.push(Work::Digest(soup.clone()));
         }
         works

@@ -222,7 +222,7 @@ impl Machine {
     pub(super) fn lose_products(&mut self, shard: Shard) {
         let stale = |work: &&Work| match work {
             Work::Dot(dot) => dot.shard == shard,
-            Work::Gram(of) => *of == shard,
+            Work::Gram(of) | Work::Pass(of) => *of == shard,
             _ => false,
         };
         let works: Vec<Work> = self.tasks.works().filter(stale).cloned().collect();

@@ -162,27 +162,38 @@ impl Machine {
         if owner != worker {
             return;
         }
-        if sha256.len() != self.plan.ingredients as usize {
-            let text = format!(
-                "a worker returned {} digests for {} ingredients",
-                sha256.len(),
-                self.plan.ingredients
-            );
-            return self.finish(Err(Error::internal(text)), out);
+        if !self.plan.streams && !self.digested(shard, sha256, out) {
+            return;
         }
-        if let Some(known) = self.digests[index].as_ref().filter(|known| **known != sha256) {
-            let changed = known.iter().zip(&sha256).position(|(a, b)| a != b).unwrap_or(0);
-            let text = format!("ingredient {changed} changed while the run was reading it: run again");
-            return self.finish(Err(Error::data(text)), out);
-        }
-        self.digests[index] = Some(sha256);
         self.shards[index] = Holding::Resident(worker, tier);
-        let resident = self.shards.iter().filter(|h| matches!(h, Holding::Resident(..))).count() as u32;
-        out.push(Action::Report(Report::Loading { resident, shards: self.shards.len() as u32 }));
+        if !self.plan.streams {
+            let resident = self.shards.iter().filter(|h| matches!(h, Holding::Resident(..))).count() as u32;
+            out.push(Action::Report(Report::Loading { resident, shards: self.shards.len() as u32 }));
+        }
         if self.all_resident() {
             self.workers.values_mut().for_each(|w| w.placed = false);
             self.check_digests(out);
         }
+    }
+
+    /// Notes the digests of a shard; false where they end the run.
+    pub(super) fn digested(&mut self, shard: Shard, sha256: Vec<[u8; 32]>, out: &mut Vec<Action>) -> bool {
+        let slot = &mut self.digests[shard.0 as usize];
+        let error = if sha256.len() != self.plan.ingredients as usize {
+            Error::internal(format!(
+                "a worker returned {} digests for {} ingredients",
+                sha256.len(),
+                self.plan.ingredients
+            ))
+        } else if let Some(known) = slot.as_ref().filter(|known| **known != sha256) {
+            let changed = known.iter().zip(&sha256).position(|(a, b)| a != b).unwrap_or(0);
+            Error::data(format!("ingredient {changed} changed while the run was reading it: run again"))
+        } else {
+            *slot = Some(sha256);
+            return true;
+        };
+        self.finish(Err(error), out);
+        false
     }
 
     pub(super) fn all_resident(&self) -> bool {

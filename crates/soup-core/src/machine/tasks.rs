@@ -231,6 +231,9 @@ impl Machine {
             (Work::Dot(work), TaskResult::Dotted(segments)) => self.dotted(&work, segments, out),
             (Work::Gram(shard), TaskResult::Measured(grams)) => self.gram_done(shard, grams, out),
             (Work::Compare(work), TaskResult::Compared(found)) => self.compare_done(&work, *found, out),
+            (Work::Pass(shard), TaskResult::Passed { sha256, grams, notes }) => {
+                self.passed(shard, sha256, grams, notes, out);
+            }
             (work, result) => {
                 let text = format!("a worker answered {work:?} with {result:?}");
                 self.finish(Err(Error::internal(text)), out);
@@ -272,7 +275,7 @@ impl Machine {
                 task.reason = Some((kind, error.chain()));
                 // What concerns a shard belongs to its owner.
                 task.failed_on.len() as u32 >= limits.failed_workers_max
-                    || matches!(work, Work::Load(_) | Work::Dot(_) | Work::Gram(_))
+                    || matches!(work, Work::Load(_) | Work::Dot(_) | Work::Gram(_) | Work::Pass(_))
                     || self.workers.keys().all(|w| task.failed_on.contains(w))
             }
         };

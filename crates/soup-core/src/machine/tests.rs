@@ -65,6 +65,7 @@ fn plan(kind: RecipeKind, ingredients: u32, files: u32) -> Plan {
             metric: Metric::Accuracy,
             learn: learns.then_some(LEARN),
         },
+        streams: false,
         baselines: true,
         lookahead: 1,
         workers_min: 1,
@@ -105,7 +106,13 @@ fn answer(work: &Work, plan: &Plan) -> TaskResult {
     let digest = FileDigest { data_sha256: [7; 32], file_sha256: [8; 32], bytes: 9 };
     match work {
         Work::Load(shard) => {
-            TaskResult::Loaded { sha256: vec![[shard.0 as u8; 32]; ingredients as usize], notes: vec![] }
+            let known = if plan.streams { 0 } else { ingredients as usize };
+            TaskResult::Loaded { sha256: vec![[shard.0 as u8; 32]; known], notes: vec![] }
+        }
+        Work::Pass(shard) => {
+            let TaskResult::Measured(grams) = answer(&Work::Gram(*shard), plan) else { unreachable!() };
+            let sha256 = vec![[shard.0 as u8; 32]; ingredients as usize];
+            TaskResult::Passed { sha256, grams, notes: vec!["a note of a pass".into()] }
         }
         Work::Survey => TaskResult::Surveyed {
             samples: SAMPLES[..plan.datasets as usize].to_vec(),
@@ -523,6 +530,66 @@ fn without_datasets_nothing_is_surveyed_or_scored() {
     assert_eq!(Some(soup), Soup::uniform(3));
     assert_eq!((cluster.scored.len(), cluster.machine.files().unwrap().len()), (0, 2));
     assert!(cluster.machine.measured().is_some(), "geometry needs no data");
+}
+
+/// A run of 3 ingredients in shards that are not kept.
+fn streaming(files: u32) -> Plan {
+    let mut plan = plan(RecipeKind::Uniform, 3, files);
+    (plan.datasets, plan.baselines, plan.streams) = (0, false, true);
+    plan.shard_bytes.fill(1);
+    plan
+}
+
+#[test]
+fn what_streams_is_known_after_it_was_written() {
+    for files in [1, 3] {
+        let mut cluster = Cluster::new(streaming(files));
+        (0..2).for_each(|_| cluster.join());
+        let mut kinds = BTreeSet::new();
+        while cluster.result.is_none() {
+            let written = cluster.machine.files().is_some();
+            for (.., work) in cluster.inbox.iter().filter(|(_, key, _)| key.task != 0) {
+                let (kind, late) = match work {
+                    Work::Load(_) => ("load", false),
+                    Work::Write(..) => ("write", false),
+                    Work::Digest(_) => ("digest", true),
+                    Work::Pass(_) => ("pass", true),
+                    other => panic!("{other:?} of a run without data"),
+                };
+                kinds.insert(kind);
+                assert!(!late || written, "{work:?} before the files are written");
+            }
+            cluster.step();
+        }
+        assert_eq!(cluster.outcome().0, Soup::uniform(3).unwrap());
+        assert_eq!(kinds.len(), if files == 1 { 3 } else { 4 }, "{kinds:?}");
+        assert!(cluster.machine.measured().is_some());
+        assert_eq!(cluster.log.surveyed.as_ref().unwrap().ingredients_sha256.len(), 3);
+        assert!(cluster.machine.notes().any(|n| n == "a note of a pass"));
+    }
+}
+
+#[test]
+fn what_a_lost_owner_found_is_found_again() {
+    let mut cluster = Cluster::new(streaming(1));
+    (0..2).for_each(|_| cluster.join());
+    while !cluster.inbox.iter().any(|(.., work)| matches!(work, Work::Pass(_))) {
+        cluster.step();
+    }
+    let lost = cluster.alive.remove(0);
+    cluster.inbox.retain(|(worker, ..)| *worker != lost);
+    cluster.event(Event::WorkerLost(lost));
+    cluster.run_quietly();
+    assert_eq!(cluster.outcome().0, Soup::uniform(3).unwrap());
+    // A coordinator that dies after all is known makes its successor ask again.
+    let mut cluster = Cluster::new(streaming(2));
+    cluster.join();
+    while cluster.log.surveyed.is_none() {
+        cluster.step();
+    }
+    cluster.restart(true);
+    cluster.run_quietly();
+    assert_eq!(cluster.outcome().0, Soup::uniform(3).unwrap());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What goes over the wire comes back the same; what is malformed is refused by name.
 
 use soup_core::diagnosis::ensemble::{Alternatives, Newton};
+use soup_core::schema::{Dtype, Schema, TensorSpec};
 
 use super::*;
 
@@ -62,6 +63,8 @@ fn spec() -> RunSpec {
         ignore_config: vec!["hidden_act".into()],
         class_subset: false,
         ingredient_weights: None,
+        missing: Missing::Refuse,
+        out_dtype: None,
     }
 }
 
@@ -127,8 +130,52 @@ fn malformed_messages_are_refused() {
     let short = v1::Evaluated { labels: vec![1], ..Default::default() };
     refused(Vec::<Outcome>::try_from(short), "differ in length");
     refused(sha256(&[0; 31]), "32 bytes");
-    let tensor = v1::Tensor { name: "w".into(), dtype: "F3".into(), shape: vec![] };
+    let tensor = v1::Tensor { name: "w".into(), dtype: "F3".into(), ..Default::default() };
     refused(TensorSpec::try_from(tensor), "unknown dtype");
+    let stored = |tensor, dtype: &str| {
+        let stored = vec![v1::StoredTensor { tensor, dtype: dtype.into() }];
+        v1::IngredientReads { stored, ..Default::default() }.stored(2)
+    };
+    assert!(stored(1, "BF16").is_ok());
+    refused(stored(2, "BF16"), "cannot be");
+    refused(stored(0, "I64"), "cannot be");
+    refused(stored(0, "F3"), "unknown dtype");
+    refused(RunSpec::try_from(v1::RunSpec { missing: 0, ..wire() }), "missing tensors");
+    refused(RunSpec::try_from(v1::RunSpec { out_dtype: "F3".into(), ..wire() }), "unknown dtype");
+    refused(
+        RunSpec::try_from(v1::RunSpec { out_dtype: "BF16".into(), ..wire() }),
+        "--out-dtype is for soups",
+    );
+}
+
+#[test]
+fn a_schema_survives_with_whose_its_tensors_are() {
+    let tensor = |name: &str| TensorSpec::new(name, Dtype::F32, [2, 3]);
+    let schema = Schema::new(vec![tensor("a"), tensor("b")]).unwrap();
+    let schema = schema.taking(&BTreeMap::from([("b", Ingredient(1))]));
+    let begin = |ingredients: &[&str]| v1::BeginRun {
+        tensors: tensors_of(&schema),
+        ingredients: ingredients.iter().map(|&n| n.to_owned()).collect(),
+        ..Default::default()
+    };
+    assert_eq!(begin(&["x", "y"]).schema().unwrap(), schema);
+    refused(begin(&["x"]).schema(), "an ingredient that there is not");
+}
+
+#[test]
+fn an_average_on_its_own_terms_survives() {
+    let uniform = RecipeSpec { kind: RecipeKind::Uniform, learn: None, ..spec().recipe };
+    let spec = RunSpec {
+        recipe: uniform,
+        validation: None,
+        train: None,
+        tests: vec![],
+        diagnosis: DiagnosisSpec::default(),
+        missing: Missing::First,
+        out_dtype: Some(Dtype::BF16),
+        ..spec()
+    };
+    assert_eq!(RunSpec::try_from(v1::RunSpec::from(spec.clone())).unwrap(), spec);
 }
 
 #[test]

@@ -40,11 +40,12 @@ impl Pool {
             shard: shard.0,
             on_disk: false,
             ingredients: checkpoints.iter().map(|c| reads(c, shard)).collect(),
+            ..LoadShard::default()
         };
         let begin = BeginRun {
             run: "bench".to_owned(),
             epoch: 1,
-            tensors: schema.tensors().iter().map(Into::into).collect(),
+            tensors: soup_proto::tensors_of(schema),
             shard_bytes: plan.shard_bytes(),
             ingredients: checkpoints.iter().map(|c| c.name.clone()).collect(),
             ..BeginRun::default()
@@ -67,6 +68,7 @@ fn ingredient_reads(checkpoint: &Checkpoint, reads: Vec<soup_store::load::Read>)
     IngredientReads {
         objects: checkpoint.files.iter().map(object).collect(),
         reads: reads.into_iter().map(read).collect(),
+        stored: Vec::new(),
     }
 }
 

@@ -3,7 +3,7 @@ use soup_core::ErrorKind;
 use soup_core::recipe::given::GivenWeight;
 
 use super::*;
-use crate::choices::RecipeName;
+use crate::choices::{DtypeName, MissingName, RecipeName};
 
 /// The error of a cook file with this text.
 #[track_caller]
@@ -22,7 +22,8 @@ const EVERY_KEY: &str = "pool: [a, b]\nvalidation: {url: v, split: val, image-co
     threads: 2\ndevice: cpu\ncoordinator: h:1\n\
     min-workers: 1\ntrain: t\ntrain-share: 0.25\ngranularity: layer\nweights: sum-to-one\noptimizer: adamw\n\
     lr: 0.1\nschedule: cosine\nwarmup: 0.2\nclip: 1\nepochs: 2\nmini-batch: 64\nparts: 4\nshuffle: false\n\
-    label-smoothing: 0.1\ninit: greedy\nfold-beta: true\ndiagnose: full\nbase: t0\nrequire-shared-init: true\n";
+    label-smoothing: 0.1\ninit: greedy\nfold-beta: true\ndiagnose: full\nbase: t0\nrequire-shared-init: true\n\
+    missing: skip\nout-dtype: bfloat16\n";
 
 /// What they say.
 fn every_value() -> CookOptions {
@@ -49,6 +50,8 @@ fn every_value() -> CookOptions {
             ("b".to_owned(), GivenWeight::Parts([("x".to_owned(), 1.0)].into())),
         ])),
         allow_nan: Some(true),
+        missing: Some(MissingName::Skip),
+        out_dtype: Some(DtypeName::Bf16),
         recipe: Some(RecipeName::BestSingle),
         order: Some(CandidateOrder::Random),
         accept: Some(AcceptRule::Better),

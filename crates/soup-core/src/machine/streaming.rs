@@ -1,0 +1,45 @@
+//! Shards that are read as the output is written, and not kept.
+//!
+//! Whoever writes a file asks the owners of the shards for their blends; an owner then makes one *pass* over the shard of every
+//! ingredient, in which it digests, inspects, multiplies and blends what it reads, and keeps what it found. When the files are
+//! written that is asked for, shard by shard. An owner that was lost with it has a successor, who reads the shard again.
+
+use super::{Action, LayerGram, Machine, Millis, Report, Work, WorkerId};
+use crate::shard::Shard;
+
+impl Machine {
+    /// A shard of `worker` of which it is not known what was found in it.
+    pub(super) fn pick_pass(&self, worker: WorkerId, own: &[Shard], now: Millis) -> Option<Work> {
+        // Before, what has not been read for a file would be read twice.
+        if !self.plan.streams || !self.files.iter().all(Option::is_some) {
+            return None;
+        }
+        let unknown = |shard: &Shard| self.digests[shard.0 as usize].is_none();
+        let mut works = own.iter().copied().filter(unknown).map(Work::Pass);
+        works.find(|w| self.tasks.is_open(w, now) && !self.tasks.failed_on(w, worker))
+    }
+
+    /// What was found in a shard is known.
+    pub(super) fn passed(
+        &mut self,
+        shard: Shard,
+        sha256: Vec<[u8; 32]>,
+        grams: Vec<LayerGram>,
+        notes: Vec<String>,
+        out: &mut Vec<Action>,
+    ) {
+        if !self.digested(shard, sha256, out) {
+            return;
+        }
+        notes.into_iter().for_each(|n| self.note(n, out));
+        let known = self.digests.iter().flatten().count() as u32;
+        out.push(Action::Report(Report::Loading { resident: known, shards: self.digests.len() as u32 }));
+        self.check_digests(out);
+        self.gram_done(shard, grams, out);
+    }
+
+    /// Whether everything about the ingredients is known, where they are streamed.
+    pub(super) fn streamed_enough(&self) -> bool {
+        !self.plan.streams || self.recorder.surveyed() && self.measured_enough()
+    }
+}
