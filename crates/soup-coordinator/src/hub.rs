@@ -12,7 +12,7 @@ use soup_core::machine::{Event, Millis, WorkerId};
 use soup_core::run::RunSpec;
 use soup_core::{Error, Result};
 use soup_proto::v1::coordinator_message::Message as Down;
-use soup_proto::v1::{Register, Welcome, WorkerMessage, worker_message};
+use soup_proto::v1::{Heartbeat, Register, Welcome, WorkerMessage, worker_message};
 use soup_store::state::AppendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
@@ -286,6 +286,14 @@ impl Hub {
                 tracing::info!(worker = worker.0, "worker is leaving");
                 self.roster.leaving(worker);
                 return self.drive(now, Event::WorkerLeaving(worker));
+            }
+            Some(worker_message::Message::Heartbeat(Heartbeat { passes: Some(passes) })) => {
+                if let Current::Running(running) = &mut self.current
+                    && running.is(&passes.run, passes.epoch)
+                {
+                    running.has_passed(worker, passes.shards);
+                }
+                return;
             }
             Some(worker_message::Message::Heartbeat(_) | worker_message::Message::Register(_)) | None => {
                 return;

@@ -34,6 +34,7 @@ mod recall;
 mod roster;
 mod running;
 mod service;
+mod streaming;
 
 pub use crate::configuration::{Configuration, configuration};
 

@@ -33,6 +33,7 @@ use crate::prepare::Prepared;
 use crate::publish;
 use crate::recall::Recall;
 use crate::roster::Roster;
+use crate::streaming::Progress;
 
 /// The run in progress.
 pub(crate) struct Running {
@@ -53,6 +54,8 @@ pub(crate) struct Running {
     spent_ms: BTreeMap<Phase, Millis>,
     /// What this coordinator's workers have read of the pool, in bytes.
     pool_bytes_read: u64,
+    /// How far it has come, where shards are not kept.
+    progress: Progress,
     /// The publisher's answer, until the machine has it.
     published: Option<Result<String>>,
     finished_json: Option<String>,
@@ -74,6 +77,7 @@ impl Running {
     ) -> Result<Running, (Box<Started>, Error)> {
         let prepared = &started.owned.prepared;
         let of = started.owned.incarnation();
+        let shards = prepared.shards.count();
         let plan = plan(prepared, started.recall.looks(), start_timeout_ms);
         let sized = messages::begin(&of, prepared).check_size();
         let machine = match sized.and_then(|()| Machine::resume(plan, now, &started.owned.fold)) {
@@ -100,6 +104,7 @@ impl Running {
             phase: (Phase::Gathering, now),
             spent_ms: BTreeMap::new(),
             pool_bytes_read: 0,
+            progress: Progress::of(shards),
             published: None,
             finished_json: None,
             last_work: None,
@@ -139,6 +144,13 @@ impl Running {
         self.pool_bytes_read = self.pool_bytes_read.saturating_add(bytes_read);
     }
 
+    /// A worker has passed over so many shards, which are not kept.
+    pub(crate) fn has_passed(&mut self, worker: WorkerId, shards: u32) {
+        if let Some((resident, shards)) = self.progress.says(worker, shards) {
+            self.tell(&Report::Loading { resident, shards });
+        }
+    }
+
     /// The publisher's answer; takes effect with the next event.
     pub(crate) fn published(&mut self, result: Result<String>) {
         self.published = Some(result);
@@ -159,6 +171,9 @@ impl Running {
 
     /// Feeds one event to the machine and performs what it asks for.
     pub(crate) fn drive(&mut self, now: Millis, event: Event, roster: &mut Roster) {
+        if let Event::WorkerLost(worker) = &event {
+            self.progress.lost(*worker);
+        }
         let mut events = VecDeque::from([event]);
         if let Some(published) = self.published.take() {
             events.push_back(Event::Published(published.map(|json| self.finished_json = Some(json))));

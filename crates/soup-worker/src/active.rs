@@ -8,7 +8,7 @@ use soup_core::schema::Schema;
 use soup_core::shard::ShardPlan;
 use soup_core::{Error, ErrorKind, Result};
 use soup_eval::{Evaluator, EvaluatorSpec, evaluator};
-use soup_proto::v1::{BeginRun, Held, Placement};
+use soup_proto::v1::{BeginRun, Held, Passes, Placement};
 use soup_tensor::Device;
 use tokio::sync::watch;
 
@@ -119,6 +119,20 @@ impl Worker {
 
     pub(crate) fn end(&self, id: &str) {
         self.runs.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    /// How far the run in progress has come, if it streams.
+    pub(crate) fn passes(&self) -> Option<Passes> {
+        let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
+        let passes = |(id, known): (&String, &Known)| match known {
+            Known::Active(run) if run.begin.streams => Some(Passes {
+                run: id.clone(),
+                epoch: run.begin.epoch,
+                shards: run.passages.numbers().len() as u32,
+            }),
+            _ => None,
+        };
+        runs.iter().find_map(passes)
     }
 
     /// What is resident, for a coordinator that does not know it.

@@ -105,8 +105,11 @@ async fn fetch_from(run: &Arc<Active>, source: u64, request: &FetchRequest, out:
     let shard = request.shard;
     let peer = placement.peers.iter().find(|p| p.worker == source);
     let peer = peer.ok_or_else(|| Error::try_again(format!("who has shard {shard} is not known")))?;
-    let failed =
-        |e: Error| e.context(format!("cannot fetch shard {shard} from worker {source} at {}", peer.address));
+    let failed = |e: Error| match e.kind() {
+        // What is wrong with an ingredient is so wherever it is read.
+        ErrorKind::Data => e,
+        _ => e.context(format!("cannot fetch shard {shard} from worker {source} at {}", peer.address)),
+    };
     let channel = run.peers.channel(&peer.address, shard).map_err(failed)?;
     receive(channel, request, out).await.map_err(failed)
 }

@@ -226,12 +226,13 @@ impl Link {
 
     /// Starts the heartbeat: a task of its own, which nothing else can hold up.
     fn beat(&mut self, interval_ms: u64) {
-        let outbox = self.outbox.clone();
+        let (outbox, worker) = (self.outbox.clone(), self.worker.clone());
         let mut timer = tokio::time::interval(Duration::from_millis(interval_ms));
         let task = tokio::spawn(async move {
             loop {
                 timer.tick().await;
-                if outbox.send(WorkerMessage { message: Some(Up::Heartbeat(Heartbeat {})) }).await.is_err() {
+                let message = Some(Up::Heartbeat(Heartbeat { passes: worker.passes() }));
+                if outbox.send(WorkerMessage { message }).await.is_err() {
                     return;
                 }
             }

@@ -340,6 +340,14 @@ async fn dataset(set: &DatasetSpec) -> Result<DatasetPlan> {
     Ok(DatasetPlan { name: set.name.clone(), url: set.url.clone(), bytes, samples: None })
 }
 
+/// How often each byte of the pool is read.
+fn how_often(report: &PlanReport) -> &'static str {
+    match report.streams && report.files.len() > 1 {
+        true => "each byte once, but twice where a shard is in two files",
+        false => "each byte once",
+    }
+}
+
 fn memory_text(report: &PlanReport) -> String {
     let memory = &report.memory;
     let workers = count(memory.workers.into(), "worker");
@@ -381,7 +389,7 @@ fn render(report: &PlanReport) -> String {
             format!("{} of {}", count(report.shards.count.into(), "shard"), Bytes(report.shards.bytes)),
         ),
         ("memory", memory_text(report)),
-        ("read", format!("{} of parameters, each byte once", Bytes(report.bytes_read))),
+        ("read", format!("{} of parameters, {}", Bytes(report.bytes_read), how_often(report))),
     ];
     if !report.streams {
         let samples = memory

@@ -32,8 +32,10 @@ impl Machine {
             return;
         }
         notes.into_iter().for_each(|n| self.note(n, out));
-        let known = self.digests.iter().flatten().count() as u32;
-        out.push(Action::Report(Report::Loading { resident: known, shards: self.digests.len() as u32 }));
+        if self.digests.iter().all(Option::is_some) {
+            let shards = self.digests.len() as u32;
+            out.push(Action::Report(Report::Loading { resident: shards, shards }));
+        }
         self.check_digests(out);
         self.gram_done(shard, grams, out);
     }
