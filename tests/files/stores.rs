@@ -200,6 +200,27 @@ fn a_store_that_asks_for_patience_gets_it() {
 }
 
 #[test]
+fn an_average_is_the_same_from_a_store() {
+    let place = Place::with(&["a", "b"]);
+    // Something to average: the one has the other's tensors in another order of bytes.
+    let file = place.ingredient("b").join("model.safetensors");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let head = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[head..].chunks_exact_mut(4).for_each(|float| float[..2].reverse());
+    std::fs::write(&file, bytes).unwrap();
+    let endpoint = s3(place.path(), Manner::Denies(|_| false));
+    let average = |pool: &str, output: &str| {
+        let call = KEYS.iter().fold(Soupctl::new(SOUPCTL), |call, (name, value)| call.env(name, value));
+        let cook = ["cook", "--recipe", "uniform", "--pool", pool, "--output", output, "-o", "json", "-q"];
+        call.env("AWS_ENDPOINT_URL", &endpoint).dir(place.path()).args(cook).run().json()
+    };
+    let (local, remote) = (average("pool", "local"), average("s3://b/pool", "remote"));
+    assert_eq!(remote["sha256"], local["sha256"]);
+    assert_eq!(remote["diagnosis"], local["diagnosis"], "to the last bit");
+    assert_eq!(remote["pool_bytes_read"], local["pool_bytes_read"]);
+}
+
+#[test]
 fn profiles_of_the_aws_command_line_are_used() {
     let place = Place::with(&["a", "b"]);
     let endpoint = s3(place.path(), Manner::Denies(|_| false));
