@@ -12,15 +12,16 @@ use soup_proto::v1::{BeginRun, Held, Passes, Placement};
 use soup_tensor::Device;
 use tokio::sync::watch;
 
-use crate::blends::{Blends, Peers};
 use crate::compute::Compute;
 use crate::connect::Connect;
-use crate::diagnose::Logits;
 use crate::gradients::Gradients;
 use crate::handing_in::HandingIn;
+use crate::logits::Logits;
 use crate::passages::Passages;
+use crate::peers::Peers;
 use crate::samples::Samples;
 use crate::shards::Shards;
+use crate::soups::Soups;
 use crate::{DiskCache, WorkerConfig};
 
 /// Share of a worker's memory that decoded samples may take, as a divisor of its capacity for parameters.
@@ -158,7 +159,7 @@ pub(crate) struct Active {
     pub(crate) shards: Shards,
     /// Those that stream.
     pub(crate) passages: Passages,
-    pub(crate) blends: Blends,
+    pub(crate) soups: Soups,
     pub(crate) gradients: Gradients,
     pub(crate) logits: Logits,
     pub(crate) samples: Arc<Samples>,
@@ -186,7 +187,7 @@ impl Active {
                 (new, Some(earlier)) => new.after(&earlier.passages),
                 (new, None) => new,
             },
-            blends: Blends::default(),
+            soups: Soups::default(),
             gradients: Gradients::default(),
             logits: Logits::new(worker.capacity_bytes / LOGITS_SHARE),
             samples: match earlier.filter(|e| e.begin.datasets == begin.datasets) {

@@ -11,7 +11,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use crate::active::{Active, Worker};
-use crate::{Compute, Tcp, WorkerConfig, blends, service, shards};
+use crate::{Compute, Tcp, WorkerConfig, assembling, loading, service};
 
 /// A worker with one run.
 #[derive(Clone)]
@@ -61,7 +61,7 @@ impl BenchWorker {
     /// # Errors
     /// Those of the load.
     pub async fn load(&self, task: LoadShard) -> Result<Loaded> {
-        shards::load_shard(&self.worker, &self.run, task).await
+        loading::load_shard(&self.worker, &self.run, task).await
     }
 
     /// The flattened parameters of `soup`, from all owners, into `parameters`, which has their length.
@@ -69,6 +69,6 @@ impl BenchWorker {
     /// # Errors
     /// Those of the fetches.
     pub async fn assemble(&self, soup: &Soup, parameters: &mut [u8]) -> Result<()> {
-        blends::assemble(&self.run, soup, parameters).await
+        assembling::assemble(&self.run, soup, parameters).await
     }
 }

@@ -2,7 +2,7 @@
 //! from their logits.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use soup_core::diagnosis::ensemble;
 use soup_core::layer::Layers;
@@ -14,46 +14,7 @@ use soup_tensor::SegmentGram;
 
 use crate::active::Active;
 use crate::task::{Context, prepared, slot};
-use crate::{blends, shards};
-
-/// Which logits: ingredient, dataset, first sample, end.
-type Key = (u32, u32, u64, u64);
-
-/// Logits of single ingredients, kept for comparisons while they fit. What is missing is computed again.
-pub(crate) struct Logits {
-    kept: Mutex<Kept>,
-    bytes_max: u64,
-}
-
-#[derive(Default)]
-struct Kept {
-    rows: BTreeMap<Key, Arc<Vec<f32>>>,
-    bytes: u64,
-}
-
-impl Logits {
-    pub(crate) fn new(bytes_max: u64) -> Logits {
-        Logits { kept: Mutex::default(), bytes_max }
-    }
-
-    fn get(&self, key: &Key) -> Option<Arc<Vec<f32>>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).rows.get(key).cloned()
-    }
-
-    /// Keeps the logits of `soup` on a slice, if it is a single ingredient and there is room.
-    pub(crate) fn keep(&self, soup: &Soup, slice: (u32, u64, u64), logits: Vec<f32>) {
-        let [only] = soup.members() else { return };
-        if soup.rows().is_some() {
-            return;
-        }
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = kept.bytes.saturating_add(size_of_val(logits.as_slice()) as u64);
-        let key = (only.0, slice.0, slice.1, slice.2);
-        if bytes <= self.bytes_max && kept.rows.insert(key, Arc::new(logits)).is_none() {
-            kept.bytes = bytes;
-        }
-    }
-}
+use crate::{assembling, loading};
 
 /// The inner products of all ingredients on a shard, by layer.
 ///
@@ -66,7 +27,7 @@ pub(crate) async fn gram(context: &Context, run: Arc<Active>, task: GramShard) -
     let base = match &task.base {
         Some(reads) => {
             let mut bytes = vec![0; memory.bytes()];
-            shards::read_checkpoint(reads, &mut bytes).await.map_err(|e| e.context("the base"))?;
+            loading::read_checkpoint(reads, &mut bytes).await.map_err(|e| e.context("the base"))?;
             Some(bytes)
         }
         None => None,
@@ -126,7 +87,7 @@ async fn computed(
     slice: (u32, u64, u64),
 ) -> Result<Vec<f32>> {
     let soup = Soup::single(ingredient);
-    let model = blends::model(&context.worker, run, &soup).await?;
+    let model = assembling::model(&context.worker, run, &soup).await?;
     let _slot = slot(context).await?;
     let (waiting, cancelled) = (context.worker.compute.waiting(), context.cancelled.clone());
     let run = run.clone();
@@ -142,18 +103,6 @@ async fn computed(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn logits_of_single_ingredients_are_kept_while_they_fit() {
-        let logits = Logits::new(16);
-        let mean = Soup::mean([Ingredient(0), Ingredient(1)]).unwrap();
-        logits.keep(&mean, (0, 0, 1), vec![1.0]);
-        logits.keep(&Soup::single(Ingredient(1)), (0, 0, 2), vec![1.0, 2.0]);
-        logits.keep(&Soup::single(Ingredient(2)), (0, 0, 2), vec![1.0, 2.0, 3.0]);
-        assert_eq!(logits.get(&(1, 0, 0, 2)).as_deref(), Some(&vec![1.0, 2.0]));
-        assert_eq!(logits.get(&(2, 0, 0, 2)), None);
-        assert_eq!(logits.get(&(0, 0, 0, 1)), None);
-    }
 
     #[test]
     fn products_are_summed_by_layer_matrices_apart() {

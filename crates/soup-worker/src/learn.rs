@@ -12,8 +12,8 @@ use soup_eval::{LossSpec, Prepared};
 use soup_proto::v1::{Differentiate, Differentiated, DotShard, Dotted, Gradient, SegmentDots};
 
 use crate::active::Active;
-use crate::blends;
 use crate::task::{Context, prepared, slot, soup};
+use crate::{assembling, blends};
 
 /// Loss and gradient of a soup on some samples. The gradient is kept, and the figures returned.
 ///
@@ -26,7 +26,7 @@ pub(crate) async fn differentiate(
 ) -> Result<Differentiated> {
     let soup = soup(task.soup)?;
     run.gradients.begin(task.step);
-    let parameters = blends::parameters_of_step(&run, &soup).await?;
+    let parameters = assembling::parameters_of_step(&run, &soup).await?;
     let _slot = slot(context).await?;
     let (waiting, cancelled) = (context.worker.compute.waiting(), context.cancelled.clone());
     let loss = LossSpec { beta: task.beta, label_smoothing: task.label_smoothing, scale: task.scale };

@@ -13,6 +13,7 @@
 //! models of the soups in work, decoded samples; all of it is a cache of what object storage holds.
 
 mod active;
+mod assembling;
 #[doc(hidden)]
 pub mod bench;
 mod blends;
@@ -25,11 +26,16 @@ mod gradients;
 mod handing_in;
 mod learn;
 mod link;
+mod loading;
+mod logits;
 mod passages;
+mod passing;
+mod peers;
 mod recent;
 mod samples;
 mod service;
 mod shards;
+mod soups;
 pub mod survey;
 mod task;
 mod write;

@@ -1,36 +1,13 @@
-//! Shards of a run that streams: nothing of them is kept but what was found in reading them.
-//!
-//! The coordinator tells an owner where a shard is; the owner reads it when somebody wants its blend, in one *pass*
-//! ([`soup_tensor::Pass`]), and notes what it finds for the coordinator, who asks for that in the end. Files on a local disk are
-//! read by the thread that computes, tile by tile, while each is in its cache; from stores larger groups of tiles are read, the next
-//! one while this one is computed.
+//! The shards that this worker owns of a run that streams: where they are, and what was found in them.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, future, stream};
-use soup_core::layer::Layers;
-use soup_core::shard::Shard;
-use soup_core::soup::Soup;
 use soup_core::{Error, Result};
-use soup_proto::v1::{IngredientReads, LoadShard, Loaded, Passed};
-use soup_store::load::{LoadLimits, LocalFiles, Read, ReadFrom, clip, load, open_local};
-use soup_tensor::{Having, Pass, Passing};
+use soup_proto::v1::Passed;
+use soup_store::load::{Read, ReadFrom};
+use soup_tensor::Passing;
 use tokio::sync::Semaphore;
-
-use crate::active::Active;
-use crate::{diagnose, shards};
-
-/// What is read from stores at a time, all ingredients together, as far as [`GROUP_BYTES_MIN`] allows; twice that is in memory.
-const GROUP_BYTES: u64 = 64 << 20;
-/// Of one ingredient.
-const GROUP_BYTES_MIN: u64 = 1 << 20;
-/// Of one ingredient.
-const GROUP_BYTES_MAX: u64 = 16 << 20;
-/// Ingredients read at the same time.
-const INGREDIENTS_IN_FLIGHT: usize = 16;
 
 /// The shards that this worker owns.
 pub(crate) struct Passages {
@@ -38,21 +15,22 @@ pub(crate) struct Passages {
     /// What was found in them.
     passed: RwLock<BTreeMap<u32, Passed>>,
     /// Passes at a time.
-    permits: Semaphore,
+    pub(crate) permits: Semaphore,
 }
 
 /// A shard, and where its parts are.
-struct Passage {
+pub(crate) struct Passage {
     /// Of every ingredient, and then of the base if there is one.
-    sources: Vec<Reads>,
-    passing: Arc<Passing>,
+    pub(crate) sources: Vec<Reads>,
+    pub(crate) passing: Arc<Passing>,
 }
 
-struct Reads {
+/// What is read of one of them.
+pub(crate) struct Reads {
     /// What people call it.
-    name: String,
-    files: Vec<ReadFrom>,
-    reads: Vec<Read>,
+    pub(crate) name: String,
+    pub(crate) files: Vec<ReadFrom>,
+    pub(crate) reads: Vec<Read>,
 }
 
 impl Passages {
@@ -87,232 +65,32 @@ impl Passages {
         self.passed.write().unwrap_or_else(PoisonError::into_inner).retain(|&shard, _| keep(shard));
     }
 
-    fn get(&self, shard: u32) -> Result<Arc<Passage>> {
+    /// Where a shard is.
+    ///
+    /// # Errors
+    /// [`TryAgain`](soup_core::ErrorKind::TryAgain) where this worker does not own it.
+    pub(crate) fn get(&self, shard: u32) -> Result<Arc<Passage>> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&shard).cloned();
         known.ok_or_else(|| Error::try_again(format!("this worker does not own shard {shard}")))
     }
-}
 
-/// Notes where a shard is.
-///
-/// # Errors
-/// [`Internal`](soup_core::ErrorKind::Internal) for a task that does not fit its run.
-pub(crate) fn know(run: &Active, task: &LoadShard) -> Result<Loaded> {
-    let names = &run.begin.ingredients;
-    if task.ingredients.len() != names.len() || task.shard >= run.plan.count() {
-        return Err(Error::internal("a load task does not fit its run"));
-    }
-    let having = |from: &IngredientReads| {
-        let range = |r: &soup_proto::v1::Read| {
-            r.shard_offset as usize..r.shard_offset.saturating_add(r.bytes) as usize
-        };
-        let dtypes = from.stored(run.schema.tensors().len())?;
-        Ok(Having { dtypes, covered: from.reads.iter().map(range).collect() })
-    };
-    let reads = |(name, from): (&String, &IngredientReads)| {
-        let (files, reads) = shards::reads_of(from)?;
-        Ok(Reads { name: format!("ingredient {name:?}"), files, reads })
-    };
-    let ingredients = task.ingredients.iter().map(having).collect::<Result<Vec<_>>>()?;
-    let base = task.base.as_ref().map(having).transpose()?;
-    let mut sources = names.iter().zip(&task.ingredients).map(reads).collect::<Result<Vec<_>>>()?;
-    if let Some(from) = &task.base {
-        let (files, reads) = shards::reads_of(from)?;
-        sources.push(Reads { name: "the base".to_owned(), files, reads });
-    }
-    let range = run.plan.range(Shard(task.shard));
-    let passing = Passing::new(&run.schema, range, &ingredients, base.as_ref(), task.products);
-    let passage = Arc::new(Passage { sources, passing: Arc::new(passing) });
-    run.passages.known.write().unwrap_or_else(PoisonError::into_inner).insert(task.shard, passage);
-    Ok(Loaded::default())
-}
-
-/// The blend of `soup` on a shard, which is read for it.
-///
-/// # Errors
-/// Where an ingredient cannot be read, changed, or has elements that are not finite and must be; where the soup's dtype cannot hold
-/// its elements; [`TryAgain`](soup_core::ErrorKind::TryAgain) where this worker does not own the shard.
-pub(crate) async fn blend(run: &Arc<Active>, shard: u32, soup: &Soup) -> Result<Bytes> {
-    pass(run, shard, Some(soup)).await.map(|(blend, _)| blend)
-}
-
-/// What was found in a shard, which is read if it was not before.
-///
-/// # Errors
-/// As for [`blend`].
-pub(crate) async fn found(run: &Arc<Active>, shard: u32) -> Result<Passed> {
-    let known = run.passages.passed.read().unwrap_or_else(PoisonError::into_inner).get(&shard).cloned();
-    match known {
-        Some(passed) => Ok(passed),
-        None => pass(run, shard, None).await.map(|(_, passed)| passed),
-    }
-}
-
-async fn pass(run: &Arc<Active>, shard: u32, soup: Option<&Soup>) -> Result<(Bytes, Passed)> {
-    let passage = run.passages.get(shard)?;
-    let permit = run.passages.permits.acquire().await;
-    let _permit = permit.map_err(|_| Error::internal("the worker is stopping"))?;
-    soup_store::failpoint::reach("before-pass");
-    let bytes = if soup.is_some() { passage.passing.bytes() } else { 0 };
-    let work = Work { pass: Pass::new(passage.passing.clone(), soup)?, blend: vec![0; bytes] };
-    let work = match local(&passage).await? {
-        Some(files) => {
-            let of = passage.clone();
-            let work = run.compute.run(move || work.locally(&of, &files).map(|work| (work, files)));
-            let (work, files) = work.await?;
-            for (files, source) in files.iter().zip(&passage.sources) {
-                files.check_unchanged().await.map_err(|e| e.context(source.name.clone()))?;
-            }
-            work
-        }
-        None => remotely(run, &passage, work).await?,
-    };
-    let Work { pass, blend } = work;
-    let mut passed = answer(run, pass)?;
-    passed.bytes_read = passage.sources.iter().flat_map(|s| &s.reads).map(|r| r.len).sum();
-    run.passages
-        .passed
-        .write()
-        .unwrap_or_else(PoisonError::into_inner)
-        // What was found by an earlier pass says how much that read.
-        .entry(shard)
-        .and_modify(|known| known.bytes_read += passed.bytes_read)
-        .or_insert_with(|| passed.clone());
-    Ok((Bytes::from(blend), passed))
-}
-
-/// What a pass found, in the words of the wire.
-fn answer(run: &Active, pass: Pass) -> Result<Passed> {
-    let found = pass.finish();
-    let begin = &run.begin;
-    let mut notes = shards::judge(&found.findings, &begin.ingredients, &run.schema, begin.allow_nan)?;
-    for &tensor in &found.overflown {
-        let tensor = &run.schema.tensors()[tensor];
-        let text =
-            format!("tensor {:?} of the soup has values that {} cannot hold", tensor.name, tensor.dtype);
-        if !begin.allow_nan {
-            let advice = "choose another --out-dtype or smaller weights, or pass --allow-nan";
-            return Err(Error::data(format!("{text}: {advice}")));
-        }
-        notes.push(format!("{text}, and infinite ones there"));
-    }
-    let grams = diagnose::by_layer(&Layers::new(&run.schema), found.grams);
-    Ok(Passed {
-        sha256: found.sha256.iter().map(|d| d.to_vec()).collect(),
-        notes,
-        bytes_read: 0,
-        grams: grams.into_iter().map(Into::into).collect(),
-    })
-}
-
-/// The files of a shard, open; `None` where some are not on a local disk.
-async fn local(passage: &Passage) -> Result<Option<Vec<LocalFiles>>> {
-    let mut opened = Vec::new();
-    for source in &passage.sources {
-        let files = open_local(&source.files, &source.reads).await;
-        match files.map_err(|e| e.context(source.name.clone()))? {
-            Some(files) => opened.push(files),
-            None => return Ok(None),
-        }
-    }
-    Ok(Some(opened))
-}
-
-/// A pass, and the blend that it fills.
-struct Work {
-    pass: Pass,
-    blend: Vec<u8>,
-}
-
-/// Bytes of one source that were read, aligned for every dtype.
-#[derive(Default)]
-struct Words {
-    words: Vec<u64>,
-    bytes: usize,
-}
-
-impl Words {
-    /// So many zeros.
-    fn clear(&mut self, bytes: usize) -> &mut [u8] {
-        self.words.clear();
-        self.words.resize(bytes.div_ceil(size_of::<u64>()), 0);
-        self.bytes = bytes;
-        &mut bytemuck::cast_slice_mut(&mut self.words)[..bytes]
+    /// Notes where a shard is.
+    pub(crate) fn know(&self, shard: u32, passage: Passage) {
+        self.known.write().unwrap_or_else(PoisonError::into_inner).insert(shard, Arc::new(passage));
     }
 
-    fn bytes(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.words)[..self.bytes]
-    }
-}
-
-impl Work {
-    /// Reads and takes all tiles. Blocks; call on a compute thread.
-    fn locally(mut self, passage: &Passage, files: &[LocalFiles]) -> Result<Work> {
-        let mut read: Vec<Words> = passage.sources.iter().map(|_| Words::default()).collect();
-        for tile in 0..passage.passing.tiles() {
-            for (at, ((words, files), source)) in read.iter_mut().zip(files).zip(&passage.sources).enumerate()
-            {
-                let range = passage.passing.stored_range(at, tile..tile + 1);
-                let reads = clip(&source.reads, range.start as u64..range.end as u64);
-                let dest = words.clear(range.len());
-                files.load(&reads, dest, |_| {}).map_err(|e| e.context(source.name.clone()))?;
-            }
-            self.take(&passage.passing, tile..tile + 1, &read)?;
-        }
-        Ok(self)
+    /// What was found in a shard.
+    pub(crate) fn found(&self, shard: u32) -> Option<Passed> {
+        self.passed.read().unwrap_or_else(PoisonError::into_inner).get(&shard).cloned()
     }
 
-    /// Takes the tiles `group`, of which `read` is what every source has.
-    fn take(&mut self, passing: &Passing, group: Range<usize>, read: &[Words]) -> Result<()> {
-        for tile in group.clone() {
-            let part = |(at, words): (usize, &'_ Words)| {
-                let start = passing.stored_range(at, group.clone()).start;
-                let range = passing.stored_range(at, tile..tile + 1);
-                range.start - start..(range.end - start).min(words.bytes)
-            };
-            let parts: Vec<&[u8]> =
-                read.iter().enumerate().map(|(at, words)| &words.bytes()[part((at, words))]).collect();
-            let (parts, base) = match passing.has_base() {
-                true => parts.split_last().map_or((&parts[..], None), |(base, parts)| (parts, Some(*base))),
-                false => (&parts[..], None),
-            };
-            let place = if self.blend.is_empty() { 0..0 } else { passing.blend_range(tile) };
-            self.pass.tile(tile, parts, base, &mut self.blend[place])?;
-        }
-        Ok(())
+    /// Notes what a pass has found. What an earlier pass found says how much that read, too.
+    pub(crate) fn note(&self, shard: u32, passed: &Passed) {
+        self.passed
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(shard)
+            .and_modify(|known| known.bytes_read += passed.bytes_read)
+            .or_insert_with(|| passed.clone());
     }
-}
-
-/// Reads group after group, each while the one before is taken.
-async fn remotely(run: &Arc<Active>, passage: &Arc<Passage>, mut work: Work) -> Result<Work> {
-    let tiles = passage.passing.tiles();
-    let bytes = passage.sources.iter().map(|s| s.reads.iter().map(|r| r.len).sum::<u64>()).max().unwrap_or(0);
-    let wanted = (GROUP_BYTES / passage.sources.len().max(1) as u64).clamp(GROUP_BYTES_MIN, GROUP_BYTES_MAX);
-    let step = (tiles as u64 * wanted / bytes.max(1)).clamp(1, tiles.max(1) as u64) as usize;
-    let group = move |first: usize| first..tiles.min(first + step);
-    let mut read = read_group(passage, group(0)).await?;
-    for first in (0..tiles).step_by(step) {
-        let (of, this) = (passage.clone(), std::mem::take(&mut read));
-        let taken = run.compute.run(move || work.take(&of.passing, group(first), &this).map(|()| work));
-        let next = read_group(passage, group(tiles.min(first + step)));
-        (work, read) = future::try_join(taken, next).await?;
-    }
-    Ok(work)
-}
-
-/// What every source has of some tiles.
-async fn read_group(passage: &Passage, group: Range<usize>) -> Result<Vec<Words>> {
-    let read = |(at, source): (usize, &'_ Reads)| {
-        let range = passage.passing.stored_range(at, group.clone());
-        let reads = clip(&source.reads, range.start as u64..range.end as u64);
-        let (files, name) = (source.files.clone(), source.name.clone());
-        async move {
-            let mut words = Words::default();
-            let dest = words.clear(range.len());
-            load(&files, &reads, dest, LoadLimits::default()).await.map_err(|e| e.context(name))?;
-            Ok(words)
-        }
-    };
-    let jobs: Vec<_> = passage.sources.iter().enumerate().map(read).collect();
-    stream::iter(jobs).buffered(INGREDIENTS_IN_FLIGHT).try_collect().await
 }

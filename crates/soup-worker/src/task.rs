@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use crate::active::{Active, Worker};
 use crate::compute::Waiting;
-use crate::{blends, diagnose, learn, passages, shards, survey, write};
+use crate::{assembling, diagnose, learn, loading, passing, survey, write};
 
 /// A flag that long computations look at.
 #[derive(Clone, Debug, Default)]
@@ -46,7 +46,7 @@ pub(crate) async fn execute(context: &Context, key: &TaskKey, work: Work) -> Res
     Ok(match work {
         Work::Load(task) => {
             let _slot = slot(context).await?;
-            Answer::Loaded(shards::load_shard(&context.worker, &run, task).await?)
+            Answer::Loaded(loading::load_shard(&context.worker, &run, task).await?)
         }
         Work::Survey(_) => Answer::Surveyed(survey(context, run).await?),
         Work::Evaluate(task) => Answer::Evaluated(evaluate(context, run, task).await?),
@@ -56,7 +56,7 @@ pub(crate) async fn execute(context: &Context, key: &TaskKey, work: Work) -> Res
         Work::Dot(task) => Answer::Dotted(learn::dot(&run, task).await?),
         Work::Gram(task) => Answer::Measured(diagnose::gram(context, run, task).await?),
         Work::Compare(task) => Answer::Compared(diagnose::compare(context, run, task).await?),
-        Work::Pass(task) => Answer::Passed(passages::found(&run, task.shard).await?),
+        Work::Pass(task) => Answer::Passed(passing::found(&run, task.shard).await?),
     })
 }
 
@@ -88,7 +88,7 @@ async fn evaluate(context: &Context, run: Arc<Active>, task: Evaluate) -> Result
     if task.start >= task.end {
         return Err(Error::internal("an evaluation without samples"));
     }
-    let model = blends::model(&context.worker, &run, &soup).await?;
+    let model = assembling::model(&context.worker, &run, &soup).await?;
     let _slot = slot(context).await?;
     let (waiting, cancelled) = (context.worker.compute.waiting(), context.cancelled.clone());
     let judge = move || {

@@ -1,0 +1,193 @@
+//! Loading shards: each worker reads exactly its own bytes of every ingredient, straight into the place where they stay.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use sha2::{Digest, Sha256};
+use soup_core::schema::Schema;
+use soup_core::shard::{Segment, Shard};
+use soup_core::soup::Ingredient;
+use soup_core::{Error, Result};
+use soup_proto::v1::{IngredientReads, LoadShard, Loaded};
+use soup_store::load::{LoadLimits, Read, ReadFrom, load, open_local};
+use soup_store::location::Location;
+use soup_tensor::{Findings, ShardBuilder};
+
+use crate::active::{Active, Worker};
+use crate::compute::Compute;
+use crate::passing;
+
+/// Ingredients whose shards are read or digested at the same time, within one task.
+const INGREDIENTS_IN_FLIGHT: usize = 4;
+/// Notes about one shard; further ones are counted.
+const NOTES_MAX: usize = 20;
+
+/// Loads one shard of every ingredient and keeps it, or knows where it is, where shards are not kept.
+///
+/// # Errors
+/// Where an ingredient cannot be read, changed, or has elements that are not finite and must be.
+pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: LoadShard) -> Result<Loaded> {
+    if run.begin.streams {
+        return passing::know(run, &task);
+    }
+    if let Some(loaded) = run.shards.loaded(task.shard) {
+        return Ok(Loaded { bytes_read: 0, ..loaded });
+    }
+    soup_store::failpoint::reach("before-load");
+    let names = &run.begin.ingredients;
+    if task.ingredients.len() != names.len() || task.shard >= run.plan.count() {
+        return Err(Error::internal("a load task does not fit its run"));
+    }
+    let range = run.plan.range(Shard(task.shard));
+    let count = names.len() as u32;
+    let builder = match (task.on_disk, &worker.disk_cache) {
+        (false, _) => worker.device.builder(&run.schema, range, count)?,
+        (true, Some(cache)) => worker.device.disk_builder(&run.schema, range, count, &cache.folder)?,
+        (true, None) => return Err(Error::internal("a shard for the disk cache of a worker without one")),
+    };
+    let builder = Arc::new(builder);
+    let compute = &worker.compute;
+    let jobs = (0..count).zip(task.ingredients.iter().zip(names)).map(|(index, (reads, name))| {
+        let builder = builder.clone();
+        async move {
+            let read = read_ingredient(compute, &builder, Ingredient(index), reads).await;
+            read.map_err(|e| e.context(format!("ingredient {name:?}")))
+        }
+    });
+    let jobs: Vec<_> = jobs.collect();
+    let read: Vec<u64> = stream::iter(jobs).buffer_unordered(INGREDIENTS_IN_FLIGHT).try_collect().await?;
+    let bytes_read = read.iter().sum();
+    let builder = Arc::into_inner(builder).ok_or_else(|| Error::internal("a shard is still being loaded"))?;
+    let covered: Vec<Vec<Range<u64>>> = task.ingredients.iter().map(covered).collect();
+    let run = run.clone();
+    compute
+        .run(move || {
+            let segments = builder.segments().to_vec();
+            let has = |i: Ingredient, tensor: usize| is_covered(&segments, tensor, &covered[i.index()]);
+            let (memory, findings) = builder.finish(has)?;
+            let notes = judge(&findings, &run.begin.ingredients, &run.schema, run.begin.allow_nan)?;
+            let digests = 0..run.begin.ingredients.len() as u32;
+            let sha256 =
+                digests.map(|i| memory.digest(Ingredient(i)).map(Vec::from)).collect::<Result<_>>()?;
+            tracing::debug!(
+                run = run.begin.run,
+                shard = task.shard,
+                bytes = memory.resident_bytes(),
+                disk_bytes = memory.disk_bytes(),
+                "shard resident"
+            );
+            let loaded = Loaded { sha256, notes, bytes_read };
+            run.shards.keep(task.shard, memory, &loaded);
+            Ok(loaded)
+        })
+        .await
+}
+
+/// Reads the shard of one ingredient, digests it, and hands it to `builder`; gives the number of bytes that were read.
+async fn read_ingredient(
+    compute: &Compute,
+    builder: &Arc<ShardBuilder>,
+    ingredient: Ingredient,
+    from: &IngredientReads,
+) -> Result<u64> {
+    let (builder, mut buffer) = (builder.clone(), builder.buffer()?);
+    let (files, reads) = reads_of(from)?;
+    let Some(local) = open_local(&files, &reads).await? else {
+        let bytes = load(&files, &reads, buffer.bytes_mut(), LoadLimits::default()).await?;
+        // Hashing may take longer than reading: it goes on beside the reads of other ingredients.
+        let kept = compute.beside(move || {
+            buffer.take_digest();
+            builder.keep(ingredient, buffer)
+        });
+        return kept.await.map(|()| bytes);
+    };
+    let read = compute.beside(move || {
+        let mut hash = Sha256::new();
+        let bytes = local.load(&reads, buffer.bytes_mut(), |part| hash.update(part))?;
+        buffer.set_digest(hash.finalize().into());
+        builder.keep(ingredient, buffer)?;
+        Ok((bytes, local))
+    });
+    let (bytes, local) = read.await?;
+    local.check_unchanged().await?;
+    Ok(bytes)
+}
+
+/// Reads the shard of one checkpoint.
+pub(crate) async fn read_checkpoint(from: &IngredientReads, buffer: &mut [u8]) -> Result<u64> {
+    let (files, reads) = reads_of(from)?;
+    load(&files, &reads, buffer, LoadLimits::default()).await
+}
+
+/// What is to be read, in the store's words.
+pub(crate) fn reads_of(from: &IngredientReads) -> Result<(Vec<ReadFrom>, Vec<Read>)> {
+    let object = |o: &soup_proto::v1::Object| {
+        let etag = Some(o.etag.clone()).filter(|e| !e.is_empty());
+        Ok(ReadFrom { location: Location::parse(&o.url)?, etag })
+    };
+    let files = from.objects.iter().map(object).collect::<Result<Vec<_>>>()?;
+    let reads = from
+        .reads
+        .iter()
+        .map(|r| Read {
+            file: r.object as usize,
+            file_offset: r.object_offset,
+            dest_offset: r.shard_offset,
+            len: r.bytes,
+        })
+        .collect();
+    Ok((files, reads))
+}
+
+/// The byte ranges of a shard that an ingredient has.
+fn covered(reads: &IngredientReads) -> Vec<Range<u64>> {
+    reads.reads.iter().map(|r| r.shard_offset..r.shard_offset.saturating_add(r.bytes)).collect()
+}
+
+fn is_covered(segments: &[Segment], tensor: usize, covered: &[Range<u64>]) -> bool {
+    let segment = segments.iter().find(|s| s.tensor == tensor);
+    segment.is_some_and(|s| {
+        covered.iter().any(|c| c.start <= s.range.start as u64 && s.range.end as u64 <= c.end)
+    })
+}
+
+/// What people should know about freshly loaded ingredients.
+///
+/// # Errors
+/// For elements that are NaN or infinite, unless allowed.
+pub(crate) fn judge(
+    findings: &Findings,
+    names: &[String],
+    schema: &Schema,
+    allow_nan: bool,
+) -> Result<Vec<String>> {
+    let tensor = |t: usize| &schema.tensors()[t].name;
+    let mut notes = Vec::new();
+    for f in &findings.non_finite {
+        let text = format!(
+            "ingredient {:?}: tensor {:?} has {} NaN or infinite values",
+            names[f.ingredient.index()],
+            tensor(f.tensor),
+            f.elements
+        );
+        if !allow_nan {
+            return Err(Error::data(format!("{text}: leave the ingredient out, or pass --allow-nan")));
+        }
+        notes.push(text);
+    }
+    for f in &findings.differing_integers {
+        notes.push(format!(
+            "ingredient {:?}: integer tensor {:?} differs from that of ingredient {:?}, whose values the soup gets",
+            names[f.ingredient.index()],
+            tensor(f.tensor),
+            names[0]
+        ));
+    }
+    if notes.len() > NOTES_MAX {
+        let more = notes.len() - NOTES_MAX;
+        notes.truncate(NOTES_MAX);
+        notes.push(format!("… and {more} more like the above"));
+    }
+    Ok(notes)
+}
