@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use soup_core::schema::Schema;
 use soup_core::shard::ShardPlan;
 use soup_core::{Error, ErrorKind, Result};
-use soup_eval::{Evaluator, EvaluatorSpec, evaluator};
 use soup_proto::v1::{BeginRun, Held, Passes, Placement};
 use soup_tensor::Device;
 use tokio::sync::watch;
@@ -16,10 +15,11 @@ use crate::compute::Compute;
 use crate::connect::Connect;
 use crate::gradients::Gradients;
 use crate::handing_in::HandingIn;
+use crate::judge::Judge;
+use crate::judge::native::{Native, Setting};
 use crate::logits::Logits;
 use crate::passages::Passages;
 use crate::peers::Peers;
-use crate::samples::Samples;
 use crate::shards::Shards;
 use crate::soups::Soups;
 use crate::{DiskCache, WorkerConfig};
@@ -162,9 +162,9 @@ pub(crate) struct Active {
     pub(crate) soups: Soups,
     pub(crate) gradients: Gradients,
     pub(crate) logits: Logits,
-    pub(crate) samples: Arc<Samples>,
-    /// Why there is no evaluator is told to whoever asks for it.
-    evaluator: Mutex<Option<Arc<dyn Evaluator>>>,
+    /// Who scores its soups.
+    pub(crate) judge: Arc<dyn Judge>,
+    setting: Setting,
     placement: watch::Sender<Option<Arc<Placement>>>,
     me: AtomicU64,
     pub(crate) peers: Peers,
@@ -172,7 +172,7 @@ pub(crate) struct Active {
 }
 
 impl Active {
-    /// A run, with the shards and samples of an `earlier` epoch of it.
+    /// A run, with the shards and the judge of an `earlier` epoch of it.
     fn new(begin: BeginRun, worker: &Worker, earlier: Option<&Active>) -> Result<Active> {
         let schema = Arc::new(begin.schema()?);
         let plan = ShardPlan::new(schema.bytes());
@@ -181,6 +181,13 @@ impl Active {
                 format!("shards of {} bytes expected, not of {}", plan.shard_bytes(), begin.shard_bytes);
             return Err(Error::internal(text));
         }
+        let setting = Setting {
+            model_json: begin.model_config_json.clone(),
+            preprocessor_json: begin.preprocessor_config_json.clone(),
+            batch_size: begin.batch_size,
+            class_subset: begin.class_subset,
+            datasets: begin.datasets.iter().cloned().map(Into::into).collect(),
+        };
         Ok(Active {
             shards: earlier.map_or_else(Shards::default, |e| e.shards.handed_on()),
             passages: match (Passages::new(worker.slots), earlier) {
@@ -190,11 +197,15 @@ impl Active {
             soups: Soups::default(),
             gradients: Gradients::default(),
             logits: Logits::new(worker.capacity_bytes / LOGITS_SHARE),
-            samples: match earlier.filter(|e| e.begin.datasets == begin.datasets) {
-                Some(earlier) => earlier.samples.clone(),
-                None => Arc::new(Samples::new(begin.datasets.len(), worker.capacity_bytes / SAMPLES_SHARE)),
+            judge: match earlier.filter(|e| e.setting == setting) {
+                Some(earlier) => earlier.judge.clone(),
+                None => {
+                    let bytes_max = worker.capacity_bytes / SAMPLES_SHARE;
+                    let compute = worker.compute.clone();
+                    Arc::new(Native::new(setting.clone(), schema.clone(), compute, bytes_max))
+                }
             },
-            evaluator: Mutex::new(None),
+            setting,
             placement: watch::Sender::new(None),
             me: AtomicU64::new(0),
             peers: Peers::new(worker.connect.clone()),
@@ -203,22 +214,6 @@ impl Active {
             plan,
             begin,
         })
-    }
-
-    /// The evaluator, made on first use.
-    pub(crate) fn evaluator(&self) -> Result<Arc<dyn Evaluator>> {
-        let mut slot = self.evaluator.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(evaluator) = &*slot {
-            return Ok(evaluator.clone());
-        }
-        let made: Arc<dyn Evaluator> = evaluator(&EvaluatorSpec {
-            config_json: self.begin.model_config_json.clone(),
-            preprocessor_json: Some(self.begin.preprocessor_config_json.clone()).filter(|j| !j.is_empty()),
-            batch_size: self.begin.batch_size,
-        })?
-        .into();
-        *slot = Some(made.clone());
-        Ok(made)
     }
 
     /// Takes a newer placement. `me` keeps the shards that are its own, and no others.

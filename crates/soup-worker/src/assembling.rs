@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use soup_core::Result;
-use soup_core::schema::Schema;
 use soup_core::soup::Soup;
-use soup_eval::Model;
 
-use crate::active::{Active, Worker};
+use crate::active::Active;
 use crate::blends;
+use crate::judge::Loaded;
 
 /// Shards fetched at the same time.
 const SHARDS_IN_FLIGHT: usize = 8;
@@ -33,15 +32,13 @@ pub(crate) async fn parameters_of_step(run: &Arc<Active>, soup: &Soup) -> Result
     cell.get_or_try_init(make).await.cloned()
 }
 
-/// The model of `soup`, assembled once for all slices.
-pub(crate) async fn model(worker: &Worker, run: &Arc<Active>, soup: &Soup) -> Result<Arc<dyn Model>> {
-    let cell = run.soups.model(soup);
+/// `soup` with the judge of its run, assembled once for all slices.
+pub(crate) async fn loaded(run: &Arc<Active>, soup: &Soup) -> Result<Arc<dyn Loaded>> {
+    let cell = run.soups.loaded(soup);
     let make = || async {
         let mut parameters = vec![0; run.schema.bytes() as usize];
         assemble(run, soup, &mut parameters).await?;
-        let (run, schema) = (run.clone(), run.schema.clone());
-        let build = move || run.evaluator()?.load(&schema as &Schema, &parameters).map(Arc::from);
-        worker.compute.run(build).await
+        run.judge.load(parameters).await
     };
     cell.get_or_try_init(make).await.cloned()
 }

@@ -13,7 +13,7 @@ use soup_proto::v1::{CompareSlice, Compared, GramShard, Measured};
 use soup_tensor::SegmentGram;
 
 use crate::active::Active;
-use crate::task::{Context, prepared, slot};
+use crate::task::{Context, slot};
 use crate::{assembling, loading};
 
 /// The inner products of all ingredients on a shard, by layer.
@@ -70,12 +70,10 @@ pub(crate) async fn compare(context: &Context, run: Arc<Active>, task: CompareSl
         });
     }
     let _slot = slot(context).await?;
-    let waiting = context.worker.compute.waiting();
+    let (labels, classes) = run.judge.labels(slice.0, (slice.1..slice.2).collect()).await?;
     let work = move || {
-        let samples = prepared(&run, slice.0, slice.1..slice.2, &waiting)?;
-        let classes = run.evaluator()?.classes() as usize;
         let rows: Vec<&[f32]> = logits.iter().map(|l| l.as_slice()).collect();
-        ensemble::compare(&rows, samples.labels(), classes, &task.weights).map(|found| Compared::from(&found))
+        ensemble::compare(&rows, &labels, classes as usize, &task.weights).map(|found| Compared::from(&found))
     };
     context.worker.compute.run(work).await
 }
@@ -87,17 +85,13 @@ async fn computed(
     slice: (u32, u64, u64),
 ) -> Result<Vec<f32>> {
     let soup = Soup::single(ingredient);
-    let model = assembling::model(&context.worker, run, &soup).await?;
+    let loaded = assembling::loaded(run, &soup).await?;
     let _slot = slot(context).await?;
-    let (waiting, cancelled) = (context.worker.compute.waiting(), context.cancelled.clone());
-    let run = run.clone();
-    let work = move || {
-        let samples = prepared(&run, slice.0, slice.1..slice.2, &waiting)?;
-        let logits = model.logits(&samples, 0..samples.len(), &|| cancelled.get())?;
-        run.logits.keep(&soup, slice, logits.clone());
-        Ok(logits)
-    };
-    context.worker.compute.run(work).await
+    let positions = (slice.1..slice.2).collect();
+    let judged = loaded.judge(slice.0, positions, true, context.cancelled.clone()).await?;
+    let logits = judged.logits.unwrap_or_default();
+    run.logits.keep(&soup, slice, logits.clone());
+    Ok(logits)
 }
 
 #[cfg(test)]

@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use soup_core::soup::Soup;
-use soup_eval::Model;
 use tokio::sync::OnceCell;
 
+use crate::judge::Loaded;
 use crate::recent::Recent;
 
-/// Soups whose blends and models are kept: the one in work, the next one, and the one that may be written.
+/// Soups that are kept, as blends and with the judge: the one in work, the next one, and the one that may be written.
 const KEPT: usize = 3;
 
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Soups {
     own: Recent<(Soup, u32), Bytes>,
-    models: Recent<Soup, Arc<dyn Model>>,
+    loaded: Recent<Soup, Arc<dyn Loaded>>,
     /// The parameters that a step of a learned soup is differentiated at.
     step: Recent<Soup, Arc<Vec<u8>>>,
 }
@@ -27,17 +27,17 @@ impl Soups {
         self.own.cell(&(soup.clone(), shard), KEPT * shards)
     }
 
-    /// Where the model of `soup` is kept. Whoever scores soups does not learn at the same time.
-    pub(crate) fn model(&self, soup: &Soup) -> Arc<OnceCell<Arc<dyn Model>>> {
+    /// Where `soup` is kept as the judge has it. Whoever scores soups does not learn at the same time.
+    pub(crate) fn loaded(&self, soup: &Soup) -> Arc<OnceCell<Arc<dyn Loaded>>> {
         self.step.retain(|_| false);
-        self.models.cell(soup, KEPT)
+        self.loaded.cell(soup, KEPT)
     }
 
     /// Where the parameters of the soup are kept that a step is differentiated at. What was kept of other soups is forgotten:
     /// every step has another one.
     pub(crate) fn step(&self, soup: &Soup) -> Arc<OnceCell<Arc<Vec<u8>>>> {
         self.own.retain(|(of, _)| of == soup);
-        self.models.retain(|_| false);
+        self.loaded.retain(|_| false);
         self.step.cell(soup, 1)
     }
 }

@@ -1,19 +1,16 @@
 //! One attempt of one task: what the coordinator assigned, until its answer.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use soup_core::soup::Soup;
 use soup_core::{Error, Result};
-use soup_eval::Prepared;
 use soup_proto::v1::assign::Work;
 use soup_proto::v1::task_done::Result as Answer;
 use soup_proto::v1::{Evaluate, Evaluated, Surveyed, TaskKey};
 use tokio::sync::Semaphore;
 
 use crate::active::{Active, Worker};
-use crate::compute::Waiting;
 use crate::{assembling, diagnose, learn, loading, passing, survey, write};
 
 /// A flag that long computations look at.
@@ -48,7 +45,7 @@ pub(crate) async fn execute(context: &Context, key: &TaskKey, work: Work) -> Res
             let _slot = slot(context).await?;
             Answer::Loaded(loading::load_shard(&context.worker, &run, task).await?)
         }
-        Work::Survey(_) => Answer::Surveyed(survey(context, run).await?),
+        Work::Survey(_) => Answer::Surveyed(survey(&run).await?),
         Work::Evaluate(task) => Answer::Evaluated(evaluate(context, run, task).await?),
         Work::Write(task) => Answer::Written(write::write(&run, &soup(task.soup)?, task.file).await?),
         Work::Digest(task) => Answer::Digested(write::digest(&run, &soup(task.soup)?).await?),
@@ -69,61 +66,24 @@ pub(crate) fn soup(wire: Option<soup_proto::v1::Soup>) -> Result<Soup> {
 }
 
 /// Looks at every dataset, which stay open.
-async fn survey(context: &Context, run: Arc<Active>) -> Result<Surveyed> {
-    let waiting = context.worker.compute.waiting();
-    let look = move || {
-        let begin = &run.begin;
-        let evaluator = run.evaluator()?;
-        let look = survey::look;
-        look(&*evaluator, &run.schema, &begin.datasets, begin.class_subset, &run.samples, &waiting)
-    };
-    let survey::Surveyed { samples, classes, notes } = context.worker.compute.run(look).await?;
+async fn survey(run: &Active) -> Result<Surveyed> {
+    let survey::Surveyed { samples, classes, notes } = run.judge.survey().await?;
     Ok(Surveyed { samples, classes, notes })
 }
 
-/// Scores a soup on a slice. The model is assembled before a slot is taken, so that the next trial's blends travel while
-/// this one's samples are judged.
+/// Scores a soup on a slice. It is assembled before a slot is taken, so that the next trial's blends travel while this one's
+/// samples are judged.
 async fn evaluate(context: &Context, run: Arc<Active>, task: Evaluate) -> Result<Evaluated> {
     let soup = soup(task.soup)?;
     if task.start >= task.end {
         return Err(Error::internal("an evaluation without samples"));
     }
-    let model = assembling::model(&context.worker, &run, &soup).await?;
+    let loaded = assembling::loaded(&run, &soup).await?;
     let _slot = slot(context).await?;
-    let (waiting, cancelled) = (context.worker.compute.waiting(), context.cancelled.clone());
-    let judge = move || {
-        let prepared = prepared(&run, task.dataset, task.start..task.end, &waiting)?;
-        let all = 0..prepared.len();
-        if !run.begin.keep_logits {
-            let outcomes = model.evaluate(&prepared, all, &|| cancelled.get())?;
-            return Ok(Evaluated::from(&outcomes[..]));
-        }
-        let logits = model.logits(&prepared, all, &|| cancelled.get())?;
-        let outcomes = soup_eval::outcomes(&logits, prepared.labels())?;
+    let (positions, logits) = ((task.start..task.end).collect(), run.begin.keep_logits);
+    let judged = loaded.judge(task.dataset, positions, logits, context.cancelled.clone()).await?;
+    if let Some(logits) = judged.logits {
         run.logits.keep(&soup, (task.dataset, task.start, task.end), logits);
-        Ok(Evaluated::from(&outcomes[..]))
-    };
-    context.worker.compute.run(judge).await
-}
-
-/// The samples `range` of a dataset, decoded if they are not kept; what lies beyond its end is left out. Blocks; call on a
-/// compute thread.
-pub(crate) fn prepared(
-    run: &Active,
-    dataset: u32,
-    range: Range<u64>,
-    waiting: &Waiting,
-) -> Result<Arc<Prepared>> {
-    let spec = run.begin.datasets.get(dataset as usize);
-    let spec = spec.ok_or_else(|| Error::internal(format!("the run has no dataset {dataset}")))?;
-    let named = |e: Error| e.context(format!("dataset {:?}", spec.name));
-    run.samples.slice((dataset, range.start, range.end), || {
-        let evaluator = run.evaluator()?;
-        let opened = run
-            .samples
-            .dataset(dataset as usize, spec, run.begin.class_subset, &*evaluator, waiting)
-            .map_err(named)?;
-        let end = range.end.min(opened.len());
-        evaluator.prepare(&opened, range.start.min(end)..end).map_err(named)
-    })
+    }
+    Ok(Evaluated::from(&judged.outcomes[..]))
 }

@@ -1,0 +1,247 @@
+//! The judge in this process: soup-eval on the worker's compute threads.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use soup_core::machine::PartFigures;
+use soup_core::run::DatasetSpec;
+use soup_core::schema::Schema;
+use soup_core::{Error, Result};
+use soup_eval::{Evaluator, EvaluatorSpec, LossSpec, Model, Prepared, evaluator};
+
+use super::samples::Samples;
+use super::{Gradient, Judge, Judged, Loaded, Loss};
+use crate::compute::{Compute, Waiting};
+use crate::survey::Surveyed;
+use crate::task::Cancelled;
+
+/// What a native judge judges.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Setting {
+    /// Text of `config.json`.
+    pub(crate) model_json: String,
+    /// Text of `preprocessor_config.json`; empty where there is none.
+    pub(crate) preprocessor_json: String,
+    /// Samples in one forward pass, and in a block of decoded samples.
+    pub(crate) batch_size: u32,
+    /// Whether predictions are taken among the classes of a dataset.
+    pub(crate) class_subset: bool,
+    /// The datasets, in the run's order.
+    pub(crate) datasets: Vec<DatasetSpec>,
+}
+
+/// See the module.
+pub(crate) struct Native(Arc<Inner>);
+
+struct Inner {
+    setting: Setting,
+    schema: Arc<Schema>,
+    samples: Samples,
+    compute: Compute,
+    /// Made on first use: why there is none is told to whoever asks for it.
+    evaluator: Mutex<Option<Arc<dyn Evaluator>>>,
+}
+
+impl Native {
+    /// The judge of `setting` over the tensors of `schema`, which keeps decoded samples of at most `samples_bytes_max` bytes.
+    pub(crate) fn new(
+        setting: Setting,
+        schema: Arc<Schema>,
+        compute: Compute,
+        samples_bytes_max: u64,
+    ) -> Native {
+        Native(Arc::new(Inner {
+            samples: Samples::new(setting.datasets.len(), setting.batch_size, samples_bytes_max),
+            setting,
+            schema,
+            compute,
+            evaluator: Mutex::new(None),
+        }))
+    }
+
+    /// Runs `work` on a compute thread.
+    async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner, &Waiting) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        compute(&self.0, work).await
+    }
+}
+
+async fn compute<T: Send + 'static>(
+    inner: &Arc<Inner>,
+    work: impl FnOnce(&Inner, &Waiting) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let (waiting, of) = (inner.compute.waiting(), inner.clone());
+    inner.compute.run(move || work(&of, &waiting)).await
+}
+
+impl Inner {
+    fn evaluator(&self) -> Result<Arc<dyn Evaluator>> {
+        let mut slot = self.evaluator.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(evaluator) = &*slot {
+            return Ok(evaluator.clone());
+        }
+        let made: Arc<dyn Evaluator> = evaluator(&EvaluatorSpec {
+            config_json: self.setting.model_json.clone(),
+            preprocessor_json: Some(self.setting.preprocessor_json.clone()).filter(|j| !j.is_empty()),
+            batch_size: self.setting.batch_size,
+        })?
+        .into();
+        *slot = Some(made.clone());
+        Ok(made)
+    }
+
+    /// The block of decoded samples that begins at `first`; what lies beyond the dataset's end is left out.
+    fn block(&self, dataset: u32, first: u64, waiting: &Waiting) -> Result<Arc<Prepared>> {
+        let spec = self.setting.datasets.get(dataset as usize);
+        let spec = spec.ok_or_else(|| Error::internal(format!("the run has no dataset {dataset}")))?;
+        let named = |e: Error| e.context(format!("dataset {:?}", spec.name));
+        self.samples.block((dataset, first), |length| {
+            let evaluator = self.evaluator()?;
+            let subset = self.setting.class_subset;
+            let opened =
+                self.samples.dataset(dataset as usize, spec, subset, &*evaluator, waiting).map_err(named)?;
+            let end = first.saturating_add(length).min(opened.len());
+            evaluator.prepare(&opened, first.min(end)..end).map_err(named)
+        })
+    }
+
+    /// Looks at the datasets. Blocks; call on a compute thread.
+    fn survey(&self, waiting: &Waiting) -> Result<Surveyed> {
+        let evaluator = self.evaluator()?;
+        evaluator.check_schema(&self.schema)?;
+        let mut found = Surveyed { samples: Vec::new(), classes: evaluator.classes(), notes: Vec::new() };
+        for (index, spec) in self.setting.datasets.iter().enumerate() {
+            let named = |e: Error| e.context(format!("dataset {:?}", spec.name));
+            let subset = self.setting.class_subset;
+            let dataset = self.samples.dataset(index, spec, subset, &*evaluator, waiting).map_err(named)?;
+            if dataset.is_empty() {
+                return Err(named(Error::data(format!("{} has no samples", dataset.describe()))));
+            }
+            // What keeps all images from being judged mostly shows in the first one.
+            evaluator.prepare(&dataset, 0..1).map_err(named)?;
+            found.notes.extend(dataset.notes().iter().map(|note| format!("dataset {:?} {note}", spec.name)));
+            found.samples.push(dataset.len());
+        }
+        Ok(found)
+    }
+
+    /// The samples at `positions`, decoded: as they are kept, where they are all of a block or consecutive in it.
+    fn gather(&self, dataset: u32, positions: &[u64], waiting: &Waiting) -> Result<Batch> {
+        let mut blocks = self.samples.by_block(positions);
+        let Some((first, within)) = blocks.next() else { return Ok(Batch::default()) };
+        let block = self.block(dataset, first, waiting)?;
+        missing(&block, first, &within)?;
+        if blocks.len() == 0 && within.windows(2).all(|w| w[0] + 1 == w[1]) {
+            let range = within[0]..within[0] + within.len();
+            return Ok(Batch { samples: block, range });
+        }
+        let mut all = block.pick(within)?;
+        for (first, within) in blocks {
+            let block = self.block(dataset, first, waiting)?;
+            missing(&block, first, &within)?;
+            all.append(block.pick(within)?)?;
+        }
+        Ok(Batch { range: 0..all.len(), samples: Arc::new(all) })
+    }
+}
+
+/// Says so if some of the samples are not there.
+fn missing(block: &Prepared, first: u64, within: &[usize]) -> Result<()> {
+    match within.iter().find(|&&at| at >= block.len()) {
+        None => Ok(()),
+        Some(at) => {
+            Err(Error::internal(format!("sample {} is not in the dataset", first.saturating_add(*at as u64))))
+        }
+    }
+}
+
+/// Samples that are judged together; by default none.
+#[derive(Default)]
+struct Batch {
+    samples: Arc<Prepared>,
+    range: Range<usize>,
+}
+
+#[tonic::async_trait]
+impl Judge for Native {
+    async fn survey(&self) -> Result<Surveyed> {
+        self.compute(Inner::survey).await
+    }
+
+    async fn load(&self, parameters: Vec<u8>) -> Result<Arc<dyn Loaded>> {
+        let of = self.0.clone();
+        self.compute(move |inner, _| {
+            let model = inner.evaluator()?.load(&inner.schema, &parameters)?;
+            Ok(Arc::new(NativeSoup { of, model: model.into() }) as Arc<dyn Loaded>)
+        })
+        .await
+    }
+
+    async fn differentiate(
+        &self,
+        parameters: Arc<Vec<u8>>,
+        dataset: u32,
+        positions: Vec<u64>,
+        loss: Loss,
+        cancelled: Cancelled,
+    ) -> Result<Gradient> {
+        self.compute(move |inner, waiting| {
+            let Batch { samples, range } = inner.gather(dataset, &positions, waiting)?;
+            let Loss { beta, label_smoothing, scale } = loss;
+            let loss = LossSpec { beta, label_smoothing, scale };
+            let cancel = || cancelled.get();
+            let evaluator = inner.evaluator()?;
+            let gradient =
+                evaluator.differentiate(&inner.schema, &parameters, &samples, range, &loss, &cancel)?;
+            let soup_eval::Gradient { values, loss, d_beta, correct, total } = gradient;
+            Ok(Gradient { figures: PartFigures { loss, d_beta, correct, total }, values })
+        })
+        .await
+    }
+
+    async fn labels(&self, dataset: u32, positions: Vec<u64>) -> Result<(Vec<u32>, u32)> {
+        self.compute(move |inner, waiting| {
+            let Batch { samples, range } = inner.gather(dataset, &positions, waiting)?;
+            Ok((samples.labels()[range].to_vec(), inner.evaluator()?.classes()))
+        })
+        .await
+    }
+}
+
+/// A soup in memory.
+struct NativeSoup {
+    of: Arc<Inner>,
+    model: Arc<dyn Model>,
+}
+
+#[tonic::async_trait]
+impl Loaded for NativeSoup {
+    async fn judge(
+        &self,
+        dataset: u32,
+        positions: Vec<u64>,
+        logits: bool,
+        cancelled: Cancelled,
+    ) -> Result<Judged> {
+        let model = self.model.clone();
+        compute(&self.of, move |inner, waiting| {
+            let mut judged = Judged { outcomes: Vec::with_capacity(positions.len()), logits: None };
+            // As many as a block at a time: that is one forward pass, and where they are a block nothing is copied.
+            for some in positions.chunks(inner.setting.batch_size.max(1) as usize) {
+                let Batch { samples, range } = inner.gather(dataset, some, waiting)?;
+                let rows = model.logits(&samples, range.clone(), &|| cancelled.get())?;
+                judged.outcomes.extend(samples.outcomes(range, &rows)?);
+                if logits {
+                    judged.logits.get_or_insert_default().extend(rows);
+                }
+            }
+            Ok(judged)
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! On the small pool of the tests: a ViT of twelve classes, and twelve images.
+
+use std::path::{Path, PathBuf};
+
+use soup_core::score::Outcome;
+use soup_store::checkpoint::open_checkpoint;
+use soup_store::load::{LoadLimits, ReadFrom, load, plan_reads};
+use soup_store::location::Location;
+
+use super::*;
+
+const SAMPLES: u64 = 12;
+
+fn animals() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/pools/animals").canonicalize().unwrap()
+}
+
+/// A judge in blocks of `batch_size`, and the parameters of the model.
+async fn judge(batch_size: u32, samples_bytes_max: u64) -> (Native, Vec<u8>) {
+    let model = animals().join("m0");
+    let read = |name: &str| std::fs::read_to_string(model.join(name)).unwrap();
+    let setting = Setting {
+        model_json: read("config.json"),
+        preprocessor_json: read("preprocessor_config.json"),
+        batch_size,
+        class_subset: false,
+        datasets: vec![DatasetSpec {
+            name: "validation".into(),
+            url: animals().join("validation.parquet").to_str().unwrap().into(),
+            image_column: None,
+            label_column: None,
+            limit: None,
+            split: None,
+            named_split: None,
+        }],
+    };
+    let checkpoint = open_checkpoint(&Location::parse(model.to_str().unwrap()).unwrap()).await.unwrap();
+    let files: Vec<ReadFrom> = checkpoint.files.iter().map(ReadFrom::from).collect();
+    let bytes = checkpoint.schema.bytes();
+    let mut parameters = vec![0; bytes as usize];
+    let reads = plan_reads(&checkpoint, &checkpoint.schema, 0..bytes);
+    load(&files, &reads, &mut parameters, LoadLimits::default()).await.unwrap();
+    let schema = Arc::new(checkpoint.schema);
+    (Native::new(setting, schema, Compute::threads(1), samples_bytes_max), parameters)
+}
+
+fn same(a: &Outcome, b: &Outcome) -> bool {
+    (a.label, a.prediction, a.loss.to_bits(), a.margin.to_bits())
+        == (b.label, b.prediction, b.loss.to_bits(), b.margin.to_bits())
+}
+
+#[tokio::test]
+async fn a_sample_is_judged_the_same_in_any_order_of_positions() {
+    let (native, parameters) = judge(5, u64::MAX).await;
+    assert_eq!(native.survey().await.unwrap().samples, [SAMPLES]);
+    let loaded = native.load(parameters).await.unwrap();
+    let all =
+        async |positions: Vec<u64>| loaded.judge(0, positions, true, Cancelled::default()).await.unwrap();
+    let in_order = all((0..SAMPLES).collect()).await;
+    let labels = native.labels(0, (0..SAMPLES).collect()).await.unwrap();
+    assert_eq!(labels.0, in_order.outcomes.iter().map(|o| o.label).collect::<Vec<_>>());
+    let classes = labels.1 as usize;
+    let rows = in_order.logits.unwrap();
+    assert_eq!(rows.len(), SAMPLES as usize * classes);
+    let orders: [Vec<u64>; 4] =
+        [(0..SAMPLES).rev().collect(), vec![7, 0, 11, 3, 3, 4, 5, 6, 1], vec![4, 5], (2..9).collect()];
+    for positions in orders {
+        let judged = all(positions.clone()).await;
+        let logits = judged.logits.unwrap();
+        for (at, &position) in positions.iter().enumerate() {
+            let expect = &in_order.outcomes[position as usize];
+            assert!(same(&judged.outcomes[at], expect), "{position} in {positions:?}");
+            let row = position as usize * classes;
+            assert_eq!(logits[at * classes..][..classes], rows[row..][..classes]);
+        }
+    }
+    assert!(all(vec![]).await.outcomes.is_empty());
+    assert!(loaded.judge(0, vec![0], false, Cancelled::default()).await.unwrap().logits.is_none());
+}
+
+#[tokio::test]
+async fn samples_that_are_not_kept_are_judged_the_same() {
+    let (native, parameters) = judge(5, 0).await;
+    let loaded = native.load(parameters.clone()).await.unwrap();
+    let (kept, _) = judge(5, u64::MAX).await;
+    let others = kept.load(parameters).await.unwrap();
+    let positions: Vec<u64> = vec![9, 2, 3, 4, 10];
+    let one = loaded.judge(0, positions.clone(), false, Cancelled::default()).await.unwrap();
+    let two = others.judge(0, positions, false, Cancelled::default()).await.unwrap();
+    assert!(one.outcomes.iter().zip(&two.outcomes).all(|(a, b)| same(a, b)));
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_named() {
+    let (native, parameters) = judge(5, u64::MAX).await;
+    let loaded = native.load(parameters).await.unwrap();
+    let judged = async |dataset, positions| {
+        loaded.judge(dataset, positions, false, Cancelled::default()).await.map(|j| j.outcomes.len())
+    };
+    let refused = |result: Result<usize>, part: &str| {
+        let error = result.unwrap_err();
+        assert!(error.chain().contains(part), "{}", error.chain());
+    };
+    refused(judged(0, vec![1, SAMPLES]).await, "sample 12 is not in the dataset");
+    refused(judged(0, vec![u64::MAX]).await, "is not in the dataset");
+    refused(judged(1, vec![0]).await, "no dataset 1");
+    assert!(native.load(vec![0; 8]).await.is_err());
+    let cancelled = Cancelled::default();
+    cancelled.set();
+    let error = loaded.judge(0, vec![0], false, cancelled).await.err().unwrap();
+    assert_eq!(error.kind(), soup_core::ErrorKind::Cancelled);
+}
+
+#[tokio::test]
+async fn a_gradient_is_of_the_samples_that_were_asked_for() {
+    let (native, parameters) = judge(4, u64::MAX).await;
+    let parameters = Arc::new(parameters);
+    let loss = Loss { beta: 1.0, label_smoothing: 0.0, scale: 0.5 };
+    let of = async |positions: Vec<u64>| {
+        let gradient = native.differentiate(parameters.clone(), 0, positions, loss, Cancelled::default());
+        gradient.await.unwrap()
+    };
+    let (first, second, both) = (of(vec![9]).await, of(vec![2]).await, of(vec![9, 2]).await);
+    assert_eq!(both.figures.total, 2);
+    assert!((both.figures.loss - first.figures.loss - second.figures.loss).abs() < 1e-9);
+    let sum: f64 = both.values.iter().map(|v| f64::from(*v).powi(2)).sum();
+    assert!(sum > 0.0);
+    let far = |(at, v): (usize, &f32)| (v - first.values[at] - second.values[at]).abs() > 1e-4;
+    assert_eq!(both.values.iter().enumerate().filter(|(at, v)| far((*at, v))).count(), 0);
+}
