@@ -31,6 +31,7 @@ pub mod journal;
 pub mod layer;
 pub mod ledger;
 pub mod machine;
+pub mod memory;
 pub mod metric;
 pub mod recipe;
 pub mod report;

@@ -1,9 +1,10 @@
 //! What a worker keeps: itself, and the run it works on.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use soup_core::memory::{SAMPLES_SHARE, soups_kept};
 use soup_core::schema::Schema;
 use soup_core::shard::ShardPlan;
 use soup_core::{Error, ErrorKind, Result};
@@ -24,8 +25,6 @@ use crate::shards::Shards;
 use crate::soups::Soups;
 use crate::{DiskCache, WorkerConfig};
 
-/// Share of a worker's memory that decoded samples may take, as a divisor of its capacity for parameters.
-const SAMPLES_SHARE: u64 = 4;
 /// Share that logits may take which are kept to be compared.
 const LOGITS_SHARE: u64 = 16;
 
@@ -167,6 +166,10 @@ pub(crate) struct Active {
     setting: Setting,
     placement: watch::Sender<Option<Arc<Placement>>>,
     me: AtomicU64,
+    /// Whether this worker owns all shards.
+    alone: AtomicBool,
+    /// Bytes of parameters that may be kept in memory.
+    capacity_bytes: u64,
     pub(crate) peers: Peers,
     pub(crate) compute: Compute,
 }
@@ -208,6 +211,8 @@ impl Active {
             setting,
             placement: watch::Sender::new(None),
             me: AtomicU64::new(0),
+            alone: AtomicBool::new(false),
+            capacity_bytes: worker.capacity_bytes,
             peers: Peers::new(worker.connect.clone()),
             compute: worker.compute.clone(),
             schema,
@@ -219,6 +224,7 @@ impl Active {
     /// Takes a newer placement. `me` keeps the shards that are its own, and no others.
     pub(crate) fn place(&self, placement: Placement, me: u64) {
         self.me.store(me, Ordering::Relaxed);
+        self.alone.store(placement.owners.iter().all(|owner| *owner == me), Ordering::Relaxed);
         let mine = |shard: u32| placement.owners.get(shard as usize) == Some(&me);
         self.shards.retain(mine);
         self.passages.retain(mine);
@@ -228,6 +234,16 @@ impl Active {
     /// The number of this worker in the current placement.
     pub(crate) fn me(&self) -> u64 {
         self.me.load(Ordering::Relaxed)
+    }
+
+    /// Whether this worker owns all shards, so that nobody asks it for a blend.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.alone.load(Ordering::Relaxed)
+    }
+
+    /// Soups that there is room for at a time.
+    pub(crate) fn soups_kept(&self) -> u64 {
+        soups_kept(self.capacity_bytes.saturating_sub(self.shards.resident_bytes()), self.schema.bytes())
     }
 
     /// The current placement.

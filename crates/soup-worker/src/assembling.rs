@@ -8,7 +8,7 @@ use soup_core::soup::Soup;
 
 use crate::active::Active;
 use crate::blends;
-use crate::judge::Loaded;
+use crate::soups::InMemory;
 
 /// Shards fetched at the same time.
 const SHARDS_IN_FLIGHT: usize = 8;
@@ -33,12 +33,15 @@ pub(crate) async fn parameters_of_step(run: &Arc<Active>, soup: &Soup) -> Result
 }
 
 /// `soup` with the judge of its run, assembled once for all slices.
-pub(crate) async fn loaded(run: &Arc<Active>, soup: &Soup) -> Result<Arc<dyn Loaded>> {
-    let cell = run.soups.loaded(soup);
+pub(crate) async fn loaded(run: &Arc<Active>, soup: &Soup) -> Result<Arc<InMemory>> {
+    let max = run.soups_kept();
+    let cell = run.soups.loaded(soup, max);
     let make = || async {
+        let place = run.soups.enter(max).await;
         let mut parameters = vec![0; run.schema.bytes() as usize];
         assemble(run, soup, &mut parameters).await?;
-        run.judge.load(parameters).await
+        let soup = run.judge.load(parameters).await?;
+        Ok(Arc::new(InMemory { soup, _place: place }))
     };
     cell.get_or_try_init(make).await.cloned()
 }

@@ -23,16 +23,20 @@ pub(crate) async fn own(run: &Arc<Active>, shard: u32, soup: &Soup) -> Result<By
     let Some(memory) = run.shards.get(shard) else {
         return Err(Error::try_again(format!("this worker does not hold shard {shard}")));
     };
-    let cell = run.soups.blend(soup, shard, run.shards.count());
-    let soup = soup.clone();
+    let of = soup.clone();
     let blend = || {
         // Blending is bound by memory and short: it need not wait for a compute thread.
         run.compute.beside(move || {
             let mut out = vec![0; memory.bytes()];
-            memory.blend(&soup, &mut out).map(|()| Bytes::from(out))
+            memory.blend(&of, &mut out).map(|()| Bytes::from(out))
         })
     };
-    cell.get_or_try_init(blend).await.cloned()
+    if run.is_alone() {
+        // Nobody asks for it again.
+        return blend().await;
+    }
+    let max = run.soups_kept() as usize * run.shards.count();
+    run.soups.blend(soup, shard, max).get_or_try_init(blend).await.cloned()
 }
 
 /// The blend of `soup` on any shard, from its owner.

@@ -88,7 +88,7 @@ async fn computed(
     let loaded = assembling::loaded(run, &soup).await?;
     let _slot = slot(context).await?;
     let positions = (slice.1..slice.2).collect();
-    let judged = loaded.judge(slice.0, positions, true, context.cancelled.clone()).await?;
+    let judged = loaded.soup.judge(slice.0, positions, true, context.cancelled.clone()).await?;
     let logits = judged.logits.unwrap_or_default();
     run.logits.keep(&soup, slice, logits.clone());
     Ok(logits)

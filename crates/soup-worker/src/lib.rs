@@ -32,6 +32,7 @@ mod passages;
 mod passing;
 mod peers;
 mod recent;
+mod room;
 mod service;
 mod shards;
 mod soups;

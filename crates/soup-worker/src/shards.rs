@@ -25,6 +25,12 @@ impl Shards {
         self.resident.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
+    /// Memory that they take.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let resident = self.resident.read().unwrap_or_else(PoisonError::into_inner);
+        resident.values().map(|memory| memory.resident_bytes()).fold(0, u64::saturating_add)
+    }
+
     /// Their numbers.
     pub(crate) fn numbers(&self) -> Vec<u32> {
         self.resident.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()

@@ -8,29 +8,40 @@ use tokio::sync::OnceCell;
 
 use crate::judge::Loaded;
 use crate::recent::Recent;
+use crate::room::{Place, Room};
 
-/// Soups that are kept, as blends and with the judge: the one in work, the next one, and the one that may be written.
-const KEPT: usize = 3;
+/// A soup with its judge, and the room that it takes.
+pub(crate) struct InMemory {
+    pub(crate) soup: Arc<dyn Loaded>,
+    pub(crate) _place: Place,
+}
 
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Soups {
     own: Recent<(Soup, u32), Bytes>,
-    loaded: Recent<Soup, Arc<dyn Loaded>>,
+    loaded: Recent<Soup, Arc<InMemory>>,
+    /// Soups that are assembled or with the judge, those that are not kept any more but still in use included.
+    room: Arc<Room>,
     /// The parameters that a step of a learned soup is differentiated at.
     step: Recent<Soup, Arc<Vec<u8>>>,
 }
 
 impl Soups {
-    /// Where the blend of `soup` on one of this worker's `shards` shards is kept.
-    pub(crate) fn blend(&self, soup: &Soup, shard: u32, shards: usize) -> Arc<OnceCell<Bytes>> {
-        self.own.cell(&(soup.clone(), shard), KEPT * shards)
+    /// Where the blend of `soup` on one of this worker's shards is kept, of at most `max` blends.
+    pub(crate) fn blend(&self, soup: &Soup, shard: u32, max: usize) -> Arc<OnceCell<Bytes>> {
+        self.own.cell(&(soup.clone(), shard), max)
     }
 
-    /// Where `soup` is kept as the judge has it. Whoever scores soups does not learn at the same time.
-    pub(crate) fn loaded(&self, soup: &Soup) -> Arc<OnceCell<Arc<dyn Loaded>>> {
+    /// Where `soup` is kept as the judge has it, of at most `max` soups. Whoever scores soups does not learn at the same time.
+    pub(crate) fn loaded(&self, soup: &Soup, max: u64) -> Arc<OnceCell<Arc<InMemory>>> {
         self.step.retain(|_| false);
-        self.loaded.cell(soup, KEPT)
+        self.loaded.cell(soup, max as usize)
+    }
+
+    /// Room for one more soup where there is room for `max`.
+    pub(crate) async fn enter(&self, max: u64) -> Place {
+        self.room.enter(max).await
     }
 
     /// Where the parameters of the soup are kept that a step is differentiated at. What was kept of other soups is forgotten:

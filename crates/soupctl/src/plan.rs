@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use soup_core::agree::agree;
 use soup_core::machine::{Room, Tier, choose_room};
+use soup_core::memory::{SAMPLES_SHARE, soups_kept};
 use soup_core::recipe::{RecipeKind, RecipeSpec};
 use soup_core::run::{DatasetSpec, RunSpec};
 use soup_core::schema::Schema;
@@ -24,12 +25,8 @@ use crate::quantity::{Bytes, count, grouped};
 use crate::spec::{Cluster, Cook, Purpose};
 use crate::table::pairs;
 
-/// Soups whose models and blends a worker keeps.
-const SOUPS_KEPT: u64 = 3;
 /// Blends that a file waits for, at most, where shards are not kept.
 const SHARDS_AHEAD: u64 = 4;
-/// Decoded samples take at most this part of a worker's offer, on top of it.
-const SAMPLES_SHARE: u64 = 4;
 
 /// What a cook would do.
 #[derive(Debug, Serialize)]
@@ -82,9 +79,11 @@ struct Memory {
     disk_bytes_per_worker: u64,
     /// Bytes it offers for that, where this is known.
     disk_offered_bytes_per_worker: Option<u64>,
-    /// A model that is assembled to be evaluated, on top.
+    /// A soup that is assembled to be judged: as many as fit into what the ingredients leave, and always one.
     model_bytes: u64,
-    /// All models that a worker keeps at most.
+    /// How many a worker has at a time.
+    soups_per_worker: u64,
+    /// All of them, and one that is being loaded.
     models_bytes_per_worker: u64,
     /// Blends of its own shards that a worker keeps at most.
     blends_bytes_per_worker: u64,
@@ -247,6 +246,8 @@ fn memory(shards: &ShardPlan, k: u32, cluster: &Cluster, workers_min: u32) -> Me
     let (resident, on_disk) = (most(Tier::Memory), most(Tier::Disk));
     let all =
         rooms.iter().map(|r| r.taken(Tier::Memory).saturating_add(r.taken(Tier::Disk))).max().unwrap_or(0);
+    let free = offered.map_or(u64::MAX, |offered| offered.saturating_sub(resident));
+    let soups = soups_kept(free, shards.bytes_total());
     Memory {
         workers,
         resident_bytes_per_worker: resident,
@@ -262,8 +263,13 @@ fn memory(shards: &ShardPlan, k: u32, cluster: &Cluster, workers_min: u32) -> Me
         disk_bytes_per_worker: on_disk,
         disk_offered_bytes_per_worker: disk_offered,
         model_bytes: shards.bytes_total(),
-        models_bytes_per_worker: shards.bytes_total().saturating_mul(SOUPS_KEPT),
-        blends_bytes_per_worker: (all / u64::from(k.max(1))).saturating_mul(SOUPS_KEPT),
+        soups_per_worker: soups,
+        models_bytes_per_worker: shards.bytes_total().saturating_mul(soups + 1),
+        // A worker that owns everything is asked for no blend.
+        blends_bytes_per_worker: match rooms.len() {
+            1 => 0,
+            _ => (all / u64::from(k.max(1))).saturating_mul(soups),
+        },
         samples_bytes_per_worker: offered.map(|bytes| bytes / SAMPLES_SHARE),
     }
 }
@@ -275,6 +281,7 @@ fn memory_of_streams(shards: &ShardPlan, k: u32, cluster: &Cluster, workers_min:
         resident_bytes_per_worker: 0,
         disk_bytes_per_worker: 0,
         model_bytes: 0,
+        soups_per_worker: 0,
         models_bytes_per_worker: 0,
         blends_bytes_per_worker: shard.saturating_mul(SHARDS_AHEAD),
         samples_bytes_per_worker: None,
@@ -396,7 +403,8 @@ fn render(report: &PlanReport) -> String {
             .samples_bytes_per_worker
             .map_or(String::new(), |b| format!(", and decoded samples of at most {}", Bytes(b)));
         let models = format!(
-            "up to {SOUPS_KEPT} on each worker besides, {}, with blends of {}{samples}",
+            "up to {} on each worker at a time, {} with one that is loaded, and blends of {}{samples}",
+            memory.soups_per_worker,
             Bytes(memory.models_bytes_per_worker),
             Bytes(memory.blends_bytes_per_worker)
         );
@@ -457,7 +465,11 @@ mod tests {
         assert_eq!(resident(3), 6 << 18);
         assert_eq!(resident(1000), 1 << 18);
         let memory = memory_of(2, 1 << 30).0;
-        assert_eq!((memory.models_bytes_per_worker, memory.blends_bytes_per_worker), (3 << 20, 3 << 19));
+        assert_eq!((memory.models_bytes_per_worker, memory.blends_bytes_per_worker), (4 << 20, 3 << 19));
+        // Where little is free there is one soup at a time, and without peers no blend is kept.
+        let tight = memory_of(1, 5 << 20).0;
+        assert_eq!((tight.soups_per_worker, tight.models_bytes_per_worker), (1, 2 << 20));
+        assert_eq!(tight.blends_bytes_per_worker, 0);
         assert_eq!(memory.samples_bytes_per_worker, Some(1 << 28));
     }
 
