@@ -40,5 +40,6 @@ pub mod schema;
 pub mod score;
 pub mod shard;
 pub mod soup;
+pub mod weights;
 
 pub use error::{Error, ErrorKind, Result};
