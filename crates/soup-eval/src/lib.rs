@@ -25,6 +25,7 @@
 //! evaluated with it, so the way the work is cut never shows in a score.
 
 pub mod classes;
+mod config;
 pub mod dataset;
 pub mod evaluator;
 mod gradient;

@@ -13,7 +13,15 @@ mod whole;
 use soup_core::{Error, Result};
 
 use self::resize::Filter;
-use crate::vit::ImageSize;
+
+/// Height and width, in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageSize {
+    /// Height in pixels.
+    pub height: usize,
+    /// Width in pixels.
+    pub width: usize,
+}
 
 /// 8-bit pixels, row by row, channels interleaved.
 #[derive(Clone, Debug, PartialEq, Eq)]

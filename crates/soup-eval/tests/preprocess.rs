@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 use sha2::{Digest, Sha256};
+use soup_eval::preprocess::ImageSize;
 use soup_eval::preprocess::Preprocessor;
 use soup_eval::preprocess::resize::Filter;
-use soup_eval::vit::ImageSize;
 
 fn golden() -> serde_json::Value {
     serde_json::from_str(include_str!("golden/golden.json")).unwrap()

@@ -4,8 +4,7 @@ use serde_json::{Map, Value};
 use soup_core::{Error, Result};
 
 use super::resize::{Filter, SIDE_MAX};
-use super::{Preprocessor, Target, levels};
-use crate::vit::ImageSize;
+use super::{ImageSize, Preprocessor, Target, levels};
 
 /// What a processor does where its file does not say.
 struct Defaults {
