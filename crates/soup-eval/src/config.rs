@@ -1,9 +1,10 @@
-//! What every `config.json` of a classifier says: sizes and classes.
+//! `config.json`: its settings, and the classes that every classifier's names.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use soup_core::{Error, Result};
 
 use crate::classes::Classes;
@@ -28,12 +29,57 @@ impl From<OneOrTwo> for ImageSize {
     }
 }
 
+/// The settings of a `config.json`.
+pub(crate) struct Settings(Map<String, Value>);
+
+/// Those that say which classes there are.
+#[derive(Deserialize)]
+struct RawClasses {
+    id2label: Option<BTreeMap<String, Value>>,
+    label2id: Option<BTreeMap<String, Value>>,
+    num_labels: Option<usize>,
+    problem_type: Option<String>,
+}
+
+impl Settings {
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) where `text` is no JSON object.
+    pub(crate) fn parse(text: &str) -> Result<Settings> {
+        serde_json::from_str(text).map(Settings).map_err(|e| wrong("not understood").with_source(e))
+    }
+
+    /// The settings, with `value` for `key` where the file does not say: what transformers takes then.
+    pub(crate) fn or(mut self, key: &str, value: Value) -> Settings {
+        self.0.entry(key).or_insert(value);
+        self
+    }
+
+    /// Those that `T` knows of.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) where one has a value of another type.
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T> {
+        T::deserialize(&self.0).map_err(|e| wrong("not understood").with_source(e))
+    }
+
+    /// The classes.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) where there are none to tell apart.
+    pub(crate) fn classes(&self) -> Result<Classes> {
+        let raw = self.read::<RawClasses>()?;
+        let classes = Classes::new(labels(raw.id2label, raw.num_labels)?, &numbers(raw.label2id));
+        check_problem(raw.problem_type.as_deref(), &classes)?;
+        Ok(classes)
+    }
+}
+
 pub(crate) fn wrong(text: impl std::fmt::Display) -> Error {
     Error::data(format!("config.json: {text}"))
 }
 
 /// Refuses what has no classes: all figures are about which class was predicted.
-pub(crate) fn check_problem(problem_type: Option<&str>, classes: &Classes) -> Result<()> {
+fn check_problem(problem_type: Option<&str>, classes: &Classes) -> Result<()> {
     if let Some(other) = problem_type.filter(|p| *p != "single_label_classification") {
         return Err(wrong(format!(
             "problem_type is {other:?}: only models that tell classes apart can be scored"
@@ -48,7 +94,7 @@ pub(crate) fn check_problem(problem_type: Option<&str>, classes: &Classes) -> Re
 }
 
 /// The ids in `label2id`, which some programs write as text; what is no id says nothing.
-pub(crate) fn numbers(label2id: Option<BTreeMap<String, Value>>) -> BTreeMap<String, u32> {
+fn numbers(label2id: Option<BTreeMap<String, Value>>) -> BTreeMap<String, u32> {
     let number = |value: &Value| match value {
         Value::String(text) => text.parse().ok(),
         other => other.as_u64().and_then(|id| u32::try_from(id).ok()),
@@ -58,10 +104,7 @@ pub(crate) fn numbers(label2id: Option<BTreeMap<String, Value>>) -> BTreeMap<Str
 }
 
 /// The class names in the order of their ids; transformers' default where neither field is there: two classes.
-pub(crate) fn labels(
-    id2label: Option<BTreeMap<String, Value>>,
-    num_labels: Option<usize>,
-) -> Result<Vec<String>> {
+fn labels(id2label: Option<BTreeMap<String, Value>>, num_labels: Option<usize>) -> Result<Vec<String>> {
     let count = id2label.as_ref().map(BTreeMap::len).or(num_labels).unwrap_or(2);
     if count == 0 {
         return Err(wrong("num_labels is 0: there is no classifier to evaluate"));
@@ -79,4 +122,36 @@ pub(crate) fn labels(
             None => Err(wrong(format!("id2label has {count} entries but none for class {id}"))),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn classes(json: &str) -> Result<Classes> {
+        Settings::parse(json)?.classes()
+    }
+
+    #[test]
+    fn labels_come_by_id_not_by_text() {
+        let ids: Vec<String> = (0..11).map(|i| format!("\"{i}\": \"c{i}\"")).collect();
+        let classes = classes(&format!("{{\"id2label\": {{{}}}}}", ids.join(","))).unwrap();
+        assert_eq!(classes.names()[2], "c2");
+        assert_eq!(classes.names()[10], "c10");
+    }
+
+    #[test]
+    fn what_cannot_classify_is_refused() {
+        let error = |json: &str| classes(json).unwrap_err().chain();
+        assert!(error(r#"{"id2label": {}}"#).contains("num_labels is 0"));
+        assert!(error(r#"{"num_labels": 0}"#).contains("num_labels is 0"));
+        assert!(error(r#"{"num_labels": 1}"#).contains("one class"));
+        assert!(error(r#"{"id2label": {"0": "price"}}"#).contains("a regression"));
+        for problem in ["regression", "multi_label_classification"] {
+            let config = format!(r#"{{"problem_type": "{problem}", "num_labels": 3}}"#);
+            assert!(error(&config).contains(problem));
+        }
+        assert!(error(r#"{"id2label": {"1": "a"}}"#).contains("none for class 0"));
+        assert!(error("[]").contains("config.json"));
+    }
 }

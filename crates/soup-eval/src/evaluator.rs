@@ -7,21 +7,19 @@ use burn::backend::flex::FlexDevice;
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
-use serde_json::Value;
 use soup_core::schema::Schema;
 use soup_core::score::Outcome;
 use soup_core::{Error, Result};
 
+use crate::architecture::{self, Architecture};
 use crate::classes::Classes;
 use crate::dataset::Dataset;
-use crate::gradient::sink::Deposits;
+use crate::gradient::sink::Sink;
 use crate::gradient::{Gradient, Graph, LossSpec};
 use crate::kernels::Kernels;
 use crate::outcome::{outcome, outcome_among};
-use crate::parameters::Parameters;
+use crate::parameters::visitor::Loaded;
 use crate::preprocess::Preprocessor;
-use crate::vit::model::Vit;
-use crate::vit::{self, VitConfig};
 
 /// Samples a forward pass unless told otherwise: large enough for the matrix products, small enough for the cache.
 pub const BATCH_SIZE_DEFAULT: u32 = 32;
@@ -258,87 +256,66 @@ pub fn evaluator(spec: &EvaluatorSpec) -> Result<Box<dyn Evaluator>> {
             spec.batch_size
         )));
     }
-    check_architecture(&spec.config_json)?;
-    let config = VitConfig::from_json(&spec.config_json)?;
+    architecture::evaluator(spec)
+}
+
+/// The evaluator of the architecture `A`, on the CPU.
+pub(crate) fn evaluator_of<A: Architecture>(spec: &EvaluatorSpec) -> Result<Box<dyn Evaluator>> {
+    let architecture = A::from_json(&spec.config_json)?;
     let preprocessor = match &spec.preprocessor_json {
-        Some(json) => Preprocessor::from_json(json, config.image_size(), config.channels())?,
+        Some(json) => Preprocessor::from_json(json, architecture.image_size(), architecture.channels())?,
         None => {
             return Err(Error::data(
                 "how images become pixels is not known: there is no preprocessor_config.json: name one with --preprocessor-config",
             ));
         }
     };
-    Ok(Box::new(VitEvaluator::<Autodiff<Flex>> {
-        config,
+    Ok(Box::new(ArchitectureEvaluator::<A, Autodiff<Flex>> {
+        architecture: Arc::new(architecture),
         preprocessor,
         batch_size: spec.batch_size as usize,
         device: FlexDevice,
     }))
 }
 
-/// Refuses what is not a ViT for image classification.
-fn check_architecture(config_json: &str) -> Result<()> {
-    let config: Value = serde_json::from_str(config_json)
-        .map_err(|e| Error::data("config.json is not valid JSON").with_source(e))?;
-    let architecture = config["architectures"].get(0).and_then(Value::as_str);
-    let model_type = config["model_type"].as_str();
-    let known = match architecture {
-        Some(name) => name == vit::ARCHITECTURE && model_type.is_none_or(|t| t == vit::MODEL_TYPE),
-        None => model_type == Some(vit::MODEL_TYPE),
-    };
-    if known {
-        return Ok(());
-    }
-    let name = match (architecture, model_type) {
-        (Some(name), _) if name != vit::ARCHITECTURE => name,
-        (_, Some(model_type)) => model_type,
-        _ => "",
-    };
-    Err(Error::data(format!(
-        "unknown architecture {name:?}: supported are {} (model_type {:?})",
-        vit::ARCHITECTURE,
-        vit::MODEL_TYPE
-    )))
-}
-
 /// Over a backend that differentiates; models are evaluated on the one beneath it.
-struct VitEvaluator<B: Backend> {
-    config: VitConfig,
+struct ArchitectureEvaluator<A, B: Backend> {
+    architecture: Arc<A>,
     preprocessor: Preprocessor,
     batch_size: usize,
     device: B::Device,
 }
 
-impl<B: Backend> VitEvaluator<B> {
+impl<A: Architecture, B: Backend> ArchitectureEvaluator<A, B> {
     /// Channels, height, width of a sample.
     fn input(&self) -> [usize; 3] {
-        let size = self.config.image_size();
-        [self.config.channels(), size.height, size.width]
+        let size = self.architecture.image_size();
+        [self.architecture.channels(), size.height, size.width]
     }
 }
 
-impl<B: Kernels + Deposits + AutodiffBackend<InnerBackend: Kernels>> Evaluator for VitEvaluator<B> {
+impl<A: Architecture, B: Kernels + AutodiffBackend<InnerBackend: Kernels>> Evaluator
+    for ArchitectureEvaluator<A, B>
+{
     fn classes(&self) -> u32 {
-        self.config.classes().count()
+        self.architecture.classes().count()
     }
 
     fn class_names(&self) -> &Classes {
-        self.config.classes()
+        self.architecture.classes()
     }
 
     fn check_schema(&self, schema: &Schema) -> Result<()> {
-        self.config.check_schema(schema)
+        self.architecture.check_schema(schema)
     }
 
     fn load(&self, schema: &Schema, parameters: &[u8]) -> Result<Box<dyn Model>> {
-        self.config.check_schema(schema)?;
-        let vit =
-            Vit::<B::InnerBackend>::load(&self.config, &Parameters::new(schema, parameters)?, &self.device)?;
-        Ok(Box::new(VitModel {
-            vit,
+        Ok(Box::new(ArchitectureModel::<A, B::InnerBackend> {
+            model: self.architecture.load(schema, parameters, None, &self.device)?,
+            architecture: self.architecture.clone(),
             batch_size: self.batch_size,
             input: self.input(),
-            classes: self.config.classes().count() as usize,
+            classes: self.architecture.classes().count() as usize,
             device: self.device.clone(),
         }))
     }
@@ -352,15 +329,17 @@ impl<B: Kernels + Deposits + AutodiffBackend<InnerBackend: Kernels>> Evaluator f
         loss: &LossSpec,
         cancel: &dyn Fn() -> bool,
     ) -> Result<Gradient> {
-        self.config.check_schema(schema)?;
-        let graph = Graph::<B> {
-            vit: Vit::load(&self.config, &Parameters::new(schema, parameters)?, &self.device)?,
+        let sink = Sink::zeros(schema);
+        let graph = Graph::<A, B> {
+            model: self.architecture.load(schema, parameters, Some(&sink), &self.device)?,
+            architecture: &self.architecture,
+            sink,
             batch_size: self.batch_size,
             input: self.input(),
-            classes: self.config.classes().count() as usize,
+            classes: self.architecture.classes().count() as usize,
             device: self.device.clone(),
         };
-        graph.differentiate(schema, prepared, range, loss, cancel)
+        graph.differentiate(prepared, range, loss, cancel)
     }
 
     fn prepare(&self, dataset: &Dataset, range: Range<u64>) -> Result<Prepared> {
@@ -387,8 +366,9 @@ impl<B: Kernels + Deposits + AutodiffBackend<InnerBackend: Kernels>> Evaluator f
     }
 }
 
-struct VitModel<B: Backend> {
-    vit: Vit<B>,
+struct ArchitectureModel<A: Architecture, B: Backend> {
+    architecture: Arc<A>,
+    model: A::Model<Loaded<B>>,
     batch_size: usize,
     /// Channels, height, width.
     input: [usize; 3],
@@ -396,7 +376,7 @@ struct VitModel<B: Backend> {
     device: B::Device,
 }
 
-impl<B: Kernels> VitModel<B> {
+impl<A: Architecture, B: Kernels> ArchitectureModel<A, B> {
     /// The logits of one batch. The forward pass always has the same shape, so that what a sample comes out as cannot
     /// depend on how many others there are: rows that are missing are zeros, and their logits are dropped.
     fn batch(&self, pixels: &[f32]) -> Result<Vec<f32>> {
@@ -407,7 +387,7 @@ impl<B: Kernels> VitModel<B> {
         padded.extend_from_slice(pixels);
         padded.resize(self.batch_size * stride, 0.0);
         let data = TensorData::new(padded, [self.batch_size, channels, height, width]);
-        let logits = self.vit.forward(Tensor::from_data(data, &self.device));
+        let logits = self.architecture.forward(&self.model, Tensor::from_data(data, &self.device));
         let mut values = logits
             .into_data()
             .convert::<f32>()
@@ -418,7 +398,7 @@ impl<B: Kernels> VitModel<B> {
     }
 }
 
-impl<B: Kernels> Model for VitModel<B> {
+impl<A: Architecture, B: Kernels> Model for ArchitectureModel<A, B> {
     fn evaluate(
         &self,
         prepared: &Prepared,
@@ -451,33 +431,6 @@ impl<B: Kernels> Model for VitModel<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn check(config_json: &str, expect: Result<(), &str>) {
-        let got = check_architecture(config_json).map_err(|e| e.chain());
-        match expect {
-            Ok(()) => assert_eq!(got, Ok(()), "{config_json}"),
-            Err(text) => assert!(got.as_ref().is_err_and(|e| e.starts_with(text)), "{config_json}: {got:?}"),
-        }
-    }
-
-    #[test]
-    fn only_known_architectures_are_evaluated() {
-        check(r#"{"model_type": "vit"}"#, Ok(()));
-        check(r#"{"model_type": "vit", "architectures": ["ViTForImageClassification"]}"#, Ok(()));
-        check(r#"{"model_type": "vit", "architectures": []}"#, Ok(()));
-        check(r#"{"architectures": ["ViTForImageClassification"]}"#, Ok(()));
-        check(r#"{"model_type": "bert"}"#, Err("unknown architecture \"bert\": supported are ViTForImageCl"));
-        check(
-            r#"{"model_type": "vit", "architectures": ["ViTModel"]}"#,
-            Err("unknown architecture \"ViTModel\""),
-        );
-        check(
-            r#"{"model_type": "deit", "architectures": ["ViTForImageClassification"]}"#,
-            Err("unknown architecture \"deit\""),
-        );
-        check("{}", Err("unknown architecture \"\""));
-        check("{", Err("config.json is not valid JSON"));
-    }
 
     #[test]
     fn preprocessing_is_never_assumed() {

@@ -21,14 +21,14 @@ use std::ops::Range;
 
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Tensor, TensorData};
-use soup_core::schema::Schema;
 use soup_core::{Error, Result};
 
+use crate::architecture::Architecture;
 use crate::evaluator::Prepared;
-use crate::gradient::sink::{Deposits, Sink};
+use crate::gradient::sink::Sink;
 use crate::kernels::Kernels;
 use crate::outcome::outcome;
-use crate::vit::model::Vit;
+use crate::parameters::visitor::Loaded;
 
 /// How the loss of samples is taken: the cross-entropy, in nats, of `beta * logits` against smoothed labels.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,7 +48,7 @@ pub struct LossSpec {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gradient {
     /// The derivative of `loss` with respect to every element of the flattened parameters, in the schema's canonical
-    /// order: as many as [`Schema::parameters`]. Elements of tensors that the model does not use, and of integers: 0.
+    /// order: as many as [`Schema::parameters`](soup_core::schema::Schema::parameters). Elements of tensors that the model does not use, and of integers: 0.
     pub values: Vec<f32>,
     /// Sum over the samples, in order, of `scale` times the loss.
     pub loss: f64,
@@ -96,8 +96,11 @@ impl LossSpec {
 }
 
 /// What samples go through: a model on a backend that differentiates, and how they are fed to it.
-pub(crate) struct Graph<B: AutodiffBackend> {
-    pub(crate) vit: Vit<B>,
+pub(crate) struct Graph<'a, A: Architecture, B: AutodiffBackend> {
+    pub(crate) architecture: &'a A,
+    pub(crate) model: A::Model<Loaded<B>>,
+    /// What the gradients of the model's parameters are added to.
+    pub(crate) sink: Sink,
     /// Largest number of samples of a micro-batch.
     pub(crate) batch_size: usize,
     /// Channels, height, width.
@@ -106,11 +109,10 @@ pub(crate) struct Graph<B: AutodiffBackend> {
     pub(crate) device: B::Device,
 }
 
-impl<B: Kernels + Deposits> Graph<B> {
+impl<A: Architecture, B: Kernels + AutodiffBackend> Graph<'_, A, B> {
     /// See [`Evaluator::differentiate`](crate::Evaluator::differentiate).
     pub(crate) fn differentiate(
         &self,
-        schema: &Schema,
         prepared: &Prepared,
         range: Range<usize>,
         loss: &LossSpec,
@@ -120,29 +122,21 @@ impl<B: Kernels + Deposits> Graph<B> {
         let stride = self.input.iter().product::<usize>();
         let pixels = prepared.pixels_of(range.clone(), stride)?;
         let labels = prepared.labels_of(range, self.classes)?;
-        let sink = Sink::zeros(schema);
         let mut sum = Gradient { values: Vec::new(), loss: 0.0, d_beta: 0.0, correct: 0, total: 0 };
         for (pixels, labels) in pixels.chunks(self.batch_size * stride).zip(labels.chunks(self.batch_size)) {
             if cancel() {
                 return Err(Error::cancelled("differentiation was cancelled"));
             }
-            self.add_batch(pixels, labels, loss, &sink, &mut sum)?;
+            self.add_batch(pixels, labels, loss, &mut sum)?;
         }
-        Ok(Gradient { values: sink.take()?, ..sum })
+        Ok(Gradient { values: self.sink.take()?, ..sum })
     }
 
-    /// Adds a micro-batch's part to `sink` and to the sums.
-    fn add_batch(
-        &self,
-        pixels: &[f32],
-        labels: &[u32],
-        loss: &LossSpec,
-        sink: &Sink,
-        sum: &mut Gradient,
-    ) -> Result<()> {
+    /// Adds a micro-batch's part to the sink and to the sums.
+    fn add_batch(&self, pixels: &[f32], labels: &[u32], loss: &LossSpec, sum: &mut Gradient) -> Result<()> {
         let [channels, height, width] = self.input;
         let pixels = TensorData::new(pixels.to_vec(), [labels.len(), channels, height, width]);
-        let logits = self.vit.forward_into(sink, Tensor::from_data(pixels, &self.device));
+        let logits = self.architecture.forward(&self.model, Tensor::from_data(pixels, &self.device));
         let values = logits
             .to_data()
             .convert::<f32>()

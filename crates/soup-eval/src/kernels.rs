@@ -14,6 +14,8 @@ use attention::Split;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
+use crate::gradient::sink::Deposits;
+
 /// The function between the two linear maps of a transformer's MLP; the names are transformers' (`hidden_act`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Activation {
@@ -62,8 +64,8 @@ pub(crate) struct Norm<B: Backend> {
     pub(crate) epsilon: f64,
 }
 
-/// A burn backend with the fused steps that models need.
-pub(crate) trait Kernels: Backend {
+/// A burn backend with the fused steps that models need, and a way for their parameters into its graph.
+pub(crate) trait Kernels: Deposits {
     /// `act(x + bias)`, bias along the rows.
     fn bias_act(x: Tensor<Self, 2>, bias: Option<&Tensor<Self, 1>>, act: Activation) -> Tensor<Self, 2> {
         plain::bias_act(x, bias, act)

@@ -24,6 +24,7 @@
 //! [`Model`] among them, and hands each a range of samples. A sample's outcome does not depend on which others are
 //! evaluated with it, so the way the work is cut never shows in a score.
 
+mod architecture;
 pub mod classes;
 mod config;
 pub mod dataset;
@@ -34,7 +35,8 @@ mod outcome;
 mod parameters;
 pub mod preprocess;
 pub mod source;
-pub mod vit;
+mod transformer;
+mod vit;
 
 pub use classes::Classes;
 pub use dataset::{Dataset, DatasetSpec, Sample};

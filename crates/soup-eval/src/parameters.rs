@@ -1,5 +1,7 @@
 //! Access to a model's parameters by name: flattened bytes in, f32 values out; and of its gradient back.
 
+pub(crate) mod visitor;
+
 use std::collections::HashMap;
 use std::ops::Range;
 

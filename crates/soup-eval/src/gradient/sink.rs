@@ -7,27 +7,42 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::backend::{Autodiff, Flex};
+use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData, TensorPrimitive};
 use soup_core::schema::Schema;
 use soup_core::{Error, Result};
 
 use crate::parameters::FlatGradient;
+use crate::parameters::visitor::{Layout, Stored};
 
 /// A backend whose tensors can enter a graph in such a way.
-pub(crate) trait Deposits: AutodiffBackend {
+pub(crate) trait Deposits: Backend {
     /// The leaf `x`, for one pass through the graph, after which its gradient has been added to `slot`. `after` is
-    /// what the graph has come to: an activation that the loss depends on by itself, or a constant.
-    fn enter<const D: usize>(x: &Tensor<Self, D>, slot: Slot, after: &Tensor<Self, 3>) -> Tensor<Self, D>;
+    /// what the graph has come to: an activation that the loss depends on by itself, or a constant. A backend that has
+    /// no graph gives the tensor as it is.
+    fn enter<const D: usize, const A: usize>(
+        x: &Tensor<Self, D>,
+        slot: Slot,
+        after: &Tensor<Self, A>,
+    ) -> Tensor<Self, D> {
+        let (_, _) = (slot, after);
+        x.clone()
+    }
 }
 
+impl Deposits for Flex {}
+
 impl<B: Backend> Deposits for Autodiff<B> {
-    fn enter<const D: usize>(x: &Tensor<Self, D>, slot: Slot, after: &Tensor<Self, 3>) -> Tensor<Self, D> {
+    fn enter<const D: usize, const A: usize>(
+        x: &Tensor<Self, D>,
+        slot: Slot,
+        after: &Tensor<Self, A>,
+    ) -> Tensor<Self, D> {
         let x = x.clone().into_primitive().tensor();
         let after = after.clone().into_primitive().tensor();
         let step = Deposit::<D>.prepare::<NoCheckpointing>([x.node, after.node]).compute_bound();
@@ -65,15 +80,9 @@ impl Sink {
         Sink(Arc::new(Mutex::new(Sum { flat: FlatGradient::zeros(schema), error: None })))
     }
 
-    /// The slot of the tensors `names`, all of one size, that lie end to end in one tensor of a model.
-    pub(crate) fn end_to_end(&self, names: Vec<String>) -> Slot {
-        Slot { names, transposed: false, sink: self.clone() }
-    }
-
-    /// The slot of the matrices `names`, all of one shape `[out, in]`, that lie side by side and transposed in one
-    /// matrix of a model: `[in, names.len() * out]`.
-    pub(crate) fn transposed(&self, names: Vec<String>) -> Slot {
-        Slot { names, transposed: true, sink: self.clone() }
+    /// The slot of the tensors that one parameter of a model is made of.
+    pub(crate) fn slot(&self, stored: Stored) -> Slot {
+        Slot { names: stored.names.into(), layout: stored.layout, sink: self.clone() }
     }
 
     /// The gradient of every element of the flattened parameters. It ends there: nothing can be added any more.
@@ -96,8 +105,8 @@ impl Sink {
 /// Which tensors of the schema the gradient of one tensor of a model belongs to.
 #[derive(Clone)]
 pub(crate) struct Slot {
-    names: Vec<String>,
-    transposed: bool,
+    names: Arc<[String]>,
+    layout: Layout,
     sink: Sink,
 }
 
@@ -121,16 +130,15 @@ impl Slot {
             .convert::<f32>()
             .into_vec::<f32>()
             .map_err(|e| Error::internal(format!("gradient of {:?} is not f32: {e:?}", self.names)))?;
-        match self.transposed {
-            true => flat.add_transposed(&self.names, &values, inputs),
-            false => flat.add_parts(&self.names, &values),
+        match self.layout {
+            Layout::Transposed => flat.add_transposed(&self.names, &values, inputs),
+            Layout::EndToEnd => flat.add_parts(&self.names, &values),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use burn::backend::Flex;
     use burn::backend::flex::FlexDevice;
     use soup_core::schema::{Dtype, TensorSpec};
 
@@ -151,15 +159,21 @@ mod tests {
         .unwrap()
     }
 
+    /// The slot of tensors of `sink`'s schema.
+    fn slot(sink: &Sink, names: &[&str], layout: Layout) -> Slot {
+        let names = names.iter().map(|&name| name.to_owned()).collect();
+        sink.slot(Stored { names, shape: Vec::new(), layout })
+    }
+
     #[test]
     fn gradients_add_up_over_passes_and_uses() {
         let sink = Sink::zeros(&schema());
         let (x, y) = (leaf([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), leaf([[1.0; 2]; 3]));
         for _ in 0..2 {
-            let nothing = Tensor::zeros([1, 1, 1], &FlexDevice);
-            let x = Differentiable::enter(&x, sink.transposed(vec!["a".into(), "b".into()]), &nothing);
+            let nothing = Tensor::<_, 1>::zeros([1], &FlexDevice);
+            let x = Differentiable::enter(&x, slot(&sink, &["a", "b"], Layout::Transposed), &nothing);
             let squares: Tensor<Differentiable, 3> = (x.clone() * x).unsqueeze();
-            let y = Differentiable::enter(&y, sink.end_to_end(vec!["c".into()]), &squares);
+            let y = Differentiable::enter(&y, slot(&sink, &["c"], Layout::EndToEnd), &squares);
             // Its derivatives: 2 x, and 3.
             (squares + y.unsqueeze() * 3.0).sum().backward();
         }
@@ -171,9 +185,9 @@ mod tests {
     #[test]
     fn what_goes_wrong_in_a_backward_pass_comes_out() {
         let sink = Sink::zeros(&schema());
-        let (x, nothing) = (leaf([[1.0; 2]; 3]), Tensor::zeros([1, 1, 1], &FlexDevice));
+        let (x, nothing) = (leaf([[1.0; 2]; 3]), Tensor::<_, 1>::zeros([1], &FlexDevice));
         for name in ["d", "a"] {
-            Differentiable::enter(&x, sink.end_to_end(vec![name.into()]), &nothing).sum().backward();
+            Differentiable::enter(&x, slot(&sink, &[name], Layout::EndToEnd), &nothing).sum().backward();
         }
         assert_eq!(sink.take().unwrap_err().chain(), "tensor \"d\" is missing");
     }

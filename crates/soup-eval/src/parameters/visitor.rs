@@ -1,0 +1,263 @@
+//! One description of an architecture's parameters, for everything that goes over them.
+//!
+//! An architecture names each of its parameters once, to a [`Visitor`]: which tensors of a checkpoint it is made of, of
+//! what shape, and how they lie in the model. What the visitor gives for it takes the parameter's place. [`Listing`]
+//! notes names and shapes, for the check of a schema; [`Loader`] gives values that know where their gradient goes.
+
+use std::fmt::Debug;
+use std::marker::PhantomData;
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+use soup_core::{Error, Result};
+
+use super::{Parameters, transpose};
+use crate::gradient::sink::{Sink, Slot};
+use crate::kernels::Kernels;
+
+/// The tensors of a checkpoint that one parameter of a model is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stored {
+    /// Their names, in the order in which they lie in the model.
+    pub(crate) names: Vec<String>,
+    /// The shape of each of them.
+    pub(crate) shape: Vec<usize>,
+    pub(crate) layout: Layout,
+}
+
+/// How tensors of a checkpoint lie in one of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// End to end, each in its own order.
+    EndToEnd,
+    /// Matrices, `[out, in]` once all dimensions but the first are taken as one, side by side and transposed:
+    /// `[in, names * out]`.
+    Transposed,
+}
+
+/// What stands for the parameters of a model.
+pub(crate) trait Form: 'static {
+    /// What stands for one of rank `D`.
+    type Parameter<const D: usize>: Send + Sync;
+}
+
+/// Goes over the parameters of an architecture.
+pub(crate) trait Visitor {
+    /// What it gives for them.
+    type Form: Form;
+
+    /// Takes the next parameter, which has `shape` in the model.
+    ///
+    /// # Errors
+    /// The visitor's own.
+    fn visit<const D: usize>(
+        &mut self,
+        stored: Stored,
+        shape: [usize; D],
+    ) -> Result<<Self::Form as Form>::Parameter<D>>;
+
+    /// The tensor `name` of `shape`, as it is stored.
+    ///
+    /// # Errors
+    /// As [`visit`](Visitor::visit).
+    fn tensor<const D: usize>(
+        &mut self,
+        name: String,
+        shape: [usize; D],
+    ) -> Result<<Self::Form as Form>::Parameter<D>> {
+        let stored = Stored { names: vec![name], shape: shape.to_vec(), layout: Layout::EndToEnd };
+        self.visit(stored, shape)
+    }
+
+    /// The vectors `names` of `width` elements each, end to end.
+    ///
+    /// # Errors
+    /// As [`visit`](Visitor::visit).
+    fn vectors(&mut self, names: Vec<String>, width: usize) -> Result<<Self::Form as Form>::Parameter<1>> {
+        let shape = [names.len() * width];
+        self.visit(Stored { names, shape: vec![width], layout: Layout::EndToEnd }, shape)
+    }
+
+    /// The matrices `names` from `inputs`, whose dimensions count as one, to `outputs`, side by side and transposed.
+    ///
+    /// # Errors
+    /// As [`visit`](Visitor::visit).
+    fn matrices(
+        &mut self,
+        names: Vec<String>,
+        outputs: usize,
+        inputs: &[usize],
+    ) -> Result<<Self::Form as Form>::Parameter<2>> {
+        let shape = [inputs.iter().product(), names.len() * outputs];
+        let stored = [&[outputs], inputs].concat();
+        self.visit(Stored { names, shape: stored, layout: Layout::Transposed }, shape)
+    }
+}
+
+/// Nothing: the parameters are only named.
+pub(crate) struct Listed;
+
+impl Form for Listed {
+    type Parameter<const D: usize> = ();
+}
+
+/// Notes the tensors of a checkpoint that an architecture needs.
+#[derive(Default)]
+pub(crate) struct Listing {
+    /// Name and shape of each, in the order of the visit.
+    pub(crate) tensors: Vec<(String, Vec<u64>)>,
+}
+
+impl Visitor for Listing {
+    type Form = Listed;
+
+    fn visit<const D: usize>(&mut self, stored: Stored, _: [usize; D]) -> Result<()> {
+        let shape: Vec<u64> = stored.shape.iter().map(|&d| d as u64).collect();
+        self.tensors.extend(stored.names.into_iter().map(|name| (name, shape.clone())));
+        Ok(())
+    }
+}
+
+/// Values.
+pub(crate) struct Loaded<B: Backend>(PhantomData<fn() -> B>);
+
+impl<B: Backend> Form for Loaded<B> {
+    type Parameter<const D: usize> = Parameter<B, D>;
+}
+
+/// One parameter of a model, with values in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Parameter<B: Backend, const D: usize> {
+    values: Tensor<B, D>,
+    /// Where its gradient goes, of a model that is differentiated.
+    slot: Option<Slot>,
+}
+
+impl<B: Kernels, const D: usize> Parameter<B, D> {
+    /// The values, for one use. `activation` is what they are used on: it says how far the graph has come, so that the
+    /// gradient leaves the backward pass as soon as that comes to this use ([`Deposits`](crate::gradient::sink::Deposits)).
+    pub(crate) fn on<const A: usize>(&self, activation: &Tensor<B, A>) -> Tensor<B, D> {
+        match &self.slot {
+            Some(slot) => B::enter(&self.values, slot.clone(), activation),
+            None => self.values.clone(),
+        }
+    }
+}
+
+/// Takes values out of flattened parameters whose schema has passed
+/// [`check_schema`](crate::architecture::Architecture::check_schema).
+pub(crate) struct Loader<'a, B: Backend> {
+    pub(crate) parameters: &'a Parameters<'a>,
+    /// What gets the gradients; on a backend that differentiates, every parameter is then a leaf.
+    pub(crate) sink: Option<&'a Sink>,
+    pub(crate) device: &'a B::Device,
+}
+
+impl<B: Backend> Visitor for Loader<'_, B> {
+    type Form = Loaded<B>;
+
+    fn visit<const D: usize>(&mut self, stored: Stored, shape: [usize; D]) -> Result<Parameter<B, D>> {
+        let mut values = Vec::new();
+        for name in &stored.names {
+            values.append(&mut self.parameters.values(name)?);
+        }
+        if values.len() != shape.iter().product::<usize>() {
+            return Err(Error::internal(format!(
+                "{} elements of {:?} are not of shape {shape:?}",
+                values.len(),
+                stored.names
+            )));
+        }
+        if let (Layout::Transposed, [inputs, outputs]) = (stored.layout, &shape[..]) {
+            values = transpose(&values, *outputs, *inputs);
+        }
+        let values = Tensor::from_data(TensorData::new(values, shape), self.device);
+        Ok(match self.sink {
+            Some(sink) => Parameter { values: values.require_grad(), slot: Some(sink.slot(stored)) },
+            None => Parameter { values, slot: None },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::flex::FlexDevice;
+    use burn::backend::{Autodiff, Flex};
+    use soup_core::schema::{Dtype, Schema, TensorSpec};
+
+    use super::*;
+
+    type Differentiable = Autodiff<Flex>;
+
+    /// One parameter of every rank that models have, and matrices whose inputs have three dimensions.
+    struct Ranks<F: Form> {
+        one: F::Parameter<1>,
+        two: F::Parameter<2>,
+        three: F::Parameter<3>,
+        four: F::Parameter<4>,
+        matrices: F::Parameter<2>,
+    }
+
+    fn ranks<V: Visitor>(visitor: &mut V) -> Result<Ranks<V::Form>> {
+        Ok(Ranks {
+            one: visitor.tensor("one".to_owned(), [3])?,
+            two: visitor.tensor("two".to_owned(), [2, 3])?,
+            three: visitor.tensor("three".to_owned(), [2, 1, 3])?,
+            four: visitor.tensor("four".to_owned(), [2, 3, 1, 2])?,
+            matrices: visitor.matrices(vec!["left".to_owned(), "right".to_owned()], 2, &[1, 2, 2])?,
+        })
+    }
+
+    fn schema() -> Schema {
+        let mut listing = Listing::default();
+        ranks(&mut listing).unwrap();
+        let spec = |(name, shape): (String, Vec<u64>)| TensorSpec::new(&name, Dtype::F32, shape);
+        Schema::new(listing.tensors.into_iter().map(spec).collect()).unwrap()
+    }
+
+    #[test]
+    fn a_listing_has_every_tensor_of_the_checkpoint() {
+        let mut listing = Listing::default();
+        ranks(&mut listing).unwrap();
+        assert_eq!(listing.tensors.len(), 6);
+        assert_eq!(listing.tensors[3], ("four".to_owned(), vec![2, 3, 1, 2]));
+        assert_eq!(listing.tensors[5], ("right".to_owned(), vec![2, 1, 2, 2]));
+    }
+
+    #[test]
+    fn a_gradient_of_any_rank_lands_where_its_parameter_is() {
+        let schema = schema();
+        let values: Vec<f32> = (0..schema.parameters()).map(|i| i as f32 - 7.0).collect();
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let parameters = Parameters::new(&schema, &bytes).unwrap();
+        let sink = Sink::zeros(&schema);
+        let mut loader =
+            Loader::<Differentiable> { parameters: &parameters, sink: Some(&sink), device: &FlexDevice };
+        let model = ranks(&mut loader).unwrap();
+        // Half the sum of all squares: the gradient is the parameters themselves, in the checkpoint's order.
+        let nothing = Tensor::<_, 1>::zeros([1], &FlexDevice);
+        let one = model.one.on(&nothing).square().sum();
+        let two = model.two.on(&one).square().sum();
+        let three = model.three.on(&two).square().sum();
+        let four = model.four.on(&three).square().sum();
+        let matrices = model.matrices.on(&nothing);
+        assert_eq!(matrices.dims(), [4, 4]);
+        ((one + two + three + four + matrices.square().sum()) * 0.5).backward();
+        assert_eq!(sink.take().unwrap(), values);
+    }
+
+    #[test]
+    fn a_model_that_is_only_evaluated_has_the_values() {
+        let schema = schema();
+        let bytes: Vec<u8> = (0..schema.parameters()).flat_map(|i| (i as f32).to_le_bytes()).collect();
+        let parameters = Parameters::new(&schema, &bytes).unwrap();
+        let mut loader = Loader::<Flex> { parameters: &parameters, sink: None, device: &FlexDevice };
+        let model = ranks(&mut loader).unwrap();
+        let at = schema.range(schema.index_of("left").unwrap()).start as f32 / 4.0;
+        // Column 1 is the second output of the first matrix.
+        let column = model.matrices.on(&model.one.values).slice([0..4, 1..2]).into_data();
+        assert_eq!(column.to_vec::<f32>().unwrap(), [at + 4.0, at + 5.0, at + 6.0, at + 7.0]);
+        let wrong = loader.tensor("one".to_owned(), [4]).err().unwrap();
+        assert_eq!(wrong.chain(), "3 elements of [\"one\"] are not of shape [4]");
+    }
+}

@@ -1,0 +1,188 @@
+//! The parts that vision transformers are made of, over any backend.
+//!
+//! Each has a `visit`, which describes its parameters, and a forward pass.
+
+pub(crate) mod config;
+
+use burn::tensor::Tensor;
+use soup_core::Result;
+
+use self::config::TransformerConfig;
+use crate::kernels::{Activation, Kernels, Norm};
+use crate::parameters::visitor::{Form, Loaded, Visitor};
+
+/// Linear maps of the same inputs, side by side.
+pub(crate) struct Linear<F: Form> {
+    /// [in, out]: the transpose of the checkpoint's, made once.
+    weight: F::Parameter<2>,
+    bias: Option<F::Parameter<1>>,
+}
+
+impl<F: Form> Linear<F> {
+    /// The maps `names`, less `.weight` and `.bias`, from `inputs` to `outputs` each.
+    pub(crate) fn visit(
+        visitor: &mut impl Visitor<Form = F>,
+        names: &[&str],
+        outputs: usize,
+        inputs: &[usize],
+        bias: bool,
+    ) -> Result<Self> {
+        let with = |suffix: &str| names.iter().map(|name| format!("{name}.{suffix}")).collect();
+        Ok(Linear {
+            weight: visitor.matrices(with("weight"), outputs, inputs)?,
+            bias: bias.then(|| visitor.vectors(with("bias"), outputs)).transpose()?,
+        })
+    }
+}
+
+impl<B: Kernels> Linear<Loaded<B>> {
+    fn matmul(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let weight = self.weight.on(&x);
+        x.matmul(weight)
+    }
+
+    /// The maps, then `act`.
+    pub(crate) fn forward(&self, x: Tensor<B, 2>, act: Activation) -> Tensor<B, 2> {
+        let bias = self.bias.as_ref().map(|bias| bias.on(&x));
+        B::bias_act(self.matmul(x), bias.as_ref(), act)
+    }
+
+    /// The maps, then `+ residual`.
+    pub(crate) fn add_to(&self, x: Tensor<B, 2>, residual: &Tensor<B, 2>) -> Tensor<B, 2> {
+        match &self.bias {
+            Some(bias) => {
+                let bias = bias.on(&x);
+                B::bias_residual(self.matmul(x), &bias, residual)
+            }
+            None => self.matmul(x) + residual.clone(),
+        }
+    }
+}
+
+/// A layer normalisation.
+pub(crate) struct LayerNorm<F: Form> {
+    gamma: F::Parameter<1>,
+    beta: F::Parameter<1>,
+    epsilon: f64,
+}
+
+impl<F: Form> LayerNorm<F> {
+    /// The one called `name`, less `.weight` and `.bias`.
+    pub(crate) fn visit(
+        visitor: &mut impl Visitor<Form = F>,
+        name: &str,
+        config: &TransformerConfig,
+    ) -> Result<Self> {
+        Ok(LayerNorm {
+            gamma: visitor.tensor(format!("{name}.weight"), [config.hidden])?,
+            beta: visitor.tensor(format!("{name}.bias"), [config.hidden])?,
+            epsilon: config.epsilon,
+        })
+    }
+}
+
+impl<B: Kernels> LayerNorm<Loaded<B>> {
+    pub(crate) fn forward(&self, x: &Tensor<B, 2>) -> Tensor<B, 2> {
+        let norm = Norm { gamma: self.gamma.on(x), beta: self.beta.on(x), epsilon: self.epsilon };
+        B::norm_rows(x, &norm)
+    }
+}
+
+/// What turns images into tokens: one a patch, and before them some that stand for the whole.
+pub(crate) struct Embedding<F: Form> {
+    patch: Linear<F>,
+    /// [1, 1, hidden] each.
+    whole: Vec<F::Parameter<3>>,
+    /// [1, tokens, hidden].
+    positions: F::Parameter<3>,
+}
+
+impl<F: Form> Embedding<F> {
+    /// The one whose tensors are called `at.*`; `whole` are the last parts of the names of the tokens for the whole.
+    pub(crate) fn visit(
+        visitor: &mut impl Visitor<Form = F>,
+        at: &str,
+        whole: &[&str],
+        config: &TransformerConfig,
+    ) -> Result<Self> {
+        let (rows, columns) = config.grid();
+        let patch = [config.channels, config.patch.height, config.patch.width];
+        let mut token = |name: &str, count| visitor.tensor(format!("{at}.{name}"), [1, count, config.hidden]);
+        Ok(Embedding {
+            whole: whole.iter().map(|name| token(name, 1)).collect::<Result<_>>()?,
+            positions: token("position_embeddings", rows * columns + whole.len())?,
+            patch: Linear::visit(
+                visitor,
+                &[&format!("{at}.patch_embeddings.projection")],
+                config.hidden,
+                &patch,
+                true,
+            )?,
+        })
+    }
+}
+
+impl<B: Kernels> Embedding<Loaded<B>> {
+    /// Cuts images `[batch, channels, height, width]` into patches and turns them into tokens `[batch, tokens, hidden]`.
+    pub(crate) fn forward(&self, pixels: Tensor<B, 4>, config: &TransformerConfig) -> Tensor<B, 3> {
+        let [batch, channels, _, _] = pixels.dims();
+        let (rows, columns) = config.grid();
+        let (height, width) = (config.patch.height, config.patch.width);
+        // What lies beyond the last whole patch is dropped, as a strided convolution does.
+        let whole = pixels.slice([0..batch, 0..channels, 0..rows * height, 0..columns * width]);
+        let patches = whole
+            .reshape([batch, channels, rows, height, columns, width])
+            .permute([0, 2, 4, 1, 3, 5])
+            .reshape([batch * rows * columns, channels * height * width]);
+        let tokens = self.patch.forward(patches, Activation::Linear);
+        let tokens = tokens.reshape([batch, rows * columns, config.hidden]);
+        let positions = self.positions.on(&tokens);
+        let mut all: Vec<Tensor<B, 3>> =
+            self.whole.iter().map(|token| token.on(&tokens).expand([batch, 1, config.hidden])).collect();
+        all.push(tokens);
+        Tensor::cat(all, 1) + positions
+    }
+}
+
+/// Attention of the tokens of an image to each other.
+///
+/// Key and value are kept as one linear map, apart from the query, because a last layer needs the queries of those tokens
+/// only that a classifier looks at: the other rows of that layer are never computed.
+pub(crate) struct Attention<F: Form> {
+    query: Linear<F>,
+    key_value: Linear<F>,
+    heads: usize,
+}
+
+impl<F: Form> Attention<F> {
+    /// The one whose maps are called `at.query`, `at.key` and `at.value`.
+    pub(crate) fn visit(
+        visitor: &mut impl Visitor<Form = F>,
+        at: &str,
+        config: &TransformerConfig,
+    ) -> Result<Self> {
+        let [query, key, value] = ["query", "key", "value"].map(|name| format!("{at}.{name}"));
+        let mut linear =
+            |names: &[&str]| Linear::visit(visitor, names, config.hidden, &[config.hidden], config.qkv_bias);
+        Ok(Attention { query: linear(&[&query])?, key_value: linear(&[&key, &value])?, heads: config.heads })
+    }
+}
+
+impl<B: Kernels> Attention<Loaded<B>> {
+    /// What the first `asked` tokens of each of `batch` images take from all `tokens` of theirs:
+    /// `[batch * tokens, hidden]` to `[batch * asked, hidden]`.
+    pub(crate) fn forward(&self, x: Tensor<B, 2>, [batch, tokens]: [usize; 2], asked: usize) -> Tensor<B, 2> {
+        let key_value = self.key_value.forward(x.clone(), Activation::Linear);
+        let query = self.query.forward(first(x, [batch, tokens], asked), Activation::Linear);
+        B::attend(query, key_value, [batch, self.heads])
+    }
+}
+
+/// The rows of the first `asked` of the tokens of each image: `[batch * tokens, hidden]` to `[batch * asked, hidden]`.
+pub(crate) fn first<B: Kernels>(x: Tensor<B, 2>, [batch, tokens]: [usize; 2], asked: usize) -> Tensor<B, 2> {
+    if asked == tokens {
+        return x;
+    }
+    let [_, hidden] = x.dims();
+    x.reshape([batch, tokens, hidden]).slice([0..batch, 0..asked]).reshape([batch * asked, hidden])
+}

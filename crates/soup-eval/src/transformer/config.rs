@@ -1,0 +1,202 @@
+//! What the `config.json` of every vision transformer says.
+
+use serde::Deserialize;
+use serde_json::Value;
+use soup_core::Result;
+
+use crate::classes::Classes;
+use crate::config::{OneOrTwo, Settings, wrong};
+use crate::kernels::Activation;
+use crate::preprocess::ImageSize;
+
+/// Largest value of any size in a config: bounds every product of two of them.
+const SIZE_MAX: usize = 1 << 20;
+const LAYERS_MAX: usize = 1024;
+
+/// Sizes and options that all vision transformers have.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TransformerConfig {
+    pub(crate) hidden: usize,
+    pub(crate) layers: usize,
+    pub(crate) heads: usize,
+    pub(crate) image: ImageSize,
+    pub(crate) patch: ImageSize,
+    pub(crate) channels: usize,
+    pub(crate) qkv_bias: bool,
+    pub(crate) epsilon: f64,
+    pub(crate) classes: Classes,
+}
+
+/// The file's own form; defaults are those of transformers' `ViTConfig`.
+#[derive(Deserialize)]
+#[serde(default)]
+struct Raw {
+    hidden_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    image_size: OneOrTwo,
+    patch_size: OneOrTwo,
+    num_channels: usize,
+    qkv_bias: bool,
+    layer_norm_eps: f64,
+    head_dim: Option<usize>,
+    pruned_heads: Value,
+}
+
+impl Default for Raw {
+    fn default() -> Self {
+        Raw {
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            image_size: OneOrTwo::One(224),
+            patch_size: OneOrTwo::One(16),
+            num_channels: 3,
+            qkv_bias: true,
+            layer_norm_eps: 1e-12,
+            head_dim: None,
+            pruned_heads: Value::Null,
+        }
+    }
+}
+
+impl TransformerConfig {
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) where a value is out of range or not understood, or where there are no
+    /// classes to tell apart.
+    pub(crate) fn read(settings: &Settings) -> Result<TransformerConfig> {
+        let raw = settings.read::<Raw>()?;
+        let config = TransformerConfig {
+            hidden: raw.hidden_size,
+            layers: raw.num_hidden_layers,
+            heads: raw.num_attention_heads,
+            image: raw.image_size.into(),
+            patch: raw.patch_size.into(),
+            channels: raw.num_channels,
+            qkv_bias: raw.qkv_bias,
+            epsilon: raw.layer_norm_eps,
+            classes: settings.classes()?,
+        };
+        config.check()?;
+        config.check_heads(&raw)?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<()> {
+        check_size("hidden_size", self.hidden)?;
+        check_size("num_attention_heads", self.heads)?;
+        check_size("image_size", self.image.height.min(self.image.width))?;
+        check_size("image_size", self.image.height.max(self.image.width))?;
+        check_size("patch_size", self.patch.height.min(self.patch.width))?;
+        check_size("patch_size", self.patch.height.max(self.patch.width))?;
+        if self.channels != 1 && self.channels != 3 {
+            return Err(wrong(format!("num_channels is {}, expected 1 (grey) or 3 (RGB)", self.channels)));
+        }
+        if self.layers > LAYERS_MAX {
+            return Err(wrong(format!(
+                "num_hidden_layers is {}, expected at most {LAYERS_MAX}",
+                self.layers
+            )));
+        }
+        if self.patch.height > self.image.height || self.patch.width > self.image.width {
+            return Err(wrong("patch_size is larger than image_size"));
+        }
+        if !(self.epsilon >= 0.0 && self.epsilon.is_finite()) {
+            return Err(wrong(format!(
+                "layer_norm_eps is {}, expected a small positive number",
+                self.epsilon
+            )));
+        }
+        Ok(())
+    }
+
+    /// Heads share the hidden state evenly, and all of them are there.
+    fn check_heads(&self, raw: &Raw) -> Result<()> {
+        if !self.hidden.is_multiple_of(self.heads) {
+            return Err(wrong(format!(
+                "hidden_size {} is not a multiple of num_attention_heads {}",
+                self.hidden, self.heads
+            )));
+        }
+        let share = self.hidden / self.heads;
+        if let Some(width) = raw.head_dim.filter(|width| *width != share) {
+            return Err(wrong(format!(
+                "head_dim is {width}, expected hidden_size / num_attention_heads = {share}"
+            )));
+        }
+        match &raw.pruned_heads {
+            Value::Null => Ok(()),
+            Value::Object(layers) if layers.is_empty() => Ok(()),
+            other => {
+                Err(wrong(format!("pruned_heads is {other}: models without some heads are not supported")))
+            }
+        }
+    }
+
+    /// Rows and columns of patches; pixels beyond the last whole patch are not looked at.
+    pub(crate) fn grid(&self) -> (usize, usize) {
+        (self.image.height / self.patch.height, self.image.width / self.patch.width)
+    }
+
+    /// Number of classes.
+    pub(crate) fn outputs(&self) -> usize {
+        self.classes.count() as usize
+    }
+}
+
+/// # Errors
+/// [`Data`](soup_core::ErrorKind::Data) where the setting `name` is 0 or larger than any model's.
+pub(crate) fn check_size(name: &str, size: usize) -> Result<()> {
+    match size {
+        1..=SIZE_MAX => Ok(()),
+        _ => Err(wrong(format!("{name} is {size}, expected 1 to {SIZE_MAX}"))),
+    }
+}
+
+/// The activation that the setting `hidden_act` names.
+///
+/// # Errors
+/// [`Data`](soup_core::ErrorKind::Data) where that is none of those here.
+pub(crate) fn activation(hidden_act: &str) -> Result<Activation> {
+    Activation::from_name(hidden_act)
+        .ok_or_else(|| wrong(format!("unknown hidden_act {hidden_act:?}: known are {}", Activation::NAMES)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<TransformerConfig> {
+        TransformerConfig::read(&Settings::parse(json)?)
+    }
+
+    fn error(json: &str) -> String {
+        read(json).unwrap_err().chain()
+    }
+
+    #[test]
+    fn sizes_may_be_pairs() {
+        let config = read(r#"{"image_size": [32, 48], "patch_size": [16, 12]}"#).unwrap();
+        assert_eq!(config.grid(), (2, 4));
+    }
+
+    #[test]
+    fn bad_sizes_say_what_is_wrong() {
+        assert!(error(r#"{"hidden_size": 0}"#).contains("hidden_size is 0"));
+        assert!(error(r#"{"hidden_size": null}"#).contains("not understood"));
+        assert!(error(r#"{"hidden_size": 10, "num_attention_heads": 3}"#).contains("not a multiple"));
+        assert!(error(r#"{"patch_size": 300}"#).contains("larger than image_size"));
+        assert!(error(r#"{"num_channels": 4}"#).contains("num_channels is 4"));
+        assert!(error(r#"{"layer_norm_eps": -1}"#).contains("layer_norm_eps"));
+        assert!(error(r#"{"num_hidden_layers": 5000}"#).contains("num_hidden_layers"));
+        assert!(error(r#"{"image_size": 9999999999999}"#).contains("image_size"));
+    }
+
+    #[test]
+    fn heads_have_one_width_and_are_all_there() {
+        assert!(read(r#"{"head_dim": 64, "pruned_heads": {}}"#).is_ok());
+        assert!(read(r#"{"head_dim": null, "pruned_heads": null}"#).is_ok());
+        assert!(error(r#"{"head_dim": 32}"#).contains("head_dim is 32, expected"));
+        assert!(error(r#"{"pruned_heads": {"0": [1]}}"#).contains("pruned_heads is {\"0\":[1]}"));
+    }
+}
