@@ -10,13 +10,13 @@ use serde_json::Value;
 use soup_core::schema::Schema;
 use soup_core::{Error, Result};
 
-use crate::classes::Classes;
+use crate::config::ImageClassifier;
+use crate::deit::{Deit, DeitWithTeacher};
 use crate::evaluator::{Evaluator, EvaluatorSpec, evaluator_of};
 use crate::gradient::sink::Sink;
 use crate::kernels::Kernels;
 use crate::parameters::visitor::{Form, Listing, Loaded, Loader, Visitor};
 use crate::parameters::{self, Parameters};
-use crate::preprocess::ImageSize;
 use crate::vit::Vit;
 
 /// What `config.json` says about a model that tells classes of images apart.
@@ -37,14 +37,8 @@ pub(crate) trait Architecture: Sized + Send + Sync + 'static {
     /// something that cannot classify.
     fn from_json(text: &str) -> Result<Self>;
 
-    /// The classes.
-    fn classes(&self) -> &Classes;
-
-    /// Height and width of the images it takes.
-    fn image_size(&self) -> ImageSize;
-
-    /// 1 (grey) or 3 (RGB).
-    fn channels(&self) -> usize;
+    /// What goes into it, and what comes out.
+    fn classifier(&self) -> &ImageClassifier;
 
     /// Has `visitor` visit every parameter that the forward pass needs, and puts what it gives in their places.
     ///
@@ -96,7 +90,7 @@ const fn known<A: Architecture>() -> Known {
 }
 
 /// All of them. Where a config names none, its model type means the first that has it.
-const KNOWN: [Known; 1] = [known::<Vit>()];
+const KNOWN: [Known; 3] = [known::<Vit>(), known::<Deit>(), known::<DeitWithTeacher>()];
 
 /// The evaluator of the architecture that the config names.
 ///

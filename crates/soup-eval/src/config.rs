@@ -1,4 +1,4 @@
-//! `config.json`: its settings, and the classes that every classifier's names.
+//! `config.json`: its settings, and what every classifier of images says in it.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,12 @@ use soup_core::{Error, Result};
 use crate::classes::Classes;
 use crate::preprocess::ImageSize;
 
+/// Largest value of any size in a config: bounds every product of two of them.
+const SIZE_MAX: usize = 1 << 20;
 /// As many classes as ImageNet-21k, many times over.
 const CLASSES_MAX: usize = 1 << 20;
 
+/// The side of a square, or height and width.
 #[derive(Deserialize, Clone, Copy)]
 #[serde(untagged)]
 pub(crate) enum OneOrTwo {
@@ -20,25 +23,56 @@ pub(crate) enum OneOrTwo {
     Two([usize; 2]),
 }
 
-impl From<OneOrTwo> for ImageSize {
-    fn from(size: OneOrTwo) -> Self {
-        match size {
-            OneOrTwo::One(side) => ImageSize { height: side, width: side },
-            OneOrTwo::Two([height, width]) => ImageSize { height, width },
-        }
+impl OneOrTwo {
+    /// Height and width, of the setting `name`.
+    ///
+    /// # Errors
+    /// As [`check_size`].
+    pub(crate) fn checked(self, name: &str) -> Result<ImageSize> {
+        let (height, width) = match self {
+            OneOrTwo::One(side) => (side, side),
+            OneOrTwo::Two([height, width]) => (height, width),
+        };
+        check_size(name, height)?;
+        check_size(name, width)?;
+        Ok(ImageSize { height, width })
     }
 }
 
 /// The settings of a `config.json`.
 pub(crate) struct Settings(Map<String, Value>);
 
-/// Those that say which classes there are.
+/// What goes into a classifier of images, and what comes out.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ImageClassifier {
+    /// Height and width of the images that it takes.
+    pub(crate) image: ImageSize,
+    /// 1 (grey) or 3 (RGB).
+    pub(crate) channels: usize,
+    pub(crate) classes: Classes,
+}
+
+/// The file's own form of it; defaults are those of transformers' configs.
 #[derive(Deserialize)]
-struct RawClasses {
+struct RawClassifier {
+    #[serde(default = "RawClassifier::image_size")]
+    image_size: OneOrTwo,
+    #[serde(default = "RawClassifier::num_channels")]
+    num_channels: usize,
     id2label: Option<BTreeMap<String, Value>>,
     label2id: Option<BTreeMap<String, Value>>,
     num_labels: Option<usize>,
     problem_type: Option<String>,
+}
+
+impl RawClassifier {
+    fn image_size() -> OneOrTwo {
+        OneOrTwo::One(224)
+    }
+
+    fn num_channels() -> usize {
+        3
+    }
 }
 
 impl Settings {
@@ -62,15 +96,35 @@ impl Settings {
         T::deserialize(&self.0).map_err(|e| wrong("not understood").with_source(e))
     }
 
-    /// The classes.
+    /// What the file says of every classifier of images.
     ///
     /// # Errors
-    /// [`Data`](soup_core::ErrorKind::Data) where there are none to tell apart.
-    pub(crate) fn classes(&self) -> Result<Classes> {
-        let raw = self.read::<RawClasses>()?;
+    /// [`Data`](soup_core::ErrorKind::Data) where a value is out of range, or where there are no classes to tell apart.
+    pub(crate) fn classifier(&self) -> Result<ImageClassifier> {
+        let raw = self.read::<RawClassifier>()?;
+        let (image, channels) = (raw.image_size.checked("image_size")?, raw.num_channels);
+        if channels != 1 && channels != 3 {
+            return Err(wrong(format!("num_channels is {channels}, expected 1 (grey) or 3 (RGB)")));
+        }
         let classes = Classes::new(labels(raw.id2label, raw.num_labels)?, &numbers(raw.label2id));
         check_problem(raw.problem_type.as_deref(), &classes)?;
-        Ok(classes)
+        Ok(ImageClassifier { image, channels, classes })
+    }
+}
+
+impl ImageClassifier {
+    /// Number of classes: that of the logits.
+    pub(crate) fn outputs(&self) -> usize {
+        self.classes.count() as usize
+    }
+}
+
+/// # Errors
+/// [`Data`](soup_core::ErrorKind::Data) where the setting `name` is 0 or larger than any model's.
+pub(crate) fn check_size(name: &str, size: usize) -> Result<()> {
+    match size {
+        1..=SIZE_MAX => Ok(()),
+        _ => Err(wrong(format!("{name} is {size}, expected 1 to {SIZE_MAX}"))),
     }
 }
 
@@ -129,7 +183,7 @@ mod tests {
     use super::*;
 
     fn classes(json: &str) -> Result<Classes> {
-        Settings::parse(json)?.classes()
+        Ok(Settings::parse(json)?.classifier()?.classes)
     }
 
     #[test]
@@ -152,6 +206,9 @@ mod tests {
             assert!(error(&config).contains(problem));
         }
         assert!(error(r#"{"id2label": {"1": "a"}}"#).contains("none for class 0"));
+        assert!(error(r#"{"num_channels": 4}"#).contains("num_channels is 4"));
+        assert!(error(r#"{"image_size": 9999999999999}"#).contains("image_size"));
+        assert!(error(r#"{"image_size": [224, 0]}"#).contains("image_size is 0"));
         assert!(error("[]").contains("config.json"));
     }
 }

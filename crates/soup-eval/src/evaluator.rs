@@ -13,6 +13,7 @@ use soup_core::{Error, Result};
 
 use crate::architecture::{self, Architecture};
 use crate::classes::Classes;
+use crate::config::ImageClassifier;
 use crate::dataset::Dataset;
 use crate::gradient::sink::Sink;
 use crate::gradient::{Gradient, Graph, LossSpec};
@@ -262,8 +263,9 @@ pub fn evaluator(spec: &EvaluatorSpec) -> Result<Box<dyn Evaluator>> {
 /// The evaluator of the architecture `A`, on the CPU.
 pub(crate) fn evaluator_of<A: Architecture>(spec: &EvaluatorSpec) -> Result<Box<dyn Evaluator>> {
     let architecture = A::from_json(&spec.config_json)?;
+    let ImageClassifier { image, channels, .. } = *architecture.classifier();
     let preprocessor = match &spec.preprocessor_json {
-        Some(json) => Preprocessor::from_json(json, architecture.image_size(), architecture.channels())?,
+        Some(json) => Preprocessor::from_json(json, image, channels)?,
         None => {
             return Err(Error::data(
                 "how images become pixels is not known: there is no preprocessor_config.json: name one with --preprocessor-config",
@@ -289,8 +291,8 @@ struct ArchitectureEvaluator<A, B: Backend> {
 impl<A: Architecture, B: Backend> ArchitectureEvaluator<A, B> {
     /// Channels, height, width of a sample.
     fn input(&self) -> [usize; 3] {
-        let size = self.architecture.image_size();
-        [self.architecture.channels(), size.height, size.width]
+        let ImageClassifier { image, channels, .. } = *self.architecture.classifier();
+        [channels, image.height, image.width]
     }
 }
 
@@ -298,11 +300,11 @@ impl<A: Architecture, B: Kernels + AutodiffBackend<InnerBackend: Kernels>> Evalu
     for ArchitectureEvaluator<A, B>
 {
     fn classes(&self) -> u32 {
-        self.architecture.classes().count()
+        self.class_names().count()
     }
 
     fn class_names(&self) -> &Classes {
-        self.architecture.classes()
+        &self.architecture.classifier().classes
     }
 
     fn check_schema(&self, schema: &Schema) -> Result<()> {
@@ -315,7 +317,7 @@ impl<A: Architecture, B: Kernels + AutodiffBackend<InnerBackend: Kernels>> Evalu
             architecture: self.architecture.clone(),
             batch_size: self.batch_size,
             input: self.input(),
-            classes: self.architecture.classes().count() as usize,
+            classes: self.architecture.classifier().outputs(),
             device: self.device.clone(),
         }))
     }
@@ -336,7 +338,7 @@ impl<A: Architecture, B: Kernels + AutodiffBackend<InnerBackend: Kernels>> Evalu
             sink,
             batch_size: self.batch_size,
             input: self.input(),
-            classes: self.architecture.classes().count() as usize,
+            classes: self.architecture.classifier().outputs(),
             device: self.device.clone(),
         };
         graph.differentiate(prepared, range, loss, cancel)

@@ -28,6 +28,7 @@ mod architecture;
 pub mod classes;
 mod config;
 pub mod dataset;
+mod deit;
 pub mod evaluator;
 mod gradient;
 mod kernels;

@@ -8,6 +8,7 @@ use burn::tensor::Tensor;
 use soup_core::Result;
 
 use self::config::TransformerConfig;
+use crate::config::ImageClassifier;
 use crate::kernels::{Activation, Kernels, Norm};
 use crate::parameters::visitor::{Form, Loaded, Visitor};
 
@@ -32,6 +33,16 @@ impl<F: Form> Linear<F> {
             weight: visitor.matrices(with("weight"), outputs, inputs)?,
             bias: bias.then(|| visitor.vectors(with("bias"), outputs)).transpose()?,
         })
+    }
+
+    /// The classifier `name`, from `inputs` to the logits.
+    pub(crate) fn classifier(
+        visitor: &mut impl Visitor<Form = F>,
+        name: &str,
+        inputs: usize,
+        classifier: &ImageClassifier,
+    ) -> Result<Self> {
+        Linear::visit(visitor, &[name], classifier.outputs(), &[inputs], true)
     }
 }
 
@@ -106,7 +117,7 @@ impl<F: Form> Embedding<F> {
         config: &TransformerConfig,
     ) -> Result<Self> {
         let (rows, columns) = config.grid();
-        let patch = [config.channels, config.patch.height, config.patch.width];
+        let patch = [config.classifier.channels, config.patch.height, config.patch.width];
         let mut token = |name: &str, count| visitor.tensor(format!("{at}.{name}"), [1, count, config.hidden]);
         Ok(Embedding {
             whole: whole.iter().map(|name| token(name, 1)).collect::<Result<_>>()?,

@@ -8,12 +8,10 @@ use serde::Deserialize;
 use soup_core::Result;
 
 use crate::architecture::Architecture;
-use crate::classes::Classes;
-use crate::config::Settings;
+use crate::config::{ImageClassifier, Settings, check_size};
 use crate::kernels::{Activation, Kernels};
 use crate::parameters::visitor::{Form, Loaded, Visitor};
-use crate::preprocess::ImageSize;
-use crate::transformer::config::{TransformerConfig, activation, check_size};
+use crate::transformer::config::{TransformerConfig, activation};
 use crate::transformer::{Attention, Embedding, LayerNorm, Linear, first};
 
 /// What `config.json` says about a `ViTForImageClassification`.
@@ -37,23 +35,15 @@ impl Architecture for Vit {
         Ok(Vit { encoder: EncoderConfig::read(&Settings::parse(text)?)? })
     }
 
-    fn classes(&self) -> &Classes {
-        &self.encoder.transformer.classes
-    }
-
-    fn image_size(&self) -> ImageSize {
-        self.encoder.transformer.image
-    }
-
-    fn channels(&self) -> usize {
-        self.encoder.transformer.channels
+    fn classifier(&self) -> &ImageClassifier {
+        &self.encoder.transformer.classifier
     }
 
     fn parameters<V: Visitor>(&self, visitor: &mut V) -> Result<VitModel<V::Form>> {
         let config = &self.encoder.transformer;
         Ok(VitModel {
             encoder: Encoder::visit(visitor, "vit", &["cls_token"], &self.encoder)?,
-            classifier: Linear::visit(visitor, &["classifier"], config.outputs(), &[config.hidden], true)?,
+            classifier: Linear::classifier(visitor, "classifier", config.hidden, &config.classifier)?,
         })
     }
 
@@ -194,7 +184,7 @@ mod tests {
         assert_eq!((config.hidden, config.layers, config.heads), (768, 12, 12));
         assert_eq!((vit.encoder.intermediate, vit.encoder.activation), (3072, Activation::Gelu));
         assert_eq!(config.grid(), (14, 14));
-        assert_eq!(vit.classes().names(), ["LABEL_0", "LABEL_1"]);
+        assert_eq!(vit.classifier().classes.names(), ["LABEL_0", "LABEL_1"]);
         // 4 + 16 a layer + 2 + 2, as in google/vit-base-patch16-224 without its pooler.
         assert_eq!(tensors("{}").len(), 8 + 12 * 16);
     }

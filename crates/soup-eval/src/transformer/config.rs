@@ -4,13 +4,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use soup_core::Result;
 
-use crate::classes::Classes;
-use crate::config::{OneOrTwo, Settings, wrong};
+use crate::config::{ImageClassifier, OneOrTwo, Settings, check_size, wrong};
 use crate::kernels::Activation;
 use crate::preprocess::ImageSize;
 
-/// Largest value of any size in a config: bounds every product of two of them.
-const SIZE_MAX: usize = 1 << 20;
 const LAYERS_MAX: usize = 1024;
 
 /// Sizes and options that all vision transformers have.
@@ -19,12 +16,10 @@ pub(crate) struct TransformerConfig {
     pub(crate) hidden: usize,
     pub(crate) layers: usize,
     pub(crate) heads: usize,
-    pub(crate) image: ImageSize,
     pub(crate) patch: ImageSize,
-    pub(crate) channels: usize,
     pub(crate) qkv_bias: bool,
     pub(crate) epsilon: f64,
-    pub(crate) classes: Classes,
+    pub(crate) classifier: ImageClassifier,
 }
 
 /// The file's own form; defaults are those of transformers' `ViTConfig`.
@@ -34,9 +29,7 @@ struct Raw {
     hidden_size: usize,
     num_hidden_layers: usize,
     num_attention_heads: usize,
-    image_size: OneOrTwo,
     patch_size: OneOrTwo,
-    num_channels: usize,
     qkv_bias: bool,
     layer_norm_eps: f64,
     head_dim: Option<usize>,
@@ -49,9 +42,7 @@ impl Default for Raw {
             hidden_size: 768,
             num_hidden_layers: 12,
             num_attention_heads: 12,
-            image_size: OneOrTwo::One(224),
             patch_size: OneOrTwo::One(16),
-            num_channels: 3,
             qkv_bias: true,
             layer_norm_eps: 1e-12,
             head_dim: None,
@@ -70,12 +61,10 @@ impl TransformerConfig {
             hidden: raw.hidden_size,
             layers: raw.num_hidden_layers,
             heads: raw.num_attention_heads,
-            image: raw.image_size.into(),
-            patch: raw.patch_size.into(),
-            channels: raw.num_channels,
+            patch: raw.patch_size.checked("patch_size")?,
             qkv_bias: raw.qkv_bias,
             epsilon: raw.layer_norm_eps,
-            classes: settings.classes()?,
+            classifier: settings.classifier()?,
         };
         config.check()?;
         config.check_heads(&raw)?;
@@ -85,20 +74,14 @@ impl TransformerConfig {
     fn check(&self) -> Result<()> {
         check_size("hidden_size", self.hidden)?;
         check_size("num_attention_heads", self.heads)?;
-        check_size("image_size", self.image.height.min(self.image.width))?;
-        check_size("image_size", self.image.height.max(self.image.width))?;
-        check_size("patch_size", self.patch.height.min(self.patch.width))?;
-        check_size("patch_size", self.patch.height.max(self.patch.width))?;
-        if self.channels != 1 && self.channels != 3 {
-            return Err(wrong(format!("num_channels is {}, expected 1 (grey) or 3 (RGB)", self.channels)));
-        }
         if self.layers > LAYERS_MAX {
             return Err(wrong(format!(
                 "num_hidden_layers is {}, expected at most {LAYERS_MAX}",
                 self.layers
             )));
         }
-        if self.patch.height > self.image.height || self.patch.width > self.image.width {
+        let image = self.classifier.image;
+        if self.patch.height > image.height || self.patch.width > image.width {
             return Err(wrong("patch_size is larger than image_size"));
         }
         if !(self.epsilon >= 0.0 && self.epsilon.is_finite()) {
@@ -135,21 +118,8 @@ impl TransformerConfig {
 
     /// Rows and columns of patches; pixels beyond the last whole patch are not looked at.
     pub(crate) fn grid(&self) -> (usize, usize) {
-        (self.image.height / self.patch.height, self.image.width / self.patch.width)
-    }
-
-    /// Number of classes.
-    pub(crate) fn outputs(&self) -> usize {
-        self.classes.count() as usize
-    }
-}
-
-/// # Errors
-/// [`Data`](soup_core::ErrorKind::Data) where the setting `name` is 0 or larger than any model's.
-pub(crate) fn check_size(name: &str, size: usize) -> Result<()> {
-    match size {
-        1..=SIZE_MAX => Ok(()),
-        _ => Err(wrong(format!("{name} is {size}, expected 1 to {SIZE_MAX}"))),
+        let image = self.classifier.image;
+        (image.height / self.patch.height, image.width / self.patch.width)
     }
 }
 
@@ -186,10 +156,8 @@ mod tests {
         assert!(error(r#"{"hidden_size": null}"#).contains("not understood"));
         assert!(error(r#"{"hidden_size": 10, "num_attention_heads": 3}"#).contains("not a multiple"));
         assert!(error(r#"{"patch_size": 300}"#).contains("larger than image_size"));
-        assert!(error(r#"{"num_channels": 4}"#).contains("num_channels is 4"));
         assert!(error(r#"{"layer_norm_eps": -1}"#).contains("layer_norm_eps"));
         assert!(error(r#"{"num_hidden_layers": 5000}"#).contains("num_hidden_layers"));
-        assert!(error(r#"{"image_size": 9999999999999}"#).contains("image_size"));
     }
 
     #[test]

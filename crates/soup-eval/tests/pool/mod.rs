@@ -45,7 +45,12 @@ pub(crate) fn dataset_with(name: &str, spec: &DatasetSpec) -> Dataset {
 
 /// Schema and flattened parameters of one ingredient.
 pub(crate) fn parameters(name: &str) -> (Schema, Vec<u8>) {
-    let file = std::fs::read(path(&format!("ingredients/{name}.safetensors"))).unwrap();
+    parameters_in(&path(&format!("ingredients/{name}.safetensors")))
+}
+
+/// Schema and flattened parameters of a file.
+pub(crate) fn parameters_in(file: &Path) -> (Schema, Vec<u8>) {
+    let file = std::fs::read(file).unwrap();
     let tensors = SafeTensors::deserialize(&file).unwrap();
     let specs = tensors.iter().map(|(name, view)| {
         assert_eq!(view.dtype(), safetensors::Dtype::F32);

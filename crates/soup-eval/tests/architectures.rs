@@ -1,0 +1,166 @@
+//! Tiny models of every architecture against transformers: logits and gradients.
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a panic is how a test fails; the differences are worth printing
+
+mod pool;
+
+use std::path::PathBuf;
+
+use soup_core::ErrorKind;
+use soup_core::schema::{Dtype, Schema, TensorSpec};
+use soup_eval::{Evaluator, EvaluatorSpec, LossSpec, Prepared, evaluator};
+
+const NEVER: &dyn Fn() -> bool = &|| false;
+/// The folders of `golden/models`, which `golden/models.py` makes.
+const CASES: [&str; 5] = ["vit", "vit_odd", "deit", "deit_odd", "deit_teacher"];
+
+fn path(case: &str, file: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models").join(case).join(file)
+}
+
+fn config(case: &str) -> String {
+    std::fs::read_to_string(path(case, "config.json")).unwrap()
+}
+
+fn evaluator_with(config_json: String, batch_size: u32) -> Result<Box<dyn Evaluator>, soup_core::Error> {
+    evaluator(&EvaluatorSpec { config_json, preprocessor_json: Some("{}".to_owned()), batch_size })
+}
+
+fn evaluator_of(case: &str, batch_size: u32) -> Box<dyn Evaluator> {
+    evaluator_with(config(case), batch_size).unwrap()
+}
+
+fn golden(case: &str, name: &str) -> Vec<f64> {
+    pool::golden_in(&path(case, "golden.safetensors"), name)
+}
+
+fn samples(case: &str) -> Prepared {
+    let pixels = golden(case, "pixel_values").into_iter().map(|v| v as f32).collect();
+    Prepared::new(pixels, golden(case, "labels").into_iter().map(|l| l as u32).collect()).unwrap()
+}
+
+fn model(case: &str) -> (Schema, Vec<u8>) {
+    pool::parameters_in(&path(case, "model.safetensors"))
+}
+
+fn logits(case: &str, batch_size: u32) -> Vec<f32> {
+    let (schema, bytes) = model(case);
+    let (prepared, evaluator) = (samples(case), evaluator_of(case, batch_size));
+    evaluator.load(&schema, &bytes).unwrap().logits(&prepared, 0..prepared.len(), NEVER).unwrap()
+}
+
+fn largest_difference(got: &[f32], want: &[f64]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    got.iter().zip(want).map(|(&g, w)| (f64::from(g) - w).abs()).fold(0.0, f64::max)
+}
+
+fn rms(values: &[f64]) -> f64 {
+    (values.iter().map(|v| v * v).sum::<f64>() / values.len() as f64).sqrt()
+}
+
+/// Logits are a few units large, and PyTorch's own f32 is off by up to 3e-6 of its f64.
+#[test]
+fn logits_agree_with_transformers() {
+    for case in CASES {
+        let got = logits(case, 4);
+        let f32 = largest_difference(&got, &golden(case, "logits"));
+        let f64 = largest_difference(&got, &golden(case, "logits_f64"));
+        println!("{case}: largest difference {f32:.1e} from f32, {f64:.1e} from f64");
+        assert!(f32 <= 1e-4 && f64 <= 1e-4, "{case}: {f32} from f32, {f64} from f64");
+    }
+}
+
+#[test]
+fn logits_depend_on_their_sample_alone() {
+    for case in CASES {
+        let all = logits(case, 32);
+        for batch_size in [1, 4] {
+            assert_eq!(logits(case, batch_size), all, "{case}, batch size {batch_size}");
+        }
+    }
+}
+
+/// Of each tensor by the root mean square of its own gradient. One that is swapped, transposed or scaled wrongly differs
+/// by about 1.
+#[test]
+fn gradients_agree_with_pytorch() {
+    let spec = LossSpec { beta: 1.3, label_smoothing: 0.1, scale: 1.0 / 6.0 };
+    for case in CASES {
+        let ((schema, bytes), prepared) = (model(case), samples(case));
+        let got = evaluator_of(case, 4)
+            .differentiate(&schema, &bytes, &prepared, 0..prepared.len(), &spec, NEVER)
+            .unwrap();
+        let wants: Vec<Vec<f64>> =
+            schema.tensors().iter().map(|t| golden(case, &format!("gradient/{}", t.name))).collect();
+        let rms_of_all = rms(&wants.concat());
+        let (mut worst, mut at) = (0f64, 0);
+        for (tensor, want) in schema.tensors().iter().zip(&wants) {
+            let got = &got.values[at..at + want.len()];
+            at += want.len();
+            // A key's bias moves no attention: its gradient is 0 but for rounding, which is compared with the others'.
+            let off = largest_difference(got, want) / rms(want).max(0.1 * rms_of_all);
+            assert!(off < 1e-4, "{case}: {} is off by {off}", tensor.name);
+            worst = worst.max(off);
+            let used = got.iter().any(|&v| v != 0.0);
+            assert_eq!(used, !tensor.name.ends_with("mask_token"), "{case}: {}", tensor.name);
+        }
+        assert_eq!(at, got.values.len());
+        let scalar = largest_difference(&[got.loss as f32, got.d_beta as f32], &golden(case, "scalars"));
+        println!("{case}: gradient {worst:.1e}, loss and its derivative {scalar:.1e}");
+        assert!(scalar < 1e-5, "{case}: {scalar}");
+    }
+}
+
+/// Every tensor that a model uses is missed by its name, and so is its shape.
+#[test]
+fn every_parameter_is_checked() {
+    for case in CASES {
+        let (evaluator, (schema, _)) = (evaluator_of(case, 1), model(case));
+        assert!(evaluator.check_schema(&schema).is_ok(), "{case}");
+        for tensor in schema.tensors() {
+            let (mut missing, mut reshaped) = (schema.tensors().to_vec(), schema.tensors().to_vec());
+            missing.retain(|t| t.name != tensor.name);
+            reshaped.iter_mut().filter(|t| t.name == tensor.name).for_each(|t| t.shape.push(1));
+            for specs in [missing, reshaped] {
+                let checked = evaluator.check_schema(&Schema::new(specs).unwrap());
+                if tensor.name.ends_with("mask_token") {
+                    assert!(checked.is_ok(), "{case}: nothing looks at {}", tensor.name);
+                    continue;
+                }
+                let error = checked.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Data);
+                assert!(error.chain().starts_with(&format!("tensor {:?} ", tensor.name)), "{error:?}");
+            }
+        }
+        let integers = schema.tensors().iter().map(|t| TensorSpec::new(&t.name, Dtype::I32, t.shape.clone()));
+        let error = evaluator.check_schema(&Schema::new(integers.collect()).unwrap()).unwrap_err();
+        assert!(error.chain().contains("is I32, expected a floating-point type"), "{error:?}");
+    }
+}
+
+/// The config of a case with some settings changed.
+fn changed(case: &str, changes: serde_json::Value) -> String {
+    let mut config: serde_json::Value = serde_json::from_str(&config(case)).unwrap();
+    for (key, value) in changes.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    config.to_string()
+}
+
+#[test]
+fn options_that_are_not_understood_are_refused_by_name() {
+    for (case, changes, text) in [
+        ("deit", serde_json::json!({ "hidden_act": "geglu" }), "unknown hidden_act \"geglu\""),
+        ("deit", serde_json::json!({ "intermediate_size": 0 }), "intermediate_size is 0"),
+        ("deit", serde_json::json!({ "head_dim": 4 }), "head_dim is 4"),
+        ("deit", serde_json::json!({ "model_type": "vit" }), "model_type is \"vit\", but that of DeiTFor"),
+        (
+            "deit",
+            serde_json::json!({ "architectures": ["DeiTForMaskedImageModeling"] }),
+            "unknown architecture \"DeiTForMaskedImageModeling\"",
+        ),
+    ] {
+        let error = evaluator_with(changed(case, changes), 1).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Data);
+        assert!(error.chain().contains(text), "{text}: {error:?}");
+    }
+}

@@ -1,0 +1,123 @@
+"""Makes the golden files of the architectures with PyTorch and transformers (2.15 and 5.24 when they were checked in).
+
+    pip install torch "transformers>=5" safetensors && python models.py
+
+For every CASE, a tiny model whose parameters are all random, in models/CASE:
+
+config.json, model.safetensors   as transformers saves them
+golden.safetensors
+    pixel_values   f32, [samples, channels, height, width], what the model gets
+    labels         i64
+    logits         f32, in f32
+    logits_f64     f64, in f64
+    scalars        f64, [loss, derivative with respect to beta], of the mean loss with BETA and SMOOTHING
+    gradient/NAME  f32, of that loss, taken in f64, with respect to the checkpoint's tensor NAME
+"""
+import pathlib
+import tempfile
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+HERE = pathlib.Path(__file__).resolve().parent
+SAMPLES = 6
+BETA = 1.3
+SMOOTHING = 0.1
+SMALL = {
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "image_size": 16,
+    "patch_size": 4,
+    "num_labels": 5,
+}
+# Every option that changes the forward pass, away from its default.
+ODD = {
+    **SMALL,
+    "num_channels": 1,
+    "qkv_bias": False,
+    "layer_norm_eps": 0.01,
+    "hidden_act": "gelu_new",
+    "num_hidden_layers": 3,
+}
+# Neither square nor a whole number of patches.
+OBLONG = {"image_size": [15, 22], "patch_size": [4, 5], "intermediate_size": 40}
+# Two thirds of the MLP are no multiple of 8.
+UNEVEN = {"hidden_size": 20, "num_attention_heads": 4}
+CASES = {
+    "vit": ("ViT", "ForImageClassification", {**SMALL, "intermediate_size": 40}),
+    "vit_odd": ("ViT", "ForImageClassification", {**ODD, **OBLONG}),
+    "deit": ("DeiT", "ForImageClassification", {**SMALL, "intermediate_size": 40}),
+    "deit_odd": ("DeiT", "ForImageClassification", {**ODD, **OBLONG}),
+    "deit_teacher": ("DeiT", "ForImageClassificationWithTeacher", {**SMALL, "intermediate_size": 40}),
+    "dinov2": ("Dinov2", "ForImageClassification", {**SMALL, "drop_path_rate": 0.2}),
+    "dinov2_odd": (
+        "Dinov2",
+        "ForImageClassification",
+        # Not a whole number of patches, but square: position embeddings are interpolated otherwise.
+        {**ODD, "image_size": 18, "mlp_ratio": 2, "use_mask_token": False},
+    ),
+    "dinov2_swiglu": ("Dinov2", "ForImageClassification", {**SMALL, **UNEVEN, "use_swiglu_ffn": True, "mlp_ratio": 2}),
+}
+
+
+def randomise(model):
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            parameter.normal_(0.0, 0.3)
+            # What is multiplied by is around one, of either sign for the scales of layers.
+            if "norm" in name and name.endswith("weight") or "lambda1" in name:
+                parameter.add_(1.0)
+
+
+def saved(model, folder):
+    """Saves, and reads back the tensors by the names that they have in the file."""
+    model.save_pretrained(folder)
+    return load_file(pathlib.Path(folder) / "model.safetensors")
+
+
+def run(model, pixels):
+    dtype = next(model.parameters()).dtype
+    return model(pixel_values=pixels.to(dtype)).logits
+
+
+def make(case, family, head, options):
+    torch.manual_seed(sum(case.encode()))
+    # Eager attention: plain operations, as the definition has them.
+    config = getattr(transformers, f"{family}Config")(**options, attn_implementation="eager")
+    model = getattr(transformers, family + head)(config).eval()
+    randomise(model)
+    folder = HERE / "models" / case
+    folder.mkdir(parents=True, exist_ok=True)
+    saved(model, folder)
+    size = config.image_size if isinstance(config.image_size, (list, tuple)) else [config.image_size] * 2
+    pixels = torch.randn(SAMPLES, config.num_channels, *size)
+    labels = torch.randint(config.num_labels, (SAMPLES,))
+    with torch.no_grad():
+        logits = run(model, pixels)
+    model.double()
+    beta = torch.tensor(BETA, dtype=torch.float64, requires_grad=True)
+    exact = run(model, pixels)
+    loss = torch.nn.functional.cross_entropy(beta * exact, labels, label_smoothing=SMOOTHING)
+    loss.backward()
+    # Saved in the parameters' places, the gradients get the names, and are put together in the way, of the file.
+    for parameter in model.parameters():
+        gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+        parameter.data = gradient.float()
+    with tempfile.TemporaryDirectory() as other:
+        gradients = saved(model, other)
+    golden = {
+        "pixel_values": pixels,
+        "labels": labels,
+        "logits": logits,
+        "logits_f64": exact.detach(),
+        "scalars": torch.tensor([loss.item(), beta.grad.item()], dtype=torch.float64),
+        **{f"gradient/{name}": gradient for name, gradient in gradients.items()},
+    }
+    save_file(golden, folder / "golden.safetensors")
+    print(f"{case}: loss {loss.item():.4f}, f32 is off by {(logits - exact).abs().max().item():.1e}")
+
+
+for case, (family, head, options) in CASES.items():
+    make(case, family, head, options)
