@@ -80,6 +80,21 @@ pub(crate) trait Kernels: Deposits {
         plain::bias_residual(x, bias, residual)
     }
 
+    /// `x * scale + residual`, scale along the rows.
+    fn scale_residual(
+        x: Tensor<Self, 2>,
+        scale: &Tensor<Self, 1>,
+        residual: &Tensor<Self, 2>,
+    ) -> Tensor<Self, 2> {
+        plain::scale_residual(x, scale, residual)
+    }
+
+    /// SwiGLU of what two linear maps side by side give: `[rows, 2 * width]`, the gate first, to
+    /// `silu(gate) * value`, `[rows, width]`.
+    fn swiglu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        plain::swiglu(x)
+    }
+
     /// Layer normalisation of every row.
     fn norm_rows(x: &Tensor<Self, 2>, norm: &Norm<Self>) -> Tensor<Self, 2> {
         plain::layer_norm(x, norm)
@@ -137,6 +152,20 @@ pub(crate) mod plain {
         residual: &Tensor<B, 2>,
     ) -> Tensor<B, 2> {
         x + bias.clone().unsqueeze() + residual.clone()
+    }
+
+    pub(crate) fn scale_residual<B: Backend>(
+        x: Tensor<B, 2>,
+        scale: &Tensor<B, 1>,
+        residual: &Tensor<B, 2>,
+    ) -> Tensor<B, 2> {
+        x * scale.clone().unsqueeze() + residual.clone()
+    }
+
+    pub(crate) fn swiglu<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let [rows, columns] = x.dims();
+        let gate = x.clone().slice([0..rows, 0..columns / 2]);
+        activation::silu(gate) * x.slice([0..rows, columns / 2..columns])
     }
 
     pub(crate) fn layer_norm<B: Backend>(x: &Tensor<B, 2>, norm: &Norm<B>) -> Tensor<B, 2> {

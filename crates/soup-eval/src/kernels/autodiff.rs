@@ -48,6 +48,31 @@ impl Kernels for Autodiff<Flex> {
         lift(step.compute_bound().stateless(primitive(out)))
     }
 
+    fn scale_residual(
+        x: Tensor<Self, 2>,
+        scale: &Tensor<Self, 1>,
+        residual: &Tensor<Self, 2>,
+    ) -> Tensor<Self, 2> {
+        let (x, scale, residual) = (primitive(x), primitive(scale.clone()), primitive(residual.clone()));
+        let step = ScaleResidual.prepare::<NoCheckpointing>([x.node, scale.node, residual.node]);
+        let (input, factor) = (lift(x.primitive.clone()), lift(scale.primitive.clone()));
+        let out = primitive(Flex::scale_residual(input, &factor, &lift(residual.primitive)));
+        lift(match step.compute_bound().stateful() {
+            OpsKind::Tracked(step) => step.finish((x.primitive, scale.primitive), out),
+            OpsKind::UnTracked(step) => step.finish(out),
+        })
+    }
+
+    fn swiglu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        let x = primitive(x);
+        let step = Swiglu.prepare::<NoCheckpointing>([x.node]);
+        let out = primitive(Flex::swiglu(lift(x.primitive.clone())));
+        lift(match step.compute_bound().stateful() {
+            OpsKind::Tracked(step) => step.finish(x.primitive, out),
+            OpsKind::UnTracked(step) => step.finish(out),
+        })
+    }
+
     fn norm_rows(x: &Tensor<Self, 2>, norm: &Norm<Self>) -> Tensor<Self, 2> {
         let (x, epsilon) = (primitive(x.clone()), norm.epsilon);
         let (gamma, beta) = (primitive(norm.gamma.clone()), primitive(norm.beta.clone()));
@@ -121,6 +146,68 @@ impl Backward<Flex, 3> for BiasResidual {
         for parent in [x, residual].into_iter().flatten() {
             gradients.register::<Flex>(parent.id, primitive(gradient.clone()));
         }
+    }
+}
+
+/// `x * scale + residual`.
+#[derive(Debug)]
+struct ScaleResidual;
+
+impl Backward<Flex, 3> for ScaleResidual {
+    /// The input and the scale.
+    type State = (FlexTensor, FlexTensor);
+
+    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient: Tensor<Flex, 2> = lift(gradients.consume::<Flex>(&ops.node));
+        let (input, scale) = ops.state;
+        let (input, scale) = (contiguous_owned::<2>(lift(input)), contiguous_owned::<1>(lift(scale)));
+        let (input, scale) = (values(&input), values(&scale));
+        let width = scale.len();
+        let mut d_scale = vec![0.0; width];
+        let d_x = rows_in_place(gradient.clone(), |row, index| {
+            let input = &input[index * width..][..width];
+            for (((g, &v), &s), d_scale) in row.iter_mut().zip(input).zip(scale).zip(&mut d_scale) {
+                *d_scale += *g * v;
+                *g *= s;
+            }
+        });
+        let [x, scale, residual] = ops.parents;
+        if let Some(scale) = scale {
+            gradients.register::<Flex>(scale.id, vector(d_scale));
+        }
+        if let Some(x) = x {
+            gradients.register::<Flex>(x.id, primitive(d_x));
+        }
+        if let Some(residual) = residual {
+            gradients.register::<Flex>(residual.id, primitive(gradient));
+        }
+    }
+}
+
+/// `silu(gate) * value`.
+#[derive(Debug)]
+struct Swiglu;
+
+impl Backward<Flex, 1> for Swiglu {
+    /// Gate and value side by side.
+    type State = FlexTensor;
+
+    fn backward(self, ops: Ops<FlexTensor, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = contiguous_owned::<2>(lift(gradients.consume::<Flex>(&ops.node)));
+        let gradient = values(&gradient);
+        let [parent] = ops.parents;
+        let Some(parent) = parent else { return };
+        let d_x = rows_in_place::<2>(lift(ops.state), |row, index| {
+            let width = row.len() / 2;
+            let gradient = &gradient[index * width..][..width];
+            let (gate, value) = row.split_at_mut(width);
+            for ((g, v), &d) in gate.iter_mut().zip(value).zip(gradient) {
+                let s = sigmoid(*g);
+                let (d_gate, d_value) = (d * *v * (s + *g * s * (1.0 - s)), d * *g * s);
+                (*g, *v) = (d_gate, d_value);
+            }
+        });
+        gradients.register::<Flex>(parent.id, primitive(d_x));
     }
 }
 
@@ -389,6 +476,44 @@ mod tests {
                     let x = shaped(&l[0]);
                     plain::bias_residual(x.clone().tanh(), &l[1], &x) * x
                 },
+            );
+        }
+    }
+
+    #[test]
+    fn a_scale_and_a_residual() {
+        for (rows, width) in SHAPES {
+            let shaped = |l: &Tensor<Differentiable, 1>| l.clone().reshape([rows, width]);
+            check(
+                "scale_residual",
+                (&[rows * width, width, rows * width], 3.0),
+                &|l| Differentiable::scale_residual(shaped(&l[0]), &l[1], &shaped(&l[2])),
+                &|l| plain::scale_residual(shaped(&l[0]), &l[1], &shaped(&l[2])),
+            );
+            check(
+                "scale_residual of itself",
+                (&[rows * width, width], 3.0),
+                &|l| {
+                    let x = shaped(&l[0]);
+                    Differentiable::scale_residual(x.clone().tanh(), &l[1], &x) * x
+                },
+                &|l| {
+                    let x = shaped(&l[0]);
+                    plain::scale_residual(x.clone().tanh(), &l[1], &x) * x
+                },
+            );
+        }
+    }
+
+    #[test]
+    fn a_gate() {
+        for (rows, width) in SHAPES {
+            let shaped = |l: &Tensor<Differentiable, 1>| l.clone().reshape([rows, 2 * width]);
+            check(
+                "swiglu",
+                (&[2 * rows * width], 4.0),
+                &|l| Differentiable::swiglu(shaped(&l[0])) * shaped(&l[0]).slice([0..rows, 0..width]),
+                &|l| plain::swiglu(shaped(&l[0])) * shaped(&l[0]).slice([0..rows, 0..width]),
             );
         }
     }

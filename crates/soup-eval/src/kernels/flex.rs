@@ -48,6 +48,34 @@ impl Kernels for Flex {
         })
     }
 
+    fn scale_residual(
+        x: Tensor<Self, 2>,
+        scale: &Tensor<Self, 1>,
+        residual: &Tensor<Self, 2>,
+    ) -> Tensor<Self, 2> {
+        let (scale, residual) = (contiguous(scale), contiguous(residual));
+        let (scale, residual) = (values(&scale), values(&residual));
+        rows_in_place(x, |row, index| {
+            let residual = &residual[index * scale.len()..][..scale.len()];
+            for ((v, &s), &r) in row.iter_mut().zip(scale).zip(residual) {
+                *v = *v * s + r;
+            }
+        })
+    }
+
+    fn swiglu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        let [rows, columns] = x.dims();
+        let width = columns / 2;
+        let x = contiguous_owned(x);
+        let mut out = Vec::with_capacity(rows * width);
+        // No dimension is 0: a config has none, and an empty batch is never run.
+        for row in values(&x).chunks_exact(columns) {
+            let (gate, value) = row.split_at(width);
+            out.extend(gate.iter().zip(value).map(|(&g, &v)| g * sigmoid(g) * v));
+        }
+        Tensor::from_data(TensorData::new(out, [rows, width]), &FlexDevice)
+    }
+
     fn norm_rows(x: &Tensor<Self, 2>, norm: &Norm<Self>) -> Tensor<Self, 2> {
         let (gamma, beta) = (contiguous(&norm.gamma), contiguous(&norm.beta));
         let (gamma, beta) = (values(&gamma), values(&beta));
@@ -239,6 +267,13 @@ pub(super) mod tests {
                 Flex::bias_residual(x.clone(), &bias, &residual),
                 plain::bias_residual(x.clone(), &bias, &residual),
             );
+            let scale = noise([width], 2.0, 6);
+            check(
+                Flex::scale_residual(x.clone(), &scale, &residual),
+                plain::scale_residual(x.clone(), &scale, &residual),
+            );
+            let gated = noise([rows, 2 * width], 6.0, 7);
+            check(Flex::swiglu(gated.clone()), plain::swiglu(gated));
             let norm = Norm { gamma: noise([width], 2.0, 4), beta: bias.clone(), epsilon: 1e-5 };
             if width > 1 {
                 check(Flex::norm_rows(&x, &norm), plain::layer_norm(&x, &norm));
@@ -295,6 +330,8 @@ pub(super) mod tests {
             let out = Flex::bias_act(x.clone(), None, act).into_data().to_vec::<f32>().unwrap();
             assert!(out[0].is_nan() && out[1].is_finite(), "{act:?}");
         }
+        let gated = Flex::swiglu(x.clone().slice([0..1, 0..2])).into_data().to_vec::<f32>().unwrap();
+        assert!(gated[0].is_nan());
         let out = Flex::softmax_scaled(x.unsqueeze(), 1.0).into_data().to_vec::<f32>().unwrap();
         assert!(out.iter().all(|v| v.is_nan()));
     }
