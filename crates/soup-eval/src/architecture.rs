@@ -12,6 +12,7 @@ use soup_core::{Error, Result};
 
 use crate::config::ImageClassifier;
 use crate::deit::{Deit, DeitWithTeacher};
+use crate::dinov2::Dinov2;
 use crate::evaluator::{Evaluator, EvaluatorSpec, evaluator_of};
 use crate::gradient::sink::Sink;
 use crate::kernels::Kernels;
@@ -90,7 +91,7 @@ const fn known<A: Architecture>() -> Known {
 }
 
 /// All of them. Where a config names none, its model type means the first that has it.
-const KNOWN: [Known; 3] = [known::<Vit>(), known::<Deit>(), known::<DeitWithTeacher>()];
+const KNOWN: [Known; 4] = [known::<Vit>(), known::<Deit>(), known::<DeitWithTeacher>(), known::<Dinov2>()];
 
 /// The evaluator of the architecture that the config names.
 ///

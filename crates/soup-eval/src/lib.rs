@@ -29,6 +29,7 @@ pub mod classes;
 mod config;
 pub mod dataset;
 mod deit;
+mod dinov2;
 pub mod evaluator;
 mod gradient;
 mod kernels;

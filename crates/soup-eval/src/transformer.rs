@@ -70,6 +70,31 @@ impl<B: Kernels> Linear<Loaded<B>> {
     }
 }
 
+/// A factor for each element of a hidden state, which a branch is multiplied by before it is added (Touvron et al., "Going
+/// deeper with image transformers").
+pub(crate) struct LayerScale<F: Form> {
+    scale: F::Parameter<1>,
+}
+
+impl<F: Form> LayerScale<F> {
+    /// The one whose tensor is `name`.
+    pub(crate) fn visit(
+        visitor: &mut impl Visitor<Form = F>,
+        name: String,
+        config: &TransformerConfig,
+    ) -> Result<Self> {
+        Ok(LayerScale { scale: visitor.tensor(name, [config.hidden])? })
+    }
+}
+
+impl<B: Kernels> LayerScale<Loaded<B>> {
+    /// The factors times `branch`, then `+ residual`.
+    pub(crate) fn add_to(&self, branch: Tensor<B, 2>, residual: &Tensor<B, 2>) -> Tensor<B, 2> {
+        let scale = self.scale.on(&branch);
+        B::scale_residual(branch, &scale, residual)
+    }
+}
+
 /// A layer normalisation.
 pub(crate) struct LayerNorm<F: Form> {
     gamma: F::Parameter<1>,
