@@ -152,7 +152,7 @@ impl Preprocessor {
         let fixed = match (self.crop, self.resize) {
             (None, Some((Target::ShortestEdge(edge), _))) if edge != shorter => {
                 return Err(wrong(format!(
-                    "the shorter edge of images becomes {edge} pixels and is not cropped, the model takes {} x {} (config.json)",
+                    "the shorter edge of images becomes {edge} pixels and is not cropped, the model takes {} x {} (image_size in config.json; position embeddings are not interpolated)",
                     self.output.width, self.output.height
                 )));
             }
@@ -163,7 +163,7 @@ impl Preprocessor {
             return Ok(());
         }
         Err(wrong(format!(
-            "images become {} x {} pixels, the model takes {} x {} (config.json)",
+            "images become {} x {} pixels, the model takes {} x {} (image_size in config.json; position embeddings are not interpolated)",
             fixed.width, fixed.height, self.output.width, self.output.height
         )))
     }
@@ -381,7 +381,9 @@ mod tests {
         );
         assert!(error(r#"{"crop_pct": 0.875}"#).contains("crop_pct is not supported"));
         assert!(error(r#"{"resample": 7}"#).contains("resample is 7"));
-        assert!(error(r#"{"size": 225}"#).contains("225 x 225"));
+        assert!(
+            error(r#"{"size": 225}"#).contains("225 x 225 pixels, the model takes 224 x 224 (image_size")
+        );
         assert!(error(r#"{"size": {}}"#).contains("neither height and width"));
         assert!(error(r#"{"size": 0}"#).contains("size has 0"));
         assert!(error(r#"{"size": {"shortest_edge": 3, "longest_edge": 5}}"#).contains("longest_edge"));
