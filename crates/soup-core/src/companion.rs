@@ -48,7 +48,7 @@ const PROVENANCE: [&str; 10] = [
 ];
 
 /// Settings that change training, or a program's comfort, and no tensor's meaning in evaluation.
-const TRAINING: [&str; 27] = [
+const TRAINING: [&str; 28] = [
     "attention_dropout",
     "attention_probs_dropout_prob",
     "classifier_dropout",
@@ -66,6 +66,7 @@ const TRAINING: [&str; 27] = [
     "initializer_range",
     "label_smoothing",
     "layerdrop",
+    "layerscale_value",
     "output_attentions",
     "output_hidden_states",
     "output_scores",
@@ -79,22 +80,35 @@ const TRAINING: [&str; 27] = [
 ];
 
 /// What transformers takes where a `config.json` of a model type does not say.
-const DEFAULTS: [(&str, &[(&str, &str)]); 1] = [(
-    "vit",
-    &[
-        ("hidden_size", "768"),
-        ("num_hidden_layers", "12"),
-        ("num_attention_heads", "12"),
-        ("intermediate_size", "3072"),
-        ("hidden_act", "\"gelu\""),
-        ("layer_norm_eps", "1e-12"),
-        ("image_size", "224"),
-        ("patch_size", "16"),
-        ("num_channels", "3"),
-        ("qkv_bias", "true"),
-        ("pooler_act", "\"tanh\""),
-    ],
-)];
+const DEFAULTS: [(&str, &[(&str, &str)]); 3] = [("vit", VIT), ("deit", VIT), ("dinov2", DINOV2)];
+
+const VIT: &[(&str, &str)] = &[
+    ("hidden_size", "768"),
+    ("num_hidden_layers", "12"),
+    ("num_attention_heads", "12"),
+    ("intermediate_size", "3072"),
+    ("hidden_act", "\"gelu\""),
+    ("layer_norm_eps", "1e-12"),
+    ("image_size", "224"),
+    ("patch_size", "16"),
+    ("num_channels", "3"),
+    ("qkv_bias", "true"),
+    ("pooler_act", "\"tanh\""),
+];
+
+const DINOV2: &[(&str, &str)] = &[
+    ("hidden_size", "768"),
+    ("num_hidden_layers", "12"),
+    ("num_attention_heads", "12"),
+    ("mlp_ratio", "4"),
+    ("hidden_act", "\"gelu\""),
+    ("layer_norm_eps", "1e-6"),
+    ("image_size", "224"),
+    ("patch_size", "14"),
+    ("num_channels", "3"),
+    ("qkv_bias", "true"),
+    ("use_swiglu_ffn", "false"),
+];
 
 /// The companion of one name beside one ingredient.
 #[derive(Clone, Debug)]
@@ -483,6 +497,10 @@ mod tests {
             json!({ "model_type": "vit", "hidden_act": "relu" }),
             "hidden_act",
         );
+        let deit = json!({ "model_type": "deit", "layer_norm_eps": 1e-12 });
+        silent(CONFIG, json!({ "model_type": "deit" }), deit);
+        let gated = json!({ "model_type": "dinov2", "use_swiglu_ffn": true });
+        refused(CONFIG, json!({ "model_type": "dinov2" }), gated, "use_swiglu_ffn");
         let made_up = json!({ "id2label": { "0": "LABEL_0", "1": "LABEL_1" } });
         noted(CONFIG, json!({ "id2label": { "0": "cat", "1": "dog" } }), made_up, "id2label");
     }

@@ -32,7 +32,18 @@ pub fn layer_of(name: &str) -> &str {
 
 /// Whether the tensor `name` is of the classifier, the last linear map: its scale is that of the logits.
 pub fn is_classifier(name: &str) -> bool {
-    matches!(name.split('.').next(), Some("classifier" | "head" | "fc" | "heads" | "score" | "lm_head"))
+    // Models that learned from a teacher have two.
+    const CLASSIFIERS: [&str; 8] = [
+        "classifier",
+        "head",
+        "fc",
+        "heads",
+        "score",
+        "lm_head",
+        "cls_classifier",
+        "distillation_classifier",
+    ];
+    name.split('.').next().is_some_and(|first| CLASSIFIERS.contains(&first))
 }
 
 /// The layers of `names` in the order of the network: embeddings, blocks by number, what follows, classifier; and for each
@@ -101,6 +112,8 @@ mod tests {
         check("transformer.h.7.ln_1.bias", "transformer.h.7");
         check("vit.embeddings.patch_embeddings.projection.weight", "embeddings");
         check("classifier.bias", "classifier");
+        check("distillation_classifier.bias", "classifier");
+        check("deit.embeddings.distillation_token", "embeddings");
         check("vit.layernorm.weight", "final");
         check("layer.x.weight", "final");
         check("", "final");
