@@ -8,9 +8,7 @@ pub const SAMPLES_SHARE: u64 = 4;
 /// Soups that a worker has at a time, of `model_bytes` each, where shards leave `free_bytes` of what it offers. There is always room
 /// for one: without it nothing could be judged.
 pub fn soups_kept(free_bytes: u64, model_bytes: u64) -> u64 {
-    // A soup is there twice while it is being loaded.
-    let fitting = free_bytes.checked_div(model_bytes).unwrap_or(u64::MAX);
-    fitting.saturating_sub(1).clamp(1, SOUPS_MAX)
+    free_bytes.checked_div(model_bytes).unwrap_or(u64::MAX).clamp(1, SOUPS_MAX)
 }
 
 #[cfg(test)]
@@ -20,7 +18,7 @@ mod tests {
     #[test]
     fn there_is_room_for_one_soup_and_for_more_where_it_is_free() {
         let kept = |free| soups_kept(free, 100);
-        assert_eq!([0, 99, 250, 300, 399, 400, u64::MAX].map(kept), [1, 1, 1, 2, 2, 3, 3]);
+        assert_eq!([0, 99, 150, 200, 299, 300, u64::MAX].map(kept), [1, 1, 1, 2, 2, 3, 3]);
         assert_eq!(soups_kept(0, 0), 3);
     }
 }

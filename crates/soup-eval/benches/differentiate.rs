@@ -8,6 +8,8 @@ mod pool;
 use std::ops::Range;
 use std::time::Instant;
 
+use soup_core::weights::Weights;
+
 use soup_eval::LossSpec;
 
 const NEVER: &dyn Fn() -> bool = &|| false;
@@ -33,7 +35,7 @@ fn main() {
     for threads in [1, 2] {
         for (batch_size, rows) in [(8, 32), (16, 32), (32, 32), (16, 256), (32, 256), (64, 256), (256, 256)] {
             let evaluator = pool::evaluator_of(batch_size);
-            let model = evaluator.load(&schema, &bytes).unwrap();
+            let model = evaluator.load(&schema, Weights::copied_from(&schema, &bytes).unwrap()).unwrap();
             let loss = LossSpec { beta: 1.0, label_smoothing: 0.0, scale: 1.0 / rows as f64 };
             let forward = best_ms(threads, rows, &|range| {
                 model.evaluate(&prepared, range, NEVER).unwrap();

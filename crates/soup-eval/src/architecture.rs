@@ -64,18 +64,15 @@ pub(crate) trait Architecture: Sized + Send + Sync + 'static {
     /// every parameter to `sink`.
     ///
     /// # Errors
-    /// As [`check_schema`](Architecture::check_schema), and [`Internal`](soup_core::ErrorKind::Internal) where `bytes`
-    /// are not as many as the schema's.
+    /// As [`check_schema`](Architecture::check_schema).
     fn load<B: Backend>(
         &self,
-        schema: &Schema,
-        bytes: &[u8],
+        parameters: &Parameters<'_>,
         sink: Option<&Sink>,
         device: &B::Device,
     ) -> Result<Self::Model<Loaded<B>>> {
-        self.check_schema(schema)?;
-        let parameters = Parameters::new(schema, bytes)?;
-        self.parameters(&mut Loader::<B> { parameters: &parameters, sink, device })
+        self.check_schema(parameters.schema())?;
+        self.parameters(&mut Loader::<B> { parameters, sink, device })
     }
 }
 

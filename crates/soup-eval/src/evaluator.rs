@@ -9,6 +9,7 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
 use soup_core::schema::Schema;
 use soup_core::score::Outcome;
+use soup_core::weights::Weights;
 use soup_core::{Error, Result};
 
 use crate::architecture::{self, Architecture};
@@ -19,6 +20,7 @@ use crate::gradient::sink::Sink;
 use crate::gradient::{Gradient, Graph, LossSpec};
 use crate::kernels::Kernels;
 use crate::outcome::{outcome, outcome_among};
+use crate::parameters::Parameters;
 use crate::parameters::visitor::Loaded;
 use crate::preprocess::Preprocessor;
 
@@ -52,16 +54,16 @@ pub trait Evaluator: Send + Sync {
     /// [`Data`](soup_core::ErrorKind::Data), naming the first tensor that is missing or has another shape.
     fn check_schema(&self, schema: &Schema) -> Result<()>;
 
-    /// Builds a model from the flattened parameters (canonical order of `schema`, little-endian); f16, bf16 and f64
-    /// values become f32.
+    /// Builds a model from `weights`; f16, bf16 and f64 values become f32. Each tensor goes as soon as the model has it, so that
+    /// both together need little more memory than one of them.
     ///
     /// # Errors
-    /// As [`check_schema`](Evaluator::check_schema), and [`Internal`](soup_core::ErrorKind::Internal) where the number
-    /// of bytes is not the schema's.
-    fn load(&self, schema: &Schema, parameters: &[u8]) -> Result<Box<dyn Model>>;
+    /// As [`check_schema`](Evaluator::check_schema), and [`Internal`](soup_core::ErrorKind::Internal) where the weights
+    /// are not of the schema's sizes.
+    fn load(&self, schema: &Schema, weights: Weights) -> Result<Box<dyn Model>>;
 
     /// The gradient of a loss, summed over the samples `range` of `prepared`, with respect to the flattened parameters
-    /// (as for [`load`](Evaluator::load)). `cancel` is asked before every micro-batch of the evaluator's batch size;
+    /// (canonical order of `schema`, little-endian). `cancel` is asked before every micro-batch of the evaluator's batch size;
     /// the way the samples are cut shows in the rounding only, and the same call gives the same bits.
     ///
     /// Holds, besides `parameters`: the model and the gradient, in f32, and the activations of one micro-batch.
@@ -311,9 +313,10 @@ impl<A: Architecture, B: Kernels + AutodiffBackend<InnerBackend: Kernels>> Evalu
         self.architecture.check_schema(schema)
     }
 
-    fn load(&self, schema: &Schema, parameters: &[u8]) -> Result<Box<dyn Model>> {
+    fn load(&self, schema: &Schema, weights: Weights) -> Result<Box<dyn Model>> {
+        let parameters = Parameters::owned(schema, weights)?;
         Ok(Box::new(ArchitectureModel::<A, B::InnerBackend> {
-            model: self.architecture.load(schema, parameters, None, &self.device)?,
+            model: self.architecture.load(&parameters, None, &self.device)?,
             architecture: self.architecture.clone(),
             batch_size: self.batch_size,
             input: self.input(),
@@ -331,9 +334,10 @@ impl<A: Architecture, B: Kernels + AutodiffBackend<InnerBackend: Kernels>> Evalu
         loss: &LossSpec,
         cancel: &dyn Fn() -> bool,
     ) -> Result<Gradient> {
+        let parameters = Parameters::new(schema, parameters)?;
         let sink = Sink::zeros(schema);
         let graph = Graph::<A, B> {
-            model: self.architecture.load(schema, parameters, Some(&sink), &self.device)?,
+            model: self.architecture.load(&parameters, Some(&sink), &self.device)?,
             architecture: &self.architecture,
             sink,
             batch_size: self.batch_size,

@@ -2,16 +2,26 @@
 
 pub(crate) mod visitor;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
 
 use soup_core::schema::{Dtype, Schema};
+use soup_core::weights::Weights;
 use soup_core::{Error, Result};
 
-/// The flattened parameters (canonical order of the schema, little-endian) with the schema that describes them.
+/// The parameters of a soup (little-endian) with the schema that describes them.
 pub(crate) struct Parameters<'a> {
     schema: &'a Schema,
-    bytes: &'a [u8],
+    bytes: Bytes<'a>,
+}
+
+/// Where they are.
+enum Bytes<'a> {
+    /// Flattened, in canonical order.
+    Flat(&'a [u8]),
+    /// In buffers that go as soon as their values are taken, so that a model and what it is made of are never there twice.
+    Own(RefCell<Weights>),
 }
 
 impl<'a> Parameters<'a> {
@@ -25,18 +35,47 @@ impl<'a> Parameters<'a> {
                 schema.bytes()
             )));
         }
-        Ok(Parameters { schema, bytes })
+        Ok(Parameters { schema, bytes: Bytes::Flat(bytes) })
     }
 
-    /// The values of tensor `name`, converted to f32.
+    /// The same of parameters that are used up.
+    ///
+    /// # Errors
+    /// [`Internal`](soup_core::ErrorKind::Internal) where the sizes disagree.
+    pub(crate) fn owned(schema: &'a Schema, weights: Weights) -> Result<Self> {
+        match weights.fit(schema) {
+            true => Ok(Parameters { schema, bytes: Bytes::Own(RefCell::new(weights)) }),
+            false => Err(Error::internal("the parameters are not of the schema's sizes")),
+        }
+    }
+
+    /// What describes them.
+    pub(crate) fn schema(&self) -> &Schema {
+        self.schema
+    }
+
+    /// The values of tensor `name`, converted to f32. Of parameters that are used up they can be had once.
     ///
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data) where it is missing or not floating point.
     pub(crate) fn values(&self, name: &str) -> Result<Vec<f32>> {
         let index = self.schema.index_of(name).ok_or_else(|| missing(name))?;
         let range = self.schema.range(index);
-        // In range: the constructor compared the sizes, and the schema's offsets are ascending.
-        let bytes = &self.bytes[range.start as usize..range.end as usize];
+        match &self.bytes {
+            // In range: the constructor compared the sizes, and the schema's offsets are ascending.
+            Bytes::Flat(bytes) => self.convert(index, &bytes[range.start as usize..range.end as usize]),
+            Bytes::Own(weights) => {
+                let bytes = weights.borrow_mut().take(index);
+                if bytes.len() as u64 != range.end - range.start {
+                    return Err(Error::internal(format!("tensor {name:?} is used twice")));
+                }
+                self.convert(index, &bytes)
+            }
+        }
+    }
+
+    fn convert(&self, index: usize, bytes: &[u8]) -> Result<Vec<f32>> {
+        let name = &self.schema.tensors()[index].name;
         match self.schema.tensors()[index].dtype {
             Dtype::F32 => Ok(each(bytes, f32::from_le_bytes)),
             Dtype::F64 => Ok(each(bytes, |b| f64::from_le_bytes(b) as f32)),
@@ -212,6 +251,13 @@ mod tests {
         assert!(parameters.values("i8").unwrap_err().chain().contains("is I8"));
         assert!(parameters.values("w").unwrap_err().chain().contains("\"w\" is missing"));
         assert!(Parameters::new(&schema, &bytes[1..]).is_err());
+        // Those that are used up are the same, once.
+        let owned = Parameters::owned(&schema, Weights::copied_from(&schema, &bytes).unwrap()).unwrap();
+        for name in ["bf16", "f16", "f32", "f64"] {
+            assert_eq!(owned.values(name).unwrap(), [1.5, -2.0], "{name}");
+            assert!(owned.values(name).unwrap_err().chain().contains("is used twice"));
+        }
+        assert!(Parameters::owned(&schema, Weights::default()).is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use soup_core::ErrorKind;
 use soup_core::schema::{Dtype, Schema, TensorSpec};
+use soup_core::weights::Weights;
 use soup_eval::{Evaluator, EvaluatorSpec, LossSpec, Prepared, evaluator};
 
 const NEVER: &dyn Fn() -> bool = &|| false;
@@ -46,7 +47,11 @@ fn model(case: &str) -> (Schema, Vec<u8>) {
 fn logits(case: &str, batch_size: u32) -> Vec<f32> {
     let (schema, bytes) = model(case);
     let (prepared, evaluator) = (samples(case), evaluator_of(case, batch_size));
-    evaluator.load(&schema, &bytes).unwrap().logits(&prepared, 0..prepared.len(), NEVER).unwrap()
+    evaluator
+        .load(&schema, Weights::copied_from(&schema, &bytes).unwrap())
+        .unwrap()
+        .logits(&prepared, 0..prepared.len(), NEVER)
+        .unwrap()
 }
 
 fn largest_difference(got: &[f32], want: &[f64]) -> f64 {

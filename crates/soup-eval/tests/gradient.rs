@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use soup_core::ErrorKind;
 use soup_core::schema::{Dtype, Schema, TensorSpec};
+use soup_core::weights::Weights;
 use soup_eval::{Evaluator, Gradient, LossSpec, Prepared};
 
 const NEVER: &dyn Fn() -> bool = &|| false;
@@ -226,7 +227,11 @@ fn where_samples_are_cut_shows_in_the_rounding_only() {
     }
     // What is right is what an evaluation finds right, and so is the loss.
     let evaluator = pool::evaluator_of(32);
-    let outcomes = evaluator.load(&model.0, &model.1).unwrap().evaluate(&prepared, 0..77, NEVER).unwrap();
+    let outcomes = evaluator
+        .load(&model.0, Weights::copied_from(&model.0, &model.1).unwrap())
+        .unwrap()
+        .evaluate(&prepared, 0..77, NEVER)
+        .unwrap();
     let right = outcomes.iter().filter(|o| o.prediction == o.label).count();
     assert_eq!(whole.correct, right as u64);
     let loss = outcomes.iter().map(|o| o.loss).sum::<f64>() / 77.0;

@@ -6,6 +6,7 @@ mod pool;
 use soup_core::ErrorKind;
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::score::{Outcome, Score};
+use soup_core::weights::Weights;
 use soup_eval::{Evaluator, Model, Prepared};
 
 const NEVER: &dyn Fn() -> bool = &|| false;
@@ -57,7 +58,10 @@ fn logits_agree_with_transformers() {
         let mut members: Vec<String> = chosen.iter().map(|m| m.as_str().unwrap().to_owned()).collect();
         members.sort();
         let (schema, bytes) = pool::mean(&members);
-        check(evaluator.load(&schema, &bytes).unwrap().as_ref(), &format!("soup_{soup}"));
+        check(
+            evaluator.load(&schema, Weights::copied_from(&schema, &bytes).unwrap()).unwrap().as_ref(),
+            &format!("soup_{soup}"),
+        );
     }
     println!("logits: largest difference {worst32:.2e} from f32, {worst64:.2e} from f64");
 }
@@ -122,7 +126,8 @@ fn parameters_of_other_dtypes_are_converted() {
     let values: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
     let with = |dtype: Dtype, bytes: Vec<u8>| {
         let specs = schema.tensors().iter().map(|t| TensorSpec::new(&t.name, dtype, t.shape.clone()));
-        let model = evaluator.load(&Schema::new(specs.collect()).unwrap(), &bytes).unwrap();
+        let schema = Schema::new(specs.collect()).unwrap();
+        let model = evaluator.load(&schema, Weights::copied_from(&schema, &bytes).unwrap()).unwrap();
         model.logits(&prepared, 0..8, NEVER).unwrap()
     };
     let exact = with(Dtype::F32, bytes.clone());
@@ -143,7 +148,7 @@ fn weights_that_are_not_finite_make_every_sample_wrong() {
     let (schema, mut bytes) = pool::parameters("m00");
     let at = schema.range(schema.index_of("vit.layernorm.weight").unwrap()).start as usize;
     bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
-    let model = evaluator.load(&schema, &bytes).unwrap();
+    let model = evaluator.load(&schema, Weights::copied_from(&schema, &bytes).unwrap()).unwrap();
     for outcome in model.evaluate(&prepared, 0..8, NEVER).unwrap() {
         assert_ne!(outcome.prediction, outcome.label);
         assert_eq!(outcome.loss, f64::INFINITY);

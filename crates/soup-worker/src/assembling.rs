@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use soup_core::Result;
+use soup_core::shard::Shard;
 use soup_core::soup::Soup;
+use soup_core::weights::Weights;
+use soup_core::{Error, Result};
 
 use crate::active::Active;
 use crate::blends;
@@ -19,6 +21,21 @@ pub(crate) async fn assemble(run: &Arc<Active>, soup: &Soup, parameters: &mut [u
     let places = parameters.chunks_mut(run.plan.shard_bytes() as usize).zip(0u32..);
     let jobs: Vec<_> = places.map(|(place, shard)| blends::into(run, shard, soup, place)).collect();
     stream::iter(jobs).buffer_unordered(SHARDS_IN_FLIGHT).try_collect::<()>().await
+}
+
+/// The weights of `soup`, from all owners.
+async fn weights(run: &Arc<Active>, soup: &Soup) -> Result<Weights> {
+    let mut weights = Weights::zeros(&run.schema);
+    let shard = |shard: Shard| async move {
+        let blend = blends::any(run, shard.0, soup).await?;
+        Ok::<_, Error>((run.plan.range(shard).start, blend))
+    };
+    let jobs: Vec<_> = run.plan.shards().map(shard).collect();
+    let mut blends = std::pin::pin!(stream::iter(jobs).buffer_unordered(SHARDS_IN_FLIGHT));
+    while let Some((start, blend)) = blends.try_next().await? {
+        weights.fill(&run.schema, start, &blend)?;
+    }
+    Ok(weights)
 }
 
 /// The flattened parameters of the soup that a step of a learned soup is differentiated at, assembled once for all parts.
@@ -38,9 +55,8 @@ pub(crate) async fn loaded(run: &Arc<Active>, soup: &Soup) -> Result<Arc<InMemor
     let cell = run.soups.loaded(soup, max);
     let make = || async {
         let place = run.soups.enter(max).await;
-        let mut parameters = vec![0; run.schema.bytes() as usize];
-        assemble(run, soup, &mut parameters).await?;
-        let soup = run.judge.load(parameters).await?;
+        let weights = weights(run, soup).await?;
+        let soup = run.judge.load(weights).await?;
         Ok(Arc::new(InMemory { soup, _place: place }))
     };
     cell.get_or_try_init(make).await.cloned()

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use soup_core::Result;
 use soup_core::machine::PartFigures;
 use soup_core::score::Outcome;
+use soup_core::weights::Weights;
 
 use crate::survey::Surveyed;
 use crate::task::Cancelled;
@@ -56,11 +57,11 @@ pub(crate) trait Judge: Send + Sync {
     /// [`Data`](soup_core::ErrorKind::Data) for what is not understood or does not fit, by its name.
     async fn survey(&self) -> Result<Surveyed>;
 
-    /// A soup that can be asked about, from its flattened parameters.
+    /// A soup that can be asked about, from its weights, which are used up.
     ///
     /// # Errors
     /// Where they do not fit the model.
-    async fn load(&self, parameters: Vec<u8>) -> Result<Arc<dyn Loaded>>;
+    async fn load(&self, weights: Weights) -> Result<Arc<dyn Loaded>>;
 
     /// Loss and gradient on some samples of a dataset.
     ///

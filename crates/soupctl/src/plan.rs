@@ -83,7 +83,7 @@ struct Memory {
     model_bytes: u64,
     /// How many a worker has at a time.
     soups_per_worker: u64,
-    /// All of them, and one that is being loaded.
+    /// All of them.
     models_bytes_per_worker: u64,
     /// Blends of its own shards that a worker keeps at most.
     blends_bytes_per_worker: u64,
@@ -264,7 +264,7 @@ fn memory(shards: &ShardPlan, k: u32, cluster: &Cluster, workers_min: u32) -> Me
         disk_offered_bytes_per_worker: disk_offered,
         model_bytes: shards.bytes_total(),
         soups_per_worker: soups,
-        models_bytes_per_worker: shards.bytes_total().saturating_mul(soups + 1),
+        models_bytes_per_worker: shards.bytes_total().saturating_mul(soups),
         // A worker that owns everything is asked for no blend.
         blends_bytes_per_worker: match rooms.len() {
             1 => 0,
@@ -403,7 +403,7 @@ fn render(report: &PlanReport) -> String {
             .samples_bytes_per_worker
             .map_or(String::new(), |b| format!(", and decoded samples of at most {}", Bytes(b)));
         let models = format!(
-            "up to {} on each worker at a time, {} with one that is loaded, and blends of {}{samples}",
+            "up to {} on each worker at a time, {}, with blends of {}{samples}",
             memory.soups_per_worker,
             Bytes(memory.models_bytes_per_worker),
             Bytes(memory.blends_bytes_per_worker)
@@ -465,10 +465,10 @@ mod tests {
         assert_eq!(resident(3), 6 << 18);
         assert_eq!(resident(1000), 1 << 18);
         let memory = memory_of(2, 1 << 30).0;
-        assert_eq!((memory.models_bytes_per_worker, memory.blends_bytes_per_worker), (4 << 20, 3 << 19));
+        assert_eq!((memory.models_bytes_per_worker, memory.blends_bytes_per_worker), (3 << 20, 3 << 19));
         // Where little is free there is one soup at a time, and without peers no blend is kept.
         let tight = memory_of(1, 5 << 20).0;
-        assert_eq!((tight.soups_per_worker, tight.models_bytes_per_worker), (1, 2 << 20));
+        assert_eq!((tight.soups_per_worker, tight.models_bytes_per_worker), (1, 1 << 20));
         assert_eq!(tight.blends_bytes_per_worker, 0);
         assert_eq!(memory.samples_bytes_per_worker, Some(1 << 28));
     }

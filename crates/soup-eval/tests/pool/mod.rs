@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use safetensors::SafeTensors;
 use soup_core::schema::{Dtype, Schema, TensorSpec};
+use soup_core::weights::Weights;
 use soup_eval::{Dataset, DatasetSpec, Evaluator, EvaluatorSpec, LocalFiles, Model, evaluator};
 
 /// Names of the ingredients, in pool order.
@@ -64,7 +65,7 @@ pub(crate) fn parameters_in(file: &Path) -> (Schema, Vec<u8>) {
 
 pub(crate) fn model(evaluator: &dyn Evaluator, name: &str) -> Box<dyn Model> {
     let (schema, bytes) = parameters(name);
-    evaluator.load(&schema, &bytes).unwrap()
+    evaluator.load(&schema, Weights::copied_from(&schema, &bytes).unwrap()).unwrap()
 }
 
 /// The mean of some ingredients: summed in f64 in pool order, divided once, rounded once.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use soup_core::machine::PartFigures;
 use soup_core::run::DatasetSpec;
 use soup_core::schema::Schema;
+use soup_core::weights::Weights;
 use soup_core::{Error, Result};
 use soup_eval::{Evaluator, EvaluatorSpec, LossSpec, Model, Prepared, evaluator};
 
@@ -170,10 +171,10 @@ impl Judge for Native {
         self.compute(Inner::survey).await
     }
 
-    async fn load(&self, parameters: Vec<u8>) -> Result<Arc<dyn Loaded>> {
+    async fn load(&self, weights: Weights) -> Result<Arc<dyn Loaded>> {
         let of = self.0.clone();
         self.compute(move |inner, _| {
-            let model = inner.evaluator()?.load(&inner.schema, &parameters)?;
+            let model = inner.evaluator()?.load(&inner.schema, weights)?;
             Ok(Arc::new(NativeSoup { of, model: model.into() }) as Arc<dyn Loaded>)
         })
         .await

@@ -44,6 +44,10 @@ async fn judge(batch_size: u32, samples_bytes_max: u64) -> (Native, Vec<u8>) {
     (Native::new(setting, schema, Compute::threads(1), samples_bytes_max), parameters)
 }
 
+fn weights(native: &Native, parameters: &[u8]) -> Weights {
+    Weights::copied_from(&native.0.schema, parameters).unwrap()
+}
+
 fn same(a: &Outcome, b: &Outcome) -> bool {
     (a.label, a.prediction, a.loss.to_bits(), a.margin.to_bits())
         == (b.label, b.prediction, b.loss.to_bits(), b.margin.to_bits())
@@ -53,7 +57,7 @@ fn same(a: &Outcome, b: &Outcome) -> bool {
 async fn a_sample_is_judged_the_same_in_any_order_of_positions() {
     let (native, parameters) = judge(5, u64::MAX).await;
     assert_eq!(native.survey().await.unwrap().samples, [SAMPLES]);
-    let loaded = native.load(parameters).await.unwrap();
+    let loaded = native.load(weights(&native, &parameters)).await.unwrap();
     let all =
         async |positions: Vec<u64>| loaded.judge(0, positions, true, Cancelled::default()).await.unwrap();
     let in_order = all((0..SAMPLES).collect()).await;
@@ -81,9 +85,9 @@ async fn a_sample_is_judged_the_same_in_any_order_of_positions() {
 #[tokio::test]
 async fn samples_that_are_not_kept_are_judged_the_same() {
     let (native, parameters) = judge(5, 0).await;
-    let loaded = native.load(parameters.clone()).await.unwrap();
+    let loaded = native.load(weights(&native, &parameters)).await.unwrap();
     let (kept, _) = judge(5, u64::MAX).await;
-    let others = kept.load(parameters).await.unwrap();
+    let others = kept.load(weights(&kept, &parameters)).await.unwrap();
     let positions: Vec<u64> = vec![9, 2, 3, 4, 10];
     let one = loaded.judge(0, positions.clone(), false, Cancelled::default()).await.unwrap();
     let two = others.judge(0, positions, false, Cancelled::default()).await.unwrap();
@@ -93,7 +97,7 @@ async fn samples_that_are_not_kept_are_judged_the_same() {
 #[tokio::test]
 async fn what_is_not_there_is_named() {
     let (native, parameters) = judge(5, u64::MAX).await;
-    let loaded = native.load(parameters).await.unwrap();
+    let loaded = native.load(weights(&native, &parameters)).await.unwrap();
     let judged = async |dataset, positions| {
         loaded.judge(dataset, positions, false, Cancelled::default()).await.map(|j| j.outcomes.len())
     };
@@ -104,7 +108,7 @@ async fn what_is_not_there_is_named() {
     refused(judged(0, vec![1, SAMPLES]).await, "sample 12 is not in the dataset");
     refused(judged(0, vec![u64::MAX]).await, "is not in the dataset");
     refused(judged(1, vec![0]).await, "no dataset 1");
-    assert!(native.load(vec![0; 8]).await.is_err());
+    assert!(native.load(Weights::default()).await.is_err());
     let cancelled = Cancelled::default();
     cancelled.set();
     let error = loaded.judge(0, vec![0], false, cancelled).await.err().unwrap();
