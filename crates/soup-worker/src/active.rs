@@ -5,19 +5,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use soup_core::memory::{SAMPLES_SHARE, soups_kept};
-use soup_core::schema::Schema;
-use soup_core::shard::ShardPlan;
 use soup_core::{Error, ErrorKind, Result};
-use soup_proto::v1::{BeginRun, Held, Passes, Placement};
+use soup_proto::v1::{BeginRun, Held, Passes};
 use soup_tensor::Device;
 use tokio::sync::watch;
 
+use crate::begun::{Begun, Owners};
 use crate::compute::Compute;
 use crate::connect::Connect;
 use crate::gradients::Gradients;
 use crate::handing_in::HandingIn;
 use crate::judge::Judge;
-use crate::judge::native::{Native, Setting};
+use crate::judge::native::Native;
 use crate::logits::Logits;
 use crate::passages::Passages;
 use crate::peers::Peers;
@@ -54,7 +53,7 @@ enum Known {
 impl Known {
     fn epoch(&self) -> u64 {
         match self {
-            Known::Active(run) => run.begin.epoch,
+            Known::Active(run) => run.begun.epoch,
             Known::Refused { epoch, .. } => *epoch,
         }
     }
@@ -90,11 +89,11 @@ impl Worker {
         }
         runs.retain(|other, _| *other == id);
         let earlier = match runs.get(&id) {
-            Some(Known::Active(earlier)) if earlier.begin.tensors == begin.tensors => Some(earlier.clone()),
+            Some(Known::Active(earlier)) => Some(earlier.clone()),
             _ => None,
         };
-        let known = match Active::new(begin, self, earlier.as_deref()) {
-            Ok(active) => Known::Active(Arc::new(active)),
+        let known = match Begun::try_from(begin) {
+            Ok(begun) => Known::Active(Arc::new(Active::new(begun, self, earlier.as_deref()))),
             Err(error) => Known::Refused { epoch, kind: error.kind(), reason: error.chain() },
         };
         runs.insert(id, known);
@@ -125,9 +124,9 @@ impl Worker {
     pub(crate) fn passes(&self) -> Option<Passes> {
         let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
         let passes = |(id, known): (&String, &Known)| match known {
-            Known::Active(run) if run.begin.streams => Some(Passes {
+            Known::Active(run) if run.begun.streams => Some(Passes {
                 run: id.clone(),
-                epoch: run.begin.epoch,
+                epoch: run.begun.epoch,
                 shards: run.passages.numbers().len() as u32,
             }),
             _ => None,
@@ -152,9 +151,7 @@ impl Worker {
 
 /// A run as a worker sees it.
 pub(crate) struct Active {
-    pub(crate) begin: BeginRun,
-    pub(crate) schema: Arc<Schema>,
-    pub(crate) plan: ShardPlan,
+    pub(crate) begun: Begun,
     pub(crate) shards: Shards,
     /// Those that stream.
     pub(crate) passages: Passages,
@@ -163,8 +160,7 @@ pub(crate) struct Active {
     pub(crate) logits: Logits,
     /// Who scores its soups.
     pub(crate) judge: Arc<dyn Judge>,
-    setting: Setting,
-    placement: watch::Sender<Option<Arc<Placement>>>,
+    owners: watch::Sender<Option<Arc<Owners>>>,
     me: AtomicU64,
     /// Whether this worker owns all shards.
     alone: AtomicBool,
@@ -175,23 +171,10 @@ pub(crate) struct Active {
 }
 
 impl Active {
-    /// A run, with the shards and the judge of an `earlier` epoch of it.
-    fn new(begin: BeginRun, worker: &Worker, earlier: Option<&Active>) -> Result<Active> {
-        let schema = Arc::new(begin.schema()?);
-        let plan = ShardPlan::new(schema.bytes());
-        if plan.shard_bytes() != begin.shard_bytes {
-            let text =
-                format!("shards of {} bytes expected, not of {}", plan.shard_bytes(), begin.shard_bytes);
-            return Err(Error::internal(text));
-        }
-        let setting = Setting {
-            model_json: begin.model_config_json.clone(),
-            preprocessor_json: begin.preprocessor_config_json.clone(),
-            batch_size: begin.batch_size,
-            class_subset: begin.class_subset,
-            datasets: begin.datasets.iter().cloned().map(Into::into).collect(),
-        };
-        Ok(Active {
+    /// A run, with the shards and the judge of an `earlier` epoch of it, if they are of the same tensors and data.
+    fn new(begun: Begun, worker: &Worker, earlier: Option<&Active>) -> Active {
+        let earlier = earlier.filter(|e| e.begun.schema == begun.schema);
+        Active {
             shards: earlier.map_or_else(Shards::default, |e| e.shards.handed_on()),
             passages: match (Passages::new(worker.slots), earlier) {
                 (new, Some(earlier)) => new.after(&earlier.passages),
@@ -200,35 +183,32 @@ impl Active {
             soups: Soups::default(),
             gradients: Gradients::default(),
             logits: Logits::new(worker.capacity_bytes / LOGITS_SHARE),
-            judge: match earlier.filter(|e| e.setting == setting) {
+            judge: match earlier.filter(|e| e.begun.judging == begun.judging) {
                 Some(earlier) => earlier.judge.clone(),
                 None => {
                     let bytes_max = worker.capacity_bytes / SAMPLES_SHARE;
-                    let compute = worker.compute.clone();
-                    Arc::new(Native::new(setting.clone(), schema.clone(), compute, bytes_max))
+                    let (setting, schema) = (begun.judging.clone(), begun.schema.clone());
+                    Arc::new(Native::new(setting, schema, worker.compute.clone(), bytes_max))
                 }
             },
-            setting,
-            placement: watch::Sender::new(None),
+            owners: watch::Sender::new(None),
             me: AtomicU64::new(0),
             alone: AtomicBool::new(false),
             capacity_bytes: worker.capacity_bytes,
             peers: Peers::new(worker.connect.clone()),
             compute: worker.compute.clone(),
-            schema,
-            plan,
-            begin,
-        })
+            begun,
+        }
     }
 
     /// Takes a newer placement. `me` keeps the shards that are its own, and no others.
-    pub(crate) fn place(&self, placement: Placement, me: u64) {
+    pub(crate) fn place(&self, owners: Owners, me: u64) {
         self.me.store(me, Ordering::Relaxed);
-        self.alone.store(placement.owners.iter().all(|owner| *owner == me), Ordering::Relaxed);
-        let mine = |shard: u32| placement.owners.get(shard as usize) == Some(&me);
+        self.alone.store(owners.all_with(me), Ordering::Relaxed);
+        let mine = |shard: u32| owners.of(shard) == Some(me);
         self.shards.retain(mine);
         self.passages.retain(mine);
-        self.placement.send_replace(Some(Arc::new(placement)));
+        self.owners.send_replace(Some(Arc::new(owners)));
     }
 
     /// The number of this worker in the current placement.
@@ -243,11 +223,17 @@ impl Active {
 
     /// Soups that there is room for at a time.
     pub(crate) fn soups_kept(&self) -> u64 {
-        soups_kept(self.capacity_bytes.saturating_sub(self.shards.resident_bytes()), self.schema.bytes())
+        soups_kept(
+            self.capacity_bytes.saturating_sub(self.shards.resident_bytes()),
+            self.begun.schema.bytes(),
+        )
     }
 
-    /// The current placement.
-    pub(crate) fn placement(&self) -> Result<Arc<Placement>> {
-        self.placement.borrow().clone().ok_or_else(|| Error::try_again("no placement has arrived yet"))
+    /// Who holds what.
+    ///
+    /// # Errors
+    /// [`TryAgain`](soup_core::ErrorKind::TryAgain) where nobody has said so yet.
+    pub(crate) fn owners(&self) -> Result<Arc<Owners>> {
+        self.owners.borrow().clone().ok_or_else(|| Error::try_again("no placement has arrived yet"))
     }
 }

@@ -18,22 +18,22 @@ const SHARDS_IN_FLIGHT: usize = 8;
 /// The flattened parameters of `soup`, from all owners, into `parameters`, which has their length.
 pub(crate) async fn assemble(run: &Arc<Active>, soup: &Soup, parameters: &mut [u8]) -> Result<()> {
     // Every shard but the last has this length, so these are exactly the shards.
-    let places = parameters.chunks_mut(run.plan.shard_bytes() as usize).zip(0u32..);
+    let places = parameters.chunks_mut(run.begun.plan.shard_bytes() as usize).zip(0u32..);
     let jobs: Vec<_> = places.map(|(place, shard)| blends::into(run, shard, soup, place)).collect();
     stream::iter(jobs).buffer_unordered(SHARDS_IN_FLIGHT).try_collect::<()>().await
 }
 
 /// The weights of `soup`, from all owners.
 async fn weights(run: &Arc<Active>, soup: &Soup) -> Result<Weights> {
-    let mut weights = Weights::zeros(&run.schema);
+    let mut weights = Weights::zeros(&run.begun.schema);
     let shard = |shard: Shard| async move {
         let blend = blends::any(run, shard.0, soup).await?;
-        Ok::<_, Error>((run.plan.range(shard).start, blend))
+        Ok::<_, Error>((run.begun.plan.range(shard).start, blend))
     };
-    let jobs: Vec<_> = run.plan.shards().map(shard).collect();
+    let jobs: Vec<_> = run.begun.plan.shards().map(shard).collect();
     let mut blends = std::pin::pin!(stream::iter(jobs).buffer_unordered(SHARDS_IN_FLIGHT));
     while let Some((start, blend)) = blends.try_next().await? {
-        weights.fill(&run.schema, start, &blend)?;
+        weights.fill(&run.begun.schema, start, &blend)?;
     }
     Ok(weights)
 }
@@ -42,7 +42,7 @@ async fn weights(run: &Arc<Active>, soup: &Soup) -> Result<Weights> {
 pub(crate) async fn parameters_of_step(run: &Arc<Active>, soup: &Soup) -> Result<Arc<Vec<u8>>> {
     let cell = run.soups.step(soup);
     let make = || async {
-        let mut parameters = vec![0; run.schema.bytes() as usize];
+        let mut parameters = vec![0; run.begun.schema.bytes() as usize];
         assemble(run, soup, &mut parameters).await?;
         Ok(Arc::new(parameters))
     };

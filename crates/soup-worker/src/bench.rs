@@ -53,7 +53,7 @@ impl BenchWorker {
 
     /// Takes a placement, as the worker of number `me`.
     pub fn place(&self, placement: Placement, me: u64) {
-        self.run.place(placement, me);
+        self.run.place(placement.into(), me);
     }
 
     /// Loads one shard of every ingredient.

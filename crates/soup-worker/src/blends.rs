@@ -17,7 +17,7 @@ use crate::passing;
 /// # Errors
 /// [`TryAgain`](soup_core::ErrorKind::TryAgain) where it does not hold it.
 pub(crate) async fn own(run: &Arc<Active>, shard: u32, soup: &Soup) -> Result<Bytes> {
-    if run.begin.streams {
+    if run.begun.streams {
         return passing::blend(run, shard, soup).await;
     }
     let Some(memory) = run.shards.get(shard) else {
@@ -59,22 +59,22 @@ pub(crate) async fn into(run: &Arc<Active>, shard: u32, soup: &Soup, place: &mut
 }
 
 fn shard_len(run: &Active, shard: u32) -> usize {
-    let range = run.plan.range(Shard(shard));
+    let range = run.begun.plan.range(Shard(shard));
     (range.end - range.start) as usize
 }
 
 /// Streams the blend of a shard from its owner into `out`.
 async fn fetch(run: &Arc<Active>, shard: u32, soup: &Soup, out: &mut [u8]) -> Result<()> {
-    let placement = run.placement()?;
-    let owner = placement.owners.get(shard as usize).copied().unwrap_or_default();
+    let owners = run.owners()?;
+    let owner = owners.of(shard).unwrap_or_default();
     let request = FetchRequest {
-        run: run.begin.run.clone(),
-        epoch: run.begin.epoch,
+        run: run.begun.run.clone(),
+        epoch: run.begun.epoch,
         shard,
         soup: Some(soup.into()),
         gradient: None,
     };
-    run.peers.fetch(&placement, owner, &request, out).await
+    run.peers.fetch(&owners, owner, &request, out).await
 }
 
 /// The gradient that worker `source` holds, on the elements of a shard, as f32.
@@ -95,13 +95,13 @@ pub(crate) async fn gradient(
         return Ok(values);
     }
     let request = FetchRequest {
-        run: run.begin.run.clone(),
-        epoch: run.begin.epoch,
+        run: run.begun.run.clone(),
+        epoch: run.begun.epoch,
         shard,
         soup: None,
         gradient: Some(gradient),
     };
-    let placement = run.placement()?;
-    run.peers.fetch(&placement, source, &request, bytemuck::cast_slice_mut(&mut values)).await?;
+    let owners = run.owners()?;
+    run.peers.fetch(&owners, source, &request, bytemuck::cast_slice_mut(&mut values)).await?;
     Ok(values)
 }

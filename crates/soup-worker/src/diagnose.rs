@@ -36,7 +36,7 @@ pub(crate) async fn gram(context: &Context, run: Arc<Active>, task: GramShard) -
     let work = move || {
         let segments = memory.gram(base.as_deref())?;
         Ok(Measured {
-            grams: by_layer(&Layers::new(&run.schema), segments).into_iter().map(Into::into).collect(),
+            grams: by_layer(&Layers::new(&run.begun.schema), segments).into_iter().map(Into::into).collect(),
         })
     };
     context.worker.compute.run(work).await
@@ -61,7 +61,7 @@ pub(crate) fn by_layer(layers: &Layers, segments: Vec<SegmentGram>) -> Vec<Layer
 /// Where logits are missing and the ingredient's model cannot be assembled.
 pub(crate) async fn compare(context: &Context, run: Arc<Active>, task: CompareSlice) -> Result<Compared> {
     let slice = (task.dataset, task.start, task.end);
-    let ingredients = run.begin.ingredients.len() as u32;
+    let ingredients = run.begun.ingredients.len() as u32;
     let mut logits = Vec::with_capacity(ingredients as usize);
     for ingredient in 0..ingredients {
         logits.push(match run.logits.get(&(ingredient, slice.0, slice.1, slice.2)) {

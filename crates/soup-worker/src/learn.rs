@@ -58,7 +58,7 @@ pub(crate) async fn dot(run: &Arc<Active>, task: DotShard) -> Result<Dotted> {
 
 /// The elements of a shard, by their positions among those of the flattened parameters.
 pub(crate) fn elements(run: &Active, shard: u32) -> Range<usize> {
-    let bytes = run.plan.range(Shard(shard));
-    let at = |offset| shard::elements_before(&run.schema, offset) as usize;
+    let bytes = run.begun.plan.range(Shard(shard));
+    let at = |offset| shard::elements_before(&run.begun.schema, offset) as usize;
     at(bytes.start)..at(bytes.end)
 }

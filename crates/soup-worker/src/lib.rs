@@ -14,6 +14,7 @@
 
 mod active;
 mod assembling;
+mod begun;
 #[doc(hidden)]
 pub mod bench;
 mod blends;

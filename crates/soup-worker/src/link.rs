@@ -202,7 +202,7 @@ impl Link {
             }
             Some(Down::Placement(placement)) => {
                 if let Ok(run) = self.worker.run(&placement.run, placement.epoch) {
-                    run.place(placement, self.me);
+                    run.place(placement.into(), self.me);
                 }
             }
             Some(Down::Assign(assign)) => self.start(assign),

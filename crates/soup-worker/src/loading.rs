@@ -28,22 +28,22 @@ const NOTES_MAX: usize = 20;
 /// # Errors
 /// Where an ingredient cannot be read, changed, or has elements that are not finite and must be.
 pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: LoadShard) -> Result<Loaded> {
-    if run.begin.streams {
+    if run.begun.streams {
         return passing::know(run, &task);
     }
     if let Some(loaded) = run.shards.loaded(task.shard) {
         return Ok(Loaded { bytes_read: 0, ..loaded });
     }
     soup_store::failpoint::reach("before-load");
-    let names = &run.begin.ingredients;
-    if task.ingredients.len() != names.len() || task.shard >= run.plan.count() {
+    let names = &run.begun.ingredients;
+    if task.ingredients.len() != names.len() || task.shard >= run.begun.plan.count() {
         return Err(Error::internal("a load task does not fit its run"));
     }
-    let range = run.plan.range(Shard(task.shard));
+    let range = run.begun.plan.range(Shard(task.shard));
     let count = names.len() as u32;
     let builder = match (task.on_disk, &worker.disk_cache) {
-        (false, _) => worker.device.builder(&run.schema, range, count)?,
-        (true, Some(cache)) => worker.device.disk_builder(&run.schema, range, count, &cache.folder)?,
+        (false, _) => worker.device.builder(&run.begun.schema, range, count)?,
+        (true, Some(cache)) => worker.device.disk_builder(&run.begun.schema, range, count, &cache.folder)?,
         (true, None) => return Err(Error::internal("a shard for the disk cache of a worker without one")),
     };
     let builder = Arc::new(builder);
@@ -66,12 +66,12 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: LoadSha
             let segments = builder.segments().to_vec();
             let has = |i: Ingredient, tensor: usize| is_covered(&segments, tensor, &covered[i.index()]);
             let (memory, findings) = builder.finish(has)?;
-            let notes = judge(&findings, &run.begin.ingredients, &run.schema, run.begin.allow_nan)?;
-            let digests = 0..run.begin.ingredients.len() as u32;
+            let notes = judge(&findings, &run.begun.ingredients, &run.begun.schema, run.begun.allow_nan)?;
+            let digests = 0..run.begun.ingredients.len() as u32;
             let sha256 =
                 digests.map(|i| memory.digest(Ingredient(i)).map(Vec::from)).collect::<Result<_>>()?;
             tracing::debug!(
-                run = run.begin.run,
+                run = run.begun.run,
                 shard = task.shard,
                 bytes = memory.resident_bytes(),
                 disk_bytes = memory.disk_bytes(),

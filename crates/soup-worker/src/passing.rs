@@ -36,15 +36,15 @@ const INGREDIENTS_IN_FLIGHT: usize = 16;
 /// # Errors
 /// [`Internal`](soup_core::ErrorKind::Internal) for a task that does not fit its run.
 pub(crate) fn know(run: &Active, task: &LoadShard) -> Result<Loaded> {
-    let names = &run.begin.ingredients;
-    if task.ingredients.len() != names.len() || task.shard >= run.plan.count() {
+    let names = &run.begun.ingredients;
+    if task.ingredients.len() != names.len() || task.shard >= run.begun.plan.count() {
         return Err(Error::internal("a load task does not fit its run"));
     }
     let having = |from: &IngredientReads| {
         let range = |r: &soup_proto::v1::Read| {
             r.shard_offset as usize..r.shard_offset.saturating_add(r.bytes) as usize
         };
-        let dtypes = from.stored(run.schema.tensors().len())?;
+        let dtypes = from.stored(run.begun.schema.tensors().len())?;
         Ok(Having { dtypes, covered: from.reads.iter().map(range).collect() })
     };
     let reads = |(name, from): (&String, &IngredientReads)| {
@@ -58,8 +58,8 @@ pub(crate) fn know(run: &Active, task: &LoadShard) -> Result<Loaded> {
         let (files, reads) = loading::reads_of(from)?;
         sources.push(Reads { name: "the base".to_owned(), files, reads });
     }
-    let range = run.plan.range(Shard(task.shard));
-    let passing = Passing::new(&run.schema, range, &ingredients, base.as_ref(), task.products);
+    let range = run.begun.plan.range(Shard(task.shard));
+    let passing = Passing::new(&run.begun.schema, range, &ingredients, base.as_ref(), task.products);
     run.passages.know(task.shard, Passage { sources, passing: Arc::new(passing) });
     Ok(Loaded::default())
 }
@@ -113,10 +113,10 @@ async fn pass(run: &Arc<Active>, shard: u32, soup: Option<&Soup>) -> Result<(Byt
 /// What a pass found, in the words of the wire.
 fn answer(run: &Active, pass: Pass) -> Result<Passed> {
     let found = pass.finish();
-    let begin = &run.begin;
-    let mut notes = loading::judge(&found.findings, &begin.ingredients, &run.schema, begin.allow_nan)?;
+    let begin = &run.begun;
+    let mut notes = loading::judge(&found.findings, &begin.ingredients, &run.begun.schema, begin.allow_nan)?;
     for &tensor in &found.overflown {
-        let tensor = &run.schema.tensors()[tensor];
+        let tensor = &run.begun.schema.tensors()[tensor];
         let text =
             format!("tensor {:?} of the soup has values that {} cannot hold", tensor.name, tensor.dtype);
         if !begin.allow_nan {
@@ -125,7 +125,7 @@ fn answer(run: &Active, pass: Pass) -> Result<Passed> {
         }
         notes.push(format!("{text}, and infinite ones there"));
     }
-    let grams = diagnose::by_layer(&Layers::new(&run.schema), found.grams);
+    let grams = diagnose::by_layer(&Layers::new(&run.begun.schema), found.grams);
     Ok(Passed {
         sha256: found.sha256.iter().map(|d| d.to_vec()).collect(),
         notes,

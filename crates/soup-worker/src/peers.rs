@@ -9,11 +9,12 @@ use http::HeaderMap;
 use http_body_util::BodyExt;
 use soup_core::{Error, ErrorKind, Result};
 use soup_proto::error_of;
-use soup_proto::v1::{FetchRequest, Placement};
+use soup_proto::v1::FetchRequest;
 use tonic::client::GrpcService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
+use crate::begun::Owners;
 use crate::connect::Connect;
 use crate::frames::{self, ChunkReader};
 
@@ -57,27 +58,28 @@ impl Peers {
         Ok(channel)
     }
 
-    /// Streams what `request` asks for from worker `source` of `placement` into `out`.
+    /// Streams what `request` asks for from worker `source`, which is where `owners` says, into `out`.
     ///
     /// # Errors
     /// [`TryAgain`](ErrorKind::TryAgain) where that is not known; whatever breaks on the way, as worth another attempt; what is wrong
     /// with an ingredient.
     pub(crate) async fn fetch(
         &self,
-        placement: &Placement,
+        owners: &Owners,
         source: u64,
         request: &FetchRequest,
         out: &mut [u8],
     ) -> Result<()> {
         let shard = request.shard;
-        let peer = placement.peers.iter().find(|p| p.worker == source);
-        let peer = peer.ok_or_else(|| Error::try_again(format!("who has shard {shard} is not known")))?;
+        let address = owners.address(source);
+        let address =
+            address.ok_or_else(|| Error::try_again(format!("who has shard {shard} is not known")))?;
         let failed = |e: Error| match e.kind() {
             // What is wrong with an ingredient is so wherever it is read.
             ErrorKind::Data => e,
-            _ => e.context(format!("cannot fetch shard {shard} from worker {source} at {}", peer.address)),
+            _ => e.context(format!("cannot fetch shard {shard} from worker {source} at {address}")),
         };
-        let channel = self.channel(&peer.address, shard).map_err(failed)?;
+        let channel = self.channel(address, shard).map_err(failed)?;
         receive(channel, request, out).await.map_err(failed)
     }
 }

@@ -32,7 +32,7 @@ impl Service {
         let request = frames::read_request(body).await?;
         let run = self.worker.run(&request.run, request.epoch)?;
         if let Some(gradient) = request.gradient {
-            if request.shard >= run.plan.count() {
+            if request.shard >= run.begun.plan.count() {
                 return Err(Error::usage(format!("the run has no shard {}", request.shard)));
             }
             let elements = learn::elements(&run, request.shard);

@@ -80,7 +80,7 @@ async fn evaluate(context: &Context, run: Arc<Active>, task: Evaluate) -> Result
     }
     let loaded = assembling::loaded(&run, &soup).await?;
     let _slot = slot(context).await?;
-    let (positions, logits) = ((task.start..task.end).collect(), run.begin.keep_logits);
+    let (positions, logits) = ((task.start..task.end).collect(), run.begun.keep_logits);
     let judged = loaded.soup.judge(task.dataset, positions, logits, context.cancelled.clone()).await?;
     if let Some(logits) = judged.logits {
         run.logits.keep(&soup, (task.dataset, task.start, task.end), logits);

@@ -27,13 +27,13 @@ const READ_BACK_BYTES: u64 = 16 << 20;
 /// # Errors
 /// Where a blend cannot be had or the store does not take the file.
 pub(crate) async fn write(run: &Arc<Active>, soup: &Soup, file: u32) -> Result<Digest> {
-    let planned = run.begin.files.get(file as usize);
+    let planned = run.begun.files.get(file as usize);
     let planned = planned.ok_or_else(|| Error::internal(format!("the run has no output file {file}")))?;
-    let staging = Staging::resume(&Location::parse(&run.begin.output)?, &run.begin.run, run.begin.epoch)?;
+    let staging = Staging::resume(&Location::parse(&run.begun.output)?, &run.begun.run, run.begun.epoch)?;
     soup_store::failpoint::reach("before-write");
     let mut writer = staging.writer(&planned.name).await?;
     writer.write_header(Bytes::from(planned.header.clone())).await?;
-    let mut parts = std::pin::pin!(parameters(run, soup, planned.start..planned.end));
+    let mut parts = std::pin::pin!(parameters(run, soup, planned.range.clone()));
     while let Some(part) = parts.try_next().await? {
         writer.write(part).await?;
     }
@@ -52,9 +52,9 @@ pub(crate) async fn write(run: &Arc<Active>, soup: &Soup, file: u32) -> Result<D
 /// Where a blend cannot be had, or a file that was written cannot be read.
 pub(crate) async fn digest(run: &Arc<Active>, soup: &Soup) -> Result<Digest> {
     let mut data = Sha256::new();
-    let parts = match run.begin.streams {
+    let parts = match run.begun.streams {
         true => written(run)?.boxed(),
-        false => parameters(run, soup, 0..run.schema.bytes()).boxed(),
+        false => parameters(run, soup, 0..run.begun.schema.bytes()).boxed(),
     };
     let mut parts = std::pin::pin!(parts);
     while let Some(part) = parts.try_next().await? {
@@ -67,16 +67,16 @@ pub(crate) async fn digest(run: &Arc<Active>, soup: &Soup) -> Result<Digest> {
             })
             .await?;
     }
-    Ok(Digest { sha256: data.finalize().to_vec(), file_sha256: Vec::new(), bytes: run.schema.bytes() })
+    Ok(Digest { sha256: data.finalize().to_vec(), file_sha256: Vec::new(), bytes: run.begun.schema.bytes() })
 }
 
 /// All data of the files that were written, in order.
 fn written(run: &Arc<Active>) -> Result<impl Stream<Item = Result<Bytes>> + Send> {
-    let staging = Staging::resume(&Location::parse(&run.begin.output)?, &run.begin.run, run.begin.epoch)?;
+    let staging = Staging::resume(&Location::parse(&run.begun.output)?, &run.begun.run, run.begun.epoch)?;
     let staging = Arc::new(staging);
     let mut parts = Vec::new();
-    for file in &run.begin.files {
-        let (header, bytes) = (file.header.len() as u64, file.end.saturating_sub(file.start));
+    for file in &run.begun.files {
+        let (header, bytes) = (file.header.len() as u64, file.range.end - file.range.start);
         for at in (0..bytes).step_by(READ_BACK_BYTES as usize) {
             let range = header + at..header + bytes.min(at + READ_BACK_BYTES);
             let (staging, name) = (staging.clone(), file.name.clone());
@@ -93,13 +93,13 @@ fn parameters<'a>(
     range: Range<u64>,
 ) -> impl Stream<Item = Result<Bytes>> + Send + 'a {
     let overlap = move |shard: Shard| {
-        let s = run.plan.range(shard);
+        let s = run.begun.plan.range(shard);
         let (start, end) = (s.start.max(range.start), s.end.min(range.end));
         (start < end).then(|| (shard, (start - s.start) as usize..(end - s.start) as usize))
     };
     let part = move |(shard, within): (Shard, Range<usize>)| async move {
         Ok(blends::any(run, shard.0, soup).await?.slice(within))
     };
-    let parts: Vec<_> = run.plan.shards().filter_map(overlap).map(part).collect();
+    let parts: Vec<_> = run.begun.plan.shards().filter_map(overlap).map(part).collect();
     stream::iter(parts).buffered(SHARDS_AHEAD)
 }
