@@ -84,13 +84,39 @@ impl Passages {
         self.passed.read().unwrap_or_else(PoisonError::into_inner).get(&shard).cloned()
     }
 
-    /// Notes what a pass has found. What an earlier pass found says how much that read, too.
-    pub(crate) fn note(&self, shard: u32, passed: &Passed) {
-        self.passed
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(shard)
-            .and_modify(|known| known.bytes_read += passed.bytes_read)
-            .or_insert_with(|| passed.clone());
+    /// Notes what a pass has found, and how much all passes have read.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) where an earlier pass has found something else: not every store says so.
+    pub(crate) fn note(&self, shard: u32, passed: &Passed) -> Result<()> {
+        let mut all = self.passed.write().unwrap_or_else(PoisonError::into_inner);
+        let known = all.entry(shard).or_insert_with(|| Passed { bytes_read: 0, ..passed.clone() });
+        known.bytes_read += passed.bytes_read;
+        match known.sha256 == passed.sha256 {
+            true => Ok(()),
+            false => Err(Error::data(format!(
+                "an ingredient changed while the run was reading shard {shard} of it: run again"
+            ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_twice_has_to_be_the_same() {
+        let passages = Passages::new(1);
+        let passed =
+            |digest: u8| Passed { sha256: vec![vec![digest; 32]], bytes_read: 7, ..Passed::default() };
+        passages.note(3, &passed(1)).unwrap();
+        passages.note(3, &passed(1)).unwrap();
+        assert_eq!((passages.numbers(), passages.found(3).unwrap().bytes_read), (vec![3], 14));
+        assert_eq!(passages.note(3, &passed(2)).unwrap_err().kind(), soup_core::ErrorKind::Data);
+        assert_eq!(passages.get(3).err().unwrap().kind(), soup_core::ErrorKind::TryAgain);
+        // What is not this worker's any more is forgotten.
+        passages.retain(|_| false);
+        assert!(passages.found(3).is_none());
     }
 }

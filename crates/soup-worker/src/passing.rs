@@ -15,7 +15,7 @@ use soup_core::shard::Shard;
 use soup_core::soup::Soup;
 use soup_core::{Error, Result};
 use soup_proto::v1::{IngredientReads, LoadShard, Loaded, Passed};
-use soup_store::load::{LoadLimits, LocalFiles, clip, load, open_local};
+use soup_store::load::{LoadLimits, LocalFiles, Read, clip, load, open_local};
 use soup_tensor::{Having, Pass, Passing};
 
 use crate::active::Active;
@@ -106,7 +106,7 @@ async fn pass(run: &Arc<Active>, shard: u32, soup: Option<&Soup>) -> Result<(Byt
     let Work { pass, blend } = work;
     let mut passed = answer(run, pass)?;
     passed.bytes_read = passage.sources.iter().flat_map(|s| &s.reads).map(|r| r.len).sum();
-    run.passages.note(shard, &passed);
+    run.passages.note(shard, &passed)?;
     Ok((Bytes::from(blend), passed))
 }
 
@@ -161,9 +161,11 @@ struct Words {
 }
 
 impl Words {
-    /// So many zeros.
-    fn clear(&mut self, bytes: usize) -> &mut [u8] {
-        self.words.clear();
+    /// So many bytes, for `reads` to fill: zeros where they leave gaps, and else whatever was there.
+    fn for_reads(&mut self, bytes: usize, reads: &[Read]) -> &mut [u8] {
+        if reads.iter().map(|r| r.len).sum::<u64>() < bytes as u64 {
+            self.words.clear();
+        }
         self.words.resize(bytes.div_ceil(size_of::<u64>()), 0);
         self.bytes = bytes;
         &mut bytemuck::cast_slice_mut(&mut self.words)[..bytes]
@@ -183,7 +185,7 @@ impl Work {
             {
                 let range = passage.passing.stored_range(at, tile..tile + 1);
                 let reads = clip(&source.reads, range.start as u64..range.end as u64);
-                let dest = words.clear(range.len());
+                let dest = words.for_reads(range.len(), &reads);
                 files.load(&reads, dest, |_| {}).map_err(|e| e.context(source.name.clone()))?;
             }
             self.take(&passage.passing, tile..tile + 1, &read)?;
@@ -237,7 +239,7 @@ async fn read_group(passage: &Passage, group: Range<usize>) -> Result<Vec<Words>
         let (files, name) = (source.files.clone(), source.name.clone());
         async move {
             let mut words = Words::default();
-            let dest = words.clear(range.len());
+            let dest = words.for_reads(range.len(), &reads);
             load(&files, &reads, dest, LoadLimits::default()).await.map_err(|e| e.context(name))?;
             Ok(words)
         }
