@@ -6,8 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 use soup_core::journal::{Operation, SoupRecord, sha256_hex};
+use soup_core::judge::JudgeId;
 use soup_core::run::{DatasetSpec, RunSpec};
-use soup_core::score::SCORES_VERSION;
 use soup_core::soup::Soup;
 use soup_core::{Error, Result};
 use soup_store::checkpoint::Checkpoint;
@@ -32,6 +32,9 @@ pub(crate) struct PlanDocument {
     datasets: Vec<String>,
     model_config_sha256: String,
     preprocessor_config_sha256: Option<String>,
+    /// Who judges; nobody where there is no data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    judge: Option<JudgeId>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,6 +61,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) fingerprints: &'a [String],
     pub(crate) model_config: &'a str,
     pub(crate) preprocessor_config: Option<&'a str>,
+    /// `None` where nothing is judged.
+    pub(crate) judge: Option<&'a JudgeId>,
 }
 
 impl Inputs<'_> {
@@ -82,6 +87,7 @@ impl Inputs<'_> {
             datasets: self.fingerprints.to_vec(),
             model_config_sha256: sha256_hex(self.model_config.as_bytes()),
             preprocessor_config_sha256: self.preprocessor_config.map(|c| sha256_hex(c.as_bytes())),
+            judge: self.judge.cloned(),
             spec,
         };
         let bytes = serde_json::to_vec_pretty(&document).map_err(unprintable)?;
@@ -89,12 +95,12 @@ impl Inputs<'_> {
         Ok((format!("{}-{}", self.spec.recipe.kind.name(), &digest[..ID_DIGITS]), bytes))
     }
 
-    /// Under which contexts the scores of this run are kept: one per dataset. They depend on the evaluator and on the
+    /// Under which contexts the scores of this run are kept: one per dataset. They depend on the judge and on the
     /// data, and on nothing else of the run.
     pub(crate) fn contexts(&self) -> Result<Vec<String>> {
         #[derive(Serialize)]
         struct Context<'a> {
-            scores: u32,
+            judge: Option<&'a JudgeId>,
             model_config: &'a str,
             preprocessor_config: Option<&'a str>,
             batch_size: u32,
@@ -106,7 +112,7 @@ impl Inputs<'_> {
         }
         let context = |(dataset, fingerprint): (&DatasetSpec, &String)| {
             let context = Context {
-                scores: SCORES_VERSION,
+                judge: self.judge,
                 model_config: self.model_config,
                 preprocessor_config: self.preprocessor_config,
                 batch_size: self.spec.batch_size,
@@ -149,6 +155,39 @@ mod tests {
     use soup_core::soup::Ingredient;
 
     use super::*;
+
+    #[test]
+    fn scores_of_another_judge_are_other_scores_and_runs_other_runs() {
+        let spec = serde_json::json!({
+            "pool": ["/p"], "recipe": {
+                "kind": "uniform", "order": "sorted", "accept": "at-least", "seed": 0, "max_ingredients": null, "passes": 1,
+                "metric": "accuracy"
+            },
+            "validation": { "name": "v", "url": "/v", "image_column": null, "label_column": null, "limit": null },
+            "tests": [], "output": "/o", "overwrite": false, "batch_size": 1, "allow_nan": false, "baselines": false,
+            "lookahead": 0, "workers_min": 1, "model_config": null, "preprocessor_config": null
+        });
+        let spec: RunSpec = serde_json::from_value(spec).unwrap();
+        let of = |judge: Option<&JudgeId>| {
+            let inputs = Inputs {
+                spec: &spec,
+                fresh: None,
+                checkpoints: &[],
+                base: None,
+                fingerprints: &["f".to_owned()],
+                model_config: "{}",
+                preprocessor_config: None,
+                judge,
+            };
+            (inputs.document().unwrap().0, inputs.contexts().unwrap())
+        };
+        let native = JudgeId::native();
+        let other = JudgeId { numerics: "cuda-sm90-tf32".to_owned(), ..JudgeId::native() };
+        let (native, again, other) = (of(Some(&native)), of(Some(&native)), of(Some(&other)));
+        assert_eq!(native, again);
+        assert_ne!(native.0, other.0);
+        assert_ne!(native.1, other.1);
+    }
 
     #[test]
     fn a_soup_is_its_content_and_not_its_place_in_the_pool() {

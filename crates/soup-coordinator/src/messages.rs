@@ -43,6 +43,7 @@ pub(crate) fn begin(of: &Incarnation, prepared: &Prepared) -> v1::BeginRun {
         keep_logits: spec.diagnosis.level == DiagnosisLevel::Full,
         allow_nan: spec.allow_nan,
         streams: spec.streams(),
+        judge: prepared.judge.as_ref().map(Into::into),
         output: spec.output.clone(),
         files: prepared
             .files

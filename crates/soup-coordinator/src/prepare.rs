@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use bytes::Bytes;
 use soup_core::agree::{Terms, agree};
+use soup_core::judge::JudgeId;
 use soup_core::recipe::given;
 use soup_core::recipe::learned::Groups;
 use soup_core::run::RunSpec;
@@ -49,6 +50,8 @@ pub(crate) struct Prepared {
     /// Files that go with the model: name and content.
     pub(crate) companions: Vec<(String, Bytes)>,
     pub(crate) files: Vec<OutputFile>,
+    /// Who judges; nobody where there is no data.
+    pub(crate) judge: Option<JudgeId>,
     pub(crate) notes: Vec<String>,
     pub(crate) seconds: f64,
 }
@@ -88,6 +91,7 @@ pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prep
         fingerprints.push(data::fingerprint(&dataset.url).await.map_err(named)?);
     }
     let base = base(&spec, &checkpoints[0], &agreement.schema).await?;
+    let judge = (!spec.streams()).then(JudgeId::native);
     let inputs = Inputs {
         spec: &spec,
         fresh: fresh.as_deref(),
@@ -96,6 +100,7 @@ pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prep
         fingerprints: &fingerprints,
         model_config: &configuration.model_json,
         preprocessor_config: Some(&configuration.preprocessor_json),
+        judge: judge.as_ref(),
     };
     let (run, plan) = inputs.document()?;
     let contexts = if fresh.is_none() { inputs.contexts()? } else { Vec::new() };
@@ -119,6 +124,7 @@ pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prep
         model_config_json: configuration.model_json,
         preprocessor_config_json: Some(configuration.preprocessor_json),
         companions: configuration.companions,
+        judge,
         notes,
         seconds: begun.elapsed().as_secs_f64(),
         spec,

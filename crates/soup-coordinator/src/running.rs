@@ -404,6 +404,7 @@ impl Running {
             validation: spec.validation.as_ref().map_or_else(String::new, |v| v.name.clone()),
             output: spec.output.clone(),
             sha256,
+            judge: self.prepared.judge.clone(),
             learned: learned::report(&self.machine, &self.prepared),
             diagnosis: diagnosis::diagnose(&self.machine, &sources, &self.prepared, soup),
             notes: self.notes.iter().cloned().chain(self.machine.notes().map(str::to_owned)).collect(),

@@ -28,6 +28,7 @@ pub mod companion;
 pub mod diagnosis;
 pub mod error;
 pub mod journal;
+pub mod judge;
 pub mod layer;
 pub mod ledger;
 pub mod machine;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnosis::Diagnosis;
+use crate::judge::JudgeId;
 use crate::ledger::{Dataset, Ledger};
 use crate::recipe::{RecipeSpec, Replay, Verdict};
 use crate::score::{Metric, Score};
@@ -46,6 +47,9 @@ pub struct RunReport {
     /// SHA-256 of the tensor data: the flattened parameters in canonical order, which is the data section of a
     /// single-file output.
     pub sha256: String,
+    /// Who judged, where anything was judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<JudgeId>,
     /// How weights were learned, for recipes that learn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learned: Option<LearnedReport>,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use soup_core::agree::Missing;
+use soup_core::judge::JudgeId;
 use soup_core::ledger::Dataset;
 use soup_core::machine::{Evaluation, FileDigest, Report, TaskKey};
 use soup_core::recipe::given::{GivenWeight, WeightTable};
@@ -340,6 +341,20 @@ impl From<&Error> for v1::Failure {
 impl From<v1::Failure> for Error {
     fn from(f: v1::Failure) -> Self {
         Error::new(ErrorKind::try_from(f.kind()).unwrap_or(ErrorKind::Internal), f.message)
+    }
+}
+
+impl From<&JudgeId> for v1::Judge {
+    fn from(judge: &JudgeId) -> Self {
+        let JudgeId { name, version, digest, numerics } = judge.clone();
+        v1::Judge { name, version, digest: digest.unwrap_or_default(), numerics }
+    }
+}
+
+impl From<v1::Judge> for JudgeId {
+    fn from(judge: v1::Judge) -> Self {
+        let v1::Judge { name, version, digest, numerics } = judge;
+        JudgeId { name, version, digest: non_empty(digest), numerics }
     }
 }
 

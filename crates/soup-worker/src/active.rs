@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use soup_core::judge::JudgeId;
 use soup_core::memory::{SAMPLES_SHARE, soups_kept};
 use soup_core::{Error, ErrorKind, Result};
 use soup_proto::v1::{BeginRun, Held, Passes};
@@ -158,8 +159,8 @@ pub(crate) struct Active {
     pub(crate) soups: Soups,
     pub(crate) gradients: Gradients,
     pub(crate) logits: Logits,
-    /// Who scores its soups.
-    pub(crate) judge: Arc<dyn Judge>,
+    /// Who scores its soups; `None` where this worker has not the judge that the run wants.
+    judge: Option<Arc<dyn Judge>>,
     owners: watch::Sender<Option<Arc<Owners>>>,
     me: AtomicU64,
     /// Whether this worker owns all shards.
@@ -183,13 +184,15 @@ impl Active {
             soups: Soups::default(),
             gradients: Gradients::default(),
             logits: Logits::new(worker.capacity_bytes / LOGITS_SHARE),
-            judge: match earlier.filter(|e| e.begun.judging == begun.judging) {
+            judge: match earlier.filter(|e| e.begun.judging == begun.judging && e.begun.judge == begun.judge)
+            {
                 Some(earlier) => earlier.judge.clone(),
-                None => {
+                None => (begun.judge == Some(JudgeId::native())).then(|| {
                     let bytes_max = worker.capacity_bytes / SAMPLES_SHARE;
                     let (setting, schema) = (begun.judging.clone(), begun.schema.clone());
                     Arc::new(Native::new(setting, schema, worker.compute.clone(), bytes_max))
-                }
+                        as Arc<dyn Judge>
+                }),
             },
             owners: watch::Sender::new(None),
             me: AtomicU64::new(0),
@@ -199,6 +202,20 @@ impl Active {
             compute: worker.compute.clone(),
             begun,
         }
+    }
+
+    /// Who scores its soups.
+    ///
+    /// # Errors
+    /// [`Configuration`](ErrorKind::Configuration) where the run wants a judge that this worker has not: it only holds shards.
+    pub(crate) fn judge(&self) -> Result<&Arc<dyn Judge>> {
+        self.judge.as_ref().ok_or_else(|| match &self.begun.judge {
+            Some(wanted) => Error::configuration(format!(
+                "the run is judged by {wanted}, and this worker has {}: start workers of the coordinator's version",
+                JudgeId::native()
+            )),
+            None => Error::internal("something is to be judged in a run without data"),
+        })
     }
 
     /// Takes a newer placement. `me` keeps the shards that are its own, and no others.
@@ -235,5 +252,61 @@ impl Active {
     /// [`TryAgain`](soup_core::ErrorKind::TryAgain) where nobody has said so yet.
     pub(crate) fn owners(&self) -> Result<Arc<Owners>> {
         self.owners.borrow().clone().ok_or_else(|| Error::try_again("no placement has arrived yet"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+    use crate::Tcp;
+
+    #[test]
+    fn a_worker_with_another_judge_holds_shards_and_does_not_judge() {
+        let config = WorkerConfig {
+            coordinator: String::new(),
+            name: String::new(),
+            advertise: None,
+            slots: 1,
+            capacity_bytes: 0,
+            disk_cache: None,
+            device: "cpu".into(),
+            connect_timeout_ms: 0,
+        };
+        let device = Device::cpu(NonZeroUsize::MIN);
+        let worker = Worker::new(device, &config, Compute::threads(1), Arc::new(Tcp));
+        let tensor = soup_proto::v1::Tensor {
+            name: "w".into(),
+            dtype: "F32".into(),
+            shape: vec![4],
+            taken_from: None,
+        };
+        let judge_of = |judge: Option<JudgeId>| {
+            let run = format!("{judge:?}");
+            worker.begin(BeginRun {
+                run: run.clone(),
+                epoch: 1,
+                tensors: vec![tensor.clone()],
+                shard_bytes: soup_core::shard::ShardPlan::new(16).shard_bytes(),
+                judge: judge.as_ref().map(Into::into),
+                ..Default::default()
+            });
+            // The run is begun in any case.
+            worker.run(&run, 1).unwrap().judge().map(|_| ())
+        };
+        assert!(judge_of(Some(JudgeId::native())).is_ok());
+        let others = [
+            JudgeId { name: "lm".into(), ..JudgeId::native() },
+            JudgeId { version: "0".into(), ..JudgeId::native() },
+            JudgeId { numerics: "cuda-sm90-tf32".into(), ..JudgeId::native() },
+            JudgeId { digest: Some("abc".into()), ..JudgeId::native() },
+        ];
+        for other in others {
+            let error = judge_of(Some(other.clone())).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Configuration);
+            assert!(error.chain().contains(&format!("judged by {other}")), "{}", error.chain());
+        }
+        assert_eq!(judge_of(None).unwrap_err().kind(), ErrorKind::Internal);
     }
 }

@@ -56,7 +56,7 @@ pub(crate) async fn loaded(run: &Arc<Active>, soup: &Soup) -> Result<Arc<InMemor
     let make = || async {
         let place = run.soups.enter(max).await;
         let weights = weights(run, soup).await?;
-        let soup = run.judge.load(weights).await?;
+        let soup = run.judge()?.load(weights).await?;
         Ok(Arc::new(InMemory { soup, _place: place }))
     };
     cell.get_or_try_init(make).await.cloned()

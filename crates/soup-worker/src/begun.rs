@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use soup_core::judge::JudgeId;
 use soup_core::schema::Schema;
 use soup_core::shard::ShardPlan;
 use soup_core::{Error, Result};
@@ -22,6 +23,8 @@ pub(crate) struct Begun {
     /// The tensors of every soup.
     pub(crate) schema: Arc<Schema>,
     pub(crate) plan: ShardPlan,
+    /// Who judges, where anything is judged.
+    pub(crate) judge: Option<JudgeId>,
     /// What soups are judged on.
     pub(crate) judging: Setting,
     /// Keep the logits of single ingredients, as far as there is room.
@@ -74,6 +77,7 @@ impl TryFrom<BeginRun> for Begun {
                 class_subset: begin.class_subset,
                 datasets: begin.datasets.into_iter().map(Into::into).collect(),
             },
+            judge: begin.judge.map(Into::into),
             keep_logits: begin.keep_logits,
             allow_nan: begin.allow_nan,
             streams: begin.streams,

@@ -70,7 +70,7 @@ pub(crate) async fn compare(context: &Context, run: Arc<Active>, task: CompareSl
         });
     }
     let _slot = slot(context).await?;
-    let (labels, classes) = run.judge.labels(slice.0, (slice.1..slice.2).collect()).await?;
+    let (labels, classes) = run.judge()?.labels(slice.0, (slice.1..slice.2).collect()).await?;
     let work = move || {
         let rows: Vec<&[f32]> = logits.iter().map(|l| l.as_slice()).collect();
         ensemble::compare(&rows, &labels, classes as usize, &task.weights).map(|found| Compared::from(&found))

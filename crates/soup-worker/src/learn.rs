@@ -30,7 +30,7 @@ pub(crate) async fn differentiate(
     let Differentiate { step, part, beta, label_smoothing, scale, dataset, samples, .. } = task;
     let loss = Loss { beta, label_smoothing, scale };
     let gradient =
-        run.judge.differentiate(parameters, dataset, samples, loss, context.cancelled.clone()).await?;
+        run.judge()?.differentiate(parameters, dataset, samples, loss, context.cancelled.clone()).await?;
     run.gradients.keep((step, part), gradient.values);
     let PartFigures { loss, d_beta, correct, total } = gradient.figures;
     Ok(Differentiated { loss, d_beta, correct, total })

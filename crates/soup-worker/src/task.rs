@@ -67,7 +67,7 @@ pub(crate) fn soup(wire: Option<soup_proto::v1::Soup>) -> Result<Soup> {
 
 /// Looks at every dataset, which stay open.
 async fn survey(run: &Active) -> Result<Surveyed> {
-    let survey::Surveyed { samples, classes, notes } = run.judge.survey().await?;
+    let survey::Surveyed { samples, classes, notes } = run.judge()?.survey().await?;
     Ok(Surveyed { samples, classes, notes })
 }
 

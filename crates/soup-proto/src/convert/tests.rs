@@ -74,6 +74,14 @@ fn a_spec_survives() {
 }
 
 #[test]
+fn a_judge_survives() {
+    for digest in [None, Some("abc".to_owned())] {
+        let judge = JudgeId { digest, ..JudgeId::native() };
+        assert_eq!(JudgeId::from(v1::Judge::from(&judge)), judge);
+    }
+}
+
+#[test]
 fn weights_survive() {
     let parts = [("*".to_owned(), 0.1), ("classifier".to_owned(), 1.0 / 3.0)];
     let table =

@@ -1,0 +1,41 @@
+//! Which judge gave a score. Scores of different judges, or of different arithmetic, are never compared: the identity is part of the
+//! run's, of the keys under which scores are kept, and of the report, and a worker whose judge is another one does not judge.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::score::SCORES_VERSION;
+
+/// The identity of a judge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JudgeId {
+    /// Its name.
+    pub name: String,
+    /// Version of how it scores.
+    pub version: String,
+    /// SHA-256 of its code or its configuration, where it has some of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// The class of its arithmetic: within one, the same samples and weights give the same bits.
+    pub numerics: String,
+}
+
+impl JudgeId {
+    /// The judge that is built into every worker: f32 on the processor.
+    pub fn native() -> JudgeId {
+        JudgeId {
+            name: "native".to_owned(),
+            version: SCORES_VERSION.to_string(),
+            digest: None,
+            numerics: "flex-f32".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for JudgeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} ({})", self.name, self.version, self.numerics)?;
+        self.digest.as_ref().map_or(Ok(()), |digest| write!(f, " of {digest}"))
+    }
+}
