@@ -147,7 +147,7 @@ impl Running {
     /// A worker has passed over so many shards, which are not kept.
     pub(crate) fn has_passed(&mut self, worker: WorkerId, shards: u32) {
         if let Some((resident, shards)) = self.progress.says(worker, shards) {
-            self.tell(&Report::Loading { resident, shards });
+            self.push(&Report::Loading { resident, shards });
         }
     }
 
@@ -262,8 +262,9 @@ impl Running {
 
     /// Tells watchers, and the log where it is worth a line.
     fn tell(&mut self, report: &Report) {
-        let value = |s: &Score| self.metric_value(s);
-        self.log.push(report_event(report, &self.prepared.datasets, &value));
+        if !matches!(report, Report::Loading { resident, .. } if self.progress.is_told(*resident)) {
+            self.push(report);
+        }
         match report {
             Report::Decided(trial, d) => {
                 let (correct, total) = (d.score.correct, d.score.total);
@@ -296,6 +297,11 @@ impl Running {
                 self.notes.push(note);
             }
         }
+    }
+
+    fn push(&self, report: &Report) {
+        let value = |s: &Score| self.metric_value(s);
+        self.log.push(report_event(report, &self.prepared.datasets, &value));
     }
 
     fn metric_value(&self, score: &Score) -> f64 {

@@ -29,6 +29,11 @@ impl Progress {
         Some((read, self.shards))
     }
 
+    /// Whether so many were told of already, and those were all.
+    pub(crate) fn is_told(&self, read: u32) -> bool {
+        read == self.shards && read == self.told
+    }
+
     /// A worker is gone, and what it has read with it.
     pub(crate) fn lost(&mut self, worker: WorkerId) {
         self.by_worker.remove(&worker);
@@ -49,6 +54,8 @@ mod tests {
         assert_eq!(progress.says(b, 2), None);
         progress.lost(a);
         assert_eq!(progress.says(b, 4), None, "less than was told");
+        assert!(!progress.is_told(10));
         assert_eq!(progress.says(b, u32::MAX), Some((10, 10)));
+        assert!(progress.is_told(10) && !progress.is_told(5));
     }
 }

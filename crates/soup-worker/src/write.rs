@@ -103,3 +103,6 @@ fn parameters<'a>(
     let parts: Vec<_> = run.begun.plan.shards().filter_map(overlap).map(part).collect();
     stream::iter(parts).buffered(SHARDS_AHEAD)
 }
+
+#[cfg(test)]
+mod tests;

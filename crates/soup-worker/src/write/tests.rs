@@ -1,0 +1,94 @@
+//! Files and digests of a run whose shards are not kept.
+
+use std::num::NonZeroUsize;
+
+use soup_core::schema::{Dtype, Schema, TensorSpec};
+use soup_core::shard::ShardPlan;
+use soup_proto::tensors_of;
+use soup_proto::v1::{BeginRun, IngredientReads, LoadShard, Object, OutputFile, Peer, Placement, Read};
+use soup_store::layout::plan_files;
+use soup_tensor::Device;
+
+use super::*;
+use crate::active::Worker;
+use crate::{Compute, Tcp, WorkerConfig, loading};
+
+/// A tensor in each of two files, larger than a shard, so that one shard is in both.
+fn schema() -> Schema {
+    let tensor = |name: &str, count: u64| TensorSpec::new(name, Dtype::F32, [count]);
+    Schema::new(vec![tensor("a", 20_001), tensor("b", 30_000)]).unwrap()
+}
+
+#[tokio::test]
+async fn several_files_are_digested_from_what_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let schema = schema();
+    let data: Vec<u8> =
+        (0..schema.bytes() / 4).flat_map(|i| (i as f32 / 7.0 - 3000.0).to_le_bytes()).collect();
+    // The ingredient is its own data, without a header: where its bytes are is said.
+    let file = folder.path().join("ingredient");
+    std::fs::write(&file, &data).unwrap();
+    let output = folder.path().join("soup");
+    let target = Location::parse(output.to_str().unwrap()).unwrap();
+    let staging = Staging::begin(&target, "r", 1, false).await.unwrap();
+    let files = plan_files(&schema, 100_000);
+    assert_eq!(files.len(), 2);
+    let config = WorkerConfig {
+        coordinator: String::new(),
+        name: String::new(),
+        advertise: None,
+        slots: 1,
+        capacity_bytes: 0,
+        disk_cache: None,
+        device: "cpu".into(),
+        connect_timeout_ms: 0,
+    };
+    let worker = Worker::new(Device::cpu(NonZeroUsize::MIN), &config, Compute::threads(1), Arc::new(Tcp));
+    let plan = ShardPlan::new(schema.bytes());
+    worker.begin(BeginRun {
+        run: "r".into(),
+        epoch: 1,
+        tensors: tensors_of(&schema),
+        shard_bytes: plan.shard_bytes(),
+        ingredients: vec!["ingredient".into()],
+        streams: true,
+        output: output.to_str().unwrap().into(),
+        files: files
+            .iter()
+            .map(|f| OutputFile {
+                name: f.name.clone(),
+                header: f.header.clone(),
+                start: f.range.start,
+                end: f.range.end,
+            })
+            .collect(),
+        ..Default::default()
+    });
+    let run = worker.run("r", 1).unwrap();
+    let owners = vec![1; plan.count() as usize];
+    let peers = vec![Peer { worker: 1, address: "http://127.0.0.1:1".into() }];
+    run.place(Placement { run: "r".into(), epoch: 1, owners, peers }.into(), 1);
+    for shard in plan.shards() {
+        let range = plan.range(shard);
+        let read =
+            Read { object: 0, object_offset: range.start, shard_offset: 0, bytes: range.end - range.start };
+        let object = Object { url: file.to_str().unwrap().into(), etag: String::new() };
+        let reads = IngredientReads { objects: vec![object], reads: vec![read], stored: vec![] };
+        let task = LoadShard { shard: shard.0, ingredients: vec![reads], ..Default::default() };
+        loading::load_shard(&worker, &run, task).await.unwrap();
+    }
+    let soup = Soup::single(soup_core::soup::Ingredient(0));
+    for (index, file) in files.iter().enumerate() {
+        let written = write(&run, &soup, index as u32).await.unwrap();
+        let (start, end) = (file.range.start as usize, file.range.end as usize);
+        assert_eq!(written.sha256, Sha256::digest(&data[start..end]).to_vec());
+        assert_eq!(written.bytes as usize, file.header.len() + end - start);
+    }
+    let digest = digest(&run, &soup).await.unwrap();
+    assert_eq!(digest.sha256, Sha256::digest(&data).to_vec());
+    // The shard that is in both files was read twice, every other one once.
+    let read: u64 =
+        plan.shards().map(|s| run.passages.found(s.0).map_or(0, |passed| passed.bytes_read)).sum();
+    assert_eq!(read, schema.bytes() + plan.shard_bytes());
+    staging.discard().await.unwrap();
+}
