@@ -257,25 +257,12 @@ impl Active {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroUsize;
-
     use super::*;
-    use crate::Tcp;
+    use crate::bench;
 
     #[test]
     fn a_worker_with_another_judge_holds_shards_and_does_not_judge() {
-        let config = WorkerConfig {
-            coordinator: String::new(),
-            name: String::new(),
-            advertise: None,
-            slots: 1,
-            capacity_bytes: 0,
-            disk_cache: None,
-            device: "cpu".into(),
-            connect_timeout_ms: 0,
-        };
-        let device = Device::cpu(NonZeroUsize::MIN);
-        let worker = Worker::new(device, &config, Compute::threads(1), Arc::new(Tcp));
+        let worker = bench::worker(1).unwrap();
         let tensor = soup_proto::v1::Tensor {
             name: "w".into(),
             dtype: "F32".into(),

@@ -13,6 +13,25 @@ use tonic::transport::server::TcpIncoming;
 use crate::active::{Active, Worker};
 use crate::{Compute, Tcp, WorkerConfig, assembling, loading, service};
 
+/// A worker on the host's memory that nobody coordinates, as large as there is room.
+///
+/// # Errors
+/// Those of the device.
+pub(crate) fn worker(slots: u32) -> Result<Worker> {
+    let config = WorkerConfig {
+        coordinator: String::new(),
+        name: "bench".to_owned(),
+        advertise: None,
+        slots,
+        capacity_bytes: u64::MAX,
+        disk_cache: None,
+        device: "cpu".to_owned(),
+        connect_timeout_ms: 0,
+    };
+    let device = Device::parse(&config.device)?;
+    Ok(Worker::new(device, &config, Compute::threads(slots), Arc::new(Tcp)))
+}
+
 /// A worker with one run.
 #[derive(Clone)]
 pub struct BenchWorker {
@@ -26,18 +45,7 @@ impl BenchWorker {
     /// # Errors
     /// Where the run makes no sense.
     pub fn new(slots: u32, begin: BeginRun) -> Result<BenchWorker> {
-        let config = WorkerConfig {
-            coordinator: String::new(),
-            name: "bench".to_owned(),
-            advertise: None,
-            slots,
-            capacity_bytes: u64::MAX,
-            disk_cache: None,
-            device: "cpu".to_owned(),
-            connect_timeout_ms: 0,
-        };
-        let device = Device::parse(&config.device)?;
-        let worker = Arc::new(Worker::new(device, &config, Compute::threads(slots), Arc::new(Tcp)));
+        let worker = Arc::new(worker(slots)?);
         let (id, epoch) = (begin.run.clone(), begin.epoch);
         worker.begin(begin);
         let run = worker.run(&id, epoch)?;

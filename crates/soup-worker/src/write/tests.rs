@@ -1,17 +1,13 @@
 //! Files and digests of a run whose shards are not kept.
 
-use std::num::NonZeroUsize;
-
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::shard::ShardPlan;
 use soup_proto::tensors_of;
 use soup_proto::v1::{BeginRun, IngredientReads, LoadShard, Object, OutputFile, Peer, Placement, Read};
 use soup_store::layout::plan_files;
-use soup_tensor::Device;
 
 use super::*;
-use crate::active::Worker;
-use crate::{Compute, Tcp, WorkerConfig, loading};
+use crate::{bench, loading};
 
 /// A tensor in each of two files, larger than a shard, so that one shard is in both.
 fn schema() -> Schema {
@@ -33,17 +29,7 @@ async fn several_files_are_digested_from_what_was_written() {
     let staging = Staging::begin(&target, "r", 1, false).await.unwrap();
     let files = plan_files(&schema, 100_000);
     assert_eq!(files.len(), 2);
-    let config = WorkerConfig {
-        coordinator: String::new(),
-        name: String::new(),
-        advertise: None,
-        slots: 1,
-        capacity_bytes: 0,
-        disk_cache: None,
-        device: "cpu".into(),
-        connect_timeout_ms: 0,
-    };
-    let worker = Worker::new(Device::cpu(NonZeroUsize::MIN), &config, Compute::threads(1), Arc::new(Tcp));
+    let worker = bench::worker(1).unwrap();
     let plan = ShardPlan::new(schema.bytes());
     worker.begin(BeginRun {
         run: "r".into(),
