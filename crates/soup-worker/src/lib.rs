@@ -1,16 +1,19 @@
-//! The worker: holds its shards of all ingredients, serves blends of them to its peers, evaluates soups.
+//! The worker: holds its shards of all ingredients, serves blends of them to its peers, has soups judged.
 //!
 //! # Words
 //!
 //! - The *link* is the one bidirectional stream to the coordinator. Heartbeats go up it on a timer of their own.
-//! - Loaded are *shards*, sent to peers are *blends*, assembled from blends is a *model*, judged are *slices* of samples.
+//! - Loaded are *shards*, sent to peers are *blends*, assembled from blends are the *weights* of a soup, which a *judge* loads and
+//!   is then asked about *slices* of samples. A run without data has *passes* over shards instead, and no judge.
 //!
 //! # Flow
 //!
 //! [`run`] serves `Blends` to peers, opens the link and registers. Each task the coordinator assigns becomes a tokio task
 //! ([`task`]) that does its I/O there and its computing on the worker's own compute threads ([`compute`]), so that neither
-//! heartbeats nor peers ever wait for compute. Everything kept is kept per run ([`active`]): resident shards, blends and
-//! models of the soups in work, decoded samples; all of it is a cache of what object storage holds.
+//! heartbeats nor peers ever wait for compute. Everything kept is kept per run ([`active`]), in modules that know nothing of it:
+//! resident [`shards`], what was found in [`passages`], [`soups`] in work, [`logits`], [`gradients`], the [`judge`] with its decoded
+//! samples; all of it is a cache of what object storage holds. What is done with them is in modules that know the run: [`loading`],
+//! [`passing`], [`blends`], [`assembling`], [`learn`], [`diagnose`], [`write`].
 
 mod active;
 mod assembling;

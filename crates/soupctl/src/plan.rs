@@ -383,7 +383,8 @@ fn render(report: &PlanReport) -> String {
         ("recipe", report.recipe.to_owned()),
         ("pool", format!("{}, {} in all", count(k, "ingredient"), Bytes(report.bytes_read))),
         (
-            "ingredient",
+            // What is averaged without data may be stored in other ways.
+            if report.streams { "soup" } else { "ingredient" },
             format!(
                 "{} parameters ({}), {}",
                 grouped(report.parameters),
