@@ -310,7 +310,7 @@ impl Machine {
             Phase::Loading
         } else if self.chosen.is_none() {
             Phase::Cooking
-        } else if !self.goals.is_empty() || self.goals_stale || !self.compared_enough() {
+        } else if !self.all_scored() || !self.compared_enough() {
             Phase::Testing
         } else {
             Phase::Writing

@@ -1,13 +1,18 @@
 //! Figures from counts: the value of a [`Metric`] for a [`Score`], and which of two scores is better.
 //!
-//! Comparing is deterministic everywhere: accuracies are compared as exact fractions; the other figures are computed in
-//! `f64` from integers in a fixed order of additions. Integers are exact in `f64` up to 94 million samples, where their
-//! square reaches 2^53. A score without samples has no value (NaN), and NaN is worse than any number.
+//! Comparing is deterministic everywhere, and figures of counts are compared as what they are: two that are equal are a tie, however
+//! `f64` rounds the ways to them. They are computed in `f64` from integers in a fixed order of additions, and where that leaves
+//! them within [`NEAR`] of each other, the integers decide. A score without samples has no value (NaN), and NaN is worse than any number.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
+use num_bigint::{BigInt, Sign};
+
 use crate::score::{Metric, Score};
+
+/// Figures that lie no further apart in `f64` may be equal; rounding is off by less than a thousandth of it.
+const NEAR: f64 = 1e-9;
 
 impl Metric {
     /// All metrics, for tables and tests.
@@ -42,9 +47,23 @@ impl Metric {
             return cross(a, b).cmp(&cross(b, a));
         }
         let (x, y) = (self.rank(a), self.rank(b));
+        if self != Metric::Loss && (x - y).abs() <= NEAR {
+            return self.compare_exactly(a, b);
+        }
         let order = x.partial_cmp(&y).unwrap_or_else(|| y.is_nan().cmp(&x.is_nan()));
         // Of two numbers the lower loss is better; NaN is worse either way.
         if self == Metric::Loss && !x.is_nan() && !y.is_nan() { order.reverse() } else { order }
+    }
+
+    /// The same by integers alone, for figures that are made of counts.
+    fn compare_exactly(self, a: &Score, b: &Score) -> Ordering {
+        let (a, b) = (Margins::of(a), Margins::of(b));
+        match self {
+            Metric::MacroF1 => f1_sum(a.by_class.values()).compare(&f1_sum(b.by_class.values())),
+            Metric::BinaryF1 => f1_sum(a.by_class.get(&1)).compare(&f1_sum(b.by_class.get(&1))),
+            Metric::Matthews => a.exact_matthews().compare(&b.exact_matthews()),
+            Metric::Accuracy | Metric::Loss => Ordering::Equal,
+        }
     }
 
     /// The value, but for the division of macro-F1 by the number of classes, which no comparison needs.
@@ -68,17 +87,44 @@ struct Margins {
 /// One class: how often it was true, predicted, and both.
 #[derive(Clone, Copy, Default)]
 struct Class {
-    labelled: f64,
-    predicted: f64,
-    hit: f64,
+    labelled: u64,
+    predicted: u64,
+    hit: u64,
+}
+
+/// An exact number.
+struct Fraction {
+    numerator: BigInt,
+    /// Above 0.
+    denominator: BigInt,
+}
+
+impl Fraction {
+    fn compare(&self, other: &Fraction) -> Ordering {
+        (&self.numerator * &other.denominator).cmp(&(&other.numerator * &self.denominator))
+    }
+}
+
+/// The sum of the F1 of classes.
+fn f1_sum<'a>(classes: impl IntoIterator<Item = &'a Class>) -> Fraction {
+    let mut sum = Fraction { numerator: BigInt::from(0), denominator: BigInt::from(1) };
+    for class in classes {
+        let both = BigInt::from(class.labelled) + BigInt::from(class.predicted);
+        // A class that neither occurs nor is predicted counts 0.
+        if both.sign() == Sign::Plus {
+            sum.numerator = sum.numerator * &both + BigInt::from(class.hit) * 2 * &sum.denominator;
+            sum.denominator *= both;
+        }
+    }
+    sum
 }
 
 impl Class {
     /// 2 TP / (2 TP + FP + FN); 0 for a class that neither occurs nor is predicted.
     fn f1(&self) -> f64 {
         // TP + FN samples have the label, TP + FP the prediction.
-        let both = self.labelled + self.predicted;
-        if both > 0.0 { 2.0 * self.hit / both } else { 0.0 }
+        let both = self.labelled as f64 + self.predicted as f64;
+        if both > 0.0 { 2.0 * self.hit as f64 / both } else { 0.0 }
     }
 }
 
@@ -86,11 +132,11 @@ impl Margins {
     fn of(score: &Score) -> Margins {
         let mut by_class: BTreeMap<u32, Class> = BTreeMap::new();
         for (&(label, prediction), &count) in &score.confusion {
-            by_class.entry(label).or_default().labelled += count as f64;
+            by_class.entry(label).or_default().labelled += count;
             let class = by_class.entry(prediction).or_default();
-            class.predicted += count as f64;
+            class.predicted += count;
             if label == prediction {
-                class.hit += count as f64;
+                class.hit += count;
             }
         }
         Margins { by_class }
@@ -100,12 +146,31 @@ impl Margins {
     /// samples and, by class, t labels and p predictions; 0 where all labels or all predictions are of one class.
     fn matthews(&self) -> f64 {
         let sum = |f: fn(&Class) -> f64| self.by_class.values().map(f).sum::<f64>();
-        let samples = sum(|c| c.labelled);
-        let covariance = sum(|c| c.hit) * samples - sum(|c| c.labelled * c.predicted);
-        let of_predictions = samples * samples - sum(|c| c.predicted * c.predicted);
-        let of_labels = samples * samples - sum(|c| c.labelled * c.labelled);
+        let samples = sum(|c| c.labelled as f64);
+        let covariance = sum(|c| c.hit as f64) * samples - sum(|c| c.labelled as f64 * c.predicted as f64);
+        let of_predictions = samples * samples - sum(|c| c.predicted as f64 * c.predicted as f64);
+        let of_labels = samples * samples - sum(|c| c.labelled as f64 * c.labelled as f64);
         let norm = (of_predictions * of_labels).sqrt();
         if norm > 0.0 { covariance / norm } else { 0.0 }
+    }
+
+    /// Its square with its sign, which orders as it does.
+    fn exact_matthews(&self) -> Fraction {
+        let sum = |f: fn(&Class) -> BigInt| self.by_class.values().map(f).sum::<BigInt>();
+        let samples = sum(|c| c.labelled.into());
+        let covariance =
+            sum(|c| c.hit.into()) * &samples - sum(|c| BigInt::from(c.labelled) * BigInt::from(c.predicted));
+        let of = |squares: BigInt| &samples * &samples - squares;
+        let norm =
+            of(sum(|c| BigInt::from(c.predicted).pow(2))) * of(sum(|c| BigInt::from(c.labelled).pow(2)));
+        if norm.sign() != Sign::Plus {
+            return Fraction { numerator: BigInt::from(0), denominator: BigInt::from(1) };
+        }
+        let square = &covariance * &covariance;
+        Fraction {
+            numerator: if covariance.sign() == Sign::Minus { -square } else { square },
+            denominator: norm,
+        }
     }
 }
 
@@ -204,6 +269,30 @@ mod tests {
         let third = Score { correct: 1, total: 3, ..Score::default() };
         let ninth = Score { correct: 3, total: 9, ..Score::default() };
         assert_eq!(Metric::Accuracy.compare(&third, &ninth), Ordering::Equal);
+    }
+
+    #[test]
+    fn equal_figures_are_a_tie_however_they_are_rounded() {
+        // F1 of 2/5 and 4/5, of 3/5 and 3/5: in f64 the sums differ.
+        let (a, b) = (score(&[&[1, 0], &[3, 6]]), score(&[&[3, 2], &[2, 3]]));
+        assert_eq!(
+            f1_sum(Margins::of(&a).by_class.values()).compare(&f1_sum(Margins::of(&b).by_class.values())),
+            Ordering::Equal
+        );
+        assert_eq!(Metric::MacroF1.compare(&a, &b), Ordering::Equal);
+        // Correlations of 1/3 and -1/3, and those of classes that change places.
+        let (c, d) = (score(&[&[2, 1], &[1, 2]]), score(&[&[4, 2], &[2, 4]]));
+        for (x, y) in [(&c, &d), (&score(&[&[7, 2], &[3, 11]]), &score(&[&[11, 3], &[2, 7]]))] {
+            assert_eq!(Metric::Matthews.compare(x, y), Ordering::Equal);
+        }
+        let negative = score(&[&[1, 2], &[2, 1]]);
+        assert_eq!(Metric::Matthews.compare(&c, &negative), Ordering::Greater);
+        // What is nearly equal is not equal.
+        let large = |hit: u64| score(&[&[1_000_000_000 - hit, hit], &[0, 1_000_000_000]]);
+        for metric in [Metric::MacroF1, Metric::BinaryF1, Metric::Matthews] {
+            assert_eq!(metric.compare(&large(1), &large(2)), Ordering::Greater, "{metric:?}");
+            assert_eq!(metric.compare(&large(2), &large(1)), Ordering::Less, "{metric:?}");
+        }
     }
 
     #[test]

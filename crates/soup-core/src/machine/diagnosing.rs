@@ -216,8 +216,7 @@ impl Machine {
 
     /// Begins to compare, once everything is scored.
     pub(super) fn begin_comparing(&mut self) {
-        let scored = self.chosen.is_some() && self.goals.is_empty() && !self.goals_stale;
-        if scored && !self.compared_enough() && self.diagnosing.comparing.is_none() {
+        if self.all_scored() && !self.compared_enough() && self.diagnosing.comparing.is_none() {
             self.diagnosing.comparing = Some(Comparing::new(self.plan.ingredients));
         }
     }

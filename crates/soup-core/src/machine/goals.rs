@@ -122,23 +122,22 @@ impl Machine {
         out.push(Action::Report(Report::Writing { written, files: self.plan.files }));
     }
 
+    /// Whether the soup is chosen, and everything has its score that the report needs.
+    pub(super) fn all_scored(&self) -> bool {
+        self.chosen.is_some() && self.goals.is_empty() && !self.goals_stale
+    }
+
     pub(super) fn finished_writing(&self) -> bool {
         let written = self.files.iter().all(Option::is_some);
         // Without files there is nothing to write, and nothing to digest.
         let digested = self.files.is_empty() || self.data_sha256.is_some();
-        let scored = self.chosen.is_some() && self.goals.is_empty() && !self.goals_stale;
-        scored && written && digested && self.compared_enough() && self.streamed_enough()
+        self.all_scored() && written && digested && self.compared_enough() && self.streamed_enough()
     }
 
     /// What is left to write of the chosen soup, once nothing is left to score.
     pub(super) fn writing_works(&self) -> Vec<Work> {
-        let Some(soup) = self
-            .chosen
-            .as_ref()
-            .filter(|_| self.goals.is_empty() && !self.goals_stale && self.compared_enough())
-        else {
-            return Vec::new();
-        };
+        let chosen = self.chosen.as_ref().filter(|_| self.all_scored() && self.compared_enough());
+        let Some(soup) = chosen else { return Vec::new() };
         let open = (0..self.plan.files).filter(|&f| self.files[f as usize].is_none());
         let mut works: Vec<Work> = open.map(|f| Work::Write(soup.clone(), f)).collect();
         // The one file's own digest is the soup's; several files need a pass over all of them.
