@@ -3,8 +3,7 @@
 //!
 //! # Words
 //!
-//! A shard is cut into *parts*, elements of one tensor in the pieces in which inner products are summed, and parts into
-//! *tiles*: what is read of every ingredient at a time. What an ingredient *stores* of a tile may have other dtypes than the
+//! A shard is cut into *pieces* of one tensor, those in which inner products are summed, and pieces into *tiles*: what is read of every ingredient at a time. What an ingredient *stores* of a tile may have other dtypes than the
 //! soup; then its elements are widened to `f64`, which is exact, and the blend is rounded once, to the soup's dtype.
 //!
 //! # Flow
@@ -26,7 +25,7 @@ use crate::blend::{Parts, check_fit};
 use crate::check::{DifferingIntegers, Findings, NonFinite, count_non_finite};
 use crate::format::{Bf16, F16, F32, F64, Format};
 use crate::kernel::Sums;
-use crate::products::{PIECE_ELEMENTS, gram};
+use crate::products::{PIECE_ELEMENTS, Piece, add_piece, gram, pieces};
 use crate::{SegmentGram, kernel};
 
 /// What is read of one ingredient at a time: with all of them it should stay in a processor's cache.
@@ -55,30 +54,13 @@ pub struct Passing {
     /// Whether all is stored in the soup's dtypes.
     native: bool,
     products: bool,
-    parts: Vec<Part>,
+    pieces: Vec<Piece>,
     tiles: Vec<Range<usize>>,
 }
 
-/// Some elements of a segment.
-#[derive(Clone, Copy, Debug)]
-struct Part {
-    segment: usize,
-    first: usize,
-    count: usize,
-}
-
-impl Part {
-    fn of(&self, stored: &Stored) -> Range<usize> {
-        stored.range(self.segment, self.first, self.count)
-    }
-
-    /// Its bytes in the shard.
-    fn in_shard(&self, segments: &[Segment]) -> Range<usize> {
-        let segment = &segments[self.segment];
-        let width = segment.dtype.width_bytes() as usize;
-        let start = segment.range.start + self.first * width;
-        start..start + self.count * width
-    }
+/// Where a piece is in what is read of an ingredient.
+fn in_stored(piece: &Piece, stored: &Stored) -> Range<usize> {
+    stored.range(piece.segment, piece.first, piece.count)
 }
 
 impl Passing {
@@ -113,7 +95,7 @@ impl Passing {
             tensors: schema.tensors().len(),
             bytes: (range.end - range.start) as usize,
             native: stored.iter().chain(&base).all(|s| s.is_native(&segments)),
-            parts: Vec::new(),
+            pieces: pieces(&segments),
             tiles: Vec::new(),
             segments,
             stored,
@@ -125,21 +107,13 @@ impl Passing {
     }
 
     fn cut(&mut self) {
-        let mut tile_bytes = 0;
-        let mut first = 0;
-        for (segment, s) in self.segments.iter().enumerate() {
-            for start in (0..s.elements()).step_by(PIECE_ELEMENTS) {
-                let part = Part { segment, first: start, count: PIECE_ELEMENTS.min(s.elements() - start) };
-                self.parts.push(part);
-                tile_bytes += part.in_shard(&self.segments).len();
-                if tile_bytes >= TILE_BYTES {
-                    self.tiles.push(first..self.parts.len());
-                    (tile_bytes, first) = (0, self.parts.len());
-                }
+        let (mut tile_bytes, mut first) = (0, 0);
+        for (at, piece) in self.pieces.iter().enumerate() {
+            tile_bytes += piece.range(&self.segments).len();
+            if tile_bytes >= TILE_BYTES || at + 1 == self.pieces.len() {
+                self.tiles.push(first..at + 1);
+                (tile_bytes, first) = (0, at + 1);
             }
-        }
-        if first < self.parts.len() {
-            self.tiles.push(first..self.parts.len());
         }
     }
 
@@ -166,27 +140,27 @@ impl Passing {
     /// Where the tiles `tiles` are in what is read of ingredient `ingredient`; of the base, if that is as many as there are.
     pub fn stored_range(&self, ingredient: usize, tiles: Range<usize>) -> Range<usize> {
         let Some(stored) = self.stored.get(ingredient).or(self.base.as_ref()) else { return 0..0 };
-        match self.parts_of(tiles) {
+        match self.pieces_of(tiles) {
             [] => 0..0,
-            [first, .., last] => first.of(stored).start..last.of(stored).end,
-            [only] => only.of(stored),
+            [first, .., last] => in_stored(first, stored).start..in_stored(last, stored).end,
+            [only] => in_stored(only, stored),
         }
     }
 
-    fn parts_of(&self, tiles: Range<usize>) -> &[Part] {
+    fn pieces_of(&self, tiles: Range<usize>) -> &[Piece] {
         match self.tiles.get(tiles) {
-            Some([first, .., last]) => &self.parts[first.start..last.end],
-            Some([only]) => &self.parts[only.clone()],
+            Some([first, .., last]) => &self.pieces[first.start..last.end],
+            Some([only]) => &self.pieces[only.clone()],
             _ => &[],
         }
     }
 
     /// Where a tile is in the blend.
     pub fn blend_range(&self, tile: usize) -> Range<usize> {
-        match self.parts_of(tile..tile + 1) {
+        match self.pieces_of(tile..tile + 1) {
             [] => 0..0,
-            [first, .., last] => first.in_shard(&self.segments).start..last.in_shard(&self.segments).end,
-            [only] => only.in_shard(&self.segments),
+            [first, .., last] => first.range(&self.segments).start..last.range(&self.segments).end,
+            [only] => only.range(&self.segments),
         }
     }
 }
@@ -213,7 +187,7 @@ pub struct Pass {
     non_finite: BTreeMap<(usize, usize), u64>,
     differing: BTreeSet<(usize, usize)>,
     /// By segment.
-    grams: Vec<(usize, SegmentGram)>,
+    grams: Vec<(usize, Vec<f64>)>,
     overflown: BTreeSet<usize>,
     sums: Sums,
     /// Elements as `f64`, one an ingredient and one for the base, and the blend of them.
@@ -264,9 +238,9 @@ impl Pass {
         self.hashes.iter_mut().zip(read).for_each(|(hash, bytes)| hash.update(bytes));
         let starts: Vec<usize> =
             (0..read.len() + 1).map(|at| passing.stored_range(at, tile..tile + 1).start).collect();
-        for part in passing.parts_of(tile..tile + 1) {
+        for piece in passing.pieces_of(tile..tile + 1) {
             let within_read = |at: usize, stored: &Stored| {
-                let range = part.of(stored);
+                let range = in_stored(piece, stored);
                 range.start - starts[at]..range.end - starts[at]
             };
             let each = read.iter().zip(&passing.stored).enumerate();
@@ -274,27 +248,27 @@ impl Pass {
                 each.map(|(at, (bytes, stored))| &bytes[within_read(at, stored)]).collect();
             let base = base.zip(passing.base.as_ref());
             let base = base.map(|(bytes, stored)| &bytes[within_read(read.len(), stored)]);
-            let within = part.in_shard(&passing.segments);
+            let within = piece.range(&passing.segments);
             let out = match self.soup {
                 Some(_) => &mut out[within.start - place.start..within.end - place.start],
                 None => &mut [],
             };
-            match passing.copied_from[part.segment] {
-                Some(source) => self.copy(part, &elements, source, out),
-                None if passing.native => self.average(part, &elements, base, out),
-                None => self.average_widened(part, &elements, base, out),
+            match passing.copied_from[piece.segment] {
+                Some(source) => self.copy(piece, &elements, source, out),
+                None if passing.native => self.average(piece, &elements, base, out),
+                None => self.average_widened(piece, &elements, base, out),
             }
         }
         Ok(())
     }
 
     /// What is not averaged is one ingredient's.
-    fn copy(&mut self, part: &Part, elements: &[&[u8]], source: usize, out: &mut [u8]) {
+    fn copy(&mut self, piece: &Piece, elements: &[&[u8]], source: usize, out: &mut [u8]) {
         let passing = &self.passing;
-        let segment = &passing.segments[part.segment];
+        let segment = &passing.segments[piece.segment];
         if !segment.dtype.is_float() {
             for (ingredient, bytes) in elements.iter().enumerate() {
-                if passing.has[ingredient][part.segment] && *bytes != elements[source] {
+                if passing.has[ingredient][piece.segment] && *bytes != elements[source] {
                     self.differing.insert((ingredient, segment.tensor));
                 }
             }
@@ -302,84 +276,83 @@ impl Pass {
         if self.soup.is_none() {
             return;
         }
-        let stored = passing.stored[source].dtype(part.segment);
+        let stored = passing.stored[source].dtype(piece.segment);
         if stored == segment.dtype {
             return out.copy_from_slice(elements[source]);
         }
-        let values = &mut self.widened[source][..part.count];
+        let values = &mut self.widened[source][..piece.count];
         widen(stored, elements[source], values);
-        self.narrow(part, source, out);
+        self.narrow(piece, source, out);
     }
 
     /// Elements that are stored in the dtype of the soup.
-    fn average(&mut self, part: &Part, elements: &[&[u8]], base: Option<&[u8]>, out: &mut [u8]) {
+    fn average(&mut self, piece: &Piece, elements: &[&[u8]], base: Option<&[u8]>, out: &mut [u8]) {
         let passing = self.passing.clone();
-        let segment = &passing.segments[part.segment];
+        let segment = &passing.segments[piece.segment];
         for (ingredient, bytes) in elements.iter().enumerate() {
             self.count(ingredient, segment.tensor, count_non_finite(segment.dtype, bytes));
         }
         if passing.products {
-            self.multiplied(part, gram(segment.dtype, elements, base));
+            add_piece(&mut self.grams, piece.segment, gram(segment.dtype, elements, base));
         }
         if let Some(soup) = &self.soup {
             let members: Vec<&[u8]> = soup.members.iter().map(|&m| elements[m]).collect();
             soup.write(segment, &members, &mut self.sums, out);
-            if count_non_finite_unaligned(segment.dtype, out) > 0 && self.members_are_finite(segment.tensor) {
-                self.overflown.insert(segment.tensor);
-            }
+            self.check_blended(segment, out);
         }
     }
 
     /// Elements that some ingredients store in other dtypes.
-    fn average_widened(&mut self, part: &Part, elements: &[&[u8]], base: Option<&[u8]>, out: &mut [u8]) {
+    fn average_widened(&mut self, piece: &Piece, elements: &[&[u8]], base: Option<&[u8]>, out: &mut [u8]) {
         let passing = self.passing.clone();
-        let segment = &passing.segments[part.segment];
+        let segment = &passing.segments[piece.segment];
         let stored = passing.stored.iter().chain(&passing.base);
         for ((bytes, stored), values) in elements.iter().chain(&base).zip(stored).zip(&mut self.widened) {
-            widen(stored.dtype(part.segment), bytes, &mut values[..part.count]);
+            widen(stored.dtype(piece.segment), bytes, &mut values[..piece.count]);
         }
         for ingredient in 0..elements.len() {
-            let found = self.widened[ingredient][..part.count].iter().filter(|v| !v.is_finite()).count();
+            let found = self.widened[ingredient][..piece.count].iter().filter(|v| !v.is_finite()).count();
             self.count(ingredient, segment.tensor, found as u64);
         }
         if passing.products {
             let wide: Vec<&[u8]> =
-                self.widened.iter().map(|v| bytemuck::cast_slice(&v[..part.count])).collect();
+                self.widened.iter().map(|v| bytemuck::cast_slice(&v[..piece.count])).collect();
             let (wide, base) = match passing.base {
                 Some(_) => wide.split_last().map_or((&wide[..], None), |(base, wide)| (wide, Some(*base))),
                 None => (&wide[..], None),
             };
             let product = gram(Dtype::F64, wide, base);
-            self.multiplied(part, product);
+            add_piece(&mut self.grams, piece.segment, product);
         }
         let Some(soup) = &self.soup else { return };
         if let (kernel::Weights::Mean, [only]) = (soup.weights(segment.tensor), &soup.members[..]) {
             let only = *only;
-            return match passing.stored[only].dtype(part.segment) == segment.dtype {
+            return match passing.stored[only].dtype(piece.segment) == segment.dtype {
                 true => out.copy_from_slice(elements[only]),
-                false => self.narrow(part, only, out),
+                false => self.narrow(piece, only, out),
             };
         }
         let members: Vec<&[u8]> =
-            soup.members.iter().map(|&m| bytemuck::cast_slice(&self.widened[m][..part.count])).collect();
-        let blended = bytemuck::cast_slice_mut(&mut self.blended[..part.count]);
+            soup.members.iter().map(|&m| bytemuck::cast_slice(&self.widened[m][..piece.count])).collect();
+        let blended = bytemuck::cast_slice_mut(&mut self.blended[..piece.count]);
         kernel::blend::<F64>(&members, soup.weights(segment.tensor), &mut self.sums, blended);
-        narrow(segment.dtype, &self.blended[..part.count], out);
-        self.check_narrowed(segment, out);
+        narrow(segment.dtype, &self.blended[..piece.count], out);
+        self.check_blended(segment, out);
     }
 
     /// Writes one ingredient's elements, as they were widened, in the dtype of the soup.
-    fn narrow(&mut self, part: &Part, ingredient: usize, out: &mut [u8]) {
+    fn narrow(&mut self, piece: &Piece, ingredient: usize, out: &mut [u8]) {
         let passing = self.passing.clone();
-        let segment = &passing.segments[part.segment];
-        let values = &self.widened[ingredient][..part.count];
+        let segment = &passing.segments[piece.segment];
+        let values = &self.widened[ingredient][..piece.count];
         narrow(segment.dtype, values, out);
         if values.iter().all(|v| v.is_finite()) && count_non_finite_unaligned(segment.dtype, out) > 0 {
             self.overflown.insert(segment.tensor);
         }
     }
 
-    fn check_narrowed(&mut self, segment: &Segment, out: &[u8]) {
+    /// Notes a blend that its dtype cannot hold.
+    fn check_blended(&mut self, segment: &Segment, out: &[u8]) {
         if count_non_finite_unaligned(segment.dtype, out) > 0 && self.members_are_finite(segment.tensor) {
             self.overflown.insert(segment.tensor);
         }
@@ -397,17 +370,6 @@ impl Pass {
         self.soup.as_ref().is_none_or(|soup| soup.members.iter().all(finite))
     }
 
-    /// Adds the products on a part to those of its segment, in the order of the parts.
-    fn multiplied(&mut self, part: &Part, packed: Vec<f64>) {
-        match self.grams.last_mut().filter(|(segment, _)| *segment == part.segment) {
-            Some((_, open)) => open.packed.iter_mut().zip(packed).for_each(|(all, sum)| *all += sum),
-            None => {
-                let tensor = self.passing.segments[part.segment].tensor;
-                self.grams.push((part.segment, SegmentGram { tensor, packed }));
-            }
-        }
-    }
-
     /// What was found, once all tiles were taken.
     pub fn finish(self) -> Passed {
         let ingredient = |index: usize| Ingredient(index as u32);
@@ -423,7 +385,14 @@ impl Pass {
         Passed {
             sha256: self.hashes.into_iter().map(|hash| hash.finalize().into()).collect(),
             findings: Findings { non_finite: non_finite.collect(), differing_integers: differing.collect() },
-            grams: self.grams.into_iter().map(|(_, gram)| gram).collect(),
+            grams: self
+                .grams
+                .into_iter()
+                .map(|(segment, packed)| SegmentGram {
+                    tensor: self.passing.segments[segment].tensor,
+                    packed,
+                })
+                .collect(),
             overflown: self.overflown,
         }
     }

@@ -74,17 +74,40 @@ fn lanes<F: Format>(a: &[f32], b: &[F::Bits]) -> f64 {
 }
 
 /// A range of one segment's elements.
-struct Piece {
-    segment: usize,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Piece {
+    pub(crate) segment: usize,
     /// First element in the shard, and in the segment.
     in_shard: usize,
-    first: usize,
-    count: usize,
+    pub(crate) first: usize,
+    pub(crate) count: usize,
+}
+
+/// Cuts the segments into the pieces in which products are summed, in order; those that are copied too.
+pub(crate) fn pieces(segments: &[Segment]) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    let mut in_shard = 0;
+    for (segment, s) in segments.iter().enumerate() {
+        for first in (0..s.elements()).step_by(PIECE_ELEMENTS) {
+            let count = PIECE_ELEMENTS.min(s.elements() - first);
+            pieces.push(Piece { segment, in_shard: in_shard + first, first, count });
+        }
+        in_shard += s.elements();
+    }
+    pieces
+}
+
+/// Adds the sums of the next piece to those of its segment, which `all` has by position.
+pub(crate) fn add_piece(all: &mut Vec<(usize, Vec<f64>)>, segment: usize, sums: Vec<f64>) {
+    match all.last_mut().filter(|(last, _)| *last == segment) {
+        Some((_, open)) => open.iter_mut().zip(sums).for_each(|(all, sum)| *all += sum),
+        None => all.push((segment, sums)),
+    }
 }
 
 impl Piece {
     /// Its bytes in the shard.
-    fn range(&self, segments: &[Segment]) -> Range<usize> {
+    pub(crate) fn range(&self, segments: &[Segment]) -> Range<usize> {
         let segment = &segments[self.segment];
         let width = segment.dtype.width_bytes() as usize;
         let start = segment.range.start + self.first * width;
@@ -104,8 +127,7 @@ pub(crate) fn dots(
     gradient: &[f32],
     threads: NonZeroUsize,
 ) -> Result<Vec<SegmentDots>> {
-    let elements = |s: &Segment| s.range.len() / s.dtype.width_bytes() as usize;
-    let total: usize = segments.iter().map(elements).sum();
+    let total: usize = segments.iter().map(Segment::elements).sum();
     if total != gradient.len() {
         return Err(Error::internal(format!("a gradient of {} values for {total} elements", gradient.len())));
     }
@@ -124,34 +146,20 @@ fn sum_pieces(
     threads: NonZeroUsize,
     work: impl Fn(&Piece, &[&[u8]]) -> Vec<f64> + Sync,
 ) -> Result<Vec<(usize, Vec<f64>)>> {
-    let mut pieces = Vec::new();
-    let mut in_shard = 0;
-    for (segment, s) in segments.iter().enumerate() {
-        let elements = s.range.len() / s.dtype.width_bytes() as usize;
-        for first in (0..elements).step_by(PIECE_ELEMENTS).filter(|_| s.dtype.is_float()) {
-            let count = PIECE_ELEMENTS.min(elements - first);
-            let piece = Piece { segment, in_shard: in_shard + first, first, count };
-            pieces.push((piece, Mutex::new(Vec::new())));
-        }
-        in_shard += elements;
-    }
+    let averaged = |piece: &Piece| segments[piece.segment].dtype.is_float();
+    let pieces = pieces(segments).into_iter().filter(averaged);
+    let pieces: Vec<(Piece, Mutex<Vec<f64>>)> = pieces.map(|piece| (piece, Mutex::default())).collect();
     let all: Vec<usize> = (0..source.ingredients()).collect();
     share(threads, pieces.iter(), Scratch::default, |scratch, (piece, sums)| {
         let parts = source.lend(&all, piece.range(segments), scratch)?;
         *sums.lock().unwrap_or_else(PoisonError::into_inner) = work(piece, &parts);
         Ok(())
     })?;
-    let mut out: Vec<(usize, Vec<f64>)> = Vec::new();
-    let mut last = None;
+    let mut out = Vec::new();
     for (piece, sums) in pieces {
-        let sums = sums.into_inner().unwrap_or_else(PoisonError::into_inner);
-        match out.last_mut().filter(|_| last == Some(piece.segment)) {
-            Some((_, open)) => open.iter_mut().zip(sums).for_each(|(all, sum)| *all += sum),
-            None => out.push((segments[piece.segment].tensor, sums)),
-        }
-        last = Some(piece.segment);
+        add_piece(&mut out, piece.segment, sums.into_inner().unwrap_or_else(PoisonError::into_inner));
     }
-    Ok(out)
+    Ok(out.into_iter().map(|(segment, sums)| (segments[segment].tensor, sums)).collect())
 }
 
 /// The products on the elements of a piece: as many as `gradient` has, `parts` are those of every ingredient.
