@@ -44,5 +44,4 @@ pub use classes::Classes;
 pub use dataset::{Dataset, DatasetSpec, Sample};
 pub use evaluator::{BATCH_SIZE_DEFAULT, Evaluator, EvaluatorSpec, Model, Prepared, evaluator};
 pub use gradient::{Gradient, LossSpec};
-pub use outcome::outcomes;
 pub use source::{FileEntry, Files, LocalFiles};

@@ -10,23 +10,6 @@
 //! no wrong one, the prediction is 1, a class that does not exist.
 
 use soup_core::score::Outcome;
-use soup_core::{Error, Result};
-
-/// The outcomes of samples by their logits: as many numbers for each label.
-///
-/// # Errors
-/// [`Data`](soup_core::ErrorKind::Data) where a label is not one of the classes,
-/// [`Internal`](soup_core::ErrorKind::Internal) where the numbers do not divide.
-pub fn outcomes(logits: &[f32], labels: &[u32]) -> Result<Vec<Outcome>> {
-    let classes = logits.len().checked_div(labels.len()).unwrap_or(0);
-    if classes * labels.len() != logits.len() {
-        return Err(Error::internal(format!("{} logits for {} samples", logits.len(), labels.len())));
-    }
-    if let Some(label) = labels.iter().find(|&&l| l as usize >= classes) {
-        return Err(Error::data(format!("label {label} is not one of the model's {classes} classes")));
-    }
-    Ok(logits.chunks_exact(classes.max(1)).zip(labels).map(|(row, &label)| outcome(row, label)).collect())
-}
 
 /// The outcome of one sample. `label` is an index of `logits`.
 pub(crate) fn outcome(logits: &[f32], label: u32) -> Outcome {
