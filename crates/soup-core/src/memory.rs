@@ -2,6 +2,8 @@
 
 /// Soups that a worker has at most: the one in work, the next one, and one that may be written.
 pub const SOUPS_MAX: u64 = 3;
+/// Blends that are fetched ahead of the one that is being written to a file.
+pub const SHARDS_AHEAD: u64 = 4;
 /// Decoded samples take at most this part of what a worker offers, on top of it.
 pub const SAMPLES_SHARE: u64 = 4;
 

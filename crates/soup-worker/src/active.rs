@@ -1,7 +1,7 @@
 //! What a worker keeps: itself, and the run it works on.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use soup_core::judge::JudgeId;
@@ -163,10 +163,10 @@ pub(crate) struct Active {
     judge: Option<Arc<dyn Judge>>,
     owners: watch::Sender<Option<Arc<Owners>>>,
     me: AtomicU64,
-    /// Whether this worker owns all shards.
-    alone: AtomicBool,
     /// Bytes of parameters that may be kept in memory.
     capacity_bytes: u64,
+    /// Soups that there is room for: known with the placement, since all shards are there by then.
+    soups_kept: AtomicU64,
     pub(crate) peers: Peers,
     pub(crate) compute: Compute,
 }
@@ -196,8 +196,8 @@ impl Active {
             },
             owners: watch::Sender::new(None),
             me: AtomicU64::new(0),
-            alone: AtomicBool::new(false),
             capacity_bytes: worker.capacity_bytes,
+            soups_kept: AtomicU64::new(1),
             peers: Peers::new(worker.connect.clone()),
             compute: worker.compute.clone(),
             begun,
@@ -221,10 +221,11 @@ impl Active {
     /// Takes a newer placement. `me` keeps the shards that are its own, and no others.
     pub(crate) fn place(&self, owners: Owners, me: u64) {
         self.me.store(me, Ordering::Relaxed);
-        self.alone.store(owners.all_with(me), Ordering::Relaxed);
         let mine = |shard: u32| owners.of(shard) == Some(me);
         self.shards.retain(mine);
         self.passages.retain(mine);
+        let free = self.capacity_bytes.saturating_sub(self.shards.resident_bytes());
+        self.soups_kept.store(soups_kept(free, self.begun.schema.bytes()), Ordering::Relaxed);
         self.owners.send_replace(Some(Arc::new(owners)));
     }
 
@@ -235,15 +236,12 @@ impl Active {
 
     /// Whether this worker owns all shards, so that nobody asks it for a blend.
     pub(crate) fn is_alone(&self) -> bool {
-        self.alone.load(Ordering::Relaxed)
+        self.owners.borrow().as_ref().is_some_and(|owners| owners.all_with(self.me()))
     }
 
     /// Soups that there is room for at a time.
     pub(crate) fn soups_kept(&self) -> u64 {
-        soups_kept(
-            self.capacity_bytes.saturating_sub(self.shards.resident_bytes()),
-            self.begun.schema.bytes(),
-        )
+        self.soups_kept.load(Ordering::Relaxed)
     }
 
     /// Who holds what.

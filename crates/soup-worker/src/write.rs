@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use sha2::{Digest as _, Sha256};
+use soup_core::memory::SHARDS_AHEAD;
 use soup_core::shard::Shard;
 use soup_core::soup::Soup;
 use soup_core::{Error, Result};
@@ -17,8 +18,6 @@ use soup_store::output::Staging;
 use crate::active::Active;
 use crate::blends;
 
-/// Shards fetched ahead of the one being written.
-const SHARDS_AHEAD: usize = 4;
 /// Of a file that was written, read at a time.
 const READ_BACK_BYTES: u64 = 16 << 20;
 
@@ -83,7 +82,7 @@ fn written(run: &Arc<Active>) -> Result<impl Stream<Item = Result<Bytes>> + Send
             parts.push(async move { staging.read(&name, range).await });
         }
     }
-    Ok(stream::iter(parts).buffered(SHARDS_AHEAD))
+    Ok(stream::iter(parts).buffered(SHARDS_AHEAD as usize))
 }
 
 /// The byte range `range` of the flattened parameters of `soup`, in order, shard by shard.
@@ -101,7 +100,7 @@ fn parameters<'a>(
         Ok(blends::any(run, shard.0, soup).await?.slice(within))
     };
     let parts: Vec<_> = run.begun.plan.shards().filter_map(overlap).map(part).collect();
-    stream::iter(parts).buffered(SHARDS_AHEAD)
+    stream::iter(parts).buffered(SHARDS_AHEAD as usize)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use soup_core::agree::agree;
 use soup_core::machine::{Room, Tier, choose_room};
-use soup_core::memory::{SAMPLES_SHARE, soups_kept};
+use soup_core::memory::{SAMPLES_SHARE, SHARDS_AHEAD, soups_kept};
 use soup_core::recipe::{RecipeKind, RecipeSpec};
 use soup_core::run::{DatasetSpec, RunSpec};
 use soup_core::schema::Schema;
@@ -24,9 +24,6 @@ use crate::print;
 use crate::quantity::{Bytes, count, grouped};
 use crate::spec::{Cluster, Cook, Purpose};
 use crate::table::pairs;
-
-/// Blends that a file waits for, at most, where shards are not kept.
-const SHARDS_AHEAD: u64 = 4;
 
 /// What a cook would do.
 #[derive(Debug, Serialize)]

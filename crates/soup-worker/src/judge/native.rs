@@ -59,25 +59,18 @@ impl Native {
             evaluator: Mutex::new(None),
         }))
     }
-
-    /// Runs `work` on a compute thread.
-    async fn compute<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Inner, &Waiting) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        compute(&self.0, work).await
-    }
-}
-
-async fn compute<T: Send + 'static>(
-    inner: &Arc<Inner>,
-    work: impl FnOnce(&Inner, &Waiting) -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let (waiting, of) = (inner.compute.waiting(), inner.clone());
-    inner.compute.run(move || work(&of, &waiting)).await
 }
 
 impl Inner {
+    /// Runs `work` on a compute thread.
+    async fn compute<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Inner, &Waiting) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (waiting, of) = (self.compute.waiting(), self.clone());
+        self.compute.run(move || work(&of, &waiting)).await
+    }
+
     fn evaluator(&self) -> Result<Arc<dyn Evaluator>> {
         let mut slot = self.evaluator.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(evaluator) = &*slot {
@@ -132,28 +125,34 @@ impl Inner {
     fn gather(&self, dataset: u32, positions: &[u64], waiting: &Waiting) -> Result<Batch> {
         let mut blocks = self.samples.by_block(positions);
         let Some((first, within)) = blocks.next() else { return Ok(Batch::default()) };
-        let block = self.block(dataset, first, waiting)?;
-        missing(&block, first, &within)?;
+        let block = self.block_with(dataset, first, &within, waiting)?;
         if blocks.len() == 0 && within.windows(2).all(|w| w[0] + 1 == w[1]) {
             let range = within[0]..within[0] + within.len();
             return Ok(Batch { samples: block, range });
         }
         let mut all = block.pick(within)?;
         for (first, within) in blocks {
-            let block = self.block(dataset, first, waiting)?;
-            missing(&block, first, &within)?;
+            let block = self.block_with(dataset, first, &within, waiting)?;
             all.append(block.pick(within)?)?;
         }
         Ok(Batch { range: 0..all.len(), samples: Arc::new(all) })
     }
-}
 
-/// Says so if some of the samples are not there.
-fn missing(block: &Prepared, first: u64, within: &[usize]) -> Result<()> {
-    match within.iter().find(|&&at| at >= block.len()) {
-        None => Ok(()),
-        Some(at) => {
-            Err(Error::internal(format!("sample {} is not in the dataset", first.saturating_add(*at as u64))))
+    /// The block that begins at `first`, which has to have samples at the positions `within` it.
+    fn block_with(
+        &self,
+        dataset: u32,
+        first: u64,
+        within: &[usize],
+        waiting: &Waiting,
+    ) -> Result<Arc<Prepared>> {
+        let block = self.block(dataset, first, waiting)?;
+        match within.iter().find(|&&at| at >= block.len()) {
+            None => Ok(block),
+            Some(at) => Err(Error::internal(format!(
+                "sample {} is not in the dataset",
+                first.saturating_add(*at as u64)
+            ))),
         }
     }
 }
@@ -168,16 +167,17 @@ struct Batch {
 #[tonic::async_trait]
 impl Judge for Native {
     async fn survey(&self) -> Result<Surveyed> {
-        self.compute(Inner::survey).await
+        self.0.compute(Inner::survey).await
     }
 
     async fn load(&self, weights: Weights) -> Result<Arc<dyn Loaded>> {
         let of = self.0.clone();
-        self.compute(move |inner, _| {
-            let model = inner.evaluator()?.load(&inner.schema, weights)?;
-            Ok(Arc::new(NativeSoup { of, model: model.into() }) as Arc<dyn Loaded>)
-        })
-        .await
+        self.0
+            .compute(move |inner, _| {
+                let model = inner.evaluator()?.load(&inner.schema, weights)?;
+                Ok(Arc::new(NativeSoup { of, model: model.into() }) as Arc<dyn Loaded>)
+            })
+            .await
     }
 
     async fn differentiate(
@@ -188,26 +188,28 @@ impl Judge for Native {
         loss: Loss,
         cancelled: Cancelled,
     ) -> Result<Gradient> {
-        self.compute(move |inner, waiting| {
-            let Batch { samples, range } = inner.gather(dataset, &positions, waiting)?;
-            let Loss { beta, label_smoothing, scale } = loss;
-            let loss = LossSpec { beta, label_smoothing, scale };
-            let cancel = || cancelled.get();
-            let evaluator = inner.evaluator()?;
-            let gradient =
-                evaluator.differentiate(&inner.schema, &parameters, &samples, range, &loss, &cancel)?;
-            let soup_eval::Gradient { values, loss, d_beta, correct, total } = gradient;
-            Ok(Gradient { figures: PartFigures { loss, d_beta, correct, total }, values })
-        })
-        .await
+        self.0
+            .compute(move |inner, waiting| {
+                let Batch { samples, range } = inner.gather(dataset, &positions, waiting)?;
+                let Loss { beta, label_smoothing, scale } = loss;
+                let loss = LossSpec { beta, label_smoothing, scale };
+                let cancel = || cancelled.get();
+                let evaluator = inner.evaluator()?;
+                let gradient =
+                    evaluator.differentiate(&inner.schema, &parameters, &samples, range, &loss, &cancel)?;
+                let soup_eval::Gradient { values, loss, d_beta, correct, total } = gradient;
+                Ok(Gradient { figures: PartFigures { loss, d_beta, correct, total }, values })
+            })
+            .await
     }
 
     async fn labels(&self, dataset: u32, positions: Vec<u64>) -> Result<(Vec<u32>, u32)> {
-        self.compute(move |inner, waiting| {
-            let Batch { samples, range } = inner.gather(dataset, &positions, waiting)?;
-            Ok((samples.labels()[range].to_vec(), inner.evaluator()?.classes()))
-        })
-        .await
+        self.0
+            .compute(move |inner, waiting| {
+                let Batch { samples, range } = inner.gather(dataset, &positions, waiting)?;
+                Ok((samples.labels()[range].to_vec(), inner.evaluator()?.classes()))
+            })
+            .await
     }
 }
 
@@ -227,7 +229,7 @@ impl Loaded for NativeSoup {
         cancelled: Cancelled,
     ) -> Result<Judged> {
         let model = self.model.clone();
-        compute(&self.of, move |inner, waiting| {
+        let work = move |inner: &Inner, waiting: &Waiting| {
             let mut judged = Judged { outcomes: Vec::with_capacity(positions.len()), logits: None };
             // As many as a block at a time: that is one forward pass, and where they are a block nothing is copied.
             for some in positions.chunks(inner.setting.batch_size.max(1) as usize) {
@@ -239,8 +241,8 @@ impl Loaded for NativeSoup {
                 }
             }
             Ok(judged)
-        })
-        .await
+        };
+        self.of.compute(work).await
     }
 }
 
