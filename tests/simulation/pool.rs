@@ -6,10 +6,10 @@ use std::io::Cursor;
 use image::{GrayImage, ImageFormat};
 use serde_json::{Value, json};
 use soup_core::agree::Missing;
+use soup_core::metric::Metric;
 use soup_core::recipe::learned::{Granularity, Init, LearnSpec};
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec};
 use soup_core::run::{DatasetSpec, DiagnosisSpec, RunSpec};
-use soup_core::score::Metric;
 
 use crate::random::Random;
 

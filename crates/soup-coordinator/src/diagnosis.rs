@@ -7,8 +7,8 @@ use soup_core::diagnosis::{Alternative, Curve, Diagnosis, path};
 use soup_core::ledger::Dataset;
 use soup_core::machine::{LINE_SEGMENTS, Machine};
 use soup_core::report::{Figures, Sources};
-use soup_core::score::Score;
 use soup_core::soup::{Ingredient, Soup};
+use soup_core::tally::Counts;
 
 use crate::prepare::Prepared;
 
@@ -77,8 +77,8 @@ fn alternatives(
             test: b.test,
         })
     };
-    let figures = |score: &Score| Figures::new(score, recipe.metric, sources.classes);
-    let other = |name: &str, part: fn(&Alternatives) -> &Score, has_loss: bool| {
+    let figures = |score: &Counts| Figures::new(score, recipe.metric, sources.classes);
+    let other = |name: &str, part: fn(&Alternatives) -> &Counts, has_loss: bool| {
         let on = |dataset: Dataset| {
             let mut figures = figures(part(found.get(&dataset)?));
             figures.loss = figures.loss.filter(|_| has_loss);

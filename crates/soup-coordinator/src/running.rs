@@ -10,8 +10,8 @@ use soup_core::machine::{
 };
 use soup_core::report::{Baselines, RunReport, Sources};
 use soup_core::run::DiagnosisLevel;
-use soup_core::score::Score;
 use soup_core::soup::Soup;
+use soup_core::tally::Counts;
 use soup_core::{Error, ErrorKind, Result};
 use soup_proto::report_event;
 use soup_proto::v1::coordinator_message::Message as Down;
@@ -253,7 +253,7 @@ impl Running {
         });
     }
 
-    fn keep(&mut self, evaluation: &Evaluation, score: &Score) {
+    fn keep(&mut self, evaluation: &Evaluation, score: &Counts) {
         let ingredients = self.machine.surveyed().map_or(&[][..], |s| &s.ingredients_sha256);
         if let Some(recall) = &mut self.recall {
             recall.keep(evaluation, score, ingredients);
@@ -300,11 +300,11 @@ impl Running {
     }
 
     fn push(&self, report: &Report) {
-        let value = |s: &Score| self.metric_value(s);
+        let value = |s: &Counts| self.metric_value(s);
         self.log.push(report_event(report, &self.prepared.datasets, &value));
     }
 
-    fn metric_value(&self, score: &Score) -> f64 {
+    fn metric_value(&self, score: &Counts) -> f64 {
         self.prepared.spec.recipe.metric.value(score, self.machine.classes().unwrap_or_default())
     }
 

@@ -20,9 +20,10 @@ use soup_core::machine::{
     Action, DiagnosisPlan, Evaluation, Event, FileDigest, LayerGram, Limits, Machine, Millis, NewWorker,
     Plan, Report, TaskKey, TaskResult, Work, WorkerId,
 };
+use soup_core::metric::Metric;
 use soup_core::recipe::learned::Groups;
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec};
-use soup_core::score::{Metric, Outcome};
+use soup_core::tally::Outcome;
 
 /// What the paper's CLIP pool has.
 const INGREDIENTS: u32 = 72;

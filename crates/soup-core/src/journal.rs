@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::ledger::Gradients;
 use crate::recipe::Verdict;
-use crate::score::Score;
+use crate::tally::Counts;
 
 pub use fold::{Fold, Owner, RunState, Tail, sha256_hex};
 pub use verify::{Verified, verify};
@@ -165,7 +165,7 @@ pub struct Scored {
     pub soup: SoupRecord,
     /// Its counts.
     #[serde(with = "wire::score")]
-    pub score: Score,
+    pub score: Counts,
     /// Whether it was found among the scores of earlier runs instead of being evaluated.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub recalled: bool,

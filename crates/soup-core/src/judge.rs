@@ -5,7 +5,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::score::SCORES_VERSION;
+/// Version of the native judge: raised with every change of decoding, preprocessing, models or counting that can change a
+/// count or a loss. Scores that were kept under another one are not recalled.
+pub const SCORES_VERSION: u32 = 1;
 
 /// The identity of a judge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::score::Score;
 use crate::soup::Soup;
+use crate::tally::Counts;
 
 /// A dataset of a run, by its position: 0 is the validation set, the test sets follow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,7 +47,7 @@ impl Gradients {
 pub struct Ledger {
     /// Number of ingredients in the pool.
     ingredients: u32,
-    scores: BTreeMap<(Dataset, Soup), Score>,
+    scores: BTreeMap<(Dataset, Soup), Counts>,
     /// The set on which the recipe decides.
     deciding: Dataset,
     /// Samples of every dataset, once counted.
@@ -74,7 +74,7 @@ impl Ledger {
     }
 
     /// The score of `soup` on the set on which the recipe decides, if known.
-    pub fn deciding(&self, soup: &Soup) -> Option<&Score> {
+    pub fn deciding(&self, soup: &Soup) -> Option<&Counts> {
         self.score(self.deciding, soup)
     }
 
@@ -104,12 +104,12 @@ impl Ledger {
     }
 
     /// The score of `soup` on the validation set, if known.
-    pub fn validation(&self, soup: &Soup) -> Option<&Score> {
+    pub fn validation(&self, soup: &Soup) -> Option<&Counts> {
         self.score(Dataset::VALIDATION, soup)
     }
 
     /// The score of `soup` on `dataset`, if known.
-    pub fn score(&self, dataset: Dataset, soup: &Soup) -> Option<&Score> {
+    pub fn score(&self, dataset: Dataset, soup: &Soup) -> Option<&Counts> {
         self.scores.get(&(dataset, soup.clone()))
     }
 
@@ -123,7 +123,7 @@ impl Ledger {
         &mut self,
         dataset: Dataset,
         soup: &Soup,
-        score: &Score,
+        score: &Counts,
         look: impl FnOnce(&Ledger) -> T,
     ) -> T {
         let key = (dataset, soup.clone());
@@ -137,7 +137,7 @@ impl Ledger {
     }
 
     /// Records a score. The first answer stays: later ones are equal by construction.
-    pub fn record(&mut self, dataset: Dataset, soup: Soup, score: Score) {
+    pub fn record(&mut self, dataset: Dataset, soup: Soup, score: Counts) {
         self.scores.entry((dataset, soup)).or_insert(score);
     }
 }
@@ -147,8 +147,8 @@ mod tests {
     use super::*;
     use crate::soup::Ingredient;
 
-    fn correct(correct: u64) -> Score {
-        Score { total: 10, correct, ..Score::default() }
+    fn correct(correct: u64) -> Counts {
+        Counts { total: 10, correct, ..Counts::default() }
     }
 
     #[test]

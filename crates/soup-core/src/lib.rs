@@ -12,7 +12,7 @@
 //! | shard | a contiguous range of the flattened parameters, the same range in every ingredient |
 //! | blend | the tensors of a soup on one shard |
 //! | slice | a range of a dataset's samples |
-//! | outcome | what happened to each sample; *score*: the exact counts that outcomes add up to |
+//! | outcome | what happened to each sample; *counts*: what outcomes add up to |
 //! | ledger | everything known so far about a run |
 //!
 //! # Flow
@@ -38,9 +38,9 @@ pub mod recipe;
 pub mod report;
 pub mod run;
 pub mod schema;
-pub mod score;
 pub mod shard;
 pub mod soup;
+pub mod tally;
 pub mod weights;
 
 pub use error::{Error, ErrorKind, Result};

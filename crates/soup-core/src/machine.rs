@@ -39,8 +39,8 @@ use crate::layer::Layers;
 use crate::ledger::{Dataset, Ledger};
 use crate::recipe::learned::{Groups, Learned};
 use crate::recipe::{Recipe, RecipeSpec, Replay, Setting};
-use crate::score::Score;
 use crate::soup::Soup;
+use crate::tally::Counts;
 
 use diagnosing::Diagnosing;
 pub use diagnosing::{LINE_SEGMENTS, Measured, PLANE_SIDE};
@@ -202,7 +202,7 @@ pub struct Machine {
     survey: Option<Survey>,
     tasks: Tasks,
     /// The scores of the slices that are done, of evaluations that are not.
-    partial: BTreeMap<Evaluation, BTreeMap<u32, Score>>,
+    partial: BTreeMap<Evaluation, BTreeMap<u32, Counts>>,
     /// Which worker has decoded which slice.
     homes: BTreeMap<(Dataset, u32), WorkerId>,
     diagnosing: Diagnosing,

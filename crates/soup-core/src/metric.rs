@@ -1,4 +1,4 @@
-//! Figures from counts: the value of a [`Metric`] for a [`Score`], and which of two scores is better.
+//! Figures from counts: the value of a [`Metric`] for a [`Counts`], and which of two scores is better.
 //!
 //! Comparing is deterministic everywhere, and figures of counts are compared as what they are: two that are equal are a tie, however
 //! `f64` rounds the ways to them. They are computed in `f64` from integers in a fixed order of additions, and where that leaves
@@ -8,8 +8,26 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use num_bigint::{BigInt, Sign};
+use serde::{Deserialize, Serialize};
 
-use crate::score::{Metric, Score};
+use crate::tally::Counts;
+
+/// The figure by which soups are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metric {
+    /// Share of samples whose prediction is their label.
+    #[default]
+    Accuracy,
+    /// Mean over the classes of the F1 of each class; a class that neither occurs nor is predicted counts 0.
+    MacroF1,
+    /// F1 of class 1 (two classes).
+    BinaryF1,
+    /// Matthews correlation coefficient, multi-class (Gorodkin 2004); 0 where it is undefined.
+    Matthews,
+    /// Mean cross-entropy in nats; lower is better.
+    Loss,
+}
 
 /// Figures that lie no further apart in `f64` may be equal; rounding is off by less than a thousandth of it.
 const NEAR: f64 = 1e-9;
@@ -32,7 +50,7 @@ impl Metric {
 
     /// The value of this figure for `score` of a model with `classes` classes: a share in 0 to 1, a correlation in -1 to 1, or a mean
     /// cross-entropy in nats. NaN where there are no samples.
-    pub fn value(self, score: &Score, classes: u32) -> f64 {
+    pub fn value(self, score: &Counts, classes: u32) -> f64 {
         match self {
             // No class can be missing from a sum over the classes that occur: the others count 0.
             Metric::MacroF1 => self.rank(score) / f64::from(classes),
@@ -41,9 +59,9 @@ impl Metric {
     }
 
     /// Which score is better: `Greater` where `a` is. Both must be of the same dataset and number of classes.
-    pub fn compare(self, a: &Score, b: &Score) -> Ordering {
+    pub fn compare(self, a: &Counts, b: &Counts) -> Ordering {
         if self == Metric::Accuracy && a.total > 0 && b.total > 0 {
-            let cross = |x: &Score, y: &Score| u128::from(x.correct) * u128::from(y.total);
+            let cross = |x: &Counts, y: &Counts| u128::from(x.correct) * u128::from(y.total);
             return cross(a, b).cmp(&cross(b, a));
         }
         let (x, y) = (self.rank(a), self.rank(b));
@@ -56,7 +74,7 @@ impl Metric {
     }
 
     /// The same by integers alone, for figures that are made of counts.
-    fn compare_exactly(self, a: &Score, b: &Score) -> Ordering {
+    fn compare_exactly(self, a: &Counts, b: &Counts) -> Ordering {
         let (a, b) = (Margins::of(a), Margins::of(b));
         match self {
             Metric::MacroF1 => f1_sum(a.by_class.values()).compare(&f1_sum(b.by_class.values())),
@@ -67,7 +85,7 @@ impl Metric {
     }
 
     /// The value, but for the division of macro-F1 by the number of classes, which no comparison needs.
-    fn rank(self, score: &Score) -> f64 {
+    fn rank(self, score: &Counts) -> f64 {
         match self {
             Metric::Accuracy => score.correct as f64 / score.total as f64,
             Metric::Loss => score.loss_sum / score.total as f64,
@@ -129,7 +147,7 @@ impl Class {
 }
 
 impl Margins {
-    fn of(score: &Score) -> Margins {
+    fn of(score: &Counts) -> Margins {
         let mut by_class: BTreeMap<u32, Class> = BTreeMap::new();
         for (&(label, prediction), &count) in &score.confusion {
             by_class.entry(label).or_default().labelled += count;
@@ -179,8 +197,8 @@ mod tests {
     use super::*;
 
     /// A score from rows of a confusion matrix: one row per label, one column per prediction.
-    fn score(rows: &[&[u64]]) -> Score {
-        let mut score = Score::default();
+    fn score(rows: &[&[u64]]) -> Counts {
+        let mut score = Counts::default();
         for (label, row) in rows.iter().enumerate() {
             for (prediction, &count) in row.iter().enumerate() {
                 score.total += count;
@@ -236,7 +254,7 @@ mod tests {
 
     #[test]
     fn loss_is_a_mean_and_lower_is_better() {
-        let with = |loss_sum| Score { total: 4, loss_sum, ..Score::default() };
+        let with = |loss_sum| Counts { total: 4, loss_sum, ..Counts::default() };
         assert_eq!(Metric::Loss.value(&with(2.0), 9), 0.5);
         assert_eq!(Metric::Loss.compare(&with(2.0), &with(3.0)), Ordering::Greater);
         assert_eq!(Metric::Loss.compare(&with(3.0), &with(3.0)), Ordering::Equal);
@@ -245,13 +263,13 @@ mod tests {
 
     #[test]
     fn nan_is_worst() {
-        let with = |loss_sum| Score { total: 4, loss_sum, ..Score::default() };
+        let with = |loss_sum| Counts { total: 4, loss_sum, ..Counts::default() };
         assert_eq!(Metric::Loss.compare(&with(f64::NAN), &with(f64::INFINITY)), Ordering::Less);
         assert_eq!(Metric::Loss.compare(&with(f64::INFINITY), &with(f64::NAN)), Ordering::Greater);
         assert_eq!(Metric::Loss.compare(&with(f64::NAN), &with(f64::NAN)), Ordering::Equal);
         for metric in Metric::ALL {
             let bad = score(&[&[0, 1], &[1, 0]]);
-            let nothing = Score::default();
+            let nothing = Counts::default();
             assert!(metric.value(&nothing, 2).is_nan());
             assert_eq!(metric.compare(&bad, &nothing), Ordering::Greater, "{metric:?}");
             assert_eq!(metric.compare(&nothing, &bad), Ordering::Less, "{metric:?}");
@@ -261,13 +279,13 @@ mod tests {
 
     #[test]
     fn accuracies_are_compared_exactly() {
-        let huge = |correct| Score { correct, total: u64::MAX, ..Score::default() };
+        let huge = |correct| Counts { correct, total: u64::MAX, ..Counts::default() };
         // Both are 0.5 as an f64.
         let (a, b) = (huge(u64::MAX / 2), huge(u64::MAX / 2 + 1));
         assert_eq!(Metric::Accuracy.value(&a, 2), Metric::Accuracy.value(&b, 2));
         assert_eq!(Metric::Accuracy.compare(&a, &b), Ordering::Less);
-        let third = Score { correct: 1, total: 3, ..Score::default() };
-        let ninth = Score { correct: 3, total: 9, ..Score::default() };
+        let third = Counts { correct: 1, total: 3, ..Counts::default() };
+        let ninth = Counts { correct: 3, total: 9, ..Counts::default() };
         assert_eq!(Metric::Accuracy.compare(&third, &ninth), Ordering::Equal);
     }
 

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::ledger::{Dataset, Ledger};
-use crate::score::Score;
 use crate::soup::{Ingredient, Soup};
+use crate::tally::Counts;
 
 use learned::{Groups, LearnSpec, Learned, LearnedSoup, MiniBatch};
 
@@ -80,7 +80,7 @@ pub struct Trial {
     /// The soup.
     pub soup: Soup,
     /// The score it has to reach, where one is known. A trial without a bar only ranks.
-    pub bar: Option<Score>,
+    pub bar: Option<Counts>,
 }
 
 /// A trial with its verdict.
@@ -93,9 +93,9 @@ pub struct Decision {
     /// Which pass over the ingredients, from 1.
     pub pass: u32,
     /// What it scored.
-    pub score: Score,
+    pub score: Counts,
     /// What it had to reach: the incumbent's score.
-    pub bar: Score,
+    pub bar: Counts,
     /// Whether it became the incumbent.
     pub verdict: Verdict,
 }
@@ -188,7 +188,7 @@ pub struct RecipeSpec {
     /// Passes over the candidates; a pass that changes nothing ends the recipe early.
     pub passes: u32,
     /// The figure that is compared.
-    pub metric: crate::score::Metric,
+    pub metric: crate::metric::Metric,
     /// How weights are learned; absent for recipes that do not learn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learn: Option<LearnSpec>,

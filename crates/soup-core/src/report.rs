@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::diagnosis::Diagnosis;
 use crate::judge::JudgeId;
 use crate::ledger::{Dataset, Ledger};
+use crate::metric::Metric;
 use crate::recipe::{RecipeSpec, Replay, Verdict};
-use crate::score::{Metric, Score};
 use crate::soup::{Ingredient, Soup};
+use crate::tally::Counts;
 
 /// The result of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -179,7 +180,7 @@ pub fn percent(correct: u64, total: u64) -> String {
 
 impl Figures {
     /// What `score` amounts to for a model of `classes` classes.
-    pub fn new(score: &Score, metric: Metric, classes: u32) -> Figures {
+    pub fn new(score: &Counts, metric: Metric, classes: u32) -> Figures {
         let finite = |v: f64| Some(v).filter(|v| v.is_finite());
         let own = match metric {
             Metric::Accuracy | Metric::Loss => None,
@@ -284,8 +285,8 @@ mod tests {
 
     #[test]
     fn the_json_names_are_stable() {
-        let outcome = |label, prediction| crate::score::Outcome { label, prediction, loss: 0.5, margin: 0.0 };
-        let score: Score = [outcome(0, 0), outcome(1, 0)].iter().collect();
+        let outcome = |label, prediction| crate::tally::Outcome { label, prediction, loss: 0.5, margin: 0.0 };
+        let score: Counts = [outcome(0, 0), outcome(1, 0)].iter().collect();
         let figures = Figures::new(&score, Metric::MacroF1, 2);
         let json =
             serde_json::to_value(Ranked { ingredient: "a".into(), score: figures, test: BTreeMap::new() })

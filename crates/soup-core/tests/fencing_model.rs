@@ -31,8 +31,8 @@ use soup_core::journal::{
     Claim, Decided, Entry, Fold, GENESIS, Record, RunState, Scored, VERSION, sha256_hex,
 };
 use soup_core::recipe::Verdict;
-use soup_core::score::Score;
 use soup_core::soup::{Ingredient, Soup};
+use soup_core::tally::Counts;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 /// Writer and number, as in `soup-store`: unique as long as a writer writes each number once.
@@ -526,7 +526,7 @@ fn record(rec: Rec, prev_sha256: String) -> Record {
         What::Decision(n) => Entry::Scored(Scored {
             dataset: 0,
             soup: (&Soup::single(Ingredient(n))).into(),
-            score: Score::default(),
+            score: Counts::default(),
             recalled: false,
             decisions: vec![Decided { trial: n, candidate: n, pass: 1, verdict: Verdict::Accepted }],
         }),

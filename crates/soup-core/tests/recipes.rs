@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use soup_core::ledger::{Dataset, Ledger};
+use soup_core::metric::Metric;
 use soup_core::recipe::{Accept, Order, Recipe, RecipeKind, RecipeSpec, Replay, Step, Trial, Verdict};
-use soup_core::score::{Metric, Score};
 use soup_core::soup::{Ingredient, Soup};
+use soup_core::tally::Counts;
 
 /// A small random stream of the test's own.
 struct Random(u64);
@@ -31,7 +32,7 @@ struct World {
 }
 
 impl World {
-    fn score(self, soup: &Soup) -> Score {
+    fn score(self, soup: &Soup) -> Counts {
         let mut hash = self.seed;
         for member in soup.members() {
             hash = (hash ^ u64::from(member.0 + 1)).wrapping_mul(0x100_0000_01b3).rotate_left(23);
@@ -50,7 +51,7 @@ impl World {
             ((1, 0), self.levels - right_of_one),
         ];
         let confusion = confusion.into_iter().filter(|&(_, n)| n > 0).collect();
-        Score { total, correct, loss_sum, confusion }
+        Counts { total, correct, loss_sum, confusion }
     }
 }
 
@@ -69,7 +70,7 @@ fn mean(members: &[u32]) -> Soup {
 }
 
 /// Larger is better, independently of `Metric::compare`.
-fn merit(metric: Metric, score: &Score) -> f64 {
+fn merit(metric: Metric, score: &Counts) -> f64 {
     let n = |label, prediction| score.confusion.get(&(label, prediction)).copied().unwrap_or(0) as f64;
     let f1 = |c: u32, o: u32| {
         let (tp, fp, fne) = (n(c, c), n(o, c), n(c, o));
@@ -202,7 +203,7 @@ fn check_trials(trials: &[Trial], ledger: &Ledger, lookahead: usize) {
 
 /// Drives a recipe to its end as a cluster would at its worst; returns the last replay and all known scores.
 fn drive(recipe: &dyn Recipe, ingredients: u32, world: World, chaos: &mut Random) -> (Replay, Ledger) {
-    let mut known: BTreeMap<Soup, Score> = BTreeMap::new();
+    let mut known: BTreeMap<Soup, Counts> = BTreeMap::new();
     let mut restarts_left = 3;
     let mut decisions_before = 0;
     for _round in 0..10_000 {
@@ -330,7 +331,7 @@ proptest! {
         let mut ledger = Ledger::new(ingredients);
         for _ in 0..known {
             let Step::Try(open) = recipe.next(&ledger) else { break };
-            let score = Score { correct: world.score(&open[0].soup).correct + 1, ..world.score(&open[0].soup) };
+            let score = Counts { correct: world.score(&open[0].soup).correct + 1, ..world.score(&open[0].soup) };
             ledger.record(Dataset::VALIDATION, open[0].soup.clone(), score);
         }
         let Step::Try(ahead) = recipe.replay(&ledger, 5).step else { return Ok(()) };
@@ -340,7 +341,7 @@ proptest! {
         let mut rejected = Vec::new();
         while rejected.len() < 6 {
             let Step::Try(open) = recipe.next(&ledger) else { break };
-            ledger.record(Dataset::VALIDATION, open[0].soup.clone(), Score { total: 1, ..Score::default() });
+            ledger.record(Dataset::VALIDATION, open[0].soup.clone(), Counts { total: 1, ..Counts::default() });
             rejected.push(open[0].clone());
         }
         prop_assert_eq!(ahead, rejected);

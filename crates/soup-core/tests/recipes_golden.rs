@@ -4,9 +4,10 @@
 
 use serde_json::Value;
 use soup_core::ledger::{Dataset, Ledger};
+use soup_core::metric::Metric;
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec, Replay, Step, Verdict};
-use soup_core::score::{Metric, Score};
 use soup_core::soup::{Ingredient, Soup};
+use soup_core::tally::Counts;
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/pools/vit-fashion/reference.json");
 
@@ -56,8 +57,8 @@ impl Reference {
     }
 }
 
-fn score(correct: &Value) -> Score {
-    Score { total: 2000, correct: correct.as_u64().unwrap(), ..Score::default() }
+fn score(correct: &Value) -> Counts {
+    Counts { total: 2000, correct: correct.as_u64().unwrap(), ..Counts::default() }
 }
 
 /// Replays the run called `run`, answering each trial with the count of the reference's next step, and checks every

@@ -8,7 +8,7 @@ use burn::backend::{Autodiff, Flex};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
 use soup_core::schema::Schema;
-use soup_core::score::Outcome;
+use soup_core::tally::Outcome;
 use soup_core::weights::Weights;
 use soup_core::{Error, Result};
 

@@ -44,7 +44,7 @@ pub struct LossSpec {
 /// A loss summed over samples, with its derivatives.
 ///
 /// Where a sample's logits are not finite, so are neither its loss (`scale` times `+inf`, as in
-/// [`Outcome`](soup_core::score::Outcome)) nor the derivatives (NaN): values to look at, never an error.
+/// [`Outcome`](soup_core::tally::Outcome)) nor the derivatives (NaN): values to look at, never an error.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gradient {
     /// The derivative of `loss` with respect to every element of the flattened parameters, in the schema's canonical

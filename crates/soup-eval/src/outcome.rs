@@ -9,7 +9,7 @@
 //! with the largest logit that is not NaN (the first wrong class where all are NaN). With a single class, which leaves
 //! no wrong one, the prediction is 1, a class that does not exist.
 
-use soup_core::score::Outcome;
+use soup_core::tally::Outcome;
 
 /// The outcome of one sample. `label` is an index of `logits`.
 pub(crate) fn outcome(logits: &[f32], label: u32) -> Outcome {

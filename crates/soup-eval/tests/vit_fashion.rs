@@ -5,7 +5,7 @@ mod pool;
 
 use soup_core::ErrorKind;
 use soup_core::schema::{Dtype, Schema, TensorSpec};
-use soup_core::score::{Outcome, Score};
+use soup_core::tally::{Counts, Outcome};
 use soup_core::weights::Weights;
 use soup_eval::{Evaluator, Model, Prepared};
 
@@ -76,7 +76,7 @@ fn counts_on_the_validation_set_are_the_references() {
         let want = &reference["ingredients"][&name]["val"];
         let model = pool::model(evaluator.as_ref(), &name);
         let outcomes = model.evaluate(&prepared, 0..prepared.len(), NEVER).unwrap();
-        let score: Score = outcomes.iter().collect();
+        let score: Counts = outcomes.iter().collect();
         assert_eq!(score.correct, want["correct"].as_u64().unwrap(), "{name}");
         assert_eq!(score.total, want["n"].as_u64().unwrap(), "{name}");
         let loss = score.loss_sum / score.total as f64;

@@ -6,12 +6,13 @@ use soup_core::agree::Missing;
 use soup_core::judge::JudgeId;
 use soup_core::ledger::Dataset;
 use soup_core::machine::{Evaluation, FileDigest, Report, TaskKey};
+use soup_core::metric::Metric;
 use soup_core::recipe::given::{GivenWeight, WeightTable};
 use soup_core::recipe::learned::{Granularity, Init, LearnSpec, Optimizer, Schedule, WeightRule};
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec, Verdict};
 use soup_core::run::{DatasetSpec, DiagnosisLevel, DiagnosisSpec, RunSpec, Split};
-use soup_core::score::{Metric, Outcome, Score};
 use soup_core::soup::{Ingredient, Soup, Weight};
+use soup_core::tally::{Counts, Outcome};
 use soup_core::{Error, ErrorKind, Result};
 
 use crate::v1;
@@ -326,8 +327,8 @@ impl TryFrom<v1::Soup> for Soup {
     }
 }
 
-impl From<&Score> for v1::Score {
-    fn from(s: &Score) -> Self {
+impl From<&Counts> for v1::Score {
+    fn from(s: &Counts) -> Self {
         v1::Score { total: s.total, correct: s.correct, loss_sum: s.loss_sum }
     }
 }
@@ -418,7 +419,7 @@ impl TryFrom<v1::Evaluated> for Vec<Outcome> {
 }
 
 /// A report as the event that watchers see. `datasets` are the names, `value` the run's metric of a score.
-pub fn report_event(report: &Report, datasets: &[String], value: &dyn Fn(&Score) -> f64) -> v1::RunEvent {
+pub fn report_event(report: &Report, datasets: &[String], value: &dyn Fn(&Counts) -> f64) -> v1::RunEvent {
     use v1::run_event::Event;
     let event = match report {
         Report::Workers { count, worker, joined } => Event::Workers(v1::WorkersChanged {

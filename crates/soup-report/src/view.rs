@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use soup_core::metric::Metric;
 use soup_core::report::{Figures, RunReport};
-use soup_core::score::Metric;
 
 use crate::plot::number::Unit;
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use soup_core::journal::ScoreRecord;
-use soup_core::score::Score;
+use soup_core::tally::Counts;
 use soup_core::{Error, Result};
 
 use crate::location::Location;
@@ -41,7 +41,7 @@ impl Scores {
     ///
     /// # Errors
     /// What the store says.
-    pub async fn get(&self, key: &str) -> Result<Option<Score>> {
+    pub async fn get(&self, key: &str) -> Result<Option<Counts>> {
         let place = self.place(key)?;
         let bytes = self.patience.read(|| read::read_small_if_exists(&place, RECORD_BYTES_MAX)).await?;
         let Some(bytes) = bytes else { return Ok(None) };
@@ -58,7 +58,7 @@ impl Scores {
     ///
     /// # Errors
     /// What the store says.
-    pub async fn put(&self, key: &str, score: &Score) -> Result<()> {
+    pub async fn put(&self, key: &str, score: &Counts) -> Result<()> {
         let place = self.place(key)?;
         let record = ScoreRecord(score.clone());
         let bytes = serde_json::to_vec(&record)

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use soup_core::Result;
 use soup_core::machine::PartFigures;
-use soup_core::score::Outcome;
+use soup_core::tally::Outcome;
 use soup_core::weights::Weights;
 
 use crate::survey::Surveyed;

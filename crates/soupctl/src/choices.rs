@@ -4,11 +4,11 @@ use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use soup_core::agree::Missing;
+use soup_core::metric::Metric;
 use soup_core::recipe::learned::{Granularity, Init, Optimizer, Schedule, WeightRule};
 use soup_core::recipe::{Accept, Order, RecipeKind};
 use soup_core::run::DiagnosisLevel;
 use soup_core::schema::Dtype;
-use soup_core::score::Metric;
 
 /// How to choose the ingredients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]

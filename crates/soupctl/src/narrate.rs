@@ -1,7 +1,7 @@
 //! Run events as lines and gauges for people. Pure: what is shown where is [`crate::progress`]'s business.
 
+use soup_core::metric::Metric;
 use soup_core::report::percent;
-use soup_core::score::Metric;
 use soup_proto::v1::run_event::Event;
 use soup_proto::v1::{Decided, Loading, Planned, Score, Scored, Soup, Stepped};
 

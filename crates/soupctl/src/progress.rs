@@ -1,8 +1,8 @@
 //! Shows how a run goes, on stderr: bars below the lines on a terminal, lines alone elsewhere.
 
 use indicatif::{ProgressBar, ProgressStyle};
+use soup_core::metric::Metric;
 use soup_core::run::RunSpec;
-use soup_core::score::Metric;
 use soup_proto::v1::run_event::Event;
 
 use crate::narrate::{Narrator, Phase, Told};

@@ -47,7 +47,7 @@ pub(crate) fn pairs(pairs: &[(&str, String)]) -> String {
 /// The result of a run. `tests` are the test sets in the order of their columns.
 pub(crate) fn render(report: &RunReport, tests: &[String]) -> String {
     let metric = report.options.metric;
-    let own_column = (metric != soup_core::score::Metric::Accuracy).then(|| metric.name().to_owned());
+    let own_column = (metric != soup_core::metric::Metric::Accuracy).then(|| metric.name().to_owned());
     let Some(score) = &report.score else { return pairs(&details(report)) };
     let mut rows = vec![header(&report.validation, own_column.as_deref(), tests)];
     let row = |label: String, count: usize, score: &Figures, test: &dyn Fn(&str) -> Option<String>| {

@@ -4,7 +4,7 @@
 //! All of it is counted slice by slice, where the logits are; only counts, and the sums that a Newton step needs, travel.
 
 use crate::error::{Error, Result};
-use crate::score::{Outcome, Score};
+use crate::tally::{Counts, Outcome};
 
 /// Newton steps of a fit. The loss is convex in the weights; from the logit ensemble on, it settles in five or six.
 pub const STACK_STEPS: u32 = 8;
@@ -17,12 +17,12 @@ pub const STACK_INGREDIENTS_MAX: usize = 256;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Alternatives {
     /// The mean of the logits.
-    pub logits: Score,
+    pub logits: Counts,
     /// The most frequent prediction; of equally frequent ones, the one whose mean logit is largest. Its loss is not
     /// defined, and 0 here.
-    pub vote: Score,
+    pub vote: Counts,
     /// The logits under the weights that were asked about.
-    pub stacked: Score,
+    pub stacked: Counts,
     /// Gradient and curvature of the loss with respect to the weights, summed over the samples.
     pub newton: Newton,
 }

@@ -39,8 +39,8 @@ impl Log {
     }
 }
 
-fn score(correct: u64, loss_sum: f64) -> Score {
-    Score { total: 10, correct, loss_sum, confusion: [((0, 0), correct), ((1, 0), 10 - correct)].into() }
+fn score(correct: u64, loss_sum: f64) -> Counts {
+    Counts { total: 10, correct, loss_sum, confusion: [((0, 0), correct), ((1, 0), 10 - correct)].into() }
 }
 
 fn slice(soup: &Soup, slice: u32) -> ScoredSlice {

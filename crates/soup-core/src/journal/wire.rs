@@ -5,8 +5,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::error::{Error, Result};
 use crate::ledger::Dataset;
-use crate::score::Score;
 use crate::soup::{Ingredient, Soup, Weight};
+use crate::tally::Counts;
 
 /// A soup in a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +59,7 @@ pub struct ScoredSlice {
     pub slice: u32,
     /// Its counts.
     #[serde(with = "score")]
-    pub score: Score,
+    pub score: Counts,
 }
 
 impl ScoredSlice {
@@ -72,7 +72,7 @@ impl ScoredSlice {
 /// A score as records hold it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct ScoreRecord(#[serde(with = "score")] pub Score);
+pub struct ScoreRecord(#[serde(with = "score")] pub Counts);
 
 /// Shortest text that reads back to the same value.
 fn text(value: f64) -> String {
@@ -93,7 +93,7 @@ pub(super) mod score {
         confusion: Vec<(u32, u32, u64)>,
     }
 
-    pub(in super::super) fn serialize<S: Serializer>(score: &Score, to: S) -> Result<S::Ok, S::Error> {
+    pub(in super::super) fn serialize<S: Serializer>(score: &Counts, to: S) -> Result<S::Ok, S::Error> {
         ScoreRecord {
             correct: score.correct,
             total: score.total,
@@ -103,9 +103,9 @@ pub(super) mod score {
         .serialize(to)
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Score, D::Error> {
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Counts, D::Error> {
         let record = ScoreRecord::deserialize(from)?;
-        Ok(Score {
+        Ok(Counts {
             correct: record.correct,
             total: record.total,
             loss_sum: record.loss_sum.parse().map_err(de::Error::custom)?,

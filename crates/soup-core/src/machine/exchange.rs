@@ -6,9 +6,9 @@ use crate::error::{Error, Result};
 use crate::journal::Entry;
 use crate::ledger::Dataset;
 use crate::recipe::Decision;
-use crate::score::{Outcome, Score};
 use crate::shard::Shard;
 use crate::soup::{Soup, Weight};
+use crate::tally::{Counts, Outcome};
 
 /// A worker, by the number its coordinator gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -236,7 +236,7 @@ pub enum Event {
     /// The entry of the last [`Action::Record`] is durable.
     Recorded,
     /// The answer to [`Action::Recall`]: the score of an earlier run, if there is one.
-    Recalled(Evaluation, Option<Score>),
+    Recalled(Evaluation, Option<Counts>),
     /// A worker hands in a slice that it was given by an earlier coordinator of this run. The slice's index is not looked at.
     HandedIn(Evaluation, Slice, Vec<Outcome>),
     /// The answer to [`Action::Publish`].
@@ -288,7 +288,7 @@ pub enum Report {
         shards: u32,
     },
     /// A soup got its score.
-    Scored(Evaluation, Score),
+    Scored(Evaluation, Counts),
     /// A trial got its verdict; counted from 1.
     Decided(u32, Box<Decision>),
     /// A step of a learned soup was made.

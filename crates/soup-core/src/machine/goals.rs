@@ -1,7 +1,7 @@
 //! Which scores are wanted now, and what becomes of those that arrive.
 
 use super::{
-    Action, BTreeSet, Dataset, Error, Evaluation, FileDigest, Machine, Report, Score, Slice, Soup, Work,
+    Action, BTreeSet, Counts, Dataset, Error, Evaluation, FileDigest, Machine, Report, Slice, Soup, Work,
 };
 use crate::recipe::Step;
 use crate::soup::Ingredient;
@@ -64,7 +64,7 @@ impl Machine {
     /// The ingredient with the best validation score, the first one of equals; `None` until all are scored.
     pub fn best_single(&self) -> Option<Soup> {
         let metric = self.plan.recipe.metric;
-        let mut best: Option<(Soup, &Score)> = None;
+        let mut best: Option<(Soup, &Counts)> = None;
         for soup in (0..self.plan.ingredients).map(|i| Soup::single(Ingredient(i))) {
             let score = self.ledger.validation(&soup)?;
             if best.as_ref().is_none_or(|(_, b)| metric.compare(score, b).is_gt()) {
@@ -84,14 +84,14 @@ impl Machine {
     }
 
     /// A slice has its score: when it was the last one, the evaluation has.
-    pub(super) fn scored(&mut self, evaluation: Evaluation, slice: u32, score: Score) {
+    pub(super) fn scored(&mut self, evaluation: Evaluation, slice: u32, score: Counts) {
         let slices = self.slices_of(evaluation.dataset).len();
         let partial = self.partial.entry(evaluation.clone()).or_default();
         partial.insert(slice, score);
         if partial.len() < slices {
             return self.recorder.slice(evaluation, slice);
         }
-        let mut total = Score::default();
+        let mut total = Counts::default();
         // In slice order, so that the sum of the losses has the same bits on any cluster.
         partial.values().for_each(|s| total.merge(s));
         self.partial.remove(&evaluation);

@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
-    Action, Error, Evaluation, Fold, Machine, Millis, Report, Result, Score, Slice, Survey, Work, slices,
+    Action, Counts, Error, Evaluation, Fold, Machine, Millis, Report, Result, Slice, Survey, Work, slices,
 };
 use crate::journal::{Decided, Entry, Scored, ScoredSlice, Stepped, Surveyed, sha256_hex};
 use crate::ledger::Gradients;
-use crate::score::Outcome;
+use crate::tally::Outcome;
 
 /// Slices in one entry.
 const SLICES_MAX: usize = 256;
@@ -20,7 +20,7 @@ const SLICES_MAX: usize = 256;
 pub(super) struct Recorder {
     in_flight: Option<InFlight>,
     /// Evaluations that have their score, in the order they got it.
-    complete: VecDeque<(Evaluation, Score, bool)>,
+    complete: VecDeque<(Evaluation, Counts, bool)>,
     /// Slices of evaluations that are not complete.
     slices: Vec<(Evaluation, u32)>,
     /// The step of a learned soup that is complete.
@@ -39,7 +39,7 @@ pub(super) struct Recorder {
 enum InFlight {
     Surveyed(Surveyed),
     Slices,
-    Scored(Evaluation, Score),
+    Scored(Evaluation, Counts),
     Stepped(Gradients),
     Publishing,
 }
@@ -51,7 +51,7 @@ impl Recorder {
     }
 
     /// An evaluation has its score.
-    pub(super) fn complete(&mut self, evaluation: Evaluation, score: Score, recalled: bool) {
+    pub(super) fn complete(&mut self, evaluation: Evaluation, score: Counts, recalled: bool) {
         self.slices.retain(|(e, _)| *e != evaluation);
         self.complete.push_back((evaluation, score, recalled));
     }
@@ -272,7 +272,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn recalled(&mut self, evaluation: Evaluation, score: Option<Score>) {
+    pub(super) fn recalled(&mut self, evaluation: Evaluation, score: Option<Counts>) {
         if !self.recorder.recalling.remove(&evaluation) {
             return;
         }
@@ -304,7 +304,7 @@ impl Machine {
             return;
         }
         self.withdraw(&Work::Evaluate(evaluation.clone(), slice), out);
-        self.scored(evaluation, slice.index, Score::from_iter(outcomes));
+        self.scored(evaluation, slice.index, Counts::from_iter(outcomes));
     }
 
     /// Forgets a work, and takes its attempts back from their workers.
@@ -326,7 +326,7 @@ impl Machine {
     }
 
     /// What is known of slices, for comparison with a fold.
-    pub fn partial(&self) -> &BTreeMap<Evaluation, BTreeMap<u32, Score>> {
+    pub fn partial(&self) -> &BTreeMap<Evaluation, BTreeMap<u32, Counts>> {
         &self.partial
     }
 }

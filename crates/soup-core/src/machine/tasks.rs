@@ -2,7 +2,7 @@
 
 use super::placement::Tier;
 use super::{
-    Action, BTreeMap, BTreeSet, Error, ErrorKind, Evaluation, Machine, Millis, NewWorker, Report, Score,
+    Action, BTreeMap, BTreeSet, Counts, Error, ErrorKind, Evaluation, Machine, Millis, NewWorker, Report,
     Slice, TaskKey, TaskResult, Work, WorkerId,
 };
 use crate::shard::Shard;
@@ -217,7 +217,7 @@ impl Machine {
                 let got = outcomes.len() as u64;
                 let expected = slice.end - slice.start;
                 if got == expected {
-                    self.scored(evaluation, slice.index, Score::from_iter(&outcomes));
+                    self.scored(evaluation, slice.index, Counts::from_iter(&outcomes));
                 } else {
                     let text = format!("a worker returned {got} outcomes for {expected} samples");
                     self.finish(Err(Error::internal(text)), out);

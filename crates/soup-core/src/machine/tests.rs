@@ -7,11 +7,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::diagnosis::ensemble::{Alternatives, Newton};
 use crate::journal::{Claim, Entry, Fold, Record, VERSION};
+use crate::metric::Metric;
 use crate::recipe::learned::{Granularity, Init, LearnSpec, Optimizer, Schedule, WeightRule};
 use crate::recipe::{Accept, Order, RecipeKind, Step};
-use crate::score::{Metric, Outcome};
 use crate::shard::Shard;
 use crate::soup::{Ingredient, Weight};
+use crate::tally::Outcome;
 
 /// Of the validation set, a test set, and the set to learn from.
 const SAMPLES: [u64; 3] = [230, 90, 70];
@@ -139,12 +140,12 @@ fn answer(work: &Work, plan: &Plan) -> TaskResult {
         }
         Work::Compare(of) => {
             let samples = of.slice.start..of.slice.end;
-            let score: Score = samples
+            let score: Counts = samples
                 .map(|s| outcome(&Evaluation { dataset: of.dataset, soup: Soup::single(Ingredient(0)) }, s))
                 .collect::<Vec<_>>()
                 .iter()
                 .collect();
-            let stacked = Score { loss_sum: number(&(&of.weights, of.dataset, of.slice)), ..score.clone() };
+            let stacked = Counts { loss_sum: number(&(&of.weights, of.dataset, of.slice)), ..score.clone() };
             let mut newton = Newton::zeros(ingredients as usize);
             newton.gradient[0] = number(&(of.slice, "gradient"));
             TaskResult::Compared(Box::new(Alternatives {
@@ -197,7 +198,7 @@ struct Cluster {
     /// The entry that is on its way to the log.
     entry: Option<Entry>,
     /// Scores of earlier runs.
-    earlier: BTreeMap<Evaluation, Score>,
+    earlier: BTreeMap<Evaluation, Counts>,
     /// Slices that workers were given, and those that they finished.
     evaluated: BTreeMap<Work, u32>,
     /// Gradients that workers hold: worker, step, part.
@@ -378,7 +379,7 @@ impl Cluster {
         }
     }
 
-    fn outcome(&self) -> (Soup, Vec<(Soup, bool)>, Vec<Option<Score>>) {
+    fn outcome(&self) -> (Soup, Vec<(Soup, bool)>, Vec<Option<Counts>>) {
         assert!(matches!(self.result, Some(Ok(()))), "{:?}", self.result);
         let soup = self.machine.chosen().unwrap().clone();
         let scores = [0, 1].map(|d| self.machine.ledger().score(Dataset(d), &soup).cloned());
@@ -386,7 +387,7 @@ impl Cluster {
     }
 }
 
-fn reference(plan: &Plan) -> (Soup, Vec<(Soup, bool)>, Vec<Option<Score>>) {
+fn reference(plan: &Plan) -> (Soup, Vec<(Soup, bool)>, Vec<Option<Counts>>) {
     let mut cluster = Cluster::new(plan.clone());
     cluster.join();
     cluster.run_quietly();
@@ -409,7 +410,7 @@ fn every_recipe_ends_on_one_worker() {
                     for t in open {
                         let e = Evaluation { dataset: Dataset::VALIDATION, soup: t.soup };
                         let score = (0..SAMPLES[0]).map(|i| outcome(&e, i)).collect::<Vec<_>>();
-                        ledger.record(Dataset::VALIDATION, e.soup, Score::from_iter(&score));
+                        ledger.record(Dataset::VALIDATION, e.soup, Counts::from_iter(&score));
                     }
                 }
             }

@@ -1,7 +1,7 @@
 //! The ingredient with the best validation score: what a lab would ship without soups. Ties go to the earlier one.
 
 use crate::ledger::Ledger;
-use crate::score::Metric;
+use crate::metric::Metric;
 use crate::soup::{Ingredient, Soup};
 
 use super::ranking::{self, From};

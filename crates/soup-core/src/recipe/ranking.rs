@@ -3,8 +3,9 @@
 use std::cmp::Ordering;
 
 use crate::ledger::Ledger;
-use crate::score::{Metric, Score};
+use crate::metric::Metric;
 use crate::soup::{Ingredient, Soup};
+use crate::tally::Counts;
 
 use super::{Order, RecipeSpec, Step, Trial};
 
@@ -39,7 +40,7 @@ pub(super) fn sorted(
     ledger: &Ledger,
     from: From,
 ) -> Result<Vec<Ingredient>, Step> {
-    let mut scores: Vec<(Ingredient, &Score)> = Vec::new();
+    let mut scores: Vec<(Ingredient, &Counts)> = Vec::new();
     let mut open = Vec::new();
     for ingredient in pool_order(ingredients) {
         let soup = Soup::single(ingredient);
@@ -95,7 +96,7 @@ impl SplitMix64 {
 }
 
 /// Whether `score` satisfies `bar` under the rule of `spec`.
-pub(super) fn accepts(spec: &RecipeSpec, score: &Score, bar: &Score) -> bool {
+pub(super) fn accepts(spec: &RecipeSpec, score: &Counts, bar: &Counts) -> bool {
     match (spec.accept, spec.metric.compare(score, bar)) {
         (super::Accept::AtLeast, ordering) => ordering != Ordering::Less,
         (super::Accept::Better, ordering) => ordering == Ordering::Greater,

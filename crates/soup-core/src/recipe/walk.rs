@@ -5,8 +5,8 @@
 //! still follows the scores it finds (a trial that is known keeps its verdict), but it decides nothing.
 
 use crate::ledger::Ledger;
-use crate::score::Score;
 use crate::soup::{Ingredient, Soup};
+use crate::tally::Counts;
 
 use super::ranking::accepts;
 use super::{Decision, RecipeSpec, Replay, Step, Trial, Verdict};
@@ -19,7 +19,7 @@ pub(super) struct Walk<'a> {
     /// How many open trials to collect; at least one.
     open_max: usize,
     incumbent: Soup,
-    bar: &'a Score,
+    bar: &'a Counts,
     /// The incumbent when the walk became virtual.
     decided: Option<Soup>,
     decisions: Vec<Decision>,

@@ -2,7 +2,7 @@
 
 use soup_core::diagnosis::ensemble::{Alternatives, Newton};
 use soup_core::machine::{Differentiate, Dot, LayerGram, PartFigures, SegmentDots};
-use soup_core::score::Score;
+use soup_core::tally::Counts;
 use soup_core::{Error, Result};
 
 use super::{malformed, required};
@@ -54,8 +54,8 @@ impl From<v1::LayerGram> for LayerGram {
     }
 }
 
-impl From<&Score> for v1::Counts {
-    fn from(s: &Score) -> Self {
+impl From<&Counts> for v1::Counts {
+    fn from(s: &Counts) -> Self {
         v1::Counts {
             total: s.total,
             correct: s.correct,
@@ -67,14 +67,14 @@ impl From<&Score> for v1::Counts {
     }
 }
 
-impl TryFrom<v1::Counts> for Score {
+impl TryFrom<v1::Counts> for Counts {
     type Error = Error;
     fn try_from(c: v1::Counts) -> Result<Self> {
         if [c.predictions.len(), c.counts.len()] != [c.labels.len(); 2] {
             return Err(malformed("columns of counts differ in length"));
         }
         let pairs = c.labels.into_iter().zip(c.predictions);
-        Ok(Score {
+        Ok(Counts {
             total: c.total,
             correct: c.correct,
             loss_sum: c.loss_sum,

@@ -188,12 +188,12 @@ fn an_average_on_its_own_terms_survives() {
 
 #[test]
 fn comparisons_survive_and_crooked_ones_are_refused() {
-    let score = Score { total: 3, correct: 2, loss_sum: 0.5, confusion: [((0, 1), 1), ((1, 1), 2)].into() };
+    let score = Counts { total: 3, correct: 2, loss_sum: 0.5, confusion: [((0, 1), 1), ((1, 1), 2)].into() };
     let newton = Newton { gradient: vec![0.1, -0.2], curvature: vec![1.0, 0.5, 2.0] };
     let found = Alternatives {
         logits: score.clone(),
-        vote: Score { correct: 1, ..score.clone() },
-        stacked: Score { loss_sum: -0.0, ..score },
+        vote: Counts { correct: 1, ..score.clone() },
+        stacked: Counts { loss_sum: -0.0, ..score },
         newton,
     };
     let wire = v1::Compared::from(&found);

@@ -1,9 +1,9 @@
 //! The recipe's decisions over time.
 
 use maud::{Markup, html};
+use soup_core::metric::Metric;
 use soup_core::recipe::{RecipeKind, Verdict};
 use soup_core::report::TrialReport;
-use soup_core::score::Metric;
 
 use crate::plot::frame::{Axis, Frame, Head, Shape, WIDTH, figure, line, mark, x_axis, x_marks, y_axis};
 use crate::plot::label::short;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use object_store::ObjectStoreExt;
 use soup_core::ErrorKind;
 use soup_core::journal::{Claim, Entry, Operation, RunState};
-use soup_core::score::Score;
+use soup_core::tally::Counts;
 
 use super::{fails, names, put};
 use crate::location::Location;
@@ -175,10 +175,10 @@ async fn scores(root: &Location) {
     let scores = state(root).scores("c0ffee").unwrap();
     assert_eq!((scores.known().await.unwrap().len(), scores.get("ab").await.unwrap()), (0, None));
     let confusion = [((0, 0), 1), ((1, 0), 2)].into();
-    let score = Score { total: 3, correct: 1, loss_sum: 0.1 + 0.2, confusion };
+    let score = Counts { total: 3, correct: 1, loss_sum: 0.1 + 0.2, confusion };
     scores.put("ab", &score).await.unwrap();
-    scores.put("ab", &Score::default()).await.unwrap();
-    scores.put("00", &Score::default()).await.unwrap();
+    scores.put("ab", &Counts::default()).await.unwrap();
+    scores.put("00", &Counts::default()).await.unwrap();
     assert_eq!(scores.get("ab").await.unwrap().unwrap(), score, "the first one stays");
     put(root, "scores/c0ffee/cd.json", "{").await;
     put(root, "scores/c0ffee/not hex.json", "{").await;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use soup_core::score::Outcome;
+use soup_core::tally::Outcome;
 use soup_store::checkpoint::open_checkpoint;
 use soup_store::load::{LoadLimits, ReadFrom, load, plan_reads};
 use soup_store::location::Location;

@@ -6,12 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
-/// Version of what scores are: raised with every change of decoding, preprocessing, models or counting that can change a
-/// count or a loss. Scores that were kept under another one are not recalled.
-pub const SCORES_VERSION: u32 = 1;
-
 /// What happened to one sample.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outcome {
@@ -27,7 +21,7 @@ pub struct Outcome {
 
 /// The counts that outcomes add up to.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Score {
+pub struct Counts {
     /// Samples seen.
     pub total: u64,
     /// Samples whose prediction is their label.
@@ -38,7 +32,7 @@ pub struct Score {
     pub confusion: BTreeMap<(u32, u32), u64>,
 }
 
-impl Score {
+impl Counts {
     /// Adds one sample.
     pub fn add(&mut self, outcome: &Outcome) {
         self.total += 1;
@@ -48,7 +42,7 @@ impl Score {
     }
 
     /// Adds the counts of another set of samples. Add slices in their order, so that losses add up reproducibly.
-    pub fn merge(&mut self, other: &Score) {
+    pub fn merge(&mut self, other: &Counts) {
         self.total += other.total;
         self.correct += other.correct;
         self.loss_sum += other.loss_sum;
@@ -58,27 +52,10 @@ impl Score {
     }
 }
 
-impl<'a> FromIterator<&'a Outcome> for Score {
+impl<'a> FromIterator<&'a Outcome> for Counts {
     fn from_iter<I: IntoIterator<Item = &'a Outcome>>(outcomes: I) -> Self {
-        let mut score = Score::default();
+        let mut score = Counts::default();
         outcomes.into_iter().for_each(|o| score.add(o));
         score
     }
-}
-
-/// The figure by which soups are compared.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Metric {
-    /// Share of samples whose prediction is their label.
-    #[default]
-    Accuracy,
-    /// Mean over the classes of the F1 of each class; a class that neither occurs nor is predicted counts 0.
-    MacroF1,
-    /// F1 of class 1 (two classes).
-    BinaryF1,
-    /// Matthews correlation coefficient, multi-class (Gorodkin 2004); 0 where it is undefined.
-    Matthews,
-    /// Mean cross-entropy in nats; lower is better.
-    Loss,
 }
