@@ -6,7 +6,7 @@ use std::io::Cursor;
 use image::{GrayImage, ImageFormat};
 use serde_json::{Value, json};
 use soup_core::agree::Missing;
-use soup_core::metric::Metric;
+use soup_core::metric::MetricName;
 use soup_core::recipe::learned::{Granularity, Init, LearnSpec};
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec};
 use soup_core::run::{DatasetSpec, DiagnosisSpec, RunSpec};
@@ -73,7 +73,7 @@ pub fn spec(kind: RecipeKind, lookahead: u32) -> RunSpec {
             seed: 0,
             max_ingredients: None,
             passes: 1,
-            metric: Metric::Accuracy,
+            metric: MetricName::default(),
             learn: learns.then(|| LearnSpec {
                 granularity: Granularity::Layer,
                 lr: 0.1,

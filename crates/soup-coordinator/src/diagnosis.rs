@@ -6,7 +6,7 @@ use soup_core::diagnosis::ensemble::{Alternatives, STACK_INGREDIENTS_MAX};
 use soup_core::diagnosis::{Alternative, Curve, Diagnosis, path};
 use soup_core::ledger::Dataset;
 use soup_core::machine::{LINE_SEGMENTS, Machine};
-use soup_core::report::{Figures, Sources};
+use soup_core::report::Sources;
 use soup_core::soup::{Ingredient, Soup};
 use soup_core::tally::Counts;
 
@@ -62,11 +62,10 @@ fn alternatives(
     prepared: &Prepared,
     (chosen, found): (&Soup, &BTreeMap<Dataset, Alternatives>),
 ) -> Vec<Alternative> {
-    let recipe = prepared.spec.recipe;
     let mut soups: Vec<(String, Soup)> = Vec::new();
     soups.extend(machine.best_single().map(|s| ("best single ingredient".to_owned(), s)));
     soups.extend(Soup::uniform(prepared.names.len() as u32).map(|s| ("uniform soup".to_owned(), s)));
-    soups.push((format!("{} soup", recipe.kind.name()), chosen.clone()));
+    soups.push((format!("{} soup", prepared.spec.recipe.kind.name()), chosen.clone()));
     let soup = |(name, soup): (String, Soup)| {
         let b = sources.baseline(&soup)?;
         Some(Alternative {
@@ -77,12 +76,10 @@ fn alternatives(
             test: b.test,
         })
     };
-    let figures = |score: &Counts| Figures::new(score, recipe.metric, sources.classes);
     let other = |name: &str, part: fn(&Alternatives) -> &Counts, has_loss: bool| {
         let on = |dataset: Dataset| {
-            let mut figures = figures(part(found.get(&dataset)?));
-            figures.loss = figures.loss.filter(|_| has_loss);
-            Some(figures)
+            let figures = sources.figures_of(&part(found.get(&dataset)?).clone().into())?;
+            Some(if has_loss { figures } else { figures.without_loss() })
         };
         let set = |(index, name): (usize, &String)| Some((name.clone(), on(Dataset(index as u32))?));
         Some(Alternative {

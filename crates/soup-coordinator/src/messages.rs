@@ -1,7 +1,7 @@
 //! Actions and what workers say, translated between soup-core's machine and the wire.
 
-use soup_core::ledger::Dataset;
-use soup_core::machine::{Evaluation, Event, FileDigest, Slice, TaskKey, TaskResult, Tier, Work, WorkerId};
+use soup_core::ledger::{Dataset, Evaluation, Slice};
+use soup_core::machine::{Event, FileDigest, TaskKey, TaskResult, Tier, Work, WorkerId};
 use soup_core::run::DiagnosisLevel;
 use soup_core::shard::Shard;
 use soup_core::{Error, Result};
@@ -192,7 +192,8 @@ pub(crate) fn result(answer: Option<Answer>) -> Result<TaskResult> {
             notes: l.notes,
         },
         Answer::Surveyed(s) => {
-            TaskResult::Surveyed { samples: s.samples, classes: s.classes, notes: s.notes }
+            let (survey, notes) = s.survey()?;
+            TaskResult::Surveyed { survey, notes }
         }
         Answer::Evaluated(e) => TaskResult::Evaluated(e.try_into()?),
         Answer::Written(d) => TaskResult::Written(FileDigest::try_from(d)?),

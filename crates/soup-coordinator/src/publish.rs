@@ -7,7 +7,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use soup_core::companion::CONFIG;
 use soup_core::machine::FileDigest;
-use soup_core::report::{Figures, RunReport, percent};
+use soup_core::report::{Figures, RunReport};
 use soup_core::{Error, Result};
 use soup_store::card::{self, Card, CardIngredient, CardRow};
 use soup_store::checkpoint::{Checkpoint, FileStamp, INDEX_FILE};
@@ -127,10 +127,13 @@ async fn base_model(prepared: &Prepared) -> Option<String> {
 }
 
 fn model_card(prepared: &Prepared, report: &RunReport, base_model: Option<String>) -> Card {
-    let percent = |f: &Figures| percent(f.correct, f.total);
     let row = |name: String, validation: &Figures, test: &BTreeMap<String, Figures>| {
-        let tests = prepared.reported().iter().skip(1).map(|d| test.get(d).map_or_else(String::new, percent));
-        CardRow { name, figures: std::iter::once(percent(validation)).chain(tests).collect() }
+        let tests = prepared
+            .reported()
+            .iter()
+            .skip(1)
+            .map(|d| test.get(d).map_or_else(String::new, Figures::headline));
+        CardRow { name, figures: std::iter::once(validation.headline()).chain(tests).collect() }
     };
     let mut figures = Vec::new();
     for (name, baseline) in

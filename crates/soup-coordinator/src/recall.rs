@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use soup_core::Result;
-use soup_core::machine::Evaluation;
-use soup_core::tally::Counts;
+use soup_core::ledger::Evaluation;
+use soup_core::tally::Tally;
 use soup_store::scores::Scores;
 use soup_store::state::State;
 use tokio::sync::mpsc;
@@ -19,7 +19,7 @@ const PUTS_MAX: usize = 1024;
 pub(crate) struct Recall {
     /// One per dataset; none for a run that is to know of no others.
     contexts: Vec<Context>,
-    puts: mpsc::Sender<(Scores, String, Counts)>,
+    puts: mpsc::Sender<(Scores, String, Tally)>,
     keeper: JoinHandle<()>,
 }
 
@@ -39,7 +39,7 @@ impl Recall {
             let scores = state.scores(context)?;
             found.push(Context { known: scores.known().await?, scores });
         }
-        let (puts, mut queue) = mpsc::channel::<(Scores, String, Counts)>(PUTS_MAX);
+        let (puts, mut queue) = mpsc::channel::<(Scores, String, Tally)>(PUTS_MAX);
         let keeper = tokio::spawn(async move {
             while let Some((scores, key, score)) = queue.recv().await {
                 if let Err(e) = scores.put(&key, &score).await {
@@ -63,7 +63,7 @@ impl Recall {
     }
 
     /// Keeps a score.
-    pub(crate) fn keep(&mut self, evaluation: &Evaluation, score: &Counts, ingredients: &[String]) {
+    pub(crate) fn keep(&mut self, evaluation: &Evaluation, score: &Tally, ingredients: &[String]) {
         let Some(context) = self.contexts.get_mut(evaluation.dataset.index()) else { return };
         let Some(key) = soup_key(&evaluation.soup, ingredients) else { return };
         if context.known.insert(key.clone()) {

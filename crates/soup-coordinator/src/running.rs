@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use soup_core::journal::Entry;
 use soup_core::layer::Layers;
+use soup_core::ledger::Evaluation;
 use soup_core::machine::{
-    Action, DiagnosisPlan, Evaluation, Event, Limits, Machine, Millis, Phase, Plan, Report, WorkerId,
+    Action, DiagnosisPlan, Event, Limits, Machine, Millis, Phase, Plan, Report, WorkerId,
 };
 use soup_core::report::{Baselines, RunReport, Sources};
 use soup_core::run::DiagnosisLevel;
 use soup_core::soup::Soup;
-use soup_core::tally::Counts;
+use soup_core::tally::Tally;
 use soup_core::{Error, ErrorKind, Result};
 use soup_proto::report_event;
 use soup_proto::v1::coordinator_message::Message as Down;
@@ -253,7 +254,7 @@ impl Running {
         });
     }
 
-    fn keep(&mut self, evaluation: &Evaluation, score: &Counts) {
+    fn keep(&mut self, evaluation: &Evaluation, score: &Tally) {
         let ingredients = self.machine.surveyed().map_or(&[][..], |s| &s.ingredients_sha256);
         if let Some(recall) = &mut self.recall {
             recall.keep(evaluation, score, ingredients);
@@ -267,8 +268,8 @@ impl Running {
         }
         match report {
             Report::Decided(trial, d) => {
-                let (correct, total) = (d.score.correct, d.score.total);
-                tracing::info!(run = self.of.run, trial, correct, total, verdict = ?d.verdict, "trial decided");
+                let (value, samples) = (self.metric_value(&d.score), d.score.samples());
+                tracing::info!(run = self.of.run, trial, value, samples, verdict = ?d.verdict, "trial decided");
             }
             Report::Scored(evaluation, score) => self.keep(evaluation, score),
             Report::Loading { resident, shards } if resident == shards => self.note_duplicates(),
@@ -300,12 +301,12 @@ impl Running {
     }
 
     fn push(&self, report: &Report) {
-        let value = |s: &Counts| self.metric_value(s);
+        let value = |s: &Tally| self.metric_value(s);
         self.log.push(report_event(report, &self.prepared.datasets, &value));
     }
 
-    fn metric_value(&self, score: &Counts) -> f64 {
-        self.prepared.spec.recipe.metric.value(score, self.machine.classes().unwrap_or_default())
+    fn metric_value(&self, score: &Tally) -> f64 {
+        self.machine.metric().map_or(f64::NAN, |metric| metric.value(score))
     }
 
     fn publish(&mut self) {
@@ -372,8 +373,7 @@ impl Running {
         let sources = Sources {
             ingredients: &self.prepared.names,
             datasets: self.prepared.reported(),
-            recipe: spec.recipe,
-            classes: self.machine.classes().unwrap_or_default(),
+            metric: (self.machine.metric(), &spec.recipe.metric),
             ledger: self.machine.ledger(),
             replay: &replay,
         };
@@ -388,7 +388,8 @@ impl Running {
         Ok(RunReport {
             run: self.of.run.clone(),
             recipe: spec.recipe.kind.name().to_owned(),
-            options: spec.recipe,
+            options: spec.recipe.clone(),
+            lower_is_better: self.machine.metric().is_some_and(|m| m.lower_is_better()),
             ingredients: sources.names(soup),
             weights: sources.weights(soup),
             score: match &spec.validation {
@@ -455,10 +456,11 @@ fn plan(prepared: &Prepared, recall: bool, start_timeout_ms: Millis) -> Plan {
             false => prepared.shards.shards().map(resident).collect(),
         },
         streams: spec.streams(),
+        judge: prepared.judge.clone(),
         datasets: spec.datasets().count() as u32,
         batch_size: spec.batch_size,
         files: prepared.files.len() as u32,
-        recipe: spec.recipe,
+        recipe: spec.recipe.clone(),
         groups: prepared.groups.clone(),
         given: prepared.given.clone(),
         train: spec.train_set(),

@@ -14,16 +14,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use soup_core::diagnosis::geometry::packed_len;
+use soup_core::judge::JudgeId;
 use soup_core::layer::Layers;
 use soup_core::ledger::Dataset;
 use soup_core::machine::{
     Action, DiagnosisPlan, Evaluation, Event, FileDigest, LayerGram, Limits, Machine, Millis, NewWorker,
     Plan, Report, TaskKey, TaskResult, Work, WorkerId,
 };
-use soup_core::metric::Metric;
+use soup_core::metric::MetricName;
 use soup_core::recipe::learned::Groups;
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec};
-use soup_core::tally::Outcome;
+use soup_core::survey::Survey;
+use soup_core::tally::{Judged, Outcome};
 
 /// What the paper's CLIP pool has.
 const INGREDIENTS: u32 = 72;
@@ -238,6 +240,7 @@ fn plan(workers: u32) -> Plan {
         given: None,
         diagnosis: DiagnosisPlan { layers: Some(Arc::new(layers)), ..DiagnosisPlan::default() },
         train: None,
+        judge: Some(JudgeId::native()),
         datasets: 1,
         batch_size: 32,
         files: 30,
@@ -248,7 +251,7 @@ fn plan(workers: u32) -> Plan {
             seed: 1,
             max_ingredients: None,
             passes: 1,
-            metric: Metric::Accuracy,
+            metric: MetricName::default(),
             learn: None,
         },
         baselines: true,
@@ -271,12 +274,12 @@ fn answer(work: &Work) -> (&'static str, TaskResult) {
             ("loaded", TaskResult::Loaded { sha256, notes: Vec::new() })
         }
         Work::Survey => {
-            let samples = vec![SAMPLES];
-            ("surveyed", TaskResult::Surveyed { samples, classes: 10, notes: Vec::new() })
+            let survey = Survey::of_classes(vec![SAMPLES], 10);
+            ("surveyed", TaskResult::Surveyed { survey, notes: Vec::new() })
         }
         Work::Evaluate(evaluation, slice) => {
             let outcomes = (slice.start..slice.end).map(|sample| outcome(evaluation, sample)).collect();
-            ("evaluated", TaskResult::Evaluated(outcomes))
+            ("evaluated", TaskResult::Evaluated(Judged::Outcomes(outcomes)))
         }
         Work::Write(_, file) => {
             let digest = FileDigest { data_sha256: [*file as u8; 32], file_sha256: [8; 32], bytes: 9 };
@@ -301,5 +304,5 @@ fn outcome(evaluation: &Evaluation, sample: u64) -> Outcome {
     }
     let right = hash % 1_000 < 700 + 2 * evaluation.soup.members().len() as u64;
     let label = (sample % 10) as u32;
-    Outcome { label, prediction: if right { label } else { (label + 1) % 10 }, loss: 0.5, margin: 0.0 }
+    Outcome { label, prediction: if right { label } else { (label + 1) % 10 }, loss: 0.5 }
 }

@@ -24,11 +24,12 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::ledger::Gradients;
 use crate::recipe::Verdict;
-use crate::tally::Counts;
+use crate::survey::Survey;
+use crate::tally::Tally;
 
 pub use fold::{Fold, Owner, RunState, Tail, sha256_hex};
 pub use verify::{Verified, verify};
-pub use wire::{ScoreRecord, ScoredSlice, SoupRecord};
+pub use wire::{ScoredSlice, SoupRecord, TallyRecord};
 
 /// Version of the records' shape.
 pub const VERSION: u32 = 1;
@@ -148,10 +149,9 @@ pub struct Operation {
 /// What is known once the pool is resident and the datasets are counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Surveyed {
-    /// Samples of every dataset, the validation set first.
-    pub samples: Vec<u64>,
-    /// Classes of the model.
-    pub classes: u32,
+    /// What the judge told; without data, of no samples.
+    #[serde(flatten)]
+    pub survey: Survey,
     /// SHA-256 over the SHA-256 of each shard, of every ingredient in pool order, in hexadecimal.
     pub ingredients_sha256: Vec<String>,
 }
@@ -163,9 +163,9 @@ pub struct Scored {
     pub dataset: u32,
     /// The soup.
     pub soup: SoupRecord,
-    /// Its counts.
-    #[serde(with = "wire::score")]
-    pub score: Counts,
+    /// What all samples add up to.
+    #[serde(with = "wire::tally")]
+    pub score: Tally,
     /// Whether it was found among the scores of earlier runs instead of being evaluated.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub recalled: bool,

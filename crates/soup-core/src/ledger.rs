@@ -1,9 +1,12 @@
-//! Everything known so far about a run: the scores, by dataset and soup, and the steps of a learned soup.
+//! Everything known so far about a run: what the survey told, the scores, by dataset and soup, and the steps of a learned soup.
+//! Beside it: what a score is asked for ([`Evaluation`]), and the ranges in which it is found out ([`Slice`]).
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
+use crate::metric::Metric;
 use crate::soup::Soup;
-use crate::tally::Counts;
+use crate::tally::Tally;
 
 /// A dataset of a run, by its position: 0 is the validation set, the test sets follow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,6 +20,39 @@ impl Dataset {
     pub fn index(self) -> usize {
         self.0 as usize
     }
+}
+
+/// A soup on a dataset.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Evaluation {
+    /// The dataset.
+    pub dataset: Dataset,
+    /// The soup.
+    pub soup: Soup,
+}
+
+/// Most slices a dataset is cut into.
+pub const SLICES_MAX: u64 = 64;
+
+/// Samples `start` to `end` of a dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slice {
+    /// Which of the dataset's slices this is.
+    pub index: u32,
+    /// First sample.
+    pub start: u64,
+    /// After the last sample.
+    pub end: u64,
+}
+
+/// Cuts `samples` into at most [`SLICES_MAX`] slices of whole batches. Depends on nothing but its arguments, so that
+/// sums over slices are the same on any cluster.
+pub fn slices(samples: u64, batch_size: u32) -> Vec<Slice> {
+    let batch = u64::from(batch_size.max(1));
+    let length = batch * samples.div_ceil(batch).div_ceil(SLICES_MAX).max(1);
+    (0..samples.div_ceil(length))
+        .map(|i| Slice { index: i as u32, start: i * length, end: ((i + 1) * length).min(samples) })
+        .collect()
 }
 
 /// Loss and gradient of one step of a learned soup, summed over its mini-batch.
@@ -47,11 +83,13 @@ impl Gradients {
 pub struct Ledger {
     /// Number of ingredients in the pool.
     ingredients: u32,
-    scores: BTreeMap<(Dataset, Soup), Counts>,
+    scores: BTreeMap<(Dataset, Soup), Tally>,
     /// The set on which the recipe decides.
     deciding: Dataset,
     /// Samples of every dataset, once counted.
     samples: Vec<u64>,
+    /// By what scores are compared, once known.
+    metric: Option<Metric>,
     /// The steps of a learned soup so far.
     steps: Vec<Gradients>,
 }
@@ -74,13 +112,23 @@ impl Ledger {
     }
 
     /// The score of `soup` on the set on which the recipe decides, if known.
-    pub fn deciding(&self, soup: &Soup) -> Option<&Counts> {
+    pub fn deciding(&self, soup: &Soup) -> Option<&Tally> {
         self.score(self.deciding, soup)
     }
 
-    /// Notes how many samples every dataset has.
-    pub fn count_samples(&mut self, samples: Vec<u64>) {
-        self.samples = samples;
+    /// Notes what the survey told: how many samples every dataset has, and by what scores are compared.
+    pub fn surveyed(&mut self, samples: Vec<u64>, metric: Metric) {
+        (self.samples, self.metric) = (samples, Some(metric));
+    }
+
+    /// By what scores are compared, once surveyed.
+    pub fn metric(&self) -> Option<&Metric> {
+        self.metric.as_ref()
+    }
+
+    /// Which of two scores of one dataset is better: `Greater` where `a` is. Scores are known after the survey only.
+    pub fn compare(&self, a: &Tally, b: &Tally) -> Ordering {
+        self.metric.as_ref().map_or(Ordering::Equal, |metric| metric.compare(a, b))
     }
 
     /// Samples of a dataset, once counted.
@@ -104,12 +152,12 @@ impl Ledger {
     }
 
     /// The score of `soup` on the validation set, if known.
-    pub fn validation(&self, soup: &Soup) -> Option<&Counts> {
+    pub fn validation(&self, soup: &Soup) -> Option<&Tally> {
         self.score(Dataset::VALIDATION, soup)
     }
 
     /// The score of `soup` on `dataset`, if known.
-    pub fn score(&self, dataset: Dataset, soup: &Soup) -> Option<&Counts> {
+    pub fn score(&self, dataset: Dataset, soup: &Soup) -> Option<&Tally> {
         self.scores.get(&(dataset, soup.clone()))
     }
 
@@ -123,7 +171,7 @@ impl Ledger {
         &mut self,
         dataset: Dataset,
         soup: &Soup,
-        score: &Counts,
+        score: &Tally,
         look: impl FnOnce(&Ledger) -> T,
     ) -> T {
         let key = (dataset, soup.clone());
@@ -137,7 +185,7 @@ impl Ledger {
     }
 
     /// Records a score. The first answer stays: later ones are equal by construction.
-    pub fn record(&mut self, dataset: Dataset, soup: Soup, score: Counts) {
+    pub fn record(&mut self, dataset: Dataset, soup: Soup, score: Tally) {
         self.scores.entry((dataset, soup)).or_insert(score);
     }
 }
@@ -146,9 +194,10 @@ impl Ledger {
 mod tests {
     use super::*;
     use crate::soup::Ingredient;
+    use crate::tally::Counts;
 
-    fn correct(correct: u64) -> Counts {
-        Counts { total: 10, correct, ..Counts::default() }
+    fn correct(correct: u64) -> Tally {
+        Counts { total: 10, correct, ..Counts::default() }.into()
     }
 
     #[test]

@@ -12,7 +12,7 @@
 //! | shard | a contiguous range of the flattened parameters, the same range in every ingredient |
 //! | blend | the tensors of a soup on one shard |
 //! | slice | a range of a dataset's samples |
-//! | outcome | what happened to each sample; *counts*: what outcomes add up to |
+//! | outcome | what happened to each sample; *tally*: what outcomes add up to; *score*: the tally of a whole dataset |
 //! | ledger | everything known so far about a run |
 //!
 //! # Flow
@@ -40,6 +40,7 @@ pub mod run;
 pub mod schema;
 pub mod shard;
 pub mod soup;
+pub mod survey;
 pub mod tally;
 pub mod weights;
 

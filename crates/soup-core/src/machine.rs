@@ -35,18 +35,22 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Fold;
+use crate::judge::JudgeId;
 use crate::layer::Layers;
 use crate::ledger::{Dataset, Ledger};
+pub use crate::ledger::{Evaluation, SLICES_MAX, Slice, slices};
+use crate::metric::Metric;
 use crate::recipe::learned::{Groups, Learned};
 use crate::recipe::{Recipe, RecipeSpec, Replay, Setting};
 use crate::soup::Soup;
-use crate::tally::Counts;
+use crate::survey::{Demands, Survey};
+use crate::tally::{Judged, Tally};
 
 use diagnosing::Diagnosing;
 pub use diagnosing::{LINE_SEGMENTS, Measured, PLANE_SIDE};
 pub use exchange::{
-    Action, Compare, Differentiate, Dot, Evaluation, Event, FileDigest, LayerGram, NewWorker, PartFigures,
-    Report, SegmentDots, Slice, TaskKey, TaskResult, Work, WorkerId,
+    Action, Compare, Differentiate, Dot, Event, FileDigest, LayerGram, NewWorker, PartFigures, Report,
+    SegmentDots, TaskKey, TaskResult, Work, WorkerId,
 };
 use learning::Learning;
 use placement::Holding;
@@ -57,8 +61,6 @@ use tasks::{Tasks, WorkerState};
 /// A point in time in milliseconds, from any origin; the caller's clock.
 pub type Millis = u64;
 
-/// Most slices a dataset is cut into.
-pub const SLICES_MAX: u64 = 64;
 /// Notes kept and reported in a run.
 pub const NOTES_MAX: usize = 200;
 /// Said of a pool that is larger than the workers' memory.
@@ -74,6 +76,8 @@ pub struct Plan {
     /// Whether shards are read as the output is written, and not kept. Then they only have owners, what was found in reading
     /// them is known last, and `shard_bytes` says how they are shared.
     pub streams: bool,
+    /// Who judges; nobody where nothing is judged.
+    pub judge: Option<JudgeId>,
     /// Datasets, the validation set included; none where nothing is judged.
     pub datasets: u32,
     /// Samples per forward pass; slices are multiples of it.
@@ -174,12 +178,13 @@ impl Phase {
     }
 }
 
-/// What a finished survey says.
+/// What follows from a survey.
 #[derive(Clone, Debug, Default)]
-struct Survey {
-    samples: Vec<u64>,
+struct Known {
+    survey: Survey,
+    /// By what scores are compared; `None` where nothing is judged.
+    metric: Option<Metric>,
     slices: Vec<Vec<Slice>>,
-    classes: u32,
 }
 
 /// The state of one run.
@@ -199,10 +204,10 @@ pub struct Machine {
     shards: Vec<Holding>,
     /// `digests[shard]`: SHA-256 of every ingredient's shard, once loaded.
     digests: Vec<Option<Vec<[u8; 32]>>>,
-    survey: Option<Survey>,
+    survey: Option<Known>,
     tasks: Tasks,
-    /// The scores of the slices that are done, of evaluations that are not.
-    partial: BTreeMap<Evaluation, BTreeMap<u32, Counts>>,
+    /// What was said of the slices that are done, of evaluations that are not.
+    partial: BTreeMap<Evaluation, BTreeMap<u32, Judged>>,
     /// Which worker has decoded which slice.
     homes: BTreeMap<(Dataset, u32), WorkerId>,
     diagnosing: Diagnosing,
@@ -242,7 +247,7 @@ impl Machine {
             shards: vec![Holding::Nobody; plan.shard_bytes.len()],
             digests: vec![None; plan.shard_bytes.len()],
             // Of no datasets everything is known.
-            survey: (plan.datasets == 0).then(Survey::default),
+            survey: (plan.datasets == 0).then(Known::default),
             tasks: Tasks::default(),
             partial: BTreeMap::new(),
             homes: BTreeMap::new(),
@@ -293,8 +298,8 @@ impl Machine {
             Event::Cancel => self.finish(Err(Error::cancelled("the run was cancelled")), &mut out),
             Event::Recorded => self.recorded(&mut out),
             Event::Recalled(evaluation, score) => self.recalled(evaluation, score),
-            Event::HandedIn(evaluation, slice, outcomes) => {
-                self.handed_in(evaluation, slice, &outcomes, &mut out);
+            Event::HandedIn(evaluation, slice, judged) => {
+                self.handed_in(evaluation, slice, judged, &mut out);
             }
             Event::Published(result) => self.finish(result, &mut out),
         }
@@ -342,9 +347,9 @@ impl Machine {
         self.chosen.as_ref()
     }
 
-    /// Classes of the model, once surveyed.
-    pub fn classes(&self) -> Option<u32> {
-        self.survey.as_ref().map(|s| s.classes)
+    /// By what scores are compared, once surveyed.
+    pub fn metric(&self) -> Option<&Metric> {
+        self.survey.as_ref().and_then(|s| s.metric.as_ref())
     }
 
     /// Digests of the output files, once all are written.
@@ -447,16 +452,6 @@ impl Machine {
         }
         out.push(Action::Finish(result));
     }
-}
-
-/// Cuts `samples` into at most [`SLICES_MAX`] slices of whole batches. Depends on nothing but its arguments, so that
-/// sums over slices are the same on any cluster.
-pub fn slices(samples: u64, batch_size: u32) -> Vec<Slice> {
-    let batch = u64::from(batch_size.max(1));
-    let length = batch * samples.div_ceil(batch).div_ceil(SLICES_MAX).max(1);
-    (0..samples.div_ceil(length))
-        .map(|i| Slice { index: i as u32, start: i * length, end: ((i + 1) * length).min(samples) })
-        .collect()
 }
 
 #[cfg(test)]

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::ledger::{Dataset, Ledger};
+use crate::metric::MetricName;
 use crate::soup::{Ingredient, Soup};
-use crate::tally::Counts;
+use crate::tally::Tally;
 
 use learned::{Groups, LearnSpec, Learned, LearnedSoup, MiniBatch};
 
@@ -80,7 +81,7 @@ pub struct Trial {
     /// The soup.
     pub soup: Soup,
     /// The score it has to reach, where one is known. A trial without a bar only ranks.
-    pub bar: Option<Counts>,
+    pub bar: Option<Tally>,
 }
 
 /// A trial with its verdict.
@@ -93,9 +94,9 @@ pub struct Decision {
     /// Which pass over the ingredients, from 1.
     pub pass: u32,
     /// What it scored.
-    pub score: Counts,
+    pub score: Tally,
     /// What it had to reach: the incumbent's score.
-    pub bar: Counts,
+    pub bar: Tally,
     /// Whether it became the incumbent.
     pub verdict: Verdict,
 }
@@ -173,7 +174,7 @@ impl RecipeKind {
 }
 
 /// A recipe with its options, as a run specifies it. Options that a recipe does not use are ignored by it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RecipeSpec {
     /// Which recipe.
     pub kind: RecipeKind,
@@ -188,7 +189,7 @@ pub struct RecipeSpec {
     /// Passes over the candidates; a pass that changes nothing ends the recipe early.
     pub passes: u32,
     /// The figure that is compared.
-    pub metric: crate::metric::Metric,
+    pub metric: MetricName,
     /// How weights are learned; absent for recipes that do not learn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learn: Option<LearnSpec>,
@@ -243,12 +244,12 @@ impl RecipeSpec {
             RecipeKind::Uniform => Box::new(uniform::Fixed { soup: Some(soup) }),
             // Never another soup in their place.
             RecipeKind::Weighted => Box::new(uniform::Fixed { soup: setting.given.clone() }),
-            RecipeKind::BestSingle => Box::new(best_single::BestSingle { metric: self.metric, ingredients }),
-            RecipeKind::Greedy => Box::new(greedy::Greedy { spec: *self, ingredients }),
-            RecipeKind::Pruned => Box::new(pruned::Pruned { spec: *self, ingredients, uniform: soup }),
+            RecipeKind::BestSingle => Box::new(best_single::BestSingle { ingredients }),
+            RecipeKind::Greedy => Box::new(greedy::Greedy { spec: self.clone(), ingredients }),
+            RecipeKind::Pruned => Box::new(pruned::Pruned { spec: self.clone(), ingredients, uniform: soup }),
             RecipeKind::Learned => {
                 let (groups, train) = (setting.groups.clone(), setting.train);
-                Box::new(LearnedSoup::new(*self, ingredients, groups, train)?)
+                Box::new(LearnedSoup::new(self.clone(), ingredients, groups, train)?)
             }
         })
     }
@@ -266,7 +267,7 @@ impl RecipeSpec {
         let learns_from_greedy = self.learn.is_some_and(|l| l.init == learned::Init::Greedy);
         match self.kind {
             RecipeKind::Learned if learns_from_greedy => {
-                RecipeSpec { kind: RecipeKind::Greedy, passes: 1, ..*self }.trials_max(ingredients)
+                RecipeSpec { kind: RecipeKind::Greedy, passes: 1, ..self.clone() }.trials_max(ingredients)
             }
             RecipeKind::Uniform | RecipeKind::Weighted | RecipeKind::Learned => (0, 0),
             RecipeKind::BestSingle => (count, 0),

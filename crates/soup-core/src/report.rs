@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::diagnosis::Diagnosis;
 use crate::judge::JudgeId;
 use crate::ledger::{Dataset, Ledger};
-use crate::metric::Metric;
+use crate::metric::{ClassMetric, Metric, MetricName};
 use crate::recipe::{RecipeSpec, Replay, Verdict};
 use crate::soup::{Ingredient, Soup};
-use crate::tally::Counts;
+use crate::tally::Tally;
 
 /// The result of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,6 +23,9 @@ pub struct RunReport {
     pub recipe: String,
     /// The recipe's options.
     pub options: RecipeSpec,
+    /// Whether a lower value of the metric is the better one.
+    #[serde(default)]
+    pub lower_is_better: bool,
     /// Names of the chosen ingredients, in pool order.
     pub ingredients: Vec<String>,
     /// Weight of each chosen ingredient, where one weight holds for the whole model.
@@ -67,20 +70,33 @@ pub struct RunReport {
     pub pool_bytes_read: u64,
 }
 
-/// Counts and what follows from them.
+/// A score and what follows from it. What is not finite is `null`, or absent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Figures {
-    /// Samples whose prediction is their label.
-    pub correct: u64,
-    /// Samples.
-    pub total: u64,
-    /// correct / total.
-    pub accuracy: f64,
-    /// Mean cross-entropy in nats; `null` where it is not finite.
-    pub loss: Option<f64>,
-    /// The run's metric by its name, where it is neither of the above.
-    #[serde(flatten)]
-    pub metric: BTreeMap<String, f64>,
+#[serde(untagged)]
+pub enum Figures {
+    /// Of a classifier.
+    Classes {
+        /// Samples whose prediction is their label.
+        correct: u64,
+        /// Samples.
+        total: u64,
+        /// correct / total.
+        accuracy: f64,
+        /// Mean cross-entropy in nats.
+        loss: Option<f64>,
+        /// The run's metric by its name, and what it is the mean of, where that is neither of the above.
+        #[serde(flatten)]
+        metric: BTreeMap<String, f64>,
+    },
+    /// Of anything else.
+    Sums {
+        /// Samples.
+        samples: u64,
+        /// The sum of each figure.
+        figures: BTreeMap<String, Option<f64>>,
+        /// The run's metric.
+        value: Option<f64>,
+    },
 }
 
 /// Soups that need no recipe.
@@ -179,21 +195,95 @@ pub fn percent(correct: u64, total: u64) -> String {
 }
 
 impl Figures {
-    /// What `score` amounts to for a model of `classes` classes.
-    pub fn new(score: &Counts, metric: Metric, classes: u32) -> Figures {
+    /// What `tally` amounts to by `metric`, which is called `name`.
+    pub fn new(tally: &Tally, metric: &Metric, name: &MetricName) -> Figures {
         let finite = |v: f64| Some(v).filter(|v| v.is_finite());
-        let own = match metric {
-            Metric::Accuracy | Metric::Loss => None,
-            other => finite(other.value(score, classes)).map(|v| (other.name().replace('-', "_"), v)),
-        };
-        Figures {
-            correct: score.correct,
-            total: score.total,
-            accuracy: Metric::Accuracy.value(score, classes),
-            loss: finite(Metric::Loss.value(score, classes)),
-            metric: own.into_iter().collect(),
+        let value = finite(metric.value(tally));
+        match (tally, metric) {
+            (Tally::Classes(counts), Metric::Classes { of, classes }) => {
+                let parts = of.iter().map(|m| (m.name(), finite(m.value(counts, *classes))));
+                let known = [ClassMetric::Accuracy, ClassMetric::Loss].map(ClassMetric::name);
+                let own = parts.chain([(name.as_str(), value)]).filter(|(name, _)| !known.contains(name));
+                Figures::Classes {
+                    correct: counts.correct,
+                    total: counts.total,
+                    accuracy: ClassMetric::Accuracy.value(counts, *classes),
+                    loss: finite(ClassMetric::Loss.value(counts, *classes)),
+                    metric: own.filter_map(|(name, value)| Some((field(name), value?))).collect(),
+                }
+            }
+            (Tally::Classes(counts), Metric::Sums(_)) => {
+                Figures::Sums { samples: counts.total, figures: BTreeMap::new(), value }
+            }
+            (Tally::Sums(sums), _) => Figures::Sums {
+                samples: sums.samples,
+                figures: sums.figures.iter().map(|(name, sum)| (name.clone(), finite(*sum))).collect(),
+                value,
+            },
         }
     }
+
+    /// The run's metric, which is called `name`, where it is known and finite.
+    pub fn value(&self, name: &MetricName) -> Option<f64> {
+        let value = match (self, name.as_str()) {
+            (Figures::Classes { .. }, "accuracy") => self.accuracy(),
+            (Figures::Classes { loss, .. }, "loss") => *loss,
+            (Figures::Classes { metric, .. }, name) => metric.get(&field(name)).copied(),
+            (Figures::Sums { value, .. }, _) => *value,
+        };
+        value.filter(|v| v.is_finite())
+    }
+
+    /// The same without the loss, of what has none.
+    #[must_use]
+    pub fn without_loss(mut self) -> Figures {
+        if let Figures::Classes { loss, .. } = &mut self {
+            *loss = None;
+        }
+        self
+    }
+
+    /// Samples.
+    pub fn samples(&self) -> u64 {
+        match self {
+            Figures::Classes { total, .. } => *total,
+            Figures::Sums { samples, .. } => *samples,
+        }
+    }
+
+    /// Share of correct predictions, where there are predictions, and any samples.
+    pub fn accuracy(&self) -> Option<f64> {
+        match self {
+            Figures::Classes { correct, total, .. } if *total > 0 => Some(*correct as f64 / *total as f64),
+            _ => None,
+        }
+    }
+
+    /// Mean cross-entropy in nats, where it is known and finite.
+    pub fn loss(&self) -> Option<f64> {
+        match self {
+            Figures::Classes { loss, .. } => *loss,
+            Figures::Sums { .. } => None,
+        }
+    }
+
+    /// The first thing to look at, for people: the share of correct predictions, else the run's metric.
+    pub fn headline(&self) -> String {
+        match self {
+            Figures::Classes { correct, total, .. } => percent(*correct, *total),
+            Figures::Sums { value, .. } => number(*value),
+        }
+    }
+}
+
+/// How the name of a metric is spelt in JSON.
+fn field(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+/// A metric's value for people; `-` where there is none.
+pub fn number(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |v| format!("{v:.4}"))
 }
 
 /// What a report is made from.
@@ -202,10 +292,8 @@ pub struct Sources<'a> {
     pub ingredients: &'a [String],
     /// Names of the datasets, the validation set first.
     pub datasets: &'a [String],
-    /// The recipe.
-    pub recipe: RecipeSpec,
-    /// Classes of the model.
-    pub classes: u32,
+    /// By what scores are compared, and what that is called.
+    pub metric: (Option<&'a Metric>, &'a MetricName),
     /// All scores.
     pub ledger: &'a Ledger,
     /// The recipe's decisions.
@@ -224,7 +312,13 @@ impl Sources<'_> {
 
     /// The figures of a soup on a dataset, where it was scored.
     pub fn figures(&self, dataset: Dataset, soup: &Soup) -> Option<Figures> {
-        self.ledger.score(dataset, soup).map(|s| Figures::new(s, self.recipe.metric, self.classes))
+        self.ledger.score(dataset, soup).and_then(|score| self.figures_of(score))
+    }
+
+    /// What a score amounts to.
+    pub fn figures_of(&self, score: &Tally) -> Option<Figures> {
+        let (metric, name) = self.metric;
+        metric.map(|metric| Figures::new(score, metric, name))
     }
 
     /// The figures of a soup on every test set where it was scored.
@@ -256,16 +350,17 @@ impl Sources<'_> {
 
     /// Every trial.
     pub fn trials(&self) -> Vec<TrialReport> {
-        let metric = self.recipe.metric;
-        let one = |d: &crate::recipe::Decision| TrialReport {
-            ingredients: self.names(&d.soup),
-            candidate: self.name(d.candidate),
-            pass: d.pass,
-            score: Figures::new(&d.score, metric, self.classes),
-            bar: metric.value(&d.bar, self.classes),
-            verdict: d.verdict,
+        let one = |d: &crate::recipe::Decision| {
+            Some(TrialReport {
+                ingredients: self.names(&d.soup),
+                candidate: self.name(d.candidate),
+                pass: d.pass,
+                score: self.figures_of(&d.score)?,
+                bar: self.metric.0?.value(&d.bar),
+                verdict: d.verdict,
+            })
         };
-        self.replay.decisions.iter().map(one).collect()
+        self.replay.decisions.iter().filter_map(one).collect()
     }
 
     /// The weights of a soup that has one weight per ingredient for the whole model.
@@ -282,18 +377,47 @@ impl Sources<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metric::{Formula, SumMetric};
 
     #[test]
     fn the_json_names_are_stable() {
-        let outcome = |label, prediction| crate::tally::Outcome { label, prediction, loss: 0.5, margin: 0.0 };
-        let score: Counts = [outcome(0, 0), outcome(1, 0)].iter().collect();
-        let figures = Figures::new(&score, Metric::MacroF1, 2);
-        let json =
-            serde_json::to_value(Ranked { ingredient: "a".into(), score: figures, test: BTreeMap::new() })
-                .unwrap();
+        let outcome = |label, prediction| crate::tally::Outcome { label, prediction, loss: 0.5 };
+        let score = Tally::Classes([outcome(0, 0), outcome(1, 0)].iter().collect());
+        let figures = |name: &str| {
+            let name: MetricName = name.parse().unwrap();
+            let figures = Figures::new(&score, &Metric::of_classes(&name, 2).unwrap(), &name);
+            (figures.value(&name), figures)
+        };
+        let json = |score| {
+            serde_json::to_value(Ranked { ingredient: "a".into(), score, test: BTreeMap::new() }).unwrap()
+        };
+        let (value, macro_f1) = figures("macro-f1");
         let expected = serde_json::json!({
             "ingredient": "a", "correct": 1, "total": 2, "accuracy": 0.5, "loss": 0.5, "macro_f1": 1.0 / 3.0,
         });
-        assert_eq!(json, expected);
+        assert_eq!((value, json(macro_f1)), (Some(1.0 / 3.0), expected));
+        let (value, mean) = figures("accuracy+macro-f1");
+        let expected = serde_json::json!({
+            "ingredient": "a", "correct": 1, "total": 2, "accuracy": 0.5, "loss": 0.5, "macro_f1": 1.0 / 3.0,
+            "accuracy+macro_f1": (0.5 + 1.0 / 3.0) / 2.0,
+        });
+        assert_eq!((value, json(mean)), (Some((0.5 + 1.0 / 3.0) / 2.0), expected));
+    }
+
+    #[test]
+    fn figures_of_sums_read_back_as_they_were_written() {
+        let figures = [("nll".to_owned(), 6.0), ("tokens".to_owned(), f64::INFINITY)].into();
+        let tally = Tally::Sums(crate::tally::Sums { samples: 4, figures });
+        let name: MetricName = "nll".parse().unwrap();
+        let nll =
+            SumMetric { name: "nll".into(), formula: Formula::Mean("nll".into()), lower_is_better: true };
+        let score = Figures::new(&tally, &Metric::Sums(vec![nll]), &name);
+        assert_eq!((score.value(&name), score.samples(), score.headline()), (Some(1.5), 4, "1.5000".into()));
+        let ranked = Ranked { ingredient: "a".into(), score, test: BTreeMap::new() };
+        let json = serde_json::json!({
+            "ingredient": "a", "samples": 4, "figures": { "nll": 6.0, "tokens": null }, "value": 1.5,
+        });
+        assert_eq!(serde_json::to_value(&ranked).unwrap(), json);
+        assert_eq!(serde_json::from_value::<Ranked>(json).unwrap(), ranked);
     }
 }

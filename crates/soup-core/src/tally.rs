@@ -1,10 +1,19 @@
-//! What happened to each sample, and the counts that add up from it.
+//! What happened to each sample, and what it adds up to.
 //!
-//! Counts add exactly and in any order, so how the work was cut can never change a verdict. Losses are floating point:
+//! # Words
+//!
+//! - An *outcome* is what happened to one sample of a classifier. *Counts* are what outcomes add up to.
+//! - A *figure* is a named number that adds up over samples (`nll`, `tokens`); *sums* are what a judge says that tells of figures and
+//!   not of classes.
+//! - A *tally* is either. The *score* of a soup on a dataset is the tally of all its samples.
+//!
+//! Counts add exactly and in any order, so how the work was cut can never change a verdict. Losses and figures are floating point:
 //! they are added sample by sample within a slice and then slice by slice, in order, and slices are cut by the
 //! dataset's size alone, never by the number of workers.
 
 use std::collections::BTreeMap;
+
+use crate::error::{Error, Result};
 
 /// What happened to one sample.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,8 +24,6 @@ pub struct Outcome {
     pub prediction: u32,
     /// Cross-entropy in nats.
     pub loss: f64,
-    /// Logit of the true class minus the largest other logit: positive when correct, larger when safer.
-    pub margin: f32,
 }
 
 /// The counts that outcomes add up to.
@@ -54,8 +61,130 @@ impl Counts {
 
 impl<'a> FromIterator<&'a Outcome> for Counts {
     fn from_iter<I: IntoIterator<Item = &'a Outcome>>(outcomes: I) -> Self {
-        let mut score = Counts::default();
-        outcomes.into_iter().for_each(|o| score.add(o));
-        score
+        let mut counts = Counts::default();
+        outcomes.into_iter().for_each(|o| counts.add(o));
+        counts
+    }
+}
+
+/// Figures over samples.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sums {
+    /// Samples seen.
+    pub samples: u64,
+    /// The sum of each figure over them.
+    pub figures: BTreeMap<String, f64>,
+}
+
+/// What some samples add up to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Tally {
+    /// Of a classifier.
+    Classes(Counts),
+    /// Of anything else.
+    Sums(Sums),
+}
+
+impl Tally {
+    /// Samples seen.
+    pub fn samples(&self) -> u64 {
+        match self {
+            Tally::Classes(counts) => counts.total,
+            Tally::Sums(sums) => sums.samples,
+        }
+    }
+
+    /// The counts, where classes are told.
+    pub fn counts(&self) -> Option<&Counts> {
+        match self {
+            Tally::Classes(counts) => Some(counts),
+            Tally::Sums(_) => None,
+        }
+    }
+
+    /// Adds what another set of samples adds up to. Add slices in their order.
+    ///
+    /// # Errors
+    /// [`Internal`](crate::ErrorKind::Internal) where the two are of different kinds or figures: every tally of a run is of the
+    /// kind that its survey told.
+    pub fn merge(&mut self, other: &Tally) -> Result<()> {
+        match (self, other) {
+            (Tally::Classes(sum), Tally::Classes(more)) => {
+                sum.merge(more);
+                Ok(())
+            }
+            (Tally::Sums(sum), Tally::Sums(more)) if sum.figures.keys().eq(more.figures.keys()) => {
+                sum.samples += more.samples;
+                sum.figures.values_mut().zip(more.figures.values()).for_each(|(sum, more)| *sum += more);
+                Ok(())
+            }
+            _ => Err(Error::internal("tallies of different kinds were added up")),
+        }
+    }
+}
+
+impl From<Counts> for Tally {
+    fn from(counts: Counts) -> Tally {
+        Tally::Classes(counts)
+    }
+}
+
+impl From<Sums> for Tally {
+    fn from(sums: Sums) -> Tally {
+        Tally::Sums(sums)
+    }
+}
+
+/// What a judge says of some samples: what happened to each, in order, or what it adds up to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Judged {
+    /// One a sample.
+    Outcomes(Vec<Outcome>),
+    /// Of all of them.
+    Tally(Tally),
+}
+
+impl Judged {
+    /// What it adds up to.
+    pub fn tally(&self) -> Tally {
+        match self {
+            Judged::Outcomes(outcomes) => Tally::Classes(outcomes.iter().collect()),
+            Judged::Tally(tally) => tally.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sums(samples: u64, figures: &[(&str, f64)]) -> Tally {
+        Sums { samples, figures: figures.iter().map(|&(name, sum)| (name.to_owned(), sum)).collect() }.into()
+    }
+
+    #[test]
+    fn tallies_of_one_kind_add_up() {
+        let outcome = |label, prediction| Outcome { label, prediction, loss: 0.5 };
+        let mut classes = Judged::Outcomes(vec![outcome(0, 0), outcome(1, 0)]).tally();
+        classes.merge(&Judged::Outcomes(vec![outcome(1, 0)]).tally()).unwrap();
+        let confusion = BTreeMap::from([((0, 0), 1), ((1, 0), 2)]);
+        assert_eq!(classes, Counts { total: 3, correct: 1, loss_sum: 1.5, confusion }.into());
+        assert_eq!(classes.samples(), 3);
+
+        let mut total = sums(2, &[("nll", 1.5), ("tokens", 7.0)]);
+        total.merge(&sums(1, &[("nll", 0.25), ("tokens", 3.0)])).unwrap();
+        assert_eq!(total, sums(3, &[("nll", 1.75), ("tokens", 10.0)]));
+        assert_eq!((total.samples(), total.counts()), (3, None));
+    }
+
+    #[test]
+    fn tallies_of_different_kinds_are_never_added() {
+        let mut classes = Tally::Classes(Counts::default());
+        let mut total = sums(1, &[("nll", 1.0)]);
+        assert!(classes.merge(&total).is_err());
+        assert!(total.merge(&classes).is_err());
+        assert!(total.merge(&sums(1, &[("tokens", 1.0)])).is_err());
+        assert!(total.merge(&sums(1, &[])).is_err());
+        assert_eq!(total, sums(1, &[("nll", 1.0)]), "nothing is added by halves");
     }
 }

@@ -526,7 +526,7 @@ fn record(rec: Rec, prev_sha256: String) -> Record {
         What::Decision(n) => Entry::Scored(Scored {
             dataset: 0,
             soup: (&Soup::single(Ingredient(n))).into(),
-            score: Counts::default(),
+            score: Counts::default().into(),
             recalled: false,
             decisions: vec![Decided { trial: n, candidate: n, pass: 1, verdict: Verdict::Accepted }],
         }),

@@ -4,23 +4,25 @@
 
 use serde_json::Value;
 use soup_core::ledger::{Dataset, Ledger};
-use soup_core::metric::Metric;
+use soup_core::metric::{Metric, MetricName};
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec, Replay, Step, Verdict};
 use soup_core::soup::{Ingredient, Soup};
-use soup_core::tally::Counts;
+use soup_core::tally::{Counts, Tally};
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/pools/vit-fashion/reference.json");
 
-const SPEC: RecipeSpec = RecipeSpec {
-    kind: RecipeKind::Greedy,
-    order: Order::Sorted,
-    accept: Accept::AtLeast,
-    seed: 0,
-    max_ingredients: None,
-    passes: 1,
-    metric: Metric::Accuracy,
-    learn: None,
-};
+fn spec() -> RecipeSpec {
+    RecipeSpec {
+        kind: RecipeKind::Greedy,
+        order: Order::Sorted,
+        accept: Accept::AtLeast,
+        seed: 0,
+        max_ingredients: None,
+        passes: 1,
+        metric: MetricName::default(),
+        learn: None,
+    }
+}
 
 struct Reference(Value);
 
@@ -45,6 +47,7 @@ impl Reference {
     fn ledger(&self) -> Ledger {
         let names = self.names();
         let mut ledger = Ledger::new(names.len() as u32);
+        ledger.surveyed(vec![2000], Metric::of_classes(&MetricName::default(), 10).unwrap());
         for (index, name) in names.iter().enumerate() {
             let val = &self.0["ingredients"][*name]["val"];
             let soup = Soup::single(Ingredient(index as u32));
@@ -57,8 +60,8 @@ impl Reference {
     }
 }
 
-fn score(correct: &Value) -> Counts {
-    Counts { total: 2000, correct: correct.as_u64().unwrap(), ..Counts::default() }
+fn score(correct: &Value) -> Tally {
+    Counts { total: 2000, correct: correct.as_u64().unwrap(), ..Counts::default() }.into()
 }
 
 /// Replays the run called `run`, answering each trial with the count of the reference's next step, and checks every
@@ -91,7 +94,7 @@ fn check(run: &str, spec: RecipeSpec, count: &str, verdict: &str) -> Replay {
 
 #[test]
 fn greedy_is_the_references() {
-    let replay = check("greedy", SPEC, "val_correct", "kept");
+    let replay = check("greedy", spec(), "val_correct", "kept");
     let reference = Reference::read();
     assert_eq!(replay.order, reference.members(&reference.0["soups"]["greedy"]["order"]));
     assert_eq!(replay.decisions.len(), 15);
@@ -99,12 +102,12 @@ fn greedy_is_the_references() {
 
 #[test]
 fn strict_greedy_is_the_references() {
-    check("greedy_strict", RecipeSpec { accept: Accept::Better, ..SPEC }, "val_correct", "kept");
+    check("greedy_strict", RecipeSpec { accept: Accept::Better, ..spec() }, "val_correct", "kept");
 }
 
 #[test]
 fn pruned_is_the_references() {
-    let spec = RecipeSpec { kind: RecipeKind::Pruned, order: Order::Pool, passes: 2, ..SPEC };
+    let spec = RecipeSpec { kind: RecipeKind::Pruned, order: Order::Pool, passes: 2, ..spec() };
     check("pruned", spec, "val_correct_without", "removed");
 }
 
@@ -112,7 +115,7 @@ fn pruned_is_the_references() {
 fn best_single_is_the_references() {
     let reference = Reference::read();
     let ledger = reference.ledger();
-    let recipe = RecipeSpec { kind: RecipeKind::BestSingle, ..SPEC }.build(ledger.ingredients()).unwrap();
+    let recipe = RecipeSpec { kind: RecipeKind::BestSingle, ..spec() }.build(ledger.ingredients()).unwrap();
     let best = reference.ingredient(&reference.0["best_individual"]["name"]);
     assert_eq!(recipe.next(&ledger), Step::Done(Soup::single(best)));
 }
@@ -120,7 +123,7 @@ fn best_single_is_the_references() {
 #[test]
 fn uniform_is_the_references() {
     let reference = Reference::read();
-    let recipe = RecipeSpec { kind: RecipeKind::Uniform, ..SPEC }.build(16).unwrap();
+    let recipe = RecipeSpec { kind: RecipeKind::Uniform, ..spec() }.build(16).unwrap();
     let all = Soup::mean(reference.members(&reference.0["soups"]["uniform"]["chosen"])).unwrap();
     assert_eq!(recipe.next(&Ledger::new(16)), Step::Done(all));
 }

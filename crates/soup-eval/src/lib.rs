@@ -9,7 +9,7 @@
 //! | prepared | samples decoded, resized and normalised: what a model eats; made once, evaluated many times |
 //! | model | an architecture with parameters in it, ready to evaluate |
 //! | gradient | of a loss over samples, with respect to every parameter of a model |
-//! | outcome | what happened to one sample: prediction, loss, margin ([`soup_core::tally::Outcome`]) |
+//! | outcome | what happened to one sample: prediction, loss ([`soup_core::tally::Outcome`]) |
 //!
 //! # Flow
 //!

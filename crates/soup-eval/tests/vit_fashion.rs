@@ -85,8 +85,8 @@ fn counts_on_the_validation_set_are_the_references() {
 }
 
 /// Bits of an outcome.
-fn bits(o: &Outcome) -> (u32, u32, u64, u32) {
-    (o.label, o.prediction, o.loss.to_bits(), o.margin.to_bits())
+fn bits(o: &Outcome) -> (u32, u32, u64) {
+    (o.label, o.prediction, o.loss.to_bits())
 }
 
 /// `prepared` with its samples in another order.

@@ -4,21 +4,21 @@ use std::collections::BTreeMap;
 
 use soup_core::agree::Missing;
 use soup_core::judge::JudgeId;
-use soup_core::ledger::Dataset;
-use soup_core::machine::{Evaluation, FileDigest, Report, TaskKey};
-use soup_core::metric::Metric;
+use soup_core::ledger::{Dataset, Evaluation};
+use soup_core::machine::{FileDigest, Report, TaskKey};
 use soup_core::recipe::given::{GivenWeight, WeightTable};
 use soup_core::recipe::learned::{Granularity, Init, LearnSpec, Optimizer, Schedule, WeightRule};
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec, Verdict};
 use soup_core::run::{DatasetSpec, DiagnosisLevel, DiagnosisSpec, RunSpec, Split};
 use soup_core::soup::{Ingredient, Soup, Weight};
-use soup_core::tally::{Counts, Outcome};
+use soup_core::tally::Tally;
 use soup_core::{Error, ErrorKind, Result};
 
 use crate::v1;
 
 mod measures;
 mod schema;
+mod tallies;
 
 pub use schema::tensors_of;
 
@@ -70,7 +70,6 @@ enumeration!(DiagnosisLevel, v1::diagnosis::Level, "diagnosis level", None, Geom
 enumeration!(Init, v1::learn::Init, "init", Uniform, Greedy);
 enumeration!(Order, v1::recipe::Order, "recipe order", Sorted, Random, Pool);
 enumeration!(Accept, v1::recipe::Accept, "recipe accept", AtLeast, Better);
-enumeration!(Metric, v1::recipe::Metric, "metric", Accuracy, MacroF1, BinaryF1, Matthews, Loss);
 enumeration!(
     ErrorKind,
     v1::failure::Kind,
@@ -94,7 +93,7 @@ impl From<RecipeSpec> for v1::Recipe {
             seed: r.seed,
             max_ingredients: r.max_ingredients,
             passes: r.passes,
-            metric: v1::recipe::Metric::from(r.metric).into(),
+            metric: r.metric.into(),
             learn: r.learn.map(Into::into),
         }
     }
@@ -153,7 +152,7 @@ impl TryFrom<v1::Recipe> for RecipeSpec {
             seed: r.seed,
             max_ingredients: r.max_ingredients,
             passes: r.passes,
-            metric: r.metric().try_into()?,
+            metric: r.metric.parse()?,
             learn: r.learn.map(TryInto::try_into).transpose()?,
         })
     }
@@ -327,12 +326,6 @@ impl TryFrom<v1::Soup> for Soup {
     }
 }
 
-impl From<&Counts> for v1::Score {
-    fn from(s: &Counts) -> Self {
-        v1::Score { total: s.total, correct: s.correct, loss_sum: s.loss_sum }
-    }
-}
-
 impl From<&Error> for v1::Failure {
     fn from(e: &Error) -> Self {
         v1::Failure { kind: v1::failure::Kind::from(e.kind()).into(), message: e.chain() }
@@ -390,36 +383,8 @@ impl TryFrom<v1::Digest> for FileDigest {
     }
 }
 
-impl From<&[Outcome]> for v1::Evaluated {
-    fn from(outcomes: &[Outcome]) -> Self {
-        v1::Evaluated {
-            labels: outcomes.iter().map(|o| o.label).collect(),
-            predictions: outcomes.iter().map(|o| o.prediction).collect(),
-            losses: outcomes.iter().map(|o| o.loss).collect(),
-            margins: outcomes.iter().map(|o| o.margin).collect(),
-        }
-    }
-}
-
-impl TryFrom<v1::Evaluated> for Vec<Outcome> {
-    type Error = Error;
-    fn try_from(e: v1::Evaluated) -> Result<Self> {
-        let n = e.labels.len();
-        if [e.predictions.len(), e.losses.len(), e.margins.len()] != [n; 3] {
-            return Err(malformed("columns of outcomes differ in length"));
-        }
-        let outcome = |i: usize| Outcome {
-            label: e.labels[i],
-            prediction: e.predictions[i],
-            loss: e.losses[i],
-            margin: e.margins[i],
-        };
-        Ok((0..n).map(outcome).collect())
-    }
-}
-
 /// A report as the event that watchers see. `datasets` are the names, `value` the run's metric of a score.
-pub fn report_event(report: &Report, datasets: &[String], value: &dyn Fn(&Counts) -> f64) -> v1::RunEvent {
+pub fn report_event(report: &Report, datasets: &[String], value: &dyn Fn(&Tally) -> f64) -> v1::RunEvent {
     use v1::run_event::Event;
     let event = match report {
         Report::Workers { count, worker, joined } => Event::Workers(v1::WorkersChanged {

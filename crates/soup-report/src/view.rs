@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use soup_core::metric::Metric;
+use soup_core::metric::ClassMetric;
 use soup_core::report::{Figures, RunReport};
 
 use crate::plot::number::Unit;
@@ -39,27 +39,25 @@ impl<'a> View<'a> {
     }
 
     /// The figure that the recipe compared: what it is called, how it is written.
-    pub(crate) fn metric(&self) -> (&'static str, Unit) {
-        match self.report.options.metric {
-            Metric::Accuracy => ("accuracy", Unit::Percent),
-            Metric::Loss => ("loss", Unit::Number),
-            other => (other.name(), Unit::Number),
-        }
+    pub(crate) fn metric(&self) -> (&'a str, Unit) {
+        let name = self.report.options.metric.as_str();
+        (name, if name == ClassMetric::Accuracy.name() { Unit::Percent } else { Unit::Number })
+    }
+
+    /// Whether a lower value of it is the better one; reports did not always say so.
+    pub(crate) fn lower_is_better(&self) -> bool {
+        self.report.lower_is_better || self.report.options.metric.as_str() == ClassMetric::Loss.name()
     }
 
     /// The metric's value in `figures`, where it is there and finite.
     pub(crate) fn value(&self, figures: &Figures) -> Option<f64> {
-        let value = match self.report.options.metric {
-            Metric::Accuracy => accuracy(figures),
-            Metric::Loss => figures.loss,
-            other => figures.metric.get(&other.name().replace('-', "_")).copied(),
-        };
-        value.filter(|v| v.is_finite())
+        figures.value(&self.report.options.metric)
     }
 
     /// Mean accuracy over the page's test sets, where there are any and all were scored.
     pub(crate) fn mean_test(&self, test: &BTreeMap<String, Figures>) -> Option<f64> {
-        let each: Option<Vec<f64>> = self.tests.iter().map(|&t| test.get(t).and_then(accuracy)).collect();
+        let each: Option<Vec<f64>> =
+            self.tests.iter().map(|&t| test.get(t).and_then(Figures::accuracy)).collect();
         let each = each.filter(|e| !e.is_empty())?;
         Some(each.iter().sum::<f64>() / each.len() as f64)
     }
@@ -77,11 +75,6 @@ impl<'a> View<'a> {
         let mut letters = self.report.recipe.chars();
         letters.next().map(|c| c.to_uppercase().chain(letters).collect()).unwrap_or_default()
     }
-}
-
-/// Share of correct predictions, where there were any samples.
-pub(crate) fn accuracy(figures: &Figures) -> Option<f64> {
-    (figures.total > 0).then(|| figures.correct as f64 / figures.total as f64)
 }
 
 /// A name without the remark in parentheses behind it.

@@ -21,13 +21,8 @@ fn learned() -> RunReport {
 }
 
 fn figures(correct: u64, total: u64) -> Figures {
-    Figures {
-        correct,
-        total,
-        accuracy: correct as f64 / total as f64,
-        loss: Some(0.5),
-        metric: BTreeMap::new(),
-    }
+    let accuracy = correct as f64 / total as f64;
+    Figures::Classes { correct, total, accuracy, loss: Some(0.5), metric: BTreeMap::new() }
 }
 
 /// The SVG elements of a page, each parsed as XML; tags around them are HTML's.
@@ -202,7 +197,7 @@ fn what_is_not_finite_is_left_out() {
 
     let mut report = greedy();
     report.trials[0].bar = f64::NAN;
-    report.score.as_mut().unwrap().total = 0;
+    report.score = Some(figures(0, 0));
     report.ranking[0].score = figures(0, 0);
     report.seconds.insert("load".to_owned(), f64::NAN);
     let diagnosis = report.diagnosis.as_mut().unwrap();
@@ -211,7 +206,8 @@ fn what_is_not_finite_is_left_out() {
     diagnosis.geometry.angles_deg[1][2] = Some(f64::NAN);
     diagnosis.layers[0].norms[0] = f64::INFINITY;
     diagnosis.layers[1].mean_angle_deg = None;
-    diagnosis.interpolation[0].points[0].score.loss = None;
+    let point = &mut diagnosis.interpolation[0].points[0];
+    point.score = point.score.clone().without_loss();
     diagnosis.interpolation[0].points[1].t = f64::NAN;
     diagnosis.plane.as_mut().unwrap().scores[0][0] = None;
     diagnosis.plane.as_mut().unwrap().x[0] = 1e300;
@@ -275,6 +271,24 @@ fn a_recipe_that_compares_losses_is_plotted_by_loss() {
     let page = html(&serde_json::from_value(value).unwrap());
     check(&page);
     assert!(page.contains("loss on validation") && page.contains("loss 0.4623"));
+}
+
+#[test]
+fn a_model_that_is_no_classifier_is_shown_by_its_metric() {
+    let mut report = greedy();
+    report.options.metric = "perplexity".parse().unwrap();
+    report.lower_is_better = true;
+    let of = |value| Figures::Sums { samples: 50, figures: [("nll".to_owned(), Some(3.5))].into(), value };
+    report.score = Some(of(Some(7.25)));
+    (report.test, report.baselines, report.diagnosis) = Default::default();
+    report.ranking.iter_mut().for_each(|r| (r.score, r.test) = (of(Some(8.0)), BTreeMap::new()));
+    report.trials.iter_mut().for_each(|t| (t.score, t.bar) = (of(Some(7.5)), 7.25));
+    report.trials[0].score = of(None);
+    let page = html(&report);
+    check(&page);
+    assert!(
+        page.contains("perplexity on validation") && page.contains("7.2500") && !page.contains("accuracy")
+    );
 }
 
 /// A pool of `k` ingredients whose report has everything.

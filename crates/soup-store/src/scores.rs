@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use soup_core::journal::ScoreRecord;
-use soup_core::tally::Counts;
+use soup_core::journal::TallyRecord;
+use soup_core::tally::Tally;
 use soup_core::{Error, Result};
 
 use crate::location::Location;
@@ -41,11 +41,11 @@ impl Scores {
     ///
     /// # Errors
     /// What the store says.
-    pub async fn get(&self, key: &str) -> Result<Option<Counts>> {
+    pub async fn get(&self, key: &str) -> Result<Option<Tally>> {
         let place = self.place(key)?;
         let bytes = self.patience.read(|| read::read_small_if_exists(&place, RECORD_BYTES_MAX)).await?;
         let Some(bytes) = bytes else { return Ok(None) };
-        match serde_json::from_slice::<ScoreRecord>(&bytes) {
+        match serde_json::from_slice::<TallyRecord>(&bytes) {
             Ok(record) => Ok(Some(record.0)),
             Err(error) => {
                 tracing::warn!(%place, %error, "a kept score cannot be read; the soup is scored again");
@@ -58,9 +58,9 @@ impl Scores {
     ///
     /// # Errors
     /// What the store says.
-    pub async fn put(&self, key: &str, score: &Counts) -> Result<()> {
+    pub async fn put(&self, key: &str, score: &Tally) -> Result<()> {
         let place = self.place(key)?;
-        let record = ScoreRecord(score.clone());
+        let record = TallyRecord(score.clone());
         let bytes = serde_json::to_vec(&record)
             .map_err(|e| Error::internal("a score could not be written as JSON").with_source(e))?;
         self.patience.create(&place, &Bytes::from(bytes), RECORD_BYTES_MAX).await.map(drop)

@@ -79,7 +79,7 @@ mod tests {
 
     fn done(start: u64) -> (Option<Evaluate>, WorkerMessage) {
         let slice = Evaluate { start, end: start + 1, ..Evaluate::default() };
-        let result = Some(Answer::Evaluated(Evaluated { labels: vec![1], ..Evaluated::default() }));
+        let result = Some(Answer::Evaluated(Evaluated::default()));
         (Some(slice), WorkerMessage { message: Some(Up::Done(TaskDone { key: None, result })) })
     }
 

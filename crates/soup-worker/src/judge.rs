@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use soup_core::Result;
 use soup_core::machine::PartFigures;
-use soup_core::tally::Outcome;
+use soup_core::tally;
 use soup_core::weights::Weights;
 
 use crate::survey::Surveyed;
@@ -41,9 +41,10 @@ pub(crate) struct Gradient {
     pub(crate) values: Vec<f32>,
 }
 
-/// What judging gives, in the order of the positions.
+/// What judging gives.
 pub(crate) struct Judged {
-    pub(crate) outcomes: Vec<Outcome>,
+    /// What happened to the samples, in the order of the positions, or what it adds up to.
+    pub(crate) said: tally::Judged,
     /// One row a sample, where they were asked for.
     pub(crate) logits: Option<Vec<f32>>,
 }

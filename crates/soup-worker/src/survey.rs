@@ -32,10 +32,8 @@ pub struct Survey {
 /// What a survey found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Surveyed {
-    /// Samples of every dataset, in the run's order.
-    pub samples: Vec<u64>,
-    /// Classes of the model.
-    pub classes: u32,
+    /// What the judge tells.
+    pub survey: soup_core::survey::Survey,
     /// What people should know.
     pub notes: Vec<String>,
 }

@@ -67,8 +67,8 @@ pub(crate) fn soup(wire: Option<soup_proto::v1::Soup>) -> Result<Soup> {
 
 /// Looks at every dataset, which stay open.
 async fn survey(run: &Active) -> Result<Surveyed> {
-    let survey::Surveyed { samples, classes, notes } = run.judge()?.survey().await?;
-    Ok(Surveyed { samples, classes, notes })
+    let survey::Surveyed { survey, notes } = run.judge()?.survey().await?;
+    Ok(Surveyed::new(survey, notes))
 }
 
 /// Scores a soup on a slice. It is assembled before a slot is taken, so that the next trial's blends travel while this one's
@@ -85,5 +85,5 @@ async fn evaluate(context: &Context, run: Arc<Active>, task: Evaluate) -> Result
     if let Some(logits) = judged.logits {
         run.logits.keep(&soup, (task.dataset, task.start, task.end), logits);
     }
-    Ok(Evaluated::from(&judged.outcomes[..]))
+    Ok(Evaluated::from(&judged.said))
 }

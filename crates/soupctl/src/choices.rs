@@ -4,7 +4,6 @@ use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use soup_core::agree::Missing;
-use soup_core::metric::Metric;
 use soup_core::recipe::learned::{Granularity, Init, Optimizer, Schedule, WeightRule};
 use soup_core::recipe::{Accept, Order, RecipeKind};
 use soup_core::run::DiagnosisLevel;
@@ -157,26 +156,6 @@ pub(crate) enum AcceptRule {
     Better,
 }
 
-/// The figure that decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum MetricName {
-    /// Share of samples that are predicted right
-    Accuracy,
-    /// Mean of the F1 of all classes
-    #[value(name = "macro-f1")]
-    #[serde(rename = "macro-f1")]
-    MacroF1,
-    /// F1 of class 1
-    #[value(name = "binary-f1")]
-    #[serde(rename = "binary-f1")]
-    BinaryF1,
-    /// Matthews correlation coefficient
-    Matthews,
-    /// Mean cross-entropy; lower is better
-    Loss,
-}
-
 /// What is found out about the pool itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -297,18 +276,6 @@ impl From<AcceptRule> for Accept {
     }
 }
 
-impl From<MetricName> for Metric {
-    fn from(name: MetricName) -> Self {
-        match name {
-            MetricName::Accuracy => Metric::Accuracy,
-            MetricName::MacroF1 => Metric::MacroF1,
-            MetricName::BinaryF1 => Metric::BinaryF1,
-            MetricName::Matthews => Metric::Matthews,
-            MetricName::Loss => Metric::Loss,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,11 +287,6 @@ mod tests {
             assert_eq!(flag, RecipeKind::from(recipe).name());
             assert_eq!(serde_json::json!(RecipeKind::from(recipe)), flag);
             assert_eq!(serde_json::from_value::<RecipeName>(flag.into()).unwrap(), recipe);
-        }
-        for &metric in MetricName::value_variants() {
-            let flag = metric.to_possible_value().unwrap().get_name().to_owned();
-            assert_eq!(flag, Metric::from(metric).name());
-            assert_eq!(serde_json::from_value::<MetricName>(flag.into()).unwrap(), metric);
         }
     }
 }

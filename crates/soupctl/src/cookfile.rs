@@ -12,9 +12,10 @@ use serde::Deserialize;
 use soup_core::recipe::given::WeightTable;
 use soup_core::{Error, Result};
 
-use crate::choices::{AcceptRule, CandidateOrder, DtypeName, MetricName, MissingName, RecipeName};
+use crate::choices::{AcceptRule, CandidateOrder, DtypeName, MissingName, RecipeName};
 use crate::choices::{DiagnosisName, GranularityName, InitName, OptimizerName, ScheduleName, WeightRuleName};
 use crate::datasets::{DatasetEntry, TestSets};
+use crate::metric::MetricFlag;
 use crate::quantity::Bytes;
 
 /// Largest cook file that is read.
@@ -109,9 +110,12 @@ pub(crate) struct CookOptions {
     /// Passes over the candidates; one that changes nothing is the last [default: 1, pruned: 2]
     #[arg(long, value_name = "N", help_heading = RECIPE)]
     pub(crate) passes: Option<u32>,
-    /// The figure that decides [default: accuracy]
-    #[arg(long, value_enum, help_heading = RECIPE)]
-    pub(crate) metric: Option<MetricName>,
+    /// The figure that decides, or several whose mean does: accuracy+binary-f1 [default: accuracy]
+    ///
+    /// accuracy: share of samples that are predicted right; macro-f1: mean of the F1 of all classes; binary-f1: F1 of class 1;
+    /// matthews: Matthews correlation coefficient; loss: mean cross-entropy, of which the lower is better.
+    #[arg(long, value_name = "NAME", help_heading = RECIPE)]
+    pub(crate) metric: Option<MetricFlag>,
 
     /// Data that the learned recipe learns from [default: a part of the validation set, which then is the rest of it]
     ///

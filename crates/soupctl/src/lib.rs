@@ -20,6 +20,7 @@ mod cookfile;
 mod datasets;
 mod inspect;
 mod logs;
+mod metric;
 mod narrate;
 mod plan;
 mod print;

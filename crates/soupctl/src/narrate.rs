@@ -1,9 +1,10 @@
 //! Run events as lines and gauges for people. Pure: what is shown where is [`crate::progress`]'s business.
 
-use soup_core::metric::Metric;
+use soup_core::metric::{ClassMetric, MetricName};
 use soup_core::report::percent;
 use soup_proto::v1::run_event::Event;
-use soup_proto::v1::{Decided, Loading, Planned, Score, Scored, Soup, Stepped};
+use soup_proto::v1::tally::Kind;
+use soup_proto::v1::{Decided, Loading, Planned, Scored, Soup, Stepped, Tally};
 
 use crate::quantity::{Bytes, count, grouped};
 
@@ -61,7 +62,7 @@ impl Phase {
 
 /// Tells what happens in one run.
 pub(crate) struct Narrator {
-    metric: Metric,
+    metric: MetricName,
     /// Trials at most, by the number of ingredients.
     trials_max: Box<dyn Fn(u32) -> u64 + Send>,
     ingredients: Vec<String>,
@@ -75,7 +76,7 @@ pub(crate) struct Narrator {
 }
 
 impl Narrator {
-    pub(crate) fn new(metric: Metric, trials_max: impl Fn(u32) -> u64 + Send + 'static) -> Narrator {
+    pub(crate) fn new(metric: MetricName, trials_max: impl Fn(u32) -> u64 + Send + 'static) -> Narrator {
         Narrator {
             metric,
             trials_max: Box::new(trials_max),
@@ -158,8 +159,8 @@ impl Narrator {
             return Vec::new();
         };
         let sign = if soup.members.contains(&decided.candidate) { '+' } else { '-' };
-        let bar = match self.metric {
-            Metric::Accuracy => plain(bar.correct),
+        let bar = match &bar.kind {
+            Some(Kind::Classes(bar)) if self.is_accuracy() => plain(bar.correct),
             _ => format!("{:.4}", decided.bar_value),
         };
         let total = (self.trials_max)(self.ingredients.len() as u32);
@@ -194,14 +195,18 @@ impl Narrator {
     }
 
     /// `1750/2000  87.50 %`, and the run's metric where it is another.
-    fn figures(&self, score: &Score, value: f64) -> String {
+    fn figures(&self, score: &Tally, value: f64) -> String {
+        let own = format!("{} {value:.4}", self.metric);
+        let Some(Kind::Classes(score)) = &score.kind else { return own };
         let share = percent(score.correct, score.total);
         let total = plain(score.total);
         let counts = format!("{:>width$}/{total}  {share:>7}", score.correct, width = total.len());
-        match self.metric {
-            Metric::Accuracy => counts,
-            other => format!("{counts}  {} {value:.4}", other.name()),
-        }
+        if self.is_accuracy() { counts } else { format!("{counts}  {own}") }
+    }
+
+    /// Whether soups are compared by the counts that are shown anyway.
+    fn is_accuracy(&self) -> bool {
+        self.metric.as_str() == ClassMetric::Accuracy.name()
     }
 
     fn name(&self, ingredient: u32) -> String {
@@ -231,7 +236,7 @@ fn plain(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use soup_proto::v1::{Queued, WorkersChanged, Writing};
+    use soup_proto::v1::{Counts, Queued, WorkersChanged, Writing};
 
     use super::*;
 
@@ -239,8 +244,9 @@ mod tests {
         Some(Soup { members: members.to_vec(), rows: Vec::new() })
     }
 
-    fn score(correct: u64) -> Option<Score> {
-        Some(Score { total: 2000, correct, loss_sum: 1.0 })
+    fn score(correct: u64) -> Option<Tally> {
+        let counts = Counts { total: 2000, correct, loss_sum: 1.0, ..Counts::default() };
+        Some(Tally { kind: Some(Kind::Classes(counts)) })
     }
 
     fn planned() -> Event {
@@ -254,8 +260,8 @@ mod tests {
         })
     }
 
-    fn narrator(metric: Metric) -> Narrator {
-        let mut narrator = Narrator::new(metric, |_| 15);
+    fn narrator(metric: &str) -> Narrator {
+        let mut narrator = Narrator::new(metric.parse().unwrap(), |_| 15);
         narrator.tell(&planned());
         narrator
     }
@@ -270,7 +276,7 @@ mod tests {
 
     #[track_caller]
     fn check(event: Event, expect: &[&str]) {
-        assert_eq!(lines(narrator(Metric::Accuracy).tell(&event)), expect);
+        assert_eq!(lines(narrator("accuracy").tell(&event)), expect);
     }
 
     fn decided(members: &[u32], candidate: u32, accepted: bool) -> Event {
@@ -320,7 +326,7 @@ mod tests {
 
     #[test]
     fn other_metrics_are_told_with_their_value() {
-        let told = lines(narrator(Metric::MacroF1).tell(&decided(&[0, 1], 1, true)));
+        let told = lines(narrator("macro-f1").tell(&decided(&[0, 1], 1, true)));
         let expected = "trial  3  + m01         2 ingredients  1750/2000  87.50 %  macro-f1 0.8750  accepted (bar 0.8740)";
         assert_eq!(told, [expected]);
     }
@@ -349,7 +355,7 @@ mod tests {
 
     #[test]
     fn gauges_count() {
-        let mut narrator = narrator(Metric::Accuracy);
+        let mut narrator = narrator("accuracy");
         let told = narrator.tell(&Event::Loading(Loading { shards_resident: 3, shards: 13 }));
         assert_eq!(told, [Told::Gauge { phase: Phase::Loading, done: 3, total: 13 }]);
         let told = narrator.tell(&Event::Writing(Writing { files_written: 1, files: 1 }));

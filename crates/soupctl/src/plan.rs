@@ -167,7 +167,7 @@ async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
     };
     Ok(PlanReport {
         recipe: spec.recipe.kind.name(),
-        options: spec.recipe,
+        options: spec.recipe.clone(),
         parameters: schema.parameters(),
         dtypes: dtypes(&schema),
         bytes_per_ingredient: schema.bytes(),
@@ -203,8 +203,14 @@ async fn survey(
         datasets: spec.datasets().cloned().collect(),
     };
     let found = survey.run().await?;
+    found.survey.check(&soup_core::survey::Demands {
+        judge: &soup_core::judge::JudgeId::native(),
+        datasets: spec.datasets().count(),
+        recipe: &spec.recipe,
+        full_diagnosis: spec.diagnosis.level == soup_core::run::DiagnosisLevel::Full,
+    })?;
     notes.extend(found.notes);
-    Ok(found.samples)
+    Ok(found.survey.samples)
 }
 
 /// This program cannot look into datasets: what they hold is found by the first worker.

@@ -1,7 +1,7 @@
 //! Shows how a run goes, on stderr: bars below the lines on a terminal, lines alone elsewhere.
 
 use indicatif::{ProgressBar, ProgressStyle};
-use soup_core::metric::Metric;
+use soup_core::metric::MetricName;
 use soup_core::run::RunSpec;
 use soup_proto::v1::run_event::Event;
 
@@ -33,14 +33,14 @@ impl Progress {
         if quiet {
             return Progress::Quiet;
         }
-        let recipe = spec.recipe;
-        let narrator = Narrator::new(recipe.metric, move |k| recipe.trials_max(k).1);
+        let recipe = spec.recipe.clone();
+        let narrator = Narrator::new(recipe.metric.clone(), move |k| recipe.trials_max(k).1);
         Progress::Shown(Box::new(Shown { narrator, watched: print::is_watched(), bar: None, told: None }))
     }
 
     /// The display of a run that was specified elsewhere.
     pub(crate) fn of_any_run() -> Progress {
-        let narrator = Narrator::new(Metric::Accuracy, |_| 0);
+        let narrator = Narrator::new(MetricName::default(), |_| 0);
         Progress::Shown(Box::new(Shown { narrator, watched: print::is_watched(), bar: None, told: None }))
     }
 

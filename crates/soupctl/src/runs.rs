@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 use soup_core::journal::{Entry, Record, sha256_hex, verify};
 use soup_core::run::RunSpec;
+use soup_core::tally::Tally;
 use soup_core::{Error, Result};
 use soup_store::state::State;
 
@@ -178,7 +179,9 @@ fn what(entry: &Entry) -> String {
     match entry {
         Entry::EpochClaim(claim) => format!("{} (process {})", claim.host, claim.pid),
         Entry::Submitted(_) | Entry::Begun {} | Entry::Suspended {} | Entry::Cancelled {} => String::new(),
-        Entry::Surveyed(s) => format!("{:?} samples, {} ingredients", s.samples, s.ingredients_sha256.len()),
+        Entry::Surveyed(s) => {
+            format!("{:?} samples, {} ingredients", s.survey.samples, s.ingredients_sha256.len())
+        }
         Entry::Slices(slices) => format!("{} slices", slices.len()),
         Entry::Scored(s) => {
             let verdicts: Vec<String> = s
@@ -187,7 +190,10 @@ fn what(entry: &Entry) -> String {
                 .map(|d| format!("trial {} {:?}", d.trial, d.verdict).to_lowercase())
                 .collect();
             let recalled = if s.recalled { ", of an earlier run" } else { "" };
-            let score = format!("{}/{}{recalled}", s.score.correct, s.score.total);
+            let score = match &s.score {
+                Tally::Classes(counts) => format!("{}/{}{recalled}", counts.correct, counts.total),
+                Tally::Sums(sums) => format!("{} samples{recalled}", sums.samples),
+            };
             format!("dataset {} soup {:?}: {score} {}", s.dataset, s.soup.members, verdicts.join(", "))
         }
         Entry::Stepped(s) => format!("step {}: loss {:.4}", s.step, s.gradients.loss),

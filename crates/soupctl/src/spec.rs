@@ -223,7 +223,7 @@ fn recipe(options: &CookOptions) -> Result<RecipeSpec> {
         seed: options.seed.unwrap_or(0),
         max_ingredients: options.max_ingredients,
         passes: options.passes.unwrap_or(if kind == RecipeKind::Pruned { 2 } else { 1 }),
-        metric: options.metric.map(Into::into).unwrap_or_default(),
+        metric: options.metric.as_ref().map(|m| m.0.clone()).unwrap_or_default(),
         learn,
     })
 }

@@ -1,7 +1,8 @@
 //! The result of a cook as a table for people.
 
 use soup_core::diagnosis::{Diagnosis, SharedInitVerdict};
-use soup_core::report::{Figures, LearnedReport, LearnedStep, RunReport, percent};
+use soup_core::metric::{ClassMetric, MetricName};
+use soup_core::report::{Figures, LearnedReport, LearnedStep, RunReport, number};
 
 /// Names of ingredients in the label of a row are cut to this many characters.
 const LABEL_NAME_MAX: usize = 24;
@@ -46,26 +47,29 @@ pub(crate) fn pairs(pairs: &[(&str, String)]) -> String {
 
 /// The result of a run. `tests` are the test sets in the order of their columns.
 pub(crate) fn render(report: &RunReport, tests: &[String]) -> String {
-    let metric = report.options.metric;
-    let own_column = (metric != soup_core::metric::Metric::Accuracy).then(|| metric.name().to_owned());
+    let metric = &report.options.metric;
+    let accuracy = metric.as_str() == ClassMetric::Accuracy.name();
     let Some(score) = &report.score else { return pairs(&details(report)) };
-    let mut rows = vec![header(&report.validation, own_column.as_deref(), tests)];
+    // What is not counted by classes has its metric as its headline.
+    let own_column = (!accuracy && score.accuracy().is_some()).then_some(metric);
+    let mut rows = vec![header(&report.validation, own_column.map(MetricName::as_str), tests)];
     let row = |label: String, count: usize, score: &Figures, test: &dyn Fn(&str) -> Option<String>| {
-        let mut cells = vec![label, count.to_string(), percent(score.correct, score.total)];
-        cells.extend(own_column.as_deref().map(|name| value(score, name)));
+        let mut cells = vec![label, count.to_string(), score.headline()];
+        cells.extend(own_column.map(|name| number(score.value(name))));
         cells.extend(tests.iter().map(|name| test(name).unwrap_or_else(|| "-".to_owned())));
         cells
     };
-    let share = |figures: &Figures| percent(figures.correct, figures.total);
     if let Some(b) = report.baselines.best_single.as_ref().filter(|_| report.recipe != "best-single") {
         let name: String = b.ingredients.concat().chars().take(LABEL_NAME_MAX).collect();
         let label = format!("best single ({name})");
-        rows.push(row(label, b.ingredients.len(), &b.score, &|t| b.test.get(t).map(share)));
+        rows.push(row(label, b.ingredients.len(), &b.score, &|t| b.test.get(t).map(Figures::headline)));
     }
     if let Some(b) = report.baselines.uniform.as_ref().filter(|_| report.recipe != "uniform") {
-        rows.push(row("uniform".to_owned(), b.ingredients.len(), &b.score, &|t| b.test.get(t).map(share)));
+        rows.push(row("uniform".to_owned(), b.ingredients.len(), &b.score, &|t| {
+            b.test.get(t).map(Figures::headline)
+        }));
     }
-    let test = |t: &str| report.test.get(t).map(share);
+    let test = |t: &str| report.test.get(t).map(Figures::headline);
     rows.push(row(report.recipe.clone(), report.ingredients.len(), score, &test));
     format!("{}\n{}", align(&rows), pairs(&details(report)))
 }
@@ -75,15 +79,6 @@ fn header(validation: &str, metric: Option<&str>, tests: &[String]) -> Vec<Strin
     cells.extend(metric.map(str::to_owned));
     cells.extend(tests.iter().cloned());
     cells
-}
-
-/// The run's metric, by its name in flags.
-fn value(figures: &Figures, metric: &str) -> String {
-    let value = match metric {
-        "loss" => figures.loss,
-        other => figures.metric.get(&other.replace('-', "_")).copied(),
-    };
-    value.map_or_else(|| "-".to_owned(), |v| format!("{v:.4}"))
 }
 
 /// What was found out about the pool, in a few words.
@@ -99,7 +94,7 @@ fn pool_details(diagnosis: &Diagnosis) -> Vec<(&'static str, String)> {
         details.push(("outlier", format!("{}: {}", outlier.ingredient, outlier.reason)));
     }
     for other in diagnosis.alternatives.iter().filter(|a| a.forward_passes > 1) {
-        let share = percent(other.score.correct, other.score.total);
+        let share = other.score.headline();
         details.push((
             "instead",
             format!("{}: {share} for {} forward passes", other.name, other.forward_passes),

@@ -103,7 +103,7 @@ pub fn compare(logits: &[&[f32]], labels: &[u32], classes: usize, weights: &[f64
         let rows: Vec<&[f32]> = logits.iter().map(|l| &l[sample * classes..(sample + 1) * classes]).collect();
         let mean = mixed(&rows, &equal);
         out.logits.add(&judged(&mean, label));
-        out.vote.add(&Outcome { label, prediction: vote(&rows, &mean), loss: 0.0, margin: 0.0 });
+        out.vote.add(&Outcome { label, prediction: vote(&rows, &mean), loss: 0.0 });
         let stacked = mixed(&rows, weights);
         out.stacked.add(&judged(&stacked, label));
         accumulate(&mut out.newton, &rows, &softmax(&stacked), label as usize);
@@ -138,7 +138,7 @@ fn judged(logits: &[f64], label: u32) -> Outcome {
     let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let sum: f64 = logits.iter().map(|l| libm::exp(l - max)).sum();
     let loss = libm::log(sum) + max - logits[label as usize];
-    Outcome { label, prediction: largest(logits.iter().copied()) as u32, loss, margin: 0.0 }
+    Outcome { label, prediction: largest(logits.iter().copied()) as u32, loss }
 }
 
 fn vote(rows: &[&[f32]], mean: &[f64]) -> u32 {

@@ -9,7 +9,7 @@ use super::{Claim, Entry, GENESIS, Operation, Record, Surveyed, VERSION};
 use crate::error::{Error, Result};
 use crate::ledger::{Dataset, Gradients};
 use crate::machine::Evaluation;
-use crate::tally::Counts;
+use crate::tally::Tally;
 
 /// How far a run has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,9 +80,9 @@ pub struct Fold {
     /// What the survey found.
     pub surveyed: Option<Surveyed>,
     /// Scores, in the order they were recorded.
-    pub scores: Vec<(Evaluation, Counts)>,
+    pub scores: Vec<(Evaluation, Tally)>,
     /// Slices of evaluations that are not complete.
-    pub slices: BTreeMap<Evaluation, BTreeMap<u32, Counts>>,
+    pub slices: BTreeMap<Evaluation, BTreeMap<u32, Tally>>,
     /// Decisions recorded.
     pub decisions: u32,
     /// Steps of a learned soup, in order.

@@ -2,6 +2,7 @@ use super::*;
 use crate::error::ErrorKind;
 use crate::ledger::Dataset;
 use crate::soup::{Ingredient, Soup, Weight};
+use crate::tally::{Counts, Sums};
 
 /// A log as a store keeps it.
 #[derive(Default)]
@@ -39,8 +40,9 @@ impl Log {
     }
 }
 
-fn score(correct: u64, loss_sum: f64) -> Counts {
+fn score(correct: u64, loss_sum: f64) -> Tally {
     Counts { total: 10, correct, loss_sum, confusion: [((0, 0), correct), ((1, 0), 10 - correct)].into() }
+        .into()
 }
 
 fn slice(soup: &Soup, slice: u32) -> ScoredSlice {
@@ -64,7 +66,11 @@ fn sample_log() -> Log {
     log.add(1, "x", Entry::EpochClaim(Claim { host: "h".into(), pid: 1, version: "0".into() }))
         .add(1, "x", Entry::Submitted(Operation { overwrite: true, lookahead: 2, workers_min: 1 }))
         .add(1, "x", Entry::Begun {})
-        .add(1, "x", Entry::Surveyed(Surveyed { samples: vec![10], classes: 2, ..Surveyed::default() }))
+        .add(
+            1,
+            "x",
+            Entry::Surveyed(Surveyed { survey: Survey::of_classes(vec![10], 2), ..Surveyed::default() }),
+        )
         .add(1, "x", Entry::Slices(vec![slice(&a, 0), slice(&a, 1), slice(&b, 0)]))
         .add(1, "x", scored(&a, 0.1, &[]))
         .add(1, "x", Entry::Suspended {})
@@ -84,7 +90,7 @@ fn a_fold_knows_what_the_log_says() {
     assert_eq!(fold.scores.len(), 2);
     assert_eq!(fold.scores[0].0.dataset, Dataset::VALIDATION);
     assert_eq!(fold.scores[0].1, score(7, 0.1));
-    assert!(fold.scores[1].1.loss_sum.is_nan());
+    assert!(fold.scores[1].1.counts().unwrap().loss_sum.is_nan());
     assert_eq!(fold.times.as_ref().unwrap().1, "2026-01-01T00:00:09Z");
     assert_eq!(Log::refold(&log.objects).unwrap().tail(), fold.tail());
 }
@@ -96,9 +102,18 @@ fn numbers_keep_their_bits() {
         let mut log = Log::default();
         log.add(1, "x", Entry::EpochClaim(Claim::default())).add(1, "x", scored(&soup, loss, &[]));
         let (evaluation, score) = &log.fold.scores[0];
-        assert_eq!(score.loss_sum.to_bits(), loss.to_bits());
+        assert_eq!(score.counts().unwrap().loss_sum.to_bits(), loss.to_bits());
         assert_eq!(evaluation.soup, soup);
     }
+}
+
+#[test]
+fn sums_read_back_as_they_were_written() {
+    let figures = [("nll", 0.1 + 0.2), ("tokens", f64::INFINITY)].map(|(name, sum)| (name.to_owned(), sum));
+    let score = Tally::Sums(Sums { samples: 3, figures: figures.into() });
+    let json = serde_json::to_string(&TallyRecord(score.clone())).unwrap();
+    assert_eq!(json, r#"{"samples":3,"figures":{"nll":"0.30000000000000004","tokens":"inf"}}"#);
+    assert_eq!(serde_json::from_str::<TallyRecord>(&json).unwrap().0, score);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Whether the decisions in a log are the ones that its scores make.
 
-use super::{Decided, Entry, Record};
+use super::{Decided, Entry, Record, Surveyed};
 use crate::error::{Error, Result};
 use crate::ledger::{Dataset, Ledger};
 use crate::recipe::RecipeSpec;
@@ -30,13 +30,15 @@ pub fn verify(
     deciding: Dataset,
     records: &[Record],
 ) -> Result<Verified> {
-    let recipe = recipe.build(ingredients)?;
+    let (metric, recipe) = (&recipe.metric, recipe.build(ingredients)?);
     let mut ledger = Ledger::new(ingredients).deciding_on(deciding);
     let mut seen = Verified { records: records.len() as u64, ..Verified::default() };
     for record in records {
         match &record.entry {
             Entry::EpochClaim(_) => seen.epochs += 1,
-            Entry::Surveyed(surveyed) => ledger.count_samples(surveyed.samples.clone()),
+            Entry::Surveyed(Surveyed { survey, .. }) => {
+                ledger.surveyed(survey.samples.clone(), survey.metric(metric)?);
+            }
             Entry::Stepped(stepped) => {
                 ledger.record_step(stepped.gradients.clone());
                 seen.steps += 1;

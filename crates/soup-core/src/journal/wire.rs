@@ -1,12 +1,14 @@
-//! How soups and scores look in records. Numbers in `f64` are written as text that reads back to the same bits: JSON has
+//! How soups and tallies look in records. Numbers in `f64` are written as text that reads back to the same bits: JSON has
 //! neither NaN nor infinities, and readers of JSON round as they like.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::error::{Error, Result};
 use crate::ledger::Dataset;
 use crate::soup::{Ingredient, Soup, Weight};
-use crate::tally::Counts;
+use crate::tally::{Counts, Sums, Tally};
 
 /// A soup in a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,9 +59,9 @@ pub struct ScoredSlice {
     pub soup: SoupRecord,
     /// Which slice of the dataset.
     pub slice: u32,
-    /// Its counts.
-    #[serde(with = "score")]
-    pub score: Counts,
+    /// What its samples add up to.
+    #[serde(with = "tally")]
+    pub score: Tally,
 }
 
 impl ScoredSlice {
@@ -69,47 +71,69 @@ impl ScoredSlice {
     }
 }
 
-/// A score as records hold it.
+/// A tally as records hold it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct ScoreRecord(#[serde(with = "score")] pub Counts);
+pub struct TallyRecord(#[serde(with = "tally")] pub Tally);
 
 /// Shortest text that reads back to the same value.
 fn text(value: f64) -> String {
     format!("{value:?}")
 }
 
-/// A score in a record.
-pub(super) mod score {
+/// A tally in a record.
+pub(super) mod tally {
     use super::*;
 
     #[derive(Serialize, Deserialize)]
-    struct ScoreRecord {
-        correct: u64,
-        total: u64,
-        /// In nats.
-        loss_sum: String,
-        /// Label, prediction and how often, where it occurred.
-        confusion: Vec<(u32, u32, u64)>,
+    #[serde(untagged)]
+    enum TallyRecord {
+        Classes {
+            correct: u64,
+            total: u64,
+            /// In nats.
+            loss_sum: String,
+            /// Label, prediction and how often, where it occurred.
+            confusion: Vec<(u32, u32, u64)>,
+        },
+        Sums {
+            samples: u64,
+            figures: BTreeMap<String, String>,
+        },
     }
 
-    pub(in super::super) fn serialize<S: Serializer>(score: &Counts, to: S) -> Result<S::Ok, S::Error> {
-        ScoreRecord {
-            correct: score.correct,
-            total: score.total,
-            loss_sum: text(score.loss_sum),
-            confusion: score.confusion.iter().map(|(&(label, got), &n)| (label, got, n)).collect(),
+    pub(in super::super) fn serialize<S: Serializer>(tally: &Tally, to: S) -> Result<S::Ok, S::Error> {
+        match tally {
+            Tally::Classes(counts) => TallyRecord::Classes {
+                correct: counts.correct,
+                total: counts.total,
+                loss_sum: text(counts.loss_sum),
+                confusion: counts.confusion.iter().map(|(&(label, got), &n)| (label, got, n)).collect(),
+            },
+            Tally::Sums(sums) => TallyRecord::Sums {
+                samples: sums.samples,
+                figures: sums.figures.iter().map(|(name, sum)| (name.clone(), text(*sum))).collect(),
+            },
         }
         .serialize(to)
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Counts, D::Error> {
-        let record = ScoreRecord::deserialize(from)?;
-        Ok(Counts {
-            correct: record.correct,
-            total: record.total,
-            loss_sum: record.loss_sum.parse().map_err(de::Error::custom)?,
-            confusion: record.confusion.into_iter().map(|(label, got, n)| ((label, got), n)).collect(),
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Tally, D::Error> {
+        let number = |text: &String| text.parse::<f64>().map_err(de::Error::custom);
+        Ok(match TallyRecord::deserialize(from)? {
+            TallyRecord::Classes { correct, total, loss_sum, confusion } => Tally::Classes(Counts {
+                correct,
+                total,
+                loss_sum: number(&loss_sum)?,
+                confusion: confusion.into_iter().map(|(label, got, n)| ((label, got), n)).collect(),
+            }),
+            TallyRecord::Sums { samples, figures } => {
+                let sum = |(name, sum): (String, String)| Ok((name, number(&sum)?));
+                Tally::Sums(Sums {
+                    samples,
+                    figures: figures.into_iter().map(sum).collect::<Result<_, _>>()?,
+                })
+            }
         })
     }
 }

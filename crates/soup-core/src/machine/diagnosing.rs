@@ -165,11 +165,10 @@ impl Machine {
 
     /// The ingredients from best to worst on the validation set, once all are scored; ties in pool order.
     pub fn ranking(&self) -> Option<Vec<Ingredient>> {
-        let metric = self.plan.recipe.metric;
         let all = (0..self.plan.ingredients).map(Ingredient);
         let scored = |i: Ingredient| Some((i, self.ledger.validation(&Soup::single(i))?));
         let mut scores = all.map(scored).collect::<Option<Vec<_>>>()?;
-        scores.sort_by(|(_, a), (_, b)| metric.compare(b, a));
+        scores.sort_by(|(_, a), (_, b)| self.ledger.compare(b, a));
         Some(scores.into_iter().map(|(i, _)| i).collect())
     }
 

@@ -4,11 +4,12 @@ use super::placement::Tier;
 use crate::diagnosis::ensemble::Alternatives;
 use crate::error::{Error, Result};
 use crate::journal::Entry;
-use crate::ledger::Dataset;
+use crate::ledger::{Dataset, Evaluation, Slice};
 use crate::recipe::Decision;
 use crate::shard::Shard;
 use crate::soup::{Soup, Weight};
-use crate::tally::{Counts, Outcome};
+use crate::survey::Survey;
+use crate::tally::{Judged, Tally};
 
 /// A worker, by the number its coordinator gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -126,26 +127,6 @@ pub struct SegmentDots {
     pub dots: Vec<f64>,
 }
 
-/// A soup on a dataset.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Evaluation {
-    /// The dataset.
-    pub dataset: Dataset,
-    /// The soup.
-    pub soup: Soup,
-}
-
-/// Samples `start` to `end` of a dataset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Slice {
-    /// Which of the dataset's slices this is.
-    pub index: u32,
-    /// First sample.
-    pub start: u64,
-    /// After the last sample.
-    pub end: u64,
-}
-
 /// SHA-256 of tensor data, and of the file around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileDigest {
@@ -169,15 +150,13 @@ pub enum TaskResult {
     },
     /// Of [`Work::Survey`].
     Surveyed {
-        /// Samples of every dataset, in order.
-        samples: Vec<u64>,
-        /// Classes of the model.
-        classes: u32,
+        /// What the judge told.
+        survey: Survey,
         /// One line each.
         notes: Vec<String>,
     },
-    /// Of [`Work::Evaluate`]: one outcome per sample, in order.
-    Evaluated(Vec<Outcome>),
+    /// Of [`Work::Evaluate`].
+    Evaluated(Judged),
     /// Of [`Work::Write`].
     Written(FileDigest),
     /// Of [`Work::Digest`].
@@ -236,9 +215,9 @@ pub enum Event {
     /// The entry of the last [`Action::Record`] is durable.
     Recorded,
     /// The answer to [`Action::Recall`]: the score of an earlier run, if there is one.
-    Recalled(Evaluation, Option<Counts>),
+    Recalled(Evaluation, Option<Tally>),
     /// A worker hands in a slice that it was given by an earlier coordinator of this run. The slice's index is not looked at.
-    HandedIn(Evaluation, Slice, Vec<Outcome>),
+    HandedIn(Evaluation, Slice, Judged),
     /// The answer to [`Action::Publish`].
     Published(Result<()>),
 }
@@ -288,7 +267,7 @@ pub enum Report {
         shards: u32,
     },
     /// A soup got its score.
-    Scored(Evaluation, Counts),
+    Scored(Evaluation, Tally),
     /// A trial got its verdict; counted from 1.
     Decided(u32, Box<Decision>),
     /// A step of a learned soup was made.

@@ -1,7 +1,8 @@
 //! Which scores are wanted now, and what becomes of those that arrive.
 
 use super::{
-    Action, BTreeSet, Counts, Dataset, Error, Evaluation, FileDigest, Machine, Report, Slice, Soup, Work,
+    Action, BTreeSet, Dataset, Error, Evaluation, FileDigest, Judged, Machine, Report, Result, Slice, Soup,
+    Tally, Work,
 };
 use crate::recipe::Step;
 use crate::soup::Ingredient;
@@ -63,11 +64,10 @@ impl Machine {
 
     /// The ingredient with the best validation score, the first one of equals; `None` until all are scored.
     pub fn best_single(&self) -> Option<Soup> {
-        let metric = self.plan.recipe.metric;
-        let mut best: Option<(Soup, &Counts)> = None;
+        let mut best: Option<(Soup, &Tally)> = None;
         for soup in (0..self.plan.ingredients).map(|i| Soup::single(Ingredient(i))) {
             let score = self.ledger.validation(&soup)?;
-            if best.as_ref().is_none_or(|(_, b)| metric.compare(score, b).is_gt()) {
+            if best.as_ref().is_none_or(|(_, b)| self.ledger.compare(score, b).is_gt()) {
                 best = Some((soup, score));
             }
         }
@@ -83,19 +83,28 @@ impl Machine {
         works.iter().for_each(|work| self.withdraw(work, out));
     }
 
-    /// A slice has its score: when it was the last one, the evaluation has.
-    pub(super) fn scored(&mut self, evaluation: Evaluation, slice: u32, score: Counts) {
-        let slices = self.slices_of(evaluation.dataset).len();
-        let partial = self.partial.entry(evaluation.clone()).or_default();
-        partial.insert(slice, score);
-        if partial.len() < slices {
-            return self.recorder.slice(evaluation, slice);
+    /// A slice was judged: when it was the last one, the evaluation has its score.
+    pub(super) fn judged(&mut self, evaluation: Evaluation, slice: u32, judged: Judged) -> Result<()> {
+        self.partial.entry(evaluation.clone()).or_default().insert(slice, judged);
+        if !self.complete(&evaluation)? {
+            self.recorder.slice(evaluation, slice);
         }
-        let mut total = Counts::default();
+        Ok(())
+    }
+
+    /// Adds up the slices of an evaluation, if all of them are judged.
+    pub(super) fn complete(&mut self, evaluation: &Evaluation) -> Result<bool> {
+        let slices = self.slices_of(evaluation.dataset).len();
+        if self.partial.get(evaluation).is_none_or(|judged| judged.len() < slices) {
+            return Ok(false);
+        }
         // In slice order, so that the sum of the losses has the same bits on any cluster.
-        partial.values().for_each(|s| total.merge(s));
-        self.partial.remove(&evaluation);
-        self.recorder.complete(evaluation, total, false);
+        let mut tallies =
+            self.partial.remove(evaluation).unwrap_or_default().into_values().map(|j| j.tally());
+        let mut score = tallies.next().ok_or_else(|| Error::internal("a dataset has no slices"))?;
+        tallies.try_for_each(|tally| score.merge(&tally))?;
+        self.recorder.complete(evaluation.clone(), score, false);
+        Ok(true)
     }
 
     pub(super) fn slices_of(&self, dataset: Dataset) -> &[Slice] {

@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
-    Action, Counts, Error, Evaluation, Fold, Machine, Millis, Report, Result, Slice, Survey, Work, slices,
+    Action, Demands, Error, Evaluation, Fold, Judged, Known, Machine, Millis, Report, Result, Slice, Survey,
+    Tally, Work, slices,
 };
 use crate::journal::{Decided, Entry, Scored, ScoredSlice, Stepped, Surveyed, sha256_hex};
 use crate::ledger::Gradients;
-use crate::tally::Outcome;
 
 /// Slices in one entry.
 const SLICES_MAX: usize = 256;
@@ -20,7 +20,7 @@ const SLICES_MAX: usize = 256;
 pub(super) struct Recorder {
     in_flight: Option<InFlight>,
     /// Evaluations that have their score, in the order they got it.
-    complete: VecDeque<(Evaluation, Counts, bool)>,
+    complete: VecDeque<(Evaluation, Tally, bool)>,
     /// Slices of evaluations that are not complete.
     slices: Vec<(Evaluation, u32)>,
     /// The step of a learned soup that is complete.
@@ -39,7 +39,7 @@ pub(super) struct Recorder {
 enum InFlight {
     Surveyed(Surveyed),
     Slices,
-    Scored(Evaluation, Counts),
+    Scored(Evaluation, Tally),
     Stepped(Gradients),
     Publishing,
 }
@@ -51,7 +51,7 @@ impl Recorder {
     }
 
     /// An evaluation has its score.
-    pub(super) fn complete(&mut self, evaluation: Evaluation, score: Counts, recalled: bool) {
+    pub(super) fn complete(&mut self, evaluation: Evaluation, score: Tally, recalled: bool) {
         self.slices.retain(|(e, _)| *e != evaluation);
         self.complete.push_back((evaluation, score, recalled));
     }
@@ -85,18 +85,23 @@ impl Machine {
     pub(super) fn adopt(&mut self, now: Millis, log: &Fold) -> Result<()> {
         let misfit = |what: &str| Error::data(format!("the log of this run does not fit it: {what}"));
         if let Some(found) = &log.surveyed {
-            if found.samples.len() != self.plan.datasets as usize {
-                return Err(misfit("it has another number of datasets"));
-            }
             if found.ingredients_sha256.len() != self.plan.ingredients as usize {
                 return Err(misfit("it has another number of ingredients"));
             }
-            self.set_survey(&found.samples, found.classes);
-            self.ledger.count_samples(found.samples.clone());
+            if self.plan.datasets as usize != found.survey.samples.len() {
+                return Err(misfit("it has another number of datasets"));
+            }
+            if self.plan.datasets > 0 {
+                self.know(found.survey.clone()).map_err(|e| misfit("its survey").with_source(e))?;
+            }
             self.recorder.surveyed = Some(found.clone());
+            self.take_survey();
         }
         self.recorder.decisions = log.decisions;
         for (evaluation, score) in &log.scores {
+            if !self.is_of(&Judged::Tally(score.clone()), self.samples_of(evaluation)) {
+                return Err(misfit("it has a score that its judge cannot have given"));
+            }
             self.ledger.record(evaluation.dataset, evaluation.soup.clone(), score.clone());
         }
         let groups = self.plan.groups.names.len();
@@ -105,25 +110,20 @@ impl Machine {
         }
         log.steps.iter().for_each(|step| self.ledger.record_step(step.clone()));
         for (evaluation, slices) in &log.slices {
-            let count = self.slices_of(evaluation.dataset).len();
-            if slices.keys().any(|&s| s as usize >= count) {
-                return Err(misfit("it has a slice that there is not"));
+            let mut known = BTreeMap::new();
+            for (&index, tally) in slices {
+                let judged = Judged::Tally(tally.clone());
+                let slice = self.slices_of(evaluation.dataset).get(index as usize);
+                if !slice.is_some_and(|slice| self.is_of(&judged, slice.end - slice.start)) {
+                    return Err(misfit("it has a slice that there is not"));
+                }
+                known.insert(index, judged);
             }
-            self.partial.insert(evaluation.clone(), slices.clone());
+            self.partial.insert(evaluation.clone(), known);
         }
         // The coordinator may have died between an evaluation's last slice and its score.
-        let whole: Vec<Evaluation> = self
-            .partial
-            .iter()
-            .filter(|(e, p)| p.len() >= self.slices_of(e.dataset).len())
-            .map(|(e, _)| e.clone())
-            .collect();
-        for evaluation in whole {
-            if let Some((&slice, score)) = self.partial[&evaluation].last_key_value() {
-                let score = score.clone();
-                self.scored(evaluation, slice, score);
-            }
-        }
+        let begun: Vec<Evaluation> = self.partial.keys().cloned().collect();
+        begun.iter().try_for_each(|evaluation| self.complete(evaluation).map(drop))?;
         if log.epoch > 1 {
             self.settled_at = now.saturating_add(self.plan.limits.settle_ms);
             self.had_room = log.surveyed.is_some();
@@ -131,10 +131,33 @@ impl Machine {
         Ok(())
     }
 
-    pub(super) fn set_survey(&mut self, samples: &[u64], classes: u32) {
-        let cut = |&n: &u64| slices(n, self.plan.batch_size);
-        self.survey =
-            Some(Survey { slices: samples.iter().map(cut).collect(), classes, samples: samples.to_vec() });
+    /// Takes what the judge told.
+    ///
+    /// # Errors
+    /// Where it is not enough for the run.
+    pub(super) fn know(&mut self, survey: Survey) -> Result<()> {
+        let judge = self.plan.judge.clone().ok_or_else(|| Error::internal("nobody judges, and was asked"))?;
+        let metric = survey.check(&Demands {
+            judge: &judge,
+            datasets: self.plan.datasets as usize,
+            recipe: &self.plan.recipe,
+            full_diagnosis: self.plan.diagnosis.full,
+        })?;
+        let slices = survey.samples.iter().map(|&n| slices(n, self.plan.batch_size)).collect();
+        self.survey = Some(Known { survey, metric: Some(metric), slices });
+        Ok(())
+    }
+
+    /// What the judge told takes effect.
+    fn take_survey(&mut self) {
+        if let Some(Known { survey, metric: Some(metric), .. }) = &self.survey {
+            self.ledger.surveyed(survey.samples.clone(), metric.clone());
+        }
+    }
+
+    /// Whether a judge of this run can have said so of so many samples.
+    pub(super) fn is_of(&self, judged: &Judged, samples: u64) -> bool {
+        self.survey.as_ref().is_some_and(|known| known.survey.fits(judged, samples).is_ok())
     }
 
     /// Sends the next entry on its way, if none is.
@@ -154,12 +177,8 @@ impl Machine {
         if self.recorder.surveyed() {
             return None;
         }
-        let survey = self.survey.as_ref()?;
-        let found = Surveyed {
-            samples: survey.samples.clone(),
-            classes: survey.classes,
-            ingredients_sha256: self.ingredients_sha256()?,
-        };
+        let survey = self.survey.as_ref()?.survey.clone();
+        let found = Surveyed { survey, ingredients_sha256: self.ingredients_sha256()? };
         Some((InFlight::Surveyed(found.clone()), Entry::Surveyed(found)))
     }
 
@@ -202,7 +221,7 @@ impl Machine {
     fn slices_entry(&mut self) -> Option<(InFlight, Entry)> {
         let count = self.recorder.slices.len().min(SLICES_MAX);
         let record = |(e, slice): (Evaluation, u32)| {
-            let score = self.partial.get(&e)?.get(&slice)?.clone();
+            let score = self.partial.get(&e)?.get(&slice)?.tally();
             Some(ScoredSlice { dataset: e.dataset.0, soup: (&e.soup).into(), slice, score })
         };
         let records: Vec<ScoredSlice> = self.recorder.slices.drain(..count).filter_map(record).collect();
@@ -222,7 +241,7 @@ impl Machine {
     pub(super) fn recorded(&mut self, out: &mut Vec<Action>) {
         match self.recorder.in_flight.take() {
             Some(InFlight::Surveyed(found)) => {
-                self.ledger.count_samples(found.samples.clone());
+                self.take_survey();
                 self.recorder.surveyed = Some(found);
                 self.goals_stale = true;
             }
@@ -272,12 +291,12 @@ impl Machine {
         }
     }
 
-    pub(super) fn recalled(&mut self, evaluation: Evaluation, score: Option<Counts>) {
+    pub(super) fn recalled(&mut self, evaluation: Evaluation, score: Option<Tally>) {
         if !self.recorder.recalling.remove(&evaluation) {
             return;
         }
-        let samples = self.samples_of(&evaluation);
-        if let Some(score) = score.filter(|s| s.total == samples) {
+        let fits = |s: &Tally| self.is_of(&Judged::Tally(s.clone()), self.samples_of(&evaluation));
+        if let Some(score) = score.filter(fits) {
             self.partial.remove(&evaluation);
             self.recorder.complete(evaluation, score, true);
         }
@@ -292,19 +311,21 @@ impl Machine {
         &mut self,
         evaluation: Evaluation,
         slice: Slice,
-        outcomes: &[Outcome],
+        judged: Judged,
         out: &mut Vec<Action>,
     ) {
         let known =
             self.slices_of(evaluation.dataset).iter().find(|s| (s.start, s.end) == (slice.start, slice.end));
         let Some(slice) = known.copied() else { return };
-        let whole = outcomes.len() as u64 == slice.end - slice.start;
+        let whole = self.is_of(&judged, slice.end - slice.start);
         let scored = self.ledger.score(evaluation.dataset, &evaluation.soup).is_some();
         if !whole || scored || self.slice_done(&evaluation, slice.index) {
             return;
         }
         self.withdraw(&Work::Evaluate(evaluation.clone(), slice), out);
-        self.scored(evaluation, slice.index, Counts::from_iter(outcomes));
+        if let Err(error) = self.judged(evaluation, slice.index, judged) {
+            self.finish(Err(error), out);
+        }
     }
 
     /// Forgets a work, and takes its attempts back from their workers.
@@ -326,7 +347,8 @@ impl Machine {
     }
 
     /// What is known of slices, for comparison with a fold.
-    pub fn partial(&self) -> &BTreeMap<Evaluation, BTreeMap<u32, Counts>> {
-        &self.partial
+    pub fn partial(&self) -> BTreeMap<Evaluation, BTreeMap<u32, Tally>> {
+        let tallies = |judged: &BTreeMap<u32, Judged>| judged.iter().map(|(&s, j)| (s, j.tally())).collect();
+        self.partial.iter().map(|(evaluation, judged)| (evaluation.clone(), tallies(judged))).collect()
     }
 }

@@ -2,8 +2,8 @@
 
 use super::placement::Tier;
 use super::{
-    Action, BTreeMap, BTreeSet, Counts, Error, ErrorKind, Evaluation, Machine, Millis, NewWorker, Report,
-    Slice, TaskKey, TaskResult, Work, WorkerId,
+    Action, BTreeMap, BTreeSet, Error, ErrorKind, Evaluation, Judged, Machine, Millis, NewWorker, Report,
+    Result, Slice, TaskKey, TaskResult, Work, WorkerId,
 };
 use crate::shard::Shard;
 
@@ -208,19 +208,16 @@ impl Machine {
                 self.loaded(worker, shard, sha256, out);
                 notes.into_iter().for_each(|n| self.note(n, out));
             }
-            (Work::Survey, TaskResult::Surveyed { samples, classes, notes }) => {
+            (Work::Survey, TaskResult::Surveyed { survey, notes }) => {
                 notes.into_iter().for_each(|n| self.note(n, out));
-                self.survey_done(&samples, classes, out);
+                if let Err(error) = self.know(survey) {
+                    self.finish(Err(error), out);
+                }
             }
-            (Work::Evaluate(evaluation, slice), TaskResult::Evaluated(outcomes)) => {
+            (Work::Evaluate(evaluation, slice), TaskResult::Evaluated(judged)) => {
                 self.homes.insert((evaluation.dataset, slice.index), worker);
-                let got = outcomes.len() as u64;
-                let expected = slice.end - slice.start;
-                if got == expected {
-                    self.scored(evaluation, slice.index, Counts::from_iter(&outcomes));
-                } else {
-                    let text = format!("a worker returned {got} outcomes for {expected} samples");
-                    self.finish(Err(Error::internal(text)), out);
+                if let Err(error) = self.evaluated(evaluation, slice, judged) {
+                    self.finish(Err(error), out);
                 }
             }
             (Work::Write(_, file), TaskResult::Written(digest)) => self.written(file, digest, out),
@@ -241,12 +238,11 @@ impl Machine {
         }
     }
 
-    fn survey_done(&mut self, samples: &[u64], classes: u32, out: &mut Vec<Action>) {
-        if samples.len() != self.plan.datasets as usize || samples.contains(&0) {
-            let text = format!("a survey found datasets of {samples:?} samples; each needs at least one");
-            return self.finish(Err(Error::data(text)), out);
-        }
-        self.set_survey(samples, classes);
+    /// A slice was judged, as far as the answer can be one.
+    fn evaluated(&mut self, evaluation: Evaluation, slice: Slice, judged: Judged) -> Result<()> {
+        let known = self.survey.as_ref().ok_or_else(|| Error::internal("a slice of no survey was judged"))?;
+        known.survey.fits(&judged, slice.end - slice.start)?;
+        self.judged(evaluation, slice.index, judged)
     }
 
     /// An attempt failed. A transient failure is tried again after a wait; wrong data fails the run at once, since it is

@@ -7,12 +7,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::diagnosis::ensemble::{Alternatives, Newton};
 use crate::journal::{Claim, Entry, Fold, Record, VERSION};
-use crate::metric::Metric;
+use crate::metric::MetricName;
 use crate::recipe::learned::{Granularity, Init, LearnSpec, Optimizer, Schedule, WeightRule};
 use crate::recipe::{Accept, Order, RecipeKind, Step};
 use crate::shard::Shard;
 use crate::soup::{Ingredient, Weight};
-use crate::tally::Outcome;
+use crate::tally::{Counts, Outcome};
 
 /// Of the validation set, a test set, and the set to learn from.
 const SAMPLES: [u64; 3] = [230, 90, 70];
@@ -53,6 +53,7 @@ fn plan(kind: RecipeKind, ingredients: u32, files: u32) -> Plan {
             ..DiagnosisPlan::default()
         },
         train: learns.then_some(Dataset(2)),
+        judge: Some(JudgeId::native()),
         datasets: if learns { 3 } else { 2 },
         batch_size: 10,
         files,
@@ -63,7 +64,7 @@ fn plan(kind: RecipeKind, ingredients: u32, files: u32) -> Plan {
             seed: 1,
             max_ingredients: None,
             passes: 2,
-            metric: Metric::Accuracy,
+            metric: MetricName::default(),
             learn: learns.then_some(LEARN),
         },
         streams: false,
@@ -86,12 +87,7 @@ fn outcome(evaluation: &Evaluation, sample: u64) -> Outcome {
     }
     let right = h % 100 < 70 + u64::from(evaluation.soup.members()[0].0);
     let label = (sample % 10) as u32;
-    Outcome {
-        label,
-        prediction: if right { label } else { (label + 1) % 10 },
-        loss: (h % 1000) as f64 / 7.0,
-        margin: 0.0,
-    }
+    Outcome { label, prediction: if right { label } else { (label + 1) % 10 }, loss: (h % 1000) as f64 / 7.0 }
 }
 
 /// A number from -0.5 to 0.5: any function of what it is given.
@@ -116,12 +112,11 @@ fn answer(work: &Work, plan: &Plan) -> TaskResult {
             TaskResult::Passed { sha256, grams, notes: vec!["a note of a pass".into()] }
         }
         Work::Survey => TaskResult::Surveyed {
-            samples: SAMPLES[..plan.datasets as usize].to_vec(),
-            classes: 10,
+            survey: Survey::of_classes(SAMPLES[..plan.datasets as usize].to_vec(), 10),
             notes: vec!["a note".into()],
         },
         Work::Evaluate(e, slice) => {
-            TaskResult::Evaluated((slice.start..slice.end).map(|i| outcome(e, i)).collect())
+            TaskResult::Evaluated(Judged::Outcomes((slice.start..slice.end).map(|i| outcome(e, i)).collect()))
         }
         Work::Write(..) => TaskResult::Written(digest),
         Work::Digest(_) => TaskResult::Digested([7; 32]),
@@ -198,7 +193,7 @@ struct Cluster {
     /// The entry that is on its way to the log.
     entry: Option<Entry>,
     /// Scores of earlier runs.
-    earlier: BTreeMap<Evaluation, Counts>,
+    earlier: BTreeMap<Evaluation, Tally>,
     /// Slices that workers were given, and those that they finished.
     evaluated: BTreeMap<Work, u32>,
     /// Gradients that workers hold: worker, step, part.
@@ -379,7 +374,7 @@ impl Cluster {
         }
     }
 
-    fn outcome(&self) -> (Soup, Vec<(Soup, bool)>, Vec<Option<Counts>>) {
+    fn outcome(&self) -> (Soup, Vec<(Soup, bool)>, Vec<Option<Tally>>) {
         assert!(matches!(self.result, Some(Ok(()))), "{:?}", self.result);
         let soup = self.machine.chosen().unwrap().clone();
         let scores = [0, 1].map(|d| self.machine.ledger().score(Dataset(d), &soup).cloned());
@@ -387,7 +382,7 @@ impl Cluster {
     }
 }
 
-fn reference(plan: &Plan) -> (Soup, Vec<(Soup, bool)>, Vec<Option<Counts>>) {
+fn reference(plan: &Plan) -> (Soup, Vec<(Soup, bool)>, Vec<Option<Tally>>) {
     let mut cluster = Cluster::new(plan.clone());
     cluster.join();
     cluster.run_quietly();
@@ -402,6 +397,7 @@ fn every_recipe_ends_on_one_worker() {
         // The trials are the recipe's own, replayed by hand.
         let recipe = plan.recipe.build(6).unwrap();
         let mut ledger = Ledger::new(6);
+        ledger.surveyed(SAMPLES.to_vec(), Metric::of_classes(&plan.recipe.metric, 10).unwrap());
         let done = loop {
             match recipe.next(&ledger) {
                 Step::Done(soup) => break soup,
@@ -410,7 +406,7 @@ fn every_recipe_ends_on_one_worker() {
                     for t in open {
                         let e = Evaluation { dataset: Dataset::VALIDATION, soup: t.soup };
                         let score = (0..SAMPLES[0]).map(|i| outcome(&e, i)).collect::<Vec<_>>();
-                        ledger.record(Dataset::VALIDATION, e.soup, Counts::from_iter(&score));
+                        ledger.record(Dataset::VALIDATION, e.soup, Tally::Classes(score.iter().collect()));
                     }
                 }
             }
@@ -1009,16 +1005,16 @@ fn a_worker_hands_in_what_it_finished_for_a_dead_coordinator() {
     }
     let (_, _, work) = cluster.inbox[0].clone();
     let Work::Evaluate(evaluation, slice) = &work else { unreachable!() };
-    let outcomes: Vec<_> = (slice.start..slice.end).map(|i| outcome(evaluation, i)).collect();
+    let judged = Judged::Outcomes((slice.start..slice.end).map(|i| outcome(evaluation, i)).collect());
     cluster.restart(false);
-    cluster.event(Event::HandedIn(evaluation.clone(), *slice, outcomes.clone()));
+    cluster.event(Event::HandedIn(evaluation.clone(), *slice, judged.clone()));
     // What does not fit is dropped, and so is what is known already.
     cluster.event(Event::HandedIn(
         evaluation.clone(),
         Slice { end: slice.end + 1, ..*slice },
-        outcomes.clone(),
+        judged.clone(),
     ));
-    cluster.event(Event::HandedIn(evaluation.clone(), *slice, outcomes));
+    cluster.event(Event::HandedIn(evaluation.clone(), *slice, judged));
     cluster.now += 10_000;
     cluster.run_quietly();
     cluster.outcome();

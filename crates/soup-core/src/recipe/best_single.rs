@@ -1,7 +1,6 @@
 //! The ingredient with the best validation score: what a lab would ship without soups. Ties go to the earlier one.
 
 use crate::ledger::Ledger;
-use crate::metric::Metric;
 use crate::soup::{Ingredient, Soup};
 
 use super::ranking::{self, From};
@@ -9,14 +8,13 @@ use super::{Recipe, Replay, Step};
 
 /// See the module.
 pub(super) struct BestSingle {
-    pub(super) metric: Metric,
     /// Number of ingredients in the pool; at least one.
     pub(super) ingredients: u32,
 }
 
 impl Recipe for BestSingle {
     fn replay(&self, ledger: &Ledger, _: usize) -> Replay {
-        match ranking::sorted(self.metric, self.ingredients, ledger, From::Best) {
+        match ranking::sorted(self.ingredients, ledger, From::Best) {
             Err(step) => Replay::needing(step),
             Ok(order) => {
                 let best = Soup::single(order.first().copied().unwrap_or(Ingredient(0)));

@@ -3,9 +3,8 @@
 use std::cmp::Ordering;
 
 use crate::ledger::Ledger;
-use crate::metric::Metric;
 use crate::soup::{Ingredient, Soup};
-use crate::tally::Counts;
+use crate::tally::Tally;
 
 use super::{Order, RecipeSpec, Step, Trial};
 
@@ -28,19 +27,14 @@ pub(super) fn order(
     match spec.order {
         Order::Pool => Ok(pool_order(ingredients)),
         Order::Random => Ok(shuffled(ingredients, spec.seed)),
-        Order::Sorted => sorted(spec.metric, ingredients, ledger, from),
+        Order::Sorted => sorted(ingredients, ledger, from),
     }
 }
 
 /// All ingredients by their score, ties in pool order (whichever end comes first).
 /// While scores are missing: the step that asks for all of them at once, in pool order and without a bar.
-pub(super) fn sorted(
-    metric: Metric,
-    ingredients: u32,
-    ledger: &Ledger,
-    from: From,
-) -> Result<Vec<Ingredient>, Step> {
-    let mut scores: Vec<(Ingredient, &Counts)> = Vec::new();
+pub(super) fn sorted(ingredients: u32, ledger: &Ledger, from: From) -> Result<Vec<Ingredient>, Step> {
+    let mut scores: Vec<(Ingredient, &Tally)> = Vec::new();
     let mut open = Vec::new();
     for ingredient in pool_order(ingredients) {
         let soup = Soup::single(ingredient);
@@ -54,8 +48,8 @@ pub(super) fn sorted(
     }
     // A stable sort, so that ties keep pool order in both directions.
     scores.sort_by(|(_, a), (_, b)| match from {
-        From::Best => metric.compare(b, a),
-        From::Worst => metric.compare(a, b),
+        From::Best => ledger.compare(b, a),
+        From::Worst => ledger.compare(a, b),
     });
     Ok(scores.into_iter().map(|(ingredient, _)| ingredient).collect())
 }
@@ -96,8 +90,8 @@ impl SplitMix64 {
 }
 
 /// Whether `score` satisfies `bar` under the rule of `spec`.
-pub(super) fn accepts(spec: &RecipeSpec, score: &Counts, bar: &Counts) -> bool {
-    match (spec.accept, spec.metric.compare(score, bar)) {
+pub(super) fn accepts(spec: &RecipeSpec, ledger: &Ledger, score: &Tally, bar: &Tally) -> bool {
+    match (spec.accept, ledger.compare(score, bar)) {
         (super::Accept::AtLeast, ordering) => ordering != Ordering::Less,
         (super::Accept::Better, ordering) => ordering == Ordering::Greater,
     }

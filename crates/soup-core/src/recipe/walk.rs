@@ -6,7 +6,7 @@
 
 use crate::ledger::Ledger;
 use crate::soup::{Ingredient, Soup};
-use crate::tally::Counts;
+use crate::tally::Tally;
 
 use super::ranking::accepts;
 use super::{Decision, RecipeSpec, Replay, Step, Trial, Verdict};
@@ -19,7 +19,7 @@ pub(super) struct Walk<'a> {
     /// How many open trials to collect; at least one.
     open_max: usize,
     incumbent: Soup,
-    bar: &'a Counts,
+    bar: &'a Tally,
     /// The incumbent when the walk became virtual.
     decided: Option<Soup>,
     decisions: Vec<Decision>,
@@ -89,7 +89,7 @@ impl Walk<'_> {
         let Some(score) = self.ledger.deciding(&soup) else {
             return self.leave_open(soup);
         };
-        let accepted = accepts(self.spec, score, self.bar);
+        let accepted = accepts(self.spec, self.ledger, score, self.bar);
         if self.open.is_empty() {
             let verdict = if accepted { Verdict::Accepted } else { Verdict::Rejected };
             let (score, bar) = (score.clone(), self.bar.clone());

@@ -2,7 +2,6 @@
 
 use soup_core::diagnosis::ensemble::{Alternatives, Newton};
 use soup_core::machine::{Differentiate, Dot, LayerGram, PartFigures, SegmentDots};
-use soup_core::tally::Counts;
 use soup_core::{Error, Result};
 
 use super::{malformed, required};
@@ -51,35 +50,6 @@ impl From<LayerGram> for v1::LayerGram {
 impl From<v1::LayerGram> for LayerGram {
     fn from(g: v1::LayerGram) -> Self {
         LayerGram { layer: g.layer, matrix: g.matrix, packed: g.packed }
-    }
-}
-
-impl From<&Counts> for v1::Counts {
-    fn from(s: &Counts) -> Self {
-        v1::Counts {
-            total: s.total,
-            correct: s.correct,
-            loss_sum: s.loss_sum,
-            labels: s.confusion.keys().map(|(label, _)| *label).collect(),
-            predictions: s.confusion.keys().map(|(_, prediction)| *prediction).collect(),
-            counts: s.confusion.values().copied().collect(),
-        }
-    }
-}
-
-impl TryFrom<v1::Counts> for Counts {
-    type Error = Error;
-    fn try_from(c: v1::Counts) -> Result<Self> {
-        if [c.predictions.len(), c.counts.len()] != [c.labels.len(); 2] {
-            return Err(malformed("columns of counts differ in length"));
-        }
-        let pairs = c.labels.into_iter().zip(c.predictions);
-        Ok(Counts {
-            total: c.total,
-            correct: c.correct,
-            loss_sum: c.loss_sum,
-            confusion: pairs.zip(c.counts).collect(),
-        })
     }
 }
 

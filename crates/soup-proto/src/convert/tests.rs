@@ -1,7 +1,10 @@
 //! What goes over the wire comes back the same; what is malformed is refused by name.
 
 use soup_core::diagnosis::ensemble::{Alternatives, Newton};
+use soup_core::metric::{Formula, SumMetric};
 use soup_core::schema::{Dtype, Schema, TensorSpec};
+use soup_core::survey::{Ability, Survey, Tallies};
+use soup_core::tally::{Counts, Judged, Outcome, Sums};
 
 use super::*;
 
@@ -24,7 +27,7 @@ fn spec() -> RunSpec {
             seed: u64::MAX,
             max_ingredients: Some(3),
             passes: 2,
-            metric: Metric::Matthews,
+            metric: "accuracy+matthews".parse().unwrap(),
             learn: Some(LearnSpec {
                 granularity: Granularity::Layer,
                 weights: WeightRule::SumToOne,
@@ -113,8 +116,49 @@ fn soups_survive() {
 
 #[test]
 fn outcomes_survive() {
-    let outcomes = vec![Outcome { label: 1, prediction: 2, loss: 0.25, margin: -1.5 }; 3];
-    assert_eq!(Vec::<Outcome>::try_from(v1::Evaluated::from(&outcomes[..])).unwrap(), outcomes);
+    let outcomes = vec![Outcome { label: 1, prediction: 2, loss: 0.25 }; 3];
+    let counts: Counts = outcomes.iter().collect();
+    let sums =
+        Sums { samples: 3, figures: [("nll".to_owned(), f64::INFINITY), ("tokens".to_owned(), 0.1)].into() };
+    for judged in [Judged::Outcomes(outcomes), Judged::Tally(counts.into()), Judged::Tally(sums.into())] {
+        assert_eq!(Judged::try_from(v1::Evaluated::from(&judged)).unwrap(), judged);
+    }
+}
+
+#[test]
+fn surveys_survive() {
+    let of = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+    let (nll, tokens) = of("nll", "tokens");
+    let formulas = [
+        Formula::Mean(nll.clone()),
+        Formula::Ratio(nll.clone(), tokens.clone()),
+        Formula::ExpRatio(nll.clone(), tokens.clone()),
+    ];
+    let metric = |(i, formula)| SumMetric { name: format!("m{i}"), formula, lower_is_better: i > 0 };
+    let metrics = formulas.into_iter().enumerate().map(metric).collect();
+    let lm = Survey {
+        samples: vec![3],
+        tallies: Tallies::Sums { figures: [nll, tokens].into(), metrics },
+        abilities: [Ability::Gradients].into(),
+    };
+    for survey in [lm.clone(), Survey::of_classes(vec![7, 2], 10)] {
+        let notes = vec!["a note".to_owned()];
+        assert_eq!(v1::Surveyed::new(survey.clone(), notes.clone()).survey().unwrap(), (survey, notes));
+    }
+    let mut later = v1::Surveyed::new(lm.clone(), Vec::new());
+    later.abilities.push("telepathy".into());
+    assert_eq!(later.survey().unwrap().0, lm, "nobody asks for what nobody here knows");
+    refused(v1::Surveyed::default().survey(), "what a judge tells is missing");
+    let mut twice = v1::Surveyed::new(lm.clone(), Vec::new());
+    if let Some(v1::surveyed::Tallies::Figures(figures)) = &mut twice.tallies {
+        figures.names.push("nll".into());
+    }
+    refused(twice.survey(), "a figure is named twice");
+    let mut unknown = v1::Surveyed::new(lm, Vec::new());
+    if let Some(v1::surveyed::Tallies::Figures(figures)) = &mut unknown.tallies {
+        figures.metrics[0].formula = 9;
+    }
+    refused(unknown.survey(), "formula is unknown");
 }
 
 #[track_caller]
@@ -135,8 +179,13 @@ fn malformed_messages_are_refused() {
     refused(Soup::try_from(v1::Soup::default()), "no members");
     let nan = v1::Soup { members: vec![0], rows: vec![v1::WeightRow { weights: vec![f64::NAN] }] };
     refused(Soup::try_from(nan), "not finite");
-    let short = v1::Evaluated { labels: vec![1], ..Default::default() };
-    refused(Vec::<Outcome>::try_from(short), "differ in length");
+    let short = v1::Outcomes { labels: vec![1], ..Default::default() };
+    let short = v1::Evaluated { judged: Some(v1::evaluated::Judged::Outcomes(short)) };
+    refused(Judged::try_from(short), "differ in length");
+    refused(Judged::try_from(v1::Evaluated::default()), "what was judged is missing");
+    refused(Tally::try_from(v1::Tally::default()), "a tally's kind is missing");
+    let recipe = v1::Recipe { metric: "no metric".into(), ..v1::Recipe::from(spec().recipe) };
+    refused(RunSpec::try_from(v1::RunSpec { recipe: Some(recipe), ..wire() }), "other characters");
     refused(sha256(&[0; 31]), "32 bytes");
     let tensor = v1::Tensor { name: "w".into(), dtype: "F3".into(), ..Default::default() };
     refused(TensorSpec::try_from(tensor), "unknown dtype");

@@ -1,7 +1,6 @@
 //! The recipe's decisions over time.
 
 use maud::{Markup, html};
-use soup_core::metric::Metric;
 use soup_core::recipe::{RecipeKind, Verdict};
 use soup_core::report::TrialReport;
 
@@ -34,7 +33,7 @@ pub(crate) fn render(view: &View<'_>) -> Markup {
 
 fn trials(view: &View<'_>) -> Markup {
     let trials = &view.report.trials;
-    let lower_is_better = view.report.options.metric == Metric::Loss;
+    let lower_is_better = view.lower_is_better();
     let values: Vec<f64> = trials.iter().filter_map(|t| view.value(&t.score)).collect();
     let bars: Vec<f64> = trials.iter().map(|t| t.bar).filter(|b| b.is_finite()).collect();
     let all: Vec<f64> = values.iter().chain(&bars).copied().collect();

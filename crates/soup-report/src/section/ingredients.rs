@@ -1,6 +1,7 @@
 //! Every ingredient alone, beside the soups.
 
 use maud::{Markup, html};
+use soup_core::report::Figures;
 
 use crate::plot::bars::ROWS_MAX;
 use crate::plot::frame::{Axis, Frame, Head, Shape, WIDTH, figure, mark, x_axis, y_axis};
@@ -8,7 +9,7 @@ use crate::plot::label::{every, short, spread};
 use crate::plot::number::{Unit, coordinate};
 use crate::plot::scale::{Scale, Span};
 use crate::section::section;
-use crate::view::{View, accuracy, plain};
+use crate::view::{View, plain};
 
 /// Height of a row of the ranking.
 const ROW: f64 = 20.0;
@@ -42,11 +43,12 @@ struct Point {
 fn points(view: &View<'_>) -> Vec<Point> {
     let report = view.report;
     let mut points = Vec::new();
-    let mut add = |name: String, score, test, (shape, class): (Shape, &'static str), named: bool| {
-        if let (Some(validation), Some(test)) = (accuracy(score), view.mean_test(test)) {
-            points.push(Point { name, validation, test, shape, class, named });
-        }
-    };
+    let mut add =
+        |name: String, score: &Figures, test, (shape, class): (Shape, &'static str), named: bool| {
+            if let (Some(validation), Some(test)) = (score.accuracy(), view.mean_test(test)) {
+                points.push(Point { name, validation, test, shape, class, named });
+            }
+        };
     for one in &report.ranking {
         let chosen = view.chosen.len() < view.pool && view.chosen.contains(one.ingredient.as_str());
         let look = match (chosen, report.ranking.len() > CROWD) {
@@ -141,7 +143,7 @@ fn ranking(view: &View<'_>) -> Markup {
         .iter()
         .filter_map(|r| {
             let name = r.ingredient.as_str();
-            Some((name, accuracy(&r.score)?, partial && view.chosen.contains(name)))
+            Some((name, r.score.accuracy()?, partial && view.chosen.contains(name)))
         })
         .collect();
     // Stable: ties stay in pool order.
@@ -152,7 +154,7 @@ fn ranking(view: &View<'_>) -> Markup {
     ]
     .into_iter()
     .flatten()
-    .filter_map(|(class, s)| Some((class, accuracy(s)?)))
+    .filter_map(|(class, s)| Some((class, s.accuracy()?)))
     .collect();
     let span = Span::of(rows.iter().map(|r| r.1).chain(lines.iter().map(|l| l.1))).map(|s| s.padded(0.04));
     let Some(span) = span.filter(|_| !rows.is_empty()) else { return html! {} };

@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 use soup_core::diagnosis::{Curve, CurvePoint, Plane};
+use soup_core::report::Figures;
 
 use crate::plot::frame::{Axis, Frame, Head, Shape, WIDTH, figure, line, mark, x_axis, x_marks, y_axis};
 use crate::plot::heat::{Map, key};
@@ -10,7 +11,7 @@ use crate::plot::number::{Unit, coordinate};
 use crate::plot::ramp::Ramp;
 use crate::plot::scale::{Scale, Span};
 use crate::section::section;
-use crate::view::{View, accuracy};
+use crate::view::View;
 
 /// Curves that are drawn: as many as there are colours.
 const CURVES_MAX: usize = 7;
@@ -30,9 +31,9 @@ pub(crate) fn render(view: &View<'_>) -> Markup {
     };
     let parts = vec![
         interpolation(view, curves, "Accuracy between two ingredients", Unit::Percent, |p| {
-            accuracy(&p.score)
+            p.score.accuracy()
         }),
-        interpolation(view, curves, "Loss between two ingredients", Unit::Number, |p| p.score.loss),
+        interpolation(view, curves, "Loss between two ingredients", Unit::Number, |p| p.score.loss()),
         diagnosis.plane.as_ref().map(|p| plane(view, p)).unwrap_or_default(),
     ];
     section("between", "Between ingredients", &lead, parts)
@@ -103,7 +104,7 @@ fn plane(view: &View<'_>, plane: &Plane) -> Markup {
     let all = plane.scores.iter().flatten().flatten();
     let rising = |at: &[f64]| at.is_sorted() && at.iter().all(|v| v.is_finite());
     let sound = rising(&plane.x) && rising(&plane.y) && plane.corners.iter().flatten().all(|v| v.is_finite());
-    let (Some(span), true) = (Span::of(all.filter_map(accuracy)), sound) else { return html! {} };
+    let (Some(span), true) = (Span::of(all.filter_map(Figures::accuracy)), sound) else { return html! {} };
     let (ex, ey) = (edges(&plane.x), edges(&plane.y));
     let spans = (Span::of(ex.iter().copied()), Span::of(ey.iter().copied()));
     let (true, (Some(sx), Some(sy))) = (plane.x.len() * plane.y.len() <= GRID_MAX, spans) else {
@@ -130,7 +131,7 @@ fn plane(view: &View<'_>, plane: &Plane) -> Markup {
         (x_axis(&frame, &Axis { scale: x, unit: Unit::Number, title: "distance in parameter space" }))
         @for (row, (scores, ys)) in plane.scores.iter().zip(ey.windows(2)).enumerate() {
             @for (column, (score, xs)) in scores.iter().zip(ex.windows(2)).enumerate() {
-                @if let Some(value) = score.as_ref().and_then(accuracy) {
+                @if let Some(value) = score.as_ref().and_then(Figures::accuracy) {
                     rect x=(coordinate(x.at(xs[0]))) y=(coordinate(y.at(ys[1])))
                         width=(coordinate(x.at(xs[1]) - x.at(xs[0]) + 0.3)) height=(coordinate(y.at(ys[0]) - y.at(ys[1]) + 0.3))
                         fill=(Ramp::Sequential.colour(Ramp::level(span.share(value)))) {

@@ -94,7 +94,7 @@ fn provenance(view: &View<'_>) -> Markup {
 /// The recipe's options as they were recorded, those that are set.
 fn options(view: &View<'_>) -> String {
     // Options are plain data, whose serialisation cannot fail; without them the entry is left out.
-    let Ok(serde_json::Value::Object(options)) = serde_json::to_value(view.report.options) else {
+    let Ok(serde_json::Value::Object(options)) = serde_json::to_value(&view.report.options) else {
         return String::new();
     };
     let plain = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use maud::{Markup, html};
-use soup_core::report::{Baseline, Figures, percent};
+use soup_core::report::{Baseline, Figures};
 
 use crate::plot::label::short;
 use crate::plot::number::Unit;
-use crate::view::{View, accuracy};
+use crate::view::View;
 
 /// Names of ingredients that the page lists in one place.
 const LISTED_MAX: usize = 60;
@@ -63,11 +63,11 @@ fn tile(
     view: &View<'_>,
 ) -> Markup {
     let (name, unit) = view.metric();
-    let difference = soup.and_then(|s| Some(100.0 * (accuracy(s)? - accuracy(figures)?)));
+    let difference = soup.and_then(|s| Some(100.0 * (s.accuracy()? - figures.accuracy()?)));
     html! {
         div class={ "tile " (class) } {
             p.what { (label) }
-            p.big { (percent(figures.correct, figures.total)) }
+            p.big { (figures.headline()) }
             p.how {
                 @match difference {
                     Some(d) => { "soup: " strong { (points(d)) } },
@@ -150,11 +150,11 @@ fn cells(
         tr class=(class) {
             th scope="row" { (label) }
             td.n { (count) }
-            td.n { (percent(score.correct, score.total)) }
+            td.n { (score.headline()) }
             @if unit != Unit::Percent { td.n { (view.value(score).map_or("-".to_owned(), |v| unit.value(v))) } }
-            @if name != "loss" { td.n { (score.loss.map_or("-".to_owned(), |v| Unit::Number.value(v))) } }
+            @if name != "loss" { td.n { (score.loss().map_or("-".to_owned(), |v| Unit::Number.value(v))) } }
             @for name in &view.tests {
-                td.n { (test.get(*name).map_or("-".to_owned(), |f| percent(f.correct, f.total))) }
+                td.n { (test.get(*name).map_or("-".to_owned(), |f| f.headline())) }
             }
         }
     }

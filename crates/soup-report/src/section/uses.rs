@@ -2,7 +2,6 @@
 
 use maud::{Markup, html};
 use soup_core::diagnosis::{Alternative, Marginal};
-use soup_core::report::percent;
 
 use crate::plot::frame::{
     Axis, Frame, Head, Shape, WIDTH, figure, line, mark, reference, x_axis, x_marks, y_axis,
@@ -11,7 +10,7 @@ use crate::plot::label::{short, spread};
 use crate::plot::number::{Unit, coordinate};
 use crate::plot::scale::Span;
 use crate::section::section;
-use crate::view::{View, accuracy, plain};
+use crate::view::{View, plain};
 
 /// Rows of the table, and marks of the figure.
 const ALTERNATIVES_MAX: usize = 24;
@@ -70,7 +69,7 @@ type Point<'a> = (&'a Alternative, f64, f64);
 fn costs(view: &View<'_>, alternatives: &[Alternative]) -> Markup {
     let points: Vec<Point<'_>> = alternatives
         .iter()
-        .filter_map(|a| Some((a, f64::from(a.forward_passes.max(1)).log2(), accuracy(&a.score)?)))
+        .filter_map(|a| Some((a, f64::from(a.forward_passes.max(1)).log2(), a.score.accuracy()?)))
         .collect();
     let spans = (Span::of(points.iter().map(|p| p.1)), Span::of(points.iter().map(|p| p.2)));
     let (Some(x), Some(y)) = spans else { return html! {} };
@@ -127,9 +126,9 @@ fn table(view: &View<'_>, alternatives: &[Alternative]) -> Markup {
                         th scope="row" { (other.name) }
                         td.n { (other.ingredients.len()) }
                         td.n { (other.forward_passes) }
-                        td.n { (percent(other.score.correct, other.score.total)) }
+                        td.n { (other.score.headline()) }
                         @for test in &view.tests {
-                            td.n { (other.test.get(*test).map_or("-".to_owned(), |f| percent(f.correct, f.total))) }
+                            td.n { (other.test.get(*test).map_or("-".to_owned(), |f| f.headline())) }
                         }
                     } } }
                 } }

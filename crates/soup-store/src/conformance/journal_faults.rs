@@ -64,9 +64,9 @@ async fn whole_life(state: &State) {
     let (mut journal, fold) = state.claim("r", "w2", claim("second")).await.unwrap();
     assert_eq!((fold.epoch, journal.epoch()), (2, 2));
     let scores = state.scores("ab").unwrap();
-    scores.put("01", &Counts::default()).await.unwrap();
+    scores.put("01", &Counts::default().into()).await.unwrap();
     assert_eq!(scores.known().await.unwrap().len(), 1);
-    assert_eq!(scores.get("01").await.unwrap(), Some(Counts::default()));
+    assert_eq!(scores.get("01").await.unwrap(), Some(Counts::default().into()));
     journal.append(Entry::Suspended {}).await.unwrap();
     assert_eq!(state.read("r").await.unwrap().1.len(), 5);
 }

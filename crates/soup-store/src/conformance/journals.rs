@@ -175,10 +175,10 @@ async fn scores(root: &Location) {
     let scores = state(root).scores("c0ffee").unwrap();
     assert_eq!((scores.known().await.unwrap().len(), scores.get("ab").await.unwrap()), (0, None));
     let confusion = [((0, 0), 1), ((1, 0), 2)].into();
-    let score = Counts { total: 3, correct: 1, loss_sum: 0.1 + 0.2, confusion };
+    let score = Counts { total: 3, correct: 1, loss_sum: 0.1 + 0.2, confusion }.into();
     scores.put("ab", &score).await.unwrap();
-    scores.put("ab", &Counts::default()).await.unwrap();
-    scores.put("00", &Counts::default()).await.unwrap();
+    scores.put("ab", &Counts::default().into()).await.unwrap();
+    scores.put("00", &Counts::default().into()).await.unwrap();
     assert_eq!(scores.get("ab").await.unwrap().unwrap(), score, "the first one stays");
     put(root, "scores/c0ffee/cd.json", "{").await;
     put(root, "scores/c0ffee/not hex.json", "{").await;

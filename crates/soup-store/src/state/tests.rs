@@ -100,9 +100,9 @@ async fn check_scores_are_kept(state: State) {
     let scores = state.scores("ab12").unwrap();
     assert!(scores.known().await.unwrap().is_empty());
     assert_eq!(scores.get("00ff").await.unwrap(), None);
-    let score = Counts { total: 3, correct: 2, loss_sum: 0.1 + 0.2, confusion: [((0, 1), 1)].into() };
+    let score = Counts { total: 3, correct: 2, loss_sum: 0.1 + 0.2, confusion: [((0, 1), 1)].into() }.into();
     scores.put("00ff", &score).await.unwrap();
-    scores.put("00ff", &Counts::default()).await.unwrap();
+    scores.put("00ff", &Counts::default().into()).await.unwrap();
     assert_eq!(scores.get("00ff").await.unwrap(), Some(score));
     assert_eq!(scores.known().await.unwrap().into_iter().collect::<Vec<_>>(), ["00ff"]);
     assert!(state.scores("../x").is_err() && scores.get("X").await.is_err());

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use soup_core::machine::PartFigures;
 use soup_core::run::DatasetSpec;
 use soup_core::schema::Schema;
+use soup_core::survey::Survey;
+use soup_core::tally;
 use soup_core::weights::Weights;
 use soup_core::{Error, Result};
 use soup_eval::{Evaluator, EvaluatorSpec, LossSpec, Model, Prepared, evaluator};
@@ -105,7 +107,7 @@ impl Inner {
     fn survey(&self, waiting: &Waiting) -> Result<Surveyed> {
         let evaluator = self.evaluator()?;
         evaluator.check_schema(&self.schema)?;
-        let mut found = Surveyed { samples: Vec::new(), classes: evaluator.classes(), notes: Vec::new() };
+        let (mut samples, mut notes) = (Vec::new(), Vec::new());
         for (index, spec) in self.setting.datasets.iter().enumerate() {
             let named = |e: Error| e.context(format!("dataset {:?}", spec.name));
             let subset = self.setting.class_subset;
@@ -115,10 +117,10 @@ impl Inner {
             }
             // What keeps all images from being judged mostly shows in the first one.
             evaluator.prepare(&dataset, 0..1).map_err(named)?;
-            found.notes.extend(dataset.notes().iter().map(|note| format!("dataset {:?} {note}", spec.name)));
-            found.samples.push(dataset.len());
+            notes.extend(dataset.notes().iter().map(|note| format!("dataset {:?} {note}", spec.name)));
+            samples.push(dataset.len());
         }
-        Ok(found)
+        Ok(Surveyed { survey: Survey::of_classes(samples, evaluator.classes()), notes })
     }
 
     /// The samples at `positions`, decoded: as they are kept, where they are all of a block or consecutive in it.
@@ -230,17 +232,18 @@ impl Loaded for NativeSoup {
     ) -> Result<Judged> {
         let model = self.model.clone();
         let work = move |inner: &Inner, waiting: &Waiting| {
-            let mut judged = Judged { outcomes: Vec::with_capacity(positions.len()), logits: None };
+            let mut outcomes = Vec::with_capacity(positions.len());
+            let mut kept = logits.then(Vec::new);
             // As many as a block at a time: that is one forward pass, and where they are a block nothing is copied.
             for some in positions.chunks(inner.setting.batch_size.max(1) as usize) {
                 let Batch { samples, range } = inner.gather(dataset, some, waiting)?;
                 let rows = model.logits(&samples, range.clone(), &|| cancelled.get())?;
-                judged.outcomes.extend(samples.outcomes(range, &rows)?);
-                if logits {
-                    judged.logits.get_or_insert_default().extend(rows);
+                outcomes.extend(samples.outcomes(range, &rows)?);
+                if let Some(kept) = &mut kept {
+                    kept.extend(rows);
                 }
             }
-            Ok(judged)
+            Ok(Judged { said: tally::Judged::Outcomes(outcomes), logits: kept })
         };
         self.of.compute(work).await
     }

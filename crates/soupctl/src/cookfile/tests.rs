@@ -58,7 +58,7 @@ fn every_value() -> CookOptions {
         seed: Some(3),
         max_ingredients: Some(4),
         passes: Some(5),
-        metric: Some(MetricName::MacroF1),
+        metric: Some("macro-f1".parse().unwrap()),
         output: Some("o".into()),
         overwrite: Some(true),
         state_url: None,

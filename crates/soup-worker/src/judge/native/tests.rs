@@ -48,37 +48,44 @@ fn weights(native: &Native, parameters: &[u8]) -> Weights {
     Weights::copied_from(&native.0.schema, parameters).unwrap()
 }
 
+/// What happened to each sample.
+fn outcomes(judged: &Judged) -> &[Outcome] {
+    let tally::Judged::Outcomes(outcomes) = &judged.said else {
+        unreachable!("the native judge tells of each sample")
+    };
+    outcomes
+}
+
 fn same(a: &Outcome, b: &Outcome) -> bool {
-    (a.label, a.prediction, a.loss.to_bits(), a.margin.to_bits())
-        == (b.label, b.prediction, b.loss.to_bits(), b.margin.to_bits())
+    (a.label, a.prediction, a.loss.to_bits()) == (b.label, b.prediction, b.loss.to_bits())
 }
 
 #[tokio::test]
 async fn a_sample_is_judged_the_same_in_any_order_of_positions() {
     let (native, parameters) = judge(5, u64::MAX).await;
-    assert_eq!(native.survey().await.unwrap().samples, [SAMPLES]);
+    assert_eq!(native.survey().await.unwrap().survey.samples, [SAMPLES]);
     let loaded = native.load(weights(&native, &parameters)).await.unwrap();
     let all =
         async |positions: Vec<u64>| loaded.judge(0, positions, true, Cancelled::default()).await.unwrap();
     let in_order = all((0..SAMPLES).collect()).await;
     let labels = native.labels(0, (0..SAMPLES).collect()).await.unwrap();
-    assert_eq!(labels.0, in_order.outcomes.iter().map(|o| o.label).collect::<Vec<_>>());
+    assert_eq!(labels.0, outcomes(&in_order).iter().map(|o| o.label).collect::<Vec<_>>());
     let classes = labels.1 as usize;
-    let rows = in_order.logits.unwrap();
+    let rows = in_order.logits.clone().unwrap();
     assert_eq!(rows.len(), SAMPLES as usize * classes);
     let orders: [Vec<u64>; 4] =
         [(0..SAMPLES).rev().collect(), vec![7, 0, 11, 3, 3, 4, 5, 6, 1], vec![4, 5], (2..9).collect()];
     for positions in orders {
         let judged = all(positions.clone()).await;
-        let logits = judged.logits.unwrap();
+        let logits = judged.logits.clone().unwrap();
         for (at, &position) in positions.iter().enumerate() {
-            let expect = &in_order.outcomes[position as usize];
-            assert!(same(&judged.outcomes[at], expect), "{position} in {positions:?}");
+            let expect = &outcomes(&in_order)[position as usize];
+            assert!(same(&outcomes(&judged)[at], expect), "{position} in {positions:?}");
             let row = position as usize * classes;
             assert_eq!(logits[at * classes..][..classes], rows[row..][..classes]);
         }
     }
-    assert!(all(vec![]).await.outcomes.is_empty());
+    assert!(outcomes(&all(vec![]).await).is_empty());
     assert!(loaded.judge(0, vec![0], false, Cancelled::default()).await.unwrap().logits.is_none());
 }
 
@@ -91,7 +98,7 @@ async fn samples_that_are_not_kept_are_judged_the_same() {
     let positions: Vec<u64> = vec![9, 2, 3, 4, 10];
     let one = loaded.judge(0, positions.clone(), false, Cancelled::default()).await.unwrap();
     let two = others.judge(0, positions, false, Cancelled::default()).await.unwrap();
-    assert!(one.outcomes.iter().zip(&two.outcomes).all(|(a, b)| same(a, b)));
+    assert!(outcomes(&one).iter().zip(outcomes(&two)).all(|(a, b)| same(a, b)));
 }
 
 #[tokio::test]
@@ -99,7 +106,7 @@ async fn what_is_not_there_is_named() {
     let (native, parameters) = judge(5, u64::MAX).await;
     let loaded = native.load(weights(&native, &parameters)).await.unwrap();
     let judged = async |dataset, positions| {
-        loaded.judge(dataset, positions, false, Cancelled::default()).await.map(|j| j.outcomes.len())
+        loaded.judge(dataset, positions, false, Cancelled::default()).await.map(|j| outcomes(&j).len())
     };
     let refused = |result: Result<usize>, part: &str| {
         let error = result.unwrap_err();

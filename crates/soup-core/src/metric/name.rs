@@ -1,0 +1,114 @@
+//! The name of a metric, as flags, files and reports spell it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Most metrics in a mean.
+const PARTS_MAX: usize = 8;
+/// Longest name of one, in bytes.
+const PART_BYTES_MAX: usize = 64;
+
+/// The name of a metric, or of several whose mean it is: `accuracy+binary-f1`. Whether there is such a metric, the survey tells.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct MetricName(String);
+
+impl Default for MetricName {
+    fn default() -> MetricName {
+        MetricName("accuracy".to_owned())
+    }
+}
+
+impl fmt::Display for MetricName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl From<MetricName> for String {
+    fn from(name: MetricName) -> String {
+        name.0
+    }
+}
+
+impl TryFrom<String> for MetricName {
+    type Error = Error;
+    fn try_from(name: String) -> Result<MetricName> {
+        name.parse()
+    }
+}
+
+impl FromStr for MetricName {
+    type Err = Error;
+
+    /// # Errors
+    /// [`Usage`](crate::ErrorKind::Usage) for what can be no metric's name, and for a metric that is named twice.
+    fn from_str(name: &str) -> Result<MetricName> {
+        let parts: Vec<&str> = name.split('+').collect();
+        let refused = |why: String| Err(Error::usage(format!("metric {name:?} {why}")));
+        if parts.len() > PARTS_MAX {
+            return refused(format!("is the mean of {}; at most {PARTS_MAX} are possible", parts.len()));
+        }
+        for (index, part) in parts.iter().enumerate() {
+            check_word(part).or_else(|why| refused(why.to_owned()).map(|_: MetricName| ()))?;
+            if parts[..index].contains(part) {
+                return refused(format!("has {part:?} twice"));
+            }
+        }
+        Ok(MetricName(name.to_owned()))
+    }
+}
+
+/// Whether `word` may name a metric or a figure.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn check_word(word: &str) -> Result<(), &'static str> {
+    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
+    match word.len() {
+        0 => Err("has an empty name"),
+        1..=PART_BYTES_MAX if word.bytes().all(good) => Ok(()),
+        1..=PART_BYTES_MAX => Err("has other characters than a-z, 0-9, '-', '_' and '.'"),
+        _ => Err("has a name of more than 64 characters"),
+    }
+}
+
+impl MetricName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The names of the metrics whose mean it is; of a single one, its own.
+    pub fn parts(&self) -> impl Iterator<Item = &str> {
+        self.0.split('+')
+    }
+
+    /// The metrics of this name, each by `find`, where all have one direction.
+    pub(super) fn resolve<'a, T>(
+        &self,
+        find: impl Fn(&str) -> Option<T>,
+        known: impl IntoIterator<Item = &'a str>,
+        lower_is_better: impl Fn(&T) -> bool,
+    ) -> Result<Vec<T>> {
+        let known: Vec<&str> = known.into_iter().collect();
+        let one = |part: &str| {
+            find(part).ok_or_else(|| {
+                Error::usage(format!("there is no metric {part:?}, there are {}", known.join(", ")))
+            })
+        };
+        let found = self.parts().map(one).collect::<Result<Vec<T>>>()?;
+        let lower = found.iter().filter(|m| lower_is_better(m)).count();
+        if lower != 0 && lower != found.len() {
+            return Err(Error::usage(format!(
+                "metric {:?} is the mean of what is better when it is high and what is better when it is low",
+                self.0
+            )));
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,410 @@
+//! What a judge says of a run before it holds a parameter: how many samples there are, what it tells of them, and what it can do.
+//!
+//! What a recipe, a metric or a diagnosis needs and the judge lacks is found here, by the machine before it has a shard loaded and by
+//! `soupctl plan` alike; and what workers answer later is checked against it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::judge::JudgeId;
+use crate::metric::{Metric, MetricName, SumMetric, check_word};
+use crate::recipe::{RecipeKind, RecipeSpec};
+use crate::tally::{Counts, Judged, Tally};
+
+/// Most figures, and most metrics, of one judge.
+const FIGURES_MAX: usize = 64;
+
+/// What a judge can do besides telling what samples add up to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ability {
+    /// The logits of samples.
+    Logits,
+    /// The gradient of a loss with respect to the parameters.
+    Gradients,
+}
+
+impl Ability {
+    /// All of them.
+    pub const ALL: [Ability; 2] = [Ability::Logits, Ability::Gradients];
+
+    /// The name in messages and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Ability::Logits => "logits",
+            Ability::Gradients => "gradients",
+        }
+    }
+}
+
+impl fmt::Display for Ability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Which tallies a judge gives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Tallies {
+    /// Counts of a classifier.
+    Classes {
+        /// Its classes.
+        classes: u32,
+    },
+    /// Sums of figures.
+    Sums {
+        /// The figures.
+        figures: BTreeSet<String>,
+        /// What is made of them.
+        metrics: Vec<SumMetric>,
+    },
+}
+
+/// What a judge says of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Survey {
+    /// Samples of every dataset, the validation set first.
+    pub samples: Vec<u64>,
+    /// What it tells of them.
+    #[serde(flatten)]
+    pub tallies: Tallies,
+    /// What else it can do.
+    #[serde(default = "all_abilities")]
+    pub abilities: BTreeSet<Ability>,
+}
+
+/// Of records from before judges said so: the one that there was could do all.
+fn all_abilities() -> BTreeSet<Ability> {
+    Ability::ALL.into()
+}
+
+/// What a run asks of its judge.
+#[derive(Clone, Copy, Debug)]
+pub struct Demands<'a> {
+    /// Who is asked.
+    pub judge: &'a JudgeId,
+    /// Datasets, the validation set included.
+    pub datasets: usize,
+    /// The recipe.
+    pub recipe: &'a RecipeSpec,
+    /// Whether a full diagnosis is wanted.
+    pub full_diagnosis: bool,
+}
+
+/// Of no samples.
+impl Default for Survey {
+    fn default() -> Survey {
+        Survey::of_classes(Vec::new(), 0)
+    }
+}
+
+impl Survey {
+    /// Of a classifier that can do everything.
+    pub fn of_classes(samples: Vec<u64>, classes: u32) -> Survey {
+        Survey { samples, tallies: Tallies::Classes { classes }, abilities: all_abilities() }
+    }
+
+    /// Whether this answers what was asked, and what the judge can do is enough. Gives the metric by which soups are compared.
+    ///
+    /// # Errors
+    /// [`Data`](crate::ErrorKind::Data) for a dataset without samples, [`Usage`](crate::ErrorKind::Usage) naming what is wanted and
+    /// what is lacking, [`Internal`](crate::ErrorKind::Internal) where the judge contradicts itself.
+    pub fn check(&self, demands: &Demands<'_>) -> Result<Metric> {
+        if self.samples.len() != demands.datasets || self.samples.contains(&0) {
+            return Err(Error::data(format!(
+                "a survey found datasets of {:?} samples; {} are wanted, each with at least one",
+                self.samples, demands.datasets
+            )));
+        }
+        self.check_tallies().map_err(|e| e.context(format!("judge {}", demands.judge)))?;
+        let needs = |what: &str, ability: Ability| match self.abilities.contains(&ability) {
+            true => Ok(()),
+            false => Err(Error::usage(format!(
+                "{what} needs {ability}, which judge {} does not give",
+                demands.judge.name
+            ))),
+        };
+        if demands.recipe.kind == RecipeKind::Learned {
+            needs("the learned recipe", Ability::Gradients)?;
+        }
+        if demands.full_diagnosis {
+            needs("a full diagnosis", Ability::Logits)?;
+            if !matches!(self.tallies, Tallies::Classes { .. }) {
+                return Err(Error::usage(format!(
+                    "a full diagnosis compares classifiers, and judge {} tells of no classes",
+                    demands.judge.name
+                )));
+            }
+        }
+        self.metric(&demands.recipe.metric).map_err(|e| e.context(format!("judge {}", demands.judge.name)))
+    }
+
+    /// The metric of this name.
+    ///
+    /// # Errors
+    /// [`Usage`](crate::ErrorKind::Usage), naming what there is.
+    pub fn metric(&self, name: &MetricName) -> Result<Metric> {
+        match &self.tallies {
+            Tallies::Classes { classes } => Metric::of_classes(name, *classes),
+            Tallies::Sums { metrics, .. } => Metric::of_sums(name, metrics),
+        }
+    }
+
+    /// Whether figures and metrics are what they can be.
+    fn check_tallies(&self) -> Result<()> {
+        let wrong = |why: String| Err(Error::internal(format!("it says that it gives {why}")));
+        let Tallies::Sums { figures, metrics } = &self.tallies else {
+            return match self.tallies {
+                Tallies::Classes { classes: 0 } => wrong("counts of no classes".to_owned()),
+                _ => Ok(()),
+            };
+        };
+        if figures.is_empty() || figures.len() > FIGURES_MAX || metrics.len() > FIGURES_MAX {
+            return wrong(format!(
+                "{} figures and {} metrics; 1 to {FIGURES_MAX} are possible",
+                figures.len(),
+                metrics.len()
+            ));
+        }
+        let mut names = BTreeSet::new();
+        for name in figures.iter().chain(metrics.iter().map(|m| &m.name)) {
+            if let Err(why) = check_word(name) {
+                return wrong(format!("{name:?}, which {why}"));
+            }
+        }
+        for metric in metrics {
+            if !names.insert(&metric.name) {
+                return wrong(format!("metric {:?} twice", metric.name));
+            }
+            if let Some(other) = metric.formula.figures().find(|f| !figures.contains(*f)) {
+                return wrong(format!("metric {:?} of {other:?}, which is none of its figures", metric.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether `judged` can be what such a judge says of `samples` samples.
+    ///
+    /// # Errors
+    /// [`Internal`](crate::ErrorKind::Internal) saying what is wrong.
+    pub fn fits(&self, judged: &Judged, samples: u64) -> Result<()> {
+        let wrong = |what: String| Err(Error::internal(format!("a worker returned {what}")));
+        let got = match judged {
+            Judged::Outcomes(outcomes) => outcomes.len() as u64,
+            Judged::Tally(tally) => tally.samples(),
+        };
+        if got != samples {
+            return wrong(format!("what happened to {got} samples, for {samples}"));
+        }
+        match (&self.tallies, judged) {
+            (Tallies::Classes { classes }, Judged::Outcomes(outcomes)) => {
+                match outcomes.iter().find(|o| o.label >= *classes || o.prediction >= *classes) {
+                    Some(o) => wrong(format!(
+                        "label {} and prediction {} of a model with {classes} classes",
+                        o.label, o.prediction
+                    )),
+                    None => Ok(()),
+                }
+            }
+            (Tallies::Classes { classes }, Judged::Tally(Tally::Classes(counts))) => {
+                match adds_up(counts, *classes) {
+                    true => Ok(()),
+                    false => wrong("counts that do not add up".to_owned()),
+                }
+            }
+            (Tallies::Sums { figures, .. }, Judged::Tally(Tally::Sums(sums))) => {
+                match sums.figures.keys().eq(figures) {
+                    true => Ok(()),
+                    false => wrong(format!("figures {:?}, not {figures:?}", sums.figures.keys())),
+                }
+            }
+            _ => wrong("another kind of tally than the survey told".to_owned()),
+        }
+    }
+}
+
+/// Whether the pairs of labels and predictions are those of so many samples and hits.
+fn adds_up(counts: &Counts, classes: u32) -> bool {
+    let sum = |of: &dyn Fn(&(u32, u32)) -> bool| {
+        let pairs = counts.confusion.iter().filter(|(pair, _)| of(pair));
+        pairs.map(|(_, n)| *n).try_fold(0u64, u64::checked_add)
+    };
+    let known = counts.confusion.keys().all(|(label, prediction)| label.max(prediction) < &classes);
+    known && sum(&|_| true) == Some(counts.total) && sum(&|(l, p)| l == p) == Some(counts.correct)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+    use crate::metric::Formula;
+    use crate::recipe::{Accept, Order};
+    use crate::tally::{Outcome, Sums};
+
+    fn language_model() -> Survey {
+        let of = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        let (nll, tokens) = of("nll", "tokens");
+        let metric =
+            |name: &str, formula, lower_is_better| SumMetric { name: name.into(), formula, lower_is_better };
+        Survey {
+            samples: vec![10],
+            tallies: Tallies::Sums {
+                figures: [nll.clone(), tokens.clone()].into(),
+                metrics: vec![
+                    metric("perplexity", Formula::ExpRatio(nll.clone(), tokens.clone()), true),
+                    metric("nll", Formula::Mean(nll), true),
+                    metric("length", Formula::Mean(tokens), false),
+                ],
+            },
+            abilities: BTreeSet::new(),
+        }
+    }
+
+    #[track_caller]
+    fn refused(survey: &Survey, kind: RecipeKind, metric: &str, full_diagnosis: bool, expected: &str) {
+        let recipe = RecipeSpec {
+            kind,
+            order: Order::Sorted,
+            accept: Accept::AtLeast,
+            seed: 0,
+            max_ingredients: None,
+            passes: 1,
+            metric: metric.parse().unwrap(),
+            learn: None,
+        };
+        let judge = JudgeId { name: "lm".into(), ..JudgeId::native() };
+        let demands = Demands { judge: &judge, datasets: 1, recipe: &recipe, full_diagnosis };
+        let error = survey.check(&demands).unwrap_err();
+        assert!(error.chain().contains(expected), "{}", error.chain());
+    }
+
+    #[test]
+    fn what_the_judge_cannot_do_is_refused_by_name() {
+        let lm = language_model();
+        let greedy = RecipeKind::Greedy;
+        refused(
+            &lm,
+            RecipeKind::Learned,
+            "nll",
+            false,
+            "the learned recipe needs gradients, which judge lm does not give",
+        );
+        refused(&lm, greedy, "nll", true, "a full diagnosis needs logits, which judge lm does not give");
+        let with_logits = Survey { abilities: [Ability::Logits].into(), ..lm.clone() };
+        refused(&with_logits, greedy, "nll", true, "judge lm tells of no classes");
+        refused(
+            &lm,
+            greedy,
+            "accuracy",
+            false,
+            "there is no metric \"accuracy\", there are perplexity, nll, length",
+        );
+        refused(&lm, greedy, "nll+length", false, "better when it is high");
+        let classes = Survey::of_classes(vec![10], 2);
+        refused(
+            &classes,
+            greedy,
+            "perplexity",
+            false,
+            "there are accuracy, macro-f1, binary-f1, matthews, loss",
+        );
+        refused(&classes, greedy, "accuracy+loss", false, "better when it is low");
+        refused(&Survey { samples: vec![], ..classes.clone() }, greedy, "loss", false, "1 are wanted");
+        refused(&Survey { samples: vec![0], ..classes }, greedy, "loss", false, "at least one");
+    }
+
+    #[test]
+    fn a_judge_that_contradicts_itself_is_refused() {
+        let with = |change: &dyn Fn(&mut BTreeSet<String>, &mut Vec<SumMetric>)| {
+            let mut survey = language_model();
+            if let Tallies::Sums { figures, metrics } = &mut survey.tallies {
+                change(figures, metrics);
+            }
+            survey
+        };
+        let cases: [(Survey, &str); 6] = [
+            (with(&|figures, _| figures.clear()), "0 figures"),
+            (
+                with(&|figures, _| {
+                    figures.remove("tokens");
+                }),
+                "\"tokens\", which is none of its figures",
+            ),
+            (with(&|_, metrics| metrics.push(metrics[0].clone())), "\"perplexity\" twice"),
+            (with(&|_, metrics| metrics[0].name = "a b".into()), "has other characters"),
+            (
+                with(&|figures, _| {
+                    figures.insert("x".repeat(65));
+                }),
+                "more than 64 characters",
+            ),
+            (Survey::of_classes(vec![10], 0), "no classes"),
+        ];
+        for (survey, expected) in cases {
+            refused(&survey, RecipeKind::Greedy, "nll", false, expected);
+        }
+    }
+
+    #[test]
+    fn records_of_classifiers_are_as_they_were() {
+        let survey = Survey::of_classes(vec![7, 3], 10);
+        let json =
+            serde_json::json!({ "samples": [7, 3], "classes": 10, "abilities": ["logits", "gradients"] });
+        assert_eq!(serde_json::to_value(&survey).unwrap(), json);
+        let before = serde_json::json!({ "samples": [7, 3], "classes": 10 });
+        assert_eq!(serde_json::from_value::<Survey>(before).unwrap(), survey);
+        let lm = serde_json::to_value(language_model()).unwrap();
+        assert_eq!(serde_json::from_value::<Survey>(lm).unwrap(), language_model());
+    }
+
+    #[test]
+    fn answers_are_checked_against_the_survey() {
+        let classes = Survey::of_classes(vec![2], 3);
+        let outcome = |label, prediction| Outcome { label, prediction, loss: 0.5 };
+        let good = Judged::Outcomes(vec![outcome(0, 2), outcome(2, 2)]);
+        let tally = Judged::Tally(good.tally());
+        let sums = |names: &[&str], samples| {
+            let figures = names.iter().map(|n| ((*n).to_owned(), f64::NAN)).collect();
+            Judged::Tally(Sums { samples, figures }.into())
+        };
+        assert!(classes.fits(&good, 2).is_ok() && classes.fits(&tally, 2).is_ok());
+        assert!(language_model().fits(&sums(&["nll", "tokens"], 2), 2).is_ok(), "NaN is an answer");
+        let counts = |change: &dyn Fn(&mut Counts)| {
+            let mut counts = good.tally().counts().unwrap().clone();
+            change(&mut counts);
+            Judged::Tally(counts.into())
+        };
+        let wrong = [
+            (&classes, Judged::Outcomes(vec![outcome(0, 0)]), "1 samples, for 2"),
+            (&classes, Judged::Outcomes(vec![outcome(0, 0), outcome(3, 0)]), "label 3"),
+            (&classes, Judged::Outcomes(vec![outcome(0, 0), outcome(0, 3)]), "prediction 3"),
+            (&classes, counts(&|c| c.correct = 2), "do not add up"),
+            (
+                &classes,
+                counts(&|c| {
+                    c.confusion.insert((1, 1), u64::MAX);
+                }),
+                "do not add up",
+            ),
+            (
+                &classes,
+                counts(&|c| {
+                    c.confusion.insert((1, 7), 0);
+                }),
+                "do not add up",
+            ),
+            (&classes, sums(&["nll", "tokens"], 2), "another kind"),
+            (&language_model(), sums(&["nll"], 2), "figures"),
+            (&language_model(), good.clone(), "another kind"),
+        ];
+        for (survey, judged, expected) in wrong {
+            let error = survey.fits(&judged, 2).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Internal);
+            assert!(error.chain().contains(expected), "{}", error.chain());
+        }
+    }
+}

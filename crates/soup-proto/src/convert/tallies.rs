@@ -1,0 +1,164 @@
+//! What judges tell: what there is to be told, what happened to samples, and what it adds up to.
+
+use std::collections::BTreeSet;
+
+use soup_core::metric::{Formula, SumMetric};
+use soup_core::survey::{Ability, Survey, Tallies};
+use soup_core::tally::{Counts, Judged, Outcome, Sums, Tally};
+use soup_core::{Error, Result};
+
+use super::{malformed, required};
+use crate::v1;
+use crate::v1::figure_metric::Formula as WireFormula;
+
+impl From<&Counts> for v1::Counts {
+    fn from(c: &Counts) -> Self {
+        v1::Counts {
+            total: c.total,
+            correct: c.correct,
+            loss_sum: c.loss_sum,
+            labels: c.confusion.keys().map(|(label, _)| *label).collect(),
+            predictions: c.confusion.keys().map(|(_, prediction)| *prediction).collect(),
+            counts: c.confusion.values().copied().collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::Counts> for Counts {
+    type Error = Error;
+    fn try_from(c: v1::Counts) -> Result<Self> {
+        if [c.predictions.len(), c.counts.len()] != [c.labels.len(); 2] {
+            return Err(malformed("columns of counts differ in length"));
+        }
+        let pairs = c.labels.into_iter().zip(c.predictions);
+        Ok(Counts {
+            total: c.total,
+            correct: c.correct,
+            loss_sum: c.loss_sum,
+            confusion: pairs.zip(c.counts).collect(),
+        })
+    }
+}
+
+impl From<&Tally> for v1::Tally {
+    fn from(tally: &Tally) -> Self {
+        let kind = match tally {
+            Tally::Classes(counts) => v1::tally::Kind::Classes(counts.into()),
+            Tally::Sums(Sums { samples, figures }) => v1::tally::Kind::Sums(v1::Sums {
+                samples: *samples,
+                figures: figures.iter().map(|(name, sum)| (name.clone(), *sum)).collect(),
+            }),
+        };
+        v1::Tally { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<v1::Tally> for Tally {
+    type Error = Error;
+    fn try_from(tally: v1::Tally) -> Result<Self> {
+        Ok(match required(tally.kind, "a tally's kind")? {
+            v1::tally::Kind::Classes(counts) => Tally::Classes(counts.try_into()?),
+            v1::tally::Kind::Sums(v1::Sums { samples, figures }) => {
+                Tally::Sums(Sums { samples, figures: figures.into_iter().collect() })
+            }
+        })
+    }
+}
+
+impl From<&Judged> for v1::Evaluated {
+    fn from(judged: &Judged) -> Self {
+        let judged = match judged {
+            Judged::Outcomes(outcomes) => v1::evaluated::Judged::Outcomes(v1::Outcomes {
+                labels: outcomes.iter().map(|o| o.label).collect(),
+                predictions: outcomes.iter().map(|o| o.prediction).collect(),
+                losses: outcomes.iter().map(|o| o.loss).collect(),
+            }),
+            Judged::Tally(tally) => v1::evaluated::Judged::Tally(tally.into()),
+        };
+        v1::Evaluated { judged: Some(judged) }
+    }
+}
+
+impl TryFrom<v1::Evaluated> for Judged {
+    type Error = Error;
+    fn try_from(evaluated: v1::Evaluated) -> Result<Self> {
+        let outcomes = match required(evaluated.judged, "what was judged")? {
+            v1::evaluated::Judged::Tally(tally) => return Ok(Judged::Tally(tally.try_into()?)),
+            v1::evaluated::Judged::Outcomes(outcomes) => outcomes,
+        };
+        let v1::Outcomes { labels, predictions, losses } = outcomes;
+        if [predictions.len(), losses.len()] != [labels.len(); 2] {
+            return Err(malformed("columns of outcomes differ in length"));
+        }
+        let columns = labels.into_iter().zip(predictions).zip(losses);
+        let outcome = |((label, prediction), loss)| Outcome { label, prediction, loss };
+        Ok(Judged::Outcomes(columns.map(outcome).collect()))
+    }
+}
+
+impl v1::Surveyed {
+    /// What a judge told, and what people should know of it.
+    pub fn new(survey: Survey, notes: Vec<String>) -> Self {
+        let Survey { samples, tallies, abilities } = survey;
+        let tallies = match tallies {
+            Tallies::Classes { classes } => v1::surveyed::Tallies::Classes(classes),
+            Tallies::Sums { figures, metrics } => v1::surveyed::Tallies::Figures(v1::Figures {
+                names: figures.into_iter().collect(),
+                metrics: metrics.into_iter().map(Into::into).collect(),
+            }),
+        };
+        let abilities = abilities.into_iter().map(|a| a.name().to_owned()).collect();
+        v1::Surveyed { samples, tallies: Some(tallies), abilities, notes }
+    }
+
+    /// The same, from the wire.
+    ///
+    /// # Errors
+    /// Where the message is malformed.
+    pub fn survey(self) -> Result<(Survey, Vec<String>)> {
+        let tallies = match required(self.tallies, "what a judge tells")? {
+            v1::surveyed::Tallies::Classes(classes) => Tallies::Classes { classes },
+            v1::surveyed::Tallies::Figures(v1::Figures { names, metrics }) => Tallies::Sums {
+                figures: distinct(names, "a figure")?,
+                metrics: metrics.into_iter().map(TryInto::try_into).collect::<Result<_>>()?,
+            },
+        };
+        let known = |name: &String| Ability::ALL.into_iter().find(|a| a.name() == name);
+        // What this program does not know of it does not ask for.
+        let abilities = self.abilities.iter().filter_map(known).collect();
+        Ok((Survey { samples: self.samples, tallies, abilities }, self.notes))
+    }
+}
+
+fn distinct(names: Vec<String>, what: &str) -> Result<BTreeSet<String>> {
+    let count = names.len();
+    let names: BTreeSet<String> = names.into_iter().collect();
+    if names.len() == count { Ok(names) } else { Err(malformed(&format!("{what} is named twice"))) }
+}
+
+impl From<SumMetric> for v1::FigureMetric {
+    fn from(metric: SumMetric) -> Self {
+        let SumMetric { name, formula, lower_is_better } = metric;
+        let (formula, figure, by) = match formula {
+            Formula::Mean(figure) => (WireFormula::Mean, figure, String::new()),
+            Formula::Ratio(figure, by) => (WireFormula::Ratio, figure, by),
+            Formula::ExpRatio(figure, by) => (WireFormula::ExpRatio, figure, by),
+        };
+        v1::FigureMetric { name, formula: formula.into(), figure, by, lower_is_better }
+    }
+}
+
+impl TryFrom<v1::FigureMetric> for SumMetric {
+    type Error = Error;
+    fn try_from(metric: v1::FigureMetric) -> Result<Self> {
+        let kind = metric.formula();
+        let v1::FigureMetric { name, figure, by, lower_is_better, .. } = metric;
+        let formula = match kind {
+            WireFormula::Mean => Formula::Mean(figure),
+            WireFormula::Ratio => Formula::Ratio(figure, by),
+            WireFormula::ExpRatio => Formula::ExpRatio(figure, by),
+            WireFormula::Unspecified => return Err(malformed("a metric's formula is unknown")),
+        };
+        Ok(SumMetric { name, formula, lower_is_better })
+    }
+}
