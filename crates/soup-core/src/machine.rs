@@ -23,12 +23,17 @@
 mod assign;
 mod diagnosing;
 mod exchange;
+mod gathering;
 mod goals;
+mod judging;
 mod learning;
 mod placement;
+mod progress;
 mod record;
 mod streaming;
+mod surveying;
 mod tasks;
+mod writing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -39,11 +44,9 @@ use crate::judge::JudgeId;
 use crate::layer::Layers;
 use crate::ledger::{Dataset, Ledger};
 pub use crate::ledger::{Evaluation, SLICES_MAX, Slice, slices};
-use crate::metric::Metric;
 use crate::recipe::learned::{Groups, Learned};
 use crate::recipe::{Recipe, RecipeSpec, Replay, Setting};
 use crate::soup::Soup;
-use crate::survey::{Demands, Survey};
 use crate::tally::{Judged, Tally};
 
 use diagnosing::Diagnosing;
@@ -52,20 +55,23 @@ pub use exchange::{
     Action, Compare, Differentiate, Dot, Event, FileDigest, LayerGram, NewWorker, PartFigures, Report,
     SegmentDots, TaskKey, TaskResult, Work, WorkerId,
 };
+use gathering::Gathering;
+use goals::Goals;
+use judging::Judging;
 use learning::Learning;
-use placement::Holding;
+use placement::Placement;
 pub use placement::{Room, Tier, choose_room};
+use progress::Progress;
 use record::Recorder;
+use surveying::Known;
 use tasks::{Tasks, WorkerState};
+use writing::Writing;
 
 /// A point in time in milliseconds, from any origin; the caller's clock.
 pub type Millis = u64;
 
 /// Notes kept and reported in a run.
 pub const NOTES_MAX: usize = 200;
-/// Said of a pool that is larger than the workers' memory.
-const ON_DISK_NOTE: &str = "the pool does not fit into the workers' memory: some shards are kept in their disk caches, and blended at their speed";
-
 /// What the machine has to know of a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -178,53 +184,24 @@ impl Phase {
     }
 }
 
-/// What follows from a survey.
-#[derive(Clone, Debug, Default)]
-struct Known {
-    survey: Survey,
-    /// By what scores are compared; `None` where nothing is judged.
-    metric: Option<Metric>,
-    slices: Vec<Vec<Slice>>,
-}
-
-/// The state of one run.
+/// The state of one run. What belongs to one aspect of it is known to that aspect's module alone.
 pub struct Machine {
     plan: Plan,
     recipe: Box<dyn Recipe + Send + Sync>,
     ledger: Ledger,
+    progress: Progress,
     workers: BTreeMap<WorkerId, WorkerState>,
-    /// Since when there have been fewer workers than needed; `None` while there are enough.
-    short_since: Option<Millis>,
-    /// Since when there has been no room for some shards; `None` while there is.
-    unplaced_since: Option<Millis>,
-    /// No shard is placed before this time.
-    settled_at: Millis,
-    /// Whether there has been room for all shards, here or for an earlier coordinator.
-    had_room: bool,
-    shards: Vec<Holding>,
-    /// `digests[shard]`: SHA-256 of every ingredient's shard, once loaded.
-    digests: Vec<Option<Vec<[u8; 32]>>>,
-    survey: Option<Known>,
+    gathering: Gathering,
+    placement: Placement,
+    known: Option<Known>,
     tasks: Tasks,
-    /// What was said of the slices that are done, of evaluations that are not.
-    partial: BTreeMap<Evaluation, BTreeMap<u32, Judged>>,
-    /// Which worker has decoded which slice.
-    homes: BTreeMap<(Dataset, u32), WorkerId>,
+    goals: Goals,
+    judging: Judging,
     diagnosing: Diagnosing,
-    /// The step of a learned soup that is in work.
-    learning: Option<Learning>,
-    /// Which worker differentiated which part in the last step: it has the samples.
-    part_homes: BTreeMap<u32, WorkerId>,
-    goals: Vec<Evaluation>,
-    goals_stale: bool,
-    decisions_reported: usize,
-    chosen: Option<Soup>,
-    files: Vec<Option<FileDigest>>,
-    data_sha256: Option<[u8; 32]>,
-    notes: BTreeSet<String>,
+    learning: Learning,
+    writing: Writing,
     recorder: Recorder,
-    publishing: bool,
-    ended: bool,
+    notes: BTreeSet<String>,
 }
 
 impl Machine {
@@ -239,31 +216,20 @@ impl Machine {
         Ok(Machine {
             recipe: plan.recipe.build_for(&setting)?,
             ledger: Ledger::new(plan.ingredients).deciding_on(train),
+            progress: Progress::Cooking,
             workers: BTreeMap::new(),
-            short_since: Some(now),
-            unplaced_since: None,
-            settled_at: now,
-            had_room: false,
-            shards: vec![Holding::Nobody; plan.shard_bytes.len()],
-            digests: vec![None; plan.shard_bytes.len()],
+            gathering: Gathering::new(now),
+            placement: Placement::of(plan.shard_bytes.len()),
             // Of no datasets everything is known.
-            survey: (plan.datasets == 0).then(Known::default),
+            known: (plan.datasets == 0).then(Known::default),
             tasks: Tasks::default(),
-            partial: BTreeMap::new(),
-            homes: BTreeMap::new(),
+            goals: Goals::default(),
+            judging: Judging::default(),
             diagnosing: Diagnosing::default(),
-            learning: None,
-            part_homes: BTreeMap::new(),
-            goals: Vec::new(),
-            goals_stale: true,
-            decisions_reported: 0,
-            chosen: None,
-            files: vec![None; plan.files as usize],
-            data_sha256: None,
-            notes: BTreeSet::new(),
+            learning: Learning::default(),
+            writing: Writing::of(plan.files),
             recorder: Recorder::default(),
-            publishing: false,
-            ended: false,
+            notes: BTreeSet::new(),
             plan,
         })
     }
@@ -281,7 +247,7 @@ impl Machine {
     /// Takes one event at time `now` and says what to do about it.
     pub fn handle(&mut self, now: Millis, event: Event) -> Vec<Action> {
         let mut out = Vec::new();
-        if self.ended {
+        if self.ended() {
             return out;
         }
         match event {
@@ -294,7 +260,7 @@ impl Machine {
             Event::Failed(worker, key, error) => self.failed(now, worker, key, error, &mut out),
             Event::Tick => {}
             // What is being published cannot be taken back half-way: the publisher's answer decides.
-            Event::Cancel if self.publishing => {}
+            Event::Cancel if self.publishing() => {}
             Event::Cancel => self.finish(Err(Error::cancelled("the run was cancelled")), &mut out),
             Event::Recorded => self.recorded(&mut out),
             Event::Recalled(evaluation, score) => self.recalled(evaluation, score),
@@ -305,26 +271,6 @@ impl Machine {
         }
         self.advance(now, &mut out);
         out
-    }
-
-    /// How far the run has come. Lost workers can take it back to loading.
-    pub fn phase(&self) -> Phase {
-        if self.tasks.is_empty() {
-            Phase::Gathering
-        } else if self.survey.is_none() || !self.all_resident() {
-            Phase::Loading
-        } else if self.chosen.is_none() {
-            Phase::Cooking
-        } else if !self.all_scored() || !self.compared_enough() {
-            Phase::Testing
-        } else {
-            Phase::Writing
-        }
-    }
-
-    /// Whether the run has ended.
-    pub fn ended(&self) -> bool {
-        self.ended
     }
 
     /// All scores so far.
@@ -342,31 +288,6 @@ impl Machine {
         self.recipe.learned(&self.ledger)
     }
 
-    /// The soup that the recipe chose, once it is done.
-    pub fn chosen(&self) -> Option<&Soup> {
-        self.chosen.as_ref()
-    }
-
-    /// By what scores are compared, once surveyed.
-    pub fn metric(&self) -> Option<&Metric> {
-        self.survey.as_ref().and_then(|s| s.metric.as_ref())
-    }
-
-    /// Digests of the output files, once all are written.
-    pub fn files(&self) -> Option<Vec<FileDigest>> {
-        self.files.iter().copied().collect()
-    }
-
-    /// SHA-256 of the soup's flattened parameters, once known.
-    pub fn data_sha256(&self) -> Option<[u8; 32]> {
-        self.data_sha256
-    }
-
-    /// SHA-256 of each shard of ingredient `index`, once all are loaded.
-    pub fn ingredient_digests(&self, index: usize) -> Option<Vec<[u8; 32]>> {
-        self.digests.iter().map(|d| d.as_ref().and_then(|d| d.get(index).copied())).collect()
-    }
-
     /// What people should know, in a stable order.
     pub fn notes(&self) -> impl Iterator<Item = &str> {
         self.notes.iter().map(String::as_str)
@@ -374,66 +295,15 @@ impl Machine {
 
     fn advance(&mut self, now: Millis, out: &mut Vec<Action>) {
         // While publishing, nothing is left for workers to do, and nothing they do may end the run.
-        if self.ended || self.publishing || !self.enough_workers(now, out) || !self.all_placed(now, out) {
-            // What workers have handed in is kept, even while there are none.
-            if !self.ended && !self.publishing {
-                self.record_next(out);
-            }
-            return;
-        }
-        // What is streamed is not known before it is written, and nothing is decided by it.
-        let known = self.plan.streams || self.recorder.surveyed() && self.measured_enough();
-        if self.goals_stale && known {
-            self.goals_stale = false;
+        let may = self.progress.is_open() && self.enough_workers(now, out) && self.all_placed(now, out);
+        if may {
             self.refresh_goals(out);
         }
-        self.begin_comparing();
+        // What workers have handed in is kept, even while there are none.
         self.record_next(out);
-        self.dispatch(now, out);
-    }
-
-    /// Waits for workers; fails the run when that takes too long.
-    fn enough_workers(&mut self, now: Millis, out: &mut Vec<Action>) -> bool {
-        let have = self.workers.len() as u32;
-        // Once work has begun, one worker is enough to go on.
-        let need = if self.tasks.is_empty() { self.plan.workers_min } else { 1 };
-        if have >= need {
-            self.short_since = None;
-            return now >= self.settled_at || !self.tasks.is_empty();
+        if may {
+            self.dispatch(now, out);
         }
-        let since = *self.short_since.get_or_insert(now);
-        let timeout_ms = self.plan.limits.start_timeout_ms;
-        if now.saturating_sub(since) >= timeout_ms {
-            let text = format!(
-                "waited {} s for workers: {have} of {need} are there; start more with `soupctl worker --coordinator URL`",
-                timeout_ms / 1000
-            );
-            self.finish(Err(Error::unavailable(text)), out);
-        }
-        false
-    }
-
-    /// Gives every shard an owner. A pool that does not fit ends the run at its start; later, when workers were lost or have
-    /// not come back yet, the run waits for others first.
-    fn all_placed(&mut self, now: Millis, out: &mut Vec<Action>) -> bool {
-        let error = match self.place() {
-            Ok(placed) => {
-                self.unplaced_since = None;
-                self.had_room = true;
-                if placed && self.uses_disk() {
-                    self.note(ON_DISK_NOTE.to_owned(), out);
-                }
-                return true;
-            }
-            Err(error) => error,
-        };
-        let since = *self.unplaced_since.get_or_insert(now);
-        if !self.had_room || now.saturating_sub(since) >= self.plan.limits.start_timeout_ms {
-            self.finish(Err(error), out);
-        } else {
-            self.note(format!("waiting for workers: {error}"), out);
-        }
-        false
     }
 
     fn note(&mut self, text: String, out: &mut Vec<Action>) {
@@ -443,10 +313,9 @@ impl Machine {
     }
 
     fn finish(&mut self, result: Result<()>, out: &mut Vec<Action>) {
-        if self.ended {
+        if !self.progress.end() {
             return;
         }
-        self.ended = true;
         for (worker, key) in self.tasks.running() {
             out.push(Action::Cancel(worker, key));
         }

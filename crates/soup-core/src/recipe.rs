@@ -4,6 +4,7 @@
 //! duplicate answers and answers out of order then need no code of their own; proposing further trials ahead of time
 //! is only "as if the open ones were rejected", and a later replay ignores those that turn out useless.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -133,6 +134,16 @@ pub enum Accept {
     AtLeast,
     /// When it scores better (the authors' code).
     Better,
+}
+
+impl Accept {
+    /// Whether a trial that compares to its bar so is accepted.
+    pub fn holds(self, order: Ordering) -> bool {
+        match self {
+            Accept::AtLeast => order != Ordering::Less,
+            Accept::Better => order == Ordering::Greater,
+        }
+    }
 }
 
 /// Which recipe.

@@ -8,9 +8,9 @@
 //! Every event ends in a [`dispatch`](Machine::dispatch), and of a thousand workers most may have nothing to do. So what
 //! does not depend on who asks is found out once a dispatch, when somebody asks for it ([`Openings`]).
 
-use super::tasks::{Late, WorkerState};
+use super::progress::Progress;
+use super::tasks::Late;
 use super::{Action, BTreeMap, Evaluation, Machine, Millis, Slice, Work, WorkerId};
-use crate::machine::placement::Holding;
 use crate::shard::Shard;
 
 /// What is left to be given out in a dispatch.
@@ -66,15 +66,13 @@ impl Openings {
 impl Machine {
     /// Gives tasks to free workers, one each in turn, until nothing fits any more.
     pub(super) fn dispatch(&mut self, now: Millis, out: &mut Vec<Action>) {
-        let free = |state: &WorkerState| !state.leaving && state.running <= state.slots;
-        let mut workers: Vec<WorkerId> =
-            self.workers.iter().filter(|(_, state)| free(state)).map(|(&worker, _)| worker).collect();
+        let mut workers: Vec<WorkerId> = self.workers.keys().copied().filter(|w| self.is_free(*w)).collect();
         let mut openings = self.openings(now);
         let ready = openings.ready;
         let mut exhausted = false;
         while !workers.is_empty() && !exhausted {
             workers.retain(|&worker| {
-                if exhausted || !free(&self.workers[&worker]) {
+                if exhausted || !self.is_free(worker) {
                     return false;
                 }
                 let Some(work) = self.pick(worker, &mut openings) else {
@@ -85,29 +83,28 @@ impl Machine {
                     self.announce(worker, out);
                 }
                 let key = self.tasks.begin(&work, worker, now);
-                self.workers.entry(worker).and_modify(|w| w.running += 1);
-                openings.close(&work, &self.goals);
+                openings.close(&work, self.goals.wanted());
                 out.push(Action::Assign(worker, key, work));
                 true
             });
         }
         if ready {
             // Owners serve their shards even when they have no task, so all have to know the run's epoch and peers.
-            let unaware = self.workers.iter().filter(|(_, state)| !state.placed);
-            let unaware: Vec<WorkerId> = unaware.map(|(&worker, _)| worker).collect();
-            unaware.into_iter().for_each(|w| self.announce(w, out));
+            let workers: Vec<WorkerId> = self.workers.keys().copied().collect();
+            workers.into_iter().for_each(|w| self.announce(w, out));
         }
     }
 
+    /// Whether a worker is to be given something: one task more than it has slots.
+    fn is_free(&self, worker: WorkerId) -> bool {
+        let state = self.workers.get(&worker);
+        state.is_some_and(|state| !state.leaving && self.tasks.running_with(worker) <= state.slots)
+    }
+
     fn openings(&self, now: Millis) -> Openings {
-        let ready = self.all_resident();
-        let mut owned: BTreeMap<WorkerId, Vec<Shard>> = BTreeMap::new();
-        if !ready || !self.only_slices_left() {
-            let owners = self.shards.iter().zip((0..).map(Shard));
-            for (owner, shard) in owners.filter_map(|(h, shard)| Some((h.owner()?, shard))) {
-                owned.entry(owner).or_default().push(shard);
-            }
-        }
+        let ready = self.placement.all_resident();
+        let matters = !ready || !self.only_slices_left();
+        let owned = if matters { self.placement.by_owner() } else { BTreeMap::new() };
         let mut writing = self.writing_works();
         writing.retain(|work| self.tasks.is_open(work, now));
         Openings { now, ready, owned, slices: Vec::new(), writing, late: None }
@@ -115,13 +112,15 @@ impl Machine {
 
     /// Whether nothing is left that belongs to the owners of shards, or that is not known before somebody asks for it.
     fn only_slices_left(&self) -> bool {
-        let known = self.survey.is_some() && self.measured_enough();
-        known && self.learning.is_none() && !self.comparing() && !self.plan.streams
+        let known = self.surveyed_enough() && self.measured_enough();
+        let comparing = matches!(self.progress, Progress::Comparing(_));
+        known && !self.learning.in_work() && !comparing && !self.plan.streams
     }
 
     /// Whether nothing is left for any worker, as far as somebody has asked already.
     fn exhausted(&self, openings: &Openings) -> bool {
-        let asked = openings.slices.len() == self.goals.len() && openings.slices.iter().all(Vec::is_empty);
+        let asked =
+            openings.slices.len() == self.goals.wanted().len() && openings.slices.iter().all(Vec::is_empty);
         let nobody_late = openings.late.as_ref().is_some_and(Vec::is_empty);
         openings.ready && self.only_slices_left() && asked && openings.writing.is_empty() && nobody_late
     }
@@ -130,7 +129,7 @@ impl Machine {
         let now = openings.now;
         let own = openings.owned.get(&worker).map_or(&[][..], Vec::as_slice);
         let may = |work: &Work| self.tasks.is_open(work, now) && !self.tasks.failed_on(work, worker);
-        if self.survey.is_none() {
+        if !self.surveyed_enough() {
             return Some(Work::Survey).filter(may);
         }
         if !openings.ready {
@@ -146,16 +145,13 @@ impl Machine {
     }
 
     fn pick_load(&self, worker: WorkerId, own: &[Shard], now: Millis) -> Option<Work> {
-        let loading = |shard: &&Shard| {
-            let holding = self.shards.get(shard.0 as usize);
-            matches!(holding, Some(Holding::Loading(owner, _)) if *owner == worker)
-        };
+        let loading = |shard: &&Shard| self.placement.is_loading(**shard, worker);
         own.iter().filter(loading).map(|&s| Work::Load(s)).find(|work| self.tasks.is_open(work, now))
     }
 
     /// A slice of the most urgent goal that has one for `worker`.
     fn pick_slice(&self, worker: WorkerId, openings: &mut Openings) -> Option<Work> {
-        self.goals.iter().enumerate().find_map(|(index, goal)| {
+        self.goals.wanted().iter().enumerate().find_map(|(index, goal)| {
             if index == openings.slices.len() {
                 openings.slices.push(self.open_slices(goal, openings.now));
             }
@@ -173,7 +169,7 @@ impl Machine {
         let open = |slice: &Slice| {
             let given = given.next_if(|(s, _)| s == slice);
             let may = given.is_none_or(|(_, open)| open) && !self.slice_done(goal, slice.index);
-            let home = self.homes.get(&(goal.dataset, slice.index)).copied();
+            let home = self.judging.home(goal.dataset, slice.index);
             may.then(|| OpenSlice { slice: *slice, home, tried: given.is_some() })
         };
         self.slices_of(goal.dataset).iter().filter_map(open).collect()
@@ -181,7 +177,7 @@ impl Machine {
 
     /// A slice that has been with one other worker for far longer than slices take, if `worker` is idle.
     fn pick_late(&self, worker: WorkerId, openings: &mut Openings) -> Option<Work> {
-        if self.workers[&worker].running > 0 {
+        if self.tasks.running_with(worker) > 0 {
             return None;
         }
         let now = openings.now;

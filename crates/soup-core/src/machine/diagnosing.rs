@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use super::progress::Progress;
 use super::{Action, Dataset, Error, ErrorKind, Evaluation, Machine, Millis, Slice, Work, WorkerId};
 use crate::diagnosis::SharedInitVerdict;
 use crate::diagnosis::ensemble::{Alternatives, Newton, STACK_INGREDIENTS_MAX, STACK_STEPS};
@@ -88,11 +89,6 @@ impl Machine {
         self.diagnosing.compared.as_ref()
     }
 
-    /// Whether other uses of the ingredients are being compared.
-    pub(super) fn comparing(&self) -> bool {
-        self.diagnosing.comparing.is_some()
-    }
-
     /// A shard of `worker` whose inner products are missing.
     pub(super) fn pick_gram(&self, worker: WorkerId, own: &[Shard], now: Millis) -> Option<Work> {
         // What is streamed is multiplied as it is read.
@@ -115,7 +111,7 @@ impl Machine {
             return self.finish(Err(Error::internal(text)), out);
         }
         self.diagnosing.grams.insert(shard, grams);
-        if self.diagnosing.grams.len() < self.shards.len() {
+        if self.diagnosing.grams.len() < self.placement.shards() {
             return;
         }
         let mut measured = Measured {
@@ -208,23 +204,20 @@ impl Machine {
         (1..self.plan.datasets).map(Dataset).filter(move |d| Some(*d) != train)
     }
 
-    /// Whether nothing is left to compare before the output is written.
-    pub(super) fn compared_enough(&self) -> bool {
-        !self.plan.diagnosis.full || self.diagnosing.compared.is_some()
-    }
-
-    /// Begins to compare, once everything is scored.
-    pub(super) fn begin_comparing(&mut self) {
-        if self.all_scored() && !self.compared_enough() && self.diagnosing.comparing.is_none() {
-            self.diagnosing.comparing = Some(Comparing::new(self.plan.ingredients));
+    /// Everything is scored: other uses of the ingredients are compared, where that is wanted.
+    pub(super) fn all_scored(&mut self) {
+        if !self.plan.diagnosis.full {
+            return self.progress.go_on(Progress::Writing);
         }
+        self.diagnosing.comparing = Some(Comparing::new(self.plan.ingredients));
+        self.progress.go_on(Progress::Comparing);
     }
 
     /// A slice to compare for `worker`: of those that it, or nobody, has evaluated before and so has the logits of.
     pub(super) fn pick_compare(&self, worker: WorkerId, may: &dyn Fn(&Work) -> bool) -> Option<Work> {
         let comparing = self.diagnosing.comparing.as_ref()?;
         let elsewhere = |slice: &Slice| {
-            self.homes.get(&(comparing.dataset, slice.index)).is_some_and(|home| *home != worker)
+            self.judging.home(comparing.dataset, slice.index).is_some_and(|home| home != worker)
         };
         self.slices_of(comparing.dataset)
             .iter()
@@ -265,6 +258,7 @@ impl Machine {
             None => {
                 self.diagnosing.compared = Some(std::mem::take(&mut comparing.done));
                 self.diagnosing.comparing = None;
+                self.progress.go_on(Progress::Writing);
             }
         }
     }

@@ -15,9 +15,24 @@ use crate::recipe::learned::MiniBatch;
 use crate::shard::Shard;
 use crate::soup::Weight;
 
-/// The step in work.
-#[derive(Debug)]
+/// What is known of steps.
+#[derive(Debug, Default)]
 pub(super) struct Learning {
+    /// The step in work.
+    step: Option<StepInWork>,
+    /// Which worker differentiated which part in the last step: it has the samples.
+    homes: BTreeMap<u32, WorkerId>,
+}
+
+impl Learning {
+    /// Whether a step is in work.
+    pub(super) fn in_work(&self) -> bool {
+        self.step.is_some()
+    }
+}
+
+#[derive(Debug)]
+struct StepInWork {
     mini: MiniBatch,
     parts: Vec<Part>,
 }
@@ -29,10 +44,10 @@ enum Part {
     Done { figures: PartFigures, sums: Vec<Vec<f64>> },
 }
 
-impl Learning {
-    fn new(mini: MiniBatch) -> Learning {
+impl StepInWork {
+    fn new(mini: MiniBatch) -> StepInWork {
         let parts = mini.parts.iter().map(|_| Part::Open).collect();
-        Learning { mini, parts }
+        StepInWork { mini, parts }
     }
 
     /// Gradients that `worker` holds.
@@ -74,7 +89,7 @@ impl Learning {
 }
 
 /// A product with one of the resident shards `own`.
-fn pick_dot(learning: &Learning, own: &[Shard], may: &dyn Fn(&Work) -> bool) -> Option<Work> {
+fn pick_dot(learning: &StepInWork, own: &[Shard], may: &dyn Fn(&Work) -> bool) -> Option<Work> {
     learning.parts.iter().enumerate().find_map(|(index, part)| {
         let Part::Held { by, dots, .. } = part else { return None };
         let dot = |shard: &Shard| {
@@ -87,21 +102,26 @@ fn pick_dot(learning: &Learning, own: &[Shard], may: &dyn Fn(&Work) -> bool) -> 
 impl Machine {
     /// Begins the step that the recipe asks for, unless it is in work.
     pub(super) fn begin_step(&mut self, mini: MiniBatch) {
-        if self.learning.as_ref().is_none_or(|l| l.mini.step != mini.step) {
-            self.learning = Some(Learning::new(mini));
+        if self.learning.step.as_ref().is_none_or(|s| s.mini.step != mini.step) {
+            self.learning.step = Some(StepInWork::new(mini));
         }
     }
 
     /// Something of the step in work for `worker`: products first, since they let gradients go.
     pub(super) fn pick_learning(&self, worker: WorkerId, own: &[Shard], now: Millis) -> Option<Work> {
-        let learning = self.learning.as_ref()?;
+        let learning = self.learning.step.as_ref()?;
         let may = |work: &Work| self.tasks.is_open(work, now) && !self.tasks.failed_on(work, worker);
         pick_dot(learning, own, &may).or_else(|| self.pick_part(learning, worker, &may))
     }
 
     /// An open part: one that `worker` did in the step before, else one that nobody did, else anybody's. A worker has so many
     /// gradients at most as it has slots, and one more that is being fetched.
-    fn pick_part(&self, learning: &Learning, worker: WorkerId, may: &dyn Fn(&Work) -> bool) -> Option<Work> {
+    fn pick_part(
+        &self,
+        learning: &StepInWork,
+        worker: WorkerId,
+        may: &dyn Fn(&Work) -> bool,
+    ) -> Option<Work> {
         if !learning.parts.iter().any(|part| matches!(part, Part::Open)) {
             return None;
         }
@@ -109,7 +129,7 @@ impl Machine {
         if learning.held_by(worker) + in_work > self.workers[&worker].slots {
             return None;
         }
-        let preference = |part: usize| match self.part_homes.get(&(part as u32)) {
+        let preference = |part: usize| match self.learning.homes.get(&(part as u32)) {
             Some(home) if *home == worker => 0,
             None => 1,
             Some(_) => 2,
@@ -137,14 +157,14 @@ impl Machine {
             let text = format!("a worker differentiated {} samples of {}", figures.total, work.samples.len());
             return self.finish(Err(Error::internal(text)), out);
         }
-        self.part_homes.insert(work.part, worker);
+        self.learning.homes.insert(work.part, worker);
         if let Some(part) = self.part(work.step, work.part).filter(|p| matches!(p, Part::Open)) {
             *part = Part::Held { by: worker, figures, dots: BTreeMap::new() };
         }
     }
 
     fn part(&mut self, step: u32, part: u32) -> Option<&mut Part> {
-        let learning = self.learning.as_mut().filter(|l| l.mini.step == step)?;
+        let learning = self.learning.step.as_mut().filter(|s| s.mini.step == step)?;
         learning.parts.get_mut(part as usize)
     }
 
@@ -158,7 +178,7 @@ impl Machine {
                 format!("a worker answered shard {} with products that do not fit the pool", work.shard.0);
             return self.finish(Err(Error::internal(text)), out);
         }
-        let shards = self.shards.len();
+        let shards = self.placement.shards();
         let Some(Part::Held { by, figures, dots }) = self.part(work.step, work.part) else { return };
         if *by != work.source {
             return;
@@ -190,7 +210,8 @@ impl Machine {
 
     /// When all parts are done, the step is on its way to the journal.
     fn finish_step(&mut self, out: &mut Vec<Action>) {
-        let Some((step, total)) = self.learning.as_ref().and_then(|l| Some((l.mini.step, l.total()?))) else {
+        let Some((step, total)) = self.learning.step.as_ref().and_then(|s| Some((s.mini.step, s.total()?)))
+        else {
             return;
         };
         if !total.finite() {
@@ -200,7 +221,7 @@ impl Machine {
             );
             return self.finish(Err(Error::data(text)), out);
         }
-        self.learning = None;
+        self.learning.step = None;
         self.recorder.step(step, total);
     }
 
@@ -209,8 +230,8 @@ impl Machine {
         let stale = |work: &&Work| matches!(work, Work::Dot(dot) if dot.source == worker);
         let works: Vec<Work> = self.tasks.works().filter(stale).cloned().collect();
         works.iter().for_each(|work| self.withdraw(work, out));
-        self.part_homes.retain(|_, home| *home != worker);
-        let Some(learning) = &mut self.learning else { return };
+        self.learning.homes.retain(|_, home| *home != worker);
+        let Some(learning) = &mut self.learning.step else { return };
         for part in &mut learning.parts {
             if matches!(part, Part::Held { by, .. } if *by == worker) {
                 *part = Part::Open;
@@ -227,9 +248,7 @@ impl Machine {
         };
         let works: Vec<Work> = self.tasks.works().filter(stale).cloned().collect();
         for work in &works {
-            for (worker, _) in self.tasks.forget(work) {
-                self.release(worker);
-            }
+            self.tasks.forget(work);
         }
     }
 }

@@ -3,8 +3,11 @@
 //! Shards without an owner go to the worker with the fewest resident bytes that has room: in memory as long as any worker has
 //! room there, then on disk. An owner keeps its shards for as long as it lives: a loss moves only what was lost.
 
-use super::{Action, BTreeMap, Error, Machine, Report, Result, WorkerId};
+use super::{Action, BTreeMap, BTreeSet, Error, Machine, Millis, Report, Result, WorkerId};
 use crate::shard::Shard;
+
+/// Said of a pool that is larger than the workers' memory.
+const ON_DISK_NOTE: &str = "the pool does not fit into the workers' memory: some shards are kept in their disk caches, and blended at their speed";
 
 /// Where a worker keeps a shard. The first is the faster one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,7 +20,7 @@ pub enum Tier {
 
 /// Where a shard is.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Holding {
+enum Holding {
     /// Nowhere.
     Nobody,
     /// Being loaded by its owner.
@@ -27,7 +30,7 @@ pub(super) enum Holding {
 }
 
 impl Holding {
-    pub(super) fn owner(self) -> Option<WorkerId> {
+    fn owner(self) -> Option<WorkerId> {
         self.place().map(|(owner, _)| owner)
     }
 
@@ -88,30 +91,141 @@ pub fn choose_room<'a>(
     offers.min().map(|(_, tier, _, at)| (at, tier))
 }
 
+/// What is known of the shards.
+#[derive(Debug)]
+pub(super) struct Placement {
+    holdings: Vec<Holding>,
+    /// `digests[shard]`: SHA-256 of every ingredient's shard, once it was read.
+    digests: Vec<Option<Vec<[u8; 32]>>>,
+    /// The workers that know it.
+    told: BTreeSet<WorkerId>,
+    /// Since when there has been no room for some shards; `None` while there is.
+    unplaced_since: Option<Millis>,
+    /// Whether there has been room for all shards, here or for an earlier coordinator.
+    had_room: bool,
+}
+
+impl Placement {
+    /// Nobody has any of `shards`.
+    pub(super) fn of(shards: usize) -> Placement {
+        Placement {
+            holdings: vec![Holding::Nobody; shards],
+            digests: vec![None; shards],
+            told: BTreeSet::new(),
+            unplaced_since: None,
+            had_room: false,
+        }
+    }
+
+    /// Takes over whether an earlier coordinator found room.
+    pub(super) fn adopt(&mut self, had_room: bool) {
+        self.had_room = had_room;
+    }
+
+    /// How many shards there are.
+    pub(super) fn shards(&self) -> usize {
+        self.holdings.len()
+    }
+
+    pub(super) fn all_resident(&self) -> bool {
+        self.holdings.iter().all(|h| matches!(h, Holding::Resident(..)))
+    }
+
+    /// The shards that are resident, who has them, and where.
+    pub(super) fn resident(&self) -> impl Iterator<Item = (Shard, WorkerId, Tier)> {
+        let resident = |(shard, holding): (Shard, &Holding)| match *holding {
+            Holding::Resident(owner, tier) => Some((shard, owner, tier)),
+            _ => None,
+        };
+        (0..).map(Shard).zip(&self.holdings).filter_map(resident)
+    }
+
+    /// The shards of every owner.
+    pub(super) fn by_owner(&self) -> BTreeMap<WorkerId, Vec<Shard>> {
+        let mut owned: BTreeMap<WorkerId, Vec<Shard>> = BTreeMap::new();
+        for (holding, shard) in self.holdings.iter().zip((0..).map(Shard)) {
+            if let Some(owner) = holding.owner() {
+                owned.entry(owner).or_default().push(shard);
+            }
+        }
+        owned
+    }
+
+    /// Whether `worker` is to load a shard.
+    pub(super) fn is_loading(&self, shard: Shard, worker: WorkerId) -> bool {
+        let holding = self.holdings.get(shard.0 as usize);
+        matches!(holding, Some(Holding::Loading(owner, _)) if *owner == worker)
+    }
+
+    /// Whether a shard was read.
+    pub(super) fn is_digested(&self, shard: Shard) -> bool {
+        self.digests.get(shard.0 as usize).is_some_and(Option::is_some)
+    }
+
+    /// Whether all were.
+    pub(super) fn all_digested(&self) -> bool {
+        self.digests.iter().all(Option::is_some)
+    }
+
+    /// Whether some shards do not lie in memory.
+    fn uses_disk(&self) -> bool {
+        self.holdings.iter().any(|h| matches!(h.place(), Some((_, Tier::Disk))))
+    }
+}
+
 impl Machine {
+    /// SHA-256 of each shard of ingredient `index`, once all are loaded.
+    pub fn ingredient_digests(&self, index: usize) -> Option<Vec<[u8; 32]>> {
+        self.placement.digests.iter().map(|d| d.as_ref().and_then(|d| d.get(index).copied())).collect()
+    }
+
+    /// Gives every shard an owner. A pool that does not fit ends the run at its start; later, when workers were lost or have
+    /// not come back yet, the run waits for others first.
+    pub(super) fn all_placed(&mut self, now: Millis, out: &mut Vec<Action>) -> bool {
+        let error = match self.place() {
+            Ok(placed) => {
+                self.placement.unplaced_since = None;
+                self.placement.had_room = true;
+                if placed && self.placement.uses_disk() {
+                    self.note(ON_DISK_NOTE.to_owned(), out);
+                }
+                return true;
+            }
+            Err(error) => error,
+        };
+        let since = *self.placement.unplaced_since.get_or_insert(now);
+        let patience_ms = self.plan.limits.start_timeout_ms;
+        if !self.placement.had_room || now.saturating_sub(since) >= patience_ms {
+            self.finish(Err(error), out);
+        } else {
+            self.note(format!("waiting for workers: {error}"), out);
+        }
+        false
+    }
+
     /// Gives every shard an owner, as far as there is room; false where all have one already.
-    pub(super) fn place(&mut self) -> Result<bool> {
-        if self.shards.iter().all(|h| h.owner().is_some()) {
+    fn place(&mut self) -> Result<bool> {
+        if self.placement.holdings.iter().all(|h| h.owner().is_some()) {
             return Ok(false);
         }
         let workers: Vec<WorkerId> = self.workers.keys().copied().collect();
         let at: BTreeMap<WorkerId, usize> = workers.iter().copied().zip(0..).collect();
         let mut rooms: Vec<Room> =
             self.workers.values().map(|w| Room::new(w.capacity_bytes, w.disk_bytes)).collect();
-        for (holding, &bytes) in self.shards.iter().zip(&self.plan.shard_bytes) {
+        for (holding, &bytes) in self.placement.holdings.iter().zip(&self.plan.shard_bytes) {
             if let Some((owner, tier)) = holding.place() {
                 rooms[at[&owner]].take(tier, bytes);
             }
         }
-        for index in 0..self.shards.len() {
-            if self.shards[index].owner().is_some() {
+        for index in 0..self.placement.holdings.len() {
+            if self.placement.holdings[index].owner().is_some() {
                 continue;
             }
             let bytes = self.plan.shard_bytes[index];
             let held = |at: usize| self.workers[&workers[at]].held.get(&Shard(index as u32)).copied();
             let chosen = choose_room(&rooms, bytes, held);
             let Some((at, tier)) = chosen else { return Err(self.does_not_fit()) };
-            self.shards[index] = Holding::Loading(workers[at], tier);
+            self.placement.holdings[index] = Holding::Loading(workers[at], tier);
             rooms[at].take(tier, bytes);
         }
         Ok(true)
@@ -119,13 +233,8 @@ impl Machine {
 
     /// Where the owner of a shard is to keep it.
     pub fn tier(&self, shard: Shard) -> Tier {
-        let place = self.shards.get(shard.0 as usize).and_then(|h| h.place());
+        let place = self.placement.holdings.get(shard.0 as usize).and_then(|h| h.place());
         place.map_or(Tier::Memory, |(_, tier)| tier)
-    }
-
-    /// Whether some shards do not lie in memory.
-    pub(super) fn uses_disk(&self) -> bool {
-        self.shards.iter().any(|h| matches!(h.place(), Some((_, Tier::Disk))))
     }
 
     fn does_not_fit(&self) -> Error {
@@ -158,27 +267,30 @@ impl Machine {
         out: &mut Vec<Action>,
     ) {
         let index = shard.0 as usize;
-        let Holding::Loading(owner, tier) = self.shards[index] else { return };
+        let Holding::Loading(owner, tier) = self.placement.holdings[index] else { return };
         if owner != worker {
             return;
         }
         if !self.plan.streams && !self.digested(shard, sha256, out) {
             return;
         }
-        self.shards[index] = Holding::Resident(worker, tier);
+        self.placement.holdings[index] = Holding::Resident(worker, tier);
         if !self.plan.streams {
-            let resident = self.shards.iter().filter(|h| matches!(h, Holding::Resident(..))).count() as u32;
-            out.push(Action::Report(Report::Loading { resident, shards: self.shards.len() as u32 }));
+            let resident = self.placement.resident().count() as u32;
+            out.push(Action::Report(Report::Loading {
+                resident,
+                shards: self.placement.holdings.len() as u32,
+            }));
         }
-        if self.all_resident() {
-            self.workers.values_mut().for_each(|w| w.placed = false);
+        if self.placement.all_resident() {
+            self.placement.told.clear();
             self.check_digests(out);
         }
     }
 
     /// Notes the digests of a shard; false where they end the run.
     pub(super) fn digested(&mut self, shard: Shard, sha256: Vec<[u8; 32]>, out: &mut Vec<Action>) -> bool {
-        let slot = &mut self.digests[shard.0 as usize];
+        let slot = &mut self.placement.digests[shard.0 as usize];
         let error = if sha256.len() != self.plan.ingredients as usize {
             Error::internal(format!(
                 "a worker returned {} digests for {} ingredients",
@@ -196,24 +308,20 @@ impl Machine {
         false
     }
 
-    pub(super) fn all_resident(&self) -> bool {
-        self.shards.iter().all(|h| matches!(h, Holding::Resident(..)))
-    }
-
     /// Tells `worker` the placement, unless it knows.
     pub(super) fn announce(&mut self, worker: WorkerId, out: &mut Vec<Action>) {
-        if self.workers.get(&worker).is_none_or(|w| w.placed) {
+        if !self.workers.contains_key(&worker) || !self.placement.told.insert(worker) {
             return;
         }
-        let owners = self.shards.iter().filter_map(|h| h.owner()).collect();
+        let owners = self.placement.holdings.iter().filter_map(|h| h.owner()).collect();
         out.push(Action::Place(worker, owners));
-        self.workers.entry(worker).and_modify(|w| w.placed = true);
     }
 
     pub(super) fn abandon_shards_of(&mut self, worker: WorkerId) {
-        for index in 0..self.shards.len() {
-            if self.shards[index].owner() == Some(worker) {
-                self.shards[index] = Holding::Nobody;
+        self.placement.told.remove(&worker);
+        for index in 0..self.placement.holdings.len() {
+            if self.placement.holdings[index].owner() == Some(worker) {
+                self.placement.holdings[index] = Holding::Nobody;
                 self.tasks.forget(&super::Work::Load(Shard(index as u32)));
                 self.lose_products(Shard(index as u32));
             }

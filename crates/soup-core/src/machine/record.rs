@@ -3,17 +3,15 @@
 //! One entry is on its way at a time. While it is, what completes waits: complete evaluations in their order, and the
 //! slices of others together in one entry, so that a slow store makes entries larger and not more.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
-use super::{
-    Action, Demands, Error, Evaluation, Fold, Judged, Known, Machine, Millis, Report, Result, Slice, Survey,
-    Tally, Work, slices,
-};
+use super::progress::Progress;
+use super::{Action, Error, Evaluation, Fold, Judged, Machine, Millis, Report, Result, Tally};
 use crate::journal::{Decided, Entry, Scored, ScoredSlice, Stepped, Surveyed, sha256_hex};
 use crate::ledger::Gradients;
 
 /// Slices in one entry.
-const SLICES_MAX: usize = 256;
+const ENTRY_SLICES_MAX: usize = 256;
 
 /// What is on its way to the journal, and what waits for its turn.
 #[derive(Debug, Default)]
@@ -99,9 +97,9 @@ impl Machine {
         }
         self.recorder.decisions = log.decisions;
         for (evaluation, score) in &log.scores {
-            if !self.is_of(&Judged::Tally(score.clone()), self.samples_of(evaluation)) {
-                return Err(misfit("it has a score that its judge cannot have given"));
-            }
+            let samples = self.samples_of(evaluation);
+            self.check_judged(&Judged::Tally(score.clone()), samples)
+                .map_err(|e| misfit("it has a score that its judge cannot have given").with_source(e))?;
             self.ledger.record(evaluation.dataset, evaluation.soup.clone(), score.clone());
         }
         let groups = self.plan.groups.names.len();
@@ -110,59 +108,18 @@ impl Machine {
         }
         log.steps.iter().for_each(|step| self.ledger.record_step(step.clone()));
         for (evaluation, slices) in &log.slices {
-            let mut known = BTreeMap::new();
-            for (&index, tally) in slices {
-                let judged = Judged::Tally(tally.clone());
-                let slice = self.slices_of(evaluation.dataset).get(index as usize);
-                if !slice.is_some_and(|slice| self.is_of(&judged, slice.end - slice.start)) {
-                    return Err(misfit("it has a slice that there is not"));
-                }
-                known.insert(index, judged);
-            }
-            self.partial.insert(evaluation.clone(), known);
+            self.adopt_slices(evaluation, slices).map_err(|e| misfit("it has slices").with_source(e))?;
         }
-        // The coordinator may have died between an evaluation's last slice and its score.
-        let begun: Vec<Evaluation> = self.partial.keys().cloned().collect();
-        begun.iter().try_for_each(|evaluation| self.complete(evaluation).map(drop))?;
         if log.epoch > 1 {
-            self.settled_at = now.saturating_add(self.plan.limits.settle_ms);
-            self.had_room = log.surveyed.is_some();
+            self.gathering.settle(now.saturating_add(self.plan.limits.settle_ms));
+            self.placement.adopt(log.surveyed.is_some());
         }
         Ok(())
-    }
-
-    /// Takes what the judge told.
-    ///
-    /// # Errors
-    /// Where it is not enough for the run.
-    pub(super) fn know(&mut self, survey: Survey) -> Result<()> {
-        let judge = self.plan.judge.clone().ok_or_else(|| Error::internal("nobody judges, and was asked"))?;
-        let metric = survey.check(&Demands {
-            judge: &judge,
-            datasets: self.plan.datasets as usize,
-            recipe: &self.plan.recipe,
-            full_diagnosis: self.plan.diagnosis.full,
-        })?;
-        let slices = survey.samples.iter().map(|&n| slices(n, self.plan.batch_size)).collect();
-        self.survey = Some(Known { survey, metric: Some(metric), slices });
-        Ok(())
-    }
-
-    /// What the judge told takes effect.
-    fn take_survey(&mut self) {
-        if let Some(Known { survey, metric: Some(metric), .. }) = &self.survey {
-            self.ledger.surveyed(survey.samples.clone(), metric.clone());
-        }
-    }
-
-    /// Whether a judge of this run can have said so of so many samples.
-    pub(super) fn is_of(&self, judged: &Judged, samples: u64) -> bool {
-        self.survey.as_ref().is_some_and(|known| known.survey.fits(judged, samples).is_ok())
     }
 
     /// Sends the next entry on its way, if none is.
     pub(super) fn record_next(&mut self, out: &mut Vec<Action>) {
-        if self.recorder.in_flight.is_some() || self.ended {
+        if self.recorder.in_flight.is_some() || !self.progress.is_open() {
             return;
         }
         let next = self.surveyed_entry().or_else(|| self.scored_entry()).or_else(|| self.stepped_entry());
@@ -177,7 +134,7 @@ impl Machine {
         if self.recorder.surveyed() {
             return None;
         }
-        let survey = self.survey.as_ref()?.survey.clone();
+        let survey = self.survey()?.clone();
         let found = Surveyed { survey, ingredients_sha256: self.ingredients_sha256()? };
         Some((InFlight::Surveyed(found.clone()), Entry::Surveyed(found)))
     }
@@ -219,9 +176,9 @@ impl Machine {
     }
 
     fn slices_entry(&mut self) -> Option<(InFlight, Entry)> {
-        let count = self.recorder.slices.len().min(SLICES_MAX);
+        let count = self.recorder.slices.len().min(ENTRY_SLICES_MAX);
         let record = |(e, slice): (Evaluation, u32)| {
-            let score = self.partial.get(&e)?.get(&slice)?.tally();
+            let score = self.judging.tally(&e, slice)?;
             Some(ScoredSlice { dataset: e.dataset.0, soup: (&e.soup).into(), slice, score })
         };
         let records: Vec<ScoredSlice> = self.recorder.slices.drain(..count).filter_map(record).collect();
@@ -233,7 +190,7 @@ impl Machine {
             return None;
         }
         let hex = |digest: [u8; 32]| digest.iter().map(|b| format!("{b:02x}")).collect();
-        let sha256 = self.data_sha256.map_or_else(String::new, hex);
+        let sha256 = self.data_sha256().map_or_else(String::new, hex);
         Some((InFlight::Publishing, Entry::Publishing { sha256 }))
     }
 
@@ -243,12 +200,12 @@ impl Machine {
             Some(InFlight::Surveyed(found)) => {
                 self.take_survey();
                 self.recorder.surveyed = Some(found);
-                self.goals_stale = true;
+                self.goals.ask_again();
             }
             Some(InFlight::Scored(evaluation, score)) => {
                 self.ledger.record(evaluation.dataset, evaluation.soup.clone(), score.clone());
                 out.push(Action::Report(Report::Scored(evaluation, score)));
-                self.goals_stale = true;
+                self.goals.ask_again();
             }
             Some(InFlight::Stepped(gradients)) => {
                 let loss = gradients.loss;
@@ -257,10 +214,10 @@ impl Machine {
                     let (step, steps) = (learned.steps.len() as u32, learned.steps_total);
                     out.push(Action::Report(Report::Stepped { step, steps, loss, beta: learned.beta }));
                 }
-                self.goals_stale = true;
+                self.goals.ask_again();
             }
             Some(InFlight::Publishing) => {
-                self.publishing = true;
+                self.progress.go_on(Progress::Publishing);
                 out.push(Action::Publish);
             }
             Some(InFlight::Slices) | None => {}
@@ -283,7 +240,7 @@ impl Machine {
         if !self.plan.recall {
             return;
         }
-        for goal in &self.goals {
+        for goal in self.goals.wanted() {
             if !self.recorder.has(goal) && self.recorder.asked.insert(goal.clone()) {
                 self.recorder.recalling.insert(goal.clone());
                 out.push(Action::Recall(goal.clone()));
@@ -295,60 +252,16 @@ impl Machine {
         if !self.recorder.recalling.remove(&evaluation) {
             return;
         }
-        let fits = |s: &Tally| self.is_of(&Judged::Tally(s.clone()), self.samples_of(&evaluation));
+        let samples = self.samples_of(&evaluation);
+        let fits = |s: &Tally| self.check_judged(&Judged::Tally(s.clone()), samples).is_ok();
         if let Some(score) = score.filter(fits) {
-            self.partial.remove(&evaluation);
+            self.judging.forget(&evaluation);
             self.recorder.complete(evaluation, score, true);
-        }
-    }
-
-    fn samples_of(&self, evaluation: &Evaluation) -> u64 {
-        self.slices_of(evaluation.dataset).last().map_or(0, |s| s.end)
-    }
-
-    /// A slice that a worker finished for an earlier coordinator: kept if it is still open.
-    pub(super) fn handed_in(
-        &mut self,
-        evaluation: Evaluation,
-        slice: Slice,
-        judged: Judged,
-        out: &mut Vec<Action>,
-    ) {
-        let known =
-            self.slices_of(evaluation.dataset).iter().find(|s| (s.start, s.end) == (slice.start, slice.end));
-        let Some(slice) = known.copied() else { return };
-        let whole = self.is_of(&judged, slice.end - slice.start);
-        let scored = self.ledger.score(evaluation.dataset, &evaluation.soup).is_some();
-        if !whole || scored || self.slice_done(&evaluation, slice.index) {
-            return;
-        }
-        self.withdraw(&Work::Evaluate(evaluation.clone(), slice), out);
-        if let Err(error) = self.judged(evaluation, slice.index, judged) {
-            self.finish(Err(error), out);
-        }
-    }
-
-    /// Forgets a work, and takes its attempts back from their workers.
-    pub(super) fn withdraw(&mut self, work: &Work, out: &mut Vec<Action>) {
-        for (worker, key) in self.tasks.forget(work) {
-            out.push(Action::Cancel(worker, key));
-            self.release(worker);
         }
     }
 
     /// What the survey found, once that is durable.
     pub fn surveyed(&self) -> Option<&Surveyed> {
         self.recorder.surveyed.as_ref()
-    }
-
-    /// Whether the output is being made visible: the run cannot be stopped any more.
-    pub fn publishing(&self) -> bool {
-        self.publishing
-    }
-
-    /// What is known of slices, for comparison with a fold.
-    pub fn partial(&self) -> BTreeMap<Evaluation, BTreeMap<u32, Tally>> {
-        let tallies = |judged: &BTreeMap<u32, Judged>| judged.iter().map(|(&s, j)| (s, j.tally())).collect();
-        self.partial.iter().map(|(evaluation, judged)| (evaluation.clone(), tallies(judged))).collect()
     }
 }

@@ -11,10 +11,10 @@ impl Machine {
     /// A shard of `worker` of which it is not known what was found in it.
     pub(super) fn pick_pass(&self, worker: WorkerId, own: &[Shard], now: Millis) -> Option<Work> {
         // Before, what has not been read for a file would be read twice.
-        if !self.plan.streams || !self.files.iter().all(Option::is_some) {
+        if !self.plan.streams || !self.writing.all_files() {
             return None;
         }
-        let unknown = |shard: &Shard| self.digests[shard.0 as usize].is_none();
+        let unknown = |shard: &Shard| !self.placement.is_digested(*shard);
         let mut works = own.iter().copied().filter(unknown).map(Work::Pass);
         works.find(|w| self.tasks.is_open(w, now) && !self.tasks.failed_on(w, worker))
     }
@@ -32,8 +32,8 @@ impl Machine {
             return;
         }
         notes.into_iter().for_each(|n| self.note(n, out));
-        if self.digests.iter().all(Option::is_some) {
-            let shards = self.digests.len() as u32;
+        if self.placement.all_digested() {
+            let shards = self.placement.shards() as u32;
             out.push(Action::Report(Report::Loading { resident: shards, shards }));
         }
         self.check_digests(out);

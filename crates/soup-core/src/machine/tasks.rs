@@ -2,8 +2,8 @@
 
 use super::placement::Tier;
 use super::{
-    Action, BTreeMap, BTreeSet, Error, ErrorKind, Evaluation, Judged, Machine, Millis, NewWorker, Report,
-    Result, Slice, TaskKey, TaskResult, Work, WorkerId,
+    Action, BTreeMap, BTreeSet, Error, ErrorKind, Evaluation, Machine, Millis, NewWorker, Report, Slice,
+    TaskKey, TaskResult, Work, WorkerId,
 };
 use crate::shard::Shard;
 
@@ -15,10 +15,6 @@ pub(super) struct WorkerState {
     pub(super) disk_bytes: u64,
     /// Shards it has from under an earlier coordinator, and where.
     pub(super) held: BTreeMap<Shard, Tier>,
-    /// Attempts it has been given and not answered.
-    pub(super) running: u32,
-    /// Whether it knows the current placement.
-    pub(super) placed: bool,
     /// Whether it is about to go.
     pub(super) leaving: bool,
 }
@@ -64,6 +60,8 @@ pub(super) struct Tasks {
     by_work: BTreeMap<Work, Task>,
     by_id: BTreeMap<u64, Work>,
     next_id: u64,
+    /// How many attempts are with each worker.
+    running: BTreeMap<WorkerId, u32>,
     /// Slices that were scored, and how long they were with their workers, all together.
     slices: u64,
     slices_ms: Millis,
@@ -100,6 +98,7 @@ impl Tasks {
             reason: None,
         });
         task.attempt += 1;
+        *self.running.entry(worker).or_default() += 1;
         task.running.insert(task.attempt, (worker, now));
         TaskKey { task: task.id, attempt: task.attempt }
     }
@@ -115,7 +114,26 @@ impl Tasks {
     pub(super) fn forget(&mut self, work: &Work) -> Vec<(WorkerId, TaskKey)> {
         let Some(task) = self.by_work.remove(work) else { return Vec::new() };
         self.by_id.remove(&task.id);
-        task.attempts().collect()
+        let attempts: Vec<_> = task.attempts().collect();
+        attempts.iter().for_each(|(worker, _)| self.release(*worker));
+        attempts
+    }
+
+    /// An attempt was answered, and the work is not done.
+    fn end_attempt(&mut self, work: &Work, key: TaskKey) {
+        let attempt = self.by_work.get_mut(work).and_then(|task| task.running.remove(&key.attempt));
+        if let Some((worker, _)) = attempt {
+            self.release(worker);
+        }
+    }
+
+    fn release(&mut self, worker: WorkerId) {
+        self.running.entry(worker).and_modify(|n| *n = n.saturating_sub(1));
+    }
+
+    /// Attempts that are with `worker`.
+    pub(super) fn running_with(&self, worker: WorkerId) -> u32 {
+        self.running.get(&worker).copied().unwrap_or(0)
     }
 
     /// How many attempts at works that `is` accepts are with `worker`.
@@ -136,6 +154,7 @@ impl Tasks {
 
     /// Reopens everything that is with `worker` alone.
     pub(super) fn reopen_all_of(&mut self, worker: WorkerId) {
+        self.running.remove(&worker);
         for task in self.by_work.values_mut() {
             let before = task.running.len();
             task.running.retain(|_, (with, _)| *with != worker);
@@ -198,7 +217,6 @@ impl Machine {
         let Some(work) = self.tasks.current(worker, key) else { return };
         self.tasks.clock(&work, key, now);
         for (other, running) in self.tasks.forget(&work) {
-            self.release(other);
             if running != key {
                 out.push(Action::Cancel(other, running));
             }
@@ -215,13 +233,12 @@ impl Machine {
                 }
             }
             (Work::Evaluate(evaluation, slice), TaskResult::Evaluated(judged)) => {
-                self.homes.insert((evaluation.dataset, slice.index), worker);
-                if let Err(error) = self.evaluated(evaluation, slice, judged) {
+                if let Err(error) = self.evaluated(worker, evaluation, slice, judged) {
                     self.finish(Err(error), out);
                 }
             }
             (Work::Write(_, file), TaskResult::Written(digest)) => self.written(file, digest, out),
-            (Work::Digest(_), TaskResult::Digested(sha256)) => self.data_sha256 = Some(sha256),
+            (Work::Digest(_), TaskResult::Digested(sha256)) => self.writing.digested(sha256),
             (Work::Differentiate(work), TaskResult::Differentiated(figures)) => {
                 self.differentiated(worker, &work, figures, out);
             }
@@ -238,13 +255,6 @@ impl Machine {
         }
     }
 
-    /// A slice was judged, as far as the answer can be one.
-    fn evaluated(&mut self, evaluation: Evaluation, slice: Slice, judged: Judged) -> Result<()> {
-        let known = self.survey.as_ref().ok_or_else(|| Error::internal("a slice of no survey was judged"))?;
-        known.survey.fits(&judged, slice.end - slice.start)?;
-        self.judged(evaluation, slice.index, judged)
-    }
-
     /// An attempt failed. A transient failure is tried again after a wait; wrong data fails the run at once, since it is
     /// wrong everywhere; any other failure is tried on another worker, and fails the run when that fails too.
     pub(super) fn failed(
@@ -256,10 +266,9 @@ impl Machine {
         out: &mut Vec<Action>,
     ) {
         let Some(work) = self.tasks.current(worker, key) else { return };
-        self.release(worker);
+        self.tasks.end_attempt(&work, key);
         let limits = self.plan.limits;
         let Some(task) = self.tasks.by_work.get_mut(&work) else { return };
-        task.running.remove(&key.attempt);
         let fatal = match error.kind() {
             kind if kind.is_transient() => {
                 task.transient_failures += 1;
@@ -284,24 +293,16 @@ impl Machine {
         self.note(format!("trying again: {}", error.chain()), out);
     }
 
-    pub(super) fn release(&mut self, worker: WorkerId) {
-        if let Some(state) = self.workers.get_mut(&worker) {
-            state.running = state.running.saturating_sub(1);
-        }
+    /// Forgets a work, and takes its attempts back from their workers.
+    pub(super) fn withdraw(&mut self, work: &Work, out: &mut Vec<Action>) {
+        let attempts = self.tasks.forget(work).into_iter();
+        out.extend(attempts.map(|(worker, key)| Action::Cancel(worker, key)));
     }
 
     pub(super) fn join(&mut self, new: NewWorker, out: &mut Vec<Action>) {
         let NewWorker { worker, slots, capacity_bytes, disk_bytes, held } = new;
         let held = held.into_iter().collect();
-        let state = WorkerState {
-            slots: slots.max(1),
-            capacity_bytes,
-            disk_bytes,
-            held,
-            running: 0,
-            placed: false,
-            leaving: false,
-        };
+        let state = WorkerState { slots: slots.max(1), capacity_bytes, disk_bytes, held, leaving: false };
         if self.workers.insert(worker, state).is_none() {
             out.push(Action::Begin(worker));
             out.push(self.workers_report(worker, true));
@@ -314,7 +315,7 @@ impl Machine {
         }
         out.push(self.workers_report(worker, false));
         self.tasks.reopen_all_of(worker);
-        self.homes.retain(|_, home| *home != worker);
+        self.judging.lose(worker);
         self.lose_gradients(worker, out);
         self.abandon_shards_of(worker);
         if let Some(error) = self.hopeless() {

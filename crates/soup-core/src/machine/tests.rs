@@ -7,11 +7,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::diagnosis::ensemble::{Alternatives, Newton};
 use crate::journal::{Claim, Entry, Fold, Record, VERSION};
-use crate::metric::MetricName;
+use crate::metric::{Metric, MetricName};
 use crate::recipe::learned::{Granularity, Init, LearnSpec, Optimizer, Schedule, WeightRule};
 use crate::recipe::{Accept, Order, RecipeKind, Step};
 use crate::shard::Shard;
 use crate::soup::{Ingredient, Weight};
+use crate::survey::Survey;
 use crate::tally::{Counts, Outcome};
 
 /// Of the validation set, a test set, and the set to learn from.
@@ -275,7 +276,7 @@ impl Cluster {
         );
         assert_eq!(self.machine.ledger.count(), self.log.scores.len());
         assert_eq!(self.machine.ledger.steps(), self.log.steps);
-        assert!(self.machine.decisions_reported <= self.log.decisions as usize);
+        assert!(self.trials.len() <= self.log.decisions as usize);
     }
 
     /// The entry on its way is durable.
@@ -294,11 +295,8 @@ impl Cluster {
         }
         self.records.push(append(&mut self.log, Entry::EpochClaim(Claim::default())));
         let held = |w: WorkerId| {
-            let mine = |(i, h): (usize, &Holding)| {
-                let Holding::Resident(owner, tier) = *h else { return None };
-                (owner == w).then_some((Shard(i as u32), tier))
-            };
-            self.machine.shards.iter().enumerate().filter_map(mine).collect()
+            let mine = |(shard, owner, tier)| (owner == w).then_some((shard, tier));
+            self.machine.placement.resident().filter_map(mine).collect()
         };
         let offer = |&worker: &WorkerId| NewWorker {
             worker,
@@ -607,6 +605,11 @@ fn a_weighted_soup_is_never_replaced_by_another() {
     assert_eq!(lost.result.unwrap().unwrap_err().kind(), ErrorKind::Internal);
 }
 
+/// Shards that were read.
+fn digested(machine: &Machine) -> usize {
+    (0..machine.placement.shards() as u32).filter(|&s| machine.placement.is_digested(Shard(s))).count()
+}
+
 #[test]
 fn late_and_repeated_answers_are_dropped() {
     let mut cluster = Cluster::new(plan(RecipeKind::Greedy, 4, 1));
@@ -617,10 +620,10 @@ fn late_and_repeated_answers_are_dropped() {
     let stale = |k: TaskKey| Event::Done(worker, k, answer(&work, &plan(RecipeKind::Greedy, 4, 1)));
     cluster.event(stale(TaskKey { attempt: key.attempt + 1, ..key }));
     cluster.event(Event::Done(WorkerId(99), key, answer(&work, &plan(RecipeKind::Greedy, 4, 1))));
-    assert_eq!(cluster.machine.digests.iter().flatten().count(), 0);
+    assert_eq!(digested(&cluster.machine), 0);
     cluster.answer(0);
     cluster.event(stale(key));
-    assert_eq!(cluster.machine.digests.iter().flatten().count(), 1);
+    assert_eq!(digested(&cluster.machine), 1);
 }
 
 #[test]
@@ -628,7 +631,7 @@ fn wrong_data_fails_at_once_and_other_failures_on_two_workers() {
     let fail = |kind: ErrorKind, times: usize| {
         let mut cluster = Cluster::new(plan(RecipeKind::Greedy, 4, 1));
         (0..3).for_each(|_| cluster.join());
-        while cluster.machine.survey.is_none() || !cluster.machine.all_resident() {
+        while !cluster.machine.surveyed_enough() || !cluster.machine.placement.all_resident() {
             cluster.answer(0);
         }
         while !matches!(cluster.inbox.front(), Some((_, _, Work::Evaluate(..)))) {
@@ -693,7 +696,7 @@ fn shards_go_to_the_disk_when_no_memory_is_left_and_stay_where_they_are() {
     let held = [(Shard(3), Tier::Disk)];
     machine.handle(10_000, Event::WorkersJoined(vec![offer(3, 1000, 0, &[]), offer(4, 0, 100, &held)]));
     assert_eq!((machine.tier(Shard(3)), machine.tier(Shard(2))), (Tier::Disk, Tier::Memory));
-    assert_eq!(machine.shards[3].owner(), Some(WorkerId(4)));
+    assert_eq!(machine.placement.by_owner()[&WorkerId(4)], [Shard(3)]);
 }
 
 #[test]
@@ -833,7 +836,7 @@ fn a_run_can_be_cancelled_until_it_publishes() {
 
     let mut cluster = Cluster::new(plan(RecipeKind::Uniform, 2, 1));
     cluster.join();
-    while !cluster.machine.publishing {
+    while !cluster.machine.publishing() {
         cluster.step();
     }
     cluster.event(Event::Cancel);
@@ -846,7 +849,7 @@ fn a_run_can_be_cancelled_until_it_publishes() {
 fn an_ingredient_that_changes_between_two_loads_is_refused() {
     let mut cluster = Cluster::new(plan(RecipeKind::Greedy, 2, 1));
     cluster.join();
-    while !cluster.machine.all_resident() {
+    while !cluster.machine.placement.all_resident() {
         cluster.answer(0);
     }
     cluster.join();
@@ -904,7 +907,7 @@ proptest! {
                     }
                 }
                 12..20 => { cluster.now += 5000; cluster.event(Event::Tick) }
-                20..24 if !cluster.machine.publishing => cluster.restart(what % 2 == 0),
+                20..24 if !cluster.machine.publishing() => cluster.restart(what % 2 == 0),
                 _ if cluster.inbox.is_empty() => { cluster.now += 5000; cluster.event(Event::Tick) }
                 _ => cluster.answer(index.index(cluster.inbox.len())),
             }

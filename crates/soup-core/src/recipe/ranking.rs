@@ -1,7 +1,5 @@
 //! The order in which candidates are taken: by validation score, shuffled, or as in the pool.
 
-use std::cmp::Ordering;
-
 use crate::ledger::Ledger;
 use crate::soup::{Ingredient, Soup};
 use crate::tally::Tally;
@@ -91,10 +89,7 @@ impl SplitMix64 {
 
 /// Whether `score` satisfies `bar` under the rule of `spec`.
 pub(super) fn accepts(spec: &RecipeSpec, ledger: &Ledger, score: &Tally, bar: &Tally) -> bool {
-    match (spec.accept, ledger.compare(score, bar)) {
-        (super::Accept::AtLeast, ordering) => ordering != Ordering::Less,
-        (super::Accept::Better, ordering) => ordering == Ordering::Greater,
-    }
+    spec.accept.holds(ledger.compare(score, bar))
 }
 
 #[cfg(test)]

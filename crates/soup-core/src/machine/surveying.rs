@@ -1,0 +1,75 @@
+//! What is known of the data, before a parameter is loaded: what the judge told, and what follows from it.
+
+use super::{Dataset, Error, Evaluation, Judged, Machine, Result, Slice, slices};
+use crate::metric::Metric;
+use crate::survey::{Demands, Survey};
+
+/// What follows from a survey.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    survey: Survey,
+    /// By what scores are compared; `None` where nothing is judged.
+    metric: Option<Metric>,
+    slices: Vec<Vec<Slice>>,
+}
+
+impl Machine {
+    /// Whether nothing is left to be surveyed.
+    pub(super) fn surveyed_enough(&self) -> bool {
+        self.known.is_some()
+    }
+
+    /// What the judge told.
+    pub(super) fn survey(&self) -> Option<&Survey> {
+        self.known.as_ref().map(|known| &known.survey)
+    }
+
+    /// By what scores are compared, once surveyed.
+    pub fn metric(&self) -> Option<&Metric> {
+        self.known.as_ref().and_then(|known| known.metric.as_ref())
+    }
+
+    /// Takes what the judge told.
+    ///
+    /// # Errors
+    /// Where it is not enough for the run.
+    pub(super) fn know(&mut self, survey: Survey) -> Result<()> {
+        let judge = self.plan.judge.clone().ok_or_else(|| Error::internal("nobody judges, and was asked"))?;
+        let metric = survey.check(&Demands {
+            judge: &judge,
+            datasets: self.plan.datasets as usize,
+            recipe: &self.plan.recipe,
+            full_diagnosis: self.plan.diagnosis.full,
+        })?;
+        let slices = survey.samples.iter().map(|&n| slices(n, self.plan.batch_size)).collect();
+        self.known = Some(Known { survey, metric: Some(metric), slices });
+        Ok(())
+    }
+
+    /// What the judge told is durable, and takes effect.
+    pub(super) fn take_survey(&mut self) {
+        if let Some(Known { survey, metric: Some(metric), .. }) = &self.known {
+            self.ledger.surveyed(survey.samples.clone(), metric.clone());
+        }
+    }
+
+    /// The slices of a dataset, in order.
+    pub(super) fn slices_of(&self, dataset: Dataset) -> &[Slice] {
+        self.known.as_ref().and_then(|k| k.slices.get(dataset.index())).map_or(&[], Vec::as_slice)
+    }
+
+    /// The samples of an evaluation.
+    pub(super) fn samples_of(&self, evaluation: &Evaluation) -> u64 {
+        self.slices_of(evaluation.dataset).last().map_or(0, |s| s.end)
+    }
+
+    /// Whether the run's judge can have said so of so many samples.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn check_judged(&self, judged: &Judged, samples: u64) -> Result<()> {
+        let survey =
+            self.survey().ok_or_else(|| Error::internal("something was judged before the survey"))?;
+        survey.fits(judged, samples)
+    }
+}

@@ -1,0 +1,76 @@
+//! The output: which files are written, and what the soup's parameters hash to.
+
+use super::progress::Progress;
+use super::{Action, Error, FileDigest, Machine, Report, Work};
+
+/// What is written.
+#[derive(Debug, Default)]
+pub(super) struct Writing {
+    files: Vec<Option<FileDigest>>,
+    data_sha256: Option<[u8; 32]>,
+}
+
+impl Writing {
+    /// Of so many files, none.
+    pub(super) fn of(files: u32) -> Writing {
+        Writing { files: vec![None; files as usize], data_sha256: None }
+    }
+
+    /// Whether all files are written.
+    pub(super) fn all_files(&self) -> bool {
+        self.files.iter().all(Option::is_some)
+    }
+
+    /// The soup's parameters hash to this.
+    pub(super) fn digested(&mut self, sha256: [u8; 32]) {
+        self.data_sha256 = Some(sha256);
+    }
+}
+
+impl Machine {
+    /// Digests of the output files, once all are written.
+    pub fn files(&self) -> Option<Vec<FileDigest>> {
+        self.writing.files.iter().copied().collect()
+    }
+
+    /// SHA-256 of the soup's flattened parameters, once known.
+    pub fn data_sha256(&self) -> Option<[u8; 32]> {
+        self.writing.data_sha256
+    }
+
+    pub(super) fn written(&mut self, file: u32, digest: FileDigest, out: &mut Vec<Action>) {
+        let Some(slot) = self.writing.files.get_mut(file as usize) else {
+            return self.finish(
+                Err(Error::internal(format!("a worker wrote file {file}, which is not planned"))),
+                out,
+            );
+        };
+        *slot = Some(digest);
+        if self.plan.files == 1 {
+            self.writing.digested(digest.data_sha256);
+        }
+        let written = self.writing.files.iter().flatten().count() as u32;
+        out.push(Action::Report(Report::Writing { written, files: self.plan.files }));
+    }
+
+    pub(super) fn finished_writing(&self) -> bool {
+        // Without files there is nothing to write, and nothing to digest.
+        let digested = self.plan.files == 0 || self.writing.data_sha256.is_some();
+        let writing = matches!(self.progress, Progress::Writing(_));
+        writing && self.writing.all_files() && digested && self.streamed_enough()
+    }
+
+    /// What is left to write of the chosen soup, once nothing is left to score.
+    pub(super) fn writing_works(&self) -> Vec<Work> {
+        let Progress::Writing(soup) = &self.progress else { return Vec::new() };
+        let open = (0..self.plan.files).filter(|&f| self.writing.files[f as usize].is_none());
+        let mut works: Vec<Work> = open.map(|f| Work::Write(soup.clone(), f)).collect();
+        // The one file's own digest is the soup's; several files need a pass over all of them.
+        // Where blends are not at hand, that is over what was written.
+        let before_files = !self.plan.streams || works.is_empty();
+        if self.plan.files > 1 && self.writing.data_sha256.is_none() && before_files {
+            works.push(Work::Digest(soup.clone()));
+        }
+        works
+    }
+}
