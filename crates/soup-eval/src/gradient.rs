@@ -24,11 +24,11 @@ use burn::tensor::{Tensor, TensorData};
 use soup_core::{Error, Result};
 
 use crate::architecture::Architecture;
-use crate::evaluator::Prepared;
 use crate::gradient::sink::Sink;
 use crate::kernels::Kernels;
 use crate::outcome::outcome;
 use crate::parameters::visitor::Loaded;
+use crate::prepared::Prepared;
 
 /// How the loss of samples is taken: the cross-entropy, in nats, of `beta * logits` against smoothed labels.
 #[derive(Clone, Copy, Debug, PartialEq)]

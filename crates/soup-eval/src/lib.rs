@@ -35,6 +35,7 @@ mod gradient;
 mod kernels;
 mod outcome;
 mod parameters;
+mod prepared;
 pub mod preprocess;
 pub mod source;
 mod transformer;
@@ -42,6 +43,7 @@ mod vit;
 
 pub use classes::Classes;
 pub use dataset::{Dataset, DatasetSpec, Sample};
-pub use evaluator::{BATCH_SIZE_DEFAULT, Evaluator, EvaluatorSpec, Model, Prepared, evaluator};
+pub use evaluator::{BATCH_SIZE_DEFAULT, Evaluator, EvaluatorSpec, Model, evaluator};
 pub use gradient::{Gradient, LossSpec};
+pub use prepared::Prepared;
 pub use source::{FileEntry, Files, LocalFiles};
