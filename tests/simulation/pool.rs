@@ -9,7 +9,7 @@ use soup_core::agree::Missing;
 use soup_core::metric::MetricName;
 use soup_core::recipe::learned::{Granularity, Init, LearnSpec};
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec};
-use soup_core::run::{DatasetSpec, DiagnosisSpec, RunSpec};
+use soup_core::run::{DatasetOptions, DatasetSpec, DiagnosisSpec, RunSpec};
 
 use crate::random::Random;
 
@@ -56,11 +56,7 @@ pub fn spec(kind: RecipeKind, lookahead: u32) -> RunSpec {
     let dataset = |(name, _): (&str, u64)| DatasetSpec {
         name: name.to_owned(),
         url: format!("memory:///{name}"),
-        image_column: None,
-        label_column: None,
-        limit: None,
-        split: None,
-        named_split: None,
+        options: DatasetOptions::default(),
     };
     let learns = kind == RecipeKind::Learned;
     let judges = kind != RecipeKind::Uniform;

@@ -116,9 +116,17 @@ pub struct DatasetSpec {
     pub name: String,
     /// A Parquet file, a folder of them, or a folder of images by class.
     pub url: String,
-    /// Image column of a Parquet file, if not the usual one.
+    /// How it is read.
+    #[serde(flatten)]
+    pub options: DatasetOptions,
+}
+
+/// How a dataset is read. By default all of it, from its usual columns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetOptions {
+    /// Column of the images, by default `image` or `img`. Parquet only.
     pub image_column: Option<String>,
-    /// Label column of a Parquet file, if not the usual one.
+    /// Column of the labels, by default `label`, `labels` or `fine_label`. Parquet only.
     pub label_column: Option<String>,
     /// Use the first samples only.
     pub limit: Option<u64>,
@@ -236,13 +244,13 @@ impl RunSpec {
             if set.url.is_empty() {
                 return Err(Error::usage(format!("dataset {:?} has no URL", set.name)));
             }
-            if set.split.is_some_and(|s| s.train_ppm == 0 || s.train_ppm >= PPM) {
+            if set.options.split.is_some_and(|s| s.train_ppm == 0 || s.train_ppm >= PPM) {
                 return Err(Error::usage(format!(
                     "dataset {:?} is split with nothing on one side",
                     set.name
                 )));
             }
-            if set.limit == Some(0) {
+            if set.options.limit == Some(0) {
                 return Err(Error::usage(format!("dataset {:?} is limited to 0 samples", set.name)));
             }
             if set.name.is_empty() || !names.insert(&set.name) {
@@ -337,5 +345,20 @@ mod tests {
     fn halves_take_turns() {
         let rows = |train| (0..3).map(|i| Split { train, train_ppm: PPM / 2 }.row(i)).collect::<Vec<_>>();
         assert_eq!((rows(true), rows(false)), (vec![1, 3, 5], vec![0, 2, 4]));
+    }
+
+    /// Journals and the identity of runs are made of it.
+    #[test]
+    fn a_dataset_is_one_flat_object() {
+        let plain = r#"{"name":"v","url":"/v","image_column":null,"label_column":null,"limit":null}"#;
+        let dataset = DatasetSpec { name: "v".into(), url: "/v".into(), options: DatasetOptions::default() };
+        assert_eq!(serde_json::to_string(&dataset).unwrap(), plain);
+        for text in [plain, r#"{"name":"v","url":"/v"}"#] {
+            assert_eq!(serde_json::from_str::<DatasetSpec>(text).unwrap(), dataset);
+        }
+        let all = r#"{"name":"v","url":"/v","image_column":"i","label_column":"l","limit":18446744073709551615,"split":{"train":true,"train_ppm":7},"named_split":"test"}"#;
+        let dataset: DatasetSpec = serde_json::from_str(all).unwrap();
+        assert_eq!(dataset.options.limit, Some(u64::MAX));
+        assert_eq!(serde_json::to_string(&dataset).unwrap(), all);
     }
 }

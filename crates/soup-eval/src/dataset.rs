@@ -11,28 +11,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use soup_core::run::Split;
+use soup_core::run::{DatasetOptions, Split};
 use soup_core::{Error, Result};
 
 use crate::classes::{Alignment, Classes, Source};
 use crate::source::Files;
-
-/// How to read a dataset.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DatasetSpec {
-    /// Column of the images; by default `image` or `img`. Parquet only.
-    pub image_column: Option<String>,
-    /// Column of the labels; by default `label`, `labels` or `fine_label`. Parquet only.
-    pub label_column: Option<String>,
-    /// Use only that many of the first samples.
-    pub limit: Option<u64>,
-    /// Of those, use one part only.
-    pub split: Option<Split>,
-    /// Use the files of one split only: `train`, `validation`, `test`.
-    pub named_split: Option<String>,
-    /// Take predictions among the classes of the dataset alone.
-    pub class_subset: bool,
-}
 
 /// One sample, as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,14 +52,14 @@ impl Dataset {
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data) where there is neither, where there are no labels, or where the metadata is
     /// corrupt; the errors of [`Files`].
-    pub fn open(files: Arc<dyn Files>, spec: &DatasetSpec) -> Result<Dataset> {
+    pub fn open(files: Arc<dyn Files>, options: &DatasetOptions) -> Result<Dataset> {
         let about = format!("dataset {}", files.describe());
         let mut entries = files.list().map_err(|e| e.context(&*about))?;
         entries.retain(|e| !hidden(&e.path));
         entries.sort();
         let (tables, others): (Vec<_>, Vec<_>) =
             entries.into_iter().partition(|e| has_extension(&e.path, &["parquet"]));
-        let named = spec.named_split.as_deref();
+        let named = options.named_split.as_deref();
         let (layout, notes) = if tables.is_empty() {
             let folder = folder::Folder::new(&others, named, &about)?;
             let notes = folder.notes().to_vec();
@@ -84,7 +67,7 @@ impl Dataset {
         } else {
             let (tables, mut notes) = splits::choose(tables, named, &about)?;
             notes.extend(folder::beside_tables(&others));
-            (Layout::Parquet(parquet::Parquet::open(&files, &tables, spec)?), notes)
+            (Layout::Parquet(parquet::Parquet::open(&files, &tables, options)?), notes)
         };
         let len = match &layout {
             Layout::Parquet(parquet) => parquet.len(),
@@ -93,10 +76,10 @@ impl Dataset {
         if len == 0 {
             return Err(Error::data(format!("dataset {} has no samples", files.describe())));
         }
-        let len = len.min(spec.limit.unwrap_or(u64::MAX));
-        let len = spec.split.map_or(len, |split| split.len(len));
-        let (classes, among_own, split) = (None, spec.class_subset, spec.split);
-        let limited = spec.limit.is_some() || split.is_some();
+        let len = len.min(options.limit.unwrap_or(u64::MAX));
+        let (split, classes, among_own) = (options.split, None, false);
+        let len = split.map_or(len, |split| split.len(len));
+        let limited = options.limit.is_some() || split.is_some();
         Ok(Dataset { files, layout, len, split, classes, among_own, limited, notes })
     }
 
@@ -123,11 +106,12 @@ impl Dataset {
         }
     }
 
-    /// Numbers the classes as the model does, by their names, where both have names.
+    /// Numbers the classes as the model does, by their names, where both have names. `among_own`: predictions are taken among the
+    /// dataset's classes alone.
     ///
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data), naming the dataset and the classes that the model does not have.
-    pub fn align(&mut self, model: &Classes) -> Result<()> {
+    pub fn align(&mut self, model: &Classes, among_own: bool) -> Result<()> {
         let (names, source) = match &self.layout {
             Layout::Parquet(parquet) => (parquet.label_names(), Source::Labels),
             Layout::Folder(folder) => (Some(folder.label_names()), Source::Folders),
@@ -137,7 +121,7 @@ impl Dataset {
             Some(names) => model.align(names, source).map_err(|e| e.context(&*about))?,
             None => Alignment::default(),
         };
-        if self.among_own && alignment.map.is_none() {
+        if among_own && alignment.map.is_none() {
             return Err(Error::data(format!(
                 "{about} has no class names that the model knows: --class-subset cannot know which classes it has"
             )));
@@ -145,13 +129,13 @@ impl Dataset {
         self.notes.extend(alignment.notes);
         let own = alignment.map.as_ref().map_or(model.count() as usize, Vec::len);
         if own < model.count() as usize {
-            let among = if self.among_own { "those" } else { "all (--class-subset: among those)" };
+            let among = if among_own { "those" } else { "all (--class-subset: among those)" };
             self.notes.push(format!(
                 "has {own} of the model's {} classes; predictions are taken among {among}",
                 model.count()
             ));
         }
-        self.classes = alignment.map;
+        (self.classes, self.among_own) = (alignment.map, among_own);
         self.check_largest_label(model)
     }
 

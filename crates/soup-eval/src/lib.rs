@@ -42,7 +42,7 @@ mod transformer;
 mod vit;
 
 pub use classes::Classes;
-pub use dataset::{Dataset, DatasetSpec, Sample};
+pub use dataset::{Dataset, Sample};
 pub use evaluator::{BATCH_SIZE_DEFAULT, Evaluator, EvaluatorSpec, Model, evaluator};
 pub use gradient::{Gradient, LossSpec};
 pub use prepared::Prepared;

@@ -10,15 +10,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use image::{GrayImage, ImageFormat, Luma};
+use soup_core::run::DatasetOptions;
 use soup_core::{ErrorKind, Result};
-use soup_eval::{Dataset, DatasetSpec, EvaluatorSpec, FileEntry, Files, LocalFiles, evaluator};
+use soup_eval::{Dataset, EvaluatorSpec, FileEntry, Files, LocalFiles, evaluator};
 
-fn open(path: &std::path::Path, spec: &DatasetSpec) -> Result<Dataset> {
-    Dataset::open(Arc::new(LocalFiles::new(path)), spec)
+fn open(path: &std::path::Path, options: &DatasetOptions) -> Result<Dataset> {
+    Dataset::open(Arc::new(LocalFiles::new(path)), options)
 }
 
-fn refused(path: &std::path::Path, spec: &DatasetSpec) -> String {
-    let error = open(path, spec).err().unwrap();
+fn refused(path: &std::path::Path, options: &DatasetOptions) -> String {
+    let error = open(path, options).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Data);
     error.chain()
 }
@@ -39,12 +40,12 @@ fn parquet_has_rows_labels_and_names() {
 
 #[test]
 fn a_limit_takes_the_first_rows() {
-    let spec = DatasetSpec { limit: Some(10), ..DatasetSpec::default() };
-    let few = pool::dataset_with("val", &spec);
+    let ten = DatasetOptions { limit: Some(10), ..DatasetOptions::default() };
+    let few = pool::dataset_with("val", &ten);
     assert_eq!(few.len(), 10);
     assert_eq!(few.read(0..10).unwrap(), pool::dataset("val").read(0..10).unwrap());
     assert!(few.read(0..11).is_err());
-    let more = DatasetSpec { limit: Some(5000), ..DatasetSpec::default() };
+    let more = DatasetOptions { limit: Some(5000), ..DatasetOptions::default() };
     assert_eq!(pool::dataset_with("val", &more).len(), 2000);
 }
 
@@ -55,7 +56,7 @@ fn several_files_are_one_dataset_in_the_order_of_their_names() {
     std::fs::copy(pool::path("data/test_blurred.parquet"), dir.path().join("data/1.parquet")).unwrap();
     std::fs::copy(pool::path("data/test_noisy.parquet"), dir.path().join("data/0.parquet")).unwrap();
     std::fs::write(dir.path().join("README.md"), "no data").unwrap();
-    let both = open(dir.path(), &DatasetSpec::default()).unwrap();
+    let both = open(dir.path(), &DatasetOptions::default()).unwrap();
     assert_eq!(both.len(), 2000);
     let across = both.read(995..1005).unwrap();
     assert_eq!(across[..5], pool::dataset("test_noisy").read(995..1000).unwrap());
@@ -65,12 +66,12 @@ fn several_files_are_one_dataset_in_the_order_of_their_names() {
 #[test]
 fn missing_columns_are_named_with_those_there_are() {
     let path = pool::path("data/val.parquet");
-    let label = DatasetSpec { label_column: Some("class".into()), ..DatasetSpec::default() };
+    let label = DatasetOptions { label_column: Some("class".into()), ..DatasetOptions::default() };
     let text = refused(&path, &label);
     assert!(text.contains("has no labels: no column class among image, label"), "{text}");
-    let image = DatasetSpec { image_column: Some("picture".into()), ..DatasetSpec::default() };
+    let image = DatasetOptions { image_column: Some("picture".into()), ..DatasetOptions::default() };
     assert!(refused(&path, &image).contains("has no images: no column picture"));
-    let swapped = DatasetSpec { label_column: Some("image".into()), ..DatasetSpec::default() };
+    let swapped = DatasetOptions { label_column: Some("image".into()), ..DatasetOptions::default() };
     assert!(refused(&path, &swapped).contains("has no labels"));
 }
 
@@ -81,7 +82,7 @@ fn corrupt_parquet_is_an_error_that_names_the_file() {
     let good = std::fs::read(pool::path("data/test_blurred.parquet")).unwrap();
     for bad in [&b""[..], b"PAR1", &good[..good.len() / 2], &good[4..]] {
         std::fs::write(&path, bad).unwrap();
-        let error = open(&path, &DatasetSpec::default()).and_then(|d| d.read(0..d.len())).err();
+        let error = open(&path, &DatasetOptions::default()).and_then(|d| d.read(0..d.len())).err();
         let error = error.unwrap_or_else(|| panic!("{} bytes were read", bad.len()));
         assert_eq!(error.kind(), ErrorKind::Data);
         assert!(error.chain().contains("x.parquet"), "{error:?}");
@@ -109,7 +110,7 @@ fn opening_and_slicing_do_not_read_the_whole_file() {
     let path = pool::path("data/test.parquet");
     let size_bytes = std::fs::metadata(&path).unwrap().len();
     let files = Arc::new(Counted(LocalFiles::new(path), AtomicU64::new(0)));
-    let dataset = Dataset::open(files.clone(), &DatasetSpec::default()).unwrap();
+    let dataset = Dataset::open(files.clone(), &DatasetOptions::default()).unwrap();
     let opened = files.1.swap(0, Ordering::Relaxed);
     assert!(opened <= 512 << 10, "{opened} bytes to open");
     dataset.read(0..10).unwrap();
@@ -137,13 +138,13 @@ fn folder(images: &[(&str, u8)]) -> tempfile::TempDir {
 #[test]
 fn a_folder_of_images_by_class() {
     let dir = folder(&[("Sandal/a.png", 10), ("Bag/b.png", 20), ("Bag/a.png", 30)]);
-    let mut dataset = open(dir.path(), &DatasetSpec::default()).unwrap();
+    let mut dataset = open(dir.path(), &DatasetOptions::default()).unwrap();
     assert_eq!(dataset.label_names().unwrap(), ["Bag", "Sandal"]);
     let labels = |d: &Dataset| d.read(0..3).unwrap().iter().map(|s| s.label).collect::<Vec<_>>();
     assert_eq!(labels(&dataset), [0, 0, 1]);
     assert_eq!(dataset.read(0..1).unwrap()[0].image, png(30));
     let evaluator = pool::evaluator_of(4);
-    dataset.align(evaluator.class_names()).unwrap();
+    dataset.align(evaluator.class_names(), false).unwrap();
     assert!(dataset.notes()[0].contains("2 of the model's 10 classes"), "{:?}", dataset.notes());
     assert_eq!(labels(&dataset), [8, 8, 5]);
     let prepared = evaluator.prepare(&dataset, 1..3).unwrap();
@@ -155,7 +156,7 @@ fn a_folder_of_images_by_class() {
 fn rows_that_cannot_be_used_are_named() {
     let dir = folder(&[("a/a.png", 1), ("b/b.png", 1)]);
     std::fs::write(dir.path().join("b/c.png"), b"not a png").unwrap();
-    let dataset = open(dir.path(), &DatasetSpec::default()).unwrap();
+    let dataset = open(dir.path(), &DatasetOptions::default()).unwrap();
     let error = pool::evaluator_of(4).prepare(&dataset, 1..3).unwrap_err().chain();
     assert!(error.contains("image \"b/c.png\": image cannot be"), "{error}");
     let config = pool::text("config.json");
@@ -168,15 +169,15 @@ fn rows_that_cannot_be_used_are_named() {
         preprocessor_json: Some(pool::text("preprocessor_config.json")),
         batch_size: 1,
     };
-    let mut dataset = open(dir.path(), &DatasetSpec::default()).unwrap();
-    let error = dataset.align(evaluator(&spec).unwrap().class_names()).unwrap_err().chain();
+    let mut dataset = open(dir.path(), &DatasetOptions::default()).unwrap();
+    let error = dataset.align(evaluator(&spec).unwrap().class_names(), false).unwrap_err().chain();
     assert!(error.contains("no class of the model: \"b\"; classes that it lacks: \"x\""), "{error}");
 }
 
 #[test]
 fn empty_folders_say_what_is_expected() {
     let dir = tempfile::tempdir().unwrap();
-    assert!(refused(dir.path(), &DatasetSpec::default()).contains("neither .parquet files nor images"));
+    assert!(refused(dir.path(), &DatasetOptions::default()).contains("neither .parquet files nor images"));
     let flat = folder(&[("a.png", 1)]);
-    assert!(refused(flat.path(), &DatasetSpec::default()).contains("has no labels"));
+    assert!(refused(flat.path(), &DatasetOptions::default()).contains("has no labels"));
 }

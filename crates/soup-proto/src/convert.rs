@@ -9,7 +9,7 @@ use soup_core::machine::{FileDigest, Report, TaskKey};
 use soup_core::recipe::given::{GivenWeight, WeightTable};
 use soup_core::recipe::learned::{Granularity, Init, LearnSpec, Optimizer, Schedule, WeightRule};
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec, Verdict};
-use soup_core::run::{DatasetSpec, DiagnosisLevel, DiagnosisSpec, RunSpec, Split};
+use soup_core::run::{DatasetOptions, DatasetSpec, DiagnosisLevel, DiagnosisSpec, RunSpec, Split};
 use soup_core::soup::{Ingredient, Soup, Weight};
 use soup_core::tally::Tally;
 use soup_core::{Error, ErrorKind, Result};
@@ -164,14 +164,15 @@ fn non_empty(text: String) -> Option<String> {
 
 impl From<DatasetSpec> for v1::DatasetSpec {
     fn from(d: DatasetSpec) -> Self {
+        let DatasetOptions { image_column, label_column, limit, split, named_split } = d.options;
         v1::DatasetSpec {
             name: d.name,
             url: d.url,
-            image_column: d.image_column.unwrap_or_default(),
-            label_column: d.label_column.unwrap_or_default(),
-            limit: d.limit,
-            split: d.split.map(|s| v1::Split { train: s.train, train_ppm: s.train_ppm }),
-            named_split: d.named_split.unwrap_or_default(),
+            image_column: image_column.unwrap_or_default(),
+            label_column: label_column.unwrap_or_default(),
+            limit,
+            split: split.map(|s| v1::Split { train: s.train, train_ppm: s.train_ppm }),
+            named_split: named_split.unwrap_or_default(),
         }
     }
 }
@@ -181,11 +182,13 @@ impl From<v1::DatasetSpec> for DatasetSpec {
         DatasetSpec {
             name: d.name,
             url: d.url,
-            image_column: non_empty(d.image_column),
-            label_column: non_empty(d.label_column),
-            limit: d.limit,
-            split: d.split.map(|s| Split { train: s.train, train_ppm: s.train_ppm }),
-            named_split: non_empty(d.named_split),
+            options: DatasetOptions {
+                image_column: non_empty(d.image_column),
+                label_column: non_empty(d.label_column),
+                limit: d.limit,
+                split: d.split.map(|s| Split { train: s.train, train_ppm: s.train_ppm }),
+                named_split: non_empty(d.named_split),
+            },
         }
     }
 }

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use soup_core::run::DatasetSpec;
+use soup_core::run::{DatasetOptions, DatasetSpec};
 
 /// Most entries of a list in a cook file.
 const ENTRIES_MAX: usize = 100_000;
@@ -78,11 +78,7 @@ impl DatasetEntry {
         Ok(DatasetSpec {
             name: name.to_owned(),
             url,
-            image_column,
-            label_column,
-            limit,
-            split: None,
-            named_split,
+            options: DatasetOptions { image_column, label_column, limit, split: None, named_split },
         })
     }
 }

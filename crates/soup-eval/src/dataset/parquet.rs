@@ -19,10 +19,11 @@ use ::parquet::file::statistics::Statistics;
 use ::parquet::schema::types::SchemaDescriptor;
 use bytes::Bytes;
 use serde_json::Value;
+use soup_core::run::DatasetOptions;
 use soup_core::{Error, Result};
 
 use self::chunks::Chunks;
-use super::{DatasetSpec, Sample};
+use super::Sample;
 use crate::source::{FileEntry, Files};
 
 const IMAGE_COLUMNS: [&str; 2] = ["image", "img"];
@@ -46,11 +47,15 @@ struct Table {
 
 impl Parquet {
     /// `entries` are the files in order, at least one.
-    pub(super) fn open(files: &Arc<dyn Files>, entries: &[FileEntry], spec: &DatasetSpec) -> Result<Parquet> {
+    pub(super) fn open(
+        files: &Arc<dyn Files>,
+        entries: &[FileEntry],
+        options: &DatasetOptions,
+    ) -> Result<Parquet> {
         let mut tables: Vec<Table> = Vec::with_capacity(entries.len());
         for entry in entries {
             let first_row = tables.last().and_then(|t| t.starts.last().copied()).unwrap_or(0);
-            tables.push(Table::open(files, entry, spec, first_row)?);
+            tables.push(Table::open(files, entry, options, first_row)?);
         }
         let names = |table: &Table| {
             let label = table.metadata.file_metadata().schema_descr().column(table.label);
@@ -111,15 +116,20 @@ impl Parquet {
 }
 
 impl Table {
-    fn open(files: &Arc<dyn Files>, entry: &FileEntry, spec: &DatasetSpec, first_row: u64) -> Result<Table> {
+    fn open(
+        files: &Arc<dyn Files>,
+        entry: &FileEntry,
+        options: &DatasetOptions,
+        first_row: u64,
+    ) -> Result<Table> {
         let at = || format!("dataset {} file {:?}", files.describe(), entry.path);
         let chunks = Chunks::new(files.clone(), entry.clone());
         let metadata =
             ParquetMetaDataReader::new().parse_and_finish(&chunks).map_err(|e| foreign(e).context(at()))?;
         let schema = metadata.file_metadata().schema_descr();
         let url = files.describe();
-        let label = label_column(schema, spec.label_column.as_deref(), &url)?;
-        let image = image_column(schema, spec.image_column.as_deref(), &url)?;
+        let label = label_column(schema, options.label_column.as_deref(), &url)?;
+        let image = image_column(schema, options.image_column.as_deref(), &url)?;
         let mut starts = vec![first_row];
         let mut row = first_row;
         for group in metadata.row_groups() {

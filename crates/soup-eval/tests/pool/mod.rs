@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use safetensors::SafeTensors;
+use soup_core::run::DatasetOptions;
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::weights::Weights;
-use soup_eval::{Dataset, DatasetSpec, Evaluator, EvaluatorSpec, LocalFiles, Model, evaluator};
+use soup_eval::{Dataset, Evaluator, EvaluatorSpec, LocalFiles, Model, evaluator};
 
 /// Names of the ingredients, in pool order.
 pub(crate) fn names() -> Vec<String> {
@@ -37,11 +38,11 @@ pub(crate) fn evaluator_of(batch_size: u32) -> Box<dyn Evaluator> {
 }
 
 pub(crate) fn dataset(name: &str) -> Dataset {
-    dataset_with(name, &DatasetSpec::default())
+    dataset_with(name, &DatasetOptions::default())
 }
 
-pub(crate) fn dataset_with(name: &str, spec: &DatasetSpec) -> Dataset {
-    Dataset::open(Arc::new(LocalFiles::new(path(&format!("data/{name}.parquet")))), spec).unwrap()
+pub(crate) fn dataset_with(name: &str, options: &DatasetOptions) -> Dataset {
+    Dataset::open(Arc::new(LocalFiles::new(path(&format!("data/{name}.parquet")))), options).unwrap()
 }
 
 /// Schema and flattened parameters of one ingredient.

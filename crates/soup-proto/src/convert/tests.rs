@@ -12,11 +12,13 @@ fn spec() -> RunSpec {
     let set = |name: &str| DatasetSpec {
         name: name.into(),
         url: format!("s3://b/{name}.parquet"),
-        image_column: Some("img".into()),
-        label_column: None,
-        limit: Some(7),
-        split: None,
-        named_split: Some("validation".into()),
+        options: DatasetOptions {
+            image_column: Some("img".into()),
+            label_column: None,
+            limit: Some(7),
+            split: (name == "train").then_some(Split { train: true, train_ppm: 300_000 }),
+            named_split: Some("validation".into()),
+        },
     };
     RunSpec {
         pool: vec!["s3://b/pool".into()],
@@ -47,7 +49,7 @@ fn spec() -> RunSpec {
         },
         validation: Some(set("val")),
         tests: vec![set("test")],
-        train: Some(DatasetSpec { split: Some(Split { train: true, train_ppm: 300_000 }), ..set("train") }),
+        train: Some(set("train")),
         diagnosis: DiagnosisSpec {
             level: DiagnosisLevel::Full,
             base: Some("s3://b/base".into()),

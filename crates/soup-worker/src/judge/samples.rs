@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use soup_core::{Result, run};
-use soup_eval::{Dataset, DatasetSpec, Evaluator, Prepared};
+use soup_core::Result;
+use soup_core::run::DatasetSpec;
+use soup_eval::{Dataset, Evaluator, Prepared};
 
 use super::files::StoreFiles;
 use crate::compute::Waiting;
@@ -43,7 +44,7 @@ impl Samples {
     pub(crate) fn dataset(
         &self,
         index: usize,
-        spec: &run::DatasetSpec,
+        spec: &DatasetSpec,
         class_subset: bool,
         evaluator: &dyn Evaluator,
         waiting: &Waiting,
@@ -52,16 +53,8 @@ impl Samples {
             return Ok(dataset.clone());
         }
         let files = Arc::new(StoreFiles::new(&spec.url, waiting.clone()));
-        let options = DatasetSpec {
-            image_column: spec.image_column.clone(),
-            label_column: spec.label_column.clone(),
-            limit: spec.limit,
-            split: spec.split,
-            named_split: spec.named_split.clone(),
-            class_subset,
-        };
-        let mut dataset = Dataset::open(files, &options)?;
-        dataset.align(evaluator.class_names())?;
+        let mut dataset = Dataset::open(files, &spec.options)?;
+        dataset.align(evaluator.class_names(), class_subset)?;
         Ok(self.datasets[index].get_or_init(|| Arc::new(dataset)).clone())
     }
 

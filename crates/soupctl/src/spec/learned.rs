@@ -96,8 +96,8 @@ pub(super) fn train_set(
             }
             let train_ppm = ((share * f64::from(PPM)).round() as u32).clamp(1, PPM - 1);
             let part = |train| Some(Split { train, train_ppm });
-            let train = DatasetSpec { name: TRAIN.to_owned(), split: part(true), ..validation.clone() };
-            validation.split = part(false);
+            let mut train = DatasetSpec { name: TRAIN.to_owned(), ..validation.clone() };
+            (train.options.split, validation.options.split) = (part(true), part(false));
             Ok(Some(train))
         }
     }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use soup_core::run::DatasetOptions;
 use soup_core::tally::Outcome;
 use soup_store::checkpoint::open_checkpoint;
 use soup_store::load::{LoadLimits, ReadFrom, load, plan_reads};
@@ -27,11 +28,7 @@ async fn judge(batch_size: u32, samples_bytes_max: u64) -> (Native, Vec<u8>) {
         datasets: vec![DatasetSpec {
             name: "validation".into(),
             url: animals().join("validation.parquet").to_str().unwrap().into(),
-            image_column: None,
-            label_column: None,
-            limit: None,
-            split: None,
-            named_split: None,
+            options: DatasetOptions::default(),
         }],
     };
     let checkpoint = open_checkpoint(&Location::parse(model.to_str().unwrap()).unwrap()).await.unwrap();
