@@ -38,7 +38,7 @@ fn main() {
             let model = evaluator.load(&schema, Weights::copied_from(&schema, &bytes).unwrap()).unwrap();
             let loss = LossSpec { beta: 1.0, label_smoothing: 0.0, scale: 1.0 / rows as f64 };
             let forward = best_ms(threads, rows, &|range| {
-                model.evaluate(&prepared, range, NEVER).unwrap();
+                model.logits(&prepared, range, NEVER).unwrap();
             });
             let both = best_ms(threads, rows, &|range| {
                 evaluator.differentiate(&schema, &bytes, &prepared, range, &loss, NEVER).unwrap();

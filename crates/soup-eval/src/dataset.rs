@@ -20,10 +20,24 @@ use crate::source::Files;
 /// One sample, as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// The encoded image (PNG, JPEG, WebP).
-    pub image: Bytes,
-    /// Its class.
-    pub label: u32,
+    /// What is shown to a model.
+    pub input: Input,
+    /// What the model should say to it.
+    pub target: Target,
+}
+
+/// What is shown to a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// An encoded image (PNG, JPEG, WebP).
+    Image(Bytes),
+}
+
+/// What a model should say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A class, by its number.
+    Class(u32),
 }
 
 /// A dataset whose metadata has been read.
@@ -207,9 +221,10 @@ impl Dataset {
         };
         if let Some(classes) = &self.classes {
             for (sample, number) in samples.iter_mut().zip(range) {
-                sample.label = *classes.get(sample.label as usize).ok_or_else(|| {
+                let Target::Class(class) = &mut sample.target;
+                *class = *classes.get(*class as usize).ok_or_else(|| {
                     let (at, count) = (self.place(number), classes.len());
-                    Error::data(format!("{at}: label {} is not one of its {count} classes", sample.label))
+                    Error::data(format!("{at}: label {class} is not one of its {count} classes"))
                 })?;
             }
         }

@@ -8,14 +8,13 @@ use burn::backend::{Autodiff, Flex};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
 use soup_core::schema::Schema;
-use soup_core::tally::Outcome;
 use soup_core::weights::Weights;
 use soup_core::{Error, Result};
 
 use crate::architecture::{self, Architecture};
 use crate::classes::Classes;
 use crate::config::ImageClassifier;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Input, Target};
 use crate::gradient::sink::Sink;
 use crate::gradient::{Gradient, Graph, LossSpec};
 use crate::kernels::Kernels;
@@ -69,7 +68,7 @@ pub trait Evaluator: Send + Sync {
     /// Holds, besides `parameters`: the model and the gradient, in f32, and the activations of one micro-batch.
     ///
     /// # Errors
-    /// As [`load`](Evaluator::load) and [`evaluate`](Model::evaluate), and
+    /// As [`load`](Evaluator::load) and [`logits`](Model::logits), and
     /// [`Usage`](soup_core::ErrorKind::Usage) for a label smoothing that is not between 0 and 1.
     fn differentiate(
         &self,
@@ -91,23 +90,13 @@ pub trait Evaluator: Send + Sync {
 
 /// A model with parameters in it. Evaluations may run on several threads at once.
 pub trait Model: Send + Sync {
-    /// The outcomes of the samples `range` of `prepared`, in order. An outcome depends on its sample alone.
-    /// `cancel` is asked before every batch.
+    /// The logits of the samples `range` of `prepared`: `range.len()` rows of one logit a class, for
+    /// [`Prepared::outcomes`]. A row depends on its sample alone. `cancel` is asked before every batch.
     ///
     /// # Errors
     /// [`Cancelled`](soup_core::ErrorKind::Cancelled) when `cancel` says so;
+    /// [`Data`](soup_core::ErrorKind::Data) for samples of another kind or shape than the model takes;
     /// [`Internal`](soup_core::ErrorKind::Internal) where `range` is not in `prepared`.
-    fn evaluate(
-        &self,
-        prepared: &Prepared,
-        range: Range<usize>,
-        cancel: &dyn Fn() -> bool,
-    ) -> Result<Vec<Outcome>>;
-
-    /// The logits of the samples `range` of `prepared`: `range.len()` rows of one logit a class.
-    ///
-    /// # Errors
-    /// As [`evaluate`](Model::evaluate).
     fn logits(&self, prepared: &Prepared, range: Range<usize>, cancel: &dyn Fn() -> bool)
     -> Result<Vec<f32>>;
 }
@@ -216,24 +205,24 @@ impl<A: Architecture, B: Kernels + AutodiffBackend<InnerBackend: Kernels>> Evalu
     fn prepare(&self, dataset: &Dataset, range: Range<u64>) -> Result<Prepared> {
         let first = range.start;
         let samples = dataset.read(range)?;
-        let stride = self.preprocessor.values();
-        let mut pixels = Vec::with_capacity(samples.len() * stride);
+        let mut pixels = Vec::with_capacity(samples.len() * self.preprocessor.values());
         let mut labels = Vec::with_capacity(samples.len());
         for (index, sample) in samples.iter().enumerate() {
             let at = || dataset.place(first + index as u64);
-            if sample.label >= self.classes() {
+            let Target::Class(label) = sample.target;
+            if label >= self.classes() {
                 return Err(Error::data(format!(
-                    "{}: label {} is not one of the model's {} classes (0 to {})",
+                    "{}: label {label} is not one of the model's {} classes (0 to {})",
                     at(),
-                    sample.label,
                     self.classes(),
                     self.classes() - 1
                 )));
             }
-            self.preprocessor.apply(&sample.image, &mut pixels).map_err(|e| e.context(at()))?;
-            labels.push(sample.label);
+            let Input::Image(image) = &sample.input;
+            self.preprocessor.apply(image, &mut pixels).map_err(|e| e.context(at()))?;
+            labels.push(label);
         }
-        Ok(Prepared { pixels, labels, stride, among: dataset.subset().map(Arc::from) })
+        Ok(Prepared::from_pixels(pixels, labels)?.among(dataset.subset()))
     }
 }
 
@@ -270,16 +259,6 @@ impl<A: Architecture, B: Kernels> ArchitectureModel<A, B> {
 }
 
 impl<A: Architecture, B: Kernels> Model for ArchitectureModel<A, B> {
-    fn evaluate(
-        &self,
-        prepared: &Prepared,
-        range: Range<usize>,
-        cancel: &dyn Fn() -> bool,
-    ) -> Result<Vec<Outcome>> {
-        let logits = self.logits(prepared, range.clone(), cancel)?;
-        prepared.outcomes(range, &logits)
-    }
-
     fn logits(
         &self,
         prepared: &Prepared,
@@ -287,7 +266,7 @@ impl<A: Architecture, B: Kernels> Model for ArchitectureModel<A, B> {
         cancel: &dyn Fn() -> bool,
     ) -> Result<Vec<f32>> {
         let stride = self.input.iter().product::<usize>();
-        let pixels = prepared.pixels_of(range.clone(), stride)?;
+        let pixels = prepared.pixels_of(range.clone(), stride, A::NAME)?;
         let mut out = Vec::with_capacity(range.len() * self.classes);
         for batch in pixels.chunks(self.batch_size * stride) {
             if cancel() {

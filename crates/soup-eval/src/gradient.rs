@@ -54,7 +54,7 @@ pub struct Gradient {
     pub loss: f64,
     /// The derivative of `loss` with respect to `beta`.
     pub d_beta: f64,
-    /// Samples predicted right, as [`Model::evaluate`](crate::Model::evaluate) predicts.
+    /// Samples predicted right, as [`Prepared::outcomes`] predicts.
     pub correct: u64,
     /// Samples in all.
     pub total: u64,
@@ -120,7 +120,7 @@ impl<A: Architecture, B: Kernels + AutodiffBackend> Graph<'_, A, B> {
     ) -> Result<Gradient> {
         loss.check()?;
         let stride = self.input.iter().product::<usize>();
-        let pixels = prepared.pixels_of(range.clone(), stride)?;
+        let pixels = prepared.pixels_of(range.clone(), stride, A::NAME)?;
         let labels = prepared.labels_of(range, self.classes)?;
         let mut sum = Gradient { values: Vec::new(), loss: 0.0, d_beta: 0.0, correct: 0, total: 0 };
         for (pixels, labels) in pixels.chunks(self.batch_size * stride).zip(labels.chunks(self.batch_size)) {

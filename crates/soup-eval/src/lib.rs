@@ -5,8 +5,8 @@
 //! | word | meaning |
 //! |---|---|
 //! | dataset | labelled images, as Hugging Face Parquet or as one folder per class; read by [`Files`] |
-//! | sample | one encoded image with its label |
-//! | prepared | samples decoded, resized and normalised: what a model eats; made once, evaluated many times |
+//! | sample | an input (an encoded image) and a target (its class) |
+//! | prepared | samples as a model takes them (images decoded, resized and normalised; texts as tokens); made once, judged many times |
 //! | model | an architecture with parameters in it, ready to evaluate |
 //! | gradient | of a loss over samples, with respect to every parameter of a model |
 //! | outcome | what happened to one sample: prediction, loss ([`soup_core::tally::Outcome`]) |
@@ -16,7 +16,7 @@
 //! ```text
 //! config.json, preprocessor_config.json ─► evaluator() ─► Evaluator ─ load(schema, bytes) ─► Model
 //! Files ─► Dataset ─────────────────────────────────────► Evaluator ─ prepare(range) ──────► Prepared
-//!                                                                Model.evaluate(Prepared) ─► Vec<Outcome>
+//!                                        Model.logits(Prepared) ─► Prepared.outcomes(logits) ─► Vec<Outcome>
 //!                         Evaluator ─ differentiate(schema, bytes, Prepared, LossSpec) ─────► Gradient
 //! ```
 //!
@@ -42,8 +42,8 @@ mod transformer;
 mod vit;
 
 pub use classes::Classes;
-pub use dataset::{Dataset, Sample};
+pub use dataset::{Dataset, Input, Sample, Target};
 pub use evaluator::{BATCH_SIZE_DEFAULT, Evaluator, EvaluatorSpec, Model, evaluator};
 pub use gradient::{Gradient, LossSpec};
-pub use prepared::Prepared;
+pub use prepared::{Inputs, Prepared};
 pub use source::{FileEntry, Files, LocalFiles};

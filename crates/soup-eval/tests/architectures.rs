@@ -37,7 +37,7 @@ fn golden(case: &str, name: &str) -> Vec<f64> {
 
 fn samples(case: &str) -> Prepared {
     let pixels = golden(case, "pixel_values").into_iter().map(|v| v as f32).collect();
-    Prepared::new(pixels, golden(case, "labels").into_iter().map(|l| l as u32).collect()).unwrap()
+    Prepared::from_pixels(pixels, golden(case, "labels").into_iter().map(|l| l as u32).collect()).unwrap()
 }
 
 fn model(case: &str) -> (Schema, Vec<u8>) {
@@ -114,6 +114,25 @@ fn gradients_agree_with_pytorch() {
         let scalar = largest_difference(&[got.loss as f32, got.d_beta as f32], &golden(case, "scalars"));
         println!("{case}: gradient {worst:.1e}, loss and its derivative {scalar:.1e}");
         assert!(scalar < 1e-5, "{case}: {scalar}");
+    }
+}
+
+#[test]
+fn a_classifier_of_images_refuses_texts() {
+    let spec = LossSpec { beta: 1.0, label_smoothing: 0.0, scale: 1.0 };
+    for case in CASES {
+        let ((schema, bytes), evaluator) = (model(case), evaluator_of(case, 2));
+        let texts = Prepared::from_tokens(&[&[7, 8], &[9]], vec![0, 1]).unwrap();
+        let loaded = evaluator.load(&schema, Weights::copied_from(&schema, &bytes).unwrap()).unwrap();
+        let judged = loaded.logits(&texts, 0..2, NEVER).unwrap_err();
+        let differentiated =
+            evaluator.differentiate(&schema, &bytes, &texts, 0..2, &spec, NEVER).unwrap_err();
+        for error in [judged, differentiated] {
+            assert_eq!(error.kind(), ErrorKind::Data);
+            let text = error.chain();
+            assert!(text.starts_with("the samples are tokens of texts, "), "{case}: {text}");
+            assert!(text.contains("ForImageClassification"), "{case}: {text}");
+        }
     }
 }
 

@@ -12,10 +12,20 @@ use bytes::Bytes;
 use image::{GrayImage, ImageFormat, Luma};
 use soup_core::run::DatasetOptions;
 use soup_core::{ErrorKind, Result};
-use soup_eval::{Dataset, EvaluatorSpec, FileEntry, Files, LocalFiles, evaluator};
+use soup_eval::{Dataset, EvaluatorSpec, FileEntry, Files, Input, LocalFiles, Sample, Target, evaluator};
 
 fn open(path: &std::path::Path, options: &DatasetOptions) -> Result<Dataset> {
     Dataset::open(Arc::new(LocalFiles::new(path)), options)
+}
+
+fn image_of(sample: &Sample) -> &Bytes {
+    let Input::Image(image) = &sample.input;
+    image
+}
+
+fn class_of(sample: &Sample) -> u32 {
+    let Target::Class(class) = sample.target;
+    class
 }
 
 fn refused(path: &std::path::Path, options: &DatasetOptions) -> String {
@@ -31,7 +41,7 @@ fn parquet_has_rows_labels_and_names() {
     assert_eq!(dataset.label_names().unwrap()[9], "Ankle boot");
     let all = dataset.read(0..2000).unwrap();
     assert_eq!(all.len(), 2000);
-    assert!(all.iter().all(|s| s.label < 10 && s.image.starts_with(b"\x89PNG")));
+    assert!(all.iter().all(|s| class_of(s) < 10 && image_of(s).starts_with(b"\x89PNG")));
     for range in [0..1, 1999..2000, 777..1333, 5..5] {
         assert_eq!(dataset.read(range.clone()).unwrap(), all[range.start as usize..range.end as usize]);
     }
@@ -140,16 +150,16 @@ fn a_folder_of_images_by_class() {
     let dir = folder(&[("Sandal/a.png", 10), ("Bag/b.png", 20), ("Bag/a.png", 30)]);
     let mut dataset = open(dir.path(), &DatasetOptions::default()).unwrap();
     assert_eq!(dataset.label_names().unwrap(), ["Bag", "Sandal"]);
-    let labels = |d: &Dataset| d.read(0..3).unwrap().iter().map(|s| s.label).collect::<Vec<_>>();
+    let labels = |d: &Dataset| d.read(0..3).unwrap().iter().map(class_of).collect::<Vec<_>>();
     assert_eq!(labels(&dataset), [0, 0, 1]);
-    assert_eq!(dataset.read(0..1).unwrap()[0].image, png(30));
+    assert_eq!(*image_of(&dataset.read(0..1).unwrap()[0]), png(30));
     let evaluator = pool::evaluator_of(4);
     dataset.align(evaluator.class_names(), false).unwrap();
     assert!(dataset.notes()[0].contains("2 of the model's 10 classes"), "{:?}", dataset.notes());
     assert_eq!(labels(&dataset), [8, 8, 5]);
     let prepared = evaluator.prepare(&dataset, 1..3).unwrap();
     assert_eq!((prepared.len(), prepared.labels()), (2, &[8, 5][..]));
-    assert_eq!(prepared.pixels()[0], ((20.0f64 / 255.0) as f32 - 0.286) / 0.353);
+    assert_eq!(pool::pixels(&prepared)[0], ((20.0f64 / 255.0) as f32 - 0.286) / 0.353);
 }
 
 #[test]

@@ -227,11 +227,9 @@ fn where_samples_are_cut_shows_in_the_rounding_only() {
     }
     // What is right is what an evaluation finds right, and so is the loss.
     let evaluator = pool::evaluator_of(32);
-    let outcomes = evaluator
-        .load(&model.0, Weights::copied_from(&model.0, &model.1).unwrap())
-        .unwrap()
-        .evaluate(&prepared, 0..77, NEVER)
-        .unwrap();
+    let loaded = evaluator.load(&model.0, Weights::copied_from(&model.0, &model.1).unwrap()).unwrap();
+    let logits = loaded.logits(&prepared, 0..77, NEVER).unwrap();
+    let outcomes = prepared.outcomes(0..77, &logits).unwrap();
     let right = outcomes.iter().filter(|o| o.prediction == o.label).count();
     assert_eq!(whole.correct, right as u64);
     let loss = outcomes.iter().map(|o| o.loss).sum::<f64>() / 77.0;
@@ -344,10 +342,10 @@ fn what_cannot_be_differentiated_is_refused() {
     assert_eq!(kind, ErrorKind::Internal);
     let (kind, text) = run(&bytes, &prepared, 0..8, &LossSpec { label_smoothing: 1.5, ..PLAIN }).unwrap_err();
     assert_eq!((kind, text.as_str()), (ErrorKind::Usage, "label smoothing 1.5 is out of range: 0 to 1"));
-    let strange = Prepared::new(prepared.pixels().to_vec(), vec![10; 8]).unwrap();
+    let strange = Prepared::from_pixels(pool::pixels(&prepared).to_vec(), vec![10; 8]).unwrap();
     let (kind, text) = run(&bytes, &strange, 0..8, &PLAIN).unwrap_err();
     assert_eq!((kind, text.as_str()), (ErrorKind::Data, "label 10 is not one of the model's 10 classes"));
-    let wide = Prepared::new(vec![0.0; 80], vec![0; 8]).unwrap();
+    let wide = Prepared::from_pixels(vec![0.0; 80], vec![0; 8]).unwrap();
     assert_eq!(run(&bytes, &wide, 0..8, &PLAIN).unwrap_err().0, ErrorKind::Data);
     assert_eq!(asked.get(), 2, "refused before anything is computed");
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use soup_core::{Error, Result};
 
-use super::{Sample, has_extension, splits};
+use super::{Input, Sample, Target, has_extension, splits};
 use crate::source::{FileEntry, Files};
 
 const IMAGES: [&str; 6] = ["png", "jpg", "jpeg", "jpe", "jfif", "webp"];
@@ -146,7 +146,7 @@ impl Folder {
                 return Err(Error::data(format!("{} has {} bytes, too many", at(), image.size_bytes)));
             }
             let bytes = files.read(&image.path, 0..image.size_bytes).map_err(|e| e.context(at()))?;
-            Ok(Sample { image: bytes, label: image.label })
+            Ok(Sample { input: Input::Image(bytes), target: Target::Class(image.label) })
         };
         images.iter().map(read).collect()
     }

@@ -23,7 +23,7 @@ use soup_core::run::DatasetOptions;
 use soup_core::{Error, Result};
 
 use self::chunks::Chunks;
-use super::Sample;
+use super::{Input, Sample, Target};
 use crate::source::{FileEntry, Files};
 
 const IMAGE_COLUMNS: [&str; 2] = ["image", "img"];
@@ -200,7 +200,7 @@ impl Table {
             let image = image.ok_or_else(|| {
                 Error::data(format!("{} has no image bytes (a path alone cannot be read)", row()))
             })?;
-            out.push(Sample { image, label });
+            out.push(Sample { input: Input::Image(image), target: Target::Class(label) });
         }
         Ok(())
     }

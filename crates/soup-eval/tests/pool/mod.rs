@@ -8,7 +8,7 @@ use safetensors::SafeTensors;
 use soup_core::run::DatasetOptions;
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::weights::Weights;
-use soup_eval::{Dataset, Evaluator, EvaluatorSpec, LocalFiles, Model, evaluator};
+use soup_eval::{Dataset, Evaluator, EvaluatorSpec, Inputs, LocalFiles, Model, Prepared, evaluator};
 
 /// Names of the ingredients, in pool order.
 pub(crate) fn names() -> Vec<String> {
@@ -67,6 +67,14 @@ pub(crate) fn parameters_in(file: &Path) -> (Schema, Vec<u8>) {
 pub(crate) fn model(evaluator: &dyn Evaluator, name: &str) -> Box<dyn Model> {
     let (schema, bytes) = parameters(name);
     evaluator.load(&schema, Weights::copied_from(&schema, &bytes).unwrap()).unwrap()
+}
+
+/// The pixels of prepared images.
+pub(crate) fn pixels(prepared: &Prepared) -> &[f32] {
+    match prepared.inputs() {
+        Inputs::Pixels { values, .. } => values,
+        Inputs::Tokens { .. } => panic!("the samples are tokens"),
+    }
 }
 
 /// The mean of some ingredients: summed in f64 in pool order, divided once, rounded once.

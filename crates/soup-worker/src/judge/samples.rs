@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn blocks_are_decoded_once_while_they_fit() {
-        let one = Prepared::new(vec![0.0; 10], vec![1]).unwrap();
+        let one = Prepared::from_pixels(vec![0.0; 10], vec![1]).unwrap();
         let samples = Samples::new(1, 4, 2 * one.size_bytes());
         let mut decoded = 0;
         for _ in 0..2 {
