@@ -18,6 +18,7 @@ use crate::gradient::sink::Sink;
 use crate::kernels::Kernels;
 use crate::parameters::visitor::{Form, Listing, Loaded, Loader, Visitor};
 use crate::parameters::{self, Parameters};
+use crate::preprocess::ImageSize;
 use crate::vit::Vit;
 
 /// What `config.json` says about a model that tells classes of images apart.
@@ -26,6 +27,9 @@ pub(crate) trait Architecture: Sized + Send + Sync + 'static {
     const NAME: &str;
     /// Its `model_type`.
     const MODEL_TYPE: &str;
+
+    /// Whether images may have another size than `image_size`.
+    const ANY_SIZE: bool = false;
 
     /// A model, with one form or another of its parameters in it.
     type Model<F: Form>: Send + Sync;
@@ -37,6 +41,22 @@ pub(crate) trait Architecture: Sized + Send + Sync + 'static {
     /// [`Data`](soup_core::ErrorKind::Data) where it is not JSON, where a value is out of range, or where it describes
     /// something that cannot classify.
     fn from_json(text: &str) -> Result<Self>;
+
+    /// The same for images of `size`.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) where it cannot take such.
+    fn resized(self, size: ImageSize) -> Result<Self> {
+        if size == self.classifier().image {
+            return Ok(self);
+        }
+        Err(Error::data(format!(
+            "{} takes images of image_size in config.json alone, not of {} x {} pixels",
+            Self::NAME,
+            size.width,
+            size.height
+        )))
+    }
 
     /// What goes into it, and what comes out.
     fn classifier(&self) -> &ImageClassifier;
@@ -134,6 +154,20 @@ mod tests {
             (Err(got), Err(text)) => assert!(got.starts_with(text), "{config_json}: {got}"),
             (got, expect) => assert_eq!(got, expect.map_err(str::to_owned), "{config_json}"),
         }
+    }
+
+    #[test]
+    fn images_of_other_sizes_are_refused_by_name() {
+        let resized = |side| Vit::from_json("{}").unwrap().resized(ImageSize { height: side, width: 32 });
+        let error = resized(48).err().unwrap();
+        assert!(
+            error.chain().starts_with("ViTForImageClassification takes images of image_size"),
+            "{error:?}"
+        );
+        assert!(error.chain().ends_with("32 x 48 pixels"), "{error:?}");
+        let vit = Vit::from_json("{}").unwrap();
+        let own = vit.classifier().image;
+        assert!(vit.resized(own).is_ok());
     }
 
     #[test]

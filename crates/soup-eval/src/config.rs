@@ -45,7 +45,7 @@ pub(crate) struct Settings(Map<String, Value>);
 /// What goes into a classifier of images, and what comes out.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ImageClassifier {
-    /// Height and width of the images that it takes.
+    /// Height and width of the images that it takes: `image_size`, unless it was [resized](crate::architecture::Architecture::resized).
     pub(crate) image: ImageSize,
     /// 1 (grey) or 3 (RGB).
     pub(crate) channels: usize,

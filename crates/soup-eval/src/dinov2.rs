@@ -2,6 +2,9 @@
 //! gated MLP, and a linear classifier of the token for the whole beside the mean of the patches' (Oquab et al., "DINOv2:
 //! Learning robust visual features without supervision").
 //!
+//! The images may have another size than `image_size`, which the published checkpoints have from pre-training: the position
+//! embeddings are then interpolated, once when a model is loaded.
+//!
 //! A checkpoint mostly has a `mask_token` too, which only pre-training looks at: nothing here needs it, and its gradient
 //! is zero.
 
@@ -14,6 +17,7 @@ use crate::architecture::Architecture;
 use crate::config::{ImageClassifier, Settings, check_size, wrong};
 use crate::kernels::{Activation, Kernels};
 use crate::parameters::visitor::{Form, Loaded, Visitor};
+use crate::preprocess::ImageSize;
 use crate::transformer::config::{TransformerConfig, activation};
 use crate::transformer::{Attention, Embedding, LayerNorm, LayerScale, Linear};
 
@@ -86,6 +90,7 @@ pub(crate) struct Dinov2Model<F: Form> {
 impl Architecture for Dinov2 {
     const NAME: &str = "Dinov2ForImageClassification";
     const MODEL_TYPE: &str = "dinov2";
+    const ANY_SIZE: bool = true;
 
     type Model<F: Form> = Dinov2Model<F>;
 
@@ -102,14 +107,28 @@ impl Architecture for Dinov2 {
         let image = transformer.classifier.image;
         if image.height != image.width {
             return Err(wrong(format!(
-                "image_size is [{}, {}]: {} interpolates the position_embeddings of images that are not square, which is \
-                 not supported",
+                "image_size is [{}, {}]: {} has position_embeddings of square images alone, whatever it is shown",
                 image.height,
                 image.width,
                 Self::NAME
             )));
         }
         Ok(Dinov2 { mlp: MlpConfig::new(&raw, transformer.hidden)?, transformer })
+    }
+
+    fn resized(mut self, size: ImageSize) -> Result<Self> {
+        self.transformer.resize(size)?;
+        let (rows, columns) = self.transformer.positions;
+        // transformers takes stored positions for a square, except of square images that have as many patches.
+        let as_stored = size.height == size.width && self.transformer.grid() == (rows, columns);
+        if rows != columns && !as_stored {
+            return Err(wrong(format!(
+                "position_embeddings of {rows} x {columns} patches (image_size, patch_size) cannot be interpolated for images of {} x \
+                 {} pixels: only those of as many rows as columns can",
+                size.width, size.height
+            )));
+        }
+        Ok(self)
     }
 
     fn classifier(&self) -> &ImageClassifier {
@@ -249,6 +268,33 @@ mod tests {
         assert_eq!(
             width(r#"{"mlp_ratio": 2.67}"#),
             MlpConfig::Plain { intermediate: 2050, activation: gelu }
+        );
+    }
+
+    #[test]
+    fn other_sizes_leave_the_checkpoint_as_it_is() {
+        let resized = |json: &str, height, width| {
+            Dinov2::from_json(json).unwrap().resized(ImageSize { height, width }).map_err(|e| e.chain())
+        };
+        let published = resized(r#"{"image_size": 518}"#, 224, 238).unwrap();
+        assert_eq!((published.transformer.positions, published.transformer.grid()), ((37, 37), (16, 17)));
+        let mut listing = Listing::default();
+        published.parameters(&mut listing).unwrap();
+        let positions = ("dinov2.embeddings.position_embeddings".to_owned(), vec![1, 1 + 37 * 37, 768]);
+        assert!(listing.tensors.contains(&positions));
+        let oblong = r#"{"image_size": 20, "patch_size": [4, 5]}"#;
+        for (height, width, good) in [(20, 20, true), (21, 21, true), (20, 21, false), (40, 40, false)] {
+            let got = resized(oblong, height, width).map(|r| r.transformer.grid());
+            assert_eq!(got.is_ok(), good, "{height} x {width}: {got:?}");
+        }
+        let error = |json: &str, height, width| resized(json, height, width).err().unwrap();
+        assert!(
+            error(oblong, 40, 30)
+                .contains("of 5 x 4 patches (image_size, patch_size) cannot be interpolated")
+        );
+        assert!(error(oblong, 40, 30).contains("of 30 x 40 pixels"));
+        assert!(
+            error("{}", 13, 14).contains("patch_size is larger than the images, which become 14 x 13 pixels")
         );
     }
 

@@ -121,6 +121,7 @@ pub(crate) fn evaluator_of<A: Architecture>(spec: &EvaluatorSpec) -> Result<Box<
     let architecture = A::from_json(&spec.config_json)?;
     let ImageClassifier { image, channels, .. } = *architecture.classifier();
     let preprocessor = match &spec.preprocessor_json {
+        Some(json) if A::ANY_SIZE => Preprocessor::of_any_size(json, image, channels)?,
         Some(json) => Preprocessor::from_json(json, image, channels)?,
         None => {
             return Err(Error::data(
@@ -128,6 +129,7 @@ pub(crate) fn evaluator_of<A: Architecture>(spec: &EvaluatorSpec) -> Result<Box<
             ));
         }
     };
+    let architecture = architecture.resized(preprocessor.output())?;
     Ok(Box::new(ArchitectureEvaluator::<A, Autodiff<Flex>> {
         architecture: Arc::new(architecture),
         preprocessor,

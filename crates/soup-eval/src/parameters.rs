@@ -1,5 +1,6 @@
 //! Access to a model's parameters by name: flattened bytes in, f32 values out; and of its gradient back.
 
+pub(crate) mod interpolation;
 pub(crate) mod visitor;
 
 use std::cell::RefCell;

@@ -63,7 +63,20 @@ impl Preprocessor {
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data) where it is not understood, or asks for something that is not implemented.
     pub fn from_json(text: &str, output: ImageSize, channels: usize) -> Result<Preprocessor> {
-        processor::from_json(text, output, channels)
+        processor::from_json(text, output, channels, false)
+    }
+
+    /// The same for a model that takes images of any one size: the file says which, and `usual` is it where the file does not.
+    ///
+    /// # Errors
+    /// As [`from_json`](Preprocessor::from_json).
+    pub fn of_any_size(text: &str, usual: ImageSize, channels: usize) -> Result<Preprocessor> {
+        processor::from_json(text, usual, channels, true)
+    }
+
+    /// Size of the images that come out.
+    pub fn output(&self) -> ImageSize {
+        self.output
     }
 
     /// Number of values of one prepared sample.

@@ -10,6 +10,7 @@ use soup_core::Result;
 use self::config::TransformerConfig;
 use crate::config::ImageClassifier;
 use crate::kernels::{Activation, Kernels, Norm};
+use crate::parameters::interpolation::Interpolation;
 use crate::parameters::visitor::{Form, Loaded, Visitor};
 
 /// Linear maps of the same inputs, side by side.
@@ -129,7 +130,7 @@ pub(crate) struct Embedding<F: Form> {
     patch: Linear<F>,
     /// [1, 1, hidden] each.
     whole: Vec<F::Parameter<3>>,
-    /// [1, tokens, hidden].
+    /// [1, tokens, hidden]: of the images' grid of patches, whichever is in the checkpoint.
     positions: F::Parameter<3>,
 }
 
@@ -141,19 +142,25 @@ impl<F: Form> Embedding<F> {
         whole: &[&str],
         config: &TransformerConfig,
     ) -> Result<Self> {
-        let (rows, columns) = config.grid();
         let patch = [config.classifier.channels, config.patch.height, config.patch.width];
-        let mut token = |name: &str, count| visitor.tensor(format!("{at}.{name}"), [1, count, config.hidden]);
+        let (name, hidden) = (|name: &str| format!("{at}.{name}"), config.hidden);
+        let (stored, grid) = (config.positions, config.grid());
         Ok(Embedding {
-            whole: whole.iter().map(|name| token(name, 1)).collect::<Result<_>>()?,
-            positions: token("position_embeddings", rows * columns + whole.len())?,
-            patch: Linear::visit(
-                visitor,
-                &[&format!("{at}.patch_embeddings.projection")],
-                config.hidden,
-                &patch,
-                true,
-            )?,
+            whole: whole
+                .iter()
+                .map(|token| visitor.tensor(name(token), [1, 1, hidden]))
+                .collect::<Result<_>>()?,
+            positions: match stored == grid {
+                true => {
+                    let tokens = whole.len() + grid.0 * grid.1;
+                    visitor.tensor(name("position_embeddings"), [1, tokens, hidden])?
+                }
+                false => {
+                    let map = Interpolation::new(whole.len(), stored, grid);
+                    visitor.interpolated(name("position_embeddings"), map, hidden)?
+                }
+            },
+            patch: Linear::visit(visitor, &[&name("patch_embeddings.projection")], hidden, &patch, true)?,
         })
     }
 }

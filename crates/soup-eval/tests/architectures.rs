@@ -12,8 +12,19 @@ use soup_eval::{Evaluator, EvaluatorSpec, LossSpec, Prepared, evaluator};
 
 const NEVER: &dyn Fn() -> bool = &|| false;
 /// The folders of `golden/models`, which `golden/models.py` makes.
-const CASES: [&str; 8] =
-    ["vit", "vit_odd", "deit", "deit_odd", "deit_teacher", "dinov2", "dinov2_odd", "dinov2_swiglu"];
+const CASES: [&str; 11] = [
+    "vit",
+    "vit_odd",
+    "deit",
+    "deit_odd",
+    "deit_teacher",
+    "dinov2",
+    "dinov2_odd",
+    "dinov2_swiglu",
+    "dinov2_smaller",
+    "dinov2_larger",
+    "dinov2_oblong",
+];
 
 fn path(case: &str, file: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models").join(case).join(file)
@@ -23,12 +34,21 @@ fn config(case: &str) -> String {
     std::fs::read_to_string(path(case, "config.json")).unwrap()
 }
 
-fn evaluator_with(config_json: String, batch_size: u32) -> Result<Box<dyn Evaluator>, soup_core::Error> {
-    evaluator(&EvaluatorSpec { config_json, preprocessor_json: Some("{}".to_owned()), batch_size })
+/// Where images have another size than `image_size`, the preprocessing says so.
+fn preprocessor(case: &str) -> String {
+    std::fs::read_to_string(path(case, "preprocessor_config.json")).unwrap_or("{}".to_owned())
+}
+
+fn evaluator_with(
+    config_json: String,
+    preprocessor_json: String,
+    batch_size: u32,
+) -> Result<Box<dyn Evaluator>, soup_core::Error> {
+    evaluator(&EvaluatorSpec { config_json, preprocessor_json: Some(preprocessor_json), batch_size })
 }
 
 fn evaluator_of(case: &str, batch_size: u32) -> Box<dyn Evaluator> {
-    evaluator_with(config(case), batch_size).unwrap()
+    evaluator_with(config(case), preprocessor(case), batch_size).unwrap()
 }
 
 fn golden(case: &str, name: &str) -> Vec<f64> {
@@ -63,7 +83,9 @@ fn rms(values: &[f64]) -> f64 {
     (values.iter().map(|v| v * v).sum::<f64>() / values.len() as f64).sqrt()
 }
 
-/// Logits are a few units large, and PyTorch's own f32 is off by up to 3e-6 of its f64.
+/// Logits are a few units large, and PyTorch's own f32 is off by up to 3e-6 of its f64. Position embeddings are interpolated in f32 by
+/// both, also in PyTorch's f64: sums of 16 products, which add no more than that. With another interpolation (linear, with aligned
+/// corners, with antialiasing) PyTorch's own logits differ by 5e-2 or more.
 #[test]
 fn logits_agree_with_transformers() {
     for case in CASES {
@@ -172,6 +194,25 @@ fn changed(case: &str, changes: serde_json::Value) -> String {
     config.to_string()
 }
 
+/// Position embeddings are interpolated where transformers does, and nowhere else.
+#[test]
+fn only_dinov2_takes_images_of_another_size() {
+    let of = |case: &str, crop: usize| {
+        let crop = format!("{{\"do_center_crop\": true, \"crop_size\": {crop}}}");
+        evaluator_with(config(case), crop, 1).map(|_| ()).map_err(|e| (e.kind(), e.chain()))
+    };
+    assert_eq!(of("dinov2", 24), Ok(()));
+    for case in ["vit", "deit", "deit_teacher"] {
+        assert_eq!(of(case, 16), Ok(()));
+        let (kind, text) = of(case, 24).unwrap_err();
+        assert_eq!(kind, ErrorKind::Data);
+        assert!(text.contains("images become 24 x 24 pixels, the model takes 16 x 16"), "{case}: {text}");
+    }
+    let (kind, text) = of("dinov2", 3).unwrap_err();
+    assert_eq!(kind, ErrorKind::Data);
+    assert!(text.contains("patch_size is larger than the images, which become 3 x 3 pixels"), "{text}");
+}
+
 #[test]
 fn options_that_are_not_understood_are_refused_by_name() {
     for (case, changes, text) in [
@@ -193,7 +234,7 @@ fn options_that_are_not_understood_are_refused_by_name() {
             "unknown architecture \"dinov2_with_registers\"",
         ),
     ] {
-        let error = evaluator_with(changed(case, changes), 1).err().unwrap();
+        let error = evaluator_with(changed(case, changes), preprocessor(case), 1).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Data);
         assert!(error.chain().contains(text), "{text}: {error:?}");
     }

@@ -130,9 +130,10 @@ impl Slot {
             .convert::<f32>()
             .into_vec::<f32>()
             .map_err(|e| Error::internal(format!("gradient of {:?} is not f32: {e:?}", self.names)))?;
-        match self.layout {
+        match &self.layout {
             Layout::Transposed => flat.add_transposed(&self.names, &values, inputs),
             Layout::EndToEnd => flat.add_parts(&self.names, &values),
+            Layout::Interpolated(map) => flat.add_parts(&self.names, &map.transposed(&values)),
         }
     }
 }

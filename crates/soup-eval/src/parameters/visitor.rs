@@ -6,17 +6,19 @@
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use soup_core::{Error, Result};
 
+use super::interpolation::Interpolation;
 use super::{Parameters, transpose};
 use crate::gradient::sink::{Sink, Slot};
 use crate::kernels::Kernels;
 
 /// The tensors of a checkpoint that one parameter of a model is made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Stored {
     /// Their names, in the order in which they lie in the model.
     pub(crate) names: Vec<String>,
@@ -26,13 +28,15 @@ pub(crate) struct Stored {
 }
 
 /// How tensors of a checkpoint lie in one of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Layout {
     /// End to end, each in its own order.
     EndToEnd,
     /// Matrices, `[out, in]` once all dimensions but the first are taken as one, side by side and transposed:
     /// `[in, names * out]`.
     Transposed,
+    /// One tensor of position embeddings, `[1, tokens, width]`, at the places of another grid.
+    Interpolated(Arc<Interpolation>),
 }
 
 /// What stands for the parameters of a model.
@@ -76,6 +80,21 @@ pub(crate) trait Visitor {
     fn vectors(&mut self, names: Vec<String>, width: usize) -> Result<<Self::Form as Form>::Parameter<1>> {
         let shape = [names.len() * width];
         self.visit(Stored { names, shape: vec![width], layout: Layout::EndToEnd }, shape)
+    }
+
+    /// The tensor `name` of position embeddings of `width` elements each, interpolated by `map`: `[1, tokens, width]`.
+    ///
+    /// # Errors
+    /// As [`visit`](Visitor::visit).
+    fn interpolated(
+        &mut self,
+        name: String,
+        map: Interpolation,
+        width: usize,
+    ) -> Result<<Self::Form as Form>::Parameter<3>> {
+        let (stored, shape) = (vec![1, map.stored(), width], [1, map.tokens(), width]);
+        let layout = Layout::Interpolated(Arc::new(map));
+        self.visit(Stored { names: vec![name], shape: stored, layout }, shape)
     }
 
     /// The matrices `names` from `inputs`, whose dimensions count as one, to `outputs`, side by side and transposed.
@@ -161,16 +180,18 @@ impl<B: Backend> Visitor for Loader<'_, B> {
         for name in &stored.names {
             values.append(&mut self.parameters.values(name)?);
         }
-        if values.len() != shape.iter().product::<usize>() {
+        if values.len() != stored.names.len() * stored.shape.iter().product::<usize>() {
             return Err(Error::internal(format!(
                 "{} elements of {:?} are not of shape {shape:?}",
                 values.len(),
                 stored.names
             )));
         }
-        if let (Layout::Transposed, [inputs, outputs]) = (stored.layout, &shape[..]) {
-            values = transpose(&values, *outputs, *inputs);
-        }
+        let values = match (&stored.layout, &shape[..]) {
+            (Layout::Transposed, [inputs, outputs]) => transpose(&values, *outputs, *inputs),
+            (Layout::Interpolated(map), _) => map.apply(&values),
+            _ => values,
+        };
         let values = Tensor::from_data(TensorData::new(values, shape), self.device);
         Ok(match self.sink {
             Some(sink) => Parameter { values: values.require_grad(), slot: Some(sink.slot(stored)) },
@@ -244,6 +265,24 @@ mod tests {
         assert_eq!(matrices.dims(), [4, 4]);
         ((one + two + three + four + matrices.square().sum()) * 0.5).backward();
         assert_eq!(sink.take().unwrap(), values);
+    }
+
+    #[test]
+    fn embeddings_are_interpolated_and_their_gradient_is_of_those_in_the_checkpoint() {
+        let schema = Schema::new(vec![TensorSpec::new("p", Dtype::F32, [1, 10, 2])]).unwrap();
+        let values: Vec<f32> = (0..20u8).map(|i| f32::from(i * 5 % 7)).collect();
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let parameters = Parameters::new(&schema, &bytes).unwrap();
+        let sink = Sink::zeros(&schema);
+        let mut loader =
+            Loader::<Differentiable> { parameters: &parameters, sink: Some(&sink), device: &FlexDevice };
+        let map = Interpolation::new(1, (3, 3), (2, 4));
+        let want = map.apply(&values);
+        let model = loader.interpolated("p".to_owned(), map.clone(), 2).unwrap();
+        let on = model.on(&Tensor::<_, 1>::zeros([1], &FlexDevice));
+        assert_eq!((on.dims(), on.to_data().to_vec::<f32>().unwrap()), ([1, 9, 2], want.clone()));
+        (on.square().sum() * 0.5).backward();
+        assert_eq!(sink.take().unwrap(), map.transposed(&want));
     }
 
     #[test]

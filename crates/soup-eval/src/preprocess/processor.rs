@@ -108,7 +108,13 @@ fn defaults(name: Option<&str>) -> Result<Defaults> {
     })
 }
 
-pub(super) fn from_json(text: &str, output: ImageSize, channels: usize) -> Result<Preprocessor> {
+/// See [`Preprocessor::from_json`], and, with `any_size`, [`Preprocessor::of_any_size`].
+pub(super) fn from_json(
+    text: &str,
+    output: ImageSize,
+    channels: usize,
+    any_size: bool,
+) -> Result<Preprocessor> {
     let map: Map<String, Value> =
         serde_json::from_str(text).map_err(|e| wrong("not a JSON object").with_source(e))?;
     let raw = Raw(map);
@@ -140,12 +146,25 @@ pub(super) fn from_json(text: &str, output: ImageSize, channels: usize) -> Resul
     } else {
         vec![levels(rescale, None); channels]
     };
-    let preprocessor = Preprocessor { resize, crop, output, channels, levels };
+    let mut preprocessor = Preprocessor { resize, crop, output, channels, levels };
+    if any_size {
+        preprocessor.output = preprocessor.size().unwrap_or(output);
+    }
     preprocessor.check()?;
     Ok(preprocessor)
 }
 
 impl Preprocessor {
+    /// The size that images get, where the file says so. Of those that are not cropped and whose shorter edge is all that is said, the
+    /// size of square ones: a model takes images of one size.
+    fn size(&self) -> Option<ImageSize> {
+        match (self.crop, self.resize) {
+            (Some(size), _) | (None, Some((Target::Exact(size), _))) => Some(size),
+            (None, Some((Target::ShortestEdge(edge), _))) => Some(ImageSize { height: edge, width: edge }),
+            (None, None) => None,
+        }
+    }
+
     /// Refuses at once what every image would be refused for.
     fn check(&self) -> Result<()> {
         let shorter = self.output.width.min(self.output.height);
@@ -307,7 +326,7 @@ mod tests {
     use super::*;
 
     fn parse(json: &str, side: usize, channels: usize) -> Result<Preprocessor> {
-        from_json(json, ImageSize { height: side, width: side }, channels)
+        from_json(json, ImageSize { height: side, width: side }, channels, false)
     }
 
     fn check(json: &str, resize: Option<(Target, Filter)>, crop: Option<usize>) {
@@ -360,6 +379,26 @@ mod tests {
             Some(224),
         );
         check(r#"{"do_resize": false, "do_pad": false, "do_convert_rgb": true}"#, None, None);
+    }
+
+    #[test]
+    fn the_file_says_which_of_all_sizes() {
+        let usual = ImageSize { height: 518, width: 518 };
+        let check = |json: &str, height, width| {
+            let got = from_json(json, usual, 3, true).unwrap();
+            assert_eq!(got.output(), ImageSize { height, width }, "{json}");
+        };
+        // As facebook/dinov2-base-imagenet1k-1-layer has it.
+        let published = r#"{"crop_size": {"height": 224, "width": 224}, "do_center_crop": true, "do_convert_rgb": true,
+            "do_normalize": true, "do_rescale": true, "do_resize": true, "image_mean": [0.485, 0.456, 0.406],
+            "image_processor_type": "BitImageProcessor", "image_std": [0.229, 0.224, 0.225], "resample": 3,
+            "rescale_factor": 0.00392156862745098, "size": {"shortest_edge": 256}}"#;
+        check(published, 224, 224);
+        check(r#"{"size": {"height": 28, "width": 42}}"#, 28, 42);
+        check(r#"{"size": {"shortest_edge": 256}}"#, 256, 256);
+        check("{}", 518, 518);
+        check(r#"{"do_resize": false}"#, 518, 518);
+        assert!(from_json(published, usual, 3, false).is_err());
     }
 
     #[test]

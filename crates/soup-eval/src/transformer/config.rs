@@ -17,6 +17,8 @@ pub(crate) struct TransformerConfig {
     pub(crate) layers: usize,
     pub(crate) heads: usize,
     pub(crate) patch: ImageSize,
+    /// Rows and columns of the patches that the checkpoint has position embeddings of: those of `image_size`.
+    pub(crate) positions: (usize, usize),
     pub(crate) qkv_bias: bool,
     pub(crate) epsilon: f64,
     pub(crate) classifier: ImageClassifier,
@@ -57,18 +59,35 @@ impl TransformerConfig {
     /// classes to tell apart.
     pub(crate) fn read(settings: &Settings) -> Result<TransformerConfig> {
         let raw = settings.read::<Raw>()?;
-        let config = TransformerConfig {
+        let mut config = TransformerConfig {
             hidden: raw.hidden_size,
             layers: raw.num_hidden_layers,
             heads: raw.num_attention_heads,
             patch: raw.patch_size.checked("patch_size")?,
+            positions: (0, 0),
             qkv_bias: raw.qkv_bias,
             epsilon: raw.layer_norm_eps,
             classifier: settings.classifier()?,
         };
         config.check()?;
         config.check_heads(&raw)?;
+        config.positions = config.grid();
         Ok(config)
+    }
+
+    /// Has it take images of another size than `image_size`.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) where they have no whole patch.
+    pub(crate) fn resize(&mut self, image: ImageSize) -> Result<()> {
+        if self.patch.height > image.height || self.patch.width > image.width {
+            return Err(wrong(format!(
+                "patch_size is larger than the images, which become {} x {} pixels (preprocessor_config.json)",
+                image.width, image.height
+            )));
+        }
+        self.classifier.image = image;
+        Ok(())
     }
 
     fn check(&self) -> Result<()> {

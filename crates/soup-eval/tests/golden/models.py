@@ -1,10 +1,11 @@
 """Makes the golden files of the architectures with PyTorch and transformers (2.15 and 5.24 when they were checked in).
 
-    pip install torch "transformers>=5" safetensors && python models.py
+    pip install torch "transformers>=5" safetensors && python models.py [CASE...]
 
 For every CASE, a tiny model whose parameters are all random, in models/CASE:
 
 config.json, model.safetensors   as transformers saves them
+preprocessor_config.json         where images have another size than image_size: cuts that size out of them
 golden.safetensors
     pixel_values   f32, [samples, channels, height, width], what the model gets
     labels         i64
@@ -13,7 +14,9 @@ golden.safetensors
     scalars        f64, [loss, derivative with respect to beta], of the mean loss with BETA and SMOOTHING
     gradient/NAME  f32, of that loss, taken in f64, with respect to the checkpoint's tensor NAME
 """
+import json
 import pathlib
+import sys
 import tempfile
 
 import torch
@@ -59,6 +62,15 @@ CASES = {
         {**ODD, "image_size": 18, "mlp_ratio": 2, "use_mask_token": False},
     ),
     "dinov2_swiglu": ("Dinov2", "ForImageClassification", {**SMALL, **UNEVEN, "use_swiglu_ffn": True, "mlp_ratio": 2}),
+    # 9 x 9 positions become 5 x 5, 4 x 4 become 5 x 7, and 4 x 4 become as many, 2 x 8.
+    "dinov2_smaller": ("Dinov2", "ForImageClassification", {**SMALL, "image_size": 36}, [20, 20]),
+    "dinov2_larger": (
+        "Dinov2",
+        "ForImageClassification",
+        {**SMALL, **UNEVEN, "use_swiglu_ffn": True, "mlp_ratio": 2},
+        [23, 31],
+    ),
+    "dinov2_oblong": ("Dinov2", "ForImageClassification", {**ODD, "mlp_ratio": 2}, [8, 32]),
 }
 
 
@@ -82,7 +94,7 @@ def run(model, pixels):
     return model(pixel_values=pixels.to(dtype)).logits
 
 
-def make(case, family, head, options):
+def make(case, family, head, options, size=None):
     torch.manual_seed(sum(case.encode()))
     # Eager attention: plain operations, as the definition has them.
     config = getattr(transformers, f"{family}Config")(**options, attn_implementation="eager")
@@ -91,7 +103,12 @@ def make(case, family, head, options):
     folder = HERE / "models" / case
     folder.mkdir(parents=True, exist_ok=True)
     saved(model, folder)
-    size = config.image_size if isinstance(config.image_size, (list, tuple)) else [config.image_size] * 2
+    if size is not None:
+        crop = {"height": size[0], "width": size[1]}
+        preprocessor = {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 40}, "crop_size": crop}
+        (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n")
+    else:
+        size = config.image_size if isinstance(config.image_size, (list, tuple)) else [config.image_size] * 2
     pixels = torch.randn(SAMPLES, config.num_channels, *size)
     labels = torch.randint(config.num_labels, (SAMPLES,))
     with torch.no_grad():
@@ -119,5 +136,5 @@ def make(case, family, head, options):
     print(f"{case}: loss {loss.item():.4f}, f32 is off by {(logits - exact).abs().max().item():.1e}")
 
 
-for case, (family, head, options) in CASES.items():
-    make(case, family, head, options)
+for case in sys.argv[1:] or CASES:
+    make(case, *CASES[case])
