@@ -7,7 +7,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use soup_core::judge::JudgeId;
 use soup_core::memory::{SAMPLES_SHARE, soups_kept};
 use soup_core::{Error, ErrorKind, Result};
-use soup_proto::v1::{BeginRun, Held, Passes};
 use soup_tensor::Device;
 use tokio::sync::watch;
 
@@ -38,6 +37,21 @@ pub(crate) struct Worker {
     capacity_bytes: u64,
     pub(crate) disk_cache: Option<DiskCache>,
     runs: RwLock<BTreeMap<String, Known>>,
+}
+
+/// Shards that are resident, of a run.
+pub(crate) struct Held {
+    pub(crate) run: String,
+    pub(crate) shards: Vec<u32>,
+    /// Those of them that are in the disk cache.
+    pub(crate) on_disk: Vec<u32>,
+}
+
+/// Shards of a run that streams which were read.
+pub(crate) struct Passes {
+    pub(crate) run: String,
+    pub(crate) epoch: u64,
+    pub(crate) shards: u32,
 }
 
 /// A run that this worker was told about.
@@ -82,8 +96,7 @@ impl Worker {
 
     /// Begins a run; one of the same id but an older epoch is replaced, and leaves its shards to it. Others are forgotten:
     /// a coordinator has one run in progress.
-    pub(crate) fn begin(&self, begin: BeginRun) {
-        let (id, epoch) = (begin.run.clone(), begin.epoch);
+    pub(crate) fn begin(&self, id: String, epoch: u64, begun: Result<Begun>) {
         let mut runs = self.runs.write().unwrap_or_else(PoisonError::into_inner);
         if runs.get(&id).is_some_and(|known| known.epoch() >= epoch) {
             return;
@@ -93,7 +106,7 @@ impl Worker {
             Some(Known::Active(earlier)) => Some(earlier.clone()),
             _ => None,
         };
-        let known = match Begun::try_from(begin) {
+        let known = match begun {
             Ok(begun) => Known::Active(Arc::new(Active::new(begun, self, earlier.as_deref()))),
             Err(error) => Known::Refused { epoch, kind: error.kind(), reason: error.chain() },
         };
@@ -269,14 +282,15 @@ mod tests {
         };
         let judge_of = |judge: Option<JudgeId>| {
             let run = format!("{judge:?}");
-            worker.begin(BeginRun {
+            let begin = soup_proto::v1::BeginRun {
                 run: run.clone(),
                 epoch: 1,
                 tensors: vec![tensor.clone()],
                 shard_bytes: soup_core::shard::ShardPlan::new(16).shard_bytes(),
                 judge: judge.as_ref().map(Into::into),
                 ..Default::default()
-            });
+            };
+            worker.begin(run.clone(), 1, begin.try_into());
             // The run is begun in any case.
             worker.run(&run, 1).unwrap().judge().map(|_| ())
         };

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use soup_core::Result;
 use soup_core::soup::Soup;
-use soup_proto::v1::{BeginRun, LoadShard, Loaded, Placement};
+use soup_proto::v1::{BeginRun, LoadShard, Placement};
 use soup_tensor::Device;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use crate::active::{Active, Worker};
-use crate::{Compute, Tcp, WorkerConfig, assembling, loading, service};
+use crate::{Compute, Tcp, WorkerConfig, assembling, loading, messages, service};
 
 /// A worker on the host's memory that nobody coordinates, as large as there is room.
 ///
@@ -47,7 +47,7 @@ impl BenchWorker {
     pub fn new(slots: u32, begin: BeginRun) -> Result<BenchWorker> {
         let worker = Arc::new(worker(slots)?);
         let (id, epoch) = (begin.run.clone(), begin.epoch);
-        worker.begin(begin);
+        worker.begin(id.clone(), epoch, begin.try_into());
         let run = worker.run(&id, epoch)?;
         Ok(BenchWorker { worker, run })
     }
@@ -64,12 +64,13 @@ impl BenchWorker {
         self.run.place(placement.into(), me);
     }
 
-    /// Loads one shard of every ingredient.
+    /// Loads one shard of every ingredient; gives the bytes that were read.
     ///
     /// # Errors
     /// Those of the load.
-    pub async fn load(&self, task: LoadShard) -> Result<Loaded> {
-        loading::load_shard(&self.worker, &self.run, task).await
+    pub async fn load(&self, task: LoadShard) -> Result<u64> {
+        let sources = messages::shard_sources(task, &self.run.begun)?;
+        loading::load_shard(&self.worker, &self.run, sources).await.map(|loaded| loaded.bytes_read)
     }
 
     /// The flattened parameters of `soup`, from all owners, into `parameters`, which has their length.

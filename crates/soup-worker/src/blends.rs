@@ -77,20 +77,20 @@ async fn fetch(run: &Arc<Active>, shard: u32, soup: &Soup, out: &mut [u8]) -> Re
     run.peers.fetch(&owners, owner, &request, out).await
 }
 
-/// The gradient that worker `source` holds, on the elements of a shard, as f32.
+/// The gradient of a step and part that worker `source` holds, on the elements of a shard, as f32.
 ///
 /// # Errors
 /// [`TryAgain`](soup_core::ErrorKind::TryAgain) where it does not hold it any more.
 pub(crate) async fn gradient(
     run: &Arc<Active>,
     shard: u32,
-    gradient: Gradient,
+    (step, part): (u32, u32),
     elements: Range<usize>,
     source: u64,
 ) -> Result<Vec<f32>> {
     let mut values = vec![0f32; elements.len()];
     if source == run.me() {
-        let own = run.gradients.range((gradient.step, gradient.part), elements.start, elements.end)?;
+        let own = run.gradients.range((step, part), elements.start, elements.end)?;
         bytemuck::cast_slice_mut(&mut values).copy_from_slice(&own);
         return Ok(values);
     }
@@ -99,7 +99,7 @@ pub(crate) async fn gradient(
         epoch: run.begun.epoch,
         shard,
         soup: None,
-        gradient: Some(gradient),
+        gradient: Some(Gradient { step, part }),
     };
     let owners = run.owners()?;
     run.peers.fetch(&owners, source, &request, bytemuck::cast_slice_mut(&mut values)).await?;

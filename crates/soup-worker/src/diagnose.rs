@@ -4,15 +4,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use soup_core::diagnosis::ensemble;
+use soup_core::diagnosis::ensemble::{self, Alternatives};
 use soup_core::layer::Layers;
 use soup_core::machine::LayerGram;
 use soup_core::soup::{Ingredient, Soup};
 use soup_core::{Error, Result};
-use soup_proto::v1::{CompareSlice, Compared, GramShard, Measured};
 use soup_tensor::SegmentGram;
 
 use crate::active::Active;
+use crate::messages::Samples;
+use crate::sources::Source;
 use crate::task::{Context, slot};
 use crate::{assembling, loading};
 
@@ -20,14 +21,20 @@ use crate::{assembling, loading};
 ///
 /// # Errors
 /// Where the base cannot be read; [`TryAgain`](soup_core::ErrorKind::TryAgain) where this worker does not hold the shard.
-pub(crate) async fn gram(context: &Context, run: Arc<Active>, task: GramShard) -> Result<Measured> {
-    let memory = run.shards.get(task.shard);
+pub(crate) async fn gram(
+    context: &Context,
+    run: Arc<Active>,
+    shard: u32,
+    base: Option<Source>,
+) -> Result<Vec<LayerGram>> {
+    let memory = run.shards.get(shard);
     let memory =
-        memory.ok_or_else(|| Error::try_again(format!("this worker does not hold shard {}", task.shard)))?;
-    let base = match &task.base {
-        Some(reads) => {
+        memory.ok_or_else(|| Error::try_again(format!("this worker does not hold shard {shard}")))?;
+    let base = match &base {
+        Some(source) => {
             let mut bytes = vec![0; memory.bytes()];
-            loading::read_checkpoint(reads, &mut bytes).await.map_err(|e| e.context("the base"))?;
+            let read = loading::read_checkpoint(source, &mut bytes).await;
+            read.map_err(|e| e.context(source.name.clone()))?;
             Some(bytes)
         }
         None => None,
@@ -35,9 +42,7 @@ pub(crate) async fn gram(context: &Context, run: Arc<Active>, task: GramShard) -
     let _slot = slot(context).await?;
     let work = move || {
         let segments = memory.gram(base.as_deref())?;
-        Ok(Measured {
-            grams: by_layer(&Layers::new(&run.begun.schema), segments).into_iter().map(Into::into).collect(),
-        })
+        Ok(by_layer(&Layers::new(&run.begun.schema), segments))
     };
     context.worker.compute.run(work).await
 }
@@ -59,8 +64,13 @@ pub(crate) fn by_layer(layers: &Layers, segments: Vec<SegmentGram>) -> Vec<Layer
 ///
 /// # Errors
 /// Where logits are missing and the ingredient's model cannot be assembled.
-pub(crate) async fn compare(context: &Context, run: Arc<Active>, task: CompareSlice) -> Result<Compared> {
-    let slice = (task.dataset, task.start, task.end);
+pub(crate) async fn compare(
+    context: &Context,
+    run: Arc<Active>,
+    samples: Samples,
+    weights: Vec<f64>,
+) -> Result<Alternatives> {
+    let slice = (samples.dataset, samples.start, samples.end);
     let ingredients = run.begun.ingredients.len() as u32;
     let mut logits = Vec::with_capacity(ingredients as usize);
     for ingredient in 0..ingredients {
@@ -73,7 +83,7 @@ pub(crate) async fn compare(context: &Context, run: Arc<Active>, task: CompareSl
     let (labels, classes) = run.judge()?.labels(slice.0, (slice.1..slice.2).collect()).await?;
     let work = move || {
         let rows: Vec<&[f32]> = logits.iter().map(|l| l.as_slice()).collect();
-        ensemble::compare(&rows, &labels, classes as usize, &task.weights).map(|found| Compared::from(&found))
+        ensemble::compare(&rows, &labels, classes as usize, &weights)
     };
     context.worker.compute.run(work).await
 }

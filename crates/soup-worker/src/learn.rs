@@ -4,14 +4,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use soup_core::machine::PartFigures;
+use soup_core::ledger::Dataset;
+use soup_core::machine::{Differentiate, Dot, PartFigures, SegmentDots};
 use soup_core::shard::{self, Shard};
 use soup_core::{Error, Result};
-use soup_proto::v1::{Differentiate, Differentiated, DotShard, Dotted, Gradient, SegmentDots};
 
 use crate::active::Active;
 use crate::judge::Loss;
-use crate::task::{Context, slot, soup};
+use crate::task::{Context, slot};
 use crate::{assembling, blends};
 
 /// Loss and gradient of a soup on some samples. The gradient is kept, and the figures returned.
@@ -21,36 +21,36 @@ use crate::{assembling, blends};
 pub(crate) async fn differentiate(
     context: &Context,
     run: Arc<Active>,
+    dataset: Dataset,
     task: Differentiate,
-) -> Result<Differentiated> {
-    let soup = soup(task.soup)?;
-    run.gradients.begin(task.step);
+) -> Result<PartFigures> {
+    let Differentiate { step, part, soup, beta, label_smoothing, scale, samples } = task;
+    run.gradients.begin(step);
     let parameters = assembling::parameters_of_step(&run, &soup).await?;
     let _slot = slot(context).await?;
-    let Differentiate { step, part, beta, label_smoothing, scale, dataset, samples, .. } = task;
-    let loss = Loss { beta, label_smoothing, scale };
+    let loss = Loss { beta: beta.get(), label_smoothing: label_smoothing.get(), scale: scale.get() };
+    let judge = run.judge()?;
     let gradient =
-        run.judge()?.differentiate(parameters, dataset, samples, loss, context.cancelled.clone()).await?;
+        judge.differentiate(parameters, dataset.0, samples, loss, context.cancelled.clone()).await?;
     run.gradients.keep((step, part), gradient.values);
-    let PartFigures { loss, d_beta, correct, total } = gradient.figures;
-    Ok(Differentiated { loss, d_beta, correct, total })
+    Ok(gradient.figures)
 }
 
 /// The products of the gradient that a peer holds with one shard of every ingredient.
 ///
 /// # Errors
 /// [`TryAgain`](soup_core::ErrorKind::TryAgain) where this worker does not hold the shard, or the peer not the gradient.
-pub(crate) async fn dot(run: &Arc<Active>, task: DotShard) -> Result<Dotted> {
-    let memory = run.shards.get(task.shard);
+pub(crate) async fn dot(run: &Arc<Active>, task: Dot) -> Result<Vec<SegmentDots>> {
+    let Dot { step, part, shard: Shard(shard), source } = task;
+    let memory = run.shards.get(shard);
     let memory =
-        memory.ok_or_else(|| Error::try_again(format!("this worker does not hold shard {}", task.shard)))?;
-    let gradient = Gradient { step: task.step, part: task.part };
-    let elements = elements(run, task.shard);
-    let values = blends::gradient(run, task.shard, gradient, elements, task.source).await?;
+        memory.ok_or_else(|| Error::try_again(format!("this worker does not hold shard {shard}")))?;
+    let elements = elements(run, shard);
+    let values = blends::gradient(run, shard, (step, part), elements, source.0).await?;
     let product = move || {
         let segments = memory.dots(bytemuck::cast_slice(&values))?;
-        let wire = |s: soup_tensor::SegmentDots| SegmentDots { tensor: s.tensor as u32, dots: s.dots };
-        Ok(Dotted { segments: segments.into_iter().map(wire).collect() })
+        let numbered = |s: soup_tensor::SegmentDots| SegmentDots { tensor: s.tensor as u32, dots: s.dots };
+        Ok(segments.into_iter().map(numbered).collect())
     };
     // Bound by memory and short, like blending.
     run.compute.beside(product).await

@@ -11,9 +11,10 @@ use soup_core::{Error, ErrorKind, Result};
 use soup_proto::v1::assign::Work;
 use soup_proto::v1::coordinator_client::CoordinatorClient;
 use soup_proto::v1::coordinator_message::Message as Down;
+use soup_proto::v1::task_done::Result as Answered;
 use soup_proto::v1::worker_message::Message as Up;
 use soup_proto::v1::{
-    Assign, CoordinatorMessage, Heartbeat, Leaving, Register, TaskDone, TaskFailed, TaskKey, WorkerMessage,
+    Assign, CoordinatorMessage, Leaving, Register, TaskDone, TaskFailed, TaskKey, WorkerMessage,
 };
 use soup_proto::{CONTROL_BYTES_MAX, PROTOCOL_VERSION, error_of};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -25,7 +26,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::active::Worker;
 use crate::task::{self, Cancelled};
-use crate::{WorkerConfig, task::execute};
+use crate::{WorkerConfig, messages};
 
 /// Messages that may wait for the stream; tasks wait beyond that.
 const OUTBOX_MESSAGES_MAX: usize = 256;
@@ -118,7 +119,7 @@ async fn talk(
         disk_bytes: config.disk_cache.as_ref().map_or(0, |cache| cache.bytes),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         protocol: PROTOCOL_VERSION,
-        held: worker.held(),
+        held: messages::held(worker.held()),
     };
     let first = WorkerMessage { message: Some(Up::Register(register)) };
     // The channel is new and has room.
@@ -197,7 +198,7 @@ impl Link {
             }
             Some(Down::Begin(begin)) => {
                 let (run, epoch) = (begin.run.clone(), begin.epoch);
-                self.worker.begin(begin);
+                self.worker.begin(run.clone(), epoch, begin.try_into());
                 self.worker.handing_in.connect(&run, epoch, &self.outbox);
             }
             Some(Down::Placement(placement)) => {
@@ -231,7 +232,7 @@ impl Link {
         let task = tokio::spawn(async move {
             loop {
                 timer.tick().await;
-                let message = Some(Up::Heartbeat(Heartbeat { passes: worker.passes() }));
+                let message = Some(Up::Heartbeat(messages::heartbeat(worker.passes())));
                 if outbox.send(WorkerMessage { message }).await.is_err() {
                     return;
                 }
@@ -283,7 +284,17 @@ impl Drop for Link {
     }
 }
 
-fn answer(key: TaskKey, result: Result<soup_proto::v1::task_done::Result>) -> WorkerMessage {
+/// Does what is to be done.
+///
+/// # Errors
+/// The task's own; [`TryAgain`](ErrorKind::TryAgain) for a run that this worker does not know.
+async fn execute(context: &task::Context, key: &TaskKey, work: Work) -> Result<Answered> {
+    let run = context.worker.run(&key.run, key.epoch)?;
+    let task = messages::task(work, &run.begun)?;
+    task::execute(context, run, task).await.map(Into::into)
+}
+
+fn answer(key: TaskKey, result: Result<Answered>) -> WorkerMessage {
     let message = match result {
         Ok(result) => Up::Done(TaskDone { key: Some(key), result: Some(result) }),
         Err(error) => {

@@ -9,14 +9,14 @@ use soup_core::schema::Schema;
 use soup_core::shard::{Segment, Shard};
 use soup_core::soup::Ingredient;
 use soup_core::{Error, Result};
-use soup_proto::v1::{IngredientReads, LoadShard, Loaded};
-use soup_store::load::{LoadLimits, Read, ReadFrom, load, open_local};
-use soup_store::location::Location;
+use soup_store::load::{LoadLimits, load, open_local};
 use soup_tensor::{Findings, ShardBuilder};
 
 use crate::active::{Active, Worker};
 use crate::compute::Compute;
 use crate::passing;
+use crate::shards::Loaded;
+use crate::sources::{ShardSources, Source};
 
 /// Ingredients whose shards are read or digested at the same time, within one task.
 const INGREDIENTS_IN_FLIGHT: usize = 4;
@@ -27,20 +27,17 @@ const NOTES_MAX: usize = 20;
 ///
 /// # Errors
 /// Where an ingredient cannot be read, changed, or has elements that are not finite and must be.
-pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: LoadShard) -> Result<Loaded> {
+pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: ShardSources) -> Result<Loaded> {
     if run.begun.streams {
-        return passing::know(run, &task);
+        passing::know(run, task);
+        return Ok(Loaded::default());
     }
     if let Some(loaded) = run.shards.loaded(task.shard) {
         return Ok(Loaded { bytes_read: 0, ..loaded });
     }
     soup_store::failpoint::reach("before-load");
-    let names = &run.begun.ingredients;
-    if task.ingredients.len() != names.len() || task.shard >= run.begun.plan.count() {
-        return Err(Error::internal("a load task does not fit its run"));
-    }
     let range = run.begun.plan.range(Shard(task.shard));
-    let count = names.len() as u32;
+    let count = task.ingredients.len() as u32;
     let builder = match (task.on_disk, &worker.disk_cache) {
         (false, _) => worker.device.builder(&run.begun.schema, range, count)?,
         (true, Some(cache)) => worker.device.disk_builder(&run.begun.schema, range, count, &cache.folder)?,
@@ -48,18 +45,18 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: LoadSha
     };
     let builder = Arc::new(builder);
     let compute = &worker.compute;
-    let jobs = (0..count).zip(task.ingredients.iter().zip(names)).map(|(index, (reads, name))| {
+    let jobs = (0..count).zip(&task.ingredients).map(|(index, source)| {
         let builder = builder.clone();
         async move {
-            let read = read_ingredient(compute, &builder, Ingredient(index), reads).await;
-            read.map_err(|e| e.context(format!("ingredient {name:?}")))
+            let read = read_ingredient(compute, &builder, Ingredient(index), source).await;
+            read.map_err(|e| e.context(source.name.clone()))
         }
     });
     let jobs: Vec<_> = jobs.collect();
     let read: Vec<u64> = stream::iter(jobs).buffer_unordered(INGREDIENTS_IN_FLIGHT).try_collect().await?;
     let bytes_read = read.iter().sum();
     let builder = Arc::into_inner(builder).ok_or_else(|| Error::internal("a shard is still being loaded"))?;
-    let covered: Vec<Vec<Range<u64>>> = task.ingredients.iter().map(covered).collect();
+    let covered: Vec<Vec<Range<u64>>> = task.ingredients.iter().map(|s| s.covered().collect()).collect();
     let run = run.clone();
     compute
         .run(move || {
@@ -68,8 +65,7 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: LoadSha
             let (memory, findings) = builder.finish(has)?;
             let notes = judge(&findings, &run.begun.ingredients, &run.begun.schema, run.begun.allow_nan)?;
             let digests = 0..run.begun.ingredients.len() as u32;
-            let sha256 =
-                digests.map(|i| memory.digest(Ingredient(i)).map(Vec::from)).collect::<Result<_>>()?;
+            let sha256 = digests.map(|i| memory.digest(Ingredient(i))).collect::<Result<_>>()?;
             tracing::debug!(
                 run = run.begun.run,
                 shard = task.shard,
@@ -89,12 +85,11 @@ async fn read_ingredient(
     compute: &Compute,
     builder: &Arc<ShardBuilder>,
     ingredient: Ingredient,
-    from: &IngredientReads,
+    Source { files, reads, .. }: &Source,
 ) -> Result<u64> {
     let (builder, mut buffer) = (builder.clone(), builder.buffer()?);
-    let (files, reads) = reads_of(from)?;
-    let Some(local) = open_local(&files, &reads).await? else {
-        let bytes = load(&files, &reads, buffer.bytes_mut(), LoadLimits::default()).await?;
+    let Some(local) = open_local(files, reads).await? else {
+        let bytes = load(files, reads, buffer.bytes_mut(), LoadLimits::default()).await?;
         // Hashing may take longer than reading: it goes on beside the reads of other ingredients.
         let kept = compute.beside(move || {
             buffer.take_digest();
@@ -102,6 +97,7 @@ async fn read_ingredient(
         });
         return kept.await.map(|()| bytes);
     };
+    let reads = reads.clone();
     let read = compute.beside(move || {
         let mut hash = Sha256::new();
         let bytes = local.load(&reads, buffer.bytes_mut(), |part| hash.update(part))?;
@@ -115,34 +111,8 @@ async fn read_ingredient(
 }
 
 /// Reads the shard of one checkpoint.
-pub(crate) async fn read_checkpoint(from: &IngredientReads, buffer: &mut [u8]) -> Result<u64> {
-    let (files, reads) = reads_of(from)?;
-    load(&files, &reads, buffer, LoadLimits::default()).await
-}
-
-/// What is to be read, in the store's words.
-pub(crate) fn reads_of(from: &IngredientReads) -> Result<(Vec<ReadFrom>, Vec<Read>)> {
-    let object = |o: &soup_proto::v1::Object| {
-        let etag = Some(o.etag.clone()).filter(|e| !e.is_empty());
-        Ok(ReadFrom { location: Location::parse(&o.url)?, etag })
-    };
-    let files = from.objects.iter().map(object).collect::<Result<Vec<_>>>()?;
-    let reads = from
-        .reads
-        .iter()
-        .map(|r| Read {
-            file: r.object as usize,
-            file_offset: r.object_offset,
-            dest_offset: r.shard_offset,
-            len: r.bytes,
-        })
-        .collect();
-    Ok((files, reads))
-}
-
-/// The byte ranges of a shard that an ingredient has.
-fn covered(reads: &IngredientReads) -> Vec<Range<u64>> {
-    reads.reads.iter().map(|r| r.shard_offset..r.shard_offset.saturating_add(r.bytes)).collect()
+pub(crate) async fn read_checkpoint(source: &Source, buffer: &mut [u8]) -> Result<u64> {
+    load(&source.files, &source.reads, buffer, LoadLimits::default()).await
 }
 
 fn is_covered(segments: &[Segment], tensor: usize, covered: &[Range<u64>]) -> bool {

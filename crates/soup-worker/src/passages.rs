@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use soup_core::machine::LayerGram;
 use soup_core::{Error, Result};
-use soup_proto::v1::Passed;
-use soup_store::load::{Read, ReadFrom};
 use soup_tensor::Passing;
 use tokio::sync::Semaphore;
+
+use crate::sources::Source;
 
 /// The shards that this worker owns.
 pub(crate) struct Passages {
@@ -21,16 +22,21 @@ pub(crate) struct Passages {
 /// A shard, and where its parts are.
 pub(crate) struct Passage {
     /// Of every ingredient, and then of the base if there is one.
-    pub(crate) sources: Vec<Reads>,
+    pub(crate) sources: Vec<Source>,
     pub(crate) passing: Arc<Passing>,
 }
 
-/// What is read of one of them.
-pub(crate) struct Reads {
-    /// What people call it.
-    pub(crate) name: String,
-    pub(crate) files: Vec<ReadFrom>,
-    pub(crate) reads: Vec<Read>,
+/// What was found in a shard.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Passed {
+    /// SHA-256 of the shard of every ingredient, in pool order.
+    pub(crate) sha256: Vec<[u8; 32]>,
+    /// The inner products of all ingredients, where they are wanted.
+    pub(crate) grams: Vec<LayerGram>,
+    /// What people should know.
+    pub(crate) notes: Vec<String>,
+    /// Bytes that were read for this, in all passes.
+    pub(crate) bytes_read: u64,
 }
 
 impl Passages {
@@ -108,8 +114,7 @@ mod tests {
     #[test]
     fn what_is_read_twice_has_to_be_the_same() {
         let passages = Passages::new(1);
-        let passed =
-            |digest: u8| Passed { sha256: vec![vec![digest; 32]], bytes_read: 7, ..Passed::default() };
+        let passed = |digest: u8| Passed { sha256: vec![[digest; 32]], bytes_read: 7, ..Passed::default() };
         passages.note(3, &passed(1)).unwrap();
         passages.note(3, &passed(1)).unwrap();
         assert_eq!((passages.numbers(), passages.found(3).unwrap().bytes_read), (vec![3], 14));

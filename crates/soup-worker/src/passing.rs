@@ -14,12 +14,12 @@ use soup_core::layer::Layers;
 use soup_core::shard::Shard;
 use soup_core::soup::Soup;
 use soup_core::{Error, Result};
-use soup_proto::v1::{IngredientReads, LoadShard, Loaded, Passed};
 use soup_store::load::{LoadLimits, LocalFiles, Read, clip, load, open_local};
 use soup_tensor::{Having, Pass, Passing};
 
 use crate::active::Active;
-use crate::passages::{Passage, Reads};
+use crate::passages::{Passage, Passed};
+use crate::sources::{ShardSources, Source};
 use crate::{diagnose, loading};
 
 /// What is read from stores at a time, all ingredients together, as far as [`GROUP_BYTES_MIN`] allows; twice that is in memory.
@@ -32,36 +32,17 @@ const GROUP_BYTES_MAX: u64 = 16 << 20;
 const INGREDIENTS_IN_FLIGHT: usize = 16;
 
 /// Notes where a shard is.
-///
-/// # Errors
-/// [`Internal`](soup_core::ErrorKind::Internal) for a task that does not fit its run.
-pub(crate) fn know(run: &Active, task: &LoadShard) -> Result<Loaded> {
-    let names = &run.begun.ingredients;
-    if task.ingredients.len() != names.len() || task.shard >= run.begun.plan.count() {
-        return Err(Error::internal("a load task does not fit its run"));
-    }
-    let having = |from: &IngredientReads| {
-        let range = |r: &soup_proto::v1::Read| {
-            r.shard_offset as usize..r.shard_offset.saturating_add(r.bytes) as usize
-        };
-        let dtypes = from.stored(run.begun.schema.tensors().len())?;
-        Ok(Having { dtypes, covered: from.reads.iter().map(range).collect() })
+pub(crate) fn know(run: &Active, task: ShardSources) {
+    let having = |source: &Source| Having {
+        dtypes: source.stored.clone(),
+        covered: source.covered().map(|r| r.start as usize..r.end as usize).collect(),
     };
-    let reads = |(name, from): (&String, &IngredientReads)| {
-        let (files, reads) = loading::reads_of(from)?;
-        Ok(Reads { name: format!("ingredient {name:?}"), files, reads })
-    };
-    let ingredients = task.ingredients.iter().map(having).collect::<Result<Vec<_>>>()?;
-    let base = task.base.as_ref().map(having).transpose()?;
-    let mut sources = names.iter().zip(&task.ingredients).map(reads).collect::<Result<Vec<_>>>()?;
-    if let Some(from) = &task.base {
-        let (files, reads) = loading::reads_of(from)?;
-        sources.push(Reads { name: "the base".to_owned(), files, reads });
-    }
+    let ingredients: Vec<Having> = task.ingredients.iter().map(having).collect();
+    let base = task.base.as_ref().map(having);
     let range = run.begun.plan.range(Shard(task.shard));
     let passing = Passing::new(&run.begun.schema, range, &ingredients, base.as_ref(), task.products);
+    let sources = task.ingredients.into_iter().chain(task.base).collect();
     run.passages.know(task.shard, Passage { sources, passing: Arc::new(passing) });
-    Ok(Loaded::default())
 }
 
 /// The blend of `soup` on a shard, which is read for it.
@@ -105,12 +86,12 @@ async fn pass(run: &Arc<Active>, shard: u32, soup: Option<&Soup>) -> Result<(Byt
     };
     let Work { pass, blend } = work;
     let mut passed = answer(run, pass)?;
-    passed.bytes_read = passage.sources.iter().flat_map(|s| &s.reads).map(|r| r.len).sum();
+    passed.bytes_read = passage.sources.iter().map(Source::bytes).sum();
     run.passages.note(shard, &passed)?;
     Ok((Bytes::from(blend), passed))
 }
 
-/// What a pass found, in the words of the wire.
+/// What a pass found.
 fn answer(run: &Active, pass: Pass) -> Result<Passed> {
     let found = pass.finish();
     let begin = &run.begun;
@@ -126,12 +107,7 @@ fn answer(run: &Active, pass: Pass) -> Result<Passed> {
         notes.push(format!("{text}, and infinite ones there"));
     }
     let grams = diagnose::by_layer(&Layers::new(&run.begun.schema), found.grams);
-    Ok(Passed {
-        sha256: found.sha256.iter().map(|d| d.to_vec()).collect(),
-        notes,
-        bytes_read: 0,
-        grams: grams.into_iter().map(Into::into).collect(),
-    })
+    Ok(Passed { sha256: found.sha256, notes, bytes_read: 0, grams })
 }
 
 /// The files of a shard, open; `None` where some are not on a local disk.
@@ -217,7 +193,7 @@ impl Work {
 /// Reads group after group, each while the one before is taken.
 async fn remotely(run: &Arc<Active>, passage: &Arc<Passage>, mut work: Work) -> Result<Work> {
     let tiles = passage.passing.tiles();
-    let bytes = passage.sources.iter().map(|s| s.reads.iter().map(|r| r.len).sum::<u64>()).max().unwrap_or(0);
+    let bytes = passage.sources.iter().map(Source::bytes).max().unwrap_or(0);
     let wanted = (GROUP_BYTES / passage.sources.len().max(1) as u64).clamp(GROUP_BYTES_MIN, GROUP_BYTES_MAX);
     let step = (tiles as u64 * wanted / bytes.max(1)).clamp(1, tiles.max(1) as u64) as usize;
     let group = move |first: usize| first..tiles.min(first + step);
@@ -233,7 +209,7 @@ async fn remotely(run: &Arc<Active>, passage: &Arc<Passage>, mut work: Work) -> 
 
 /// What every source has of some tiles.
 async fn read_group(passage: &Passage, group: Range<usize>) -> Result<Vec<Words>> {
-    let read = |(at, source): (usize, &'_ Reads)| {
+    let read = |(at, source): (usize, &'_ Source)| {
         let range = passage.passing.stored_range(at, group.clone());
         let reads = clip(&source.reads, range.start as u64..range.end as u64);
         let (files, name) = (source.files.clone(), source.name.clone());

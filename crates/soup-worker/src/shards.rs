@@ -3,8 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use soup_proto::v1::Loaded;
 use soup_tensor::ShardMemory;
+
+/// What is said of a shard that was loaded.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Loaded {
+    /// SHA-256 of the shard of every ingredient, in pool order; none where nothing was read.
+    pub(crate) sha256: Vec<[u8; 32]>,
+    /// What people should know.
+    pub(crate) notes: Vec<String>,
+    /// Bytes that were read for this.
+    pub(crate) bytes_read: u64,
+}
 
 /// What is resident.
 #[derive(Default)]

@@ -4,14 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use soup_core::soup::Soup;
-use soup_core::{Error, Result};
-use soup_proto::v1::assign::Work;
-use soup_proto::v1::task_done::Result as Answer;
-use soup_proto::v1::{Evaluate, Evaluated, Surveyed, TaskKey};
+use soup_core::{Error, Result, tally};
 use tokio::sync::Semaphore;
 
 use crate::active::{Active, Worker};
-use crate::{assembling, diagnose, learn, loading, passing, survey, write};
+use crate::messages::{Answer, Samples, Task};
+use crate::{assembling, diagnose, learn, loading, passing, write};
 
 /// A flag that long computations look at.
 #[derive(Clone, Debug, Default)]
@@ -34,26 +32,29 @@ pub(crate) struct Context {
     pub(crate) cancelled: Cancelled,
 }
 
-/// Does the work.
+/// Does what is to be done in a run.
 ///
 /// # Errors
-/// The work's own; [`TryAgain`](soup_core::ErrorKind::TryAgain) for a run that this worker does not know.
-pub(crate) async fn execute(context: &Context, key: &TaskKey, work: Work) -> Result<Answer> {
-    let run = context.worker.run(&key.run, key.epoch)?;
-    Ok(match work {
-        Work::Load(task) => {
+/// The task's own.
+pub(crate) async fn execute(context: &Context, run: Arc<Active>, task: Task) -> Result<Answer> {
+    Ok(match task {
+        Task::Load(sources) => {
             let _slot = slot(context).await?;
-            Answer::Loaded(loading::load_shard(&context.worker, &run, task).await?)
+            Answer::Loaded(loading::load_shard(&context.worker, &run, sources).await?)
         }
-        Work::Survey(_) => Answer::Surveyed(survey(&run).await?),
-        Work::Evaluate(task) => Answer::Evaluated(evaluate(context, run, task).await?),
-        Work::Write(task) => Answer::Written(write::write(&run, &soup(task.soup)?, task.file).await?),
-        Work::Digest(task) => Answer::Digested(write::digest(&run, &soup(task.soup)?).await?),
-        Work::Differentiate(task) => Answer::Differentiated(learn::differentiate(context, run, task).await?),
-        Work::Dot(task) => Answer::Dotted(learn::dot(&run, task).await?),
-        Work::Gram(task) => Answer::Measured(diagnose::gram(context, run, task).await?),
-        Work::Compare(task) => Answer::Compared(diagnose::compare(context, run, task).await?),
-        Work::Pass(task) => Answer::Passed(passing::found(&run, task.shard).await?),
+        Task::Survey => Answer::Surveyed(run.judge()?.survey().await?),
+        Task::Evaluate(soup, samples) => Answer::Evaluated(evaluate(context, run, &soup, samples).await?),
+        Task::Write(soup, file) => Answer::Written(write::write(&run, &soup, file).await?),
+        Task::Digest(soup) => Answer::Digested(write::digest(&run, &soup).await?),
+        Task::Differentiate(dataset, part) => {
+            Answer::Differentiated(learn::differentiate(context, run, dataset, part).await?)
+        }
+        Task::Dot(dot) => Answer::Dotted(learn::dot(&run, dot).await?),
+        Task::Gram(shard, base) => Answer::Measured(diagnose::gram(context, run, shard, base).await?),
+        Task::Compare(samples, weights) => {
+            Answer::Compared(Box::new(diagnose::compare(context, run, samples, weights).await?))
+        }
+        Task::Pass(shard) => Answer::Passed(passing::found(&run, shard).await?),
     })
 }
 
@@ -61,29 +62,20 @@ pub(crate) async fn slot(context: &Context) -> Result<tokio::sync::SemaphorePerm
     context.slots.acquire().await.map_err(|_| Error::internal("the worker is stopping"))
 }
 
-pub(crate) fn soup(wire: Option<soup_proto::v1::Soup>) -> Result<Soup> {
-    wire.ok_or_else(|| Error::internal("a task has no soup"))?.try_into()
-}
-
-/// Looks at every dataset, which stay open.
-async fn survey(run: &Active) -> Result<Surveyed> {
-    let survey::Surveyed { survey, notes } = run.judge()?.survey().await?;
-    Ok(Surveyed::new(survey, notes))
-}
-
 /// Scores a soup on a slice. It is assembled before a slot is taken, so that the next trial's blends travel while this one's
 /// samples are judged.
-async fn evaluate(context: &Context, run: Arc<Active>, task: Evaluate) -> Result<Evaluated> {
-    let soup = soup(task.soup)?;
-    if task.start >= task.end {
-        return Err(Error::internal("an evaluation without samples"));
-    }
-    let loaded = assembling::loaded(&run, &soup).await?;
+async fn evaluate(
+    context: &Context,
+    run: Arc<Active>,
+    soup: &Soup,
+    Samples { dataset, start, end }: Samples,
+) -> Result<tally::Judged> {
+    let loaded = assembling::loaded(&run, soup).await?;
     let _slot = slot(context).await?;
-    let (positions, logits) = ((task.start..task.end).collect(), run.begun.keep_logits);
-    let judged = loaded.soup.judge(task.dataset, positions, logits, context.cancelled.clone()).await?;
+    let (positions, logits) = ((start..end).collect(), run.begun.keep_logits);
+    let judged = loaded.soup.judge(dataset, positions, logits, context.cancelled.clone()).await?;
     if let Some(logits) = judged.logits {
-        run.logits.keep(&soup, (task.dataset, task.start, task.end), logits);
+        run.logits.keep(soup, (dataset, start, end), logits);
     }
-    Ok(Evaluated::from(&judged.said))
+    Ok(judged.said)
 }

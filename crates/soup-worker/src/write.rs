@@ -7,11 +7,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use sha2::{Digest as _, Sha256};
+use soup_core::machine::FileDigest;
 use soup_core::memory::SHARDS_AHEAD;
 use soup_core::shard::Shard;
 use soup_core::soup::Soup;
 use soup_core::{Error, Result};
-use soup_proto::v1::Digest;
 use soup_store::location::Location;
 use soup_store::output::Staging;
 
@@ -25,7 +25,7 @@ const READ_BACK_BYTES: u64 = 16 << 20;
 ///
 /// # Errors
 /// Where a blend cannot be had or the store does not take the file.
-pub(crate) async fn write(run: &Arc<Active>, soup: &Soup, file: u32) -> Result<Digest> {
+pub(crate) async fn write(run: &Arc<Active>, soup: &Soup, file: u32) -> Result<FileDigest> {
     let planned = run.begun.files.get(file as usize);
     let planned = planned.ok_or_else(|| Error::internal(format!("the run has no output file {file}")))?;
     let staging = Staging::resume(&Location::parse(&run.begun.output)?, &run.begun.run, run.begun.epoch)?;
@@ -37,11 +37,7 @@ pub(crate) async fn write(run: &Arc<Active>, soup: &Soup, file: u32) -> Result<D
         writer.write(part).await?;
     }
     let written = writer.finish().await?;
-    Ok(Digest {
-        sha256: written.data_sha256.to_vec(),
-        file_sha256: written.sha256.to_vec(),
-        bytes: written.bytes,
-    })
+    Ok(FileDigest { data_sha256: written.data_sha256, file_sha256: written.sha256, bytes: written.bytes })
 }
 
 /// SHA-256 of the flattened parameters of `soup`. Where shards are not kept that is of what was written, so that no ingredient is
@@ -49,7 +45,7 @@ pub(crate) async fn write(run: &Arc<Active>, soup: &Soup, file: u32) -> Result<D
 ///
 /// # Errors
 /// Where a blend cannot be had, or a file that was written cannot be read.
-pub(crate) async fn digest(run: &Arc<Active>, soup: &Soup) -> Result<Digest> {
+pub(crate) async fn digest(run: &Arc<Active>, soup: &Soup) -> Result<[u8; 32]> {
     let mut data = Sha256::new();
     let parts = match run.begun.streams {
         true => written(run)?.boxed(),
@@ -66,7 +62,7 @@ pub(crate) async fn digest(run: &Arc<Active>, soup: &Soup) -> Result<Digest> {
             })
             .await?;
     }
-    Ok(Digest { sha256: data.finalize().to_vec(), file_sha256: Vec::new(), bytes: run.begun.schema.bytes() })
+    Ok(data.finalize().into())
 }
 
 /// All data of the files that were written, in order.

@@ -2,6 +2,7 @@
 
 use soup_core::diagnosis::ensemble::{Alternatives, Newton};
 use soup_core::machine::{Differentiate, Dot, LayerGram, PartFigures, SegmentDots};
+use soup_core::soup::Weight;
 use soup_core::{Error, Result};
 
 use super::{malformed, required};
@@ -20,6 +21,23 @@ impl From<&Differentiate> for v1::Differentiate {
             dataset: 0,
             samples: work.samples.clone(),
         }
+    }
+}
+
+impl TryFrom<v1::Differentiate> for Differentiate {
+    type Error = Error;
+    fn try_from(d: v1::Differentiate) -> Result<Self> {
+        let number =
+            |value, name| Weight::new(value).ok_or_else(|| malformed(&format!("{name} is not finite")));
+        Ok(Differentiate {
+            step: d.step,
+            part: d.part,
+            soup: required(d.soup, "a soup")?.try_into()?,
+            beta: number(d.beta, "beta")?,
+            label_smoothing: number(d.label_smoothing, "label smoothing")?,
+            scale: number(d.scale, "scale")?,
+            samples: d.samples,
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! What goes over the wire comes back the same; what is malformed is refused by name.
 
 use soup_core::diagnosis::ensemble::{Alternatives, Newton};
+use soup_core::machine::Differentiate;
 use soup_core::metric::{Formula, SumMetric};
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::survey::{Ability, Survey, Tallies};
@@ -235,6 +236,24 @@ fn an_average_on_its_own_terms_survives() {
         ..spec()
     };
     assert_eq!(RunSpec::try_from(v1::RunSpec::from(spec.clone())).unwrap(), spec);
+}
+
+#[test]
+fn parts_of_steps_survive() {
+    let w = |v| Weight::new(v).unwrap();
+    let part = Differentiate {
+        step: 3,
+        part: 1,
+        soup: Soup::uniform(3).unwrap(),
+        beta: w(1.5),
+        label_smoothing: w(0.1),
+        scale: w(0.25),
+        samples: vec![7, 2],
+    };
+    let wire = v1::Differentiate::from(&part);
+    assert_eq!(Differentiate::try_from(wire.clone()).unwrap(), part);
+    refused(Differentiate::try_from(v1::Differentiate { soup: None, ..wire.clone() }), "a soup is missing");
+    refused(Differentiate::try_from(v1::Differentiate { beta: f64::NAN, ..wire }), "beta is not finite");
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::shard::ShardPlan;
 use soup_proto::tensors_of;
-use soup_proto::v1::{BeginRun, IngredientReads, LoadShard, Object, OutputFile, Peer, Placement, Read};
+use soup_proto::v1::{BeginRun, OutputFile, Peer, Placement};
 use soup_store::layout::plan_files;
+use soup_store::load::{Read, ReadFrom};
 
 use super::*;
 use crate::{bench, loading};
@@ -31,7 +32,7 @@ async fn several_files_are_digested_from_what_was_written() {
     assert_eq!(files.len(), 2);
     let worker = bench::worker(1).unwrap();
     let plan = ShardPlan::new(schema.bytes());
-    worker.begin(BeginRun {
+    let begin = BeginRun {
         run: "r".into(),
         epoch: 1,
         tensors: tensors_of(&schema),
@@ -49,29 +50,36 @@ async fn several_files_are_digested_from_what_was_written() {
             })
             .collect(),
         ..Default::default()
-    });
+    };
+    worker.begin("r".into(), 1, begin.try_into());
     let run = worker.run("r", 1).unwrap();
     let owners = vec![1; plan.count() as usize];
     let peers = vec![Peer { worker: 1, address: "http://127.0.0.1:1".into() }];
     run.place(Placement { run: "r".into(), epoch: 1, owners, peers }.into(), 1);
     for shard in plan.shards() {
         let range = plan.range(shard);
-        let read =
-            Read { object: 0, object_offset: range.start, shard_offset: 0, bytes: range.end - range.start };
-        let object = Object { url: file.to_str().unwrap().into(), etag: String::new() };
-        let reads = IngredientReads { objects: vec![object], reads: vec![read], stored: vec![] };
-        let task = LoadShard { shard: shard.0, ingredients: vec![reads], ..Default::default() };
+        let read = Read { file: 0, file_offset: range.start, dest_offset: 0, len: range.end - range.start };
+        let location = Location::parse(file.to_str().unwrap()).unwrap();
+        let source =
+            Source { files: vec![ReadFrom { location, etag: None }], reads: vec![read], ..Source::default() };
+        let task = ShardSources {
+            shard: shard.0,
+            on_disk: false,
+            ingredients: vec![source],
+            products: false,
+            base: None,
+        };
         loading::load_shard(&worker, &run, task).await.unwrap();
     }
     let soup = Soup::single(soup_core::soup::Ingredient(0));
     for (index, file) in files.iter().enumerate() {
         let written = write(&run, &soup, index as u32).await.unwrap();
         let (start, end) = (file.range.start as usize, file.range.end as usize);
-        assert_eq!(written.sha256, Sha256::digest(&data[start..end]).to_vec());
+        assert_eq!(written.data_sha256[..], Sha256::digest(&data[start..end])[..]);
         assert_eq!(written.bytes as usize, file.header.len() + end - start);
     }
     let digest = digest(&run, &soup).await.unwrap();
-    assert_eq!(digest.sha256, Sha256::digest(&data).to_vec());
+    assert_eq!(digest[..], Sha256::digest(&data)[..]);
     // The shard that is in both files was read twice, every other one once.
     let read: u64 =
         plan.shards().map(|s| run.passages.found(s.0).map_or(0, |passed| passed.bytes_read)).sum();

@@ -1,0 +1,268 @@
+//! What the coordinator says, in this worker's words, and what this worker answers: wire messages end here.
+
+use std::sync::Arc;
+
+use soup_core::diagnosis::ensemble::Alternatives;
+use soup_core::ledger::Dataset;
+use soup_core::machine::{Differentiate, Dot, FileDigest, LayerGram, PartFigures, SegmentDots, WorkerId};
+use soup_core::shard::{Shard, ShardPlan};
+use soup_core::soup::Soup;
+use soup_core::tally::Judged;
+use soup_core::{Error, Result};
+use soup_proto::v1;
+use soup_proto::v1::assign::Work;
+use soup_proto::v1::task_done::Result as Answered;
+use soup_store::load::{Read, ReadFrom};
+use soup_store::location::Location;
+
+use crate::active::{Held, Passes};
+use crate::begun::{Begun, OutputFile, Owners};
+use crate::judge::native::Setting;
+use crate::passages::Passed;
+use crate::shards::Loaded;
+use crate::sources::{ShardSources, Source};
+use crate::survey::Surveyed;
+
+/// Something that is to be done.
+pub(crate) enum Task {
+    Load(ShardSources),
+    Survey,
+    Evaluate(Soup, Samples),
+    /// One file of the output.
+    Write(Soup, u32),
+    Digest(Soup),
+    Differentiate(Dataset, Differentiate),
+    Dot(Dot),
+    /// On a shard, beside the base if there is one.
+    Gram(u32, Option<Source>),
+    /// With the weights of the stacking, one an ingredient.
+    Compare(Samples, Vec<f64>),
+    Pass(u32),
+}
+
+/// Samples `start` to `end` of a dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Samples {
+    pub(crate) dataset: u32,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+}
+
+/// What came of it.
+pub(crate) enum Answer {
+    Loaded(Loaded),
+    Surveyed(Surveyed),
+    Evaluated(Judged),
+    Written(FileDigest),
+    Digested([u8; 32]),
+    Differentiated(PartFigures),
+    Dotted(Vec<SegmentDots>),
+    Measured(Vec<LayerGram>),
+    Compared(Box<Alternatives>),
+    Passed(Passed),
+}
+
+/// What is to be done in a run.
+///
+/// # Errors
+/// Where the message is malformed, or does not fit the run.
+pub(crate) fn task(work: Work, run: &Begun) -> Result<Task> {
+    Ok(match work {
+        Work::Load(task) => Task::Load(shard_sources(task, run)?),
+        Work::Survey(_) => Task::Survey,
+        Work::Evaluate(v1::Evaluate { soup: of, dataset, start, end }) => {
+            if start >= end {
+                return Err(Error::internal("an evaluation without samples"));
+            }
+            Task::Evaluate(soup(of)?, Samples { dataset, start, end })
+        }
+        Work::Write(task) => Task::Write(soup(task.soup)?, task.file),
+        Work::Digest(task) => Task::Digest(soup(task.soup)?),
+        Work::Differentiate(task) => {
+            let dataset = Dataset(task.dataset);
+            Task::Differentiate(dataset, task.try_into()?)
+        }
+        Work::Dot(v1::DotShard { step, part, shard, source }) => {
+            Task::Dot(Dot { step, part, shard: Shard(shard), source: WorkerId(source) })
+        }
+        Work::Gram(task) => Task::Gram(task.shard, task.base.map(|base| the_base(base, run)).transpose()?),
+        Work::Compare(v1::CompareSlice { dataset, start, end, weights }) => {
+            Task::Compare(Samples { dataset, start, end }, weights)
+        }
+        Work::Pass(task) => Task::Pass(task.shard),
+    })
+}
+
+fn soup(wire: Option<v1::Soup>) -> Result<Soup> {
+    wire.ok_or_else(|| Error::internal("a task has no soup"))?.try_into()
+}
+
+/// Where a shard is.
+pub(crate) fn shard_sources(task: v1::LoadShard, run: &Begun) -> Result<ShardSources> {
+    let v1::LoadShard { shard, on_disk, ingredients, products, base } = task;
+    if ingredients.len() != run.ingredients.len() || shard >= run.plan.count() {
+        return Err(Error::internal("a load task does not fit its run"));
+    }
+    let named = run.ingredients.iter().map(|name| format!("ingredient {name:?}"));
+    let sources = ingredients.into_iter().zip(named).map(|(reads, name)| source(reads, name, run));
+    Ok(ShardSources {
+        ingredients: sources.collect::<Result<_>>()?,
+        base: base.map(|base| the_base(base, run)).transpose()?,
+        shard,
+        on_disk,
+        products,
+    })
+}
+
+fn the_base(reads: v1::IngredientReads, run: &Begun) -> Result<Source> {
+    source(reads, "the base".to_owned(), run)
+}
+
+fn source(from: v1::IngredientReads, name: String, run: &Begun) -> Result<Source> {
+    let stored = from.stored(run.schema.tensors().len())?;
+    let object = |o: v1::Object| {
+        let etag = Some(o.etag).filter(|e| !e.is_empty());
+        Ok(ReadFrom { location: Location::parse(&o.url)?, etag })
+    };
+    let read = |r: v1::Read| Read {
+        file: r.object as usize,
+        file_offset: r.object_offset,
+        dest_offset: r.shard_offset,
+        len: r.bytes,
+    };
+    Ok(Source {
+        name,
+        files: from.objects.into_iter().map(object).collect::<Result<_>>()?,
+        reads: from.reads.into_iter().map(read).collect(),
+        stored,
+    })
+}
+
+impl From<Answer> for Answered {
+    fn from(answer: Answer) -> Answered {
+        let bytes = |digests: Vec<[u8; 32]>| digests.into_iter().map(Vec::from).collect();
+        match answer {
+            Answer::Loaded(Loaded { sha256, notes, bytes_read }) => {
+                Answered::Loaded(v1::Loaded { sha256: bytes(sha256), notes, bytes_read })
+            }
+            Answer::Surveyed(Surveyed { survey, notes }) => {
+                Answered::Surveyed(v1::Surveyed::new(survey, notes))
+            }
+            Answer::Evaluated(judged) => Answered::Evaluated((&judged).into()),
+            Answer::Written(FileDigest { data_sha256, file_sha256, bytes }) => {
+                Answered::Written(v1::Digest {
+                    sha256: data_sha256.to_vec(),
+                    file_sha256: file_sha256.to_vec(),
+                    bytes,
+                })
+            }
+            Answer::Digested(sha256) => {
+                Answered::Digested(v1::Digest { sha256: sha256.to_vec(), ..v1::Digest::default() })
+            }
+            Answer::Differentiated(PartFigures { loss, d_beta, correct, total }) => {
+                Answered::Differentiated(v1::Differentiated { loss, d_beta, correct, total })
+            }
+            Answer::Dotted(segments) => {
+                let segment = |SegmentDots { tensor, dots }| v1::SegmentDots { tensor, dots };
+                Answered::Dotted(v1::Dotted { segments: segments.into_iter().map(segment).collect() })
+            }
+            Answer::Measured(grams) => {
+                Answered::Measured(v1::Measured { grams: grams.into_iter().map(Into::into).collect() })
+            }
+            Answer::Compared(found) => Answered::Compared((&*found).into()),
+            Answer::Passed(Passed { sha256, grams, notes, bytes_read }) => Answered::Passed(v1::Passed {
+                sha256: bytes(sha256),
+                grams: grams.into_iter().map(Into::into).collect(),
+                notes,
+                bytes_read,
+            }),
+        }
+    }
+}
+
+/// What is resident, as a new coordinator is told.
+pub(crate) fn held(held: Vec<Held>) -> Vec<v1::Held> {
+    held.into_iter().map(|Held { run, shards, on_disk }| v1::Held { run, shards, on_disk }).collect()
+}
+
+/// How far a run that streams has come.
+pub(crate) fn heartbeat(passes: Option<Passes>) -> v1::Heartbeat {
+    let passes = passes.map(|Passes { run, epoch, shards }| v1::Passes { run, epoch, shards });
+    v1::Heartbeat { passes }
+}
+
+impl TryFrom<v1::BeginRun> for Begun {
+    type Error = Error;
+    fn try_from(begin: v1::BeginRun) -> Result<Self> {
+        let schema = Arc::new(begin.schema()?);
+        let plan = ShardPlan::new(schema.bytes());
+        if plan.shard_bytes() != begin.shard_bytes {
+            let text =
+                format!("shards of {} bytes expected, not of {}", plan.shard_bytes(), begin.shard_bytes);
+            return Err(Error::internal(text));
+        }
+        let file = |f: v1::OutputFile| {
+            let range = f.start..f.end;
+            match range.start <= range.end && range.end <= schema.bytes() {
+                true => Ok(OutputFile { name: f.name, header: f.header, range }),
+                false => Err(Error::internal(format!("file {:?} is not of this run's parameters", f.name))),
+            }
+        };
+        Ok(Begun {
+            files: begin.files.into_iter().map(file).collect::<Result<_>>()?,
+            run: begin.run,
+            epoch: begin.epoch,
+            ingredients: begin.ingredients,
+            judging: Setting {
+                model_json: begin.model_config_json,
+                preprocessor_json: begin.preprocessor_config_json,
+                batch_size: begin.batch_size,
+                class_subset: begin.class_subset,
+                datasets: begin.datasets.into_iter().map(Into::into).collect(),
+            },
+            judge: begin.judge.map(Into::into),
+            keep_logits: begin.keep_logits,
+            allow_nan: begin.allow_nan,
+            streams: begin.streams,
+            output: begin.output,
+            schema,
+            plan,
+        })
+    }
+}
+
+impl From<v1::Placement> for Owners {
+    fn from(placement: v1::Placement) -> Self {
+        let addresses = placement.peers.into_iter().map(|p| (p.worker, p.address)).collect();
+        Owners::new(placement.owners, addresses)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_together_is_refused() {
+        let tensor = |name: &str| v1::Tensor {
+            name: name.into(),
+            dtype: "F32".into(),
+            shape: vec![4],
+            taken_from: None,
+        };
+        let file = |start, end| v1::OutputFile { start, end, ..Default::default() };
+        let begin = |files| v1::BeginRun {
+            tensors: vec![tensor("a"), tensor("b")],
+            shard_bytes: ShardPlan::new(32).shard_bytes(),
+            files,
+            ..Default::default()
+        };
+        assert_eq!(Begun::try_from(begin(vec![file(0, 16), file(16, 32)])).unwrap().files.len(), 2);
+        for bad in [file(0, 33), file(9, 8)] {
+            assert!(Begun::try_from(begin(vec![bad])).is_err());
+        }
+        assert!(Begun::try_from(v1::BeginRun { shard_bytes: 8, ..begin(vec![]) }).is_err());
+        let twice = v1::BeginRun { tensors: vec![tensor("a"), tensor("a")], ..begin(vec![]) };
+        assert!(Begun::try_from(twice).is_err());
+    }
+}
