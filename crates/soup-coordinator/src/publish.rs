@@ -23,11 +23,6 @@ const REPORT_FILE: &str = "report.html";
 /// Version of the manifest's shape.
 const MANIFEST_VERSION: u32 = 1;
 
-/// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
 /// Writes configuration, index, card and manifest beside the files that workers have written, and publishes. Returns the
 /// report that is visible, as JSON.
 ///
@@ -80,10 +75,10 @@ fn manifest(
         json!({
             "name": c.name,
             "files": c.files.iter().map(stamp).collect::<Vec<_>>(),
-            "sha256": shards.as_ref().map(|s| hex(&ingredient_digest(s))),
+            "sha256": shards.as_ref().map(|s| hex::encode(ingredient_digest(s))),
         })
     };
-    let file = |(planned, digest): (&OutputFile, &FileDigest)| json!({ "name": planned.name, "bytes": digest.bytes, "sha256": hex(&digest.file_sha256) });
+    let file = |(planned, digest): (&OutputFile, &FileDigest)| json!({ "name": planned.name, "bytes": digest.bytes, "sha256": hex::encode(digest.file_sha256) });
     json!({
         "version": MANIFEST_VERSION,
         "written_by": format!("soupctl {}", env!("CARGO_PKG_VERSION")),

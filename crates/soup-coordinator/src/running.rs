@@ -383,7 +383,7 @@ impl Running {
         seconds.insert("prepare".to_owned(), self.prepared.seconds);
         let sha256 = match self.prepared.files.is_empty() {
             true => String::new(),
-            false => publish::hex(&self.machine.data_sha256().ok_or_else(|| missing("digest"))?),
+            false => hex::encode(self.machine.data_sha256().ok_or_else(|| missing("digest"))?),
         };
         Ok(RunReport {
             run: self.of.run.clone(),

@@ -189,8 +189,7 @@ impl Machine {
         if !self.finished_writing() {
             return None;
         }
-        let hex = |digest: [u8; 32]| digest.iter().map(|b| format!("{b:02x}")).collect();
-        let sha256 = self.data_sha256().map_or_else(String::new, hex);
+        let sha256 = self.data_sha256().map_or_else(String::new, hex::encode);
         Some((InFlight::Publishing, Entry::Publishing { sha256 }))
     }
 
