@@ -291,7 +291,7 @@ async fn worker(index: usize, seed: u64, network: Network, slow: Arc<AtomicBool>
         name: format!("worker{index}"),
         advertise: None,
         slots: 2,
-        capacity_bytes: 64 << 20,
+        memory_bytes: 64 << 20,
         disk_cache: None,
         device: "cpu".to_owned(),
         connect_timeout_ms: 60_000,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use soup_core::judge::JudgeId;
-use soup_core::memory::{SAMPLES_SHARE, soups_kept};
+use soup_core::memory::{Cut, soups_kept};
 use soup_core::{Error, ErrorKind, Result};
 use soup_tensor::Device;
 use tokio::sync::watch;
@@ -24,9 +24,6 @@ use crate::shards::Shards;
 use crate::soups::Soups;
 use crate::{DiskCache, WorkerConfig};
 
-/// Share that logits may take which are kept to be compared.
-const LOGITS_SHARE: u64 = 16;
-
 /// A worker's fixed parts, and the runs it knows.
 pub(crate) struct Worker {
     pub(crate) device: Device,
@@ -34,7 +31,7 @@ pub(crate) struct Worker {
     pub(crate) connect: Arc<dyn Connect>,
     pub(crate) slots: u32,
     pub(crate) handing_in: HandingIn,
-    capacity_bytes: u64,
+    memory_bytes: u64,
     pub(crate) disk_cache: Option<DiskCache>,
     runs: RwLock<BTreeMap<String, Known>>,
 }
@@ -81,14 +78,14 @@ impl Worker {
         compute: Compute,
         connect: Arc<dyn Connect>,
     ) -> Worker {
-        let (slots, capacity_bytes) = (config.slots, config.capacity_bytes);
+        let (slots, memory_bytes) = (config.slots, config.memory_bytes);
         Worker {
             device,
             compute,
             connect,
             slots,
             handing_in: HandingIn::default(),
-            capacity_bytes,
+            memory_bytes,
             disk_cache: config.disk_cache.clone(),
             runs: RwLock::default(),
         }
@@ -176,8 +173,8 @@ pub(crate) struct Active {
     judge: Option<Arc<dyn Judge>>,
     owners: watch::Sender<Option<Arc<Owners>>>,
     me: AtomicU64,
-    /// Bytes of parameters that may be kept in memory.
-    capacity_bytes: u64,
+    /// How this worker's memory is cut.
+    cut: Cut,
     /// Soups that there is room for: known with the placement, since all shards are there by then.
     soups_kept: AtomicU64,
     pub(crate) peers: Peers,
@@ -188,6 +185,7 @@ impl Active {
     /// A run, with the shards and the judge of an `earlier` epoch of it, if they are of the same tensors and data.
     fn new(begun: Begun, worker: &Worker, earlier: Option<&Active>) -> Active {
         let earlier = earlier.filter(|e| e.begun.schema == begun.schema);
+        let cut = Cut::of(worker.memory_bytes, begun.keep_logits);
         Active {
             shards: earlier.map_or_else(Shards::default, |e| e.shards.handed_on()),
             passages: match (Passages::new(worker.slots), earlier) {
@@ -196,20 +194,19 @@ impl Active {
             },
             soups: Soups::default(),
             gradients: Gradients::default(),
-            logits: Logits::new(worker.capacity_bytes / LOGITS_SHARE),
+            logits: Logits::new(cut.logits),
             judge: match earlier.filter(|e| e.begun.judging == begun.judging && e.begun.judge == begun.judge)
             {
                 Some(earlier) => earlier.judge.clone(),
                 None => (begun.judge == Some(JudgeId::native())).then(|| {
-                    let bytes_max = worker.capacity_bytes / SAMPLES_SHARE;
                     let (setting, schema) = (begun.judging.clone(), begun.schema.clone());
-                    Arc::new(Native::new(setting, schema, worker.compute.clone(), bytes_max))
+                    Arc::new(Native::new(setting, schema, worker.compute.clone(), cut.samples))
                         as Arc<dyn Judge>
                 }),
             },
             owners: watch::Sender::new(None),
             me: AtomicU64::new(0),
-            capacity_bytes: worker.capacity_bytes,
+            cut,
             soups_kept: AtomicU64::new(1),
             peers: Peers::new(worker.connect.clone()),
             compute: worker.compute.clone(),
@@ -237,8 +234,15 @@ impl Active {
         let mine = |shard: u32| owners.of(shard) == Some(me);
         self.shards.retain(mine);
         self.passages.retain(mine);
-        let free = self.capacity_bytes.saturating_sub(self.shards.resident_bytes());
-        self.soups_kept.store(soups_kept(free, self.begun.schema.bytes()), Ordering::Relaxed);
+        let resident = self.shards.resident_bytes();
+        // Of a soup that peers ask for, the blends of this worker's shards are kept too.
+        let blends = match owners.all_with(me) {
+            true => 0,
+            false => self.shards.bytes() / (self.begun.ingredients.len() as u64).max(1),
+        };
+        let soup = self.begun.schema.bytes().saturating_add(blends);
+        let kept = soups_kept(self.cut.shards.saturating_sub(resident), soup);
+        self.soups_kept.store(kept, Ordering::Relaxed);
         self.owners.send_replace(Some(Arc::new(owners)));
     }
 

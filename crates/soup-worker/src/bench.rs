@@ -23,7 +23,7 @@ pub(crate) fn worker(slots: u32) -> Result<Worker> {
         name: "bench".to_owned(),
         advertise: None,
         slots,
-        capacity_bytes: u64::MAX,
+        memory_bytes: u64::MAX,
         disk_cache: None,
         device: "cpu".to_owned(),
         connect_timeout_ms: 0,

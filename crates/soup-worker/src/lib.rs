@@ -80,8 +80,8 @@ pub struct WorkerConfig {
     pub advertise: Option<String>,
     /// Tasks computed at the same time, one thread each.
     pub slots: u32,
-    /// Bytes of parameters that may be kept in memory.
-    pub capacity_bytes: u64,
+    /// Bytes of memory that may be used for shards, soups and samples.
+    pub memory_bytes: u64,
     /// Where what has no room there is kept.
     pub disk_cache: Option<DiskCache>,
     /// Device for the shards: `cpu`.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use soup_core::memory::Cut;
 use soup_core::{Error, ErrorKind, Result};
 use soup_proto::v1::assign::Work;
 use soup_proto::v1::coordinator_client::CoordinatorClient;
@@ -115,7 +116,7 @@ async fn talk(
         name: config.name.clone(),
         address: address.to_owned(),
         slots: config.slots.max(1),
-        capacity_bytes: config.capacity_bytes,
+        capacity_bytes: Cut::of(config.memory_bytes, false).shards,
         disk_bytes: config.disk_cache.as_ref().map_or(0, |cache| cache.bytes),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         protocol: PROTOCOL_VERSION,

@@ -41,6 +41,14 @@ impl Shards {
         resident.values().map(|memory| memory.resident_bytes()).fold(0, u64::saturating_add)
     }
 
+    /// Bytes of all ingredients in them, wherever they are.
+    pub(crate) fn bytes(&self) -> u64 {
+        let resident = self.resident.read().unwrap_or_else(PoisonError::into_inner);
+        let bytes =
+            |memory: &Arc<dyn ShardMemory>| memory.resident_bytes().saturating_add(memory.disk_bytes());
+        resident.values().map(bytes).fold(0, u64::saturating_add)
+    }
+
     /// Their numbers.
     pub(crate) fn numbers(&self) -> Vec<u32> {
         self.resident.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()

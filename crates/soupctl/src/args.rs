@@ -297,7 +297,8 @@ pub(crate) struct WorkerArgs {
     /// Threads that compute [default: all cores]
     #[arg(long, env = "SOUP_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) threads: Option<u32>,
-    /// Memory for shards of the ingredients, such as 8GiB [default: 60 % of what is available]
+    /// Memory, such as 8GiB: four fifths for shards, soups and blends, one for decoded samples; a single soup may come on top
+    /// [default: 75 % of what is available]
     #[arg(long, env = "SOUP_MEMORY", value_name = "SIZE")]
     pub(crate) memory: Option<Bytes>,
     /// Folder on a local disk for shards that have no room in memory; its files have no name and go with the worker

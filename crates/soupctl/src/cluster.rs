@@ -42,7 +42,7 @@ impl EmbeddedCluster {
         let coordinator = soup_coordinator::serve(coordinator, state, listener, stop(&coordinator_stop));
         roles.spawn(coordinator);
         let threads = config.threads.unwrap_or_else(|| resources::threads_per_worker(config.workers));
-        let capacity_bytes = config.memory_per_worker();
+        let memory_bytes = config.memory_per_worker();
         let disk_cache =
             config.disk_per_worker().map(|(folder, bytes)| DiskCache { folder: folder.to_path_buf(), bytes });
         for number in 1..=config.workers {
@@ -52,7 +52,7 @@ impl EmbeddedCluster {
                 name: format!("w{number}"),
                 advertise: None,
                 slots: threads,
-                capacity_bytes,
+                memory_bytes,
                 disk_cache: disk_cache.clone(),
                 device: config.device.clone(),
                 connect_timeout_ms: CONNECT_TIMEOUT_MS,

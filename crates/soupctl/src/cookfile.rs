@@ -216,7 +216,8 @@ pub(crate) struct CookOptions {
     /// Workers of the embedded cluster [default: 2]
     #[arg(long, value_name = "N", help_heading = CLUSTER)]
     pub(crate) workers: Option<u32>,
-    /// Memory of each embedded worker for shards, such as 8GiB [default: its part of 60 % of what is available]
+    /// Memory of each embedded worker, such as 8GiB: four fifths for shards, soups and blends, one for decoded samples; a single soup
+    /// may come on top [default: its part of 75 % of what is available]
     #[arg(long, value_name = "SIZE", help_heading = CLUSTER)]
     pub(crate) memory: Option<Bytes>,
     /// Folder on a local disk for shards that have no room in the memory of embedded workers

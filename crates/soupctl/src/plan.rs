@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use soup_core::agree::agree;
 use soup_core::machine::{Room, Tier, choose_room};
-use soup_core::memory::{SAMPLES_SHARE, SHARDS_AHEAD, soups_kept};
+use soup_core::memory::{Cut, SHARDS_AHEAD, memory_for, soups_kept};
 use soup_core::recipe::{RecipeKind, RecipeSpec};
 use soup_core::run::{DatasetSpec, RunSpec};
 use soup_core::schema::Schema;
@@ -64,9 +64,11 @@ struct Memory {
     workers: u32,
     /// Most bytes of ingredients that one worker keeps.
     resident_bytes_per_worker: u64,
-    /// Bytes it offers for that, where this is known.
+    /// Bytes it may use in all, where this is known.
+    memory_bytes_per_worker: Option<u64>,
+    /// Bytes it offers for ingredients, where this is known.
     offered_bytes_per_worker: Option<u64>,
-    /// What that is a share of, where it was not said.
+    /// What the memory is a share of, where it was not said.
     #[serde(skip_serializing_if = "Option::is_none")]
     offered_of: Option<String>,
     /// What each worker's threads are a share of, where that was not said.
@@ -228,12 +230,14 @@ async fn survey(
 
 /// Shards are placed as the coordinator places them.
 fn memory(shards: &ShardPlan, k: u32, cluster: &Cluster, workers_min: u32) -> Memory {
-    let (workers, offered, disk_offered) = match cluster {
+    let (workers, memory, disk_offered) = match cluster {
         Cluster::Embedded(e) => {
             (e.workers, Some(e.memory_per_worker()), e.disk_per_worker().map(|(_, bytes)| bytes))
         }
         Cluster::Remote(_) => (workers_min, None, None),
     };
+    let cut = memory.map(|bytes| Cut::of(bytes, false));
+    let offered = cut.map(|cut| cut.shards);
     let room = Room::new(offered.unwrap_or(u64::MAX), disk_offered.unwrap_or(0));
     let mut rooms = vec![room; workers.clamp(1, shards.count()) as usize];
     for shard in shards.shards() {
@@ -250,10 +254,13 @@ fn memory(shards: &ShardPlan, k: u32, cluster: &Cluster, workers_min: u32) -> Me
     let all =
         rooms.iter().map(|r| r.taken(Tier::Memory).saturating_add(r.taken(Tier::Disk))).max().unwrap_or(0);
     let free = offered.map_or(u64::MAX, |offered| offered.saturating_sub(resident));
-    let soups = soups_kept(free, shards.bytes_total());
+    // A worker that owns everything is asked for no blend.
+    let blends = if rooms.len() == 1 { 0 } else { all / u64::from(k.max(1)) };
+    let soups = soups_kept(free, shards.bytes_total().saturating_add(blends));
     Memory {
         workers,
         resident_bytes_per_worker: resident,
+        memory_bytes_per_worker: memory,
         offered_bytes_per_worker: offered,
         offered_of: match cluster {
             Cluster::Embedded(e) if e.memory_bytes.is_none() => Some(crate::resources::memory_share()),
@@ -268,12 +275,8 @@ fn memory(shards: &ShardPlan, k: u32, cluster: &Cluster, workers_min: u32) -> Me
         model_bytes: shards.bytes_total(),
         soups_per_worker: soups,
         models_bytes_per_worker: shards.bytes_total().saturating_mul(soups),
-        // A worker that owns everything is asked for no blend.
-        blends_bytes_per_worker: match rooms.len() {
-            1 => 0,
-            _ => (all / u64::from(k.max(1))).saturating_mul(soups),
-        },
-        samples_bytes_per_worker: offered.map(|bytes| bytes / SAMPLES_SHARE),
+        blends_bytes_per_worker: blends.saturating_mul(soups),
+        samples_bytes_per_worker: cut.map(|cut| cut.samples),
     }
 }
 
@@ -301,11 +304,14 @@ fn does_not_fit(shards: &ShardPlan, k: u32, memory: &Memory) -> Option<String> {
     let disk = memory.disk_offered_bytes_per_worker;
     let each = (offered / shard).saturating_add(disk.unwrap_or(0) / shard);
     let advice = match each.min(u64::from(u32::MAX)) {
-        0 => format!("give each at least {} (one shard of all ingredients)", Bytes(shard)),
+        0 => format!(
+            "give each at least {} of memory (for one shard of all ingredients)",
+            Bytes(memory_for(shard))
+        ),
         shards_each => format!(
-            "take {} of this size, or give each {}",
+            "take {} of this size, or give each {} of memory",
             count(u64::from(shards.count()).div_ceil(shards_each), "worker"),
-            Bytes(memory.resident_bytes_per_worker)
+            Bytes(memory_for(memory.resident_bytes_per_worker))
         ),
     };
     let disk = disk.map_or(String::new(), |disk| format!(" of memory and {} of disk", Bytes(disk)));
@@ -368,8 +374,12 @@ fn memory_text(report: &PlanReport) -> String {
         );
     }
     let of = memory.offered_of.as_ref().map_or(String::new(), |of| format!(" ({of})"));
-    let offered =
-        memory.offered_bytes_per_worker.map_or(String::new(), |b| format!(" of {} offered{of}", Bytes(b)));
+    let offered = match (memory.offered_bytes_per_worker, memory.memory_bytes_per_worker) {
+        (Some(offered), Some(all)) => {
+            format!(" of {} offered, of {} of memory{of}", Bytes(offered), Bytes(all))
+        }
+        _ => String::new(),
+    };
     let on_disk = match (memory.disk_bytes_per_worker, memory.disk_offered_bytes_per_worker) {
         (0, _) | (_, None) => String::new(),
         (used, Some(offered)) => format!(", and {} on disk of {} offered", Bytes(used), Bytes(offered)),
@@ -471,26 +481,32 @@ mod tests {
         let memory = memory_of(2, 1 << 30).0;
         assert_eq!((memory.models_bytes_per_worker, memory.blends_bytes_per_worker), (3 << 20, 3 << 19));
         // Where little is free there is one soup at a time, and without peers no blend is kept.
-        let tight = memory_of(1, 5 << 20).0;
+        let tight = memory_of(1, memory_for(5 << 20)).0;
         assert_eq!((tight.soups_per_worker, tight.models_bytes_per_worker), (1, 1 << 20));
         assert_eq!(tight.blends_bytes_per_worker, 0);
-        assert_eq!(memory.samples_bytes_per_worker, Some(1 << 28));
+        assert_eq!(memory.samples_bytes_per_worker, Some((1 << 30) / 5));
     }
 
     #[test]
     fn pools_that_do_not_fit_are_told_what_would() {
-        assert_eq!(memory_of(2, 2 << 20).1, None);
-        let warning = memory_of(2, 1 << 20).1.unwrap();
-        assert!(warning.contains("take 4 workers of this size, or give each 2.00 MiB"), "{warning}");
+        assert_eq!(memory_of(2, memory_for(2 << 20)).1, None);
+        let warning = memory_of(2, memory_for(1 << 20)).1.unwrap();
+        assert!(
+            warning.contains("take 4 workers of this size, or give each 2.50 MiB of memory"),
+            "{warning}"
+        );
         let warning = memory_of(2, 1000).1.unwrap();
-        assert!(warning.contains("at least 256 KiB (one shard of all ingredients)"), "{warning}");
+        assert!(
+            warning.contains("at least 320 KiB of memory (for one shard of all ingredients)"),
+            "{warning}"
+        );
     }
 
     #[test]
     fn what_has_no_room_in_memory_goes_to_the_disk() {
         let shards = ShardPlan::new(1 << 20);
         let planned = |disk| {
-            let memory = memory(&shards, 4, &embedded(2, 1 << 20, Some(disk)), 1);
+            let memory = memory(&shards, 4, &embedded(2, memory_for(1 << 20), Some(disk)), 1);
             (
                 memory.resident_bytes_per_worker,
                 memory.disk_bytes_per_worker,

@@ -5,9 +5,9 @@ mod cgroup;
 
 use std::path::Path;
 
-/// Share of the available memory that is offered for shards, in percent. Decoded samples may take a quarter of the offer on
-/// top; what is left has to do for assembled models, blends and buffers. `plan` says how large those are.
-const MEMORY_PERCENT: u64 = 60;
+/// Share of the available memory that workers use, in percent. What is left has to do for buffers, and for a soup that is larger than what
+/// shards leave. `plan` says how it is cut.
+const MEMORY_PERCENT: u64 = 75;
 /// Share of the free space in a disk cache's folder, in percent.
 const DISK_PERCENT: u64 = 90;
 /// Taken where the machine does not say.
@@ -40,12 +40,12 @@ pub(crate) fn memory() -> Bound {
     this_system(|system| system.memory())
 }
 
-/// Bytes of shards that each of `workers` workers on this machine may keep.
+/// Bytes that each of `workers` workers on this machine may use.
 pub(crate) fn memory_per_worker(workers: u32) -> u64 {
     (memory().amount / 100 * MEMORY_PERCENT / u64::from(workers.max(1))).max(1)
 }
 
-/// Which limit the memory that is offered by default is a share of, for people.
+/// Which limit the memory that is used by default is a share of, for people.
 pub(crate) fn memory_share() -> String {
     let Bound { amount, from } = memory();
     let odd = this_system(|system| system.not_understood());

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use soup_coordinator::CoordinatorConfig;
+use soup_core::memory::Cut;
 use soup_core::{Error, Result};
 use soup_store::state::State;
 use tokio::net::TcpListener;
@@ -57,7 +58,7 @@ pub(crate) async fn worker(args: crate::args::WorkerArgs) -> Result<()> {
         name: args.name.unwrap_or_else(|| default_name(address)),
         advertise: args.advertise,
         slots: args.threads.unwrap_or_else(|| crate::resources::threads_per_worker(1)),
-        capacity_bytes: args.memory.map_or_else(|| crate::resources::memory_per_worker(1), |m| m.0),
+        memory_bytes: args.memory.map_or_else(|| crate::resources::memory_per_worker(1), |m| m.0),
         disk_cache: args.disk_cache.map(|folder| {
             let free = || crate::resources::disk_per_worker(&folder, 1);
             let bytes = args.disk.map_or_else(free, |d| d.0);
@@ -67,8 +68,12 @@ pub(crate) async fn worker(args: crate::args::WorkerArgs) -> Result<()> {
         connect_timeout_ms: args.connect_timeout.0,
     };
     let of = share.map_or(String::new(), |of| format!(" ({of})"));
-    let offers = crate::quantity::Bytes(config.capacity_bytes);
-    print::line(&format!("offers {offers} of memory for shards{of} and {} threads", config.slots));
+    let uses = crate::quantity::Bytes(config.memory_bytes);
+    let offers = crate::quantity::Bytes(Cut::of(config.memory_bytes, false).shards);
+    print::line(&format!(
+        "uses {uses} of memory{of}, {offers} of it for shards, and {} threads",
+        config.slots
+    ));
     let ended = soup_worker::run(config, listener, async move { _ = signals.next().await }).await;
     if let Some(peak) = crate::resources::memory_peak_bytes() {
         print::line(&format!("peak memory {}", crate::quantity::Bytes(peak)));

@@ -245,7 +245,10 @@ impl Machine {
         });
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         let (on_disk, advice) = match disk {
-            0 => (String::new(), "raise their --memory, or give them a --disk-cache"),
+            0 => (
+                String::new(),
+                "raise their --memory (four fifths of it are for shards), or give them a --disk-cache",
+            ),
             _ => (format!(" of memory and {} MiB of disk", mib(disk)), "raise their --memory or --disk"),
         };
         let workers = match self.workers.len() {

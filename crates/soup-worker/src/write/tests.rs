@@ -8,6 +8,7 @@ use soup_store::layout::plan_files;
 use soup_store::load::{Read, ReadFrom};
 
 use super::*;
+use crate::sources::{ShardSources, Source};
 use crate::{bench, loading};
 
 /// A tensor in each of two files, larger than a shard, so that one shard is in both.
