@@ -1,10 +1,19 @@
 //! What happened in a run, for watchers: every event from the first one, then live ones until the run ends.
+//!
+//! Events are kept as they are sent: that is little of what a report holds, and the same for every watcher.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{Stream, stream};
-use soup_proto::v1::RunEvent;
+use soup_core::Error;
+use soup_core::machine::Report;
+use soup_core::tally::Tally;
+use soup_proto::report_event;
+use soup_proto::v1::run_event::Event;
+use soup_proto::v1::{Planned, Queued, RunEvent};
 use tokio::sync::watch;
+
+use crate::prepare::Prepared;
 
 /// Events kept of one run; beyond that, events other than the last one are dropped.
 const EVENTS_MAX: usize = 200_000;
@@ -22,14 +31,41 @@ impl EventLog {
         Arc::new(EventLog { events: Mutex::default(), state: watch::Sender::new((0, false)) })
     }
 
-    /// Adds an event.
-    pub(crate) fn push(&self, event: RunEvent) {
-        self.append(event, false);
+    /// The run waits for so many others.
+    pub(crate) fn queued(&self, ahead: u32) {
+        self.push(Event::Queued(Queued { ahead }));
     }
 
-    /// Adds the last event.
-    pub(crate) fn finish(&self, event: RunEvent) {
-        self.append(event, true);
+    /// Its turn has come: what there is to do.
+    pub(crate) fn planned(&self, prepared: &Prepared) {
+        self.push(Event::Planned(Planned {
+            ingredients: prepared.names.clone(),
+            parameters: prepared.schema.parameters(),
+            bytes_per_ingredient: prepared.schema.bytes(),
+            shards: prepared.shards.count(),
+            workers_min: prepared.spec.workers_min,
+            datasets: prepared.reported().to_vec(),
+        }));
+    }
+
+    /// Something worth knowing.
+    pub(crate) fn note(&self, text: &str) {
+        self.push(Event::Note(text.to_owned()));
+    }
+
+    /// What the machine tells. `datasets` are the names, `value` the run's metric of a score.
+    pub(crate) fn report(&self, report: &Report, datasets: &[String], value: &dyn Fn(&Tally) -> f64) {
+        self.append(report_event(report, datasets, value), false);
+    }
+
+    /// The last event of a run that succeeded: its report.
+    pub(crate) fn finished(&self, json: String) {
+        self.append(RunEvent { event: Some(Event::FinishedJson(json)) }, true);
+    }
+
+    /// The last event of a run that failed.
+    pub(crate) fn failed(&self, error: &Error) {
+        self.append(RunEvent { event: Some(Event::Failed(error.into())) }, true);
     }
 
     /// Ends the log as it is, where the coordinator stops.
@@ -39,6 +75,10 @@ impl EventLog {
 
     pub(crate) fn ended(&self) -> bool {
         self.state.borrow().1
+    }
+
+    fn push(&self, event: Event) {
+        self.append(RunEvent { event: Some(event) }, false);
     }
 
     fn append(&self, event: RunEvent, last: bool) {
@@ -76,7 +116,6 @@ impl EventLog {
 #[cfg(test)]
 mod tests {
     use futures::StreamExt;
-    use soup_proto::v1::run_event::Event;
 
     use super::*;
 
@@ -87,19 +126,20 @@ mod tests {
     #[tokio::test]
     async fn watchers_see_everything_whenever_they_come() {
         let log = EventLog::new();
-        log.push(note("a"));
+        log.note("a");
         let early = tokio::spawn(log.watch().collect::<Vec<_>>());
-        log.push(note("b"));
-        log.finish(note("c"));
+        log.note("b");
+        log.finished("c".to_owned());
         let late: Vec<_> = log.watch().collect().await;
-        assert_eq!(late, [note("a"), note("b"), note("c")]);
+        let finished = RunEvent { event: Some(Event::FinishedJson("c".to_owned())) };
+        assert_eq!(late, [note("a"), note("b"), finished]);
         assert_eq!(early.await.unwrap(), late);
     }
 
     #[tokio::test]
     async fn a_closed_log_ends() {
         let log = EventLog::new();
-        log.push(note("a"));
+        log.note("a");
         log.close();
         assert_eq!(log.watch().collect::<Vec<_>>().await, [note("a")]);
     }

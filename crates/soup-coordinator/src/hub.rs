@@ -11,8 +11,6 @@ use std::time::Duration;
 use soup_core::machine::{Event, Millis, WorkerId};
 use soup_core::run::RunSpec;
 use soup_core::{Error, Result};
-use soup_proto::v1::coordinator_message::Message as Down;
-use soup_proto::v1::{Heartbeat, Register, Welcome, WorkerMessage, worker_message};
 use soup_store::state::AppendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
@@ -20,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::CoordinatorConfig;
 use crate::event_log::EventLog;
-use crate::messages::{self, Incarnation};
+use crate::exchange::{Answer, Attempt, Incarnation, Newcomer, Said, Told};
 use crate::opening::{self, Keeper, Opened, Owned, StartError, Started};
 use crate::prepare::{Prepared, prepare};
 use crate::roster::{Outbox, Roster};
@@ -36,8 +34,8 @@ pub(crate) type Asked = oneshot::Sender<Result<String>>;
 
 /// What the hub can be told.
 pub(crate) enum Message {
-    Join(Register, Outbox, oneshot::Sender<WorkerId>),
-    Said(WorkerId, Box<WorkerMessage>),
+    Join(Newcomer, Outbox, oneshot::Sender<WorkerId>),
+    Said(WorkerId, Box<Said>),
     Left(WorkerId),
     /// A request for a run was read; its pool is known now.
     Prepared(Box<Result<Prepared>>, Asked),
@@ -80,12 +78,12 @@ impl Handle {
         reply.await.map_err(|_| stopped())
     }
 
-    pub(crate) async fn join(&self, register: Register, outbox: Outbox) -> Result<WorkerId> {
-        self.ask(|reply| Message::Join(register, outbox, reply)).await
+    pub(crate) async fn join(&self, newcomer: Newcomer, outbox: Outbox) -> Result<WorkerId> {
+        self.ask(|reply| Message::Join(newcomer, outbox, reply)).await
     }
 
-    pub(crate) async fn said(&self, worker: WorkerId, message: WorkerMessage) -> Result<()> {
-        self.inbox.send(Message::Said(worker, Box::new(message))).await.map_err(|_| stopped())
+    pub(crate) async fn said(&self, worker: WorkerId, said: Said) -> Result<()> {
+        self.inbox.send(Message::Said(worker, Box::new(said))).await.map_err(|_| stopped())
     }
 
     pub(crate) async fn left(&self, worker: WorkerId) -> Result<()> {
@@ -203,8 +201,8 @@ impl Hub {
 
     pub(super) fn take(&mut self, message: Message) {
         match message {
-            Message::Join(register, outbox, reply) => self.join(register, outbox, reply),
-            Message::Said(worker, message) => self.said(worker, *message),
+            Message::Join(newcomer, outbox, reply) => self.join(newcomer, outbox, reply),
+            Message::Said(worker, said) => self.said(worker, *said),
             Message::Left(worker) => self.lose(worker, "its stream ended"),
             Message::Prepared(prepared, asked) => self.asked(*prepared, asked),
             Message::Opened(run, opened) => self.opened(&run, *opened),
@@ -252,12 +250,12 @@ impl Hub {
         }
     }
 
-    fn join(&mut self, register: Register, outbox: Outbox, reply: oneshot::Sender<WorkerId>) {
+    fn join(&mut self, newcomer: Newcomer, outbox: Outbox, reply: oneshot::Sender<WorkerId>) {
         let now = self.now();
-        let worker = self.roster.join(register, outbox, now);
+        let worker = self.roster.join(newcomer, outbox, now);
         tracing::info!(worker = worker.0, name = self.roster.name(worker), "worker joined");
-        let welcome = Welcome { worker: worker.0, heartbeat_ms: self.config.heartbeat_ms };
-        self.roster.send(worker, Down::Welcome(welcome));
+        let welcome = Told::Welcome { worker, heartbeat_ms: self.config.heartbeat_ms };
+        self.roster.send(worker, welcome);
         if reply.send(worker).is_err() {
             self.roster.leave(worker);
             return;
@@ -269,75 +267,56 @@ impl Hub {
         }
     }
 
-    fn said(&mut self, worker: WorkerId, message: WorkerMessage) {
+    fn said(&mut self, worker: WorkerId, said: Said) {
         let now = self.now();
         self.roster.heard(worker, now);
-        let (key, answer) = match message.message {
-            Some(worker_message::Message::Done(done)) => (done.key, Ok(done.result)),
-            Some(worker_message::Message::Failed(failed)) => {
-                let failure = failed.failure.unwrap_or_default();
-                (
-                    failed.key,
-                    Err(Error::from(failure).context(format!("worker {:?}", self.roster.name(worker)))),
-                )
+        match said {
+            Said::Done(attempt, answer) => self.answered(worker, attempt, Ok(answer)),
+            Said::Failed(attempt, error) => {
+                let error = error.context(format!("worker {:?}", self.roster.name(worker)));
+                self.answered(worker, attempt, Err(error));
             }
-            Some(worker_message::Message::HandedIn(message)) => return self.handed_in(worker, message),
-            Some(worker_message::Message::Leaving(_)) => {
+            Said::HandedIn(of, event) => self.for_run(&of.run, of.epoch, event),
+            Said::Passed(of, shards) => {
+                if let Current::Running(running) = &mut self.current
+                    && running.is(&of.run, of.epoch)
+                {
+                    running.has_passed(worker, shards);
+                }
+            }
+            Said::Leaving => {
                 tracing::info!(worker = worker.0, "worker is leaving");
                 self.roster.leaving(worker);
-                return self.drive(now, Event::WorkerLeaving(worker));
+                self.drive(now, Event::WorkerLeaving(worker));
             }
-            Some(worker_message::Message::Heartbeat(Heartbeat { passes: Some(passes) })) => {
-                if let Current::Running(running) = &mut self.current
-                    && running.is(&passes.run, passes.epoch)
-                {
-                    running.has_passed(worker, passes.shards);
-                }
-                return;
-            }
-            Some(worker_message::Message::Heartbeat(_) | worker_message::Message::Register(_)) | None => {
-                return;
-            }
-        };
-        let Some(key) = key else { return };
-        let current = match &self.current {
-            Current::Running(running) => running.is(&key.run, key.epoch),
-            _ => false,
-        };
-        if !current {
-            tracing::debug!(
-                worker = worker.0,
-                run = key.run,
-                task = key.task,
-                "dropped an answer for another run"
-            );
-            return;
+            Said::Alive => {}
         }
-        if let (Current::Running(running), Ok(answer)) = (&mut self.current, &answer) {
-            running.count_read(answer.as_ref());
-        }
-        let event = match answer.and_then(messages::result) {
-            Ok(result) => Event::Done(worker, key.attempt_key(), result),
-            Err(error) => {
-                tracing::info!(
-                    worker = worker.0,
-                    run = key.run,
-                    task = key.task,
-                    error = error.chain(),
-                    "attempt failed"
-                );
-                Event::Failed(worker, key.attempt_key(), error)
-            }
-        };
-        self.drive(now, event);
     }
 
-    fn handed_in(&mut self, worker: WorkerId, message: soup_proto::v1::HandedIn) {
-        let (run, epoch) = (message.run.clone(), message.epoch);
-        match messages::handed_in(message) {
-            Ok(event) => self.for_run(&run, epoch, event),
-            Err(e) => tracing::warn!(worker = worker.0, error = e.chain(), "dropped what a worker handed in"),
-        }
+    /// A worker has done an attempt, or failed at it.
+    fn answered(&mut self, worker: WorkerId, attempt: Attempt, answer: Result<Answer>) {
+        let Attempt { of: Incarnation { run, epoch }, key } = attempt;
+        let running = match &mut self.current {
+            Current::Running(running) if running.is(&run, epoch) => running,
+            _ => {
+                tracing::debug!(worker = worker.0, run, task = key.task, "dropped an answer for another run");
+                return;
+            }
+        };
+        let result = answer.and_then(|answer| {
+            running.count_read(answer.bytes_read);
+            answer.result
+        });
+        let event = match result {
+            Ok(result) => Event::Done(worker, key, result),
+            Err(error) => {
+                let chain = error.chain();
+                tracing::info!(worker = worker.0, run, task = key.task, error = chain, "attempt failed");
+                Event::Failed(worker, key, error)
+            }
+        };
+        let now = self.now();
+        self.drive(now, event);
     }
 
     fn lose(&mut self, worker: WorkerId, why: &str) {

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use soup_core::Error;
 use soup_core::journal::Entry;
-use soup_proto::v1::RunEvent;
+use soup_core::{Error, Result};
 use soup_store::output::Staging;
 use soup_store::state::Journal;
 use tokio::sync::mpsc;
@@ -111,7 +110,7 @@ impl Staged {
     }
 }
 
-/// Appends the last entry of a run, and tells its watchers once that is durable. Without an event they are told nothing:
+/// Appends the last entry of a run, and tells its watchers the result once that is durable. Without one they are told nothing:
 /// the run goes on elsewhere. Only after the entry is what was staged this coordinator's to remove.
 pub(crate) async fn close(
     run: String,
@@ -119,7 +118,7 @@ pub(crate) async fn close(
     last: Entry,
     staged: Staged,
     log: Arc<EventLog>,
-    event: Option<RunEvent>,
+    result: Option<Result<String>>,
     inbox: mpsc::Sender<Message>,
 ) {
     if let Err(error) = journal.append(last).await {
@@ -127,8 +126,9 @@ pub(crate) async fn close(
         return;
     }
     staged.end().await;
-    match event {
-        Some(event) => log.finish(event),
+    match result {
+        Some(Ok(json)) => log.finished(json),
+        Some(Err(error)) => log.failed(&error),
         None => log.close(),
     }
 }

@@ -11,9 +11,12 @@
 //! # Flow
 //!
 //! `soupctl` submits a run ([`service`]); it is prepared ([`prepare`]), opened ([`opening`]) and queued; the hub then drives
-//! its [`Machine`](soup_core::machine::Machine): what workers say becomes events, and actions become messages to workers
-//! ([`messages`]), records of the journal ([`journaling`]), entries of the event log, and in the end the published output
+//! its [`Machine`](soup_core::machine::Machine): what workers say becomes events, and actions become what workers are told
+//! ([`exchange`]), records of the journal ([`journaling`]), entries of the event log, and in the end the published output
 //! ([`publish`]). Soups that earlier runs scored are not scored again ([`recall`]).
+//!
+//! The hub knows nothing of the wire: streams of workers translate what is said and told ([`messages`]), the event log keeps what
+//! watchers are sent.
 //!
 //! A coordinator that finds that another one owns its run stops at once and touches nothing ([`hub`]).
 //!
@@ -22,6 +25,7 @@
 mod configuration;
 mod diagnosis;
 mod event_log;
+mod exchange;
 mod hub;
 mod identity;
 mod journaling;

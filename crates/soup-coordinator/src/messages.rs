@@ -1,33 +1,55 @@
-//! Actions and what workers say, translated between soup-core's machine and the wire.
+//! What workers say and are told, translated between the wire and plain types ([`exchange`](crate::exchange)).
 
 use soup_core::ledger::{Dataset, Evaluation, Slice};
-use soup_core::machine::{Event, FileDigest, TaskKey, TaskResult, Tier, Work, WorkerId};
+use soup_core::machine::{Event, FileDigest, TaskResult, Tier, Work, WorkerId};
 use soup_core::run::DiagnosisLevel;
 use soup_core::shard::Shard;
 use soup_core::{Error, Result};
 use soup_proto::v1::coordinator_message::Message;
 use soup_proto::v1::task_done::Result as Answer;
-use soup_proto::v1::{self, assign};
+use soup_proto::v1::{self, assign, worker_message};
 use soup_proto::{sha256, tensors_of};
 use soup_store::load::{plan_reads, stored_dtypes};
 
+use crate::exchange::{self, Assignment, Attempt, Incarnation, Newcomer, Peer, Said, Told};
 use crate::prepare::Prepared;
 
-/// Which run, and which of its coordinators is speaking.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Incarnation {
-    pub(crate) run: String,
-    pub(crate) epoch: u64,
+/// What a worker is told, as it is sent.
+pub(crate) fn told(told: Told) -> v1::CoordinatorMessage {
+    let message = match told {
+        Told::Welcome { worker, heartbeat_ms } => {
+            Message::Welcome(v1::Welcome { worker: worker.0, heartbeat_ms })
+        }
+        Told::Begin(of, prepared) => Message::Begin(begin(&of, &prepared)),
+        Told::Place { of, owners, peers } => Message::Placement(placement(of, &owners, peers)),
+        Told::Assign(assignment) => Message::Assign(assign(&assignment)),
+        Told::Cancel(attempt) => Message::Cancel(v1::CancelTask { key: Some(key_of(&attempt)) }),
+        Told::Release { of: Incarnation { run, epoch }, step, part } => {
+            Message::Release(v1::ReleaseGradient { run, epoch, step, part })
+        }
+        Told::End { run } => Message::End(v1::EndRun { run }),
+    };
+    v1::CoordinatorMessage { message: Some(message) }
 }
 
-impl Incarnation {
-    fn key(&self, key: TaskKey) -> v1::TaskKey {
-        v1::TaskKey::new(&self.run, self.epoch, key)
-    }
+/// Checks that workers can be told of a run.
+///
+/// # Errors
+/// [`Data`](soup_core::ErrorKind::Data) where the model has too many tensors for one message.
+pub(crate) fn check_size(of: &Incarnation, prepared: &Prepared) -> Result<()> {
+    begin(of, prepared).check_size()
+}
+
+fn key_of(attempt: &Attempt) -> v1::TaskKey {
+    v1::TaskKey::new(&attempt.of.run, attempt.of.epoch, attempt.key)
+}
+
+fn attempt_of(key: v1::TaskKey) -> Attempt {
+    Attempt { key: key.attempt_key(), of: Incarnation { run: key.run, epoch: key.epoch } }
 }
 
 /// Everything about a run that does not change.
-pub(crate) fn begin(of: &Incarnation, prepared: &Prepared) -> v1::BeginRun {
+fn begin(of: &Incarnation, prepared: &Prepared) -> v1::BeginRun {
     let spec = &prepared.spec;
     v1::BeginRun {
         run: of.run.clone(),
@@ -59,23 +81,19 @@ pub(crate) fn begin(of: &Incarnation, prepared: &Prepared) -> v1::BeginRun {
 }
 
 /// Who owns what.
-pub(crate) fn placement(of: &Incarnation, owners: &[WorkerId], peers: Vec<v1::Peer>) -> Message {
+fn placement(of: Incarnation, owners: &[WorkerId], peers: Vec<Peer>) -> v1::Placement {
     let owners = owners.iter().map(|w| w.0).collect();
-    Message::Placement(v1::Placement { run: of.run.clone(), epoch: of.epoch, owners, peers })
+    let peer = |p: Peer| v1::Peer { worker: p.worker.0, address: p.address };
+    v1::Placement { run: of.run, epoch: of.epoch, owners, peers: peers.into_iter().map(peer).collect() }
 }
 
 /// An attempt of a task.
-pub(crate) fn assign(
-    of: &Incarnation,
-    key: TaskKey,
-    work: &Work,
-    prepared: &Prepared,
-    tier: impl Fn(Shard) -> Tier,
-) -> Message {
-    let work = match work {
+fn assign(assignment: &Assignment) -> v1::Assign {
+    let prepared = &*assignment.prepared;
+    let work = match &assignment.work {
         Work::Load(shard) => assign::Work::Load(v1::LoadShard {
             shard: shard.0,
-            on_disk: tier(*shard) == Tier::Disk,
+            on_disk: assignment.tier == Tier::Disk,
             ingredients: prepared.checkpoints.iter().map(|c| reads_of(c, prepared, *shard)).collect(),
             products: prepared.spec.streams() && prepared.spec.diagnosis.level != DiagnosisLevel::None,
             base: match prepared.spec.streams() {
@@ -111,22 +129,7 @@ pub(crate) fn assign(
             weights: of.weights.iter().map(|w| w.get()).collect(),
         }),
     };
-    Message::Assign(v1::Assign { key: Some(of.key(key)), work: Some(work) })
-}
-
-/// An attempt that is not wanted any more.
-pub(crate) fn cancel(of: &Incarnation, key: TaskKey) -> Message {
-    Message::Cancel(v1::CancelTask { key: Some(of.key(key)) })
-}
-
-/// A gradient that nobody needs any more.
-pub(crate) fn release(of: &Incarnation, step: u32, part: u32) -> Message {
-    Message::Release(v1::ReleaseGradient { run: of.run.clone(), epoch: of.epoch, step, part })
-}
-
-/// The end of a run.
-pub(crate) fn end(run: &str) -> Message {
-    Message::End(v1::EndRun { run: run.to_owned() })
+    v1::Assign { key: Some(key_of(&assignment.attempt)), work: Some(work) }
 }
 
 /// Where a shard of a checkpoint is.
@@ -168,11 +171,55 @@ fn ingredient_reads(
     }
 }
 
-/// What a worker hands in that it did for an earlier coordinator.
+/// A worker that introduces itself.
+pub(crate) fn newcomer(register: v1::Register) -> Newcomer {
+    let v1::Register { name, address, slots, capacity_bytes, disk_bytes, version: _, protocol: _, held } =
+        register;
+    let tier = |h: &v1::Held, shard| if h.on_disk.contains(&shard) { Tier::Disk } else { Tier::Memory };
+    let shards = |h: &v1::Held| h.shards.iter().map(|&s| (Shard(s), tier(h, s))).collect();
+    let held = held.into_iter().map(|h| (h.run.clone(), shards(&h))).collect();
+    Newcomer { name, address, slots, capacity_bytes, disk_bytes, held }
+}
+
+/// What a worker says. Of an answer that is malformed its attempt has to hear, so that is no error.
 ///
 /// # Errors
-/// Where the message is malformed.
-pub(crate) fn handed_in(message: v1::HandedIn) -> Result<Event> {
+/// Where what a worker hands in is malformed.
+pub(crate) fn said(message: v1::WorkerMessage) -> Result<Said> {
+    use worker_message::Message;
+    Ok(match message.message {
+        Some(Message::Done(v1::TaskDone { key: Some(key), result: answer })) => {
+            Said::Done(attempt_of(key), self::answer(answer))
+        }
+        Some(Message::Failed(v1::TaskFailed { key: Some(key), failure })) => {
+            Said::Failed(attempt_of(key), failure.unwrap_or_default().into())
+        }
+        Some(Message::HandedIn(message)) => {
+            let of = Incarnation { run: message.run.clone(), epoch: message.epoch };
+            Said::HandedIn(of, handed_in(message)?)
+        }
+        Some(Message::Leaving(v1::Leaving {})) => Said::Leaving,
+        Some(Message::Heartbeat(v1::Heartbeat { passes: Some(v1::Passes { run, epoch, shards }) })) => {
+            Said::Passed(Incarnation { run, epoch }, shards)
+        }
+        Some(Message::Done(_) | Message::Failed(_) | Message::Heartbeat(_) | Message::Register(_)) | None => {
+            Said::Alive
+        }
+    })
+}
+
+/// What was read of the pool for an answer counts even if nobody can use the answer.
+fn answer(answer: Option<Answer>) -> exchange::Answer {
+    let bytes_read = match &answer {
+        Some(Answer::Loaded(loaded)) => loaded.bytes_read,
+        Some(Answer::Passed(passed)) => passed.bytes_read,
+        _ => 0,
+    };
+    exchange::Answer { result: result(answer), bytes_read }
+}
+
+/// What a worker hands in that it did for an earlier coordinator.
+fn handed_in(message: v1::HandedIn) -> Result<Event> {
     let missing = || Error::internal("a worker handed in nothing");
     let work = message.work.ok_or_else(missing)?;
     let evaluation =
@@ -182,10 +229,7 @@ pub(crate) fn handed_in(message: v1::HandedIn) -> Result<Event> {
 }
 
 /// What a worker brought back.
-///
-/// # Errors
-/// Where the message is malformed.
-pub(crate) fn result(answer: Option<Answer>) -> Result<TaskResult> {
+fn result(answer: Option<Answer>) -> Result<TaskResult> {
     Ok(match answer.ok_or_else(|| Error::internal("a worker sent a result without content"))? {
         Answer::Loaded(l) => TaskResult::Loaded {
             sha256: l.sha256.iter().map(|d| sha256(d)).collect::<Result<_>>()?,
@@ -208,4 +252,47 @@ pub(crate) fn result(answer: Option<Answer>) -> Result<TaskResult> {
         },
         Answer::Dotted(d) => TaskResult::Dotted(d.segments.into_iter().map(Into::into).collect()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use soup_core::machine::TaskKey;
+
+    use super::*;
+
+    fn said_of(message: worker_message::Message) -> Result<Said> {
+        said(v1::WorkerMessage { message: Some(message) })
+    }
+
+    #[test]
+    fn a_malformed_answer_fails_its_attempt_and_says_what_was_read() {
+        let of = Incarnation { run: "r".to_owned(), epoch: 2 };
+        let attempt = Attempt { of, key: TaskKey { task: 3, attempt: 4 } };
+        let loaded = v1::Loaded { sha256: vec![vec![1, 2, 3]], notes: Vec::new(), bytes_read: 5 };
+        let done = v1::TaskDone { key: Some(key_of(&attempt)), result: Some(Answer::Loaded(loaded)) };
+        let Ok(Said::Done(of, answer)) = said_of(worker_message::Message::Done(done)) else { panic!() };
+        assert_eq!((of, answer.bytes_read), (attempt, 5));
+        assert!(answer.result.unwrap_err().chain().contains("SHA-256"));
+    }
+
+    #[test]
+    fn what_belongs_to_no_attempt_says_that_the_worker_is_alive() {
+        let done = v1::TaskDone { key: None, result: None };
+        let failed = v1::TaskFailed { key: None, failure: None };
+        let heartbeat = v1::Heartbeat { passes: None };
+        for message in [
+            worker_message::Message::Done(done),
+            worker_message::Message::Failed(failed),
+            worker_message::Message::Heartbeat(heartbeat),
+        ] {
+            assert!(matches!(said_of(message), Ok(Said::Alive)));
+        }
+        assert!(matches!(said(v1::WorkerMessage { message: None }), Ok(Said::Alive)));
+    }
+
+    #[test]
+    fn what_is_handed_in_is_whole_or_refused() {
+        let message = v1::HandedIn { run: "r".to_owned(), epoch: 2, work: None, evaluated: None };
+        assert!(said_of(worker_message::Message::HandedIn(message)).is_err());
+    }
 }

@@ -13,10 +13,10 @@ use soup_store::output::{self, Staging, run_of};
 use soup_store::state::{AppendError, Journal, State};
 use tokio::sync::mpsc;
 
+use crate::exchange::Incarnation;
 use crate::hub::Message;
 use crate::identity::{PlanDocument, operation, set_operation};
 use crate::journaling::Staged;
-use crate::messages::Incarnation;
 use crate::prepare::{Prepared, prepare};
 use crate::recall::Recall;
 

@@ -2,25 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use soup_core::machine::{Millis, NewWorker, Tier, WorkerId};
-use soup_core::shard::Shard;
-use soup_proto::v1::{CoordinatorMessage, Held, Peer, Register, coordinator_message};
+use soup_core::machine::{Millis, NewWorker, WorkerId};
 use tokio::sync::mpsc;
+
+use crate::exchange::{Newcomer, Peer, Told};
 
 /// Messages that may wait for one worker. A worker that lets them pile up is as good as lost.
 pub(crate) const OUTBOX_MESSAGES_MAX: usize = 1024;
 
 /// Where messages to one worker go.
-pub(crate) type Outbox = mpsc::Sender<CoordinatorMessage>;
+pub(crate) type Outbox = mpsc::Sender<Told>;
 
 struct Member {
-    name: String,
-    address: String,
-    slots: u32,
-    capacity_bytes: u64,
-    disk_bytes: u64,
-    /// Shards it has, by run, and where.
-    held: BTreeMap<String, Vec<(Shard, Tier)>>,
+    is: Newcomer,
     leaving: bool,
     heard: Millis,
     outbox: Outbox,
@@ -34,18 +28,10 @@ pub(crate) struct Roster {
 }
 
 impl Roster {
-    pub(crate) fn join(&mut self, register: Register, outbox: Outbox, now: Millis) -> WorkerId {
+    pub(crate) fn join(&mut self, is: Newcomer, outbox: Outbox, now: Millis) -> WorkerId {
         self.next += 1;
         let worker = WorkerId(self.next);
-        let Register { name, address, slots, capacity_bytes, disk_bytes, version: _, protocol: _, held } =
-            register;
-        let tier = |h: &Held, shard| if h.on_disk.contains(&shard) { Tier::Disk } else { Tier::Memory };
-        let shards = |h: &Held| h.shards.iter().map(|&s| (Shard(s), tier(h, s))).collect();
-        let held = held.into_iter().map(|h| (h.run.clone(), shards(&h))).collect();
-        let (leaving, heard) = (false, now);
-        let member =
-            Member { name, address, slots, capacity_bytes, disk_bytes, held, leaving, heard, outbox };
-        self.members.insert(worker, member);
+        self.members.insert(worker, Member { is, leaving: false, heard: now, outbox });
         worker
     }
 
@@ -65,9 +51,8 @@ impl Roster {
     }
 
     /// Sends to one worker; false if it does not take messages any more.
-    pub(crate) fn send(&self, worker: WorkerId, message: coordinator_message::Message) -> bool {
-        let message = CoordinatorMessage { message: Some(message) };
-        self.members.get(&worker).is_some_and(|m| m.outbox.try_send(message).is_ok())
+    pub(crate) fn send(&self, worker: WorkerId, told: Told) -> bool {
+        self.members.get(&worker).is_some_and(|m| m.outbox.try_send(told).is_ok())
     }
 
     /// A worker is about to go: no run gets it any more.
@@ -82,8 +67,8 @@ impl Roster {
 
     /// What a worker offers to a run.
     fn offer(run: &str, worker: WorkerId, m: &Member) -> Option<NewWorker> {
-        let held = m.held.get(run).cloned().unwrap_or_default();
-        let (slots, capacity_bytes, disk_bytes) = (m.slots, m.capacity_bytes, m.disk_bytes);
+        let held = m.is.held.get(run).cloned().unwrap_or_default();
+        let Newcomer { slots, capacity_bytes, disk_bytes, .. } = m.is;
         (!m.leaving).then_some(NewWorker { worker, slots, capacity_bytes, disk_bytes, held })
     }
 
@@ -103,11 +88,11 @@ impl Roster {
     }
 
     pub(crate) fn name(&self, worker: WorkerId) -> &str {
-        self.members.get(&worker).map_or("?", |m| &m.name)
+        self.members.get(&worker).map_or("?", |m| &m.is.name)
     }
 
     pub(crate) fn peers(&self) -> Vec<Peer> {
-        let peer = |(w, m): (&WorkerId, &Member)| Peer { worker: w.0, address: m.address.clone() };
+        let peer = |(w, m): (&WorkerId, &Member)| Peer { worker: *w, address: m.is.address.clone() };
         self.members.iter().map(peer).collect()
     }
 

@@ -7,28 +7,25 @@ use soup_core::journal::Entry;
 use soup_core::layer::Layers;
 use soup_core::ledger::Evaluation;
 use soup_core::machine::{
-    Action, DiagnosisPlan, Event, Limits, Machine, Millis, Phase, Plan, Report, WorkerId,
+    Action, DiagnosisPlan, Event, Limits, Machine, Millis, Phase, Plan, Report, Tier, Work,
+    WorkerId,
 };
 use soup_core::report::{Baselines, RunReport, Sources};
 use soup_core::run::DiagnosisLevel;
 use soup_core::soup::Soup;
 use soup_core::tally::Tally;
 use soup_core::{Error, ErrorKind, Result};
-use soup_proto::report_event;
-use soup_proto::v1::coordinator_message::Message as Down;
-use soup_proto::v1::run_event::Event as RunEventKind;
-use soup_proto::v1::task_done::Result as Answer;
-use soup_proto::v1::{Planned, RunEvent};
 use soup_store::output::Staging;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::diagnosis;
 use crate::event_log::EventLog;
+use crate::exchange::{Assignment, Attempt, Incarnation, Told};
 use crate::hub::Message;
 use crate::journaling::{Journaling, Staged, close};
 use crate::learned;
-use crate::messages::{self, Incarnation};
+use crate::messages;
 use crate::opening::{Owned, Started};
 use crate::prepare::Prepared;
 use crate::publish;
@@ -80,16 +77,16 @@ impl Running {
         let of = started.owned.incarnation();
         let shards = prepared.shards.count();
         let plan = plan(prepared, started.recall.looks(), start_timeout_ms);
-        let sized = messages::begin(&of, prepared).check_size();
+        let sized = messages::check_size(&of, prepared);
         let machine = match sized.and_then(|()| Machine::resume(plan, now, &started.owned.fold)) {
             Ok(machine) => machine,
             Err(error) => return Err((Box::new(started), error)),
         };
         let Started { owned, staging, recall, .. } = started;
-        log.push(RunEvent { event: Some(RunEventKind::Planned(planned(&owned.prepared))) });
+        log.planned(&owned.prepared);
         let resumed = resumed(&owned);
         for note in owned.prepared.notes.iter().chain(&resumed) {
-            log.push(RunEvent { event: Some(RunEventKind::Note(note.clone())) });
+            log.note(note);
         }
         Ok(Running {
             notes: owned.prepared.notes.clone(),
@@ -136,13 +133,8 @@ impl Running {
     }
 
     /// Notes what was read of the pool for an answer, even if nobody needs the answer any more.
-    pub(crate) fn count_read(&mut self, answer: Option<&Answer>) {
-        let bytes_read = match answer {
-            Some(Answer::Loaded(loaded)) => loaded.bytes_read,
-            Some(Answer::Passed(passed)) => passed.bytes_read,
-            _ => 0,
-        };
-        self.pool_bytes_read = self.pool_bytes_read.saturating_add(bytes_read);
+    pub(crate) fn count_read(&mut self, bytes: u64) {
+        self.pool_bytes_read = self.pool_bytes_read.saturating_add(bytes);
     }
 
     /// A worker has passed over so many shards, which are not kept.
@@ -196,24 +188,28 @@ impl Running {
 
     /// Performs an action; gives the worker that did not take its message, if one did not.
     fn perform(&mut self, action: Action, roster: &Roster, events: &mut VecDeque<Event>) -> Option<WorkerId> {
-        let of = &self.of;
-        let (worker, message) = match action {
-            Action::Begin(worker) => (worker, Down::Begin(messages::begin(of, &self.prepared))),
-            Action::Place(worker, owners) => (worker, messages::placement(of, &owners, roster.peers())),
+        let of = self.of.clone();
+        let (worker, told) = match action {
+            Action::Begin(worker) => (worker, Told::Begin(of, self.prepared.clone())),
+            Action::Place(worker, owners) => (worker, Told::Place { of, owners, peers: roster.peers() }),
             Action::Assign(worker, key, work) => {
                 let (task, attempt) = (key.task, key.attempt);
                 tracing::debug!(run = of.run, worker = worker.0, task, attempt, ?work, "assign");
-                let tier = |shard| self.machine.tier(shard);
-                (worker, messages::assign(of, key, &work, &self.prepared, tier))
+                let tier = match &work {
+                    Work::Load(shard) => self.machine.tier(*shard),
+                    _ => Tier::Memory,
+                };
+                let (attempt, prepared) = (Attempt { of, key }, self.prepared.clone());
+                (worker, Told::Assign(Assignment { attempt, work, tier, prepared }))
             }
-            Action::Cancel(worker, key) => (worker, messages::cancel(of, key)),
-            Action::Release(worker, step, part) => (worker, messages::release(of, step, part)),
+            Action::Cancel(worker, key) => (worker, Told::Cancel(Attempt { of, key })),
+            Action::Release(worker, step, part) => (worker, Told::Release { of, step, part }),
             other => {
                 self.perform_here(other, roster, events);
                 return None;
             }
         };
-        (!roster.send(worker, message)).then_some(worker)
+        (!roster.send(worker, told)).then_some(worker)
     }
 
     /// Performs an action that no worker is told of.
@@ -294,7 +290,7 @@ impl Running {
         }
         for note in notes {
             if !self.notes.contains(&note) {
-                self.log.push(RunEvent { event: Some(RunEventKind::Note(note.clone())) });
+                self.log.note(&note);
                 self.notes.push(note);
             }
         }
@@ -302,7 +298,7 @@ impl Running {
 
     fn push(&self, report: &Report) {
         let value = |s: &Tally| self.metric_value(s);
-        self.log.push(report_event(report, &self.prepared.datasets, &value));
+        self.log.report(report, &self.prepared.datasets, &value);
     }
 
     fn metric_value(&self, score: &Tally) -> f64 {
@@ -332,7 +328,7 @@ impl Running {
     fn finish(&mut self, result: Result<()>, roster: &Roster) {
         for worker in roster.all() {
             // One that does not take it forgets the run with the next one.
-            roster.send(worker, messages::end(&self.of.run));
+            roster.send(worker, Told::End { run: self.of.run.clone() });
         }
         let json = self.finished_json.take();
         let result =
@@ -341,7 +337,7 @@ impl Running {
             Err(error) => Staged::of_failed(self.staging.clone(), self.publishing_before, error),
             Ok(_) => Staged::Nothing,
         };
-        let (last, event) = ending(result, &self.of.run);
+        let last = last_entry(&result, &self.of.run);
         let (log, inbox) = (self.log.clone(), self.inbox.clone());
         let (journal, recall) = (self.journal.take(), self.recall.take());
         let run = self.of.run.clone();
@@ -355,7 +351,7 @@ impl Running {
             }
             // Without its journal the run is somebody else's by now, or the hub knows why not.
             let Some(journal) = journal else { return };
-            close(run, journal, last, staged, log, Some(event), inbox).await;
+            close(run, journal, last, staged, log, Some(result), inbox).await;
         }));
     }
 
@@ -421,24 +417,21 @@ impl Running {
     }
 }
 
-/// How a run ends: its last entry, and what its watchers are told.
-pub(crate) fn ending(result: Result<String>, run: &str) -> (Entry, RunEvent) {
-    let (entry, event) = match result {
+/// The last entry of a run that ends so.
+pub(crate) fn last_entry(result: &Result<String>, run: &str) -> Entry {
+    match result {
         Ok(json) => {
             tracing::info!(run, "run finished");
-            let report = serde_json::from_str(&json).unwrap_or_default();
-            (Entry::Published { report }, RunEventKind::FinishedJson(json))
+            Entry::Published { report: serde_json::from_str(json).unwrap_or_default() }
         }
         Err(error) => {
             tracing::info!(run, error = error.chain(), "run failed");
-            let entry = match error.kind() {
+            match error.kind() {
                 ErrorKind::Cancelled => Entry::Cancelled {},
-                _ => Entry::failed(&error),
-            };
-            (entry, RunEventKind::Failed((&error).into()))
+                _ => Entry::failed(error),
+            }
         }
-    };
-    (entry, RunEvent { event: Some(event) })
+    }
 }
 
 fn plan(prepared: &Prepared, recall: bool, start_timeout_ms: Millis) -> Plan {
@@ -490,15 +483,4 @@ fn resumed(owned: &Owned) -> Option<String> {
             fold.decisions
         )
     })
-}
-
-fn planned(prepared: &Prepared) -> Planned {
-    Planned {
-        ingredients: prepared.names.clone(),
-        parameters: prepared.schema.parameters(),
-        bytes_per_ingredient: prepared.schema.bytes(),
-        shards: prepared.shards.count(),
-        workers_min: prepared.spec.workers_min,
-        datasets: prepared.reported().to_vec(),
-    }
 }

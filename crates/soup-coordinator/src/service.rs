@@ -1,4 +1,5 @@
-//! The gRPC face: each method converts, asks the hub, converts.
+//! The gRPC face: each method converts, asks the hub, converts. What workers say and are told is converted on the tasks of their
+//! streams, however much it is.
 
 use std::pin::Pin;
 
@@ -18,7 +19,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::exchange::Said;
 use crate::hub::Handle;
+use crate::messages;
 use crate::roster::OUTBOX_MESSAGES_MAX;
 
 /// The service over a hub.
@@ -45,20 +48,25 @@ impl Coordinator for Service {
         request: Request<Streaming<WorkerMessage>>,
     ) -> Result<Response<Self::WorkStream>, Status> {
         let mut up = request.into_inner();
-        let register = first_message(&mut up).await?;
+        let newcomer = messages::newcomer(first_message(&mut up).await?);
         let (outbox, down) = mpsc::channel(OUTBOX_MESSAGES_MAX);
-        let worker = self.hub.join(register, outbox).await.map_err(|e| status_of(&e))?;
+        let worker = self.hub.join(newcomer, outbox).await.map_err(|e| status_of(&e))?;
         let hub = self.hub.clone();
         tokio::spawn(async move {
             while let Ok(Some(message)) = up.message().await {
-                if hub.said(worker, message).await.is_err() {
+                let said = messages::said(message).unwrap_or_else(|e| {
+                    let error = e.chain();
+                    tracing::warn!(worker = worker.0, error, "dropped what a worker handed in");
+                    Said::Alive
+                });
+                if hub.said(worker, said).await.is_err() {
                     break;
                 }
             }
             // Where the hub is gone, so is the roster.
             let _ = hub.left(worker).await;
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(down).map(Ok))))
+        Ok(Response::new(Box::pin(ReceiverStream::new(down).map(|told| Ok(messages::told(told))))))
     }
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {

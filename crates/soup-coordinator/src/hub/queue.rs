@@ -6,8 +6,6 @@ use std::sync::Arc;
 use soup_core::journal::Entry;
 use soup_core::machine::Event;
 use soup_core::{Error, Result};
-use soup_proto::v1::run_event::Event as RunEventKind;
-use soup_proto::v1::{Queued, RunEvent};
 use soup_store::output::Staging;
 
 use super::{Asked, Current, Hub, Message};
@@ -15,7 +13,7 @@ use crate::event_log::EventLog;
 use crate::journaling::{Staged, close};
 use crate::opening::{Opened, Owned, StartError, Started};
 use crate::prepare::Prepared;
-use crate::running::{Running, ending};
+use crate::running::{Running, last_entry};
 
 /// Ended runs whose events are kept.
 const ENDED_RUNS_MAX: usize = 64;
@@ -99,8 +97,8 @@ impl Hub {
                     "run {run} is done: this is its report, and {} is as it was",
                     prepared.spec.output
                 );
-                log.push(RunEvent { event: Some(RunEventKind::Note(note)) });
-                log.finish(RunEvent { event: Some(RunEventKind::FinishedJson(report)) });
+                log.note(&note);
+                log.finished(report);
                 self.logs.insert(run.to_owned(), log);
                 self.retire(run.to_owned());
                 Ok(run.to_owned())
@@ -123,7 +121,7 @@ impl Hub {
         let run = owned.prepared.run.clone();
         let log = EventLog::new();
         let ahead = self.queue.len() as u32 + u32::from(!matches!(self.current, Current::None));
-        log.push(RunEvent { event: Some(RunEventKind::Queued(Queued { ahead })) });
+        log.queued(ahead);
         self.logs.insert(run.clone(), log);
         tracing::info!(run, ahead, epoch = owned.journal.epoch(), "run queued");
         self.queue.push_back(owned);
@@ -194,9 +192,9 @@ impl Hub {
     pub(super) fn close(&mut self, owned: Owned, staged: Staged, result: Result<String>) {
         let run = owned.prepared.run.clone();
         let Some(log) = self.logs.get(&run).cloned() else { return };
-        let (last, event) = ending(result, &run);
+        let last = last_entry(&result, &run);
         let inbox = self.inbox.clone();
-        self.closings.spawn(close(run.clone(), owned.journal, last, staged, log, Some(event), inbox));
+        self.closings.spawn(close(run.clone(), owned.journal, last, staged, log, Some(result), inbox));
         self.retire(run);
     }
 

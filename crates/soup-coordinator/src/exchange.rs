@@ -1,0 +1,98 @@
+//! What workers say to the hub, and what the hub tells them: plain types. Streams of workers translate between them and the
+//! wire ([`messages`](crate::messages)), on tasks of their own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use soup_core::machine::{Event, TaskKey, TaskResult, Tier, Work, WorkerId};
+use soup_core::shard::Shard;
+use soup_core::{Error, Result};
+
+use crate::prepare::Prepared;
+
+/// Which run, and which of its coordinators is speaking.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Incarnation {
+    pub(crate) run: String,
+    pub(crate) epoch: u64,
+}
+
+/// Which attempt of which task of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    pub(crate) of: Incarnation,
+    pub(crate) key: TaskKey,
+}
+
+/// A worker, as it introduces itself.
+#[derive(Debug)]
+pub(crate) struct Newcomer {
+    pub(crate) name: String,
+    /// Where peers reach it.
+    pub(crate) address: String,
+    pub(crate) slots: u32,
+    pub(crate) capacity_bytes: u64,
+    pub(crate) disk_bytes: u64,
+    /// Shards it has, by run, and where.
+    pub(crate) held: BTreeMap<String, Vec<(Shard, Tier)>>,
+}
+
+/// What a worker says. All of it says that the worker is alive.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// It finished an attempt.
+    Done(Attempt, Answer),
+    /// It failed at an attempt.
+    Failed(Attempt, Error),
+    /// It hands in what it did for an earlier coordinator: an [`Event::HandedIn`].
+    HandedIn(Incarnation, Event),
+    /// It has passed over so many shards of a run, which are not kept.
+    Passed(Incarnation, u32),
+    /// It is about to go.
+    Leaving,
+    /// Nothing else.
+    Alive,
+}
+
+/// What a worker brings back of an attempt.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// An error where it was malformed.
+    pub(crate) result: Result<TaskResult>,
+    /// What was read of the pool for it.
+    pub(crate) bytes_read: u64,
+}
+
+/// What a worker is told.
+pub(crate) enum Told {
+    /// Its number, and how often it is to be heard.
+    Welcome { worker: WorkerId, heartbeat_ms: u32 },
+    /// A run that it has a part in.
+    Begin(Incarnation, Arc<Prepared>),
+    /// Who owns each shard, and where everybody is.
+    Place { of: Incarnation, owners: Vec<WorkerId>, peers: Vec<Peer> },
+    /// An attempt of a task.
+    Assign(Assignment),
+    /// An attempt that is not wanted any more.
+    Cancel(Attempt),
+    /// A gradient that nobody needs any more.
+    Release { of: Incarnation, step: u32, part: u32 },
+    /// The run is over.
+    End { run: String },
+}
+
+/// A worker, as its peers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Peer {
+    pub(crate) worker: WorkerId,
+    pub(crate) address: String,
+}
+
+/// An attempt of a task, with all that is needed to describe it to a worker.
+pub(crate) struct Assignment {
+    pub(crate) attempt: Attempt,
+    pub(crate) work: Work,
+    /// Where the shard is kept that is to be loaded.
+    pub(crate) tier: Tier,
+    pub(crate) prepared: Arc<Prepared>,
+}
