@@ -1,6 +1,7 @@
 //! The one task that owns all state. It never waits for anything but its inbox: slow things (reading headers,
 //! publishing) run beside it and report back by message.
 
+pub(crate) mod ending;
 mod queue;
 mod stop;
 
@@ -142,7 +143,7 @@ struct Hub {
     /// Runs in the order they ended.
     ended: VecDeque<String>,
     /// Last records and removals that are on their way.
-    closings: JoinSet<()>,
+    endings: JoinSet<()>,
     /// Why this coordinator must stop.
     broken: Option<Error>,
     inbox: mpsc::Sender<Message>,
@@ -163,7 +164,7 @@ pub(crate) fn start(config: CoordinatorConfig, keeper: Keeper) -> (Handle, JoinH
         current: Current::None,
         logs: BTreeMap::new(),
         ended: VecDeque::new(),
-        closings: JoinSet::new(),
+        endings: JoinSet::new(),
         broken: None,
         inbox: sender.clone(),
         born: Instant::now(),
@@ -189,7 +190,7 @@ impl Hub {
                     Some(message) => self.take(message),
                 },
             }
-            while self.closings.try_join_next().is_some() {}
+            while self.endings.try_join_next().is_some() {}
             self.start_next();
         }
         self.stop(&mut inbox).await
@@ -343,14 +344,8 @@ impl Hub {
     fn drive(&mut self, now: Millis, event: Event) {
         let Current::Running(running) = &mut self.current else { return };
         running.drive(now, event, &mut self.roster);
-        if running.ended() {
-            let run = running.run().to_owned();
-            if let Some(work) = running.take_last_work() {
-                // It reports its own failure, by message.
-                self.closings.spawn(async move { drop(work.await) });
-            }
-            self.current = Current::None;
-            self.retire(run);
+        if let Some(end) = running.end() {
+            self.end_current(end);
         }
     }
 }

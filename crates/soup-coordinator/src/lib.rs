@@ -13,7 +13,8 @@
 //! `soupctl` submits a run ([`service`]); it is prepared ([`prepare`]), opened ([`opening`]) and queued; the hub then drives
 //! its [`Machine`](soup_core::machine::Machine): what workers say becomes events, and actions become what workers are told
 //! ([`exchange`]), records of the journal ([`journaling`]), entries of the event log, and in the end the published output
-//! ([`publish`]). Soups that earlier runs scored are not scored again ([`recall`]).
+//! ([`publish`]). Soups that earlier runs scored are not scored again ([`recall`]). However a run ends, it ends in one way
+//! ([`hub::ending`]).
 //!
 //! The hub knows nothing of the wire: streams of workers translate what is said and told ([`messages`]), the event log keeps what
 //! watchers are sent.

@@ -16,7 +16,6 @@ use tokio::sync::mpsc;
 use crate::exchange::Incarnation;
 use crate::hub::Message;
 use crate::identity::{PlanDocument, operation, set_operation};
-use crate::journaling::Staged;
 use crate::prepare::{Prepared, prepare};
 use crate::recall::Recall;
 
@@ -33,17 +32,6 @@ pub(crate) struct Owned {
 impl Owned {
     pub(crate) fn incarnation(&self) -> Incarnation {
         Incarnation { run: self.prepared.run.clone(), epoch: self.journal.epoch() }
-    }
-
-    /// What earlier coordinators may have left at the output, for a run that ends in `error` before its turn.
-    pub(crate) fn staged_before(&self, error: &Error) -> Staged {
-        let target = Location::parse(&self.prepared.spec.output);
-        let staging = target.and_then(|t| Staging::resume(&t, &self.prepared.run, self.journal.epoch()));
-        match staging {
-            Ok(staging) => Staged::of_failed(Arc::new(staging), self.fold.publishing, error),
-            // Then it cannot have been written to either.
-            Err(_) => Staged::Nothing,
-        }
     }
 }
 

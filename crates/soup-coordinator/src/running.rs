@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, VecDeque, btree_map};
 use std::sync::Arc;
 
-use soup_core::journal::Entry;
 use soup_core::layer::Layers;
 use soup_core::ledger::Evaluation;
 use soup_core::machine::{
@@ -14,16 +13,16 @@ use soup_core::report::{Baselines, RunReport, Sources};
 use soup_core::run::DiagnosisLevel;
 use soup_core::soup::Soup;
 use soup_core::tally::Tally;
-use soup_core::{Error, ErrorKind, Result};
+use soup_core::{Error, Result};
 use soup_store::output::Staging;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use crate::diagnosis;
 use crate::event_log::EventLog;
 use crate::exchange::{Assignment, Attempt, Incarnation, Told};
 use crate::hub::Message;
-use crate::journaling::{Journaling, Staged, close};
+use crate::hub::ending::{End, Ending, Staged, Writing};
+use crate::journaling::Journaling;
 use crate::learned;
 use crate::messages;
 use crate::opening::{Owned, Started};
@@ -42,8 +41,8 @@ pub(crate) struct Running {
     publishing_before: bool,
     machine: Machine,
     log: Arc<EventLog>,
-    journal: Option<Journaling>,
-    recall: Option<Recall>,
+    journal: Journaling,
+    recall: Recall,
     inbox: mpsc::Sender<Message>,
     /// What people should know, besides the machine's notes.
     notes: Vec<String>,
@@ -57,8 +56,8 @@ pub(crate) struct Running {
     /// The publisher's answer, until the machine has it.
     published: Option<Result<String>>,
     finished_json: Option<String>,
-    /// What has to end before the coordinator may: publishing, or the last record.
-    last_work: Option<JoinHandle<()>>,
+    /// How the machine says that it has ended, until that is done.
+    result: Option<Result<()>>,
 }
 
 impl Running {
@@ -90,8 +89,8 @@ impl Running {
         }
         Ok(Running {
             notes: owned.prepared.notes.clone(),
-            journal: Some(Journaling::start(of.run.clone(), owned.journal, inbox.clone())),
-            recall: Some(recall),
+            journal: Journaling::start(of.run.clone(), owned.journal, inbox.clone()),
+            recall,
             publishing_before: owned.fold.publishing,
             prepared: owned.prepared,
             of,
@@ -105,7 +104,7 @@ impl Running {
             progress: Progress::of(shards),
             published: None,
             finished_json: None,
-            last_work: None,
+            result: None,
         })
     }
 
@@ -118,18 +117,9 @@ impl Running {
         self.of.run == run && self.of.epoch == epoch
     }
 
-    pub(crate) fn ended(&self) -> bool {
-        self.machine.ended()
-    }
-
     /// Whether the output is being made visible, which is not interrupted.
     pub(crate) fn publishing(&self) -> bool {
         self.machine.publishing()
-    }
-
-    /// What has to end before the coordinator may, if it has begun.
-    pub(crate) fn take_last_work(&mut self) -> Option<JoinHandle<()>> {
-        self.last_work.take()
     }
 
     /// Notes what was read of the pool for an answer, even if nobody needs the answer any more.
@@ -149,17 +139,19 @@ impl Running {
         self.published = Some(result);
     }
 
-    /// Leaves the run to another coordinator: what is known is in the journal.
-    pub(crate) async fn suspend(mut self) {
-        let (log, staging, inbox) = (self.log.clone(), self.staging.clone(), self.inbox.clone());
-        let run = self.of.run.clone();
-        let Some(journal) = self.journal.take() else { return };
-        if let Some(journal) = journal.end().await {
-            close(run, journal, Entry::Suspended {}, Staged::Leave(staging), log, None, inbox).await;
-        }
-        if let Some(recall) = self.recall.take() {
-            recall.close().await;
-        }
+    /// How it ends, once the machine has said so; the answer is given once.
+    pub(crate) fn end(&mut self) -> Option<End> {
+        let result = self.result.take()?;
+        let json = self.finished_json.take();
+        let missing = || Error::internal("the run ended without a report");
+        Some(End::of(result.and_then(|()| json.ok_or_else(missing))))
+    }
+
+    /// What is left of the run, where it ends so.
+    pub(crate) fn into_ending(self, end: End) -> Ending {
+        let staged = Staged::of(&end, self.staging, self.publishing_before);
+        let journal = Writing::Entries(self.journal);
+        Ending { run: self.of.run, end, journal, recall: Some(self.recall), staged }
     }
 
     /// Feeds one event to the machine and performs what it asks for.
@@ -205,7 +197,7 @@ impl Running {
             Action::Cancel(worker, key) => (worker, Told::Cancel(Attempt { of, key })),
             Action::Release(worker, step, part) => (worker, Told::Release { of, step, part }),
             other => {
-                self.perform_here(other, roster, events);
+                self.perform_here(other, events);
                 return None;
             }
         };
@@ -213,17 +205,13 @@ impl Running {
     }
 
     /// Performs an action that no worker is told of.
-    fn perform_here(&mut self, action: Action, roster: &Roster, events: &mut VecDeque<Event>) {
+    fn perform_here(&mut self, action: Action, events: &mut VecDeque<Event>) {
         match action {
-            Action::Record(entry) => {
-                if let Some(journal) = &self.journal {
-                    journal.append(entry);
-                }
-            }
+            Action::Record(entry) => self.journal.append(entry),
             Action::Recall(evaluation) => self.look_up(evaluation, events),
             Action::Report(report) => self.tell(&report),
             Action::Publish => self.publish(),
-            Action::Finish(result) => self.finish(result, roster),
+            Action::Finish(result) => self.result = Some(result),
             Action::Begin(_)
             | Action::Place(..)
             | Action::Assign(..)
@@ -235,7 +223,7 @@ impl Running {
     /// Looks for a score of an earlier run: at once where there is none, else beside the hub.
     fn look_up(&self, evaluation: Evaluation, events: &mut VecDeque<Event>) {
         let ingredients = self.machine.surveyed().map_or(&[][..], |s| &s.ingredients_sha256);
-        let found = self.recall.as_ref().and_then(|r| r.find(&evaluation, ingredients));
+        let found = self.recall.find(&evaluation, ingredients);
         let Some((scores, key)) = found else {
             return events.push_back(Event::Recalled(evaluation, None));
         };
@@ -252,9 +240,7 @@ impl Running {
 
     fn keep(&mut self, evaluation: &Evaluation, score: &Tally) {
         let ingredients = self.machine.surveyed().map_or(&[][..], |s| &s.ingredients_sha256);
-        if let Some(recall) = &mut self.recall {
-            recall.keep(evaluation, score, ingredients);
-        }
+        self.recall.keep(evaluation, score, ingredients);
     }
 
     /// Tells watchers, and the log where it is worth a line.
@@ -312,47 +298,16 @@ impl Running {
         match self.report() {
             Ok(report) => {
                 let (prepared, staging) = (self.prepared.clone(), self.staging.clone());
-                self.last_work = Some(tokio::spawn(async move {
+                tokio::spawn(async move {
                     soup_store::failpoint::reach("before-publish");
                     let result = publish::publish(&prepared, &staging, report, &files, digests).await;
                     soup_store::failpoint::reach("after-publish");
                     // Where the hub is gone, the output is there all the same.
                     let _ = inbox.send(Message::Published(of, result)).await;
-                }));
+                });
             }
             Err(error) => self.published = Some(Err(error)),
         }
-    }
-
-    /// The run is over: its last record is appended, then its watchers are told.
-    fn finish(&mut self, result: Result<()>, roster: &Roster) {
-        for worker in roster.all() {
-            // One that does not take it forgets the run with the next one.
-            roster.send(worker, Told::End { run: self.of.run.clone() });
-        }
-        let json = self.finished_json.take();
-        let result =
-            result.and_then(|()| json.ok_or_else(|| Error::internal("the run ended without a report")));
-        let staged = match &result {
-            Err(error) => Staged::of_failed(self.staging.clone(), self.publishing_before, error),
-            Ok(_) => Staged::Nothing,
-        };
-        let last = last_entry(&result, &self.of.run);
-        let (log, inbox) = (self.log.clone(), self.inbox.clone());
-        let (journal, recall) = (self.journal.take(), self.recall.take());
-        let run = self.of.run.clone();
-        self.last_work = Some(tokio::spawn(async move {
-            let journal = match journal {
-                Some(journal) => journal.end().await,
-                None => None,
-            };
-            if let Some(recall) = recall {
-                recall.close().await;
-            }
-            // Without its journal the run is somebody else's by now, or the hub knows why not.
-            let Some(journal) = journal else { return };
-            close(run, journal, last, staged, log, Some(result), inbox).await;
-        }));
     }
 
     fn count_time(&mut self, now: Millis) {
@@ -414,23 +369,6 @@ impl Running {
             seconds,
             pool_bytes_read: self.pool_bytes_read,
         })
-    }
-}
-
-/// The last entry of a run that ends so.
-pub(crate) fn last_entry(result: &Result<String>, run: &str) -> Entry {
-    match result {
-        Ok(json) => {
-            tracing::info!(run, "run finished");
-            Entry::Published { report: serde_json::from_str(json).unwrap_or_default() }
-        }
-        Err(error) => {
-            tracing::info!(run, error = error.chain(), "run failed");
-            match error.kind() {
-                ErrorKind::Cancelled => Entry::Cancelled {},
-                _ => Entry::failed(error),
-            }
-        }
     }
 }
 

@@ -1,22 +1,17 @@
-//! The way of a run through the hub: asked for, opened, queued, started, ended.
+//! The way of a run through the hub: asked for, opened, queued, started. How it ends is told in [`ending`](super::ending).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use soup_core::journal::Entry;
 use soup_core::machine::Event;
 use soup_core::{Error, Result};
-use soup_store::output::Staging;
 
+use super::ending::{End, Ending};
 use super::{Asked, Current, Hub, Message};
 use crate::event_log::EventLog;
-use crate::journaling::{Staged, close};
 use crate::opening::{Opened, Owned, StartError, Started};
 use crate::prepare::Prepared;
-use crate::running::{Running, last_entry};
-
-/// Ended runs whose events are kept.
-const ENDED_RUNS_MAX: usize = 64;
+use crate::running::Running;
 
 impl Hub {
     /// Opens the runs that an earlier coordinator left, the oldest first.
@@ -91,16 +86,7 @@ impl Hub {
                 Ok(run.to_owned())
             }
             Ok(Opened::Done(prepared, report)) => {
-                tracing::info!(run, "run is done already");
-                let log = EventLog::new();
-                let note = format!(
-                    "run {run} is done: this is its report, and {} is as it was",
-                    prepared.spec.output
-                );
-                log.note(&note);
-                log.finished(report);
-                self.logs.insert(run.to_owned(), log);
-                self.retire(run.to_owned());
+                self.done_before(run, &prepared.spec.output, report);
                 Ok(run.to_owned())
             }
             Err(error) => {
@@ -161,15 +147,15 @@ impl Hub {
                 self.broken.get_or_insert(error.into_error());
                 return;
             }
-            Err((owned, StartError::Run(error))) => return self.close(*owned, Staged::Nothing, Err(error)),
+            Err((owned, StartError::Run(error))) => return self.end(Ending::of_unstaged(*owned, error)),
         };
         let Some(log) = self.logs.get(&started.owned.prepared.run).cloned() else { return };
         if let Some(report) = &started.visible {
-            let report = report.clone();
-            return self.close(started.owned, Staged::Nothing, Ok(report));
+            let end = End::Published(report.clone());
+            return self.end(Ending::of_started(started, end));
         }
         if cancelled {
-            return self.abandon(started, Error::cancelled("the run was cancelled"));
+            return self.end(Ending::of_started(started, End::cancelled()));
         }
         let now = self.now();
         match Running::begin(started, log, self.config.start_timeout_ms, now, self.inbox.clone()) {
@@ -178,32 +164,8 @@ impl Hub {
                 self.current = Current::Running(Box::new(running));
                 self.drive(now, Event::WorkersJoined(workers));
             }
-            Err((started, error)) => self.abandon(*started, error),
+            Err((started, error)) => self.end(Ending::of_started(*started, End::Failed(error))),
         }
-    }
-
-    /// Ends a run that has staged its output and done nothing else.
-    fn abandon(&mut self, started: Started, error: Error) {
-        let staged = Staged::of_failed(started.staging, started.owned.fold.publishing, &error);
-        self.close(started.owned, staged, Err(error));
-    }
-
-    /// Ends a run that is not in progress.
-    pub(super) fn close(&mut self, owned: Owned, staged: Staged, result: Result<String>) {
-        let run = owned.prepared.run.clone();
-        let Some(log) = self.logs.get(&run).cloned() else { return };
-        let last = last_entry(&result, &run);
-        let inbox = self.inbox.clone();
-        self.closings.spawn(close(run.clone(), owned.journal, last, staged, log, Some(result), inbox));
-        self.retire(run);
-    }
-
-    /// Leaves a run that is not in progress to another coordinator.
-    pub(super) fn suspend(&mut self, owned: Owned, staging: Arc<Staging>) {
-        let run = owned.prepared.run.clone();
-        let Some(log) = self.logs.get(&run).cloned() else { return };
-        let (last, staged, inbox) = (Entry::Suspended {}, Staged::Leave(staging), self.inbox.clone());
-        self.closings.spawn(close(run, owned.journal, last, staged, log, None, inbox));
     }
 
     /// Ends a run that has not ended; true if the run is known.
@@ -213,9 +175,7 @@ impl Hub {
         }
         if let Some(at) = self.queue.iter().position(|o| o.prepared.run == run) {
             if let Some(owned) = self.queue.remove(at) {
-                let error = Error::cancelled("the run was cancelled");
-                let staged = owned.staged_before(&error);
-                self.close(owned, staged, Err(error));
+                self.end(Ending::of_queued(owned, End::cancelled()));
             }
             return true;
         }
@@ -228,17 +188,5 @@ impl Hub {
             _ => {}
         }
         true
-    }
-
-    /// Keeps the events of an ended run for a while.
-    pub(super) fn retire(&mut self, run: String) {
-        self.ended.retain(|r| *r != run);
-        self.ended.push_back(run);
-        if self.ended.len() > ENDED_RUNS_MAX
-            && let Some(oldest) = self.ended.pop_front()
-            && self.logs.get(&oldest).is_some_and(|log| log.ended())
-        {
-            self.logs.remove(&oldest);
-        }
     }
 }

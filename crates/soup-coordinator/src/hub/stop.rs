@@ -5,6 +5,7 @@ use std::time::Duration;
 use soup_core::{Error, Result};
 use tokio::sync::mpsc;
 
+use super::ending::{End, Ending};
 use super::{Current, Hub, Message};
 
 /// How long publishing, last records and removals may take.
@@ -44,11 +45,11 @@ impl Hub {
             match std::mem::replace(&mut self.current, Current::None) {
                 Current::Running(running) if !running.publishing() => {
                     left.push(running.run().to_owned());
-                    self.closings.spawn(running.suspend());
+                    self.end(running.into_ending(End::Suspended));
                 }
                 other => self.current = other,
             }
-            if matches!(self.current, Current::None) && self.closings.is_empty() {
+            if matches!(self.current, Current::None) && self.endings.is_empty() {
                 break;
             }
             tokio::select! {
@@ -57,7 +58,7 @@ impl Hub {
                         Ok(started) if started.visible.is_none() => {
                             left.push(started.owned.prepared.run.clone());
                             self.current = Current::None;
-                            self.suspend(started.owned, started.staging);
+                            self.end(Ending::of_started(started, End::Suspended));
                         }
                         other => self.started(other),
                     },
@@ -66,7 +67,7 @@ impl Hub {
                     Some(_) => {}
                     None => break,
                 },
-                Some(_) = self.closings.join_next() => {}
+                Some(_) = self.endings.join_next() => {}
             }
             if self.broken.is_some() {
                 return;
