@@ -1,5 +1,7 @@
 //! A run in progress: its machine, and the performing of the machine's actions.
 
+mod report;
+
 use std::collections::{BTreeMap, VecDeque, btree_map};
 use std::sync::Arc;
 
@@ -9,21 +11,17 @@ use soup_core::machine::{
     Action, DiagnosisPlan, Event, Limits, Machine, Millis, Phase, Plan, Report, Tier, Work,
     WorkerId,
 };
-use soup_core::report::{Baselines, RunReport, Sources};
 use soup_core::run::DiagnosisLevel;
-use soup_core::soup::Soup;
 use soup_core::tally::Tally;
 use soup_core::{Error, Result};
 use soup_store::output::Staging;
 use tokio::sync::mpsc;
 
-use crate::diagnosis;
 use crate::event_log::EventLog;
 use crate::exchange::{Assignment, Attempt, Incarnation, Told};
 use crate::hub::Message;
 use crate::hub::ending::{End, Ending, Staged, Writing};
 use crate::journaling::Journaling;
-use crate::learned;
 use crate::messages;
 use crate::opening::{Owned, Started};
 use crate::prepare::Prepared;
@@ -314,61 +312,6 @@ impl Running {
         let (phase, since) = self.phase;
         *self.spent_ms.entry(phase).or_default() += now.saturating_sub(since);
         self.phase = (self.machine.phase(), now);
-    }
-
-    fn report(&self) -> Result<RunReport> {
-        let missing = |what: &str| Error::internal(format!("a finished run has no {what}"));
-        let soup = self.machine.chosen().ok_or_else(|| missing("soup"))?;
-        let replay = self.machine.replay();
-        let spec = &self.prepared.spec;
-        let sources = Sources {
-            ingredients: &self.prepared.names,
-            datasets: self.prepared.reported(),
-            metric: (self.machine.metric(), &spec.recipe.metric),
-            ledger: self.machine.ledger(),
-            replay: &replay,
-        };
-        let uniform = Soup::uniform(self.prepared.names.len() as u32);
-        let mut seconds: BTreeMap<String, f64> =
-            self.spent_ms.iter().map(|(p, &ms)| (p.name().to_owned(), ms as f64 / 1000.0)).collect();
-        seconds.insert("prepare".to_owned(), self.prepared.seconds);
-        let sha256 = match self.prepared.files.is_empty() {
-            true => String::new(),
-            false => hex::encode(self.machine.data_sha256().ok_or_else(|| missing("digest"))?),
-        };
-        Ok(RunReport {
-            run: self.of.run.clone(),
-            recipe: spec.recipe.kind.name().to_owned(),
-            options: spec.recipe.clone(),
-            lower_is_better: self.machine.metric().is_some_and(|m| m.lower_is_better()),
-            ingredients: sources.names(soup),
-            weights: sources.weights(soup),
-            score: match &spec.validation {
-                Some(_) => Some(
-                    sources
-                        .figures(soup_core::ledger::Dataset::VALIDATION, soup)
-                        .ok_or_else(|| missing("validation score"))?,
-                ),
-                None => None,
-            },
-            test: sources.test(soup),
-            baselines: Baselines {
-                best_single: self.machine.best_single().and_then(|s| sources.baseline(&s)),
-                uniform: uniform.and_then(|s| sources.baseline(&s)),
-            },
-            ranking: sources.ranking(),
-            order: sources.order(),
-            trials: sources.trials(),
-            validation: spec.validation.as_ref().map_or_else(String::new, |v| v.name.clone()),
-            output: spec.output.clone(),
-            sha256,
-            judge: self.prepared.judge.clone(),
-            learned: learned::report(&self.machine, &self.prepared),
-            diagnosis: diagnosis::diagnose(&self.machine, &sources, &self.prepared, soup),
-            notes: self.notes.iter().cloned().chain(self.machine.notes().map(str::to_owned)).collect(),
-            seconds,
-            pool_bytes_read: self.pool_bytes_read,
-        })
     }
 }
 
