@@ -349,3 +349,6 @@ impl Hub {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use soup_core::layer::Layers;
 use soup_core::ledger::Evaluation;
 use soup_core::machine::{
-    Action, DiagnosisPlan, Event, Limits, Machine, Millis, Phase, Plan, Report, Tier, Work,
-    WorkerId,
+    Action, DiagnosisPlan, Event, Limits, Machine, Millis, Phase, Plan, Report, Tier, Work, WorkerId,
 };
 use soup_core::run::DiagnosisLevel;
 use soup_core::tally::Tally;

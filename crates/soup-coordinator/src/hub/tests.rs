@@ -1,0 +1,221 @@
+//! Transcripts: what happens to a coordinator, and what workers, the journal and watchers have of it. What is expected is in the
+//! files beside the scripts, one a test, to be read like a play. Where a change is meant to show in them,
+//! `SOUP_TRANSCRIPTS=write cargo test -p soup-coordinator --lib hub` writes them anew, and the difference is what changed.
+
+mod pool;
+mod script;
+mod text;
+mod worker;
+
+use soup_core::Error;
+use soup_core::machine::{Event, Slice, Work};
+use soup_proto::v1;
+
+use crate::exchange::{Assignment, Attempt, Incarnation, Said};
+use crate::messages;
+use pool::{averages, greedy};
+use script::Script;
+
+#[tokio::test(start_paused = true)]
+async fn an_average_with_two_workers() {
+    let name = "average";
+    let mut script = Script::begin(name).await;
+    script.joins("w1").await;
+    script.joins("w2").await;
+    script.submits("A", averages(name, "out")).await;
+    script.all_work().await;
+    // It is done, and stays done.
+    script.submits("A", averages(name, "out")).await;
+    script.coordinator_stops().await;
+    script.ends();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_greedy_soup_with_two_workers() {
+    let name = "greedy";
+    let mut script = Script::begin(name).await;
+    script.submits("A", greedy(name, "out", 2)).await;
+    script.joins("w1").await;
+    script.joins("w2").await;
+    script.all_work().await;
+    script.ends();
+}
+
+#[tokio::test(start_paused = true)]
+async fn workers_lost_while_loading_and_while_judging() {
+    let name = "lost";
+    let mut script = Script::begin(name).await;
+    script.submits("A", greedy(name, "out", 2)).await;
+    script.joins("w1").await;
+    script.joins("w2").await;
+    script.works("w1").await;
+    script.leaves("w2").await;
+    script.works("w1").await;
+    script.works("w1").await;
+    script.joins("w3").await;
+    script.works("w1").await;
+    script.leaves("w1").await;
+    script.works("w3").await;
+    script.leaves("w3").await;
+    script.joins("w4").await;
+    script.all_work().await;
+    script.ends();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_is_silent_and_one_that_says_that_it_leaves() {
+    let name = "silent";
+    let mut script = Script::begin(name).await;
+    script.joins("w1").await;
+    script.joins("w2").await;
+    script.submits("A", greedy(name, "out", 2)).await;
+    script.passes(9, &["w2"]).await;
+    script.passes(2, &["w2"]).await;
+    script.says("w2", "leaving", Said::Leaving).await;
+    script.joins("w3").await;
+    script.works("w2").await;
+    script.leaves("w2").await;
+    script.all_work().await;
+    script.ends();
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_do_not_count() {
+    let name = "answers";
+    let mut script = Script::begin(name).await;
+    script.joins("w1").await;
+    script.submits("A", greedy(name, "out", 1)).await;
+    // A failure that may pass; the answer of that attempt comes all the same.
+    let survey = script.takes("w1");
+    let failed = Said::Failed(survey.attempt.clone(), Error::unavailable("the dataset's store is away"));
+    script.says("w1", "failed at the survey", failed).await;
+    let late = Said::Done(survey.attempt.clone(), worker::answer(&survey).await);
+    script.says("w1", "done all the same", late).await;
+    script.passes(1, &["w1"]).await;
+    // An answer to another coordinator.
+    let mut other = script.attempt("w1");
+    other.of.epoch += 1;
+    let answer = worker::answer(&survey).await;
+    script.says("w1", "done, in another epoch", Said::Done(other, answer)).await;
+    // One that says nothing: somebody else has to try.
+    script.joins("w2").await;
+    let survey = script.takes("w1");
+    script.says("w1", "done, without a result", done(&survey, None)).await;
+    script.passes(1, &["w1", "w2"]).await;
+    script.works("w2").await;
+    // What cannot be understood fails the attempt, and here the run.
+    let load = script.takes("w1");
+    let loaded = v1::Loaded { sha256: vec![vec![1, 2, 3]], notes: Vec::new(), bytes_read: 5 };
+    let loaded = v1::task_done::Result::Loaded(loaded);
+    script.says("w1", "done, with a digest of three bytes", done(&load, Some(loaded))).await;
+    script.ends();
+}
+
+/// What a worker sends when it is done, as the hub hears it.
+fn done(task: &Assignment, result: Option<v1::task_done::Result>) -> Said {
+    let Attempt { of, key } = &task.attempt;
+    let done = v1::TaskDone { key: Some(v1::TaskKey::new(&of.run, of.epoch, *key)), result };
+    messages::said(v1::WorkerMessage { message: Some(v1::worker_message::Message::Done(done)) }).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn runs_that_wait_for_each_other() {
+    let name = "queue";
+    let mut script = Script::begin(name).await;
+    script.submits("A", averages(name, "a")).await;
+    script.submits("B", averages(name, "b")).await;
+    script.submits("B", averages(name, "b")).await;
+    script.submits("C", averages(name, "c")).await;
+    script.submits("D", averages(name, "d")).await;
+    script.joins("w1").await;
+    script.cancels("B").await;
+    script.cancels("A").await;
+    script.cancels("A").await;
+    script.cancels("X").await;
+    script.all_work().await;
+    // One that was cancelled goes on when it is asked for again.
+    script.submits("A", averages(name, "a")).await;
+    script.passes(4, &["w1"]).await;
+    script.all_work().await;
+    script.ends();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_that_is_stopped_and_one_that_goes_on() {
+    let name = "stopped";
+    let mut script = Script::begin(name).await;
+    script.joins("w1").await;
+    script.submits("A", greedy(name, "out", 1)).await;
+    script.submits("B", averages(name, "b")).await;
+    for _ in 0..5 {
+        script.works("w1").await;
+    }
+    let slice = script.takes("w1");
+    script.coordinator_stops().await;
+    script.coordinator_starts().await;
+    script.joins_holding("w1", "A", &[0, 1]).await;
+    let Work::Evaluate(evaluation, Slice { start, end, .. }) = slice.work else { panic!("not a slice") };
+    let outcomes = worker::outcomes(&evaluation.soup, start..end);
+    // A worker does not know the slice's number.
+    let event = Event::HandedIn(evaluation, Slice { index: u32::MAX, start, end }, outcomes);
+    let of = Incarnation { epoch: slice.attempt.of.epoch + 1, run: slice.attempt.of.run };
+    script.says("w1", "hands in the slice", Said::HandedIn(of, event)).await;
+    for _ in ["A", "B"] {
+        script.passes(4, &["w1"]).await;
+        script.all_work().await;
+    }
+    script.ends();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_that_dies_while_a_worker_writes() {
+    let name = "dies";
+    let mut script = Script::begin(name).await;
+    script.joins("w1").await;
+    script.submits("A", averages(name, "out")).await;
+    script.works("w1").await;
+    script.works("w1").await;
+    script.coordinator_dies().await;
+    script.coordinator_starts().await;
+    script.joins("w1").await;
+    script.passes(4, &["w1"]).await;
+    script.all_work().await;
+    script.ends();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_whose_run_is_taken() {
+    let name = "taken";
+    let mut script = Script::begin(name).await;
+    script.joins("w1").await;
+    script.submits("A", averages(name, "out")).await;
+    script.taken("A").await;
+    script.passes(10, &[]).await;
+    script.ends();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_does_not_take_messages() {
+    let name = "full";
+    let mut script = Script::begin(name).await;
+    script.submits("A", greedy(name, "out", 2)).await;
+    script.joins("w1").await;
+    script.joins_with_outbox("w2", 2).await;
+    script.joins("w3").await;
+    script.all_work().await;
+    script.ends();
+}
+
+#[tokio::test(start_paused = true)]
+async fn runs_that_fail() {
+    let name = "fails";
+    let mut script = Script::begin(name).await;
+    // Nobody comes.
+    script.submits("A", averages(name, "a")).await;
+    script.passes(61, &[]).await;
+    // The data is wrong.
+    script.joins("w1").await;
+    script.submits("B", greedy(name, "b", 1)).await;
+    script.fails("w1", Error::data("the dataset has no rows")).await;
+    script.ends();
+}
