@@ -1,5 +1,6 @@
 //! The memory and processors that a worker offers are those that it really has.
 
+use soup_core::plan::PlanReport;
 use soup_tests::{Output, Soupctl};
 
 use crate::fixture::{Place, SOUPCTL, animals};
@@ -27,8 +28,8 @@ fn plan(before: &str, variables: &[(&str, &str)]) -> (u64, String) {
         shell = shell.env(name, value);
     }
     let output: Output = shell.run();
-    let memory = output.json()["memory"].clone();
-    (memory["offered_bytes_per_worker"].as_u64().unwrap(), memory["offered_of"].as_str().unwrap().to_owned())
+    let plan: PlanReport = serde_json::from_value(output.json()).unwrap();
+    (plan.memory.offered_bytes_per_worker.unwrap(), plan.memory.offered_of.unwrap())
 }
 
 #[test]

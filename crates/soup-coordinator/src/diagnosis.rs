@@ -10,7 +10,7 @@ use soup_core::report::Sources;
 use soup_core::soup::{Ingredient, Soup};
 use soup_core::tally::Counts;
 
-use crate::prepare::Prepared;
+use crate::prepare::PreparedRun;
 
 /// Layers are reported for pools up to this many ingredients.
 const LAYERS_INGREDIENTS_MAX: usize = 256;
@@ -19,7 +19,7 @@ const LAYERS_INGREDIENTS_MAX: usize = 256;
 pub(crate) fn diagnose(
     machine: &Machine,
     sources: &Sources<'_>,
-    prepared: &Prepared,
+    prepared: &PreparedRun,
     chosen: &Soup,
 ) -> Option<Diagnosis> {
     let measured = machine.measured()?;
@@ -59,7 +59,7 @@ fn curves(machine: &Machine, sources: &Sources<'_>, order: &[Ingredient]) -> Vec
 fn alternatives(
     machine: &Machine,
     sources: &Sources<'_>,
-    prepared: &Prepared,
+    prepared: &PreparedRun,
     (chosen, found): (&Soup, &BTreeMap<Dataset, Alternatives>),
 ) -> Vec<Alternative> {
     let mut soups: Vec<(String, Soup)> = Vec::new();

@@ -13,7 +13,7 @@ use soup_proto::v1::run_event::Event;
 use soup_proto::v1::{Planned, Queued, RunEvent};
 use tokio::sync::watch;
 
-use crate::prepare::Prepared;
+use crate::prepare::PreparedRun;
 
 /// Events kept of one run; beyond that, events other than the last one are dropped.
 const EVENTS_MAX: usize = 200_000;
@@ -37,7 +37,7 @@ impl EventLog {
     }
 
     /// Its turn has come: what there is to do.
-    pub(crate) fn planned(&self, prepared: &Prepared) {
+    pub(crate) fn planned(&self, prepared: &PreparedRun) {
         self.push(Event::Planned(Planned {
             ingredients: prepared.names.clone(),
             parameters: prepared.schema.parameters(),

@@ -8,7 +8,7 @@ use soup_core::machine::{Event, TaskKey, TaskResult, Tier, Work, WorkerId};
 use soup_core::shard::Shard;
 use soup_core::{Error, Result};
 
-use crate::prepare::Prepared;
+use crate::prepare::PreparedRun;
 
 /// Which run, and which of its coordinators is speaking.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub(crate) enum Told {
     /// Its number, and how often it is to be heard.
     Welcome { worker: WorkerId, heartbeat_ms: u32 },
     /// A run that it has a part in.
-    Begin(Incarnation, Arc<Prepared>),
+    Begin(Incarnation, Arc<PreparedRun>),
     /// Who owns each shard, and where everybody is.
     Place { of: Incarnation, owners: Vec<WorkerId>, peers: Vec<Peer> },
     /// An attempt of a task.
@@ -94,5 +94,5 @@ pub(crate) struct Assignment {
     pub(crate) work: Work,
     /// Where the shard is kept that is to be loaded.
     pub(crate) tier: Tier,
-    pub(crate) prepared: Arc<Prepared>,
+    pub(crate) prepared: Arc<PreparedRun>,
 }

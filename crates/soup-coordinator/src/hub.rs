@@ -21,7 +21,7 @@ use crate::CoordinatorConfig;
 use crate::event_log::EventLog;
 use crate::exchange::{Answer, Attempt, Incarnation, Newcomer, Said, Told};
 use crate::opening::{self, Keeper, Opened, Owned, StartError, Started};
-use crate::prepare::{Prepared, prepare};
+use crate::prepare::{PreparedRun, prepare};
 use crate::roster::{Outbox, Roster};
 use crate::running::Running;
 
@@ -39,7 +39,7 @@ pub(crate) enum Message {
     Said(WorkerId, Box<Said>),
     Left(WorkerId),
     /// A request for a run was read; its pool is known now.
-    Prepared(Box<Result<Prepared>>, Asked),
+    Prepared(Box<Result<PreparedRun>>, Asked),
     /// A run is ours, or is known to be done, or cannot be had.
     Opened(String, Box<Result<Opened>>),
     /// The runs that an earlier coordinator left are all opened.
@@ -136,7 +136,7 @@ struct Hub {
     /// Whether the runs that an earlier coordinator left are still being opened.
     recovering: bool,
     /// Requests that wait for that: theirs may be one of those runs, which must not be opened twice.
-    postponed: Vec<(Prepared, Asked)>,
+    postponed: Vec<(PreparedRun, Asked)>,
     queue: VecDeque<Owned>,
     current: Current,
     logs: BTreeMap<String, Arc<EventLog>>,

@@ -5,10 +5,10 @@ use soup_core::machine::Machine;
 use soup_core::recipe::learned::SteppedFigures;
 use soup_core::report::{LearnedReport, LearnedStep};
 
-use crate::prepare::Prepared;
+use crate::prepare::PreparedRun;
 
 /// What a recipe that learns has learned; `None` for others.
-pub(crate) fn report(machine: &Machine, prepared: &Prepared) -> Option<LearnedReport> {
+pub(crate) fn report(machine: &Machine, prepared: &PreparedRun) -> Option<LearnedReport> {
     let learned = machine.learned()?;
     let step = |(index, (figures, gradients)): (usize, (&SteppedFigures, &Gradients))| LearnedStep {
         step: index as u32 + 1,

@@ -12,7 +12,7 @@ use soup_proto::{sha256, tensors_of};
 use soup_store::load::{plan_reads, stored_dtypes};
 
 use crate::exchange::{self, Assignment, Attempt, Incarnation, Newcomer, Peer, Said, Told};
-use crate::prepare::Prepared;
+use crate::prepare::PreparedRun;
 
 /// What a worker is told, as it is sent.
 pub(crate) fn told(told: Told) -> v1::CoordinatorMessage {
@@ -36,7 +36,7 @@ pub(crate) fn told(told: Told) -> v1::CoordinatorMessage {
 ///
 /// # Errors
 /// [`Data`](soup_core::ErrorKind::Data) where the model has too many tensors for one message.
-pub(crate) fn check_size(of: &Incarnation, prepared: &Prepared) -> Result<()> {
+pub(crate) fn check_size(of: &Incarnation, prepared: &PreparedRun) -> Result<()> {
     begin(of, prepared).check_size()
 }
 
@@ -49,7 +49,7 @@ fn attempt_of(key: v1::TaskKey) -> Attempt {
 }
 
 /// Everything about a run that does not change.
-fn begin(of: &Incarnation, prepared: &Prepared) -> v1::BeginRun {
+fn begin(of: &Incarnation, prepared: &PreparedRun) -> v1::BeginRun {
     let spec = &prepared.spec;
     v1::BeginRun {
         run: of.run.clone(),
@@ -135,7 +135,7 @@ fn assign(assignment: &Assignment) -> v1::Assign {
 /// Where a shard of a checkpoint is.
 fn reads_of(
     checkpoint: &soup_store::checkpoint::Checkpoint,
-    prepared: &Prepared,
+    prepared: &PreparedRun,
     shard: Shard,
 ) -> v1::IngredientReads {
     let range = prepared.shards.range(shard);

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use crate::exchange::Incarnation;
 use crate::hub::Message;
 use crate::identity::{PlanDocument, operation, set_operation};
-use crate::prepare::{Prepared, prepare};
+use crate::prepare::{PreparedRun, prepare};
 use crate::recall::Recall;
 
 /// Stagings of earlier coordinators that are looked for.
@@ -24,7 +24,7 @@ const EARLIER_STAGINGS_MAX: u64 = 64;
 
 /// A run that this coordinator owns.
 pub(crate) struct Owned {
-    pub(crate) prepared: Arc<Prepared>,
+    pub(crate) prepared: Arc<PreparedRun>,
     pub(crate) journal: Journal,
     pub(crate) fold: Fold,
 }
@@ -40,7 +40,7 @@ pub(crate) enum Opened {
     /// It is ours, and waits for its turn.
     Owned(Box<Owned>),
     /// It is done, its output is there, and this is its report.
-    Done(Arc<Prepared>, String),
+    Done(Arc<PreparedRun>, String),
 }
 
 /// A run whose turn has come.
@@ -83,7 +83,7 @@ impl Keeper {
     ///
     /// # Errors
     /// Where its output cannot be written, or the state cannot.
-    pub(crate) async fn open(&self, prepared: Arc<Prepared>) -> Result<Opened> {
+    pub(crate) async fn open(&self, prepared: Arc<PreparedRun>) -> Result<Opened> {
         let run = prepared.run.as_str();
         let target = Location::parse(&prepared.spec.output)?;
         let before = match self.state.plan(run).await? {

@@ -24,7 +24,7 @@ use crate::configuration::configuration;
 use crate::identity::Inputs;
 
 /// A run that is ready to be driven.
-pub(crate) struct Prepared {
+pub(crate) struct PreparedRun {
     /// Its id.
     pub(crate) run: String,
     /// The document that is its identity.
@@ -56,7 +56,7 @@ pub(crate) struct Prepared {
     pub(crate) seconds: f64,
 }
 
-impl Prepared {
+impl PreparedRun {
     /// Names of the datasets that results are reported on, the validation set first.
     pub(crate) fn reported(&self) -> &[String] {
         let learned_from = usize::from(self.spec.train.is_some());
@@ -68,7 +68,7 @@ impl Prepared {
 ///
 /// # Errors
 /// Where the pool cannot be read or does not agree, or a configuration file is missing.
-pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prepared> {
+pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<PreparedRun> {
     let begun = Instant::now();
     let pool::Pool { checkpoints, mut notes } = pool::open_pool(&spec.pool).await?;
     let pairs: Vec<(&str, &Schema)> = checkpoints.iter().map(|c| (c.name.as_str(), &c.schema)).collect();
@@ -105,7 +105,7 @@ pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prep
     let (run, plan) = inputs.document()?;
     let contexts = if fresh.is_none() { inputs.contexts()? } else { Vec::new() };
     let schema = agreement.schema;
-    Ok(Prepared {
+    Ok(PreparedRun {
         run,
         plan: plan.into(),
         contexts,

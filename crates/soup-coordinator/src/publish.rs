@@ -16,7 +16,7 @@ use soup_store::location::Location;
 use soup_store::output::{MANIFEST_FILE, Staging};
 use soup_store::pool;
 
-use crate::prepare::Prepared;
+use crate::prepare::PreparedRun;
 
 /// The report for people.
 const REPORT_FILE: &str = "report.html";
@@ -29,7 +29,7 @@ const MANIFEST_VERSION: u32 = 1;
 /// # Errors
 /// Where something cannot be written; nothing is visible then.
 pub(crate) async fn publish(
-    prepared: &Prepared,
+    prepared: &PreparedRun,
     staging: &Staging,
     report: RunReport,
     files: &[FileDigest],
@@ -64,7 +64,7 @@ fn unprintable(e: serde_json::Error) -> Error {
 }
 
 fn manifest(
-    prepared: &Prepared,
+    prepared: &PreparedRun,
     report: &RunReport,
     files: &[FileDigest],
     digests: &[Option<Vec<[u8; 32]>>],
@@ -103,7 +103,7 @@ fn ingredient_digest(shards: &[[u8; 32]]) -> [u8; 32] {
 
 /// The id of the pretrained model that the ingredients come from: `--base` where that leads to one, else what configurations
 /// name.
-async fn base_model(prepared: &Prepared) -> Option<String> {
+async fn base_model(prepared: &PreparedRun) -> Option<String> {
     let named = |config: &[u8]| {
         let config: serde_json::Value = serde_json::from_slice(config).unwrap_or_default();
         config["_name_or_path"].as_str().and_then(card::hub_id)
@@ -121,7 +121,7 @@ async fn base_model(prepared: &Prepared) -> Option<String> {
     named(prepared.model_config_json.as_bytes())
 }
 
-fn model_card(prepared: &Prepared, report: &RunReport, base_model: Option<String>) -> Card {
+fn model_card(prepared: &PreparedRun, report: &RunReport, base_model: Option<String>) -> Card {
     let row = |name: String, validation: &Figures, test: &BTreeMap<String, Figures>| {
         let tests = prepared
             .reported()

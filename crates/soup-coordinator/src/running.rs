@@ -23,7 +23,7 @@ use crate::hub::ending::{End, Ending, Staged, Writing};
 use crate::journaling::Journaling;
 use crate::messages;
 use crate::opening::{Owned, Started};
-use crate::prepare::Prepared;
+use crate::prepare::PreparedRun;
 use crate::publish;
 use crate::recall::Recall;
 use crate::roster::Roster;
@@ -32,7 +32,7 @@ use crate::streaming::Progress;
 /// The run in progress.
 pub(crate) struct Running {
     of: Incarnation,
-    prepared: Arc<Prepared>,
+    prepared: Arc<PreparedRun>,
     staging: Arc<Staging>,
     /// Whether an earlier coordinator was about to publish.
     publishing_before: bool,
@@ -314,7 +314,7 @@ impl Running {
     }
 }
 
-fn plan(prepared: &Prepared, recall: bool, start_timeout_ms: Millis) -> Plan {
+fn plan(prepared: &PreparedRun, recall: bool, start_timeout_ms: Millis) -> Plan {
     let spec = &prepared.spec;
     let ingredients = prepared.names.len() as u32;
     let resident = |s| {

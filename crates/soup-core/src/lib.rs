@@ -34,6 +34,7 @@ pub mod ledger;
 pub mod machine;
 pub mod memory;
 pub mod metric;
+pub mod plan;
 pub mod recipe;
 pub mod report;
 pub mod run;

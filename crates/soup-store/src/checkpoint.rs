@@ -42,7 +42,7 @@ pub struct FileStamp {
 
 /// Where the bytes of a tensor are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Placement {
+pub struct TensorPlace {
     /// Name, dtype, shape.
     pub spec: TensorSpec,
     /// Position in [`Checkpoint::files`].
@@ -61,7 +61,7 @@ pub struct Checkpoint {
     /// The files that hold tensors.
     pub files: Vec<FileStamp>,
     /// The tensors in canonical order: `tensors[i]` is where `schema.tensors()[i]` is.
-    pub tensors: Vec<Placement>,
+    pub tensors: Vec<TensorPlace>,
     /// Names, dtypes and shapes.
     pub schema: Schema,
 }
@@ -222,7 +222,7 @@ fn assemble(name: String, location: Location, opened: Vec<(Location, Header, Sta
     let schema = Schema::new(specs).map_err(|e| e.context(location.to_string()))?;
     let place = |spec: &TensorSpec| {
         let (file, offset) = placed[&spec.name];
-        Placement { spec: spec.clone(), file, offset }
+        TensorPlace { spec: spec.clone(), file, offset }
     };
     let tensors = schema.tensors().iter().map(place).collect();
     Ok(Checkpoint { name, location, files, tensors, schema })

@@ -164,7 +164,7 @@ async fn staged(target: &Location, run: &str, overwrite: bool, model: &'static [
     let sha256 = |b: &[u8]| -> [u8; 32] {
         sha2::Digest::finalize(<sha2::Sha256 as sha2::Digest>::new_with_prefix(b)).into()
     };
-    assert_eq!(digest.sha256, sha256(&[b"header", model].concat()));
+    assert_eq!(digest.file_sha256, sha256(&[b"header", model].concat()));
     assert_eq!(digest.data_sha256, sha256(model));
     staging
 }

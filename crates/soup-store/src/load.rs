@@ -22,7 +22,7 @@ use soup_core::shard::{Segment, Stored, segments};
 use soup_core::{Error, Result};
 
 pub use self::local::{LocalFiles, open_local};
-use crate::checkpoint::{Checkpoint, FileStamp, Placement};
+use crate::checkpoint::{Checkpoint, FileStamp, TensorPlace};
 use crate::location::Location;
 use crate::read;
 
@@ -134,14 +134,14 @@ pub fn clip(reads: &[Read], range: Range<u64>) -> Vec<Read> {
 }
 
 /// Where `checkpoint` keeps the tensor that is at `index` of the pool's schema: nearly always the same position.
-fn placement<'c>(checkpoint: &'c Checkpoint, index: usize, spec: &TensorSpec) -> Option<&'c Placement> {
-    let is = |p: &Placement| p.spec.name == spec.name && p.spec.shape == spec.shape;
+fn placement<'c>(checkpoint: &'c Checkpoint, index: usize, spec: &TensorSpec) -> Option<&'c TensorPlace> {
+    let is = |p: &TensorPlace| p.spec.name == spec.name && p.spec.shape == spec.shape;
     if let Some(p) = checkpoint.tensors.get(index).filter(|p| is(p)) {
         return Some(p);
     }
     // Canonical order is by width, widest first, then by name, and an average may have another dtype than what it is of.
     let at_width = |width: u64| {
-        let order = |p: &Placement| {
+        let order = |p: &TensorPlace| {
             std::cmp::Reverse(p.spec.dtype.width_bytes())
                 .cmp(&std::cmp::Reverse(width))
                 .then_with(|| p.spec.name.cmp(&spec.name))
@@ -150,7 +150,7 @@ fn placement<'c>(checkpoint: &'c Checkpoint, index: usize, spec: &TensorSpec) ->
         checkpoint.tensors.get(at)
     };
     let floats =
-        |p: &Placement| p.spec.dtype == spec.dtype || p.spec.dtype.is_float() && spec.dtype.is_float();
+        |p: &TensorPlace| p.spec.dtype == spec.dtype || p.spec.dtype.is_float() && spec.dtype.is_float();
     [8, 4, 2, 1].into_iter().filter_map(at_width).find(|p| is(p) && floats(p))
 }
 

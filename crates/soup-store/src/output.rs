@@ -34,7 +34,7 @@ use self::manifest::Seen;
 pub use self::manifest::run_of;
 use crate::location::Location;
 use crate::read;
-pub use crate::upload::{FileDigest, FileWriter};
+pub use crate::upload::FileWriter;
 
 /// The manifest of an output; a folder without it is none.
 pub const MANIFEST_FILE: &str = "soup.json";

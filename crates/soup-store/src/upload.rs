@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use object_store::{ObjectStoreExt, WriteMultipart};
 use sha2::{Digest, Sha256};
+use soup_core::machine::FileDigest;
 use soup_core::{Error, Result};
 
 use crate::location::Location;
@@ -21,17 +22,6 @@ const PARTS_IN_FLIGHT: usize = 4;
 const HASHED_HERE_BYTES_MAX: usize = 64 << 10;
 /// Ending of local files that are being written.
 pub(crate) const TEMPORARY: &str = ".tmp";
-
-/// What was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileDigest {
-    /// Size of the file.
-    pub bytes: u64,
-    /// SHA-256 of the file.
-    pub sha256: [u8; 32],
-    /// SHA-256 of what [`FileWriter::write`] wrote: the file without its header.
-    pub data_sha256: [u8; 32],
-}
 
 /// Writes one file from its start to its end. The file is there once [`finish`](FileWriter::finish) returns; a writer that
 /// is dropped before leaves nothing.
@@ -174,7 +164,7 @@ impl FileWriter {
         }
         Ok(FileDigest {
             bytes: hashes.bytes,
-            sha256: hashes.file.finalize().into(),
+            file_sha256: hashes.file.finalize().into(),
             data_sha256: hashes.data.finalize().into(),
         })
     }

@@ -36,8 +36,7 @@ pub(crate) async fn write(run: &Arc<Active>, soup: &Soup, file: u32) -> Result<F
     while let Some(part) = parts.try_next().await? {
         writer.write(part).await?;
     }
-    let written = writer.finish().await?;
-    Ok(FileDigest { data_sha256: written.data_sha256, file_sha256: written.sha256, bytes: written.bytes })
+    writer.finish().await
 }
 
 /// SHA-256 of the flattened parameters of `soup`. Where shards are not kept that is of what was written, so that no ingredient is

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use soup_core::agree::{Terms, agree};
+use soup_core::plan::DtypeInfo;
 use soup_core::schema::{Schema, TensorSpec};
 use soup_core::{Error, Result};
 use soup_store::checkpoint::Checkpoint;
@@ -29,7 +30,7 @@ struct Inspection {
     /// Elements of one ingredient, the first.
     parameters: u64,
     /// Of the first ingredient.
-    dtypes: BTreeMap<&'static str, DtypeInfo>,
+    dtypes: BTreeMap<String, DtypeInfo>,
     /// Of the first ingredient, in canonical order.
     tensors: Vec<TensorSpec>,
     /// Of the first ingredient's first file.
@@ -48,13 +49,6 @@ struct IngredientInfo {
     bytes: u64,
     tensors: usize,
     parameters: u64,
-}
-
-/// How much there is of one dtype.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct DtypeInfo {
-    pub(crate) tensors: u64,
-    pub(crate) parameters: u64,
 }
 
 /// Inspects.
@@ -123,10 +117,10 @@ fn info(checkpoint: &Checkpoint) -> IngredientInfo {
 }
 
 /// How much of which dtype there is.
-pub(crate) fn dtypes(schema: &Schema) -> BTreeMap<&'static str, DtypeInfo> {
-    let mut by_name: BTreeMap<&'static str, DtypeInfo> = BTreeMap::new();
+pub(crate) fn dtypes(schema: &Schema) -> BTreeMap<String, DtypeInfo> {
+    let mut by_name: BTreeMap<String, DtypeInfo> = BTreeMap::new();
     for tensor in schema.tensors() {
-        let info = by_name.entry(tensor.dtype.name()).or_default();
+        let info = by_name.entry(tensor.dtype.name().to_owned()).or_default();
         info.tensors += 1;
         info.parameters += tensor.elements().unwrap_or(0);
     }
@@ -134,8 +128,8 @@ pub(crate) fn dtypes(schema: &Schema) -> BTreeMap<&'static str, DtypeInfo> {
 }
 
 /// `206,538 F32, 1 I64`.
-pub(crate) fn dtypes_text(dtypes: &BTreeMap<&'static str, DtypeInfo>) -> String {
-    let one = |(name, info): (&&str, &DtypeInfo)| format!("{} {name}", grouped(info.parameters));
+pub(crate) fn dtypes_text(dtypes: &BTreeMap<String, DtypeInfo>) -> String {
+    let one = |(name, info): (&String, &DtypeInfo)| format!("{} {name}", grouped(info.parameters));
     dtypes.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 

@@ -1,13 +1,11 @@
 //! `soupctl plan`: what a cook would do. Reads the headers of the pool and surveys the datasets as a worker would; loads no shard
 //! and writes nothing.
 
-use std::collections::BTreeMap;
-
-use serde::Serialize;
 use soup_core::agree::agree;
 use soup_core::machine::{Room, Tier, choose_room};
 use soup_core::memory::{Cut, SHARDS_AHEAD, memory_for, soups_kept};
-use soup_core::recipe::{RecipeKind, RecipeSpec};
+use soup_core::plan::{DatasetPlan, Evaluations, FilePlan, Memory, PlanReport, Shards};
+use soup_core::recipe::RecipeKind;
 use soup_core::run::{DatasetSpec, RunSpec};
 use soup_core::schema::Schema;
 use soup_core::shard::ShardPlan;
@@ -19,106 +17,13 @@ use soup_store::{companion, data, output, pool};
 
 use crate::args::CookArgs;
 use crate::choices::OutputFormat;
-use crate::inspect::{DtypeInfo, dtypes, dtypes_text, schemas};
+use crate::inspect::{dtypes, dtypes_text, schemas};
 use crate::print;
 use crate::quantity::{Bytes, count, grouped};
 use crate::spec::{Cluster, Cook, Purpose};
 use crate::table::pairs;
 
-/// What a cook would do.
-#[derive(Debug, Serialize)]
-struct PlanReport {
-    recipe: &'static str,
-    options: RecipeSpec,
-    /// Names, in pool order.
-    ingredients: Vec<String>,
-    /// Of one ingredient.
-    parameters: u64,
-    dtypes: BTreeMap<&'static str, DtypeInfo>,
-    bytes_per_ingredient: u64,
-    shards: Shards,
-    memory: Memory,
-    evaluations: Evaluations,
-    datasets: Vec<DatasetPlan>,
-    /// Bytes of parameters that all workers together read.
-    bytes_read: u64,
-    /// Whether nothing of them is kept, since nothing is judged.
-    streams: bool,
-    output: String,
-    files: Vec<FilePlan>,
-    notes: Vec<String>,
-    warnings: Vec<String>,
-}
-
-/// How the pool is cut.
-#[derive(Debug, Serialize)]
-struct Shards {
-    count: u32,
-    /// Bytes of each in each ingredient, the last one may have fewer.
-    bytes: u64,
-}
-
-/// What lies where.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-struct Memory {
-    workers: u32,
-    /// Most bytes of ingredients that one worker keeps.
-    resident_bytes_per_worker: u64,
-    /// Bytes it may use in all, where this is known.
-    memory_bytes_per_worker: Option<u64>,
-    /// Bytes it offers for ingredients, where this is known.
-    offered_bytes_per_worker: Option<u64>,
-    /// What the memory is a share of, where it was not said.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    offered_of: Option<String>,
-    /// What each worker's threads are a share of, where that was not said.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    threads_of: Option<String>,
-    /// Most bytes of ingredients that one worker keeps in its disk cache.
-    disk_bytes_per_worker: u64,
-    /// Bytes it offers for that, where this is known.
-    disk_offered_bytes_per_worker: Option<u64>,
-    /// A soup that is assembled to be judged: as many as fit into what the ingredients leave, and always one.
-    model_bytes: u64,
-    /// How many a worker has at a time.
-    soups_per_worker: u64,
-    /// All of them.
-    models_bytes_per_worker: u64,
-    /// Blends of its own shards that a worker keeps at most.
-    blends_bytes_per_worker: u64,
-    /// Decoded samples that a worker keeps at most, where its offer is known.
-    samples_bytes_per_worker: Option<u64>,
-}
-
-/// How often models are evaluated, at most.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-struct Evaluations {
-    /// Soups scored before the first trial: the ranking, and where the recipe starts.
-    ranked: u64,
-    trials_max: u64,
-    /// Soups scored on the validation set in all, baselines included.
-    validation_max: u64,
-    /// Soups scored on every test set.
-    tests_max: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct DatasetPlan {
-    name: String,
-    url: String,
-    bytes: u64,
-    /// Where this program can look into it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    samples: Option<u64>,
-}
-
-#[derive(Debug, Serialize)]
-struct FilePlan {
-    name: String,
-    bytes: u64,
-}
-
-/// Plans.
+/// Plans a cook.
 ///
 /// # Errors
 /// Those that the cook would meet before it starts.
@@ -168,7 +73,7 @@ async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
         bytes: f.header.len() as u64 + (f.range.end - f.range.start),
     };
     Ok(PlanReport {
-        recipe: spec.recipe.kind.name(),
+        recipe: spec.recipe.kind.name().to_owned(),
         options: spec.recipe.clone(),
         parameters: schema.parameters(),
         dtypes: dtypes(&schema),

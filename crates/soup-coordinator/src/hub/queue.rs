@@ -10,7 +10,7 @@ use super::ending::{End, Ending};
 use super::{Asked, Current, Hub, Message};
 use crate::event_log::EventLog;
 use crate::opening::{Opened, Owned, StartError, Started};
-use crate::prepare::Prepared;
+use crate::prepare::PreparedRun;
 use crate::running::Running;
 
 impl Hub {
@@ -45,7 +45,7 @@ impl Hub {
     }
 
     /// Somebody asks for a run whose pool is known.
-    pub(super) fn asked(&mut self, prepared: Result<Prepared>, asked: Asked) {
+    pub(super) fn asked(&mut self, prepared: Result<PreparedRun>, asked: Asked) {
         let refuse = |asked: Asked, error: Error| {
             // A caller that went away does not want the answer; here and below.
             let _ = asked.send(Err(error));

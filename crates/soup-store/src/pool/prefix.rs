@@ -11,7 +11,7 @@ use soup_core::companion::CONFIG;
 use soup_core::schema::Schema;
 
 use super::companions;
-use crate::checkpoint::{Checkpoint, Placement};
+use crate::checkpoint::{Checkpoint, TensorPlace};
 
 /// Names of wrappers, which are no part of any model: of DistributedDataParallel and DataParallel, `torch.compile`, DeepSpeed
 /// in Lightning, FullyShardedDataParallel.
@@ -82,7 +82,7 @@ fn shorten(checkpoint: &mut Checkpoint, length: usize) -> Result<String> {
     if length == 0 {
         return Ok(prefix);
     }
-    let mut placed: HashMap<String, Placement> = HashMap::new();
+    let mut placed: HashMap<String, TensorPlace> = HashMap::new();
     for mut tensor in std::mem::take(&mut checkpoint.tensors) {
         if tensor.spec.name != WRAPPERS_OWN {
             tensor.spec.name.drain(..length);

@@ -13,7 +13,7 @@ async fn opened(test: &str, config: &str, ingredients: &[&[&str]]) -> (Vec<Strin
     }
     put(&root, "config.json", config.to_owned()).await;
     let pool = open_pool(&[root.to_string()]).await.unwrap();
-    let names = |t: &crate::checkpoint::Placement| t.spec.name.clone();
+    let names = |t: &crate::checkpoint::TensorPlace| t.spec.name.clone();
     let names =
         pool.checkpoints.iter().map(|c| c.tensors.iter().map(names).collect::<Vec<_>>().join(" ")).collect();
     for c in &pool.checkpoints {
