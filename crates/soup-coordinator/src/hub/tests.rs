@@ -137,6 +137,8 @@ async fn runs_that_wait_for_each_other() {
     script.submits("A", averages(name, "a")).await;
     script.passes(4, &["w1"]).await;
     script.all_work().await;
+    // One that is cancelled while its output is being staged.
+    script.submits_and_cancels("E", averages(name, "e")).await;
     script.ends();
 }
 

@@ -129,6 +129,17 @@ impl Script {
         self.step(format!("{run} is submitted")).await;
     }
 
+    /// Whoever submits it thinks better of it as soon as it is accepted.
+    pub(super) async fn submits_and_cancels(&mut self, run: &'static str, spec: RunSpec) {
+        let handle = self.handle();
+        let both = async move {
+            let id = handle.submit(spec, None).await?;
+            handle.cancel(id.clone()).await.map(|()| id)
+        };
+        self.asked.push((run, tokio::spawn(both)));
+        self.step(format!("{run} is submitted and cancelled")).await;
+    }
+
     pub(super) async fn cancels(&mut self, run: &'static str) {
         let id = self.runs.get(run).map_or_else(|| run.to_owned(), |r| r.id.clone());
         let cancelled = self.handle().cancel(id).await;
