@@ -14,6 +14,10 @@ use crate::metric::{Metric, MetricName, SumMetric, check_word};
 use crate::recipe::{RecipeKind, RecipeSpec};
 use crate::tally::{Counts, Judged, Tally};
 
+/// Most samples of a dataset: slices of it are asked for by their positions, which are lists.
+const SAMPLES_MAX: u64 = 1 << 31;
+/// Most classes of a model.
+const CLASSES_MAX: u32 = 1 << 24;
 /// Most figures, and most metrics, of one judge.
 const FIGURES_MAX: usize = 64;
 
@@ -120,6 +124,11 @@ impl Survey {
                 self.samples, demands.datasets
             )));
         }
+        if let Some(many) = self.samples.iter().find(|&&n| n > SAMPLES_MAX) {
+            return Err(Error::data(format!(
+                "a survey found a dataset of {many} samples; at most {SAMPLES_MAX} are possible: use a part of it (limit)"
+            )));
+        }
         self.check_tallies().map_err(|e| e.context(format!("judge {}", demands.judge)))?;
         let needs = |what: &str, ability: Ability| match self.abilities.contains(&ability) {
             true => Ok(()),
@@ -160,6 +169,9 @@ impl Survey {
         let Tallies::Sums { figures, metrics } = &self.tallies else {
             return match self.tallies {
                 Tallies::Classes { classes: 0 } => wrong("counts of no classes".to_owned()),
+                Tallies::Classes { classes } if classes > CLASSES_MAX => {
+                    wrong(format!("counts of {classes} classes; at most {CLASSES_MAX} are possible"))
+                }
                 _ => Ok(()),
             };
         };
@@ -314,7 +326,9 @@ mod tests {
         );
         refused(&classes, greedy, "accuracy+loss", false, "better when it is low");
         refused(&Survey { samples: vec![], ..classes.clone() }, greedy, "loss", false, "1 are wanted");
-        refused(&Survey { samples: vec![0], ..classes }, greedy, "loss", false, "at least one");
+        refused(&Survey { samples: vec![0], ..classes.clone() }, greedy, "loss", false, "at least one");
+        let endless = Survey { samples: vec![u64::MAX], ..classes };
+        refused(&endless, greedy, "loss", false, "18446744073709551615 samples; at most 2147483648");
     }
 
     #[test]
@@ -326,7 +340,7 @@ mod tests {
             }
             survey
         };
-        let cases: [(Survey, &str); 6] = [
+        let cases: [(Survey, &str); 7] = [
             (with(&|figures, _| figures.clear()), "0 figures"),
             (
                 with(&|figures, _| {
@@ -343,6 +357,7 @@ mod tests {
                 "more than 64 characters",
             ),
             (Survey::of_classes(vec![10], 0), "no classes"),
+            (Survey::of_classes(vec![10], u32::MAX), "at most 16777216"),
         ];
         for (survey, expected) in cases {
             refused(&survey, RecipeKind::Greedy, "nll", false, expected);

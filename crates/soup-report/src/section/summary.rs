@@ -71,9 +71,10 @@ fn tile(
             p.how {
                 @match difference {
                     Some(d) => { "soup: " strong { (points(d)) } },
+                    None if figures.accuracy().is_none() => { (name) " on " (dataset) },
                     None => { "accuracy on " (dataset) },
                 }
-                @if unit != Unit::Percent { @if let Some(v) = view.value(figures) { " · " (name) " " (unit.value(v)) } }
+                @if unit != Unit::Percent && figures.accuracy().is_some() { @if let Some(v) = view.value(figures) { " · " (name) " " (unit.value(v)) } }
             }
         }
     }
@@ -107,7 +108,8 @@ pub(crate) fn figures(view: &View<'_>) -> Markup {
     let report = view.report;
     let Some(score) = &report.score else { return html! {} };
     let (name, unit) = view.metric();
-    let own = (unit != Unit::Percent).then_some(name);
+    // What is no classifier has its metric in the first column.
+    let own = (unit != Unit::Percent && score.accuracy().is_some()).then_some(name);
     let row = |label: &str, baseline: &Baseline, class: &str| {
         cells(view, (label, class), baseline.ingredients.len(), &baseline.score, &baseline.test)
     };
@@ -120,7 +122,7 @@ pub(crate) fn figures(view: &View<'_>) -> Markup {
                     th.n scope="col" { "ingredients" }
                     th.n scope="col" { (report.validation) }
                     @if let Some(own) = own { th.n scope="col" { (own) } }
-                    @if own != Some("loss") { th.n scope="col" { "loss" } }
+                    @if own != Some("loss") && score.accuracy().is_some() { th.n scope="col" { "loss" } }
                     @for test in &view.tests { th.n scope="col" { (test) } }
                 } }
                 tbody {
@@ -151,8 +153,8 @@ fn cells(
             th scope="row" { (label) }
             td.n { (count) }
             td.n { (score.headline()) }
-            @if unit != Unit::Percent { td.n { (view.value(score).map_or("-".to_owned(), |v| unit.value(v))) } }
-            @if name != "loss" { td.n { (score.loss().map_or("-".to_owned(), |v| Unit::Number.value(v))) } }
+            @if unit != Unit::Percent && score.accuracy().is_some() { td.n { (view.value(score).map_or("-".to_owned(), |v| unit.value(v))) } }
+            @if name != "loss" && score.accuracy().is_some() { td.n { (score.loss().map_or("-".to_owned(), |v| Unit::Number.value(v))) } }
             @for name in &view.tests {
                 td.n { (test.get(*name).map_or("-".to_owned(), |f| f.headline())) }
             }
