@@ -80,6 +80,9 @@ pub trait Evaluator: Send + Sync {
         cancel: &dyn Fn() -> bool,
     ) -> Result<Gradient>;
 
+    /// Memory of one prepared sample, in bytes.
+    fn sample_bytes(&self) -> u64;
+
     /// Reads, decodes and preprocesses the samples `range` of `dataset`. Keep the result: it serves every model.
     ///
     /// # Errors
@@ -202,6 +205,10 @@ impl<A: Architecture, B: Kernels + AutodiffBackend<InnerBackend: Kernels>> Evalu
             device: self.device.clone(),
         };
         graph.differentiate(prepared, range, loss, cancel)
+    }
+
+    fn sample_bytes(&self) -> u64 {
+        (self.preprocessor.values() * size_of::<f32>() + size_of::<u32>()) as u64
     }
 
     fn prepare(&self, dataset: &Dataset, range: Range<u64>) -> Result<Prepared> {

@@ -1,5 +1,6 @@
 //! The judge in this process: soup-eval on the worker's compute threads.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,6 +18,13 @@ use super::{Gradient, Judge, Judged, Loaded, Loss};
 use crate::compute::{Compute, Waiting};
 use crate::survey::Surveyed;
 use crate::task::Cancelled;
+
+/// Samples that are decoded together take at most so many bytes: files of tables are read in pages, and each block that is read alone has to
+/// find its way through the pages before it.
+const TOGETHER_BYTES: u64 = 32 << 20;
+
+/// Blocks that were decoded together with one that was asked for, for as long as a call lasts: by their first samples.
+type Ahead = BTreeMap<u64, Arc<Prepared>>;
 
 /// What a native judge judges.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,18 +131,61 @@ impl Inner {
         Ok(Surveyed { survey: Survey::of_classes(samples, evaluator.classes()), notes })
     }
 
+    /// Decodes the block of the first of `positions`, and with it those that are asked for right after it, unless there are none.
+    fn look_ahead(
+        &self,
+        dataset: u32,
+        positions: &[u64],
+        waiting: &Waiting,
+        ahead: &mut Ahead,
+    ) -> Result<()> {
+        let Some(spec) = self.setting.datasets.get(dataset as usize) else { return Ok(()) };
+        let evaluator = self.evaluator()?;
+        let block_bytes = evaluator.sample_bytes().saturating_mul(self.samples.block_len()).max(1);
+        let run = self.samples.missing(dataset, positions, TOGETHER_BYTES / block_bytes);
+        let alone = run.end - run.start <= self.samples.block_len();
+        if alone || ahead.contains_key(&run.start) {
+            return Ok(());
+        }
+        let named = |e: Error| e.context(format!("dataset {:?}", spec.name));
+        let subset = self.setting.class_subset;
+        let opened = self.samples.dataset(dataset as usize, spec, subset, &*evaluator, waiting);
+        let opened = opened.map_err(named)?;
+        let run = run.start.min(opened.len())..run.end.min(opened.len());
+        let all = evaluator.prepare(&opened, run.clone()).map_err(named)?;
+        // Those before it are used up.
+        ahead.clear();
+        for (first, within) in self.samples.blocks_of(run) {
+            let block = Arc::new(all.pick(within)?);
+            self.samples.keep((dataset, first), &block);
+            ahead.insert(first, block);
+        }
+        Ok(())
+    }
+
     /// The samples at `positions`, decoded: as they are kept, where they are all of a block or consecutive in it.
     fn gather(&self, dataset: u32, positions: &[u64], waiting: &Waiting) -> Result<Batch> {
+        self.gather_with(dataset, positions, waiting, &Ahead::new())
+    }
+
+    /// The same, where some blocks are here already.
+    fn gather_with(
+        &self,
+        dataset: u32,
+        positions: &[u64],
+        waiting: &Waiting,
+        ahead: &Ahead,
+    ) -> Result<Batch> {
         let mut blocks = self.samples.by_block(positions);
         let Some((first, within)) = blocks.next() else { return Ok(Batch::default()) };
-        let block = self.block_with(dataset, first, &within, waiting)?;
+        let block = self.block_with(dataset, first, &within, waiting, ahead)?;
         if blocks.len() == 0 && within.windows(2).all(|w| w[0] + 1 == w[1]) {
             let range = within[0]..within[0] + within.len();
             return Ok(Batch { samples: block, range });
         }
         let mut all = block.pick(within)?;
         for (first, within) in blocks {
-            let block = self.block_with(dataset, first, &within, waiting)?;
+            let block = self.block_with(dataset, first, &within, waiting, ahead)?;
             all.append(block.pick(within)?)?;
         }
         Ok(Batch { range: 0..all.len(), samples: Arc::new(all) })
@@ -147,8 +198,12 @@ impl Inner {
         first: u64,
         within: &[usize],
         waiting: &Waiting,
+        ahead: &Ahead,
     ) -> Result<Arc<Prepared>> {
-        let block = self.block(dataset, first, waiting)?;
+        let block = match ahead.get(&first) {
+            Some(block) => block.clone(),
+            None => self.block(dataset, first, waiting)?,
+        };
         match within.iter().find(|&&at| at >= block.len()) {
             None => Ok(block),
             Some(at) => Err(Error::internal(format!(
@@ -235,8 +290,10 @@ impl Loaded for NativeSoup {
             let mut outcomes = Vec::with_capacity(positions.len());
             let mut kept = logits.then(Vec::new);
             // As many as a block at a time: that is one forward pass, and where they are a block nothing is copied.
-            for some in positions.chunks(inner.setting.batch_size.max(1) as usize) {
-                let Batch { samples, range } = inner.gather(dataset, some, waiting)?;
+            let (at_a_time, mut ahead) = (inner.setting.batch_size.max(1) as usize, Ahead::new());
+            for (nth, some) in positions.chunks(at_a_time).enumerate() {
+                inner.look_ahead(dataset, &positions[nth * at_a_time..], waiting, &mut ahead)?;
+                let Batch { samples, range } = inner.gather_with(dataset, some, waiting, &ahead)?;
                 let rows = model.logits(&samples, range.clone(), &|| cancelled.get())?;
                 outcomes.extend(samples.outcomes(range, &rows)?);
                 if let Some(kept) = &mut kept {

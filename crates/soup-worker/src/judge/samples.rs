@@ -2,6 +2,7 @@
 //! memory allows.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use soup_core::Result;
@@ -58,6 +59,42 @@ impl Samples {
         Ok(self.datasets[index].get_or_init(|| Arc::new(dataset)).clone())
     }
 
+    /// Whole blocks from the first of `positions` on that are asked for one after the other and are not kept, at most `blocks_max`: the
+    /// samples of them, which may go beyond the dataset's end.
+    pub(crate) fn missing(&self, dataset: u32, positions: &[u64], blocks_max: u64) -> Range<u64> {
+        let Some(&first) = positions.first().filter(|&&p| p.is_multiple_of(self.block)) else { return 0..0 };
+        let asked =
+            positions.iter().zip(first..u64::MAX).take_while(|(asked, next)| *asked == next).count() as u64;
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let blocks = (0..asked.div_ceil(self.block).min(blocks_max))
+            .take_while(|nth| !kept.blocks.contains_key(&(dataset, first.saturating_add(nth * self.block))))
+            .count() as u64;
+        first..first.saturating_add(blocks * self.block)
+    }
+
+    /// Cuts samples `range`, which begins with a block, into blocks: the first sample of each, and where it is in `range`.
+    pub(crate) fn blocks_of(&self, range: Range<u64>) -> impl Iterator<Item = (u64, Range<usize>)> {
+        let block = self.block;
+        range.clone().step_by(block as usize).map(move |first| {
+            let end = first.saturating_add(block).min(range.end);
+            (first, (first - range.start) as usize..(end - range.start) as usize)
+        })
+    }
+
+    /// Keeps a block, as far as there is room.
+    pub(crate) fn keep(&self, key: BlockKey, prepared: &Arc<Prepared>) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = kept.bytes.saturating_add(prepared.size_bytes());
+        if bytes <= self.bytes_max && kept.blocks.insert(key, prepared.clone()).is_none() {
+            kept.bytes = bytes;
+        }
+    }
+
+    /// Samples in a block.
+    pub(crate) fn block_len(&self) -> u64 {
+        self.block
+    }
+
     /// The samples of a block, decoded by `decode` if they are not kept; it is told how many there are in a block. Blocks; call on
     /// a compute thread.
     pub(crate) fn block(
@@ -69,11 +106,7 @@ impl Samples {
             return Ok(prepared.clone());
         }
         let prepared = Arc::new(decode(self.block)?);
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = kept.bytes.saturating_add(prepared.size_bytes());
-        if bytes <= self.bytes_max && kept.blocks.insert(key, prepared.clone()).is_none() {
-            kept.bytes = bytes;
-        }
+        self.keep(key, &prepared);
         Ok(prepared)
     }
 
@@ -113,6 +146,21 @@ mod tests {
         }
         // Two fit and are kept; the third is decoded each time.
         assert_eq!(decoded, 4);
+    }
+
+    #[test]
+    fn blocks_that_are_asked_for_in_a_row_are_decoded_together() {
+        let samples = Samples::new(1, 4, u64::MAX);
+        let asked = |range: Range<u64>| samples.missing(0, &range.collect::<Vec<_>>(), 3);
+        assert_eq!(asked(4..16), 4..16);
+        assert_eq!(asked(4..11), 4..12, "whole blocks");
+        assert_eq!(asked(0..40), 0..12, "and not too many");
+        assert_eq!((asked(5..16), asked(0..0)), (0..0, 0..0));
+        assert_eq!(samples.missing(0, &[0, 1, 2, 3, 5, 4], 3), 0..4);
+        samples.keep((0, 8), &Arc::default());
+        assert_eq!((asked(4..16), asked(8..16)), (4..8, 8..8), "none that is kept");
+        let cut: Vec<_> = samples.blocks_of(4..10).collect();
+        assert_eq!(cut, [(4, 0..4), (8, 4..6)]);
     }
 
     #[test]
