@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The uniform soup of three checkpoints of the size of ViT-G (1.84 B parameters, 6.9 GiB each, of nothing but zeros: sparse files) by
-# one worker with 2 GiB for shards and a disk cache, and its peak memory. Needs the release binary, Python, GNU time, 12 GB of memory
+# one worker with 2 GiB of memory and a disk cache, and its peak memory. Needs the release binary, Python, GNU time, 12 GB of memory
 # and 30 GB of disk; takes about two minutes.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

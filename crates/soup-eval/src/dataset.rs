@@ -1,7 +1,7 @@
 //! Labelled images.
 //!
-//! Two layouts are understood: the Parquet files of Hugging Face datasets ([`parquet`]), and folders of images with one
-//! folder per class ([`folder`]). Opening reads metadata only; reading a range touches only what holds it.
+//! Two layouts are understood: the Parquet files of Hugging Face datasets (`parquet`), and folders of images with one
+//! folder per class (`folder`). Opening reads metadata only; reading a range touches only what holds it.
 
 mod folder;
 mod parquet;
