@@ -301,7 +301,8 @@ impl Machine {
         }
         // What workers have handed in is kept, even while there are none.
         self.record_next(out);
-        if may {
+        // The recipe's answer may have ended the run.
+        if may && self.progress.is_open() {
             self.dispatch(now, out);
         }
     }
