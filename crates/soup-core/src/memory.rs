@@ -32,7 +32,9 @@ impl Cut {
 /// Memory of which shards get `shards_bytes`, and no more than a few bytes beyond.
 pub fn memory_for(shards_bytes: u64) -> u64 {
     let parts = u128::from(SAMPLES_PART);
-    u64::try_from((u128::from(shards_bytes) * parts).div_ceil(parts - 1)).unwrap_or(u64::MAX)
+    // What a division leaves over goes to shards.
+    let least = (u128::from(shards_bytes) * parts).saturating_sub(1) / (parts - 1);
+    u64::try_from(least).unwrap_or(u64::MAX)
 }
 
 /// Soups that a worker has at a time, of `soup_bytes` each (the model, and the blends of its own shards where peers ask for them),
