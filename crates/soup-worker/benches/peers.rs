@@ -1,13 +1,15 @@
 //! Blends between peers at the speed of TCP? `cargo bench -p soup-worker --bench peers`
 //!
-//! One worker holds every shard of a model and has blended them; another one, on a runtime of its own, assembles the
-//! model over loopback: the service and the fetches of a run. In the same rounds, the same bytes go in the same chunks
-//! over plain TCP streams between the same runtimes into the same memory. Best of several rounds, because machines are
-//! shared.
+//! One worker holds every shard of a model and has blended them; two others, on a runtime of their own, assemble the
+//! model, one over loopback and one over the network inside a process that an embedded cluster has: the service and the
+//! fetches of a run. In the same rounds, the same bytes go in the same chunks over plain TCP streams between the same
+//! runtimes into the same memory. Best of several rounds, because machines are shared.
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod cost;
 mod pool;
+
+use std::sync::Arc;
 
 use cost::{Cost, measure};
 use pool::Pool;
@@ -15,9 +17,11 @@ use soup_core::soup::{Ingredient, Soup};
 use soup_proto::CHUNK_BYTES_MAX;
 use soup_proto::v1::{Peer, Placement};
 use soup_worker::bench::BenchWorker;
+use soup_worker::{Connect, InProcess, Tcp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
+use tonic::transport::server::TcpIncoming;
 
 /// Sixteen shards of 64 MiB.
 const MODEL_BYTES: usize = 1 << 30;
@@ -28,7 +32,10 @@ const STREAMS: [usize; 3] = [1, 4, 8];
 fn main() {
     let (serving, fetching) = (runtime(), runtime());
     let pool = serving.block_on(Pool::write(1, MODEL_BYTES));
-    let (owner, asker) = (worker(&serving, &pool), worker(&fetching, &pool));
+    let network = InProcess::default();
+    let owner = worker(&serving, &pool, Arc::new(Tcp));
+    let over_tcp = worker(&fetching, &pool, Arc::new(Tcp));
+    let in_process = worker(&fetching, &pool, Arc::new(network.clone()));
     let soup = Soup::single(Ingredient(0));
     let mut expected = vec![0; MODEL_BYTES];
     serving.block_on(async {
@@ -39,32 +46,34 @@ fn main() {
         owner.assemble(&soup, &mut expected).await.unwrap();
     });
     let listener = serving.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    serving.block_on(async { owner.serve(listener) });
-    let placement = Placement {
-        run: pool.begin.run.clone(),
-        epoch: pool.begin.epoch,
-        owners: vec![1; pool.loads.len()],
-        peers: vec![Peer { worker: 1, address }],
-    };
-    asker.place(placement, 2);
+    place(&over_tcp, 2, &pool, format!("http://{}", listener.local_addr().unwrap()));
+    let inside = network.listen("owner").unwrap();
+    place(&in_process, 3, &pool, inside.address());
+    serving.block_on(async {
+        owner.serve(TcpIncoming::from(listener).with_nodelay(Some(true)));
+        owner.serve(inside);
+    });
 
     let mut raw: Vec<Raw> = STREAMS.iter().map(|&n| Raw::connect(&serving, &fetching, n)).collect();
     let mut out = vec![0; MODEL_BYTES];
-    let mut costs = vec![Cost::new(MODEL_BYTES); STREAMS.len() + 1];
+    let mut costs = vec![Cost::new(MODEL_BYTES); STREAMS.len() + 2];
     for round in 0..=ROUNDS {
         let mut spent: Vec<(f64, f64)> =
             raw.iter_mut().map(|raw| measure(|| fetching.block_on(raw.fetch(&mut out)))).collect();
-        out.fill(0);
-        spent.push(measure(|| fetching.block_on(asker.assemble(&soup, &mut out)).unwrap()));
-        assert!(out == expected, "what was fetched is not what was blended");
+        for asker in [&over_tcp, &in_process] {
+            out.fill(0);
+            spent.push(measure(|| fetching.block_on(asker.assemble(&soup, &mut out)).unwrap()));
+            assert!(out == expected, "what was fetched is not what was blended");
+        }
         // The first round only warms up.
         if round > 0 {
             costs.iter_mut().zip(spent).for_each(|(cost, spent)| cost.add(spent));
         }
     }
-    let Some(peers) = costs.pop() else { return };
+    let (Some(inside), Some(peers)) = (costs.pop(), costs.pop()) else { return };
     println!("peers: {peers}");
+    let (speed, cpu) = (inside.rate() / peers.rate(), peers.cpu() / inside.cpu());
+    println!("inside a process: {inside}; {speed:.2} of the speed over TCP, {cpu:.2} by CPU time");
     for (streams, raw) in STREAMS.iter().zip(&costs) {
         let (speed, cpu) = (peers.rate() / raw.rate(), raw.cpu() / peers.cpu());
         println!(
@@ -77,9 +86,20 @@ fn runtime() -> Runtime {
     Builder::new_multi_thread().enable_all().build().unwrap()
 }
 
-fn worker(runtime: &Runtime, pool: &Pool) -> BenchWorker {
+fn worker(runtime: &Runtime, pool: &Pool, network: Arc<dyn Connect>) -> BenchWorker {
     let _inside = runtime.enter();
-    BenchWorker::new(2, pool.begin.clone()).unwrap()
+    BenchWorker::on(network, 2, pool.begin.clone()).unwrap()
+}
+
+/// Tells an asker that all shards are at `address`.
+fn place(asker: &BenchWorker, me: u64, pool: &Pool, address: String) {
+    let placement = Placement {
+        run: pool.begin.run.clone(),
+        epoch: pool.begin.epoch,
+        owners: vec![1; pool.loads.len()],
+        peers: vec![Peer { worker: 1, address }],
+    };
+    asker.place(placement, me);
 }
 
 /// Plain streams over which a task at the other end sends shards when told to.

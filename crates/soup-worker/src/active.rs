@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_worker_with_another_judge_holds_shards_and_does_not_judge() {
-        let worker = bench::worker(1).unwrap();
+        let worker = bench::worker(Arc::new(crate::Tcp), 1).unwrap();
         let tensor = soup_proto::v1::Tensor {
             name: "w".into(),
             dtype: "F32".into(),

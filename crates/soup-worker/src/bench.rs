@@ -1,23 +1,25 @@
 //! The doors of the benchmarks: a worker's real loads, fetches and service, without a coordinator to ask for them.
 
+use std::io;
 use std::sync::Arc;
 
+use futures::Stream;
 use soup_core::Result;
 use soup_core::soup::Soup;
 use soup_proto::v1::{BeginRun, LoadShard, Placement};
 use soup_tensor::Device;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::Connected;
 
 use crate::active::{Active, Worker};
-use crate::{Compute, Tcp, WorkerConfig, assembling, loading, messages, service};
+use crate::{Compute, Connect, Tcp, WorkerConfig, assembling, loading, messages, service};
 
-/// A worker on the host's memory that nobody coordinates, as large as there is room.
+/// A worker on the host's memory that nobody coordinates, as large as there is room, with peers on `network`.
 ///
 /// # Errors
 /// Those of the device.
-pub(crate) fn worker(slots: u32) -> Result<Worker> {
+pub(crate) fn worker(network: Arc<dyn Connect>, slots: u32) -> Result<Worker> {
     let config = WorkerConfig {
         coordinator: String::new(),
         name: "bench".to_owned(),
@@ -29,7 +31,7 @@ pub(crate) fn worker(slots: u32) -> Result<Worker> {
         connect_timeout_ms: 0,
     };
     let device = Device::parse(&config.device)?;
-    Ok(Worker::new(device, &config, Compute::threads(slots), Arc::new(Tcp)))
+    Ok(Worker::new(device, &config, Compute::threads(slots), network))
 }
 
 /// A worker with one run.
@@ -45,7 +47,15 @@ impl BenchWorker {
     /// # Errors
     /// Where the run makes no sense.
     pub fn new(slots: u32, begin: BeginRun) -> Result<BenchWorker> {
-        let worker = Arc::new(worker(slots)?);
+        BenchWorker::on(Arc::new(Tcp), slots, begin)
+    }
+
+    /// [`BenchWorker::new`], with peers on another network.
+    ///
+    /// # Errors
+    /// Where the run makes no sense.
+    pub fn on(network: Arc<dyn Connect>, slots: u32, begin: BeginRun) -> Result<BenchWorker> {
+        let worker = Arc::new(worker(network, slots)?);
         let (id, epoch) = (begin.run.clone(), begin.epoch);
         worker.begin(id.clone(), epoch, begin.try_into());
         let run = worker.run(&id, epoch)?;
@@ -53,8 +63,10 @@ impl BenchWorker {
     }
 
     /// Serves its blends to peers for as long as the process lives.
-    pub fn serve(&self, listener: TcpListener) {
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    pub fn serve<C>(&self, incoming: impl Stream<Item = io::Result<C>> + Send + 'static)
+    where
+        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
         let service = service::Service::new(self.worker.clone());
         tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
     }

@@ -27,6 +27,7 @@ mod diagnose;
 mod frames;
 mod gradients;
 mod handing_in;
+mod in_process;
 mod judge;
 mod learn;
 mod link;
@@ -62,6 +63,7 @@ use tonic::transport::server::{Connected, TcpIncoming};
 
 pub use crate::compute::Compute;
 pub use crate::connect::{Connect, Tcp};
+pub use crate::in_process::{InProcess, Listener};
 
 /// How long streams to peers may take to end after a shutdown was asked for.
 const GRACE: Duration = Duration::from_secs(2);
@@ -72,7 +74,7 @@ const DRAIN: Duration = Duration::from_secs(15);
 /// Settings of a worker.
 #[derive(Clone, Debug)]
 pub struct WorkerConfig {
-    /// The coordinator, as `http://host:port`.
+    /// The coordinator's URL: `http://host:port`, or a name on a network of its own.
     pub coordinator: String,
     /// A name for people.
     pub name: String,
@@ -99,7 +101,8 @@ pub struct DiskCache {
     pub bytes: u64,
 }
 
-/// What a worker reaches the world through. [`run`] takes the host's network and threads; a simulation has its own.
+/// What a worker reaches the world through. [`run`] takes the host's network and threads; an embedded cluster has a network
+/// in its process ([`InProcess`]), a simulation has a network and threads of its own.
 pub struct Parts<I> {
     /// Connections of peers, as tonic takes them.
     pub incoming: I,

@@ -31,7 +31,7 @@ async fn several_files_are_digested_from_what_was_written() {
     let staging = Staging::begin(&target, "r", 1, false).await.unwrap();
     let files = plan_files(&schema, 100_000);
     assert_eq!(files.len(), 2);
-    let worker = bench::worker(1).unwrap();
+    let worker = bench::worker(Arc::new(crate::Tcp), 1).unwrap();
     let plan = ShardPlan::new(schema.bytes());
     let begin = BeginRun {
         run: "r".into(),
