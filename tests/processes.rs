@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::Value;
 use soup_tests::{Cluster, Soupctl, example, example_json, strings};
@@ -153,6 +154,29 @@ fn an_embedded_cook_that_is_told_to_end_goes_on_with_the_same_command() {
     let third = cook().wait();
     assert!(third.stderr.contains("(epoch 3)"), "{}", third.stderr);
     check_greedy(&third.json());
+}
+
+#[test]
+fn an_embedded_cook_listens_nowhere() {
+    let dir = TempDir::new().unwrap();
+    let file = example().join("cook.yaml");
+    let args = ["cook", "-o", "json", "--no-baselines", "--workers", "2", "--output", "soup", "-f"];
+    let mut cook = Soupctl::new(SOUPCTL).dir(dir.path()).args(args).args([file]).start();
+    // By then both workers hold shards, and fetch from each other.
+    cook.line_with("+ m02");
+    let mut looks = 0;
+    while let Some(listening) = cook.listening() {
+        assert_eq!(listening, [""; 0], "after {looks} looks");
+        looks += 1;
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(looks > 10, "{looks} looks");
+    check_greedy(&cook.wait().json());
+    // The same look finds what does listen.
+    let cluster = Cluster::start(SOUPCTL, 0);
+    let listening = cluster.coordinator.listening().unwrap();
+    let port: u16 = cluster.url.rsplit(':').next().unwrap().parse().unwrap();
+    assert_eq!(listening, [format!("tcp 0100007F:{port:04X}")]);
 }
 
 #[test]

@@ -8,7 +8,7 @@
 
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -124,6 +124,29 @@ impl Running {
                 return line;
             }
         }
+    }
+
+    /// Sockets of the process that anybody could connect to: of TCP by address, Unix ones by path; `None` once it is over.
+    pub fn listening(&self) -> Option<Vec<String>> {
+        let process = PathBuf::from(format!("/proc/{}", self.child.id()));
+        // A descriptor may be closed while they are listed, and with it goes its link.
+        let links = std::fs::read_dir(process.join("fd")).ok()?.flatten();
+        let links: Vec<PathBuf> = links.filter_map(|fd| std::fs::read_link(fd.path()).ok()).collect();
+        let inode =
+            |link: &PathBuf| Some(link.to_str()?.strip_prefix("socket:[")?.trim_end_matches(']').to_owned());
+        let own: BTreeSet<String> = links.iter().filter_map(inode).collect();
+        let mut found = Vec::new();
+        // The columns of state, inode and name in each, and how a state is called in which one listens.
+        for (table, state, inode, name, listens) in
+            [("tcp", 3, 9, 1, "0A"), ("tcp6", 3, 9, 1, "0A"), ("unix", 3, 6, 7, "00010000")]
+        {
+            // A system without IPv6 has no table of it.
+            let text = std::fs::read_to_string(process.join("net").join(table)).unwrap_or_default();
+            let rows = text.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+            let rows = rows.filter(|row| row[state] == listens && own.contains(row[inode]));
+            found.extend(rows.map(|row| format!("{table} {}", row.get(name).unwrap_or(&"unnamed"))));
+        }
+        (!links.is_empty()).then_some(found)
     }
 
     /// Whether it has ended.

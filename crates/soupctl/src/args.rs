@@ -253,7 +253,7 @@ pub(crate) struct LogArgs {
 /// Flags of `coordinator`.
 #[derive(Args, Debug)]
 pub(crate) struct CoordinatorArgs {
-    /// Address to listen on; there is no authentication, so mind who can reach it
+    /// Address to listen on; there is no authentication, so mind who can reach it: on loopback, every user of this host
     #[arg(long, env = "SOUP_LISTEN", default_value = "127.0.0.1:7070", value_name = "HOST:PORT")]
     pub(crate) listen: String,
     /// Where runs are kept: a folder, or an object store that creates only if absent; unfinished runs go on from there

@@ -49,25 +49,25 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::Unavailable`](ErrorKind::Unavailable) where nobody answers.
     pub(crate) async fn connect(url: &str) -> Result<Client> {
-        let endpoint = Endpoint::from_shared(url.to_owned())
-            .map_err(|e| Error::usage(format!("coordinator {url:?} is not a URL")).with_source(e))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE)
-            .keep_alive_while_idle(true);
-        let channel = endpoint.connect().await.map_err(|e| {
-            Error::unavailable(format!("the coordinator at {url} cannot be reached")).with_source(e)
-        })?;
+        let channel = endpoint(url)?.connect().await.map_err(|e| unreachable(url, e))?;
+        Ok(Client::over(channel, url, false))
+    }
+
+    /// Connects to this process's own cluster, on its own network: when that is lost, nothing comes back.
+    ///
+    /// # Errors
+    /// As for [`connect`](Client::connect).
+    #[cfg(feature = "worker")]
+    pub(crate) async fn embedded(url: &str, network: &dyn soup_worker::Connect) -> Result<Client> {
+        let channel = network.connect(&endpoint(url)?).await.map_err(|e| unreachable(url, e))?;
+        Ok(Client::over(channel, url, true))
+    }
+
+    fn over(channel: Channel, url: &str, embedded: bool) -> Client {
         let coordinator = CoordinatorClient::new(channel)
             .max_decoding_message_size(CONTROL_BYTES_MAX)
             .max_encoding_message_size(CONTROL_BYTES_MAX);
-        Ok(Client { url: url.to_owned(), embedded: false, coordinator })
-    }
-
-    /// A client of this process's own cluster: when that is lost, nothing comes back.
-    #[cfg(feature = "worker")]
-    pub(crate) fn embedded(self) -> Client {
-        Client { embedded: true, ..self }
+        Client { url: url.to_owned(), embedded, coordinator }
     }
 
     /// Submits a run, shows its events and returns its result, the JSON document.
@@ -250,4 +250,18 @@ impl Client {
             format!("the coordinator at {} was lost during run {run}: {}", self.url, why.chain()),
         )
     }
+}
+
+fn endpoint(url: &str) -> Result<Endpoint> {
+    let endpoint = Endpoint::from_shared(url.to_owned())
+        .map_err(|e| Error::usage(format!("coordinator {url:?} is not a URL")).with_source(e))?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true))
+}
+
+fn unreachable(url: &str, why: tonic::transport::Error) -> Error {
+    Error::unavailable(format!("the coordinator at {url} cannot be reached")).with_source(why)
 }

@@ -1,19 +1,22 @@
-//! The embedded cluster: a coordinator and workers in this process, which talk over loopback as real ones do.
+//! The embedded cluster: a coordinator and workers in this process. They talk as real ones do, but over a network that is inside the
+//! process too: other users of this host have nothing to connect to.
 
-use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use soup_coordinator::CoordinatorConfig;
 use soup_core::{Error, ErrorKind, Result};
 use soup_store::state::State;
-use soup_worker::{DiskCache, WorkerConfig};
-use tokio::net::TcpListener;
+use soup_worker::{Compute, DiskCache, InProcess, Parts, WorkerConfig};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::client::Client;
 use crate::resources;
 use crate::spec::Embedded;
 
+/// The coordinator's name on the network; workers are `w1`, `w2` and so on.
+const COORDINATOR: &str = "coordinator";
 /// How long the roles may take to end.
 const GRACE: Duration = Duration::from_secs(10);
 /// Workers connect to a listener of their own process.
@@ -21,8 +24,9 @@ const CONNECT_TIMEOUT_MS: u64 = 30_000;
 
 /// A running embedded cluster.
 pub(crate) struct EmbeddedCluster {
-    /// Where its coordinator listens.
-    pub(crate) url: String,
+    network: InProcess,
+    /// Where its coordinator listens on that.
+    url: String,
     workers_stop: watch::Sender<bool>,
     coordinator_stop: watch::Sender<bool>,
     roles: JoinSet<Result<()>>,
@@ -32,24 +36,33 @@ impl EmbeddedCluster {
     /// Starts the coordinator and the workers.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) where loopback cannot be listened on.
-    pub(crate) async fn start(config: &Embedded, state: State) -> Result<EmbeddedCluster> {
+    /// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) where two roles have one name.
+    pub(crate) fn start(config: &Embedded, state: State) -> Result<EmbeddedCluster> {
         let (coordinator_stop, workers_stop) = (watch::Sender::new(false), watch::Sender::new(false));
         let mut roles = JoinSet::new();
-        let (listener, url) = loopback().await?;
+        let network = InProcess::default();
+        let listener = network.listen(COORDINATOR)?;
+        let url = listener.address();
         // Other runs in the same state may be in the hands of other processes.
         let coordinator = CoordinatorConfig { recover: false, ..CoordinatorConfig::default() };
-        let coordinator = soup_coordinator::serve(coordinator, state, listener, stop(&coordinator_stop));
+        let coordinator = soup_coordinator::serve_with(coordinator, state, listener, stop(&coordinator_stop));
         roles.spawn(coordinator);
         let threads = config.threads.unwrap_or_else(|| resources::threads_per_worker(config.workers));
         let memory_bytes = config.memory_per_worker();
         let disk_cache =
             config.disk_per_worker().map(|(folder, bytes)| DiskCache { folder: folder.to_path_buf(), bytes });
         for number in 1..=config.workers {
-            let (listener, _) = loopback().await?;
+            let name = format!("w{number}");
+            let listener = network.listen(&name)?;
+            let parts = Parts {
+                address: listener.address(),
+                incoming: listener,
+                connect: Arc::new(network.clone()),
+                compute: Compute::threads(threads),
+            };
             let worker = WorkerConfig {
                 coordinator: url.clone(),
-                name: format!("w{number}"),
+                name,
                 advertise: None,
                 slots: threads,
                 memory_bytes,
@@ -57,9 +70,17 @@ impl EmbeddedCluster {
                 device: config.device.clone(),
                 connect_timeout_ms: CONNECT_TIMEOUT_MS,
             };
-            roles.spawn(soup_worker::run(worker, listener, stop(&workers_stop)));
+            roles.spawn(soup_worker::run_with(worker, parts, stop(&workers_stop)));
         }
-        Ok(EmbeddedCluster { url, workers_stop, coordinator_stop, roles })
+        Ok(EmbeddedCluster { network, url, workers_stop, coordinator_stop, roles })
+    }
+
+    /// A client of its coordinator.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`](soup_core::ErrorKind::Unavailable) where that has ended already.
+    pub(crate) async fn client(&self) -> Result<Client> {
+        Client::embedded(&self.url, &self.network).await
     }
 
     /// Waits for a role to end although nobody asked it to, and says why.
@@ -85,13 +106,6 @@ impl EmbeddedCluster {
             tracing::warn!("the embedded cluster did not end in time");
         }
     }
-}
-
-async fn loopback() -> Result<(TcpListener, String)> {
-    let failed = |e| Error::configuration("cannot listen on 127.0.0.1").with_source(e);
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(failed)?;
-    let url = format!("http://{}", listener.local_addr().map_err(failed)?);
-    Ok((listener, url))
 }
 
 fn stop(sender: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + 'static {

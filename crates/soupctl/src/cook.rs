@@ -87,8 +87,8 @@ async fn embedded(
         Some(url) => State::open(url)?,
         None => State::open(&State::beside(&ask.spec.output)?)?,
     };
-    let mut cluster = crate::cluster::EmbeddedCluster::start(config, state).await?;
-    let mut client = Client::connect(&cluster.url).await?.embedded();
+    let mut cluster = crate::cluster::EmbeddedCluster::start(config, state)?;
+    let mut client = cluster.client().await?;
     let result = tokio::select! {
         result = client.cook(ask, progress, signals) => result,
         error = cluster.failure() => Err(error),

@@ -232,7 +232,7 @@ pub(crate) struct CookOptions {
     /// Where embedded workers compute [default: cpu]
     #[arg(long, value_name = "DEVICE", help_heading = CLUSTER)]
     pub(crate) device: Option<String>,
-    /// Submit to the cluster of this coordinator instead of starting an embedded one
+    /// Submit to the cluster of this coordinator instead of starting an embedded one, which opens no port
     #[arg(long, value_name = "URL", env = "SOUP_COORDINATOR", help_heading = CLUSTER)]
     pub(crate) coordinator: Option<String>,
     /// Start once so many workers have joined [default: 1, embedded: all]
