@@ -8,6 +8,7 @@ use std::time::Duration;
 use soup_core::journal::{Claim, Entry, Fold, RunState};
 use soup_core::run::RunSpec;
 use soup_core::{Error, Result};
+use soup_store::fresh;
 use soup_store::location::Location;
 use soup_store::output::{self, Staging, run_of};
 use soup_store::state::{AppendError, Journal, State};
@@ -62,9 +63,7 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     pub(crate) fn new(state: State) -> Keeper {
-        use std::hash::{BuildHasher, Hasher};
-        let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
-        let name = format!("{}-{}-{random:016x}", host(), std::process::id());
+        let name = format!("{}-{}-{}", host(), std::process::id(), fresh::name());
         Keeper { state, name, claims: Arc::default() }
     }
 
@@ -257,7 +256,8 @@ async fn staged_by(target: &Location, run: &str) -> Result<bool> {
 }
 
 fn host() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let plain: String = name.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+    let system = rustix::system::uname();
+    let name = system.nodename().to_string_lossy();
+    let plain: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
     if plain.is_empty() { "localhost".to_owned() } else { plain }
 }

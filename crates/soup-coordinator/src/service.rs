@@ -14,6 +14,7 @@ use soup_proto::v1::{
     SubmitRequest, SubmitResponse, WatchRequest, WorkerMessage, worker_message,
 };
 use soup_proto::{PROTOCOL_VERSION, status_of};
+use soup_store::fresh;
 use soup_store::state::State;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -121,9 +122,7 @@ impl Service {
 
 /// Something that no other run has.
 fn nonce() -> String {
-    use std::hash::{BuildHasher, Hasher};
-    let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
-    format!("{}-{random:016x}", chrono::Utc::now().format("%Y%m%dT%H%M%S"))
+    format!("{}-{}", chrono::Utc::now().format("%Y%m%dT%H%M%S"), fresh::name())
 }
 
 /// A worker's first message, which has to introduce it.

@@ -33,6 +33,7 @@ pub mod data;
 pub mod failpoint;
 #[cfg(any(test, feature = "faults"))]
 pub mod faults;
+pub mod fresh;
 pub mod glob;
 pub mod header;
 pub mod layout;

@@ -31,6 +31,7 @@ use object_store::ObjectStoreExt;
 use soup_core::journal::{Claim, Fold, Record};
 use soup_core::{Error, ErrorKind, Result};
 
+use crate::fresh;
 use crate::location::Location;
 use crate::read;
 use crate::scores::Scores;
@@ -126,7 +127,7 @@ impl State {
     /// # Errors
     /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) if it does not, or cannot be written to.
     pub async fn probe(&self) -> Result<()> {
-        let place = self.root.join(&format!("probe-{}", fresh_name()))?;
+        let place = self.root.join(&format!("probe-{}", fresh::name()))?;
         let probed = self.probe_slot(&place).await;
         if !matches!(&probed, Err(e) if e.kind() == ErrorKind::Unavailable) {
             let delete =
@@ -283,14 +284,6 @@ fn unusable(root: &Location, error: Error) -> Error {
 fn is_run(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     !name.is_empty() && name.len() <= 128 && name.chars().all(plain)
-}
-
-/// A name that no other process chooses, on this machine or another.
-fn fresh_name() -> String {
-    use std::hash::{BuildHasher, RandomState};
-    // The standard library seeds its hash maps from the system's randomness.
-    let part = || RandomState::new().hash_one(std::process::id());
-    format!("{:016x}{:016x}", part(), part())
 }
 
 #[cfg(test)]

@@ -108,9 +108,9 @@ async fn default_listen(coordinator: &str) -> &'static str {
 /// The host's name and the port, which tells the workers of a host apart.
 #[cfg(feature = "worker")]
 fn default_name(address: SocketAddr) -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
-    format!("{}:{}", if host.is_empty() { "worker" } else { host }, address.port())
+    let system = rustix::system::uname();
+    let host = system.nodename().to_string_lossy();
+    format!("{}:{}", if host.is_empty() { "worker" } else { &host }, address.port())
 }
 
 #[cfg(all(test, feature = "worker"))]
