@@ -12,4 +12,5 @@ mod datasets;
 #[allow(dead_code)] // not every module uses all of it
 mod fixture;
 mod limits;
+mod special;
 mod stores;

@@ -3,9 +3,10 @@
 //! [`Files`] is blocking: it is called on compute threads. Whoever runs a cluster implements it over object storage;
 //! [`LocalFiles`] reads a local file or folder.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -103,6 +104,16 @@ impl LocalFiles {
     }
 }
 
+/// Opens a file and nothing else: neither a FIFO, which it does not wait for, nor a device, which never ends.
+fn open(path: &Path) -> std::io::Result<File> {
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(std::io::Error::other("it is not a file")),
+    }
+}
+
 impl Files for LocalFiles {
     fn list(&self) -> Result<Vec<FileEntry>> {
         let about = std::fs::metadata(&self.root).map_err(|e| self.error(&self.root, e))?;
@@ -118,7 +129,7 @@ impl Files for LocalFiles {
 
     fn read(&self, path: &str, range: Range<u64>) -> Result<Bytes> {
         let at = self.locate(path)?;
-        let mut file = File::open(&at).map_err(|e| self.error(&at, e))?;
+        let mut file = open(&at).map_err(|e| self.error(&at, e))?;
         let size_bytes = file.metadata().map_err(|e| self.error(&at, e))?.len();
         if range.start > range.end || range.end > size_bytes {
             return Err(Error::data(format!(
@@ -166,6 +177,14 @@ mod tests {
         let files = LocalFiles::new(&path);
         assert_eq!(files.list().unwrap(), [FileEntry { path: "one.parquet".into(), size_bytes: 3 }]);
         assert_eq!(files.read("one.parquet", 0..3).unwrap(), "abc");
+    }
+
+    #[test]
+    fn only_files_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/zero", dir.path().join("zero.png")).unwrap();
+        let error = LocalFiles::new(dir.path()).read("zero.png", 0..1).unwrap_err();
+        assert!(error.chain().ends_with("zero.png\": it is not a file"), "{}", error.chain());
     }
 
     #[test]

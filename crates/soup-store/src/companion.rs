@@ -12,6 +12,7 @@ use soup_core::companion::{self, CONFIG, Companion, Content, Ignored, PREPROCESS
 use soup_core::{Error, Result};
 
 use crate::checkpoint::Checkpoint;
+use crate::listing;
 use crate::location::Location;
 use crate::pool::{COMPANION_BYTES_MAX, COMPONENTS};
 use crate::read::{self, Stamp};
@@ -112,10 +113,19 @@ async fn listings(folders: &[(&str, Location)]) -> Result<HashMap<String, Listin
 
 /// The files of a folder, and whether there is a folder of MLflow's components among its entries.
 async fn look(folder: Location) -> Result<(Location, Listing, bool)> {
-    let Ok(entries) = read::list(&folder).await else {
+    let Ok(listing) = listing::look(&folder).await else {
         let files = asked_for(&folder).await?;
         return Ok((folder, files, false));
     };
+    let compared = |name: &str| SETTINGS.contains(&name) || VOCABULARIES.contains(&name);
+    if let Some(odd) = listing.odd.iter().find(|odd| odd.special && compared(&odd.name)) {
+        return Err(Error::data(format!("{folder}/{} is {}", odd.name, odd.what)));
+    }
+    let entries = listing.entries;
+    if let Some(inner) = entries.iter().find(|e| e.stamp.is_none() && folder.is_local() && compared(&e.name))
+    {
+        return Err(Error::data(format!("{} is a folder, not a file", inner.location)));
+    }
     let has_components = entries.iter().any(|e| e.stamp.is_none() && e.name == "components");
     let file = |e: read::Entry| Some((e.name, (e.location, e.stamp?)));
     Ok((folder, entries.into_iter().filter_map(file).collect(), has_components))

@@ -23,6 +23,12 @@ pub(crate) async fn put(folder: &Location, name: &str, bytes: impl Into<Bytes>) 
     place
 }
 
+/// Makes a FIFO: whoever opens it waits for somebody who writes to it.
+pub(crate) fn fifo(path: &std::path::Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+}
+
 /// A folder of its own in the process's memory.
 pub(crate) fn memory(test: &str) -> Location {
     Location::parse(&format!("memory:///{test}")).unwrap()

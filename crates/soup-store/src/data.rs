@@ -15,13 +15,15 @@ const FILES_MAX: usize = 4_000_000;
 /// its own name. Hidden files are left out.
 ///
 /// # Errors
-/// [`ErrorKind::Data`](soup_core::ErrorKind::Data) where there is nothing; otherwise what the store says.
+/// [`ErrorKind::Data`](soup_core::ErrorKind::Data) where there is nothing, and for a FIFO or the like among the files; otherwise
+/// what the store says.
 pub async fn files(url: &str) -> Result<Vec<Entry>> {
     // A file that is called like a glob is that file.
     let literal = Location::parse(url).ok().filter(|l| l.local_path().is_some_and(std::path::Path::exists));
     if literal.is_none()
         && let Some(matches) = glob::expand(url).await?
     {
+        refuse_special(url, &matches.odd)?;
         return Ok(matches.entries);
     }
     let location = match literal {
@@ -31,15 +33,25 @@ pub async fn files(url: &str) -> Result<Vec<Entry>> {
     if let Some(stamp) = read::stat_if_exists(&location).await? {
         return Ok(vec![Entry { name: location.name().to_owned(), location, stamp: Some(stamp) }]);
     }
-    let mut entries = match location.is_http() {
-        true => Vec::new(),
-        false => listing::look_deep_up_to(&location, FILES_MAX).await?.entries,
+    let listing = match location.is_http() {
+        true => listing::Listing::default(),
+        false => listing::look_deep_up_to(&location, FILES_MAX).await?,
     };
+    refuse_special(&location.to_string(), &listing.odd)?;
+    let mut entries = listing.entries;
     entries.retain(|e| e.stamp.is_some());
     if entries.is_empty() {
         return Err(Error::data(format!("{location} does not exist, or holds no files")));
     }
     Ok(entries)
+}
+
+/// Without it the dataset would be another one, and nobody would know.
+fn refuse_special(place: &str, odd: &[listing::Odd]) -> Result<()> {
+    match odd.iter().find(|odd| odd.special) {
+        Some(odd) => Err(Error::data(format!("{:?} in dataset {place} is {}", odd.name, odd.what))),
+        None => Ok(()),
+    }
 }
 
 /// A digest of what `url` names as far as the store tells without reading it: names, sizes and ETags. Equal content under other
@@ -86,6 +98,23 @@ mod tests {
         assert!(names(&format!("{root}/c/*")).await.unwrap_err().contains("no file matches"));
         std::fs::write(folder.path().join("odd*name"), "x").unwrap();
         assert_eq!(names(&format!("{root}/odd*name")).await.unwrap(), ["odd*name"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_file_is_not_left_out_in_silence() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().to_str().unwrap();
+        std::fs::create_dir(folder.path().join("cats")).unwrap();
+        std::fs::write(folder.path().join("cats/1.png"), "x").unwrap();
+        crate::conformance::fifo(&folder.path().join("cats/2.png"));
+        let expect = "\"cats/2.png\" in dataset";
+        for url in [root.to_owned(), format!("{root}/*/*.png")] {
+            let error = names(&url).await.unwrap_err();
+            assert!(error.contains(expect) && error.contains("is a FIFO, not a file"), "{error}");
+        }
+        let error = names(&format!("{root}/cats/2.png")).await.unwrap_err();
+        assert!(error.contains("cats/2.png is a FIFO, not a file"), "{error}");
+        assert!(names("/dev/zero").await.unwrap_err().contains("/dev/zero is a device, not a file"));
     }
 
     #[tokio::test]

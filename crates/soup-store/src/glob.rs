@@ -215,8 +215,7 @@ struct Folder {
 
 /// What stands for the content of a folder that cannot be read: an odd thing that may be whatever was looked for.
 fn unreadable() -> Listing {
-    let odd = Odd { name: String::new(), what: "a folder that cannot be read".to_owned() };
-    Listing { entries: Vec::new(), odd: vec![odd] }
+    Listing { entries: Vec::new(), odd: vec![Odd::new("", "a folder that cannot be read")] }
 }
 
 /// In an HTTP URL `?` starts a query.

@@ -21,7 +21,8 @@
 //! files and makes them visible at once. [`State`](state::State) keeps the journals of runs, and
 //! [`Scores`](scores::Scores) what soups scored, for later runs.
 //!
-//! Everything read is untrusted: sizes are capped before anything is allocated, and every error names the object.
+//! Everything read is untrusted: sizes are capped before anything is allocated, and every error names the object. So is what
+//! lies on a [local disk](local): a name there can be anything.
 
 pub mod card;
 mod cause;
@@ -39,6 +40,7 @@ pub mod header;
 pub mod layout;
 pub mod listing;
 pub mod load;
+pub mod local;
 pub mod location;
 pub mod output;
 pub mod pool;

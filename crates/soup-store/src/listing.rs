@@ -14,6 +14,7 @@ use object_store::ObjectMeta;
 use soup_core::{Error, Result};
 
 use crate::cause::one_line;
+use crate::local::NotAFile;
 use crate::location::Location;
 use crate::read::Stamp;
 
@@ -42,6 +43,8 @@ pub struct Odd {
     pub name: String,
     /// What it is, in words that follow "is".
     pub what: String,
+    /// Whether it is there and can be read, but is neither a file nor a folder: a FIFO, a socket, a device.
+    pub special: bool,
 }
 
 /// What a folder holds.
@@ -164,16 +167,22 @@ fn remote(
         match folder.join(name) {
             Ok(location) => listing.entries.push(Entry { name: name.to_string(), location, stamp }),
             // Object stores allow keys such as `a//b`; nothing of ours is called that.
-            Err(_) => push_odd(&mut listing, name.to_string(), "not usable as a name".to_owned()),
+            Err(_) => push_odd(&mut listing, Odd::new(name, "not usable as a name")),
         }
     }
     listing.entries.sort_by(|a, b| a.name.cmp(&b.name));
     listing
 }
 
-fn push_odd(listing: &mut Listing, name: String, what: String) {
-    if listing.odd.len() < ODD_MAX && !is_hidden(&name) {
-        listing.odd.push(Odd { name, what });
+impl Odd {
+    pub(crate) fn new(name: impl Into<String>, what: impl Into<String>) -> Odd {
+        Odd { name: name.into(), what: what.into(), special: false }
+    }
+}
+
+fn push_odd(listing: &mut Listing, odd: Odd) {
+    if listing.odd.len() < ODD_MAX && !is_hidden(&odd.name) {
+        listing.odd.push(odd);
     }
 }
 
@@ -221,7 +230,7 @@ impl Walk<'_> {
     fn enter(&mut self, path: &Path, prefix: &str, listing: &mut Listing) -> Result<(), Stop> {
         let real = path.canonicalize().map_err(Stop::Io)?;
         if self.around.contains(&real) || self.around.len() >= DEPTH_MAX {
-            push_odd(listing, prefix.trim_end_matches('/').to_owned(), "a link in a circle".to_owned());
+            push_odd(listing, Odd::new(prefix.trim_end_matches('/'), "a link in a circle"));
             return Ok(());
         }
         self.around.push(real);
@@ -239,15 +248,15 @@ impl Walk<'_> {
             }
             let (location, metadata) = match self.usable(&entry, &shown) {
                 Ok(usable) => usable,
-                Err(what) => {
-                    push_odd(listing, shown, what);
+                Err(odd) => {
+                    push_odd(listing, odd);
                     continue;
                 }
             };
             if self.deep && metadata.is_dir() {
                 match self.enter(&entry.path(), &format!("{shown}/"), listing) {
                     Err(Stop::Io(e)) => {
-                        push_odd(listing, shown, format!("a folder that cannot be read ({e})"))
+                        push_odd(listing, Odd::new(shown, format!("a folder that cannot be read ({e})")));
                     }
                     other => other?,
                 }
@@ -263,19 +272,19 @@ impl Walk<'_> {
     }
 
     /// The place of an entry and what it is, or else what makes it odd.
-    fn usable(&self, entry: &std::fs::DirEntry, shown: &str) -> Result<(Location, Metadata), String> {
+    fn usable(&self, entry: &std::fs::DirEntry, shown: &str) -> Result<(Location, Metadata), Odd> {
         if entry.file_name().to_str().is_none() {
-            return Err("not named in UTF-8".to_owned());
+            return Err(Odd::new(shown, "not named in UTF-8"));
         }
-        let location = self.folder.join(shown).map_err(|_| "not usable as a name".to_owned())?;
+        let location = self.folder.join(shown).map_err(|_| Odd::new(shown, "not usable as a name"))?;
         let metadata =
             std::fs::metadata(entry.path()).map_err(|e| match std::fs::read_link(entry.path()) {
-                Ok(target) => format!("a broken link to {}", target.display()),
-                Err(_) => format!("not readable ({e})"),
+                Ok(target) => Odd::new(shown, format!("a broken link to {}", target.display())),
+                Err(_) => Odd::new(shown, format!("not readable ({e})")),
             })?;
-        match metadata.is_dir() || metadata.is_file() {
-            true => Ok((location, metadata)),
-            false => Err("neither a file nor a folder".to_owned()),
+        match NotAFile::seen(&metadata).filter(|other| !other.is_folder()) {
+            None => Ok((location, metadata)),
+            Some(other) => Err(Odd { special: true, ..Odd::new(shown, other.what()) }),
         }
     }
 }
@@ -287,7 +296,7 @@ fn is_upload(name: &str) -> bool {
 }
 
 /// As the store's client would say it, so that it can be compared with what that says.
-fn stamp(metadata: &Metadata) -> Stamp {
+pub(crate) fn stamp(metadata: &Metadata) -> Stamp {
     #[cfg(unix)]
     let inode = std::os::unix::fs::MetadataExt::ino(metadata);
     #[cfg(not(unix))]

@@ -11,7 +11,6 @@ use std::sync::{Arc, LazyLock};
 #[cfg(feature = "cloud")]
 use std::sync::{Mutex, PoisonError};
 
-use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path as StorePath;
 use object_store::{Error as StoreError, ObjectStore};
@@ -19,6 +18,7 @@ use soup_core::{Error, ErrorKind, Result};
 use url::Url;
 
 use crate::cause::{Cause, one_line};
+use crate::local::{LocalDisk, NotAFile};
 
 /// A file or a folder in a store. Cheap to clone; nothing is opened until it is read.
 ///
@@ -46,10 +46,7 @@ enum Kind {
 #[cfg(feature = "cloud")]
 type Stores = Mutex<HashMap<String, Arc<dyn ObjectStore>>>;
 
-static LOCAL: LazyLock<Arc<dyn ObjectStore>> = LazyLock::new(|| Arc::new(LocalFileSystem::new()));
-/// Like [`LOCAL`], but what is written is on the disk before the write is done.
-static DURABLE: LazyLock<Arc<dyn ObjectStore>> =
-    LazyLock::new(|| Arc::new(LocalFileSystem::new().with_fsync(true)));
+static LOCAL: LazyLock<Arc<dyn ObjectStore>> = LazyLock::new(|| Arc::new(LocalDisk::new()));
 static MEMORY: LazyLock<Arc<dyn ObjectStore>> = LazyLock::new(|| Arc::new(InMemory::new()));
 #[cfg(feature = "cloud")]
 static REMOTE: LazyLock<Stores> = LazyLock::new(Stores::default);
@@ -99,14 +96,6 @@ impl Location {
         let absolute = without_dots(&std::path::absolute(path).map_err(|e| usage(e.into()))?);
         let inside = StorePath::from_absolute_path(&absolute).map_err(|e| usage(e.into()))?;
         Ok(Location { store: Arc::clone(&LOCAL), path: inside, kind: Kind::Local(absolute) })
-    }
-
-    /// This place, with writes that survive a loss of power. Object stores promise that anyway.
-    pub(crate) fn durable(mut self) -> Location {
-        if self.is_local() {
-            self.store = Arc::clone(&DURABLE);
-        }
-        self
     }
 
     fn memory(path: StorePath) -> Location {
@@ -198,6 +187,9 @@ impl Location {
     /// Turns an error of the store into one of ours: the kind says what to do, the text names this place.
     pub(crate) fn error(&self, doing: &str, error: StoreError) -> Error {
         use std::io::ErrorKind as Io;
+        if let Some(other) = not_a_file(&error) {
+            return Error::data(format!("{self} is {}", other.what()));
+        }
         let io = io_kind(&error);
         #[cfg(feature = "cloud")]
         if let Some(none) = find::<crate::cloud::NoCredentials>(&error) {
@@ -249,6 +241,11 @@ impl Location {
 /// The kind of the I/O error at the root of `error`, if there is one.
 fn io_kind(error: &StoreError) -> Option<std::io::ErrorKind> {
     find::<std::io::Error>(error).map(std::io::Error::kind)
+}
+
+/// What is there instead of a file, where that is what `error` is about.
+pub(crate) fn not_a_file(error: &StoreError) -> Option<&NotAFile> {
+    NotAFile::behind(find::<std::io::Error>(error)?)
 }
 
 /// The first cause of `error` that is a `T`.

@@ -174,9 +174,9 @@ async fn discover(url: &str) -> Result<Survey> {
         return by_glob(url, &glob).await;
     }
     let location = Location::parse(url)?;
-    let special = |m: std::fs::Metadata| !m.is_file() && !m.is_dir();
-    if location.local_path().and_then(|path| path.metadata().ok()).is_some_and(special) {
-        return Err(Error::data(format!("{location} is neither a file nor a folder")));
+    if location.is_local() {
+        // What is neither a file nor a folder is refused by name.
+        read::stat_if_exists(&location).await?;
     }
     let single = |form| Found {
         name: stem(location.name()),

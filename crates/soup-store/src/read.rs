@@ -9,7 +9,8 @@ use soup_core::{Error, ErrorKind, Result};
 
 use crate::cause::Cause;
 pub use crate::listing::{ENTRIES_MAX, Entry, list, list_recursive};
-use crate::location::Location;
+use crate::local::NotAFile;
+use crate::location::{Location, not_a_file};
 
 /// Size and version of a file at the moment it was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,13 +51,14 @@ async fn explained(location: &Location, error: object_store::Error) -> object_st
     }
 }
 
-/// Like [`stat`], with `None` for a file that does not exist.
+/// Like [`stat`], with `None` for a file that does not exist: a folder is none.
 ///
 /// # Errors
-/// What the store says.
+/// [`ErrorKind::Data`] for what is neither, such as a FIFO; otherwise what the store says.
 pub async fn stat_if_exists(location: &Location) -> Result<Option<Stamp>> {
     match location.store().head(location.path()).await {
         Ok(meta) => Ok(Some(meta.into())),
+        Err(e) if not_a_file(&e).is_some_and(NotAFile::is_folder) => Ok(None),
         Err(e @ object_store::Error::NotFound { .. }) => absent_as_none(location, e),
         Err(e) => absent_as_none(location, explained(location, e).await),
     }
@@ -74,7 +76,7 @@ pub async fn read_small(location: &Location, bytes_max: u64) -> Result<Bytes> {
 /// Like [`read_small`], with `None` for a file that does not exist.
 ///
 /// # Errors
-/// [`ErrorKind::Data`] if it is larger than `bytes_max`.
+/// [`ErrorKind::Data`] if it is larger than `bytes_max`, or is no file.
 pub async fn read_small_if_exists(location: &Location, bytes_max: u64) -> Result<Option<Bytes>> {
     match location.store().get(location.path()).await {
         Ok(got) => collect_small(location, got, bytes_max).await.map(Some),
@@ -116,6 +118,9 @@ pub(crate) async fn read_small_versioned(
 }
 
 fn absent_as_none<T>(location: &Location, error: object_store::Error) -> Result<Option<T>> {
+    if not_a_file(&error).is_some() {
+        return Err(location.error("read", error));
+    }
     // A path below a file is absent too; the mapping knows.
     let absent = location.error("read", error);
     match absent.kind() {

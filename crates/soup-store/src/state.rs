@@ -91,7 +91,7 @@ impl State {
                 "state {root}: plain HTTP servers cannot be written to"
             )));
         }
-        Ok(State { root: root.durable(), clock: Arc::new(wall_clock), patience: Patience(PATIENCE) })
+        Ok(State { root, clock: Arc::new(wall_clock), patience: Patience(PATIENCE) })
     }
 
     /// The folder beside the output `url` in which a run's state is kept unless told otherwise.
@@ -193,7 +193,11 @@ impl State {
         // On a disk there may be a folder without a plan, of a creation that was cut off: it is no run.
         let planned = stream::iter(folders).map(|folder| async move {
             let plan = folder.location.join(PLAN_FILE)?;
-            let there = self.patience.read(|| read::stat_if_exists(&plan)).await?.is_some();
+            let there = match self.patience.read(|| read::stat_if_exists(&plan)).await {
+                // A plan that is no file makes a broken run, which stops no listing of the others.
+                Err(e) if e.kind() == ErrorKind::Data => true,
+                other => other?.is_some(),
+            };
             Ok::<_, Error>(there.then_some(folder.name))
         });
         planned.buffered(PLANS_IN_FLIGHT).try_filter_map(|run| async { Ok(run) }).try_collect().await

@@ -1,10 +1,9 @@
 //! Writing one file: streamed, hashed on the way, and not there before it is whole.
 
-use std::fs::{File, OpenOptions};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::path::Path;
 
 use bytes::Bytes;
 use object_store::{ObjectStoreExt, WriteMultipart};
@@ -12,6 +11,7 @@ use sha2::{Digest, Sha256};
 use soup_core::machine::FileDigest;
 use soup_core::{Error, Result};
 
+use crate::local::{Folder, Temporary};
 use crate::location::Location;
 
 /// Size of the parts of an upload. Stores allow 10,000 parts, so files of up to 160 GB.
@@ -20,8 +20,6 @@ const PART_BYTES: usize = 16 << 20;
 const PARTS_IN_FLIGHT: usize = 4;
 /// Hashing so little takes less time than the way to another thread and back.
 const HASHED_HERE_BYTES_MAX: usize = 64 << 10;
-/// Ending of local files that are being written.
-pub(crate) const TEMPORARY: &str = ".tmp";
 
 /// Writes one file from its start to its end. The file is there once [`finish`](FileWriter::finish) returns; a writer that
 /// is dropped before leaves nothing.
@@ -70,10 +68,14 @@ impl FileWriter {
     pub(crate) async fn create(location: Location, target: &Location) -> Result<FileWriter> {
         let (output, temporary) = match location.local_path() {
             Some(path) => {
-                let (file, temporary) = Temporary::create(path).map_err(|e| match e.kind() {
+                let (file, temporary) = create(path).map_err(|e| match e.kind() {
                     // Whoever began the output created its folder.
                     std::io::ErrorKind::NotFound => Error::configuration(format!(
                         "output {target} is not on storage that this worker shares with the coordinator"
+                    )),
+                    std::io::ErrorKind::NotADirectory => Error::configuration(format!(
+                        "output {target} cannot be written: somebody replaced the folder in which its files are staged, \
+                         that of {location}"
                     )),
                     _ => location.io_error("write", e),
                 })?;
@@ -151,10 +153,9 @@ impl FileWriter {
         match output {
             Output::Local(file) => {
                 let temporary = self.temporary.take();
-                let to = self.location.local_path().map(Path::to_path_buf).unwrap_or_default();
                 let work = tokio::task::spawn_blocking(move || {
                     file.sync_all()?;
-                    temporary.map_or(Ok(()), |t| t.keep_as(&to))
+                    temporary.map_or(Ok(()), |t| t.keep())
                 });
                 joined(work).await?.map_err(|e| self.location.io_error("write", e))?;
             }
@@ -195,34 +196,12 @@ fn abort(upload: WriteMultipart) {
     }
 }
 
+/// Creates the file that will be at `path`, in a folder that is no link.
+fn create(path: &Path) -> std::io::Result<(File, Temporary)> {
+    let folder = Folder::open_itself(path.parent().unwrap_or(Path::new("/")))?;
+    folder.create(path.file_name().unwrap_or(OsStr::new("")))
+}
+
 async fn joined<T>(work: tokio::task::JoinHandle<T>) -> Result<T> {
     work.await.map_err(|e| Error::internal("a write was cut off").with_source(e))
-}
-
-/// A local file under a name of its own, removed unless it is kept. Two attempts at the same file, even on two machines,
-/// so never write into each other.
-struct Temporary(PathBuf);
-
-impl Temporary {
-    fn create(to: &Path) -> std::io::Result<(File, Temporary)> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let mut path = to.as_os_str().to_owned();
-        path.push(format!(".{:x}-{nanos:x}-{count:x}{TEMPORARY}", std::process::id()));
-        let path = PathBuf::from(path);
-        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        Ok((file, Temporary(path)))
-    }
-
-    fn keep_as(self, to: &Path) -> std::io::Result<()> {
-        // On failure the drop removes it; after success there is nothing left to remove under that name.
-        std::fs::rename(&self.0, to)
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }

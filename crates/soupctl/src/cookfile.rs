@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use soup_core::recipe::given::WeightTable;
 use soup_core::{Error, Result};
+use soup_store::local;
 
 use crate::choices::{AcceptRule, CandidateOrder, DtypeName, MissingName, RecipeName};
 use crate::choices::{DiagnosisName, GranularityName, InitName, OptimizerName, ScheduleName, WeightRuleName};
@@ -248,14 +249,9 @@ impl CookOptions {
     pub(crate) fn read(path: &Path) -> Result<CookOptions> {
         let about = || format!("cook file {:?}", path.display().to_string());
         let wrong = |e: std::io::Error| Error::usage(format!("{}: cannot be read", about())).with_source(e);
-        let bytes = std::fs::metadata(path).map_err(wrong)?.len();
-        if bytes > FILE_BYTES_MAX {
-            return Err(Error::usage(format!(
-                "{}: has {bytes} bytes, at most {FILE_BYTES_MAX} are read",
-                about()
-            )));
-        }
-        let text = std::fs::read_to_string(path).map_err(wrong)?;
+        let bytes = local::read_small(path, FILE_BYTES_MAX).map_err(wrong)?;
+        let text = String::from_utf8(bytes)
+            .map_err(|e| Error::usage(format!("{}: is not UTF-8", about())).with_source(e))?;
         let file = std::fs::canonicalize(path).map_err(wrong)?;
         let mut options = CookOptions::parse(&text).map_err(|e| e.context(about()))?;
         options.resolve(file.parent().unwrap_or(Path::new("/")))?;

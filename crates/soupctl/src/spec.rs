@@ -9,7 +9,7 @@ use soup_core::recipe::{RecipeKind, RecipeSpec};
 use soup_core::run::{DiagnosisSpec, RunSpec};
 use soup_core::{Error, ErrorKind, Result};
 use soup_store::location::Location;
-use soup_store::pool;
+use soup_store::{local, pool};
 
 use crate::choices::DiagnosisName;
 use crate::cookfile::{CookOptions, is_url};
@@ -175,10 +175,7 @@ fn weights(options: &CookOptions) -> Result<Option<WeightTable>> {
     }
     let about = || format!("weights file {path:?}");
     let unreadable = |e: std::io::Error| Error::usage(format!("{} cannot be read", about())).with_source(e);
-    if std::fs::metadata(path).map_err(unreadable)?.len() > WEIGHTS_BYTES_MAX {
-        return Err(Error::usage(format!("{} has more than {WEIGHTS_BYTES_MAX} bytes", about())));
-    }
-    let bytes = std::fs::read(path).map_err(unreadable)?;
+    let bytes = local::read_small(Path::new(path), WEIGHTS_BYTES_MAX).map_err(unreadable)?;
     let table = given::parse(&bytes).map_err(|e| {
         Error::usage(format!("{} is not a JSON object from ingredients to weights", about())).with_source(e)
     })?;

@@ -161,7 +161,7 @@ fn sections(path: &std::path::Path) -> Result<BTreeMap<String, Profile>> {
     use std::io::Read;
     let unreadable =
         |e: std::io::Error| Error::configuration(format!("cannot read {}", path.display())).with_source(e);
-    let file = match std::fs::File::open(path) {
+    let file = match crate::local::open(path) {
         Ok(file) => file,
         Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
             return Ok(BTreeMap::new());

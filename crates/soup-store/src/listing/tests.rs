@@ -31,7 +31,7 @@ async fn odd_names_do_not_stop_a_listing() {
         ("caf\u{fffd}.txt", "not named in UTF-8"),
         ("gone", "a broken link to ../nowhere"),
         ("self", "a broken link to self"),
-        ("socket", "neither a file nor a folder"),
+        ("socket", "a socket, not a file"),
         ("tab\there", "not usable as a name"),
     ];
     assert_eq!(odd, expect);

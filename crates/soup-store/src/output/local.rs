@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::MANIFEST_FILE;
-use crate::upload::TEMPORARY;
+use crate::local::Folder;
 
 /// A worker may still be taking back a file while its folder is removed: how often, and how long apart, that is tried.
 const REMOVE_ATTEMPTS: u32 = 20;
@@ -16,9 +16,8 @@ pub(super) fn check_local(target: &Path) -> std::io::Result<bool> {
         return Ok(false);
     }
     let above = target.ancestors().skip(1).find(|p| p.exists()).unwrap_or(Path::new("/"));
-    let probe = above.join(format!(".soup-probe-{}{TEMPORARY}", std::process::id()));
-    std::fs::File::create(&probe)?;
-    std::fs::remove_file(&probe)?;
+    // It is gone with its owner.
+    Folder::open(above)?.create(".soup-probe".as_ref())?;
     Ok(true)
 }
 
@@ -30,14 +29,9 @@ pub(super) fn aside(target: &Path, run: &str) -> PathBuf {
 }
 
 pub(super) fn publish_local(place: &Path, target: &Path, aside: Option<&Path>) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(place)? {
-        let path = entry?.path();
-        // Left by an attempt that died.
-        if path.to_string_lossy().ends_with(TEMPORARY) {
-            std::fs::remove_file(path)?;
-        }
-    }
-    sync_folder(place)?;
+    let staged = Folder::open_itself(place)?;
+    staged.remove_temporaries()?;
+    staged.sync()?;
     // Replaces nothing but an empty folder.
     let renamed = std::fs::rename(place, target);
     match (renamed, aside) {
@@ -65,7 +59,8 @@ pub(super) fn publish_local(place: &Path, target: &Path, aside: Option<&Path>) -
 
 /// Makes a published name durable. The output is there either way, so a failure is no failure of the publish.
 fn settle(target: &Path) {
-    if let Err(error) = sync_folder(target.parent().unwrap_or(Path::new("/"))) {
+    let synced = Folder::open(target.parent().unwrap_or(Path::new("/"))).and_then(|above| above.sync());
+    if let Err(error) = synced {
         tracing::warn!(%error, at = %target.display(), "the folder of a published output could not be synced");
     }
 }
@@ -113,9 +108,4 @@ pub(super) fn remove_empty(folders: &[PathBuf]) {
 pub(super) fn is_taken(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, NotADirectory};
     matches!(error.kind(), AlreadyExists | DirectoryNotEmpty | NotADirectory)
-}
-
-/// Makes the names in a folder durable.
-fn sync_folder(folder: &Path) -> std::io::Result<()> {
-    std::fs::File::open(folder)?.sync_all()
 }

@@ -150,7 +150,7 @@ pub(super) async fn among(place: &str, entries: Vec<Entry>, odd: Vec<Odd>) -> Re
 }
 
 fn odd_entry(place: &str, odd: &Odd, survey: &mut Survey) {
-    let Odd { name, what } = odd;
+    let Odd { name, what, .. } = odd;
     if Kind::of(name).is_weights() {
         survey.refused.push(format!("{name:?} is {what}"));
     } else if !name.rsplit('/').next().unwrap_or_default().contains('.') || what.contains("link") {

@@ -256,3 +256,39 @@ async fn broken_links_are_refused_or_noted() {
     let named = open_pool(&[format!("{root}/p/x/model.safetensors")]).await;
     fails(named, ErrorKind::Data, "model.safetensors is a broken link to ../../blobs/1");
 }
+
+#[tokio::test]
+async fn what_would_block_is_refused_by_name() {
+    use crate::conformance::fifo;
+    let dir = tempfile::tempdir().unwrap();
+    let root = Location::local(dir.path()).unwrap();
+    files(&root, &["p/m.safetensors", "p/x/config.json", "q/a/model.safetensors", "q/b/model.safetensors"])
+        .await;
+    fifo(&dir.path().join("fifo.safetensors"));
+    fifo(&dir.path().join("fifo"));
+    for name in ["fifo.safetensors", "fifo"] {
+        let named = open_pool(&[format!("{root}/{name}")]).await;
+        fails(named, ErrorKind::Data, &format!("{name} is a FIFO, not a file"));
+    }
+    fails(open_pool(&["/dev/zero".to_owned()]).await, ErrorKind::Data, "/dev/zero is a device, not a file");
+    fails(open_pool(&[format!("{root}/*.safetensors")]).await, ErrorKind::Data, "is a FIFO, not a file");
+    fifo(&dir.path().join("p/x/model.safetensors"));
+    let refused = open_pool(&[format!("{root}/p")]).await;
+    fails(refused, ErrorKind::Data, "\"x\": model.safetensors is a FIFO, not a file");
+    std::fs::remove_file(dir.path().join("p/x/model.safetensors")).unwrap();
+    fifo(&dir.path().join("p/x/model.safetensors.index.json"));
+    let refused = open_pool(&[format!("{root}/p")]).await;
+    fails(refused, ErrorKind::Data, "\"x\": model.safetensors.index.json is a FIFO, not a file");
+
+    let pool = async || open_pool(&[format!("{root}/q")]).await.unwrap().checkpoints;
+    let config = dir.path().join("q/b/config.json");
+    fifo(&config);
+    let expect = "b/config.json is a FIFO, not a file";
+    fails(companions(&pool().await[1]).await, ErrorKind::Data, expect);
+    fails(crate::companion::check(&pool().await, &[]).await, ErrorKind::Data, expect);
+    std::fs::remove_file(&config).unwrap();
+    std::fs::create_dir(&config).unwrap();
+    let expect = "b/config.json is a folder, not a file";
+    fails(companions(&pool().await[1]).await, ErrorKind::Data, expect);
+    fails(crate::companion::check(&pool().await, &[]).await, ErrorKind::Data, expect);
+}

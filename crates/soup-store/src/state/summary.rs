@@ -60,13 +60,14 @@ impl State {
     /// # Errors
     /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) if there is no such run; otherwise what the store says.
     pub async fn summary(&self, run: &str) -> Result<RunSummary> {
-        let plan: serde_json::Value = match self.plan(run).await? {
-            Some(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
-            None => serde_json::Value::Null,
-        };
         let (fold, broken) = match self.read(run).await {
             Ok((fold, _)) => (fold, None),
             Err(e) if e.kind() == soup_core::ErrorKind::Data => (Fold::default(), Some(e.chain())),
+            Err(e) => return Err(e),
+        };
+        let (plan, broken) = match self.plan(run).await {
+            Ok(bytes) => (bytes.and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default(), broken),
+            Err(e) if e.kind() == soup_core::ErrorKind::Data => (serde_json::Value::Null, Some(e.chain())),
             Err(e) => return Err(e),
         };
         let text = |path: &str| plan.pointer(path).and_then(|v| v.as_str()).unwrap_or_default().to_owned();

@@ -173,3 +173,48 @@ async fn a_busy_owner_can_be_taken_over() {
     let (written, error) = busy.await.unwrap().unwrap();
     assert!(written > 0 && matches!(error, AppendError::Fenced(_)), "{error:?}");
 }
+
+/// What lies in a local state need not be what was put there.
+#[tokio::test]
+async fn what_is_no_file_breaks_its_run_at_once_and_no_other() {
+    let (folder, state) = local();
+    let mut journal = begun(&state, "a").await;
+    let runs = folder.path().join("state/runs");
+    for run in ["fifo", "folder", "record"] {
+        state.create_plan(run, Bytes::from_static(b"{}")).await.unwrap();
+        std::fs::create_dir(runs.join(run).join("log")).unwrap();
+    }
+    crate::conformance::fifo(&runs.join("record/log/00000000000000000000.json"));
+    std::fs::create_dir(runs.join("folder/log/00000000000000000000.json")).unwrap();
+    std::fs::remove_file(runs.join("fifo/plan.json")).unwrap();
+    crate::conformance::fifo(&runs.join("fifo/plan.json"));
+    let summaries = state.summaries().await.unwrap();
+    let broken = summaries.iter().find(|s| s.run == "fifo").unwrap();
+    assert_eq!((summaries.len(), broken.state.as_str()), (4, "broken"));
+    assert!(broken.failure.as_ref().unwrap().contains("fifo/plan.json is a FIFO, not a file"), "{broken:?}");
+    for (run, what) in [("record", "is a FIFO, not a file"), ("folder", "is a folder, not a file")] {
+        let error = state.claim(run, "b", Claim::default()).await.unwrap_err().into_error();
+        assert_eq!(error.kind(), ErrorKind::Data);
+        assert!(error.chain().contains(&format!("00000000000000000000.json {what}")), "{}", error.chain());
+    }
+    // In the place of the next record it is somebody else's.
+    crate::conformance::fifo(&runs.join("r/log/00000000000000000002.json"));
+    let AppendError::Fenced(error) = journal.append(Entry::Begun {}).await.unwrap_err() else { panic!() };
+    assert!(error.chain().contains("which is no record of a journal"), "{}", error.chain());
+}
+
+/// Found in a shared folder: a link at the name under which a record was to be written first.
+#[tokio::test]
+async fn nothing_foreseeable_is_left_or_written_to() {
+    let (folder, state) = local();
+    std::fs::create_dir_all(folder.path().join("state/runs/r/log")).unwrap();
+    let victim = folder.path().join("victim");
+    std::fs::write(&victim, "mine").unwrap();
+    for name in ["runs/r/plan.json#1", "runs/r/log/00000000000000000000.json#1"] {
+        std::os::unix::fs::symlink(&victim, folder.path().join("state").join(name)).unwrap();
+    }
+    begun(&state, "a").await;
+    assert_eq!(std::fs::read(&victim).unwrap(), b"mine");
+    let names = std::fs::read_dir(folder.path().join("state/runs/r/log")).unwrap();
+    assert_eq!(names.count(), 3, "two records and the link");
+}

@@ -1,0 +1,199 @@
+//! The store's client for the local disk, except that it opens nothing but files, and that what it creates has no foreseeable
+//! name before it is whole.
+
+use std::fmt;
+use std::io::{self, Write as _};
+use std::ops::Range;
+use std::path::Path;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as StorePath;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+
+use super::Folder;
+use crate::listing::stamp;
+
+const NAME: &str = "local disk";
+
+/// See the module. What is put is durable.
+#[derive(Debug)]
+pub(crate) struct LocalDisk(LocalFileSystem);
+
+impl LocalDisk {
+    pub(crate) fn new() -> LocalDisk {
+        LocalDisk(LocalFileSystem::new())
+    }
+}
+
+impl fmt::Display for LocalDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(NAME)
+    }
+}
+
+fn failed(path: &Path, error: io::Error) -> Error {
+    let shown = || path.display().to_string();
+    match error.kind() {
+        io::ErrorKind::NotFound => Error::NotFound { path: shown(), source: error.into() },
+        io::ErrorKind::AlreadyExists => Error::AlreadyExists { path: shown(), source: error.into() },
+        _ => Error::Generic { store: NAME, source: error.into() },
+    }
+}
+
+fn get(path: &Path, location: StorePath, options: &GetOptions) -> Result<GetResult> {
+    let file = super::open(path).map_err(|e| failed(path, e))?;
+    let about = file.metadata().map_err(|e| failed(path, e))?;
+    let stamp = stamp(&about);
+    let last_modified = about.modified().map_err(|e| failed(path, e))?.into();
+    let (size, e_tag) = (stamp.size_bytes, stamp.etag);
+    let meta = ObjectMeta { location, last_modified, size, e_tag, version: None };
+    options.check_preconditions(&meta)?;
+    let out_of_range = |e| Error::Generic { store: NAME, source: Box::new(e) };
+    let range: Range<u64> = match &options.range {
+        Some(range) => range.as_range(size).map_err(out_of_range)?,
+        None => 0..size,
+    };
+    let payload = GetResultPayload::File(file, path.to_path_buf());
+    Ok(GetResult { payload, meta, range, attributes: Default::default(), extensions: Default::default() })
+}
+
+fn put(path: &Path, payload: &PutPayload, create: bool) -> io::Result<PutResult> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::IsADirectory.into());
+    };
+    make_folder(parent)?;
+    let (mut file, temporary) = Folder::open(parent)?.create(name)?;
+    payload.iter().try_for_each(|part| file.write_all(part))?;
+    file.sync_all()?;
+    let e_tag = stamp(&file.metadata()?).etag;
+    match create {
+        true => temporary.keep_if_absent()?,
+        false => temporary.keep()?,
+    }
+    temporary.folder().sync()?;
+    Ok(PutResult { e_tag, version: None, extensions: Default::default() })
+}
+
+/// Makes a folder and those above it that are missing, durably.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let Some(above) = folder.parent() else { return Ok(()) };
+    make_folder(above)?;
+    match std::fs::create_dir(folder) {
+        // Somebody else was faster, or it is something else.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => match folder.is_dir() {
+            true => Ok(()),
+            false => Err(io::ErrorKind::NotADirectory.into()),
+        },
+        Err(e) => Err(e),
+        Ok(()) => Folder::open(above)?.sync(),
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|source| Err(Error::JoinError { source }))
+}
+
+// The methods are written as `async_trait` would expand them, which spares a dependency.
+impl ObjectStore for LocalDisk {
+    fn put_opts<'a, 'b, 'c>(
+        &'a self,
+        location: &'b StorePath,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> BoxFuture<'c, Result<PutResult>>
+    where
+        'a: 'c,
+        'b: 'c,
+        Self: 'c,
+    {
+        async move {
+            let create = match options.mode {
+                PutMode::Create => true,
+                PutMode::Overwrite => false,
+                // Which it refuses.
+                PutMode::Update(_) => return self.0.put_opts(location, payload, options).await,
+            };
+            let path = self.0.path_to_filesystem(location)?;
+            blocking(move || put(&path, &payload, create).map_err(|e| failed(&path, e))).await
+        }
+        .boxed()
+    }
+
+    fn put_multipart_opts<'a, 'b, 'c>(
+        &'a self,
+        location: &'b StorePath,
+        options: PutMultipartOptions,
+    ) -> BoxFuture<'c, Result<Box<dyn MultipartUpload>>>
+    where
+        'a: 'c,
+        'b: 'c,
+        Self: 'c,
+    {
+        self.0.put_multipart_opts(location, options)
+    }
+
+    fn get_opts<'a, 'b, 'c>(
+        &'a self,
+        location: &'b StorePath,
+        options: GetOptions,
+    ) -> BoxFuture<'c, Result<GetResult>>
+    where
+        'a: 'c,
+        'b: 'c,
+        Self: 'c,
+    {
+        async move {
+            let path = self.0.path_to_filesystem(location)?;
+            let location = location.clone();
+            blocking(move || get(&path, location, &options)).await
+        }
+        .boxed()
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<StorePath>>,
+    ) -> BoxStream<'static, Result<StorePath>> {
+        self.0.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&StorePath>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.0.list(prefix)
+    }
+
+    fn list_with_delimiter<'a, 'b, 'c>(
+        &'a self,
+        prefix: Option<&'b StorePath>,
+    ) -> BoxFuture<'c, Result<ListResult>>
+    where
+        'a: 'c,
+        'b: 'c,
+        Self: 'c,
+    {
+        self.0.list_with_delimiter(prefix)
+    }
+
+    fn copy_opts<'a, 'b, 'c, 'd>(
+        &'a self,
+        from: &'b StorePath,
+        to: &'c StorePath,
+        options: CopyOptions,
+    ) -> BoxFuture<'d, Result<()>>
+    where
+        'a: 'd,
+        'b: 'd,
+        'c: 'd,
+        Self: 'd,
+    {
+        self.0.copy_opts(from, to, options)
+    }
+}
