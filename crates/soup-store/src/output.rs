@@ -13,6 +13,10 @@
 //!   might still publish. A claim that a dead run left behind has to be deleted by hand: nobody can tell it from one in use.
 //!
 //! Only what has a manifest is ever replaced: `--overwrite` on a home folder deletes nothing.
+//!
+//! On a local disk, links in the path that somebody named are theirs and are followed: an output that is named by a link to an
+//! empty folder appears there. Nothing is deleted through a link: an output that is named by a link to another one is not
+//! replaced. Below the output no link is followed, nor one in the place of its staging: it is somebody else's.
 
 mod claim;
 mod local;
@@ -29,7 +33,9 @@ use soup_core::{Error, Result};
 
 pub use self::claim::claimant;
 use self::claim::{CLAIM_FILE, claimed, delete};
-use self::local::{aside, check_local, is_taken, publish_local, remove_empty, remove_folder};
+use self::local::{
+    aside, check_local, has_manifest, is_taken, publish_local, remove_empty, remove_folder, stage,
+};
 use self::manifest::Seen;
 pub use self::manifest::run_of;
 use crate::location::Location;
@@ -72,7 +78,7 @@ pub async fn check_target(target: &Location, overwrite: bool) -> Result<()> {
     if target.name().is_empty() {
         return Err(Error::usage(format!("output {target} is the root of a store: name a folder")));
     }
-    if let Some(path) = target.local_path() {
+    if let Some(path) = meant(target)?.local_path() {
         let path = path.to_path_buf();
         if !blocking(move || check_local(&path)).await?.map_err(|e| unwritable(target, e))? {
             return Err(Error::usage(format!("output {target} is a file: choose another")));
@@ -86,6 +92,20 @@ pub async fn check_target(target: &Location, overwrite: bool) -> Result<()> {
     check_replaceable(target, overwrite).await
 }
 
+/// The place that the output `target` goes to: where it leads, if it is a link on a local disk.
+fn meant(target: &Location) -> Result<Location> {
+    let Some(path) = target.local_path() else { return Ok(target.clone()) };
+    let Ok(to) = std::fs::read_link(path) else { return Ok(target.clone()) };
+    let broken = |e| {
+        let text = format!(
+            "output {target} is a broken link to {}: make that folder, or name another",
+            to.display()
+        );
+        Error::usage(text).with_source(e)
+    };
+    Location::local(&path.canonicalize().map_err(broken)?)
+}
+
 /// Whether what is at `target`, its claim aside, may go.
 async fn check_replaceable(target: &Location, overwrite: bool) -> Result<()> {
     let entries = read::list(target).await?;
@@ -96,9 +116,19 @@ async fn check_replaceable(target: &Location, overwrite: bool) -> Result<()> {
     if !overwrite {
         return Err(exists(target));
     }
-    if !entries.iter().any(|e| e.name == MANIFEST_FILE) {
+    let manifest = match target.local_path() {
+        Some(path) => has_manifest(path),
+        None => entries.iter().any(|e| e.name == MANIFEST_FILE),
+    };
+    if !manifest {
         return Err(Error::usage(format!(
             "output {target} exists and has no {MANIFEST_FILE}, so it is not replaced: choose another or delete it"
+        )));
+    }
+    let meant = meant(target)?;
+    if meant != *target {
+        return Err(Error::usage(format!(
+            "output {target} is a link to {meant}, and nothing is replaced through a link: name {meant} itself"
         )));
     }
     Ok(())
@@ -117,9 +147,15 @@ impl Staging {
             let path = path.to_path_buf();
             staging.created =
                 path.ancestors().skip(1).take_while(|p| !p.exists()).map(PathBuf::from).collect();
-            if let Err(e) = blocking(move || std::fs::create_dir_all(path)).await? {
+            if let Err(e) = blocking(move || stage(&path)).await? {
                 remove_empty(&staging.created);
-                return Err(unwritable(target, e));
+                return Err(match e.kind() {
+                    std::io::ErrorKind::AlreadyExists => Error::configuration(format!(
+                        "output {target} cannot be staged: {} is there and is no folder of this run's: remove it",
+                        staging.place
+                    )),
+                    _ => unwritable(target, e),
+                });
             }
         } else {
             staging.begin_in_place().await?;
@@ -161,6 +197,7 @@ impl Staging {
     /// # Errors
     /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) for a target or a run that cannot be one.
     pub fn resume(target: &Location, run: &str, epoch: u64) -> Result<Staging> {
+        let target = &meant(target)?;
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         if run.is_empty() || run.len() > RUN_BYTES_MAX || !run.chars().all(plain) {
             return Err(Error::usage(format!("{run:?} cannot be the id of a run")));

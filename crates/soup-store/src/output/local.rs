@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::MANIFEST_FILE;
+use crate::fresh;
 use crate::local::Folder;
 
 /// A worker may still be taking back a file while its folder is removed: how often, and how long apart, that is tried.
@@ -21,10 +22,32 @@ pub(super) fn check_local(target: &Path) -> std::io::Result<bool> {
     Ok(true)
 }
 
-/// Where a replaced output waits for its end.
+/// Makes the folder in which an output is staged, and those above it that are missing. It may be there, but as no link: others
+/// can foresee its name.
+///
+/// # Errors
+/// [`AlreadyExists`](std::io::ErrorKind::AlreadyExists) for something else at its name; otherwise what the system says.
+pub(super) fn stage(place: &Path) -> std::io::Result<()> {
+    use std::io::ErrorKind::{AlreadyExists, NotADirectory};
+    std::fs::create_dir_all(place.parent().unwrap_or(Path::new("/"))).map_err(|e| match e.kind() {
+        AlreadyExists => NotADirectory.into(),
+        _ => e,
+    })?;
+    match std::fs::create_dir(place) {
+        Err(e) if e.kind() == AlreadyExists => Folder::open_itself(place).map(drop).map_err(|_| e),
+        made => made,
+    }
+}
+
+/// Whether `folder` is an output: a link in it is no manifest.
+pub(super) fn has_manifest(folder: &Path) -> bool {
+    folder.join(MANIFEST_FILE).symlink_metadata().is_ok_and(|about| about.is_file())
+}
+
+/// Where a replaced output waits for its end: a name at which nothing can be in the way.
 pub(super) fn aside(target: &Path, run: &str) -> PathBuf {
     let mut path = target.as_os_str().to_owned();
-    path.push(format!(".replaced-{run}"));
+    path.push(format!(".replaced-{run}-{}", fresh::name()));
     PathBuf::from(path)
 }
 
@@ -35,7 +58,7 @@ pub(super) fn publish_local(place: &Path, target: &Path, aside: Option<&Path>) -
     // Replaces nothing but an empty folder.
     let renamed = std::fs::rename(place, target);
     match (renamed, aside) {
-        (Err(e), Some(aside)) if is_taken(&e) && target.join(MANIFEST_FILE).exists() => {
+        (Err(e), Some(aside)) if is_taken(&e) && !target.is_symlink() && has_manifest(target) => {
             std::fs::rename(target, aside)?;
             if let Err(e) = std::fs::rename(place, target) {
                 if let Err(error) = std::fs::rename(aside, target) {

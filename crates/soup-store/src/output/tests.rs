@@ -1,3 +1,4 @@
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use soup_core::ErrorKind;
@@ -269,4 +270,118 @@ async fn a_large_file_is_uploaded_in_parts() {
     assert_eq!(digest.bytes, 36 << 20);
     assert!(back.chunks(3 << 20).all(|c| c == chunk));
     assert_eq!(back.len(), 36 << 20);
+}
+
+/// A folder of somebody else's with a file in it, which nothing here may touch.
+fn victim(folder: &Path) -> std::path::PathBuf {
+    let victim = folder.join("victim");
+    std::fs::create_dir(&victim).unwrap();
+    std::fs::write(victim.join("config.json"), "mine").unwrap();
+    victim
+}
+
+fn is_untouched(victim: &Path) -> bool {
+    tree(victim) == ["config.json"] && std::fs::read(victim.join("config.json")).unwrap() == b"mine"
+}
+
+#[tokio::test]
+async fn an_output_goes_where_the_link_leads_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("disk/x")).unwrap();
+    symlink("disk/x", folder.path().join("scratch")).unwrap();
+    symlink("disk", folder.path().join("above")).unwrap();
+    for (name, overwrite) in [("scratch", false), ("above/soup", false), ("above/soup", true)] {
+        let target = Location::local(&folder.path().join(name)).unwrap();
+        staged(&target, overwrite).await.publish([]).await.unwrap();
+    }
+    assert_eq!(tree(folder.path()), ["above", "disk", "scratch"]);
+    assert_eq!(tree(&folder.path().join("disk")), ["soup", "x"]);
+    assert_eq!(tree(&folder.path().join("disk/x")), ["config.json", "soup.json"]);
+    assert!(folder.path().join("scratch").is_symlink());
+    // What is there by now is replaced under its own name only.
+    let named = Location::local(&folder.path().join("scratch")).unwrap();
+    fails(check_target(&named, false).await, ErrorKind::Usage, "scratch exists");
+    let real = folder.path().canonicalize().unwrap().join("disk/x").display().to_string();
+    let expect = format!("is a link to {real}, and nothing is replaced through a link: name {real} itself");
+    fails(check_target(&named, true).await, ErrorKind::Usage, &expect);
+    fails(Staging::begin(&named, "r", 1, true).await, ErrorKind::Usage, &expect);
+    assert_eq!(tree(&folder.path().join("disk")), ["soup", "x"]);
+}
+
+#[tokio::test]
+async fn a_broken_link_is_no_output() {
+    let folder = tempfile::tempdir().unwrap();
+    symlink("gone", folder.path().join("soup")).unwrap();
+    symlink("circle", folder.path().join("circle")).unwrap();
+    for (name, to) in [("soup", "gone"), ("circle", "circle")] {
+        let target = Location::local(&folder.path().join(name)).unwrap();
+        let expect = format!("{name} is a broken link to {to}: make that folder, or name another");
+        fails(check_target(&target, true).await, ErrorKind::Usage, &expect);
+        fails(Staging::begin(&target, "r", 1, true).await, ErrorKind::Usage, &expect);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_staged_through_a_link() {
+    let folder = tempfile::tempdir().unwrap();
+    let victim = victim(folder.path());
+    let target = Location::local(&folder.path().join("soup")).unwrap();
+    let place = folder.path().join("soup.partial-r.e1");
+    symlink(&victim, &place).unwrap();
+    let refused = Staging::begin(&target, "r", 1, false).await;
+    fails(
+        refused,
+        ErrorKind::Configuration,
+        "soup.partial-r.e1 is there and is no folder of this run's: remove it",
+    );
+    let worker = Staging::resume(&target, "r", 1).unwrap();
+    let written = worker.writer("config.json").await.map(|_| ());
+    fails(written, ErrorKind::Configuration, "somebody replaced the folder in which its files are staged");
+    worker.leave().await.unwrap();
+    assert!(is_untouched(&victim) && !place.is_symlink());
+    // A file, and a link that comes while files are being written.
+    std::fs::write(&place, "x").unwrap();
+    let refused = Staging::begin(&target, "r", 1, false).await;
+    fails(refused, ErrorKind::Configuration, "is there and is no folder of this run's");
+    std::fs::remove_file(&place).unwrap();
+    let staging = staged(&target, false).await;
+    let mut writer = staging.writer("model.safetensors").await.unwrap();
+    std::fs::rename(&place, folder.path().join("moved")).unwrap();
+    symlink(&victim, &place).unwrap();
+    writer.write(Bytes::from_static(b"x")).await.unwrap();
+    writer.finish().await.unwrap();
+    fails(staging.publish([]).await, ErrorKind::Configuration, "somebody replaced the folder");
+    staging.discard().await.unwrap();
+    assert!(is_untouched(&victim) && !target.local_path().unwrap().exists());
+    assert_eq!(tree(&folder.path().join("moved")), ["config.json", "model.safetensors"]);
+}
+
+#[tokio::test]
+async fn what_is_replaced_is_not_emptied_through_its_links() {
+    let folder = tempfile::tempdir().unwrap();
+    let victim = victim(folder.path());
+    let target = Location::local(&folder.path().join("soup")).unwrap();
+    staged(&target, false).await.publish([]).await.unwrap();
+    let soup = folder.path().join("soup");
+    symlink(&victim, soup.join("folder")).unwrap();
+    std::fs::remove_file(soup.join("config.json")).unwrap();
+    symlink(victim.join("config.json"), soup.join("config.json")).unwrap();
+    // Names that could be foreseen.
+    for name in ["soup.partial-r.e1.gone", "soup.replaced-r"] {
+        symlink(&victim, folder.path().join(name)).unwrap();
+    }
+    staged(&target, true).await.publish([]).await.unwrap();
+    staged(&target, true).await.discard().await.unwrap();
+    assert!(is_untouched(&victim));
+    assert_eq!(tree(&soup), ["config.json", "soup.json"]);
+}
+
+#[tokio::test]
+async fn a_link_is_no_manifest() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("home")).unwrap();
+    std::fs::write(folder.path().join("a manifest"), "{}").unwrap();
+    symlink("../a manifest", folder.path().join("home/soup.json")).unwrap();
+    let target = Location::local(&folder.path().join("home")).unwrap();
+    fails(check_target(&target, true).await, ErrorKind::Usage, "has no soup.json, so it is not replaced");
 }
