@@ -122,6 +122,16 @@ fn the_same_cook_goes_on_after_a_cancel_and_is_answered_once_done() {
 }
 
 #[test]
+fn a_place_in_memory_is_none_of_several_processes() {
+    let cluster = Cluster::start(SOUPCTL, 1);
+    let dir = TempDir::new().unwrap();
+    let expect = "is in the memory of one process, and a cluster has several";
+    submit(&cluster, dir.path(), &["--output", "memory:///soup"]).run().fails(2, &["memory:///soup", expect]);
+    let pool = ["--pool", "MEMORY:///pool", "--output", "soup"];
+    submit(&cluster, dir.path(), &pool).run().fails(2, &["MEMORY:///pool", expect]);
+}
+
+#[test]
 fn a_worker_that_is_told_to_end_finishes_its_slice() {
     let mut cluster = Cluster::start(SOUPCTL, 3);
     let dir = TempDir::new().unwrap();

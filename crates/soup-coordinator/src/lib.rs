@@ -72,6 +72,8 @@ pub struct CoordinatorConfig {
     pub runs_queued_max: usize,
     /// Go on with the runs that an earlier coordinator left in the state.
     pub recover: bool,
+    /// Workers are in this process, and so see what is in its memory.
+    pub one_process: bool,
 }
 
 impl Default for CoordinatorConfig {
@@ -82,6 +84,7 @@ impl Default for CoordinatorConfig {
             start_timeout_ms: 600_000,
             runs_queued_max: 16,
             recover: true,
+            one_process: true,
         }
     }
 }
@@ -117,7 +120,7 @@ where
     E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
 {
     let (handle, mut hub) = hub::start(config, opening::Keeper::new(state.clone()));
-    let service = CoordinatorServer::new(service::Service::new(handle.clone(), state))
+    let service = CoordinatorServer::new(service::Service::new(handle.clone(), state, config.one_process))
         .max_decoding_message_size(CONTROL_BYTES_MAX)
         .max_encoding_message_size(CONTROL_BYTES_MAX);
     let (stopped, mut stop) = tokio::sync::watch::channel(false);

@@ -29,11 +29,12 @@ use crate::roster::OUTBOX_MESSAGES_MAX;
 pub(crate) struct Service {
     hub: Handle,
     state: State,
+    one_process: bool,
 }
 
 impl Service {
-    pub(crate) fn new(hub: Handle, state: State) -> Service {
-        Service { hub, state }
+    pub(crate) fn new(hub: Handle, state: State, one_process: bool) -> Service {
+        Service { hub, state, one_process }
     }
 }
 
@@ -74,6 +75,9 @@ impl Coordinator for Service {
         let SubmitRequest { spec, fresh } = request.into_inner();
         let wire = spec.ok_or_else(|| status_of(&Error::usage("the request has no run")))?;
         let spec = RunSpec::try_from(wire).map_err(|e| status_of(&e))?;
+        if !self.one_process {
+            refuse_memory(&spec).map_err(|e| status_of(&e))?;
+        }
         let run = self.hub.submit(spec, fresh.then(nonce)).await.map_err(|e| status_of(&e))?;
         Ok(Response::new(SubmitResponse { run }))
     }
@@ -117,6 +121,22 @@ impl Service {
             (RunState::Cancelled, ..) => Event::Failed((&Error::cancelled("the run was cancelled")).into()),
             _ => return Err(Error::try_again(format!("run {run} is not with this coordinator"))),
         })
+    }
+}
+
+/// Refuses a run with places in memory: each of several processes has its own, so what one writes there no other one finds.
+fn refuse_memory(spec: &RunSpec) -> soup_core::Result<()> {
+    let sets = spec.validation.iter().chain(&spec.tests).chain(&spec.train).map(|set| &set.url);
+    let others = [&spec.model_config, &spec.preprocessor_config, &spec.diagnosis.base].into_iter().flatten();
+    let mut places = spec.pool.iter().chain(sets).chain(others).chain([&spec.output]);
+    let in_memory = |url: &&String| {
+        url.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("memory"))
+    };
+    match places.find(in_memory) {
+        Some(url) => Err(Error::usage(format!(
+            "{url} is in the memory of one process, and a cluster has several: name a place on storage that all of them share"
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -25,6 +25,7 @@ pub(crate) async fn coordinator(args: CoordinatorArgs) -> Result<()> {
         heartbeat_ms: defaults.heartbeat_ms.min(u32::try_from(lease_ms / 4).unwrap_or(u32::MAX)).max(1),
         lease_ms,
         start_timeout_ms: args.start_timeout.map_or(defaults.start_timeout_ms, |t| t.0),
+        one_process: false,
         ..defaults
     };
     let state = State::open(&args.state_url)?;

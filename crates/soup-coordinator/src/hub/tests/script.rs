@@ -41,6 +41,7 @@ pub(super) const CONFIG: CoordinatorConfig = CoordinatorConfig {
     start_timeout_ms: 60_000,
     runs_queued_max: 2,
     recover: true,
+    one_process: true,
 };
 
 struct Worker {
