@@ -49,12 +49,10 @@ pub(super) async fn fold(
 /// One more than the highest number in the log.
 pub(super) async fn length(folder: &Location) -> Result<u64> {
     let mut length = 0;
-    let mut objects = folder.store().list(Some(folder.path()));
-    while let Some(object) = objects.next().await {
-        let object = object.map_err(|e| folder.error("list", e))?;
-        let below = object.location.as_ref().strip_prefix(folder.path().as_ref());
+    // One level deep: a folder in it may be a link to a whole disk.
+    for entry in read::list(folder).await?.iter().filter(|e| e.stamp.is_some()) {
         // Anything else is no record: what a disk's writer left behind when it was killed, a note, an index.
-        if let Some(seq) = below.and_then(|name| number(name.trim_start_matches('/'))) {
+        if let Some(seq) = number(&entry.name) {
             length = length.max(seq.saturating_add(1));
         }
         if length > RECORDS_MAX as u64 {

@@ -215,6 +215,10 @@ async fn nothing_foreseeable_is_left_or_written_to() {
     }
     begun(&state, "a").await;
     assert_eq!(std::fs::read(&victim).unwrap(), b"mine");
-    let names = std::fs::read_dir(folder.path().join("state/runs/r/log")).unwrap();
-    assert_eq!(names.count(), 3, "two records and the link");
+    let log = folder.path().join("state/runs/r/log");
+    assert_eq!(std::fs::read_dir(&log).unwrap().count(), 3, "two records and the link");
+    // Whose content is not listed.
+    std::os::unix::fs::symlink("/", log.join("disk")).unwrap();
+    std::os::unix::fs::symlink("..", log.join("circle")).unwrap();
+    assert_eq!(state.read("r").await.unwrap().1.len(), 2);
 }
