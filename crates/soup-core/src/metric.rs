@@ -204,6 +204,10 @@ fn compare_counts(of: &[ClassMetric], classes: u32, a: &Counts, b: &Counts) -> O
     if of.contains(&ClassMetric::Loss) || a.total == 0 || b.total == 0 {
         return None;
     }
+    // As duplicates of an ingredient give.
+    if (a.total, a.correct, &a.confusion) == (b.total, b.correct, &b.confusion) {
+        return Some(Ordering::Equal);
+    }
     if *of == [ClassMetric::Accuracy] {
         let cross = |x: &Counts, y: &Counts| u128::from(x.correct) * u128::from(y.total);
         return Some(cross(a, b).cmp(&cross(b, a)));

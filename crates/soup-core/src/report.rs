@@ -147,10 +147,16 @@ pub struct TrialReport {
     /// What it scored.
     #[serde(flatten)]
     pub score: Figures,
-    /// The metric it had to reach.
+    /// The metric it had to reach; `null` where that is not finite.
+    #[serde(deserialize_with = "nan_for_null")]
     pub bar: f64,
     /// How it ended.
     pub verdict: Verdict,
+}
+
+/// JSON has no word for what is not finite.
+fn nan_for_null<'de, D: serde::Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
 }
 
 /// How weights were learned.
@@ -402,6 +408,18 @@ mod tests {
             "accuracy+macro_f1": (0.5 + 1.0 / 3.0) / 2.0,
         });
         assert_eq!((value, json(mean)), (Some((0.5 + 1.0 / 3.0) / 2.0), expected));
+    }
+
+    #[test]
+    fn a_bar_that_is_not_finite_is_read_again() {
+        let score = Figures::Sums { samples: 1, figures: BTreeMap::new(), value: None };
+        for bar in [f64::NAN, f64::INFINITY, 0.5] {
+            let (ingredients, candidate, verdict) = (vec!["a".to_owned()], "a".to_owned(), Verdict::Rejected);
+            let trial = TrialReport { ingredients, candidate, pass: 1, score: score.clone(), bar, verdict };
+            let json = serde_json::to_string(&trial).unwrap();
+            let read: TrialReport = serde_json::from_str(&json).unwrap();
+            assert_eq!(read.bar.is_finite().then_some(read.bar), bar.is_finite().then_some(bar), "{json}");
+        }
     }
 
     #[test]

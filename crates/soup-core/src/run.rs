@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::agree::{Missing, Terms};
 use crate::error::{Error, Result};
 use crate::ledger::Dataset;
+use crate::metric::Metric;
 use crate::recipe::given::{self, WeightTable};
 use crate::recipe::{RecipeKind, RecipeSpec};
 use crate::schema::Dtype;
@@ -219,6 +220,8 @@ impl RunSpec {
             }
         }
         self.recipe.build(1)?;
+        // What the native judge does not know is found out before anything is read for it.
+        Metric::of_classes(&self.recipe.metric, 1)?;
         self.check_judging()?;
         if (self.recipe.kind == RecipeKind::Learned) != self.train.is_some() {
             return Err(Error::usage(

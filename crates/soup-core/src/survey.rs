@@ -185,7 +185,9 @@ impl Survey {
         let mut names = BTreeSet::new();
         for name in figures.iter().chain(metrics.iter().map(|m| &m.name)) {
             if let Err(why) = check_word(name) {
-                return wrong(format!("{name:?}, which {why}"));
+                // It may be of any length.
+                let begins: String = name.chars().take(64).collect();
+                return wrong(format!("{begins:?}, which {why}"));
             }
         }
         for metric in metrics {
@@ -231,7 +233,7 @@ impl Survey {
             (Tallies::Sums { figures, .. }, Judged::Tally(Tally::Sums(sums))) => {
                 match sums.figures.keys().eq(figures) {
                     true => Ok(()),
-                    false => wrong(format!("figures {:?}, not {figures:?}", sums.figures.keys())),
+                    false => wrong(format!("{} figures that are not {figures:?}", sums.figures.len())),
                 }
             }
             _ => wrong("another kind of tally than the survey told".to_owned()),

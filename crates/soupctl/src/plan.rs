@@ -6,7 +6,7 @@ use soup_core::machine::{Room, Tier, choose_room};
 use soup_core::memory::{Cut, SHARDS_AHEAD, memory_for, soups_kept};
 use soup_core::plan::{DatasetPlan, Evaluations, FilePlan, Memory, PlanReport, Shards};
 use soup_core::recipe::RecipeKind;
-use soup_core::run::{DatasetSpec, RunSpec};
+use soup_core::run::{DatasetSpec, DiagnosisLevel, RunSpec};
 use soup_core::schema::Schema;
 use soup_core::shard::ShardPlan;
 use soup_core::{Error, Result};
@@ -51,6 +51,13 @@ async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
     let memory = match spec.streams() {
         true => memory_of_streams(&shards, k, cluster, spec.workers_min),
         false => memory(&shards, k, cluster, spec.workers_min),
+    };
+    // A full diagnosis keeps logits too, where samples would be.
+    let memory = match (memory.memory_bytes_per_worker, spec.diagnosis.level == DiagnosisLevel::Full) {
+        (Some(bytes), true) => {
+            Memory { samples_bytes_per_worker: Some(Cut::of(bytes, true).samples), ..memory }
+        }
+        _ => memory,
     };
     let mut datasets = Vec::new();
     for set in spec.datasets() {
@@ -114,7 +121,7 @@ async fn survey(
         judge: &soup_core::judge::JudgeId::native(),
         datasets: spec.datasets().count(),
         recipe: &spec.recipe,
-        full_diagnosis: spec.diagnosis.level == soup_core::run::DiagnosisLevel::Full,
+        full_diagnosis: spec.diagnosis.level == DiagnosisLevel::Full,
     })?;
     notes.extend(found.notes);
     Ok(found.survey.samples)

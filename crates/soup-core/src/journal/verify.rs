@@ -4,6 +4,8 @@ use super::{Decided, Entry, Record, Surveyed};
 use crate::error::{Error, Result};
 use crate::ledger::{Dataset, Ledger};
 use crate::recipe::RecipeSpec;
+use crate::survey::Survey;
+use crate::tally::Judged;
 
 /// What was looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -32,18 +34,29 @@ pub fn verify(
 ) -> Result<Verified> {
     let (metric, recipe) = (&recipe.metric, recipe.build(ingredients)?);
     let mut ledger = Ledger::new(ingredients).deciding_on(deciding);
+    let mut surveyed = Survey::default();
     let mut seen = Verified { records: records.len() as u64, ..Verified::default() };
     for record in records {
         match &record.entry {
             Entry::EpochClaim(_) => seen.epochs += 1,
+            // Where nothing is judged nothing is compared either.
+            Entry::Surveyed(Surveyed { survey, .. }) if survey.samples.is_empty() => {}
             Entry::Surveyed(Surveyed { survey, .. }) => {
                 ledger.surveyed(survey.samples.clone(), survey.metric(metric)?);
+                surveyed = survey.clone();
             }
             Entry::Stepped(stepped) => {
                 ledger.record_step(stepped.gradients.clone());
                 seen.steps += 1;
             }
             Entry::Scored(scored) => {
+                let samples = surveyed.samples.get(scored.dataset as usize).copied().unwrap_or_default();
+                let judged = Judged::Tally(scored.score.clone());
+                surveyed.fits(&judged, samples).map_err(|e| {
+                    let about =
+                        format!("record {} of the log has a score that no judge can have given", record.seq);
+                    Error::data(about).with_source(e)
+                })?;
                 ledger.record(Dataset(scored.dataset), scored.soup.soup()?, scored.score.clone());
                 let replay = recipe.replay(&ledger, 0);
                 let made =

@@ -50,7 +50,7 @@ impl SoupRecord {
     }
 }
 
-/// The score of a soup on one slice.
+/// What a soup's samples of one slice add up to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScoredSlice {
     /// Position of the dataset.

@@ -17,6 +17,7 @@ use crate::diagnosis::path::{Grid, line, prefixes};
 use crate::machine::exchange::{Compare, LayerGram};
 use crate::shard::Shard;
 use crate::soup::{Ingredient, Soup, Weight};
+use crate::tally::Judged;
 
 /// Points on the way from one ingredient to another, the first one not counted.
 pub const LINE_SEGMENTS: u32 = 10;
@@ -229,10 +230,14 @@ impl Machine {
     /// A slice was compared.
     pub(super) fn compare_done(&mut self, work: &Compare, found: Alternatives, out: &mut Vec<Action>) {
         let samples = work.slice.end - work.slice.start;
-        if found.logits.total != samples || found.newton.gradient.len() != self.plan.ingredients as usize {
-            let error =
-                Error::internal("a worker compared other samples or ingredients than it was asked to");
+        if found.newton.gradient.len() != self.plan.ingredients as usize {
+            let error = Error::internal("a worker compared other ingredients than it was asked to");
             return self.finish(Err(error), out);
+        }
+        for counts in [&found.logits, &found.vote, &found.stacked] {
+            if let Err(error) = self.check_judged(&Judged::Tally(counts.clone().into()), samples) {
+                return self.finish(Err(error.context("other uses of the ingredients")), out);
+            }
         }
         let slices = self.slices_of(work.dataset).len();
         let tests: Vec<Dataset> = self.reported_tests().collect();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::progress::Progress;
 use super::{Action, Dataset, Error, Evaluation, Judged, Machine, Result, Slice, Work, WorkerId};
 use crate::tally::Tally;
 
@@ -56,7 +57,9 @@ impl Machine {
         judged: Judged,
     ) -> Result<()> {
         self.judging.homes.insert((evaluation.dataset, slice.index), worker);
-        self.check_judged(&judged, slice.end - slice.start)?;
+        let about =
+            || format!("samples {} to {} of dataset {}", slice.start, slice.end, evaluation.dataset.0);
+        self.check_judged(&judged, slice.end - slice.start).map_err(|e| e.context(about()))?;
         self.judged(evaluation, slice.index, judged)
     }
 
@@ -120,6 +123,12 @@ impl Machine {
         let known =
             self.slices_of(evaluation.dataset).iter().find(|s| (s.start, s.end) == (slice.start, slice.end));
         let Some(slice) = known.copied() else { return };
+        // Before the survey is durable nobody was given a slice, and after the tests nobody wants one.
+        let wanted = matches!(self.progress, Progress::Cooking | Progress::Testing(_));
+        let ours = evaluation.soup.members().iter().all(|i| i.0 < self.plan.ingredients);
+        if !self.recorder.surveyed() || !wanted || !ours {
+            return;
+        }
         let fits = self.check_judged(&judged, slice.end - slice.start).is_ok();
         let scored = self.ledger.score(evaluation.dataset, &evaluation.soup).is_some();
         if !fits || scored || self.slice_done(&evaluation, slice.index) {

@@ -153,8 +153,13 @@ impl Machine {
         figures: PartFigures,
         out: &mut Vec<Action>,
     ) {
-        if figures.total != work.samples.len() as u64 {
-            let text = format!("a worker differentiated {} samples of {}", figures.total, work.samples.len());
+        if figures.total != work.samples.len() as u64 || figures.correct > figures.total {
+            let text = format!(
+                "a worker differentiated {} samples of {}, {} of them right",
+                figures.total,
+                work.samples.len(),
+                figures.correct
+            );
             return self.finish(Err(Error::internal(text)), out);
         }
         self.learning.homes.insert(work.part, worker);

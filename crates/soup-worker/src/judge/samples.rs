@@ -63,8 +63,12 @@ impl Samples {
     /// samples of them, which may go beyond the dataset's end.
     pub(crate) fn missing(&self, dataset: u32, positions: &[u64], blocks_max: u64) -> Range<u64> {
         let Some(&first) = positions.first().filter(|&&p| p.is_multiple_of(self.block)) else { return 0..0 };
-        let asked =
-            positions.iter().zip(first..u64::MAX).take_while(|(asked, next)| *asked == next).count() as u64;
+        let most = blocks_max.saturating_mul(self.block);
+        let asked = positions
+            .iter()
+            .zip(first..first.saturating_add(most))
+            .take_while(|(asked, next)| *asked == next);
+        let asked = asked.count() as u64;
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let blocks = (0..asked.div_ceil(self.block).min(blocks_max))
             .take_while(|nth| !kept.blocks.contains_key(&(dataset, first.saturating_add(nth * self.block))))
