@@ -265,3 +265,16 @@ fn endpoint(url: &str) -> Result<Endpoint> {
 fn unreachable(url: &str, why: tonic::transport::Error) -> Error {
     Error::unavailable(format!("the coordinator at {url} cannot be reached")).with_source(why)
 }
+
+#[cfg(all(test, feature = "worker"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_embedded_coordinator_that_is_gone_is_named() {
+        let network = soup_worker::InProcess::default();
+        let error = Client::embedded("mem://coordinator", &network).await.err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.chain().contains("nobody listens at mem://coordinator"), "{}", error.chain());
+    }
+}
