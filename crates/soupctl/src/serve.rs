@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use soup_coordinator::CoordinatorConfig;
+#[cfg(feature = "worker")]
 use soup_core::memory::Cut;
 use soup_core::{Error, Result};
 use soup_store::state::State;
