@@ -5,11 +5,11 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt, stream};
 use soup_core::shard::Shard;
 use soup_core::soup::Soup;
-use soup_core::weights::Weights;
 use soup_core::{Error, Result};
 
 use crate::active::Active;
 use crate::blends;
+use crate::judge::{Loaded, Purpose};
 use crate::soups::InMemory;
 
 /// Shards fetched at the same time.
@@ -23,9 +23,13 @@ pub(crate) async fn assemble(run: &Arc<Active>, soup: &Soup, parameters: &mut [u
     stream::iter(jobs).buffer_unordered(SHARDS_IN_FLIGHT).try_collect::<()>().await
 }
 
-/// The weights of `soup`, from all owners.
-async fn weights(run: &Arc<Active>, soup: &Soup) -> Result<Weights> {
-    let mut weights = Weights::zeros(&run.begun.schema);
+/// `soup` with the judge of its run, its parameters from all owners.
+async fn load(run: &Arc<Active>, soup: &Soup, purpose: Purpose) -> Result<Arc<dyn Loaded>> {
+    let mut vessel = run.judge()?.vessel(purpose).await?;
+    if let Some(parameters) = vessel.flat() {
+        assemble(run, soup, parameters).await?;
+        return vessel.load().await;
+    }
     let shard = |shard: Shard| async move {
         let blend = blends::any(run, shard.0, soup).await?;
         Ok::<_, Error>((run.begun.plan.range(shard).start, blend))
@@ -33,20 +37,15 @@ async fn weights(run: &Arc<Active>, soup: &Soup) -> Result<Weights> {
     let jobs: Vec<_> = run.begun.plan.shards().map(shard).collect();
     let mut blends = std::pin::pin!(stream::iter(jobs).buffer_unordered(SHARDS_IN_FLIGHT));
     while let Some((start, blend)) = blends.try_next().await? {
-        weights.fill(&run.begun.schema, start, &blend)?;
+        vessel.fill(start, blend).await?;
     }
-    Ok(weights)
+    vessel.load().await
 }
 
-/// The flattened parameters of the soup that a step of a learned soup is differentiated at, assembled once for all parts.
-pub(crate) async fn parameters_of_step(run: &Arc<Active>, soup: &Soup) -> Result<Arc<Vec<u8>>> {
+/// The soup that a step of a learned soup is differentiated at, assembled once for all parts.
+pub(crate) async fn of_step(run: &Arc<Active>, soup: &Soup) -> Result<Arc<dyn Loaded>> {
     let cell = run.soups.step(soup);
-    let make = || async {
-        let mut parameters = vec![0; run.begun.schema.bytes() as usize];
-        assemble(run, soup, &mut parameters).await?;
-        Ok(Arc::new(parameters))
-    };
-    cell.get_or_try_init(make).await.cloned()
+    cell.get_or_try_init(|| load(run, soup, Purpose::Learning)).await.cloned()
 }
 
 /// `soup` with the judge of its run, assembled once for all slices.
@@ -55,8 +54,7 @@ pub(crate) async fn loaded(run: &Arc<Active>, soup: &Soup) -> Result<Arc<InMemor
     let cell = run.soups.loaded(soup, max);
     let make = || async {
         let place = run.soups.enter(max).await;
-        let weights = weights(run, soup).await?;
-        let soup = run.judge()?.load(weights).await?;
+        let soup = load(run, soup, Purpose::Judging).await?;
         Ok(Arc::new(InMemory { soup, _place: place }))
     };
     cell.get_or_try_init(make).await.cloned()

@@ -12,6 +12,7 @@ use soup_core::{Error, Result};
 use soup_tensor::SegmentGram;
 
 use crate::active::Active;
+use crate::logits::Rows;
 use crate::messages::Samples;
 use crate::sources::Source;
 use crate::task::{Context, slot};
@@ -72,18 +73,23 @@ pub(crate) async fn compare(
 ) -> Result<Alternatives> {
     let slice = (samples.dataset, samples.start, samples.end);
     let ingredients = run.begun.ingredients.len() as u32;
-    let mut logits = Vec::with_capacity(ingredients as usize);
+    let mut rows = Vec::with_capacity(ingredients as usize);
     for ingredient in 0..ingredients {
-        logits.push(match run.logits.get(&(ingredient, slice.0, slice.1, slice.2)) {
+        rows.push(match run.logits.get(&(ingredient, slice.0, slice.1, slice.2)) {
             Some(known) => known,
-            None => Arc::new(computed(context, &run, Ingredient(ingredient), slice).await?),
+            None => computed(context, &run, Ingredient(ingredient), slice).await?,
         });
     }
     let _slot = slot(context).await?;
-    let (labels, classes) = run.judge()?.labels(slice.0, (slice.1..slice.2).collect()).await?;
     let work = move || {
-        let rows: Vec<&[f32]> = logits.iter().map(|l| l.as_slice()).collect();
-        ensemble::compare(&rows, &labels, classes as usize, &weights)
+        let first = rows.first().ok_or_else(|| Error::internal("nothing is to be compared"))?;
+        let like_first = |of: &Arc<Rows>| of.labels == first.labels && of.logits.len() == first.logits.len();
+        if !rows.iter().all(like_first) {
+            return Err(Error::internal("the judge told other labels of the same samples"));
+        }
+        let classes = first.logits.len() / first.labels.len().max(1);
+        let logits: Vec<&[f32]> = rows.iter().map(|of| of.logits.as_slice()).collect();
+        ensemble::compare(&logits, &first.labels, classes, &weights)
     };
     context.worker.compute.run(work).await
 }
@@ -93,15 +99,15 @@ async fn computed(
     run: &Arc<Active>,
     ingredient: Ingredient,
     slice: (u32, u64, u64),
-) -> Result<Vec<f32>> {
+) -> Result<Arc<Rows>> {
     let soup = Soup::single(ingredient);
     let loaded = assembling::loaded(run, &soup).await?;
     let _slot = slot(context).await?;
     let positions = (slice.1..slice.2).collect();
     let judged = loaded.soup.judge(slice.0, positions, true, context.cancelled.clone()).await?;
-    let logits = judged.logits.unwrap_or_default();
-    run.logits.keep(&soup, slice, logits.clone());
-    Ok(logits)
+    let rows = Arc::new(Rows::of(&judged)?);
+    run.logits.keep(&soup, slice, &rows);
+    Ok(rows)
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@
 //! # Flow
 //!
 //! A run's judge is made when the run begins ([`native`] is the one there is). It *surveys* the datasets before anything is loaded.
-//! Whoever has assembled a soup has it [loaded](Judge::load), and asks what was loaded for as long as it is kept.
+//! Whoever assembles a soup asks it for a [`Vessel`], fills that with the soup's parameters, and has it [loaded](Vessel::load); what
+//! was loaded is asked for as long as it is kept. So only the judge knows where parameters lie.
 
 pub(crate) mod files;
 pub(crate) mod native;
@@ -17,10 +18,10 @@ pub(crate) mod samples;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use soup_core::Result;
 use soup_core::machine::PartFigures;
 use soup_core::tally;
-use soup_core::weights::Weights;
 
 use crate::survey::Surveyed;
 use crate::task::Cancelled;
@@ -49,7 +50,16 @@ pub(crate) struct Judged {
     pub(crate) logits: Option<Vec<f32>>,
 }
 
-/// See the module. Positions of samples may come in any order.
+/// What a soup is assembled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To be judged.
+    Judging,
+    /// To be differentiated.
+    Learning,
+}
+
+/// See the module.
 #[tonic::async_trait]
 pub(crate) trait Judge: Send + Sync {
     /// Looks at every dataset, and at whether the model fits the tensors; datasets stay open.
@@ -58,33 +68,35 @@ pub(crate) trait Judge: Send + Sync {
     /// [`Data`](soup_core::ErrorKind::Data) for what is not understood or does not fit, by its name.
     async fn survey(&self) -> Result<Surveyed>;
 
-    /// A soup that can be asked about, from its weights, which are used up.
+    /// Something to fill with the parameters of one soup.
     ///
     /// # Errors
-    /// Where they do not fit the model.
-    async fn load(&self, weights: Weights) -> Result<Arc<dyn Loaded>>;
-
-    /// Loss and gradient on some samples of a dataset.
-    ///
-    /// # Errors
-    /// As for [`load`](Self::load) and [`judge`](Loaded::judge).
-    async fn differentiate(
-        &self,
-        parameters: Arc<Vec<u8>>,
-        dataset: u32,
-        positions: Vec<u64>,
-        loss: Loss,
-        cancelled: Cancelled,
-    ) -> Result<Gradient>;
-
-    /// The labels of some samples of a dataset, and how many classes there are.
-    ///
-    /// # Errors
-    /// Where a sample cannot be read.
-    async fn labels(&self, dataset: u32, positions: Vec<u64>) -> Result<(Vec<u32>, u32)>;
+    /// Where there is no room for it.
+    async fn vessel(&self, purpose: Purpose) -> Result<Box<dyn Vessel>>;
 }
 
-/// A soup with a judge.
+/// Where the parameters of one soup are gathered, in pieces and in any order.
+#[tonic::async_trait]
+pub(crate) trait Vessel: Send {
+    /// All of the flattened parameters, where they lie in one piece of memory: then they may be written there instead.
+    fn flat(&mut self) -> Option<&mut [u8]> {
+        None
+    }
+
+    /// Takes what belongs at byte `start` of the flattened parameters.
+    ///
+    /// # Errors
+    /// Where there is no such place, or it cannot be written.
+    async fn fill(&mut self, start: u64, bytes: Bytes) -> Result<()>;
+
+    /// The soup, once all of it is here.
+    ///
+    /// # Errors
+    /// Where the parameters do not fit the model.
+    async fn load(self: Box<Self>) -> Result<Arc<dyn Loaded>>;
+}
+
+/// A soup with a judge. Positions of samples may come in any order.
 #[tonic::async_trait]
 pub(crate) trait Loaded: Send + Sync {
     /// What happens to some samples of a dataset, with their logits where those are wanted.
@@ -98,4 +110,16 @@ pub(crate) trait Loaded: Send + Sync {
         logits: bool,
         cancelled: Cancelled,
     ) -> Result<Judged>;
+
+    /// Loss and gradient on some samples of a dataset, of a soup that was assembled for learning.
+    ///
+    /// # Errors
+    /// As for [`judge`](Self::judge).
+    async fn differentiate(
+        &self,
+        dataset: u32,
+        positions: Vec<u64>,
+        loss: Loss,
+        cancelled: Cancelled,
+    ) -> Result<Gradient>;
 }

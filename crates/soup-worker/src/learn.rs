@@ -26,12 +26,10 @@ pub(crate) async fn differentiate(
 ) -> Result<PartFigures> {
     let Differentiate { step, part, soup, beta, label_smoothing, scale, samples } = task;
     run.gradients.begin(step);
-    let parameters = assembling::parameters_of_step(&run, &soup).await?;
+    let at = assembling::of_step(&run, &soup).await?;
     let _slot = slot(context).await?;
     let loss = Loss { beta: beta.get(), label_smoothing: label_smoothing.get(), scale: scale.get() };
-    let judge = run.judge()?;
-    let gradient =
-        judge.differentiate(parameters, dataset.0, samples, loss, context.cancelled.clone()).await?;
+    let gradient = at.differentiate(dataset.0, samples, loss, context.cancelled.clone()).await?;
     run.gradients.keep((step, part), gradient.values);
     Ok(gradient.figures)
 }

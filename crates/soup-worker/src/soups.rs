@@ -23,8 +23,8 @@ pub(crate) struct Soups {
     loaded: Recent<Soup, Arc<InMemory>>,
     /// Soups that are assembled or with the judge, those that are not kept any more but still in use included.
     room: Arc<Room>,
-    /// The parameters that a step of a learned soup is differentiated at.
-    step: Recent<Soup, Arc<Vec<u8>>>,
+    /// The soup that a step of a learned soup is differentiated at.
+    step: Recent<Soup, Arc<dyn Loaded>>,
 }
 
 impl Soups {
@@ -44,9 +44,8 @@ impl Soups {
         self.room.enter(max).await
     }
 
-    /// Where the parameters of the soup are kept that a step is differentiated at. What was kept of other soups is forgotten:
-    /// every step has another one.
-    pub(crate) fn step(&self, soup: &Soup) -> Arc<OnceCell<Arc<Vec<u8>>>> {
+    /// Where the soup is kept that a step is differentiated at. What was kept of other soups is forgotten: every step has another one.
+    pub(crate) fn step(&self, soup: &Soup) -> Arc<OnceCell<Arc<dyn Loaded>>> {
         self.own.retain(|(of, _)| of == soup);
         self.loaded.retain(|_| false);
         self.step.cell(soup, 1)

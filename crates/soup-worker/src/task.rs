@@ -8,6 +8,7 @@ use soup_core::{Error, Result, tally};
 use tokio::sync::Semaphore;
 
 use crate::active::{Active, Worker};
+use crate::logits::Rows;
 use crate::messages::{Answer, Samples, Task};
 use crate::{assembling, diagnose, learn, loading, passing, write};
 
@@ -74,8 +75,8 @@ async fn evaluate(
     let _slot = slot(context).await?;
     let (positions, logits) = ((start..end).collect(), run.begun.keep_logits);
     let judged = loaded.soup.judge(dataset, positions, logits, context.cancelled.clone()).await?;
-    if let Some(logits) = judged.logits {
-        run.logits.keep(soup, (dataset, start, end), logits);
+    if logits {
+        run.logits.keep(soup, (dataset, start, end), &Arc::new(Rows::of(&judged)?));
     }
     Ok(judged.said)
 }

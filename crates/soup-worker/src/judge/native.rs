@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use soup_core::machine::PartFigures;
 use soup_core::run::DatasetSpec;
 use soup_core::schema::Schema;
@@ -14,7 +15,7 @@ use soup_core::{Error, Result};
 use soup_eval::{Evaluator, EvaluatorSpec, LossSpec, Model, Prepared, evaluator};
 
 use super::samples::Samples;
-use super::{Gradient, Judge, Judged, Loaded, Loss};
+use super::{Gradient, Judge, Judged, Loaded, Loss, Purpose, Vessel};
 use crate::compute::{Compute, Waiting};
 use crate::survey::Surveyed;
 use crate::task::Cancelled;
@@ -227,46 +228,61 @@ impl Judge for Native {
         self.0.compute(Inner::survey).await
     }
 
-    async fn load(&self, weights: Weights) -> Result<Arc<dyn Loaded>> {
+    async fn vessel(&self, purpose: Purpose) -> Result<Box<dyn Vessel>> {
         let of = self.0.clone();
-        self.0
-            .compute(move |inner, _| {
-                let model = inner.evaluator()?.load(&inner.schema, weights)?;
-                Ok(Arc::new(NativeSoup { of, model: model.into() }) as Arc<dyn Loaded>)
-            })
-            .await
+        Ok(match purpose {
+            Purpose::Judging => Box::new(ByTensor { weights: Weights::zeros(&of.schema), of }),
+            Purpose::Learning => Box::new(Flat { parameters: vec![0; of.schema.bytes() as usize], of }),
+        })
+    }
+}
+
+/// The parameters of a soup that is to be judged: each tensor goes as soon as the model has it.
+struct ByTensor {
+    of: Arc<Inner>,
+    weights: Weights,
+}
+
+#[tonic::async_trait]
+impl Vessel for ByTensor {
+    async fn fill(&mut self, start: u64, bytes: Bytes) -> Result<()> {
+        self.weights.fill(&self.of.schema, start, &bytes)
     }
 
-    async fn differentiate(
-        &self,
-        parameters: Arc<Vec<u8>>,
-        dataset: u32,
-        positions: Vec<u64>,
-        loss: Loss,
-        cancelled: Cancelled,
-    ) -> Result<Gradient> {
-        self.0
-            .compute(move |inner, waiting| {
-                let Batch { samples, range } = inner.gather(dataset, &positions, waiting)?;
-                let Loss { beta, label_smoothing, scale } = loss;
-                let loss = LossSpec { beta, label_smoothing, scale };
-                let cancel = || cancelled.get();
-                let evaluator = inner.evaluator()?;
-                let gradient =
-                    evaluator.differentiate(&inner.schema, &parameters, &samples, range, &loss, &cancel)?;
-                let soup_eval::Gradient { values, loss, d_beta, correct, total } = gradient;
-                Ok(Gradient { figures: PartFigures { loss, d_beta, correct, total }, values })
-            })
-            .await
+    async fn load(self: Box<Self>) -> Result<Arc<dyn Loaded>> {
+        let ByTensor { of, weights } = *self;
+        let inner = of.clone();
+        of.compute(move |of, _| {
+            let model = of.evaluator()?.load(&of.schema, weights)?;
+            Ok(Arc::new(NativeSoup { of: inner, model: model.into() }) as Arc<dyn Loaded>)
+        })
+        .await
+    }
+}
+
+/// The parameters that a step is differentiated at: every part makes a graph of them.
+struct Flat {
+    of: Arc<Inner>,
+    parameters: Vec<u8>,
+}
+
+#[tonic::async_trait]
+impl Vessel for Flat {
+    fn flat(&mut self) -> Option<&mut [u8]> {
+        Some(&mut self.parameters)
     }
 
-    async fn labels(&self, dataset: u32, positions: Vec<u64>) -> Result<(Vec<u32>, u32)> {
-        self.0
-            .compute(move |inner, waiting| {
-                let Batch { samples, range } = inner.gather(dataset, &positions, waiting)?;
-                Ok((samples.labels()[range].to_vec(), inner.evaluator()?.classes()))
-            })
-            .await
+    async fn fill(&mut self, start: u64, bytes: Bytes) -> Result<()> {
+        let start = start as usize;
+        let place = start.checked_add(bytes.len()).and_then(|end| self.parameters.get_mut(start..end));
+        let misfit = || Error::internal(format!("{} bytes do not fit parameters at {start}", bytes.len()));
+        place.ok_or_else(misfit)?.copy_from_slice(&bytes);
+        Ok(())
+    }
+
+    async fn load(self: Box<Self>) -> Result<Arc<dyn Loaded>> {
+        let Flat { of, parameters } = *self;
+        Ok(Arc::new(NativeStep { of, parameters: Arc::new(parameters) }))
     }
 }
 
@@ -274,6 +290,46 @@ impl Judge for Native {
 struct NativeSoup {
     of: Arc<Inner>,
     model: Arc<dyn Model>,
+}
+
+/// The parameters of a step.
+struct NativeStep {
+    of: Arc<Inner>,
+    parameters: Arc<Vec<u8>>,
+}
+
+/// A soup was asked for what it was not assembled for.
+fn other_purpose<T>() -> Result<T> {
+    Err(Error::internal("a soup was assembled for something else"))
+}
+
+#[tonic::async_trait]
+impl Loaded for NativeStep {
+    async fn judge(&self, _: u32, _: Vec<u64>, _: bool, _: Cancelled) -> Result<Judged> {
+        other_purpose()
+    }
+
+    async fn differentiate(
+        &self,
+        dataset: u32,
+        positions: Vec<u64>,
+        loss: Loss,
+        cancelled: Cancelled,
+    ) -> Result<Gradient> {
+        let parameters = self.parameters.clone();
+        let work = move |inner: &Inner, waiting: &Waiting| {
+            let Batch { samples, range } = inner.gather(dataset, &positions, waiting)?;
+            let Loss { beta, label_smoothing, scale } = loss;
+            let loss = LossSpec { beta, label_smoothing, scale };
+            let cancel = || cancelled.get();
+            let evaluator = inner.evaluator()?;
+            let gradient =
+                evaluator.differentiate(&inner.schema, &parameters, &samples, range, &loss, &cancel)?;
+            let soup_eval::Gradient { values, loss, d_beta, correct, total } = gradient;
+            Ok(Gradient { figures: PartFigures { loss, d_beta, correct, total }, values })
+        };
+        self.of.compute(work).await
+    }
 }
 
 #[tonic::async_trait]
@@ -303,6 +359,10 @@ impl Loaded for NativeSoup {
             Ok(Judged { said: tally::Judged::Outcomes(outcomes), logits: kept })
         };
         self.of.compute(work).await
+    }
+
+    async fn differentiate(&self, _: u32, _: Vec<u64>, _: Loss, _: Cancelled) -> Result<Gradient> {
+        other_purpose()
     }
 }
 

@@ -41,8 +41,14 @@ async fn judge(batch_size: u32, samples_bytes_max: u64) -> (Native, Vec<u8>) {
     (Native::new(setting, schema, Compute::threads(1), samples_bytes_max), parameters)
 }
 
-fn weights(native: &Native, parameters: &[u8]) -> Weights {
-    Weights::copied_from(&native.0.schema, parameters).unwrap()
+/// The soup of `parameters`, which come in two pieces.
+async fn load_soup(native: &Native, parameters: &[u8], purpose: Purpose) -> Arc<dyn Loaded> {
+    let mut vessel = native.vessel(purpose).await.unwrap();
+    let (first, second) = parameters.split_at(parameters.len() / 3);
+    vessel.fill(first.len() as u64, Bytes::copy_from_slice(second)).await.unwrap();
+    vessel.fill(0, Bytes::copy_from_slice(first)).await.unwrap();
+    assert!(vessel.fill(parameters.len() as u64, Bytes::from_static(&[0])).await.is_err());
+    vessel.load().await.unwrap()
 }
 
 /// What happened to each sample.
@@ -61,13 +67,11 @@ fn same(a: &Outcome, b: &Outcome) -> bool {
 async fn a_sample_is_judged_the_same_in_any_order_of_positions() {
     let (native, parameters) = judge(5, u64::MAX).await;
     assert_eq!(native.survey().await.unwrap().survey.samples, [SAMPLES]);
-    let loaded = native.load(weights(&native, &parameters)).await.unwrap();
+    let loaded = load_soup(&native, &parameters, Purpose::Judging).await;
     let all =
         async |positions: Vec<u64>| loaded.judge(0, positions, true, Cancelled::default()).await.unwrap();
     let in_order = all((0..SAMPLES).collect()).await;
-    let labels = native.labels(0, (0..SAMPLES).collect()).await.unwrap();
-    assert_eq!(labels.0, outcomes(&in_order).iter().map(|o| o.label).collect::<Vec<_>>());
-    let classes = labels.1 as usize;
+    let classes = native.0.evaluator().unwrap().classes() as usize;
     let rows = in_order.logits.clone().unwrap();
     assert_eq!(rows.len(), SAMPLES as usize * classes);
     let orders: [Vec<u64>; 4] =
@@ -89,9 +93,9 @@ async fn a_sample_is_judged_the_same_in_any_order_of_positions() {
 #[tokio::test]
 async fn samples_that_are_not_kept_are_judged_the_same() {
     let (native, parameters) = judge(5, 0).await;
-    let loaded = native.load(weights(&native, &parameters)).await.unwrap();
+    let loaded = load_soup(&native, &parameters, Purpose::Judging).await;
     let (kept, _) = judge(5, u64::MAX).await;
-    let others = kept.load(weights(&kept, &parameters)).await.unwrap();
+    let others = load_soup(&kept, &parameters, Purpose::Judging).await;
     let positions: Vec<u64> = vec![9, 2, 3, 4, 10];
     let one = loaded.judge(0, positions.clone(), false, Cancelled::default()).await.unwrap();
     let two = others.judge(0, positions, false, Cancelled::default()).await.unwrap();
@@ -101,7 +105,7 @@ async fn samples_that_are_not_kept_are_judged_the_same() {
 #[tokio::test]
 async fn what_is_not_there_is_named() {
     let (native, parameters) = judge(5, u64::MAX).await;
-    let loaded = native.load(weights(&native, &parameters)).await.unwrap();
+    let loaded = load_soup(&native, &parameters, Purpose::Judging).await;
     let judged = async |dataset, positions| {
         loaded.judge(dataset, positions, false, Cancelled::default()).await.map(|j| outcomes(&j).len())
     };
@@ -112,7 +116,9 @@ async fn what_is_not_there_is_named() {
     refused(judged(0, vec![1, SAMPLES]).await, "sample 12 is not in the dataset");
     refused(judged(0, vec![u64::MAX]).await, "is not in the dataset");
     refused(judged(1, vec![0]).await, "no dataset 1");
-    assert!(native.load(Weights::default()).await.is_err());
+    let loss = Loss { beta: 1.0, label_smoothing: 0.0, scale: 1.0 };
+    let purpose = loaded.differentiate(0, vec![0], loss, Cancelled::default()).await.err().unwrap();
+    assert!(purpose.chain().contains("assembled for something else"));
     let cancelled = Cancelled::default();
     cancelled.set();
     let error = loaded.judge(0, vec![0], false, cancelled).await.err().unwrap();
@@ -122,10 +128,10 @@ async fn what_is_not_there_is_named() {
 #[tokio::test]
 async fn a_gradient_is_of_the_samples_that_were_asked_for() {
     let (native, parameters) = judge(4, u64::MAX).await;
-    let parameters = Arc::new(parameters);
+    let step = load_soup(&native, &parameters, Purpose::Learning).await;
     let loss = Loss { beta: 1.0, label_smoothing: 0.0, scale: 0.5 };
     let of = async |positions: Vec<u64>| {
-        let gradient = native.differentiate(parameters.clone(), 0, positions, loss, Cancelled::default());
+        let gradient = step.differentiate(0, positions, loss, Cancelled::default());
         gradient.await.unwrap()
     };
     let (first, second, both) = (of(vec![9]).await, of(vec![2]).await, of(vec![9, 2]).await);
