@@ -1,0 +1,1 @@
+"""Generated code of the wire. `generate` makes it again."""

@@ -1,0 +1,1 @@
+"""Whether a judge keeps what the protocol promises."""
