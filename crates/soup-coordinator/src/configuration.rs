@@ -17,9 +17,9 @@ const CONFIG_BYTES_MAX: u64 = 16 << 20;
 /// The model's configuration.
 #[derive(Clone, Debug)]
 pub struct Configuration {
-    /// Text of `config.json`; empty where there is none and nothing is judged.
+    /// Text of `config.json`; empty where there is none and the native judge is not asked.
     pub model_json: String,
-    /// Text of `preprocessor_config.json`; empty where there is none and nothing is judged.
+    /// Text of `preprocessor_config.json`; likewise.
     pub preprocessor_json: String,
     /// Files that go with the model: name and content.
     pub companions: Vec<(String, Bytes)>,
@@ -32,12 +32,14 @@ pub struct Configuration {
 pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configuration> {
     let mut companions = pool::companions(first).await?;
     let model = named(&spec.model_config, CONFIG, &mut companions).await?;
-    let preprocessor = match &spec.validation {
+    // What another judge needs of them it says itself.
+    let judged = spec.validation.as_ref().filter(|_| spec.judge.is_none());
+    let preprocessor = match judged {
         Some(_) => preprocessor(&spec.preprocessor_config, &mut companions).await?,
         None => named(&spec.preprocessor_config, PREPROCESSOR, &mut companions).await?,
     };
     // Averaging needs neither.
-    let (model_json, preprocessor_json) = match &spec.validation {
+    let (model_json, preprocessor_json) = match judged {
         Some(_) => {
             may_be_read(first, CONFIG, model.is_some()).await?;
             may_be_read(first, PREPROCESSOR, preprocessor.is_some()).await?;

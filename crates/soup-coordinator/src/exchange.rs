@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use soup_core::judge::Offer;
 use soup_core::machine::{Event, TaskKey, TaskResult, Tier, Work, WorkerId};
 use soup_core::shard::Shard;
 use soup_core::{Error, Result};
@@ -33,6 +34,8 @@ pub(crate) struct Newcomer {
     pub(crate) slots: u32,
     pub(crate) capacity_bytes: u64,
     pub(crate) disk_bytes: u64,
+    /// Who can judge there.
+    pub(crate) judges: Vec<Offer>,
     /// Shards it has, by run, and where.
     pub(crate) held: BTreeMap<String, Vec<(Shard, Tier)>>,
 }

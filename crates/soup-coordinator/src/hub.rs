@@ -2,6 +2,7 @@
 //! publishing) run beside it and report back by message.
 
 pub(crate) mod ending;
+mod judges;
 mod queue;
 mod stop;
 
@@ -9,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use soup_core::judge::{JudgeId, WorkerJudges};
 use soup_core::machine::{Event, Millis, WorkerId};
 use soup_core::run::RunSpec;
 use soup_core::{Error, Result};
@@ -25,6 +27,8 @@ use crate::prepare::{PreparedRun, prepare};
 use crate::roster::{Outbox, Roster};
 use crate::running::Running;
 
+use self::judges::AwaitsJudge;
+
 /// Messages that may wait for the hub; senders wait beyond that.
 const INBOX_MESSAGES_MAX: usize = 4096;
 /// How often time passes for the machine.
@@ -38,6 +42,10 @@ pub(crate) enum Message {
     Join(Newcomer, Outbox, oneshot::Sender<WorkerId>),
     Said(WorkerId, Box<Said>),
     Left(WorkerId),
+    /// Somebody wants to know which judge workers call so, once so many workers are there.
+    WhoJudges(String, u32, oneshot::Sender<Result<JudgeId>>),
+    /// Somebody wants to know who can judge where.
+    Judges(oneshot::Sender<Vec<WorkerJudges>>),
     /// A request for a run was read; its pool is known now.
     Prepared(Box<Result<PreparedRun>>, Asked),
     /// A run is ours, or is known to be done, or cannot be had.
@@ -93,8 +101,20 @@ impl Handle {
 
     /// Asks for a run: reads its pool here, so that the hub need not wait.
     pub(crate) async fn submit(&self, spec: RunSpec, fresh: Option<String>) -> Result<String> {
-        let prepared = Box::new(prepare(spec, fresh).await);
+        let judge = match &spec.judge {
+            _ if spec.streams() => None,
+            None => Some(JudgeId::native()),
+            Some(name) => {
+                let (name, workers_min) = (name.clone(), spec.workers_min);
+                Some(self.ask(|reply| Message::WhoJudges(name, workers_min, reply)).await??)
+            }
+        };
+        let prepared = Box::new(prepare(spec, fresh, judge).await);
         self.ask(|reply| Message::Prepared(prepared, reply)).await?
+    }
+
+    pub(crate) async fn judges(&self) -> Result<Vec<WorkerJudges>> {
+        self.ask(Message::Judges).await
     }
 
     pub(crate) async fn live(&self) -> Result<BTreeMap<String, u32>> {
@@ -133,6 +153,8 @@ struct Hub {
     roster: Roster,
     /// Runs that are being opened, and who waits for that.
     opening: BTreeMap<String, Vec<Asked>>,
+    /// Whoever waits for a worker that has a judge.
+    awaiting_judges: Vec<AwaitsJudge>,
     /// Whether the runs that an earlier coordinator left are still being opened.
     recovering: bool,
     /// Requests that wait for that: theirs may be one of those runs, which must not be opened twice.
@@ -158,6 +180,7 @@ pub(crate) fn start(config: CoordinatorConfig, keeper: Keeper) -> (Handle, JoinH
         keeper,
         roster: Roster::default(),
         opening: BTreeMap::new(),
+        awaiting_judges: Vec::new(),
         recovering: false,
         postponed: Vec::new(),
         queue: VecDeque::new(),
@@ -205,6 +228,10 @@ impl Hub {
             Message::Join(newcomer, outbox, reply) => self.join(newcomer, outbox, reply),
             Message::Said(worker, said) => self.said(worker, *said),
             Message::Left(worker) => self.lose(worker, "its stream ended"),
+            Message::WhoJudges(name, workers_min, reply) => self.who_judges(name, workers_min, reply),
+            Message::Judges(reply) => {
+                let _ = reply.send(self.roster.judges());
+            }
             Message::Prepared(prepared, asked) => self.asked(*prepared, asked),
             Message::Opened(run, opened) => self.opened(&run, *opened),
             Message::Recovered => self.recovered(),
@@ -261,8 +288,9 @@ impl Hub {
             self.roster.leave(worker);
             return;
         }
+        self.tell_judges();
         if let Current::Running(running) = &self.current
-            && let Some(new) = self.roster.get(running.run(), worker)
+            && let Some(new) = self.roster.get(running.prepared(), worker)
         {
             self.drive(now, Event::WorkersJoined(vec![new]));
         }
@@ -337,6 +365,7 @@ impl Hub {
         for worker in self.roster.expired(now, self.config.lease_ms) {
             self.lose(worker, "not heard within its lease");
         }
+        self.tell_judges();
         self.drive(now, Event::Tick);
     }
 

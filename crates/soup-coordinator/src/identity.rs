@@ -34,7 +34,7 @@ pub(crate) struct PlanDocument {
     preprocessor_config_sha256: Option<String>,
     /// Who judges; nobody where there is no data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    judge: Option<JudgeId>,
+    pub(crate) judge: Option<JudgeId>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -14,6 +14,9 @@ use soup_store::load::{plan_reads, stored_dtypes};
 use crate::exchange::{self, Assignment, Attempt, Incarnation, Newcomer, Peer, Said, Told};
 use crate::prepare::PreparedRun;
 
+/// Most judges of one worker.
+const JUDGES_MAX: usize = 64;
+
 /// What a worker is told, as it is sent.
 pub(crate) fn told(told: Told) -> v1::CoordinatorMessage {
     let message = match told {
@@ -109,6 +112,12 @@ fn assign(assignment: &Assignment) -> v1::Assign {
             start: slice.start,
             end: slice.end,
         }),
+        Work::Prove(_, evaluation, slice) => assign::Work::Prove(v1::Evaluate {
+            soup: Some((&evaluation.soup).into()),
+            dataset: evaluation.dataset.0,
+            start: slice.start,
+            end: slice.end,
+        }),
         Work::Write(soup, file) => {
             assign::Work::Write(v1::WriteFile { soup: Some(soup.into()), file: *file })
         }
@@ -172,13 +181,22 @@ fn ingredient_reads(
 }
 
 /// A worker that introduces itself.
-pub(crate) fn newcomer(register: v1::Register) -> Newcomer {
-    let v1::Register { name, address, slots, capacity_bytes, disk_bytes, version: _, protocol: _, held } =
-        register;
+///
+/// # Errors
+/// [`Usage`](soup_core::ErrorKind::Usage) for judges that cannot be.
+pub(crate) fn newcomer(register: v1::Register) -> Result<Newcomer> {
+    let v1::Register { name, address, slots, capacity_bytes, disk_bytes, held, judges, .. } = register;
+    if judges.len() > JUDGES_MAX {
+        return Err(Error::usage(format!(
+            "worker {name:?} has {} judges: at most {JUDGES_MAX}",
+            judges.len()
+        )));
+    }
+    let judges = judges.into_iter().map(TryInto::try_into).collect::<Result<_>>()?;
     let tier = |h: &v1::Held, shard| if h.on_disk.contains(&shard) { Tier::Disk } else { Tier::Memory };
     let shards = |h: &v1::Held| h.shards.iter().map(|&s| (Shard(s), tier(h, s))).collect();
     let held = held.into_iter().map(|h| (h.run.clone(), shards(&h))).collect();
-    Newcomer { name, address, slots, capacity_bytes, disk_bytes, held }
+    Ok(Newcomer { name, address, slots, capacity_bytes, disk_bytes, judges, held })
 }
 
 /// What a worker says. Of an answer that is malformed its attempt has to hear, so that is no error.
@@ -240,6 +258,7 @@ fn result(answer: Option<Answer>) -> Result<TaskResult> {
             TaskResult::Surveyed { survey, notes }
         }
         Answer::Evaluated(e) => TaskResult::Evaluated(e.try_into()?),
+        Answer::Proved(p) => TaskResult::Proved(Box::new(p.try_into()?)),
         Answer::Written(d) => TaskResult::Written(FileDigest::try_from(d)?),
         Answer::Digested(d) => TaskResult::Digested(sha256(&d.sha256)?),
         Answer::Differentiated(d) => TaskResult::Differentiated(d.into()),

@@ -134,7 +134,7 @@ impl Keeper {
         let Some(operation) = self.state.read(run).await?.0.operation else { return Ok(None) };
         let mut spec: RunSpec = document.spec;
         set_operation(&mut spec, operation);
-        let prepared = prepare(spec, document.fresh).await.and_then(|p| match p.run == run {
+        let prepared = prepare(spec, document.fresh, document.judge).await.and_then(|p| match p.run == run {
             true => Ok(p),
             false => Err(Error::data(format!(
                 "the pool or the datasets of run {run} changed since it was submitted: submit it again"

@@ -64,11 +64,15 @@ impl PreparedRun {
     }
 }
 
-/// Prepares what `spec` asks for; `fresh` makes it a run of its own.
+/// Prepares what `spec` asks for; `fresh` makes it a run of its own. `judge` is who judges, where anything is judged.
 ///
 /// # Errors
 /// Where the pool cannot be read or does not agree, or a configuration file is missing.
-pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<PreparedRun> {
+pub(crate) async fn prepare(
+    spec: RunSpec,
+    fresh: Option<String>,
+    judge: Option<JudgeId>,
+) -> Result<PreparedRun> {
     let begun = Instant::now();
     let pool::Pool { checkpoints, mut notes } = pool::open_pool(&spec.pool).await?;
     let pairs: Vec<(&str, &Schema)> = checkpoints.iter().map(|c| (c.name.as_str(), &c.schema)).collect();
@@ -88,10 +92,13 @@ pub(crate) async fn prepare(spec: RunSpec, fresh: Option<String>) -> Result<Prep
     let mut fingerprints = Vec::new();
     for dataset in spec.datasets() {
         let named = |e: Error| e.context(format!("dataset {:?}", dataset.name));
-        fingerprints.push(data::fingerprint(&dataset.url).await.map_err(named)?);
+        fingerprints.push(match spec.judges_own(dataset) {
+            // What is in it is the judge's, and so is its identity.
+            Some(_) => String::new(),
+            None => data::fingerprint(&dataset.url).await.map_err(named)?,
+        });
     }
     let base = base(&spec, &checkpoints[0], &agreement.schema).await?;
-    let judge = (!spec.streams()).then(JudgeId::native);
     let inputs = Inputs {
         spec: &spec,
         fresh: fresh.as_deref(),

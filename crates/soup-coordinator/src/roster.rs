@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use soup_core::judge::{JudgeId, WorkerJudges};
 use soup_core::machine::{Millis, NewWorker, WorkerId};
+use soup_core::{Error, Result};
 use tokio::sync::mpsc;
 
 use crate::exchange::{Newcomer, Peer, Told};
+use crate::prepare::PreparedRun;
 
 /// Messages that may wait for one worker. A worker that lets them pile up is as good as lost.
 pub(crate) const OUTBOX_MESSAGES_MAX: usize = 1024;
@@ -66,20 +69,51 @@ impl Roster {
     }
 
     /// What a worker offers to a run.
-    fn offer(run: &str, worker: WorkerId, m: &Member) -> Option<NewWorker> {
-        let held = m.is.held.get(run).cloned().unwrap_or_default();
-        let Newcomer { slots, capacity_bytes, disk_bytes, .. } = m.is;
-        (!m.leaving).then_some(NewWorker { worker, slots, capacity_bytes, disk_bytes, held })
+    fn offer(to: &PreparedRun, worker: WorkerId, m: &Member) -> Option<NewWorker> {
+        let held = m.is.held.get(&to.run).cloned().unwrap_or_default();
+        let Newcomer { slots, capacity_bytes, disk_bytes, ref judges, .. } = m.is;
+        let judges = to.judge.as_ref().is_some_and(|wanted| judges.iter().any(|offer| offer.id == *wanted));
+        (!m.leaving).then_some(NewWorker { worker, slots, capacity_bytes, disk_bytes, judges, held })
     }
 
-    /// One worker, as it joins `run`.
-    pub(crate) fn get(&self, run: &str, worker: WorkerId) -> Option<NewWorker> {
-        self.members.get(&worker).and_then(|m| Self::offer(run, worker, m))
+    /// One worker, as it joins a run.
+    pub(crate) fn get(&self, to: &PreparedRun, worker: WorkerId) -> Option<NewWorker> {
+        self.members.get(&worker).and_then(|m| Self::offer(to, worker, m))
     }
 
-    /// All workers, as they join `run`.
-    pub(crate) fn offers(&self, run: &str) -> Vec<NewWorker> {
-        self.members.iter().filter_map(|(&w, m)| Self::offer(run, w, m)).collect()
+    /// All workers, as they join a run.
+    pub(crate) fn offers(&self, to: &PreparedRun) -> Vec<NewWorker> {
+        self.members.iter().filter_map(|(&w, m)| Self::offer(to, w, m)).collect()
+    }
+
+    /// How many workers there are.
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Who can judge where.
+    pub(crate) fn judges(&self) -> Vec<WorkerJudges> {
+        let of = |m: &Member| WorkerJudges { worker: m.is.name.clone(), judges: m.is.judges.clone() };
+        self.members.values().map(of).collect()
+    }
+
+    /// The judge that workers call `name`; `None` where none does.
+    ///
+    /// # Errors
+    /// [`Configuration`](soup_core::ErrorKind::Configuration) where they call several so.
+    pub(crate) fn judge(&self, name: &str) -> Result<Option<JudgeId>> {
+        let all = self.members.values().flat_map(|m| m.is.judges.iter().map(move |offer| (m, &offer.id)));
+        let mut called: Vec<(&Member, &JudgeId)> = all.filter(|(_, id)| id.name == name).collect();
+        called.dedup_by_key(|(_, id)| *id);
+        match &called[..] {
+            [] => Ok(None),
+            [(_, only)] => Ok(Some((*only).clone())),
+            [(a, first), (b, other), ..] => Err(Error::configuration(format!(
+                "worker {:?} has judge {first} and worker {:?} has {other}: scores of different judges are never compared, so give \
+                 them one version of it on the same kind of machine, or other names",
+                a.is.name, b.is.name
+            ))),
+        }
     }
 
     /// All workers.

@@ -109,6 +109,11 @@ impl Running {
         &self.of.run
     }
 
+    /// What is known of it.
+    pub(crate) fn prepared(&self) -> &PreparedRun {
+        &self.prepared
+    }
+
     /// Whether a message is for this run and this coordinator.
     pub(crate) fn is(&self, run: &str, epoch: u64) -> bool {
         self.of.run == run && self.of.epoch == epoch

@@ -10,8 +10,9 @@ use soup_core::{Error, ErrorKind};
 use soup_proto::v1::coordinator_server::Coordinator;
 use soup_proto::v1::run_event::Event;
 use soup_proto::v1::{
-    CancelRequest, CancelResponse, CoordinatorMessage, ListRequest, ListResponse, Register, RunEvent,
-    SubmitRequest, SubmitResponse, WatchRequest, WorkerMessage, worker_message,
+    CancelRequest, CancelResponse, CoordinatorMessage, JudgesRequest, JudgesResponse, ListRequest,
+    ListResponse, Register, RunEvent, SubmitRequest, SubmitResponse, WatchRequest, WorkerMessage,
+    worker_message,
 };
 use soup_proto::{PROTOCOL_VERSION, status_of};
 use soup_store::fresh;
@@ -50,7 +51,7 @@ impl Coordinator for Service {
         request: Request<Streaming<WorkerMessage>>,
     ) -> Result<Response<Self::WorkStream>, Status> {
         let mut up = request.into_inner();
-        let newcomer = messages::newcomer(first_message(&mut up).await?);
+        let newcomer = messages::newcomer(first_message(&mut up).await?).map_err(|e| status_of(&e))?;
         let (outbox, down) = mpsc::channel(OUTBOX_MESSAGES_MAX);
         let worker = self.hub.join(newcomer, outbox).await.map_err(|e| status_of(&e))?;
         let hub = self.hub.clone();
@@ -95,6 +96,13 @@ impl Coordinator for Service {
     async fn cancel(&self, request: Request<CancelRequest>) -> Result<Response<CancelResponse>, Status> {
         self.hub.cancel(request.into_inner().run).await.map_err(|e| status_of(&e))?;
         Ok(Response::new(CancelResponse {}))
+    }
+
+    async fn judges(&self, _: Request<JudgesRequest>) -> Result<Response<JudgesResponse>, Status> {
+        let judges = self.hub.judges().await.map_err(|e| status_of(&e))?;
+        let judges_json = serde_json::to_string(&judges)
+            .map_err(|e| status_of(&Error::internal("judges could not be written as JSON").with_source(e)))?;
+        Ok(Response::new(JudgesResponse { judges_json }))
     }
 
     async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {

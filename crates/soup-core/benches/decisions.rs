@@ -263,7 +263,14 @@ fn plan(workers: u32) -> Plan {
 }
 
 fn new_worker(worker: WorkerId) -> NewWorker {
-    NewWorker { worker, slots: SLOTS, capacity_bytes: u64::MAX, disk_bytes: 0, held: Vec::new() }
+    NewWorker {
+        worker,
+        slots: SLOTS,
+        capacity_bytes: u64::MAX,
+        disk_bytes: 0,
+        judges: true,
+        held: Vec::new(),
+    }
 }
 
 /// What a worker answers, and its name.

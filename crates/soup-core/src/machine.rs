@@ -29,6 +29,7 @@ mod judging;
 mod learning;
 mod placement;
 mod progress;
+mod proving;
 mod record;
 mod streaming;
 mod surveying;
@@ -52,7 +53,7 @@ use crate::tally::{Judged, Tally};
 use diagnosing::Diagnosing;
 pub use diagnosing::{LINE_SEGMENTS, Measured, PLANE_SIDE};
 pub use exchange::{
-    Action, Compare, Differentiate, Dot, Event, FileDigest, LayerGram, NewWorker, PartFigures, Report,
+    Action, Compare, Differentiate, Dot, Event, FileDigest, LayerGram, NewWorker, PartFigures, Proof, Report,
     SegmentDots, TaskKey, TaskResult, Work, WorkerId,
 };
 use gathering::Gathering;
@@ -62,6 +63,7 @@ use learning::Learning;
 use placement::Placement;
 pub use placement::{Room, Tier, choose_room};
 use progress::Progress;
+use proving::Proving;
 use record::Recorder;
 use surveying::Known;
 use tasks::{Tasks, WorkerState};
@@ -197,6 +199,7 @@ pub struct Machine {
     tasks: Tasks,
     goals: Goals,
     judging: Judging,
+    proving: Proving,
     diagnosing: Diagnosing,
     learning: Learning,
     writing: Writing,
@@ -225,6 +228,7 @@ impl Machine {
             tasks: Tasks::default(),
             goals: Goals::default(),
             judging: Judging::default(),
+            proving: Proving::default(),
             diagnosing: Diagnosing::default(),
             learning: Learning::default(),
             writing: Writing::of(plan.files),

@@ -21,8 +21,7 @@ use crate::error::Result;
 use crate::tally::{Counts, Sums, Tally};
 
 use exact::Exact;
-pub use name::MetricName;
-pub(crate) use name::check_word;
+pub use name::{MetricName, check_word};
 
 /// Values that lie no further apart in `f64` may be equal; rounding is off by less than a thousandth of it.
 const NEAR: f64 = 1e-9;

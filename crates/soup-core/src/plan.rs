@@ -107,8 +107,9 @@ pub struct DatasetPlan {
     pub name: String,
     /// Where it is.
     pub url: String,
-    /// Its size.
-    pub bytes: u64,
+    /// Its size; of one of a judge's own nobody else knows that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
     /// Where this program can look into it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<u64>,

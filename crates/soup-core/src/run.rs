@@ -2,14 +2,15 @@
 //!
 //! It is data (URLs and numbers) and nothing else: no part of it is ever executed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::agree::{Missing, Terms};
 use crate::error::{Error, Result};
+use crate::judge::JudgeId;
 use crate::ledger::Dataset;
-use crate::metric::Metric;
+use crate::metric::{Metric, check_word};
 use crate::recipe::given::{self, WeightTable};
 use crate::recipe::{RecipeKind, RecipeSpec};
 use crate::schema::Dtype;
@@ -72,6 +73,9 @@ pub struct RunSpec {
     /// The dtype of the floating-point tensors of a soup that is not judged; else theirs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub out_dtype: Option<Dtype>,
+    /// Who judges, by the name that workers give it; the native judge if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<String>,
 }
 
 fn is_refuse(missing: &Missing) -> bool {
@@ -137,7 +141,14 @@ pub struct DatasetOptions {
     /// Use the files of this split only, where they are of several: `train`, `validation`, `test`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub named_split: Option<String>,
+    /// What another judge than the native one is told besides, by its own names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub others: BTreeMap<String, String>,
 }
+
+/// Most of those, and their longest text.
+const OPTIONS_MAX: usize = 64;
+const OPTION_BYTES_MAX: usize = 4096;
 
 /// One of the two parts that a dataset is split into: to learn from, and to hold out. Samples of both are spread evenly over
 /// the dataset, so that both are like it even where it is sorted.
@@ -220,8 +231,11 @@ impl RunSpec {
             }
         }
         self.recipe.build(1)?;
-        // What the native judge does not know is found out before anything is read for it.
-        Metric::of_classes(&self.recipe.metric, 1)?;
+        match &self.judge {
+            // What the native judge does not know is found out before anything is read for it.
+            None => drop(Metric::of_classes(&self.recipe.metric, 1)?),
+            Some(name) => check_judge_name(name)?,
+        }
         self.check_judging()?;
         if (self.recipe.kind == RecipeKind::Learned) != self.train.is_some() {
             return Err(Error::usage(
@@ -242,6 +256,13 @@ impl RunSpec {
                 "--class-subset is about predictions; the learned recipe and a full diagnosis work with logits of all classes",
             ));
         }
+        self.check_datasets()
+    }
+}
+
+impl RunSpec {
+    /// Checks the datasets' names, and how they are read.
+    fn check_datasets(&self) -> Result<()> {
         let mut names = BTreeSet::new();
         for set in self.datasets() {
             if set.url.is_empty() {
@@ -250,6 +271,20 @@ impl RunSpec {
             if set.options.split.is_some_and(|s| s.train_ppm == 0 || s.train_ppm >= PPM) {
                 return Err(Error::usage(format!(
                     "dataset {:?} is split with nothing on one side",
+                    set.name
+                )));
+            }
+            let others = &set.options.others;
+            if let (None, Some(option)) = (&self.judge, others.keys().next()) {
+                return Err(Error::usage(format!(
+                    "dataset {:?} has the option {option:?}, which the native judge does not know: name the judge that does",
+                    set.name
+                )));
+            }
+            let long = |(key, value): (&String, &String)| key.len().max(value.len()) > OPTION_BYTES_MAX;
+            if others.len() > OPTIONS_MAX || others.iter().any(long) {
+                return Err(Error::usage(format!(
+                    "dataset {:?} has more than {OPTIONS_MAX} options, or one of more than {OPTION_BYTES_MAX} bytes",
                     set.name
                 )));
             }
@@ -268,9 +303,7 @@ impl RunSpec {
         }
         Ok(())
     }
-}
 
-impl RunSpec {
     /// Checks what needs data, and what comes with weights.
     fn check_judging(&self) -> Result<()> {
         match (&self.ingredient_weights, self.recipe.kind == RecipeKind::Weighted) {
@@ -319,8 +352,27 @@ impl RunSpec {
         if self.class_subset {
             return refused("--class-subset is about predictions".to_owned());
         }
+        if self.judge.is_some() {
+            return refused("a judge scores soups".to_owned());
+        }
         Ok(())
     }
+
+    /// The name by which `set` is known to the run's judge, where it is one of the judge's own (`JUDGE:NAME`); others are places.
+    pub fn judges_own<'a>(&self, set: &'a DatasetSpec) -> Option<&'a str> {
+        set.url.strip_prefix(self.judge.as_deref()?)?.strip_prefix(':')
+    }
+}
+
+/// Checks a name that workers give a judge.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) saying what it can be.
+pub fn check_judge_name(name: &str) -> Result<()> {
+    if name == JudgeId::native().name {
+        return Err(Error::usage("the judge that is built in is called native: give others another name"));
+    }
+    check_word(name).map_err(|why| Error::usage(format!("a judge is called {name:?}, which {why}")))
 }
 
 #[cfg(test)]
@@ -342,6 +394,31 @@ mod tests {
             all.sort_unstable();
             prop_assert_eq!(all, (0..samples).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn options_of_other_judges_are_not_for_the_native_one() {
+        let spec = |judge: Option<&str>| -> RunSpec {
+            let mut spec: RunSpec = serde_json::from_value(serde_json::json!({
+                "pool": ["/p"], "recipe": {
+                    "kind": "greedy", "order": "sorted", "accept": "at-least", "seed": 0, "max_ingredients": null,
+                    "passes": 1, "metric": "accuracy"
+                },
+                "validation": { "name": "v", "url": "lm:dev", "others": { "text-column": "sentence" } },
+                "tests": [], "output": "/o", "overwrite": false, "batch_size": 1, "allow_nan": false, "baselines": false,
+                "lookahead": 0, "workers_min": 1, "model_config": null, "preprocessor_config": null
+            }))
+            .unwrap();
+            spec.judge = judge.map(str::to_owned);
+            spec
+        };
+        let refused = spec(None).validate().unwrap_err().chain();
+        assert!(refused.contains("text-column"), "{refused}");
+        let known = spec(Some("lm"));
+        known.validate().unwrap();
+        assert_eq!(known.judges_own(known.validation.as_ref().unwrap()), Some("dev"));
+        assert_eq!(spec(Some("l")).judges_own(known.validation.as_ref().unwrap()), None);
+        assert!(spec(Some("native")).validate().is_err() && spec(Some("a b")).validate().is_err());
     }
 
     #[test]

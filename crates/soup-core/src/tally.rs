@@ -152,6 +152,29 @@ impl Judged {
             Judged::Tally(tally) => tally.clone(),
         }
     }
+
+    /// Whether this is the same to the last bit; what is no number is the same as another.
+    pub fn is_same(&self, other: &Judged) -> bool {
+        let same = |a: f64, b: f64| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+        match (self, other) {
+            (Judged::Outcomes(a), Judged::Outcomes(b)) => {
+                let outcome = |(a, b): (&Outcome, &Outcome)| {
+                    (a.label, a.prediction) == (b.label, b.prediction) && same(a.loss, b.loss)
+                };
+                a.len() == b.len() && a.iter().zip(b).all(outcome)
+            }
+            (Judged::Tally(Tally::Classes(a)), Judged::Tally(Tally::Classes(b))) => {
+                (a.total, a.correct, &a.confusion) == (b.total, b.correct, &b.confusion)
+                    && same(a.loss_sum, b.loss_sum)
+            }
+            (Judged::Tally(Tally::Sums(a)), Judged::Tally(Tally::Sums(b))) => {
+                a.samples == b.samples
+                    && a.figures.keys().eq(b.figures.keys())
+                    && a.figures.values().zip(b.figures.values()).all(|(a, b)| same(*a, *b))
+            }
+            _ => false,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 
 use soup_core::agree::Missing;
-use soup_core::judge::JudgeId;
+use soup_core::judge::{JudgeId, Offer};
 use soup_core::ledger::{Dataset, Evaluation};
-use soup_core::machine::{FileDigest, Report, TaskKey};
+use soup_core::machine::{FileDigest, Proof, Report, TaskKey};
 use soup_core::recipe::given::{GivenWeight, WeightTable};
 use soup_core::recipe::learned::{Granularity, Init, LearnSpec, Optimizer, Schedule, WeightRule};
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec, Verdict};
-use soup_core::run::{DatasetOptions, DatasetSpec, DiagnosisLevel, DiagnosisSpec, RunSpec, Split};
+use soup_core::run::{
+    DatasetOptions, DatasetSpec, DiagnosisLevel, DiagnosisSpec, RunSpec, Split, check_judge_name,
+};
 use soup_core::soup::{Ingredient, Soup, Weight};
+use soup_core::survey::Ability;
 use soup_core::tally::Tally;
 use soup_core::{Error, ErrorKind, Result};
 
@@ -164,7 +167,7 @@ fn non_empty(text: String) -> Option<String> {
 
 impl From<DatasetSpec> for v1::DatasetSpec {
     fn from(d: DatasetSpec) -> Self {
-        let DatasetOptions { image_column, label_column, limit, split, named_split } = d.options;
+        let DatasetOptions { image_column, label_column, limit, split, named_split, others } = d.options;
         v1::DatasetSpec {
             name: d.name,
             url: d.url,
@@ -173,6 +176,7 @@ impl From<DatasetSpec> for v1::DatasetSpec {
             limit,
             split: split.map(|s| v1::Split { train: s.train, train_ppm: s.train_ppm }),
             named_split: named_split.unwrap_or_default(),
+            options: others.into_iter().collect(),
         }
     }
 }
@@ -188,6 +192,7 @@ impl From<v1::DatasetSpec> for DatasetSpec {
                 limit: d.limit,
                 split: d.split.map(|s| Split { train: s.train, train_ppm: s.train_ppm }),
                 named_split: non_empty(d.named_split),
+                others: d.options.into_iter().collect(),
             },
         }
     }
@@ -239,6 +244,7 @@ impl From<RunSpec> for v1::RunSpec {
             ingredient_weights: s.ingredient_weights.map(weights_to_wire).unwrap_or_default(),
             missing: v1::Missing::from(s.missing).into(),
             out_dtype: s.out_dtype.map_or_else(String::new, |d| d.name().to_owned()),
+            judge: s.judge.unwrap_or_default(),
         }
     }
 }
@@ -265,6 +271,7 @@ impl TryFrom<v1::RunSpec> for RunSpec {
             preprocessor_config: non_empty(s.preprocessor_config),
             ignore_config: s.ignore_config,
             class_subset: s.class_subset,
+            judge: non_empty(s.judge),
             ingredient_weights: weights_from_wire(s.ingredient_weights)?,
             missing,
             out_dtype: non_empty(s.out_dtype).map(|d| schema::dtype(&d)).transpose()?,
@@ -352,6 +359,47 @@ impl From<v1::Judge> for JudgeId {
     fn from(judge: v1::Judge) -> Self {
         let v1::Judge { name, version, digest, numerics } = judge;
         JudgeId { name, version, digest: non_empty(digest), numerics }
+    }
+}
+
+/// Longest text in what a worker says of its judges, and most datasets that one names.
+const JUDGE_TEXT_MAX: usize = 1024;
+const JUDGE_DATASETS_MAX: usize = 1000;
+
+impl From<Offer> for v1::OfferedJudge {
+    fn from(offer: Offer) -> Self {
+        let Offer { id, abilities, datasets } = offer;
+        let abilities = abilities.into_iter().map(|a| a.name().to_owned()).collect();
+        v1::OfferedJudge { judge: Some((&id).into()), abilities, datasets }
+    }
+}
+
+impl TryFrom<v1::OfferedJudge> for Offer {
+    type Error = Error;
+    fn try_from(offer: v1::OfferedJudge) -> Result<Self> {
+        let v1::OfferedJudge { judge, abilities, datasets } = offer;
+        let id: JudgeId = required(judge, "a judge's identity")?.into();
+        if id != JudgeId::native() && id.name != JudgeId::native().name {
+            check_judge_name(&id.name)?;
+        }
+        let texts = [&id.name, &id.version, &id.numerics].into_iter().chain(&id.digest).chain(&datasets);
+        let odd = |text: &&String| text.len() > JUDGE_TEXT_MAX || text.chars().any(char::is_control);
+        if datasets.len() > JUDGE_DATASETS_MAX || texts.into_iter().any(|text| odd(&text)) {
+            return Err(malformed("what is said of a judge is too much, or no plain text"));
+        }
+        let known = |name: &String| Ability::ALL.into_iter().find(|a| a.name() == name);
+        Ok(Offer { id, abilities: abilities.iter().filter_map(known).collect(), datasets })
+    }
+}
+
+impl TryFrom<v1::Proved> for Proof {
+    type Error = Error;
+    fn try_from(proved: v1::Proved) -> Result<Self> {
+        let v1::Proved { evaluated, again, tolerance } = proved;
+        if !(0.0..=1.0).contains(&tolerance) {
+            return Err(malformed("a tolerance is not between 0 and 1"));
+        }
+        Ok(Proof { judged: required(evaluated, "what was judged")?.try_into()?, again, tolerance })
     }
 }
 

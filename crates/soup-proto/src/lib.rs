@@ -12,12 +12,23 @@ pub use status::{error_of, status_of};
 
 /// Version of what coordinators and workers say to each other: raised with every change of a message or of its meaning. A worker of
 /// another one is refused.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 /// Largest control message, in bytes. Control messages grow with the number of tensors, never with their size; weights
 /// are streamed in chunks of [`CHUNK_BYTES_MAX`].
 pub const CONTROL_BYTES_MAX: usize = 64 << 20;
 /// Largest chunk of weights in one message, in bytes.
 pub const CHUNK_BYTES_MAX: usize = 2 << 20;
+
+/// Version of what workers and external judges say to each other.
+pub const JUDGE_PROTOCOL_VERSION: u32 = 1;
+/// Largest message of an external judge, in bytes: a block with its logits.
+pub const JUDGE_BYTES_MAX: usize = 256 << 20;
+
+/// The messages and the service of `proto/soup/judge/v1`, as generated.
+#[allow(missing_docs, clippy::all, clippy::too_many_lines, rust_2018_idioms, unreachable_pub)]
+pub mod judge_v1 {
+    tonic::include_proto!("soup.judge.v1");
+}
 
 /// The messages and services of `proto/soup/v1`, as generated.
 #[allow(missing_docs, clippy::all, clippy::too_many_lines, rust_2018_idioms, unreachable_pub)]

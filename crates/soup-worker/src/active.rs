@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use soup_core::judge::JudgeId;
+use soup_core::judge::{JudgeId, Offer};
 use soup_core::memory::{Cut, soups_kept};
 use soup_core::{Error, ErrorKind, Result};
 use soup_tensor::Device;
@@ -16,6 +16,7 @@ use crate::connect::Connect;
 use crate::gradients::Gradients;
 use crate::handing_in::HandingIn;
 use crate::judge::Judge;
+use crate::judge::external::{External, Hosts};
 use crate::judge::native::Native;
 use crate::logits::Logits;
 use crate::passages::Passages;
@@ -33,6 +34,8 @@ pub(crate) struct Worker {
     pub(crate) handing_in: HandingIn,
     memory_bytes: u64,
     pub(crate) disk_cache: Option<DiskCache>,
+    /// The judges that are programs of their own.
+    judges: Hosts,
     runs: RwLock<BTreeMap<String, Known>>,
 }
 
@@ -77,6 +80,7 @@ impl Worker {
         config: &WorkerConfig,
         compute: Compute,
         connect: Arc<dyn Connect>,
+        judges: Hosts,
     ) -> Worker {
         let (slots, memory_bytes) = (config.slots, config.memory_bytes);
         Worker {
@@ -87,8 +91,27 @@ impl Worker {
             handing_in: HandingIn::default(),
             memory_bytes,
             disk_cache: config.disk_cache.clone(),
+            judges,
             runs: RwLock::default(),
         }
+    }
+
+    /// Who can judge here.
+    pub(crate) fn offers(&self) -> Vec<Offer> {
+        let others = self.judges.values().map(|host| host.about().offer.clone());
+        std::iter::once(Offer::native()).chain(others).collect()
+    }
+
+    /// A new judge for a run; `None` where this worker has not the one that the run wants.
+    fn judge(&self, begun: &Begun, samples_bytes_max: u64) -> Option<Arc<dyn Judge>> {
+        let wanted = begun.judge.as_ref()?;
+        let (setting, schema) = (begun.judging.clone(), begun.schema.clone());
+        if *wanted == JudgeId::native() {
+            let native = Native::new(setting, schema, self.compute.clone(), samples_bytes_max);
+            return Some(Arc::new(native));
+        }
+        let host = self.judges.get(&wanted.name).filter(|host| host.about().offer.id == *wanted)?;
+        Some(Arc::new(External::new(host.clone(), setting, schema, self.compute.clone())))
     }
 
     /// Begins a run; one of the same id but an older epoch is replaced, and leaves its shards to it. Others are forgotten:
@@ -171,6 +194,8 @@ pub(crate) struct Active {
     pub(crate) logits: Logits,
     /// Who scores its soups; `None` where this worker has not the judge that the run wants.
     judge: Option<Arc<dyn Judge>>,
+    /// Those that this worker has, for people.
+    offered: Vec<String>,
     owners: watch::Sender<Option<Arc<Owners>>>,
     me: AtomicU64,
     /// How this worker's memory is cut.
@@ -198,12 +223,9 @@ impl Active {
             judge: match earlier.filter(|e| e.begun.judging == begun.judging && e.begun.judge == begun.judge)
             {
                 Some(earlier) => earlier.judge.clone(),
-                None => (begun.judge == Some(JudgeId::native())).then(|| {
-                    let (setting, schema) = (begun.judging.clone(), begun.schema.clone());
-                    Arc::new(Native::new(setting, schema, worker.compute.clone(), cut.samples))
-                        as Arc<dyn Judge>
-                }),
+                None => worker.judge(&begun, cut.samples),
             },
+            offered: worker.offers().into_iter().map(|offer| offer.id.to_string()).collect(),
             owners: watch::Sender::new(None),
             me: AtomicU64::new(0),
             cut,
@@ -221,8 +243,9 @@ impl Active {
     pub(crate) fn judge(&self) -> Result<&Arc<dyn Judge>> {
         self.judge.as_ref().ok_or_else(|| match &self.begun.judge {
             Some(wanted) => Error::configuration(format!(
-                "the run is judged by {wanted}, and this worker has {}: start workers of the coordinator's version",
-                JudgeId::native()
+                "the run is judged by {wanted}, and this worker has {}: give it that judge, or start workers of the coordinator's \
+                 version",
+                self.offered.join(", ")
             )),
             None => Error::internal("something is to be judged in a run without data"),
         })
@@ -241,7 +264,8 @@ impl Active {
             false => self.shards.bytes() / (self.begun.ingredients.len() as u64).max(1),
         };
         let soup = self.begun.schema.bytes().saturating_add(blends);
-        let kept = soups_kept(self.cut.shards.saturating_sub(resident), soup);
+        let most = self.judge.as_ref().map_or(u64::MAX, |judge| judge.soups_max());
+        let kept = soups_kept(self.cut.shards.saturating_sub(resident), soup).min(most);
         self.soups_kept.store(kept, Ordering::Relaxed);
         self.owners.send_replace(Some(Arc::new(owners)));
     }

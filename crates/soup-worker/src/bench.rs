@@ -1,6 +1,8 @@
 //! The doors of the benchmarks: a worker's real loads, fetches and service, without a coordinator to ask for them.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::Stream;
@@ -13,6 +15,7 @@ use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
 use crate::active::{Active, Worker};
+use crate::judge::external::Folder;
 use crate::{Compute, Connect, Tcp, WorkerConfig, assembling, loading, messages, service};
 
 /// A worker on the host's memory that nobody coordinates, as large as there is room, with peers on `network`.
@@ -29,9 +32,34 @@ pub(crate) fn worker(network: Arc<dyn Connect>, slots: u32) -> Result<Worker> {
         disk_cache: None,
         device: "cpu".to_owned(),
         connect_timeout_ms: 0,
+        judges: Vec::new(),
+        judge_dir: None,
     };
     let device = Device::parse(&config.device)?;
-    Ok(Worker::new(device, &config, Compute::threads(slots), network))
+    Ok(Worker::new(device, &config, Compute::threads(slots), network, BTreeMap::new()))
+}
+
+/// A folder for judges, in memory where the system has a file system for that.
+pub struct HandingOver(Folder);
+
+impl HandingOver {
+    /// A new one.
+    ///
+    /// # Errors
+    /// Where none can be made.
+    pub fn new() -> Result<HandingOver> {
+        Folder::create(None).map(HandingOver)
+    }
+
+    /// Hands over a soup of so many pieces, as it is assembled; gives the path of the file and whatever keeps that there.
+    ///
+    /// # Errors
+    /// Where there is no room.
+    pub fn soup(&self, piece: &[u8], pieces: u64) -> Result<(PathBuf, impl Sized + use<>)> {
+        let file = self.0.file("bench", piece.len() as u64 * pieces)?;
+        (0..pieces).try_for_each(|nth| file.write(nth * piece.len() as u64, piece))?;
+        Ok((file.path().to_path_buf(), file))
+    }
 }
 
 /// A worker with one run.

@@ -8,10 +8,11 @@
 //!
 //! # Flow
 //!
-//! A run's judge is made when the run begins ([`native`] is the one there is). It *surveys* the datasets before anything is loaded.
+//! A run's judge is made when the run begins: [`native`], or [`external`]. It *surveys* the datasets before anything is loaded.
 //! Whoever assembles a soup asks it for a [`Vessel`], fills that with the soup's parameters, and has it [loaded](Vessel::load); what
 //! was loaded is asked for as long as it is kept. So only the judge knows where parameters lie.
 
+pub(crate) mod external;
 pub(crate) mod files;
 pub(crate) mod native;
 pub(crate) mod samples;
@@ -73,6 +74,16 @@ pub(crate) trait Judge: Send + Sync {
     /// # Errors
     /// Where there is no room for it.
     async fn vessel(&self, purpose: Purpose) -> Result<Box<dyn Vessel>>;
+
+    /// Soups that it has at most at a time.
+    fn soups_max(&self) -> u64 {
+        u64::MAX
+    }
+
+    /// By how much two workers with it may differ in a mean loss or figure, relative to it.
+    fn tolerance(&self) -> f64 {
+        0.0
+    }
 }
 
 /// Where the parameters of one soup are gathered, in pieces and in any order.

@@ -64,6 +64,7 @@ use tonic::transport::server::{Connected, TcpIncoming};
 pub use crate::compute::Compute;
 pub use crate::connect::{Connect, Tcp};
 pub use crate::in_process::{InProcess, Listener};
+pub use crate::judge::external::{JudgeConfig, Source};
 
 /// How long streams to peers may take to end after a shutdown was asked for.
 const GRACE: Duration = Duration::from_secs(2);
@@ -72,7 +73,7 @@ const GRACE: Duration = Duration::from_secs(2);
 const DRAIN: Duration = Duration::from_secs(15);
 
 /// Settings of a worker.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct WorkerConfig {
     /// The coordinator's URL: `http://host:port`, or a name on a network of its own.
     pub coordinator: String,
@@ -90,6 +91,10 @@ pub struct WorkerConfig {
     pub device: String,
     /// How long to try to reach the coordinator before giving up.
     pub connect_timeout_ms: u64,
+    /// The judges that this worker has besides the native one.
+    pub judges: Vec<JudgeConfig>,
+    /// Folder through which those are handed soups; by default where memory is.
+    pub judge_dir: Option<PathBuf>,
 }
 
 /// Room for shards on a local disk. Files there have no name, and are gone when the worker is.
@@ -117,7 +122,7 @@ pub struct Parts<I> {
 /// Works for a coordinator until `shutdown` resolves.
 ///
 /// # Errors
-/// [`Unavailable`](soup_core::ErrorKind::Unavailable) where the coordinator cannot be reached for the configured time;
+/// [`Unavailable`](soup_core::ErrorKind::Unavailable) where a judge does not come up, or the coordinator cannot be reached for the configured time;
 /// [`Configuration`](soup_core::ErrorKind::Configuration) where it refuses this worker or the device is unknown.
 pub async fn run(
     config: WorkerConfig,
@@ -161,7 +166,13 @@ where
                 .with_source(e)
         })?;
     }
-    let worker = Arc::new(active::Worker::new(device, &config, compute, connect));
+    let judges = judge::external::start(&config.judges, config.judge_dir.as_deref());
+    tokio::pin!(shutdown);
+    let judges = tokio::select! {
+        judges = judges => judges?,
+        () = &mut shutdown => return Ok(()),
+    };
+    let worker = Arc::new(active::Worker::new(device, &config, compute, connect, judges.clone()));
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let until_stopped = {
         let mut stopped = stopped.clone();
@@ -180,7 +191,7 @@ where
     let mut kept = std::pin::pin!(link::keep(&config, &address, worker, leaving));
     let result = tokio::select! {
         result = &mut kept => result,
-        () = shutdown => {
+        () = &mut shutdown => {
             // What is being computed is finished and sent; peers are served meanwhile.
             leave.send_replace(true);
             match tokio::time::timeout(DRAIN, kept).await {
@@ -195,6 +206,7 @@ where
     let _ = stop.send(true);
     // Peers that are still being served get a moment, no more.
     let _ = tokio::time::timeout(GRACE, server).await;
+    futures::future::join_all(judges.values().map(|judge| judge.stop())).await;
     result
 }
 

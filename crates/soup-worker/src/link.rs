@@ -121,6 +121,7 @@ async fn talk(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         protocol: PROTOCOL_VERSION,
         held: messages::held(worker.held()),
+        judges: worker.offers().into_iter().map(Into::into).collect(),
     };
     let first = WorkerMessage { message: Some(Up::Register(register)) };
     // The channel is new and has room.

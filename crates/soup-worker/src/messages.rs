@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use soup_core::diagnosis::ensemble::Alternatives;
 use soup_core::ledger::Dataset;
-use soup_core::machine::{Differentiate, Dot, FileDigest, LayerGram, PartFigures, SegmentDots, WorkerId};
+use soup_core::machine::{
+    Differentiate, Dot, FileDigest, LayerGram, PartFigures, Proof, SegmentDots, WorkerId,
+};
 use soup_core::shard::{Shard, ShardPlan};
 use soup_core::soup::Soup;
 use soup_core::tally::Judged;
@@ -28,6 +30,8 @@ pub(crate) enum Task {
     Load(ShardSources),
     Survey,
     Evaluate(Soup, Samples),
+    /// Twice the same.
+    Prove(Soup, Samples),
     /// One file of the output.
     Write(Soup, u32),
     Digest(Soup),
@@ -53,6 +57,7 @@ pub(crate) enum Answer {
     Loaded(Loaded),
     Surveyed(Surveyed),
     Evaluated(Judged),
+    Proved(Box<Proof>),
     Written(FileDigest),
     Digested([u8; 32]),
     Differentiated(PartFigures),
@@ -70,11 +75,13 @@ pub(crate) fn task(work: Work, run: &Begun) -> Result<Task> {
     Ok(match work {
         Work::Load(task) => Task::Load(shard_sources(task, run)?),
         Work::Survey(_) => Task::Survey,
-        Work::Evaluate(v1::Evaluate { soup: of, dataset, start, end }) => {
-            if start >= end {
-                return Err(Error::internal("an evaluation without samples"));
-            }
-            Task::Evaluate(soup(of)?, Samples { dataset, start, end })
+        Work::Evaluate(task) => {
+            let (soup, samples) = evaluation(task)?;
+            Task::Evaluate(soup, samples)
+        }
+        Work::Prove(task) => {
+            let (soup, samples) = evaluation(task)?;
+            Task::Prove(soup, samples)
         }
         Work::Write(task) => Task::Write(soup(task.soup)?, task.file),
         Work::Digest(task) => Task::Digest(soup(task.soup)?),
@@ -91,6 +98,14 @@ pub(crate) fn task(work: Work, run: &Begun) -> Result<Task> {
         }
         Work::Pass(task) => Task::Pass(task.shard),
     })
+}
+
+fn evaluation(task: v1::Evaluate) -> Result<(Soup, Samples)> {
+    let v1::Evaluate { soup: of, dataset, start, end } = task;
+    match start < end {
+        true => Ok((soup(of)?, Samples { dataset, start, end })),
+        false => Err(Error::internal("an evaluation without samples")),
+    }
 }
 
 fn soup(wire: Option<v1::Soup>) -> Result<Soup> {
@@ -149,6 +164,10 @@ impl From<Answer> for Answered {
                 Answered::Surveyed(v1::Surveyed::new(survey, notes))
             }
             Answer::Evaluated(judged) => Answered::Evaluated((&judged).into()),
+            Answer::Proved(proof) => {
+                let Proof { judged, again, tolerance } = *proof;
+                Answered::Proved(v1::Proved { evaluated: Some((&judged).into()), again, tolerance })
+            }
             Answer::Written(FileDigest { data_sha256, file_sha256, bytes }) => {
                 Answered::Written(v1::Digest {
                     sha256: data_sha256.to_vec(),

@@ -2,18 +2,22 @@
 //! first sample and checks that the model's architecture fits the pool's tensors; so what would keep soups from being scored is
 //! found before anything is loaded, by a worker of the run and by `soupctl plan` alike.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use soup_core::Result;
+use soup_core::judge::JudgeId;
 use soup_core::run::DatasetSpec;
 use soup_core::schema::Schema;
+use soup_core::{Error, Result};
 
+use crate::JudgeConfig;
 use crate::compute::Compute;
 use crate::judge::Judge as _;
+use crate::judge::external::{self, External};
 use crate::judge::native::{Native, Setting};
 
 /// What is surveyed.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Survey {
     /// Text of `config.json`.
     pub model_json: String,
@@ -27,6 +31,17 @@ pub struct Survey {
     pub schema: Schema,
     /// The datasets, in the run's order.
     pub datasets: Vec<DatasetSpec>,
+    /// Who is asked, and the folder through which it would be handed soups; by default the native judge.
+    pub judge: Option<(JudgeConfig, Option<PathBuf>)>,
+}
+
+/// What a survey found, and who was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Who.
+    pub judge: JudgeId,
+    /// What.
+    pub surveyed: Surveyed,
 }
 
 /// What a survey found.
@@ -39,14 +54,24 @@ pub struct Surveyed {
 }
 
 impl Survey {
-    /// Makes the survey, on a thread of its own.
+    /// Makes the survey, on a thread of its own or in a judge that is started for it.
     ///
     /// # Errors
     /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for what is not understood or does not fit, by its name; otherwise what the
-    /// stores say.
-    pub async fn run(self) -> Result<Surveyed> {
-        let Survey { model_json, preprocessor_json, batch_size, class_subset, schema, datasets } = self;
+    /// stores or the judge say.
+    pub async fn run(self) -> Result<Found> {
+        let Survey { model_json, preprocessor_json, batch_size, class_subset, schema, datasets, judge } =
+            self;
         let setting = Setting { model_json, preprocessor_json, batch_size, class_subset, datasets };
-        Native::new(setting, Arc::new(schema), Compute::threads(1), 0).survey().await
+        let (schema, compute) = (Arc::new(schema), Compute::threads(1));
+        let Some((config, folder)) = judge else {
+            let surveyed = Native::new(setting, schema, compute, 0).survey().await?;
+            return Ok(Found { judge: JudgeId::native(), surveyed });
+        };
+        let hosts = external::start(&[config], folder.as_deref()).await?;
+        let host = hosts.into_values().next().ok_or_else(|| Error::internal("a judge was not started"))?;
+        let judge = host.about().offer.id.clone();
+        let surveyed = External::new(host, setting, schema, compute).survey().await?;
+        Ok(Found { judge, surveyed })
     }
 }

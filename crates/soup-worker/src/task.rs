@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use soup_core::machine::Proof;
 use soup_core::soup::Soup;
 use soup_core::{Error, Result, tally};
 use tokio::sync::Semaphore;
@@ -45,6 +46,7 @@ pub(crate) async fn execute(context: &Context, run: Arc<Active>, task: Task) -> 
         }
         Task::Survey => Answer::Surveyed(run.judge()?.survey().await?),
         Task::Evaluate(soup, samples) => Answer::Evaluated(evaluate(context, run, &soup, samples).await?),
+        Task::Prove(soup, samples) => Answer::Proved(Box::new(prove(context, run, &soup, samples).await?)),
         Task::Write(soup, file) => Answer::Written(write::write(&run, &soup, file).await?),
         Task::Digest(soup) => Answer::Digested(write::digest(&run, &soup).await?),
         Task::Differentiate(dataset, part) => {
@@ -61,6 +63,20 @@ pub(crate) async fn execute(context: &Context, run: Arc<Active>, task: Task) -> 
 
 pub(crate) async fn slot(context: &Context) -> Result<tokio::sync::SemaphorePermit<'_>> {
     context.slots.acquire().await.map_err(|_| Error::internal("the worker is stopping"))
+}
+
+/// Scores a soup on a slice, twice.
+async fn prove(
+    context: &Context,
+    run: Arc<Active>,
+    soup: &Soup,
+    Samples { dataset, start, end }: Samples,
+) -> Result<Proof> {
+    let loaded = assembling::loaded(&run, soup).await?;
+    let _slot = slot(context).await?;
+    let judge = || loaded.soup.judge(dataset, (start..end).collect(), false, context.cancelled.clone());
+    let (judged, second) = (judge().await?.said, judge().await?.said);
+    Ok(Proof { again: judged.is_same(&second), judged, tolerance: run.judge()?.tolerance() })
 }
 
 /// Scores a soup on a slice. It is assembled before a slot is taken, so that the next trial's blends travel while this one's

@@ -8,6 +8,8 @@ use soup_core::{Error, Result};
 use crate::choices::{LogFormat, OnInterrupt, OutputFormat};
 use crate::cookfile::CookOptions;
 #[cfg(feature = "worker")]
+use crate::judges::JudgeFlag;
+#[cfg(feature = "worker")]
 use crate::quantity::Bytes;
 use crate::quantity::Millis;
 use crate::spec::{Cook, Purpose};
@@ -48,6 +50,8 @@ pub(crate) enum Command {
     Plan(Box<CookArgs>),
     /// Show the tensors of a checkpoint or a pool, and whether its ingredients agree
     Inspect(InspectArgs),
+    /// List the judges that the workers of a coordinator have
+    Judges(JudgesArgs),
     /// List the runs in a state, or those of a coordinator
     Runs(ListArgs),
     /// Show one run: how far it is, who has it, why it failed
@@ -137,9 +141,13 @@ impl CookArgs {
     pub(crate) fn cook(&self, purpose: Purpose) -> Result<Cook> {
         let cwd = std::env::current_dir()
             .map_err(|e| Error::configuration("the current folder cannot be determined").with_source(e))?;
-        let file = self.file.as_deref().map(CookOptions::read).transpose()?.unwrap_or_default();
         let mut flags = self.options.clone();
-        flags.resolve(&cwd)?;
+        let file = match self.file.as_deref() {
+            Some(path) => CookOptions::read(path, flags.judge.as_ref())?,
+            None => CookOptions::default(),
+        };
+        let judge = flags.judge.clone().or_else(|| file.judge.clone());
+        flags.resolve(&cwd, judge.as_ref())?;
         Cook::new(flags, file, &cwd, purpose)
     }
 }
@@ -203,6 +211,17 @@ pub(crate) struct Lookup {
 pub(crate) struct ListArgs {
     #[command(flatten)]
     pub(crate) lookup: Lookup,
+}
+
+/// Flags of `judges`.
+#[derive(Args, Debug)]
+pub(crate) struct JudgesArgs {
+    /// The coordinator
+    #[arg(long, env = "SOUP_COORDINATOR", default_value = "http://127.0.0.1:7070", value_name = "URL")]
+    pub(crate) coordinator: String,
+    /// How the result is printed on stdout
+    #[arg(short = 'o', long, value_enum, default_value_t)]
+    pub(crate) format: OutputFormat,
 }
 
 /// Flags of `status`.
@@ -310,6 +329,15 @@ pub(crate) struct WorkerArgs {
     /// Where to compute
     #[arg(long, env = "SOUP_DEVICE", default_value = "cpu")]
     pub(crate) device: String,
+    /// A judge besides the native one: NAME=unix:/path/of/socket of one that is served, or NAME='cmd:COMMAND' of one to start; repeatable
+    #[arg(long = "judge", env = "SOUP_JUDGE", value_name = "NAME=SOURCE")]
+    pub(crate) judges: Vec<JudgeFlag>,
+    /// Folder through which judges are handed soups [default: one in /dev/shm, for this worker alone]
+    #[arg(long, env = "SOUP_JUDGE_DIR", value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
+    pub(crate) judge_dir: Option<PathBuf>,
+    /// A judge that says nothing for so long while it is asked is started again
+    #[arg(long, env = "SOUP_JUDGE_TIMEOUT", default_value = "60s", value_name = "DURATION")]
+    pub(crate) judge_timeout: Millis,
     /// How long to try to reach the coordinator
     #[arg(long, env = "SOUP_CONNECT_TIMEOUT", default_value = "60s", value_name = "DURATION")]
     pub(crate) connect_timeout: Millis,

@@ -6,7 +6,7 @@ use soup_core::run::RunSpec;
 use soup_core::{Error, ErrorKind, Result};
 use soup_proto::v1::coordinator_client::CoordinatorClient;
 use soup_proto::v1::run_event::Event;
-use soup_proto::v1::{CancelRequest, ListRequest, RunEvent, SubmitRequest, WatchRequest};
+use soup_proto::v1::{CancelRequest, JudgesRequest, ListRequest, RunEvent, SubmitRequest, WatchRequest};
 use soup_proto::{CONTROL_BYTES_MAX, error_of};
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
@@ -211,6 +211,16 @@ impl Client {
                 self.cancel(run).await
             }
         }
+    }
+
+    /// All runs of the coordinator, as JSON.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`](ErrorKind::Unavailable) where it does not answer; its own.
+    pub(crate) async fn judges(&mut self) -> Result<String> {
+        let list = self.coordinator.judges(JudgesRequest {});
+        let answer = tokio::time::timeout(REQUEST_TIMEOUT, list).await.map_err(|_| self.silent())?;
+        Ok(answer.map_err(|s| error_of(&s))?.into_inner().judges_json)
     }
 
     /// All runs of the coordinator, as JSON.

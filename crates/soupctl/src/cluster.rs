@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::client::Client;
-use crate::resources;
 use crate::spec::Embedded;
+use crate::{judges, resources};
 
 /// The coordinator's name on the network; workers are `w1`, `w2` and so on.
 const COORDINATOR: &str = "coordinator";
@@ -51,6 +51,8 @@ impl EmbeddedCluster {
         let memory_bytes = config.memory_per_worker();
         let disk_cache =
             config.disk_per_worker().map(|(folder, bytes)| DiskCache { folder: folder.to_path_buf(), bytes });
+        let judges = config.judge.iter().map(|judge| judges::config(&judge.flag, judge.silence_ms));
+        let judges = judges.collect::<Result<Vec<_>>>()?;
         for number in 1..=config.workers {
             let name = format!("w{number}");
             let listener = network.listen(&name)?;
@@ -69,6 +71,8 @@ impl EmbeddedCluster {
                 disk_cache: disk_cache.clone(),
                 device: config.device.clone(),
                 connect_timeout_ms: CONNECT_TIMEOUT_MS,
+                judges: judges.clone(),
+                judge_dir: config.judge.as_ref().and_then(|judge| judge.folder.clone()).map(Into::into),
             };
             roles.spawn(soup_worker::run_with(worker, parts, stop(&workers_stop)));
         }

@@ -55,7 +55,7 @@ async fn resumed(args: &CookArgs, run: &str) -> Result<Cook> {
     let cwd = std::env::current_dir()
         .map_err(|e| Error::configuration("the current folder cannot be determined").with_source(e))?;
     let mut flags = args.options.clone();
-    flags.resolve(&cwd)?;
+    flags.resolve(&cwd, None)?;
     let url = flags.state_url.clone().unwrap_or_else(runs::default_state);
     let state = State::open(&url)?;
     let plan = state.plan(run).await?;

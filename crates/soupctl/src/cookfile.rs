@@ -16,8 +16,9 @@ use soup_store::local;
 use crate::choices::{AcceptRule, CandidateOrder, DtypeName, MissingName, RecipeName};
 use crate::choices::{DiagnosisName, GranularityName, InitName, OptimizerName, ScheduleName, WeightRuleName};
 use crate::datasets::{DatasetEntry, TestSets};
+use crate::judges::JudgeFlag;
 use crate::metric::MetricFlag;
-use crate::quantity::Bytes;
+use crate::quantity::{Bytes, Millis};
 
 /// Largest cook file that is read.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -114,7 +115,8 @@ pub(crate) struct CookOptions {
     /// The figure that decides, or several whose mean does: accuracy+binary-f1 [default: accuracy]
     ///
     /// accuracy: share of samples that are predicted right; macro-f1: mean of the F1 of all classes; binary-f1: F1 of class 1;
-    /// matthews: Matthews correlation coefficient; loss: mean cross-entropy, of which the lower is better.
+    /// matthews: Matthews correlation coefficient; loss: mean cross-entropy, of which the lower is better. Other judges may have
+    /// others.
     #[arg(long, value_name = "NAME", help_heading = RECIPE)]
     pub(crate) metric: Option<MetricFlag>,
 
@@ -203,6 +205,19 @@ pub(crate) struct CookOptions {
           help_heading = DIAGNOSIS)]
     pub(crate) require_shared_init: Option<bool>,
 
+    /// Who judges: a judge by its name; native if not said
+    ///
+    /// Workers of a cluster have judges by their --judge; `soupctl judges` lists them. For an embedded cluster, on the command line
+    /// only, also where it is: NAME=unix:/path/of/socket, or NAME='cmd:COMMAND' to start it. Datasets may then also be
+    /// NAME:ANYTHING, which the judge knows.
+    #[arg(long, value_name = "NAME", help_heading = EVALUATION)]
+    pub(crate) judge: Option<JudgeFlag>,
+    /// Folder through which the judge of an embedded cluster is handed soups [default: one in /dev/shm, for this cook alone]
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath, help_heading = EVALUATION)]
+    pub(crate) judge_dir: Option<String>,
+    /// A judge of an embedded cluster that says nothing for so long while it is asked is started again [default: 60s]
+    #[arg(long, value_name = "DURATION", help_heading = EVALUATION)]
+    pub(crate) judge_timeout: Option<Millis>,
     /// Samples in one forward pass [default: 32]
     #[arg(long, value_name = "N", help_heading = EVALUATION)]
     pub(crate) batch_size: Option<u32>,
@@ -214,7 +229,7 @@ pub(crate) struct CookOptions {
     #[arg(long, value_name = "N", help_heading = EVALUATION)]
     pub(crate) lookahead: Option<u32>,
 
-    /// Workers of the embedded cluster [default: 2]
+    /// Workers of the embedded cluster [default: 2; 1 with a judge of its own, which takes what there is]
     #[arg(long, value_name = "N", help_heading = CLUSTER)]
     pub(crate) workers: Option<u32>,
     /// Memory of each embedded worker, such as 8GiB: four fifths for shards, soups and blends, one for decoded samples; a single soup
@@ -246,7 +261,9 @@ impl CookOptions {
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) naming the file, and the key where one is wrong.
-    pub(crate) fn read(path: &Path) -> Result<CookOptions> {
+    ///
+    /// `judge` is the one that flags name, whose datasets are no paths.
+    pub(crate) fn read(path: &Path, judge: Option<&JudgeFlag>) -> Result<CookOptions> {
         let about = || format!("cook file {:?}", path.display().to_string());
         let wrong = |e: std::io::Error| Error::usage(format!("{}: cannot be read", about())).with_source(e);
         let bytes = local::read_small(path, FILE_BYTES_MAX).map_err(wrong)?;
@@ -254,7 +271,8 @@ impl CookOptions {
             .map_err(|e| Error::usage(format!("{}: is not UTF-8", about())).with_source(e))?;
         let file = std::fs::canonicalize(path).map_err(wrong)?;
         let mut options = CookOptions::parse(&text).map_err(|e| e.context(about()))?;
-        options.resolve(file.parent().unwrap_or(Path::new("/")))?;
+        let judge = judge.cloned().or_else(|| options.judge.clone());
+        options.resolve(file.parent().unwrap_or(Path::new("/")), judge.as_ref())?;
         Ok(options)
     }
 
@@ -268,8 +286,8 @@ impl CookOptions {
         serde_saphyr::from_str_with_options(text, options).map_err(|e| Error::usage(e.to_string()))
     }
 
-    /// Makes every path absolute, taking relative ones as relative to `folder`.
-    pub(crate) fn resolve(&mut self, folder: &Path) -> Result<()> {
+    /// Makes every path absolute, taking relative ones as relative to `folder`. Datasets of the `judge`'s own are none.
+    pub(crate) fn resolve(&mut self, folder: &Path, judge: Option<&JudgeFlag>) -> Result<()> {
         let CookOptions {
             pool,
             validation,
@@ -281,6 +299,7 @@ impl CookOptions {
             output,
             state_url,
             disk_cache,
+            judge_dir,
             weights_file,
             ..
         } = self;
@@ -288,8 +307,10 @@ impl CookOptions {
             .iter_mut()
             .chain(train)
             .chain(test.iter_mut().map(|(_, set)| set))
-            .map(|set| &mut set.url);
-        let others = [model_config, preprocessor_config, base, output, state_url, disk_cache, weights_file];
+            .map(|set| &mut set.url)
+            .filter(|url| !is_own(judge, url));
+        let others =
+            [model_config, preprocessor_config, base, output, state_url, disk_cache, judge_dir, weights_file];
         let others = others.into_iter().flatten();
         for url in pool.iter_mut().chain(datasets).chain(others) {
             *url = absolute(folder, url)?;
@@ -312,10 +333,15 @@ impl CookOptions {
             lists: pool test ignore_config;
             others: weights_file ingredient_weights validation model_config preprocessor_config class_subset allow_nan missing out_dtype recipe order accept seed max_ingredients passes
                 metric output overwrite state_url fresh batch_size no_baselines lookahead workers memory disk_cache disk threads device coordinator
-                min_workers train train_share granularity weights optimizer lr schedule warmup clip epochs mini_batch parts
+                judge judge_dir judge_timeout min_workers train train_share granularity weights optimizer lr schedule warmup clip epochs mini_batch parts
                 shuffle label_smoothing init fold_beta diagnose base require_shared_init
         }
     }
+}
+
+/// Whether a dataset is one that `judge` knows by a name.
+pub(crate) fn is_own(judge: Option<&JudgeFlag>, url: &str) -> bool {
+    judge.is_some_and(|judge| url.strip_prefix(&judge.name).is_some_and(|rest| rest.starts_with(':')))
 }
 
 /// Whether `text` is a URL with a scheme, rather than a path.

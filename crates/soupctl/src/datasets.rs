@@ -3,6 +3,7 @@
 //! The readers are visitors written by hand where a key may be a string or something larger: derived untagged enums
 //! would say "did not match any variant" where people need to hear which key is unknown.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
@@ -23,6 +24,7 @@ pub(crate) struct DatasetEntry {
     pub(crate) image_column: Option<String>,
     pub(crate) label_column: Option<String>,
     pub(crate) limit: Option<u64>,
+    pub(crate) options: BTreeMap<String, String>,
 }
 
 /// The long form of a dataset.
@@ -39,6 +41,9 @@ struct DatasetFields {
     label_column: Option<String>,
     /// Use the first samples only
     limit: Option<u64>,
+    /// What another judge is told besides, by its own names
+    #[serde(default)]
+    options: BTreeMap<String, String>,
 }
 
 /// What [`DatasetEntry`] reads, for the JSON schema.
@@ -65,7 +70,7 @@ impl DatasetEntry {
     /// # Errors
     /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) where URL and `split` name two splits.
     pub(crate) fn named(self, name: &str) -> soup_core::Result<DatasetSpec> {
-        let DatasetEntry { url, split, image_column, label_column, limit } = self;
+        let DatasetEntry { url, split, image_column, label_column, limit, options: others } = self;
         let (url, in_url) = split_in(url);
         let named_split = match (split, in_url) {
             (Some(a), Some(b)) if a != b => {
@@ -78,7 +83,7 @@ impl DatasetEntry {
         Ok(DatasetSpec {
             name: name.to_owned(),
             url,
-            options: DatasetOptions { image_column, label_column, limit, split: None, named_split },
+            options: DatasetOptions { image_column, label_column, limit, split: None, named_split, others },
         })
     }
 }
@@ -108,15 +113,15 @@ impl<'de> Deserialize<'de> for DatasetEntry {
         impl<'de> Visitor<'de> for Read {
             type Value = DatasetEntry;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a URL, or a map of url, split, image-column, label-column and limit")
+                f.write_str("a URL, or a map of url, split, image-column, label-column, limit and options")
             }
             fn visit_str<E>(self, url: &str) -> Result<DatasetEntry, E> {
                 Ok(DatasetEntry { url: url.to_owned(), ..DatasetEntry::default() })
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<DatasetEntry, A::Error> {
                 let fields = DatasetFields::deserialize(MapAccessDeserializer::new(map))?;
-                let DatasetFields { url, split, image_column, label_column, limit } = fields;
-                Ok(DatasetEntry { url, split, image_column, label_column, limit })
+                let DatasetFields { url, split, image_column, label_column, limit, options } = fields;
+                Ok(DatasetEntry { url, split, image_column, label_column, limit, options })
             }
         }
         deserializer.deserialize_any(Read)

@@ -19,6 +19,7 @@ mod cook;
 mod cookfile;
 mod datasets;
 mod inspect;
+mod judges;
 mod logs;
 mod metric;
 mod narrate;
@@ -74,6 +75,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Taste(args) => block_on(cook::run(args.into_cook(), Purpose::Taste)),
         Command::Plan(args) => block_on(plan::run(*args)),
         Command::Inspect(args) => block_on(inspect::run(args)),
+        Command::Judges(args) => block_on(judges::run(args)),
         Command::Runs(args) => block_on(runs::runs(args)),
         Command::Status(args) => block_on(runs::status(args)),
         Command::Watch(args) => block_on(runs::watch(args)),

@@ -20,6 +20,8 @@ use crate::choices::OutputFormat;
 use crate::inspect::{dtypes, dtypes_text, schemas};
 use crate::print;
 use crate::quantity::{Bytes, count, grouped};
+#[cfg(feature = "worker")]
+use crate::spec::Embedded;
 use crate::spec::{Cluster, Cook, Purpose};
 use crate::table::pairs;
 
@@ -61,7 +63,10 @@ async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
     };
     let mut datasets = Vec::new();
     for set in spec.datasets() {
-        datasets.push(dataset(set).await?);
+        datasets.push(match spec.judges_own(set) {
+            Some(_) => of_judge(set),
+            None => dataset(set).await?,
+        });
     }
     let mut warnings: Vec<String> = does_not_fit(&shards, k, &memory).into_iter().collect();
     if let Err(error) = output::check_target(&Location::parse(&spec.output)?, spec.overwrite).await {
@@ -70,7 +75,7 @@ async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
     let samples = if spec.datasets().next().is_none() {
         Vec::new()
     } else {
-        survey(spec, &checkpoints[0], &schema, &mut notes).await?
+        survey(spec, cluster, &checkpoints[0], &schema, &mut notes).await?
     };
     for (dataset, samples) in datasets.iter_mut().zip(samples) {
         dataset.samples = Some(samples);
@@ -103,11 +108,25 @@ async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
 #[cfg(feature = "worker")]
 async fn survey(
     spec: &RunSpec,
+    cluster: &Cluster,
     first: &Checkpoint,
     schema: &Schema,
     notes: &mut Vec<String>,
 ) -> Result<Vec<u64>> {
     let configuration = soup_coordinator::configuration(spec, first).await?;
+    let judge = match (&spec.judge, cluster) {
+        (None, _) => None,
+        (Some(_), Cluster::Embedded(Embedded { judge: Some(judge), .. })) => {
+            let config = crate::judges::config(&judge.flag, judge.silence_ms)?;
+            Some((config, judge.folder.clone().map(Into::into)))
+        }
+        (Some(name), _) => {
+            notes.push(format!(
+                "the datasets were not looked into: judge {name} is with the cluster's workers"
+            ));
+            return Ok(Vec::new());
+        }
+    };
     let survey = soup_worker::survey::Survey {
         model_json: configuration.model_json,
         preprocessor_json: configuration.preprocessor_json,
@@ -115,10 +134,12 @@ async fn survey(
         class_subset: spec.class_subset,
         schema: schema.clone(),
         datasets: spec.datasets().cloned().collect(),
+        judge,
     };
     let found = survey.run().await?;
+    let soup_worker::survey::Found { judge, surveyed: found } = found;
     found.survey.check(&soup_core::survey::Demands {
-        judge: &soup_core::judge::JudgeId::native(),
+        judge: &judge,
         datasets: spec.datasets().count(),
         recipe: &spec.recipe,
         full_diagnosis: spec.diagnosis.level == DiagnosisLevel::Full,
@@ -131,6 +152,7 @@ async fn survey(
 #[cfg(not(feature = "worker"))]
 async fn survey(
     spec: &RunSpec,
+    _cluster: &Cluster,
     first: &Checkpoint,
     _schema: &Schema,
     notes: &mut Vec<String>,
@@ -265,7 +287,12 @@ async fn dataset(set: &DatasetSpec) -> Result<DatasetPlan> {
     let context = |e: Error| e.context(format!("dataset {:?}", set.name));
     let files = data::files(&set.url).await.map_err(context)?;
     let bytes = files.iter().filter_map(|f| f.stamp.as_ref()).map(|s| s.size_bytes).sum();
-    Ok(DatasetPlan { name: set.name.clone(), url: set.url.clone(), bytes, samples: None })
+    Ok(DatasetPlan { bytes: Some(bytes), ..of_judge(set) })
+}
+
+/// One of a judge's own.
+fn of_judge(set: &DatasetSpec) -> DatasetPlan {
+    DatasetPlan { name: set.name.clone(), url: set.url.clone(), bytes: None, samples: None }
 }
 
 /// How often each byte of the pool is read.
@@ -349,7 +376,8 @@ fn render(report: &PlanReport) -> String {
     rows.extend(memory.threads_of.iter().map(|threads| ("threads", threads.clone())));
     rows.extend(report.datasets.iter().map(|d| {
         let samples = d.samples.map_or_else(String::new, |n| format!(", {}", count(n, "sample")));
-        ("dataset", format!("{}: {} ({}{samples})", d.name, d.url, Bytes(d.bytes)))
+        let bytes = d.bytes.map_or_else(|| "the judge's own".to_owned(), |bytes| Bytes(bytes).to_string());
+        ("dataset", format!("{}: {} ({bytes}{samples})", d.name, d.url))
     }));
     rows.push(("output", report.output.clone()));
     rows.extend(report.files.iter().map(|f| ("file", format!("{} ({})", f.name, Bytes(f.bytes)))));
@@ -371,6 +399,7 @@ mod tests {
             threads: None,
             device: "cpu".into(),
             state_url: None,
+            judge: None,
             disk_cache: disk_bytes.map(|bytes| ("/cache".to_owned(), Some(bytes))),
         })
     }

@@ -55,6 +55,7 @@ pub(crate) async fn worker(args: crate::args::WorkerArgs) -> Result<()> {
     let listener = listen(&listen_on).await?;
     let address = ready(&listener)?;
     let share = args.memory.is_none().then(crate::resources::memory_share);
+    let judges = args.judges.iter().map(|judge| crate::judges::config(judge, args.judge_timeout.0));
     let config = soup_worker::WorkerConfig {
         coordinator,
         name: args.name.unwrap_or_else(|| default_name(address)),
@@ -68,6 +69,8 @@ pub(crate) async fn worker(args: crate::args::WorkerArgs) -> Result<()> {
         }),
         device: args.device,
         connect_timeout_ms: args.connect_timeout.0,
+        judges: judges.collect::<Result<_>>()?,
+        judge_dir: args.judge_dir,
     };
     let of = share.map_or(String::new(), |of| format!(" ({of})"));
     let uses = crate::quantity::Bytes(config.memory_bytes);

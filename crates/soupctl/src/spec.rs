@@ -12,7 +12,8 @@ use soup_store::location::Location;
 use soup_store::{local, pool};
 
 use crate::choices::DiagnosisName;
-use crate::cookfile::{CookOptions, is_url};
+use crate::cookfile::{CookOptions, is_own, is_url};
+use crate::judges::{JudgeFlag, JudgeSource};
 use crate::resources;
 
 /// Workers of an embedded cluster, if not said.
@@ -21,6 +22,7 @@ const WORKERS_DEFAULT: u32 = 2;
 const WORKERS_MAX: u32 = 1024;
 const BATCH_SIZE_DEFAULT: u32 = 32;
 const LOOKAHEAD_DEFAULT: u32 = 1;
+const JUDGE_TIMEOUT_DEFAULT_MS: u64 = 60_000;
 /// Name of the validation set in reports.
 const VALIDATION: &str = "validation";
 
@@ -66,6 +68,17 @@ pub(crate) struct Embedded {
     pub(crate) device: String,
     /// Where runs are kept; `None`: beside the output.
     pub(crate) state_url: Option<String>,
+    pub(crate) judge: Option<Judge>,
+}
+
+/// The judge of an embedded cluster, besides the native one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Judge {
+    pub(crate) flag: JudgeFlag,
+    /// Through which it is handed soups; `None` depends on this machine.
+    pub(crate) folder: Option<String>,
+    /// How long it may say nothing.
+    pub(crate) silence_ms: u64,
 }
 
 impl Embedded {
@@ -98,6 +111,7 @@ impl Cook {
             // A coordinator on the command line makes the file's embedded cluster moot.
             (file.workers, file.memory, file.threads, file.device) = (None, None, None, None);
             (file.disk_cache, file.disk) = (None, None);
+            (file.judge_dir, file.judge_timeout) = (None, None);
         }
         let mut options = flags.or(file);
         if purpose == Purpose::Taste {
@@ -148,6 +162,7 @@ impl Cook {
             ingredient_weights,
             missing: options.missing.map(Into::into).unwrap_or_default(),
             out_dtype: options.out_dtype.map(Into::into),
+            judge: options.judge.map(|judge| judge.name),
         };
         spec.validate()?;
         // The options of the recipe, which need no pool to be checked.
@@ -196,7 +211,9 @@ fn check_places(options: &CookOptions) -> Result<()> {
         state_url,
         ..
     } = options;
+    let own = |url: &&String| is_own(options.judge.as_ref(), url);
     let sets = validation.iter().chain(train).chain(test.iter().map(|(_, set)| set)).map(|set| &set.url);
+    let sets = sets.filter(|url| !own(url));
     let others = [model_config, preprocessor_config, base, output, state_url].into_iter().flatten();
     let places = sets.chain(others).filter(|url| !url.is_empty()).map(|url| Location::parse(url).map(|_| ()));
     let pools = pool.iter().filter(|url| !url.is_empty()).map(|url| pool::check_url(url));
@@ -237,6 +254,9 @@ pub(crate) fn cluster(options: &CookOptions) -> Result<Cluster> {
         ("disk", options.disk.is_some()),
         ("threads", options.threads.is_some()),
         ("device", options.device.is_some()),
+        ("judge-dir", options.judge_dir.is_some()),
+        ("judge-timeout", options.judge_timeout.is_some()),
+        ("judge NAME=SOURCE", options.judge.as_ref().is_some_and(|judge| judge.source.is_some())),
     ];
     if let Some(url) = &options.coordinator {
         let coordinator = coordinator_url(url)?;
@@ -248,7 +268,15 @@ pub(crate) fn cluster(options: &CookOptions) -> Result<Cluster> {
         }
         return Ok(Cluster::Remote(coordinator));
     }
-    let workers = options.workers.unwrap_or(WORKERS_DEFAULT);
+    let judge = judge(options)?;
+    let workers = options.workers.unwrap_or(if judge.is_some() { 1 } else { WORKERS_DEFAULT });
+    if let Some(Judge { flag: JudgeFlag { source: Some(JudgeSource::Unix(path)), .. }, .. }) = &judge
+        && workers > 1
+    {
+        return Err(Error::usage(format!(
+            "the judge at {path} serves one worker: leave out --workers, or have each worker start one with cmd:COMMAND"
+        )));
+    }
     for (name, value, max) in [("workers", Some(workers), WORKERS_MAX), ("threads", options.threads, 4096)] {
         if value.is_some_and(|v| v < 1 || v > max) {
             return Err(Error::usage(format!("--{name} must be 1 to {max}")));
@@ -268,7 +296,29 @@ pub(crate) fn cluster(options: &CookOptions) -> Result<Cluster> {
         threads: options.threads,
         device: options.device.clone().unwrap_or_else(|| "cpu".to_owned()),
         state_url: options.state_url.clone(),
+        judge,
     }))
+}
+
+/// The judge that embedded workers are to have.
+fn judge(options: &CookOptions) -> Result<Option<Judge>> {
+    let Some(flag) = options.judge.clone() else {
+        let given =
+            [("judge-dir", options.judge_dir.is_some()), ("judge-timeout", options.judge_timeout.is_some())];
+        return match given.into_iter().find(|(_, given)| *given) {
+            None => Ok(None),
+            Some((name, _)) => Err(Error::usage(format!("--{name} is about a judge: name it with --judge"))),
+        };
+    };
+    if flag.source.is_none() {
+        return Err(Error::usage(format!(
+            "nobody says where judge {0:?} is: give --judge {0}=unix:/path/of/socket or {0}='cmd:COMMAND' on the command line, or \
+             the --coordinator of a cluster that has it",
+            flag.name
+        )));
+    }
+    let silence_ms = options.judge_timeout.map_or(JUDGE_TIMEOUT_DEFAULT_MS, |t| t.0);
+    Ok(Some(Judge { flag, folder: options.judge_dir.clone(), silence_ms }))
 }
 
 /// A coordinator's address as a URL: `host:port` is taken for `http://host:port`.
@@ -361,7 +411,7 @@ mod tests {
 
     fn options() -> CookOptions {
         let mut options = CookOptions::parse("pool: /pools/vit\nvalidation: /data/val.parquet\n").unwrap();
-        options.resolve(Path::new("/")).unwrap();
+        options.resolve(Path::new("/"), None).unwrap();
         options
     }
 
@@ -390,6 +440,7 @@ mod tests {
             threads: None,
             device: "cpu".into(),
             state_url: None,
+            judge: None,
         };
         assert_eq!(cluster, Cluster::Embedded(embedded));
     }

@@ -160,7 +160,7 @@ impl Hub {
         let now = self.now();
         match Running::begin(started, log, self.config.start_timeout_ms, now, self.inbox.clone()) {
             Ok(running) => {
-                let workers = self.roster.offers(running.run());
+                let workers = self.roster.offers(running.prepared());
                 self.current = Current::Running(Box::new(running));
                 self.drive(now, Event::WorkersJoined(workers));
             }

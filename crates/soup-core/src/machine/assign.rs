@@ -112,7 +112,7 @@ impl Machine {
 
     /// Whether nothing is left that belongs to the owners of shards, or that is not known before somebody asks for it.
     fn only_slices_left(&self) -> bool {
-        let known = self.surveyed_enough() && self.measured_enough();
+        let known = self.surveyed_enough() && self.measured_enough() && self.all_proved();
         let comparing = matches!(self.progress, Progress::Comparing(_));
         known && !self.learning.in_work() && !comparing && !self.plan.streams
     }
@@ -129,19 +129,22 @@ impl Machine {
         let now = openings.now;
         let own = openings.owned.get(&worker).map_or(&[][..], Vec::as_slice);
         let may = |work: &Work| self.tasks.is_open(work, now) && !self.tasks.failed_on(work, worker);
+        let judges = self.workers.get(&worker).is_some_and(|state| state.judges);
         if !self.surveyed_enough() {
-            return Some(Work::Survey).filter(may);
+            return Some(Work::Survey).filter(|work| judges && may(work));
         }
         if !openings.ready {
             return self.pick_load(worker, own, now);
         }
+        let judging = judges && self.is_proved(worker);
         self.pick_gram(worker, own, now)
-            .or_else(|| self.pick_learning(worker, own, now))
+            .or_else(|| self.pick_proof(worker).filter(|work| judges && may(work)))
+            .or_else(|| self.pick_learning(worker, own, judging, now))
             .or_else(|| self.pick_pass(worker, own, now))
-            .or_else(|| self.pick_slice(worker, openings))
-            .or_else(|| self.pick_compare(worker, &may))
+            .or_else(|| self.pick_slice(worker, openings).filter(|_| judging))
+            .or_else(|| self.pick_compare(worker, &may).filter(|_| judging))
             .or_else(|| openings.writing.iter().find(|w| !self.tasks.failed_on(w, worker)).cloned())
-            .or_else(|| self.pick_late(worker, openings))
+            .or_else(|| self.pick_late(worker, openings).filter(|_| judging))
     }
 
     fn pick_load(&self, worker: WorkerId, own: &[Shard], now: Millis) -> Option<Work> {

@@ -33,6 +33,8 @@ pub enum Work {
     Survey,
     /// Score a soup on a slice of a dataset.
     Evaluate(Evaluation, Slice),
+    /// Judge, on this worker, the samples that every worker's judge is asked about.
+    Prove(WorkerId, Evaluation, Slice),
     /// Write one output file.
     Write(Soup, u32),
     /// Hash the flattened parameters of a soup.
@@ -127,6 +129,17 @@ pub struct SegmentDots {
     pub dots: Vec<f64>,
 }
 
+/// What a worker's judge says of the samples that every worker's judge is asked about.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Proof {
+    /// What it says of them.
+    pub judged: Judged,
+    /// Whether it said the same when it was asked again.
+    pub again: bool,
+    /// By how much workers may differ in a mean loss or figure, relative to it.
+    pub tolerance: f64,
+}
+
 /// SHA-256 of tensor data, and of the file around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileDigest {
@@ -157,6 +170,8 @@ pub enum TaskResult {
     },
     /// Of [`Work::Evaluate`].
     Evaluated(Judged),
+    /// Of [`Work::Prove`].
+    Proved(Box<Proof>),
     /// Of [`Work::Write`].
     Written(FileDigest),
     /// Of [`Work::Digest`].
@@ -191,6 +206,8 @@ pub struct NewWorker {
     pub capacity_bytes: u64,
     /// Bytes of parameters it may keep in its disk cache.
     pub disk_bytes: u64,
+    /// Whether it has the run's judge. Others hold shards.
+    pub judges: bool,
     /// Shards of this run that it has already, from under an earlier coordinator, and where.
     pub held: Vec<(Shard, Tier)>,
 }

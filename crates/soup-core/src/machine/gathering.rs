@@ -29,17 +29,24 @@ impl Machine {
         let have = self.workers.len() as u32;
         // Once work has begun, one worker is enough to go on.
         let need = if self.tasks.is_empty() { self.plan.workers_min } else { 1 };
-        if have >= need {
+        let unjudged = self.plan.judge.is_some() && !self.workers.values().any(|w| w.judges);
+        if have >= need && !unjudged {
             self.gathering.short_since = None;
             return now >= self.gathering.settled_at || !self.tasks.is_empty();
         }
         let since = *self.gathering.short_since.get_or_insert(now);
         let timeout_ms = self.plan.limits.start_timeout_ms;
         if now.saturating_sub(since) >= timeout_ms {
-            let text = format!(
-                "waited {} s for workers: {have} of {need} are there; start more with `soupctl worker --coordinator URL`",
-                timeout_ms / 1000
-            );
+            let text = match &self.plan.judge {
+                Some(judge) if have >= need => format!(
+                    "waited {} s for a worker with judge {judge}: none of the {have} that are there has it",
+                    timeout_ms / 1000
+                ),
+                _ => format!(
+                    "waited {} s for workers: {have} of {need} are there; start more with `soupctl worker --coordinator URL`",
+                    timeout_ms / 1000
+                ),
+            };
             self.finish(Err(Error::unavailable(text)), out);
         }
         false

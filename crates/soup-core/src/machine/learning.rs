@@ -108,10 +108,18 @@ impl Machine {
     }
 
     /// Something of the step in work for `worker`: products first, since they let gradients go.
-    pub(super) fn pick_learning(&self, worker: WorkerId, own: &[Shard], now: Millis) -> Option<Work> {
+    /// Only one that is `judging` differentiates.
+    pub(super) fn pick_learning(
+        &self,
+        worker: WorkerId,
+        own: &[Shard],
+        judging: bool,
+        now: Millis,
+    ) -> Option<Work> {
         let learning = self.learning.step.as_ref()?;
         let may = |work: &Work| self.tasks.is_open(work, now) && !self.tasks.failed_on(work, worker);
-        pick_dot(learning, own, &may).or_else(|| self.pick_part(learning, worker, &may))
+        let part = || if judging { self.pick_part(learning, worker, &may) } else { None };
+        pick_dot(learning, own, &may).or_else(part)
     }
 
     /// An open part: one that `worker` did in the step before, else one that nobody did, else anybody's. A worker has so many

@@ -13,6 +13,8 @@ pub(super) struct WorkerState {
     pub(super) slots: u32,
     pub(super) capacity_bytes: u64,
     pub(super) disk_bytes: u64,
+    /// Whether it may judge: it has the run's judge, and nothing speaks against that.
+    pub(super) judges: bool,
     /// Shards it has from under an earlier coordinator, and where.
     pub(super) held: BTreeMap<Shard, Tier>,
     /// Whether it is about to go.
@@ -52,6 +54,15 @@ impl Task {
     fn attempts(&self) -> impl Iterator<Item = (WorkerId, TaskKey)> {
         self.running.iter().map(|(&attempt, &(worker, _))| (worker, TaskKey { task: self.id, attempt }))
     }
+}
+
+/// Whether a worker can do a work at all.
+fn may(work: &Work, worker: &WorkerState) -> bool {
+    let judged = matches!(
+        work,
+        Work::Survey | Work::Evaluate(..) | Work::Prove(..) | Work::Differentiate(_) | Work::Compare(_)
+    );
+    worker.judges || !judged
 }
 
 /// All tasks that are not done.
@@ -237,6 +248,7 @@ impl Machine {
                     self.finish(Err(error), out);
                 }
             }
+            (Work::Prove(..), TaskResult::Proved(proof)) => self.proved(worker, *proof, out),
             (Work::Write(_, file), TaskResult::Written(digest)) => self.written(file, digest, out),
             (Work::Digest(_), TaskResult::Digested(sha256)) => self.writing.digested(sha256),
             (Work::Differentiate(work), TaskResult::Differentiated(figures)) => {
@@ -268,6 +280,7 @@ impl Machine {
         let Some(work) = self.tasks.current(worker, key) else { return };
         self.tasks.end_attempt(&work, key);
         let limits = self.plan.limits;
+        let here_only = matches!(work, Work::Prove(..));
         let Some(task) = self.tasks.by_work.get_mut(&work) else { return };
         let fatal = match error.kind() {
             kind if kind.is_transient() => {
@@ -281,9 +294,12 @@ impl Machine {
                 // What concerns a shard belongs to its owner.
                 task.failed_on.len() as u32 >= limits.failed_workers_max
                     || matches!(work, Work::Load(_) | Work::Dot(_) | Work::Gram(_) | Work::Pass(_))
-                    || self.workers.keys().all(|w| task.failed_on.contains(w))
+                    || !self.workers.iter().any(|(w, s)| may(&work, s) && !task.failed_on.contains(w))
             }
         };
+        if here_only && (fatal || !error.kind().is_transient()) && error.kind() != ErrorKind::Data {
+            return self.exclude(worker, error, out);
+        }
         if fatal {
             return self.finish(Err(error), out);
         }
@@ -300,9 +316,9 @@ impl Machine {
     }
 
     pub(super) fn join(&mut self, new: NewWorker, out: &mut Vec<Action>) {
-        let NewWorker { worker, slots, capacity_bytes, disk_bytes, held } = new;
-        let held = held.into_iter().collect();
-        let state = WorkerState { slots: slots.max(1), capacity_bytes, disk_bytes, held, leaving: false };
+        let NewWorker { worker, slots, capacity_bytes, disk_bytes, judges, held } = new;
+        let (slots, held) = (slots.max(1), held.into_iter().collect());
+        let state = WorkerState { slots, capacity_bytes, disk_bytes, judges, held, leaving: false };
         if self.workers.insert(worker, state).is_none() {
             out.push(Action::Begin(worker));
             out.push(self.workers_report(worker, true));
@@ -316,6 +332,7 @@ impl Machine {
         out.push(self.workers_report(worker, false));
         self.tasks.reopen_all_of(worker);
         self.judging.lose(worker);
+        self.lose_proof(worker, out);
         self.lose_gradients(worker, out);
         self.abandon_shards_of(worker);
         if let Some(error) = self.hopeless() {
@@ -324,11 +341,13 @@ impl Machine {
     }
 
     /// The reason why a task cannot be done any more: every worker that is left has failed at it.
-    fn hopeless(&self) -> Option<Error> {
-        let failed_everywhere =
-            |t: &&Task| !t.failed_on.is_empty() && self.workers.keys().all(|w| t.failed_on.contains(w));
-        let task =
-            self.tasks.by_work.values().find(failed_everywhere).filter(|_| !self.workers.is_empty())?;
+    pub(super) fn hopeless(&self) -> Option<Error> {
+        let failed_everywhere = |(work, t): &(&Work, &Task)| {
+            let can = |(w, state): (&WorkerId, &WorkerState)| may(work, state) && !t.failed_on.contains(w);
+            !t.failed_on.is_empty() && !self.workers.iter().any(can)
+        };
+        let (_, task) =
+            self.tasks.by_work.iter().find(failed_everywhere).filter(|_| !self.workers.is_empty())?;
         task.reason.clone().map(|(kind, text)| Error::new(kind, text))
     }
 

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 
+mod proving;
+
 use super::*;
 use crate::diagnosis::ensemble::{Alternatives, Newton};
 use crate::journal::{Claim, Entry, Fold, Record, VERSION};
@@ -118,6 +120,11 @@ fn answer(work: &Work, plan: &Plan) -> TaskResult {
         },
         Work::Evaluate(e, slice) => {
             TaskResult::Evaluated(Judged::Outcomes((slice.start..slice.end).map(|i| outcome(e, i)).collect()))
+        }
+        Work::Prove(_, e, slice) => {
+            let outcomes = (slice.start..slice.end).map(|i| outcome(e, i)).collect();
+            let proof = Proof { judged: Judged::Outcomes(outcomes), again: true, tolerance: 0.0 };
+            TaskResult::Proved(Box::new(proof))
         }
         Work::Write(..) => TaskResult::Written(digest),
         Work::Digest(_) => TaskResult::Digested([7; 32]),
@@ -303,6 +310,7 @@ impl Cluster {
             slots: 2,
             capacity_bytes: 10_000,
             disk_bytes: 0,
+            judges: true,
             held: held(worker),
         };
         let workers: Vec<NewWorker> = self.alive.iter().map(offer).collect();
@@ -322,6 +330,7 @@ impl Cluster {
             slots: 2,
             capacity_bytes: 10_000,
             disk_bytes: 0,
+            judges: true,
             held: vec![],
         }]));
     }
@@ -677,6 +686,7 @@ fn shards_go_to_the_disk_when_no_memory_is_left_and_stay_where_they_are() {
         slots: 2,
         capacity_bytes: memory,
         disk_bytes: disk,
+        judges: true,
         held: held.to_vec(),
     };
     let tiers = |cluster: &Cluster| {
@@ -709,6 +719,7 @@ fn a_pool_that_does_not_fit_on_disks_either_is_refused_with_both() {
         slots: 2,
         capacity_bytes: 6 << 20,
         disk_bytes: 4 << 20,
+        judges: true,
         held: vec![],
     }]));
     let error = cluster.result.unwrap().unwrap_err().chain();
@@ -727,6 +738,7 @@ fn workers_that_are_there_from_the_start_share_the_shards() {
         slots: 9,
         capacity_bytes: 300,
         disk_bytes: 0,
+        judges: true,
         held: vec![],
     };
     let workers = cluster.alive.iter().map(new).collect();
@@ -761,6 +773,7 @@ fn a_run_that_lost_room_waits_for_another_worker() {
             slots: 1,
             capacity_bytes: 500,
             disk_bytes: 0,
+            judges: true,
             held: vec![],
         }]));
     };
@@ -769,7 +782,14 @@ fn a_run_that_lost_room_waits_for_another_worker() {
     join(&mut cluster, 2);
     cluster.lose(0);
     // The second worker has room for all; now one that has room for none is left.
-    let small = NewWorker { worker: WorkerId(3), slots: 1, capacity_bytes: 10, disk_bytes: 0, held: vec![] };
+    let small = NewWorker {
+        worker: WorkerId(3),
+        slots: 1,
+        capacity_bytes: 10,
+        disk_bytes: 0,
+        judges: true,
+        held: vec![],
+    };
     cluster.alive.push(WorkerId(3));
     cluster.event(Event::WorkersJoined(vec![small]));
     cluster.lose(0);
@@ -789,7 +809,14 @@ fn a_resumed_run_waits_for_the_workers_that_have_not_come_back() {
     cluster.alive.clear();
     cluster.restart(true);
     cluster.now += 10_000;
-    let small = NewWorker { worker: WorkerId(9), slots: 1, capacity_bytes: 10, disk_bytes: 0, held: vec![] };
+    let small = NewWorker {
+        worker: WorkerId(9),
+        slots: 1,
+        capacity_bytes: 10,
+        disk_bytes: 0,
+        judges: true,
+        held: vec![],
+    };
     cluster.alive.push(WorkerId(9));
     cluster.event(Event::WorkersJoined(vec![small]));
     assert!(cluster.result.is_none());

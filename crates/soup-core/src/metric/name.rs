@@ -67,7 +67,7 @@ impl FromStr for MetricName {
 ///
 /// # Errors
 /// Why not.
-pub(crate) fn check_word(word: &str) -> Result<(), &'static str> {
+pub fn check_word(word: &str) -> Result<(), &'static str> {
     let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
     match word.len() {
         0 => Err("has an empty name"),

@@ -19,6 +19,7 @@ fn spec() -> RunSpec {
             limit: Some(7),
             split: (name == "train").then_some(Split { train: true, train_ppm: 300_000 }),
             named_split: Some("validation".into()),
+            others: [("text-column".to_owned(), "s".to_owned())].into(),
         },
     };
     RunSpec {
@@ -71,12 +72,38 @@ fn spec() -> RunSpec {
         ingredient_weights: None,
         missing: Missing::Refuse,
         out_dtype: None,
+        judge: Some("lm".into()),
     }
 }
 
 #[test]
 fn a_spec_survives() {
     assert_eq!(RunSpec::try_from(v1::RunSpec::from(spec())).unwrap(), spec());
+}
+
+#[test]
+fn what_a_worker_says_of_its_judges_is_checked() {
+    let offer = Offer {
+        id: JudgeId { name: "lm".into(), ..JudgeId::native() },
+        abilities: [Ability::Logits].into(),
+        datasets: vec!["dev".into()],
+    };
+    for offer in [offer.clone(), Offer::native()] {
+        assert_eq!(Offer::try_from(v1::OfferedJudge::from(offer.clone())).unwrap(), offer);
+    }
+    let refused = |change: &dyn Fn(&mut Offer)| {
+        let mut changed = offer.clone();
+        change(&mut changed);
+        assert!(Offer::try_from(v1::OfferedJudge::from(changed)).is_err());
+    };
+    refused(&|o| o.id.name = "a b".into());
+    refused(&|o| o.id.version = "1\u{1b}[2J".into());
+    refused(&|o| o.id.numerics = "x".repeat(2000));
+    refused(&|o| o.datasets = vec![String::new(); 1001]);
+    assert!(Offer::try_from(v1::OfferedJudge::default()).is_err());
+    for tolerance in [f64::NAN, -1.0, 2.0] {
+        assert!(Proof::try_from(v1::Proved { tolerance, ..v1::Proved::default() }).is_err());
+    }
 }
 
 #[test]
@@ -98,6 +125,7 @@ fn weights_survive() {
         validation: None,
         tests: Vec::new(),
         diagnosis: DiagnosisSpec::default(),
+        judge: None,
         ingredient_weights: Some(table.into()),
         ..spec()
     };
@@ -231,6 +259,7 @@ fn an_average_on_its_own_terms_survives() {
         train: None,
         tests: vec![],
         diagnosis: DiagnosisSpec::default(),
+        judge: None,
         missing: Missing::First,
         out_dtype: Some(Dtype::BF16),
         ..spec()

@@ -15,11 +15,12 @@ fn refused(text: &str, expect: &[&str]) {
     }
 }
 
-const EVERY_KEY: &str = "pool: [a, b]\nvalidation: {url: v, split: val, image-column: i, label-column: l, limit: 7}\ntest:\n  z: t1\n  a: {url: t2}\n\
+const EVERY_KEY: &str = "pool: [a, b]\nvalidation: {url: v, split: val, image-column: i, label-column: l, limit: 7, options: {text-column: s}}\ntest:\n  z: t1\n  a: {url: t2}\n\
     model-config: c\npreprocessor-config: p\nignore-config: hidden_act\nclass-subset: true\nweights-file: w\ningredient-weights: {a: 0.5, b: {x: 1}}\nallow-nan: true\nrecipe: best-single\norder: random\naccept: better\n\
     seed: 3\nmax-ingredients: 4\npasses: 5\nmetric: macro-f1\noutput: o\noverwrite: true\nbatch-size: 6\n\
     no-baselines: true\nlookahead: 2\nworkers: 3\nmemory: 8GiB\ndisk-cache: /cache\ndisk: 1TiB\n\
     threads: 2\ndevice: cpu\ncoordinator: h:1\n\
+    judge: lm\njudge-dir: /d\njudge-timeout: 90\n\
     min-workers: 1\ntrain: t\ntrain-share: 0.25\ngranularity: layer\nweights: sum-to-one\noptimizer: adamw\n\
     lr: 0.1\nschedule: cosine\nwarmup: 0.2\nclip: 1\nepochs: 2\nmini-batch: 64\nparts: 4\nshuffle: false\n\
     label-smoothing: 0.1\ninit: greedy\nfold-beta: true\ndiagnose: full\nbase: t0\nrequire-shared-init: true\n\
@@ -34,6 +35,7 @@ fn every_value() -> CookOptions {
         image_column: Some("i".into()),
         label_column: Some("l".into()),
         limit: Some(7),
+        options: [("text-column".to_owned(), "s".to_owned())].into(),
     };
     CookOptions {
         pool: vec!["a".into(), "b".into()],
@@ -72,6 +74,9 @@ fn every_value() -> CookOptions {
         disk: Some(Bytes(1 << 40)),
         threads: Some(2),
         device: Some("cpu".into()),
+        judge: Some("lm".parse().unwrap()),
+        judge_dir: Some("/d".into()),
+        judge_timeout: Some(Millis(90_000)),
         coordinator: Some("h:1".into()),
         min_workers: Some(1),
         train: Some(set("t")),
@@ -119,6 +124,8 @@ fn unknown_keys_are_named() {
 #[test]
 fn wrong_values_are_refused() {
     refused("recipe: greeedy\n", &["greeedy", "best-single"]);
+    refused("judge: lm=cmd:rm -rf /\n", &["does not say what it is"]);
+    refused("judge-timeout: soon\n", &["soon", "90s"]);
     refused("memory: lots\n", &["lots", "8GiB"]);
     refused("seed: -1\n", &["line 1"]);
     refused("batch-size: many\n", &["line 1"]);
@@ -134,6 +141,17 @@ fn wrong_values_are_refused() {
 fn repeated_keys_are_refused() {
     refused("seed: 1\nseed: 2\n", &["seed"]);
     refused("test:\n  a: x\n  a: y\n", &["a"]);
+}
+
+#[test]
+fn datasets_of_the_judge_are_no_paths() {
+    let text = "validation: lm:gsm8k/dev\ntest: {a: lm:x, b: lx:y, c: lm}\njudge: lm\n";
+    let mut options = CookOptions::parse(text).unwrap();
+    let judge = options.judge.clone();
+    options.resolve(Path::new("/d"), judge.as_ref()).unwrap();
+    let tests: Vec<&str> = options.test.iter().map(|(_, set)| set.url.as_str()).collect();
+    assert_eq!(options.validation.unwrap().url, "lm:gsm8k/dev");
+    assert_eq!(tests, ["lm:x", "/d/lx:y", "/d/lm"]);
 }
 
 #[test]
@@ -158,7 +176,7 @@ fn files_are_named_in_errors_and_resolved_against_their_folder() {
     let folder_path = folder.path().canonicalize().unwrap();
     let file = folder_path.join("cook.yaml");
     std::fs::write(&file, "pool: .\nvalidation: data/v\ntest: {a: s3://b/t}\noutput: ../out\n").unwrap();
-    let options = CookOptions::read(&file).unwrap();
+    let options = CookOptions::read(&file, None).unwrap();
     let root = folder_path.to_str().unwrap();
     assert_eq!(options.pool, [root]);
     assert_eq!(options.validation.unwrap().url, format!("{root}/data/v"));
@@ -166,9 +184,9 @@ fn files_are_named_in_errors_and_resolved_against_their_folder() {
     assert_eq!(Path::new(&options.output.unwrap()), folder_path.parent().unwrap().join("out"));
 
     std::fs::write(&file, "pol: .\n").unwrap();
-    let error = CookOptions::read(&file).unwrap_err().chain();
+    let error = CookOptions::read(&file, None).unwrap_err().chain();
     assert!(error.contains("cook.yaml") && error.contains("pol"), "{error}");
-    let error = CookOptions::read(&folder_path.join("none.yaml")).unwrap_err();
+    let error = CookOptions::read(&folder_path.join("none.yaml"), None).unwrap_err();
     assert!(error.kind() == ErrorKind::Usage && error.chain().contains("none.yaml"), "{}", error.chain());
 }
 

@@ -69,6 +69,7 @@ pub(super) fn averages(name: &str, output: &str) -> RunSpec {
         ingredient_weights: None,
         missing: Missing::Refuse,
         out_dtype: None,
+        judge: None,
     }
 }
 

@@ -178,6 +178,7 @@ impl Script {
             slots: 1,
             capacity_bytes: 1 << 20,
             disk_bytes: 0,
+            judges: vec![soup_core::judge::Offer::native()],
             held,
         };
         let id = self.handle().join(newcomer, sender).await.unwrap();

@@ -1,0 +1,389 @@
+//! A judge that this worker has: reached or started when the worker begins, and again whenever it fails.
+//!
+//! There is one call at a time: whoever wants to ask takes the *seat*. What a judge does that it must not (silence, an answer that
+//! cannot be) is a *fault*: the connection is given up, the process is ended, and the next one who takes the seat waits a moment, then
+//! reaches the judge again. Each time it was reached it has another *incarnation*, which knows nothing of what was loaded before.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex as SyncMutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use soup_core::{Error, ErrorKind, Result};
+use soup_proto::judge_v1::judge_client::JudgeClient;
+use soup_proto::judge_v1::{DescribeRequest, Progress, ReleaseRequest};
+use soup_proto::{JUDGE_BYTES_MAX, JUDGE_PROTOCOL_VERSION};
+use tokio::sync::{Mutex, MutexGuard, watch};
+use tokio::time::Instant;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Response, Status, Streaming};
+
+use super::answers::{self, About, plain};
+use super::folder::{Folder, Handed};
+use super::process::Process;
+use crate::connect::Connect;
+
+/// How long a judge may take until it serves: frameworks are imported, often from slow disks.
+const START: Duration = Duration::from_secs(300);
+/// How often it is tried meanwhile.
+const TRY_EVERY: Duration = Duration::from_millis(50);
+/// Wait before a judge that failed is reached again; doubles with each failure in a row.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+/// How long a judge may take to let go of a soup.
+const RELEASE: Duration = Duration::from_secs(10);
+/// Longest path of a socket that systems take.
+const SOCKET_PATH_MAX: usize = 100;
+
+/// Where a judge is.
+#[derive(Clone)]
+pub enum Source {
+    /// The worker starts it, by the shell.
+    Command(String),
+    /// Somebody else starts it: at an address such as `unix:/run/judge.sock`, on this network.
+    At(Arc<dyn Connect>, String),
+}
+
+/// A judge that a worker is to have.
+#[derive(Clone)]
+pub struct JudgeConfig {
+    /// Its name in runs.
+    pub name: String,
+    /// Where it is.
+    pub source: Source,
+    /// How long it may say nothing while it is asked.
+    pub silence: Duration,
+}
+
+/// See the module.
+pub(crate) struct Host {
+    config: JudgeConfig,
+    socket: PathBuf,
+    pub(super) folder: Arc<Folder>,
+    about: OnceLock<About>,
+    state: Mutex<State>,
+    /// The incarnation there is and its connection, for what is said to it beside whatever it is asked.
+    beside: SyncMutex<Option<(u64, JudgeClient<Channel>)>>,
+    /// Soups that it is letting go.
+    releasing: watch::Sender<usize>,
+}
+
+struct State {
+    live: Option<Live>,
+    /// How often it was reached.
+    incarnation: u64,
+    /// Failures since it last answered.
+    failures: u32,
+    not_before: Instant,
+}
+
+struct Live {
+    client: JudgeClient<Channel>,
+    process: Option<Process>,
+    /// What it has open, as whoever opened it said.
+    session: Option<String>,
+}
+
+impl Host {
+    /// Reaches the judge, and asks who it is. `nth` tells the judges of a worker apart.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable) where it does not come up, saying what it printed last.
+    pub(crate) async fn start(config: JudgeConfig, folder: Arc<Folder>, nth: usize) -> Result<Host> {
+        let socket = folder.path().join(format!("{nth}.sock"));
+        if matches!(config.source, Source::Command(_)) && socket.as_os_str().len() > SOCKET_PATH_MAX {
+            return Err(Error::configuration(format!(
+                "{} is too long for a socket: name a shorter folder with --judge-dir",
+                socket.display()
+            )));
+        }
+        let state = State { live: None, incarnation: 0, failures: 0, not_before: Instant::now() };
+        let host = Host {
+            config,
+            socket,
+            folder,
+            about: OnceLock::new(),
+            state: Mutex::new(state),
+            beside: SyncMutex::default(),
+            releasing: watch::Sender::new(0),
+        };
+        drop(host.seat().await?);
+        Ok(host)
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// Who it is.
+    pub(crate) fn about(&self) -> &About {
+        // It was asked when this was made.
+        self.about.get_or_init(|| unreachable!("a judge is asked who it is when it is reached first"))
+    }
+
+    /// The turn to ask it; it is there then.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable) where it cannot be reached.
+    pub(super) async fn seat(&self) -> Result<Seat<'_>> {
+        let mut state = self.state.lock().await;
+        let ended = |live: &Live| live.process.as_ref().is_some_and(Process::ended);
+        if let Some(live) = state.live.take_if(|live| ended(live)) {
+            tracing::warn!(judge = self.name(), words = live.last_words(), "the judge has ended");
+            live.end().await;
+        }
+        if state.live.is_none() {
+            tokio::time::sleep_until(state.not_before).await;
+            match self.reach().await {
+                Ok(live) => {
+                    state.incarnation += 1;
+                    let client = live.client.clone();
+                    let mut beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
+                    *beside = Some((state.incarnation, client));
+                    drop(beside);
+                    state.live = Some(live);
+                }
+                Err(error) => {
+                    state.failed();
+                    return Err(error.context(format!("judge {}", self.name())));
+                }
+            }
+        }
+        Ok(Seat { host: self, state })
+    }
+
+    /// Ends it, where that is this worker's: nobody asks it any more.
+    pub(crate) async fn stop(&self) {
+        // Whoever asks it still is about to be dropped.
+        if let Ok(mut state) = tokio::time::timeout(RELEASE, self.state.lock()).await
+            && let Some(live) = state.live.take()
+        {
+            state.not_before = Instant::now() + START;
+            live.end().await;
+        }
+        self.folder.remove();
+    }
+
+    /// Has it let go of what it loaded in that incarnation, beside whatever it is asked meanwhile; the file goes then.
+    pub(super) fn release(self: &Arc<Self>, incarnation: u64, of: ReleaseRequest, file: Arc<Handed>) {
+        // Where there is no runtime any more, all of it is about to go.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        self.releasing.send_modify(|n| *n += 1);
+        let host = self.clone();
+        runtime.spawn(async move {
+            let beside = host.beside.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some((_, mut client)) = beside.filter(|(now, _)| *now == incarnation) {
+                // One that does not answer is given up by whoever asks it next.
+                let _ = tokio::time::timeout(RELEASE, client.release(of)).await;
+            }
+            drop(file);
+            host.releasing.send_modify(|n| *n -= 1);
+        });
+    }
+
+    /// Waits until it has let go of all that it was to let go.
+    pub(super) async fn all_released(&self) {
+        // The sender is here, so that there is no error.
+        let _ = self.releasing.subscribe().wait_for(|n| *n == 0).await;
+    }
+
+    /// Starts it, where that is this worker's, and connects.
+    async fn reach(&self) -> Result<Live> {
+        let (process, address, connect) = match &self.config.source {
+            Source::At(connect, address) => (None, address.clone(), connect.clone()),
+            Source::Command(command) => {
+                // What an earlier one left is in the way.
+                let _ = std::fs::remove_file(&self.socket);
+                let process = Process::start(self.name(), command, &self.socket)?;
+                let address = format!("unix:{}", self.socket.display());
+                (Some(process), address, Arc::new(crate::Tcp) as Arc<dyn Connect>)
+            }
+        };
+        let endpoint = Endpoint::from_shared(address.clone()).map_err(|e| {
+            Error::usage(format!("{address:?} is no address of a judge: unix:/path/of/socket is"))
+                .with_source(e)
+        })?;
+        let begun = Instant::now();
+        let channel = loop {
+            let error = match connect.connect(&endpoint).await {
+                Ok(channel) => break channel,
+                Err(error) => error,
+            };
+            if let Some(process) = process.as_ref().filter(|p| p.ended()) {
+                // What it said may still be on its way.
+                tokio::time::sleep(TRY_EVERY).await;
+                let words = process.last_words();
+                return Err(Error::unavailable(format!("its command has ended before it served; {words}")));
+            }
+            if begun.elapsed() >= START {
+                let text = format!("nobody serves at {address} for {} s", START.as_secs());
+                return Err(Error::unavailable(text).with_source(error));
+            }
+            tokio::time::sleep(TRY_EVERY).await;
+        };
+        let client = JudgeClient::new(channel)
+            .max_decoding_message_size(JUDGE_BYTES_MAX)
+            .max_encoding_message_size(JUDGE_BYTES_MAX);
+        let mut live = Live { client, process, session: None };
+        self.describe(&mut live).await?;
+        Ok(live)
+    }
+
+    /// Asks who it is; that must not change.
+    async fn describe(&self, live: &mut Live) -> Result<()> {
+        let request = DescribeRequest { protocol: JUDGE_PROTOCOL_VERSION };
+        let answer = tokio::time::timeout(START, live.client.describe(request)).await;
+        let answer = answer.map_err(|_| Error::unavailable("it does not say who it is"))?;
+        let said = answer.map_err(|s| error_of(&s, &live.last_words()))?.into_inner();
+        let about = answers::about(self.name(), said)?;
+        let before = self.about.get_or_init(|| about.clone());
+        match *before == about {
+            true => Ok(()),
+            false => Err(Error::configuration(format!(
+                "it was {} and is {} since it was started again: start the worker again too",
+                before.offer.id, about.offer.id
+            ))),
+        }
+    }
+}
+
+impl State {
+    fn failed(&mut self) {
+        let wait = RETRY_MIN.saturating_mul(1 << self.failures.min(10)).min(RETRY_MAX);
+        self.failures += 1;
+        self.not_before = Instant::now() + wait;
+    }
+}
+
+impl Live {
+    fn last_words(&self) -> String {
+        self.process.as_ref().map_or_else(String::new, |p| format!("; {}", p.last_words()))
+    }
+
+    async fn end(self) {
+        drop(self.client);
+        if let Some(process) = self.process {
+            process.stop().await;
+        }
+    }
+}
+
+/// The turn to ask a judge.
+pub(super) struct Seat<'a> {
+    host: &'a Host,
+    state: MutexGuard<'a, State>,
+}
+
+impl Seat<'_> {
+    /// Which incarnation this is.
+    pub(super) fn incarnation(&self) -> u64 {
+        self.state.incarnation
+    }
+
+    /// What it has open.
+    pub(super) fn session(&self) -> Option<&str> {
+        self.state.live.as_ref()?.session.as_deref()
+    }
+
+    /// Notes what it has open.
+    pub(super) fn opened(&mut self, session: String) {
+        if let Some(live) = &mut self.state.live {
+            live.session = Some(session);
+        }
+    }
+
+    /// A client; clones share the connection.
+    pub(super) fn client(&self) -> Result<JudgeClient<Channel>> {
+        let live = self.state.live.as_ref().ok_or_else(|| Error::try_again("the judge was given up"))?;
+        Ok(live.client.clone())
+    }
+
+    /// Awaits the begin of an answer.
+    ///
+    /// # Errors
+    /// The judge's; silence.
+    pub(super) async fn begun<T>(
+        &self,
+        what: &str,
+        call: impl Future<Output = Result<Response<Streaming<T>>, Status>>,
+    ) -> Result<Streaming<T>> {
+        let answer = tokio::time::timeout(self.host.config.silence, call).await;
+        Ok(answer.map_err(|_| self.silent(what))?.map_err(|s| self.error(&s))?.into_inner())
+    }
+
+    /// Awaits the next message that is not only about progress; `None` at the end.
+    ///
+    /// # Errors
+    /// The judge's; silence.
+    pub(super) async fn next<T, M>(
+        &self,
+        what: &str,
+        stream: &mut Streaming<T>,
+        split: impl Fn(T) -> std::result::Result<M, Progress>,
+    ) -> Result<Option<M>> {
+        loop {
+            let next = tokio::time::timeout(self.host.config.silence, stream.message()).await;
+            let next = next.map_err(|_| self.silent(what))?.map_err(|s| self.error(&s))?;
+            match next.map(&split) {
+                None => return Ok(None),
+                Some(Ok(message)) => return Ok(Some(message)),
+                Some(Err(progress)) if progress.what.is_empty() => {}
+                Some(Err(progress)) => {
+                    tracing::info!(judge = self.host.name(), "{}", plain(&progress.what));
+                }
+            }
+        }
+    }
+
+    /// Takes the outcome of a conversation: what was wrong with it, or the judge, is said with the judge's name, and a judge at fault is
+    /// given up.
+    ///
+    /// # Errors
+    /// That of `result`.
+    pub(super) async fn settle<T>(mut self, result: Result<T>) -> Result<T> {
+        let error = match result {
+            Ok(value) => {
+                self.state.failures = 0;
+                return Ok(value);
+            }
+            Err(error) => error,
+        };
+        match error.kind() {
+            // The run asks for what cannot be done; the judge is well.
+            ErrorKind::Data | ErrorKind::Usage | ErrorKind::Configuration | ErrorKind::Cancelled => {}
+            _ => {
+                tracing::warn!(judge = self.host.name(), error = error.chain(), "the judge is given up");
+                self.state.failed();
+                if let Some(live) = self.state.live.take() {
+                    live.end().await;
+                }
+            }
+        }
+        Err(error.context(format!("judge {}", self.host.name())))
+    }
+
+    fn silent(&self, what: &str) -> Error {
+        let seconds = self.host.config.silence.as_secs_f64();
+        answers::wrong(format!("said nothing for {seconds} s while it was to {what} (--judge-timeout)"))
+    }
+
+    fn error(&self, status: &Status) -> Error {
+        error_of(status, &self.state.live.as_ref().map_or_else(String::new, Live::last_words))
+    }
+}
+
+/// What a status of a judge says. See the protocol.
+fn error_of(status: &Status, last_words: &str) -> Error {
+    let text = plain(status.message());
+    // One that has a cause was not sent by the judge: the connection broke.
+    let broken = std::error::Error::source(status).is_some() || status.code() == Code::Unavailable;
+    match status.code() {
+        _ if broken => Error::try_again(format!("it has died, or its connection broke: {text}{last_words}")),
+        Code::InvalidArgument => Error::data(text),
+        Code::FailedPrecondition => {
+            Error::try_again(format!("it does not know what it was asked about: {text}"))
+        }
+        Code::Cancelled => Error::try_again(format!("it cancelled what it was asked: {text}")),
+        code => Error::internal(format!("it failed ({code:?}): {text}{last_words}")),
+    }
+}

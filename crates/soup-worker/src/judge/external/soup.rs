@@ -1,0 +1,262 @@
+//! A soup with an external judge: a file that is filled, loaded, asked about, and loaded again where the judge was started again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use soup_core::tally::{Judged as Said, Tally};
+use soup_core::{Error, Result};
+use soup_proto::judge_v1::{
+    DifferentiateRequest, DifferentiateResponse, JudgeRequest, JudgeResponse, LoadRequest, LoadResponse,
+    ReleaseRequest, differentiate_response, judge_response, load_response,
+};
+
+use super::answers::{self, Asked};
+use super::folder::Handed;
+use super::host::Seat;
+use super::{Inner, Known};
+use crate::judge::{Gradient, Judged, Loaded, Loss, Vessel};
+use crate::task::Cancelled;
+
+/// A file that a soup is assembled into.
+pub(super) struct FileVessel {
+    of: Arc<Inner>,
+    generation: u64,
+    file: Arc<Handed>,
+}
+
+impl FileVessel {
+    /// A file with its header; there is room for all of it.
+    ///
+    /// # Errors
+    /// [`TryAgain`](soup_core::ErrorKind::TryAgain) where there is none.
+    pub(super) async fn new(of: Arc<Inner>) -> Result<FileVessel> {
+        // So that there never is one more than there is room for.
+        of.host.all_released().await;
+        let generation = of.next_generation();
+        let file = of.host.folder.file(&file_name(&of, generation, "safetensors"), of.file_bytes())?;
+        file.write(0, &of.header)?;
+        Ok(FileVessel { of, generation, file: Arc::new(file) })
+    }
+}
+
+/// The files of a folder are of several runs and judges.
+fn file_name(of: &Inner, number: u64, kind: &str) -> String {
+    format!("{}-{}-{number}.{kind}", of.host.name(), &of.session[..8])
+}
+
+#[tonic::async_trait]
+impl Vessel for FileVessel {
+    async fn fill(&mut self, start: u64, bytes: Bytes) -> Result<()> {
+        let (file, at) = (self.file.clone(), self.of.header.len() as u64);
+        let at = at.checked_add(start).ok_or_else(|| Error::internal("parameters beyond all bytes"))?;
+        self.of.compute.beside(move || file.write(at, &bytes)).await
+    }
+
+    async fn load(self: Box<Self>) -> Result<Arc<dyn Loaded>> {
+        let FileVessel { of, generation, file } = *self;
+        let (asked_in, loaded_in) = (AtomicU64::new(0), AtomicU64::new(0));
+        let soup = Generation { of, generation, file, asked_in, loaded_in };
+        let mut seat = soup.of.host.seat().await?;
+        let loaded = soup.ensure(&mut seat).await.map(drop);
+        seat.settle(loaded).await?;
+        Ok(Arc::new(soup))
+    }
+}
+
+/// A soup that was handed over.
+struct Generation {
+    of: Arc<Inner>,
+    generation: u64,
+    file: Arc<Handed>,
+    /// The incarnation of the judge that was asked to load it, and the one that has said that it did; 0: none yet. Whoever asked may
+    /// have been dropped before the answer.
+    asked_in: AtomicU64,
+    loaded_in: AtomicU64,
+}
+
+impl Generation {
+    /// Has it loaded where the judge has not, or not any more.
+    async fn ensure(&self, seat: &mut Seat<'_>) -> Result<&Known> {
+        let known = self.of.open(seat).await?;
+        if self.loaded_in.load(Ordering::Relaxed) == seat.incarnation() {
+            return Ok(known);
+        }
+        let request = LoadRequest {
+            session: self.of.session.clone(),
+            generation: self.generation,
+            path: self.file.path().display().to_string(),
+        };
+        let mut client = seat.client()?;
+        self.asked_in.store(seat.incarnation(), Ordering::Relaxed);
+        let mut answer = seat.begun("load a soup", client.load(request)).await?;
+        let split = |m: LoadResponse| match m.message {
+            Some(load_response::Message::Progress(progress)) => Err(progress),
+            Some(load_response::Message::Loaded(_)) => Ok(true),
+            None => Ok(false),
+        };
+        match seat.next("load a soup", &mut answer, split).await? {
+            Some(true) => self.loaded_in.store(seat.incarnation(), Ordering::Relaxed),
+            _ => return Err(answers::wrong("ended without having loaded the soup")),
+        }
+        Ok(known)
+    }
+
+    /// Asks about `rows` of a dataset.
+    async fn ask(
+        &self,
+        seat: &mut Seat<'_>,
+        dataset: u32,
+        rows: Vec<u64>,
+        logits: bool,
+        cancelled: &Cancelled,
+    ) -> Result<Judged> {
+        let known = self.ensure(seat).await?;
+        let block = self.of.setting.batch_size.max(1);
+        let lengths: Vec<usize> = rows.chunks(block as usize).map(<[u64]>::len).collect();
+        let request = JudgeRequest {
+            session: self.of.session.clone(),
+            generation: self.generation,
+            dataset,
+            positions: rows,
+            block_samples: block,
+            logits,
+        };
+        let mut client = seat.client()?;
+        let mut answer = seat.begun("judge", client.judge(request)).await?;
+        let mut said: Option<Said> = None;
+        let mut all_logits = Vec::new();
+        for (nth, samples) in lengths.into_iter().enumerate() {
+            if cancelled.get() {
+                return Err(Error::cancelled("the evaluation was cancelled"));
+            }
+            let next = self.next_block(seat, &mut answer).await?;
+            let next = next.ok_or_else(|| answers::wrong(format!("ended before block {nth}")))?;
+            if next.block as usize != nth {
+                return Err(answers::wrong(format!(
+                    "answered block {} when block {nth} was due",
+                    next.block
+                )));
+            }
+            let asked = Asked { survey: &known.surveyed.survey, figures: &known.figures, samples, logits };
+            let (judged, logits) = answers::judged(next, &asked)?;
+            add(&mut said, judged)?;
+            all_logits.extend(logits);
+        }
+        if self.next_block(seat, &mut answer).await?.is_some() {
+            return Err(answers::wrong("answered more blocks than there are"));
+        }
+        let said = said.unwrap_or(Said::Outcomes(Vec::new()));
+        Ok(Judged { said, logits: logits.then_some(all_logits) })
+    }
+
+    async fn next_block(
+        &self,
+        seat: &Seat<'_>,
+        answer: &mut tonic::Streaming<JudgeResponse>,
+    ) -> Result<Option<soup_proto::judge_v1::Block>> {
+        let split = |m: JudgeResponse| match m.message {
+            Some(judge_response::Message::Progress(progress)) => Err(progress),
+            Some(judge_response::Message::Block(block)) => Ok((m.generation, Some(block))),
+            None => Ok((m.generation, None)),
+        };
+        match seat.next("judge", answer, split).await? {
+            None => Ok(None),
+            Some((generation, _)) if generation != self.generation => Err(self.other(generation)),
+            Some((_, None)) => Err(answers::wrong("answered a block with nothing")),
+            Some((_, block)) => Ok(block),
+        }
+    }
+
+    fn other(&self, generation: u64) -> Error {
+        answers::wrong(format!("answered for generation {generation}, asked about {}", self.generation))
+    }
+
+    async fn step(
+        &self,
+        seat: &mut Seat<'_>,
+        request: DifferentiateRequest,
+        cancelled: &Cancelled,
+    ) -> Result<soup_core::machine::PartFigures> {
+        self.ensure(seat).await?;
+        if cancelled.get() {
+            return Err(Error::cancelled("the step was cancelled"));
+        }
+        let samples = request.positions.len() as u64;
+        let mut client = seat.client()?;
+        let mut answer = seat.begun("differentiate", client.differentiate(request)).await?;
+        let split = |m: DifferentiateResponse| match m.message {
+            Some(differentiate_response::Message::Progress(progress)) => Err(progress),
+            Some(differentiate_response::Message::Differentiated(of)) => Ok((m.generation, Some(of))),
+            None => Ok((m.generation, None)),
+        };
+        match seat.next("differentiate", &mut answer, split).await? {
+            Some((generation, _)) if generation != self.generation => Err(self.other(generation)),
+            Some((_, Some(figures))) => answers::differentiated(&figures, samples),
+            _ => Err(answers::wrong("ended without having differentiated")),
+        }
+    }
+}
+
+/// Adds what was said of the next block: outcomes one after the other, tallies in the order of the blocks.
+fn add(said: &mut Option<Said>, next: Said) -> Result<()> {
+    match (said.as_mut(), next) {
+        (None, next) => *said = Some(next),
+        (Some(Said::Outcomes(all)), Said::Outcomes(more)) => all.extend(more),
+        (Some(Said::Tally(sum)), Said::Tally(more)) => Tally::merge(sum, &more)?,
+        _ => return Err(Error::internal("blocks were told of in different kinds")),
+    }
+    Ok(())
+}
+
+#[tonic::async_trait]
+impl Loaded for Generation {
+    async fn judge(
+        &self,
+        dataset: u32,
+        positions: Vec<u64>,
+        logits: bool,
+        cancelled: Cancelled,
+    ) -> Result<Judged> {
+        let rows = self.of.rows(dataset, &positions)?;
+        let mut seat = self.of.host.seat().await?;
+        let judged = self.ask(&mut seat, dataset, rows, logits, &cancelled).await;
+        seat.settle(judged).await
+    }
+
+    async fn differentiate(
+        &self,
+        dataset: u32,
+        positions: Vec<u64>,
+        loss: Loss,
+        cancelled: Cancelled,
+    ) -> Result<Gradient> {
+        let elements: u64 = self.of.schema.parameters();
+        let name = file_name(&self.of, self.of.next_generation(), "gradient");
+        let file = self.of.host.folder.file(&name, elements.saturating_mul(4))?;
+        let request = DifferentiateRequest {
+            session: self.of.session.clone(),
+            generation: self.generation,
+            dataset,
+            positions: self.of.rows(dataset, &positions)?,
+            block_samples: self.of.setting.batch_size.max(1),
+            beta: loss.beta,
+            label_smoothing: loss.label_smoothing,
+            scale: loss.scale,
+            path: file.path().display().to_string(),
+        };
+        let mut seat = self.of.host.seat().await?;
+        let figures = match self.step(&mut seat, request, &cancelled).await {
+            Ok(figures) => file.read_f32().map(|values| Gradient { figures, values }),
+            Err(error) => Err(error),
+        };
+        seat.settle(figures).await
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        let of = ReleaseRequest { session: self.of.session.clone(), generation: self.generation };
+        self.of.host.release(self.asked_in.load(Ordering::Relaxed), of, self.file.clone());
+    }
+}
