@@ -8,6 +8,8 @@
 
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
+pub mod judge;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -280,6 +282,12 @@ impl Cluster {
     pub fn add_worker_with(&mut self, binary: &str, failpoint: &str) {
         let args = ["worker", "--coordinator", &self.url, "--threads", "1", "--memory", "256MiB"];
         self.workers.push(Soupctl::new(binary).env("SOUP_FAILPOINT", failpoint).args(args).start());
+    }
+
+    /// One more worker, with these arguments too.
+    pub fn add_worker_args(&mut self, binary: &str, more: &[&str]) {
+        let args = ["worker", "--coordinator", &self.url, "--threads", "1", "--memory", "256MiB"];
+        self.workers.push(Soupctl::new(binary).args(args).args(more).start());
     }
 
     /// One more worker with so much memory for shards, and a disk cache.

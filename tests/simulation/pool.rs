@@ -22,6 +22,8 @@ const INTERMEDIATE: usize = 256;
 pub const INGREDIENTS: [&str; 4] = ["a", "b", "c", "d"];
 /// Samples of the validation set and of the test set.
 pub const SAMPLES: [(&str, u64); 2] = [("validation", 40), ("test", 21)];
+/// The name of the judge that is a program of its own.
+pub const JUDGE: &str = "lin";
 /// The model does not depend on the world's seed, so that every world must cook the same soup.
 const SEED: u64 = 11;
 
@@ -38,6 +40,7 @@ pub fn files() -> BTreeMap<String, Vec<u8>> {
         |folder: String, name: String, bytes: Vec<u8>| files.insert(format!("{folder}/{name}"), bytes);
     for (index, name) in INGREDIENTS.iter().enumerate() {
         put("pool".into(), format!("{name}.safetensors"), safetensors(index as u64));
+        put("linear".into(), format!("{name}.safetensors"), soup_tests::judge::checkpoint(index as u32));
     }
     put("pool".into(), "config.json".into(), config().to_string().into());
     put("pool".into(), "preprocessor_config.json".into(), preprocessor().to_string().into());
@@ -98,6 +101,22 @@ pub fn spec(kind: RecipeKind, lookahead: u32) -> RunSpec {
         ingredient_weights: None,
         missing: Missing::Refuse,
         out_dtype: None,
+        judge: None,
+    }
+}
+
+/// The same, of linear models by a judge that is a program of its own.
+pub fn judged(kind: RecipeKind, lookahead: u32) -> RunSpec {
+    let of = spec(kind, lookahead);
+    let own = |set: DatasetSpec| DatasetSpec { url: format!("{JUDGE}:points/{}/1", SAMPLES[0].1), ..set };
+    let test = |set: DatasetSpec| DatasetSpec { url: format!("{JUDGE}:points/{}/2", SAMPLES[1].1), ..set };
+    RunSpec {
+        pool: vec!["memory:///linear".to_owned()],
+        validation: of.validation.map(own),
+        train: of.train.map(own),
+        tests: of.tests.into_iter().map(test).collect(),
+        judge: Some(JUDGE.to_owned()),
+        ..of
     }
 }
 

@@ -17,9 +17,12 @@ use soup_coordinator::CoordinatorConfig;
 use soup_core::recipe::RecipeKind;
 use soup_core::run::RunSpec;
 use soup_core::{Error, Result};
+use soup_proto::judge_v1::judge_server::JudgeServer;
 use soup_store::faults::{FaultyStore, set_memory_store};
 use soup_store::state::State;
-use soup_worker::{Compute, Parts, WorkerConfig};
+use soup_tests::judge::{Linear, Options};
+use soup_worker::{Compute, InProcess, JudgeConfig, Parts, Source, WorkerConfig};
+use tonic::transport::Server;
 use turmoil::Sim;
 
 use crate::faults::{Fault, Faults, WORKERS, effect_kind, store_effect};
@@ -38,6 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(240);
 /// How long a worker computes, and how many times longer a slow one does.
 const COMPUTE_MS: Range<u64> = 1..25;
 const SLOWDOWN: u32 = 40;
+/// So many calls a judge of its own answers before it dies.
+const JUDGE_CALLS: Range<u64> = 3..40;
 /// How long a process takes to start.
 const START: Duration = Duration::from_millis(50);
 /// Wait between looks at an output that is to be there.
@@ -50,6 +55,8 @@ const LOOK_STEPS: u64 = 250;
 pub struct World {
     pub seed: u64,
     pub recipe: RecipeKind,
+    /// Whether a judge of its own judges, which dies now and then.
+    pub judge: bool,
     pub lookahead: u32,
     /// Whether the output replaces one that is there.
     pub overwrite: bool,
@@ -107,7 +114,7 @@ impl World {
             let taken = shared.answer.lock().unwrap_or_else(PoisonError::into_inner).take();
             let (report, sha256) =
                 taken.unwrap_or_else(|| Err(Error::internal("the run did not end in time")))?;
-            let recipe = pool::spec(self.recipe, self.lookahead).recipe;
+            let recipe = self.spec().recipe;
             let epochs = witness.verdict(&recipe, pool::INGREDIENTS.len() as u32, &report)?;
             shared.counts.add("epochs", epochs);
             Ok((report, sha256))
@@ -119,6 +126,11 @@ impl World {
         let result = log.panic().map_or(result, |panic| Err(Error::internal(format!("a panic: {panic}"))));
         let counts = shared.counts.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Ended { result, log: log.lines(), simulated, counts }
+    }
+
+    fn spec(&self) -> RunSpec {
+        let spec = if self.judge { pool::judged } else { pool::spec };
+        RunSpec { overwrite: self.overwrite, ..spec(self.recipe, self.lookahead) }
     }
 
     /// Fills the store and starts the hosts.
@@ -140,7 +152,7 @@ impl World {
             let (seed, network, slow) = (self.seed, shared.network.clone(), slow.clone());
             sim.host(format!("worker{index}"), move || worker(index, seed, network.clone(), slow.clone()));
         }
-        let spec = RunSpec { overwrite: self.overwrite, ..pool::spec(self.recipe, self.lookahead) };
+        let spec = self.spec();
         sim.client("client", client(spec, shared.network.clone(), witness.clone(), shared.answer.clone()));
         Ok(witness)
     }
@@ -286,6 +298,7 @@ async fn worker(index: usize, seed: u64, network: Network, slow: Arc<AtomicBool>
         let pause = random.lock().unwrap_or_else(PoisonError::into_inner).millis(COMPUTE_MS);
         pause * if slow.load(Ordering::Relaxed) { SLOWDOWN } else { 1 }
     };
+    let judge = InProcess::default();
     let config = WorkerConfig {
         coordinator: COORDINATOR.to_owned(),
         name: format!("worker{index}"),
@@ -295,7 +308,15 @@ async fn worker(index: usize, seed: u64, network: Network, slow: Arc<AtomicBool>
         disk_cache: None,
         device: "cpu".to_owned(),
         connect_timeout_ms: 60_000,
+        judges: vec![JudgeConfig {
+            name: pool::JUDGE.to_owned(),
+            source: Source::At(Arc::new(judge.clone()), format!("mem://{}", pool::JUDGE)),
+            silence: Duration::from_secs(60),
+        }],
+        judge_dir: None,
     };
+    let dies_every = Random::new(seed, 200 + index as u64).number(JUDGE_CALLS);
+    tokio::spawn(serve_judge(judge, dies_every));
     let parts = Parts {
         incoming: network::listen(PORT).await?,
         address: format!("http://worker{index}:{PORT}"),
@@ -305,6 +326,15 @@ async fn worker(index: usize, seed: u64, network: Network, slow: Arc<AtomicBool>
     let ended = soup_worker::run_with(config, parts, std::future::pending()).await;
     tracing::info!(target: "simulation", "worker{index} ended: {ended:?}");
     Ok(())
+}
+
+/// A judge that dies now and then, with all that it had loaded.
+async fn serve_judge(network: InProcess, dies_every: u64) {
+    let Ok(listener) = network.listen(pool::JUDGE) else { return };
+    let service =
+        JudgeServer::new(Linear::new(Options { dies_every: Some(dies_every), ..Options::default() }));
+    let ended = Server::builder().add_service(service).serve_with_incoming(listener).await;
+    tracing::info!(target: "simulation", "a judge ended: {ended:?}");
 }
 
 async fn client(spec: RunSpec, network: Network, witness: Witness, answer: Answer) -> turmoil::Result {
