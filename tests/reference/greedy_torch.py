@@ -7,8 +7,8 @@ trial that stops early). The rules are soupctl's defaults: candidates by validat
 trial is kept when it scores at least what the soup so far does; a mean is summed in f64 in pool order, divided once,
 rounded once.
 
-Prints one JSON object: the chosen ingredients in pool order, all trials with exact counts, the soup's SHA-256 (tensor
-data laid end to end by name, as soupctl reports it), seconds of each phase and the peak resident memory.
+Prints one JSON object: the chosen ingredients in pool order, all trials with exact counts, the soup's SHA-256 (as
+soupctl reports it), seconds of each phase and the peak resident memory.
 """
 
 import time
@@ -16,16 +16,15 @@ import time
 STARTED = time.perf_counter()
 
 import argparse
-import hashlib
 import json
 import resource
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from held_out import count_correct, read_held_out
+from soups import find_data, load_pool, mean_of, sha256_of
 
 IMPORTED = time.perf_counter()
 
@@ -57,44 +56,6 @@ def parse_arguments():
         if "=" not in test:
             parser.error(f"--test {test}: expected NAME=PATH")
     return arguments
-
-
-def find_data(path, pool):
-    """The path as given if there is such a file, else the one inside the pool."""
-    for candidate in (path, pool / path):
-        if candidate.is_file():
-            return candidate
-    raise SystemExit(f"no file {path}, neither here nor in {pool}")
-
-
-def load_pool(pool):
-    """All ingredients in pool order (by name), as state dicts by name."""
-    folder = pool / "ingredients"
-    files = sorted((folder if folder.is_dir() else pool).glob("*.safetensors"))
-    if not files:
-        raise SystemExit(f"no *.safetensors in {pool}")
-    return {file.stem: load_file(file) for file in files}
-
-
-def mean_of(state_dicts):
-    """The mean, summed in f64 in the given order and rounded once; integer tensors are the first's."""
-    mean = {}
-    for name, first in state_dicts[0].items():
-        if not first.is_floating_point():
-            mean[name] = first
-            continue
-        total = first.to(torch.float64)
-        for other in state_dicts[1:]:
-            total += other[name].to(torch.float64)
-        mean[name] = (total / len(state_dicts)).to(first.dtype)
-    return mean
-
-
-def sha256_of(state_dict):
-    digest = hashlib.sha256()
-    for name in sorted(state_dict):
-        digest.update(state_dict[name].contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def greedy(pool, ranking, score):

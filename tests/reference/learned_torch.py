@@ -24,8 +24,9 @@ import torch.nn.functional as F
 from torch.func import functional_call
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-from greedy_torch import Phases, find_data, load_pool
+from greedy_torch import Phases
 from held_out import read_held_out
+from soups import find_data, load_pool
 
 
 def parse_arguments():

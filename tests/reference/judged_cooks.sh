@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Cooks the pools of text_pool.py and tiny_pools.py with the judges of python/, and compares each cook with plain PyTorch.
+#
+#   SOUPCTL=target/release/soupctl PYTHON=/tmp/venv-reference/bin/python tests/reference/judged_cooks.sh POOLS [NAME…]
+#
+# POOLS has the folders text, t5, causal-lm, clip, resnet, efficientnet and vit; NAME is one of them. Beside each lies NAME.json, what
+# judged_torch.py says of it; where it does not, it is asked. Exits with 1 where a cook differs in a name, an order, a count, a verdict
+# or a bit.
+set -euo pipefail
+here="$(cd "$(dirname "$0")" && pwd)"
+soupctl="$(realpath "${SOUPCTL:-$here/../../target/release/soupctl}")"
+python="${PYTHON:-python3}"
+pools="$(realpath "$1")"
+shift
+export PYTHONPATH="$here/../../python/src"
+
+failed=0
+for name in "${@:-text t5 causal-lm clip resnet efficientnet vit}"; do
+    for pool in $name; do
+        folder="$pools/$pool"
+        case "$pool" in
+            text) kind=text judge="sequence-classification --tokenizer $folder --max-length 48" data=jsonl ;;
+            t5) kind=seq2seq judge="t5-label-text --tokenizer $folder" data=jsonl ;;
+            causal-lm) kind=causal-lm judge="causal-perplexity --tokenizer $folder" data=txt ;;
+            clip) kind=clip judge="clip-zero-shot --tokenizer $folder --prompts $folder/prompts.json" data=parquet ;;
+            vit) kind=images judge="image-classification" data=parquet ;;
+            *) kind=images judge="image-classification --batch-norm average" data=parquet ;;
+        esac
+        case "$pool" in
+            text) cooks="greedy:accuracy+binary-f1 greedy:matthews pruned:accuracy+binary-f1 pruned:matthews" ;;
+            causal-lm) cooks="greedy:perplexity" ;;
+            *) cooks="greedy:accuracy" ;;
+        esac
+        if [ ! -f "$folder.json" ]; then
+            if [ "$pool" = text ]; then
+                "$python" "$here/greedy_text_torch.py" "$folder" --test "test=data/test.$data" > "$folder.json"
+            else
+                "$python" "$here/judged_torch.py" "$folder" --kind "$kind" --test "test=data/test.$data" > "$folder.json"
+            fi
+        fi
+        for cook in $cooks; do
+            "$soupctl" cook --pool "$folder" --recipe "${cook%%:*}" --metric "${cook#*:}" --quiet -o json --fresh --overwrite \
+                --judge "hf=cmd:exec $python -m soup_judge.transformers $judge --threads ${THREADS:-1}" --workers "${WORKERS:-1}" \
+                --validation "$folder/data/val.$data" --test "test=$folder/data/test.$data" --output "$pools/soups/$pool" \
+                > "$pools/$pool.soupctl.json"
+            printf '%-13s %-26s ' "$pool" "$cook"
+            "$python" "$here/compare_cooks.py" "$pools/$pool.soupctl.json" "$folder.json" || failed=1
+        done
+    done
+done
+exit "$failed"

@@ -1,0 +1,18 @@
+"""How soups are judged with transformers, one module a kind of model."""
+
+from kinds.base import Judge, Options
+from kinds.causal_lm import CausalLmJudge
+from kinds.clip import ClipJudge
+from kinds.images import ImageJudge
+from kinds.seq2seq import Seq2SeqJudge
+from kinds.text import TextJudge
+
+KINDS: dict[str, type[Judge]] = {
+    "text": TextJudge,
+    "seq2seq": Seq2SeqJudge,
+    "causal-lm": CausalLmJudge,
+    "clip": ClipJudge,
+    "images": ImageJudge,
+}
+
+__all__ = ["KINDS", "Judge", "Options"]

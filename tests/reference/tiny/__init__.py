@@ -1,0 +1,1 @@
+"""Makers of tiny pools, one module a kind of model."""
