@@ -1,4 +1,4 @@
-"""The example as the judge of a real cook: the same soup as a loop over numpy arrays gives. SOUPCTL names the binary."""
+"""The example as the judge of a real cook: the soup is that of a loop over numpy arrays. SOUPCTL names the binary."""
 
 import json
 import os
