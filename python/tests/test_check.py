@@ -51,8 +51,10 @@ def test_without_files_there_is_little_to_ask(tmp_path, capsys):
 
 
 def test_nobody_serves(tmp_path, capsys):
-    assert main([str(tmp_path / "nothing"), "--timeout", "5"]) == 1
-    assert "UNAVAILABLE" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path / "nothing"), "--wait", "0.2"])
+    assert ended.value.code == 2
+    assert "nobody serves at" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--batch-size", "0"], ["--option", "x"], ["--weights", "nowhere"]])

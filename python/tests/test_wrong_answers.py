@@ -15,15 +15,30 @@ WRONG_SURVEYS = {
     "neither": (soup_judge.Survey([1]), "either of classes"),
     "both": (soup_judge.Survey([1], classes=2, figures=["a"]), "either of classes"),
     "classes": (soup_judge.Survey([1], classes=0), "Survey.classes"),
-    "metrics": (soup_judge.Survey([1], classes=2, metrics=[soup_judge.Metric("m", "a")]), "a classifier has none"),
+    "metrics": (
+        soup_judge.Survey([1], classes=2, metrics=[soup_judge.Metric("m", "a", lower_is_better=True)]),
+        "a classifier has none",
+    ),
     "name": (soup_judge.Survey([1], figures=["Upper"]), "lower-case"),
     "text": (soup_judge.Survey([1], figures="abc"), "1 to 64 different names"),
     "twice": (soup_judge.Survey([1], figures=["a", "a"]), "different names"),
     "many": (soup_judge.Survey([1], figures=[f"f{n}" for n in range(65)]), "1 to 64"),
-    "lost": (soup_judge.Survey([1], figures=["a"], metrics=[soup_judge.Metric("m", "b")]), "made of the figures a"),
-    "metric": (soup_judge.Survey([1], figures=["a"], metrics=[soup_judge.Metric("M e", "a")]), "'M e' is no name"),
-    "exp": (soup_judge.Survey([1], figures=["a"], metrics=[soup_judge.Metric("m", "a", exp=True)]), "exp of a ratio"),
-    "same": (soup_judge.Survey([1], figures=["a"], metrics=[soup_judge.Metric("m", "a")] * 2), "the same name"),
+    "lost": (
+        soup_judge.Survey([1], figures=["a"], metrics=[soup_judge.Metric("m", "b", lower_is_better=True)]),
+        "made of the figures a",
+    ),
+    "metric": (
+        soup_judge.Survey([1], figures=["a"], metrics=[soup_judge.Metric("M e", "a", lower_is_better=True)]),
+        "'M e' is no name",
+    ),
+    "exp": (
+        soup_judge.Survey([1], figures=["a"], metrics=[soup_judge.Metric("m", "a", exp=True, lower_is_better=True)]),
+        "exp of a ratio",
+    ),
+    "same": (
+        soup_judge.Survey([1], figures=["a"], metrics=[soup_judge.Metric("m", "a", lower_is_better=True)] * 2),
+        "the same name",
+    ),
 }
 
 

@@ -86,9 +86,9 @@ impl Roster {
         self.members.iter().filter_map(|(&w, m)| Self::offer(to, w, m)).collect()
     }
 
-    /// How many workers there are.
+    /// How many workers there are that stay.
     pub(crate) fn len(&self) -> usize {
-        self.members.len()
+        self.members.values().filter(|m| !m.leaving).count()
     }
 
     /// Who can judge where.
@@ -102,15 +102,19 @@ impl Roster {
     /// # Errors
     /// [`Configuration`](soup_core::ErrorKind::Configuration) where they call several so.
     pub(crate) fn judge(&self, name: &str) -> Result<Option<JudgeId>> {
-        let all = self.members.values().flat_map(|m| m.is.judges.iter().map(move |offer| (m, &offer.id)));
+        let all = self
+            .members
+            .values()
+            .filter(|m| !m.leaving)
+            .flat_map(|m| m.is.judges.iter().map(move |offer| (m, &offer.id)));
         let mut called: Vec<(&Member, &JudgeId)> = all.filter(|(_, id)| id.name == name).collect();
         called.dedup_by_key(|(_, id)| *id);
         match &called[..] {
             [] => Ok(None),
             [(_, only)] => Ok(Some((*only).clone())),
             [(a, first), (b, other), ..] => Err(Error::configuration(format!(
-                "worker {:?} has judge {first} and worker {:?} has {other}: scores of different judges are never compared, so give \
-                 them one version of it on the same kind of machine, or other names",
+                "worker {:?} has judge {first} and worker {:?} has {other}: scores of different judges are never compared, so \
+                 give them the same code and configuration of it (that is its digest) on the same kind of machine, or other names",
                 a.is.name, b.is.name
             ))),
         }

@@ -360,7 +360,9 @@ impl RunSpec {
 
     /// The name by which `set` is known to the run's judge, where it is one of the judge's own (`JUDGE:NAME`); others are places.
     pub fn judges_own<'a>(&self, set: &'a DatasetSpec) -> Option<&'a str> {
-        set.url.strip_prefix(self.judge.as_deref()?)?.strip_prefix(':')
+        let rest = set.url.strip_prefix(self.judge.as_deref()?)?.strip_prefix(':')?;
+        // A URL is one, whatever a judge is called.
+        (!rest.starts_with("//")).then_some(rest)
     }
 }
 

@@ -395,11 +395,12 @@ impl TryFrom<v1::OfferedJudge> for Offer {
 impl TryFrom<v1::Proved> for Proof {
     type Error = Error;
     fn try_from(proved: v1::Proved) -> Result<Self> {
-        let v1::Proved { evaluated, again, tolerance } = proved;
+        let v1::Proved { evaluated, again, tolerance, surveyed } = proved;
+        let (survey, _) = required(surveyed, "what was surveyed")?.survey()?;
         if !(0.0..=1.0).contains(&tolerance) {
             return Err(malformed("a tolerance is not between 0 and 1"));
         }
-        Ok(Proof { judged: required(evaluated, "what was judged")?.try_into()?, again, tolerance })
+        Ok(Proof { judged: required(evaluated, "what was judged")?.try_into()?, again, tolerance, survey })
     }
 }
 

@@ -165,8 +165,9 @@ impl From<Answer> for Answered {
             }
             Answer::Evaluated(judged) => Answered::Evaluated((&judged).into()),
             Answer::Proved(proof) => {
-                let Proof { judged, again, tolerance } = *proof;
-                Answered::Proved(v1::Proved { evaluated: Some((&judged).into()), again, tolerance })
+                let Proof { judged, again, tolerance, survey } = *proof;
+                let surveyed = Some(v1::Surveyed::new(survey, Vec::new()));
+                Answered::Proved(v1::Proved { evaluated: Some((&judged).into()), again, tolerance, surveyed })
             }
             Answer::Written(FileDigest { data_sha256, file_sha256, bytes }) => {
                 Answered::Written(v1::Digest {

@@ -76,7 +76,9 @@ async fn prove(
     let _slot = slot(context).await?;
     let judge = || loaded.soup.judge(dataset, (start..end).collect(), false, context.cancelled.clone());
     let (judged, second) = (judge().await?.said, judge().await?.said);
-    Ok(Proof { again: judged.is_same(&second), judged, tolerance: run.judge()?.tolerance() })
+    let of = run.judge()?;
+    let (tolerance, survey) = (of.tolerance(), of.survey().await?.survey);
+    Ok(Proof { again: judged.is_same(&second), judged, tolerance, survey })
 }
 
 /// Scores a soup on a slice. It is assembled before a slot is taken, so that the next trial's blends travel while this one's

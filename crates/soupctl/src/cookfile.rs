@@ -341,7 +341,9 @@ impl CookOptions {
 
 /// Whether a dataset is one that `judge` knows by a name.
 pub(crate) fn is_own(judge: Option<&JudgeFlag>, url: &str) -> bool {
-    judge.is_some_and(|judge| url.strip_prefix(&judge.name).is_some_and(|rest| rest.starts_with(':')))
+    judge.is_some_and(|judge| {
+        url.strip_prefix(&judge.name).is_some_and(|rest| rest.starts_with(':') && !rest.starts_with("://"))
+    })
 }
 
 /// Whether `text` is a URL with a scheme, rather than a path.

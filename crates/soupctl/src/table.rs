@@ -1,6 +1,7 @@
 //! The result of a cook as a table for people.
 
 use soup_core::diagnosis::{Diagnosis, SharedInitVerdict};
+use soup_core::judge::JudgeId;
 use soup_core::metric::{ClassMetric, MetricName};
 use soup_core::report::{Figures, LearnedReport, LearnedStep, RunReport, number};
 
@@ -155,6 +156,11 @@ fn details(report: &RunReport) -> Vec<(&'static str, String)> {
     if let Some(diagnosis) = &report.diagnosis {
         details.extend(pool_details(diagnosis));
     }
+    // The native one goes without saying.
+    let other = report.judge.iter().filter(|judge| **judge != JudgeId::native());
+    details.extend(
+        other.map(|judge| ("judge", format!("{} {} ({})", judge.name, judge.version, judge.numerics))),
+    );
     if !report.sha256.is_empty() {
         details.push(("sha256", report.sha256.clone()));
     }

@@ -21,7 +21,8 @@ class Metric:
     """The figure that is divided by; empty: the number of samples."""
     exp: bool = False
     """Whether exp is taken of the ratio, as in perplexity."""
-    lower_is_better: bool = False
+    lower_is_better: bool = field(kw_only=True)
+    """There is no default: the wrong one chooses the worst soup."""
 
 
 @dataclass(frozen=True)

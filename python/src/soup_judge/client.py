@@ -32,6 +32,14 @@ class Client:
         self.progress: list[str] = []
         """What the judge was doing, of all calls so far."""
 
+    def wait(self, seconds: float) -> bool:
+        """Whether somebody serves within so many seconds."""
+        try:
+            grpc.channel_ready_future(self._channel).result(seconds)
+        except grpc.FutureTimeoutError:
+            return False
+        return True
+
     def describe(self, protocol: int = PROTOCOL) -> wire.DescribeResponse:
         """Who it is."""
         told: wire.DescribeResponse

@@ -23,9 +23,14 @@ impl Hub {
         workers_min: u32,
         reply: oneshot::Sender<Result<JudgeId>>,
     ) {
+        if let Ok(Some(judge)) = self.roster.judge(&name) {
+            // A caller that went away does not want the answer; here and below.
+            let _ = reply.send(Ok(judge));
+            return;
+        }
+        self.awaiting_judges.retain(|waiting| !waiting.reply.is_closed());
         if self.awaiting_judges.len() >= self.config.runs_queued_max {
             let text = format!("{} runs wait for a judge already: try again", self.awaiting_judges.len());
-            // A caller that went away does not want the answer; here and below.
             let _ = reply.send(Err(Error::try_again(text)));
             return;
         }

@@ -138,6 +138,8 @@ pub struct Proof {
     pub again: bool,
     /// By how much workers may differ in a mean loss or figure, relative to it.
     pub tolerance: f64,
+    /// What it finds of the datasets: that has to be the same too.
+    pub survey: Survey,
 }
 
 /// SHA-256 of tensor data, and of the file around it.

@@ -29,7 +29,7 @@ impl Machine {
         let have = self.workers.len() as u32;
         // Once work has begun, one worker is enough to go on.
         let need = if self.tasks.is_empty() { self.plan.workers_min } else { 1 };
-        let unjudged = self.plan.judge.is_some() && !self.workers.values().any(|w| w.judges);
+        let unjudged = self.is_judging() && !self.workers.values().any(|w| w.judges);
         if have >= need && !unjudged {
             self.gathering.short_since = None;
             return now >= self.gathering.settled_at || !self.tasks.is_empty();

@@ -70,6 +70,13 @@ impl Machine {
         }
     }
 
+    /// Whether anything is to be judged still.
+    pub(super) fn is_judging(&self) -> bool {
+        let scored =
+            matches!(self.progress, Progress::Writing(_) | Progress::Publishing(_) | Progress::Ended(_));
+        self.plan.judge.is_some() && !scored
+    }
+
     /// Whether the run has ended.
     pub fn ended(&self) -> bool {
         matches!(self.progress, Progress::Ended(_))

@@ -41,7 +41,8 @@ impl Machine {
 
     /// The proof that a worker owes.
     pub(super) fn pick_proof(&self, worker: WorkerId) -> Option<Work> {
-        let owes = !self.is_proved(worker) && !self.proving.answers.contains_key(&worker);
+        let owes =
+            self.is_judging() && !self.is_proved(worker) && !self.proving.answers.contains_key(&worker);
         owes.then(|| self.proof_of(worker))
     }
 
@@ -73,7 +74,7 @@ impl Machine {
         }
         match &self.proving.reference {
             Some(reference) => {
-                let what = difference(&reference.1.judged, &proof.judged, tolerance(&reference.1, &proof));
+                let what = difference_of(&reference.1, &proof);
                 let of = reference.0;
                 self.held_against(worker, of, what, out);
             }
@@ -93,7 +94,7 @@ impl Machine {
         if self.proving.reference.is_some() || answers.is_empty() || self.workers.iter().any(owes) {
             return;
         }
-        let agree = |a: &Proof, b: &Proof| difference(&a.judged, &b.judged, tolerance(a, b)).is_none();
+        let agree = |a: &Proof, b: &Proof| difference_of(a, b).is_none();
         let side = |of: &Proof| answers.values().filter(|other| agree(of, other)).count();
         let sides: Vec<(usize, WorkerId)> = answers.iter().map(|(worker, of)| (side(of), *worker)).collect();
         // Of the largest side the first worker.
@@ -106,7 +107,7 @@ impl Machine {
         let other_side = sides.iter().find(|(side, w)| *side == most && !agree(&reference, &answers[w]));
         if let Some((_, other)) = other_side {
             let proof = &answers[other];
-            let what = difference(&reference.judged, &proof.judged, tolerance(&reference, proof));
+            let what = difference_of(&reference, proof);
             let text = format!(
                 "the judges of workers {} and {} say different things of the same samples, and nobody can tell who is right: {}",
                 first.0,
@@ -115,9 +116,18 @@ impl Machine {
             );
             return self.finish(Err(Error::configuration(text)), out);
         }
+        // Whoever surveyed the datasets first may have been none of them.
+        if self.survey().is_some_and(|known| *known != reference.survey) {
+            let text = format!(
+                "one worker's judge surveyed other datasets than most have: do all have the same data? Those of worker {} have {:?} \
+                 samples",
+                first.0, reference.survey.samples
+            );
+            return self.finish(Err(Error::configuration(text)), out);
+        }
         let answers = std::mem::take(&mut self.proving.answers);
         for (worker, proof) in answers {
-            let what = difference(&reference.judged, &proof.judged, tolerance(&reference, &proof));
+            let what = difference_of(&reference, &proof);
             self.held_against(worker, first, what, out);
         }
         self.proving.reference = Some((first, reference));
@@ -141,7 +151,7 @@ impl Machine {
             state.judges = false;
         }
         self.note(format!("worker {} does not judge: {}", worker.0, why.chain()), out);
-        if !self.workers.values().any(|state| state.judges) {
+        if self.is_judging() && !self.workers.values().any(|state| state.judges) {
             let kind = if why.kind().is_transient() { ErrorKind::Unavailable } else { why.kind() };
             let text = "no worker is left that may judge";
             return self.finish(Err(Error::new(kind, why.chain()).context(text)), out);
@@ -161,9 +171,16 @@ impl Machine {
     }
 }
 
-/// By how much two answers may differ.
-fn tolerance(a: &Proof, b: &Proof) -> f64 {
-    a.tolerance.max(b.tolerance)
+/// How two answers differ, in what was found of the datasets or said of the samples, where that is more than may be.
+fn difference_of(a: &Proof, b: &Proof) -> Option<String> {
+    if a.survey.samples != b.survey.samples {
+        let (there, here) = (&a.survey.samples, &b.survey.samples);
+        return Some(format!("the datasets have {there:?} samples there and {here:?} here"));
+    }
+    if a.survey != b.survey {
+        return Some("it tells of other classes, figures or metrics".to_owned());
+    }
+    difference(&a.judged, &b.judged, a.tolerance.max(b.tolerance))
 }
 
 /// How two judges differ in what they say of the same samples, where that is more than `tolerance`.
@@ -179,7 +196,8 @@ fn difference(a: &Judged, b: &Judged, tolerance: f64) -> Option<String> {
     }
     let far = |what: &str, a: f64, b: f64, n: u64| {
         let (a, b) = (a / n.max(1) as f64, b / n.max(1) as f64);
-        let near = a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= tolerance * a.abs().max(b.abs());
+        let close = a.is_finite() && b.is_finite() && (a - b).abs() <= tolerance * a.abs().max(b.abs());
+        let near = a == b || (a.is_nan() && b.is_nan()) || close;
         (!near).then(|| format!("{what} is {a} there and {b} here; {tolerance} of that is tolerated"))
     };
     match (a.tally(), b.tally()) {
@@ -223,6 +241,7 @@ mod tests {
         says(&of(&[(0, 0, 1.0), (1, 1, 3.0)]), 0.0, Some("1 are right there and 2 here"));
         says(&of(&[(0, 1, 1.0), (0, 1, 3.0)]), 0.1, Some("sample 1 is of class 1 there and of class 0 here"));
         says(&of(&[(0, 1, 1.0), (1, 1, f64::NAN)]), 0.1, Some("NaN here"));
+        says(&of(&[(0, 1, 1.0), (1, 1, f64::INFINITY)]), 0.1, Some("inf here"));
         let sums = |nll| Judged::Tally(Sums { samples: 2, figures: [("nll".into(), nll)].into() }.into());
         assert_eq!(difference(&sums(f64::NAN), &sums(f64::NAN), 0.0), None);
         assert!(difference(&sums(1.0), &sums(1.1), 0.01).is_some_and(|s| s.contains("nll is 0.5 there")));

@@ -123,7 +123,8 @@ fn answer(work: &Work, plan: &Plan) -> TaskResult {
         }
         Work::Prove(_, e, slice) => {
             let outcomes = (slice.start..slice.end).map(|i| outcome(e, i)).collect();
-            let proof = Proof { judged: Judged::Outcomes(outcomes), again: true, tolerance: 0.0 };
+            let survey = Survey::of_classes(SAMPLES[..plan.datasets as usize].to_vec(), 10);
+            let proof = Proof { judged: Judged::Outcomes(outcomes), again: true, tolerance: 0.0, survey };
             TaskResult::Proved(Box::new(proof))
         }
         Work::Write(..) => TaskResult::Written(digest),

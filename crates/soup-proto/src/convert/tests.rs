@@ -102,7 +102,12 @@ fn what_a_worker_says_of_its_judges_is_checked() {
     refused(&|o| o.datasets = vec![String::new(); 1001]);
     assert!(Offer::try_from(v1::OfferedJudge::default()).is_err());
     for tolerance in [f64::NAN, -1.0, 2.0] {
-        assert!(Proof::try_from(v1::Proved { tolerance, ..v1::Proved::default() }).is_err());
+        let surveyed = Some(v1::Surveyed::new(soup_core::survey::Survey::of_classes(vec![1], 2), vec![]));
+        let evaluated = Some((&Judged::Outcomes(Vec::new())).into());
+        let proved = v1::Proved { evaluated, surveyed, again: true, tolerance: 0.5 };
+        assert!(Proof::try_from(proved.clone()).is_ok());
+        assert!(Proof::try_from(v1::Proved { tolerance, ..proved.clone() }).is_err());
+        assert!(Proof::try_from(v1::Proved { surveyed: None, ..proved }).is_err());
     }
 }
 

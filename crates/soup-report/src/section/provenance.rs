@@ -80,6 +80,7 @@ fn provenance(view: &View<'_>) -> Markup {
     entries.extend(report.learned.as_ref().map(|l| ("learned from", l.train.clone())));
     entries.extend(report.diagnosis.as_ref().and_then(|d| d.base.clone()).map(|base| ("base", base)));
     entries.push(("output", report.output.clone()));
+    entries.extend(report.judge.iter().map(|judge| ("judge", judge.to_string())));
     entries.push(("sha256", report.sha256.clone()));
     html! {
         figure.text {

@@ -20,8 +20,7 @@ mod process;
 mod soup;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex as SyncMutex, OnceLock, PoisonError};
 
 use soup_core::run::DatasetSpec;
 use soup_core::schema::Schema;
@@ -50,11 +49,12 @@ struct Inner {
     setting: Setting,
     schema: Arc<Schema>,
     compute: Compute,
-    /// Of this run with this judge.
-    session: String,
+    /// Whose files these are.
+    id: String,
+    /// As which it was opened last: every time another one, so that the judge never mixes up two of them.
+    session: SyncMutex<Option<String>>,
     /// Header of the files that soups are handed over in.
     header: Vec<u8>,
-    generations: AtomicU64,
     /// What it surveyed first; it must not change.
     known: OnceLock<Known>,
 }
@@ -76,8 +76,8 @@ impl External {
             header: header::write_header(&schema, 0..schema.tensors().len()),
             schema,
             compute,
-            session: fresh::name(),
-            generations: AtomicU64::new(0),
+            id: fresh::name(),
+            session: SyncMutex::default(),
             known: OnceLock::new(),
         }))
     }
@@ -89,36 +89,39 @@ impl Inner {
         self.header.len() as u64 + self.schema.bytes()
     }
 
-    fn next_generation(&self) -> u64 {
-        self.generations.fetch_add(1, Ordering::Relaxed) + 1
+    fn session(&self) -> Option<String> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What the judge told of the run; it is asked again where it has forgotten.
-    async fn open(&self, seat: &mut Seat<'_>) -> Result<&Known> {
-        if seat.session() == Some(&self.session)
-            && let Some(known) = self.known.get()
+    /// What the judge told of the run, and the session in which it has it open; it is asked again where it has forgotten.
+    async fn open(&self, seat: &mut Seat<'_>) -> Result<(&Known, String)> {
+        if let (Some(session), Some(known)) = (self.session(), self.known.get())
+            && seat.session() == Some(&session)
         {
-            return Ok(known);
+            return Ok((known, session));
         }
-        let known = self.ask_to_open(seat).await?;
+        let session = fresh::name();
+        seat.opened(None);
+        let known = self.ask_to_open(seat, &session).await?;
         let before = self.known.get_or_init(|| known.clone());
         if before.surveyed.survey != known.surveyed.survey || before.figures != known.figures {
             return Err(Error::data(
                 "it tells something else of the same datasets since it was started again",
             ));
         }
-        seat.opened(self.session.clone());
-        Ok(before)
+        seat.opened(Some(session.clone()));
+        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(session.clone());
+        Ok((before, session))
     }
 
-    async fn ask_to_open(&self, seat: &Seat<'_>) -> Result<Known> {
+    async fn ask_to_open(&self, seat: &Seat<'_>, session: &str) -> Result<Known> {
         let tensors = self.schema.tensors().iter().map(|t| judge_v1::Tensor {
             name: t.name.clone(),
             dtype: t.dtype.name().to_owned(),
             shape: t.shape.clone(),
         });
         let request = OpenRequest {
-            session: self.session.clone(),
+            session: session.to_owned(),
             tensors: tensors.collect(),
             datasets: self.setting.datasets.iter().map(|d| dataset(self.host.name(), d)).collect(),
             model_config_json: self.setting.model_json.clone(),
@@ -161,6 +164,7 @@ impl Inner {
 /// A dataset as a judge is told of it: one of its own is called `JUDGE:NAME`, others are handed over as they were written.
 fn dataset(judge: &str, spec: &DatasetSpec) -> judge_v1::Dataset {
     let own = spec.url.strip_prefix(judge).and_then(|rest| rest.strip_prefix(':'));
+    let own = own.filter(|rest| !rest.starts_with("//"));
     let options = &spec.options;
     let given = [
         ("image-column", &options.image_column),
@@ -181,7 +185,7 @@ impl Judge for External {
     async fn survey(&self) -> Result<Surveyed> {
         self.0.host.folder.check_room(self.0.file_bytes())?;
         let mut seat = self.0.host.seat().await?;
-        let known = self.0.open(&mut seat).await.cloned();
+        let known = self.0.open(&mut seat).await.map(|(known, _)| known.clone());
         Ok(seat.settle(known).await?.surveyed)
     }
 

@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--preprocessor", type=Path, metavar="FILE", help="the pool's preprocessor_config.json")
     found.add_argument("--batch-size", type=int, default=8, metavar="N", help="samples of a block (8)")
     found.add_argument("--samples", type=int, default=32, metavar="N", help="of a dataset, at most (32)")
+    found.add_argument("--wait", type=float, default=60.0, metavar="SECONDS", help="until the judge serves (60)")
     found.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS", help="of a call (600)")
     return found
 
@@ -69,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             suite = Suite(client, options, Path(folder))
         except (OSError, Refused) as error:
             parser().error(str(error))
+        if not client.wait(options.wait):
+            parser().error(f"nobody serves at {options.socket} within {options.wait:g} s")
         for what, check in checks(suite):
             verdict, why = outcome(check)
             counts[verdict] += 1

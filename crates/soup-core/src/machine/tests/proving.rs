@@ -92,6 +92,24 @@ fn where_no_side_is_the_larger_one_the_run_ends() {
 }
 
 #[test]
+fn other_samples_than_were_surveyed_are_other_data() {
+    let fewer = |mut proof: Proof| {
+        proof.survey.samples[1] -= 1;
+        proof
+    };
+    // One of three does not judge; where most have others than were surveyed, the run ends.
+    let mut cluster = joined(judged(RecipeKind::Greedy), &[true, true, true]);
+    let other = WorkerId(3);
+    let judging = run(&mut cluster, &|worker, proof| Ok(if worker == other { fewer(proof) } else { proof }));
+    cluster.result.take().unwrap().unwrap();
+    assert_eq!(judging, [WorkerId(1), WorkerId(2)].into());
+    let mut cluster = joined(judged(RecipeKind::Greedy), &[true, true, true]);
+    let judging = run(&mut cluster, &|worker, proof| Ok(if worker == other { proof } else { fewer(proof) }));
+    let error = cluster.result.take().unwrap().unwrap_err();
+    assert!(judging.is_empty() && error.chain().contains("do all have the same data"), "{}", error.chain());
+}
+
+#[test]
 fn whoever_comes_later_is_held_against_what_is_true() {
     let mut cluster = joined(judged(RecipeKind::Greedy), &[true]);
     while cluster.trials.is_empty() {

@@ -17,6 +17,10 @@ use soup_store::fresh;
 /// What folders are called, and what they are called before they are locked.
 const PREFIX: &str = "soup-judge-";
 const UNLOCKED: &str = "soup-new-";
+/// What is in every one of them: others may call their folders so too.
+const MARKER: &str = "of-soupctl";
+/// Digits of a name.
+const DIGITS: usize = 12;
 /// The system's file system in memory.
 const IN_MEMORY: &str = "/dev/shm";
 /// What makes room.
@@ -48,7 +52,8 @@ impl Folder {
             let before = parent.join(format!("{UNLOCKED}{name}"));
             DirBuilder::new().mode(0o700).create(&before)?;
             let lock = lock(&before)?.ok_or(io::ErrorKind::WouldBlock)?;
-            let path = parent.join(format!("{PREFIX}{}", &name[..12]));
+            File::create_new(before.join(MARKER))?;
+            let path = parent.join(format!("{PREFIX}{}", &name[..DIGITS]));
             std::fs::rename(&before, &path)?;
             Ok(Folder { path, _lock: lock })
         };
@@ -150,7 +155,9 @@ fn remove_abandoned(parent: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(parent)? {
         let entry = entry?;
         let name = entry.file_name();
-        if !name.to_str().is_some_and(|name| name.starts_with(PREFIX)) {
+        let digits = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        let named = digits.is_some_and(|d| d.len() == DIGITS && d.bytes().all(|b| b.is_ascii_hexdigit()));
+        if !named || !entry.path().join(MARKER).is_file() {
             continue;
         }
         // It may be gone by now, or be somebody else's, or be no folder at all: then it is none of ours.
@@ -199,6 +206,14 @@ impl Handed {
     /// # Errors
     /// Where it is not of its size any more.
     pub(crate) fn read_f32(&self) -> Result<Vec<f32>> {
+        let same = |named: &std::fs::Metadata| {
+            self.file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (named.dev(), named.ino()))
+        };
+        if !std::fs::symlink_metadata(&self.path).is_ok_and(|named| same(&named)) {
+            let text =
+                format!("put another file in the place of {}: it is to be written", self.path.display());
+            return Err(super::answers::wrong(text));
+        }
         let mut values = vec![0f32; (self.bytes / 4) as usize];
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
         self.file
@@ -233,6 +248,11 @@ mod tests {
         let abandoned = parent.path().join("soup-judge-0123456789ab");
         std::fs::create_dir(&abandoned).unwrap();
         std::fs::write(abandoned.join("1.safetensors"), "x").unwrap();
+        std::fs::write(abandoned.join(MARKER), "").unwrap();
+        // Others call their folders so too.
+        for other in ["soup-judge-clip", "soup-judge-ba9876543210"] {
+            std::fs::create_dir(parent.path().join(other)).unwrap();
+        }
         let other = parent.path().join("soup-judges");
         std::fs::create_dir(&other).unwrap();
         let link = parent.path().join("soup-judge-link");
@@ -240,6 +260,8 @@ mod tests {
         let second = Folder::create(Some(parent.path())).unwrap();
         assert!(held.path().is_dir() && second.path().is_dir() && other.is_dir());
         assert!(!abandoned.exists() && link.is_symlink());
+        assert!(parent.path().join("soup-judge-clip").is_dir());
+        assert!(parent.path().join("soup-judge-ba9876543210").is_dir());
         let gone = second.path().to_path_buf();
         drop(second);
         assert!(!gone.exists());
@@ -254,6 +276,10 @@ mod tests {
         assert!(file.write(5, &[0; 4]).is_err() && file.write(u64::MAX, &[0]).is_err());
         assert_eq!(file.read_f32().unwrap(), [0.0, 1.0]);
         assert!(folder.file("a", 8).is_err(), "what is there is not taken");
+        let renamed = folder.file("b", 8).unwrap();
+        std::fs::write(folder.path().join("c"), [1; 8]).unwrap();
+        std::fs::rename(folder.path().join("c"), renamed.path()).unwrap();
+        assert!(renamed.read_f32().unwrap_err().chain().contains("put another file in the place"));
         // A judge that cuts it short costs its own soup.
         OpenOptions::new().write(true).open(file.path()).unwrap().set_len(3).unwrap();
         assert!(file.read_f32().unwrap_err().chain().contains("cut short"));

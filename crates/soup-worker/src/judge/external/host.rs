@@ -5,6 +5,7 @@
 //! reaches the judge again. Each time it was reached it has another *incarnation*, which knows nothing of what was loaded before.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as SyncMutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -19,11 +20,13 @@ use tonic::{Code, Response, Status, Streaming};
 
 use super::answers::{self, About, plain};
 use super::folder::{Folder, Handed};
-use super::process::Process;
+use super::process::{Pid, Process, Signal};
 use crate::connect::Connect;
 
 /// How long a judge may take until it serves: frameworks are imported, often from slow disks.
 const START: Duration = Duration::from_secs(300);
+/// From when on it is said that it is waited for.
+const WORTH_SAYING: Duration = Duration::from_secs(10);
 /// How often it is tried meanwhile.
 const TRY_EVERY: Duration = Duration::from_millis(50);
 /// Wait before a judge that failed is reached again; doubles with each failure in a row.
@@ -31,6 +34,8 @@ const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// How long a judge may take to let go of a soup.
 const RELEASE: Duration = Duration::from_secs(10);
+/// For so many times what it may be silent a judge may say that it is still at one thing.
+const PROGRESS_MAX: u32 = 60;
 /// Longest path of a socket that systems take.
 const SOCKET_PATH_MAX: usize = 100;
 
@@ -63,12 +68,21 @@ pub(crate) struct Host {
     state: Mutex<State>,
     /// The incarnation there is and its connection, for what is said to it beside whatever it is asked.
     beside: SyncMutex<Option<(u64, JudgeClient<Channel>)>>,
+    /// The process group there is, for whoever ends it whatever it is asked.
+    group: SyncMutex<Option<Pid>>,
+    /// Soups that were handed over, of all runs.
+    generations: AtomicU64,
+    /// The last incarnation that did not let go of a soup.
+    clings: AtomicU64,
     /// Soups that it is letting go.
     releasing: watch::Sender<usize>,
 }
 
 struct State {
     live: Option<Live>,
+    /// Whether it is asked something. Where that is so when somebody takes the seat, whoever asked has gone away in the middle, and it
+    /// may still be at that.
+    asked: AtomicBool,
     /// How often it was reached.
     incarnation: u64,
     /// Failures since it last answered.
@@ -96,7 +110,13 @@ impl Host {
                 socket.display()
             )));
         }
-        let state = State { live: None, incarnation: 0, failures: 0, not_before: Instant::now() };
+        let state = State {
+            live: None,
+            asked: AtomicBool::new(false),
+            incarnation: 0,
+            failures: 0,
+            not_before: Instant::now(),
+        };
         let host = Host {
             config,
             socket,
@@ -104,6 +124,9 @@ impl Host {
             about: OnceLock::new(),
             state: Mutex::new(state),
             beside: SyncMutex::default(),
+            group: SyncMutex::default(),
+            generations: AtomicU64::new(0),
+            clings: AtomicU64::new(0),
             releasing: watch::Sender::new(0),
         };
         drop(host.seat().await?);
@@ -127,9 +150,11 @@ impl Host {
     /// [`Unavailable`](ErrorKind::Unavailable) where it cannot be reached.
     pub(super) async fn seat(&self) -> Result<Seat<'_>> {
         let mut state = self.state.lock().await;
-        let ended = |live: &Live| live.process.as_ref().is_some_and(Process::ended);
+        let clings = state.incarnation > 0 && state.incarnation == self.clings.load(Ordering::Relaxed);
+        let ended = |live: &Live| clings || live.process.as_ref().is_some_and(Process::ended);
         if let Some(live) = state.live.take_if(|live| ended(live)) {
-            tracing::warn!(judge = self.name(), words = live.last_words(), "the judge has ended");
+            let how = if clings { "does not let go of a soup" } else { "has ended" };
+            tracing::warn!(judge = self.name(), "the judge {how}{}", live.last_words());
             live.end().await;
         }
         if state.live.is_none() {
@@ -137,6 +162,9 @@ impl Host {
             match self.reach().await {
                 Ok(live) => {
                     state.incarnation += 1;
+                    state.asked.store(false, Ordering::Relaxed);
+                    *self.group.lock().unwrap_or_else(PoisonError::into_inner) =
+                        live.process.as_ref().map(Process::group);
                     let client = live.client.clone();
                     let mut beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
                     *beside = Some((state.incarnation, client));
@@ -149,17 +177,30 @@ impl Host {
                 }
             }
         }
-        Ok(Seat { host: self, state })
+        let abandoned = AtomicBool::new(state.asked.load(Ordering::Relaxed));
+        Ok(Seat { host: self, state, abandoned })
+    }
+
+    /// The number of the next soup that is handed over.
+    pub(super) fn next_generation(&self) -> u64 {
+        self.generations.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Ends it, where that is this worker's: nobody asks it any more.
     pub(crate) async fn stop(&self) {
-        // Whoever asks it still is about to be dropped.
-        if let Ok(mut state) = tokio::time::timeout(RELEASE, self.state.lock()).await
-            && let Some(live) = state.live.take()
-        {
-            state.not_before = Instant::now() + START;
-            live.end().await;
+        match tokio::time::timeout(RELEASE, self.state.lock()).await {
+            Ok(mut state) => {
+                state.not_before = Instant::now() + START;
+                if let Some(live) = state.live.take() {
+                    live.end().await;
+                }
+            }
+            // Somebody asks it still: that gets no answer any more.
+            Err(_) => {
+                if let Some(group) = *self.group.lock().unwrap_or_else(PoisonError::into_inner) {
+                    let _ = rustix::process::kill_process_group(group, Signal::KILL);
+                }
+            }
         }
         self.folder.remove();
     }
@@ -173,8 +214,12 @@ impl Host {
         runtime.spawn(async move {
             let beside = host.beside.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if let Some((_, mut client)) = beside.filter(|(now, _)| *now == incarnation) {
-                // One that does not answer is given up by whoever asks it next.
-                let _ = tokio::time::timeout(RELEASE, client.release(of)).await;
+                let patience = RELEASE.max(host.config.silence);
+                let released = tokio::time::timeout(patience, client.release(of)).await;
+                if !matches!(released, Ok(Ok(_))) {
+                    // It may have the soup still: whoever asks it next gives it up.
+                    host.clings.store(incarnation, Ordering::Relaxed);
+                }
             }
             drop(file);
             host.releasing.send_modify(|n| *n -= 1);
@@ -203,7 +248,7 @@ impl Host {
             Error::usage(format!("{address:?} is no address of a judge: unix:/path/of/socket is"))
                 .with_source(e)
         })?;
-        let begun = Instant::now();
+        let (begun, mut told) = (Instant::now(), false);
         let channel = loop {
             let error = match connect.connect(&endpoint).await {
                 Ok(channel) => break channel,
@@ -214,6 +259,10 @@ impl Host {
                 tokio::time::sleep(TRY_EVERY).await;
                 let words = process.last_words();
                 return Err(Error::unavailable(format!("its command has ended before it served; {words}")));
+            }
+            if !told && begun.elapsed() >= WORTH_SAYING {
+                told = true;
+                tracing::warn!(judge = self.name(), "waiting for a judge to serve at {address}");
             }
             if begun.elapsed() >= START {
                 let text = format!("nobody serves at {address} for {} s", START.as_secs());
@@ -272,6 +321,8 @@ impl Live {
 pub(super) struct Seat<'a> {
     host: &'a Host,
     state: MutexGuard<'a, State>,
+    /// Whether somebody has gone away in the middle of an answer, and this is not answered yet.
+    abandoned: AtomicBool,
 }
 
 impl Seat<'_> {
@@ -286,9 +337,9 @@ impl Seat<'_> {
     }
 
     /// Notes what it has open.
-    pub(super) fn opened(&mut self, session: String) {
+    pub(super) fn opened(&mut self, session: Option<String>) {
         if let Some(live) = &mut self.state.live {
-            live.session = Some(session);
+            live.session = session;
         }
     }
 
@@ -307,8 +358,14 @@ impl Seat<'_> {
         what: &str,
         call: impl Future<Output = Result<Response<Streaming<T>>, Status>>,
     ) -> Result<Streaming<T>> {
-        let answer = tokio::time::timeout(self.host.config.silence, call).await;
+        self.state.asked.store(true, Ordering::Relaxed);
+        let answer = tokio::time::timeout(self.patience(), call).await;
         Ok(answer.map_err(|_| self.silent(what))?.map_err(|s| self.error(&s))?.into_inner())
+    }
+
+    /// How long it may say nothing now: after somebody went away it may first end what that one had asked.
+    fn patience(&self) -> Duration {
+        self.host.config.silence * if self.abandoned.load(Ordering::Relaxed) { 2 } else { 1 }
     }
 
     /// Awaits the next message that is not only about progress; `None` at the end.
@@ -321,9 +378,17 @@ impl Seat<'_> {
         stream: &mut Streaming<T>,
         split: impl Fn(T) -> std::result::Result<M, Progress>,
     ) -> Result<Option<M>> {
+        let begun = Instant::now();
         loop {
-            let next = tokio::time::timeout(self.host.config.silence, stream.message()).await;
+            let next = tokio::time::timeout(self.patience(), stream.message()).await;
             let next = next.map_err(|_| self.silent(what))?.map_err(|s| self.error(&s))?;
+            self.abandoned.store(false, Ordering::Relaxed);
+            if begun.elapsed() > self.host.config.silence * PROGRESS_MAX {
+                let seconds = begun.elapsed().as_secs();
+                return Err(answers::wrong(format!(
+                    "says for {seconds} s that it is still at it, asked to {what}"
+                )));
+            }
             match next.map(&split) {
                 None => return Ok(None),
                 Some(Ok(message)) => return Ok(Some(message)),
@@ -344,6 +409,7 @@ impl Seat<'_> {
         let error = match result {
             Ok(value) => {
                 self.state.failures = 0;
+                self.state.asked.store(false, Ordering::Relaxed);
                 return Ok(value);
             }
             Err(error) => error,
@@ -363,7 +429,12 @@ impl Seat<'_> {
     }
 
     fn silent(&self, what: &str) -> Error {
-        let seconds = self.host.config.silence.as_secs_f64();
+        let seconds = self.patience().as_secs_f64();
+        if self.abandoned.load(Ordering::Relaxed) {
+            let text =
+                format!("it said nothing for {seconds} s after it was left in the middle of something");
+            return Error::try_again(text);
+        }
         answers::wrong(format!("said nothing for {seconds} s while it was to {what} (--judge-timeout)"))
     }
 
@@ -384,6 +455,6 @@ fn error_of(status: &Status, last_words: &str) -> Error {
             Error::try_again(format!("it does not know what it was asked about: {text}"))
         }
         Code::Cancelled => Error::try_again(format!("it cancelled what it was asked: {text}")),
-        code => Error::internal(format!("it failed ({code:?}): {text}{last_words}")),
+        _ => Error::internal(format!("it failed: {text}")),
     }
 }

@@ -6,7 +6,8 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+pub(super) use rustix::process::{Pid, Signal};
+use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus};
 use soup_core::{Error, Result};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
@@ -62,16 +63,29 @@ impl Process {
 
     /// Whether it has ended. It is not reaped yet, so that its group stays its own.
     pub(super) fn ended(&self) -> bool {
+        self.status().is_some()
+    }
+
+    /// How it has ended, as far as the system says; `None` where it has not.
+    fn status(&self) -> Option<Option<WaitIdStatus>> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        !matches!(rustix::process::waitid(WaitId::Pid(self.group), options), Ok(None))
+        match rustix::process::waitid(WaitId::Pid(self.group), options) {
+            Ok(None) => None,
+            Ok(status) => Some(status),
+            Err(_) => Some(None),
+        }
     }
 
     /// What it printed last, for messages.
     pub(super) fn last_words(&self) -> String {
         let lines = self.said.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match lines.is_empty() {
+        let printed = match lines.is_empty() {
             true => "it printed nothing".to_owned(),
             false => format!("it printed last: {}", lines.iter().cloned().collect::<Vec<_>>().join(" | ")),
+        };
+        match self.status().flatten().and_then(|status| status.terminating_signal()) {
+            Some(signal) => format!("it was killed by signal {signal}; {printed}"),
+            None => printed,
         }
     }
 
@@ -86,7 +100,13 @@ impl Process {
         // Whoever does not hear is not asked again.
         let _ = tokio::time::timeout(GRACE, ended).await;
         self.signal(Signal::KILL);
-        let _ = self.child.wait().await;
+        // One that waits for a device does not end before that answers.
+        let _ = tokio::time::timeout(GRACE, self.child.wait()).await;
+    }
+
+    /// Its process group.
+    pub(super) fn group(&self) -> Pid {
+        self.group
     }
 
     fn signal(&self, signal: Signal) {

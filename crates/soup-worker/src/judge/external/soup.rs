@@ -1,7 +1,6 @@
 //! A soup with an external judge: a file that is filled, loaded, asked about, and loaded again where the judge was started again.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 
 use bytes::Bytes;
 use soup_core::tally::{Judged as Said, Tally};
@@ -33,7 +32,7 @@ impl FileVessel {
     pub(super) async fn new(of: Arc<Inner>) -> Result<FileVessel> {
         // So that there never is one more than there is room for.
         of.host.all_released().await;
-        let generation = of.next_generation();
+        let generation = of.host.next_generation();
         let file = of.host.folder.file(&file_name(&of, generation, "safetensors"), of.file_bytes())?;
         file.write(0, &of.header)?;
         Ok(FileVessel { of, generation, file: Arc::new(file) })
@@ -42,7 +41,7 @@ impl FileVessel {
 
 /// The files of a folder are of several runs and judges.
 fn file_name(of: &Inner, number: u64, kind: &str) -> String {
-    format!("{}-{}-{number}.{kind}", of.host.name(), &of.session[..8])
+    format!("{}-{}-{number}.{kind}", of.host.name(), &of.id[..8])
 }
 
 #[tonic::async_trait]
@@ -55,8 +54,8 @@ impl Vessel for FileVessel {
 
     async fn load(self: Box<Self>) -> Result<Arc<dyn Loaded>> {
         let FileVessel { of, generation, file } = *self;
-        let (asked_in, loaded_in) = (AtomicU64::new(0), AtomicU64::new(0));
-        let soup = Generation { of, generation, file, asked_in, loaded_in };
+        let soup =
+            Generation { of, generation, file, asked: SyncMutex::default(), loaded: SyncMutex::default() };
         let mut seat = soup.of.host.seat().await?;
         let loaded = soup.ensure(&mut seat).await.map(drop);
         seat.settle(loaded).await?;
@@ -69,26 +68,27 @@ struct Generation {
     of: Arc<Inner>,
     generation: u64,
     file: Arc<Handed>,
-    /// The incarnation of the judge that was asked to load it, and the one that has said that it did; 0: none yet. Whoever asked may
-    /// have been dropped before the answer.
-    asked_in: AtomicU64,
-    loaded_in: AtomicU64,
+    /// The incarnation and the session of the judge that was asked to load it, and the session that has said that it did. Whoever asked
+    /// may have been dropped before the answer.
+    asked: SyncMutex<Option<(u64, String)>>,
+    loaded: SyncMutex<Option<String>>,
 }
 
 impl Generation {
     /// Has it loaded where the judge has not, or not any more.
-    async fn ensure(&self, seat: &mut Seat<'_>) -> Result<&Known> {
-        let known = self.of.open(seat).await?;
-        if self.loaded_in.load(Ordering::Relaxed) == seat.incarnation() {
-            return Ok(known);
+    async fn ensure(&self, seat: &mut Seat<'_>) -> Result<(&Known, String)> {
+        let (known, session) = self.of.open(seat).await?;
+        if self.loaded.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(&session) {
+            return Ok((known, session));
         }
         let request = LoadRequest {
-            session: self.of.session.clone(),
+            session: session.clone(),
             generation: self.generation,
             path: self.file.path().display().to_string(),
         };
         let mut client = seat.client()?;
-        self.asked_in.store(seat.incarnation(), Ordering::Relaxed);
+        let asked = Some((seat.incarnation(), session.clone()));
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = asked;
         let mut answer = seat.begun("load a soup", client.load(request)).await?;
         let split = |m: LoadResponse| match m.message {
             Some(load_response::Message::Progress(progress)) => Err(progress),
@@ -96,10 +96,12 @@ impl Generation {
             None => Ok(false),
         };
         match seat.next("load a soup", &mut answer, split).await? {
-            Some(true) => self.loaded_in.store(seat.incarnation(), Ordering::Relaxed),
+            Some(true) => {
+                *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Some(session.clone());
+            }
             _ => return Err(answers::wrong("ended without having loaded the soup")),
         }
-        Ok(known)
+        Ok((known, session))
     }
 
     /// Asks about `rows` of a dataset.
@@ -111,11 +113,11 @@ impl Generation {
         logits: bool,
         cancelled: &Cancelled,
     ) -> Result<Judged> {
-        let known = self.ensure(seat).await?;
+        let (known, session) = self.ensure(seat).await?;
         let block = self.of.setting.batch_size.max(1);
         let lengths: Vec<usize> = rows.chunks(block as usize).map(<[u64]>::len).collect();
         let request = JudgeRequest {
-            session: self.of.session.clone(),
+            session,
             generation: self.generation,
             dataset,
             positions: rows,
@@ -175,10 +177,10 @@ impl Generation {
     async fn step(
         &self,
         seat: &mut Seat<'_>,
-        request: DifferentiateRequest,
+        mut request: DifferentiateRequest,
         cancelled: &Cancelled,
     ) -> Result<soup_core::machine::PartFigures> {
-        self.ensure(seat).await?;
+        (_, request.session) = self.ensure(seat).await?;
         if cancelled.get() {
             return Err(Error::cancelled("the step was cancelled"));
         }
@@ -232,10 +234,10 @@ impl Loaded for Generation {
         cancelled: Cancelled,
     ) -> Result<Gradient> {
         let elements: u64 = self.of.schema.parameters();
-        let name = file_name(&self.of, self.of.next_generation(), "gradient");
+        let name = file_name(&self.of, self.of.host.next_generation(), "gradient");
         let file = self.of.host.folder.file(&name, elements.saturating_mul(4))?;
         let request = DifferentiateRequest {
-            session: self.of.session.clone(),
+            session: String::new(),
             generation: self.generation,
             dataset,
             positions: self.of.rows(dataset, &positions)?,
@@ -256,7 +258,9 @@ impl Loaded for Generation {
 
 impl Drop for Generation {
     fn drop(&mut self) {
-        let of = ReleaseRequest { session: self.of.session.clone(), generation: self.generation };
-        self.of.host.release(self.asked_in.load(Ordering::Relaxed), of, self.file.clone());
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (incarnation, session) = asked.unwrap_or_default();
+        let of = ReleaseRequest { session, generation: self.generation };
+        self.of.host.release(incarnation, of, self.file.clone());
     }
 }
