@@ -106,18 +106,8 @@ fn assign(assignment: &Assignment) -> v1::Assign {
         }),
         Work::Pass(shard) => assign::Work::Pass(v1::PassShard { shard: shard.0 }),
         Work::Survey => assign::Work::Survey(v1::Survey {}),
-        Work::Evaluate(evaluation, slice) => assign::Work::Evaluate(v1::Evaluate {
-            soup: Some((&evaluation.soup).into()),
-            dataset: evaluation.dataset.0,
-            start: slice.start,
-            end: slice.end,
-        }),
-        Work::Prove(_, evaluation, slice) => assign::Work::Prove(v1::Evaluate {
-            soup: Some((&evaluation.soup).into()),
-            dataset: evaluation.dataset.0,
-            start: slice.start,
-            end: slice.end,
-        }),
+        Work::Evaluate(evaluation, slice) => assign::Work::Evaluate(evaluate(evaluation, *slice)),
+        Work::Prove(_, evaluation, slice) => assign::Work::Prove(evaluate(evaluation, *slice)),
         Work::Write(soup, file) => {
             assign::Work::Write(v1::WriteFile { soup: Some(soup.into()), file: *file })
         }
@@ -139,6 +129,16 @@ fn assign(assignment: &Assignment) -> v1::Assign {
         }),
     };
     v1::Assign { key: Some(key_of(&assignment.attempt)), work: Some(work) }
+}
+
+/// A slice of an evaluation.
+fn evaluate(evaluation: &Evaluation, slice: Slice) -> v1::Evaluate {
+    v1::Evaluate {
+        soup: Some((&evaluation.soup).into()),
+        dataset: evaluation.dataset.0,
+        start: slice.start,
+        end: slice.end,
+    }
 }
 
 /// Where a shard of a checkpoint is.

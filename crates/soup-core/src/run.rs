@@ -360,10 +360,15 @@ impl RunSpec {
 
     /// The name by which `set` is known to the run's judge, where it is one of the judge's own (`JUDGE:NAME`); others are places.
     pub fn judges_own<'a>(&self, set: &'a DatasetSpec) -> Option<&'a str> {
-        let rest = set.url.strip_prefix(self.judge.as_deref()?)?.strip_prefix(':')?;
-        // A URL is one, whatever a judge is called.
-        (!rest.starts_with("//")).then_some(rest)
+        judges_own(self.judge.as_deref()?, &set.url)
     }
+}
+
+/// The name by which the dataset at `url` is known to the judge called `judge`, where it is one of that judge's own (`JUDGE:NAME`).
+pub fn judges_own<'a>(judge: &str, url: &'a str) -> Option<&'a str> {
+    let rest = url.strip_prefix(judge)?.strip_prefix(':')?;
+    // A URL is one, whatever a judge is called.
+    (!rest.starts_with("//")).then_some(rest)
 }
 
 /// Checks a name that workers give a judge.

@@ -42,6 +42,11 @@ impl Ability {
             Ability::Gradients => "gradients",
         }
     }
+
+    /// Those of these names that this program knows. What it does not know it does not ask for.
+    pub fn known(names: &[String]) -> BTreeSet<Ability> {
+        Self::ALL.into_iter().filter(|ability| names.iter().any(|name| name == ability.name())).collect()
+    }
 }
 
 impl fmt::Display for Ability {

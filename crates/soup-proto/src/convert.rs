@@ -379,7 +379,7 @@ impl TryFrom<v1::OfferedJudge> for Offer {
     fn try_from(offer: v1::OfferedJudge) -> Result<Self> {
         let v1::OfferedJudge { judge, abilities, datasets } = offer;
         let id: JudgeId = required(judge, "a judge's identity")?.into();
-        if id != JudgeId::native() && id.name != JudgeId::native().name {
+        if id.name != JudgeId::native().name {
             check_judge_name(&id.name)?;
         }
         let texts = [&id.name, &id.version, &id.numerics].into_iter().chain(&id.digest).chain(&datasets);
@@ -387,8 +387,7 @@ impl TryFrom<v1::OfferedJudge> for Offer {
         if datasets.len() > JUDGE_DATASETS_MAX || texts.into_iter().any(|text| odd(&text)) {
             return Err(malformed("what is said of a judge is too much, or no plain text"));
         }
-        let known = |name: &String| Ability::ALL.into_iter().find(|a| a.name() == name);
-        Ok(Offer { id, abilities: abilities.iter().filter_map(known).collect(), datasets })
+        Ok(Offer { id, abilities: Ability::known(&abilities), datasets })
     }
 }
 

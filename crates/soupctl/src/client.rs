@@ -213,13 +213,13 @@ impl Client {
         }
     }
 
-    /// All runs of the coordinator, as JSON.
+    /// The judges that the coordinator's workers have, as JSON.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`](ErrorKind::Unavailable) where it does not answer; its own.
     pub(crate) async fn judges(&mut self) -> Result<String> {
-        let list = self.coordinator.judges(JudgesRequest {});
-        let answer = tokio::time::timeout(REQUEST_TIMEOUT, list).await.map_err(|_| self.silent())?;
+        let judges = self.coordinator.judges(JudgesRequest {});
+        let answer = tokio::time::timeout(REQUEST_TIMEOUT, judges).await.map_err(|_| self.silent())?;
         Ok(answer.map_err(|s| error_of(&s))?.into_inner().judges_json)
     }
 

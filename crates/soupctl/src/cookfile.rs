@@ -10,6 +10,7 @@ use clap::{Args, ValueHint};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use soup_core::recipe::given::WeightTable;
+use soup_core::run::judges_own;
 use soup_core::{Error, Result};
 use soup_store::local;
 
@@ -341,9 +342,7 @@ impl CookOptions {
 
 /// Whether a dataset is one that `judge` knows by a name.
 pub(crate) fn is_own(judge: Option<&JudgeFlag>, url: &str) -> bool {
-    judge.is_some_and(|judge| {
-        url.strip_prefix(&judge.name).is_some_and(|rest| rest.starts_with(':') && !rest.starts_with("://"))
-    })
+    judge.is_some_and(|judge| judges_own(&judge.name, url).is_some())
 }
 
 /// Whether `text` is a URL with a scheme, rather than a path.

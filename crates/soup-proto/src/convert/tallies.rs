@@ -123,9 +123,7 @@ impl v1::Surveyed {
                 metrics: metrics.into_iter().map(TryInto::try_into).collect::<Result<_>>()?,
             },
         };
-        let known = |name: &String| Ability::ALL.into_iter().find(|a| a.name() == name);
-        // What this program does not know of it does not ask for.
-        let abilities = self.abilities.iter().filter_map(known).collect();
+        let abilities = Ability::known(&self.abilities);
         Ok((Survey { samples: self.samples, tallies, abilities }, self.notes))
     }
 }

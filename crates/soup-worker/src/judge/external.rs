@@ -22,7 +22,7 @@ mod soup;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex as SyncMutex, OnceLock, PoisonError};
 
-use soup_core::run::DatasetSpec;
+use soup_core::run::{DatasetSpec, judges_own};
 use soup_core::schema::Schema;
 use soup_core::{Error, Result};
 use soup_proto::judge_v1::{self, OpenRequest, open_response};
@@ -163,8 +163,6 @@ impl Inner {
 
 /// A dataset as a judge is told of it: one of its own is called `JUDGE:NAME`, others are handed over as they were written.
 fn dataset(judge: &str, spec: &DatasetSpec) -> judge_v1::Dataset {
-    let own = spec.url.strip_prefix(judge).and_then(|rest| rest.strip_prefix(':'));
-    let own = own.filter(|rest| !rest.starts_with("//"));
     let options = &spec.options;
     let given = [
         ("image-column", &options.image_column),
@@ -175,7 +173,7 @@ fn dataset(judge: &str, spec: &DatasetSpec) -> judge_v1::Dataset {
     let others = options.others.clone().into_iter();
     judge_v1::Dataset {
         name: spec.name.clone(),
-        source: own.unwrap_or(&spec.url).to_owned(),
+        source: judges_own(judge, &spec.url).unwrap_or(&spec.url).to_owned(),
         options: others.chain(given).collect(),
     }
 }

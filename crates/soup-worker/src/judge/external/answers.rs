@@ -80,7 +80,6 @@ pub(super) fn about(name: &str, said: DescribeResponse) -> Result<About> {
     if datasets.len() > NAMES_MAX || too_long {
         return Err(wrong(format!("names more than {NAMES_MAX} datasets, or too long ones")));
     }
-    let known = |name: &String| Ability::ALL.into_iter().find(|a| a.name() == name);
     let id = JudgeId {
         name: name.to_owned(),
         version,
@@ -90,8 +89,7 @@ pub(super) fn about(name: &str, said: DescribeResponse) -> Result<About> {
     Ok(About {
         offer: Offer {
             id,
-            // What this program does not know of it does not ask for.
-            abilities: abilities.iter().filter_map(known).collect(),
+            abilities: Ability::known(&abilities),
             datasets: datasets.iter().map(|d| plain(d)).collect(),
         },
         tolerance,
