@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +19,17 @@ import open_clip
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.nn.functional import normalize
 
-from soup_judge.answers import Outcomes
 from soup_judge.data import IMAGE_OPTIONS, decode_image, read_prompts
 from soup_judge.images import CACHE, image_samples
 from soup_judge.judge import version_of
 from soup_judge.schema import Dataset, Schema, listed
 from soup_judge.server import serve
-from soup_judge.tensors import Tensors
-from soup_judge.torch import Arithmetic, Samples, TorchClassifier, add_arguments, arithmetic_of
-
-PROMPTS_AT_A_TIME = 256
+from soup_judge.torch import Arithmetic, Samples, add_arguments, arithmetic_of
+from soup_judge.zero_shot import ZeroShot
 
 
-@dataclass(frozen=True)
-class _Zero:
-    weights: Mapping[str, torch.Tensor]
-    classes: torch.Tensor
-
-
-class OpenClipZeroShot(TorchClassifier):
+class OpenClipZeroShot(ZeroShot):
     """`open_clip.create_model` on Parquet with images, with prompts for every class."""
 
     version = "1"
@@ -100,42 +89,15 @@ class OpenClipZeroShot(TorchClassifier):
 
         return image_samples(dataset, list(self.prompts), prepare, self.cache, argument=None)
 
-    def load(self, tensors: Tensors) -> Any:
-        """The tensors, and what they make of the prompts."""
-        weights = super().load(tensors)
-        with self.binding.bound(weights), torch.inference_mode():
-            return _Zero(weights, self._classes())
+    def text_features(self, module: Any, begin: int, end: int) -> torch.Tensor:
+        """Of the text tower."""
+        features: torch.Tensor = module.encode_text(self.moved(self.tokens[begin:end]))
+        return features
 
-    def judge(self, model: Any, dataset: Dataset, positions: NDArray[np.int64]) -> Outcomes:
-        """Images only: the classes are there."""
-        self._known = model.classes
-        try:
-            return super().judge(model.weights, dataset, positions)
-        finally:
-            self._known = None
-
-    def differentiate(self, model: Any, *arguments: Any) -> Any:
-        """All prompts go through the model again, with gradients."""
-        return super().differentiate(model.weights, *arguments)
-
-    def forward(self, module: Any, inputs: Any) -> torch.Tensor:
-        """Logits of images."""
-        classes = self._known if self._known is not None else self._classes()
-        images = normalize(module.encode_image(inputs), dim=-1)
-        logits: torch.Tensor = images @ classes.T * module.logit_scale.exp()
-        return logits
-
-    _known: torch.Tensor | None = None
-
-    def _classes(self) -> torch.Tensor:
-        module: Any = self.module
-        parts = []
-        for begin in range(0, len(self.tokens), PROMPTS_AT_A_TIME):
-            self.progress(f"features of {begin} prompts")
-            tokens = self.moved(self.tokens[begin : begin + PROMPTS_AT_A_TIME])
-            parts.append(normalize(module.encode_text(tokens), dim=-1))
-        features = torch.cat(parts).split([len(texts) for texts in self.prompts.values()])
-        return normalize(torch.stack([each.mean(dim=0) for each in features]), dim=-1)
+    def image_features(self, module: Any, inputs: Any) -> torch.Tensor:
+        """Of the image tower."""
+        features: torch.Tensor = module.encode_image(inputs)
+        return features
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

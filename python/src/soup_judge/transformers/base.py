@@ -142,6 +142,23 @@ class Tokenizer:
         return inputs, note
 
 
+class TokenizedJudge(TransformersJudge):
+    """A judge of texts. The tokenizer is that of a folder."""
+
+    def __init__(
+        self,
+        tokenizer: Path,
+        *,
+        max_length: int | None = None,
+        arithmetic: Arithmetic | None = None,
+        batch_norm: str | None = None,
+    ) -> None:
+        """`max_length`: tokens at which texts are cut; None: as many as the tokenizer allows."""
+        super().__init__(arithmetic=arithmetic, batch_norm=batch_norm)
+        self.tokenizer = Tokenizer(tokenizer, max_length)
+        self.configuration = {**self.configuration, **self.tokenizer.configuration}
+
+
 def accepted(module: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Those inputs that a model takes: some tokenizers tell of segments to models that know none."""
     known = inspect.signature(module.forward).parameters

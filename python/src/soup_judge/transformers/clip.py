@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
-from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
-from soup_judge.answers import Outcomes
 from soup_judge.classes import names_of
 from soup_judge.data import read_prompts
 from soup_judge.errors import Refused
 from soup_judge.images import CACHE
-from soup_judge.schema import Dataset, Schema
-from soup_judge.tensors import Tensors
+from soup_judge.schema import Schema
 from soup_judge.torch import Arithmetic, empty_parameters
 from soup_judge.transformers.base import Tokenizer, config_of, refusing
 from soup_judge.transformers.images import ImageClassification
+from soup_judge.zero_shot import ZeroShot
 
 HEAD = "classification_head"
-PROMPTS_AT_A_TIME = 256
 
 
-@dataclass(frozen=True)
-class _Zero:
-    weights: Mapping[str, torch.Tensor]
-    classes: torch.Tensor
-
-
-class ClipZeroShot(ImageClassification):
+class ClipZeroShot(ZeroShot, ImageClassification):
     """`CLIPModel` on Parquet with images, with prompts for every class.
 
     A class is the mean of its prompts' features, each of length one, brought to length one again; a logit is its
@@ -86,43 +75,14 @@ class ClipZeroShot(ImageClassification):
         """Those that have prompts."""
         return list(self.prompts)
 
-    def load(self, tensors: Tensors) -> Any:
-        """The tensors, and what they make of the prompts."""
-        weights = super().load(tensors)
-        with self.binding.bound(weights), torch.inference_mode():
-            return _Zero(weights, self._classes())
+    def text_features(self, module: Any, begin: int, end: int) -> torch.Tensor:
+        """Of the text tower."""
+        tokens = {name: each[begin:end] for name, each in self.tokens.items()}
+        return _features(module.get_text_features(**self.moved(tokens)))
 
-    def judge(self, model: Any, dataset: Dataset, positions: NDArray[np.int64]) -> Outcomes:
-        """Images only: the classes are there."""
-        self._known = model.classes
-        try:
-            return super().judge(model.weights, dataset, positions)
-        finally:
-            self._known = None
-
-    def differentiate(self, model: Any, *arguments: Any) -> Any:
-        """All prompts go through the model again, with gradients."""
-        return super().differentiate(model.weights, *arguments)
-
-    def forward(self, module: Any, inputs: Any) -> torch.Tensor:
-        """Logits of images."""
-        classes = self._known if self._known is not None else self._classes()
-        images = _features(module.get_image_features(**inputs))
-        logits: torch.Tensor = normalize(images, dim=-1) @ classes.T * module.logit_scale.exp()
-        return logits
-
-    _known: torch.Tensor | None = None
-
-    def _classes(self) -> torch.Tensor:
-        """One row a class, of length one."""
-        module: Any = self.module
-        parts = []
-        for begin in range(0, len(self.tokens["input_ids"]), PROMPTS_AT_A_TIME):
-            self.progress(f"features of {begin} prompts")
-            tokens = {name: each[begin : begin + PROMPTS_AT_A_TIME] for name, each in self.tokens.items()}
-            parts.append(normalize(_features(module.get_text_features(**self.moved(tokens))), dim=-1))
-        features = torch.cat(parts).split([len(texts) for texts in self.prompts.values()])
-        return normalize(torch.stack([each.mean(dim=0) for each in features]), dim=-1)
+    def image_features(self, module: Any, inputs: Any) -> torch.Tensor:
+        """Of the image tower."""
+        return _features(module.get_image_features(**inputs))
 
 
 class _Linear(torch.nn.Module):  # type: ignore[misc]

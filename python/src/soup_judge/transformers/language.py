@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,13 @@ from numpy.typing import NDArray
 from soup_judge.answers import Metric, Sums, Survey
 from soup_judge.data import TEXT_OPTIONS, read_table
 from soup_judge.schema import Dataset, Schema
-from soup_judge.torch import Arithmetic
-from soup_judge.transformers.base import Tokenizer, TransformersJudge
+from soup_judge.transformers.base import TokenizedJudge
 
 CHUNK = 1 << 26
 """Logits that are widened to f64 at a time."""
 
 
-class CausalPerplexity(TransformersJudge):
+class CausalPerplexity(TokenizedJudge):
     """`AutoModelForCausalLM` on texts, one a sample, by the perplexity of all tokens but each text's first.
 
     The figures are `nll`, in nats, and `tokens`; perplexity is exp(nll / tokens).
@@ -30,19 +28,6 @@ class CausalPerplexity(TransformersJudge):
     version = "1"
     auto = "AutoModelForCausalLM"
     dataset_options = tuple(name for name in TEXT_OPTIONS if name not in ("label-column", "text-pair-column"))
-
-    def __init__(
-        self,
-        tokenizer: Path,
-        *,
-        max_length: int | None = None,
-        arithmetic: Arithmetic | None = None,
-        batch_norm: str | None = None,
-    ) -> None:
-        """`max_length`: tokens at which texts are cut; None: as many as the tokenizer allows."""
-        super().__init__(arithmetic=arithmetic, batch_norm=batch_norm)
-        self.tokenizer = Tokenizer(tokenizer, max_length)
-        self.configuration = {**self.configuration, **self.tokenizer.configuration}
 
     def open(self, schema: Schema, datasets: Sequence[Dataset]) -> Survey:
         """Builds the model, and makes tokens of all texts."""

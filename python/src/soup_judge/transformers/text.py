@@ -13,31 +13,18 @@ from soup_judge.data import TEXT_OPTIONS, read_table
 from soup_judge.errors import Refused
 from soup_judge.schema import Dataset, Schema
 from soup_judge.torch import Arithmetic, Samples, TorchClassifier
-from soup_judge.transformers.base import Tokenizer, TransformersJudge, accepted, refusing
+from soup_judge.transformers.base import TokenizedJudge, accepted, refusing
 from soup_judge.transformers.images import single_label_names
 
 IGNORED = -100
 """What transformers takes for no token in labels."""
 
 
-class TextClassifier(TransformersJudge, TorchClassifier):
+class TextClassifier(TokenizedJudge, TorchClassifier):
     """What classifiers of texts have in common. The tokenizer is that of a folder."""
 
     version = "1"
     dataset_options = TEXT_OPTIONS
-
-    def __init__(
-        self,
-        tokenizer: Path,
-        *,
-        max_length: int | None = None,
-        arithmetic: Arithmetic | None = None,
-        batch_norm: str | None = None,
-    ) -> None:
-        """`max_length`: tokens at which texts are cut; None: as many as the tokenizer allows."""
-        super().__init__(arithmetic=arithmetic, batch_norm=batch_norm)
-        self.tokenizer = Tokenizer(tokenizer, max_length)
-        self.configuration = {**self.configuration, **self.tokenizer.configuration}
 
     def names(self, schema: Schema) -> Sequence[str]:
         """Of the classes."""
