@@ -20,7 +20,7 @@ mod process;
 mod soup;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex as SyncMutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use soup_core::run::{DatasetSpec, judges_own};
 use soup_core::schema::Schema;
@@ -49,10 +49,8 @@ struct Inner {
     setting: Setting,
     schema: Arc<Schema>,
     compute: Compute,
-    /// Whose files these are.
+    /// Whose files and sessions these are.
     id: String,
-    /// As which it was opened last: every time another one, so that the judge never mixes up two of them.
-    session: SyncMutex<Option<String>>,
     /// Header of the files that soups are handed over in.
     header: Vec<u8>,
     /// What it surveyed first; it must not change.
@@ -77,7 +75,6 @@ impl External {
             schema,
             compute,
             id: fresh::name(),
-            session: SyncMutex::default(),
             known: OnceLock::new(),
         }))
     }
@@ -89,17 +86,12 @@ impl Inner {
         self.header.len() as u64 + self.schema.bytes()
     }
 
-    fn session(&self) -> Option<String> {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     /// What the judge told of the run, and the session in which it has it open; it is asked again where it has forgotten.
     async fn open(&self, seat: &mut Seat<'_>) -> Result<(&Known, String)> {
-        if let (Some(session), Some(known)) = (self.session(), self.known.get())
-            && seat.session() == Some(&session)
-        {
+        if let (Some(session), Some(known)) = (seat.session_of(&self.id), self.known.get()) {
             return Ok((known, session));
         }
+        // Every time another one, so that the judge never mixes up two of them.
         let session = fresh::name();
         seat.opened(None);
         let known = self.ask_to_open(seat, &session).await?;
@@ -109,8 +101,7 @@ impl Inner {
                 "it tells something else of the same datasets since it was started again",
             ));
         }
-        seat.opened(Some(session.clone()));
-        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(session.clone());
+        seat.opened(Some((self.id.clone(), session.clone())));
         Ok((before, session))
     }
 
@@ -181,15 +172,17 @@ fn dataset(judge: &str, spec: &DatasetSpec) -> judge_v1::Dataset {
 #[tonic::async_trait]
 impl Judge for External {
     async fn survey(&self) -> Result<Surveyed> {
-        self.0.host.folder.check_room(self.0.file_bytes())?;
+        // Later there are soups in it.
+        if self.0.known.get().is_none() {
+            self.0.host.folder.check_room(self.0.file_bytes())?;
+        }
         let mut seat = self.0.host.seat().await?;
         let known = self.0.open(&mut seat).await.map(|(known, _)| known.clone());
         Ok(seat.settle(known).await?.surveyed)
     }
 
-    async fn vessel(&self, purpose: Purpose) -> Result<Box<dyn Vessel>> {
-        // A generation serves both.
-        let _ = purpose;
+    /// A generation serves both purposes.
+    async fn vessel(&self, _: Purpose) -> Result<Box<dyn Vessel>> {
         Ok(Box::new(FileVessel::new(self.0.clone()).await?))
     }
 

@@ -66,16 +66,23 @@ pub(crate) struct Host {
     pub(super) folder: Arc<Folder>,
     about: OnceLock<About>,
     state: Mutex<State>,
-    /// The incarnation there is and its connection, for what is said to it beside whatever it is asked.
-    beside: SyncMutex<Option<(u64, JudgeClient<Channel>)>>,
-    /// The process group there is, for whoever ends it whatever it is asked.
-    group: SyncMutex<Option<Pid>>,
+    /// What is done with it beside whatever it is asked.
+    beside: SyncMutex<Option<Beside>>,
     /// Soups that were handed over, of all runs.
     generations: AtomicU64,
     /// The last incarnation that did not let go of a soup.
     clings: AtomicU64,
     /// Soups that it is letting go.
     releasing: watch::Sender<usize>,
+}
+
+/// What there is, for whoever has no seat.
+#[derive(Clone)]
+struct Beside {
+    incarnation: u64,
+    client: JudgeClient<Channel>,
+    /// Its process group, where it is this worker's.
+    group: Option<Pid>,
 }
 
 struct State {
@@ -93,8 +100,8 @@ struct State {
 struct Live {
     client: JudgeClient<Channel>,
     process: Option<Process>,
-    /// What it has open, as whoever opened it said.
-    session: Option<String>,
+    /// Who has opened it, and as which session.
+    session: Option<(String, String)>,
 }
 
 impl Host {
@@ -124,7 +131,6 @@ impl Host {
             about: OnceLock::new(),
             state: Mutex::new(state),
             beside: SyncMutex::default(),
-            group: SyncMutex::default(),
             generations: AtomicU64::new(0),
             clings: AtomicU64::new(0),
             releasing: watch::Sender::new(0),
@@ -163,12 +169,12 @@ impl Host {
                 Ok(live) => {
                     state.incarnation += 1;
                     state.asked.store(false, Ordering::Relaxed);
-                    *self.group.lock().unwrap_or_else(PoisonError::into_inner) =
-                        live.process.as_ref().map(Process::group);
-                    let client = live.client.clone();
-                    let mut beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
-                    *beside = Some((state.incarnation, client));
-                    drop(beside);
+                    let beside = Beside {
+                        incarnation: state.incarnation,
+                        client: live.client.clone(),
+                        group: live.process.as_ref().map(Process::group),
+                    };
+                    *self.beside.lock().unwrap_or_else(PoisonError::into_inner) = Some(beside);
                     state.live = Some(live);
                 }
                 Err(error) => {
@@ -179,6 +185,10 @@ impl Host {
         }
         let abandoned = AtomicBool::new(state.asked.load(Ordering::Relaxed));
         Ok(Seat { host: self, state, abandoned })
+    }
+
+    fn beside(&self) -> Option<Beside> {
+        self.beside.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The number of the next soup that is handed over.
@@ -197,7 +207,7 @@ impl Host {
             }
             // Somebody asks it still: that gets no answer any more.
             Err(_) => {
-                if let Some(group) = *self.group.lock().unwrap_or_else(PoisonError::into_inner) {
+                if let Some(group) = self.beside().and_then(|beside| beside.group) {
                     let _ = rustix::process::kill_process_group(group, Signal::KILL);
                 }
             }
@@ -212,8 +222,7 @@ impl Host {
         self.releasing.send_modify(|n| *n += 1);
         let host = self.clone();
         runtime.spawn(async move {
-            let beside = host.beside.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if let Some((_, mut client)) = beside.filter(|(now, _)| *now == incarnation) {
+            if let Some(Beside { mut client, .. }) = host.beside().filter(|b| b.incarnation == incarnation) {
                 let patience = RELEASE.max(host.config.silence);
                 let released = tokio::time::timeout(patience, client.release(of)).await;
                 if !matches!(released, Ok(Ok(_))) {
@@ -331,13 +340,14 @@ impl Seat<'_> {
         self.state.incarnation
     }
 
-    /// What it has open.
-    pub(super) fn session(&self) -> Option<&str> {
-        self.state.live.as_ref()?.session.as_deref()
+    /// The session that it has open, where that is of `id`.
+    pub(super) fn session_of(&self, id: &str) -> Option<String> {
+        let (of, session) = self.state.live.as_ref()?.session.as_ref()?;
+        (of == id).then(|| session.clone())
     }
 
-    /// Notes what it has open.
-    pub(super) fn opened(&mut self, session: Option<String>) {
+    /// Notes what it has open: whose session, and which.
+    pub(super) fn opened(&mut self, session: Option<(String, String)>) {
         if let Some(live) = &mut self.state.live {
             live.session = session;
         }

@@ -1,6 +1,6 @@
 //! A soup with an external judge: a file that is filled, loaded, asked about, and loaded again where the judge was started again.
 
-use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
+use std::sync::{Arc, Mutex as SyncMutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use soup_core::tally::{Judged as Said, Tally};
@@ -54,8 +54,7 @@ impl Vessel for FileVessel {
 
     async fn load(self: Box<Self>) -> Result<Arc<dyn Loaded>> {
         let FileVessel { of, generation, file } = *self;
-        let soup =
-            Generation { of, generation, file, asked: SyncMutex::default(), loaded: SyncMutex::default() };
+        let soup = Generation { of, generation, file, handed: SyncMutex::default() };
         let mut seat = soup.of.host.seat().await?;
         let loaded = soup.ensure(&mut seat).await.map(drop);
         seat.settle(loaded).await?;
@@ -68,17 +67,27 @@ struct Generation {
     of: Arc<Inner>,
     generation: u64,
     file: Arc<Handed>,
-    /// The incarnation and the session of the judge that was asked to load it, and the session that has said that it did. Whoever asked
-    /// may have been dropped before the answer.
-    asked: SyncMutex<Option<(u64, String)>>,
-    loaded: SyncMutex<Option<String>>,
+    /// Whom it was handed to last.
+    handed: SyncMutex<Option<HandedTo>>,
+}
+
+/// Who was asked to load a soup. Whoever asked may have been dropped before the answer.
+struct HandedTo {
+    incarnation: u64,
+    session: String,
+    /// Whether it has said that it did.
+    loaded: bool,
 }
 
 impl Generation {
+    fn handed(&self) -> MutexGuard<'_, Option<HandedTo>> {
+        self.handed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Has it loaded where the judge has not, or not any more.
     async fn ensure(&self, seat: &mut Seat<'_>) -> Result<(&Known, String)> {
         let (known, session) = self.of.open(seat).await?;
-        if self.loaded.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(&session) {
+        if self.handed().as_ref().is_some_and(|to| to.loaded && to.session == session) {
             return Ok((known, session));
         }
         let request = LoadRequest {
@@ -87,8 +96,8 @@ impl Generation {
             path: self.file.path().display().to_string(),
         };
         let mut client = seat.client()?;
-        let asked = Some((seat.incarnation(), session.clone()));
-        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = asked;
+        let to = HandedTo { incarnation: seat.incarnation(), session: session.clone(), loaded: false };
+        *self.handed() = Some(to);
         let mut answer = seat.begun("load a soup", client.load(request)).await?;
         let split = |m: LoadResponse| match m.message {
             Some(load_response::Message::Progress(progress)) => Err(progress),
@@ -97,11 +106,11 @@ impl Generation {
         };
         match seat.next("load a soup", &mut answer, split).await? {
             Some(true) => {
-                *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Some(session.clone());
+                self.handed().iter_mut().for_each(|to| to.loaded = true);
+                Ok((known, session))
             }
-            _ => return Err(answers::wrong("ended without having loaded the soup")),
+            _ => Err(answers::wrong("ended without having loaded the soup")),
         }
-        Ok((known, session))
     }
 
     /// Asks about `rows` of a dataset.
@@ -258,8 +267,9 @@ impl Loaded for Generation {
 
 impl Drop for Generation {
     fn drop(&mut self) {
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let (incarnation, session) = asked.unwrap_or_default();
+        // One that nobody was handed only has its file removed.
+        let to = self.handed().take();
+        let (incarnation, session) = to.map(|to| (to.incarnation, to.session)).unwrap_or_default();
         let of = ReleaseRequest { session, generation: self.generation };
         self.of.host.release(incarnation, of, self.file.clone());
     }
