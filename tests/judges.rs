@@ -379,7 +379,7 @@ fn a_cluster_knows_its_judges_and_a_worker_of_another_truth_does_not_judge() {
         .filter(|judge| judge["name"] == "lin")
         .collect();
     assert_eq!(lin.len(), 3);
-    assert_eq!(strings(&lin[0]["abilities"]), ["logits", "gradients"]);
+    assert_eq!(strings(&lin[0]["abilities"]), ["logits", "gradients", "statistics"]);
     let table = Soupctl::new(SOUPCTL).args(["judges", "--coordinator", &cluster.url]).run();
     assert!(table.stdout.contains("points/SAMPLES/SEED"), "{}", table.stdout);
     let result = submit(&cluster, dir.path(), &["--min-workers", "4"]).run().json();
@@ -446,4 +446,141 @@ fn a_plan_asks_the_judge() {
     plan(&["--validation", "lin:nowhere"]).fails(65, &["there is no dataset \"nowhere\""]);
     let perplexity = [&DATA[..], &["--metric", "perplexity"]].concat();
     plan(&perplexity).fails(2, &["there is no metric \"perplexity\""]);
+}
+
+/// A pool of models with running statistics, cooked with these flags.
+fn cook_normalised(dir: &Path, options: &str, args: &[&str]) -> Soupctl {
+    judge::normalised_pool(&dir.join("pool"), 6);
+    cook(dir, options, args)
+}
+
+const RECOMPUTE: [&str; 4] = ["--batch-norm", "recompute", "--calibration", "lin:points/90/7"];
+
+#[test]
+fn running_statistics_are_recomputed_judged_and_written() {
+    let dir = TempDir::new().unwrap();
+    let first = cook_normalised(dir.path(), "", &RECOMPUTE).run().json();
+    let file = dir.path().join("soup/model.safetensors");
+    // What is written is what was judged, and what is in it is what the soup has on the calibration set.
+    assert_eq!(first["score"]["correct"], judge::correct(&file, 400, 1));
+    assert_eq!(first["test"]["other"]["correct"], judge::correct(&file, 150, 2));
+    let (mean, variance) = judge::statistics(&file, 7, 90, 16);
+    let bytes = std::fs::read(&file).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let written = |name: &str| tensors.tensor(name).unwrap().data().to_vec();
+    let values = |of: &[f32]| of.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    assert_eq!(written("norm.running_mean"), values(&mean));
+    assert_eq!(written("norm.running_var"), values(&variance));
+    let said = &first["batch_norm"];
+    assert_eq!(said["statistics"], "recompute");
+    assert_eq!((&said["tensors"], &said["samples"]), (&2.into(), &90.into()));
+    let sha256 = soup_core::journal::sha256_hex(&[values(&mean), values(&variance)].concat());
+    assert_eq!(said["sha256"], sha256.as_str());
+    let manifest: Value =
+        serde_json::from_slice(&std::fs::read(dir.path().join("soup/soup.json")).unwrap()).unwrap();
+    assert_eq!(manifest["report"]["batch_norm"], *said);
+    for workers in ["2", "3"] {
+        let args = [&RECOMPUTE[..], &["--workers", workers]].concat();
+        let again = cook_normalised(dir.path(), "", &args).run().json();
+        assert_eq!(essence(&again), essence(&first), "{workers} workers");
+        assert_eq!(again["batch_norm"], *said);
+    }
+    // Fewer samples are other statistics, and so is another handling of them.
+    let mut seen = vec![first["sha256"].clone()];
+    for args in [
+        &["--batch-norm", "recompute", "--calibration", "lin:points/80/7"][..],
+        &["--batch-norm", "average"],
+        &["--batch-norm", "first"],
+    ] {
+        let other = cook_normalised(dir.path(), "", &[args, &["--recipe", "uniform"]].concat()).run().json();
+        assert!(!seen.contains(&other["sha256"]), "{args:?}");
+        assert_eq!(other["score"]["correct"], judge::correct(&file, 400, 1), "{args:?}");
+        seen.push(other["sha256"].clone());
+    }
+}
+
+#[test]
+fn the_first_ingredients_statistics_are_taken_to_the_bit() {
+    let dir = TempDir::new().unwrap();
+    let args = ["--batch-norm", "first", "--recipe", "uniform"];
+    let judged = cook_normalised(dir.path(), "", &args).run().json();
+    let tensor = |file: &str, name: &str| {
+        let bytes = std::fs::read(dir.path().join(file)).unwrap();
+        safetensors::SafeTensors::deserialize(&bytes).unwrap().tensor(name).unwrap().data().to_vec()
+    };
+    for name in ["norm.running_mean", "norm.running_var"] {
+        let first = tensor("pool/ingredients/m00.safetensors", name);
+        assert_eq!(tensor("soup/model.safetensors", name), first, "{name}");
+    }
+    assert_ne!(
+        tensor("soup/model.safetensors", "scale"),
+        tensor("pool/ingredients/m00.safetensors", "scale")
+    );
+    // Without data the same.
+    let plain = Soupctl::new(SOUPCTL)
+        .dir(dir.path())
+        .args(["cook", "--pool", "pool", "--output", "plain", "-o", "json"])
+        .args(args)
+        .run()
+        .json();
+    assert_eq!(plain["sha256"], judged["sha256"]);
+}
+
+#[test]
+fn nothing_is_guessed_of_running_statistics() {
+    let dir = TempDir::new().unwrap();
+    let refused = |code, args: &[&str], expected: &str| {
+        cook_normalised(dir.path(), "", args).run().fails(code, &[expected]);
+    };
+    refused(2, &[], "say what becomes of them with --batch-norm");
+    refused(2, &["--batch-norm", "recompute"], "--calibration");
+    refused(2, &["--calibration", "lin:points/9/7"], "--batch-norm recompute");
+    refused(
+        2,
+        &[&RECOMPUTE[..], &["--recipe", "learned", "--train", "lin:points/50/3"]].concat(),
+        "learned recipe",
+    );
+    refused(65, &["--batch-norm", "recompute", "--calibration", "lin:lines/9"], "there is no dataset");
+    let averaged = Soupctl::new(SOUPCTL)
+        .dir(dir.path())
+        .args(["cook", "--pool", "pool", "--recipe", "uniform", "--output", "plain"])
+        .run();
+    averaged.fails(2, &["running statistics of BatchNorm"]);
+    let sums = cook_normalised(dir.path(), "--sums", &[&RECOMPUTE[..], &["--metric", "perplexity"]].concat());
+    sums.run().fails(2, &["needs statistics, which judge lin does not give"]);
+    let plain = kitchen();
+    cook(plain.path(), "", &RECOMPUTE).run().fails(2, &["the pool has no running statistics"]);
+    let noted = cook(plain.path(), "", &["--batch-norm", "average"]).run().json();
+    assert!(strings(&noted["notes"]).iter().any(|note| note.contains("changes nothing")));
+}
+
+#[test]
+fn statistics_that_cannot_be_are_said() {
+    for (fault, expected) in [
+        ("nan-statistics", "\"norm.running_var\" to something that is not finite"),
+        ("no-statistics", "was cut short"),
+    ] {
+        let dir = TempDir::new().unwrap();
+        cook_normalised(dir.path(), &format!("--fault {fault}"), &RECOMPUTE).run().fails(1, &[expected]);
+        assert!(!dir.path().join("soup").exists());
+    }
+    // Two judges that come to different bits: nobody can tell who is right.
+    let dir = TempDir::new().unwrap();
+    let args = [&RECOMPUTE[..], &["--workers", "2"]].concat();
+    let random = cook_normalised(dir.path(), "--fault random-statistics", &args).run();
+    random.fails(78, &["it recomputed other running statistics"]);
+}
+
+#[test]
+fn killed_judges_recompute_the_same_statistics() {
+    let dir = TempDir::new().unwrap();
+    let calm = cook_normalised(dir.path(), "", &RECOMPUTE).run().json();
+    let again = cook_normalised(
+        dir.path(),
+        "--fault dies --times 3",
+        &[&RECOMPUTE[..], &["--workers", "2"]].concat(),
+    );
+    let shaken = again.run().json();
+    assert_eq!(essence(&shaken), essence(&calm));
+    assert_eq!(shaken["batch_norm"], calm["batch_norm"]);
 }

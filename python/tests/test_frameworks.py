@@ -63,9 +63,7 @@ def test_timm(serving, tmp_path, refused):
     pool = Pool(tmp_path, arrays)
     soup = pool.write("soup", arrays)
     pictures = parquet_of_images(tmp_path / "v.parquet")
-    with refused.request("--batch-norm average"):
-        opened(serving(TimmClassifier()), pool, soup, str(tmp_path / "v.parquet"), json.dumps(config))
-    client = serving(TimmClassifier(batch_norm="average"))
+    client = serving(TimmClassifier())
     opened(client, pool, soup, str(tmp_path / "v.parquet"), json.dumps(config))
     transform = timm.data.create_transform(**timm.data.resolve_data_config({}, pretrained_cfg=preprocessing))
     with torch.inference_mode():

@@ -12,6 +12,7 @@ import soup_judge
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
+from soup_judge._wire import judge_pb2 as wire
 from soup_judge.check.__main__ import main as check
 from soup_judge.torch import Arithmetic, Binding, Classifier, Samples, torch_view
 
@@ -170,19 +171,89 @@ def test_tensors_that_are_not_the_modules(serving, refused):
         client.open("s", Pool(None, arrays).tensors, [soup_judge.Dataset("v", "random")])
 
 
-def test_running_statistics_need_the_option(opened, serving, refused):
+def test_running_statistics_are_as_they_are_in_the_soup(opened):
     def older(arrays):
         return {name: array for name, array in arrays.items() if not name.endswith("num_batches_tracked")}
 
-    client = serving(Classifier(batch_normed, in_memory, classes=4))
-    with refused.request("--batch-norm average", "running statistics (1)"):
-        client.open("s", Pool(None, arrays_of(batch_normed())).tensors, [soup_judge.Dataset("v", "random")])
     for change in (older, lambda arrays: arrays):
-        client, module, _, _ = opened(batch_normed, change, batch_norm="average")
+        client, module, _, _ = opened(batch_normed, change)
         blocks = client.judge("s", 1, 0, range(50), block_samples=50, logits=True)
         with torch.inference_mode():
             expected = module(in_memory(soup_judge.Dataset("v", "random")).inputs)
         assert (logits_of(blocks) == expected.numpy()).all()
+
+
+def recomputing(tensors):
+    return [soup_judge.Tensor(t.name, t.dtype, t.shape, t.is_statistic) for t in tensors]
+
+
+def statistics_file(tmp_path, tensors):
+    path = tmp_path / "statistics"
+    path.write_bytes(bytes(sum(4 * t.elements for t in tensors if t.is_statistic)))
+    return path
+
+
+@pytest.mark.parametrize("samples", [50, 32, 40])
+def test_statistics_are_recomputed_as_update_bn_does(opened, tmp_path, samples):
+    client, module, pool, soup = opened(batch_normed)
+    inputs = in_memory(soup_judge.Dataset("v", "random")).inputs
+    client.open("t", recomputing(pool.tensors), [soup_judge.Dataset("v", "random")])
+    path = statistics_file(tmp_path, pool.tensors)
+    for generation in (1, 2):
+        request = wire.Recompute(dataset=0, samples=samples, block_samples=16, path=str(path))
+        client.load("t", generation, soup, recompute=request)
+    blocks = client.judge("t", 1, 0, range(50), block_samples=50, logits=True)
+    torch.optim.swa_utils.update_bn([inputs[at : min(at + 16, samples)] for at in range(0, samples, 16)], module)
+    expected = np.concatenate([module[1].running_mean.numpy(), module[1].running_var.numpy()])
+    np.testing.assert_allclose(np.fromfile(path, "<f4"), expected, rtol=1e-5, atol=1e-7)
+    with torch.inference_mode():
+        logits = module.eval()(inputs)
+    np.testing.assert_allclose(logits_of(blocks), logits.numpy(), rtol=1e-4, atol=1e-5)
+    # Nothing of it stays in the module: the same soup without it is what it was.
+    client.open("u", pool.tensors, [soup_judge.Dataset("v", "random")])
+    client.load("u", 1, soup)
+    again = client.judge("u", 1, 0, range(50), block_samples=50, logits=True)
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in read_arrays(soup).items()})
+    with torch.inference_mode():
+        assert (logits_of(again) == module(inputs).numpy()).all()
+
+
+def read_arrays(path):
+    return {name: array.copy() for name, array in soup_judge.tensors.open_tensors(path).items()}
+
+
+def test_a_single_sample_has_no_variance(opened, tmp_path, refused):
+    client, _, pool, soup = opened(batch_normed)
+    client.open("t", recomputing(pool.tensors), [soup_judge.Dataset("v", "random")])
+    path = statistics_file(tmp_path, pool.tensors)
+    with refused.fault("Expected more than 1 value per channel"):
+        client.load("t", 1, soup, recompute=wire.Recompute(dataset=0, samples=17, block_samples=16, path=str(path)))
+    with refused.request("has 50 samples: 51"):
+        client.load("t", 1, soup, recompute=wire.Recompute(dataset=0, samples=51, block_samples=16, path=str(path)))
+
+
+def test_statistics_of_other_layers_are_refused(opened, tmp_path, refused):
+    def instance_normed(schema=None):
+        return torch.nn.Sequential(
+            torch.nn.Unflatten(1, (2, 3)),
+            torch.nn.InstanceNorm1d(2, track_running_stats=True),
+            torch.nn.Flatten(),
+            torch.nn.Linear(6, 4),
+        )
+
+    client, _, pool, soup = opened(instance_normed)
+    client.open("t", recomputing(pool.tensors), [soup_judge.Dataset("v", "random")])
+    path = statistics_file(tmp_path, pool.tensors)
+    with refused.request("of InstanceNorm1d, and only those of BatchNorm"):
+        client.load("t", 1, soup, recompute=wire.Recompute(dataset=0, samples=50, block_samples=16, path=str(path)))
+
+
+def test_normalised_models_pass_the_checks(tmp_path, capsys):
+    module = batch_normed()
+    soup = Pool(tmp_path, arrays_of(module)).write("soup", arrays_of(module))
+    with soup_judge.Server(Classifier(batch_normed, in_memory, classes=4), tmp_path / "socket"):
+        assert check([str(tmp_path / "socket"), "--weights", str(soup), "--source", "random"]) == 0, capsys.readouterr()
+    assert "ok   load: running statistics are recomputed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kept", [["first.weight"], ["second.weight"], ["first.weight", "second.weight"]])

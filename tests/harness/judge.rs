@@ -56,6 +56,12 @@ pub enum Fault {
     Version,
     /// Starts a process that outlives it, and ignores being asked to end.
     Stubborn,
+    /// Recomputes a statistic to something that is not a number.
+    NanStatistics,
+    /// Recomputes other statistics each time.
+    RandomStatistics,
+    /// Says that it recomputed statistics, and wrote none.
+    NoStatistics,
 }
 
 impl Fault {
@@ -82,6 +88,9 @@ impl Fault {
             "data" => Fault::Data,
             "version" => Fault::Version,
             "stubborn" => Fault::Stubborn,
+            "nan-statistics" => Fault::NanStatistics,
+            "random-statistics" => Fault::RandomStatistics,
+            "no-statistics" => Fault::NoStatistics,
             other => panic!("no fault is called {other}"),
         }
     }
@@ -124,7 +133,19 @@ struct State {
 struct Model {
     weight: Vec<f32>,
     bias: Vec<f32>,
+    norm: Option<Norm>,
 }
+
+/// What comes before: every coordinate is scaled, and normalised by the mean and the variance that it has then.
+struct Norm {
+    scale: Vec<f32>,
+    mean: Vec<f32>,
+    variance: Vec<f32>,
+}
+
+/// Tensors of a model, and of one that normalises, in canonical order.
+const LINEAR: [&str; 2] = ["bias", "weight"];
+const NORMALISED: [&str; 5] = ["bias", "norm.running_mean", "norm.running_var", "scale", "weight"];
 
 /// A number that follows from `seed` and `n` alone.
 fn mix(seed: u64, n: u64) -> f64 {
@@ -153,10 +174,46 @@ impl Model {
             let chunks = tensor.data().as_chunks::<4>().0;
             Ok(chunks.iter().map(|b| f32::from_le_bytes(*b)).collect())
         };
-        Ok(Model { weight: values("weight")?, bias: values("bias")? })
+        let norm = match tensors.names().len() == NORMALISED.len() {
+            true => Some(Norm {
+                scale: values("scale")?,
+                mean: values("norm.running_mean")?,
+                variance: values("norm.running_var")?,
+            }),
+            false => None,
+        };
+        Ok(Model { weight: values("weight")?, bias: values("bias")?, norm })
+    }
+
+    /// A point as the linear part sees it.
+    fn normalised(&self, x: &[f64; FEATURES]) -> [f64; FEATURES] {
+        let Some(norm) = &self.norm else { return *x };
+        std::array::from_fn(|at| {
+            let [scale, mean, variance] = [&norm.scale, &norm.mean, &norm.variance].map(|v| f64::from(v[at]));
+            (x[at] * scale - mean) / (variance + 1e-5).sqrt()
+        })
+    }
+
+    /// Computes mean and variance anew: the mean over blocks of what they are in each.
+    fn recompute(&mut self, seed: u64, samples: u64, block: u64) {
+        let Some(norm) = &mut self.norm else { return };
+        let firsts: Vec<u64> = (0..samples).step_by(block.max(1) as usize).collect();
+        for at in 0..FEATURES {
+            let of_block = |first: &u64| {
+                let scaled = |n: u64| point(seed, n).0[at] * f64::from(norm.scale[at]);
+                let values: Vec<f64> = (*first..samples.min(first + block)).map(scaled).collect();
+                let mean = values.iter().sum::<f64>() / values.len() as f64;
+                let squares = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>();
+                (mean, squares / (values.len() as f64 - 1.0).max(1.0))
+            };
+            let (means, variances): (Vec<f64>, Vec<f64>) = firsts.iter().map(of_block).unzip();
+            norm.mean[at] = (means.iter().sum::<f64>() / means.len() as f64) as f32;
+            norm.variance[at] = (variances.iter().sum::<f64>() / means.len() as f64) as f32;
+        }
     }
 
     fn logits(&self, x: &[f64; FEATURES]) -> [f64; CLASSES] {
+        let x = &self.normalised(x);
         let logit = |class: usize| {
             let row = &self.weight[class * FEATURES..][..FEATURES];
             let sum: f64 = row.iter().zip(x).map(|(w, x)| f64::from(*w) * x).sum();
@@ -206,6 +263,30 @@ impl Linear {
             self.note("wrong");
         }
         again
+    }
+
+    fn recompute(&self, session: &str, model: &mut Model, asked: &v1::Recompute) -> Result<(), Status> {
+        let (_, seed) = {
+            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let set = state.datasets.get(asked.dataset as usize).filter(|_| state.session == session);
+            *set.ok_or_else(|| Status::failed_precondition("no such session"))?
+        };
+        model.recompute(seed, asked.samples, u64::from(asked.block_samples));
+        let Some(norm) = &mut model.norm else { return Ok(()) };
+        if self.wrong(Fault::NanStatistics) {
+            norm.variance[1] = f32::NAN;
+        }
+        if self.wrong(Fault::RandomStatistics) {
+            norm.mean[0] += std::process::id() as f32 * 1e-3;
+        }
+        let bytes: Vec<u8> = norm.mean.iter().chain(&norm.variance).flat_map(|v| v.to_le_bytes()).collect();
+        let file = std::fs::OpenOptions::new().write(true).open(&asked.path);
+        let file = file.map_err(|e| Status::internal(e.to_string()))?;
+        let written = match self.wrong(Fault::NoStatistics) {
+            true => file.set_len(0),
+            false => std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0),
+        };
+        written.map_err(|e| Status::internal(e.to_string()))
     }
 
     fn model(
@@ -284,7 +365,7 @@ impl Judge for Linear {
         _: Request<v1::DescribeRequest>,
     ) -> Result<Response<v1::DescribeResponse>, Status> {
         let version = if self.wrong(Fault::Version) { format!("1.{}", self.started) } else { "1".to_owned() };
-        let abilities: &[&str] = if self.options.sums { &[] } else { &["logits", "gradients"] };
+        let abilities: &[&str] = if self.options.sums { &[] } else { &["logits", "gradients", "statistics"] };
         Ok(Response::new(v1::DescribeResponse {
             protocol: 1,
             version,
@@ -309,7 +390,7 @@ impl Judge for Linear {
             datasets.push(known);
         }
         let names: Vec<&str> = request.tensors.iter().map(|t| t.name.as_str()).collect();
-        if names != ["bias", "weight"] {
+        if names != LINEAR && names != NORMALISED {
             return Err(Status::invalid_argument(format!(
                 "tensors {names:?} are not those of a linear model"
             )));
@@ -343,8 +424,11 @@ impl Judge for Linear {
     }
 
     async fn load(&self, request: Request<v1::LoadRequest>) -> Result<Response<Self::LoadStream>, Status> {
-        let v1::LoadRequest { session, generation, path } = request.into_inner();
-        let model = Model::open(Path::new(&path))?;
+        let v1::LoadRequest { session, generation, path, recompute } = request.into_inner();
+        let mut model = Model::open(Path::new(&path))?;
+        if let Some(recompute) = recompute {
+            self.recompute(&session, &mut model, &recompute)?;
+        }
         if self.wrong(Fault::Cuts) {
             std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(3).unwrap();
         }
@@ -458,8 +542,40 @@ pub fn pool(folder: &Path, ingredients: u32) {
     }
 }
 
+/// Writes a pool of models that normalise.
+pub fn normalised_pool(folder: &Path, ingredients: u32) {
+    std::fs::create_dir_all(folder.join("ingredients")).unwrap();
+    for ingredient in 0..ingredients {
+        let file = folder.join(format!("ingredients/m{ingredient:02}.safetensors"));
+        std::fs::write(file, model(ingredient, true)).unwrap();
+    }
+}
+
+/// What becomes of samples of the dataset of `seed` with the model in a safetensors file: how many of so many are right.
+pub fn correct(file: &Path, samples: u64, seed: u64) -> usize {
+    let model = Model::open(file).unwrap();
+    let right = |position: &u64| {
+        let (x, label) = point(seed, *position);
+        outcome(&model.logits(&x), label).0 == label
+    };
+    (0..samples).filter(right).count()
+}
+
+/// The statistics that the model in a safetensors file has on the first samples of the dataset of `seed`, block by block.
+pub fn statistics(file: &Path, seed: u64, samples: u64, block: u64) -> (Vec<f32>, Vec<f32>) {
+    let mut model = Model::open(file).unwrap();
+    model.recompute(seed, samples, block);
+    let norm = model.norm.unwrap();
+    (norm.mean, norm.variance)
+}
+
 /// A linear model as a safetensors file.
 pub fn checkpoint(ingredient: u32) -> Vec<u8> {
+    model(ingredient, false)
+}
+
+/// The same, which may normalise first.
+fn model(ingredient: u32, normalises: bool) -> Vec<u8> {
     // Some are close to where they come from, and others are not.
     let scale = [2.0, 3.0, 1.5, 4.0, 2.5, 6.0][ingredient as usize % 6];
     let noise = |n: usize| scale * (mix(77, u64::from(ingredient) * 1000 + n as u64) - 0.5);
@@ -471,6 +587,17 @@ pub fn checkpoint(ingredient: u32) -> Vec<u8> {
     let view = |shape: Vec<usize>, bytes| {
         safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, bytes).unwrap()
     };
-    let tensors = [("weight", view(vec![CLASSES, FEATURES], &weight)), ("bias", view(vec![CLASSES], &bias))];
+    let mut tensors =
+        vec![("weight", view(vec![CLASSES, FEATURES], &weight)), ("bias", view(vec![CLASSES], &bias))];
+    let row = |first: usize, around: f64| {
+        let value = |n: usize| (around + 0.25 * noise(first + n).abs()) as f32;
+        bytes(&(0..FEATURES).map(value).collect::<Vec<f32>>())
+    };
+    let (scale, mean, variance) = (row(600, 1.0), row(700, 0.2), row(800, 0.5));
+    if normalises {
+        tensors.push(("scale", view(vec![FEATURES], &scale)));
+        tensors.push(("norm.running_mean", view(vec![FEATURES], &mean)));
+        tensors.push(("norm.running_var", view(vec![FEATURES], &variance)));
+    }
     safetensors::serialize(tensors, None).unwrap()
 }

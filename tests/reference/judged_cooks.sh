@@ -3,8 +3,8 @@
 #
 #   SOUPCTL=target/release/soupctl PYTHON=/tmp/venv-reference/bin/python tests/reference/judged_cooks.sh POOLS [NAME…]
 #
-# POOLS has the folders text, t5, causal-lm, clip, resnet, efficientnet and vit; NAME is one of them. Beside each lies NAME.json, what
-# judged_torch.py says of it; where it does not, it is asked. Exits with 1 where a cook differs in a name, an order, a count, a verdict
+# POOLS has the folders text, t5, causal-lm, clip, resnet, efficientnet and vit; NAME is one of them. Beside each lies NAME.json (of
+# those with running statistics NAME-average.json and so on), what judged_torch.py says of it; where it does not, it is asked. Exits with 1 where a cook differs in a name, an order, a count, a verdict
 # or a bit.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
@@ -23,28 +23,43 @@ for name in "${@:-text t5 causal-lm clip resnet efficientnet vit}"; do
             t5) kind=seq2seq judge="t5-label-text --tokenizer $folder" data=jsonl ;;
             causal-lm) kind=causal-lm judge="causal-perplexity --tokenizer $folder" data=txt ;;
             clip) kind=clip judge="clip-zero-shot --tokenizer $folder --prompts $folder/prompts.json" data=parquet ;;
-            vit) kind=images judge="image-classification" data=parquet ;;
-            *) kind=images judge="image-classification --batch-norm average" data=parquet ;;
+            *) kind=images judge="image-classification" data=parquet ;;
         esac
         case "$pool" in
             text) cooks="greedy:accuracy+binary-f1 greedy:matthews pruned:accuracy+binary-f1 pruned:matthews" ;;
             causal-lm) cooks="greedy:perplexity" ;;
             *) cooks="greedy:accuracy" ;;
         esac
-        if [ ! -f "$folder.json" ]; then
-            if [ "$pool" = text ]; then
-                "$python" "$here/greedy_text_torch.py" "$folder" --test "test=data/test.$data" > "$folder.json"
-            else
-                "$python" "$here/judged_torch.py" "$folder" --kind "$kind" --test "test=data/test.$data" > "$folder.json"
+        # Each way of running statistics is another soup.
+        case "$pool" in
+            resnet | efficientnet) ways="average first recompute" ;;
+            *) ways="none" ;;
+        esac
+        for way in $ways; do
+            said="$pools/$pool-$way"
+            test=(--test "test=$folder/data/test.$data")
+            statistics=()
+            case "$way" in
+                none) said="$pools/$pool" ;;
+                recompute) statistics=(--batch-norm recompute --calibration "$folder/data/calibration.$data") ;;
+                *) statistics=(--batch-norm "$way") ;;
+            esac
+            if [ ! -f "$said.json" ]; then
+                if [ "$pool" = text ]; then
+                    "$python" "$here/greedy_text_torch.py" "$folder" "${test[@]}" > "$said.json"
+                else
+                    "$python" "$here/judged_torch.py" "$folder" --kind "$kind" --threads "${THREADS:-1}" "${test[@]}" \
+                        "${statistics[@]}" > "$said.json"
+                fi
             fi
-        fi
-        for cook in $cooks; do
-            "$soupctl" cook --pool "$folder" --recipe "${cook%%:*}" --metric "${cook#*:}" --quiet -o json --fresh --overwrite \
-                --judge "hf=cmd:exec $python -m soup_judge.transformers $judge --threads ${THREADS:-1}" --workers "${WORKERS:-1}" \
-                --validation "$folder/data/val.$data" --test "test=$folder/data/test.$data" --output "$pools/soups/$pool" \
-                > "$pools/$pool.soupctl.json"
-            printf '%-13s %-26s ' "$pool" "$cook"
-            "$python" "$here/compare_cooks.py" "$pools/$pool.soupctl.json" "$folder.json" || failed=1
+            for cook in $cooks; do
+                "$soupctl" cook --pool "$folder" --recipe "${cook%%:*}" --metric "${cook#*:}" --quiet -o json --fresh --overwrite \
+                    --judge "hf=cmd:exec $python -m soup_judge.transformers $judge --threads ${THREADS:-1}" \
+                    --workers "${WORKERS:-1}" --validation "$folder/data/val.$data" "${test[@]}" "${statistics[@]}" \
+                    --output "$pools/soups/$pool" > "$said.soupctl.json"
+                printf '%-13s %-10s %-26s ' "$pool" "$way" "$cook"
+                "$python" "$here/compare_cooks.py" "$said.soupctl.json" "$said.json" || failed=1
+            done
         done
     done
 done

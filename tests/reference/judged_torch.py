@@ -16,9 +16,10 @@ from pathlib import Path
 
 import torch
 
+import running
 from kinds import KINDS, Options
 from recipes import PASSES, Ledger, cook
-from soups import find_data, load_pool, soup_of
+from soups import find_data, load_pool
 from tallies import Metric
 
 
@@ -32,6 +33,8 @@ def parser_of(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--metric", action="append", help="may be given several times")
     parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch")
     parser.add_argument("--batch-size", type=int, default=32, help="samples in a block")
+    parser.add_argument("--batch-norm", choices=running.CHOICES, default="average", help="statistics of soups")
+    parser.add_argument("--calibration", type=Path, help="file on which they are recomputed; relative to the pool if not here")
     parser.add_argument("--max-length", type=int, help="tokens of every text (default: the tokenizer's)")
     return parser
 
@@ -59,13 +62,18 @@ def run(kind: str, arguments: argparse.Namespace) -> dict[str, object]:
         tests[name] = judge.read(find_data(Path(path), arguments.pool))
     read = time.perf_counter()
 
-    ledger = Ledger(pool, lambda soup: judge.score(soup, validation))
+    finish: running.Finish = lambda soup, members: soup
+    if arguments.batch_norm == "first":
+        finish = running.of_first(pool)
+    elif arguments.batch_norm == "recompute":
+        finish = running.recomputed(judge, judge.read(find_data(arguments.calibration, arguments.pool)))
+    ledger = Ledger(pool, lambda soup: judge.score(soup, validation), finish)
     metrics = [Metric(name) for name in arguments.metric or [judge.metric]]
     reports = []
     for recipe in arguments.recipe or ["greedy"]:
         for metric in metrics:
             report = cook(ledger, recipe, metric)
-            soup = soup_of(pool, report["ingredients"])
+            soup = ledger.soup(frozenset(report["ingredients"]))
             report["test"] = {name: judge.score(soup, test).figures(metric) for name, test in tests.items()}
             reports.append(report)
     return {

@@ -17,15 +17,25 @@ PASSES = {"greedy": 1, "pruned": 2}
 class Ledger:
     """All scores of a pool's soups: those that are known, and any other when it is asked for."""
 
-    def __init__(self, pool: Pool, score: Score):
+    def __init__(
+        self,
+        pool: Pool,
+        score: Score,
+        finish: Callable[[StateDict, frozenset[str]], StateDict] = lambda soup, members: soup,
+    ):
+        """`finish` makes a soup of the mean of its members."""
         self.pool = pool
         self.score = score
+        self.finish = finish
         self.tallies: dict[frozenset[str], Tally] = {}
 
     def tally(self, members: frozenset[str]) -> Tally:
         if members not in self.tallies:
-            self.tallies[members] = self.score(soup_of(self.pool, members))
+            self.tallies[members] = self.score(self.soup(members))
         return self.tallies[members]
+
+    def soup(self, members: frozenset[str]) -> StateDict:
+        return self.finish(soup_of(self.pool, members), members)
 
     def in_pool_order(self, members: frozenset[str]) -> list[str]:
         return [name for name in self.pool if name in members]
@@ -54,7 +64,7 @@ def cook(ledger: Ledger, recipe: str, metric: Metric) -> dict[str, object]:
         "ranking": [{"ingredient": name, **tally.figures(metric)} for name, tally in ranking],
         "order": order,
         "trials": trials,
-        "sha256": sha256_of(soup_of(ledger.pool, soup)),
+        "sha256": sha256_of(ledger.soup(soup)),
     }
 
 

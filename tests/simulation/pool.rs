@@ -102,6 +102,8 @@ pub fn spec(kind: RecipeKind, lookahead: u32) -> RunSpec {
         missing: Missing::Refuse,
         out_dtype: None,
         judge: None,
+        batch_norm: None,
+        calibration: None,
     }
 }
 

@@ -64,6 +64,8 @@ pub(crate) struct Answer {
     pub(crate) result: Result<TaskResult>,
     /// What was read of the pool for it.
     pub(crate) bytes_read: u64,
+    /// SHA-256 of the running statistics that a judge recomputed for it.
+    pub(crate) statistics: Option<[u8; 32]>,
 }
 
 /// What a worker is told.

@@ -332,8 +332,10 @@ impl Hub {
                 return;
             }
         };
+        let mut statistics = None;
         let result = answer.and_then(|answer| {
             running.count_read(answer.bytes_read);
+            statistics = answer.statistics;
             answer.result
         });
         let event = match result {
@@ -345,6 +347,9 @@ impl Hub {
             }
         };
         let now = self.now();
+        if let (Some(sha256), Event::Done(..)) = (statistics, &event) {
+            self.drive(now, Event::Recomputed(worker, key, sha256));
+        }
         self.drive(now, event);
     }
 

@@ -5,6 +5,7 @@
 //! same run, and so goes on where it stopped; one ingredient more is another one.
 
 use serde::{Deserialize, Serialize};
+use soup_core::batch_norm::BatchNorm;
 use soup_core::journal::{Operation, SoupRecord, sha256_hex};
 use soup_core::judge::JudgeId;
 use soup_core::run::{DatasetSpec, RunSpec};
@@ -109,17 +110,26 @@ impl Inputs<'_> {
             /// Predictions among fewer classes are other predictions.
             #[serde(skip_serializing_if = "std::ops::Not::not")]
             class_subset: bool,
+            /// So are those of a model with other statistics.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            batch_norm: Option<BatchNorm>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            calibration: Option<(DatasetSpec, &'a str)>,
         }
+        // A dataset is its content, whatever it is called.
+        let nameless = |set: &DatasetSpec| DatasetSpec { name: String::new(), ..set.clone() };
+        let calibration = self.spec.calibration.as_ref().zip(self.fingerprints.last());
         let context = |(dataset, fingerprint): (&DatasetSpec, &String)| {
             let context = Context {
                 judge: self.judge,
                 model_config: self.model_config,
                 preprocessor_config: self.preprocessor_config,
                 batch_size: self.spec.batch_size,
-                // A dataset is its content, whatever it is called.
-                dataset: DatasetSpec { name: String::new(), ..dataset.clone() },
+                dataset: nameless(dataset),
                 fingerprint,
                 class_subset: self.spec.class_subset,
+                batch_norm: self.spec.batch_norm,
+                calibration: calibration.map(|(set, fingerprint)| (nameless(set), fingerprint.as_str())),
             };
             serde_json::to_vec(&context).map(|bytes| sha256_hex(&bytes)).map_err(unprintable)
         };
@@ -187,6 +197,53 @@ mod tests {
         assert_eq!(native, again);
         assert_ne!(native.0, other.0);
         assert_ne!(native.1, other.1);
+    }
+
+    #[test]
+    fn scores_with_other_statistics_are_other_scores() {
+        let of = |batch_norm: Option<BatchNorm>, calibration: Option<(&str, u64)>, fingerprint: &str| {
+            let dataset = |url: &str| serde_json::json!({ "name": url, "url": url, "limit": null });
+            let spec = serde_json::json!({
+                "pool": ["/p"], "recipe": {
+                    "kind": "uniform", "order": "sorted", "accept": "at-least", "seed": 0, "max_ingredients": null,
+                    "passes": 1, "metric": "accuracy"
+                },
+                "validation": dataset("/v"), "tests": [], "output": "/o", "overwrite": false, "batch_size": 1,
+                "allow_nan": false, "baselines": false, "lookahead": 0, "workers_min": 1, "model_config": null,
+                "preprocessor_config": null
+            });
+            let mut spec: RunSpec = serde_json::from_value(spec).unwrap();
+            spec.batch_norm = batch_norm;
+            spec.calibration = calibration.map(|(url, limit)| {
+                let mut set: DatasetSpec = serde_json::from_value(dataset(url)).unwrap();
+                set.options.limit = Some(limit);
+                set
+            });
+            let inputs = Inputs {
+                spec: &spec,
+                fresh: None,
+                checkpoints: &[],
+                base: None,
+                fingerprints: &["f".to_owned(), fingerprint.to_owned()][..spec.datasets().count()],
+                model_config: "{}",
+                preprocessor_config: None,
+                judge: None,
+            };
+            (inputs.document().unwrap().0, inputs.contexts().unwrap()[0].clone())
+        };
+        let recompute = Some(BatchNorm::Recompute);
+        let all = [
+            of(None, None, ""),
+            of(Some(BatchNorm::Average), None, ""),
+            of(Some(BatchNorm::First), None, ""),
+            of(recompute, Some(("/c", 9)), "c"),
+            of(recompute, Some(("/c", 9)), "changed"),
+            of(recompute, Some(("/c", 8)), "c"),
+            of(recompute, Some(("/d", 9)), "c"),
+        ];
+        for (at, one) in all.iter().enumerate() {
+            assert!(all[..at].iter().all(|other| other.0 != one.0 && other.1 != one.1), "{at}");
+        }
     }
 
     #[test]

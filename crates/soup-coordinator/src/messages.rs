@@ -8,7 +8,7 @@ use soup_core::{Error, Result};
 use soup_proto::v1::coordinator_message::Message;
 use soup_proto::v1::task_done::Result as Answer;
 use soup_proto::v1::{self, assign, worker_message};
-use soup_proto::{sha256, tensors_of};
+use soup_proto::{sha256, statistics, tensors_of};
 use soup_store::load::{plan_reads, stored_dtypes};
 
 use crate::exchange::{self, Assignment, Attempt, Incarnation, Newcomer, Peer, Said, Told};
@@ -69,6 +69,8 @@ fn begin(of: &Incarnation, prepared: &PreparedRun) -> v1::BeginRun {
         allow_nan: spec.allow_nan,
         streams: spec.streams(),
         judge: prepared.judge.as_ref().map(Into::into),
+        batch_norm: prepared.schema.batch_norm().map_or_else(String::new, |b| b.name().to_owned()),
+        calibration: spec.calibration_set().map(|set| set.0),
         output: spec.output.clone(),
         files: prepared
             .files
@@ -206,8 +208,8 @@ pub(crate) fn newcomer(register: v1::Register) -> Result<Newcomer> {
 pub(crate) fn said(message: v1::WorkerMessage) -> Result<Said> {
     use worker_message::Message;
     Ok(match message.message {
-        Some(Message::Done(v1::TaskDone { key: Some(key), result: answer })) => {
-            Said::Done(attempt_of(key), self::answer(answer))
+        Some(Message::Done(v1::TaskDone { key: Some(key), result: answer, statistics_sha256 })) => {
+            Said::Done(attempt_of(key), self::answer(answer, &statistics_sha256))
         }
         Some(Message::Failed(v1::TaskFailed { key: Some(key), failure })) => {
             Said::Failed(attempt_of(key), failure.unwrap_or_default().into())
@@ -227,13 +229,17 @@ pub(crate) fn said(message: v1::WorkerMessage) -> Result<Said> {
 }
 
 /// What was read of the pool for an answer counts even if nobody can use the answer.
-fn answer(answer: Option<Answer>) -> exchange::Answer {
+fn answer(answer: Option<Answer>, statistics_sha256: &[u8]) -> exchange::Answer {
     let bytes_read = match &answer {
         Some(Answer::Loaded(loaded)) => loaded.bytes_read,
         Some(Answer::Passed(passed)) => passed.bytes_read,
         _ => 0,
     };
-    exchange::Answer { result: result(answer), bytes_read }
+    let (statistics, result) = match (statistics(statistics_sha256), result(answer)) {
+        (Ok(statistics), result) => (statistics, result),
+        (Err(error), _) => (None, Err(error)),
+    };
+    exchange::Answer { result, bytes_read, statistics }
 }
 
 /// What a worker hands in that it did for an earlier coordinator.
@@ -288,7 +294,11 @@ mod tests {
         let of = Incarnation { run: "r".to_owned(), epoch: 2 };
         let attempt = Attempt { of, key: TaskKey { task: 3, attempt: 4 } };
         let loaded = v1::Loaded { sha256: vec![vec![1, 2, 3]], notes: Vec::new(), bytes_read: 5 };
-        let done = v1::TaskDone { key: Some(key_of(&attempt)), result: Some(Answer::Loaded(loaded)) };
+        let done = v1::TaskDone {
+            key: Some(key_of(&attempt)),
+            result: Some(Answer::Loaded(loaded)),
+            ..v1::TaskDone::default()
+        };
         let Ok(Said::Done(of, answer)) = said_of(worker_message::Message::Done(done)) else { panic!() };
         assert_eq!((of, answer.bytes_read), (attempt, 5));
         assert!(answer.result.unwrap_err().chain().contains("SHA-256"));
@@ -296,7 +306,7 @@ mod tests {
 
     #[test]
     fn what_belongs_to_no_attempt_says_that_the_worker_is_alive() {
-        let done = v1::TaskDone { key: None, result: None };
+        let done = v1::TaskDone::default();
         let failed = v1::TaskFailed { key: None, failure: None };
         let heartbeat = v1::Heartbeat { passes: None };
         for message in [

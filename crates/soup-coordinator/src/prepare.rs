@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use bytes::Bytes;
 use soup_core::agree::{Terms, agree};
+use soup_core::batch_norm;
 use soup_core::judge::JudgeId;
 use soup_core::recipe::given;
 use soup_core::recipe::learned::Groups;
@@ -59,8 +60,7 @@ pub(crate) struct PreparedRun {
 impl PreparedRun {
     /// Names of the datasets that results are reported on, the validation set first.
     pub(crate) fn reported(&self) -> &[String] {
-        let learned_from = usize::from(self.spec.train.is_some());
-        &self.datasets[..self.datasets.len() - learned_from]
+        &self.datasets[..self.spec.reported().count()]
     }
 }
 
@@ -78,12 +78,15 @@ pub(crate) async fn prepare(
     let pairs: Vec<(&str, &Schema)> = checkpoints.iter().map(|c| (c.name.as_str(), &c.schema)).collect();
     let agreement = agree(&pairs, spec.terms())?;
     notes.extend(agreement.notes);
+    let (schema, note) = batch_norm::settle(agreement.schema, spec.batch_norm)?;
+    notes.extend(note);
+    notes.extend(batch_norm::note_of_learning(schema.batch_norm()).filter(|_| spec.train.is_some()));
     notes.extend(companion::check(&checkpoints, &spec.ignore_config).await?);
     let configuration = configuration(&spec, &checkpoints[0]).await?;
     let names: Vec<String> = checkpoints.iter().map(|c| c.name.clone()).collect();
     let given = match &spec.ingredient_weights {
         Some(table) => {
-            let (soup, said) = given::soup(table, &names, &agreement.schema)?;
+            let (soup, said) = given::soup(table, &names, &schema)?;
             notes.extend(said);
             Some(soup)
         }
@@ -98,7 +101,7 @@ pub(crate) async fn prepare(
             None => data::fingerprint(&dataset.url).await.map_err(named)?,
         });
     }
-    let base = base(&spec, &checkpoints[0], &agreement.schema).await?;
+    let base = base(&spec, &checkpoints[0], &schema).await?;
     let inputs = Inputs {
         spec: &spec,
         fresh: fresh.as_deref(),
@@ -111,7 +114,6 @@ pub(crate) async fn prepare(
     };
     let (run, plan) = inputs.document()?;
     let contexts = if fresh.is_none() { inputs.contexts()? } else { Vec::new() };
-    let schema = agreement.schema;
     Ok(PreparedRun {
         run,
         plan: plan.into(),

@@ -342,6 +342,7 @@ fn plan(prepared: &PreparedRun, recall: bool, start_timeout_ms: Millis) -> Plan 
         groups: prepared.groups.clone(),
         given: prepared.given.clone(),
         train: spec.train_set(),
+        calibration: spec.calibration_set(),
         diagnosis: DiagnosisPlan {
             layers: (spec.diagnosis.level != DiagnosisLevel::None)
                 .then(|| Arc::new(Layers::new(&prepared.schema))),

@@ -134,7 +134,7 @@ impl Service {
 
 /// Refuses a run with places in memory: each of several processes has its own, so what one writes there no other one finds.
 fn refuse_memory(spec: &RunSpec) -> soup_core::Result<()> {
-    let sets = spec.validation.iter().chain(&spec.tests).chain(&spec.train).map(|set| &set.url);
+    let sets = spec.datasets().map(|set| &set.url);
     let others = [&spec.model_config, &spec.preprocessor_config, &spec.diagnosis.base].into_iter().flatten();
     let mut places = spec.pool.iter().chain(sets).chain(others).chain([&spec.output]);
     let in_memory = |url: &&String| {

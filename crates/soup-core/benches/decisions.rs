@@ -240,6 +240,7 @@ fn plan(workers: u32) -> Plan {
         given: None,
         diagnosis: DiagnosisPlan { layers: Some(Arc::new(layers)), ..DiagnosisPlan::default() },
         train: None,
+        calibration: None,
         judge: Some(JudgeId::native()),
         datasets: 1,
         batch_size: 32,

@@ -60,7 +60,7 @@ pub struct Offer {
 impl Offer {
     /// Of the judge that is built into every worker.
     pub fn native() -> Offer {
-        Offer { id: JudgeId::native(), abilities: Ability::ALL.into(), datasets: Vec::new() }
+        Offer { id: JudgeId::native(), abilities: Ability::NATIVE.into(), datasets: Vec::new() }
     }
 }
 

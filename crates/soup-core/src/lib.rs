@@ -24,6 +24,7 @@
 //! Nothing here does I/O, reads a clock or draws randomness of its own: time and seeds are arguments.
 
 pub mod agree;
+pub mod batch_norm;
 pub mod companion;
 pub mod diagnosis;
 pub mod error;

@@ -31,6 +31,7 @@ mod placement;
 mod progress;
 mod proving;
 mod record;
+mod statistics;
 mod streaming;
 mod surveying;
 mod tasks;
@@ -65,6 +66,7 @@ pub use placement::{Room, Tier, choose_room};
 use progress::Progress;
 use proving::Proving;
 use record::Recorder;
+use statistics::Statistics;
 use surveying::Known;
 use tasks::{Tasks, WorkerState};
 use writing::Writing;
@@ -98,8 +100,10 @@ pub struct Plan {
     pub groups: Arc<Groups>,
     /// The soup of the weights that are given, for the recipe that takes them.
     pub given: Option<Soup>,
-    /// The dataset that is learned from, for a recipe that learns: the last one.
+    /// The dataset that is learned from, for a recipe that learns.
     pub train: Option<Dataset>,
+    /// The dataset on which the judge recomputes every soup's running statistics, where it does.
+    pub calibration: Option<Dataset>,
     /// What is found out about the pool itself.
     pub diagnosis: DiagnosisPlan,
     /// Whether the best single ingredient and the uniform soup are scored too.
@@ -200,6 +204,7 @@ pub struct Machine {
     goals: Goals,
     judging: Judging,
     proving: Proving,
+    statistics: Statistics,
     diagnosing: Diagnosing,
     learning: Learning,
     writing: Writing,
@@ -229,6 +234,7 @@ impl Machine {
             goals: Goals::default(),
             judging: Judging::default(),
             proving: Proving::default(),
+            statistics: Statistics::default(),
             diagnosing: Diagnosing::default(),
             learning: Learning::default(),
             writing: Writing::of(plan.files),
@@ -260,6 +266,7 @@ impl Machine {
             Event::WorkerLeaving(worker) => {
                 self.workers.entry(worker).and_modify(|w| w.leaving = true);
             }
+            Event::Recomputed(worker, key, sha256) => self.recomputed(worker, key, sha256, &mut out),
             Event::Done(worker, key, result) => self.done(now, worker, key, result, &mut out),
             Event::Failed(worker, key, error) => self.failed(now, worker, key, error, &mut out),
             Event::Tick => {}

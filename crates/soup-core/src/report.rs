@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::batch_norm::BatchNorm;
 use crate::diagnosis::Diagnosis;
 use crate::judge::JudgeId;
 use crate::ledger::{Dataset, Ledger};
@@ -54,6 +55,9 @@ pub struct RunReport {
     /// Who judged, where anything was judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<JudgeId>,
+    /// What became of running statistics of normalisation layers, where there are some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_norm: Option<StatisticsReport>,
     /// How weights were learned, for recipes that learn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learned: Option<LearnedReport>,
@@ -68,6 +72,24 @@ pub struct RunReport {
     /// read once, unless a worker that held it was lost.
     #[serde(default)]
     pub pool_bytes_read: u64,
+}
+
+/// What became of running statistics of normalisation layers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatisticsReport {
+    /// What.
+    pub statistics: BatchNorm,
+    /// So many tensors.
+    pub tensors: u64,
+    /// The set on which they were recomputed, where they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<String>,
+    /// Its samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<u64>,
+    /// SHA-256 of those of the soup that were recomputed, one tensor after the other in canonical order. The soup has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
 }
 
 /// A score and what follows from it. What is not finite is `null`, or absent.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::agree::{Missing, Terms};
+use crate::batch_norm::BatchNorm;
 use crate::error::{Error, Result};
 use crate::judge::JudgeId;
 use crate::ledger::Dataset;
@@ -76,6 +77,12 @@ pub struct RunSpec {
     /// Who judges, by the name that workers give it; the native judge if not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<String>,
+    /// What becomes of running statistics of normalisation layers; a pool that has some is refused where this is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_norm: Option<BatchNorm>,
+    /// The set on which they are computed anew, where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<DatasetSpec>,
 }
 
 fn is_refuse(missing: &Missing) -> bool {
@@ -184,9 +191,14 @@ impl Split {
 }
 
 impl RunSpec {
-    /// The datasets in their order: the validation set, the test sets, the set that is learned from.
+    /// The datasets in their order: the validation set, the test sets, the set that is learned from, the calibration set.
     pub fn datasets(&self) -> impl Iterator<Item = &DatasetSpec> {
-        self.validation.iter().chain(&self.tests).chain(&self.train)
+        self.validation.iter().chain(&self.tests).chain(&self.train).chain(&self.calibration)
+    }
+
+    /// Those of them that results are reported on, which come first.
+    pub fn reported(&self) -> impl Iterator<Item = &DatasetSpec> {
+        self.validation.iter().chain(&self.tests)
     }
 
     /// Whether nothing is judged: then every shard of the ingredients is needed once, and nothing of them is kept.
@@ -199,9 +211,14 @@ impl RunSpec {
         Terms { missing: self.missing, out_dtype: self.out_dtype }
     }
 
-    /// The position of the set that is learned from, if there is one: the last.
+    /// The position of the set that is learned from, if there is one.
     pub fn train_set(&self) -> Option<Dataset> {
         self.train.as_ref().map(|_| Dataset(1 + self.tests.len() as u32))
+    }
+
+    /// The position of the calibration set, if there is one: the last.
+    pub fn calibration_set(&self) -> Option<Dataset> {
+        self.calibration.as_ref().map(|_| Dataset((self.datasets().count() - 1) as u32))
     }
 
     /// The set on which the recipe decides: where it learns, the one that it learns from.
@@ -237,6 +254,7 @@ impl RunSpec {
             Some(name) => check_judge_name(name)?,
         }
         self.check_judging()?;
+        self.check_calibration()?;
         if (self.recipe.kind == RecipeKind::Learned) != self.train.is_some() {
             return Err(Error::usage(
                 "a set to learn from belongs to the learned recipe, and to no other: see --train",
@@ -302,6 +320,28 @@ impl RunSpec {
             )));
         }
         Ok(())
+    }
+
+    /// Checks what running statistics are recomputed on.
+    fn check_calibration(&self) -> Result<()> {
+        let recomputed = self.batch_norm == Some(BatchNorm::Recompute);
+        let refused = |text: &str| Err(Error::usage(text));
+        match &self.calibration {
+            Some(_) if !recomputed => {
+                refused("--calibration is what --batch-norm recompute computes on: give both, or neither")
+            }
+            None if recomputed => refused(
+                "--batch-norm recompute needs data to compute on: name some, best of what the ingredients were trained on, with \
+                 --calibration",
+            ),
+            _ if recomputed && self.validation.is_none() => refused(
+                "--batch-norm recompute needs a judge, and nothing is judged without --validation: give one, or take average or first",
+            ),
+            _ if recomputed && self.recipe.kind == RecipeKind::Learned => refused(
+                "the learned recipe does not know how a loss changes with recomputed statistics: take --batch-norm average or first",
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// Checks what needs data, and what comes with weights.

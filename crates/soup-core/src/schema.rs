@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::batch_norm::{BatchNorm, is_statistic};
 use crate::error::{Error, Result};
 use crate::soup::Ingredient;
 
@@ -135,6 +136,8 @@ pub struct Schema {
     offsets: Vec<u64>,
     /// Tensors that are one ingredient's, though they could be averaged, by position: others lack them.
     taken: BTreeMap<usize, Ingredient>,
+    /// What becomes of running statistics, where there are some.
+    batch_norm: Option<BatchNorm>,
 }
 
 impl Schema {
@@ -160,7 +163,7 @@ impl Schema {
             })?;
         }
         offsets.push(at);
-        Ok(Schema { tensors, offsets, taken: BTreeMap::new() })
+        Ok(Schema { tensors, offsets, taken: BTreeMap::new(), batch_norm: None })
     }
 
     /// The same tensors, of which some, by name, are one ingredient's and not averaged. Other names are none of them.
@@ -169,6 +172,22 @@ impl Schema {
         let whose = |t: &TensorSpec| taken.get(t.name.as_str()).copied();
         self.taken = self.tensors.iter().enumerate().filter_map(|(at, t)| Some((at, whose(t)?))).collect();
         self
+    }
+
+    /// The same tensors, of which the running statistics become `what` in every soup.
+    #[must_use]
+    pub fn normalised(self, what: Option<BatchNorm>) -> Schema {
+        Schema { batch_norm: what, ..self }
+    }
+
+    /// What becomes of running statistics in every soup, where that was said.
+    pub fn batch_norm(&self) -> Option<BatchNorm> {
+        self.batch_norm
+    }
+
+    /// Whether tensor `index` is, in every soup, that of its first member.
+    pub fn is_of_first_member(&self, index: usize) -> bool {
+        self.batch_norm == Some(BatchNorm::First) && self.tensors.get(index).is_some_and(is_statistic)
     }
 
     /// Whose tensor `index` is in every soup, where it is taken from one ingredient because others lack it.

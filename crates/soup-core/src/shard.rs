@@ -25,6 +25,8 @@ pub struct Segment {
     pub dtype: Dtype,
     /// Byte range inside the shard.
     pub range: Range<usize>,
+    /// Whether it is that of a soup's first member, and not averaged.
+    pub of_first_member: bool,
 }
 
 /// Where what a checkpoint stores of a shard goes when it is read: its parts one after the other in the order of the segments,
@@ -136,7 +138,12 @@ pub fn segments(schema: &Schema, range: Range<u64>) -> Vec<Segment> {
         let (start, end) = (t.start.max(range.start), t.end.min(range.end));
         if start < end {
             let within = (start - range.start) as usize..(end - range.start) as usize;
-            out.push(Segment { tensor: index, dtype: tensor.dtype, range: within });
+            out.push(Segment {
+                tensor: index,
+                dtype: tensor.dtype,
+                range: within,
+                of_first_member: schema.is_of_first_member(index),
+            });
         }
     }
     out
@@ -189,7 +196,7 @@ mod tests {
             TensorSpec::new("d", Dtype::U8, [9]),
         ])
         .unwrap();
-        let segment = |tensor, dtype, range| Segment { tensor, dtype, range };
+        let segment = |tensor, dtype, range| Segment { tensor, dtype, range, of_first_member: false };
         assert_eq!(
             segments(&schema, 8..24),
             [segment(0, Dtype::F32, 0..4), segment(2, Dtype::F32, 4..8), segment(3, Dtype::U8, 8..16)]

@@ -29,17 +29,23 @@ pub enum Ability {
     Logits,
     /// The gradient of a loss with respect to the parameters.
     Gradients,
+    /// Running statistics of normalisation layers, computed anew for a soup.
+    Statistics,
 }
 
 impl Ability {
     /// All of them.
-    pub const ALL: [Ability; 2] = [Ability::Logits, Ability::Gradients];
+    pub const ALL: [Ability; 3] = [Ability::Logits, Ability::Gradients, Ability::Statistics];
+
+    /// Those of the native judge.
+    pub const NATIVE: [Ability; 2] = [Ability::Logits, Ability::Gradients];
 
     /// The name in messages and records.
     pub fn name(self) -> &'static str {
         match self {
             Ability::Logits => "logits",
             Ability::Gradients => "gradients",
+            Ability::Statistics => "statistics",
         }
     }
 
@@ -82,13 +88,13 @@ pub struct Survey {
     #[serde(flatten)]
     pub tallies: Tallies,
     /// What else it can do.
-    #[serde(default = "all_abilities")]
+    #[serde(default = "native_abilities")]
     pub abilities: BTreeSet<Ability>,
 }
 
-/// Of records from before judges said so: the one that there was could do all.
-fn all_abilities() -> BTreeSet<Ability> {
-    Ability::ALL.into()
+/// Of records from before judges said so: there was the native one.
+fn native_abilities() -> BTreeSet<Ability> {
+    Ability::NATIVE.into()
 }
 
 /// What a run asks of its judge.
@@ -102,6 +108,8 @@ pub struct Demands<'a> {
     pub recipe: &'a RecipeSpec,
     /// Whether a full diagnosis is wanted.
     pub full_diagnosis: bool,
+    /// Whether running statistics are to be recomputed.
+    pub recompute: bool,
 }
 
 /// Of no samples.
@@ -112,9 +120,9 @@ impl Default for Survey {
 }
 
 impl Survey {
-    /// Of a classifier that can do everything.
+    /// Of a classifier that can do what the native judge can.
     pub fn of_classes(samples: Vec<u64>, classes: u32) -> Survey {
-        Survey { samples, tallies: Tallies::Classes { classes }, abilities: all_abilities() }
+        Survey { samples, tallies: Tallies::Classes { classes }, abilities: native_abilities() }
     }
 
     /// Whether this answers what was asked, and what the judge can do is enough. Gives the metric by which soups are compared.
@@ -144,6 +152,9 @@ impl Survey {
         };
         if demands.recipe.kind == RecipeKind::Learned {
             needs("the learned recipe", Ability::Gradients)?;
+        }
+        if demands.recompute {
+            needs("--batch-norm recompute", Ability::Statistics)?;
         }
         if demands.full_diagnosis {
             needs("a full diagnosis", Ability::Logits)?;
@@ -296,7 +307,8 @@ mod tests {
             learn: None,
         };
         let judge = JudgeId { name: "lm".into(), ..JudgeId::native() };
-        let demands = Demands { judge: &judge, datasets: 1, recipe: &recipe, full_diagnosis };
+        let demands =
+            Demands { judge: &judge, datasets: 1, recipe: &recipe, full_diagnosis, recompute: false };
         let error = survey.check(&demands).unwrap_err();
         assert!(error.chain().contains(expected), "{}", error.chain());
     }

@@ -245,6 +245,8 @@ impl From<RunSpec> for v1::RunSpec {
             missing: v1::Missing::from(s.missing).into(),
             out_dtype: s.out_dtype.map_or_else(String::new, |d| d.name().to_owned()),
             judge: s.judge.unwrap_or_default(),
+            batch_norm: s.batch_norm.map_or_else(String::new, |b| b.name().to_owned()),
+            calibration: s.calibration.map(Into::into),
         }
     }
 }
@@ -275,6 +277,8 @@ impl TryFrom<v1::RunSpec> for RunSpec {
             ingredient_weights: weights_from_wire(s.ingredient_weights)?,
             missing,
             out_dtype: non_empty(s.out_dtype).map(|d| schema::dtype(&d)).transpose()?,
+            batch_norm: schema::batch_norm(s.batch_norm)?,
+            calibration: s.calibration.map(Into::into),
         };
         spec.validate()?;
         Ok(spec)
@@ -391,15 +395,24 @@ impl TryFrom<v1::OfferedJudge> for Offer {
     }
 }
 
+/// The SHA-256 of recomputed statistics; `None` where there are none.
+///
+/// # Errors
+/// Where it is none.
+pub fn statistics(bytes: &[u8]) -> Result<Option<[u8; 32]>> {
+    (!bytes.is_empty()).then(|| sha256(bytes)).transpose()
+}
+
 impl TryFrom<v1::Proved> for Proof {
     type Error = Error;
     fn try_from(proved: v1::Proved) -> Result<Self> {
-        let v1::Proved { evaluated, again, tolerance, surveyed } = proved;
+        let v1::Proved { evaluated, again, tolerance, surveyed, statistics_sha256 } = proved;
         let (survey, _) = required(surveyed, "what was surveyed")?.survey()?;
         if !(0.0..=1.0).contains(&tolerance) {
             return Err(malformed("a tolerance is not between 0 and 1"));
         }
-        Ok(Proof { judged: required(evaluated, "what was judged")?.try_into()?, again, tolerance, survey })
+        let judged = required(evaluated, "what was judged")?.try_into()?;
+        Ok(Proof { judged, again, tolerance, survey, statistics: statistics(&statistics_sha256)? })
     }
 }
 

@@ -104,6 +104,12 @@ impl Blend<'_> {
     }
 }
 
+/// Whose elements a segment of a soup has, where it has those of one member, bit for bit.
+pub(crate) fn copied<T: Copy>(segment: &Segment, weights: Weights<'_>, members: &[T]) -> Option<T> {
+    let alone = segment.of_first_member || (members.len() == 1 && matches!(weights, Weights::Mean));
+    members.first().copied().filter(|_| alone)
+}
+
 /// A soup, as it is applied to elements.
 pub(crate) struct Parts {
     pub(crate) members: Vec<usize>,
@@ -132,8 +138,8 @@ impl Parts {
     /// Writes the blend of some elements of a segment that is averaged, of which `members` are those of every member.
     pub(crate) fn write(&self, segment: &Segment, members: &[&[u8]], sums: &mut Sums, out: &mut [u8]) {
         let weights = self.weights(segment.tensor);
-        if let (Weights::Mean, [only]) = (weights, members) {
-            return out.copy_from_slice(only);
+        if let Some(copied) = copied(segment, weights, members) {
+            return out.copy_from_slice(copied);
         }
         match segment.dtype {
             Dtype::F64 => kernel::blend::<F64>(members, weights, sums, out),

@@ -63,6 +63,11 @@ impl<B: Backend> BurnShards<B> {
             }
         }
         let (segments, tensors, mut buffers, findings) = builder.into_buffers(has_tensor)?;
+        if segments.iter().any(|s| s.of_first_member) {
+            return Err(Error::configuration(
+                "this device takes no tensors that are a soup's first member's: use the device \"cpu\"",
+            ));
+        }
         let runs = runs(&segments)?
             .into_iter()
             .map(|(segments, range)| {

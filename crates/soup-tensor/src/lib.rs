@@ -48,7 +48,7 @@ use soup_core::soup::{Ingredient, Soup};
 pub use burn_device::BurnShards;
 pub use check::{DifferingIntegers, Findings, NonFinite};
 pub use device::{Buffer, Device, ShardBuilder};
-pub use pass::{Having, Pass, Passed, Passing};
+pub use pass::{Having, Pass, Passed, Passing, non_finite};
 
 // Checkpoints are little-endian, and elements are read in place.
 #[cfg(not(target_endian = "little"))]

@@ -21,7 +21,7 @@ use soup_core::shard::{Segment, Stored, segments};
 use soup_core::soup::{Ingredient, Soup};
 use soup_core::{Error, Result};
 
-use crate::blend::{Parts, check_fit};
+use crate::blend::{Parts, check_fit, copied};
 use crate::check::{DifferingIntegers, Findings, NonFinite, count_non_finite};
 use crate::format::{Bf16, F16, F32, F64, Format};
 use crate::kernel::Sums;
@@ -325,8 +325,7 @@ impl Pass {
             add_piece(&mut self.grams, piece.segment, product);
         }
         let Some(soup) = &self.soup else { return };
-        if let (kernel::Weights::Mean, [only]) = (soup.weights(segment.tensor), &soup.members[..]) {
-            let only = *only;
+        if let Some(only) = copied(segment, soup.weights(segment.tensor), &soup.members) {
             return match passing.stored[only].dtype(piece.segment) == segment.dtype {
                 true => out.copy_from_slice(elements[only]),
                 false => self.narrow(piece, only, out),
@@ -346,14 +345,14 @@ impl Pass {
         let segment = &passing.segments[piece.segment];
         let values = &self.widened[ingredient][..piece.count];
         narrow(segment.dtype, values, out);
-        if values.iter().all(|v| v.is_finite()) && count_non_finite_unaligned(segment.dtype, out) > 0 {
+        if values.iter().all(|v| v.is_finite()) && non_finite(segment.dtype, out) > 0 {
             self.overflown.insert(segment.tensor);
         }
     }
 
     /// Notes a blend that its dtype cannot hold.
     fn check_blended(&mut self, segment: &Segment, out: &[u8]) {
-        if count_non_finite_unaligned(segment.dtype, out) > 0 && self.members_are_finite(segment.tensor) {
+        if non_finite(segment.dtype, out) > 0 && self.members_are_finite(segment.tensor) {
             self.overflown.insert(segment.tensor);
         }
     }
@@ -430,8 +429,8 @@ fn narrow(dtype: Dtype, values: &[f64], out: &mut [u8]) {
     }
 }
 
-/// As [`count_non_finite`], for bytes of any alignment.
-fn count_non_finite_unaligned(dtype: Dtype, elements: &[u8]) -> u64 {
+/// Infinite and NaN elements in bytes of any alignment; none of integers.
+pub fn non_finite(dtype: Dtype, elements: &[u8]) -> u64 {
     fn all<F: Format>(elements: &[u8]) -> u64 {
         let each = elements.chunks_exact(size_of::<F::Bits>());
         each.map(|bits| u64::from(F::is_not_finite(bytemuck::pod_read_unaligned(bits)))).sum()

@@ -352,7 +352,7 @@ mod tests {
         let (mut segments, mut at) = (Vec::new(), 0);
         for (tensor, (dtype, count)) in SHAPE.into_iter().enumerate() {
             let bytes = count * dtype.width_bytes() as usize;
-            segments.push(Segment { tensor, dtype, range: at..at + bytes });
+            segments.push(Segment { tensor, dtype, range: at..at + bytes, of_first_member: false });
             // Elements are aligned to their width, as in a schema of descending widths.
             at = (at + bytes).next_multiple_of(8);
         }

@@ -8,6 +8,7 @@ use burn::backend::Flex;
 use half::{bf16, f16};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
+use soup_core::batch_norm::BatchNorm;
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::shard::segments;
 use soup_core::soup::{Ingredient, Soup, Weight};
@@ -430,6 +431,16 @@ fn burn_devices_refuse_what_they_cannot_round() {
     let builder = pool.builder(1, pool.whole());
     let error = BurnShards::<Flex>::new(builder, &Default::default(), |_, _| true).err().unwrap();
     assert_eq!(error.kind(), soup_core::ErrorKind::Configuration);
+}
+
+#[test]
+fn burn_devices_refuse_what_is_not_averaged() {
+    let tensors = vec![TensorSpec::new("n.running_mean", Dtype::F32, [6])];
+    let schema = Schema::new(tensors).unwrap().normalised(Some(BatchNorm::First));
+    let pool = Pool { schema, ..pool(&[(Dtype::F32, 6)], 2, 1, false) };
+    let builder = pool.builder(1, pool.whole());
+    let error = BurnShards::<Flex>::new(builder, &Default::default(), |_, _| true).err().unwrap();
+    assert!(error.chain().contains("first member's"), "{}", error.chain());
 }
 
 #[test]

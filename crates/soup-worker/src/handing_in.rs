@@ -80,7 +80,7 @@ mod tests {
     fn done(start: u64) -> (Option<Evaluate>, WorkerMessage) {
         let slice = Evaluate { start, end: start + 1, ..Evaluate::default() };
         let result = Some(Answer::Evaluated(Evaluated::default()));
-        (Some(slice), WorkerMessage { message: Some(Up::Done(TaskDone { key: None, result })) })
+        (Some(slice), WorkerMessage { message: Some(Up::Done(TaskDone { result, ..TaskDone::default() })) })
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ pub(crate) mod external;
 pub(crate) mod files;
 pub(crate) mod native;
 pub(crate) mod samples;
+pub(crate) mod statistics;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ use soup_core::Result;
 use soup_core::machine::PartFigures;
 use soup_core::tally;
 
+use self::statistics::Statistics;
 use crate::survey::Surveyed;
 use crate::task::Cancelled;
 
@@ -121,6 +123,11 @@ pub(crate) trait Loaded: Send + Sync {
         logits: bool,
         cancelled: Cancelled,
     ) -> Result<Judged>;
+
+    /// The running statistics that were recomputed for it, where they were.
+    fn statistics(&self) -> Option<&Statistics> {
+        None
+    }
 
     /// Loss and gradient on some samples of a dataset, of a soup that was assembled for learning.
     ///

@@ -12,11 +12,8 @@ use soup_core::{Error, ErrorKind, Result};
 use soup_proto::v1::assign::Work;
 use soup_proto::v1::coordinator_client::CoordinatorClient;
 use soup_proto::v1::coordinator_message::Message as Down;
-use soup_proto::v1::task_done::Result as Answered;
 use soup_proto::v1::worker_message::Message as Up;
-use soup_proto::v1::{
-    Assign, CoordinatorMessage, Leaving, Register, TaskDone, TaskFailed, TaskKey, WorkerMessage,
-};
+use soup_proto::v1::{Assign, CoordinatorMessage, Leaving, Register, TaskFailed, TaskKey, WorkerMessage};
 use soup_proto::{CONTROL_BYTES_MAX, PROTOCOL_VERSION, error_of};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
@@ -25,9 +22,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::WorkerConfig;
 use crate::active::Worker;
+use crate::messages::{self, Done};
 use crate::task::{self, Cancelled};
-use crate::{WorkerConfig, messages};
 
 /// Messages that may wait for the stream; tasks wait beyond that.
 const OUTBOX_MESSAGES_MAX: usize = 256;
@@ -290,15 +288,15 @@ impl Drop for Link {
 ///
 /// # Errors
 /// The task's own; [`TryAgain`](ErrorKind::TryAgain) for a run that this worker does not know.
-async fn execute(context: &task::Context, key: &TaskKey, work: Work) -> Result<Answered> {
+async fn execute(context: &task::Context, key: &TaskKey, work: Work) -> Result<Done> {
     let run = context.worker.run(&key.run, key.epoch)?;
     let task = messages::task(work, &run.begun)?;
-    task::execute(context, run, task).await.map(Into::into)
+    task::execute(context, run, task).await
 }
 
-fn answer(key: TaskKey, result: Result<Answered>) -> WorkerMessage {
+fn answer(key: TaskKey, result: Result<Done>) -> WorkerMessage {
     let message = match result {
-        Ok(result) => Up::Done(TaskDone { key: Some(key), result: Some(result) }),
+        Ok(done) => Up::Done(done.told(key)),
         Err(error) => {
             tracing::warn!(
                 run = key.run,

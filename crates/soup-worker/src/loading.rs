@@ -10,7 +10,7 @@ use soup_core::shard::{Segment, Shard};
 use soup_core::soup::Ingredient;
 use soup_core::{Error, Result};
 use soup_store::load::{LoadLimits, load, open_local};
-use soup_tensor::{Findings, ShardBuilder};
+use soup_tensor::{DifferingIntegers, Findings, ShardBuilder};
 
 use crate::active::{Active, Worker};
 use crate::compute::Compute;
@@ -22,6 +22,8 @@ use crate::sources::{ShardSources, Source};
 const INGREDIENTS_IN_FLIGHT: usize = 4;
 /// Notes about one shard; further ones are counted.
 const NOTES_MAX: usize = 20;
+/// What PyTorch calls a counter of the batches that a normalisation layer has seen.
+const COUNTER: &str = "num_batches_tracked";
 
 /// Loads one shard of every ingredient and keeps it, or knows where it is, where shards are not kept.
 ///
@@ -146,7 +148,15 @@ pub(crate) fn judge(
         }
         notes.push(text);
     }
-    for f in &findings.differing_integers {
+    let counts = |f: &&DifferingIntegers| tensor(f.tensor).ends_with(COUNTER);
+    if findings.differing_integers.iter().any(|f| counts(&f)) {
+        // One for all: every layer has such a counter, and only training reads it.
+        notes.push(format!(
+            "counters of batches ({COUNTER}) differ: the soup has those of ingredient {:?}",
+            names[0]
+        ));
+    }
+    for f in findings.differing_integers.iter().filter(|f| !counts(f)) {
         notes.push(format!(
             "ingredient {:?}: integer tensor {:?} differs from that of ingredient {:?}, whose values the soup gets",
             names[f.ingredient.index()],

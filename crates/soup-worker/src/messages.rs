@@ -52,7 +52,31 @@ pub(crate) struct Samples {
     pub(crate) end: u64,
 }
 
-/// What came of it.
+/// What came of it, and of what.
+pub(crate) struct Done {
+    pub(crate) answer: Answer,
+    /// SHA-256 of the running statistics that were recomputed for the soup, where they were.
+    pub(crate) statistics: Option<[u8; 32]>,
+}
+
+impl From<Answer> for Done {
+    fn from(answer: Answer) -> Done {
+        Done { answer, statistics: None }
+    }
+}
+
+impl Done {
+    /// As the coordinator is told, of the attempt `key`.
+    pub(crate) fn told(self, key: v1::TaskKey) -> v1::TaskDone {
+        v1::TaskDone {
+            key: Some(key),
+            result: Some(self.answer.into()),
+            statistics_sha256: self.statistics.map_or_else(Vec::new, Vec::from),
+        }
+    }
+}
+
+/// What came of something.
 pub(crate) enum Answer {
     Loaded(Loaded),
     Surveyed(Surveyed),
@@ -165,9 +189,14 @@ impl From<Answer> for Answered {
             }
             Answer::Evaluated(judged) => Answered::Evaluated((&judged).into()),
             Answer::Proved(proof) => {
-                let Proof { judged, again, tolerance, survey } = *proof;
-                let surveyed = Some(v1::Surveyed::new(survey, Vec::new()));
-                Answered::Proved(v1::Proved { evaluated: Some((&judged).into()), again, tolerance, surveyed })
+                let Proof { judged, again, tolerance, survey, statistics } = *proof;
+                Answered::Proved(v1::Proved {
+                    evaluated: Some((&judged).into()),
+                    again,
+                    tolerance,
+                    surveyed: Some(v1::Surveyed::new(survey, Vec::new())),
+                    statistics_sha256: statistics.map_or_else(Vec::new, Vec::from),
+                })
             }
             Answer::Written(FileDigest { data_sha256, file_sha256, bytes }) => {
                 Answered::Written(v1::Digest {
@@ -239,6 +268,7 @@ impl TryFrom<v1::BeginRun> for Begun {
                 batch_size: begin.batch_size,
                 class_subset: begin.class_subset,
                 datasets: begin.datasets.into_iter().map(Into::into).collect(),
+                calibration: begin.calibration,
             },
             judge: begin.judge.map(Into::into),
             keep_logits: begin.keep_logits,

@@ -31,6 +31,8 @@ pub struct Survey {
     pub schema: Schema,
     /// The datasets, in the run's order.
     pub datasets: Vec<DatasetSpec>,
+    /// Position of the one on which running statistics are recomputed, where they are.
+    pub calibration: Option<u32>,
     /// Who is asked, and the folder through which it would be handed soups; by default the native judge.
     pub judge: Option<(JudgeConfig, Option<PathBuf>)>,
 }
@@ -60,9 +62,18 @@ impl Survey {
     /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for what is not understood or does not fit, by its name; otherwise what the
     /// stores or the judge say.
     pub async fn run(self) -> Result<Found> {
-        let Survey { model_json, preprocessor_json, batch_size, class_subset, schema, datasets, judge } =
-            self;
-        let setting = Setting { model_json, preprocessor_json, batch_size, class_subset, datasets };
+        let Survey {
+            model_json,
+            preprocessor_json,
+            batch_size,
+            class_subset,
+            schema,
+            datasets,
+            calibration,
+            judge,
+        } = self;
+        let setting =
+            Setting { model_json, preprocessor_json, batch_size, class_subset, datasets, calibration };
         let (schema, compute) = (Arc::new(schema), Compute::threads(1));
         let Some((config, folder)) = judge else {
             let surveyed = Native::new(setting, schema, compute, 0).survey().await?;

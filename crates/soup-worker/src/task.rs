@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use soup_core::machine::Proof;
 use soup_core::soup::Soup;
-use soup_core::{Error, Result, tally};
+use soup_core::{Error, Result};
 use tokio::sync::Semaphore;
 
 use crate::active::{Active, Worker};
+use crate::judge::statistics::Statistics;
 use crate::logits::Rows;
-use crate::messages::{Answer, Samples, Task};
+use crate::messages::{Answer, Done, Samples, Task};
 use crate::{assembling, diagnose, learn, loading, passing, write};
 
 /// A flag that long computations look at.
@@ -38,17 +39,17 @@ pub(crate) struct Context {
 ///
 /// # Errors
 /// The task's own.
-pub(crate) async fn execute(context: &Context, run: Arc<Active>, task: Task) -> Result<Answer> {
-    Ok(match task {
+pub(crate) async fn execute(context: &Context, run: Arc<Active>, task: Task) -> Result<Done> {
+    let answer = match task {
         Task::Load(sources) => {
             let _slot = slot(context).await?;
             Answer::Loaded(loading::load_shard(&context.worker, &run, sources).await?)
         }
         Task::Survey => Answer::Surveyed(run.judge()?.survey().await?),
-        Task::Evaluate(soup, samples) => Answer::Evaluated(evaluate(context, run, &soup, samples).await?),
+        Task::Evaluate(soup, samples) => return evaluate(context, run, &soup, samples).await,
         Task::Prove(soup, samples) => Answer::Proved(Box::new(prove(context, run, &soup, samples).await?)),
-        Task::Write(soup, file) => Answer::Written(write::write(&run, &soup, file).await?),
-        Task::Digest(soup) => Answer::Digested(write::digest(&run, &soup).await?),
+        Task::Write(soup, file) => return write::write(&run, &soup, file).await,
+        Task::Digest(soup) => return write::digest(&run, &soup).await,
         Task::Differentiate(dataset, part) => {
             Answer::Differentiated(learn::differentiate(context, run, dataset, part).await?)
         }
@@ -58,7 +59,8 @@ pub(crate) async fn execute(context: &Context, run: Arc<Active>, task: Task) -> 
             Answer::Compared(Box::new(diagnose::compare(context, run, samples, weights).await?))
         }
         Task::Pass(shard) => Answer::Passed(passing::found(&run, shard).await?),
-    })
+    };
+    Ok(answer.into())
 }
 
 pub(crate) async fn slot(context: &Context) -> Result<tokio::sync::SemaphorePermit<'_>> {
@@ -78,7 +80,8 @@ async fn prove(
     let (judged, second) = (judge().await?.said, judge().await?.said);
     let of = run.judge()?;
     let (tolerance, survey) = (of.tolerance(), of.survey().await?.survey);
-    Ok(Proof { again: judged.is_same(&second), judged, tolerance, survey })
+    let statistics = loaded.soup.statistics().map(Statistics::sha256);
+    Ok(Proof { again: judged.is_same(&second), judged, tolerance, survey, statistics })
 }
 
 /// Scores a soup on a slice. It is assembled before a slot is taken, so that the next trial's blends travel while this one's
@@ -88,7 +91,7 @@ async fn evaluate(
     run: Arc<Active>,
     soup: &Soup,
     Samples { dataset, start, end }: Samples,
-) -> Result<tally::Judged> {
+) -> Result<Done> {
     let loaded = assembling::loaded(&run, soup).await?;
     let _slot = slot(context).await?;
     let (positions, logits) = ((start..end).collect(), run.begun.keep_logits);
@@ -96,5 +99,6 @@ async fn evaluate(
     if logits {
         run.logits.keep(soup, (dataset, start, end), &Arc::new(Rows::of(&judged)?));
     }
-    Ok(judged.said)
+    let statistics = loaded.soup.statistics().map(Statistics::sha256);
+    Ok(Done { answer: Answer::Evaluated(judged.said), statistics })
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use sha2::{Digest as _, Sha256};
-use soup_core::machine::FileDigest;
 use soup_core::memory::SHARDS_AHEAD;
 use soup_core::shard::Shard;
 use soup_core::soup::Soup;
@@ -16,7 +15,10 @@ use soup_store::location::Location;
 use soup_store::output::Staging;
 
 use crate::active::Active;
-use crate::blends;
+use crate::judge::statistics::Statistics;
+use crate::messages::{Answer, Done};
+use crate::soups::InMemory;
+use crate::{assembling, blends};
 
 /// Of a file that was written, read at a time.
 const READ_BACK_BYTES: u64 = 16 << 20;
@@ -25,18 +27,32 @@ const READ_BACK_BYTES: u64 = 16 << 20;
 ///
 /// # Errors
 /// Where a blend cannot be had or the store does not take the file.
-pub(crate) async fn write(run: &Arc<Active>, soup: &Soup, file: u32) -> Result<FileDigest> {
+pub(crate) async fn write(run: &Arc<Active>, soup: &Soup, file: u32) -> Result<Done> {
     let planned = run.begun.files.get(file as usize);
     let planned = planned.ok_or_else(|| Error::internal(format!("the run has no output file {file}")))?;
     let staging = Staging::resume(&Location::parse(&run.begun.output)?, &run.begun.run, run.begun.epoch)?;
     soup_store::failpoint::reach("before-write");
     let mut writer = staging.writer(&planned.name).await?;
     writer.write_header(Bytes::from(planned.header.clone())).await?;
-    let mut parts = std::pin::pin!(parameters(run, soup, planned.range.clone()));
+    let judged = recomputed(run, soup).await?;
+    let mut parts = std::pin::pin!(parameters(run, (soup, judged.as_deref()), planned.range.clone()));
     while let Some(part) = parts.try_next().await? {
         writer.write(part).await?;
     }
-    writer.finish().await
+    let answer = Answer::Written(writer.finish().await?);
+    Ok(Done { answer, statistics: statistics_of(judged.as_deref()).map(Statistics::sha256) })
+}
+
+/// `soup` with its judge, where that has recomputed its running statistics.
+async fn recomputed(run: &Arc<Active>, soup: &Soup) -> Result<Option<Arc<InMemory>>> {
+    match run.begun.judging.calibration {
+        Some(_) => assembling::loaded(run, soup).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+fn statistics_of(judged: Option<&InMemory>) -> Option<&Statistics> {
+    judged.and_then(|judged| judged.soup.statistics())
 }
 
 /// SHA-256 of the flattened parameters of `soup`. Where shards are not kept that is of what was written, so that no ingredient is
@@ -44,11 +60,12 @@ pub(crate) async fn write(run: &Arc<Active>, soup: &Soup, file: u32) -> Result<F
 ///
 /// # Errors
 /// Where a blend cannot be had, or a file that was written cannot be read.
-pub(crate) async fn digest(run: &Arc<Active>, soup: &Soup) -> Result<[u8; 32]> {
+pub(crate) async fn digest(run: &Arc<Active>, soup: &Soup) -> Result<Done> {
     let mut data = Sha256::new();
+    let judged = recomputed(run, soup).await?;
     let parts = match run.begun.streams {
         true => written(run)?.boxed(),
-        false => parameters(run, soup, 0..run.begun.schema.bytes()).boxed(),
+        false => parameters(run, (soup, judged.as_deref()), 0..run.begun.schema.bytes()).boxed(),
     };
     let mut parts = std::pin::pin!(parts);
     while let Some(part) = parts.try_next().await? {
@@ -61,7 +78,8 @@ pub(crate) async fn digest(run: &Arc<Active>, soup: &Soup) -> Result<[u8; 32]> {
             })
             .await?;
     }
-    Ok(data.finalize().into())
+    let answer = Answer::Digested(data.finalize().into());
+    Ok(Done { answer, statistics: statistics_of(judged.as_deref()).map(Statistics::sha256) })
 }
 
 /// All data of the files that were written, in order.
@@ -80,10 +98,11 @@ fn written(run: &Arc<Active>) -> Result<impl Stream<Item = Result<Bytes>> + Send
     Ok(stream::iter(parts).buffered(SHARDS_AHEAD as usize))
 }
 
-/// The byte range `range` of the flattened parameters of `soup`, in order, shard by shard.
+/// The byte range `range` of the flattened parameters of `soup`, in order, shard by shard; with the running statistics that its judge
+/// recomputed, where it did.
 fn parameters<'a>(
     run: &'a Arc<Active>,
-    soup: &'a Soup,
+    (soup, judged): (&'a Soup, Option<&'a InMemory>),
     range: Range<u64>,
 ) -> impl Stream<Item = Result<Bytes>> + Send + 'a {
     let overlap = move |shard: Shard| {
@@ -92,7 +111,12 @@ fn parameters<'a>(
         (start < end).then(|| (shard, (start - s.start) as usize..(end - s.start) as usize))
     };
     let part = move |(shard, within): (Shard, Range<usize>)| async move {
-        Ok(blends::any(run, shard.0, soup).await?.slice(within))
+        let start = run.begun.plan.range(shard).start + within.start as u64;
+        let part = blends::any(run, shard.0, soup).await?.slice(within);
+        Ok(match statistics_of(judged) {
+            Some(statistics) => statistics.put_into(&run.begun.schema, start, part),
+            None => part,
+        })
     };
     let parts: Vec<_> = run.begun.plan.shards().filter_map(overlap).map(part).collect();
     stream::iter(parts).buffered(SHARDS_AHEAD as usize)

@@ -4,6 +4,7 @@ use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use soup_core::agree::Missing;
+use soup_core::batch_norm::BatchNorm;
 use soup_core::recipe::learned::{Granularity, Init, Optimizer, Schedule, WeightRule};
 use soup_core::recipe::{Accept, Order, RecipeKind};
 use soup_core::run::DiagnosisLevel;
@@ -45,6 +46,28 @@ impl From<MissingName> for Missing {
             MissingName::Refuse => Missing::Refuse,
             MissingName::Skip => Missing::Skip,
             MissingName::First => Missing::First,
+        }
+    }
+}
+
+/// What becomes of running statistics of normalisation layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum BatchNormName {
+    /// The judge computes them anew for every soup, on the --calibration set
+    Recompute,
+    /// They are averaged like parameters
+    Average,
+    /// They are those of the soup's first ingredient in pool order
+    First,
+}
+
+impl From<BatchNormName> for BatchNorm {
+    fn from(name: BatchNormName) -> BatchNorm {
+        match name {
+            BatchNormName::Recompute => BatchNorm::Recompute,
+            BatchNormName::Average => BatchNorm::Average,
+            BatchNormName::First => BatchNorm::First,
         }
     }
 }

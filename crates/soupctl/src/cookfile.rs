@@ -14,7 +14,7 @@ use soup_core::run::judges_own;
 use soup_core::{Error, Result};
 use soup_store::local;
 
-use crate::choices::{AcceptRule, CandidateOrder, DtypeName, MissingName, RecipeName};
+use crate::choices::{AcceptRule, BatchNormName, CandidateOrder, DtypeName, MissingName, RecipeName};
 use crate::choices::{DiagnosisName, GranularityName, InitName, OptimizerName, ScheduleName, WeightRuleName};
 use crate::datasets::{DatasetEntry, TestSets};
 use crate::judges::JudgeFlag;
@@ -83,6 +83,15 @@ pub(crate) struct CookOptions {
     /// What becomes of tensors that only some ingredients have (poolers, other heads), in a soup that is not judged [default: refuse]
     #[arg(long, value_enum, help_heading = INPUT)]
     pub(crate) missing: Option<MissingName>,
+    /// What becomes of running statistics of normalisation layers (BatchNorm), where the pool has some; those of an averaged model are
+    /// not the average of its ingredients', so such a pool is refused where this is not said
+    #[arg(long, value_enum, help_heading = INPUT)]
+    pub(crate) batch_norm: Option<BatchNormName>,
+    /// Data on which --batch-norm recompute computes, best some of what the ingredients were trained on; its labels are not looked at
+    ///
+    /// In a cook file also a map, as for the validation set, whose limit says how many samples are used.
+    #[arg(long, value_name = "URL", help_heading = INPUT)]
+    pub(crate) calibration: Option<DatasetEntry>,
 
     /// How to choose the ingredients [default: greedy]
     #[arg(long, value_enum, help_heading = RECIPE)]
@@ -302,11 +311,13 @@ impl CookOptions {
             disk_cache,
             judge_dir,
             weights_file,
+            calibration,
             ..
         } = self;
         let datasets = validation
             .iter_mut()
             .chain(train)
+            .chain(calibration)
             .chain(test.iter_mut().map(|(_, set)| set))
             .map(|set| &mut set.url)
             .filter(|url| !is_own(judge, url));
@@ -332,7 +343,7 @@ impl CookOptions {
         }
         first! {
             lists: pool test ignore_config;
-            others: weights_file ingredient_weights validation model_config preprocessor_config class_subset allow_nan missing out_dtype recipe order accept seed max_ingredients passes
+            others: weights_file ingredient_weights validation model_config preprocessor_config class_subset allow_nan missing batch_norm calibration out_dtype recipe order accept seed max_ingredients passes
                 metric output overwrite state_url fresh batch_size no_baselines lookahead workers memory disk_cache disk threads device coordinator
                 judge judge_dir judge_timeout min_workers train train_share granularity weights optimizer lr schedule warmup clip epochs mini_batch parts
                 shuffle label_smoothing init fold_beta diagnose base require_shared_init

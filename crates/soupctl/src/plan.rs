@@ -2,6 +2,7 @@
 //! and writes nothing.
 
 use soup_core::agree::agree;
+use soup_core::batch_norm;
 use soup_core::machine::{Room, Tier, choose_room};
 use soup_core::memory::{Cut, SHARDS_AHEAD, memory_for, soups_kept};
 use soup_core::plan::{DatasetPlan, Evaluations, FilePlan, Memory, PlanReport, Shards};
@@ -46,7 +47,8 @@ async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
     let agreement = agree(&schemas(&checkpoints), spec.terms())?;
     notes.extend(agreement.notes);
     notes.extend(companion::check(&checkpoints, &spec.ignore_config).await?);
-    let schema = agreement.schema;
+    let (schema, note) = batch_norm::settle(agreement.schema, spec.batch_norm)?;
+    notes.extend(note);
     let ingredients: Vec<String> = checkpoints.iter().map(|c| c.name.clone()).collect();
     let k = ingredients.len() as u32;
     let shards = ShardPlan::new(schema.bytes());
@@ -134,6 +136,7 @@ async fn survey(
         class_subset: spec.class_subset,
         schema: schema.clone(),
         datasets: spec.datasets().cloned().collect(),
+        calibration: spec.calibration_set().map(|set| set.0),
         judge,
     };
     let found = survey.run().await?;
@@ -143,6 +146,7 @@ async fn survey(
         datasets: spec.datasets().count(),
         recipe: &spec.recipe,
         full_diagnosis: spec.diagnosis.level == DiagnosisLevel::Full,
+        recompute: spec.calibration.is_some(),
     })?;
     notes.extend(found.notes);
     Ok(found.survey.samples)

@@ -25,6 +25,8 @@ const LOOKAHEAD_DEFAULT: u32 = 1;
 const JUDGE_TIMEOUT_DEFAULT_MS: u64 = 60_000;
 /// Name of the validation set in reports.
 const VALIDATION: &str = "validation";
+/// Name of the calibration set.
+const CALIBRATION: &str = "calibration";
 
 /// A cook that is ready to be submitted.
 #[derive(Clone, Debug, PartialEq)]
@@ -163,6 +165,8 @@ impl Cook {
             missing: options.missing.map(Into::into).unwrap_or_default(),
             out_dtype: options.out_dtype.map(Into::into),
             judge: options.judge.map(|judge| judge.name),
+            batch_norm: options.batch_norm.map(Into::into),
+            calibration: options.calibration.map(|set| set.named(CALIBRATION)).transpose()?,
         };
         spec.validate()?;
         // The options of the recipe, which need no pool to be checked.
@@ -203,6 +207,7 @@ fn check_places(options: &CookOptions) -> Result<()> {
         pool,
         validation,
         train,
+        calibration,
         test,
         model_config,
         preprocessor_config,
@@ -212,7 +217,12 @@ fn check_places(options: &CookOptions) -> Result<()> {
         ..
     } = options;
     let own = |url: &&String| is_own(options.judge.as_ref(), url);
-    let sets = validation.iter().chain(train).chain(test.iter().map(|(_, set)| set)).map(|set| &set.url);
+    let sets = validation
+        .iter()
+        .chain(train)
+        .chain(calibration)
+        .chain(test.iter().map(|(_, set)| set))
+        .map(|set| &set.url);
     let sets = sets.filter(|url| !own(url));
     let others = [model_config, preprocessor_config, base, output, state_url].into_iter().flatten();
     let places = sets.chain(others).filter(|url| !url.is_empty()).map(|url| Location::parse(url).map(|_| ()));

@@ -1,9 +1,10 @@
 //! The result of a cook as a table for people.
 
+use crate::quantity::count;
 use soup_core::diagnosis::{Diagnosis, SharedInitVerdict};
 use soup_core::judge::JudgeId;
 use soup_core::metric::{ClassMetric, MetricName};
-use soup_core::report::{Figures, LearnedReport, LearnedStep, RunReport, number};
+use soup_core::report::{Figures, LearnedReport, LearnedStep, RunReport, StatisticsReport, number};
 
 /// Names of ingredients in the label of a row are cut to this many characters.
 const LABEL_NAME_MAX: usize = 24;
@@ -161,6 +162,14 @@ fn details(report: &RunReport) -> Vec<(&'static str, String)> {
     details.extend(
         other.map(|judge| ("judge", format!("{} {} ({})", judge.name, judge.version, judge.numerics))),
     );
+    if let Some(StatisticsReport { statistics, tensors, calibration, samples, .. }) = &report.batch_norm {
+        let on = calibration
+            .as_ref()
+            .zip(*samples)
+            .map(|(set, n)| format!(", on {} of {set}", count(n, "sample")));
+        let text = format!("{} ({}{})", statistics.name(), count(*tensors, "tensor"), on.unwrap_or_default());
+        details.push(("batch norm", text));
+    }
     if !report.sha256.is_empty() {
         details.push(("sha256", report.sha256.clone()));
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from soup_judge.answers import Gradient, Outcomes, Sums, Survey
 from soup_judge.errors import WrongAnswer
 from soup_judge.judge import Judge, default_digest, default_numerics
 from soup_judge.schema import Dataset, Schema, listed
+from soup_judge.tensors import rounded
 
 PROTOCOL = 1
 
@@ -199,6 +200,33 @@ def gradient(answer: Gradient, schema: Schema, samples: int) -> Iterable[tuple[s
     if unknown:
         raise WrongAnswer(f"Gradient.gradients has {listed(unknown)}: name tensors of the schema")
     return [(name, _slope(name, values, schema)) for name, values in answer.gradients.items()]
+
+
+def statistics(answer: Any, schema: Schema) -> dict[str, NDArray[np.uint8]]:
+    """The bytes of what was recomputed, by the names of its tensors in the schema's order, or `WrongAnswer`."""
+    if not isinstance(answer, Mapping):
+        raise WrongAnswer(f"recompute returned {_kind(answer)}: return arrays by the names of tensors")
+    wanted = [tensor for tensor in schema.tensors if tensor.recomputed]
+    names = [tensor.name for tensor in wanted]
+    lacking = [name for name in names if name not in answer]
+    surplus = [name for name in answer if name not in names]
+    if lacking or surplus:
+        raise WrongAnswer(
+            f"recompute returned statistics that are not those of the soup: missing {listed(lacking) or '-'}, "
+            f"unknown {listed(surplus) or '-'}"
+        )
+    found = {}
+    for tensor in wanted:
+        array = np.asarray(answer[tensor.name])
+        if array.shape != tensor.shape or not np.issubdtype(array.dtype, np.floating):
+            raise WrongAnswer(
+                f"recompute returned {array.dtype} {list(array.shape)} for {tensor.name}: give real numbers in the "
+                f"tensor's shape, {list(tensor.shape)}"
+            )
+        if not np.isfinite(array).all():
+            raise WrongAnswer(f"recompute returned {tensor.name} with something that is not finite")
+        found[tensor.name] = rounded(tensor, array)
+    return found
 
 
 def _slope(name: str, values: ArrayLike, schema: Schema) -> NDArray[Any]:

@@ -60,7 +60,10 @@ class Client:
         """Opens a session."""
         request = wire.OpenRequest(
             session=session,
-            tensors=[wire.Tensor(name=each.name, dtype=each.dtype, shape=each.shape) for each in tensors],
+            tensors=[
+                wire.Tensor(name=each.name, dtype=each.dtype, shape=each.shape, recomputed=each.recomputed)
+                for each in tensors
+            ],
             datasets=[wire.Dataset(name=each.name, source=each.source, options=each.options) for each in datasets],
             model_config_json=config,
             preprocessor_config_json=preprocessor,
@@ -70,9 +73,16 @@ class Client:
         survey: wire.Survey = self._last(self._stub.Open(request, timeout=self._timeout)).survey
         return survey
 
-    def load(self, session: str, generation: int, path: str | os.PathLike[str]) -> None:
-        """Hands over a soup."""
-        request = wire.LoadRequest(session=session, generation=generation, path=os.fspath(path))
+    def load(
+        self,
+        session: str,
+        generation: int,
+        path: str | os.PathLike[str],
+        *,
+        recompute: wire.Recompute | None = None,
+    ) -> None:
+        """Hands over a soup, of which running statistics may be recomputed."""
+        request = wire.LoadRequest(session=session, generation=generation, path=os.fspath(path), recompute=recompute)
         self._last(self._stub.Load(request, timeout=self._timeout))
 
     def judge(

@@ -22,9 +22,10 @@ from soup_judge.tensors import Tensors
 
 
 class Judge:
-    """Scores soups. Override `open`, `load` and `judge`, and `differentiate` where there are gradients.
+    """Scores soups. Override `open`, `load` and `judge`; `differentiate` where there are gradients, and `recompute`
+    where there are running statistics.
 
-    All four are called in one thread, the same for as long as the judge serves. Raise `Refused` for what a run may not
+    All are called in one thread, the same for as long as the judge serves. Raise `Refused` for what a run may not
     ask for; any other exception means that the judge is at fault: its samples go elsewhere, and it is started again.
 
     The same samples and tensors have to give the same answer, on every machine, but for `tolerance`.
@@ -76,8 +77,19 @@ class Judge:
         """The loss and its gradient over a block of samples. Overriding this makes the ability "gradients"."""
         raise NotImplementedError(f"{type(self).__name__} has no differentiate")
 
+    def recompute(
+        self, model: Any, dataset: Dataset, blocks: Sequence[NDArray[np.int64]]
+    ) -> Mapping[str, NDArray[Any]]:
+        """The running statistics of the normalisation layers of a soup, by the names of their tensors, in their shapes:
+        what they are on these samples, block by block. Overriding this makes the ability "statistics".
+
+        They are rounded to the tensors' dtypes, written into the soup, and the soup is loaded again with them. The same
+        soup has to get the same bits every time, on every machine.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no recompute")
+
     def progress(self, what: str = "") -> None:
-        """Tells the worker that the judge is still at it, from anywhere in the four methods above, as often as it
+        """Tells the worker that the judge is still at it, from anywhere in the methods above, as often as it
         likes.
 
         A judge that says nothing for longer than its worker waits, a minute unless told otherwise, is taken for dead.
@@ -88,7 +100,8 @@ class Judge:
     def abilities(self) -> list[str]:
         """What it can do besides telling what samples add up to."""
         gradients = type(self).differentiate is not Judge.differentiate
-        return ["logits"] * self.logits + ["gradients"] * gradients
+        statistics = type(self).recompute is not Judge.recompute
+        return ["logits"] * self.logits + ["gradients"] * gradients + ["statistics"] * statistics
 
     def check_request(self, schema: Schema, datasets: Sequence[Dataset]) -> None:
         """Raises `Refused` for options of datasets that are not declared, and for a subset of classes where it

@@ -50,11 +50,10 @@ class HarnessTask(TransformersJudge):
         fewshot: int | None = None,
         max_length: int | None = None,
         arithmetic: Arithmetic | None = None,
-        batch_norm: str | None = None,
     ) -> None:
         """`include`: folder with tasks of one's own; `fewshot`: examples in a prompt; None: as many as the task
         says."""
-        super().__init__(arithmetic=arithmetic, batch_norm=batch_norm)
+        super().__init__(arithmetic=arithmetic)
         self.tokenizer = Tokenizer(tokenizer, max_length)
         self.fewshot = fewshot
         self.manager = lm_eval.tasks.TaskManager(include_path=str(include) if include else None)
@@ -187,7 +186,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fewshot=options.num_fewshot,
         max_length=options.max_length,
         arithmetic=arithmetic_of(options),
-        batch_norm=options.batch_norm,
     )
     serve(judge, options.socket)
 

@@ -42,14 +42,13 @@ class OpenClipZeroShot(ZeroShot):
         *,
         cache: int = CACHE,
         arithmetic: Arithmetic | None = None,
-        batch_norm: str | None = None,
     ) -> None:
         """`model`: a name of open_clip's; `prompts`: JSON, a list of texts by class; `cache`: bytes of preprocessed
         images.
 
         Raises `SystemExit` for a model that open_clip does not know.
         """
-        super().__init__(arithmetic=arithmetic, batch_norm=batch_norm)
+        super().__init__(arithmetic=arithmetic)
         if model not in open_clip.list_models():
             raise SystemExit(f"soup_judge: --model {model}: open_clip knows {listed(open_clip.list_models())}")
         self.name = model
@@ -113,7 +112,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.prompts,
         cache=options.cache_mib << 20,
         arithmetic=arithmetic_of(options),
-        batch_norm=options.batch_norm,
     )
     serve(judge, options.socket)
 

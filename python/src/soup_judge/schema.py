@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,10 @@ ITEM_SIZES = {
 """Bytes of an element by the dtypes of safetensors that are understood."""
 
 
+STATISTICS = ("running_mean", "running_var", "moving_mean", "moving_variance", "moving_var")
+"""Last parts of the names of running statistics."""
+
+
 @dataclass(frozen=True)
 class Tensor:
     """A tensor of every soup of the run."""
@@ -29,11 +34,19 @@ class Tensor:
     dtype: str
     """As in safetensors: "F32", "BF16", …"""
     shape: tuple[int, ...]
+    recomputed: bool = field(default=False, compare=False)
+    """Whether it is a running statistic of a normalisation layer that is computed anew for every soup."""
 
     @property
     def elements(self) -> int:
         """How many elements it has."""
         return math.prod(self.shape)
+
+    @property
+    def is_statistic(self) -> bool:
+        """Whether it is a running statistic of a normalisation layer, by its name in PyTorch, TensorFlow or Flax."""
+        *before, last = re.split("[./]", self.name)
+        return self.is_float and (last in STATISTICS or "batch_stats" in before)
 
     @property
     def is_float(self) -> bool:

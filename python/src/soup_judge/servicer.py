@@ -86,7 +86,9 @@ class Servicer(judge_pb2_grpc.JudgeServicer):
             if not datasets:
                 raise Refused("a session needs at least one dataset")
             schema = Schema(
-                tensors=tuple(Tensor(each.name, each.dtype, tuple(each.shape)) for each in request.tensors),
+                tensors=tuple(
+                    Tensor(each.name, each.dtype, tuple(each.shape), each.recomputed) for each in request.tensors
+                ),
                 config_text=request.model_config_json,
                 preprocessor_text=request.preprocessor_config_json,
                 batch_size=max(1, request.batch_size),
@@ -111,7 +113,13 @@ class Servicer(judge_pb2_grpc.JudgeServicer):
                     f"generation {request.generation} is loaded already, or none: they count from 1, each used once"
                 )
             tensors = open_tensors(request.path, session.schema.tensors)
-            loaded = _Loaded(self._judge.load(tensors), tensors)
+            model = self._judge.load(tensors)
+            if request.HasField("recompute"):
+                tensors = self._recomputed(request.recompute, session, model, tensors)
+                model = None
+                call.check()
+                model = self._judge.load(tensors)
+            loaded = _Loaded(model, tensors)
             call.check()
             with self._lock:
                 session.generations[request.generation] = loaded
@@ -187,6 +195,26 @@ class Servicer(judge_pb2_grpc.JudgeServicer):
         yield from call.messages()
         if call.error is not None:
             _abort(context, call.error)
+
+    def _recomputed(self, request: wire.Recompute, session: _Session, model: Any, tensors: Tensors) -> Tensors:
+        """The soup with recomputed statistics, which are in the worker's file then."""
+        if "statistics" not in self._description.abilities:
+            raise Refused("running statistics are to be recomputed, which this judge cannot do")
+        if request.dataset >= len(session.datasets):
+            raise Refused(f"dataset {request.dataset} is unknown: the session has {len(session.datasets)}")
+        dataset, known = session.datasets[request.dataset], session.survey.samples[request.dataset]
+        if not 1 <= request.samples <= known or request.block_samples == 0:
+            raise Refused(f"dataset {dataset.name} has {known} samples: {request.samples} of it were asked for")
+        ordered = np.arange(request.samples, dtype=np.int64)
+        blocks = [ordered[at : at + request.block_samples] for at in range(0, len(ordered), request.block_samples)]
+        found = checks.statistics(self._judge.recompute(model, dataset, blocks), session.schema)
+        values = b"".join(each.tobytes() for each in found.values())
+        path = Path(request.path)
+        if path.stat().st_size != len(values):
+            raise Refused(f"{path} has {path.stat().st_size} bytes: the statistics are {len(values)}")
+        with path.open("r+b") as file:
+            file.write(values)
+        return tensors.replaced(found)
 
     def _session_of(self, name: str) -> _Session:
         with self._lock:

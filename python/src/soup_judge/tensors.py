@@ -39,7 +39,14 @@ class Tensors(Mapping[str, NDArray[Any]]):
     def __init__(self, tensors: Sequence[Tensor], offsets: Mapping[str, int], mapped: mmap.mmap) -> None:
         self._tensors = {tensor.name: tensor for tensor in tensors}
         self._offsets = offsets
+        self._replaced: dict[str, NDArray[np.uint8]] = {}
         self.mapped = mapped
+
+    def replaced(self, values: Mapping[str, NDArray[np.uint8]]) -> Tensors:
+        """The same tensors, some of which have these bytes."""
+        other = Tensors(list(self._tensors.values()), self._offsets, self.mapped)
+        other._replaced = self._replaced | dict(values)
+        return other
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._view(name, numpy_dtype(self._tensors[name]))
@@ -67,11 +74,28 @@ class Tensors(Mapping[str, NDArray[Any]]):
         return self[name].astype(np.float32, copy=False)
 
     def _view(self, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+        if name in self._replaced:
+            return self._replaced[name].view(dtype).reshape(self._tensors[name].shape)
         # Over a mapping that may only be read, numpy's arrays are read-only too.
         view: NDArray[Any] = np.ndarray(
             self._tensors[name].shape, dtype, buffer=self.mapped, offset=self._offsets[name]
         )
         return view
+
+
+def rounded(tensor: Tensor, values: NDArray[Any]) -> NDArray[np.uint8]:
+    """The bytes of a tensor of real numbers with these values, each rounded to its dtype once, ties to even."""
+    if tensor.dtype == "BF16":
+        # By way of f32, to odd: what is inexact gets an odd last bit, so that it is no tie of the second step.
+        wide = np.asarray(values, np.float64)
+        nearest = wide.astype(np.float32)
+        bits = nearest.view(np.uint32) - (np.abs(nearest.astype(np.float64)) > np.abs(wide)).astype(np.uint32)
+        bits |= (nearest.astype(np.float64) != wide).astype(np.uint32)
+        narrow = ((bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
+    else:
+        narrow = np.asarray(values).astype(numpy_dtype(tensor))
+    found: NDArray[np.uint8] = np.frombuffer(np.ascontiguousarray(narrow).tobytes(), np.uint8)
+    return found
 
 
 def numpy_dtype(tensor: Tensor) -> np.dtype[Any]:

@@ -31,11 +31,9 @@ class TimmClassifier(TorchClassifier):
     version = "1"
     dataset_options = IMAGE_OPTIONS
 
-    def __init__(
-        self, *, cache: int = CACHE, arithmetic: Arithmetic | None = None, batch_norm: str | None = None
-    ) -> None:
+    def __init__(self, *, cache: int = CACHE, arithmetic: Arithmetic | None = None) -> None:
         """`cache`: bytes of preprocessed images that are kept, of each dataset."""
-        super().__init__(arithmetic=arithmetic, batch_norm=batch_norm)
+        super().__init__(arithmetic=arithmetic)
         self.cache = cache
         self.configuration = {**self.configuration, "timm": timm.__version__}
 
@@ -98,9 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_arguments(parser)
     parser.add_argument("--cache-mib", type=int, default=CACHE >> 20, metavar="N", help="of pixels, each dataset")
     options = parser.parse_args(arguments)
-    judge = TimmClassifier(
-        cache=options.cache_mib << 20, arithmetic=arithmetic_of(options), batch_norm=options.batch_norm
-    )
+    judge = TimmClassifier(cache=options.cache_mib << 20, arithmetic=arithmetic_of(options))
     serve(judge, options.socket)
 
 

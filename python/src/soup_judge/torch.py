@@ -90,7 +90,6 @@ class Binding:
         module: torch.nn.Module,
         schema: Schema,
         *,
-        batch_norm: str | None = None,
         unused: Callable[[str], bool] = lambda name: False,
     ) -> None:
         """Takes the module's own parameters away. Raises `Refused`, with names, unless the soup's tensors are the
@@ -102,7 +101,6 @@ class Binding:
         own = module.state_dict(keep_vars=True)
         for name, tensor in own.items():
             groups.setdefault(id(tensor), []).append(name)
-        _check_batch_norm(module, batch_norm)
         # Counters are of training only, and older files do not have them.
         optional = {name for name in own if name.endswith("num_batches_tracked")}
         buffers = dict(module.named_buffers())
@@ -147,6 +145,10 @@ class Binding:
             tensor = torch_view(tensors, name)
             found[name] = tensor.to(device, dtype if tensor.is_floating_point() else None)
         return found
+
+    def places(self, name: str) -> Sequence[tuple[torch.nn.Module, str]]:
+        """The modules that have a tensor of the soup, and what it is called there."""
+        return self._places[name]
 
     @contextmanager
     def bound(self, weights: Mapping[str, torch.Tensor], *, gradients: bool = False) -> Iterator[dict[str, Any]]:
@@ -200,13 +202,57 @@ def torch_view(tensors: Tensors, name: str) -> torch.Tensor:
         return torch.from_numpy(bits.view(f"<i{bits.itemsize}")).view(_TORCH[dtype])
 
 
-def _check_batch_norm(module: torch.nn.Module, batch_norm: str | None) -> None:
-    running = [name for name, each in module.named_modules() if getattr(each, "running_mean", None) is not None]
-    if running and batch_norm != "average":
-        raise Refused(
-            f"the model has running statistics ({listed(running)}): an average of such is not what a soup's "
-            "activations have. Start the judge with --batch-norm average to take them as they are"
-        )
+class _Averaged:
+    """Within, BatchNorm layers normalise by the statistics of what they are given, and those are averaged over all
+    passes, in f64. Everything else is as in evaluation."""
+
+    def __init__(self, module: torch.nn.Module, binding: Binding) -> None:
+        """The module has a soup's tensors already. Raises `Refused` for running statistics of other layers."""
+        self._names: dict[torch.nn.Module, dict[str, str]] = {}
+        for name in binding.ties:
+            for owner, leaf in binding.places(name):
+                if leaf in ("running_mean", "running_var"):
+                    if not isinstance(owner, torch.nn.modules.batchnorm._BatchNorm):
+                        raise Refused(
+                            f"{name} is a running statistic of {type(owner).__name__}, and only those of BatchNorm can "
+                            "be recomputed: take --batch-norm average or first"
+                        )
+                    self._names.setdefault(owner, {})[leaf] = name
+        self._sums: dict[str, torch.Tensor] = {}
+        self._passes: dict[str, int] = {}
+        self._before: list[tuple[Any, Any, Any, Any]] = []
+
+    def __enter__(self) -> _Averaged:
+        for each in self._names:
+            layer: Any = each
+            self._before.append(
+                (layer, layer.momentum, layer.num_batches_tracked, layer.register_forward_hook(self._add))
+            )
+            # What the soup has is mapped, and may not be written; and all of an update is to be the block's.
+            for leaf in ("running_mean", "running_var"):
+                setattr(layer, leaf, torch.zeros_like(getattr(layer, leaf)))
+            layer.momentum, layer.num_batches_tracked = 1.0, None
+            layer.train()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for layer, momentum, counter, handle in self._before:
+            handle.remove()
+            layer.momentum, layer.num_batches_tracked = momentum, counter
+            layer.eval()
+
+    def _add(self, layer: torch.nn.Module, *_: Any) -> None:
+        for leaf, name in self._names[layer].items():
+            values = getattr(layer, leaf).double()
+            self._sums[name] = self._sums[name] + values if name in self._sums else values
+            self._passes[name] = self._passes.get(name, 0) + 1
+
+    def statistics(self) -> dict[str, NDArray[Any]]:
+        """The means. Raises `Refused` for a layer that nothing went through."""
+        idle = [name for names in self._names.values() for name in names.values() if name not in self._sums]
+        if idle:
+            raise Refused(f"no sample of the calibration set goes through the layer of {listed(idle)}")
+        return {name: (each / self._passes[name]).cpu().numpy() for name, each in self._sums.items()}
 
 
 @dataclass(frozen=True)
@@ -233,16 +279,14 @@ class Samples:
 class TorchJudge(Judge):
     """A judge with a module that is built once, and a soup's tensors as its model. Override `build`."""
 
-    def __init__(self, *, arithmetic: Arithmetic | None = None, batch_norm: str | None = None) -> None:
-        """`batch_norm`: "average" takes running statistics of soups as they are; else a model with such is refused."""
+    def __init__(self, *, arithmetic: Arithmetic | None = None) -> None:
+        """`arithmetic`: by default f32 on the processor."""
         self.arithmetic = arithmetic or Arithmetic()
         self.arithmetic.apply()
-        self.batch_norm = batch_norm
         self.device = torch.device(self.arithmetic.device)
         self.dtype = DTYPES[self.arithmetic.dtype]
         self.numerics = self.arithmetic.numerics
         self.tolerance = TOLERANCES[self.arithmetic.dtype]
-        self.configuration = {"batch-norm": batch_norm}
 
     def build(self, schema: Schema) -> torch.nn.Module:
         """The module, of whatever parameters; its state dict has the names and shapes of the soup's tensors."""
@@ -260,7 +304,7 @@ class TorchJudge(Judge):
         for each in self.module.modules():
             for name, buffer in each.named_buffers(recurse=False):
                 setattr(each, name, buffer.to(self.device))
-        self.binding = Binding(self.module, schema, batch_norm=self.batch_norm, unused=self.unused)
+        self.binding = Binding(self.module, schema, unused=self.unused)
         return [f"the model does not use {listed(self.binding.ignored)}"] if self.binding.ignored else []
 
     def load(self, tensors: Tensors) -> Any:
@@ -320,6 +364,18 @@ class TorchClassifier(TorchJudge):
         subset = samples.classes if samples.classes is not None else np.unique(samples.labels).tolist()
         return Outcomes.from_logits(logits, labels, subset if self.subsets else None)
 
+    def recompute(
+        self, model: Any, dataset: Dataset, blocks: Sequence[NDArray[np.int64]]
+    ) -> Mapping[str, NDArray[Any]]:
+        """One forward pass a block, in which BatchNorm layers normalise by the block's own statistics. Those are
+        averaged over the blocks, as `torch.optim.swa_utils.update_bn` does."""
+        samples: Samples = dataset.data
+        with self.binding.bound(model), torch.inference_mode(), _Averaged(self.module, self.binding) as averaged:
+            for done, positions in enumerate(blocks):
+                self.progress(f"running statistics: {done} of {len(blocks)} blocks")
+                self.forward(self.module, self.moved(samples.at(positions)))
+        return averaged.statistics()
+
     def differentiate(self, model: Any, dataset: Dataset, positions: NDArray[np.int64], loss: Loss) -> Gradient:
         """One pass forward and one backward. The loss is taken from the logits in f64."""
         samples: Samples = dataset.data
@@ -349,10 +405,9 @@ class Classifier(TorchClassifier):
         configuration: Mapping[str, Any] | None = None,
         dataset_options: Sequence[str] = (),
         arithmetic: Arithmetic | None = None,
-        batch_norm: str | None = None,
     ) -> None:
         """`configuration`: what decides an answer besides the file in which `model` is written, as JSON can say it."""
-        super().__init__(arithmetic=arithmetic, batch_norm=batch_norm)
+        super().__init__(arithmetic=arithmetic)
         self.version = version
         self.dataset_options = dataset_options
         self._model, self._data, self._classes = model, data, classes
@@ -387,9 +442,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
     parser.add_argument("--dtype", default="f32", choices=list(DTYPES), help="of the arithmetic (f32)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the processor")
-    parser.add_argument(
-        "--batch-norm", choices=["average"], help="take averaged running statistics as they are; refused otherwise"
-    )
 
 
 def arithmetic_of(arguments: argparse.Namespace) -> Arithmetic:

@@ -80,8 +80,9 @@ def write_parquet(file: Path, of: list[Picture], names: list[str]) -> None:
 
 
 def write_held_out(out: Path, strength: float) -> None:
-    """Validation and test sets."""
+    """Validation, calibration and test sets."""
     write_parquet(out / "data/val.parquet", pictures(2, 320, strength), NAMES)
+    write_parquet(out / "data/calibration.parquet", pictures(4, 150, strength), NAMES)
     write_parquet(out / "data/test.parquet", pictures(3, 240, strength), NAMES)
 
 

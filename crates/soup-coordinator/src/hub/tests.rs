@@ -114,7 +114,8 @@ async fn answers_that_do_not_count() {
 /// What a worker sends when it is done, as the hub hears it.
 fn done(task: &Assignment, result: Option<v1::task_done::Result>) -> Said {
     let Attempt { of, key } = &task.attempt;
-    let done = v1::TaskDone { key: Some(v1::TaskKey::new(&of.run, of.epoch, *key)), result };
+    let key = Some(v1::TaskKey::new(&of.run, of.epoch, *key));
+    let done = v1::TaskDone { key, result, ..v1::TaskDone::default() };
     messages::said(v1::WorkerMessage { message: Some(v1::worker_message::Message::Done(done)) }).unwrap()
 }
 

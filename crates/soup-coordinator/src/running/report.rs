@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use soup_core::report::{Baselines, RunReport, Sources};
+use soup_core::batch_norm;
+use soup_core::report::{Baselines, RunReport, Sources, StatisticsReport};
 use soup_core::soup::Soup;
 use soup_core::{Error, Result};
 
@@ -10,6 +11,21 @@ use super::Running;
 use crate::{diagnosis, learned};
 
 impl Running {
+    /// What became of running statistics, where there are some.
+    fn batch_norm(&self, soup: &Soup) -> Option<StatisticsReport> {
+        let (schema, spec) = (&self.prepared.schema, &self.prepared.spec);
+        let (set, survey) = (spec.calibration_set(), self.machine.surveyed());
+        Some(StatisticsReport {
+            statistics: schema.batch_norm()?,
+            tensors: batch_norm::statistics(schema).count() as u64,
+            calibration: spec.calibration.as_ref().map(|set| set.url.clone()),
+            samples: set
+                .zip(survey)
+                .and_then(|(set, survey)| survey.survey.samples.get(set.index()).copied()),
+            sha256: self.machine.statistics(soup).map(hex::encode),
+        })
+    }
+
     /// What the run has found out, once it is done.
     ///
     /// # Errors
@@ -61,6 +77,7 @@ impl Running {
             output: spec.output.clone(),
             sha256,
             judge: self.prepared.judge.clone(),
+            batch_norm: self.batch_norm(soup),
             learned: learned::report(&self.machine, &self.prepared),
             diagnosis: diagnosis::diagnose(&self.machine, &sources, &self.prepared, soup),
             notes: self.notes.iter().cloned().chain(self.machine.notes().map(str::to_owned)).collect(),

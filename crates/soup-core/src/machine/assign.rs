@@ -143,8 +143,12 @@ impl Machine {
             .or_else(|| self.pick_pass(worker, own, now))
             .or_else(|| self.pick_slice(worker, openings).filter(|_| judging))
             .or_else(|| self.pick_compare(worker, &may).filter(|_| judging))
-            .or_else(|| openings.writing.iter().find(|w| !self.tasks.failed_on(w, worker)).cloned())
+            .or_else(|| self.pick_writing(worker, openings).filter(|_| judging || !self.recomputes()))
             .or_else(|| self.pick_late(worker, openings).filter(|_| judging))
+    }
+
+    fn pick_writing(&self, worker: WorkerId, openings: &Openings) -> Option<Work> {
+        openings.writing.iter().find(|work| !self.tasks.failed_on(work, worker)).cloned()
     }
 
     fn pick_load(&self, worker: WorkerId, own: &[Shard], now: Millis) -> Option<Work> {

@@ -201,8 +201,8 @@ impl Machine {
 
     /// The test sets that are reported on.
     pub(super) fn reported_tests(&self) -> impl Iterator<Item = Dataset> + use<> {
-        let train = self.plan.train;
-        (1..self.plan.datasets).map(Dataset).filter(move |d| Some(*d) != train)
+        let others = [self.plan.train, self.plan.calibration];
+        (1..self.plan.datasets).map(Dataset).filter(move |d| !others.contains(&Some(*d)))
     }
 
     /// Everything is scored: other uses of the ingredients are compared, where that is wanted.

@@ -140,6 +140,8 @@ pub struct Proof {
     pub tolerance: f64,
     /// What it finds of the datasets: that has to be the same too.
     pub survey: Survey,
+    /// SHA-256 of the running statistics that it recomputed, where it had to.
+    pub statistics: Option<[u8; 32]>,
 }
 
 /// SHA-256 of tensor data, and of the file around it.
@@ -223,6 +225,9 @@ pub enum Event {
     WorkerLost(WorkerId),
     /// A worker is about to go: it gets nothing new.
     WorkerLeaving(WorkerId),
+    /// The judge of a worker that finishes an attempt recomputed the running statistics of the soup that it is about, with this
+    /// SHA-256; what else it says follows.
+    Recomputed(WorkerId, TaskKey, [u8; 32]),
     /// A worker finished an attempt.
     Done(WorkerId, TaskKey, TaskResult),
     /// A worker failed at an attempt.

@@ -123,10 +123,11 @@ impl Machine {
         let known =
             self.slices_of(evaluation.dataset).iter().find(|s| (s.start, s.end) == (slice.start, slice.end));
         let Some(slice) = known.copied() else { return };
-        // Before the survey is durable nobody was given a slice, and after the tests nobody wants one.
+        // Before the survey is durable nobody was given a slice, and after the tests nobody wants one. Which statistics its soup had
+        // is not said.
         let wanted = matches!(self.progress, Progress::Cooking | Progress::Testing(_));
         let ours = evaluation.soup.members().iter().all(|i| i.0 < self.plan.ingredients);
-        if !self.recorder.surveyed() || !wanted || !ours {
+        if !self.recorder.surveyed() || !wanted || !ours || self.recomputes() {
             return;
         }
         let fits = self.check_judged(&judged, slice.end - slice.start).is_ok();

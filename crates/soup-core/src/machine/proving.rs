@@ -64,6 +64,10 @@ impl Machine {
         if let Err(error) = self.check_judged(&proof.judged, slice.end - slice.start) {
             return self.exclude(worker, error, out);
         }
+        if proof.statistics.is_some() != self.recomputes() {
+            let text = "it did not recompute running statistics where it had to, or did where it had not";
+            return self.exclude(worker, Error::internal(text), out);
+        }
         if !proof.again {
             let text = format!(
                 "the judge of worker {} is not deterministic: it said two things of the same samples, so scores cannot be \
@@ -179,6 +183,9 @@ fn difference_of(a: &Proof, b: &Proof) -> Option<String> {
     }
     if a.survey != b.survey {
         return Some("it tells of other classes, figures or metrics".to_owned());
+    }
+    if a.statistics != b.statistics {
+        return Some("it recomputed other running statistics".to_owned());
     }
     difference(&a.judged, &b.judged, a.tolerance.max(b.tolerance))
 }

@@ -40,6 +40,7 @@ impl Machine {
             datasets: self.plan.datasets as usize,
             recipe: &self.plan.recipe,
             full_diagnosis: self.plan.diagnosis.full,
+            recompute: self.plan.calibration.is_some(),
         })?;
         let slices = survey.samples.iter().map(|&n| slices(n, self.plan.batch_size)).collect();
         self.known = Some(Known { survey, metric: Some(metric), slices });

@@ -56,12 +56,15 @@ impl Task {
     }
 }
 
-/// Whether a worker can do a work at all.
-fn may(work: &Work, worker: &WorkerState) -> bool {
-    let judged = matches!(
-        work,
-        Work::Survey | Work::Evaluate(..) | Work::Prove(..) | Work::Differentiate(_) | Work::Compare(_)
-    );
+/// Whether a worker can do a work at all; `recomputes`: whether what is written comes from judges too.
+fn may(work: &Work, worker: &WorkerState, recomputes: bool) -> bool {
+    let judged = match work {
+        Work::Survey | Work::Evaluate(..) | Work::Prove(..) | Work::Differentiate(_) | Work::Compare(_) => {
+            true
+        }
+        Work::Write(..) | Work::Digest(_) => recomputes,
+        Work::Load(_) | Work::Dot(_) | Work::Gram(_) | Work::Pass(_) => false,
+    };
     worker.judges || !judged
 }
 
@@ -115,7 +118,7 @@ impl Tasks {
     }
 
     /// The work of an attempt, if that attempt is with `worker` now.
-    fn current(&self, worker: WorkerId, key: TaskKey) -> Option<Work> {
+    pub(super) fn current(&self, worker: WorkerId, key: TaskKey) -> Option<Work> {
         let work = self.by_id.get(&key.task)?;
         let &(with, _) = self.by_work.get(work)?.running.get(&key.attempt)?;
         (with == worker).then(|| work.clone())
@@ -232,6 +235,9 @@ impl Machine {
                 out.push(Action::Cancel(other, running));
             }
         }
+        if let Err(error) = self.check_recomputed(worker, key, &work) {
+            return self.finish(Err(error), out);
+        }
         match (work, result) {
             (Work::Load(shard), TaskResult::Loaded { sha256, notes }) => {
                 self.loaded(worker, shard, sha256, out);
@@ -279,7 +285,7 @@ impl Machine {
     ) {
         let Some(work) = self.tasks.current(worker, key) else { return };
         self.tasks.end_attempt(&work, key);
-        let limits = self.plan.limits;
+        let (limits, recomputes) = (self.plan.limits, self.recomputes());
         let here_only = matches!(work, Work::Prove(..));
         let Some(task) = self.tasks.by_work.get_mut(&work) else { return };
         let fatal = match error.kind() {
@@ -294,7 +300,10 @@ impl Machine {
                 // What concerns a shard belongs to its owner.
                 task.failed_on.len() as u32 >= limits.failed_workers_max
                     || matches!(work, Work::Load(_) | Work::Dot(_) | Work::Gram(_) | Work::Pass(_))
-                    || !self.workers.iter().any(|(w, s)| may(&work, s) && !task.failed_on.contains(w))
+                    || !self
+                        .workers
+                        .iter()
+                        .any(|(w, s)| may(&work, s, recomputes) && !task.failed_on.contains(w))
             }
         };
         if here_only && (fatal || !error.kind().is_transient()) && error.kind() != ErrorKind::Data {
@@ -343,7 +352,9 @@ impl Machine {
     /// The reason why a task cannot be done any more: every worker that is left has failed at it.
     pub(super) fn hopeless(&self) -> Option<Error> {
         let failed_everywhere = |(work, t): &(&Work, &Task)| {
-            let can = |(w, state): (&WorkerId, &WorkerState)| may(work, state) && !t.failed_on.contains(w);
+            let can = |(w, state): (&WorkerId, &WorkerState)| {
+                may(work, state, self.recomputes()) && !t.failed_on.contains(w)
+            };
             !t.failed_on.is_empty() && !self.workers.iter().any(can)
         };
         let (_, task) =

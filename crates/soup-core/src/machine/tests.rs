@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 mod proving;
+mod statistics;
 
 use super::*;
 use crate::diagnosis::ensemble::{Alternatives, Newton};
@@ -56,6 +57,7 @@ fn plan(kind: RecipeKind, ingredients: u32, files: u32) -> Plan {
             ..DiagnosisPlan::default()
         },
         train: learns.then_some(Dataset(2)),
+        calibration: None,
         judge: Some(JudgeId::native()),
         datasets: if learns { 3 } else { 2 },
         batch_size: 10,
@@ -124,7 +126,13 @@ fn answer(work: &Work, plan: &Plan) -> TaskResult {
         Work::Prove(_, e, slice) => {
             let outcomes = (slice.start..slice.end).map(|i| outcome(e, i)).collect();
             let survey = Survey::of_classes(SAMPLES[..plan.datasets as usize].to_vec(), 10);
-            let proof = Proof { judged: Judged::Outcomes(outcomes), again: true, tolerance: 0.0, survey };
+            let proof = Proof {
+                judged: Judged::Outcomes(outcomes),
+                again: true,
+                tolerance: 0.0,
+                survey,
+                statistics: None,
+            };
             TaskResult::Proved(Box::new(proof))
         }
         Work::Write(..) => TaskResult::Written(digest),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use soup_core::batch_norm::BatchNorm;
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::soup::Ingredient;
 use soup_core::{Error, Result};
@@ -12,6 +13,15 @@ use crate::v1;
 /// The dtype of a safetensors name.
 pub(super) fn dtype(name: &str) -> Result<Dtype> {
     Dtype::from_name(name).ok_or_else(|| malformed(&format!("unknown dtype {name:?}")))
+}
+
+/// What becomes of running statistics, by its name; `None` where nobody said so.
+pub(super) fn batch_norm(name: String) -> Result<Option<BatchNorm>> {
+    let known = |name: String| {
+        let unknown = || malformed(&format!("unknown handling of running statistics {name:?}"));
+        BatchNorm::from_name(&name).ok_or_else(unknown)
+    };
+    super::non_empty(name).map(known).transpose()
 }
 
 /// The tensors of `schema`, as they travel.
@@ -60,7 +70,7 @@ impl v1::BeginRun {
             return Err(malformed(&format!("tensor {name:?} is taken from an ingredient that there is not")));
         }
         let specs = self.tensors.iter().cloned().map(TensorSpec::try_from).collect::<Result<Vec<_>>>()?;
-        Ok(Schema::new(specs)?.taking(&taken))
+        Ok(Schema::new(specs)?.taking(&taken).normalised(batch_norm(self.batch_norm.clone())?))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What goes over the wire comes back the same; what is malformed is refused by name.
 
+use soup_core::batch_norm::BatchNorm;
 use soup_core::diagnosis::ensemble::{Alternatives, Newton};
 use soup_core::machine::Differentiate;
 use soup_core::metric::{Formula, SumMetric};
@@ -73,6 +74,8 @@ fn spec() -> RunSpec {
         missing: Missing::Refuse,
         out_dtype: None,
         judge: Some("lm".into()),
+        batch_norm: Some(BatchNorm::First),
+        calibration: None,
     }
 }
 
@@ -104,11 +107,27 @@ fn what_a_worker_says_of_its_judges_is_checked() {
     for tolerance in [f64::NAN, -1.0, 2.0] {
         let surveyed = Some(v1::Surveyed::new(soup_core::survey::Survey::of_classes(vec![1], 2), vec![]));
         let evaluated = Some((&Judged::Outcomes(Vec::new())).into());
-        let proved = v1::Proved { evaluated, surveyed, again: true, tolerance: 0.5 };
+        let proved =
+            v1::Proved { evaluated, surveyed, again: true, tolerance: 0.5, statistics_sha256: vec![7; 32] };
         assert!(Proof::try_from(proved.clone()).is_ok());
         assert!(Proof::try_from(v1::Proved { tolerance, ..proved.clone() }).is_err());
-        assert!(Proof::try_from(v1::Proved { surveyed: None, ..proved }).is_err());
+        assert!(Proof::try_from(v1::Proved { surveyed: None, ..proved.clone() }).is_err());
+        assert!(Proof::try_from(v1::Proved { statistics_sha256: vec![7; 31], ..proved }).is_err());
     }
+}
+
+#[test]
+fn what_becomes_of_running_statistics_survives() {
+    let greedy = RecipeSpec { kind: RecipeKind::Greedy, learn: None, ..spec().recipe };
+    let calibration = spec().train.map(|set| DatasetSpec { name: "calibration".into(), ..set });
+    for (what, calibration) in
+        [(None, None), (Some(BatchNorm::Average), None), (Some(BatchNorm::Recompute), calibration)]
+    {
+        let spec = RunSpec { recipe: greedy.clone(), train: None, batch_norm: what, calibration, ..spec() };
+        assert_eq!(RunSpec::try_from(v1::RunSpec::from(spec.clone())).unwrap(), spec);
+    }
+    let unknown = v1::RunSpec { batch_norm: "guess".into(), ..spec().into() };
+    assert!(RunSpec::try_from(unknown).unwrap_err().chain().contains("running statistics \"guess\""));
 }
 
 #[test]
@@ -131,6 +150,8 @@ fn weights_survive() {
         tests: Vec::new(),
         diagnosis: DiagnosisSpec::default(),
         judge: None,
+        batch_norm: None,
+        calibration: None,
         ingredient_weights: Some(table.into()),
         ..spec()
     };
@@ -265,6 +286,8 @@ fn an_average_on_its_own_terms_survives() {
         tests: vec![],
         diagnosis: DiagnosisSpec::default(),
         judge: None,
+        batch_norm: None,
+        calibration: None,
         missing: Missing::First,
         out_dtype: Some(Dtype::BF16),
         ..spec()

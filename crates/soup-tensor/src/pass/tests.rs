@@ -1,5 +1,6 @@
 use std::num::NonZeroUsize;
 
+use soup_core::batch_norm::BatchNorm;
 use soup_core::schema::TensorSpec;
 use soup_core::soup::Weight;
 
@@ -160,6 +161,41 @@ fn a_pass_gives_the_bits_of_a_shard_that_is_kept() {
             assert_eq!(passed.overflown, BTreeSet::new());
         }
     }
+}
+
+/// Running statistics that are a soup's first member's: bit for bit, whatever the weights, kept or passed over.
+#[test]
+fn what_is_of_the_first_member_is_copied() {
+    let names = [
+        ("w", Dtype::F32, 70_001),
+        ("n.running_mean", Dtype::F32, 140_003),
+        ("n.running_var", Dtype::BF16, 5),
+    ];
+    let schema = schema(&names).normalised(Some(BatchNorm::First));
+    let ingredient = |seed: u64| -> Tensors {
+        let tensor = |(at, t): (usize, &TensorSpec)| {
+            Some((t.dtype, numbers(t.elements().unwrap() as usize, seed * 100 + at as u64)))
+        };
+        schema.tensors().iter().enumerate().map(tensor).collect()
+    };
+    let pool = Pool { ingredients: (1..4).map(ingredient).collect(), schema };
+    let (kept, _) = pool.kept();
+    let of = |soup: Soup, first: usize| {
+        let mut blend = vec![0; kept.bytes()];
+        kept.blend(&soup, &mut blend).unwrap();
+        let (passed, _) = pool.pass(Some(&soup), None, 3);
+        assert!(blend == passed, "{soup:?}");
+        let whole = pool.read(&pool.ingredients[first]).0;
+        for (at, tensor) in pool.schema.tensors().iter().enumerate() {
+            let range = pool.schema.range(at);
+            let range = range.start as usize..range.end as usize;
+            let same = blend[range.clone()] == whole[range];
+            assert_eq!(same, tensor.name != "w", "{} of {soup:?}", tensor.name);
+        }
+    };
+    of(Soup::uniform(3).unwrap(), 0);
+    of(Soup::mean([Ingredient(2), Ingredient(1)]).unwrap(), 1);
+    of(weighted(&[0.0, 0.5, 0.5]), 0);
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod soup;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
+use soup_core::batch_norm::is_statistic;
 use soup_core::run::{DatasetSpec, judges_own};
 use soup_core::schema::Schema;
 use soup_core::{Error, Result};
@@ -110,6 +111,7 @@ impl Inner {
             name: t.name.clone(),
             dtype: t.dtype.name().to_owned(),
             shape: t.shape.clone(),
+            recomputed: self.setting.calibration.is_some() && is_statistic(t),
         });
         let request = OpenRequest {
             session: session.to_owned(),

@@ -40,6 +40,8 @@ pub(crate) struct Setting {
     pub(crate) class_subset: bool,
     /// The datasets, in the run's order.
     pub(crate) datasets: Vec<DatasetSpec>,
+    /// Position of the one on which running statistics are recomputed, where they are.
+    pub(crate) calibration: Option<u32>,
 }
 
 /// See the module.

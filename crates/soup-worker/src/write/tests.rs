@@ -74,12 +74,14 @@ async fn several_files_are_digested_from_what_was_written() {
     }
     let soup = Soup::single(soup_core::soup::Ingredient(0));
     for (index, file) in files.iter().enumerate() {
-        let written = write(&run, &soup, index as u32).await.unwrap();
+        let Answer::Written(written) = write(&run, &soup, index as u32).await.unwrap().answer else {
+            panic!()
+        };
         let (start, end) = (file.range.start as usize, file.range.end as usize);
         assert_eq!(written.data_sha256[..], Sha256::digest(&data[start..end])[..]);
         assert_eq!(written.bytes as usize, file.header.len() + end - start);
     }
-    let digest = digest(&run, &soup).await.unwrap();
+    let Answer::Digested(digest) = digest(&run, &soup).await.unwrap().answer else { panic!() };
     assert_eq!(digest[..], Sha256::digest(&data)[..]);
     // The shard that is in both files was read twice, every other one once.
     let read: u64 =

@@ -3,7 +3,7 @@ use soup_core::ErrorKind;
 use soup_core::recipe::given::GivenWeight;
 
 use super::*;
-use crate::choices::{DtypeName, MissingName, RecipeName};
+use crate::choices::{BatchNormName, DtypeName, MissingName, RecipeName};
 
 /// The error of a cook file with this text.
 #[track_caller]
@@ -24,7 +24,7 @@ const EVERY_KEY: &str = "pool: [a, b]\nvalidation: {url: v, split: val, image-co
     min-workers: 1\ntrain: t\ntrain-share: 0.25\ngranularity: layer\nweights: sum-to-one\noptimizer: adamw\n\
     lr: 0.1\nschedule: cosine\nwarmup: 0.2\nclip: 1\nepochs: 2\nmini-batch: 64\nparts: 4\nshuffle: false\n\
     label-smoothing: 0.1\ninit: greedy\nfold-beta: true\ndiagnose: full\nbase: t0\nrequire-shared-init: true\n\
-    missing: skip\nout-dtype: bfloat16\n";
+    missing: skip\nbatch-norm: first\ncalibration: cal\nout-dtype: bfloat16\n";
 
 /// What they say.
 fn every_value() -> CookOptions {
@@ -53,6 +53,8 @@ fn every_value() -> CookOptions {
         ])),
         allow_nan: Some(true),
         missing: Some(MissingName::Skip),
+        batch_norm: Some(BatchNormName::First),
+        calibration: Some(set("cal")),
         out_dtype: Some(DtypeName::Bf16),
         recipe: Some(RecipeName::BestSingle),
         order: Some(CandidateOrder::Random),

@@ -55,14 +55,16 @@ class OpenRequest(_message.Message):
     def __init__(self, session: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., datasets: _Optional[_Iterable[_Union[Dataset, _Mapping]]] = ..., model_config_json: _Optional[str] = ..., preprocessor_config_json: _Optional[str] = ..., batch_size: _Optional[int] = ..., class_subset: bool = ...) -> None: ...
 
 class Tensor(_message.Message):
-    __slots__ = ("name", "dtype", "shape")
+    __slots__ = ("name", "dtype", "shape", "recomputed")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
+    RECOMPUTED_FIELD_NUMBER: _ClassVar[int]
     name: str
     dtype: str
     shape: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
+    recomputed: bool
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., recomputed: bool = ...) -> None: ...
 
 class Dataset(_message.Message):
     __slots__ = ("name", "source", "options")
@@ -134,14 +136,28 @@ class Metric(_message.Message):
     def __init__(self, name: _Optional[str] = ..., formula: _Optional[_Union[Metric.Formula, str]] = ..., figure: _Optional[str] = ..., by: _Optional[str] = ..., lower_is_better: bool = ...) -> None: ...
 
 class LoadRequest(_message.Message):
-    __slots__ = ("session", "generation", "path")
+    __slots__ = ("session", "generation", "path", "recompute")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
+    RECOMPUTE_FIELD_NUMBER: _ClassVar[int]
     session: str
     generation: int
     path: str
-    def __init__(self, session: _Optional[str] = ..., generation: _Optional[int] = ..., path: _Optional[str] = ...) -> None: ...
+    recompute: Recompute
+    def __init__(self, session: _Optional[str] = ..., generation: _Optional[int] = ..., path: _Optional[str] = ..., recompute: _Optional[_Union[Recompute, _Mapping]] = ...) -> None: ...
+
+class Recompute(_message.Message):
+    __slots__ = ("dataset", "samples", "block_samples", "path")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    dataset: int
+    samples: int
+    block_samples: int
+    path: str
+    def __init__(self, dataset: _Optional[int] = ..., samples: _Optional[int] = ..., block_samples: _Optional[int] = ..., path: _Optional[str] = ...) -> None: ...
 
 class LoadResponse(_message.Message):
     __slots__ = ("progress", "loaded")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import re
@@ -14,7 +15,7 @@ import numpy as np
 from soup_judge._wire import judge_pb2 as wire
 from soup_judge.answers import Loss
 from soup_judge.check.asking import Array, Asking, Failed, Skipped, close, require, status
-from soup_judge.schema import Dataset, Tensor
+from soup_judge.schema import ITEM_SIZES, Dataset, Tensor
 
 ROUNDING = 1e-4
 """How far sums may differ, relatively, between blocks of other sizes: kernels may add up in another order."""
@@ -36,7 +37,7 @@ class Suite(Asking):
         for what, word in (("version", told.version), ("numerics", told.numerics)):
             require(re.fullmatch(r"[A-Za-z0-9_.+-]{1,64}", word), f"{what} is {word!r}")
         require(re.fullmatch(r"([0-9a-fA-F]{64})?", told.digest), f"digest is {told.digest!r}, no SHA-256")
-        unknown = set(told.abilities) - {"logits", "gradients"}
+        unknown = set(told.abilities) - {"logits", "gradients", "statistics"}
         require(not unknown, f"abilities are unknown: {', '.join(unknown)}")
         require(math.isfinite(told.tolerance) and told.tolerance >= 0, f"tolerance is {told.tolerance}")
 
@@ -207,13 +208,49 @@ class Suite(Asking):
             f"d_beta is {told.d_beta:.6g}, by differences {(ends[0] - ends[1]) / 2e-3:.6g}",
         )
         self._without_gradient(gradient)
-        movable = [name for name in self._movable() if self._tensor(name).dtype in ("F32", "F64")]
+        # By running statistics frameworks have no gradient.
+        movable = [
+            name
+            for name in self._movable()
+            if self._tensor(name).dtype in ("F32", "F64") and not self._tensor(name).is_statistic
+        ]
         if not movable:
             raise Skipped(
                 "d_beta is right; the soup has no F32 or F64, and narrower ones are too coarse for differences"
             )
         for group in range(min(DIRECTIONS, len(movable))):
             self._along(movable[group::DIRECTIONS], gradient, at, told.loss)
+
+    def check_statistics(self) -> None:
+        """load: running statistics are recomputed to the same bits again, whatever they were"""
+        self._needs_answers()
+        self._needs_ability("statistics")
+        statistics = [tensor for tensor in self.tensors if tensor.is_statistic]
+        if not statistics:
+            raise Skipped("the soup has no running statistics")
+        session = uuid.uuid4().hex
+        marked = [dataclasses.replace(tensor, recomputed=tensor.is_statistic) for tensor in self.tensors]
+        self._open(session, marked, self.datasets)
+        nudges = {tensor.name: np.full(tensor.shape, 0.125) for tensor in statistics}
+        found: list[bytes] = []
+        judged: list[list[wire.Block]] = []
+        for path in (self.soup, self._write("nudged", nudges)):
+            target = self.folder / "statistics"
+            target.write_bytes(bytes(sum(t.elements * ITEM_SIZES[t.dtype] for t in statistics)))
+            request = wire.Recompute(
+                dataset=0, samples=len(self._positions()), block_samples=self.batch_size, path=str(target)
+            )
+            generation = len(found) + 1
+            self.client.load(session, generation, path, recompute=request)
+            found.append(target.read_bytes())
+            judged.append(self.client.judge(session, generation, 0, self._positions(), block_samples=self.batch_size))
+        require(any(found[0]), "nothing was written")
+        require(found[0] == found[1], "statistics depend on those that the soup had, or change from time to time")
+        self._same(judged[0], judged[1], self.told.tolerance)
+        # The checks that follow go on where this one began.
+        self.session, self.generations = uuid.uuid4().hex, itertools.count(1)
+        self._open(self.session, self.tensors, self.datasets)
+        self.generation = self._load(self.soup)
 
     def check_release(self) -> None:
         """release: a generation is forgotten, twice is no error, and its file may go"""

@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
 def judge_of(arguments: argparse.Namespace) -> Judge:
     """The judge that the command line tells."""
-    options: dict[str, object] = {"arithmetic": arithmetic_of(arguments), "batch_norm": arguments.batch_norm}
+    options: dict[str, object] = {"arithmetic": arithmetic_of(arguments)}
     if "cache_mib" in arguments:
         options["cache"] = arguments.cache_mib << 20
     if "tokenizer" in arguments:

@@ -28,7 +28,7 @@ class TransformersJudge(TorchJudge):
     auto: str
     """The class of transformers that makes the model of the config."""
 
-    def __init__(self, *, arithmetic: Arithmetic | None = None, batch_norm: str | None = None) -> None:
+    def __init__(self, *, arithmetic: Arithmetic | None = None) -> None:
         """As every judge of PyTorch. Raises `SystemExit` for a version of transformers whose models are named
         otherwise."""
         if int(transformers.__version__.partition(".")[0]) >= 5:
@@ -36,7 +36,7 @@ class TransformersJudge(TorchJudge):
                 f"soup_judge: transformers {transformers.__version__} gives tensors other names than files have, "
                 'and this judge compares names: install "transformers<5"'
             )
-        super().__init__(arithmetic=arithmetic, batch_norm=batch_norm)
+        super().__init__(arithmetic=arithmetic)
         self.configuration = {**self.configuration, "transformers": transformers.__version__}
 
     def build(self, schema: Schema) -> torch.nn.Module:
@@ -151,10 +151,9 @@ class TokenizedJudge(TransformersJudge):
         *,
         max_length: int | None = None,
         arithmetic: Arithmetic | None = None,
-        batch_norm: str | None = None,
     ) -> None:
         """`max_length`: tokens at which texts are cut; None: as many as the tokenizer allows."""
-        super().__init__(arithmetic=arithmetic, batch_norm=batch_norm)
+        super().__init__(arithmetic=arithmetic)
         self.tokenizer = Tokenizer(tokenizer, max_length)
         self.configuration = {**self.configuration, **self.tokenizer.configuration}
 

@@ -41,10 +41,9 @@ class ClipZeroShot(ZeroShot, ImageClassification):
         max_length: int | None = None,
         cache: int = CACHE,
         arithmetic: Arithmetic | None = None,
-        batch_norm: str | None = None,
     ) -> None:
         """`prompts`: JSON, a list of texts by the name of the class, in the order of the classes."""
-        super().__init__(cache=cache, arithmetic=arithmetic, batch_norm=batch_norm)
+        super().__init__(cache=cache, arithmetic=arithmetic)
         self.tokenizer = Tokenizer(tokenizer, max_length)
         self.prompts = read_prompts(prompts)
         self.configuration = {
@@ -114,10 +113,9 @@ class ClipLinear(ImageClassification):
         normalized: bool = True,
         cache: int = CACHE,
         arithmetic: Arithmetic | None = None,
-        batch_norm: str | None = None,
     ) -> None:
         """`normalized`: whether features are brought to length one first."""
-        super().__init__(cache=cache, arithmetic=arithmetic, batch_norm=batch_norm)
+        super().__init__(cache=cache, arithmetic=arithmetic)
         self.normalized = normalized
         self.configuration = {**self.configuration, "normalized": normalized}
 

@@ -24,11 +24,9 @@ class ImageClassification(TransformersJudge, TorchClassifier):
     auto = "AutoModelForImageClassification"
     dataset_options = IMAGE_OPTIONS
 
-    def __init__(
-        self, *, cache: int = CACHE, arithmetic: Arithmetic | None = None, batch_norm: str | None = None
-    ) -> None:
+    def __init__(self, *, cache: int = CACHE, arithmetic: Arithmetic | None = None) -> None:
         """`cache`: bytes of preprocessed images that are kept, of each dataset."""
-        super().__init__(arithmetic=arithmetic, batch_norm=batch_norm)
+        super().__init__(arithmetic=arithmetic)
         self.cache = cache
 
     def classes(self, schema: Schema) -> int:

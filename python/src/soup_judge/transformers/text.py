@@ -73,10 +73,9 @@ class T5LabelText(TextClassifier):
         *,
         max_length: int | None = None,
         arithmetic: Arithmetic | None = None,
-        batch_norm: str | None = None,
     ) -> None:
         """`labels`: texts by class; None: the names of the classes in the pool's config.json."""
-        super().__init__(tokenizer, max_length=max_length, arithmetic=arithmetic, batch_norm=batch_norm)
+        super().__init__(tokenizer, max_length=max_length, arithmetic=arithmetic)
         self.labels = labels
         self.configuration = {**self.configuration, "labels": list(labels) if labels is not None else None}
         if labels is not None and (len(set(labels)) != len(labels) or len(labels) < 2 or not all(labels)):

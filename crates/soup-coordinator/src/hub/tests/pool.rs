@@ -70,6 +70,8 @@ pub(super) fn averages(name: &str, output: &str) -> RunSpec {
         missing: Missing::Refuse,
         out_dtype: None,
         judge: None,
+        batch_norm: None,
+        calibration: None,
     }
 }
 

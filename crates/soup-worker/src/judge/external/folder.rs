@@ -204,8 +204,24 @@ impl Handed {
     /// All of it, as f32.
     ///
     /// # Errors
-    /// Where it is not of its size any more.
+    /// As for [`read`](Self::read).
     pub(crate) fn read_f32(&self) -> Result<Vec<f32>> {
+        let mut values = vec![0f32; (self.bytes / 4) as usize];
+        self.read_into(bytemuck::cast_slice_mut(&mut values))?;
+        Ok(values)
+    }
+
+    /// All of it.
+    ///
+    /// # Errors
+    /// Where it is not the same file, or not of its size, any more.
+    pub(crate) fn read(&self) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; self.bytes as usize];
+        self.read_into(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn read_into(&self, bytes: &mut [u8]) -> Result<()> {
         let same = |named: &std::fs::Metadata| {
             self.file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (named.dev(), named.ino()))
         };
@@ -214,12 +230,9 @@ impl Handed {
                 format!("put another file in the place of {}: it is to be written", self.path.display());
             return Err(super::answers::wrong(text));
         }
-        let mut values = vec![0f32; (self.bytes / 4) as usize];
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
         self.file
             .read_exact_at(bytes, 0)
-            .map_err(|e| Error::internal(format!("{} was cut short", self.path.display())).with_source(e))?;
-        Ok(values)
+            .map_err(|e| Error::internal(format!("{} was cut short", self.path.display())).with_source(e))
     }
 }
 

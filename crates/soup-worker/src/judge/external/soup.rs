@@ -1,19 +1,21 @@
 //! A soup with an external judge: a file that is filled, loaded, asked about, and loaded again where the judge was started again.
 
-use std::sync::{Arc, Mutex as SyncMutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex as SyncMutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
+use soup_core::batch_norm::statistics_bytes;
 use soup_core::tally::{Judged as Said, Tally};
 use soup_core::{Error, Result};
 use soup_proto::judge_v1::{
     DifferentiateRequest, DifferentiateResponse, JudgeRequest, JudgeResponse, LoadRequest, LoadResponse,
-    ReleaseRequest, differentiate_response, judge_response, load_response,
+    Recompute, ReleaseRequest, differentiate_response, judge_response, load_response,
 };
 
 use super::answers::{self, Asked};
 use super::folder::Handed;
 use super::host::Seat;
 use super::{Inner, Known};
+use crate::judge::statistics::Statistics;
 use crate::judge::{Gradient, Judged, Loaded, Loss, Vessel};
 use crate::task::Cancelled;
 
@@ -54,7 +56,8 @@ impl Vessel for FileVessel {
 
     async fn load(self: Box<Self>) -> Result<Arc<dyn Loaded>> {
         let FileVessel { of, generation, file } = *self;
-        let soup = Generation { of, generation, file, handed: SyncMutex::default() };
+        let soup =
+            Generation { of, generation, file, handed: SyncMutex::default(), statistics: OnceLock::new() };
         let mut seat = soup.of.host.seat().await?;
         let loaded = soup.ensure(&mut seat).await.map(drop);
         seat.settle(loaded).await?;
@@ -69,6 +72,8 @@ struct Generation {
     file: Arc<Handed>,
     /// Whom it was handed to last.
     handed: SyncMutex<Option<HandedTo>>,
+    /// What the judge recomputed when it was handed it first.
+    statistics: OnceLock<Statistics>,
 }
 
 /// Who was asked to load a soup. Whoever asked may have been dropped before the answer.
@@ -90,10 +95,12 @@ impl Generation {
         if self.handed().as_ref().is_some_and(|to| to.loaded && to.session == session) {
             return Ok((known, session));
         }
+        let recomputing = self.recomputing(known)?;
         let request = LoadRequest {
             session: session.clone(),
             generation: self.generation,
             path: self.file.path().display().to_string(),
+            recompute: recomputing.as_ref().map(|(request, _)| request.clone()),
         };
         let mut client = seat.client()?;
         let to = HandedTo { incarnation: seat.incarnation(), session: session.clone(), loaded: false };
@@ -106,10 +113,39 @@ impl Generation {
         };
         match seat.next("load a soup", &mut answer, split).await? {
             Some(true) => {
+                if let Some((_, file)) = recomputing {
+                    self.recomputed(&file)?;
+                }
                 self.handed().iter_mut().for_each(|to| to.loaded = true);
                 Ok((known, session))
             }
             _ => Err(answers::wrong("ended without having loaded the soup")),
+        }
+    }
+
+    /// What the judge is asked to recompute, and the file for that; `None` where nothing is.
+    fn recomputing(&self, known: &Known) -> Result<Option<(Recompute, Handed)>> {
+        let Some(dataset) = self.of.setting.calibration else { return Ok(None) };
+        let samples = known.surveyed.survey.samples.get(dataset as usize).copied();
+        let samples = samples.ok_or_else(|| Error::internal("the run has no calibration set"))?;
+        let name = file_name(&self.of, self.of.host.next_generation(), "statistics");
+        let file = self.of.host.folder.file(&name, statistics_bytes(&self.of.schema))?;
+        let path = file.path().display().to_string();
+        let block_samples = self.of.setting.batch_size.max(1);
+        Ok(Some((Recompute { dataset, samples, block_samples, path }, file)))
+    }
+
+    /// Takes what the judge recomputed. It may have been started again since it did so first.
+    fn recomputed(&self, file: &Handed) -> Result<()> {
+        let statistics = Statistics::new(&self.of.schema, file.read()?)?;
+        match self.statistics.get() {
+            Some(before) if *before != statistics => Err(answers::wrong(
+                "recomputed other running statistics of the same soup since it was started again",
+            )),
+            _ => {
+                let _ = self.statistics.set(statistics);
+                Ok(())
+            }
         }
     }
 
@@ -233,6 +269,10 @@ impl Loaded for Generation {
         let mut seat = self.of.host.seat().await?;
         let judged = self.ask(&mut seat, dataset, rows, logits, &cancelled).await;
         seat.settle(judged).await
+    }
+
+    fn statistics(&self) -> Option<&Statistics> {
+        self.statistics.get()
     }
 
     async fn differentiate(

@@ -30,6 +30,7 @@ async fn judge(batch_size: u32, samples_bytes_max: u64) -> (Native, Vec<u8>) {
             url: animals().join("validation.parquet").to_str().unwrap().into(),
             options: DatasetOptions::default(),
         }],
+        calibration: None,
     };
     let checkpoint = open_checkpoint(&Location::parse(model.to_str().unwrap()).unwrap()).await.unwrap();
     let files: Vec<ReadFrom> = checkpoint.files.iter().map(ReadFrom::from).collect();
