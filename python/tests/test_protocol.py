@@ -165,6 +165,26 @@ def test_release_lets_go_of_the_file(serving, perceptron):
         gc.enable()
 
 
+def test_who_keeps_a_view_of_a_forgotten_soup_is_told(serving, perceptron, capfd):
+    class Keeps(mlp.Perceptron):
+        kept = None
+
+        def load(self, tensors):
+            Keeps.kept = Keeps.kept if Keeps.kept is not None else tensors["output.bias"]
+            return super().load(tensors)
+
+    client = serving(Keeps())
+    client.open("s", perceptron.pool.tensors, [perceptron.dataset])
+    for generation in (1, 2):
+        client.load("s", generation, perceptron.soup)
+    client.release("s", 2)
+    with pytest.raises(grpc.RpcError) as error:
+        client.release("s", 1)
+    assert "copy what has to stay" in error.value.details()
+    assert "copy what has to stay" in capfd.readouterr().err
+    Keeps.kept = None
+
+
 def test_release_waits_for_who_computes(scripted):
     begun, go_on = threading.Event(), threading.Event()
 

@@ -1,6 +1,7 @@
 //! What does it cost to hand a soup to an external judge? `cargo bench -p soup-worker --bench handing [-- MIB...]`
 //!
-//! Blends are written into a file in memory, as they come while a soup is assembled. In the same rounds the same bytes are copied into
+//! Blends are written into a file in memory, as they come while a soup is assembled: a new one for the first two soups, and then over that
+//! of a soup that the judge has let go. In the same rounds the same bytes are copied into
 //! memory that was used before, which is the least that a copy costs, and into fresh memory, as a map of the file would be. Best of
 //! several rounds, because machines are shared.
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs, unreachable_pub)]
@@ -22,7 +23,8 @@ fn main() {
         let pieces = (mib << 20).div_ceil(PIECE_BYTES as u64);
         let bytes = pieces * PIECE_BYTES as u64;
         let mut used = vec![1u8; bytes as usize];
-        let [mut file, mut warm, mut fresh] = [Duration::MAX; 3];
+        let [mut new, mut over, mut warm, mut fresh] = [Duration::MAX; 4];
+        let mut spare = Some(folder.soup(&piece, pieces, None).unwrap());
         for _ in 0..ROUNDS {
             warm = warm.min(time(|| {
                 used.chunks_mut(PIECE_BYTES).for_each(|place| place.copy_from_slice(&piece));
@@ -33,18 +35,21 @@ fn main() {
                 (0..pieces).for_each(|_| memory.extend_from_slice(&piece));
                 black_box(&memory);
             }));
-            file = file.min(time(|| drop(folder.soup(&piece, pieces).unwrap())));
+            over = over.min(time(|| spare = Some(folder.soup(&piece, pieces, spare.take()).unwrap())));
+            new = new.min(time(|| drop(folder.soup(&piece, pieces, None).unwrap())));
         }
         let rate = |took: Duration| bytes as f64 / took.as_secs_f64() / 1e9;
+        let ratio = |took: Duration, of: Duration| took.as_secs_f64() / of.as_secs_f64();
         println!(
-            "{:5} MiB: handed over at {:.2} GB/s; copied into used memory at {:.2} GB/s (ratio of times {:.2}), into fresh memory at \
-             {:.2} GB/s ({:.2})",
+            "{:5} MiB: handed over at {:.2} GB/s, {:.2} times the time of a copy into used memory ({:.2} GB/s); the first ones at {:.2} \
+             GB/s, {:.2} times that of a copy into fresh memory ({:.2} GB/s)",
             bytes >> 20,
-            rate(file),
+            rate(over),
+            ratio(over, warm),
             rate(warm),
-            file.as_secs_f64() / warm.as_secs_f64(),
+            rate(new),
+            ratio(new, fresh),
             rate(fresh),
-            file.as_secs_f64() / fresh.as_secs_f64(),
         );
     }
 }

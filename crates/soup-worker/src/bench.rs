@@ -14,7 +14,7 @@ use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
 use crate::active::{Active, Worker};
-use crate::judge::external::Folder;
+use crate::judge::external::{Folder, Handed};
 use crate::{Compute, Connect, Tcp, WorkerConfig, assembling, loading, messages, service};
 
 /// A worker on the host's memory that nobody coordinates, as large as there is room, with peers on `network`.
@@ -41,6 +41,9 @@ pub(crate) fn worker(network: Arc<dyn Connect>, slots: u32) -> Result<Worker> {
 /// A folder for judges, in memory where the system has a file system for that.
 pub struct HandingOver(Folder);
 
+/// A soup that was handed over.
+pub struct HandedOver(Handed);
+
 impl HandingOver {
     /// A new one.
     ///
@@ -50,14 +53,19 @@ impl HandingOver {
         Folder::create(None).map(HandingOver)
     }
 
-    /// Hands over a soup of so many pieces, as it is assembled; gives what keeps the file there.
+    /// Hands over a soup of so many pieces, as it is assembled, over one that was let go, if there is one.
     ///
     /// # Errors
     /// Where there is no room.
-    pub fn soup(&self, piece: &[u8], pieces: u64) -> Result<impl Sized + use<>> {
-        let file = self.0.file("bench", piece.len() as u64 * pieces)?;
+    pub fn soup(&self, piece: &[u8], pieces: u64, over: Option<HandedOver>) -> Result<HandedOver> {
+        let bytes = piece.len() as u64 * pieces;
+        let spare = over.and_then(|over| self.0.file_of(over.0, &soup_store::fresh::name(), bytes));
+        let file = match spare {
+            Some(file) => file,
+            None => self.0.file(&soup_store::fresh::name(), bytes)?,
+        };
         (0..pieces).try_for_each(|nth| file.write(nth * piece.len() as u64, piece))?;
-        Ok(file)
+        Ok(HandedOver(file))
     }
 }
 

@@ -64,8 +64,8 @@ class Judge:
     def load(self, tensors: Tensors) -> Any:
         """Makes a model of a soup, which `judge` is given. Two may be there at a time.
 
-        `tensors` are views of a file that stays for as long as the model: keep them rather than copies. They are
-        read-only.
+        `tensors` are views of a file that stays for as long as the model: keep them in it, rather than copies, and
+        nowhere else. They are read-only. What outlives the model has to be a copy: the file is written over then.
         """
         raise NotImplementedError(f"{type(self).__name__} has no load")
 

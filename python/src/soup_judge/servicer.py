@@ -40,14 +40,16 @@ class _Loaded:
         self.busy = threading.Lock()
         self.gone = False
 
-    def forget(self) -> None:
-        """Waits until nobody computes with the model, and lets go of it and of its file."""
+    def forget(self) -> bool:
+        """Waits until nobody computes with the model, and lets go of it and of its file. Whether the file is let go:
+        whoever has kept a view of it would see the next soup there."""
         with self.busy:
             self.gone = True
             self.model = None
         if self.mapped() is not None:
             # Models are often in cycles, and the file would stay mapped until something else collects them.
             gc.collect()
+        return self.mapped() is None
 
 
 @dataclass
@@ -173,8 +175,10 @@ class Servicer(judge_pb2_grpc.JudgeServicer):
             session = self._session
             known = session is not None and session.name == request.session
             loaded = session.generations.pop(request.generation, None) if session is not None and known else None
-        if loaded is not None:
-            loaded.forget()
+        if loaded is not None and not loaded.forget():
+            text = "the judge keeps views of the tensors of a soup that is to be forgotten: copy what has to stay"
+            print(text, file=sys.stderr, flush=True)
+            context.abort(grpc.StatusCode.INTERNAL, text)
         return wire.ReleaseResponse()
 
     def _answers(

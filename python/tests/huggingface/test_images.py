@@ -80,7 +80,7 @@ def test_images_that_cannot_be_judged(opened, tmp_path, refused):
         opened(start, vit(), tmp_path / "unlabelled.parquet", preprocessor=preprocessor)
 
 
-def test_running_statistics_of_a_resnet(opened, tmp_path, refused):
+def test_running_statistics_of_a_resnet(opened, tmp_path):
     config = transformers.ResNetConfig(
         embedding_size=8,
         hidden_sizes=[8, 8],
@@ -91,10 +91,7 @@ def test_running_statistics_of_a_resnet(opened, tmp_path, refused):
     )
     model = transformers.ResNetForImageClassification(config).eval()
     source, pictures, _ = images(tmp_path / "data.parquet", names=NAMES)
-    with refused.request("--batch-norm average"):
-        opened(["image-classification"], model, source, preprocessor=json.dumps(PREPROCESSOR))
-    start = ["image-classification", "--batch-norm", "average"]
-    session = opened(start, model, source, preprocessor=json.dumps(PREPROCESSOR))
+    session = opened(["image-classification"], model, source, preprocessor=json.dumps(PREPROCESSOR))
     with torch.inference_mode():
         torch.testing.assert_close(session.logits(7), model(pixel_values=pixels_of(pictures)).logits)
 

@@ -20,7 +20,7 @@ mod process;
 mod soup;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use soup_core::batch_norm::is_statistic;
 use soup_core::run::{DatasetSpec, judges_own};
@@ -29,7 +29,7 @@ use soup_core::{Error, Result};
 use soup_proto::judge_v1::{self, OpenRequest, open_response};
 use soup_store::{fresh, header};
 
-pub(crate) use self::folder::Folder;
+pub(crate) use self::folder::{Folder, Handed};
 pub(crate) use self::host::Host;
 use self::host::Seat;
 pub use self::host::{JudgeConfig, Source};
@@ -56,6 +56,8 @@ struct Inner {
     header: Vec<u8>,
     /// What it surveyed first; it must not change.
     known: OnceLock<Known>,
+    /// The file of a soup that the judge has let go: the next one is written over it.
+    spare: Mutex<Option<Handed>>,
 }
 
 /// What a judge told of a run.
@@ -77,11 +79,16 @@ impl External {
             compute,
             id: fresh::name(),
             known: OnceLock::new(),
+            spare: Mutex::default(),
         }))
     }
 }
 
 impl Inner {
+    fn spare(&self) -> MutexGuard<'_, Option<Handed>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Bytes of the file that a soup is handed over in.
     fn file_bytes(&self) -> u64 {
         self.header.len() as u64 + self.schema.bytes()

@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
+use rustix::fs::{CWD, FallocateFlags, FlockOperation, OFlags, RenameFlags};
 use rustix::io::Errno;
 use soup_core::{Error, Result};
 use soup_store::fresh;
@@ -113,6 +113,19 @@ impl Folder {
             }
         }
         Ok(handed)
+    }
+
+    /// The file `spare`, of `bytes` bytes of anything, under a new name; `None` where it is not what it was. Its pages are there
+    /// already: filling it is several times as fast as filling a new one.
+    pub(crate) fn file_of(&self, mut spare: Handed, name: &str, bytes: u64) -> Option<Handed> {
+        if !spare.is_the_same() || spare.bytes != bytes {
+            return None;
+        }
+        let path = self.path.join(name);
+        // Nothing is replaced: names are new.
+        rustix::fs::renameat_with(CWD, &spare.path, CWD, &path, RenameFlags::NOREPLACE).ok()?;
+        spare.path = path;
+        Some(spare)
     }
 
     fn failed(&self, how: &str, source: io::Error) -> Error {
@@ -221,6 +234,14 @@ impl Handed {
         Ok(bytes)
     }
 
+    /// Whether what is at its path is this file, in its size.
+    fn is_the_same(&self) -> bool {
+        let (Ok(own), Ok(named)) = (self.file.metadata(), std::fs::symlink_metadata(&self.path)) else {
+            return false;
+        };
+        (own.dev(), own.ino(), own.len()) == (named.dev(), named.ino(), self.bytes)
+    }
+
     fn read_into(&self, bytes: &mut [u8]) -> Result<()> {
         let same = |named: &std::fs::Metadata| {
             self.file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (named.dev(), named.ino()))
@@ -293,6 +314,15 @@ mod tests {
         std::fs::write(folder.path().join("c"), [1; 8]).unwrap();
         std::fs::rename(folder.path().join("c"), renamed.path()).unwrap();
         assert!(renamed.read_f32().unwrap_err().chain().contains("put another file in the place"));
+        let old = renamed.path().to_path_buf();
+        assert!(folder.file_of(renamed, "d", 8).is_none() && !old.exists(), "it is another file");
+        let spare = folder.file("spare", 8).unwrap();
+        spare.write(0, &[7; 8]).unwrap();
+        let (old, inode) = (spare.path().to_path_buf(), std::fs::metadata(spare.path()).unwrap().ino());
+        let again = folder.file_of(spare, "again", 8).unwrap();
+        assert_eq!(std::fs::metadata(again.path()).unwrap().ino(), inode);
+        assert!(!old.exists() && again.path().ends_with("again") && again.read().unwrap() == [7; 8]);
+        assert!(folder.file_of(again, "larger", 9).is_none(), "it is of another size");
         // A judge that cuts it short costs its own soup.
         OpenOptions::new().write(true).open(file.path()).unwrap().set_len(3).unwrap();
         assert!(file.read_f32().unwrap_err().chain().contains("cut short"));

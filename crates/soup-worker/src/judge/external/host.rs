@@ -215,8 +215,15 @@ impl Host {
         self.folder.remove();
     }
 
-    /// Has it let go of what it loaded in that incarnation, beside whatever it is asked meanwhile; the file goes then.
-    pub(super) fn release(self: &Arc<Self>, incarnation: u64, of: ReleaseRequest, file: Arc<Handed>) {
+    /// Has it let go of what it loaded in that incarnation, beside whatever it is asked meanwhile. The file goes to `released` where
+    /// it has said that it did, and else goes.
+    pub(super) fn release(
+        self: &Arc<Self>,
+        incarnation: u64,
+        of: ReleaseRequest,
+        file: Arc<Handed>,
+        released: impl FnOnce(Arc<Handed>) + Send + 'static,
+    ) {
         // Where there is no runtime any more, all of it is about to go.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         self.releasing.send_modify(|n| *n += 1);
@@ -224,13 +231,12 @@ impl Host {
         runtime.spawn(async move {
             if let Some(Beside { mut client, .. }) = host.beside().filter(|b| b.incarnation == incarnation) {
                 let patience = RELEASE.max(host.config.silence);
-                let released = tokio::time::timeout(patience, client.release(of)).await;
-                if !matches!(released, Ok(Ok(_))) {
+                match tokio::time::timeout(patience, client.release(of)).await {
+                    Ok(Ok(_)) => released(file),
                     // It may have the soup still: whoever asks it next gives it up.
-                    host.clings.store(incarnation, Ordering::Relaxed);
+                    _ => host.clings.store(incarnation, Ordering::Relaxed),
                 }
             }
-            drop(file);
             host.releasing.send_modify(|n| *n -= 1);
         });
     }

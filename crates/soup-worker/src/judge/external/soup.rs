@@ -35,7 +35,12 @@ impl FileVessel {
         // So that there never is one more than there is room for.
         of.host.all_released().await;
         let generation = of.host.next_generation();
-        let file = of.host.folder.file(&file_name(&of, generation, "safetensors"), of.file_bytes())?;
+        let name = file_name(&of, generation, "safetensors");
+        let spare = of.spare().take().and_then(|spare| of.host.folder.file_of(spare, &name, of.file_bytes()));
+        let file = match spare {
+            Some(file) => file,
+            None => of.host.folder.file(&name, of.file_bytes())?,
+        };
         file.write(0, &of.header)?;
         Ok(FileVessel { of, generation, file: Arc::new(file) })
     }
@@ -311,6 +316,12 @@ impl Drop for Generation {
         let to = self.handed().take();
         let (incarnation, session) = to.map(|to| (to.incarnation, to.session)).unwrap_or_default();
         let of = ReleaseRequest { session, generation: self.generation };
-        self.of.host.release(incarnation, of, self.file.clone());
+        let run = Arc::downgrade(&self.of);
+        self.of.host.release(incarnation, of, self.file.clone(), move |file| {
+            // Nobody else has it any more; where the run is over, it goes.
+            if let (Some(run), Ok(file)) = (run.upgrade(), Arc::try_unwrap(file)) {
+                *run.spare() = Some(file);
+            }
+        });
     }
 }
