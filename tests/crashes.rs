@@ -9,10 +9,11 @@
 use std::path::Path;
 
 use serde_json::Value;
-use soup_tests::{Cluster, Pool, Soupctl, example};
+use soup_tests::{Cluster, Pool, Soupctl, example, judge};
 use tempfile::TempDir;
 
 const SOUPCTL: &str = env!("CARGO_BIN_EXE_soupctl-under-test");
+const JUDGE: &str = env!("CARGO_BIN_EXE_soup-judge-under-test");
 
 /// Points of the coordinator, and the times at which it is killed there.
 const COORDINATOR: [(&str, &[u32]); 6] = [
@@ -61,6 +62,8 @@ fn cook(file: &str, dir: &Path, more: &[&str]) -> Soupctl {
 
 struct Case<'a> {
     file: &'a str,
+    /// What workers are started with besides.
+    with: &'a [&'a str],
     expected: &'a Value,
     coordinator: String,
     worker: String,
@@ -71,8 +74,8 @@ fn survive(case: &Case<'_>) -> bool {
     let what = format!("{}{} {}", case.coordinator, case.worker, case.file);
     let dir = TempDir::new().unwrap();
     let mut cluster = Cluster::start_with(SOUPCTL, &case.coordinator);
-    cluster.add_worker_with(SOUPCTL, &case.worker);
-    cluster.add_worker(SOUPCTL);
+    cluster.add_worker_args(SOUPCTL, &case.worker, case.with);
+    cluster.add_worker_args(SOUPCTL, "", case.with);
     let mut running = cook(case.file, dir.path(), &["--coordinator", &cluster.url]).start();
     let mut killed = false;
     while !running.has_ended() {
@@ -82,7 +85,7 @@ fn survive(case: &Case<'_>) -> bool {
         }
         if !killed && cluster.workers[0].has_ended() {
             killed = true;
-            cluster.add_worker(SOUPCTL);
+            cluster.add_worker_args(SOUPCTL, "", case.with);
         }
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
@@ -117,13 +120,16 @@ fn check(recipe: &str) {
     let dir = TempDir::new().unwrap();
     let pool = Pool::of(&["m02", "m03", "m07", "m10", "m14"]);
     let file = cook_file(dir.path(), &pool, recipe);
-    matrix(recipe, &file, &COORDINATOR, &WORKER);
+    matrix(recipe, &file, &[], &COORDINATOR, &WORKER);
 }
 
-/// Tries every point.
-fn matrix(recipe: &str, file: &str, coordinator: &[(&str, &[u32])], worker: &[(&str, &[u32])]) {
+type Points<'a> = &'a [(&'a str, &'a [u32])];
+
+/// Tries every point; `with`: what workers are started with besides.
+fn matrix(recipe: &str, file: &str, with: &[&str], coordinator: Points<'_>, worker: Points<'_>) {
     let dir = TempDir::new().unwrap();
-    let expected = cook(file, dir.path(), &["--workers", "2", "--threads", "1"]).run().json();
+    let embedded = [&["--workers", "2", "--threads", "1"][..], with].concat();
+    let expected = cook(file, dir.path(), &embedded).run().json();
     let all = std::env::var("SOUP_CRASHES").is_ok_and(|v| v == "all");
     let mut survived = 0;
     for (role, points) in [("coordinator", coordinator), ("worker", worker)] {
@@ -133,7 +139,7 @@ fn matrix(recipe: &str, file: &str, coordinator: &[(&str, &[u32])], worker: &[(&
                 let at = format!("{point}:{n}");
                 let (coordinator, worker) =
                     if role == "coordinator" { (at, String::new()) } else { (String::new(), at) };
-                let case = Case { file, expected: &expected, coordinator, worker };
+                let case = Case { file, with, expected: &expected, coordinator, worker };
                 let reached = survive(&case);
                 // Short runs have few records, and a worker may have had nothing to do.
                 let may_miss = all || role == "worker" || n > 2;
@@ -175,5 +181,23 @@ fn an_average_without_data_survives_a_kill_at_every_point() {
     let pool = Pool::of(&["m02", "m03", "m07", "m10", "m14"]);
     let file = dir.path().join("average.yaml");
     std::fs::write(&file, format!("pool: {}\nrecipe: uniform\n", pool.path().display())).unwrap();
-    matrix("average", file.to_str().unwrap(), &STREAMING_COORDINATOR, &STREAMING_WORKER);
+    matrix("average", file.to_str().unwrap(), &[], &STREAMING_COORDINATOR, &STREAMING_WORKER);
+}
+
+/// What a judge of one's own decides, and the statistics that it recomputes.
+#[test]
+fn a_judge_of_ones_own_survives_a_kill_of_its_worker_at_every_point() {
+    let dir = TempDir::new().unwrap();
+    let pool = dir.path().join("pool");
+    judge::normalised_pool(&pool, 6);
+    let file = dir.path().join("judged.yaml");
+    let text = format!(
+        "pool: {}\njudge: lin\nvalidation: lin:points/400/1\nbatch-norm: recompute\ncalibration: lin:points/90/7\n\
+         batch-size: 16\nno-baselines: true\n",
+        pool.display()
+    );
+    std::fs::write(&file, text).unwrap();
+    let judge = format!("lin=cmd:exec {JUDGE}");
+    let with = ["--judge", &judge, "--judge-dir", dir.path().to_str().unwrap()];
+    matrix("judged", file.to_str().unwrap(), &with, &COORDINATOR, &WORKER);
 }

@@ -366,7 +366,7 @@ fn a_cluster_knows_its_judges_and_a_worker_of_another_truth_does_not_judge() {
     let good = format!("lin=cmd:exec {JUDGE}");
     let other = format!("lin=cmd:exec {JUDGE} --fault data");
     for judge in [&good, &other, &good] {
-        cluster.add_worker_args(SOUPCTL, &["--judge", judge]);
+        cluster.add_worker_args(SOUPCTL, "", &["--judge", judge]);
     }
     let listed =
         || Soupctl::new(SOUPCTL).args(["judges", "--coordinator", &cluster.url, "-o", "json"]).run().json();
@@ -396,7 +396,7 @@ fn killed_workers_and_coordinators_change_nothing() {
     let mut cluster = Cluster::start_with(SOUPCTL, "");
     let judge = format!("lin=cmd:exec {JUDGE} --notes {} --pause 5", notes(dir.path()).display());
     for _ in 0..3 {
-        cluster.add_worker_args(SOUPCTL, &["--judge", &judge]);
+        cluster.add_worker_args(SOUPCTL, "", &["--judge", &judge]);
     }
     let mut cook = submit(&cluster, dir.path(), &["--min-workers", "3"]).start();
     cook.line_with("ranking  m02");
@@ -407,7 +407,7 @@ fn killed_workers_and_coordinators_change_nothing() {
     judges(dir.path()).iter().for_each(|pid| kill(pid));
     cluster.restart_coordinator();
     // The run wants three again.
-    cluster.add_worker_args(SOUPCTL, &["--judge", &judge]);
+    cluster.add_worker_args(SOUPCTL, "", &["--judge", &judge]);
     cook.line_with("trial 3");
     cluster.workers[0].kill();
     assert_eq!(essence(&cook.wait().json()), essence(&clean));

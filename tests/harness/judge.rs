@@ -538,7 +538,7 @@ pub fn pool(folder: &Path, ingredients: u32) {
     std::fs::create_dir_all(folder.join("ingredients")).unwrap();
     for ingredient in 0..ingredients {
         let file = folder.join(format!("ingredients/m{ingredient:02}.safetensors"));
-        std::fs::write(file, checkpoint(ingredient)).unwrap();
+        std::fs::write(file, checkpoint(ingredient, false)).unwrap();
     }
 }
 
@@ -547,7 +547,7 @@ pub fn normalised_pool(folder: &Path, ingredients: u32) {
     std::fs::create_dir_all(folder.join("ingredients")).unwrap();
     for ingredient in 0..ingredients {
         let file = folder.join(format!("ingredients/m{ingredient:02}.safetensors"));
-        std::fs::write(file, model(ingredient, true)).unwrap();
+        std::fs::write(file, checkpoint(ingredient, true)).unwrap();
     }
 }
 
@@ -569,13 +569,8 @@ pub fn statistics(file: &Path, seed: u64, samples: u64, block: u64) -> (Vec<f32>
     (norm.mean, norm.variance)
 }
 
-/// A linear model as a safetensors file.
-pub fn checkpoint(ingredient: u32) -> Vec<u8> {
-    model(ingredient, false)
-}
-
-/// The same, which may normalise first.
-fn model(ingredient: u32, normalises: bool) -> Vec<u8> {
+/// A linear model as a safetensors file, which may normalise first.
+pub fn checkpoint(ingredient: u32, normalises: bool) -> Vec<u8> {
     // Some are close to where they come from, and others are not.
     let scale = [2.0, 3.0, 1.5, 4.0, 2.5, 6.0][ingredient as usize % 6];
     let noise = |n: usize| scale * (mix(77, u64::from(ingredient) * 1000 + n as u64) - 0.5);

@@ -280,14 +280,14 @@ impl Cluster {
 
     /// One more worker, which is killed at `failpoint` unless that is empty.
     pub fn add_worker_with(&mut self, binary: &str, failpoint: &str) {
-        let args = ["worker", "--coordinator", &self.url, "--threads", "1", "--memory", "256MiB"];
-        self.workers.push(Soupctl::new(binary).env("SOUP_FAILPOINT", failpoint).args(args).start());
+        self.add_worker_args(binary, failpoint, &[]);
     }
 
-    /// One more worker, with these arguments too.
-    pub fn add_worker_args(&mut self, binary: &str, more: &[&str]) {
+    /// The same, with these arguments too.
+    pub fn add_worker_args(&mut self, binary: &str, failpoint: &str, more: &[&str]) {
         let args = ["worker", "--coordinator", &self.url, "--threads", "1", "--memory", "256MiB"];
-        self.workers.push(Soupctl::new(binary).args(args).args(more).start());
+        let worker = Soupctl::new(binary).env("SOUP_FAILPOINT", failpoint).args(args).args(more);
+        self.workers.push(worker.start());
     }
 
     /// One more worker with so much memory for shards, and a disk cache.

@@ -6,6 +6,7 @@ use std::io::Cursor;
 use image::{GrayImage, ImageFormat};
 use serde_json::{Value, json};
 use soup_core::agree::Missing;
+use soup_core::batch_norm::BatchNorm;
 use soup_core::metric::MetricName;
 use soup_core::recipe::learned::{Granularity, Init, LearnSpec};
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec};
@@ -40,7 +41,10 @@ pub fn files() -> BTreeMap<String, Vec<u8>> {
         |folder: String, name: String, bytes: Vec<u8>| files.insert(format!("{folder}/{name}"), bytes);
     for (index, name) in INGREDIENTS.iter().enumerate() {
         put("pool".into(), format!("{name}.safetensors"), safetensors(index as u64));
-        put("linear".into(), format!("{name}.safetensors"), soup_tests::judge::checkpoint(index as u32));
+        for (folder, normalises) in [("linear", false), ("normalised", true)] {
+            let checkpoint = soup_tests::judge::checkpoint(index as u32, normalises);
+            put(folder.into(), format!("{name}.safetensors"), checkpoint);
+        }
     }
     put("pool".into(), "config.json".into(), config().to_string().into());
     put("pool".into(), "preprocessor_config.json".into(), preprocessor().to_string().into());
@@ -107,13 +111,22 @@ pub fn spec(kind: RecipeKind, lookahead: u32) -> RunSpec {
     }
 }
 
-/// The same, of linear models by a judge that is a program of its own.
+/// The same, of linear models by a judge that is a program of its own. But for the learned recipe, models normalise, and their
+/// statistics are recomputed.
 pub fn judged(kind: RecipeKind, lookahead: u32) -> RunSpec {
     let of = spec(kind, lookahead);
     let own = |set: DatasetSpec| DatasetSpec { url: format!("{JUDGE}:points/{}/1", SAMPLES[0].1), ..set };
     let test = |set: DatasetSpec| DatasetSpec { url: format!("{JUDGE}:points/{}/2", SAMPLES[1].1), ..set };
+    let recomputes = matches!(kind, RecipeKind::Greedy | RecipeKind::Pruned | RecipeKind::BestSingle);
+    let calibration = DatasetSpec {
+        name: "calibration".to_owned(),
+        url: format!("{JUDGE}:points/40/3"),
+        options: Default::default(),
+    };
     RunSpec {
-        pool: vec!["memory:///linear".to_owned()],
+        pool: vec![format!("memory:///{}", if recomputes { "normalised" } else { "linear" })],
+        batch_norm: recomputes.then_some(BatchNorm::Recompute),
+        calibration: recomputes.then_some(calibration),
         validation: of.validation.map(own),
         train: of.train.map(own),
         tests: of.tests.into_iter().map(test).collect(),
