@@ -143,7 +143,9 @@ fn model_card(prepared: &PreparedRun, report: &RunReport, base_model: Option<Str
         chosen: report.ingredients.contains(name),
         weight: report.weights.get(name).map_or_else(String::new, |w| format!("{w:.4}")),
     };
+    let config: serde_json::Value = serde_json::from_str(&prepared.model_config_json).unwrap_or_default();
     Card {
+        of_transformers: ["architectures", "model_type"].iter().any(|key| !config[key].is_null()),
         name: Location::parse(&report.output).map_or_else(|_| "soup".to_owned(), |l| l.name().to_owned()),
         recipe: report.recipe.clone(),
         base_model,

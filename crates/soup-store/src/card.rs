@@ -11,6 +11,8 @@ pub struct Card {
     pub recipe: String,
     /// The pretrained model that the ingredients come from, as its id on the Hub, where that is known.
     pub base_model: Option<String>,
+    /// Whether transformers loads it: its configuration names a class of that.
+    pub of_transformers: bool,
     /// The pool, in pool order.
     pub ingredients: Vec<CardIngredient>,
     /// Headings of the columns of figures: datasets.
@@ -48,7 +50,10 @@ pub fn card(card: &Card) -> String {
         line(&mut out, &format!("base_model:\n- {}", serde_json::Value::from(base.as_str())));
         line(&mut out, "base_model_relation: merge");
     }
-    out.push_str("library_name: transformers\ntags:\n- merge\n- model-soup\n---\n\n");
+    if card.of_transformers {
+        line(&mut out, "library_name: transformers");
+    }
+    out.push_str("tags:\n- merge\n- model-soup\n---\n\n");
     line(&mut out, &format!("# {}\n", text(&card.name)));
     line(
         &mut out,
@@ -181,6 +186,7 @@ mod tests {
             weight: weight.into(),
         };
         let text = card(&Card {
+            of_transformers: true,
             name: "my|soup".into(),
             recipe: "greedy".into(),
             base_model: Some("google/vit-base".into()),

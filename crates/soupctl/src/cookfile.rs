@@ -10,7 +10,7 @@ use clap::{Args, ValueHint};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use soup_core::recipe::given::WeightTable;
-use soup_core::run::judges_own;
+use soup_core::run::{check_judge_name, judges_own};
 use soup_core::{Error, Result};
 use soup_store::local;
 
@@ -45,8 +45,8 @@ pub(crate) struct CookOptions {
     #[serde(deserialize_with = "crate::datasets::one_or_many")]
     #[schemars(with = "crate::datasets::OneOrMany")]
     pub(crate) pool: Vec<String>,
-    /// Held-out labelled data on which the recipe decides: Parquet, or a folder of images by class; not needed by the uniform and
-    /// the weighted recipe, whose soup is then not scored
+    /// Held-out labelled data on which the recipe decides: Parquet, or a folder of images by class; with a --judge whatever that reads.
+    /// Not needed by the uniform and the weighted recipe, whose soup is then not scored
     ///
     /// Of a folder with several splits one is named: URL#validation. In a cook file also a map {url, split, image-column,
     /// label-column, limit}, as for test sets.
@@ -321,6 +321,14 @@ impl CookOptions {
             .chain(test.iter_mut().map(|(_, set)| set))
             .map(|set| &mut set.url)
             .filter(|url| !is_own(judge, url));
+        let datasets = datasets.collect::<Vec<_>>();
+        if let (None, Some((name, url))) =
+            (judge, datasets.iter().find_map(|url| Some((no_path(folder, url)?, url))))
+        {
+            return Err(Error::usage(format!(
+                "dataset {url:?} is no path that there is: if it is one that judge {name:?} knows, name that with --judge"
+            )));
+        }
         let others =
             [model_config, preprocessor_config, base, output, state_url, disk_cache, judge_dir, weights_file];
         let others = others.into_iter().flatten();
@@ -354,6 +362,12 @@ impl CookOptions {
 /// Whether a dataset is one that `judge` knows by a name.
 pub(crate) fn is_own(judge: Option<&JudgeFlag>, url: &str) -> bool {
     judge.is_some_and(|judge| judges_own(&judge.name, url).is_some())
+}
+
+/// The judge in what may be `JUDGE:NAME`, and is no file or folder in `folder`.
+fn no_path<'a>(folder: &Path, url: &'a str) -> Option<&'a str> {
+    let (judge, _) = url.split_once(':').filter(|(judge, _)| check_judge_name(judge).is_ok())?;
+    (!is_url(url) && !folder.join(url).exists()).then_some(judge)
 }
 
 /// Whether `text` is a URL with a scheme, rather than a path.

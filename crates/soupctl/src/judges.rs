@@ -108,6 +108,9 @@ pub(crate) fn config(flag: &JudgeFlag, silence_ms: u64) -> Result<soup_worker::J
     Ok(soup_worker::JudgeConfig { name: flag.name.clone(), source, silence })
 }
 
+/// Digits of a digest that tell two apart.
+const DIGEST_SHOWN: usize = 12;
+
 /// Lists the judges that a coordinator's workers offer.
 ///
 /// # Errors
@@ -120,7 +123,7 @@ pub(crate) async fn run(args: JudgesArgs) -> Result<()> {
     match args.format {
         OutputFormat::Json => print::json(&all),
         OutputFormat::Table => {
-            let head = ["WORKER", "JUDGE", "VERSION", "NUMERICS", "ABILITIES", "DATASETS"];
+            let head = ["WORKER", "JUDGE", "VERSION", "NUMERICS", "DIGEST", "ABILITIES", "DATASETS"];
             let row = |worker: &str, offer: &soup_core::judge::Offer| {
                 let abilities: Vec<&str> = offer.abilities.iter().map(|a| a.name()).collect();
                 vec![
@@ -128,6 +131,7 @@ pub(crate) async fn run(args: JudgesArgs) -> Result<()> {
                     offer.id.name.clone(),
                     offer.id.version.clone(),
                     offer.id.numerics.clone(),
+                    dash(offer.id.digest.iter().flat_map(|d| d.chars().take(DIGEST_SHOWN)).collect()),
                     dash(abilities.join(",")),
                     dash(offer.datasets.join(",")),
                 ]

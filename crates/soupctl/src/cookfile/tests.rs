@@ -26,20 +26,24 @@ const EVERY_KEY: &str = "pool: [a, b]\nvalidation: {url: v, split: val, image-co
     label-smoothing: 0.1\ninit: greedy\nfold-beta: true\ndiagnose: full\nbase: t0\nrequire-shared-init: true\n\
     missing: skip\nbatch-norm: first\ncalibration: cal\nout-dtype: bfloat16\n";
 
-/// What they say.
-fn every_value() -> CookOptions {
-    let set = |url: &str| DatasetEntry { url: url.into(), ..DatasetEntry::default() };
-    let validation = DatasetEntry {
+/// A dataset with all that can be said of one.
+fn validation() -> DatasetEntry {
+    DatasetEntry {
         url: "v".into(),
         split: Some("val".into()),
         image_column: Some("i".into()),
         label_column: Some("l".into()),
         limit: Some(7),
         options: [("text-column".to_owned(), "s".to_owned())].into(),
-    };
+    }
+}
+
+/// What they say.
+fn every_value() -> CookOptions {
+    let set = |url: &str| DatasetEntry { url: url.into(), ..DatasetEntry::default() };
     CookOptions {
         pool: vec!["a".into(), "b".into()],
-        validation: Some(validation),
+        validation: Some(validation()),
         // The file's order, not the alphabet's.
         test: vec![("z".into(), set("t1")), ("a".into(), set("t2"))],
         model_config: Some("c".into()),
@@ -205,4 +209,22 @@ fn the_schema_has_every_key() {
     let written_out = ["ingredient-weights"];
     assert_eq!(keys.len(), command.get_arguments().count() + written_out.len());
     assert!(written_out.iter().all(|key| keys.iter().any(|k| k == key)));
+}
+
+#[test]
+fn a_judges_dataset_without_its_judge_is_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("lm:file"), "").unwrap();
+    let resolved = |url: &str, judge: Option<&str>| {
+        let mut options = CookOptions::parse(&format!("pool: p\nvalidation: {url:?}\n")).unwrap();
+        let judge = judge.map(|name| name.parse().unwrap());
+        options.resolve(folder.path(), judge.as_ref()).map(|()| options.validation.unwrap().url)
+    };
+    let error = resolved("lm:dev", None).unwrap_err().chain();
+    assert!(error.contains("judge \"lm\"") && error.contains("--judge"), "{error}");
+    assert_eq!(resolved("lm:dev", Some("lm")).unwrap(), "lm:dev");
+    let absolute = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    assert_eq!(resolved("lm:file", None).unwrap(), absolute("lm:file"));
+    assert_eq!(resolved("data/a:b", None).unwrap(), absolute("data/a:b"));
+    assert_eq!(resolved("s3://b/c", None).unwrap(), "s3://b/c");
 }
