@@ -202,3 +202,46 @@ fn an_interrupted_cook_cancels_its_run() {
     // The cluster takes the next run.
     submit(&cluster, dir.path(), &["--output", "next", "--recipe", "uniform"]).run().json();
 }
+
+/// A copy of the example's validation set, and a cook that decides by it.
+fn submit_with_own_data(cluster: &Cluster, dir: &Path, recipe: &str) -> (std::path::PathBuf, Soupctl) {
+    let data = dir.join("val.parquet");
+    if !data.exists() {
+        std::fs::copy(example().join("data/val.parquet"), &data).unwrap();
+    }
+    let of = ["--validation", data.to_str().unwrap(), "--recipe", recipe, "--output", "soup"];
+    let cook = submit(cluster, dir, &of);
+    (data, cook)
+}
+
+/// A dataset that is replaced after a run was submitted and put back later: its scores would be kept as those of what is back.
+#[test]
+fn a_dataset_that_is_replaced_while_a_run_waits_is_noticed() {
+    let mut cluster = Cluster::start(SOUPCTL, 0);
+    let dir = TempDir::new().unwrap();
+    let (data, cook) = submit_with_own_data(&cluster, dir.path(), "uniform");
+    let mut cook = cook.start();
+    cook.line_with("run uniform-");
+    let aside = dir.path().join("aside");
+    std::fs::rename(&data, &aside).unwrap();
+    std::fs::copy(example().join("data/test.parquet"), &data).unwrap();
+    cluster.add_worker(SOUPCTL);
+    cook.wait().fails(65, &["val.parquet is not what it was when the run was submitted"]);
+    std::fs::rename(&aside, &data).unwrap();
+    let (_, again) = submit_with_own_data(&cluster, dir.path(), "uniform");
+    assert_eq!(again.run().json()["sha256"], example_json("soups.json")["uniform"]["sha256"]);
+}
+
+/// Samples that are decoded again, since a worker cannot keep all, are of the file that was submitted or of none.
+#[test]
+fn a_dataset_that_changes_in_mid_run_ends_it() {
+    let mut cluster = Cluster::start(SOUPCTL, 0);
+    cluster.add_worker_args(SOUPCTL, "", &["--memory", "17MiB"]);
+    let dir = TempDir::new().unwrap();
+    let (data, cook) = submit_with_own_data(&cluster, dir.path(), "best-single");
+    let mut cook = cook.start();
+    cook.line_with("ranking  m02");
+    std::fs::copy(example().join("data/test.parquet"), &data).unwrap();
+    cook.wait().fails(65, &["val.parquet"]);
+    assert!(!dir.path().join("soup").exists());
+}

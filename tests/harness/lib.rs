@@ -285,8 +285,9 @@ impl Cluster {
 
     /// The same, with these arguments too.
     pub fn add_worker_args(&mut self, binary: &str, failpoint: &str, more: &[&str]) {
-        let args = ["worker", "--coordinator", &self.url, "--threads", "1", "--memory", "256MiB"];
-        let worker = Soupctl::new(binary).env("SOUP_FAILPOINT", failpoint).args(args).args(more);
+        let memory = if more.contains(&"--memory") { &[][..] } else { &["--memory", "256MiB"] };
+        let args = ["worker", "--coordinator", &self.url, "--threads", "1"];
+        let worker = Soupctl::new(binary).env("SOUP_FAILPOINT", failpoint).args(args).args(memory).args(more);
         self.workers.push(worker.start());
     }
 

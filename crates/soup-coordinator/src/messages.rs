@@ -71,6 +71,7 @@ fn begin(of: &Incarnation, prepared: &PreparedRun) -> v1::BeginRun {
         judge: prepared.judge.as_ref().map(Into::into),
         batch_norm: prepared.schema.batch_norm().map_or_else(String::new, |b| b.name().to_owned()),
         calibration: spec.calibration_set().map(|set| set.0),
+        fingerprints: prepared.fingerprints.clone(),
         output: spec.output.clone(),
         files: prepared
             .files

@@ -44,6 +44,8 @@ pub(crate) struct PreparedRun {
     pub(crate) groups: Arc<Groups>,
     /// The soup of the weights that are given, for the recipe that takes them.
     pub(crate) given: Option<Soup>,
+    /// What the datasets are, as far as their stores tell; empty for a judge's own.
+    pub(crate) fingerprints: Vec<String>,
     /// Names of the datasets, the validation set first, the one that is learned from last.
     pub(crate) datasets: Vec<String>,
     pub(crate) model_config_json: String,
@@ -123,6 +125,7 @@ pub(crate) async fn prepare(
         shards: ShardPlan::new(schema.bytes()),
         groups: Arc::new(Groups::new(spec.recipe.learn.unwrap_or_default().granularity, &schema)),
         datasets: spec.datasets().map(|d| d.name.clone()).collect(),
+        fingerprints,
         files: match spec.diagnosis.report_only {
             true => Vec::new(),
             false => layout::plan_files(&schema, layout::FILE_BYTES_MAX),

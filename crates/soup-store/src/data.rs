@@ -60,14 +60,33 @@ fn refuse_special(place: &str, odd: &[listing::Odd]) -> Result<()> {
 /// # Errors
 /// As for [`files`].
 pub async fn fingerprint(url: &str) -> Result<String> {
+    files(url).await.map(|files| fingerprint_of(&files))
+}
+
+/// The same of files that were listed.
+pub fn fingerprint_of(files: &[Entry]) -> String {
     let line = |name: &str, stamp: &Stamp| {
         format!("{name}\0{}\0{}\n", stamp.size_bytes, stamp.etag.as_deref().unwrap_or_default())
     };
-    let files = files(url).await?;
     let mut lines: Vec<String> =
         files.iter().filter_map(|e| Some(line(&e.name, e.stamp.as_ref()?))).collect();
     lines.sort_unstable();
-    Ok(sha256_hex(lines.concat().as_bytes()))
+    sha256_hex(lines.concat().as_bytes())
+}
+
+/// Refuses files that are not those of `fingerprint`, where there is one to compare with.
+///
+/// # Errors
+/// [`ErrorKind::Data`](soup_core::ErrorKind::Data), naming the dataset.
+pub fn check_pin(url: &str, files: &[Entry], fingerprint: Option<&str>) -> Result<()> {
+    match fingerprint.is_some_and(|pin| pin != fingerprint_of(files)) {
+        true => Err(Error::data(format!(
+            "dataset {url} is not what it was when the run was submitted, and scores would be those of other data: it has changed \
+             (submit the run again), or this worker sees other files there than the coordinator (of copies on local disks the times \
+             differ: name a place that all share)"
+        ))),
+        false => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -115,6 +134,24 @@ mod tests {
         let error = names(&format!("{root}/cats/2.png")).await.unwrap_err();
         assert!(error.contains("cats/2.png is a FIFO, not a file"), "{error}");
         assert!(names("/dev/zero").await.unwrap_err().contains("/dev/zero is a device, not a file"));
+    }
+
+    #[tokio::test]
+    async fn a_dataset_that_was_replaced_is_another_one_until_it_is_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, aside) = (folder.path().join("v.parquet"), folder.path().join("aside"));
+        let url = file.to_str().unwrap();
+        std::fs::write(&file, "labels").unwrap();
+        let pin = fingerprint(url).await.unwrap();
+        let check = async || check_pin(url, &files(url).await.unwrap(), Some(&pin)).map_err(|e| e.chain());
+        check().await.unwrap();
+        std::fs::rename(&file, &aside).unwrap();
+        std::fs::write(&file, "slabel").unwrap();
+        let error = check().await.unwrap_err();
+        assert!(error.contains("v.parquet is not what it was when the run was submitted"), "{error}");
+        std::fs::rename(&aside, &file).unwrap();
+        check().await.unwrap();
+        assert!(check_pin(url, &[], None).is_ok());
     }
 
     #[tokio::test]

@@ -269,6 +269,7 @@ impl TryFrom<v1::BeginRun> for Begun {
                 class_subset: begin.class_subset,
                 datasets: begin.datasets.into_iter().map(Into::into).collect(),
                 calibration: begin.calibration,
+                fingerprints: begin.fingerprints,
             },
             judge: begin.judge.map(Into::into),
             keep_logits: begin.keep_logits,

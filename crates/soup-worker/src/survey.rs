@@ -72,8 +72,16 @@ impl Survey {
             calibration,
             judge,
         } = self;
-        let setting =
-            Setting { model_json, preprocessor_json, batch_size, class_subset, datasets, calibration };
+        let setting = Setting {
+            model_json,
+            preprocessor_json,
+            batch_size,
+            class_subset,
+            datasets,
+            calibration,
+            // Nothing was submitted that they could differ from.
+            fingerprints: Vec::new(),
+        };
         let (schema, compute) = (Arc::new(schema), Compute::threads(1));
         let Some((config, folder)) = judge else {
             let surveyed = Native::new(setting, schema, compute, 0).survey().await?;

@@ -27,7 +27,7 @@ use soup_core::run::{DatasetSpec, judges_own};
 use soup_core::schema::Schema;
 use soup_core::{Error, Result};
 use soup_proto::judge_v1::{self, OpenRequest, open_response};
-use soup_store::{fresh, header};
+use soup_store::{data, fresh, header};
 
 pub(crate) use self::folder::{Folder, Handed};
 pub(crate) use self::host::Host;
@@ -129,6 +129,8 @@ impl Inner {
             batch_size: self.setting.batch_size,
             class_subset: self.setting.class_subset,
         };
+        // What it reads it reads by itself: so it is looked at before, and again afterwards.
+        self.check_pins().await?;
         let mut client = seat.client()?;
         let mut answer = seat.begun("open the datasets", client.open(request)).await?;
         let split = |m: judge_v1::OpenResponse| match m.message {
@@ -138,6 +140,7 @@ impl Inner {
         };
         let survey = seat.next("open the datasets", &mut answer, split).await?.flatten();
         let survey = survey.ok_or_else(|| answers::wrong("ended without a survey"))?;
+        self.check_pins().await?;
         let figures = match &survey.tallies {
             Some(judge_v1::survey::Tallies::Figures(figures)) => figures.names.clone(),
             _ => Vec::new(),
@@ -150,6 +153,16 @@ impl Inner {
             *samples = options.split.map_or(used, |split| split.len(used));
         }
         Ok(Known { surveyed, figures })
+    }
+
+    /// Refuses datasets that are others than when the run was submitted.
+    async fn check_pins(&self) -> Result<()> {
+        for (at, spec) in self.setting.datasets.iter().enumerate() {
+            if let Some(pin) = self.setting.fingerprint(at) {
+                data::check_pin(&spec.url, &data::files(&spec.url).await?, Some(pin))?;
+            }
+        }
+        Ok(())
     }
 
     /// Positions in the whole of a dataset.

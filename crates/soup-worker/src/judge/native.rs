@@ -42,6 +42,15 @@ pub(crate) struct Setting {
     pub(crate) datasets: Vec<DatasetSpec>,
     /// Position of the one on which running statistics are recomputed, where they are.
     pub(crate) calibration: Option<u32>,
+    /// What they were when the run was submitted, one a dataset; empty where there is nothing to compare with.
+    pub(crate) fingerprints: Vec<String>,
+}
+
+impl Setting {
+    /// What a dataset was when the run was submitted.
+    pub(crate) fn fingerprint(&self, dataset: usize) -> Option<&str> {
+        self.fingerprints.get(dataset).map(String::as_str).filter(|pin| !pin.is_empty())
+    }
 }
 
 /// See the module.
@@ -106,9 +115,8 @@ impl Inner {
         let named = |e: Error| e.context(format!("dataset {:?}", spec.name));
         self.samples.block((dataset, first), |length| {
             let evaluator = self.evaluator()?;
-            let subset = self.setting.class_subset;
             let opened =
-                self.samples.dataset(dataset as usize, spec, subset, &*evaluator, waiting).map_err(named)?;
+                self.samples.dataset(dataset as usize, &self.setting, &*evaluator, waiting).map_err(named)?;
             let end = first.saturating_add(length).min(opened.len());
             evaluator.prepare(&opened, first.min(end)..end).map_err(named)
         })
@@ -121,8 +129,7 @@ impl Inner {
         let (mut samples, mut notes) = (Vec::new(), Vec::new());
         for (index, spec) in self.setting.datasets.iter().enumerate() {
             let named = |e: Error| e.context(format!("dataset {:?}", spec.name));
-            let subset = self.setting.class_subset;
-            let dataset = self.samples.dataset(index, spec, subset, &*evaluator, waiting).map_err(named)?;
+            let dataset = self.samples.dataset(index, &self.setting, &*evaluator, waiting).map_err(named)?;
             if dataset.is_empty() {
                 return Err(named(Error::data(format!("{} has no samples", dataset.describe()))));
             }
@@ -151,8 +158,7 @@ impl Inner {
             return Ok(());
         }
         let named = |e: Error| e.context(format!("dataset {:?}", spec.name));
-        let subset = self.setting.class_subset;
-        let opened = self.samples.dataset(dataset as usize, spec, subset, &*evaluator, waiting);
+        let opened = self.samples.dataset(dataset as usize, &self.setting, &*evaluator, waiting);
         let opened = opened.map_err(named)?;
         let run = run.start.min(opened.len())..run.end.min(opened.len());
         let all = evaluator.prepare(&opened, run.clone()).map_err(named)?;

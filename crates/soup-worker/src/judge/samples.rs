@@ -6,10 +6,10 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use soup_core::Result;
-use soup_core::run::DatasetSpec;
 use soup_eval::{Dataset, Evaluator, Prepared};
 
 use super::files::StoreFiles;
+use super::native::Setting;
 use crate::compute::Waiting;
 
 /// A block of samples: dataset, first sample.
@@ -45,17 +45,18 @@ impl Samples {
     pub(crate) fn dataset(
         &self,
         index: usize,
-        spec: &DatasetSpec,
-        class_subset: bool,
+        setting: &Setting,
         evaluator: &dyn Evaluator,
         waiting: &Waiting,
     ) -> Result<Arc<Dataset>> {
         if let Some(dataset) = self.datasets[index].get() {
             return Ok(dataset.clone());
         }
-        let files = Arc::new(StoreFiles::new(&spec.url, waiting.clone()));
+        let spec = &setting.datasets[index];
+        let pin = setting.fingerprint(index).map(str::to_owned);
+        let files = Arc::new(StoreFiles::new(&spec.url, pin, waiting.clone()));
         let mut dataset = Dataset::open(files, &spec.options)?;
-        dataset.align(evaluator.class_names(), class_subset)?;
+        dataset.align(evaluator.class_names(), setting.class_subset)?;
         Ok(self.datasets[index].get_or_init(|| Arc::new(dataset)).clone())
     }
 

@@ -31,6 +31,7 @@ async fn judge(batch_size: u32, samples_bytes_max: u64) -> (Native, Vec<u8>) {
             options: DatasetOptions::default(),
         }],
         calibration: None,
+        fingerprints: Vec::new(),
     };
     let checkpoint = open_checkpoint(&Location::parse(model.to_str().unwrap()).unwrap()).await.unwrap();
     let files: Vec<ReadFrom> = checkpoint.files.iter().map(ReadFrom::from).collect();
