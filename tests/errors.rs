@@ -246,3 +246,49 @@ fn an_unknown_key_in_a_cook_file() {
     let output = Soupctl::new(SOUPCTL).args(["cook", "-f", file.to_str().unwrap()]).run();
     output.fails(2, &["cook.yaml", "validaton"]);
 }
+
+/// Something that takes connections and is no coordinator: a web server, or what says nothing. Gives its URL.
+fn no_coordinator(answer: Option<&'static str>) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        for mut stream in listener.incoming().map(Result::unwrap) {
+            if let Some(answer) = answer {
+                let _ = std::io::Read::read(&mut stream, &mut [0; 1024]);
+                let _ = std::io::Write::write_all(&mut stream, answer.as_bytes());
+            } else {
+                kept.push(stream);
+            }
+        }
+    });
+    url
+}
+
+const WEB_SERVER: &str = "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+#[test]
+fn a_worker_where_no_coordinator_is_gives_up() {
+    for (answer, expected) in
+        [(Some(WEB_SERVER), "does not speak HTTP/2: it is no coordinator"), (None, "says nothing")]
+    {
+        let url = no_coordinator(answer);
+        let args = ["worker", "--connect-timeout", "1s", "--coordinator", &url];
+        let output = Soupctl::new(SOUPCTL).args(args).run();
+        output.fails(69, &[expected, &format!("no coordinator has answered at {url} for 1 s")]);
+    }
+}
+
+#[test]
+fn a_client_where_a_web_server_is_says_so() {
+    let url = no_coordinator(Some(WEB_SERVER));
+    let pool = example().display().to_string();
+    for args in [
+        &["runs"][..],
+        &["judges"],
+        &["cook", "--pool", &pool, "--recipe", "uniform", "--output", "/tmp/no-soup"],
+    ] {
+        let output = Soupctl::new(SOUPCTL).args(args).args(["--coordinator", &url]).run();
+        output.fails(69, &["does not speak HTTP/2", &url]);
+    }
+}

@@ -8,7 +8,7 @@ mod convert;
 mod status;
 
 pub use convert::{report_event, sha256, statistics, tensors_of};
-pub use status::{error_of, status_of};
+pub use status::{error_of, no_http2, status_of};
 
 /// Version of what coordinators and workers say to each other: raised with every change of a message or of its meaning. A worker of
 /// another one is refused.

@@ -58,7 +58,24 @@ pub fn error_of(status: &Status) -> Error {
         // tonic reports broken connections as Unknown or Internal too; our own internal errors are named.
         _ => ErrorKind::Unavailable,
     });
-    Error::new(kind, status.message())
+    match no_http2(status) {
+        true => Error::unavailable(
+            "what answers there does not speak HTTP/2: it is no coordinator, worker or judge",
+        ),
+        false => Error::new(kind, status.message()),
+    }
+}
+
+/// Whether what answered is something else, a web server for one: what it sent cannot be a frame of HTTP/2.
+pub fn no_http2(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.to_string().contains("frame with invalid size") {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use soup_core::memory::Cut;
@@ -32,6 +33,8 @@ const OUTBOX_MESSAGES_MAX: usize = 256;
 /// Wait between attempts to reach the coordinator: the first, and the longest.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
+/// How long a coordinator may take to welcome a worker, at least.
+const WELCOME: Duration = Duration::from_secs(10);
 /// How often a worker that is to end looks whether its tasks are done.
 const LEAVING_PAUSE: Duration = Duration::from_millis(50);
 
@@ -39,7 +42,7 @@ const LEAVING_PAUSE: Duration = Duration::from_millis(50);
 /// tasks are done.
 ///
 /// # Errors
-/// Where the coordinator refuses this worker, or cannot be reached for the configured time.
+/// Where the coordinator refuses this worker, or cannot be reached, or does not welcome it, for the configured time.
 pub(crate) async fn keep(
     config: &WorkerConfig,
     address: &str,
@@ -48,17 +51,36 @@ pub(crate) async fn keep(
 ) -> Result<()> {
     // Permits to compute, for the tasks of all links: those of a broken one may still be at it.
     let slots = Arc::new(Semaphore::new(worker.slots.max(1) as usize));
+    let patience = Duration::from_millis(config.connect_timeout_ms);
+    // Since when nobody has welcomed this worker.
+    let mut alone = Instant::now();
+    let mut wait = RETRY_MIN;
     loop {
+        let welcomed = AtomicBool::new(false);
         let channel = tokio::select! {
             channel = reach(config, &worker) => channel?,
             () = asked_to_leave(&mut leaving) => return Ok(()),
         };
-        let result = talk(config, address, (&worker, &slots, leaving.clone()), channel).await;
+        let talk = talk(config, address, (&worker, &slots, leaving.clone()), channel, &welcomed);
+        let result = tokio::select! {
+            result = talk => result,
+            // What takes connections and says nothing is no coordinator.
+            () = never_welcomed(&welcomed, alone + patience.max(WELCOME)) => {
+                Err(Error::unavailable("something takes connections there and says nothing"))
+            }
+        };
         worker.handing_in.disconnect();
         if *leaving.borrow() {
             return Ok(());
         }
+        if welcomed.load(Ordering::Relaxed) {
+            (alone, wait) = (Instant::now(), RETRY_MIN);
+        }
         match result {
+            Err(error) if error.kind() == ErrorKind::Unavailable && alone.elapsed() >= patience => {
+                let (url, seconds) = (&config.coordinator, patience.as_secs());
+                return Err(error.context(format!("no coordinator has answered at {url} for {seconds} s")));
+            }
             // Refused, not lost: trying again would not help.
             Err(error) if matches!(error.kind(), ErrorKind::Configuration | ErrorKind::Usage) => {
                 return Err(error);
@@ -66,7 +88,16 @@ pub(crate) async fn keep(
             Err(error) => tracing::warn!(error = error.chain(), "lost the coordinator; connecting again"),
             Ok(()) => tracing::info!("the coordinator ended the stream; connecting again"),
         }
-        tokio::time::sleep(RETRY_MIN).await;
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(RETRY_MAX);
+    }
+}
+
+/// Waits until `then`, unless somebody has welcomed this worker by then.
+async fn never_welcomed(welcomed: &AtomicBool, then: Instant) {
+    tokio::time::sleep_until(then).await;
+    if welcomed.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -108,6 +139,7 @@ async fn talk(
     address: &str,
     (worker, slots, leaving): (&Arc<Worker>, &Arc<Semaphore>, watch::Receiver<bool>),
     channel: Channel,
+    welcomed: &AtomicBool,
 ) -> Result<()> {
     let (outbox, messages) = mpsc::channel(OUTBOX_MESSAGES_MAX);
     let register = Register {
@@ -140,7 +172,7 @@ async fn talk(
         me: 0,
         leaving,
     };
-    link.listen(&mut down).await
+    link.listen(&mut down, welcomed).await
 }
 
 /// One connection's state.
@@ -167,7 +199,11 @@ struct Started {
 }
 
 impl Link {
-    async fn listen(&mut self, down: &mut Streaming<CoordinatorMessage>) -> Result<()> {
+    async fn listen(
+        &mut self,
+        down: &mut Streaming<CoordinatorMessage>,
+        welcomed: &AtomicBool,
+    ) -> Result<()> {
         let mut told = false;
         let mut leaving = self.leaving.clone();
         loop {
@@ -177,7 +213,10 @@ impl Link {
             }
             tokio::select! {
                 message = down.message() => match message.map_err(|s| Error::unavailable(s.message()))? {
-                    Some(message) => self.take(message),
+                    Some(message) => {
+                        welcomed.store(true, Ordering::Relaxed);
+                        self.take(message);
+                    }
                     None => return Ok(()),
                 },
                 () = asked_to_leave(&mut leaving), if !told => {

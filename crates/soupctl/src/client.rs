@@ -7,7 +7,7 @@ use soup_core::{Error, ErrorKind, Result};
 use soup_proto::v1::coordinator_client::CoordinatorClient;
 use soup_proto::v1::run_event::Event;
 use soup_proto::v1::{CancelRequest, JudgesRequest, ListRequest, RunEvent, SubmitRequest, WatchRequest};
-use soup_proto::{CONTROL_BYTES_MAX, error_of};
+use soup_proto::{CONTROL_BYTES_MAX, error_of, no_http2};
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
@@ -88,8 +88,11 @@ impl Client {
                 answer = tokio::time::timeout(SUBMIT_TIMEOUT, self.coordinator.submit(submit)) => answer,
                 _ = signals.next() => return Err(Error::cancelled("interrupted before the run was submitted")),
             };
-            match submitted.map_err(|_| self.silent())?.map_err(|s| error_of(&s)) {
+            let submitted = submitted.map_err(|_| self.silent())?;
+            let hopeless = submitted.as_ref().is_err_and(no_http2);
+            match submitted.map_err(|s| self.error(&s)) {
                 Ok(answer) => break answer.into_inner().run,
+                Err(e) if hopeless => return Err(e),
                 // Asking twice for the same run is asking once, unless it is to be a run of its own.
                 Err(e) if e.kind() == ErrorKind::Unavailable && !ask.fresh && !self.embedded => {
                     if begun.elapsed() >= LOST_PATIENCE {
@@ -220,7 +223,7 @@ impl Client {
     pub(crate) async fn judges(&mut self) -> Result<String> {
         let judges = self.coordinator.judges(JudgesRequest {});
         let answer = tokio::time::timeout(REQUEST_TIMEOUT, judges).await.map_err(|_| self.silent())?;
-        Ok(answer.map_err(|s| error_of(&s))?.into_inner().judges_json)
+        Ok(answer.map_err(|s| self.error(&s))?.into_inner().judges_json)
     }
 
     /// All runs of the coordinator, as JSON.
@@ -230,7 +233,7 @@ impl Client {
     pub(crate) async fn list(&mut self) -> Result<String> {
         let list = self.coordinator.list(ListRequest {});
         let answer = tokio::time::timeout(REQUEST_TIMEOUT, list).await.map_err(|_| self.silent())?;
-        Ok(answer.map_err(|s| error_of(&s))?.into_inner().runs_json)
+        Ok(answer.map_err(|s| self.error(&s))?.into_inner().runs_json)
     }
 
     /// Cancels a run. Where that fails, there is nothing to wait for either.
@@ -246,6 +249,15 @@ impl Client {
                 Err(Error::cancelled(format!("interrupted; run {run} could not be cancelled: {why}")))
             }
             Err(_) => Err(Error::cancelled(format!("interrupted; {}", self.silent()))),
+        }
+    }
+
+    /// What a status says; where it is not the coordinator's word, with its address.
+    fn error(&self, status: &tonic::Status) -> Error {
+        let error = error_of(status);
+        match std::error::Error::source(status) {
+            Some(_) => error.context(format!("the coordinator at {}", self.url)),
+            None => error,
         }
     }
 
