@@ -245,3 +245,20 @@ fn a_dataset_that_changes_in_mid_run_ends_it() {
     cook.wait().fails(65, &["val.parquet"]);
     assert!(!dir.path().join("soup").exists());
 }
+
+/// A defect that a run meets ends that run, and nothing else: not the coordinator, and not what comes after.
+#[test]
+fn a_defect_ends_the_run_that_meets_it_and_no_other() {
+    let mut cluster = Cluster::start_with(SOUPCTL, "defect-in-run:40");
+    cluster.add_worker(SOUPCTL);
+    let dir = TempDir::new().unwrap();
+    let failed = submit(&cluster, dir.path(), &["--output", "first", "--recipe", "best-single"]).run();
+    failed.fails(1, &["a defect of this program ended the run"]);
+    assert!(!dir.path().join("first").exists());
+    let second = submit(&cluster, dir.path(), &["--output", "second", "--recipe", "uniform"]).run().json();
+    assert_eq!(second["sha256"], example_json("soups.json")["uniform"]["sha256"]);
+    let runs = Soupctl::new(SOUPCTL).args(["runs", "--coordinator", &cluster.url, "-o", "json"]).run().json();
+    let states: Vec<&str> =
+        runs.as_array().unwrap().iter().map(|run| run["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["failed", "published"]);
+}

@@ -4,9 +4,11 @@
 pub(crate) mod ending;
 mod judges;
 mod queue;
+mod recovery;
 mod stop;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +29,9 @@ use crate::prepare::{PreparedRun, prepare};
 use crate::roster::{Outbox, Roster};
 use crate::running::Running;
 
+use self::ending::End;
 use self::judges::AwaitsJudge;
+use self::recovery::Recovery;
 
 /// Messages that may wait for the hub; senders wait beyond that.
 const INBOX_MESSAGES_MAX: usize = 4096;
@@ -50,8 +54,10 @@ pub(crate) enum Message {
     Prepared(Box<Result<PreparedRun>>, Asked),
     /// A run is ours, or is known to be done, or cannot be had.
     Opened(String, Box<Result<Opened>>),
-    /// The runs that an earlier coordinator left are all opened.
-    Recovered,
+    /// The runs that an earlier coordinator left.
+    Unfinished(Vec<String>),
+    /// One of them is none to go on with.
+    Recovered(String),
     /// The turn of a run has come, and its output is staged.
     Started(Box<Result<Started, (Box<Owned>, StartError)>>),
     Log(String, oneshot::Sender<Option<Arc<EventLog>>>),
@@ -155,8 +161,8 @@ struct Hub {
     opening: BTreeMap<String, Vec<Asked>>,
     /// Whoever waits for a worker that has a judge.
     awaiting_judges: Vec<AwaitsJudge>,
-    /// Whether the runs that an earlier coordinator left are still being opened.
-    recovering: bool,
+    /// How far the runs that an earlier coordinator left are opened.
+    recovery: Recovery,
     /// Requests that wait for that: theirs may be one of those runs, which must not be opened twice.
     postponed: Vec<(PreparedRun, Asked)>,
     queue: VecDeque<Owned>,
@@ -181,7 +187,7 @@ pub(crate) fn start(config: CoordinatorConfig, keeper: Keeper) -> (Handle, JoinH
         roster: Roster::default(),
         opening: BTreeMap::new(),
         awaiting_judges: Vec::new(),
-        recovering: false,
+        recovery: Recovery::Over,
         postponed: Vec::new(),
         queue: VecDeque::new(),
         current: Current::None,
@@ -233,8 +239,12 @@ impl Hub {
                 let _ = reply.send(self.roster.judges());
             }
             Message::Prepared(prepared, asked) => self.asked(*prepared, asked),
-            Message::Opened(run, opened) => self.opened(&run, *opened),
-            Message::Recovered => self.recovered(),
+            Message::Opened(run, opened) => {
+                self.opened(&run, *opened);
+                self.recovered(&run);
+            }
+            Message::Unfinished(runs) => self.unfinished(runs),
+            Message::Recovered(run) => self.recovered(&run),
             Message::Started(started) => self.started(*started),
             Message::Log(run, reply) => {
                 // A caller that went away does not want the answer; here and below.
@@ -377,9 +387,15 @@ impl Hub {
     /// Feeds the machine of the run in progress, and ends the run when the machine says so.
     fn drive(&mut self, now: Millis, event: Event) {
         let Current::Running(running) = &mut self.current else { return };
-        running.drive(now, event, &mut self.roster);
-        if let Some(end) = running.end() {
-            self.end_current(end);
+        // A defect ends the run that meets it, and no other: what is half changed by then is dropped with the run.
+        let driven = catch_unwind(AssertUnwindSafe(|| running.drive(now, event, &mut self.roster)));
+        match (driven, running.end()) {
+            (Err(_), _) => {
+                let text = "a defect of this program ended the run: see the coordinator's log, and report it";
+                self.end_current(End::Failed(Error::internal(text)));
+            }
+            (Ok(()), Some(end)) => self.end_current(end),
+            (Ok(()), None) => {}
         }
     }
 }

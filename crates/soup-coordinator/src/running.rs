@@ -3,6 +3,7 @@
 mod report;
 
 use std::collections::{BTreeMap, VecDeque, btree_map};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use soup_core::layer::Layers;
@@ -74,7 +75,12 @@ impl Running {
         let shards = prepared.shards.count();
         let plan = plan(prepared, started.recall.looks(), start_timeout_ms);
         let sized = messages::check_size(&of, prepared);
-        let machine = match sized.and_then(|()| Machine::resume(plan, now, &started.owned.fold)) {
+        // A log that the machine trips over is this run's trouble alone.
+        let resume = || Machine::resume(plan, now, &started.owned.fold);
+        let defect =
+            |_| Err(Error::internal("a defect of this program keeps the run from going on: report it"));
+        let guarded = |()| catch_unwind(AssertUnwindSafe(resume)).unwrap_or_else(defect);
+        let machine = match sized.and_then(guarded) {
             Ok(machine) => machine,
             Err(error) => return Err((Box::new(started), error)),
         };
@@ -166,6 +172,7 @@ impl Running {
             events.push_back(Event::Published(published.map(|json| self.finished_json = Some(json))));
         }
         while let Some(event) = events.pop_front() {
+            soup_store::failpoint::trip("defect-in-run");
             let actions = self.machine.handle(now, event);
             self.count_time(now);
             for action in actions {

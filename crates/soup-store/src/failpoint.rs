@@ -8,12 +8,34 @@
 #[inline(always)]
 pub fn reach(_name: &str) {}
 
+/// Marks the place `name`, where a test can have a defect.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+pub fn trip(_name: &str) {}
+
+/// Marks the place `name`, where a test can have a defect: as for [`reach`], with a panic in the place of the signal.
+///
+/// # Panics
+/// If it is reached the nth time.
+#[cfg(feature = "failpoints")]
+pub fn trip(name: &str) {
+    assert!(!is_due(name), "the defect of a test");
+}
+
 /// Marks the place `name`.
 ///
 /// # Panics
 /// If `SOUP_FAILPOINT` is not of the form `name:n`: a test that kills nothing would pass for no reason.
 #[cfg(feature = "failpoints")]
 pub fn reach(name: &str) {
+    if is_due(name) {
+        kill();
+    }
+}
+
+/// Whether `name` is what a test wants, and is reached as often as it wants.
+#[cfg(feature = "failpoints")]
+fn is_due(name: &str) -> bool {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,10 +48,8 @@ pub fn reach(name: &str) {
         }
     });
     static REACHED: AtomicU64 = AtomicU64::new(0);
-    let Some((wanted, n)) = &*WANTED else { return };
-    if name == wanted && REACHED.fetch_add(1, Ordering::SeqCst) + 1 == *n {
-        kill();
-    }
+    let Some((wanted, n)) = &*WANTED else { return false };
+    name == wanted && REACHED.fetch_add(1, Ordering::SeqCst) + 1 == *n
 }
 
 /// Does not return.

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
 use soup_core::journal::{Claim, Fold, Record};
 use soup_core::{Error, ErrorKind, Result};
@@ -210,7 +210,13 @@ impl State {
     /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) if its log is broken; otherwise what the store says.
     pub async fn read(&self, run: &str) -> Result<(Fold, Vec<Record>)> {
         let mut records = Vec::new();
-        let fold = self.fold(run, |record| records.push(record)).await?;
+        let fold = self.fold(run, |record| records.push(record));
+        // A record that this program trips over is broken like one that it cannot read, and other runs are well.
+        let fold = std::panic::AssertUnwindSafe(fold).catch_unwind().await;
+        let tripped = |_| {
+            Err(Error::data(format!("the log of run {run:?} stops its reader: a defect of this program")))
+        };
+        let fold = fold.unwrap_or_else(tripped)?;
         Ok((fold, records))
     }
 

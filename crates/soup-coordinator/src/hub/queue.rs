@@ -14,36 +14,6 @@ use crate::prepare::PreparedRun;
 use crate::running::Running;
 
 impl Hub {
-    /// Opens the runs that an earlier coordinator left, the oldest first.
-    pub(super) fn recover(&mut self) {
-        self.recovering = true;
-        let (keeper, inbox) = (self.keeper.clone(), self.inbox.clone());
-        tokio::spawn(async move {
-            let unfinished = keeper.unfinished().await.unwrap_or_else(|e| {
-                tracing::error!(error = e.chain(), "the runs of an earlier coordinator cannot be listed");
-                Vec::new()
-            });
-            for run in unfinished {
-                let owned = keeper.recover(&run).await;
-                let opened = match owned {
-                    Ok(Some(owned)) => Ok(Opened::Owned(Box::new(owned))),
-                    Ok(None) => continue,
-                    Err(error) => Err(error),
-                };
-                // Where the hub is gone, the next coordinator recovers them; here and below.
-                let _ = inbox.send(Message::Opened(run, Box::new(opened))).await;
-            }
-            let _ = inbox.send(Message::Recovered).await;
-        });
-    }
-
-    pub(super) fn recovered(&mut self) {
-        self.recovering = false;
-        for (prepared, asked) in std::mem::take(&mut self.postponed) {
-            self.asked(Ok(prepared), asked);
-        }
-    }
-
     /// Somebody asks for a run whose pool is known.
     pub(super) fn asked(&mut self, prepared: Result<PreparedRun>, asked: Asked) {
         let refuse = |asked: Asked, error: Error| {
@@ -67,7 +37,7 @@ impl Hub {
             let text = format!("{queued} runs are queued already: try again when one is done");
             return refuse(asked, Error::try_again(text));
         }
-        if self.recovering {
+        if self.recovery.waits_for(&run) {
             return self.postponed.push((prepared, asked));
         }
         self.opening.insert(run.clone(), vec![asked]);
@@ -109,8 +79,9 @@ impl Hub {
         let ahead = self.queue.len() as u32 + u32::from(!matches!(self.current, Current::None));
         log.queued(ahead);
         self.logs.insert(run.clone(), log);
-        tracing::info!(run, ahead, epoch = owned.journal.epoch(), "run queued");
-        self.queue.push_back(owned);
+        tracing::info!(run = run.as_str(), ahead, epoch = owned.journal.epoch(), "run queued");
+        let place = self.recovery.place(&run, self.queue.iter().map(|queued| queued.prepared.run.as_str()));
+        self.queue.insert(place, owned);
     }
 
     /// The runs that are not done, with how many are ahead of each.
@@ -126,7 +97,7 @@ impl Hub {
 
     /// Gives the next run its turn.
     pub(super) fn start_next(&mut self) {
-        if !matches!(self.current, Current::None) || self.recovering {
+        if !matches!(self.current, Current::None) || self.recovery.holds_turns(self.now()) {
             return;
         }
         let Some(owned) = self.queue.pop_front() else { return };
