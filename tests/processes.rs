@@ -262,3 +262,84 @@ fn a_defect_ends_the_run_that_meets_it_and_no_other() {
         runs.as_array().unwrap().iter().map(|run| run["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["failed", "published"]);
 }
+
+/// The example's ingredients on a web server, which can fall silent. Gives its URL.
+fn web_server(silent: std::sync::Arc<std::sync::atomic::AtomicBool>) -> String {
+    use std::io::{BufRead as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let answer = move |stream: std::net::TcpStream| {
+        let mut lines = std::io::BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+        let Some(request) = lines.next() else { return };
+        let headers: Vec<String> =
+            lines.take_while(|line| !line.is_empty()).map(|l| l.to_lowercase()).collect();
+        while silent.load(std::sync::atomic::Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        let mut parts = request.split(' ');
+        let (method, path) = (parts.next().unwrap(), parts.next().unwrap());
+        let name = Path::new(path).file_name().unwrap();
+        let Ok(body) = std::fs::read(example().join("ingredients").join(name)) else {
+            let _ =
+                write!(&stream, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            return;
+        };
+        let range = headers.iter().find_map(|line| line.strip_prefix("range: bytes=")).map(|range| {
+            let (first, last) = range.split_once('-').unwrap();
+            let last: usize = last.parse().unwrap_or(body.len() - 1);
+            (first.parse::<usize>().unwrap(), last.min(body.len() - 1))
+        });
+        let (status, more, part) = match range.filter(|_| method == "GET") {
+            Some((first, last)) => {
+                let range = format!("Content-Range: bytes {first}-{last}/{}\r\n", body.len());
+                ("206 Partial Content", range, &body[first..=last])
+            }
+            None => ("200 OK", String::new(), &body[..]),
+        };
+        let _ = write!(
+            &stream,
+            "HTTP/1.1 {status}\r\n{more}Content-Length: {}\r\nETag: \"x\"\r\n\
+             Last-Modified: Sat, 01 Jan 2022 00:00:00 GMT\r\nConnection: close\r\n\r\n",
+            part.len()
+        );
+        if method == "GET" {
+            let _ = (&stream).write_all(part);
+        }
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let answer = answer.clone();
+            std::thread::spawn(move || answer(stream));
+        }
+    });
+    url
+}
+
+/// A run whose pool's store has fallen silent is no run's trouble but its own when a coordinator takes over.
+#[test]
+fn a_silent_store_delays_its_own_run_only() {
+    let mut cluster = Cluster::start(SOUPCTL, 0);
+    let dir = TempDir::new().unwrap();
+    let silent = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let url = web_server(silent.clone());
+    let config = example().join("config.json");
+    let pool = [format!("{url}/m00.safetensors"), format!("{url}/m01.safetensors")];
+    let mut slow = Soupctl::new(SOUPCTL)
+        .dir(dir.path())
+        .args(["cook", "--recipe", "uniform", "--output", "slow", "--coordinator", &cluster.url])
+        .args(["--pool", &pool[0], "--pool", &pool[1], "--model-config", config.to_str().unwrap()])
+        .start();
+    slow.line_with("planned:");
+    let mut quick = submit(&cluster, dir.path(), &["--output", "quick", "--recipe", "uniform"]).start();
+    quick.line_with("run uniform-");
+    cluster.coordinator.kill();
+    silent.store(true, std::sync::atomic::Ordering::Relaxed);
+    cluster.restart_coordinator();
+    cluster.add_worker(SOUPCTL);
+    assert_eq!(quick.wait().json()["sha256"], example_json("soups.json")["uniform"]["sha256"]);
+    // And one that nobody knew before.
+    let new = submit(&cluster, dir.path(), &["--output", "new", "--recipe", "uniform"]).run().json();
+    assert_eq!(new["sha256"], example_json("soups.json")["uniform"]["sha256"]);
+    assert!(!slow.has_ended());
+    slow.kill();
+}
