@@ -292,3 +292,27 @@ fn a_client_where_a_web_server_is_says_so() {
         output.fails(69, &["does not speak HTTP/2", &url]);
     }
 }
+
+/// A terminal obeys what is printed: no name, and no text of a store, has a control character in it when it is shown.
+#[test]
+fn nothing_that_a_terminal_obeys_is_printed() {
+    let dir = TempDir::new().unwrap();
+    let pool = Pool::of(&["m00"]);
+    let odd = "x\u{1b}]0;owned\u{7}\u{9b}2J\u{202e}y";
+    let named = [
+        vec!["cook", "--pool", odd, "--recipe", "uniform", "--output", "soup"],
+        vec!["cook", "--pool", pool.path().to_str().unwrap(), "--recipe", "uniform", "--output", odd],
+        vec!["cook", "--pool", "p", "--validation", odd, "--output", "soup"],
+        vec!["inspect", odd],
+        vec!["runs", "--state-url", odd],
+        vec!["log", odd, "--state-url", "state"],
+        vec!["runs", "--coordinator", odd],
+        vec!["cook", "-f", odd],
+    ];
+    for args in named {
+        let output = Soupctl::new(SOUPCTL).dir(dir.path()).args(&args).run();
+        let all = [&output.stdout[..], &output.stderr].concat();
+        let shown = all.chars().find(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}');
+        assert_eq!(shown, None, "{args:?}: {all:?}");
+    }
+}

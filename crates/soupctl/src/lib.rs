@@ -69,7 +69,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "soupctl", &mut text);
-            print::result(&String::from_utf8_lossy(&text))
+            print::own(&String::from_utf8_lossy(&text))
         }
         Command::Cook(args) => block_on(cook::run(*args, Purpose::Cook)),
         Command::Taste(args) => block_on(cook::run(args.into_cook(), Purpose::Taste)),

@@ -1,8 +1,12 @@
 //! The one module that prints: results go to stdout, everything else to stderr.
 //!
+//! Much of what is printed was written by others: names in files, texts of stores, workers and judges. A terminal obeys control
+//! characters and believes marks that turn the direction of a text; so none of either leaves this module as it is ([`plain`]).
+//!
 //! A reader of stdout that goes away (`| head`) is no error. Lines on stderr and progress bars share the terminal, so
 //! lines are written while the bars are away for a moment.
 
+use std::borrow::Cow;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::LazyLock;
 
@@ -18,12 +22,55 @@ pub(crate) fn is_watched() -> bool {
     io::stderr().is_terminal()
 }
 
+/// Most characters of a line on stderr.
+const LINE_CHARS_MAX: usize = 8000;
+
+/// Whether a terminal, or a reader's eye, takes a character for something else than a sign: controls but for ends of lines, and marks
+/// of direction.
+fn is_odd(c: char) -> bool {
+    let turns =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    (c.is_control() && c != '\n') || turns
+}
+
+/// `text` with what is odd in it spelled out by `spell`.
+fn spelled<'a>(text: &'a str, spell: impl Fn(char) -> String) -> Cow<'a, str> {
+    if !text.contains(is_odd) {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match is_odd(c) {
+            true => plain.push_str(&spell(c)),
+            false => plain.push(c),
+        }
+    }
+    Cow::Owned(plain)
+}
+
+/// `text` as it may be shown: what is odd in it is spelled out, as in `\u{1b}`.
+pub(crate) fn plain(text: &str) -> Cow<'_, str> {
+    spelled(text, |c| c.escape_unicode().to_string())
+}
+
 /// Prints a result to stdout, with a line's end.
 ///
 /// # Errors
 /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) where stdout cannot be written, a reader that went
 /// away excepted.
 pub(crate) fn result(text: &str) -> Result<()> {
+    written(&plain(text))
+}
+
+/// Prints what this program has made of nothing but itself, as it is: scripts for shells have tabs.
+///
+/// # Errors
+/// As [`result`].
+pub(crate) fn own(text: &str) -> Result<()> {
+    written(text)
+}
+
+fn written(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     let written = out
         .write_all(text.trim_end().as_bytes())
@@ -44,12 +91,19 @@ pub(crate) fn result(text: &str) -> Result<()> {
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|e| Error::internal("the result cannot be written as JSON").with_source(e))?;
-    result(&text)
+    // JSON has spelled out the controls of ASCII; it has a way for the others too.
+    written(&spelled(&text, |c| {
+        c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
+    }))
 }
 
 /// Prints a line to stderr. Where stderr is closed there is nobody to tell.
 pub(crate) fn line(text: &str) {
-    let _ = Stderr.write_all(format!("{text}\n").as_bytes());
+    let shown = match text.char_indices().nth(LINE_CHARS_MAX) {
+        Some((end, _)) => format!("{}… (cut)", &text[..end]),
+        None => text.to_owned(),
+    };
+    let _ = Stderr.write_all(format!("{}\n", plain(&shown)).as_bytes());
 }
 
 /// Stderr, beside the progress bars.
@@ -61,5 +115,30 @@ impl Write for Stderr {
     }
     fn flush(&mut self) -> io::Result<()> {
         io::stderr().lock().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_is_shown() {
+        assert_eq!(
+            plain("a\u{1b}[31m\r\n\u{9b}b\u{202e}c\t"),
+            "a\\u{1b}[31m\\u{d}\n\\u{9b}b\\u{202e}c\\u{9}"
+        );
+        assert!(matches!(plain("nothing odd: é, 漢, 👍\n"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn json_stays_json() {
+        let text = "a\u{1b}\u{9b}\u{202e}\u{7f}";
+        let json = serde_json::to_string(text).unwrap();
+        let spell =
+            |c: char| c.encode_utf16(&mut [0; 2]).iter().map(|u| format!("\\u{u:04x}")).collect::<String>();
+        let shown = spelled(&json, spell);
+        assert!(!shown.contains(is_odd), "{shown}");
+        assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), text);
     }
 }
