@@ -316,3 +316,17 @@ fn nothing_that_a_terminal_obeys_is_printed() {
         assert_eq!(shown, None, "{args:?}: {all:?}");
     }
 }
+
+/// A limit on the size of files is an error that names the file, and no death without a word.
+#[test]
+fn a_file_that_may_not_grow_is_named() {
+    let dir = TempDir::new().unwrap();
+    let command = format!(
+        "ulimit -f 300; exec {SOUPCTL} cook --pool {} --recipe uniform --output soup",
+        example().display()
+    );
+    let output = Soupctl::new("sh").dir(dir.path()).args(["-c", &command]).run();
+    assert!(output.code > 0, "{}: {}", output.code, output.stderr);
+    assert!(output.stderr.contains("File too large"), "{}", output.stderr);
+    assert!(!dir.path().join("soup").exists());
+}

@@ -343,3 +343,19 @@ fn a_silent_store_delays_its_own_run_only() {
     assert!(!slow.has_ended());
     slow.kill();
 }
+
+/// A terminal that goes away ends what it started as SIGTERM does, but for what `nohup` has started.
+#[test]
+fn a_hangup_ends_what_nohup_did_not_start() {
+    let cluster = Cluster::start(SOUPCTL, 0);
+    let worker = ["worker", "--coordinator", &cluster.url];
+    let plain = Soupctl::new(SOUPCTL).args(worker).start();
+    let mut kept = Soupctl::new("nohup").args([SOUPCTL]).args(worker).start();
+    std::thread::sleep(Duration::from_secs(2));
+    plain.signal("HUP");
+    kept.signal("HUP");
+    let ended = plain.wait();
+    assert!(ended.code >= 0, "it ended by the signal itself: {}", ended.stderr);
+    assert!(!kept.has_ended());
+    kept.kill();
+}

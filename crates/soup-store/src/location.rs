@@ -218,7 +218,13 @@ impl Location {
             (StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. }, _)
             | (
                 _,
-                Some(Io::PermissionDenied | Io::ReadOnlyFilesystem | Io::StorageFull | Io::QuotaExceeded),
+                Some(
+                    Io::PermissionDenied
+                    | Io::ReadOnlyFilesystem
+                    | Io::StorageFull
+                    | Io::QuotaExceeded
+                    | Io::FileTooLarge,
+                ),
             ) => (ErrorKind::Configuration, format!("cannot {doing} {self}")),
             (StoreError::NotSupported { .. } | StoreError::NotImplemented { .. }, _) => {
                 (ErrorKind::Configuration, format!("cannot {doing} {self}: its store does not support that"))

@@ -274,7 +274,9 @@ impl Machine {
     }
 
     /// An attempt failed. A transient failure is tried again after a wait; wrong data fails the run at once, since it is
-    /// wrong everywhere; any other failure is tried on another worker, and fails the run when that fails too.
+    /// wrong everywhere; any other failure is tried on another worker, and fails the run when that fails too. What concerns a shard
+    /// belongs to its owner: one that cannot do it (its disk cache is full, it does not reach the store) is left out of the run, as
+    /// long as there are others.
     pub(super) fn failed(
         &mut self,
         now: Millis,
@@ -287,6 +289,8 @@ impl Machine {
         self.tasks.end_attempt(&work, key);
         let (limits, recomputes) = (self.plan.limits, self.recomputes());
         let here_only = matches!(work, Work::Prove(..));
+        let owners = matches!(work, Work::Load(_) | Work::Dot(_) | Work::Gram(_) | Work::Pass(_));
+        let others = self.workers.iter().any(|(other, state)| *other != worker && !state.leaving);
         let Some(task) = self.tasks.by_work.get_mut(&work) else { return };
         let fatal = match error.kind() {
             kind if kind.is_transient() => {
@@ -299,7 +303,7 @@ impl Machine {
                 task.reason = Some((kind, error.chain()));
                 // What concerns a shard belongs to its owner.
                 task.failed_on.len() as u32 >= limits.failed_workers_max
-                    || matches!(work, Work::Load(_) | Work::Dot(_) | Work::Gram(_) | Work::Pass(_))
+                    || (owners && !others)
                     || !self
                         .workers
                         .iter()
@@ -309,6 +313,15 @@ impl Machine {
         if here_only && (fatal || !error.kind().is_transient()) && error.kind() != ErrorKind::Data {
             return self.exclude(worker, error, out);
         }
+        let lasts = !matches!(error.kind(), ErrorKind::Data | ErrorKind::Usage)
+            && (fatal || !error.kind().is_transient());
+        if owners && others && lasts {
+            task.transient_failures = 0;
+            task.failed_on.insert(worker);
+            if (task.failed_on.len() as u32) < limits.failed_workers_max {
+                return self.leave_out(worker, &error, out);
+            }
+        }
         if fatal {
             return self.finish(Err(error), out);
         }
@@ -316,6 +329,14 @@ impl Machine {
         let wait_ms = limits.backoff_ms.saturating_mul(1 << doublings).min(limits.backoff_ms_max);
         task.not_before = now.saturating_add(wait_ms);
         self.note(format!("trying again: {}", error.chain()), out);
+    }
+
+    /// Goes on without a worker that is there.
+    fn leave_out(&mut self, worker: WorkerId, why: &Error, out: &mut Vec<Action>) {
+        self.note(format!("worker {} is left out of the run: {}", worker.0, why.chain()), out);
+        let its = self.tasks.running().into_iter().filter(|(with, _)| *with == worker);
+        out.extend(its.map(|(worker, key)| Action::Cancel(worker, key)));
+        self.lose(worker, out);
     }
 
     /// Forgets a work, and takes its attempts back from their workers.

@@ -850,6 +850,49 @@ fn a_task_that_failed_on_all_workers_left_ends_the_run() {
     assert!(cluster.result.unwrap().unwrap_err().chain().contains("no good"));
 }
 
+/// What belongs to an owner fails there: another one takes its shards, if there is one and it can.
+#[test]
+fn a_worker_that_cannot_keep_its_shards_is_left_out() {
+    let full = || Error::configuration("the disk cache is full");
+    let fails_at = |cluster: &mut Cluster, of: &dyn Fn(&Work, WorkerId) -> bool| {
+        while cluster.result.is_none() {
+            let Some(at) = cluster.inbox.iter().position(|(w, _, work)| of(work, *w)) else {
+                match cluster.inbox.is_empty() && cluster.entry.is_none() {
+                    true => cluster.event(Event::Tick),
+                    false => cluster.step(),
+                }
+                continue;
+            };
+            let (worker, key, _) = cluster.inbox.remove(at).unwrap();
+            cluster.event(Event::Failed(worker, key, full()));
+        }
+        cluster.result.take().unwrap()
+    };
+    let loads = |work: &Work| matches!(work, Work::Load(_) | Work::Gram(_));
+    for kind in [RecipeKind::Greedy, RecipeKind::Uniform] {
+        let mut calm = Cluster::new(plan(kind, 4, 1));
+        (0..2).for_each(|_| calm.join());
+        fails_at(&mut calm, &|_, _| false).unwrap();
+        let mut cluster = Cluster::new(plan(kind, 4, 1));
+        (0..3).for_each(|_| cluster.join());
+        // The first one has all shards.
+        let odd = cluster.alive[0];
+        fails_at(&mut cluster, &|work, worker| loads(work) && worker == odd).unwrap();
+        assert_eq!(cluster.machine.chosen(), calm.machine.chosen());
+        assert!(
+            cluster.machine.notes().any(|n| n.contains("worker 1 is left out of the run: the disk cache"))
+        );
+        // Where nobody can, the reason is the run's.
+        let mut cluster = Cluster::new(plan(kind, 4, 1));
+        (0..3).for_each(|_| cluster.join());
+        let error = fails_at(&mut cluster, &|work, _| loads(work)).unwrap_err();
+        assert_eq!(error.chain(), "the disk cache is full");
+        let mut alone = Cluster::new(plan(kind, 4, 1));
+        alone.join();
+        assert!(fails_at(&mut alone, &|work, _| loads(work)).is_err());
+    }
+}
+
 #[test]
 fn without_workers_the_run_waits_and_then_says_so() {
     let mut waiting = plan(RecipeKind::Uniform, 3, 1);
