@@ -388,11 +388,14 @@ impl Hub {
     fn drive(&mut self, now: Millis, event: Event) {
         let Current::Running(running) = &mut self.current else { return };
         // A defect ends the run that meets it, and no other: what is half changed by then is dropped with the run.
+        let publishing = running.publishing();
         let driven = catch_unwind(AssertUnwindSafe(|| running.drive(now, event, &mut self.roster)));
         match (driven, running.end()) {
             (Err(_), _) => {
                 let text = "a defect of this program ended the run: see the coordinator's log, and report it";
-                self.end_current(End::Failed(Error::internal(text)));
+                // What is being made visible goes on beside this: nothing of it is removed, and the same command finds out.
+                let error = if publishing { Error::try_again(text) } else { Error::internal(text) };
+                self.end_current(End::Failed(error));
             }
             (Ok(()), Some(end)) => self.end_current(end),
             (Ok(()), None) => {}

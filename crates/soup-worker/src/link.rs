@@ -61,11 +61,12 @@ pub(crate) async fn keep(
             channel = reach(config, &worker) => channel?,
             () = asked_to_leave(&mut leaving) => return Ok(()),
         };
+        let deadline = (alone + patience).max(Instant::now() + WELCOME);
         let talk = talk(config, address, (&worker, &slots, leaving.clone()), channel, &welcomed);
         let result = tokio::select! {
             result = talk => result,
             // What takes connections and says nothing is no coordinator.
-            () = never_welcomed(&welcomed, alone + patience.max(WELCOME)) => {
+            () = never_welcomed(&welcomed, deadline) => {
                 Err(Error::unavailable("something takes connections there and says nothing"))
             }
         };
@@ -73,10 +74,18 @@ pub(crate) async fn keep(
         if *leaving.borrow() {
             return Ok(());
         }
-        if welcomed.load(Ordering::Relaxed) {
+        let welcomed = welcomed.load(Ordering::Relaxed);
+        if welcomed {
             (alone, wait) = (Instant::now(), RETRY_MIN);
         }
         match result {
+            Ok(()) if !welcomed && alone.elapsed() >= patience => {
+                let (url, seconds) = (&config.coordinator, patience.as_secs());
+                let text = format!(
+                    "no coordinator has answered at {url} for {seconds} s: streams end there at once"
+                );
+                return Err(Error::unavailable(text));
+            }
             Err(error) if error.kind() == ErrorKind::Unavailable && alone.elapsed() >= patience => {
                 let (url, seconds) = (&config.coordinator, patience.as_secs());
                 return Err(error.context(format!("no coordinator has answered at {url} for {seconds} s")));

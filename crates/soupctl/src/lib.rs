@@ -93,7 +93,11 @@ fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
         .enable_all()
         .build()
         .map_err(|e| Error::configuration("the runtime cannot be started").with_source(e))?;
-    let result = runtime.block_on(Box::pin(work));
+    let result = runtime.block_on(Box::pin(async {
+        // For as long as this process writes anything.
+        let _file_size = signals::no_death_by_file_size()?;
+        work.await
+    }));
     // Nothing that is still running is waited for: a second interrupt means now.
     runtime.shutdown_background();
     result

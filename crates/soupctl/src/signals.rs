@@ -10,8 +10,6 @@ pub(crate) struct StopSignals {
     terminate: Signal,
     /// `None` where it is ignored, which it stays.
     hang_up: Option<Signal>,
-    /// Held, so that the signal has no other effect than an error of the write.
-    _file_size: Signal,
 }
 
 /// Number of SIGXFSZ; the same on all Linux but MIPS.
@@ -36,16 +34,26 @@ pub(crate) enum Request {
     Terminate,
 }
 
+fn on(kind: SignalKind) -> Result<Signal> {
+    signal(kind).map_err(|e| Error::internal("signals cannot be handled").with_source(e))
+}
+
+/// What is given keeps a file that grows beyond what the process may write from being more than an error of the write.
+///
+/// # Errors
+/// As for [`StopSignals::new`].
+pub(crate) fn no_death_by_file_size() -> Result<Signal> {
+    on(SignalKind::from_raw(FILE_SIZE))
+}
+
 impl StopSignals {
     /// # Errors
     /// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) where signals cannot be handled.
     pub(crate) fn new() -> Result<StopSignals> {
-        let on = |kind| signal(kind).map_err(|e| Error::internal("signals cannot be handled").with_source(e));
         Ok(StopSignals {
             interrupt: on(SignalKind::interrupt())?,
             terminate: on(SignalKind::terminate())?,
             hang_up: (!is_ignored(HANG_UP)).then(|| on(SignalKind::hangup())).transpose()?,
-            _file_size: on(SignalKind::from_raw(FILE_SIZE))?,
         })
     }
 

@@ -29,6 +29,7 @@ from soup_judge.thread import Call, JudgeThread
 
 MOST_TEXT = 2000
 """Characters of an error that are sent: a status travels in headers, which are small."""
+KEPT_VIEWS = "the judge keeps views of the tensors of a soup that is to be forgotten: copy what has to stay"
 
 
 class _Loaded:
@@ -176,9 +177,8 @@ class Servicer(judge_pb2_grpc.JudgeServicer):
             known = session is not None and session.name == request.session
             loaded = session.generations.pop(request.generation, None) if session is not None and known else None
         if loaded is not None and not loaded.forget():
-            text = "the judge keeps views of the tensors of a soup that is to be forgotten: copy what has to stay"
-            print(text, file=sys.stderr, flush=True)
-            context.abort(grpc.StatusCode.INTERNAL, text)
+            print(KEPT_VIEWS, file=sys.stderr, flush=True)
+            context.abort(grpc.StatusCode.INTERNAL, KEPT_VIEWS)
         return wire.ReleaseResponse()
 
     def _answers(
@@ -229,9 +229,9 @@ class Servicer(judge_pb2_grpc.JudgeServicer):
     def _forget_session(self) -> None:
         with self._lock:
             session, self._session = self._session, None
-        if session is not None:
-            for loaded in session.generations.values():
-                loaded.forget()
+        kept = [not loaded.forget() for loaded in session.generations.values()] if session is not None else []
+        if any(kept):
+            raise RuntimeError(KEPT_VIEWS)
 
     @contextmanager
     def _using(self, request: wire.JudgeRequest | wire.DifferentiateRequest) -> Iterator[tuple[_Session, Dataset, Any]]:

@@ -373,7 +373,15 @@ class TorchClassifier(TorchJudge):
         with self.binding.bound(model), torch.inference_mode(), _Averaged(self.module, self.binding) as averaged:
             for done, positions in enumerate(blocks):
                 self.progress(f"running statistics: {done} of {len(blocks)} blocks")
-                self.forward(self.module, self.moved(samples.at(positions)))
+                try:
+                    self.forward(self.module, self.moved(samples.at(positions)))
+                except ValueError as error:
+                    if "more than 1 value per channel" not in str(error):
+                        raise
+                    raise Refused(
+                        f"a block of {len(positions)} calibration samples has no variance ({error}): take another "
+                        "number of them (limit), or another --batch-size, so that no block has one sample"
+                    ) from None
         return averaged.statistics()
 
     def differentiate(self, model: Any, dataset: Dataset, positions: NDArray[np.int64], loss: Loss) -> Gradient:

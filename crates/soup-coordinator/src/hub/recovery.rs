@@ -16,7 +16,7 @@ use super::{Hub, Message};
 use crate::opening::{Keeper, Opened};
 
 /// Runs that are opened at the same time.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 64;
 /// So long the oldest runs are waited for, so that they have their turns first.
 const PATIENCE_MS: Millis = 10_000;
 
@@ -83,7 +83,9 @@ impl Hub {
         self.recovery = Recovery::Listing;
         let (keeper, inbox) = (self.keeper.clone(), self.inbox.clone());
         tokio::spawn(async move {
-            let unfinished = keeper.unfinished().await.unwrap_or_else(|e| {
+            let listed = std::panic::AssertUnwindSafe(keeper.unfinished()).catch_unwind().await;
+            let listed = listed.unwrap_or_else(|_| Err(Error::internal("a defect of this program")));
+            let unfinished = listed.unwrap_or_else(|e| {
                 tracing::error!(error = e.chain(), "the runs of an earlier coordinator cannot be listed");
                 Vec::new()
             });

@@ -103,6 +103,8 @@ pub(super) struct Placement {
     unplaced_since: Option<Millis>,
     /// Whether there has been room for all shards, here or for an earlier coordinator.
     had_room: bool,
+    /// Why the last worker that is there does not take part.
+    left_out: Option<String>,
 }
 
 impl Placement {
@@ -114,7 +116,13 @@ impl Placement {
             told: BTreeSet::new(),
             unplaced_since: None,
             had_room: false,
+            left_out: None,
         }
+    }
+
+    /// A worker does not take part, and why.
+    pub(super) fn left_out(&mut self, why: &str) {
+        self.left_out = Some(why.to_owned());
     }
 
     /// Takes over whether an earlier coordinator found room.
@@ -255,8 +263,9 @@ impl Machine {
             1 => "the one worker offers".to_owned(),
             count => format!("the {count} workers offer"),
         };
+        let without = self.placement.left_out.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
         Error::configuration(format!(
-            "the pool needs {} MiB resident, and {workers} {} MiB{on_disk}: add workers, {advice}",
+            "the pool needs {} MiB resident, and {workers} {} MiB{on_disk}: add workers, {advice}{without}",
             mib(need),
             mib(memory)
         ))

@@ -70,11 +70,14 @@ impl Machine {
         }
     }
 
-    /// Whether anything is to be judged still.
+    /// Whether judges are needed still: for scores, and for statistics that what is written has from them.
     pub(super) fn is_judging(&self) -> bool {
-        let scored =
-            matches!(self.progress, Progress::Writing(_) | Progress::Publishing(_) | Progress::Ended(_));
-        self.plan.judge.is_some() && !scored
+        let needed = match self.progress {
+            Progress::Cooking | Progress::Testing(_) | Progress::Comparing(_) => true,
+            Progress::Writing(_) => self.recomputes(),
+            Progress::Publishing(_) | Progress::Ended(_) => false,
+        };
+        self.plan.judge.is_some() && needed
     }
 
     /// Whether the run has ended.

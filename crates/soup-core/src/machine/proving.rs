@@ -39,6 +39,11 @@ impl Machine {
         self.workers.iter().all(|(worker, state)| !state.judges || self.is_proved(*worker))
     }
 
+    /// Whether it is known what judges say, since most have said it.
+    pub(super) fn truth_is_known(&self) -> bool {
+        self.proving.reference.is_some()
+    }
+
     /// The proof that a worker owes.
     pub(super) fn pick_proof(&self, worker: WorkerId) -> Option<Work> {
         let owes =

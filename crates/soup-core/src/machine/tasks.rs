@@ -76,6 +76,8 @@ pub(super) struct Tasks {
     next_id: u64,
     /// How many attempts are with each worker.
     running: BTreeMap<WorkerId, u32>,
+    /// Owners that failed for good at what belongs to them. Unlike the tasks they are kept when a shard changes its owner.
+    owners_failed: BTreeMap<Work, u32>,
     /// Slices that were scored, and how long they were with their workers, all together.
     slices: u64,
     slices_ms: Millis,
@@ -289,6 +291,7 @@ impl Machine {
         self.tasks.end_attempt(&work, key);
         let (limits, recomputes) = (self.plan.limits, self.recomputes());
         let here_only = matches!(work, Work::Prove(..));
+        let truth = self.truth_is_known();
         let owners = matches!(work, Work::Load(_) | Work::Dot(_) | Work::Gram(_) | Work::Pass(_));
         let others = self.workers.iter().any(|(other, state)| *other != worker && !state.leaving);
         let Some(task) = self.tasks.by_work.get_mut(&work) else { return };
@@ -310,17 +313,20 @@ impl Machine {
                         .any(|(w, s)| may(&work, s, recomputes) && !task.failed_on.contains(w))
             }
         };
-        if here_only && (fatal || !error.kind().is_transient()) && error.kind() != ErrorKind::Data {
+        // Wrong data is wrong everywhere, unless another worker has judged it already.
+        let wrong_here = error.kind() != ErrorKind::Data || truth;
+        if here_only && (fatal || !error.kind().is_transient()) && wrong_here {
             return self.exclude(worker, error, out);
         }
         let lasts = !matches!(error.kind(), ErrorKind::Data | ErrorKind::Usage)
             && (fatal || !error.kind().is_transient());
         if owners && others && lasts {
-            task.transient_failures = 0;
-            task.failed_on.insert(worker);
-            if (task.failed_on.len() as u32) < limits.failed_workers_max {
-                return self.leave_out(worker, &error, out);
-            }
+            let failed = self.tasks.owners_failed.entry(work.clone()).or_default();
+            *failed += 1;
+            return match *failed < limits.failed_workers_max {
+                true => self.leave_out(worker, &error, out),
+                false => self.finish(Err(error), out),
+            };
         }
         if fatal {
             return self.finish(Err(error), out);
@@ -333,7 +339,9 @@ impl Machine {
 
     /// Goes on without a worker that is there.
     fn leave_out(&mut self, worker: WorkerId, why: &Error, out: &mut Vec<Action>) {
-        self.note(format!("worker {} is left out of the run: {}", worker.0, why.chain()), out);
+        let text = format!("worker {} is left out of the run: {}", worker.0, why.chain());
+        self.placement.left_out(&text);
+        self.note(text, out);
         let its = self.tasks.running().into_iter().filter(|(with, _)| *with == worker);
         out.extend(its.map(|(worker, key)| Action::Cancel(worker, key)));
         self.lose(worker, out);

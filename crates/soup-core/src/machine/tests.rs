@@ -887,6 +887,7 @@ fn a_worker_that_cannot_keep_its_shards_is_left_out() {
         (0..3).for_each(|_| cluster.join());
         let error = fails_at(&mut cluster, &|work, _| loads(work)).unwrap_err();
         assert_eq!(error.chain(), "the disk cache is full");
+        assert_eq!(cluster.machine.workers.len(), 2, "the second one that cannot ends it");
         let mut alone = Cluster::new(plan(kind, 4, 1));
         alone.join();
         assert!(fails_at(&mut alone, &|work, _| loads(work)).is_err());

@@ -21,6 +21,7 @@ mod soup;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use soup_core::batch_norm::is_statistic;
 use soup_core::run::{DatasetSpec, judges_own};
@@ -28,6 +29,7 @@ use soup_core::schema::Schema;
 use soup_core::{Error, Result};
 use soup_proto::judge_v1::{self, OpenRequest, open_response};
 use soup_store::{data, fresh, header};
+use tokio::time::Instant;
 
 pub(crate) use self::folder::{Folder, Handed};
 pub(crate) use self::host::Host;
@@ -39,6 +41,8 @@ use super::{Judge, Purpose, Vessel};
 use crate::compute::Compute;
 use crate::survey::Surveyed;
 
+/// How often datasets are looked at that a judge reads by itself, while soups are handed over.
+const PINS_EVERY: Duration = Duration::from_secs(60);
 /// Generations that a judge has at most: the one in work and the next one.
 pub(crate) const SOUPS_MAX: u64 = 2;
 
@@ -56,6 +60,8 @@ struct Inner {
     header: Vec<u8>,
     /// What it surveyed first; it must not change.
     known: OnceLock<Known>,
+    /// When the datasets were looked at last.
+    pins_checked: Mutex<Option<Instant>>,
     /// The file of a soup that the judge has let go: the next one is written over it.
     spare: Mutex<Option<Handed>>,
 }
@@ -79,6 +85,7 @@ impl External {
             compute,
             id: fresh::name(),
             known: OnceLock::new(),
+            pins_checked: Mutex::default(),
             spare: Mutex::default(),
         }))
     }
@@ -155,8 +162,18 @@ impl Inner {
         Ok(Known { surveyed, figures })
     }
 
+    /// The same now and then: a judge may read samples whenever it likes.
+    async fn check_pins_again(&self) -> Result<()> {
+        let last = *self.pins_checked.lock().unwrap_or_else(PoisonError::into_inner);
+        match last.is_some_and(|last| last.elapsed() < PINS_EVERY) {
+            true => Ok(()),
+            false => self.check_pins().await,
+        }
+    }
+
     /// Refuses datasets that are others than when the run was submitted.
     async fn check_pins(&self) -> Result<()> {
+        *self.pins_checked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         for (at, spec) in self.setting.datasets.iter().enumerate() {
             if let Some(pin) = self.setting.fingerprint(at) {
                 data::check_pin(&spec.url, &data::files(&spec.url).await?, Some(pin))?;

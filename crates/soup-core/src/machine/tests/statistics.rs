@@ -34,39 +34,44 @@ type Say<'a> = &'a dyn Fn(WorkerId, &Work, &Soup) -> Option<[u8; 32]>;
 /// Answers until the run ends; `say` tells what a worker says of the statistics of a soup.
 fn run(cluster: &mut Cluster, say: Say<'_>) -> Vec<WorkerId> {
     let mut wrote = Vec::new();
-    let mut survey = Survey::of_classes(SAMPLES[..cluster.machine.plan.datasets as usize].to_vec(), 10);
-    survey.abilities.insert(Ability::Statistics);
     while cluster.result.is_none() {
-        cluster.durable();
-        let Some((worker, key, work)) = cluster.inbox.pop_front() else {
-            cluster.event(Event::Tick);
-            continue;
-        };
-        if worker == WorkerId(0) {
-            cluster.event(Event::Published(Ok(())));
-            continue;
-        }
-        let soup = match &work {
-            Work::Evaluate(evaluation, _) | Work::Prove(_, evaluation, _) => Some(evaluation.soup.clone()),
-            Work::Write(soup, _) | Work::Digest(soup) => {
-                wrote.push(worker);
-                Some(soup.clone())
-            }
-            _ => None,
-        };
-        let said = soup.and_then(|soup| say(worker, &work, &soup));
-        let mut result = answer(&work, &cluster.machine.plan);
-        match &mut result {
-            TaskResult::Proved(proof) => (proof.statistics, proof.survey) = (said, survey.clone()),
-            TaskResult::Surveyed { survey: surveyed, .. } => *surveyed = survey.clone(),
-            _ => {}
-        }
-        if let (Some(sha256), false) = (said, matches!(work, Work::Prove(..))) {
-            cluster.event(Event::Recomputed(worker, key, sha256));
-        }
-        cluster.event(Event::Done(worker, key, result));
+        wrote.extend(step(cluster, say));
     }
     wrote
+}
+
+/// What happens next; gives who has written something.
+fn step(cluster: &mut Cluster, say: Say<'_>) -> Option<WorkerId> {
+    let mut survey = Survey::of_classes(SAMPLES[..cluster.machine.plan.datasets as usize].to_vec(), 10);
+    survey.abilities.insert(Ability::Statistics);
+    cluster.durable();
+    let Some((worker, key, work)) = cluster.inbox.pop_front() else {
+        cluster.now += 1000;
+        cluster.event(Event::Tick);
+        return None;
+    };
+    if worker == WorkerId(0) {
+        cluster.event(Event::Published(Ok(())));
+        return None;
+    }
+    let writes = matches!(work, Work::Write(..) | Work::Digest(_));
+    let soup = match &work {
+        Work::Evaluate(evaluation, _) | Work::Prove(_, evaluation, _) => Some(evaluation.soup.clone()),
+        Work::Write(soup, _) | Work::Digest(soup) => Some(soup.clone()),
+        _ => None,
+    };
+    let said = soup.and_then(|soup| say(worker, &work, &soup));
+    let mut result = answer(&work, &cluster.machine.plan);
+    match &mut result {
+        TaskResult::Proved(proof) => (proof.statistics, proof.survey) = (said, survey.clone()),
+        TaskResult::Surveyed { survey: surveyed, .. } => *surveyed = survey.clone(),
+        _ => {}
+    }
+    if let (Some(sha256), false) = (said, matches!(work, Work::Prove(..))) {
+        cluster.event(Event::Recomputed(worker, key, sha256));
+    }
+    cluster.event(Event::Done(worker, key, result));
+    writes.then_some(worker)
 }
 
 #[test]
@@ -126,4 +131,50 @@ fn a_judge_with_other_statistics_does_not_judge() {
     cluster.result.take().unwrap().unwrap();
     let notes: Vec<&str> = cluster.machine.notes().collect();
     assert!(notes.iter().any(|n| n.contains("worker 4 does not judge")), "{notes:?}");
+}
+
+/// A judge that comes when all is scored proves itself, since what is written has its statistics.
+#[test]
+fn a_judge_that_comes_for_the_writing_proves_itself() {
+    let mut cluster = joined();
+    let (mut gone, mut wrote) = (false, None);
+    while cluster.result.is_none() {
+        let writes = cluster.inbox.iter().any(|(_, _, work)| matches!(work, Work::Write(..)));
+        if writes && !gone {
+            gone = true;
+            for judge in [1, 2] {
+                let at = cluster.alive.iter().position(|w| *w == WorkerId(judge)).unwrap();
+                cluster.lose(at);
+            }
+            cluster.alive.push(WorkerId(7));
+            cluster.event(Event::WorkersJoined(vec![worker((7, true))]));
+        }
+        wrote = step(&mut cluster, &|_, _, soup| Some(of(soup))).or(wrote);
+    }
+    cluster.result.take().unwrap().unwrap();
+    assert_eq!((gone, wrote), (true, Some(WorkerId(7))));
+}
+
+/// After the last score the coordinator dies: nobody is proved yet with the next one, and what is written needs a judge.
+#[test]
+fn a_coordinator_that_takes_over_for_the_writing_has_judges_proved() {
+    let mut plan = recomputing();
+    plan.diagnosis.layers = None;
+    let mut cluster = Cluster::new(plan);
+    cluster.alive = vec![WorkerId(1), WorkerId(2)];
+    cluster.event(Event::WorkersJoined(vec![worker((1, true)), worker((2, true))]));
+    let mut restarted = false;
+    let wrote = loop {
+        let writes = cluster.inbox.iter().any(|(_, _, work)| matches!(work, Work::Write(..)));
+        if writes && !restarted {
+            restarted = true;
+            cluster.restart(true);
+        }
+        if let Some(result) = cluster.result.take() {
+            break result;
+        }
+        step(&mut cluster, &|_, _, soup| Some(of(soup)));
+    };
+    wrote.unwrap();
+    assert!(restarted);
 }

@@ -63,6 +63,7 @@ impl Vessel for FileVessel {
         let FileVessel { of, generation, file } = *self;
         let soup =
             Generation { of, generation, file, handed: SyncMutex::default(), statistics: OnceLock::new() };
+        soup.of.check_pins_again().await?;
         let mut seat = soup.of.host.seat().await?;
         let loaded = soup.ensure(&mut seat).await.map(drop);
         seat.settle(loaded).await?;
