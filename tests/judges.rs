@@ -584,3 +584,13 @@ fn killed_judges_recompute_the_same_statistics() {
     assert_eq!(essence(&shaken), essence(&calm));
     assert_eq!(shaken["batch_norm"], calm["batch_norm"]);
 }
+
+#[test]
+fn an_inspection_tells_of_running_statistics() {
+    let dir = TempDir::new().unwrap();
+    judge::normalised_pool(&dir.path().join("pool"), 2);
+    let said = Soupctl::new(SOUPCTL).dir(dir.path()).args(["inspect", "pool", "-o", "json"]).run().json();
+    assert!(
+        strings(&said["notes"]).iter().any(|note| note.contains("2 running statistics of BatchNorm layers"))
+    );
+}

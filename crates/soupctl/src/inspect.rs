@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use soup_core::agree::{Terms, agree};
+use soup_core::batch_norm;
 use soup_core::plan::DtypeInfo;
 use soup_core::schema::{Schema, TensorSpec};
 use soup_core::{Error, Result};
@@ -14,7 +15,7 @@ use crate::args::InspectArgs;
 use crate::choices::OutputFormat;
 use crate::cookfile::absolute;
 use crate::print;
-use crate::quantity::{Bytes, grouped};
+use crate::quantity::{Bytes, count, grouped};
 use crate::table::{align, pairs};
 
 /// Lists longer than this are cut in the middle.
@@ -87,6 +88,13 @@ async fn inspect(pool: pool::Pool) -> Result<(Inspection, Result<()>)> {
         Err(error) => (Vec::new(), Err(error)),
     };
     notes.extend(more);
+    let statistics = batch_norm::statistics(&first.schema).count();
+    if statistics > 0 {
+        notes.push(format!(
+            "{} of BatchNorm layers: a cook has to be told what becomes of them (--batch-norm)",
+            count(statistics as u64, "running statistic")
+        ));
+    }
     let inspection = Inspection {
         ingredients: checkpoints.iter().map(info).collect(),
         bytes: checkpoints.iter().map(Checkpoint::size_bytes).sum(),
