@@ -139,6 +139,7 @@ fn a_judge_that_comes_for_the_writing_proves_itself() {
     let mut cluster = joined();
     let (mut gone, mut wrote) = (false, None);
     while cluster.result.is_none() {
+        cluster.durable();
         let writes = cluster.inbox.iter().any(|(_, _, work)| matches!(work, Work::Write(..)));
         if writes && !gone {
             gone = true;
@@ -165,6 +166,7 @@ fn a_coordinator_that_takes_over_for_the_writing_has_judges_proved() {
     cluster.event(Event::WorkersJoined(vec![worker((1, true)), worker((2, true))]));
     let mut restarted = false;
     let wrote = loop {
+        cluster.durable();
         let writes = cluster.inbox.iter().any(|(_, _, work)| matches!(work, Work::Write(..)));
         if writes && !restarted {
             restarted = true;
