@@ -48,7 +48,8 @@ pub fn error_of(status: &Status) -> Error {
     let kind = ErrorKind::ALL.into_iter().find(|&k| Some(name(k)) == named).unwrap_or(match status.code() {
         Code::InvalidArgument => ErrorKind::Usage,
         Code::DataLoss => ErrorKind::Data,
-        Code::Cancelled => ErrorKind::Cancelled,
+        // A connection that breaks cancels what goes over it; that is nobody's wish.
+        Code::Cancelled if std::error::Error::source(status).is_none() => ErrorKind::Cancelled,
         Code::FailedPrecondition | Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented => {
             ErrorKind::Configuration
         }
@@ -81,6 +82,20 @@ pub fn no_http2(status: &Status) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_connection_says_is_not_the_peers_word() {
+        let broken = |mut status: Status, cause: &str| {
+            status.set_source(std::sync::Arc::new(std::io::Error::other(cause.to_owned())));
+            error_of(&status)
+        };
+        assert_eq!(error_of(&Status::cancelled("")).kind(), ErrorKind::Cancelled);
+        let cancelled = broken(Status::cancelled("operation was canceled"), "connection closed");
+        assert_eq!(cancelled.kind(), ErrorKind::Unavailable);
+        let error = broken(Status::unknown("h2 protocol error"), "connection error: frame with invalid size");
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.chain().contains("does not speak HTTP/2"), "{}", error.chain());
+    }
 
     #[test]
     fn every_kind_survives_the_wire() {
