@@ -257,8 +257,13 @@ impl Linear {
         if self.options.fault != Some(fault) {
             return false;
         }
-        let done = self.options.notes.as_deref().map_or(0, |notes| noted(notes, "wrong"));
-        let again = self.options.times.is_none_or(|times| done < times);
+        let Some(notes) = &self.options.notes else {
+            return self.options.times.is_none_or(|times| times > 0);
+        };
+        // Judges of other workers count with this one: none of them may look between look and note.
+        let held = std::fs::OpenOptions::new().create(true).append(true).open(notes).unwrap();
+        held.lock().unwrap();
+        let again = self.options.times.is_none_or(|times| noted(notes, "wrong") < times);
         if again {
             self.note("wrong");
         }
@@ -535,19 +540,19 @@ impl Judge for Linear {
 
 /// Writes a pool of `ingredients` linear models, that differ.
 pub fn pool(folder: &Path, ingredients: u32) {
-    std::fs::create_dir_all(folder.join("ingredients")).unwrap();
-    for ingredient in 0..ingredients {
-        let file = folder.join(format!("ingredients/m{ingredient:02}.safetensors"));
-        std::fs::write(file, checkpoint(ingredient, false)).unwrap();
-    }
+    write_pool(folder, ingredients, false);
 }
 
 /// Writes a pool of models that normalise.
 pub fn normalised_pool(folder: &Path, ingredients: u32) {
+    write_pool(folder, ingredients, true);
+}
+
+fn write_pool(folder: &Path, ingredients: u32, normalises: bool) {
     std::fs::create_dir_all(folder.join("ingredients")).unwrap();
     for ingredient in 0..ingredients {
         let file = folder.join(format!("ingredients/m{ingredient:02}.safetensors"));
-        std::fs::write(file, checkpoint(ingredient, true)).unwrap();
+        std::fs::write(file, checkpoint(ingredient, normalises)).unwrap();
     }
 }
 
