@@ -104,12 +104,17 @@ def test_gradients_are_those_of_autograd(opened, tmp_path):
     np.testing.assert_allclose(np.fromfile(tmp_path / "gradient", "<f4"), flat, rtol=1e-4, atol=1e-6)
 
 
-def test_it_passes_the_checks(tmp_path, capsys):
-    module = perceptron()
-    soup = Pool(tmp_path, arrays_of(module)).write("soup", arrays_of(module))
-    with soup_judge.Server(Classifier(perceptron, in_memory, classes=4), tmp_path / "socket"):
+def checked(factory, tmp_path, capsys):
+    """What the checks print of a judge of such modules, which passes them."""
+    arrays = arrays_of(factory())
+    soup = Pool(tmp_path, arrays).write("soup", arrays)
+    with soup_judge.Server(Classifier(factory, in_memory, classes=4), tmp_path / "socket"):
         assert check([str(tmp_path / "socket"), "--weights", str(soup), "--source", "random"]) == 0, capsys.readouterr()
-    assert "18 passed" in capsys.readouterr().out
+    return capsys.readouterr().out
+
+
+def test_it_passes_the_checks(tmp_path, capsys):
+    assert "18 passed" in checked(perceptron, tmp_path, capsys)
 
 
 def test_nothing_is_copied_and_release_lets_go(opened):
@@ -249,11 +254,7 @@ def test_statistics_of_other_layers_are_refused(opened, tmp_path, refused):
 
 
 def test_normalised_models_pass_the_checks(tmp_path, capsys):
-    module = batch_normed()
-    soup = Pool(tmp_path, arrays_of(module)).write("soup", arrays_of(module))
-    with soup_judge.Server(Classifier(batch_normed, in_memory, classes=4), tmp_path / "socket"):
-        assert check([str(tmp_path / "socket"), "--weights", str(soup), "--source", "random"]) == 0, capsys.readouterr()
-    assert "ok   load: running statistics are recomputed" in capsys.readouterr().out
+    assert "ok   load: running statistics are recomputed" in checked(batch_normed, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("kept", [["first.weight"], ["second.weight"], ["first.weight", "second.weight"]])

@@ -78,14 +78,11 @@ pub(crate) async fn keep(
         if welcomed {
             (alone, wait) = (Instant::now(), RETRY_MIN);
         }
+        let result = match result {
+            Ok(()) if !welcomed => Err(Error::unavailable("streams end there at once")),
+            other => other,
+        };
         match result {
-            Ok(()) if !welcomed && alone.elapsed() >= patience => {
-                let (url, seconds) = (&config.coordinator, patience.as_secs());
-                let text = format!(
-                    "no coordinator has answered at {url} for {seconds} s: streams end there at once"
-                );
-                return Err(Error::unavailable(text));
-            }
             Err(error) if error.kind() == ErrorKind::Unavailable && alone.elapsed() >= patience => {
                 let (url, seconds) = (&config.coordinator, patience.as_secs());
                 return Err(error.context(format!("no coordinator has answered at {url} for {seconds} s")));

@@ -20,6 +20,7 @@ use soup_store::location::Location;
 use crate::active::{Held, Passes};
 use crate::begun::{Begun, OutputFile, Owners};
 use crate::judge::native::Setting;
+use crate::judge::statistics::Statistics;
 use crate::passages::Passed;
 use crate::shards::Loaded;
 use crate::sources::{ShardSources, Source};
@@ -66,6 +67,11 @@ impl From<Answer> for Done {
 }
 
 impl Done {
+    /// Of a soup with these statistics, where they were recomputed.
+    pub(crate) fn of(answer: Answer, statistics: Option<&Statistics>) -> Done {
+        Done { answer, statistics: statistics.map(Statistics::sha256) }
+    }
+
     /// As the coordinator is told, of the attempt `key`.
     pub(crate) fn told(self, key: v1::TaskKey) -> v1::TaskDone {
         v1::TaskDone {

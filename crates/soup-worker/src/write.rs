@@ -32,15 +32,15 @@ pub(crate) async fn write(run: &Arc<Active>, soup: &Soup, file: u32) -> Result<D
     let planned = planned.ok_or_else(|| Error::internal(format!("the run has no output file {file}")))?;
     let staging = Staging::resume(&Location::parse(&run.begun.output)?, &run.begun.run, run.begun.epoch)?;
     soup_store::failpoint::reach("before-write");
+    // Before the file is begun: a judge may take its time.
+    let judged = recomputed(run, soup).await?;
     let mut writer = staging.writer(&planned.name).await?;
     writer.write_header(Bytes::from(planned.header.clone())).await?;
-    let judged = recomputed(run, soup).await?;
     let mut parts = std::pin::pin!(parameters(run, (soup, judged.as_deref()), planned.range.clone()));
     while let Some(part) = parts.try_next().await? {
         writer.write(part).await?;
     }
-    let answer = Answer::Written(writer.finish().await?);
-    Ok(Done { answer, statistics: statistics_of(judged.as_deref()).map(Statistics::sha256) })
+    Ok(Done::of(Answer::Written(writer.finish().await?), statistics_of(judged.as_deref())))
 }
 
 /// `soup` with its judge, where that has recomputed its running statistics.
@@ -78,8 +78,7 @@ pub(crate) async fn digest(run: &Arc<Active>, soup: &Soup) -> Result<Done> {
             })
             .await?;
     }
-    let answer = Answer::Digested(data.finalize().into());
-    Ok(Done { answer, statistics: statistics_of(judged.as_deref()).map(Statistics::sha256) })
+    Ok(Done::of(Answer::Digested(data.finalize().into()), statistics_of(judged.as_deref())))
 }
 
 /// All data of the files that were written, in order.

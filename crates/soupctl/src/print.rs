@@ -48,6 +48,11 @@ fn spelled<'a>(text: &'a str, spell: impl Fn(char) -> String) -> Cow<'a, str> {
     Cow::Owned(plain)
 }
 
+/// A character as JSON has it in texts. Controls of ASCII come spelled out already.
+fn in_json(c: char) -> String {
+    c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
+}
+
 /// `text` as it may be shown: what is odd in it is spelled out, as in `\u{1b}`.
 pub(crate) fn plain(text: &str) -> Cow<'_, str> {
     spelled(text, |c| c.escape_unicode().to_string())
@@ -91,10 +96,7 @@ fn written(text: &str) -> Result<()> {
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|e| Error::internal("the result cannot be written as JSON").with_source(e))?;
-    // JSON has spelled out the controls of ASCII; it has a way for the others too.
-    written(&spelled(&text, |c| {
-        c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
-    }))
+    written(&spelled(&text, in_json))
 }
 
 /// Prints a line to stderr. Where stderr is closed there is nobody to tell.
@@ -135,9 +137,7 @@ mod tests {
     fn json_stays_json() {
         let text = "a\u{1b}\u{9b}\u{202e}\u{7f}";
         let json = serde_json::to_string(text).unwrap();
-        let spell =
-            |c: char| c.encode_utf16(&mut [0; 2]).iter().map(|u| format!("\\u{u:04x}")).collect::<String>();
-        let shown = spelled(&json, spell);
+        let shown = spelled(&json, in_json);
         assert!(!shown.contains(is_odd), "{shown}");
         assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), text);
     }

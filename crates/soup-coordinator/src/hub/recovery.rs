@@ -5,12 +5,11 @@
 //! it, and for nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 
-use futures::FutureExt as _;
+use futures::{FutureExt as _, StreamExt as _, stream};
 use soup_core::machine::Millis;
 use soup_core::{Error, Result};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
 use super::{Hub, Message};
 use crate::opening::{Keeper, Opened};
@@ -21,7 +20,7 @@ const AT_ONCE: usize = 64;
 const PATIENCE_MS: Millis = 10_000;
 
 /// How far the recovery has come.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) enum Recovery {
     /// The runs are not known yet.
     Listing,
@@ -35,7 +34,6 @@ pub(super) enum Recovery {
         open: BTreeSet<String>,
     },
     /// There is nothing to recover, or all of it is.
-    #[default]
     Over,
 }
 
@@ -69,8 +67,8 @@ impl Recovery {
 }
 
 /// Opens one run. What is wrong with it, a defect included, is its own.
-async fn open(keeper: Keeper, run: String) -> Result<Option<Opened>> {
-    let opened = std::panic::AssertUnwindSafe(keeper.recover(&run)).catch_unwind().await;
+async fn open(keeper: &Keeper, run: &str) -> Result<Option<Opened>> {
+    let opened = AssertUnwindSafe(keeper.recover(run)).catch_unwind().await;
     let opened = opened.unwrap_or_else(|_| {
         Err(Error::internal("a defect of this program keeps it from being taken over: see the log"))
     });
@@ -83,7 +81,7 @@ impl Hub {
         self.recovery = Recovery::Listing;
         let (keeper, inbox) = (self.keeper.clone(), self.inbox.clone());
         tokio::spawn(async move {
-            let listed = std::panic::AssertUnwindSafe(keeper.unfinished()).catch_unwind().await;
+            let listed = AssertUnwindSafe(keeper.unfinished()).catch_unwind().await;
             let listed = listed.unwrap_or_else(|_| Err(Error::internal("a defect of this program")));
             let unfinished = listed.unwrap_or_else(|e| {
                 tracing::error!(error = e.chain(), "the runs of an earlier coordinator cannot be listed");
@@ -91,19 +89,14 @@ impl Hub {
             });
             // Where the hub is gone, the next coordinator recovers them; here and below.
             let _ = inbox.send(Message::Unfinished(unfinished.clone())).await;
-            let (at_once, mut all) = (std::sync::Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
-            for run in unfinished {
-                let (keeper, inbox, at_once) = (keeper.clone(), inbox.clone(), at_once.clone());
-                all.spawn(async move {
-                    let _turn = at_once.acquire().await;
-                    let message = match open(keeper, run.clone()).await.transpose() {
-                        Some(opened) => Message::Opened(run, Box::new(opened)),
-                        None => Message::Recovered(run),
-                    };
-                    let _ = inbox.send(message).await;
-                });
-            }
-            while all.join_next().await.is_some() {}
+            let one = async |run: String| {
+                let message = match open(&keeper, &run).await.transpose() {
+                    Some(opened) => Message::Opened(run, Box::new(opened)),
+                    None => Message::Recovered(run),
+                };
+                let _ = inbox.send(message).await;
+            };
+            stream::iter(unfinished).for_each_concurrent(AT_ONCE, one).await;
         });
     }
 

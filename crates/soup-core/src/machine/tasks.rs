@@ -315,12 +315,12 @@ impl Machine {
         };
         // Wrong data is wrong everywhere, unless another worker has judged it already.
         let wrong_here = error.kind() != ErrorKind::Data || truth;
-        if here_only && (fatal || !error.kind().is_transient()) && wrong_here {
+        let lasting = fatal || !error.kind().is_transient();
+        if here_only && lasting && wrong_here {
             return self.exclude(worker, error, out);
         }
-        let lasts = !matches!(error.kind(), ErrorKind::Data | ErrorKind::Usage)
-            && (fatal || !error.kind().is_transient());
-        if owners && others && lasts {
+        let wrong_request = matches!(error.kind(), ErrorKind::Data | ErrorKind::Usage);
+        if owners && others && lasting && !wrong_request {
             let failed = self.tasks.owners_failed.entry(work.clone()).or_default();
             *failed += 1;
             return match *failed < limits.failed_workers_max {
