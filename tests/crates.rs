@@ -8,16 +8,17 @@ use std::path::{Path, PathBuf};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
 /// Who may use whom (normal and build dependencies). soupctl uses core and store directly for `plan` and `inspect`.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("soup-core", &[]),
     ("soup-store", &["soup-core"]),
     ("soup-tensor", &["soup-core"]),
     ("soup-eval", &["soup-core"]),
     ("soup-proto", &["soup-core"]),
     ("soup-report", &["soup-core"]),
-    ("soup-coordinator", &["soup-core", "soup-proto", "soup-report", "soup-store"]),
-    ("soup-worker", &["soup-core", "soup-proto", "soup-store", "soup-tensor", "soup-eval"]),
-    ("soupctl", &["soup-core", "soup-proto", "soup-store", "soup-coordinator", "soup-worker"]),
+    ("soup-trust", &["soup-core", "soup-proto"]),
+    ("soup-coordinator", &["soup-core", "soup-proto", "soup-report", "soup-store", "soup-trust"]),
+    ("soup-worker", &["soup-core", "soup-proto", "soup-store", "soup-tensor", "soup-eval", "soup-trust"]),
+    ("soupctl", &["soup-core", "soup-proto", "soup-store", "soup-coordinator", "soup-trust", "soup-worker"]),
 ];
 
 /// The only crates that may depend on burn, directly.

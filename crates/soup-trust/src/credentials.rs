@@ -1,0 +1,213 @@
+//! What a member proves itself with: a folder with three files, under the names that a Kubernetes secret of type `kubernetes.io/tls` has.
+//!
+//! They are read again when they change, at most once a second, and what is made of them is used for connections from then on; those that
+//! are open stay. Files that cannot be used are told of in the log, and what was there before goes on: a certificate is not lost because its
+//! successor is half written.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use soup_core::{Error, Result};
+
+use crate::identity::{Identity, Role};
+use crate::verify::MemberVerifier;
+
+/// Certificates of the authorities, PEM.
+pub const AUTHORITY_FILE: &str = "ca.crt";
+/// The member's certificate and what leads from it to an authority, PEM.
+pub const CERTIFICATE_FILE: &str = "tls.crt";
+/// Its private key, PEM.
+pub const KEY_FILE: &str = "tls.key";
+
+/// Largest of these files.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// How often files are looked at, at most.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What both ends speak over TLS.
+const ALPN: &[u8] = b"h2";
+
+/// A member's credentials. Clones are the same ones.
+#[derive(Clone)]
+pub struct Credentials {
+    folder: Arc<PathBuf>,
+    now: Arc<Mutex<Now>>,
+}
+
+/// What was made of the files, and when they were looked at.
+struct Now {
+    material: Arc<Material>,
+    stamp: Stamp,
+    looked: Instant,
+}
+
+/// Sizes and times of the files; other ones are another version of them.
+type Stamp = [Option<(u64, SystemTime)>; 3];
+
+/// What connections are made with.
+pub(crate) struct Material {
+    pub(crate) identity: Identity,
+    pub(crate) server: Arc<ServerConfig>,
+    roots: Arc<RootCertStore>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Credentials {
+    /// Reads the files in `folder`. The certificate has to be of one of `roles`, and later ones of the same.
+    ///
+    /// # Errors
+    /// [`Configuration`](soup_core::ErrorKind::Configuration), naming the file that cannot be used.
+    pub fn open(folder: &Path, roles: &[Role]) -> Result<Credentials> {
+        let stamp = stamp(folder);
+        let material = Material::read(folder)?;
+        let is = material.identity.role;
+        if !roles.contains(&is) {
+            let wanted = roles.iter().map(|role| role.name()).collect::<Vec<_>>().join(" or ");
+            return Err(Error::configuration(format!(
+                "{} is the certificate of the {}, and one of a {wanted} is needed",
+                folder.join(CERTIFICATE_FILE).display(),
+                material.identity
+            )));
+        }
+        let now = Now { material: Arc::new(material), stamp, looked: Instant::now() };
+        Ok(Credentials { folder: Arc::new(folder.to_owned()), now: Arc::new(Mutex::new(now)) })
+    }
+
+    /// Who this is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.material().identity.clone()
+    }
+
+    /// What connections are made with now.
+    pub(crate) fn material(&self) -> Arc<Material> {
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.looked.elapsed() >= LOOK_EVERY {
+            now.looked = Instant::now();
+            let stamp = stamp(&self.folder);
+            if stamp != now.stamp {
+                match self.renewed(&now.material.identity) {
+                    Ok(material) => {
+                        tracing::info!(folder = %self.folder.display(), "certificates were renewed");
+                        (now.material, now.stamp) = (Arc::new(material), stamp);
+                    }
+                    // Looked at again in a second: they may be half written.
+                    Err(error) => tracing::warn!(
+                        folder = %self.folder.display(),
+                        error = error.chain(),
+                        "certificates have changed and cannot be used: the ones before are"
+                    ),
+                }
+            }
+        }
+        now.material.clone()
+    }
+
+    fn renewed(&self, before: &Identity) -> Result<Material> {
+        let material = Material::read(&self.folder)?;
+        if (material.identity.role, &material.identity.cluster) != (before.role, &before.cluster) {
+            return Err(Error::configuration(format!(
+                "they are of {} and were of {before}",
+                material.identity
+            )));
+        }
+        Ok(material)
+    }
+}
+
+impl Material {
+    fn read(folder: &Path) -> Result<Material> {
+        let [authority, certificate, key] =
+            [AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE].map(|name| folder.join(name));
+        let unusable = |path: &Path, why: String| {
+            Error::configuration(format!("{} cannot be used: {why}", path.display()))
+        };
+        let mut roots = RootCertStore::empty();
+        for root in certificates(&authority)? {
+            roots.add(root).map_err(|e| unusable(&authority, e.to_string()))?;
+        }
+        let roots = Arc::new(roots);
+        let chain = certificates(&certificate)?;
+        let owner =
+            chain.first().ok_or_else(|| unusable(&certificate, "it holds no certificate".to_owned()))?;
+        let identity = Identity::of_certificate(owner).map_err(|e| unusable(&certificate, e.chain()))?;
+        let pem = small(&key)?;
+        // What is wrong with a key is not said: that may be a part of it.
+        let key_der = PrivateKeyDer::from_pem_slice(&pem)
+            .map_err(|_| unusable(&key, "it holds no private key in PEM".to_owned()))?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider())
+            .build()
+            .map_err(|e| unusable(&authority, e.to_string()))?;
+        let mut server = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|e| Error::internal("TLS cannot be set up").with_source(e))?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain.clone(), key_der.clone_key())
+            .map_err(|e| unusable(&key, format!("it does not fit {}: {e}", certificate.display())))?;
+        server.alpn_protocols = vec![ALPN.to_vec()];
+        Ok(Material { identity, server: Arc::new(server), roots, chain, key: key_der })
+    }
+
+    /// How to reach a member with this role.
+    ///
+    /// # Errors
+    /// [`Internal`](soup_core::ErrorKind::Internal) where the library refuses what it took before.
+    pub(crate) fn client(&self, role: Role) -> Result<ClientConfig> {
+        let refused = |e: rustls::Error| Error::internal("TLS cannot be set up").with_source(e);
+        let verifier = MemberVerifier::new(self.roots.clone(), provider(), &self.identity.cluster, role);
+        let mut client = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(refused)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_auth_cert(self.chain.clone(), self.key.clone_key())
+            .map_err(refused)?;
+        client.alpn_protocols = vec![ALPN.to_vec()];
+        Ok(client)
+    }
+}
+
+/// The cryptography that everything here uses.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: std::sync::OnceLock<Arc<CryptoProvider>> = std::sync::OnceLock::new();
+    PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider())).clone()
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let pem = small(path)?;
+    let unreadable =
+        |e| Error::configuration(format!("{} holds no certificates in PEM: {e}", path.display()));
+    let found: Vec<_> = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(unreadable)?;
+    if found.is_empty() {
+        return Err(Error::configuration(format!("{} holds no certificate in PEM", path.display())));
+    }
+    Ok(found)
+}
+
+/// The content of a file that is small.
+fn small(path: &Path) -> Result<Vec<u8>> {
+    use std::io::Read;
+    let cannot = |e| Error::configuration(format!("{} cannot be read", path.display())).with_source(e);
+    let meta = std::fs::metadata(path).map_err(cannot)?;
+    if !meta.is_file() || meta.len() > FILE_BYTES_MAX {
+        let text = format!("{} has to be a file of at most {FILE_BYTES_MAX} bytes", path.display());
+        return Err(Error::configuration(text));
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(cannot)?;
+    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(cannot)?;
+    Ok(bytes)
+}
+
+fn stamp(folder: &Path) -> Stamp {
+    [AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE].map(|name| {
+        let meta = std::fs::metadata(folder.join(name)).ok()?;
+        Some((meta.len(), meta.modified().ok()?))
+    })
+}

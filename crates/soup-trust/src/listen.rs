@@ -1,0 +1,253 @@
+//! Taking connections: as many as there are descriptors for, and none from whoever says nothing.
+//!
+//! Every connection that is open holds a permit. One that has not said anything within [`GREETING`] is closed, over TLS one that has not
+//! shaken hands by then: whoever only opens connections holds up others for seconds. Where descriptors run out all the same, taking
+//! connections pauses and goes on.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Connected;
+
+use crate::credentials::Credentials;
+use crate::identity::Identity;
+use crate::verify::is_for;
+
+/// How long shaking hands may take, and how long a connection may say nothing after it.
+const GREETING: Duration = Duration::from_secs(5);
+/// Pauses where no connection can be taken: the first, and the longest.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Connections that are ready and wait for the server to take them.
+const READY_MAX: usize = 64;
+/// Descriptors that a process needs for what is no connection to it: files, stores, peers.
+const DESCRIPTORS_KEPT: u64 = 512;
+/// Connections that are open at the same time, whatever the system allows.
+const CONNECTIONS_MAX: u64 = 4096;
+
+/// Who is at the other end of a connection; a request's extensions have it.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Where it comes from.
+    pub address: SocketAddr,
+    /// Who it is, where it had to prove that; none for a certificate that names no member.
+    pub member: Option<Identity>,
+    certificate: Option<Arc<rustls::pki_types::CertificateDer<'static>>>,
+}
+
+impl Peer {
+    #[cfg(test)]
+    pub(crate) fn of_member(member: Identity) -> Peer {
+        Peer { member: Some(member), ..Peer::of_nobody() }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_nobody() -> Peer {
+        Peer { address: SocketAddr::from(([127, 0, 0, 1], 1)), member: None, certificate: None }
+    }
+
+    /// Whether it may say that it is reached at `host`. What is in its certificate is believed; without hosts in that only the address
+    /// that it comes from, and without certificate anything.
+    #[must_use]
+    pub fn may_be_at(&self, host: &str) -> bool {
+        let Some(certificate) = &self.certificate else { return true };
+        if crate::verify::names_hosts(certificate) {
+            return is_for(certificate, host);
+        }
+        host.trim_matches(['[', ']']).parse() == Ok(self.address.ip().to_canonical())
+    }
+}
+
+/// A connection that somebody opened.
+pub struct Connection {
+    stream: Transport,
+    peer: Peer,
+    /// Until when it has to say something.
+    greeting: Option<Pin<Box<Sleep>>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+enum Transport {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// How many connections a process can hold open. Raises the limit on descriptors as far as it may.
+#[must_use]
+pub fn connections_max() -> usize {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current < limit.maximum || limit.maximum.is_none() {
+        let wanted = limit.maximum.unwrap_or(DESCRIPTORS_KEPT + CONNECTIONS_MAX);
+        let raised =
+            rustix::process::Rlimit { current: Some(wanted.max(limit.current.unwrap_or(0))), ..limit };
+        if setrlimit(Resource::Nofile, raised).is_ok() {
+            limit = raised;
+        }
+    }
+    let descriptors = limit.current.unwrap_or(DESCRIPTORS_KEPT + CONNECTIONS_MAX);
+    // Of few descriptors half are for connections.
+    let left = descriptors.saturating_sub(DESCRIPTORS_KEPT).max(descriptors / 2).min(CONNECTIONS_MAX);
+    usize::try_from(left).unwrap_or(usize::MAX).max(1)
+}
+
+/// The connections of a listener, at most `max` open at a time: with credentials over TLS, with members of their cluster alone.
+pub fn listen(
+    listener: TcpListener,
+    credentials: Option<Credentials>,
+    max: usize,
+) -> impl Stream<Item = io::Result<Connection>> + Send + 'static {
+    let (ready, connections) = mpsc::channel(READY_MAX);
+    let permits = Arc::new(Semaphore::new(max));
+    tokio::spawn(async move {
+        tokio::select! {
+            () = accept(listener, credentials, permits, ready.clone()) => {}
+            () = ready.closed() => {}
+        }
+    });
+    ReceiverStream::new(connections).map(Ok)
+}
+
+async fn accept(
+    listener: TcpListener,
+    credentials: Option<Credentials>,
+    permits: Arc<Semaphore>,
+    ready: mpsc::Sender<Connection>,
+) {
+    let mut pause = PAUSE_MIN;
+    loop {
+        // Never closed.
+        let Ok(permit) = permits.clone().acquire_owned().await else { return };
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be taken");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+                continue;
+            }
+        };
+        pause = PAUSE_MIN;
+        let (credentials, ready) = (credentials.clone(), ready.clone());
+        tokio::spawn(async move {
+            match timeout(GREETING, greet(stream, address, credentials.as_ref())).await {
+                Ok(Ok((stream, peer))) => {
+                    let greeting = Some(Box::pin(tokio::time::sleep(GREETING)));
+                    let connection = Connection { stream, peer, greeting, _permit: permit };
+                    // Where the server is gone, so is what it was for.
+                    let _ = timeout(GREETING, ready.send(connection)).await;
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(%address, %error, "denied: a connection that proves nothing")
+                }
+                Err(_) => tracing::warn!(%address, "denied: a connection that does not shake hands"),
+            }
+        });
+    }
+}
+
+async fn greet(
+    stream: TcpStream,
+    address: SocketAddr,
+    credentials: Option<&Credentials>,
+) -> io::Result<(Transport, Peer)> {
+    stream.set_nodelay(true)?;
+    let Some(credentials) = credentials else {
+        return Ok((Transport::Plain(stream), Peer { address, member: None, certificate: None }));
+    };
+    let material = credentials.material();
+    let stream = TlsAcceptor::from(material.server.clone()).accept(stream).await?;
+    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let certificate =
+        certificate.ok_or_else(|| io::Error::other("no certificate was shown"))?.clone().into_owned();
+    // Who is nobody hears that from the gate, which has words for it.
+    let member = Identity::of_certificate(&certificate).ok();
+    let peer = Peer { address, member, certificate: Some(Arc::new(certificate)) };
+    Ok((Transport::Tls(Box::new(stream)), peer))
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = match &mut self.stream {
+            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buf),
+        };
+        if read.is_ready() && buf.filled().len() > before {
+            self.greeting = None;
+        }
+        if read.is_pending()
+            && let Some(greeting) = &mut self.greeting
+            && greeting.as_mut().poll(cx).is_ready()
+        {
+            tracing::debug!(address = %self.peer.address, "closed a connection that says nothing");
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Transport::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Transport::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Transport::Plain(stream) => stream.is_write_vectored(),
+            Transport::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+        }
+    }
+}
