@@ -1,5 +1,5 @@
 //! The crash matrix: coordinator and workers are killed with SIGKILL at named points, for every recipe. The soup must be
-//! the undisturbed one, and its journal one chain with every decision made once.
+//! the undisturbed one, and its journal one chain with every decision made once. The clusters speak TLS.
 //!
 //! `cargo test -p soup-tests --test crashes` tries a selection; with `SOUP_CRASHES=all` it tries every record of every run
 //! (about half an hour).
@@ -73,10 +73,11 @@ struct Case<'a> {
 fn survive(case: &Case<'_>) -> bool {
     let what = format!("{}{} {}", case.coordinator, case.worker, case.file);
     let dir = TempDir::new().unwrap();
-    let mut cluster = Cluster::start_with(SOUPCTL, &case.coordinator);
+    let mut cluster = Cluster::start_secure(SOUPCTL, &case.coordinator);
     cluster.add_worker_args(SOUPCTL, &case.worker, case.with);
     cluster.add_worker_args(SOUPCTL, "", case.with);
-    let mut running = cook(case.file, dir.path(), &["--coordinator", &cluster.url]).start();
+    let client = cluster.trust("client");
+    let mut running = cook(case.file, dir.path(), &["--coordinator", &cluster.url]).args(client).start();
     let mut killed = false;
     while !running.has_ended() {
         if cluster.coordinator.has_ended() {

@@ -60,6 +60,13 @@ impl Soupctl {
         Soupctl { command }
     }
 
+    /// With this argument.
+    #[must_use]
+    pub fn arg(mut self, arg: &str) -> Soupctl {
+        self.command.arg(arg);
+        self
+    }
+
     /// With these arguments.
     #[must_use]
     pub fn args<S: AsRef<std::ffi::OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Soupctl {
@@ -211,6 +218,9 @@ impl Output {
     }
 }
 
+/// Flags of a server that reads and writes where the system lets it.
+pub const EVERYWHERE: [&str; 4] = ["--allow-read", "everywhere", "--allow-write", "everywhere"];
+
 /// A coordinator and workers as processes on this host.
 pub struct Cluster {
     /// The coordinator's URL; it has the same one after a restart.
@@ -222,6 +232,45 @@ pub struct Cluster {
     binary: String,
     address: String,
     state: TempDir,
+    members: Option<Members>,
+}
+
+/// The members of a cluster that speaks TLS, each with a folder that is called after its role.
+pub struct Members(TempDir);
+
+impl Members {
+    /// An authority, and one member of each role, on this host.
+    pub fn new(binary: &str) -> Members {
+        let members = Members(TempDir::new().unwrap());
+        let ca = |args: &[&str]| {
+            let made = Soupctl::new(binary).dir(members.0.path()).arg("ca").args(args).run();
+            assert_eq!(made.code, 0, "{}", made.stderr);
+        };
+        ca(&["init", "--cluster", "lab"]);
+        for role in ["coordinator", "worker", "client", "admin"] {
+            let is_reached = ["coordinator", "worker"].contains(&role);
+            let hosts: &[&str] = if is_reached { &["--host", "127.0.0.1"] } else { &[] };
+            ca(&[&["issue", role, "m", "--out", role][..], hosts].concat());
+        }
+        members
+    }
+
+    /// Issues one more certificate, and gives the flags with which it is used.
+    pub fn issue(&self, binary: &str, args: &[&str], folder: &str) -> [String; 2] {
+        let made = Soupctl::new(binary)
+            .dir(self.0.path())
+            .args(["ca", "issue"])
+            .args(args)
+            .args(["--out", folder])
+            .run();
+        assert_eq!(made.code, 0, "{}", made.stderr);
+        self.flags(folder)
+    }
+
+    /// The flags of the member with a role.
+    pub fn flags(&self, role: &str) -> [String; 2] {
+        ["--tls".to_owned(), self.0.path().join(role).display().to_string()]
+    }
 }
 
 impl Cluster {
@@ -234,33 +283,61 @@ impl Cluster {
 
     /// A coordinator without workers, which is killed at `failpoint` unless that is empty.
     pub fn start_with(binary: &str, failpoint: &str) -> Cluster {
+        Cluster::start_among(binary, failpoint, None)
+    }
+
+    /// The same, of a cluster that speaks TLS.
+    pub fn start_secure(binary: &str, failpoint: &str) -> Cluster {
+        Cluster::start_among(binary, failpoint, Some(Members::new(binary)))
+    }
+
+    fn start_among(binary: &str, failpoint: &str, members: Option<Members>) -> Cluster {
+        let flags = members.as_ref().map(|members| members.flags("coordinator"));
+        let flags = flags.as_ref().map_or(&[][..], |flags| &flags[..]);
         let state = TempDir::new().unwrap();
         let start = || {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let address = listener.local_addr().unwrap().to_string();
             drop(listener);
-            (Cluster::coordinator(binary, &address, state.path(), failpoint), address)
+            (Cluster::coordinator(binary, &address, (state.path(), flags), failpoint), address)
         };
         let (coordinator, address) = start();
-        let url = format!("http://{address}");
-        Cluster { url, coordinator, workers: Vec::new(), binary: binary.to_owned(), address, state }
+        let scheme = if members.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{address}");
+        Cluster { url, coordinator, workers: Vec::new(), binary: binary.to_owned(), address, state, members }
     }
 
     /// A coordinator on the state of another cluster.
     pub fn start_on(binary: &str, state: &Path) -> Cluster {
         let mut cluster = Cluster::start_with(binary, "");
         cluster.coordinator.kill();
-        cluster.coordinator = Cluster::coordinator(binary, &cluster.address, state, "");
+        cluster.coordinator = Cluster::coordinator(binary, &cluster.address, (state, &[]), "");
         cluster
     }
 
     /// Starts a coordinator process on this state.
-    pub fn coordinator(binary: &str, address: &str, state: &Path, failpoint: &str) -> Running {
+    fn coordinator(
+        binary: &str,
+        address: &str,
+        (state, trust): (&Path, &[String]),
+        failpoint: &str,
+    ) -> Running {
         let args =
             ["coordinator", "--listen", address, "--lease", "3s", "--state-url", state.to_str().unwrap()];
-        let mut coordinator = Soupctl::new(binary).env("SOUP_FAILPOINT", failpoint).args(args).start();
+        let soupctl = Soupctl::new(binary).env("SOUP_FAILPOINT", failpoint);
+        let mut coordinator = soupctl.args(args).args(EVERYWHERE).args(trust).start();
         coordinator.line_with("listening on ");
         coordinator
+    }
+
+    /// The flags with which the member with a role speaks to it; none in plain text.
+    pub fn trust(&self, role: &str) -> Vec<String> {
+        self.members.as_ref().map_or_else(Vec::new, |members| members.flags(role).to_vec())
+    }
+
+    /// Its members, where it speaks TLS.
+    pub fn members(&self) -> Option<&Members> {
+        self.members.as_ref()
     }
 
     /// Where its runs are kept.
@@ -270,7 +347,12 @@ impl Cluster {
 
     /// Starts the coordinator again at the same address, after it has ended.
     pub fn restart_coordinator(&mut self) {
-        self.coordinator = Cluster::coordinator(&self.binary, &self.address, self.state.path(), "");
+        self.coordinator = Cluster::coordinator(
+            &self.binary,
+            &self.address,
+            (self.state.path(), &self.trust("coordinator")),
+            "",
+        );
     }
 
     /// One more worker.
@@ -287,7 +369,8 @@ impl Cluster {
     pub fn add_worker_args(&mut self, binary: &str, failpoint: &str, more: &[&str]) {
         let memory = if more.contains(&"--memory") { &[][..] } else { &["--memory", "256MiB"] };
         let args = ["worker", "--coordinator", &self.url, "--threads", "1"];
-        let worker = Soupctl::new(binary).env("SOUP_FAILPOINT", failpoint).args(args).args(memory).args(more);
+        let worker = Soupctl::new(binary).env("SOUP_FAILPOINT", failpoint).args(args).args(EVERYWHERE);
+        let worker = worker.args(memory).args(self.trust("worker")).args(more);
         self.workers.push(worker.start());
     }
 
@@ -295,7 +378,7 @@ impl Cluster {
     pub fn add_worker_on_disk(&mut self, binary: &str, memory: &str, cache: &Path) {
         let args =
             ["worker", "--coordinator", &self.url, "--threads", "1", "--memory", memory, "--disk-cache"];
-        self.workers.push(Soupctl::new(binary).args(args).args([cache]).start());
+        self.workers.push(Soupctl::new(binary).args(args).args([cache]).args(EVERYWHERE).start());
     }
 }
 

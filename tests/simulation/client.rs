@@ -13,7 +13,7 @@ use soup_proto::v1::run_event::Event;
 use soup_proto::v1::{RunEvent, SubmitRequest, WatchRequest};
 use soup_store::location::Location;
 use soup_store::read;
-use soup_worker::Connect;
+use soup_trust::Connect;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::network::Network;

@@ -21,6 +21,7 @@ use soup_proto::judge_v1::judge_server::JudgeServer;
 use soup_store::faults::{FaultyStore, set_memory_store};
 use soup_store::state::State;
 use soup_tests::judge::{Linear, Options};
+use soup_trust::Policy;
 use soup_worker::{Compute, InProcess, JudgeConfig, Parts, Source, WorkerConfig};
 use tonic::transport::Server;
 use turmoil::Sim;
@@ -318,9 +319,11 @@ async fn worker(index: usize, seed: u64, network: Network, slow: Arc<AtomicBool>
     let dies_every = Random::new(seed, 200 + index as u64).number(JUDGE_CALLS);
     tokio::spawn(serve_judge(judge, dies_every));
     let parts = Parts {
+        policy: Policy::Everybody,
         incoming: network::listen(PORT).await?,
         address: format!("http://worker{index}:{PORT}"),
-        connect: Arc::new(network),
+        coordinator: Arc::new(network.clone()),
+        peers: Arc::new(network),
         compute: Compute::inline(pause),
     };
     let ended = soup_worker::run_with(config, parts, std::future::pending()).await;

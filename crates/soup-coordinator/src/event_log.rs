@@ -11,6 +11,7 @@ use soup_core::tally::Tally;
 use soup_proto::report_event;
 use soup_proto::v1::run_event::Event;
 use soup_proto::v1::{Planned, Queued, RunEvent};
+use soup_trust::Caller;
 use tokio::sync::watch;
 
 use crate::prepare::PreparedRun;
@@ -18,17 +19,50 @@ use crate::prepare::PreparedRun;
 /// Events kept of one run; beyond that, events other than the last one are dropped.
 const EVENTS_MAX: usize = 200_000;
 
+/// Clients that may watch one run, beyond admins.
+const CLIENTS_MAX: usize = 256;
+
 /// The events of one run.
 #[derive(Debug)]
 pub(crate) struct EventLog {
     events: Mutex<Vec<RunEvent>>,
+    /// The clients that asked for the run: the first of them is who it is recorded for.
+    clients: Mutex<Vec<Option<String>>>,
     /// How many events there are, and whether there will be more.
     state: watch::Sender<(usize, bool)>,
 }
 
 impl EventLog {
-    pub(crate) fn new() -> Arc<EventLog> {
-        Arc::new(EventLog { events: Mutex::default(), state: watch::Sender::new((0, false)) })
+    /// The log of a run that `client` asked for.
+    pub(crate) fn new(client: Option<String>) -> Arc<EventLog> {
+        let clients = Mutex::new(vec![client]);
+        Arc::new(EventLog { events: Mutex::default(), clients, state: watch::Sender::new((0, false)) })
+    }
+
+    /// Another client asked for the same.
+    pub(crate) fn asked_by(&self, client: Option<&str>) {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if clients.len() < CLIENTS_MAX && !clients.iter().any(|c| c.as_deref() == client) {
+            clients.push(client.map(str::to_owned));
+        }
+    }
+
+    /// Whether a caller may watch: whoever asked for it.
+    pub(crate) fn may_watch(&self, caller: &Caller) -> bool {
+        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.iter().any(|client| caller.may_touch(client.as_deref()))
+    }
+
+    /// Whether a caller may end it: whoever asked first, since others wait for it too.
+    pub(crate) fn may_cancel(&self, caller: &Caller) -> bool {
+        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.first().is_some_and(|client| caller.may_touch(client.as_deref()))
+    }
+
+    /// Whether it is recorded for a client.
+    pub(crate) fn is_of(&self, client: &str) -> bool {
+        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.first().is_some_and(|c| c.as_deref() == Some(client))
     }
 
     /// The run waits for so many others.
@@ -125,7 +159,7 @@ mod tests {
 
     #[tokio::test]
     async fn watchers_see_everything_whenever_they_come() {
-        let log = EventLog::new();
+        let log = EventLog::new(None);
         log.note("a");
         let early = tokio::spawn(log.watch().collect::<Vec<_>>());
         log.note("b");
@@ -138,7 +172,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_log_ends() {
-        let log = EventLog::new();
+        let log = EventLog::new(None);
         log.note("a");
         log.close();
         assert_eq!(log.watch().collect::<Vec<_>>().await, [note("a")]);

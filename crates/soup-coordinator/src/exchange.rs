@@ -18,6 +18,16 @@ pub(crate) struct Incarnation {
     pub(crate) epoch: u64,
 }
 
+/// With which the workers of an incarnation prove to each other that they take part.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct PeerKey(pub(crate) [u8; soup_trust::ticket::KEY_BYTES]);
+
+impl std::fmt::Debug for PeerKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PeerKey(…)")
+    }
+}
+
 /// Which attempt of which task of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Attempt {
@@ -73,7 +83,7 @@ pub(crate) enum Told {
     /// Its number, and how often it is to be heard.
     Welcome { worker: WorkerId, heartbeat_ms: u32 },
     /// A run that it has a part in.
-    Begin(Incarnation, Arc<PreparedRun>),
+    Begin(Incarnation, Arc<PreparedRun>, PeerKey),
     /// Who owns each shard, and where everybody is.
     Place { of: Incarnation, owners: Vec<WorkerId>, peers: Vec<Peer> },
     /// An attempt of a task.

@@ -39,7 +39,10 @@ const INBOX_MESSAGES_MAX: usize = 4096;
 const TICK: Duration = Duration::from_millis(200);
 
 /// Whoever asked for a run, and hears its id.
-pub(crate) type Asked = oneshot::Sender<Result<String>>;
+pub(crate) struct Asked {
+    pub(crate) client: Option<String>,
+    pub(crate) reply: oneshot::Sender<Result<String>>,
+}
 
 /// What the hub can be told.
 pub(crate) enum Message {
@@ -106,7 +109,12 @@ impl Handle {
     }
 
     /// Asks for a run: reads its pool here, so that the hub need not wait.
-    pub(crate) async fn submit(&self, spec: RunSpec, fresh: Option<String>) -> Result<String> {
+    pub(crate) async fn submit(
+        &self,
+        spec: RunSpec,
+        fresh: Option<String>,
+        client: Option<String>,
+    ) -> Result<String> {
         let judge = match &spec.judge {
             _ if spec.streams() => None,
             None => Some(JudgeId::native()),
@@ -116,7 +124,7 @@ impl Handle {
             }
         };
         let prepared = Box::new(prepare(spec, fresh, judge).await);
-        self.ask(|reply| Message::Prepared(prepared, reply)).await?
+        self.ask(|reply| Message::Prepared(prepared, Asked { client, reply })).await?
     }
 
     pub(crate) async fn judges(&self) -> Result<Vec<WorkerJudges>> {

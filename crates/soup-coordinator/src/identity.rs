@@ -70,7 +70,7 @@ impl Inputs<'_> {
     /// The document, and the id of the run.
     pub(crate) fn document(&self) -> Result<(String, Vec<u8>)> {
         let mut spec = self.spec.clone();
-        set_operation(&mut spec, Operation { overwrite: false, lookahead: 0, workers_min: 1 });
+        set_operation(&mut spec, &Operation { workers_min: 1, ..Operation::default() });
         let files = |c: &Checkpoint| {
             let stamp = |f: &soup_store::checkpoint::FileStamp| FileStamp {
                 url: f.location.to_string(),
@@ -141,15 +141,15 @@ fn unprintable(e: serde_json::Error) -> Error {
     Error::internal("a plan could not be written as JSON").with_source(e)
 }
 
-/// The settings of a specification that are no part of its identity.
-pub(crate) fn operation(spec: &RunSpec) -> Operation {
-    Operation { overwrite: spec.overwrite, lookahead: spec.lookahead, workers_min: spec.workers_min }
+/// The settings of a specification that are no part of its identity, and who asks for it.
+pub(crate) fn operation(spec: &RunSpec, client: Option<String>) -> Operation {
+    Operation { overwrite: spec.overwrite, lookahead: spec.lookahead, workers_min: spec.workers_min, client }
 }
 
 /// Sets them.
-pub(crate) fn set_operation(spec: &mut RunSpec, operation: Operation) {
-    let Operation { overwrite, lookahead, workers_min } = operation;
-    (spec.overwrite, spec.lookahead, spec.workers_min) = (overwrite, lookahead, workers_min);
+pub(crate) fn set_operation(spec: &mut RunSpec, operation: &Operation) {
+    let Operation { overwrite, lookahead, workers_min, client: _ } = operation;
+    (spec.overwrite, spec.lookahead, spec.workers_min) = (*overwrite, *lookahead, *workers_min);
 }
 
 /// The key of a soup's score: the content of its ingredients, in the order in which they are summed, and its weights.

@@ -33,6 +33,7 @@ mod journaling;
 mod learned;
 mod messages;
 mod opening;
+mod places;
 mod prepare;
 mod publish;
 mod recall;
@@ -51,13 +52,19 @@ use soup_core::{Error, Result};
 use soup_proto::CONTROL_BYTES_MAX;
 use soup_proto::v1::coordinator_server::CoordinatorServer;
 use soup_store::state::State;
+use soup_trust::{Credentials, Gate, Policy};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tonic::transport::Server;
-use tonic::transport::server::{Connected, TcpIncoming};
+use tonic::transport::server::Connected;
 
 /// How long open streams may take to end after a shutdown was asked for.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// A connection that says nothing for so long is asked for a sign of life, and closed if none comes for as long again.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// Requests that are open on one connection.
+const STREAMS_MAX: u32 = 64;
 
 /// Settings of a coordinator.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +77,10 @@ pub struct CoordinatorConfig {
     pub start_timeout_ms: u64,
     /// Runs that may wait behind the one in progress.
     pub runs_queued_max: usize,
+    /// Runs that one client may have waiting or in progress.
+    pub runs_per_client_max: usize,
+    /// Plain text is spoken beyond this host.
+    pub insecure: bool,
     /// Go on with the runs that an earlier coordinator left in the state.
     pub recover: bool,
     /// Workers are in this process, and so see what is in its memory.
@@ -83,14 +94,16 @@ impl Default for CoordinatorConfig {
             lease_ms: 10_000,
             start_timeout_ms: 600_000,
             runs_queued_max: 16,
+            runs_per_client_max: 16,
+            insecure: false,
             recover: true,
             one_process: true,
         }
     }
 }
 
-/// Serves workers and `soupctl` on `listener` until `shutdown` resolves. Runs live in `state`; one that is in progress then
-/// is left there for the next coordinator.
+/// Serves workers and `soupctl` on `listener` until `shutdown` resolves: with credentials members of their cluster, without them
+/// everybody. Runs live in `state`; one that is in progress then is left there for the next coordinator.
 ///
 /// # Errors
 /// [`ErrorKind::Unavailable`](soup_core::ErrorKind::Unavailable) where the listener breaks or the journal cannot be written;
@@ -100,12 +113,15 @@ pub async fn serve(
     config: CoordinatorConfig,
     state: State,
     listener: TcpListener,
+    credentials: Option<Credentials>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
-    serve_with(config, state, TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown).await
+    let policy = Policy::of(credentials.as_ref());
+    let incoming = soup_trust::listen(listener, credentials, soup_trust::connections_max());
+    serve_guarded(config, state, (incoming, policy), shutdown).await
 }
 
-/// [`serve`], on connections of any kind: what a simulated network gives, for one.
+/// [`serve`], on connections of any kind and to everybody: what a simulated network gives, for one.
 ///
 /// # Errors
 /// As for [`serve`].
@@ -113,6 +129,19 @@ pub async fn serve_with<C, E>(
     config: CoordinatorConfig,
     state: State,
     incoming: impl Stream<Item = Result<C, E>> + Send + 'static,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<()>
+where
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+{
+    serve_guarded(config, state, (incoming, Policy::Everybody), shutdown).await
+}
+
+async fn serve_guarded<C, E>(
+    config: CoordinatorConfig,
+    state: State,
+    (incoming, policy): (impl Stream<Item = Result<C, E>> + Send + 'static, Policy),
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()>
 where
@@ -129,7 +158,10 @@ where
         let _ = stop.wait_for(|s| *s).await;
     };
     let server = Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(15)))
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .max_concurrent_streams(STREAMS_MAX)
+        .layer(Gate::new(policy))
         .add_service(service)
         .serve_with_incoming_shutdown(incoming, until_stopped);
     let mut server = tokio::spawn(server);

@@ -11,7 +11,7 @@ use soup_proto::v1::{self, assign, worker_message};
 use soup_proto::{sha256, statistics, tensors_of};
 use soup_store::load::{plan_reads, stored_dtypes};
 
-use crate::exchange::{self, Assignment, Attempt, Incarnation, Newcomer, Peer, Said, Told};
+use crate::exchange::{self, Assignment, Attempt, Incarnation, Newcomer, Peer, PeerKey, Said, Told};
 use crate::prepare::PreparedRun;
 
 /// Most judges of one worker.
@@ -23,7 +23,7 @@ pub(crate) fn told(told: Told) -> v1::CoordinatorMessage {
         Told::Welcome { worker, heartbeat_ms } => {
             Message::Welcome(v1::Welcome { worker: worker.0, heartbeat_ms })
         }
-        Told::Begin(of, prepared) => Message::Begin(begin(&of, &prepared)),
+        Told::Begin(of, prepared, key) => Message::Begin(begin(&of, &prepared, &key)),
         Told::Place { of, owners, peers } => Message::Placement(placement(of, &owners, peers)),
         Told::Assign(assignment) => Message::Assign(assign(&assignment)),
         Told::Cancel(attempt) => Message::Cancel(v1::CancelTask { key: Some(key_of(&attempt)) }),
@@ -40,7 +40,7 @@ pub(crate) fn told(told: Told) -> v1::CoordinatorMessage {
 /// # Errors
 /// [`Data`](soup_core::ErrorKind::Data) where the model has too many tensors for one message.
 pub(crate) fn check_size(of: &Incarnation, prepared: &PreparedRun) -> Result<()> {
-    begin(of, prepared).check_size()
+    begin(of, prepared, &PeerKey(Default::default())).check_size()
 }
 
 fn key_of(attempt: &Attempt) -> v1::TaskKey {
@@ -52,7 +52,7 @@ fn attempt_of(key: v1::TaskKey) -> Attempt {
 }
 
 /// Everything about a run that does not change.
-fn begin(of: &Incarnation, prepared: &PreparedRun) -> v1::BeginRun {
+fn begin(of: &Incarnation, prepared: &PreparedRun, key: &PeerKey) -> v1::BeginRun {
     let spec = &prepared.spec;
     v1::BeginRun {
         run: of.run.clone(),
@@ -72,6 +72,7 @@ fn begin(of: &Incarnation, prepared: &PreparedRun) -> v1::BeginRun {
         batch_norm: prepared.schema.batch_norm().map_or_else(String::new, |b| b.name().to_owned()),
         calibration: spec.calibration_set().map(|set| set.0),
         fingerprints: prepared.fingerprints.clone(),
+        peer_key: key.0.to_vec(),
         output: spec.output.clone(),
         files: prepared
             .files

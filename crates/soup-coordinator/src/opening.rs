@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use crate::exchange::Incarnation;
 use crate::hub::Message;
 use crate::identity::{PlanDocument, operation, set_operation};
+use crate::places;
 use crate::prepare::{PreparedRun, prepare};
 use crate::recall::Recall;
 
@@ -28,6 +29,8 @@ pub(crate) struct Owned {
     pub(crate) prepared: Arc<PreparedRun>,
     pub(crate) journal: Journal,
     pub(crate) fold: Fold,
+    /// Who asked for it.
+    pub(crate) client: Option<String>,
 }
 
 impl Owned {
@@ -82,7 +85,7 @@ impl Keeper {
     ///
     /// # Errors
     /// Where its output cannot be written, or the state cannot.
-    pub(crate) async fn open(&self, prepared: Arc<PreparedRun>) -> Result<Opened> {
+    pub(crate) async fn open(&self, prepared: Arc<PreparedRun>, client: Option<String>) -> Result<Opened> {
         let run = prepared.run.as_str();
         let target = Location::parse(&prepared.spec.output)?;
         let before = match self.state.plan(run).await? {
@@ -109,9 +112,9 @@ impl Keeper {
         let claimed = self.state.claim(run, &self.writer(), self.me()).await.map_err(AppendError::into_error);
         let (mut journal, fold) = claimed?;
         soup_store::failpoint::reach("after-claim");
-        let submitted = Entry::Submitted(operation(&prepared.spec));
+        let submitted = Entry::Submitted(operation(&prepared.spec, client.clone()));
         journal.append(submitted).await.map_err(AppendError::into_error)?;
-        Ok(Opened::Owned(Box::new(Owned { prepared, journal, fold })))
+        Ok(Opened::Owned(Box::new(Owned { prepared, journal, fold, client })))
     }
 
     /// The runs in the state that have not ended, the oldest first.
@@ -133,8 +136,13 @@ impl Keeper {
             .map_err(|e| Error::data(format!("the plan of run {run:?} cannot be read")).with_source(e))?;
         let Some(operation) = self.state.read(run).await?.0.operation else { return Ok(None) };
         let mut spec: RunSpec = document.spec;
-        set_operation(&mut spec, operation);
-        let prepared = prepare(spec, document.fresh, document.judge).await.and_then(|p| match p.run == run {
+        set_operation(&mut spec, &operation);
+        let allowed = places::check_run(&spec);
+        let prepared = match allowed {
+            Ok(()) => prepare(spec, document.fresh, document.judge).await,
+            Err(error) => Err(error),
+        };
+        let prepared = prepared.and_then(|p| match p.run == run {
             true => Ok(p),
             false => Err(Error::data(format!(
                 "the pool or the datasets of run {run} changed since it was submitted: submit it again"
@@ -148,7 +156,10 @@ impl Keeper {
         let claimed = self.state.claim(run, &self.writer(), self.me()).await.map_err(AppendError::into_error);
         let (mut journal, fold) = claimed?;
         match prepared {
-            Ok(prepared) => Ok(Some(Owned { prepared: Arc::new(prepared), journal, fold })),
+            Ok(prepared) => {
+                let (prepared, client) = (Arc::new(prepared), operation.client);
+                Ok(Some(Owned { prepared, journal, fold, client }))
+            }
             Err(error) => {
                 journal.append(Entry::failed(&error)).await.map_err(AppendError::into_error)?;
                 Err(error)

@@ -17,8 +17,9 @@ use soup_core::{Error, Result};
 use soup_store::output::Staging;
 use tokio::sync::mpsc;
 
+use crate::CoordinatorConfig;
 use crate::event_log::EventLog;
-use crate::exchange::{Assignment, Attempt, Incarnation, Told};
+use crate::exchange::{Assignment, Attempt, Incarnation, PeerKey, Told};
 use crate::hub::Message;
 use crate::hub::ending::{End, Ending, Staged, Writing};
 use crate::journaling::Journaling;
@@ -30,9 +31,13 @@ use crate::recall::Recall;
 use crate::roster::Roster;
 use crate::streaming::Progress;
 
+/// What people should know of a run on a cluster that speaks plain text.
+const INSECURE: &str = "the cluster spoke plain text beyond one host: who took part in this run, and who read along, is not known";
+
 /// The run in progress.
 pub(crate) struct Running {
     of: Incarnation,
+    key: PeerKey,
     prepared: Arc<PreparedRun>,
     staging: Arc<Staging>,
     /// Whether an earlier coordinator was about to publish.
@@ -66,37 +71,41 @@ impl Running {
     pub(crate) fn begin(
         started: Started,
         log: Arc<EventLog>,
-        start_timeout_ms: Millis,
+        config: &CoordinatorConfig,
         now: Millis,
         inbox: mpsc::Sender<Message>,
     ) -> Result<Running, (Box<Started>, Error)> {
         let prepared = &started.owned.prepared;
         let of = started.owned.incarnation();
         let shards = prepared.shards.count();
-        let plan = plan(prepared, started.recall.looks(), start_timeout_ms);
+        let plan = plan(prepared, started.recall.looks(), config.start_timeout_ms);
         let sized = messages::check_size(&of, prepared);
         // A log that the machine trips over is this run's trouble alone.
         let resume = || Machine::resume(plan, now, &started.owned.fold);
         let defect =
             |_| Err(Error::internal("a defect of this program keeps the run from going on: report it"));
         let guarded = |()| catch_unwind(AssertUnwindSafe(resume)).unwrap_or_else(defect);
-        let machine = match sized.and_then(guarded) {
-            Ok(machine) => machine,
-            Err(error) => return Err((Box::new(started), error)),
-        };
+        let (machine, key) =
+            match sized.and_then(guarded).and_then(|m| Ok((m, soup_trust::ticket::new_key()?))) {
+                Ok((machine, key)) => (machine, PeerKey(key)),
+                Err(error) => return Err((Box::new(started), error)),
+            };
         let Started { owned, staging, recall, .. } = started;
         log.planned(&owned.prepared);
+        let mut notes = owned.prepared.notes.clone();
+        notes.extend(config.insecure.then(|| INSECURE.to_owned()));
         let resumed = resumed(&owned);
-        for note in owned.prepared.notes.iter().chain(&resumed) {
+        for note in notes.iter().chain(&resumed) {
             log.note(note);
         }
         Ok(Running {
-            notes: owned.prepared.notes.clone(),
+            notes,
             journal: Journaling::start(of.run.clone(), owned.journal, inbox.clone()),
             recall,
             publishing_before: owned.fold.publishing,
             prepared: owned.prepared,
             of,
+            key,
             staging,
             machine,
             log,
@@ -191,7 +200,7 @@ impl Running {
     fn perform(&mut self, action: Action, roster: &Roster, events: &mut VecDeque<Event>) -> Option<WorkerId> {
         let of = self.of.clone();
         let (worker, told) = match action {
-            Action::Begin(worker) => (worker, Told::Begin(of, self.prepared.clone())),
+            Action::Begin(worker) => (worker, Told::Begin(of, self.prepared.clone(), self.key.clone())),
             Action::Place(worker, owners) => (worker, Told::Place { of, owners, peers: roster.peers() }),
             Action::Assign(worker, key, work) => {
                 let (task, attempt) = (key.task, key.attempt);

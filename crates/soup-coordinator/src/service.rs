@@ -17,13 +17,16 @@ use soup_proto::v1::{
 use soup_proto::{PROTOCOL_VERSION, status_of};
 use soup_store::fresh;
 use soup_store::state::State;
+use soup_trust::{Caller, Peer};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Uri;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::exchange::Said;
+use crate::exchange::{Newcomer, Said};
 use crate::hub::Handle;
 use crate::messages;
+use crate::places;
 use crate::roster::OUTBOX_MESSAGES_MAX;
 
 /// The service over a hub.
@@ -50,8 +53,10 @@ impl Coordinator for Service {
         &self,
         request: Request<Streaming<WorkerMessage>>,
     ) -> Result<Response<Self::WorkStream>, Status> {
+        let peer = request.extensions().get::<Peer>().cloned();
         let mut up = request.into_inner();
         let newcomer = messages::newcomer(first_message(&mut up).await?).map_err(|e| status_of(&e))?;
+        is_there(peer.as_ref(), &newcomer).map_err(|e| status_of(&e))?;
         let (outbox, down) = mpsc::channel(OUTBOX_MESSAGES_MAX);
         let worker = self.hub.join(newcomer, outbox).await.map_err(|e| status_of(&e))?;
         let hub = self.hub.clone();
@@ -73,28 +78,37 @@ impl Coordinator for Service {
     }
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
+        let client = caller(&request).client().map(str::to_owned);
         let SubmitRequest { spec, fresh } = request.into_inner();
         let wire = spec.ok_or_else(|| status_of(&Error::usage("the request has no run")))?;
         let spec = RunSpec::try_from(wire).map_err(|e| status_of(&e))?;
         if !self.one_process {
             refuse_memory(&spec).map_err(|e| status_of(&e))?;
         }
-        let run = self.hub.submit(spec, fresh.then(nonce)).await.map_err(|e| status_of(&e))?;
+        places::check_run(&spec).map_err(|e| status_of(&e))?;
+        let run = self.hub.submit(spec, fresh.then(nonce), client).await.map_err(|e| status_of(&e))?;
         Ok(Response::new(SubmitResponse { run }))
     }
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let caller = caller(&request);
         let run = request.into_inner().run;
         if let Some(log) = self.hub.log(run.clone()).await.map_err(|e| status_of(&e))? {
+            allow(&caller, "watch", &run, log.may_watch(&caller)).map_err(|e| status_of(&e))?;
             return Ok(Response::new(Box::pin(log.watch().map(Ok))));
         }
         // One that ended before this coordinator began.
-        let event = self.past(&run).await.map_err(|e| status_of(&e))?;
+        let event = self.past(&caller, &run).await.map_err(|e| status_of(&e))?;
         Ok(Response::new(Box::pin(futures::stream::iter([Ok(RunEvent { event: Some(event) })]))))
     }
 
     async fn cancel(&self, request: Request<CancelRequest>) -> Result<Response<CancelResponse>, Status> {
-        self.hub.cancel(request.into_inner().run).await.map_err(|e| status_of(&e))?;
+        let caller = caller(&request);
+        let run = request.into_inner().run;
+        let log = self.hub.log(run.clone()).await.map_err(|e| status_of(&e))?;
+        let may = log.is_some_and(|log| log.may_cancel(&caller));
+        allow(&caller, "cancel", &run, may).map_err(|e| status_of(&e))?;
+        self.hub.cancel(run).await.map_err(|e| status_of(&e))?;
         Ok(Response::new(CancelResponse {}))
     }
 
@@ -105,9 +119,11 @@ impl Coordinator for Service {
         Ok(Response::new(JudgesResponse { judges_json }))
     }
 
-    async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let caller = caller(&request);
         let live = self.hub.live().await.map_err(|e| status_of(&e))?;
         let mut runs = self.state.summaries().await.map_err(|e| status_of(&e))?;
+        runs.retain(|run| caller.may_touch(run.client.as_deref()));
         for run in &mut runs {
             run.ahead = live.get(&run.run).copied();
         }
@@ -119,8 +135,10 @@ impl Coordinator for Service {
 
 impl Service {
     /// How a run ended that this coordinator has no events of.
-    async fn past(&self, run: &str) -> soup_core::Result<Event> {
+    async fn past(&self, caller: &Caller, run: &str) -> soup_core::Result<Event> {
         let (fold, _) = self.state.read(run).await?;
+        let client = fold.operation.as_ref().and_then(|operation| operation.client.as_deref());
+        allow(caller, "watch", run, caller.may_touch(client))?;
         Ok(match (fold.state, fold.report, fold.failure) {
             (RunState::Published, Some(report), _) => Event::FinishedJson(report.to_string()),
             (RunState::Failed, _, Some((code, text))) => {
@@ -130,6 +148,39 @@ impl Service {
             _ => return Err(Error::try_again(format!("run {run} is not with this coordinator"))),
         })
     }
+}
+
+/// Who sent a request: behind the gate everybody is somebody.
+fn caller<T>(request: &Request<T>) -> Caller {
+    request.extensions().get::<Caller>().cloned().unwrap_or(Caller::Anybody)
+}
+
+/// Refuses what is not the caller's, in the words that are for what there is not.
+fn allow(caller: &Caller, what: &str, run: &str, may: bool) -> soup_core::Result<()> {
+    if may {
+        return Ok(());
+    }
+    tracing::warn!(?caller, what, run, "denied: it is no run of theirs, or there is none");
+    Err(Error::usage(format!("this coordinator knows no run {run:?}")))
+}
+
+/// Refuses a worker that wants its peers to look for it where it has no business to be.
+fn is_there(peer: Option<&Peer>, newcomer: &Newcomer) -> soup_core::Result<()> {
+    let Some(peer) = peer else { return Ok(()) };
+    let address = &newcomer.address;
+    let url = address.parse::<Uri>().map_err(|e| {
+        Error::usage(format!("address {address:?} of worker {:?} is no URL", newcomer.name)).with_source(e)
+    })?;
+    let scheme = if peer.member.is_some() { "https" } else { "http" };
+    let host = url.host().unwrap_or_default();
+    if url.scheme_str() == Some(scheme) && peer.may_be_at(host) {
+        return Ok(());
+    }
+    tracing::warn!(worker = newcomer.name, address, from = %peer.address, "denied: peers would not find that worker there");
+    Err(Error::configuration(format!(
+        "worker {:?} says that peers reach it at {address}, and that has to be {scheme}://HOST:PORT with a host of its certificate, or the          address that it connects from if that names none: give another --advertise or another certificate",
+        newcomer.name
+    )))
 }
 
 /// Refuses a run with places in memory: each of several processes has its own, so what one writes there no other one finds.

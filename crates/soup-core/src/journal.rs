@@ -136,7 +136,7 @@ pub struct Claim {
 }
 
 /// Settings of a run that do not change its result, and so are no part of its identity.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operation {
     /// Replace an existing output.
     pub overwrite: bool,
@@ -144,6 +144,9 @@ pub struct Operation {
     pub lookahead: u32,
     /// The run starts once so many workers have joined.
     pub workers_min: u32,
+    /// Who asked for it, where the coordinator knew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
 }
 
 /// What is known once the pool is resident and the datasets are counted.

@@ -43,6 +43,7 @@ pub mod load;
 pub mod local;
 pub mod location;
 pub mod output;
+pub mod places;
 pub mod pool;
 pub mod read;
 pub mod scores;

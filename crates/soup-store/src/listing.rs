@@ -16,6 +16,7 @@ use soup_core::{Error, Result};
 use crate::cause::one_line;
 use crate::local::NotAFile;
 use crate::location::Location;
+use crate::places;
 use crate::read::Stamp;
 
 /// Most entries that one listing may have.
@@ -233,6 +234,7 @@ impl Walk<'_> {
             push_odd(listing, Odd::new(prefix.trim_end_matches('/'), "a link in a circle"));
             return Ok(());
         }
+        places::within_path(&real).map_err(Stop::Io)?;
         self.around.push(real);
         let entered = self.entries(path, prefix, listing);
         self.around.pop();

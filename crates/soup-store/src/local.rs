@@ -18,7 +18,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 pub(crate) use self::disk::LocalDisk;
-use crate::fresh;
+use crate::{fresh, places};
 
 /// Ending of files that are being written.
 pub(crate) const TEMPORARY: &str = ".tmp";
@@ -147,6 +147,7 @@ impl Folder {
 
     /// Creates a file that is to be called `name` when it is whole.
     pub(crate) fn create(self, name: &OsStr) -> io::Result<(File, Temporary)> {
+        places::within(&self.0, true)?;
         let mut temporary = name.to_owned();
         temporary.push(format!(".{}{TEMPORARY}", fresh::name()));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -150,6 +150,17 @@ impl Location {
         path.rsplit_once('/').map_or(path, |(_, name)| name)
     }
 
+    /// Whether this is `above` or a place below it, by name: links are not followed.
+    pub fn is_below(&self, above: &Location) -> bool {
+        match (&self.kind, &above.kind) {
+            (Kind::Local(path), Kind::Local(above)) => path.starts_with(above),
+            (Kind::Url { base, .. }, Kind::Url { base: other, .. }) => {
+                base == other && self.path.prefix_matches(&above.path)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether this is a place on the local disk.
     pub fn is_local(&self) -> bool {
         self.local_path().is_some()

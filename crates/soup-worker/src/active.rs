@@ -12,7 +12,6 @@ use tokio::sync::watch;
 
 use crate::begun::{Begun, Owners};
 use crate::compute::Compute;
-use crate::connect::Connect;
 use crate::gradients::Gradients;
 use crate::handing_in::HandingIn;
 use crate::judge::Judge;
@@ -24,12 +23,14 @@ use crate::peers::Peers;
 use crate::shards::Shards;
 use crate::soups::Soups;
 use crate::{DiskCache, WorkerConfig};
+use soup_trust::Connect;
 
 /// A worker's fixed parts, and the runs it knows.
 pub(crate) struct Worker {
     pub(crate) device: Device,
     pub(crate) compute: Compute,
-    pub(crate) connect: Arc<dyn Connect>,
+    /// How peers are reached.
+    pub(crate) peers: Arc<dyn Connect>,
     pub(crate) slots: u32,
     pub(crate) handing_in: HandingIn,
     memory_bytes: u64,
@@ -79,14 +80,14 @@ impl Worker {
         device: Device,
         config: &WorkerConfig,
         compute: Compute,
-        connect: Arc<dyn Connect>,
+        peers: Arc<dyn Connect>,
         judges: Hosts,
     ) -> Worker {
         let (slots, memory_bytes) = (config.slots, config.memory_bytes);
         Worker {
             device,
             compute,
-            connect,
+            peers,
             slots,
             handing_in: HandingIn::default(),
             memory_bytes,
@@ -230,7 +231,7 @@ impl Active {
             me: AtomicU64::new(0),
             cut,
             soups_kept: AtomicU64::new(1),
-            peers: Peers::new(worker.connect.clone()),
+            peers: Peers::new(worker.peers.clone()),
             compute: worker.compute.clone(),
             begun,
         }
@@ -311,6 +312,7 @@ mod tests {
         let judge_of = |judge: Option<JudgeId>| {
             let run = format!("{judge:?}");
             let begin = soup_proto::v1::BeginRun {
+                peer_key: vec![7; 32],
                 run: run.clone(),
                 epoch: 1,
                 tensors: vec![tensor.clone()],

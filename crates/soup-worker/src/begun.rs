@@ -7,6 +7,7 @@ use std::sync::Arc;
 use soup_core::judge::JudgeId;
 use soup_core::schema::Schema;
 use soup_core::shard::ShardPlan;
+use soup_trust::ticket;
 
 use crate::judge::native::Setting;
 
@@ -16,6 +17,8 @@ pub(crate) struct Begun {
     pub(crate) run: String,
     /// Which incarnation of its coordinator says so.
     pub(crate) epoch: u64,
+    /// With which its workers prove to each other that they take part.
+    pub(crate) key: ticket::Key,
     /// Names of the ingredients, in pool order.
     pub(crate) ingredients: Vec<String>,
     /// The tensors of every soup.

@@ -15,7 +15,9 @@ use tonic::transport::server::Connected;
 
 use crate::active::{Active, Worker};
 use crate::judge::external::{Folder, Handed};
-use crate::{Compute, Connect, Tcp, WorkerConfig, assembling, loading, messages, service};
+use soup_trust::Connect;
+
+use crate::{Compute, Tcp, WorkerConfig, assembling, loading, messages, service};
 
 /// A worker on the host's memory that nobody coordinates, as large as there is room, with peers on `network`.
 ///

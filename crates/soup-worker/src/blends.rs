@@ -7,7 +7,8 @@ use bytes::Bytes;
 use soup_core::shard::Shard;
 use soup_core::soup::Soup;
 use soup_core::{Error, Result};
-use soup_proto::v1::{FetchRequest, Gradient};
+use soup_proto::v1::{self, FetchRequest, Gradient};
+use soup_trust::ticket::{Bearer, Ticket};
 
 use crate::active::Active;
 use crate::passing;
@@ -58,6 +59,28 @@ pub(crate) async fn into(run: &Arc<Active>, shard: u32, soup: &Soup, place: &mut
     fetch(run, shard, soup, place).await
 }
 
+/// What this worker shows its peers.
+fn ticket(run: &Active) -> v1::Ticket {
+    let worker = run.me();
+    let Ticket { until, mac } = run.begun.key.ticket(bearer(run, worker));
+    v1::Ticket { worker, until, mac }
+}
+
+/// Refuses whoever does not take part in the run.
+///
+/// # Errors
+/// [`Configuration`](soup_core::ErrorKind::Configuration) without a ticket that holds.
+pub(crate) fn check(run: &Active, ticket: Option<v1::Ticket>) -> Result<()> {
+    let missing =
+        || Error::configuration("blends are for the run's own workers, and this one shows no ticket");
+    let v1::Ticket { worker, until, mac } = ticket.ok_or_else(missing)?;
+    run.begun.key.check(bearer(run, worker), &Ticket { until, mac })
+}
+
+fn bearer(run: &Active, worker: u64) -> Bearer<'_> {
+    Bearer { run: &run.begun.run, epoch: run.begun.epoch, worker }
+}
+
 fn shard_len(run: &Active, shard: u32) -> usize {
     let range = run.begun.plan.range(Shard(shard));
     (range.end - range.start) as usize
@@ -73,6 +96,7 @@ async fn fetch(run: &Arc<Active>, shard: u32, soup: &Soup, out: &mut [u8]) -> Re
         shard,
         soup: Some(soup.into()),
         gradient: None,
+        ticket: Some(ticket(run)),
     };
     run.peers.fetch(&owners, owner, &request, out).await
 }
@@ -100,6 +124,7 @@ pub(crate) async fn gradient(
         shard,
         soup: None,
         gradient: Some(Gradient { step, part }),
+        ticket: Some(ticket(run)),
     };
     let owners = run.owners()?;
     run.peers.fetch(&owners, source, &request, bytemuck::cast_slice_mut(&mut values)).await?;

@@ -1,19 +1,11 @@
-//! How a worker reaches the coordinator and its peers.
+//! How a worker reaches judges on its host.
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use soup_trust::Connect;
 use tonic::transport::{Channel, Endpoint, Error};
 
-/// Opens connections for HTTP/2.
-pub trait Connect: Send + Sync {
-    /// Connects now.
-    fn connect<'a>(&'a self, endpoint: &'a Endpoint) -> BoxFuture<'a, Result<Channel, Error>>;
-
-    /// A channel that connects when it is used, and again whenever its connection is lost.
-    fn connect_lazy(&self, endpoint: &Endpoint) -> Channel;
-}
-
-/// The host's own network.
+/// Plain connections, to addresses and to sockets in the file system.
 pub struct Tcp;
 
 impl Connect for Tcp {

@@ -270,7 +270,14 @@ mod tests {
 
     #[tokio::test]
     async fn requests_arrive() {
-        let request = FetchRequest { run: "r".to_owned(), epoch: 3, shard: 7, soup: None, gradient: None };
+        let request = FetchRequest {
+            run: "r".to_owned(),
+            epoch: 3,
+            shard: 7,
+            soup: None,
+            gradient: None,
+            ticket: None,
+        };
         assert_eq!(read_request(request_body(&request)).await.unwrap(), request);
         let torn = tonic::body::Body::new(Full::new(Bytes::from_static(&[0, 0, 0, 0, 9, 1])));
         assert_eq!(read_request(torn).await.unwrap_err().kind(), soup_core::ErrorKind::Usage);

@@ -56,18 +56,24 @@ use std::time::Duration;
 use futures::Stream;
 use soup_core::{Error, Result};
 use soup_tensor::Device;
+use soup_trust::{Connect, Credentials, Dialer, Gate, Policy, Role};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tonic::transport::Server;
-use tonic::transport::server::{Connected, TcpIncoming};
+use tonic::transport::server::Connected;
 
 pub use crate::compute::Compute;
-pub use crate::connect::{Connect, Tcp};
+pub use crate::connect::Tcp;
 pub use crate::in_process::{InProcess, Listener};
 pub use crate::judge::external::{JudgeConfig, Source};
 
 /// How long streams to peers may take to end after a shutdown was asked for.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// A connection that says nothing for so long is asked for a sign of life, and closed if none comes for as long again.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// Requests that are open on one connection.
+const STREAMS_MAX: u32 = 256;
 
 /// How long tasks may go on after a shutdown was asked for.
 const DRAIN: Duration = Duration::from_secs(15);
@@ -75,7 +81,7 @@ const DRAIN: Duration = Duration::from_secs(15);
 /// Settings of a worker.
 #[derive(Clone)]
 pub struct WorkerConfig {
-    /// The coordinator's URL: `http://host:port`, or a name on a network of its own.
+    /// The coordinator's URL: `http://host:port`, `https://host:port`, or a name on a network of its own.
     pub coordinator: String,
     /// A name for people.
     pub name: String,
@@ -111,15 +117,19 @@ pub struct DiskCache {
 pub struct Parts<I> {
     /// Connections of peers, as tonic takes them.
     pub incoming: I,
+    /// Who of those is served.
+    pub policy: Policy,
     /// URL at which peers reach those.
     pub address: String,
-    /// How the coordinator and peers are reached.
-    pub connect: Arc<dyn Connect>,
+    /// How the coordinator is reached.
+    pub coordinator: Arc<dyn Connect>,
+    /// How peers are reached.
+    pub peers: Arc<dyn Connect>,
     /// Where computations run.
     pub compute: Compute,
 }
 
-/// Works for a coordinator until `shutdown` resolves.
+/// Works for a coordinator until `shutdown` resolves: with credentials for one of their cluster, beside workers of that.
 ///
 /// # Errors
 /// [`Unavailable`](soup_core::ErrorKind::Unavailable) where a judge does not come up, or the coordinator cannot be reached for the configured time;
@@ -127,6 +137,7 @@ pub struct Parts<I> {
 pub async fn run(
     config: WorkerConfig,
     listener: TcpListener,
+    (credentials, insecure): (Option<Credentials>, bool),
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
     let local =
@@ -135,10 +146,13 @@ pub async fn run(
         Some(url) => url.clone(),
         None => advertised(local, &config.coordinator)?,
     };
+    let dialer = |to| Arc::new(Dialer::new(credentials.clone(), insecure, to));
     let parts = Parts {
-        incoming: TcpIncoming::from(listener).with_nodelay(Some(true)),
+        policy: Policy::of(credentials.as_ref()),
+        incoming: soup_trust::listen(listener, credentials.clone(), soup_trust::connections_max()),
         address,
-        connect: Arc::new(Tcp),
+        coordinator: dialer(Role::Coordinator),
+        peers: dialer(Role::Worker),
         compute: Compute::threads(config.slots),
     };
     run_with(config, parts, shutdown).await
@@ -158,7 +172,7 @@ where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
 {
-    let Parts { incoming, address, connect, compute } = parts;
+    let Parts { incoming, policy, address, coordinator, peers, compute } = parts;
     let device = Device::parse(&config.device)?;
     if let Some(cache) = &config.disk_cache {
         std::fs::create_dir_all(&cache.folder).map_err(|e| {
@@ -172,7 +186,7 @@ where
         judges = judges => judges?,
         () = &mut shutdown => return Ok(()),
     };
-    let worker = Arc::new(active::Worker::new(device, &config, compute, connect, judges.clone()));
+    let worker = Arc::new(active::Worker::new(device, &config, compute, peers, judges.clone()));
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let until_stopped = {
         let mut stopped = stopped.clone();
@@ -183,12 +197,16 @@ where
     };
     let server = tokio::spawn(
         Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE))
+            .max_concurrent_streams(STREAMS_MAX)
+            .layer(Gate::new(policy))
             .add_service(service::Service::new(worker.clone()))
             .serve_with_incoming_shutdown(incoming, until_stopped),
     );
     tracing::info!(name = config.name, address, "worker serves blends");
     let (leave, leaving) = tokio::sync::watch::channel(false);
-    let mut kept = std::pin::pin!(link::keep(&config, &address, worker, leaving));
+    let mut kept = std::pin::pin!(link::keep(&config, (&*coordinator, &address), worker, leaving));
     let result = tokio::select! {
         result = &mut kept => result,
         () = &mut shutdown => {
@@ -213,8 +231,9 @@ where
 /// The URL at which peers reach a listener. A listener on all interfaces is reached at the address that this host uses
 /// to talk to the coordinator.
 fn advertised(local: SocketAddr, coordinator: &str) -> Result<String> {
+    let scheme = if coordinator.starts_with("https://") { "https" } else { "http" };
     if !local.ip().is_unspecified() {
-        return Ok(format!("http://{local}"));
+        return Ok(format!("{scheme}://{local}"));
     }
     let uri: tonic::transport::Uri = coordinator
         .parse()
@@ -230,7 +249,7 @@ fn advertised(local: SocketAddr, coordinator: &str) -> Result<String> {
         Error::configuration("cannot tell at which address peers reach this worker: give --advertise")
             .with_source(e)
     })?;
-    Ok(format!("http://{}", SocketAddr::new(ip, local.port())))
+    Ok(format!("{scheme}://{}", SocketAddr::new(ip, local.port())))
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use soup_proto::v1::coordinator_message::Message as Down;
 use soup_proto::v1::worker_message::Message as Up;
 use soup_proto::v1::{Assign, CoordinatorMessage, Leaving, Register, TaskFailed, TaskKey, WorkerMessage};
 use soup_proto::{CONTROL_BYTES_MAX, PROTOCOL_VERSION, error_of};
+use soup_trust::Connect;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -45,7 +46,7 @@ const LEAVING_PAUSE: Duration = Duration::from_millis(50);
 /// Where the coordinator refuses this worker, or cannot be reached, or does not welcome it, for the configured time.
 pub(crate) async fn keep(
     config: &WorkerConfig,
-    address: &str,
+    (connect, address): (&dyn Connect, &str),
     worker: Arc<Worker>,
     mut leaving: watch::Receiver<bool>,
 ) -> Result<()> {
@@ -58,7 +59,7 @@ pub(crate) async fn keep(
     loop {
         let welcomed = AtomicBool::new(false);
         let channel = tokio::select! {
-            channel = reach(config, &worker) => channel?,
+            channel = reach(config, connect) => channel?,
             () = asked_to_leave(&mut leaving) => return Ok(()),
         };
         let deadline = (alone + patience).max(Instant::now() + WELCOME);
@@ -115,7 +116,7 @@ async fn asked_to_leave(leaving: &mut watch::Receiver<bool>) {
     }
 }
 
-async fn reach(config: &WorkerConfig, worker: &Worker) -> Result<Channel> {
+async fn reach(config: &WorkerConfig, connect: &dyn Connect) -> Result<Channel> {
     let url = &config.coordinator;
     let endpoint = Endpoint::from_shared(url.clone())
         .map_err(|e| {
@@ -127,7 +128,7 @@ async fn reach(config: &WorkerConfig, worker: &Worker) -> Result<Channel> {
     let begun = Instant::now();
     let mut wait = RETRY_MIN;
     loop {
-        match worker.connect.connect(&endpoint).await {
+        match connect.connect(&endpoint).await {
             Ok(channel) => return Ok(channel),
             Err(e) if begun.elapsed().as_millis() as u64 >= config.connect_timeout_ms => {
                 let text =

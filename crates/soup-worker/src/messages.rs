@@ -7,6 +7,7 @@ use soup_core::ledger::Dataset;
 use soup_core::machine::{
     Differentiate, Dot, FileDigest, LayerGram, PartFigures, Proof, SegmentDots, WorkerId,
 };
+use soup_core::run::judges_own;
 use soup_core::shard::{Shard, ShardPlan};
 use soup_core::soup::Soup;
 use soup_core::tally::Judged;
@@ -16,6 +17,8 @@ use soup_proto::v1::assign::Work;
 use soup_proto::v1::task_done::Result as Answered;
 use soup_store::load::{Read, ReadFrom};
 use soup_store::location::Location;
+use soup_store::places::{self, Use};
+use soup_trust::ticket;
 
 use crate::active::{Held, Passes};
 use crate::begun::{Begun, OutputFile, Owners};
@@ -167,6 +170,7 @@ fn source(from: v1::IngredientReads, name: String, run: &Begun) -> Result<Source
     let stored = from.stored(run.schema.tensors().len())?;
     let object = |o: v1::Object| {
         let etag = Some(o.etag).filter(|e| !e.is_empty());
+        places::check(Use::Pool, &o.url)?;
         Ok(ReadFrom { location: Location::parse(&o.url)?, etag })
     };
     let read = |r: v1::Read| Read {
@@ -246,9 +250,19 @@ pub(crate) fn heartbeat(passes: Option<Passes>) -> v1::Heartbeat {
     v1::Heartbeat { passes }
 }
 
+/// Refuses a run that names places which are not allowed here, whatever its coordinator thinks of them.
+fn check_places(begin: &v1::BeginRun) -> Result<()> {
+    let judge = begin.judge.as_ref().map_or("", |judge| &judge.name);
+    let data = begin.datasets.iter().map(|set| &set.url).filter(|url| judges_own(judge, url).is_none());
+    data.map(|url| (Use::Data, url))
+        .chain([(Use::Output, &begin.output)])
+        .try_for_each(|(what, url)| places::check(what, url))
+}
+
 impl TryFrom<v1::BeginRun> for Begun {
     type Error = Error;
     fn try_from(begin: v1::BeginRun) -> Result<Self> {
+        check_places(&begin)?;
         let schema = Arc::new(begin.schema()?);
         let plan = ShardPlan::new(schema.bytes());
         if plan.shard_bytes() != begin.shard_bytes {
@@ -264,6 +278,7 @@ impl TryFrom<v1::BeginRun> for Begun {
             }
         };
         Ok(Begun {
+            key: ticket::Key::new(&begin.peer_key)?,
             files: begin.files.into_iter().map(file).collect::<Result<_>>()?,
             run: begin.run,
             epoch: begin.epoch,
@@ -309,6 +324,7 @@ mod tests {
         };
         let file = |start, end| v1::OutputFile { start, end, ..Default::default() };
         let begin = |files| v1::BeginRun {
+            peer_key: vec![7; 32],
             tensors: vec![tensor("a"), tensor("b")],
             shard_bytes: ShardPlan::new(32).shard_bytes(),
             files,

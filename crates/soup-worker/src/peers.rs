@@ -15,8 +15,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use crate::begun::Owners;
-use crate::connect::Connect;
 use crate::frames::{self, ChunkReader};
+use soup_trust::Connect;
 
 /// Connections to each peer: each is served by one thread at either end.
 const CONNECTIONS: u32 = 4;

@@ -31,6 +31,8 @@ impl Service {
     async fn blend(&self, body: Body) -> Result<bytes::Bytes> {
         let request = frames::read_request(body).await?;
         let run = self.worker.run(&request.run, request.epoch)?;
+        blends::check(&run, request.ticket)
+            .inspect_err(|e| tracing::warn!(run = request.run, why = e.chain(), "denied a fetch"))?;
         if let Some(gradient) = request.gradient {
             if request.shard >= run.begun.plan.count() {
                 return Err(Error::usage(format!("the run has no shard {}", request.shard)));

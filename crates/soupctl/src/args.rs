@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use soup_core::{Error, Result};
 
+use crate::authority::AuthorityCommand;
 use crate::choices::{LogFormat, OnInterrupt, OutputFormat};
 use crate::cookfile::CookOptions;
 #[cfg(feature = "worker")]
@@ -13,6 +14,7 @@ use crate::judges::JudgeFlag;
 use crate::quantity::Bytes;
 use crate::quantity::Millis;
 use crate::spec::{Cook, Purpose};
+use crate::trust::{PlaceArgs, TrustArgs};
 
 /// Cooks model soups: averages fine-tuned checkpoints into one better model, on a cluster or on this machine.
 #[derive(Debug, Parser)]
@@ -69,6 +71,11 @@ pub(crate) enum Command {
     /// Run a worker: it holds shards of the ingredients, averages and evaluates
     #[cfg(feature = "worker")]
     Worker(WorkerArgs),
+    /// Be a lab's own authority: make one, and certificates of it for --tls
+    Ca {
+        #[command(subcommand)]
+        command: AuthorityCommand,
+    },
     /// Print the JSON schema of cook files
     Schema,
     /// Print completions for a shell
@@ -131,6 +138,8 @@ pub(crate) struct CookArgs {
     /// What Ctrl-C does to a run on a cluster; an embedded one always stops, and goes on when asked for again
     #[arg(long, value_enum, default_value_t, help_heading = "Cluster")]
     pub(crate) on_interrupt: OnInterrupt,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
 }
 
 impl CookArgs {
@@ -198,12 +207,14 @@ pub(crate) struct Lookup {
     /// The state: a folder or an object store [default: soups/.soup-state if it exists, else the coordinator is asked]
     #[arg(long, value_name = "URL", env = "SOUP_STATE_URL")]
     pub(crate) state_url: Option<String>,
-    /// Ask this coordinator [default: http://127.0.0.1:7070]
+    /// Ask this coordinator [default: 127.0.0.1:7070]
     #[arg(long, value_name = "URL", env = "SOUP_COORDINATOR")]
     pub(crate) coordinator: Option<String>,
     /// How the result is printed on stdout
     #[arg(short = 'o', long, value_enum, default_value_t)]
     pub(crate) format: OutputFormat,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
 }
 
 /// Flags of `runs`.
@@ -217,11 +228,13 @@ pub(crate) struct ListArgs {
 #[derive(Args, Debug)]
 pub(crate) struct JudgesArgs {
     /// The coordinator
-    #[arg(long, env = "SOUP_COORDINATOR", default_value = "http://127.0.0.1:7070", value_name = "URL")]
+    #[arg(long, env = "SOUP_COORDINATOR", default_value = "127.0.0.1:7070", value_name = "URL")]
     pub(crate) coordinator: String,
     /// How the result is printed on stdout
     #[arg(short = 'o', long, value_enum, default_value_t)]
     pub(crate) format: OutputFormat,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
 }
 
 /// Flags of `status`.
@@ -239,8 +252,10 @@ pub(crate) struct RemoteArgs {
     /// The run
     pub(crate) run: String,
     /// The coordinator
-    #[arg(long, env = "SOUP_COORDINATOR", default_value = "http://127.0.0.1:7070", value_name = "URL")]
+    #[arg(long, env = "SOUP_COORDINATOR", default_value = "127.0.0.1:7070", value_name = "URL")]
     pub(crate) coordinator: String,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
 }
 
 /// Flags of `watch`.
@@ -272,7 +287,7 @@ pub(crate) struct LogArgs {
 /// Flags of `coordinator`.
 #[derive(Args, Debug)]
 pub(crate) struct CoordinatorArgs {
-    /// Address to listen on; there is no authentication, so mind who can reach it: on loopback, every user of this host
+    /// Address to listen on; beyond loopback with --tls, or --insecure. Without --tls every user of this host may do everything
     #[arg(long, env = "SOUP_LISTEN", default_value = "127.0.0.1:7070", value_name = "HOST:PORT")]
     pub(crate) listen: String,
     /// Where runs are kept: a folder, or an object store that creates only if absent; unfinished runs go on from there
@@ -284,6 +299,13 @@ pub(crate) struct CoordinatorArgs {
     /// A worker that is not heard for so long, at least 1s, is lost [default: 10s]
     #[arg(long, env = "SOUP_LEASE", value_name = "DURATION", value_parser = lease)]
     pub(crate) lease: Option<Millis>,
+    /// Runs that one client may have waiting or in progress, with --tls
+    #[arg(long, env = "SOUP_RUNS_PER_CLIENT", default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) runs_per_client: u32,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
+    #[command(flatten)]
+    pub(crate) places: PlaceArgs,
 }
 
 /// A lease that leaves room for several heartbeats and an ordinary hiccup.
@@ -302,7 +324,7 @@ fn lease(text: &str) -> std::result::Result<Millis, String> {
 #[derive(Args, Debug)]
 pub(crate) struct WorkerArgs {
     /// The coordinator to work for
-    #[arg(long, env = "SOUP_COORDINATOR", default_value = "http://127.0.0.1:7070", value_name = "URL")]
+    #[arg(long, env = "SOUP_COORDINATOR", default_value = "127.0.0.1:7070", value_name = "URL")]
     pub(crate) coordinator: String,
     /// Address on which peers are served [default: 127.0.0.1:0 if the coordinator is on this host, else 0.0.0.0:0]
     #[arg(long, env = "SOUP_LISTEN", value_name = "HOST:PORT")]
@@ -341,6 +363,10 @@ pub(crate) struct WorkerArgs {
     /// How long to try to reach the coordinator
     #[arg(long, env = "SOUP_CONNECT_TIMEOUT", default_value = "60s", value_name = "DURATION")]
     pub(crate) connect_timeout: Millis,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
+    #[command(flatten)]
+    pub(crate) places: PlaceArgs,
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::choices::OnInterrupt;
 use crate::progress::Progress;
 use crate::signals::{Request, StopSignals};
+use crate::trust::TrustArgs;
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,13 +45,14 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Connects.
+    /// Connects to a coordinator, `HOST:PORT` or a URL.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`](ErrorKind::Unavailable) where nobody answers.
-    pub(crate) async fn connect(url: &str) -> Result<Client> {
-        let channel = endpoint(url)?.connect().await.map_err(|e| unreachable(url, e))?;
-        Ok(Client::over(channel, url, false))
+    /// [`ErrorKind::Unavailable`](ErrorKind::Unavailable) where nobody answers; those of the credentials.
+    pub(crate) async fn connect(coordinator: &str, trust: &TrustArgs) -> Result<Client> {
+        let url = trust.url(coordinator)?;
+        let channel = trust.connect(&url, &endpoint(&url)?).await?;
+        Ok(Client::over(channel, &url, false))
     }
 
     /// Connects to this process's own cluster, on its own network: when that is lost, nothing comes back.
@@ -58,7 +60,7 @@ impl Client {
     /// # Errors
     /// As for [`connect`](Client::connect).
     #[cfg(feature = "worker")]
-    pub(crate) async fn embedded(url: &str, network: &dyn soup_worker::Connect) -> Result<Client> {
+    pub(crate) async fn embedded(url: &str, network: &dyn soup_trust::Connect) -> Result<Client> {
         let channel = network.connect(&endpoint(url)?).await.map_err(|e| unreachable(url, e))?;
         Ok(Client::over(channel, url, true))
     }
@@ -284,6 +286,7 @@ fn endpoint(url: &str) -> Result<Endpoint> {
         .keep_alive_while_idle(true))
 }
 
+#[cfg(feature = "worker")]
 fn unreachable(url: &str, why: tonic::transport::Error) -> Error {
     Error::unavailable(format!("the coordinator at {url} cannot be reached")).with_source(why)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use soup_coordinator::CoordinatorConfig;
 use soup_core::{Error, ErrorKind, Result};
 use soup_store::state::State;
+use soup_trust::Policy;
 use soup_worker::{Compute, DiskCache, InProcess, Parts, WorkerConfig};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -59,7 +60,9 @@ impl EmbeddedCluster {
             let parts = Parts {
                 address: listener.address(),
                 incoming: listener,
-                connect: Arc::new(network.clone()),
+                policy: Policy::Everybody,
+                coordinator: Arc::new(network.clone()),
+                peers: Arc::new(network.clone()),
                 compute: Compute::threads(threads),
             };
             let worker = WorkerConfig {

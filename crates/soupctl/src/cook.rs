@@ -28,7 +28,9 @@ pub(crate) async fn run(args: CookArgs, purpose: Purpose) -> Result<()> {
     let mut progress = Progress::new(&spec, args.quiet);
     let ask = Ask { spec: &spec, fresh, on_interrupt: args.on_interrupt };
     let json = match &cluster {
-        Cluster::Remote(url) => Client::connect(url).await?.cook(&ask, &mut progress, &mut signals).await,
+        Cluster::Remote(url) => {
+            Client::connect(url, &args.trust).await?.cook(&ask, &mut progress, &mut signals).await
+        }
         Cluster::Embedded(config) => embedded(config, &ask, &mut progress, &mut signals).await,
     }?;
     let tests: Vec<String> = spec.tests.iter().map(|t| t.name.clone()).collect();

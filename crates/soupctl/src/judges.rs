@@ -117,7 +117,7 @@ const DIGEST_SHOWN: usize = 12;
 /// Those of the coordinator.
 pub(crate) async fn run(args: JudgesArgs) -> Result<()> {
     let url = coordinator_url(&args.coordinator)?;
-    let json = Client::connect(&url).await?.judges().await?;
+    let json = Client::connect(&url, &args.trust).await?.judges().await?;
     let all: Vec<WorkerJudges> = serde_json::from_str(&json)
         .map_err(|e| Error::internal("the list of judges cannot be read").with_source(e))?;
     match args.format {

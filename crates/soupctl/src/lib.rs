@@ -6,11 +6,12 @@
 //! ([`spec`]). `cook` starts an embedded cluster ([`cluster`]) unless it is given one, submits the run and watches it
 //! ([`client`]); events become lines and bars on stderr ([`narrate`], [`progress`]), the result a table or JSON on
 //! stdout ([`table`], [`print`]). `runs`, `status`, `log` read the state, `watch`, `wait` and `cancel` ask a coordinator
-//! ([`runs`]). `coordinator` and `worker` are thin ([`serve`]).
+//! ([`runs`]). Whom a process believes is in one place ([`trust`]); `ca` makes what it proves itself with ([`authority`]). `coordinator` and `worker` are thin ([`serve`]).
 //!
 //! Everything ends here: errors are printed once, and their kind is the exit code.
 
 mod args;
+mod authority;
 mod choices;
 mod client;
 #[cfg(feature = "worker")]
@@ -33,6 +34,7 @@ mod serve;
 mod signals;
 mod spec;
 mod table;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -82,6 +84,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Wait(args) => block_on(runs::wait(args)),
         Command::Cancel(args) => block_on(runs::cancel(args)),
         Command::Log(args) => block_on(runs::log(args)),
+        Command::Ca { command } => authority::run(command),
         Command::Coordinator(args) => block_on(serve::coordinator(args)),
         #[cfg(feature = "worker")]
         Command::Worker(args) => block_on(serve::worker(args)),

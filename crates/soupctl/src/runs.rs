@@ -19,7 +19,7 @@ use crate::{cook, print, table};
 
 /// Where `cook` keeps runs whose output is at its usual place.
 const STATE_DEFAULT: &str = "soups/.soup-state";
-const COORDINATOR_DEFAULT: &str = "http://127.0.0.1:7070";
+const COORDINATOR_DEFAULT: &str = "127.0.0.1:7070";
 
 /// The state that is meant where none is named.
 pub(crate) fn default_state() -> String {
@@ -40,7 +40,7 @@ async fn summaries(lookup: &Lookup) -> Result<Vec<Value>> {
         return all.iter().map(serde_json::to_value).collect::<Result<_, _>>().map_err(unreadable);
     }
     let url = coordinator_url(lookup.coordinator.as_deref().unwrap_or(COORDINATOR_DEFAULT))?;
-    serde_json::from_str(&Client::connect(&url).await?.list().await?).map_err(unreadable)
+    serde_json::from_str(&Client::connect(&url, &lookup.trust).await?.list().await?).map_err(unreadable)
 }
 
 /// Lists runs.
@@ -117,7 +117,7 @@ pub(crate) async fn wait(args: RemoteArgs) -> Result<()> {
 
 async fn follow(remote: &RemoteArgs, progress: &mut Progress) -> Result<String> {
     let mut signals = StopSignals::new()?;
-    let mut client = Client::connect(&coordinator_url(&remote.coordinator)?).await?;
+    let mut client = Client::connect(&coordinator_url(&remote.coordinator)?, &remote.trust).await?;
     client.watch(&remote.run, OnInterrupt::Detach, progress, &mut signals).await
 }
 
@@ -126,7 +126,7 @@ async fn follow(remote: &RemoteArgs, progress: &mut Progress) -> Result<String> 
 /// # Errors
 /// Those of the coordinator.
 pub(crate) async fn cancel(args: RemoteArgs) -> Result<()> {
-    Client::connect(&coordinator_url(&args.coordinator)?).await?.cancel(&args.run).await?;
+    Client::connect(&coordinator_url(&args.coordinator)?, &args.trust).await?.cancel(&args.run).await?;
     print::line(&format!("run {} is cancelled", args.run));
     Ok(())
 }

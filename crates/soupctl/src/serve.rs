@@ -7,11 +7,13 @@ use soup_coordinator::CoordinatorConfig;
 use soup_core::memory::Cut;
 use soup_core::{Error, Result};
 use soup_store::state::State;
+use soup_trust::{Role, plain_beyond_loopback};
 use tokio::net::TcpListener;
 
 use crate::args::CoordinatorArgs;
 use crate::print;
 use crate::signals::StopSignals;
+use crate::trust::TrustArgs;
 
 /// Serves as coordinator until asked to stop.
 ///
@@ -27,17 +29,25 @@ pub(crate) async fn coordinator(args: CoordinatorArgs) -> Result<()> {
         lease_ms,
         start_timeout_ms: args.start_timeout.map_or(defaults.start_timeout_ms, |t| t.0),
         one_process: false,
+        runs_per_client_max: args.runs_per_client as usize,
+        insecure: args.trust.insecure,
         ..defaults
     };
+    args.places.confine(Some(&args.state_url))?;
+    let credentials = args.trust.credentials(&[Role::Coordinator])?;
     let state = State::open(&args.state_url)?;
     state.probe().await?;
     let listener = listen(&args.listen).await?;
-    if !ready(&listener)?.ip().is_loopback() {
+    let beyond = reach(&listener, &args.trust)?;
+    ready(&listener)?;
+    if beyond {
         print::line(
-            "warning: whoever reaches this address can submit runs and join as a worker: there is no authentication",
+            "warning: whoever reaches this address can submit runs and join as a worker: --insecure speaks plain text",
         );
     }
-    soup_coordinator::serve(config, state, listener, async move { _ = signals.next().await }).await
+    let config = CoordinatorConfig { insecure: beyond, ..config };
+    soup_coordinator::serve(config, state, listener, credentials, async move { _ = signals.next().await })
+        .await
 }
 
 /// Works for a coordinator until asked to stop.
@@ -47,12 +57,16 @@ pub(crate) async fn coordinator(args: CoordinatorArgs) -> Result<()> {
 #[cfg(feature = "worker")]
 pub(crate) async fn worker(args: crate::args::WorkerArgs) -> Result<()> {
     let mut signals = StopSignals::new()?;
-    let coordinator = crate::spec::coordinator_url(&args.coordinator)?;
+    let coordinator = args.trust.url(&crate::spec::coordinator_url(&args.coordinator)?)?;
+    args.places.confine(None)?;
+    let credentials = args.trust.credentials(&[Role::Worker])?;
+    args.trust.check_reach(&coordinator).await?;
     let listen_on = match &args.listen {
         Some(address) => address.clone(),
         None => default_listen(&coordinator).await.to_owned(),
     };
     let listener = listen(&listen_on).await?;
+    reach(&listener, &args.trust)?;
     let address = ready(&listener)?;
     let share = args.memory.is_none().then(crate::resources::memory_share);
     let judges = args.judges.iter().map(|judge| crate::judges::config(judge, args.judge_timeout.0));
@@ -79,7 +93,10 @@ pub(crate) async fn worker(args: crate::args::WorkerArgs) -> Result<()> {
         "uses {uses} of memory{of}, {offers} of it for shards, and {} threads",
         config.slots
     ));
-    let ended = soup_worker::run(config, listener, async move { _ = signals.next().await }).await;
+    let ended = soup_worker::run(config, listener, (credentials, args.trust.insecure), async move {
+        _ = signals.next().await
+    })
+    .await;
     if let Some(peak) = crate::resources::memory_peak_bytes() {
         print::line(&format!("peak memory {}", crate::quantity::Bytes(peak)));
     }
@@ -90,6 +107,20 @@ async fn listen(address: &str) -> Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .map_err(|e| Error::configuration(format!("cannot listen on {address:?}")).with_source(e))
+}
+
+/// Whether a listener takes plain text from beyond this host.
+///
+/// # Errors
+/// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) where that is not wanted.
+fn reach(listener: &TcpListener, trust: &TrustArgs) -> Result<bool> {
+    let address =
+        listener.local_addr().map_err(|e| Error::internal("a listener has no address").with_source(e))?;
+    if trust.tls.is_some() {
+        return Ok(false);
+    }
+    plain_beyond_loopback("would listen on", &[address], trust.insecure)?;
+    Ok(!address.ip().to_canonical().is_loopback())
 }
 
 /// Says where a listener listens, for people and scripts.
@@ -103,7 +134,7 @@ fn ready(listener: &TcpListener) -> Result<SocketAddr> {
 /// Beside a coordinator on this host a worker stays on loopback; else its peers have to reach it.
 #[cfg(feature = "worker")]
 async fn default_listen(coordinator: &str) -> &'static str {
-    let host = coordinator.trim_start_matches("http://");
+    let host = coordinator.split_once("://").map_or(coordinator, |(_, host)| host);
     // A name that does not resolve yet is no reason to fail here: connecting says it better.
     let loopback =
         tokio::net::lookup_host(host).await.is_ok_and(|mut found| found.all(|a| a.ip().is_loopback()));

@@ -53,7 +53,7 @@ pub(crate) enum Purpose {
 pub(crate) enum Cluster {
     /// A coordinator and workers in this process.
     Embedded(Embedded),
-    /// The cluster of the coordinator at this URL.
+    /// The cluster of the coordinator at this address.
     Remote(String),
 }
 
@@ -331,18 +331,17 @@ fn judge(options: &CookOptions) -> Result<Option<Judge>> {
     Ok(Some(Judge { flag, folder: options.judge_dir.clone(), silence_ms }))
 }
 
-/// A coordinator's address as a URL: `host:port` is taken for `http://host:port`.
+/// A coordinator's address, `HOST:PORT` or a URL of these, checked.
 pub(crate) fn coordinator_url(text: &str) -> Result<String> {
     let url = if is_url(text) { text.to_owned() } else { format!("http://{text}") };
     // Without what may be a password.
     let shown = text.rsplit('@').next().unwrap_or_default();
-    let wrong =
-        |why: &str| Err(Error::usage(format!("coordinator {shown:?} {why}: name it as http://HOST:PORT")));
+    let wrong = |why: &str| Err(Error::usage(format!("coordinator {shown:?} {why}: name it as HOST:PORT")));
     let Ok(parsed) = url::Url::parse(&url) else {
         return wrong("is not a URL");
     };
-    if parsed.scheme() != "http" {
-        return wrong("does not begin with http://");
+    if !matches!(parsed.scheme(), "http" | "https") {
+        return wrong("begins with neither http:// nor https://");
     }
     if parsed.host_str().is_none_or(str::is_empty) || parsed.port_or_known_default().is_none() {
         return wrong("has no host");
@@ -350,7 +349,7 @@ pub(crate) fn coordinator_url(text: &str) -> Result<String> {
     if !parsed.username().is_empty() || parsed.password().is_some() || parsed.path() != "/" {
         return wrong("is more than a host and a port");
     }
-    Ok(url.trim_end_matches('/').to_owned())
+    Ok(text.trim_end_matches('/').to_owned())
 }
 
 /// `<cwd>/soups/<pool>-<recipe>`.
@@ -466,7 +465,7 @@ mod tests {
     fn submitted_runs_start_with_one_worker() {
         let Cook { spec, cluster, .. } =
             cook(CookOptions { coordinator: Some("host:7070".into()), ..options() }).unwrap();
-        assert_eq!((spec.workers_min, cluster), (1, Cluster::Remote("http://host:7070".into())));
+        assert_eq!((spec.workers_min, cluster), (1, Cluster::Remote("host:7070".into())));
     }
 
     #[test]
@@ -552,10 +551,11 @@ mod tests {
         let check = |text: &str, expect: Option<&str>| {
             assert_eq!(coordinator_url(text).ok().as_deref(), expect, "{text}")
         };
-        check("127.0.0.1:7070", Some("http://127.0.0.1:7070"));
+        check("127.0.0.1:7070", Some("127.0.0.1:7070"));
         check("http://host:7070/", Some("http://host:7070"));
         check("http://[::1]:7070", Some("http://[::1]:7070"));
-        check("https://host:7070", None);
+        check("https://host:7070/", Some("https://host:7070"));
+        check("ftp://host:7070", None);
         check("http://user:secret@host:7070", None);
         check("http://host:7070/path", None);
         check("", None);

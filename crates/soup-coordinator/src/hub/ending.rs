@@ -217,9 +217,9 @@ impl Hub {
     }
 
     /// A run was done before somebody asked for it again: there is nothing to end but the wait for it.
-    pub(super) fn done_before(&mut self, run: &str, output: &str, report: String) {
+    pub(super) fn done_before(&mut self, run: &str, client: Option<String>, output: &str, report: String) {
         tracing::info!(run, "run is done already");
-        let log = EventLog::new();
+        let log = EventLog::new(client);
         log.note(&format!("run {run} is done: this is its report, and {output} is as it was"));
         log.finished(report);
         self.logs.insert(run.to_owned(), log);

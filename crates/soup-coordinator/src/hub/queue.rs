@@ -18,15 +18,16 @@ impl Hub {
     pub(super) fn asked(&mut self, prepared: Result<PreparedRun>, asked: Asked) {
         let refuse = |asked: Asked, error: Error| {
             // A caller that went away does not want the answer; here and below.
-            let _ = asked.send(Err(error));
+            let _ = asked.reply.send(Err(error));
         };
         let prepared = match prepared {
             Ok(prepared) => prepared,
             Err(error) => return refuse(asked, error),
         };
         let run = prepared.run.clone();
-        if self.logs.get(&run).is_some_and(|log| !log.ended()) {
-            let _ = asked.send(Ok(run));
+        if let Some(log) = self.logs.get(&run).filter(|log| !log.ended()) {
+            log.asked_by(asked.client.as_deref());
+            let _ = asked.reply.send(Ok(run));
             return;
         }
         if let Some(waiting) = self.opening.get_mut(&run) {
@@ -37,15 +38,35 @@ impl Hub {
             let text = format!("{queued} runs are queued already: try again when one is done");
             return refuse(asked, Error::try_again(text));
         }
+        if let Some(error) = self.has_enough(asked.client.as_deref()) {
+            return refuse(asked, error);
+        }
         if self.recovery.waits_for(&run) {
             return self.postponed.push((prepared, asked));
         }
+        let client = asked.client.clone();
         self.opening.insert(run.clone(), vec![asked]);
         let (keeper, inbox) = (self.keeper.clone(), self.inbox.clone());
         tokio::spawn(async move {
-            let opened = keeper.open(Arc::new(prepared)).await;
+            let opened = keeper.open(Arc::new(prepared), client).await;
             let _ = inbox.send(Message::Opened(run, Box::new(opened))).await;
         });
+    }
+
+    /// Why a client may not have one more run, if so.
+    fn has_enough(&self, client: Option<&str>) -> Option<Error> {
+        let client = client?;
+        let going = self.logs.values().filter(|log| !log.ended() && log.is_of(client)).count();
+        let waiting =
+            self.opening.values().filter_map(|all| all.first()).chain(self.postponed.iter().map(|p| &p.1));
+        let runs = going + waiting.filter(|asked| asked.client.as_deref() == Some(client)).count();
+        let max = self.config.runs_per_client_max;
+        (runs >= max).then(|| {
+            tracing::warn!(client, runs, "denied: as many runs as one client may have");
+            Error::try_again(format!(
+                "{runs} of your runs are queued or in progress, and {max} may be: try again when one is done"
+            ))
+        })
     }
 
     pub(super) fn opened(&mut self, run: &str, opened: Result<Opened>) {
@@ -56,7 +77,8 @@ impl Hub {
                 Ok(run.to_owned())
             }
             Ok(Opened::Done(prepared, report)) => {
-                self.done_before(run, &prepared.spec.output, report);
+                let client = waiting.first().and_then(|asked| asked.client.clone());
+                self.done_before(run, client, &prepared.spec.output, report);
                 Ok(run.to_owned())
             }
             Err(error) => {
@@ -69,13 +91,16 @@ impl Hub {
                 Ok(run) => Ok(run.clone()),
                 Err(e) => Err(Error::new(e.kind(), e.chain())),
             };
-            let _ = asked.send(copy);
+            if let Some(log) = self.logs.get(run) {
+                log.asked_by(asked.client.as_deref());
+            }
+            let _ = asked.reply.send(copy);
         }
     }
 
     fn enqueue(&mut self, owned: Owned) {
         let run = owned.prepared.run.clone();
-        let log = EventLog::new();
+        let log = EventLog::new(owned.client.clone());
         let ahead = self.queue.len() as u32 + u32::from(!matches!(self.current, Current::None));
         log.queued(ahead);
         self.logs.insert(run.clone(), log);
@@ -129,7 +154,7 @@ impl Hub {
             return self.end(Ending::of_started(started, End::cancelled()));
         }
         let now = self.now();
-        match Running::begin(started, log, self.config.start_timeout_ms, now, self.inbox.clone()) {
+        match Running::begin(started, log, &self.config, now, self.inbox.clone()) {
             Ok(running) => {
                 let workers = self.roster.offers(running.prepared());
                 self.current = Current::Running(Box::new(running));

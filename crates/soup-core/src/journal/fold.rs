@@ -186,7 +186,7 @@ impl Fold {
                 self.owner = Some(Owner { writer: record.writer.clone(), claim: claim.clone() });
             }
             Entry::Submitted(operation) => {
-                self.operation = Some(*operation);
+                self.operation = Some(operation.clone());
                 self.state = RunState::Queued;
                 self.publishing = false;
                 self.report = None;

@@ -64,7 +64,7 @@ fn sample_log() -> Log {
     let (a, b) = (Soup::single(Ingredient(0)), Soup::uniform(2).unwrap());
     let mut log = Log::default();
     log.add(1, "x", Entry::EpochClaim(Claim { host: "h".into(), pid: 1, version: "0".into() }))
-        .add(1, "x", Entry::Submitted(Operation { overwrite: true, lookahead: 2, workers_min: 1 }))
+        .add(1, "x", Entry::Submitted(Operation { overwrite: true, lookahead: 2, ..Operation::default() }))
         .add(1, "x", Entry::Begun {})
         .add(
             1,

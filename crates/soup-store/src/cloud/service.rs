@@ -14,6 +14,7 @@ use object_store::client::{
 use tracing::{info, warn};
 
 use super::keys;
+use crate::places;
 
 /// Longest that a request waits for a store that asks for patience. Signatures are valid for longer.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -23,6 +24,9 @@ const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Longest that a metadata service takes; it is in the same machine or nowhere.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
+/// Bounds of a client of plain HTTP servers.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Most bytes of an error's text that are read.
 const ERROR_BYTES_MAX: usize = 64 << 10;
 /// Most odd keys of a page that are logged.
@@ -63,14 +67,29 @@ impl Connector {
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let inner = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(Service { inner, looked_for: self.looked_for.clone() }))
+        let stays = self.looked_for.is_empty() && places::confined();
+        let inner = if stays { staying()? } else { ReqwestConnector::default().connect(options)? };
+        Ok(HttpClient::new(Service { inner, stays, looked_for: self.looked_for.clone() }))
     }
+}
+
+/// A client that goes nowhere else than where it is sent: a server of the operator's choice is not asked which other one to read from.
+fn staying() -> object_store::Result<HttpClient> {
+    let client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(READ_TIMEOUT)
+        .build();
+    client
+        .map(HttpClient::new)
+        .map_err(|e| object_store::Error::Generic { store: "HTTP", source: Box::new(e) })
 }
 
 #[derive(Debug)]
 struct Service {
     inner: HttpClient,
+    /// Redirections are refused.
+    stays: bool,
     looked_for: String,
 }
 
@@ -94,6 +113,9 @@ impl HttpService for Service {
             if !(status.is_client_error() || status.is_server_error() || status.is_redirection()) {
                 return Ok(response);
             }
+            if self.stays && status.is_redirection() && status != StatusCode::NOT_MODIFIED {
+                return Ok(elsewhere());
+            }
             let asked = retry_after(&response);
             let response = with_whole_error(response, is_head).await?;
             let throttled = status == StatusCode::TOO_MANY_REQUESTS
@@ -107,6 +129,14 @@ impl HttpService for Service {
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
+}
+
+/// What a redirection is answered with where none is followed.
+fn elsewhere() -> HttpResponse {
+    let text = "it redirects elsewhere, which is not followed for others: name the place itself";
+    let mut response = HttpResponse::new(text.to_owned().into());
+    *response.status_mut() = StatusCode::FORBIDDEN;
+    response
 }
 
 impl Service {

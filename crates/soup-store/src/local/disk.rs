@@ -18,6 +18,7 @@ use object_store::{
 
 use super::Folder;
 use crate::listing::stamp;
+use crate::places;
 
 const NAME: &str = "local disk";
 
@@ -48,6 +49,7 @@ fn failed(path: &Path, error: io::Error) -> Error {
 
 fn get(path: &Path, location: StorePath, options: &GetOptions) -> Result<GetResult> {
     let file = super::open(path).map_err(|e| failed(path, e))?;
+    places::within(&file, false).map_err(|e| failed(path, e))?;
     let about = file.metadata().map_err(|e| failed(path, e))?;
     let stamp = stamp(&about);
     let last_modified = about.modified().map_err(|e| failed(path, e))?.into();

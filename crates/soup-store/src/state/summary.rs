@@ -28,6 +28,9 @@ pub struct RunSummary {
     pub epoch: u64,
     /// Host and process of the last one.
     pub owner: String,
+    /// Who asked for it, where its coordinator knew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
     /// Soups scored so far, on all datasets.
     pub scores: usize,
     /// Trials decided so far.
@@ -80,6 +83,7 @@ impl State {
             output: text("/spec/output"),
             epoch: fold.epoch,
             owner: fold.owner.map_or_else(String::new, |o| format!("{}:{}", o.claim.host, o.claim.pid)),
+            client: fold.operation.and_then(|operation| operation.client),
             scores: fold.scores.len(),
             trials: fold.decisions,
             began_at,

@@ -43,6 +43,7 @@ impl Pool {
             ..LoadShard::default()
         };
         let begin = BeginRun {
+            peer_key: vec![7; 32],
             run: "bench".to_owned(),
             epoch: 1,
             tensors: soup_proto::tensors_of(schema),

@@ -34,6 +34,7 @@ async fn several_files_are_digested_from_what_was_written() {
     let worker = bench::worker(Arc::new(crate::Tcp), 1).unwrap();
     let plan = ShardPlan::new(schema.bytes());
     let begin = BeginRun {
+        peer_key: vec![7; 32],
         run: "r".into(),
         epoch: 1,
         tensors: tensors_of(&schema),

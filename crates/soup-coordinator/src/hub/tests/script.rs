@@ -40,6 +40,8 @@ pub(super) const CONFIG: CoordinatorConfig = CoordinatorConfig {
     lease_ms: 10_000,
     start_timeout_ms: 60_000,
     runs_queued_max: 2,
+    runs_per_client_max: 2,
+    insecure: false,
     recover: true,
     one_process: true,
 };
@@ -126,7 +128,7 @@ impl Script {
 
     pub(super) async fn submits(&mut self, run: &'static str, spec: RunSpec) {
         let handle = self.handle();
-        self.asked.push((run, tokio::spawn(async move { handle.submit(spec, None).await })));
+        self.asked.push((run, tokio::spawn(async move { handle.submit(spec, None, None).await })));
         self.step(format!("{run} is submitted")).await;
     }
 
@@ -134,7 +136,7 @@ impl Script {
     pub(super) async fn submits_and_cancels(&mut self, run: &'static str, spec: RunSpec) {
         let handle = self.handle();
         let both = async move {
-            let id = handle.submit(spec, None).await?;
+            let id = handle.submit(spec, None, None).await?;
             handle.cancel(id.clone()).await.map(|()| id)
         };
         self.asked.push((run, tokio::spawn(both)));

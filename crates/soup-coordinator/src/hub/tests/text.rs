@@ -41,7 +41,7 @@ pub(super) fn told(told: &Told) -> String {
         Told::Welcome { worker, heartbeat_ms } => {
             format!("welcome as {}, to be heard every {heartbeat_ms} ms", worker.0)
         }
-        Told::Begin(incarnation, prepared) => {
+        Told::Begin(incarnation, prepared, _) => {
             format!("begin {}, shards of {} bytes", of(incarnation), prepared.shards.shard_bytes())
         }
         Told::Place { of: incarnation, owners, peers } => format!(

@@ -21,7 +21,7 @@ use tonic::{Code, Response, Status, Streaming};
 use super::answers::{self, About, plain};
 use super::folder::{Folder, Handed};
 use super::process::{Pid, Process, Signal};
-use crate::connect::Connect;
+use soup_trust::Connect;
 
 /// How long a judge may take until it serves: frameworks are imported, often from slow disks.
 const START: Duration = Duration::from_secs(300);

@@ -1,0 +1,362 @@
+//! Where a server reads and writes for others: below the prefixes that its operator named, and nowhere else.
+//!
+//! # Flow
+//!
+//! A process that works for others is *confined* once, before it takes any request ([`confine`]); one that works for whoever started it is
+//! not, and everything is as the system allows it. What a request names is compared first, as text ([`check`]): nothing is looked up for
+//! somebody who may not know the answer. That a local name is no link to elsewhere shows only when it is opened: then where the open file
+//! or folder really is is compared ([`within`]), which no exchange of names in between can deceive.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use soup_core::{Error, Result};
+
+use crate::location::Location;
+
+/// What a place is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Checkpoints.
+    Pool,
+    /// Samples.
+    Data,
+    /// Files of configuration.
+    Config,
+    /// The soup.
+    Output,
+}
+
+impl Use {
+    const ALL: [Use; 4] = [Use::Pool, Use::Data, Use::Config, Use::Output];
+
+    /// As flags spell it.
+    fn name(self) -> &'static str {
+        match self {
+            Use::Pool => "pool",
+            Use::Data => "data",
+            Use::Config => "config",
+            Use::Output => "output",
+        }
+    }
+
+    fn flag(self) -> &'static str {
+        if self == Use::Output { "--allow-write" } else { "--allow-read" }
+    }
+}
+
+/// A prefix, and what for.
+#[derive(Clone, Debug)]
+struct Rule {
+    /// Everything that is read, or everything that is written, if none.
+    of: Option<Use>,
+    write: bool,
+    /// None: everywhere.
+    prefix: Option<Location>,
+    /// Where a local prefix really is.
+    real: Option<PathBuf>,
+}
+
+/// What flags call all places there are.
+const EVERYWHERE: &str = "everywhere";
+
+impl Rule {
+    /// `[KIND=]PREFIX`.
+    fn parse(text: &str, write: bool) -> Result<Rule> {
+        let kind =
+            |name: &str| Use::ALL.into_iter().find(|of| of.name() == name && (*of == Use::Output) == write);
+        let (of, place) = match text.split_once('=').and_then(|(name, place)| Some((kind(name)?, place))) {
+            Some((of, place)) => (Some(of), place),
+            None => (None, text),
+        };
+        if place == EVERYWHERE {
+            return Ok(Rule { of, write, prefix: None, real: Some(PathBuf::from("/")) });
+        }
+        let prefix = Location::parse(place)?;
+        if prefix.is_http() && write {
+            return Err(Error::usage(format!("{prefix}: plain HTTP servers cannot be written to")));
+        }
+        let real = prefix.local_path().map(|path| {
+            path.canonicalize().map_err(|e| {
+                Error::configuration(format!("{prefix} has to be there to be allowed")).with_source(e)
+            })
+        });
+        Ok(Rule { of, write, real: real.transpose()?, prefix: Some(prefix) })
+    }
+
+    fn covers(&self, place: &Location) -> bool {
+        self.prefix.as_ref().is_none_or(|prefix| place.is_below(prefix))
+    }
+
+    fn is_for(&self, what: Use) -> bool {
+        self.write == (what == Use::Output) && self.of.is_none_or(|of| of == what)
+    }
+}
+
+/// What a process may read and write for others.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    rules: Vec<Rule>,
+    /// What is the process's own: it reads and writes there, and nobody names places there.
+    own: Vec<(Location, Option<PathBuf>)>,
+}
+
+impl Places {
+    /// What flags allow: prefixes, each after `pool=`, `data=` or `config=` for that alone, or `everywhere`.
+    ///
+    /// # Errors
+    /// [`Usage`](soup_core::ErrorKind::Usage) for what is no place; [`Configuration`](soup_core::ErrorKind::Configuration) for a local
+    /// folder that is not there.
+    pub fn new(read: &[String], write: &[String]) -> Result<Places> {
+        let read = read.iter().map(|text| Rule::parse(text, false));
+        let write = write.iter().map(|text| Rule::parse(text, true));
+        Ok(Places { rules: read.chain(write).collect::<Result<_>>()?, own: Vec::new() })
+    }
+
+    /// The same, with a place of the process's own, such as its state.
+    #[must_use]
+    pub fn with_own(mut self, place: Location) -> Places {
+        // What is not there yet is created by this process, so its name is as good.
+        let real = place.local_path().map(|path| real_of(path));
+        self.own.push((place, real));
+        self
+    }
+
+    fn check(&self, what: Use, place: &Location) -> Result<()> {
+        let allowed = self.rules.iter().any(|rule| rule.is_for(what) && rule.covers(place));
+        let own = self.own.iter().any(|(own, _)| place.is_below(own) || own.is_below(place));
+        if allowed && !own {
+            return Ok(());
+        }
+        tracing::warn!(place = %place, what = what.name(), "denied: a place that is not allowed here");
+        Err(Error::configuration(format!(
+            "{place} is no place for {} here: whoever runs the cluster allows places with {} PREFIX, on the coordinator and on workers",
+            match what {
+                Use::Pool => "checkpoints",
+                Use::Data => "data",
+                Use::Config => "configuration",
+                Use::Output => "output",
+            },
+            what.flag()
+        )))
+    }
+
+    fn is_within(&self, real: &Path, write: bool) -> bool {
+        let roots =
+            self.rules.iter().filter(|rule| rule.write == write).filter_map(|rule| rule.real.as_ref());
+        let own = self.own.iter().filter_map(|(_, real)| real.as_ref());
+        roots.chain(own).any(|root| real.starts_with(root))
+    }
+}
+
+/// Where a path really leads, as far as it is there.
+fn real_of(path: &Path) -> PathBuf {
+    for above in path.ancestors() {
+        if let (Ok(real), Ok(rest)) = (above.canonicalize(), path.strip_prefix(above)) {
+            return real.join(rest);
+        }
+    }
+    path.to_owned()
+}
+
+static PLACES: OnceLock<Places> = OnceLock::new();
+
+/// Confines this process, for good.
+///
+/// # Errors
+/// [`Internal`](soup_core::ErrorKind::Internal) where it is confined already.
+pub fn confine(places: Places) -> Result<()> {
+    PLACES.set(places).map_err(|_| Error::internal("this process is confined already"))
+}
+
+/// Whether this process is confined.
+#[cfg(feature = "cloud")]
+pub(crate) fn confined() -> bool {
+    PLACES.get().is_some()
+}
+
+/// Refuses a place that is not allowed for that. Looks nothing up.
+///
+/// # Errors
+/// [`Configuration`](soup_core::ErrorKind::Configuration), naming the place and the flag; those of [`Location::parse`].
+pub fn check(what: Use, url: &str) -> Result<()> {
+    match PLACES.get() {
+        Some(places) => places.check(what, &Location::parse(url)?),
+        None => Ok(()),
+    }
+}
+
+/// Refuses what was opened at an allowed name and is not at an allowed place.
+///
+/// # Errors
+/// [`PermissionDenied`](io::ErrorKind::PermissionDenied), without saying where it is.
+pub(crate) fn within(opened: impl AsFd, write: bool) -> io::Result<()> {
+    let Some(places) = PLACES.get() else { return Ok(()) };
+    let real = std::fs::read_link(format!("/proc/self/fd/{}", opened.as_fd().as_raw_fd()))?;
+    if places.is_within(&real, write) {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, LeadsAway))
+}
+
+/// Refuses to look into a folder that is, without links, at `real`, where that is no allowed place to read.
+///
+/// # Errors
+/// As for [`within`].
+pub(crate) fn within_path(real: &Path) -> io::Result<()> {
+    match PLACES.get() {
+        Some(places) if !places.is_within(real, false) => {
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, LeadsAway))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A name that leads out of what is allowed.
+#[derive(Debug)]
+struct LeadsAway;
+
+impl fmt::Display for LeadsAway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("it leads out of the places that are allowed here (--allow-read, --allow-write)")
+    }
+}
+
+impl std::error::Error for LeadsAway {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(read: &[&str], write: &[&str]) -> Places {
+        let owned = |all: &[&str]| all.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        Places::new(&owned(read), &owned(write)).unwrap()
+    }
+
+    #[track_caller]
+    fn allows(places: &Places, what: Use, url: &str, expect: bool) {
+        let checked = places.check(what, &Location::parse(url).unwrap());
+        assert_eq!(checked.is_ok(), expect, "{what:?} {url}");
+        if let Err(error) = checked {
+            assert_eq!(error.kind(), soup_core::ErrorKind::Configuration);
+            assert!(error.chain().contains(what.flag()), "{}", error.chain());
+        }
+    }
+
+    #[test]
+    fn what_is_not_named_is_not_allowed() {
+        let none = places(&[], &[]);
+        for what in Use::ALL {
+            allows(&none, what, "/tmp", false);
+            allows(&none, what, "memory:///a", false);
+        }
+    }
+
+    #[test]
+    fn prefixes_end_at_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().to_str().unwrap();
+        let places = places(&[root], &[&format!("output={root}")]);
+        for what in Use::ALL {
+            allows(&places, what, root, true);
+            allows(&places, what, &format!("{root}/a/b"), true);
+            allows(&places, what, &format!("file://{root}/a"), true);
+            allows(&places, what, &format!("{root}-other/a"), false);
+            allows(&places, what, &format!("{root}/../etc"), false);
+            allows(&places, what, &format!("{root}/a/../../etc/passwd"), false);
+            allows(&places, what, "/", false);
+            allows(&places, what, &format!("memory://{root}/a"), false);
+        }
+    }
+
+    #[cfg(feature = "cloud")]
+    #[test]
+    fn stores_are_told_apart() {
+        let places =
+            places(&["s3://pools/run-1", "https://data.lab", "http://127.0.0.1:9/x"], &["s3://soups"]);
+        for (url, expect) in [
+            ("s3://pools/run-1", true),
+            ("s3://pools/run-1/a.safetensors", true),
+            ("s3://pools/run-10", false),
+            ("s3://pools", false),
+            ("s3://other/run-1", false),
+            ("gs://pools/run-1", false),
+            ("https://data.lab/x/y", true),
+            ("http://data.lab/x", false),
+            ("https://data.lab:8443/x", false),
+            ("https://data.lab.evil/x", false),
+            ("http://127.0.0.1:9/x/y", true),
+            ("http://127.0.0.1:9/xy", false),
+            ("http://169.254.169.254/latest/meta-data", false),
+            ("s3://soups/a", false),
+        ] {
+            allows(&places, Use::Pool, url, expect);
+        }
+        allows(&places, Use::Output, "s3://soups/a", true);
+        allows(&places, Use::Output, "s3://pools/run-1/a", false);
+        assert!(Places::new(&[], &["https://data.lab".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn kinds_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let (pool, data, odd) = (folder("p"), folder("d"), folder("x=y"));
+        let places = places(&[&format!("pool={pool}"), &format!("data={data}"), &odd], &[]);
+        allows(&places, Use::Pool, &pool, true);
+        allows(&places, Use::Data, &pool, false);
+        allows(&places, Use::Data, &data, true);
+        allows(&places, Use::Config, &odd, true);
+        allows(&places, Use::Output, &odd, false);
+        // A kind that is not read is no kind here, and so a part of a name that is not there.
+        assert!(Places::new(&[format!("output={pool}")], &[]).is_err());
+        assert!(Places::new(&["/no/such/folder".to_owned()], &[]).is_err());
+    }
+
+    #[test]
+    fn everywhere_is_a_word_of_its_own() {
+        let places = places(&["data=everywhere", "/tmp"], &["everywhere"]);
+        for url in ["/etc", "memory:///x"] {
+            allows(&places, Use::Data, url, true);
+            allows(&places, Use::Pool, url, false);
+            allows(&places, Use::Output, url, true);
+        }
+        // A folder that is called so can still be named.
+        assert!(Places::new(&["./everywhere".to_owned()], &[]).is_err());
+    }
+
+    #[test]
+    fn nobody_names_what_is_the_servers_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().to_str().unwrap();
+        let places = places(&[root], &[root]).with_own(Location::parse(&format!("{root}/state")).unwrap());
+        allows(&places, Use::Output, &format!("{root}/soups"), true);
+        allows(&places, Use::Output, &format!("{root}/state/runs/x"), false);
+        allows(&places, Use::Pool, &format!("{root}/state"), false);
+        // Nor what it is in.
+        allows(&places, Use::Output, root, false);
+        assert!(places.is_within(&dir.path().canonicalize().unwrap().join("state/runs"), true));
+    }
+
+    #[test]
+    fn links_are_where_they_lead() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("allowed/below")).unwrap();
+        std::fs::create_dir(root.join("secret")).unwrap();
+        std::os::unix::fs::symlink(root.join("allowed"), root.join("name")).unwrap();
+        // An operator may name a link: what is behind it is meant.
+        let places = places(&[root.join("name").to_str().unwrap()], &[]);
+        assert!(places.is_within(&root.join("allowed/below/x"), false));
+        assert!(!places.is_within(&root.join("allowed/below/x"), true));
+        assert!(!places.is_within(&root.join("secret/x"), false));
+        assert!(!places.is_within(&root.join("allowed-not/x"), false));
+    }
+}

@@ -1,0 +1,306 @@
+//! Whom a cluster of real processes lets do what, and where it reads and writes for them.
+
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+
+use std::path::Path;
+
+use serde_json::Value;
+use soup_proto::v1::FetchRequest;
+use soup_proto::v1::blends_client::BlendsClient;
+use soup_tests::{Cluster, EVERYWHERE, Output, Pool, Running, Soupctl, example, example_json, strings};
+use tempfile::TempDir;
+
+const SOUPCTL: &str = env!("CARGO_BIN_EXE_soupctl-under-test");
+
+/// A cook of the example pool on a cluster, as the member with these flags.
+fn cook(cluster: &Cluster, dir: &Path, flags: &[String], more: &[&str]) -> Soupctl {
+    let file = example().join("cook.yaml");
+    Soupctl::new(SOUPCTL)
+        .dir(dir)
+        .args([
+            "cook",
+            "-f",
+            file.to_str().unwrap(),
+            "-o",
+            "json",
+            "--no-baselines",
+            "--coordinator",
+            &cluster.url,
+        ])
+        .args(flags)
+        .args(more)
+}
+
+/// A question about runs, as the member with these flags.
+fn ask(cluster: &Cluster, flags: &[String], args: &[&str]) -> Output {
+    Soupctl::new(SOUPCTL).args(args).args(["--coordinator", &cluster.url]).args(flags).run()
+}
+
+fn runs(cluster: &Cluster, flags: &[String]) -> Vec<Value> {
+    let output = ask(cluster, flags, &["runs", "-o", "json"]);
+    output.json().as_array().unwrap().clone()
+}
+
+#[test]
+fn members_cook_over_tls_and_see_their_own_runs_alone() {
+    let mut cluster = Cluster::start_secure(SOUPCTL, "");
+    (0..2).for_each(|_| cluster.add_worker(SOUPCTL));
+    let (ada, admin) = (cluster.trust("client"), cluster.trust("admin"));
+    let bob = cluster.members().unwrap().issue(SOUPCTL, &["client", "bob"], "bob");
+    let dir = TempDir::new().unwrap();
+    let result = cook(&cluster, dir.path(), &ada, &["--output", "soup", "--min-workers", "2"]).run().json();
+    assert_eq!(result["sha256"], example_json("soups.json")["greedy"]["sha256"]);
+    assert_eq!(strings(&result["ingredients"]), ["m02", "m03", "m10"]);
+    let notes = result["notes"].to_string();
+    assert!(!notes.contains("plain text"), "{notes}");
+    let run = result["run"].as_str().unwrap();
+    // Whoever asked sees it, and admins do; to others there is no such run.
+    for flags in [&ada[..], &admin] {
+        let seen = runs(&cluster, flags);
+        assert_eq!((seen.len(), &seen[0]["client"]), (1, &Value::from("m")));
+        assert_eq!(ask(&cluster, flags, &["watch", run, "-o", "json"]).json()["run"], run);
+    }
+    assert!(runs(&cluster, &bob).is_empty());
+    let none = ["watch", "no-such-run"];
+    let unknown = ask(&cluster, &bob, &none).stderr.replace("no-such-run", run);
+    for args in [&["watch", run][..], &["wait", run], &["cancel", run]] {
+        let refused = ask(&cluster, &bob, args);
+        refused.fails(if args[0] == "cancel" { 130 } else { 2 }, &["this coordinator knows no run", run]);
+        assert!(args[0] == "cancel" || refused.stderr == unknown, "{}{unknown}", refused.stderr);
+    }
+    // Who asks for the same has asked for it too; it is another's still.
+    let joined = cook(&cluster, dir.path(), &bob, &["--output", "soup", "--min-workers", "2"]).run().json();
+    assert_eq!(joined["run"], run);
+    assert!(runs(&cluster, &bob).is_empty());
+}
+
+#[test]
+fn who_is_no_member_does_nothing_and_roles_are_kept_apart() {
+    let mut cluster = Cluster::start_secure(SOUPCTL, "");
+    let worker = cluster.trust("worker");
+    // Plain text, no credentials, another authority.
+    let plain = cluster.url.replace("https", "http");
+    Soupctl::new(SOUPCTL).args(["runs", "--coordinator", &plain]).run().fails(69, &[]);
+    ask(&cluster, &[], &["runs"]).fails(2, &["--tls"]);
+    let other = soup_tests::Members::new(SOUPCTL);
+    ask(&cluster, &other.flags("client"), &["runs"]).fails(69, &["invalid peer certificate"]);
+    let mut args = vec!["worker".to_owned(), "--connect-timeout".to_owned(), "1s".to_owned()];
+    args.extend(["--coordinator".to_owned(), cluster.url.clone()]);
+    let stranger = Soupctl::new(SOUPCTL).args(&args).args(EVERYWHERE).args(other.flags("worker")).run();
+    stranger.fails(69, &["invalid peer certificate"]);
+    // A client is no worker, and the other way round.
+    let client = cluster.trust("client");
+    Soupctl::new(SOUPCTL).args(&args).args(EVERYWHERE).args(&client).run().fails(78, &["the client \"m\""]);
+    ask(&cluster, &worker, &["runs"]).fails(78, &["the worker \"m\""]);
+    // One that wants to be reached where its certificate is not for.
+    let elsewhere = ["--advertise", "https://10.1.2.3:7071"];
+    let lost = Soupctl::new(SOUPCTL).args(&args).args(EVERYWHERE).args(&worker).args(elsewhere).run();
+    lost.fails(78, &["https://10.1.2.3:7071", "--advertise"]);
+    cluster.coordinator.kill();
+}
+
+#[test]
+fn plain_text_stays_on_this_host_unless_that_is_wanted() {
+    let beyond = ["--insecure", "--tls"];
+    let state = TempDir::new().unwrap();
+    let coordinator = |more: &[&str]| {
+        let args = ["coordinator", "--listen", "0.0.0.0:0", "--state-url", state.path().to_str().unwrap()];
+        Soupctl::new(SOUPCTL).args(args).args(EVERYWHERE).args(more)
+    };
+    coordinator(&[]).run().fails(78, &beyond);
+    for args in [
+        &["worker", "--coordinator", "192.0.2.1:7070"][..],
+        &["worker", "--coordinator", "127.0.0.1:7070", "--listen", "0.0.0.0:0"],
+        &["runs", "--coordinator", "192.0.2.1:7070"],
+        &[
+            "cook",
+            "--pool",
+            "/p",
+            "--recipe",
+            "uniform",
+            "--output",
+            "/o",
+            "--coordinator",
+            "http://192.0.2.1:7070",
+        ],
+    ] {
+        Soupctl::new(SOUPCTL).args(args).run().fails(78, &beyond);
+    }
+    // Wanted, it is noted in every report.
+    let mut insecure = coordinator(&["--insecure"]).start();
+    let port = insecure.line_with("listening on ").rsplit(':').next().unwrap().to_owned();
+    let address = format!("127.0.0.1:{port}");
+    let args = ["worker", "--threads", "1", "--memory", "256MiB", "--coordinator", &address];
+    let _worker = Soupctl::new(SOUPCTL).args(args).args(EVERYWHERE).start();
+    let dir = TempDir::new().unwrap();
+    let pool = Pool::of(&["m02", "m03"]);
+    let args = [
+        "cook",
+        "--pool",
+        pool.path().to_str().unwrap(),
+        "--recipe",
+        "uniform",
+        "--output",
+        "soup",
+        "-o",
+        "json",
+    ];
+    let cooked =
+        Soupctl::new(SOUPCTL).dir(dir.path()).args(args).args(["--coordinator", &address]).run().json();
+    assert!(cooked["notes"].to_string().contains("plain text"), "{}", cooked["notes"]);
+}
+
+/// A coordinator and a worker that are confined, and what they are confined to.
+struct Confined {
+    _coordinator: Running,
+    _worker: Running,
+    address: String,
+    dir: TempDir,
+}
+
+impl Confined {
+    /// Both may read below `pools` and `data` and write below `soups`; the worker with these flags instead, if there are some.
+    fn start(worker: Option<&[&str]>) -> Confined {
+        let dir = TempDir::new().unwrap();
+        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        for folder in ["pools", "data", "soups", "secret"] {
+            std::fs::create_dir(path(folder)).unwrap();
+        }
+        let allowed = [
+            "--allow-read",
+            &path("pools"),
+            "--allow-read",
+            &format!("data={}", path("data")),
+            "--allow-write",
+            &path("soups"),
+        ]
+        .map(str::to_owned);
+        let (state, listen) = (path("soups/.state"), "127.0.0.1:0");
+        let mut coordinator = Soupctl::new(SOUPCTL)
+            .args(["coordinator", "--listen", listen, "--state-url", &state])
+            .args(&allowed)
+            .start();
+        let address = coordinator.line_with("listening on ").trim_start_matches("listening on ").to_owned();
+        let args = ["worker", "--threads", "1", "--memory", "256MiB", "--coordinator", &address];
+        let soupctl = Soupctl::new(SOUPCTL).args(args);
+        let worker = match worker {
+            Some(flags) => soupctl.args(flags).start(),
+            None => soupctl.args(&allowed).start(),
+        };
+        Confined { _coordinator: coordinator, _worker: worker, address, dir }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn cook(&self, pool: &str, output: &str, more: &[&str]) -> Output {
+        let args =
+            ["cook", "--pool", &self.path(pool), "--recipe", "uniform", "-o", "json", "--batch-size", "16"];
+        let to = ["--output", &self.path(output), "--coordinator", &self.address];
+        Soupctl::new(SOUPCTL).args(args).args(to).args(more).run()
+    }
+}
+
+/// Copies a folder of files.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &to.join(entry.file_name())),
+            false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
+        }
+    }
+}
+
+#[test]
+fn servers_read_and_write_where_they_are_allowed_to() {
+    let confined = Confined::start(None);
+    let pool = Pool::of(&["m02", "m03"]);
+    for folder in ["pools/good", "pools/linked", "secret/pool"] {
+        copy(pool.path(), Path::new(&confined.path(folder)));
+    }
+    let data = example().join("data/val.parquet");
+    for file in ["data/val.parquet", "secret/val.parquet"] {
+        std::fs::copy(&data, confined.path(file)).unwrap();
+    }
+    let with =
+        |file: &str| ["--validation".to_owned(), format!("{{url: {}, limit: 32}}", confined.path(file))];
+    let val = with("data/val.parquet");
+    let val: Vec<&str> = val.iter().map(String::as_str).collect();
+    confined.cook("pools/good", "soups/good", &val).json();
+    let refused = |output: &Output, flag: &str| output.fails(78, &["is no place for", flag]);
+    refused(&confined.cook("secret/pool", "soups/x", &[]), "--allow-read");
+    refused(&confined.cook("pools/../secret/pool", "soups/x", &[]), "--allow-read");
+    refused(&confined.cook("data", "soups/x", &[]), "--allow-read");
+    for output in ["secret/x", "pools/x", "soups/../secret/x", "soups/.state/runs/x", "soups"] {
+        refused(&confined.cook("pools/good", output, &[]), "--allow-write");
+    }
+    for set in ["secret/val.parquet", "soups/good"] {
+        let set = with(set);
+        refused(&confined.cook("pools/good", "soups/x", &[&set[0], &set[1]]), "--allow-read");
+    }
+    for config in
+        ["/etc/passwd", "http://169.254.169.254/latest/meta-data", &confined.path("data/val.parquet")]
+    {
+        refused(
+            &confined.cook("pools/good", "soups/x", &[&["--model-config", config], &val[..]].concat()),
+            "--allow-read",
+        );
+    }
+    // A name that is allowed and leads away: a file, a folder, and where the soup would go.
+    let leads = |from: &str, to: &str| {
+        let from = confined.path(from);
+        let _ = std::fs::remove_file(&from);
+        std::os::unix::fs::symlink(confined.path(to), from).unwrap();
+    };
+    leads("pools/linked/ingredients/m02.safetensors", "secret/pool/ingredients/m02.safetensors");
+    leads("pools/away", "secret/pool");
+    leads("data/linked.parquet", "secret/val.parquet");
+    leads("soups/away", "secret");
+    let away = "leads out of the places that are allowed here";
+    confined.cook("pools/linked", "soups/x", &[]).fails(78, &[away]);
+    confined.cook("pools/away", "soups/x", &[]).fails(78, &[away]);
+    let linked = with("data/linked.parquet");
+    confined.cook("pools/good", "soups/x", &[&linked[0], &linked[1]]).fails(78, &[away]);
+    confined.cook("pools/good", "soups/away/x", &[]).fails(78, &[away]);
+    assert_eq!(Pool::list(Path::new(&confined.path("secret"))), ["pool", "val.parquet"]);
+    assert_eq!(Pool::list(Path::new(&confined.path("soups"))), [".state", "away", "good"]);
+}
+
+#[test]
+fn a_worker_does_not_believe_its_coordinator_about_places() {
+    let nowhere = TempDir::new().unwrap();
+    let nowhere = nowhere.path().to_str().unwrap();
+    let confined = Confined::start(Some(&["--allow-read", nowhere, "--allow-write", nowhere]));
+    copy(Pool::of(&["m02", "m03"]).path(), Path::new(&confined.path("pools/good")));
+    confined.cook("pools/good", "soups/x", &[]).fails(78, &["is no place for", "worker"]);
+}
+
+#[tokio::test]
+async fn a_blend_is_given_to_nobody_without_a_ticket() {
+    let mut cluster = Cluster::start_with(SOUPCTL, "");
+    cluster.add_worker(SOUPCTL);
+    let address =
+        cluster.workers[0].line_with("listening on ").trim_start_matches("listening on ").to_owned();
+    let dir = TempDir::new().unwrap();
+    let mut running = cook(&cluster, dir.path(), &[], &["--output", "soup"]).start();
+    let run = running.line_with("run ").trim_start_matches("run ").to_owned();
+    running.line_with("+ m");
+    let mut blends = BlendsClient::connect(format!("http://{address}")).await.unwrap();
+    let fetch = |ticket| FetchRequest {
+        run: run.clone(),
+        epoch: 1,
+        shard: 0,
+        soup: Some(soup_proto::v1::Soup { members: vec![0], ..Default::default() }),
+        gradient: None,
+        ticket,
+    };
+    let forged = soup_proto::v1::Ticket { worker: 1, until: u64::MAX, mac: vec![0; 32] };
+    for ticket in [None, Some(forged)] {
+        let denied = blends.fetch(fetch(ticket)).await.unwrap_err();
+        assert_eq!(denied.code(), tonic::Code::FailedPrecondition, "{denied:?}");
+        assert!(denied.message().contains("ticket"), "{denied:?}");
+    }
+    running.kill();
+}
