@@ -349,6 +349,7 @@ fn plan(prepared: &PreparedRun, recall: bool, start_timeout_ms: Millis) -> Plan 
             true => vec![1; prepared.shards.count() as usize],
             false => prepared.shards.shards().map(resident).collect(),
         },
+        pool_bytes: prepared.shards.shards().map(resident).fold(0, u64::saturating_add),
         streams: spec.streams(),
         judge: prepared.judge.clone(),
         datasets: spec.datasets().count() as u32,

@@ -235,6 +235,7 @@ fn plan(workers: u32) -> Plan {
     Plan {
         ingredients: INGREDIENTS,
         shard_bytes: vec![SHARD_BYTES; SHARDS],
+        pool_bytes: SHARD_BYTES * SHARDS as u64,
         streams: false,
         groups: Arc::new(Groups { names: Vec::new(), of: Vec::new(), classifier: Vec::new() }),
         given: None,

@@ -14,13 +14,16 @@
 //! When the recipe is done, the report's goals follow, then the output's files are written, then [`Action::Publish`].
 //! Where nothing is judged, shards [stream](streaming): they are read as the files are written, and what was found in them is
 //! asked for in the end.
-//! A worker that is lost leaves its shards and tasks to the others at any point of this.
+//! A worker that is lost leaves its shards and tasks to the others at any point of this; one that is there and does not get done with
+//! what it is given leaves that to others too ([deadlines]), and in the end the run ([troubles]).
 //!
 //! What is decided becomes an entry of the journal first ([`Action::Record`]) and takes effect once that is durable
 //! ([`Event::Recorded`]), so that what a machine knows is always the fold of its run's log, and a new one made from that
 //! fold ([`Machine::resume`]) goes on where the old one was.
 
+mod answers;
 mod assign;
+mod deadlines;
 mod diagnosing;
 mod exchange;
 mod gathering;
@@ -35,6 +38,7 @@ mod statistics;
 mod streaming;
 mod surveying;
 mod tasks;
+mod troubles;
 mod writing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +55,7 @@ use crate::recipe::{Recipe, RecipeSpec, Replay, Setting};
 use crate::soup::Soup;
 use crate::tally::{Judged, Tally};
 
+use deadlines::Deadlines;
 use diagnosing::Diagnosing;
 pub use diagnosing::{LINE_SEGMENTS, Measured, PLANE_SIDE};
 pub use exchange::{
@@ -69,6 +74,7 @@ use record::Recorder;
 use statistics::Statistics;
 use surveying::Known;
 use tasks::{Tasks, WorkerState};
+use troubles::Troubles;
 use writing::Writing;
 
 /// A point in time in milliseconds, from any origin; the caller's clock.
@@ -83,6 +89,8 @@ pub struct Plan {
     pub ingredients: u32,
     /// Resident bytes of each shard, all ingredients together; the number of shards is its length.
     pub shard_bytes: Vec<u64>,
+    /// Bytes of all ingredients together.
+    pub pool_bytes: u64,
     /// Whether shards are read as the output is written, and not kept. Then they only have owners, what was found in reading
     /// them is known last, and `shard_bytes` says how they are shared.
     pub streams: bool,
@@ -201,6 +209,8 @@ pub struct Machine {
     placement: Placement,
     known: Option<Known>,
     tasks: Tasks,
+    deadlines: Deadlines,
+    troubles: Troubles,
     goals: Goals,
     judging: Judging,
     proving: Proving,
@@ -231,6 +241,8 @@ impl Machine {
             // Of no datasets everything is known.
             known: (plan.datasets == 0).then(Known::default),
             tasks: Tasks::default(),
+            deadlines: Deadlines::default(),
+            troubles: Troubles::default(),
             goals: Goals::default(),
             judging: Judging::default(),
             proving: Proving::default(),
@@ -269,7 +281,8 @@ impl Machine {
             Event::Recomputed(worker, key, sha256) => self.recomputed(worker, key, sha256, &mut out),
             Event::Done(worker, key, result) => self.done(now, worker, key, result, &mut out),
             Event::Failed(worker, key, error) => self.failed(now, worker, key, error, &mut out),
-            Event::Tick => {}
+            Event::Unreached(by, key, source) => self.unreached(now, (by, key), source, &mut out),
+            Event::Tick => self.take_back_overdue(now, &mut out),
             // What is being published cannot be taken back half-way: the publisher's answer decides.
             Event::Cancel if self.publishing() => {}
             Event::Cancel => self.finish(Err(Error::cancelled("the run was cancelled")), &mut out),

@@ -3,7 +3,7 @@
 //! A worker is given one task more than it has slots, so that it never waits for the coordinator's answer. The survey comes
 //! first, since it finds without a single parameter what would keep soups from being scored. Loading belongs to the
 //! owners; everything else goes to whoever is free, slices preferably to the worker that has their samples decoded. A
-//! worker that nothing is left for gets a slice that another one is slow at.
+//! worker that nothing is left for gets a slice that another one is slow at, and so it is with the survey.
 //!
 //! Every event ends in a [`dispatch`](Machine::dispatch), and of a thousand workers most may have nothing to do. So what
 //! does not depend on who asks is found out once a dispatch, when somebody asks for it ([`Openings`]).
@@ -128,10 +128,11 @@ impl Machine {
     fn pick(&self, worker: WorkerId, openings: &mut Openings) -> Option<Work> {
         let now = openings.now;
         let own = openings.owned.get(&worker).map_or(&[][..], Vec::as_slice);
-        let may = |work: &Work| self.tasks.is_open(work, now) && !self.tasks.failed_on(work, worker);
+        let may = |work: &Work| self.tasks.is_open(work, now) && !self.is_barred(work, worker);
         let judges = self.workers.get(&worker).is_some_and(|state| state.judges);
         if !self.surveyed_enough() {
-            return Some(Work::Survey).filter(|work| judges && may(work));
+            let survey = Some(Work::Survey).filter(|work| may(work));
+            return survey.or_else(|| self.pick_late(worker, openings)).filter(|_| judges);
         }
         if !openings.ready {
             return self.pick_load(worker, own, now);
@@ -148,7 +149,7 @@ impl Machine {
     }
 
     fn pick_writing(&self, worker: WorkerId, openings: &Openings) -> Option<Work> {
-        openings.writing.iter().find(|work| !self.tasks.failed_on(work, worker)).cloned()
+        openings.writing.iter().find(|work| !self.is_barred(work, worker)).cloned()
     }
 
     fn pick_load(&self, worker: WorkerId, own: &[Shard], now: Millis) -> Option<Work> {
@@ -164,7 +165,7 @@ impl Machine {
             }
             let work = |o: &OpenSlice| Work::Evaluate(goal.clone(), o.slice);
             let open = openings.slices[index].iter();
-            open.filter(|o| !o.tried || !self.tasks.failed_on(&work(o), worker))
+            open.filter(|o| !o.tried || !self.is_barred(&work(o), worker))
                 .min_by_key(|o| (o.preference(worker), o.slice.index))
                 .map(work)
         })
@@ -189,8 +190,6 @@ impl Machine {
         }
         let now = openings.now;
         let late = openings.late.get_or_insert_with(|| self.tasks.late(now, self.plan.limits.straggler_ms));
-        late.iter()
-            .find(|l| l.with != worker && !self.tasks.failed_on(&l.work, worker))
-            .map(|l| l.work.clone())
+        late.iter().find(|l| l.with != worker && !self.is_barred(&l.work, worker)).map(|l| l.work.clone())
     }
 }

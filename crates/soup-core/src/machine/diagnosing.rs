@@ -12,12 +12,11 @@ use super::progress::Progress;
 use super::{Action, Dataset, Error, ErrorKind, Evaluation, Machine, Millis, Slice, Work, WorkerId};
 use crate::diagnosis::SharedInitVerdict;
 use crate::diagnosis::ensemble::{Alternatives, Newton, STACK_INGREDIENTS_MAX, STACK_STEPS};
-use crate::diagnosis::geometry::{Gram, packed_len};
+use crate::diagnosis::geometry::Gram;
 use crate::diagnosis::path::{Grid, line, prefixes};
 use crate::machine::exchange::{Compare, LayerGram};
 use crate::shard::Shard;
 use crate::soup::{Ingredient, Soup, Weight};
-use crate::tally::Judged;
 
 /// Points on the way from one ingredient to another, the first one not counted.
 pub const LINE_SEGMENTS: u32 = 10;
@@ -105,12 +104,6 @@ impl Machine {
     pub(super) fn gram_done(&mut self, shard: Shard, grams: Vec<LayerGram>, out: &mut Vec<Action>) {
         let Some(layers) = self.plan.diagnosis.layers.clone() else { return };
         let k = self.plan.ingredients as usize;
-        let fits = |g: &LayerGram| g.packed.len() == packed_len(k) && (g.layer as usize) < layers.names.len();
-        if !grams.iter().all(fits) {
-            let text =
-                format!("a worker answered shard {} with inner products that do not fit the pool", shard.0);
-            return self.finish(Err(Error::internal(text)), out);
-        }
         self.diagnosing.grams.insert(shard, grams);
         if self.diagnosing.grams.len() < self.placement.shards() {
             return;
@@ -228,17 +221,7 @@ impl Machine {
     }
 
     /// A slice was compared.
-    pub(super) fn compare_done(&mut self, work: &Compare, found: Alternatives, out: &mut Vec<Action>) {
-        let samples = work.slice.end - work.slice.start;
-        if found.newton.gradient.len() != self.plan.ingredients as usize {
-            let error = Error::internal("a worker compared other ingredients than it was asked to");
-            return self.finish(Err(error), out);
-        }
-        for counts in [&found.logits, &found.vote, &found.stacked] {
-            if let Err(error) = self.check_judged(&Judged::Tally(counts.clone().into()), samples) {
-                return self.finish(Err(error.context("other uses of the ingredients")), out);
-            }
-        }
+    pub(super) fn compare_done(&mut self, work: &Compare, found: Alternatives) {
         let slices = self.slices_of(work.dataset).len();
         let tests: Vec<Dataset> = self.reported_tests().collect();
         let Some(comparing) = &mut self.diagnosing.comparing else { return };

@@ -232,6 +232,8 @@ pub enum Event {
     Done(WorkerId, TaskKey, TaskResult),
     /// A worker failed at an attempt.
     Failed(WorkerId, TaskKey, Error),
+    /// A worker that fails at an attempt could not fetch from another one, which is the last; its failure follows.
+    Unreached(WorkerId, TaskKey, WorkerId),
     /// Time passed.
     Tick,
     /// Somebody wants the run to end.

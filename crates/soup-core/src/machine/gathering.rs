@@ -34,6 +34,9 @@ impl Machine {
             self.gathering.short_since = None;
             return now >= self.gathering.settled_at || !self.tasks.is_empty();
         }
+        if self.ask_again(out) {
+            return self.enough_workers(now, out);
+        }
         let since = *self.gathering.short_since.get_or_insert(now);
         let timeout_ms = self.plan.limits.start_timeout_ms;
         if now.saturating_sub(since) >= timeout_ms {

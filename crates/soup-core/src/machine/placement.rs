@@ -91,6 +91,9 @@ pub fn choose_room<'a>(
     offers.min().map(|(_, tier, _, at)| (at, tier))
 }
 
+/// What workers have room for.
+type Rooms = BTreeMap<WorkerId, Room>;
+
 /// What is known of the shards.
 #[derive(Debug)]
 pub(super) struct Placement {
@@ -165,6 +168,12 @@ impl Placement {
         matches!(holding, Some(Holding::Loading(owner, _)) if *owner == worker)
     }
 
+    /// The shards that `worker` is to load.
+    pub(super) fn loading_of(&self, worker: WorkerId) -> Vec<Shard> {
+        let shards = (0..self.holdings.len() as u32).map(Shard);
+        shards.filter(|shard| self.is_loading(*shard, worker)).collect()
+    }
+
     /// Whether a shard was read.
     pub(super) fn is_digested(&self, shard: Shard) -> bool {
         self.digests.get(shard.0 as usize).is_some_and(Option::is_some)
@@ -199,6 +208,8 @@ impl Machine {
                 }
                 return true;
             }
+            // Whom the run went on without may have had room.
+            Err(_) if self.ask_again(out) => return self.all_placed(now, out),
             Err(error) => error,
         };
         let since = *self.placement.unplaced_since.get_or_insert(now);
@@ -216,27 +227,95 @@ impl Machine {
         if self.placement.holdings.iter().all(|h| h.owner().is_some()) {
             return Ok(false);
         }
-        let workers: Vec<WorkerId> = self.workers.keys().copied().collect();
-        let at: BTreeMap<WorkerId, usize> = workers.iter().copied().zip(0..).collect();
-        let mut rooms: Vec<Room> =
-            self.workers.values().map(|w| Room::new(w.capacity_bytes, w.disk_bytes)).collect();
-        for (holding, &bytes) in self.placement.holdings.iter().zip(&self.plan.shard_bytes) {
-            if let Some((owner, tier)) = holding.place() {
-                rooms[at[&owner]].take(tier, bytes);
-            }
-        }
+        let mut rooms = self.rooms();
         for index in 0..self.placement.holdings.len() {
             if self.placement.holdings[index].owner().is_some() {
                 continue;
             }
-            let bytes = self.plan.shard_bytes[index];
-            let held = |at: usize| self.workers[&workers[at]].held.get(&Shard(index as u32)).copied();
-            let chosen = choose_room(&rooms, bytes, held);
-            let Some((at, tier)) = chosen else { return Err(self.does_not_fit()) };
-            self.placement.holdings[index] = Holding::Loading(workers[at], tier);
-            rooms[at].take(tier, bytes);
+            let shard = Shard(index as u32);
+            let good = |w: WorkerId| !self.troubles.doubts(w) && !self.is_bad_at(shard, w);
+            let chosen = self.choose(&rooms, shard, good).or_else(|| self.choose(&rooms, shard, |_| true));
+            let Some((worker, tier)) = chosen else { return Err(self.does_not_fit()) };
+            self.put(&mut rooms, shard, (worker, tier));
         }
         Ok(true)
+    }
+
+    /// What every worker has room for.
+    fn rooms(&self) -> Rooms {
+        let room = |(&worker, w): (&WorkerId, &super::WorkerState)| {
+            (worker, Room::new(w.capacity_bytes, w.disk_bytes))
+        };
+        let mut rooms: Rooms = self.workers.iter().map(room).collect();
+        for (holding, &bytes) in self.placement.holdings.iter().zip(&self.plan.shard_bytes) {
+            if let Some((owner, tier)) = holding.place() {
+                rooms.entry(owner).and_modify(|room| room.take(tier, bytes));
+            }
+        }
+        rooms
+    }
+
+    /// Who gets a shard, of those that `may`.
+    fn choose(
+        &self,
+        rooms: &Rooms,
+        shard: Shard,
+        may: impl Fn(WorkerId) -> bool,
+    ) -> Option<(WorkerId, Tier)> {
+        let bytes = self.plan.shard_bytes[shard.0 as usize];
+        let workers: Vec<WorkerId> = rooms.keys().copied().filter(|w| may(*w)).collect();
+        let held = |at: usize| self.workers[&workers[at]].held.get(&shard).copied();
+        let (at, tier) = choose_room(workers.iter().map(|w| &rooms[w]), bytes, held)?;
+        Some((workers[at], tier))
+    }
+
+    fn put(&mut self, rooms: &mut Rooms, shard: Shard, (worker, tier): (WorkerId, Tier)) {
+        let index = shard.0 as usize;
+        self.placement.holdings[index] = Holding::Loading(worker, tier);
+        rooms.entry(worker).and_modify(|room| room.take(tier, self.plan.shard_bytes[index]));
+    }
+
+    /// Whether `worker` failed at loading a shard, or was slow at it.
+    fn is_bad_at(&self, shard: Shard, worker: WorkerId) -> bool {
+        let load = super::Work::Load(shard);
+        self.tasks.failed_on(&load, worker) || self.tasks.was_late(&load, worker)
+    }
+
+    /// Who else could load a shard.
+    fn elsewhere(&self, shard: Shard, than: WorkerId) -> Option<(WorkerId, Tier)> {
+        let good = |w: WorkerId| {
+            let stays = self.workers.get(&w).is_some_and(|state| !state.leaving);
+            w != than && stays && !self.troubles.doubts(w) && !self.is_bad_at(shard, w)
+        };
+        self.choose(&self.rooms(), shard, good)
+    }
+
+    /// Whether anybody else could.
+    pub(super) fn has_room_elsewhere(&self, shard: Shard, than: WorkerId) -> bool {
+        self.elsewhere(shard, than).is_some()
+    }
+
+    /// Gives a shard that `from` is to load to another worker; false where nobody has room for it.
+    pub(super) fn move_load(&mut self, shard: Shard, from: WorkerId) -> bool {
+        let to = self.elsewhere(shard, from).filter(|_| self.placement.is_loading(shard, from));
+        if let Some((worker, tier)) = to {
+            self.placement.holdings[shard.0 as usize] = Holding::Loading(worker, tier);
+        }
+        to.is_some()
+    }
+
+    /// Whether the others have room for what `worker` holds.
+    pub(super) fn fits_without(&self, worker: WorkerId) -> bool {
+        let mut rooms = self.rooms();
+        rooms.remove(&worker);
+        (0..).map(Shard).zip(&self.placement.holdings).filter(|(_, h)| h.owner() == Some(worker)).all(
+            |(shard, _)| {
+                let Some((to, tier)) = self.choose(&rooms, shard, |_| true) else { return false };
+                let bytes = self.plan.shard_bytes[shard.0 as usize];
+                rooms.entry(to).and_modify(|room| room.take(tier, bytes));
+                true
+            },
+        )
     }
 
     /// Where the owner of a shard is to keep it.
@@ -303,13 +382,7 @@ impl Machine {
     /// Notes the digests of a shard; false where they end the run.
     pub(super) fn digested(&mut self, shard: Shard, sha256: Vec<[u8; 32]>, out: &mut Vec<Action>) -> bool {
         let slot = &mut self.placement.digests[shard.0 as usize];
-        let error = if sha256.len() != self.plan.ingredients as usize {
-            Error::internal(format!(
-                "a worker returned {} digests for {} ingredients",
-                sha256.len(),
-                self.plan.ingredients
-            ))
-        } else if let Some(known) = slot.as_ref().filter(|known| **known != sha256) {
+        let error = if let Some(known) = slot.as_ref().filter(|known| **known != sha256) {
             let changed = known.iter().zip(&sha256).position(|(a, b)| a != b).unwrap_or(0);
             Error::data(format!("ingredient {changed} changed while the run was reading it: run again"))
         } else {

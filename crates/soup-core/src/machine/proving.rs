@@ -44,6 +44,11 @@ impl Machine {
         self.proving.reference.is_some()
     }
 
+    /// Whether anybody but `worker` has answered, and waits for it.
+    pub(super) fn another_answered(&self, worker: WorkerId) -> bool {
+        self.truth_is_known() || self.proving.answers.keys().any(|other| *other != worker)
+    }
+
     /// The proof that a worker owes.
     pub(super) fn pick_proof(&self, worker: WorkerId) -> Option<Work> {
         let owes =

@@ -34,17 +34,26 @@ impl Machine {
     /// # Errors
     /// Where it is not enough for the run.
     pub(super) fn know(&mut self, survey: Survey) -> Result<()> {
-        let judge = self.plan.judge.clone().ok_or_else(|| Error::internal("nobody judges, and was asked"))?;
-        let metric = survey.check(&Demands {
-            judge: &judge,
+        let metric = self.check_survey(&survey)?;
+        let slices = survey.samples.iter().map(|&n| slices(n, self.plan.batch_size)).collect();
+        self.known = Some(Known { survey, metric: Some(metric), slices });
+        Ok(())
+    }
+
+    /// By what scores are compared, where a survey says enough for the run.
+    ///
+    /// # Errors
+    /// What it does not.
+    pub(super) fn check_survey(&self, survey: &Survey) -> Result<Metric> {
+        let judge =
+            self.plan.judge.as_ref().ok_or_else(|| Error::internal("nobody judges, and was asked"))?;
+        survey.check(&Demands {
+            judge,
             datasets: self.plan.datasets as usize,
             recipe: &self.plan.recipe,
             full_diagnosis: self.plan.diagnosis.full,
             recompute: self.plan.calibration.is_some(),
-        })?;
-        let slices = survey.samples.iter().map(|&n| slices(n, self.plan.batch_size)).collect();
-        self.known = Some(Known { survey, metric: Some(metric), slices });
-        Ok(())
+        })
     }
 
     /// What the judge told is durable, and takes effect.

@@ -1,6 +1,7 @@
 //! Tasks and their attempts, and what becomes of them.
 
 use super::placement::Tier;
+use super::troubles::Trouble;
 use super::{
     Action, BTreeMap, BTreeSet, Error, ErrorKind, Evaluation, Machine, Millis, NewWorker, Report, Slice,
     TaskKey, TaskResult, Work, WorkerId,
@@ -21,6 +22,14 @@ pub(super) struct WorkerState {
     pub(super) leaving: bool,
 }
 
+impl WorkerState {
+    /// The worker that it is the state of, as it joins once more.
+    pub(super) fn again(self, worker: WorkerId) -> NewWorker {
+        let WorkerState { slots, capacity_bytes, disk_bytes, judges, .. } = self;
+        NewWorker { worker, slots, capacity_bytes, disk_bytes, judges, held: Vec::new() }
+    }
+}
+
 /// A numbered work.
 #[derive(Debug)]
 pub(super) struct Task {
@@ -36,6 +45,19 @@ pub(super) struct Task {
     failed_on: BTreeSet<WorkerId>,
     /// The last such reason.
     reason: Option<(ErrorKind, String)>,
+    /// How often it was taken back from a worker whose time was over.
+    taken_back: u32,
+    /// Workers that were slow at it, or failed in a way that may pass: others are asked first.
+    late_on: BTreeSet<WorkerId>,
+}
+
+/// An attempt whose time is over.
+#[derive(Debug)]
+pub(super) struct Overdue {
+    pub(super) worker: WorkerId,
+    pub(super) key: TaskKey,
+    pub(super) work: Work,
+    pub(super) since: Millis,
 }
 
 /// A slice that has been with one worker for too long.
@@ -56,8 +78,11 @@ impl Task {
     }
 }
 
+/// Milliseconds after which an idle worker is asked to survey too.
+const SURVEY_MS: Millis = 5_000;
+
 /// Whether a worker can do a work at all; `recomputes`: whether what is written comes from judges too.
-fn may(work: &Work, worker: &WorkerState, recomputes: bool) -> bool {
+pub(super) fn may(work: &Work, worker: &WorkerState, recomputes: bool) -> bool {
     let judged = match work {
         Work::Survey | Work::Evaluate(..) | Work::Prove(..) | Work::Differentiate(_) | Work::Compare(_) => {
             true
@@ -98,6 +123,55 @@ impl Tasks {
         self.by_work.get(work).is_some_and(|t| t.failed_on.contains(&worker))
     }
 
+    /// Whether `worker` was slow at `work`, or failed in a way that may pass.
+    pub(super) fn was_late(&self, work: &Work, worker: WorkerId) -> bool {
+        self.by_work.get(work).is_some_and(|t| t.late_on.contains(&worker))
+    }
+
+    /// The attempts whose time is over, which `allowed` tells of a worker, a work and how often that was taken back.
+    pub(super) fn overdue(
+        &self,
+        now: Millis,
+        allowed: impl Fn(WorkerId, &Work, u32) -> Millis,
+    ) -> Vec<Overdue> {
+        let of = |(work, task): (&Work, &Task)| {
+            let late = |(&attempt, &(worker, since)): (&u32, &(WorkerId, Millis))| {
+                let over = now.saturating_sub(since) >= allowed(worker, work, task.taken_back);
+                let key = TaskKey { task: task.id, attempt };
+                over.then(|| Overdue { worker, key, work: work.clone(), since })
+            };
+            task.running.iter().filter_map(late).collect::<Vec<_>>()
+        };
+        self.by_work.iter().flat_map(of).collect()
+    }
+
+    /// Takes an attempt back from a worker whose time is over; how often that was done with this work.
+    pub(super) fn take_back(&mut self, work: &Work, worker: WorkerId, key: TaskKey) -> u32 {
+        self.end_attempt(work, key);
+        let Some(task) = self.by_work.get_mut(work) else { return 0 };
+        task.late_on.insert(worker);
+        task.taken_back += 1;
+        task.taken_back
+    }
+
+    /// Takes all attempts at a work back, which is given to others; returns who was at it.
+    pub(super) fn reopen(&mut self, work: &Work) -> Vec<(WorkerId, TaskKey)> {
+        let Some(task) = self.by_work.get_mut(work) else { return Vec::new() };
+        let attempts: Vec<_> = task.attempts().collect();
+        task.running.clear();
+        task.not_before = 0;
+        attempts.iter().for_each(|(worker, _)| self.release(*worker));
+        attempts
+    }
+
+    /// What failed so far in a way that may pass is held against no work any more.
+    pub(super) fn excuse(&mut self) {
+        for task in self.by_work.values_mut() {
+            (task.transient_failures, task.not_before) = (0, 0);
+            task.late_on.clear();
+        }
+    }
+
     /// Begins the next attempt at `work` on `worker`.
     pub(super) fn begin(&mut self, work: &Work, worker: WorkerId, now: Millis) -> TaskKey {
         if !self.by_work.contains_key(work) {
@@ -112,6 +186,8 @@ impl Tasks {
             transient_failures: 0,
             failed_on: BTreeSet::new(),
             reason: None,
+            taken_back: 0,
+            late_on: BTreeSet::new(),
         });
         task.attempt += 1;
         *self.running.entry(worker).or_default() += 1;
@@ -180,13 +256,15 @@ impl Tasks {
         }
     }
 
-    /// Notes how long a slice took that is done now.
-    fn clock(&mut self, work: &Work, key: TaskKey, now: Millis) {
+    /// Notes how long something took that is done now.
+    fn clock(&mut self, work: &Work, key: TaskKey, now: Millis) -> Millis {
         let since = self.by_work.get(work).and_then(|t| t.running.get(&key.attempt)).map_or(now, |&(_, s)| s);
+        let took_ms = now.saturating_sub(since);
         if matches!(work, Work::Evaluate(..)) {
             self.slices += 1;
-            self.slices_ms = self.slices_ms.saturating_add(now.saturating_sub(since));
+            self.slices_ms = self.slices_ms.saturating_add(took_ms);
         }
+        took_ms
     }
 
     /// The tasks at slices of `evaluation`, in the order of the slices, and whether each may be given out now.
@@ -203,7 +281,7 @@ impl Tasks {
         })
     }
 
-    /// Slices that have been with one worker for far longer than slices take, those that have been so longest first.
+    /// Slices that have been with one worker for far longer than slices take, or the survey, those that have been so longest first.
     /// Giving one to an idle worker too costs nothing, since both get the same answer and the first one counts.
     pub(super) fn late(&self, now: Millis, at_least_ms: Millis) -> Vec<Late> {
         let late_ms = at_least_ms.max(3 * self.slices_ms.checked_div(self.slices).unwrap_or(0));
@@ -211,7 +289,13 @@ impl Tasks {
             let (&(with, since), 1) = (task.running.values().next()?, task.running.len()) else {
                 return None;
             };
-            let late = now.saturating_sub(since) >= late_ms && matches!(work, Work::Evaluate(..));
+            let patience_ms = match work {
+                Work::Evaluate(..) => late_ms,
+                // Nothing else can be done before.
+                Work::Survey => at_least_ms.max(SURVEY_MS),
+                _ => return None,
+            };
+            let late = now.saturating_sub(since) >= patience_ms;
             late.then(|| Late { since, with, work: work.clone() })
         };
         let mut late: Vec<Late> = self.by_work.iter().filter_map(alone).collect();
@@ -231,14 +315,21 @@ impl Machine {
         out: &mut Vec<Action>,
     ) {
         let Some(work) = self.tasks.current(worker, key) else { return };
-        self.tasks.clock(&work, key, now);
-        for (other, running) in self.tasks.forget(&work) {
-            if running != key {
-                out.push(Action::Cancel(other, running));
-            }
+        let said = self.check_recomputed(worker, key, &work);
+        if let Err(error) = said.and_then(|()| self.check_answer(&work, &result)) {
+            return self.failed(now, worker, key, error, out);
         }
-        if let Err(error) = self.check_recomputed(worker, key, &work) {
-            return self.finish(Err(error), out);
+        let took_ms = self.tasks.clock(&work, key, now);
+        self.deadlines.took(&self.plan, worker, &work, took_ms);
+        self.troubles.finished(worker, &work, now);
+        for (other, running) in self.tasks.forget(&work) {
+            if running == key {
+                continue;
+            }
+            out.push(Action::Cancel(other, running));
+            if running.attempt < key.attempt {
+                self.doubt(other, out);
+            }
         }
         match (work, result) {
             (Work::Load(shard), TaskResult::Loaded { sha256, notes }) => {
@@ -260,24 +351,22 @@ impl Machine {
             (Work::Write(_, file), TaskResult::Written(digest)) => self.written(file, digest, out),
             (Work::Digest(_), TaskResult::Digested(sha256)) => self.writing.digested(sha256),
             (Work::Differentiate(work), TaskResult::Differentiated(figures)) => {
-                self.differentiated(worker, &work, figures, out);
+                self.differentiated(worker, &work, figures);
             }
             (Work::Dot(work), TaskResult::Dotted(segments)) => self.dotted(&work, segments, out),
             (Work::Gram(shard), TaskResult::Measured(grams)) => self.gram_done(shard, grams, out),
-            (Work::Compare(work), TaskResult::Compared(found)) => self.compare_done(&work, *found, out),
+            (Work::Compare(work), TaskResult::Compared(found)) => self.compare_done(&work, *found),
             (Work::Pass(shard), TaskResult::Passed { sha256, grams, notes }) => {
                 self.passed(shard, sha256, grams, notes, out);
             }
-            (work, result) => {
-                let text = format!("a worker answered {work:?} with {result:?}");
-                self.finish(Err(Error::internal(text)), out);
-            }
+            // Checked before.
+            _ => {}
         }
     }
 
-    /// An attempt failed. A transient failure is tried again after a wait; wrong data fails the run at once, since it is
-    /// wrong everywhere; any other failure is tried on another worker, and fails the run when that fails too. What concerns a shard
-    /// belongs to its owner: one that cannot do it (its disk cache is full, it does not reach the store) is left out of the run, as
+    /// An attempt failed. A transient failure is tried again after a wait. Any other is tried on another worker, and fails the run when
+    /// that fails too: what is wrong with the data is so everywhere, but a worker may have another copy of it, or none. What concerns
+    /// a shard belongs to its owner: one that cannot do it (its disk cache is full, it does not reach the store) is left out of the run, as
     /// long as there are others.
     pub(super) fn failed(
         &mut self,
@@ -289,41 +378,24 @@ impl Machine {
     ) {
         let Some(work) = self.tasks.current(worker, key) else { return };
         self.tasks.end_attempt(&work, key);
-        let (limits, recomputes) = (self.plan.limits, self.recomputes());
+        let blamed = self.is_blamed_on_another(worker, key);
         let here_only = matches!(work, Work::Prove(..));
         let truth = self.truth_is_known();
-        let owners = matches!(work, Work::Load(_) | Work::Dot(_) | Work::Gram(_) | Work::Pass(_));
-        let others = self.workers.iter().any(|(other, state)| *other != worker && !state.leaving);
-        let Some(task) = self.tasks.by_work.get_mut(&work) else { return };
-        let fatal = match error.kind() {
-            kind if kind.is_transient() => {
-                task.transient_failures += 1;
-                task.transient_failures >= limits.transient_failures_max
-            }
-            ErrorKind::Data | ErrorKind::Usage => true,
-            kind => {
-                task.failed_on.insert(worker);
-                task.reason = Some((kind, error.chain()));
-                // What concerns a shard belongs to its owner.
-                task.failed_on.len() as u32 >= limits.failed_workers_max
-                    || (owners && !others)
-                    || !self
-                        .workers
-                        .iter()
-                        .any(|(w, s)| may(&work, s, recomputes) && !task.failed_on.contains(w))
-            }
-        };
+        let wrong_request = matches!(error.kind(), ErrorKind::Data | ErrorKind::Usage);
+        let transient = error.kind().is_transient();
+        let fatal = self.is_fatal(worker, &work, &error);
         // Wrong data is wrong everywhere, unless another worker has judged it already.
         let wrong_here = error.kind() != ErrorKind::Data || truth;
-        let lasting = fatal || !error.kind().is_transient();
+        let lasting = fatal || !transient;
         if here_only && lasting && wrong_here {
             return self.exclude(worker, error, out);
         }
-        let wrong_request = matches!(error.kind(), ErrorKind::Data | ErrorKind::Usage);
+        let owners = matches!(work, Work::Load(_) | Work::Dot(_) | Work::Gram(_) | Work::Pass(_));
+        let others = self.workers.iter().any(|(other, state)| *other != worker && !state.leaving);
         if owners && others && lasting && !wrong_request {
             let failed = self.tasks.owners_failed.entry(work.clone()).or_default();
             *failed += 1;
-            return match *failed < limits.failed_workers_max {
+            return match *failed < self.plan.limits.failed_workers_max {
                 true => self.leave_out(worker, &error, out),
                 false => self.finish(Err(error), out),
             };
@@ -331,20 +403,61 @@ impl Machine {
         if fatal {
             return self.finish(Err(error), out);
         }
-        let doublings = task.transient_failures.saturating_sub(1).min(16);
-        let wait_ms = limits.backoff_ms.saturating_mul(1 << doublings).min(limits.backoff_ms_max);
-        task.not_before = now.saturating_add(wait_ms);
+        self.postpone(now, worker, &work);
         self.note(format!("trying again: {}", error.chain()), out);
+        if let Work::Load(shard) = work
+            && lasting
+        {
+            self.move_load(shard, worker);
+        }
+        match (transient, blamed) {
+            (true, true) => {}
+            (true, false) => self.trouble(now, worker, Trouble::Passing, &error, out),
+            (false, _) => self.trouble(now, worker, Trouble::Lasting, &error, out),
+        }
     }
 
-    /// Goes on without a worker that is there.
-    fn leave_out(&mut self, worker: WorkerId, why: &Error, out: &mut Vec<Action>) {
-        let text = format!("worker {} is left out of the run: {}", worker.0, why.chain());
-        self.placement.left_out(&text);
-        self.note(text, out);
-        let its = self.tasks.running().into_iter().filter(|(with, _)| *with == worker);
-        out.extend(its.map(|(worker, key)| Action::Cancel(worker, key)));
-        self.lose(worker, out);
+    /// Notes a failure with its task; whether that ends the run, as far as other tasks do not matter.
+    fn is_fatal(&mut self, worker: WorkerId, work: &Work, error: &Error) -> bool {
+        let limits = self.plan.limits;
+        let others = self.workers.iter().any(|(other, state)| *other != worker && !state.leaving);
+        let recomputes = self.recomputes();
+        // What is wrong with a shard is asked of one more worker where that has room for it.
+        let another = match work {
+            Work::Load(shard) => self.has_room_elsewhere(*shard, worker),
+            _ => true,
+        };
+        let Some(task) = self.tasks.by_work.get_mut(work) else { return false };
+        if error.kind().is_transient() {
+            task.transient_failures += 1;
+            task.late_on.insert(worker);
+            return task.transient_failures >= limits.transient_failures_max;
+        }
+        task.failed_on.insert(worker);
+        task.reason = Some((error.kind(), error.chain()));
+        let left = |(w, state): (&WorkerId, &WorkerState)| {
+            may(work, state, recomputes) && !task.failed_on.contains(w)
+        };
+        let wrong_request = matches!(error.kind(), ErrorKind::Data | ErrorKind::Usage);
+        let nobody = match work {
+            Work::Load(_) if wrong_request => !another,
+            Work::Dot(_) | Work::Gram(_) | Work::Pass(_) | Work::Prove(..) if wrong_request => true,
+            Work::Load(_) | Work::Dot(_) | Work::Gram(_) | Work::Pass(_) => !others,
+            _ => false,
+        };
+        task.failed_on.len() as u32 >= limits.failed_workers_max || nobody || !self.workers.iter().any(left)
+    }
+
+    /// Does not give `work` out for a while, longer each time.
+    fn postpone(&mut self, now: Millis, worker: WorkerId, work: &Work) {
+        let limits = self.plan.limits;
+        // Who failed for good is not asked again: another one need not wait.
+        let waits = !self.tasks.failed_on(work, worker);
+        let Some(task) = self.tasks.by_work.get_mut(work) else { return };
+        let doublings = task.transient_failures.saturating_sub(1).min(16);
+        let wait_ms = limits.backoff_ms.saturating_mul(1 << doublings).min(limits.backoff_ms_max);
+        let wait_ms = if waits { wait_ms } else { limits.backoff_ms };
+        task.not_before = now.saturating_add(wait_ms);
     }
 
     /// Forgets a work, and takes its attempts back from their workers.
@@ -364,10 +477,12 @@ impl Machine {
     }
 
     pub(super) fn lose(&mut self, worker: WorkerId, out: &mut Vec<Action>) {
+        self.troubles.lose(worker);
         if self.workers.remove(&worker).is_none() {
             return;
         }
         out.push(self.workers_report(worker, false));
+        self.deadlines.lose(worker);
         self.tasks.reopen_all_of(worker);
         self.judging.lose(worker);
         self.lose_proof(worker, out);

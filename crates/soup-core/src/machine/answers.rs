@@ -1,0 +1,88 @@
+//! What answers have to be like, whatever is in them: one that is not is a failure of its worker's.
+
+use super::{Error, Judged, LayerGram, Machine, Result, TaskResult, Work};
+use crate::diagnosis::geometry::packed_len;
+use crate::machine::exchange::SegmentDots;
+
+impl Machine {
+    /// Whether an answer can be one to `work`.
+    ///
+    /// # Errors
+    /// What is wrong with it; for a survey, what it is not enough for.
+    pub(super) fn check_answer(&self, work: &Work, result: &TaskResult) -> Result<()> {
+        match (work, result) {
+            (Work::Load(_), TaskResult::Loaded { .. }) if self.plan.streams => Ok(()),
+            (Work::Load(_), TaskResult::Loaded { sha256, .. }) => self.check_count(sha256.len()),
+            (Work::Survey, TaskResult::Surveyed { survey, .. }) => self.check_survey(survey).map(drop),
+            (Work::Evaluate(evaluation, slice), TaskResult::Evaluated(judged)) => {
+                let about = || {
+                    format!("samples {} to {} of dataset {}", slice.start, slice.end, evaluation.dataset.0)
+                };
+                self.check_judged(judged, slice.end - slice.start).map_err(|e| e.context(about()))
+            }
+            (Work::Differentiate(part), TaskResult::Differentiated(figures)) => {
+                let samples = part.samples.len() as u64;
+                match figures.total == samples && figures.correct <= samples {
+                    true => Ok(()),
+                    false => Err(Error::internal(format!(
+                        "a worker differentiated {} samples of {samples}, {} of them right",
+                        figures.total, figures.correct
+                    ))),
+                }
+            }
+            (Work::Dot(dot), TaskResult::Dotted(segments)) => self.check_dots(dot.shard.0, segments),
+            (Work::Gram(shard), TaskResult::Measured(grams)) => self.check_grams(shard.0, grams),
+            (Work::Pass(shard), TaskResult::Passed { sha256, grams, .. }) => {
+                self.check_count(sha256.len()).and_then(|()| self.check_grams(shard.0, grams))
+            }
+            (Work::Compare(of), TaskResult::Compared(found)) => {
+                if found.newton.gradient.len() != self.plan.ingredients as usize {
+                    return Err(Error::internal("a worker compared other ingredients than it was asked to"));
+                }
+                let samples = of.slice.end - of.slice.start;
+                [&found.logits, &found.vote, &found.stacked].into_iter().try_for_each(|counts| {
+                    let checked = self.check_judged(&Judged::Tally(counts.clone().into()), samples);
+                    checked.map_err(|e| e.context("other uses of the ingredients"))
+                })
+            }
+            (Work::Prove(..), TaskResult::Proved(_))
+            | (Work::Write(..), TaskResult::Written(_))
+            | (Work::Digest(_), TaskResult::Digested(_)) => Ok(()),
+            (work, result) => Err(Error::internal(format!("a worker answered {work:?} with {result:?}"))),
+        }
+    }
+
+    fn check_count(&self, digests: usize) -> Result<()> {
+        let ingredients = self.plan.ingredients;
+        match digests == ingredients as usize {
+            true => Ok(()),
+            false => Err(Error::internal(format!(
+                "a worker returned {digests} digests for {ingredients} ingredients"
+            ))),
+        }
+    }
+
+    fn check_dots(&self, shard: u32, segments: &[SegmentDots]) -> Result<()> {
+        let tensors = self.plan.groups.of.len();
+        let fits =
+            |s: &SegmentDots| s.dots.len() == self.plan.ingredients as usize && (s.tensor as usize) < tensors;
+        match segments.iter().all(fits) {
+            true => Ok(()),
+            false => Err(Error::internal(format!(
+                "a worker answered shard {shard} with products that do not fit the pool"
+            ))),
+        }
+    }
+
+    fn check_grams(&self, shard: u32, grams: &[LayerGram]) -> Result<()> {
+        let Some(layers) = &self.plan.diagnosis.layers else { return Ok(()) };
+        let packed = packed_len(self.plan.ingredients as usize);
+        let fits = |g: &LayerGram| g.packed.len() == packed && (g.layer as usize) < layers.names.len();
+        match grams.iter().all(fits) {
+            true => Ok(()),
+            false => Err(Error::internal(format!(
+                "a worker answered shard {shard} with inner products that do not fit the pool"
+            ))),
+        }
+    }
+}
