@@ -53,6 +53,19 @@ fn a_killed_worker_changes_nothing() {
     assert_eq!(output.stderr.matches("was lost").count(), 2, "{}", output.stderr);
 }
 
+/// Its peers do not reach it, and the run needs it for nothing that others cannot do.
+#[test]
+fn a_worker_that_advertises_a_wrong_address_ends_no_run() {
+    for others in [1, 2] {
+        let mut cluster = Cluster::start(SOUPCTL, others);
+        cluster.add_worker_args(SOUPCTL, "", &["--advertise", "http://127.0.0.1:9"]);
+        let dir = TempDir::new().unwrap();
+        let workers = (others + 1).to_string();
+        let cook = submit(&cluster, dir.path(), &["--output", "soup", "--min-workers", &workers]);
+        check_greedy(&cook.run().json());
+    }
+}
+
 #[test]
 fn a_stopped_coordinator_exits_75_and_its_successor_goes_on() {
     let mut cluster = Cluster::start(SOUPCTL, 2);

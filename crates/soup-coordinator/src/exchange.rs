@@ -55,8 +55,8 @@ pub(crate) struct Newcomer {
 pub(crate) enum Said {
     /// It finished an attempt.
     Done(Attempt, Answer),
-    /// It failed at an attempt.
-    Failed(Attempt, Error),
+    /// It failed at an attempt; where that is because another worker could not be reached, that one.
+    Failed(Attempt, Error, Option<WorkerId>),
     /// It hands in what it did for an earlier coordinator: an [`Event::HandedIn`].
     HandedIn(Incarnation, Event),
     /// It has passed over so many shards of a run, which are not kept.

@@ -319,7 +319,11 @@ impl Hub {
         self.roster.heard(worker, now);
         match said {
             Said::Done(attempt, answer) => self.answered(worker, attempt, Ok(answer)),
-            Said::Failed(attempt, error) => {
+            Said::Failed(attempt, error, unreached) => {
+                if let Some(source) = unreached {
+                    let Attempt { of, key } = &attempt;
+                    self.for_run(&of.run, of.epoch, Event::Unreached(worker, *key, source));
+                }
                 let error = error.context(format!("worker {:?}", self.roster.name(worker)));
                 self.answered(worker, attempt, Err(error));
             }

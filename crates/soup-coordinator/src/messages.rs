@@ -213,8 +213,8 @@ pub(crate) fn said(message: v1::WorkerMessage) -> Result<Said> {
         Some(Message::Done(v1::TaskDone { key: Some(key), result: answer, statistics_sha256 })) => {
             Said::Done(attempt_of(key), self::answer(answer, &statistics_sha256))
         }
-        Some(Message::Failed(v1::TaskFailed { key: Some(key), failure })) => {
-            Said::Failed(attempt_of(key), failure.unwrap_or_default().into())
+        Some(Message::Failed(v1::TaskFailed { key: Some(key), failure, unreached })) => {
+            Said::Failed(attempt_of(key), failure.unwrap_or_default().into(), unreached.map(WorkerId))
         }
         Some(Message::HandedIn(message)) => {
             let of = Incarnation { run: message.run.clone(), epoch: message.epoch };
@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn what_belongs_to_no_attempt_says_that_the_worker_is_alive() {
         let done = v1::TaskDone::default();
-        let failed = v1::TaskFailed { key: None, failure: None };
+        let failed = v1::TaskFailed::default();
         let heartbeat = v1::Heartbeat { passes: None };
         for message in [
             worker_message::Message::Done(done),

@@ -231,7 +231,7 @@ impl Active {
             me: AtomicU64::new(0),
             cut,
             soups_kept: AtomicU64::new(1),
-            peers: Peers::new(worker.peers.clone()),
+            peers: Peers::new(worker.peers.clone(), begun.streams),
             compute: worker.compute.clone(),
             begun,
         }

@@ -27,6 +27,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::WorkerConfig;
 use crate::active::Worker;
 use crate::messages::{self, Done};
+use crate::peers;
 use crate::task::{self, Cancelled};
 
 /// Messages that may wait for the stream; tasks wait beyond that.
@@ -351,7 +352,8 @@ fn answer(key: TaskKey, result: Result<Done>) -> WorkerMessage {
                 error = error.chain(),
                 "task failed"
             );
-            Up::Failed(TaskFailed { key: Some(key), failure: Some((&error).into()) })
+            let unreached = peers::unreached(&error);
+            Up::Failed(TaskFailed { key: Some(key), failure: Some((&error).into()), unreached })
         }
     };
     WorkerMessage { message: Some(message) }

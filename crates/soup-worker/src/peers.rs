@@ -1,6 +1,7 @@
 //! Connections to peers, and what is fetched over them: blends of their shards, and gradients that they hold.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use http_body_util::BodyExt;
 use soup_core::{Error, ErrorKind, Result};
 use soup_proto::error_of;
 use soup_proto::v1::FetchRequest;
+use tokio::time::Instant;
 use tonic::client::GrpcService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -26,15 +28,58 @@ const WINDOW_BYTES: u32 = 1 << 20;
 /// Largest HTTP/2 frame, for which the reader allocates: below 128 KiB, from where on malloc maps fresh pages.
 const FRAME_BYTES: u32 = 120 << 10;
 
+/// A peer has so long until the first byte: what it blends may have to be read, and others may have asked before.
+const FIRST_BYTE: Duration = Duration::from_secs(60);
+/// Where it has to read a shard of every ingredient for that.
+const FIRST_BYTE_STREAMED: Duration = Duration::from_secs(600);
+/// And between two bytes, all of which it has by then.
+const NEXT_BYTE: Duration = Duration::from_secs(30);
+
+/// The cause of a failure: a peer did not give what it was asked for.
+#[derive(Debug)]
+pub(crate) struct Unreached {
+    /// Its number.
+    pub(crate) worker: u64,
+    cause: Error,
+}
+
+impl fmt::Display for Unreached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cause.fmt(f)
+    }
+}
+
+impl std::error::Error for Unreached {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.cause.source()
+    }
+}
+
+/// The peer that made a task fail, if one did.
+pub(crate) fn unreached(error: &Error) -> Option<u64> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(unreached) = error.downcast_ref::<Unreached>() {
+            return Some(unreached.worker);
+        }
+        cause = error.source();
+    }
+    None
+}
+
 /// Connections to peers, by address and number.
 pub(crate) struct Peers {
     connect: Arc<dyn Connect>,
     channels: Mutex<BTreeMap<(String, u32), Channel>>,
+    /// How long to wait for the first byte.
+    first_byte: Duration,
 }
 
 impl Peers {
-    pub(crate) fn new(connect: Arc<dyn Connect>) -> Peers {
-        Peers { connect, channels: Mutex::default() }
+    /// Where the run `streams`, peers read what they are asked for.
+    pub(crate) fn new(connect: Arc<dyn Connect>, streams: bool) -> Peers {
+        let first_byte = if streams { FIRST_BYTE_STREAMED } else { FIRST_BYTE };
+        Peers { connect, channels: Mutex::default(), first_byte }
     }
 
     /// A connection to `address`; shards take turns on several.
@@ -77,15 +122,23 @@ impl Peers {
         let failed = |e: Error| match e.kind() {
             // What is wrong with an ingredient is so wherever it is read.
             ErrorKind::Data => e,
-            _ => e.context(format!("cannot fetch shard {shard} from worker {source} at {address}")),
+            kind => {
+                let text = format!("cannot fetch shard {shard} from worker {source} at {address}");
+                Error::new(kind, text).with_source(Unreached { worker: source, cause: e })
+            }
         };
         let channel = self.channel(address, shard).map_err(failed)?;
-        receive(channel, request, out).await.map_err(failed)
+        receive(channel, request, self.first_byte, out).await.map_err(failed)
     }
 }
 
 /// Asks over `channel` and reads the reply into `out`.
-async fn receive(mut channel: Channel, request: &FetchRequest, out: &mut [u8]) -> Result<()> {
+async fn receive(
+    mut channel: Channel,
+    request: &FetchRequest,
+    first_byte: Duration,
+    out: &mut [u8],
+) -> Result<()> {
     let lost =
         |e: &dyn std::error::Error| transient(Error::unavailable(format!("the connection broke: {e}")));
     let refused = |headers: &HeaderMap| {
@@ -97,20 +150,36 @@ async fn receive(mut channel: Channel, request: &FetchRequest, out: &mut [u8]) -
         .header(http::header::TE, "trailers")
         .body(frames::request_body(request))
         .map_err(|e| Error::internal("a fetch is not a request").with_source(e))?;
-    poll_fn(|cx| channel.poll_ready(cx)).await.map_err(|e| lost(&e))?;
-    let (head, mut body) = channel.call(post).await.map_err(|e| lost(&e))?.into_parts();
+    let answer = async {
+        poll_fn(|cx| channel.poll_ready(cx)).await.map_err(|e| lost(&e))?;
+        channel.call(post).await.map_err(|e| lost(&e))
+    };
+    let (head, mut body) = within(first_byte, answer).await??.into_parts();
     refused(&head.headers)?;
     if head.status != http::StatusCode::OK {
         return Err(Error::unavailable(format!("it answered with HTTP status {}", head.status)));
     }
     let mut chunks = ChunkReader::new(out);
-    while let Some(frame) = body.frame().await {
+    // A frame without a byte is no progress.
+    let mut until = Instant::now() + NEXT_BYTE;
+    while let Some(frame) = within(until.saturating_duration_since(Instant::now()), body.frame()).await? {
         match frame.map_err(|e| transient(error_of(&e)))?.into_data() {
-            Ok(data) => chunks.take(&data)?,
+            Ok(data) => {
+                chunks.take(&data)?;
+                if !data.is_empty() {
+                    until = Instant::now() + NEXT_BYTE;
+                }
+            }
             Err(frame) => frame.trailers_ref().map_or(Ok(()), refused)?,
         }
     }
     chunks.finish()
+}
+
+/// What comes of `wait`, if anything does in time.
+async fn within<T>(time: Duration, wait: impl Future<Output = T>) -> Result<T> {
+    let silent = |_| Error::unavailable("it takes connections, and sends nothing");
+    tokio::time::timeout(time, wait).await.map_err(silent)
 }
 
 /// Peers come and go: whatever breaks a stream between them is worth another attempt. What is wrong with an ingredient is not.
@@ -119,5 +188,87 @@ fn transient(error: Error) -> Error {
         ErrorKind::Data => error,
         kind if kind.is_transient() => error,
         _ => Error::unavailable(error.chain()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use bytes::Bytes;
+    use futures::future::BoxFuture;
+    use http_body::{Body as HttpBody, Frame};
+    use tonic::body::Body;
+    use tonic::server::NamedService;
+    use tonic::transport::Server;
+
+    use super::*;
+    use crate::in_process::InProcess;
+
+    /// A reply that begins with this, if with anything, and never ends.
+    #[derive(Clone)]
+    struct Stuck(Option<Bytes>);
+
+    impl HttpBody for Stuck {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<std::result::Result<Frame<Bytes>, Infallible>>> {
+            self.0.take().map_or(Poll::Pending, |bytes| Poll::Ready(Some(Ok(Frame::data(bytes)))))
+        }
+    }
+
+    impl NamedService for Stuck {
+        const NAME: &'static str = soup_proto::v1::blends_server::SERVICE_NAME;
+    }
+
+    impl tower_service::Service<http::Request<Body>> for Stuck {
+        type Response = http::Response<Body>;
+        type Error = Infallible;
+        type Future = BoxFuture<'static, std::result::Result<Self::Response, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::result::Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: http::Request<Body>) -> Self::Future {
+            let stuck = self.clone();
+            Box::pin(async move {
+                match stuck.0 {
+                    Some(_) => Ok(http::Response::new(Body::new(stuck))),
+                    None => std::future::pending().await,
+                }
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_sends_nothing_any_more_is_given_up_and_named() {
+        // A chunk's head, and the first of its bytes.
+        let begins = Bytes::from_static(&[0, 0, 0, 0, 6, 0x0a, 4, 7]);
+        for (streams, reply, seconds) in [
+            (false, None, 60),
+            (true, None, 600),
+            (false, Some(begins.clone()), 30),
+            (true, Some(begins), 30),
+        ] {
+            let network = InProcess::default();
+            let listener = network.listen("peer").unwrap();
+            tokio::spawn(Server::builder().add_service(Stuck(reply)).serve_with_incoming(listener));
+            let peers = Peers::new(Arc::new(network), streams);
+            let owners = Owners::new(vec![7], [(7, "mem://peer".to_owned())].into());
+            let begun = Instant::now();
+            let fetched = peers.fetch(&owners, 7, &FetchRequest::default(), &mut [0; 4]).await;
+            let error = fetched.unwrap_err().context("a soup");
+            assert_eq!((error.kind(), unreached(&error)), (ErrorKind::Unavailable, Some(7)));
+            assert!(error.chain().contains("cannot fetch shard 0 from worker 7 at mem://peer: it takes"));
+            assert_eq!(begun.elapsed().as_secs(), seconds, "{}", error.chain());
+        }
+        assert_eq!(unreached(&Error::unavailable("the store is away").context("a soup")), None);
     }
 }

@@ -87,7 +87,8 @@ async fn answers_that_do_not_count() {
     script.submits("A", greedy(name, "out", 1)).await;
     // A failure that may pass; the answer of that attempt comes all the same.
     let survey = script.takes("w1");
-    let failed = Said::Failed(survey.attempt.clone(), Error::unavailable("the dataset's store is away"));
+    let failed =
+        Said::Failed(survey.attempt.clone(), Error::unavailable("the dataset's store is away"), None);
     script.says("w1", "failed at the survey", failed).await;
     let late = Said::Done(survey.attempt.clone(), worker::answer(&survey).await);
     script.says("w1", "done all the same", late).await;

@@ -232,7 +232,7 @@ impl Script {
     pub(super) async fn fails(&mut self, name: &'static str, error: Error) {
         let attempt = self.takes(name).attempt;
         let what = format!("failed {}: {}", text::attempt(&attempt), error.chain());
-        self.says(name, &self.named(&what), Said::Failed(attempt, error)).await;
+        self.says(name, &self.named(&what), Said::Failed(attempt, error, None)).await;
     }
 
     /// Time passes, in which the workers named say that they are alive, once a second.
