@@ -57,8 +57,8 @@ pub(crate) enum Said {
     Done(Attempt, Answer),
     /// It failed at an attempt; where that is because another worker could not be reached, that one.
     Failed(Attempt, Error, Option<WorkerId>),
-    /// It hands in what it did for an earlier coordinator: an [`Event::HandedIn`].
-    HandedIn(Incarnation, Event),
+    /// It hands in what it did for an earlier coordinator: an [`Event::HandedIn`], and the seal that it was given with.
+    HandedIn(Incarnation, Event, Vec<u8>),
     /// It has passed over so many shards of a run, which are not kept.
     Passed(Incarnation, u32),
     /// It is about to go.
@@ -109,5 +109,7 @@ pub(crate) struct Assignment {
     pub(crate) work: Work,
     /// Where the shard is kept that is to be loaded.
     pub(crate) tier: Tier,
+    /// The seal of a slice.
+    pub(crate) seal: Vec<u8>,
     pub(crate) prepared: Arc<PreparedRun>,
 }

@@ -327,7 +327,7 @@ impl Hub {
                 let error = error.context(format!("worker {:?}", self.roster.name(worker)));
                 self.answered(worker, attempt, Err(error));
             }
-            Said::HandedIn(of, event) => self.for_run(&of.run, of.epoch, event),
+            Said::HandedIn(of, event, seal) => self.handed_in(worker, &of, event, &seal),
             Said::Passed(of, shards) => {
                 if let Current::Running(running) = &mut self.current
                     && running.is(&of.run, of.epoch)
@@ -342,6 +342,24 @@ impl Hub {
             }
             Said::Alive => {}
         }
+    }
+
+    /// A worker hands in a slice: taken if it was given to it.
+    fn handed_in(&mut self, worker: WorkerId, of: &Incarnation, event: Event, seal: &[u8]) {
+        let Current::Running(running) = &self.current else { return };
+        let name = self.roster.name(worker);
+        if !running.is(&of.run, of.epoch) {
+            return;
+        }
+        if !running.seals().is_sealed(name, &event, seal) {
+            return tracing::warn!(
+                run = of.run,
+                worker = worker.0,
+                name,
+                "dropped a slice that the worker was not given"
+            );
+        }
+        self.for_run(&of.run, of.epoch, event);
     }
 
     /// A worker has done an attempt, or failed at it.

@@ -39,6 +39,7 @@ mod publish;
 mod recall;
 mod roster;
 mod running;
+mod seal;
 mod service;
 mod streaming;
 

@@ -110,7 +110,10 @@ fn assign(assignment: &Assignment) -> v1::Assign {
         }),
         Work::Pass(shard) => assign::Work::Pass(v1::PassShard { shard: shard.0 }),
         Work::Survey => assign::Work::Survey(v1::Survey {}),
-        Work::Evaluate(evaluation, slice) => assign::Work::Evaluate(evaluate(evaluation, *slice)),
+        Work::Evaluate(evaluation, slice) => assign::Work::Evaluate(v1::Evaluate {
+            seal: assignment.seal.clone(),
+            ..evaluate(evaluation, *slice)
+        }),
         Work::Prove(_, evaluation, slice) => assign::Work::Prove(evaluate(evaluation, *slice)),
         Work::Write(soup, file) => {
             assign::Work::Write(v1::WriteFile { soup: Some(soup.into()), file: *file })
@@ -142,6 +145,7 @@ fn evaluate(evaluation: &Evaluation, slice: Slice) -> v1::Evaluate {
         dataset: evaluation.dataset.0,
         start: slice.start,
         end: slice.end,
+        seal: Vec::new(),
     }
 }
 
@@ -218,7 +222,8 @@ pub(crate) fn said(message: v1::WorkerMessage) -> Result<Said> {
         }
         Some(Message::HandedIn(message)) => {
             let of = Incarnation { run: message.run.clone(), epoch: message.epoch };
-            Said::HandedIn(of, handed_in(message)?)
+            let (event, seal) = handed_in(message)?;
+            Said::HandedIn(of, event, seal)
         }
         Some(Message::Leaving(v1::Leaving {})) => Said::Leaving,
         Some(Message::Heartbeat(v1::Heartbeat { passes: Some(v1::Passes { run, epoch, shards }) })) => {
@@ -244,14 +249,15 @@ fn answer(answer: Option<Answer>, statistics_sha256: &[u8]) -> exchange::Answer 
     exchange::Answer { result, bytes_read, statistics }
 }
 
-/// What a worker hands in that it did for an earlier coordinator.
-fn handed_in(message: v1::HandedIn) -> Result<Event> {
+/// What a worker hands in that it did for an earlier coordinator, and its seal.
+fn handed_in(message: v1::HandedIn) -> Result<(Event, Vec<u8>)> {
     let missing = || Error::internal("a worker handed in nothing");
     let work = message.work.ok_or_else(missing)?;
     let evaluation =
         Evaluation { dataset: Dataset(work.dataset), soup: work.soup.ok_or_else(missing)?.try_into()? };
     let slice = Slice { index: u32::MAX, start: work.start, end: work.end };
-    Ok(Event::HandedIn(evaluation, slice, message.evaluated.ok_or_else(missing)?.try_into()?))
+    let judged = message.evaluated.ok_or_else(missing)?.try_into()?;
+    Ok((Event::HandedIn(evaluation, slice, judged), work.seal))
 }
 
 /// What a worker brought back.

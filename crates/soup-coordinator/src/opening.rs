@@ -20,6 +20,7 @@ use crate::identity::{PlanDocument, operation, set_operation};
 use crate::places;
 use crate::prepare::{PreparedRun, prepare};
 use crate::recall::Recall;
+use crate::seal::Seals;
 
 /// Stagings of earlier coordinators that are looked for.
 const EARLIER_STAGINGS_MAX: u64 = 64;
@@ -52,6 +53,7 @@ pub(crate) struct Started {
     pub(crate) owned: Owned,
     pub(crate) staging: Arc<Staging>,
     pub(crate) recall: Recall,
+    pub(crate) seals: Seals,
     /// The report of an output that was made visible just before its coordinator died.
     pub(crate) visible: Option<String>,
 }
@@ -173,14 +175,17 @@ impl Keeper {
     /// With the run, so that it can be closed.
     pub(crate) async fn start(&self, mut owned: Owned) -> Result<Started, (Box<Owned>, StartError)> {
         match self.stage(&mut owned).await {
-            Ok((staging, recall, visible)) => {
-                Ok(Started { owned, staging: Arc::new(staging), recall, visible })
+            Ok((staging, recall, seals, visible)) => {
+                Ok(Started { owned, staging: Arc::new(staging), recall, seals, visible })
             }
             Err(error) => Err((Box::new(owned), error)),
         }
     }
 
-    async fn stage(&self, owned: &mut Owned) -> Result<(Staging, Recall, Option<String>), StartError> {
+    async fn stage(
+        &self,
+        owned: &mut Owned,
+    ) -> Result<(Staging, Recall, Seals, Option<String>), StartError> {
         owned.journal.append(Entry::Begun {}).await.map_err(StartError::Journal)?;
         let staged = async {
             let of = owned.incarnation();
@@ -191,6 +196,7 @@ impl Keeper {
                 staging(epoch)?.leave().await?;
             }
             let recall = Recall::open(&self.state, &owned.prepared.contexts).await?;
+            let seals = Seals::new(&of.run, &self.state.secret(&of.run).await?)?;
             let published = async || match owned.fold.publishing {
                 true => visible(&target, &of.run).await,
                 false => Ok(None),
@@ -199,14 +205,14 @@ impl Keeper {
             if report.is_none() {
                 soup_store::failpoint::reach("before-staging");
                 match Staging::begin(&target, &of.run, of.epoch, owned.prepared.spec.overwrite).await {
-                    Ok(staging) => return Ok((staging, recall, None)),
+                    Ok(staging) => return Ok((staging, recall, seals, None)),
                     // What is in the way may be the output of this very run, which has just become visible.
                     Err(error) => report = Some(published().await?.ok_or(error)?),
                 }
             }
             let staging = staging(of.epoch)?;
             staging.settle().await?;
-            Ok((staging, recall, report))
+            Ok((staging, recall, seals, report))
         };
         staged.await.map_err(StartError::Run)
     }

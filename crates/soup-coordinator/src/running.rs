@@ -29,6 +29,7 @@ use crate::prepare::PreparedRun;
 use crate::publish;
 use crate::recall::Recall;
 use crate::roster::Roster;
+use crate::seal::Seals;
 use crate::streaming::Progress;
 
 /// What people should know of a run on a cluster that speaks plain text.
@@ -46,6 +47,7 @@ pub(crate) struct Running {
     log: Arc<EventLog>,
     journal: Journaling,
     recall: Recall,
+    seals: Seals,
     inbox: mpsc::Sender<Message>,
     /// What people should know, besides the machine's notes.
     notes: Vec<String>,
@@ -90,7 +92,7 @@ impl Running {
                 Ok((machine, key)) => (machine, PeerKey(key)),
                 Err(error) => return Err((Box::new(started), error)),
             };
-        let Started { owned, staging, recall, .. } = started;
+        let Started { owned, staging, recall, seals, .. } = started;
         log.planned(&owned.prepared);
         let mut notes = owned.prepared.notes.clone();
         notes.extend(config.insecure.then(|| INSECURE.to_owned()));
@@ -102,6 +104,7 @@ impl Running {
             notes,
             journal: Journaling::start(of.run.clone(), owned.journal, inbox.clone()),
             recall,
+            seals,
             publishing_before: owned.fold.publishing,
             prepared: owned.prepared,
             of,
@@ -127,6 +130,11 @@ impl Running {
     /// What is known of it.
     pub(crate) fn prepared(&self) -> &PreparedRun {
         &self.prepared
+    }
+
+    /// What tells the slices that its workers were given.
+    pub(crate) fn seals(&self) -> &Seals {
+        &self.seals
     }
 
     /// Whether a message is for this run and this coordinator.
@@ -209,8 +217,14 @@ impl Running {
                     Work::Load(shard) => self.machine.tier(*shard),
                     _ => Tier::Memory,
                 };
+                let seal = match &work {
+                    Work::Evaluate(evaluation, slice) => {
+                        self.seals.seal(roster.name(worker), evaluation, (slice.start, slice.end))
+                    }
+                    _ => Vec::new(),
+                };
                 let (attempt, prepared) = (Attempt { of, key }, self.prepared.clone());
-                (worker, Told::Assign(Assignment { attempt, work, tier, prepared }))
+                (worker, Told::Assign(Assignment { attempt, work, tier, seal, prepared }))
             }
             Action::Cancel(worker, key) => (worker, Told::Cancel(Attempt { of, key })),
             Action::Release(worker, step, part) => (worker, Told::Release { of, step, part }),

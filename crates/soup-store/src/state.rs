@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <state>/runs/<run>/plan.json                       what the run is; written once
+//! <state>/runs/<run>/secret                          what its coordinators seal with; written once
 //! <state>/runs/<run>/log/00000000000000000042.json   its journal, one record an object (see soup_core::journal)
 //! <state>/scores/<context>/<key>.json                what soups scored (see crate::scores)
 //! <state>/coordinators/00000000000000000007.json     who serves the state: whoever wrote the last one
@@ -52,6 +53,10 @@ const PLANS_IN_FLIGHT: usize = 16;
 /// How long an operation keeps trying, unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PLAN_FILE: &str = "plan.json";
+const SECRET_FILE: &str = "secret";
+/// Digits of a secret: 256 bits, in hexadecimal; and bytes that are read of what may be one.
+const SECRET_DIGITS: usize = 64;
+const SECRET_BYTES_MAX: u64 = 256;
 
 /// What says the time that records bear.
 pub type Clock = Arc<dyn Fn() -> String + Send + Sync>;
@@ -180,6 +185,30 @@ impl State {
     pub async fn plan(&self, run: &str) -> Result<Option<Bytes>> {
         let place = self.run(run)?.join(PLAN_FILE)?;
         self.patience.read(|| read::read_small_if_exists(&place, RECORD_BYTES_MAX)).await
+    }
+
+    /// The secret of a run, by which its coordinators know again what they handed out: random, the same for all of them, and for nobody
+    /// else's eyes.
+    ///
+    /// # Errors
+    /// What the store says; [`ErrorKind::Data`](soup_core::ErrorKind::Data) where something else is in its place.
+    pub async fn secret(&self, run: &str) -> Result<Bytes> {
+        let place = self.run(run)?.join(SECRET_FILE)?;
+        let read = || read::read_small_if_exists(&place, SECRET_BYTES_MAX);
+        let secret = match self.patience.read(read).await? {
+            Some(secret) => secret,
+            None => {
+                let new = Bytes::from(format!("{}{}", fresh::name(), fresh::name()));
+                match self.patience.create(&place, &new, SECRET_BYTES_MAX).await? {
+                    Created::Ours => new,
+                    Created::Other(secret) => secret,
+                }
+            }
+        };
+        match secret.len() == SECRET_DIGITS {
+            true => Ok(secret),
+            false => Err(Error::data(format!("{place} is not the secret of a run: remove it"))),
+        }
     }
 
     /// The runs that are kept here, by name.

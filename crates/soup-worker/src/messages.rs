@@ -134,7 +134,7 @@ pub(crate) fn task(work: Work, run: &Begun) -> Result<Task> {
 }
 
 fn evaluation(task: v1::Evaluate) -> Result<(Soup, Samples)> {
-    let v1::Evaluate { soup: of, dataset, start, end } = task;
+    let v1::Evaluate { soup: of, dataset, start, end, seal: _ } = task;
     match start < end {
         true => Ok((soup(of)?, Samples { dataset, start, end })),
         false => Err(Error::internal("an evaluation without samples")),

@@ -8,6 +8,7 @@ mod text;
 mod worker;
 
 use soup_core::Error;
+use soup_core::ledger::{Dataset, Evaluation};
 use soup_core::machine::{Event, Slice, Work};
 use soup_proto::v1;
 
@@ -161,9 +162,22 @@ async fn a_coordinator_that_is_stopped_and_one_that_goes_on() {
     let Work::Evaluate(evaluation, Slice { start, end, .. }) = slice.work else { panic!("not a slice") };
     let outcomes = worker::outcomes(&evaluation.soup, start..end);
     // A worker does not know the slice's number.
-    let event = Event::HandedIn(evaluation, Slice { index: u32::MAX, start, end }, outcomes);
     let of = Incarnation { epoch: slice.attempt.of.epoch + 1, run: slice.attempt.of.run };
-    script.says("w1", "hands in the slice", Said::HandedIn(of, event)).await;
+    // Nobody else was given it, and no other one.
+    let other = Event::HandedIn(
+        Evaluation { dataset: Dataset(1), ..evaluation.clone() },
+        Slice { index: u32::MAX, start, end },
+        outcomes.clone(),
+    );
+    script
+        .says(
+            "w1",
+            "hands in a slice that it was not given",
+            Said::HandedIn(of.clone(), other, slice.seal.clone()),
+        )
+        .await;
+    let event = Event::HandedIn(evaluation, Slice { index: u32::MAX, start, end }, outcomes);
+    script.says("w1", "hands in the slice", Said::HandedIn(of, event, slice.seal)).await;
     for _ in ["A", "B"] {
         script.passes(4, &["w1"]).await;
         script.all_work().await;

@@ -96,6 +96,14 @@ async fn check_a_log_with_a_hole_is_refused(state: State) {
     assert!(error.chain().contains("00000000000000000001.json is missing"), "{}", error.chain());
 }
 
+async fn check_a_secret_is_the_same_for_all(state: State) {
+    state.create_plan("r", Bytes::from_static(b"{}")).await.unwrap();
+    let secret = state.secret("r").await.unwrap();
+    assert_eq!(state.secret("r").await.unwrap(), secret);
+    assert_ne!(state.secret("s").await.unwrap(), secret);
+    assert_eq!(state.runs().await.unwrap(), ["r"]);
+}
+
 async fn check_scores_are_kept(state: State) {
     let scores = state.scores("ab12").unwrap();
     assert!(scores.known().await.unwrap().is_empty());
@@ -132,6 +140,7 @@ on_every_store!(
     check_the_last_seat_is_the_states,
     check_of_many_claims_each_epoch_has_one,
     check_a_log_with_a_hole_is_refused,
+    check_a_secret_is_the_same_for_all,
     check_scores_are_kept,
 );
 
