@@ -132,6 +132,35 @@ fn the_same_cook_goes_on_after_a_cancel_and_is_answered_once_done() {
     let runs = ["runs", "--coordinator", &cluster.url, "-o", "json"];
     let runs = Soupctl::new(SOUPCTL).args(runs).run().json();
     assert_eq!((&runs[0]["run"], &runs[0]["state"]), (&run.into(), &"published".into()));
+
+    // An output that is not whole any more is no answer: what is known is not found out again, and the soup is written anew.
+    let model = dir.path().join("soup/model.safetensors");
+    let written = std::fs::read(&model).unwrap();
+    let mut changed = written.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    for damage in [None, Some(&written[1..]), Some(&changed[..])] {
+        match damage {
+            None => std::fs::remove_file(&model).unwrap(),
+            Some(bytes) => std::fs::write(&model, bytes).unwrap(),
+        }
+        check_greedy(&submit(&cluster, dir.path(), &args).run().json());
+        assert!(std::fs::read(&model).unwrap() == written, "{damage:?}");
+        assert_eq!(soup_tests::Pool::list(dir.path()), ["soup"]);
+    }
+}
+
+#[test]
+fn a_state_that_is_removed_in_mid_run_is_noticed() {
+    let mut cluster = Cluster::start(SOUPCTL, 2);
+    let dir = TempDir::new().unwrap();
+    let mut cook = submit(&cluster, dir.path(), &["--output", "soup"]).start();
+    cook.line_with("+ m02");
+    // What is appended while it is being removed stands in the way.
+    while std::fs::remove_dir_all(cluster.state()).is_err() {}
+    let ended = std::mem::replace(&mut cluster.coordinator, Soupctl::new("true").start()).wait();
+    ended.fails(69, &["somebody removed the state"]);
+    assert!(!cluster.state().join("runs").exists(), "nothing is put into its place");
+    cook.kill();
 }
 
 #[test]

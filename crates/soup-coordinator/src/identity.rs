@@ -38,6 +38,30 @@ pub(crate) struct PlanDocument {
     pub(crate) judge: Option<JudgeId>,
 }
 
+impl PlanDocument {
+    /// The document of `run`.
+    ///
+    /// # Errors
+    /// [`Configuration`](soup_core::ErrorKind::Configuration) for one of a newer version of this program, of which nothing is believed to be
+    /// understood; [`Data`](soup_core::ErrorKind::Data) for one that cannot be read.
+    pub(crate) fn read(run: &str, bytes: &[u8]) -> Result<PlanDocument> {
+        let unreadable = |e| Error::data(format!("the plan of run {run:?} cannot be read")).with_source(e);
+        let Versioned { version } = serde_json::from_slice(bytes).map_err(unreadable)?;
+        if version > VERSION {
+            return Err(Error::configuration(format!(
+                "run {run:?} was submitted to a newer version of soupctl: its plan has version {version}, this program knows                  {VERSION}; use that version"
+            )));
+        }
+        serde_json::from_slice(bytes).map_err(unreadable)
+    }
+}
+
+/// What documents of all versions have.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct IngredientStamp {
     name: String,
@@ -197,6 +221,15 @@ mod tests {
         assert_eq!(native, again);
         assert_ne!(native.0, other.0);
         assert_ne!(native.1, other.1);
+    }
+
+    #[test]
+    fn a_plan_of_a_newer_version_is_said_to_be_newer() {
+        let error = PlanDocument::read("r", br#"{"version":2,"spec":"of another shape"}"#).unwrap_err();
+        assert_eq!(error.kind(), soup_core::ErrorKind::Configuration);
+        assert!(error.chain().contains("newer version of soupctl"), "{}", error.chain());
+        let error = PlanDocument::read("r", br#"{"version":1}"#).unwrap_err();
+        assert_eq!(error.kind(), soup_core::ErrorKind::Data);
     }
 
     #[test]

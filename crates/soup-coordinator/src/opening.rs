@@ -96,7 +96,7 @@ impl Keeper {
         };
         if !prepared.spec.overwrite
             && let Some(Fold { state: RunState::Published, report: Some(report), .. }) = &before
-            && visible(&target, run).await?.is_some()
+            && let Some(Visible::Whole(_)) = visible(&target, run).await?
         {
             return Ok(Opened::Done(prepared, report.to_string()));
         }
@@ -134,8 +134,7 @@ impl Keeper {
     pub(crate) async fn recover(&self, run: &str) -> Result<Option<Owned>> {
         let plan = self.state.plan(run).await?;
         let plan = plan.ok_or_else(|| Error::data(format!("run {run:?} has no plan")))?;
-        let document: PlanDocument = serde_json::from_slice(&plan)
-            .map_err(|e| Error::data(format!("the plan of run {run:?} cannot be read")).with_source(e))?;
+        let document = PlanDocument::read(run, &plan)?;
         let Some(operation) = self.state.read(run).await?.0.operation else { return Ok(None) };
         let mut spec: RunSpec = document.spec;
         set_operation(&mut spec, &operation);
@@ -182,10 +181,7 @@ impl Keeper {
         }
     }
 
-    async fn stage(
-        &self,
-        owned: &mut Owned,
-    ) -> Result<(Staging, Recall, Seals, Option<String>), StartError> {
+    async fn stage(&self, owned: &mut Owned) -> Result<(Staging, Recall, Seals, Option<String>), StartError> {
         owned.journal.append(Entry::Begun {}).await.map_err(StartError::Journal)?;
         let staged = async {
             let of = owned.incarnation();
@@ -201,15 +197,25 @@ impl Keeper {
                 true => visible(&target, &of.run).await,
                 false => Ok(None),
             };
-            let mut report = published().await?;
-            if report.is_none() {
+            let mut found = published().await?;
+            // What is left of this run's own output makes way for it.
+            let damaged = matches!(found, Some(Visible::Damaged));
+            if damaged || found.is_none() {
                 soup_store::failpoint::reach("before-staging");
-                match Staging::begin(&target, &of.run, of.epoch, owned.prepared.spec.overwrite).await {
+                let overwrite = owned.prepared.spec.overwrite || damaged;
+                match Staging::begin(&target, &of.run, of.epoch, overwrite).await {
                     Ok(staging) => return Ok((staging, recall, seals, None)),
                     // What is in the way may be the output of this very run, which has just become visible.
-                    Err(error) => report = Some(published().await?.ok_or(error)?),
+                    Err(error) => match published().await? {
+                        Some(Visible::Whole(report)) => found = Some(Visible::Whole(report)),
+                        _ => return Err(error),
+                    },
                 }
             }
+            let report = match found {
+                Some(Visible::Whole(report)) => Some(report),
+                _ => None,
+            };
             let staging = staging(of.epoch)?;
             staging.settle().await?;
             Ok((staging, recall, seals, report))
@@ -258,10 +264,25 @@ pub(crate) enum StartError {
     Run(Error),
 }
 
-/// The report of `run`, if what is visible at `target` is its output.
-async fn visible(target: &Location, run: &str) -> Result<Option<String>> {
+/// The output of a run, where it is visible.
+enum Visible {
+    /// As it was made visible, and its report.
+    Whole(String),
+    /// Files are missing, or are others by now.
+    Damaged,
+}
+
+/// The output of `run`, if that is what is visible at `target`.
+async fn visible(target: &Location, run: &str) -> Result<Option<Visible>> {
     let manifest = Staging::visible(target).await?.filter(|manifest| run_of(manifest) == Some(run));
-    Ok(manifest.map(|manifest| manifest["report"].to_string()))
+    let Some(manifest) = manifest else { return Ok(None) };
+    Ok(Some(match output::damage(target, &manifest).await? {
+        None => Visible::Whole(manifest["report"].to_string()),
+        Some(damage) => {
+            tracing::warn!(run, %target, damage, "the output of this run is not whole any more");
+            Visible::Damaged
+        }
+    }))
 }
 
 /// Whether the output is being written by some coordinator of `run`, as far as its store shows that.

@@ -21,6 +21,7 @@
 mod claim;
 mod local;
 mod manifest;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -38,6 +39,7 @@ use self::local::{
 };
 use self::manifest::Seen;
 pub use self::manifest::run_of;
+pub use self::whole::damage;
 use crate::location::Location;
 use crate::read;
 pub use crate::upload::FileWriter;

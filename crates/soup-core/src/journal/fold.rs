@@ -122,6 +122,12 @@ impl Default for Fold {
     }
 }
 
+/// What records of all versions have.
+#[derive(serde::Deserialize)]
+struct Versioned {
+    v: u32,
+}
+
 /// SHA-256 in lower-case hexadecimal.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
@@ -136,11 +142,19 @@ impl Fold {
     /// Takes the next record: the content of object number `seq`.
     ///
     /// # Errors
-    /// [`ErrorKind::Data`](crate::ErrorKind::Data) where it is not the next record of a valid log, saying why.
+    /// [`ErrorKind::Data`](crate::ErrorKind::Data) where it is not the next record of a valid log, saying why;
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) where a newer version of this program wrote it.
     pub fn push(&mut self, seq: u64, bytes: &[u8]) -> Result<Record> {
         let broken = |why: String| Error::data(format!("record {seq} of the log is broken: {why}"));
-        let record: Record =
-            serde_json::from_slice(bytes).map_err(|e| broken("it cannot be read".into()).with_source(e))?;
+        let unreadable = |e| broken("it cannot be read".into()).with_source(e);
+        let Versioned { v } = serde_json::from_slice(bytes).map_err(unreadable)?;
+        if v > VERSION {
+            return Err(Error::configuration(format!(
+                "record {seq} of the log was written by a newer version of soupctl: it has version {v}, this program knows \
+                 {VERSION}; use that version"
+            )));
+        }
+        let record: Record = serde_json::from_slice(bytes).map_err(unreadable)?;
         if record.v != VERSION {
             return Err(broken(format!("it has version {}, this program knows {VERSION}", record.v)));
         }

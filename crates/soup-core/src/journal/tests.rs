@@ -40,6 +40,17 @@ impl Log {
     }
 }
 
+#[test]
+fn what_a_newer_version_wrote_is_said_to_be_newer() {
+    let newer = br#"{"v":2,"seq":0,"kind":"something-new","body":{}}"#;
+    let error = Fold::default().push(0, newer).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    assert!(error.chain().contains("written by a newer version of soupctl"), "{}", error.chain());
+    for broken in [&br#"{"v":1,"seq":0,"kind":"something-new","body":{}}"#[..], br#"{"v":0}"#, b"{}"] {
+        assert_eq!(Fold::default().push(0, broken).unwrap_err().kind(), ErrorKind::Data);
+    }
+}
+
 fn score(correct: u64, loss_sum: f64) -> Tally {
     Counts { total: 10, correct, loss_sum, confusion: [((0, 0), correct), ((1, 0), 10 - correct)].into() }
         .into()
@@ -133,7 +144,7 @@ fn a_log_that_was_tampered_with_is_refused() {
     let cases = [
         ("a changed score", edited(5, "\"correct\":7", "\"correct\":8"), "follows a record"),
         ("a changed time", edited(5, "00:05", "00:06"), "follows a record"),
-        ("another version", edited(9, "\"v\":1", "\"v\":2"), "version 2"),
+        ("another version", edited(9, "\"v\":1", "\"v\":0"), "version 0"),
         ("a missing record", missing, "number 4 is expected"),
         ("a record twice", twice, "number 6 is expected"),
         ("an old epoch", edited(8, "\"epoch\":2", "\"epoch\":1"), "belongs to"),

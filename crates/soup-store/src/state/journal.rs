@@ -105,7 +105,7 @@ impl Journal {
     /// append for a while. A store that does not answer says nothing.
     ///
     /// # Errors
-    /// [`AppendError::Fenced`] if somebody has.
+    /// [`AppendError::Fenced`] if somebody has; [`AppendError::Store`] where the log is not there any more.
     pub async fn look(&mut self) -> Result<(), AppendError> {
         if !matches!(self.standing, Standing::Owner) {
             return Ok(());
@@ -113,7 +113,10 @@ impl Journal {
         let place = log::slot(&self.log, self.tail.seq).map_err(AppendError::Store)?;
         match read::read_small_if_exists(&place, RECORD_BYTES_MAX).await {
             Ok(Some(found)) => Err(self.fenced(&place, &found)),
-            Ok(None) => Ok(()),
+            Ok(None) => match self.check_there().await {
+                Err(error) if matches!(self.standing, Standing::InDoubt) => Err(AppendError::Store(error)),
+                _ => Ok(()),
+            },
             Err(error) => {
                 tracing::debug!(
                     run = self.run,
@@ -152,11 +155,34 @@ impl Journal {
             AppendError::Store(Error::internal("a record could not be written as JSON").with_source(e))
         })?;
         self.check_bounds(&record, &bytes).map_err(AppendError::Store)?;
+        self.check_there().await.map_err(AppendError::Store)?;
         self.standing = Standing::InDoubt;
         self.create(&record, &bytes).await?;
         self.tail = Tail { seq: record.seq + 1, prev_sha256: sha256_hex(&bytes) };
         self.standing = Standing::Owner;
         Ok(bytes)
+    }
+
+    /// Requires the record before the next one to be there: where somebody removed the state, a log that begins in the middle is not put
+    /// into its place.
+    async fn check_there(&mut self) -> Result<(), Error> {
+        let Some(before) = self.tail.seq.checked_sub(1) else { return Ok(()) };
+        let place = log::slot(&self.log, before)?;
+        match self.patience.read(|| read::stat_if_exists(&place)).await {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => {
+                self.standing = Standing::InDoubt;
+                Err(Error::unavailable(format!(
+                    "run {:?}: {place} was there and is gone: somebody removed the state, and nothing more is written to it; submit the \
+                     run again",
+                    self.run
+                )))
+            }
+            Err(error) => {
+                let text = format!("run {:?}: the end of its journal cannot be looked at", self.run);
+                Err(error.context(text))
+            }
+        }
     }
 
     /// Creates the record, or finds out who is in its place.

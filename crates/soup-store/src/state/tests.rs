@@ -96,6 +96,26 @@ async fn check_a_log_with_a_hole_is_refused(state: State) {
     assert!(error.chain().contains("00000000000000000001.json is missing"), "{}", error.chain());
 }
 
+async fn check_a_removed_log_is_noticed_and_not_begun_in_the_middle(state: State) {
+    let (mut journal, mut idle) = (begun(&state, "a").await, None);
+    for _ in 0..2 {
+        journal.append(Entry::Begun {}).await.unwrap();
+        for entry in read::list(&state.run("r").unwrap().join("log").unwrap()).await.unwrap() {
+            entry.location.store().delete(entry.location.path()).await.unwrap();
+        }
+        let gone = match idle {
+            None => journal.append(Entry::Begun {}).await.unwrap_err(),
+            Some(()) => journal.look().await.unwrap_err(),
+        };
+        let AppendError::Store(error) = gone else { panic!("{gone:?}") };
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.chain().contains("somebody removed the state"), "{}", error.chain());
+        assert!(matches!(journal.append(Entry::Begun {}).await, Err(AppendError::Store(_))));
+        assert!(read::list(&state.run("r").unwrap().join("log").unwrap()).await.unwrap().is_empty());
+        (journal, idle) = (begun(&state, "b").await, Some(()));
+    }
+}
+
 async fn check_a_secret_is_the_same_for_all(state: State) {
     state.create_plan("r", Bytes::from_static(b"{}")).await.unwrap();
     let secret = state.secret("r").await.unwrap();
@@ -140,6 +160,7 @@ on_every_store!(
     check_the_last_seat_is_the_states,
     check_of_many_claims_each_epoch_has_one,
     check_a_log_with_a_hole_is_refused,
+    check_a_removed_log_is_noticed_and_not_begun_in_the_middle,
     check_a_secret_is_the_same_for_all,
     check_scores_are_kept,
 );
