@@ -29,6 +29,8 @@ pub enum Fault {
     Takeover,
     /// A worker computes much more slowly.
     Slow(usize),
+    /// A worker is heard, and what it begins to compute does not get done for long.
+    Silent(usize),
 }
 
 impl Fault {
@@ -46,6 +48,7 @@ impl Fault {
             Fault::CrashCoordinator => "coordinators crashed",
             Fault::Takeover => "coordinators replaced alive",
             Fault::Slow(_) => "workers slowed",
+            Fault::Silent(_) => "workers silent",
         }
     }
 }
@@ -88,6 +91,16 @@ impl Faults {
         let planned = planned.collect();
         let store_permille = if random.chance(50) { random.number(1..60) } else { 0 };
         Faults { planned, latency_max, store_permille }
+    }
+
+    /// The same, and a worker falls silent besides.
+    pub fn and_silence(mut self, seed: u64, window: Duration) -> Faults {
+        let mut random = Random::new(seed, 4);
+        let begin = random.millis(0..window.as_millis() as u64);
+        let end = begin + random.millis(100..15_000);
+        let fault = Fault::Silent(random.number(0..WORKERS as u64) as usize);
+        self.planned.push(Planned { begin, end, fault });
+        self
     }
 
     /// When the last one has ended.

@@ -42,6 +42,8 @@ const PATIENCE: Duration = Duration::from_secs(240);
 /// How long a worker computes, and how many times longer a slow one does.
 const COMPUTE_MS: Range<u64> = 1..25;
 const SLOWDOWN: u32 = 40;
+/// How long what a silent one begins does not get done: longer than any deadline of what is known to be quick.
+const SILENCE: Duration = Duration::from_secs(100);
 /// So many calls a judge of its own answers before it dies.
 const JUDGE_CALLS: Range<u64> = 3..40;
 /// How long a process takes to start.
@@ -90,6 +92,7 @@ impl Counts {
 struct Shared {
     network: Network,
     slow: Vec<Arc<AtomicBool>>,
+    silent: Vec<Arc<AtomicBool>>,
     counts: Counts,
     answer: Answer,
 }
@@ -101,6 +104,7 @@ impl World {
         let shared = Shared {
             network: Network::default(),
             slow: (0..WORKERS).map(|_| Arc::default()).collect(),
+            silent: (0..WORKERS).map(|_| Arc::default()).collect(),
             counts: Counts::default(),
             answer: Answer::default(),
         };
@@ -149,9 +153,10 @@ impl World {
             let network = shared.network.clone();
             sim.host(format!("coordinator{index}"), move || coordinator(index, network.clone()));
         }
-        for (index, slow) in shared.slow.iter().enumerate() {
-            let (seed, network, slow) = (self.seed, shared.network.clone(), slow.clone());
-            sim.host(format!("worker{index}"), move || worker(index, seed, network.clone(), slow.clone()));
+        for (index, flags) in shared.slow.iter().zip(&shared.silent).enumerate() {
+            let (seed, network) = (self.seed, shared.network.clone());
+            let flags = (flags.0.clone(), flags.1.clone());
+            sim.host(format!("worker{index}"), move || worker(index, seed, network.clone(), flags.clone()));
         }
         let spec = self.spec();
         sim.client("client", client(spec, shared.network.clone(), witness.clone(), shared.answer.clone()));
@@ -256,6 +261,7 @@ fn begin(sim: &mut Sim<'_>, fault: &Fault, shared: &Shared, crashed: &mut Vec<St
             sim.bounce(format!("coordinator{next}"));
         }
         Fault::Slow(worker) => shared.slow[*worker].store(true, Ordering::Relaxed),
+        Fault::Silent(worker) => shared.silent[*worker].store(true, Ordering::Relaxed),
     }
     crashed.iter().for_each(|host| sim.crash(host.as_str()));
 }
@@ -266,6 +272,7 @@ fn end(sim: &mut Sim<'_>, fault: &Fault, shared: &Shared, crashed: &[String]) {
         Fault::CutOneWay(a, b) => for_links(a, b, |a, b| sim.repair_oneway(a, b)),
         Fault::Stall(a, b) => for_links(a, b, |a, b| sim.release(a, b)),
         Fault::Slow(worker) => shared.slow[*worker].store(false, Ordering::Relaxed),
+        Fault::Silent(worker) => shared.silent[*worker].store(false, Ordering::Relaxed),
         Fault::Crash(_) | Fault::CrashCoordinator | Fault::Takeover => {}
     }
     crashed.iter().for_each(|host| sim.bounce(host.as_str()));
@@ -292,12 +299,20 @@ async fn coordinator(index: usize, network: Network) -> turmoil::Result {
     Ok(())
 }
 
-async fn worker(index: usize, seed: u64, network: Network, slow: Arc<AtomicBool>) -> turmoil::Result {
+async fn worker(
+    index: usize,
+    seed: u64,
+    network: Network,
+    (slow, silent): (Arc<AtomicBool>, Arc<AtomicBool>),
+) -> turmoil::Result {
     tokio::time::sleep(START).await;
     let random = Mutex::new(Random::new(seed, 100 + index as u64));
     let pause = move || {
         let pause = random.lock().unwrap_or_else(PoisonError::into_inner).millis(COMPUTE_MS);
-        pause * if slow.load(Ordering::Relaxed) { SLOWDOWN } else { 1 }
+        match silent.load(Ordering::Relaxed) {
+            true => SILENCE,
+            false => pause * if slow.load(Ordering::Relaxed) { SLOWDOWN } else { 1 },
+        }
     };
     let judge = InProcess::default();
     let config = WorkerConfig {
