@@ -122,9 +122,11 @@ impl Peers {
         let failed = |e: Error| match e.kind() {
             // What is wrong with an ingredient is so wherever it is read.
             ErrorKind::Data => e,
-            kind => {
+            // What it sends, and an address that is none, are its trouble and not this worker's.
+            _ => {
+                let cause = transient(e);
                 let text = format!("cannot fetch shard {shard} from worker {source} at {address}");
-                Error::new(kind, text).with_source(Unreached { worker: source, cause: e })
+                Error::new(cause.kind(), text).with_source(Unreached { worker: source, cause })
             }
         };
         let channel = self.channel(address, shard).map_err(failed)?;
@@ -270,5 +272,24 @@ mod tests {
             assert_eq!(begun.elapsed().as_secs(), seconds, "{}", error.chain());
         }
         assert_eq!(unreached(&Error::unavailable("the store is away").context("a soup")), None);
+    }
+
+    /// What a peer sends, and an address that is none, are its trouble.
+    #[tokio::test]
+    async fn a_peer_that_sends_nonsense_is_blamed_for_it() {
+        let network = InProcess::default();
+        let listener = network.listen("peer").unwrap();
+        let nonsense = Stuck(Some(Bytes::from_static(&[9; 64])));
+        tokio::spawn(Server::builder().add_service(nonsense).serve_with_incoming(listener));
+        let peers = Peers::new(Arc::new(network), false);
+        for (address, part) in
+            [("mem://peer", "not a chunk"), ("no url", "is not a URL"), ("mem://nobody", "")]
+        {
+            let owners = Owners::new(vec![7], [(7, address.to_owned())].into());
+            let fetched = peers.fetch(&owners, 7, &FetchRequest::default(), &mut [0; 4]).await;
+            let error = fetched.unwrap_err();
+            assert!(error.kind().is_transient() && error.chain().contains(part), "{}", error.chain());
+            assert_eq!(unreached(&error), Some(7));
+        }
     }
 }
