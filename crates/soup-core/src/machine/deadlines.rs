@@ -191,19 +191,20 @@ impl Machine {
         let overdue = self
             .tasks
             .overdue(now, |worker, work, taken_back| self.deadlines.of(&self.plan, worker, work, taken_back));
-        let mut late: BTreeMap<WorkerId, Millis> = BTreeMap::new();
+        let mut late: BTreeMap<WorkerId, (Millis, bool)> = BTreeMap::new();
         for Overdue { worker, key, work, since } in overdue {
             if !self.progress.is_open() {
                 return;
             }
-            let first = late.entry(worker).or_insert(since);
-            *first = since.min(*first);
+            let owners = matches!(work, Work::Gram(_) | Work::Dot(_) | Work::Pass(_));
+            let (first, awaited) = late.entry(worker).or_insert((since, false));
+            (*first, *awaited) = (since.min(*first), *awaited || owners);
             self.take_back(now.saturating_sub(since), (worker, key), &work, out);
         }
-        for (worker, since) in late {
+        for (worker, (since, awaited)) in late {
             self.doubt(worker, out);
             let text = "its heartbeats come, and what it is asked for does not get done";
-            self.trouble(now, worker, Trouble::Late { since }, &Error::unavailable(text), out);
+            self.trouble(now, worker, Trouble::Late { since, awaited }, &Error::unavailable(text), out);
         }
     }
 
@@ -215,6 +216,7 @@ impl Machine {
         out: &mut Vec<Action>,
     ) {
         out.push(Action::Cancel(worker, key));
+        self.ask_again_beside(worker, out);
         let taken_back = self.tasks.take_back(work, worker, key);
         let text = format!("worker {} is not done with {} after {} s", worker.0, told(work), after_ms / 1000);
         if taken_back >= self.plan.limits.transient_failures_max {

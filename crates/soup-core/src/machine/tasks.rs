@@ -93,6 +93,11 @@ pub(super) fn may(work: &Work, worker: &WorkerState, recomputes: bool) -> bool {
     worker.judges || !judged
 }
 
+/// Whether an error is about what was asked for, or read, which is the same for all workers: if it is true.
+fn is_wrong_everywhere(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Data | ErrorKind::Usage)
+}
+
 /// All tasks that are not done.
 #[derive(Debug, Default)]
 pub(super) struct Tasks {
@@ -378,10 +383,11 @@ impl Machine {
     ) {
         let Some(work) = self.tasks.current(worker, key) else { return };
         self.tasks.end_attempt(&work, key);
+        self.ask_again_beside(worker, out);
         let blamed = self.is_blamed_on_another(worker, key);
         let here_only = matches!(work, Work::Prove(..));
         let truth = self.truth_is_known();
-        let wrong_request = matches!(error.kind(), ErrorKind::Data | ErrorKind::Usage);
+        let moves = matches!(work, Work::Load(_)) && is_wrong_everywhere(&error);
         let transient = error.kind().is_transient();
         let fatal = self.is_fatal(worker, &work, &error);
         // Wrong data is wrong everywhere, unless another worker has judged it already.
@@ -392,7 +398,7 @@ impl Machine {
         }
         let owners = matches!(work, Work::Load(_) | Work::Dot(_) | Work::Gram(_) | Work::Pass(_));
         let others = self.workers.iter().any(|(other, state)| *other != worker && !state.leaving);
-        if owners && others && lasting && !wrong_request {
+        if owners && others && lasting && !moves {
             let failed = self.tasks.owners_failed.entry(work.clone()).or_default();
             *failed += 1;
             return match *failed < self.plan.limits.failed_workers_max {
@@ -438,10 +444,9 @@ impl Machine {
         let left = |(w, state): (&WorkerId, &WorkerState)| {
             may(work, state, recomputes) && !task.failed_on.contains(w)
         };
-        let wrong_request = matches!(error.kind(), ErrorKind::Data | ErrorKind::Usage);
         let nobody = match work {
-            Work::Load(_) if wrong_request => !another,
-            Work::Dot(_) | Work::Gram(_) | Work::Pass(_) | Work::Prove(..) if wrong_request => true,
+            Work::Load(_) if is_wrong_everywhere(error) => !another,
+            Work::Prove(..) if is_wrong_everywhere(error) => true,
             Work::Load(_) | Work::Dot(_) | Work::Gram(_) | Work::Pass(_) => !others,
             _ => false,
         };

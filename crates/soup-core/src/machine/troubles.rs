@@ -29,8 +29,8 @@ pub(super) enum Trouble {
     Passing,
     /// It failed at something for good.
     Lasting,
-    /// It was not done in time with what it was given then.
-    Late { since: Millis },
+    /// It was not done in time with what it was given then; whether that is for its owner alone to do, so that others can only wait.
+    Late { since: Millis, awaited: bool },
 }
 
 /// What happened to a worker since it last finished anything.
@@ -66,6 +66,8 @@ pub(super) struct Troubles {
     fetched: BTreeMap<WorkerId, Millis>,
     /// By the source, and who could not fetch from it.
     unreached: BTreeMap<(WorkerId, WorkerId), Unreached>,
+    /// On whose word whom the run went on without. Nobody's is taken twice.
+    settled: BTreeSet<(WorkerId, WorkerId)>,
     /// The attempt that is about to fail since another worker could not be reached.
     blamed: Option<(WorkerId, TaskKey)>,
     /// Who is left out, as it joined.
@@ -151,7 +153,7 @@ impl Machine {
         if !self.workers.contains_key(&worker) {
             return;
         }
-        let begun = if let Trouble::Late { since } = what { since } else { now };
+        let begun = if let Trouble::Late { since, .. } = what { since } else { now };
         let streak = self.troubles.streaks.entry(worker);
         let streak = streak.or_insert(Streak { since: begun, troubles: 0, lasting: 0 });
         streak.troubles += 1;
@@ -163,7 +165,15 @@ impl Machine {
         }
         // Where nobody gets on, it is nobody's fault.
         let get_on = |(other, when): (&WorkerId, &Millis)| *other != worker && *when >= streak.since;
-        if self.troubles.finished.iter().any(get_on) && self.can_do_without(worker) {
+        // Or wait for it.
+        let awaited = matches!(what, Trouble::Late { awaited: true, .. });
+        let waits = |other: &WorkerId| {
+            *other != worker
+                && self.tasks.running_with(*other) == 0
+                && !self.troubles.streaks.contains_key(other)
+        };
+        let others = self.troubles.finished.iter().any(get_on) || awaited && self.workers.keys().any(waits);
+        if others && self.can_do_without(worker) {
             self.leave_out(worker, why, out);
         }
     }
@@ -200,6 +210,13 @@ impl Machine {
         any
     }
 
+    /// Takes them back where `worker` is the only one, and in trouble.
+    pub(super) fn ask_again_beside(&mut self, worker: WorkerId, out: &mut Vec<Action>) {
+        if !self.workers.iter().any(|(other, state)| *other != worker && !state.leaving) {
+            self.ask_again(out);
+        }
+    }
+
     /// The attempt of a worker failed since it could not fetch from another one.
     pub(super) fn unreached(
         &mut self,
@@ -220,22 +237,25 @@ impl Machine {
         if !unreached.lasts() {
             return;
         }
-        let accused =
-            |by: &WorkerId| self.troubles.unreached.get(&(source, *by)).is_some_and(Unreached::lasts);
-        let others = self.workers.keys().filter(|other| **other != source);
-        let (all, accusers) = (others.clone().count(), others.filter(|other| accused(other)).count());
+        let settled = self.troubles.settled.contains(&(source, by));
+        let accuses = |by: &WorkerId| {
+            self.troubles.unreached.get(&(source, *by)).is_some_and(Unreached::lasts)
+                && !self.troubles.settled.contains(&(source, *by))
+        };
+        let others: Vec<WorkerId> = self.workers.keys().copied().filter(|other| *other != source).collect();
+        let accusers: Vec<WorkerId> = others.iter().copied().filter(accuses).collect();
+        let (all, many) = (others.len(), accusers.len());
         let text = |whom: String| Error::unavailable(format!("{whom} for {} s", UNREACHED_MS / 1000));
-        if accusers >= 2 || accusers == all {
+        if (many >= 2 || many == all) && self.can_do_without(source) {
             let why = text(format!(
-                "{accusers} of {all} other workers could not fetch from it (is the address that it advertises right?)"
+                "{many} of {all} other workers could not fetch from it (is the address that it advertises right?)"
             ));
-            if self.can_do_without(source) {
-                return self.excused(|machine| machine.leave_out(source, &why, out));
-            }
+            self.troubles.settled.extend(accusers.iter().map(|by| (source, *by)));
+            return self.excused(|machine| machine.leave_out(source, &why, out));
         }
         let reach =
             |(other, when): (&WorkerId, &Millis)| ![by, source].contains(other) && *when >= unreached.first;
-        let alone = self.troubles.fetched.iter().any(reach) || accusers == all;
+        let alone = self.troubles.fetched.iter().any(reach) || many == all || settled;
         if alone && self.can_do_without(by) {
             let why = text(format!("it could not fetch from worker {}", source.0));
             self.excused(|machine| machine.leave_out(by, &why, out));

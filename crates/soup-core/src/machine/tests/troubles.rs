@@ -339,6 +339,38 @@ fn a_worker_that_can_fetch_from_nobody_is_left_out() {
     assert!(has_note(&cluster, "worker 1 is left out of the run: it could not fetch from worker 2"));
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    /// Whatever one worker does, as long as it does not lie in a way that could be true, it changes nothing.
+    #[test]
+    fn one_odd_worker_changes_nothing(
+        kind in prop::sample::select(ALL.to_vec()),
+        streams in prop::bool::weighted(0.2),
+        workers in 2..5usize,
+        seed in any::<u64>(),
+    ) {
+        let plan = if streams { streaming(2) } else { plan(kind, 4, 2) };
+        let expected = reference(&plan);
+        let mut cluster = cluster(&plan, workers);
+        let kinds = [ErrorKind::Data, ErrorKind::Usage, ErrorKind::Internal, ErrorKind::Unavailable, ErrorKind::Gate];
+        run(&mut cluster, &|worker, work| {
+            let draw = ((number(&(seed, work)) + 0.5) * 1e9) as usize;
+            match draw % 9 {
+                _ if worker != ODD => Says::Right,
+                0..3 => Says::Right,
+                3..5 => Says::Nothing,
+                5 => Says::After(draw as Millis / 9 % 60_000),
+                6 => Says::Fails(Error::new(kinds[draw / 9 % kinds.len()], "it is odd")),
+                7 => Says::Other(TaskResult::Dotted(vec![SegmentDots { tensor: 99, dots: vec![] }])),
+                _ => Says::Unreached(WorkerId(2)),
+            }
+        });
+        prop_assert!(matches!(cluster.result, Some(Ok(()))), "{:?}", cluster.result);
+        prop_assert_eq!(cluster.outcome(), expected);
+    }
+}
+
 #[test]
 fn who_is_left_out_is_asked_again_where_nobody_else_is_there() {
     let plan = plan(RecipeKind::Greedy, 4, 1);
