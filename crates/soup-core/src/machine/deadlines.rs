@@ -17,6 +17,8 @@ const TIMES: u64 = 8;
 const LEAST_MS: Millis = 20_000;
 /// Milliseconds that the first of a kind may take, and the first that a worker judges.
 const FIRST_MS: Millis = 600_000;
+/// The same of slices, which nobody waits for: idle workers are given those of others long before.
+const FIRST_SLICE_MS: Millis = 3_600_000;
 /// Longest deadline in milliseconds that follows from others' pace, as long as that is more than twice as long as the slowest took.
 const MOST_MS: Millis = 6 * 3_600_000;
 /// Bytes in a millisecond that any disk, store or network can move, where nothing is known yet.
@@ -122,7 +124,8 @@ impl Deadlines {
             let slowest = pace.slowest_for(size(plan, work));
             slowest.saturating_mul(TIMES).min(MOST_MS).max(slowest.saturating_mul(2)).max(LEAST_MS)
         });
-        let at_first = || FIRST_MS.saturating_add(bytes(plan, work) / BYTES_PER_MS);
+        let first_ms = if kind == Kind::Evaluate { FIRST_SLICE_MS } else { FIRST_MS };
+        let at_first = || first_ms.saturating_add(bytes(plan, work) / BYTES_PER_MS);
         let alone = match by_pace {
             Some(by_pace) if cold => by_pace.max(at_first()),
             Some(by_pace) => by_pace,
