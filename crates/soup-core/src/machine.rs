@@ -277,6 +277,7 @@ impl Machine {
             Event::WorkerLost(worker) => self.lose(worker, &mut out),
             Event::WorkerLeaving(worker) => {
                 self.workers.entry(worker).and_modify(|w| w.leaving = true);
+                self.troubles.leaves(worker);
             }
             Event::Recomputed(worker, key, sha256) => self.recomputed(worker, key, sha256, &mut out),
             Event::Done(worker, key, result) => self.done(now, worker, key, result, &mut out),

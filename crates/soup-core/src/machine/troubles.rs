@@ -93,6 +93,11 @@ impl Troubles {
         self.doubted.contains(&worker)
     }
 
+    /// A worker is about to go: it is not asked again.
+    pub(super) fn leaves(&mut self, worker: WorkerId) {
+        self.left_out.remove(&worker);
+    }
+
     /// A worker is gone.
     pub(super) fn lose(&mut self, worker: WorkerId) {
         self.streaks.remove(&worker);
