@@ -1,10 +1,12 @@
 //! The journal of the run in progress: entries go in, and the hub is told when each is durable.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use soup_core::journal::Entry;
+use soup_core::journal::{Entry, Tail};
+use soup_store::signing::SigningKey;
 use soup_store::state::Journal;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::hub::Message;
@@ -18,12 +20,25 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// A journal that appends beside the hub.
 pub(crate) struct Journaling {
     entries: mpsc::Sender<Entry>,
+    tail: watch::Receiver<Tail>,
+    key: Option<Arc<SigningKey>>,
     task: JoinHandle<Option<Journal>>,
+}
+
+/// What the journal has come to: an output that is made of it names this.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    /// Where the next record goes, and after which one.
+    pub(crate) tail: Tail,
+    /// What records are signed with.
+    pub(crate) key: Option<Arc<SigningKey>>,
 }
 
 impl Journaling {
     pub(crate) fn start(run: String, mut journal: Journal, inbox: mpsc::Sender<Message>) -> Journaling {
         let (entries, mut queue) = mpsc::channel::<Entry>(ENTRIES_MAX);
+        let (now_at, tail) = watch::channel(journal.tail().clone());
+        let key = journal.signing_key().cloned();
         let task = tokio::spawn(async move {
             loop {
                 let entry = match tokio::time::timeout(LOOK_EVERY, queue.recv()).await {
@@ -45,6 +60,7 @@ impl Journaling {
                     Ok(()) => {
                         tracing::debug!(run, seq = journal.seq(), kind, "durable");
                         soup_store::failpoint::reach("after-append");
+                        now_at.send_replace(journal.tail().clone());
                         // Where the hub is gone, nothing follows from it.
                         let _ = inbox.send(Message::Recorded(run.clone(), journal.epoch())).await;
                     }
@@ -56,7 +72,12 @@ impl Journaling {
             }
             Some(journal)
         });
-        Journaling { entries, task }
+        Journaling { entries, tail, key, task }
+    }
+
+    /// What has become durable so far.
+    pub(crate) fn head(&self) -> Head {
+        Head { tail: self.tail.borrow().clone(), key: self.key.clone() }
     }
 
     /// Appends an entry; the hub hears of it.

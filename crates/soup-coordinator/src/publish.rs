@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use soup_core::companion::CONFIG;
+use soup_core::journal::sha256_hex;
 use soup_core::machine::FileDigest;
 use soup_core::report::{Figures, RunReport};
 use soup_core::{Error, Result};
@@ -15,13 +16,24 @@ use soup_store::layout::{self, OutputFile};
 use soup_store::location::Location;
 use soup_store::output::{MANIFEST_FILE, Staging};
 use soup_store::pool;
+use soup_store::signing::Subject;
 
+use crate::journaling::Head;
 use crate::prepare::PreparedRun;
 
 /// The report for people.
 const REPORT_FILE: &str = "report.html";
 /// Version of the manifest's shape.
 const MANIFEST_VERSION: u32 = 1;
+
+/// What workers have found and written, and where that is recorded.
+pub(crate) struct Written<'a> {
+    /// One per output file.
+    pub(crate) files: &'a [FileDigest],
+    /// The digests of the shards of every ingredient, where they are known.
+    pub(crate) ingredients: &'a [Option<Vec<[u8; 32]>>],
+    pub(crate) head: &'a Head,
+}
 
 /// Writes configuration, index, card and manifest beside the files that workers have written, and publishes. Returns the
 /// report that is visible, as JSON.
@@ -32,26 +44,21 @@ pub(crate) async fn publish(
     prepared: &PreparedRun,
     staging: &Staging,
     report: RunReport,
-    files: &[FileDigest],
-    digests: Vec<Option<Vec<[u8; 32]>>>,
+    written: &Written<'_>,
 ) -> Result<String> {
-    // A report alone has no model to go with.
-    if !prepared.spec.diagnosis.report_only {
-        for (name, content) in &prepared.companions {
-            staging.put(name, content.clone()).await?;
-        }
-        let card = model_card(prepared, &report, base_model(prepared).await);
-        staging.put("README.md", card::card(&card).into()).await?;
+    let small = small_files(prepared, &report).await;
+    for (name, content) in &small {
+        staging.put(name, content.clone()).await?;
     }
-    if prepared.files.len() > 1 {
-        let index = layout::index_json(&prepared.schema, &prepared.files);
-        staging.put(INDEX_FILE, index.into()).await?;
-    }
-    staging.put(REPORT_FILE, soup_report::html(&report).into()).await?;
-    let manifest = manifest(prepared, &report, files, &digests);
+    let manifest = manifest(prepared, &report, written, &small);
     let text = serde_json::to_vec_pretty(&manifest).map_err(unprintable)?;
+    let text = match &written.head.key {
+        Some(key) => key.seal(Subject::Manifest, &text)?,
+        None => text,
+    };
     staging.put(MANIFEST_FILE, Bytes::from(text)).await?;
-    let written = prepared.files.iter().zip(files).map(|(file, digest)| (file.name.as_str(), digest.bytes));
+    let written =
+        prepared.files.iter().zip(written.files).map(|(file, digest)| (file.name.as_str(), digest.bytes));
     match staging.publish(written).await? {
         None => serde_json::to_string(&report).map_err(unprintable),
         // What people find there is what they are told.
@@ -63,11 +70,28 @@ fn unprintable(e: serde_json::Error) -> Error {
     Error::internal("a report could not be written as JSON").with_source(e)
 }
 
+/// What goes beside the tensors, the manifest excepted.
+async fn small_files(prepared: &PreparedRun, report: &RunReport) -> Vec<(String, Bytes)> {
+    let mut files = Vec::new();
+    // A report alone has no model to go with.
+    if !prepared.spec.diagnosis.report_only {
+        files.extend(prepared.companions.iter().map(|(name, content)| (name.clone(), content.clone())));
+        let card = model_card(prepared, report, base_model(prepared).await);
+        files.push(("README.md".to_owned(), card::card(&card).into()));
+    }
+    if prepared.files.len() > 1 {
+        let index = layout::index_json(&prepared.schema, &prepared.files);
+        files.push((INDEX_FILE.to_owned(), index.into()));
+    }
+    files.push((REPORT_FILE.to_owned(), soup_report::html(report).into()));
+    files
+}
+
 fn manifest(
     prepared: &PreparedRun,
     report: &RunReport,
-    files: &[FileDigest],
-    digests: &[Option<Vec<[u8; 32]>>],
+    written: &Written<'_>,
+    small: &[(String, Bytes)],
 ) -> serde_json::Value {
     let ingredient = |(c, shards): (&Checkpoint, &Option<Vec<[u8; 32]>>)| {
         let stamp =
@@ -79,18 +103,23 @@ fn manifest(
         })
     };
     let file = |(planned, digest): (&OutputFile, &FileDigest)| json!({ "name": planned.name, "bytes": digest.bytes, "sha256": hex::encode(digest.file_sha256) });
+    let small_file = |(name, content): &(String, Bytes)| json!({ "name": name, "bytes": content.len(), "sha256": sha256_hex(content) });
+    let Head { tail, .. } = written.head;
     json!({
         "version": MANIFEST_VERSION,
         "written_by": format!("soupctl {}", env!("CARGO_PKG_VERSION")),
         "written_at": chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
         "report": report,
         "specification": prepared.spec,
-        "pool": prepared.checkpoints.iter().zip(digests).map(ingredient).collect::<Vec<_>>(),
+        "pool": prepared.checkpoints.iter().zip(written.ingredients).map(ingredient).collect::<Vec<_>>(),
         "pool_digest": {
             "algorithm": "SHA-256 of the SHA-256 of each shard of the flattened parameters, in order",
             "shard_bytes": prepared.shards.shard_bytes(),
         },
-        "files": prepared.files.iter().zip(files).map(file).collect::<Vec<_>>(),
+        "files": prepared.files.iter().zip(written.files).map(file).collect::<Vec<_>>(),
+        "small_files": small.iter().map(small_file).collect::<Vec<_>>(),
+        // The records that the journal had then, and the SHA-256 of the last of them.
+        "journal": { "records": tail.seq, "sha256": tail.prev_sha256 },
     })
 }
 

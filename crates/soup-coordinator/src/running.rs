@@ -26,7 +26,7 @@ use crate::journaling::Journaling;
 use crate::messages;
 use crate::opening::{Owned, Started};
 use crate::prepare::PreparedRun;
-use crate::publish;
+use crate::publish::{self, Written};
 use crate::recall::Recall;
 use crate::roster::Roster;
 use crate::seal::Seals;
@@ -326,13 +326,17 @@ impl Running {
     fn publish(&mut self) {
         let (of, inbox) = (self.of.clone(), self.inbox.clone());
         let files = self.machine.files().unwrap_or_default();
-        let digests = (0..self.prepared.names.len()).map(|i| self.machine.ingredient_digests(i)).collect();
+        let digests: Vec<_> =
+            (0..self.prepared.names.len()).map(|i| self.machine.ingredient_digests(i)).collect();
         match self.report() {
             Ok(report) => {
                 let (prepared, staging) = (self.prepared.clone(), self.staging.clone());
+                // The last record is the one that this follows from.
+                let head = self.journal.head();
                 tokio::spawn(async move {
                     soup_store::failpoint::reach("before-publish");
-                    let result = publish::publish(&prepared, &staging, report, &files, digests).await;
+                    let written = Written { files: &files, ingredients: &digests, head: &head };
+                    let result = publish::publish(&prepared, &staging, report, &written).await;
                     soup_store::failpoint::reach("after-publish");
                     // Where the hub is gone, the output is there all the same.
                     let _ = inbox.send(Message::Published(of, result)).await;

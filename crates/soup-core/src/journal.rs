@@ -6,6 +6,8 @@
 //!   names the SHA-256 of the one before it: a log cannot be changed or shortened in the middle without that showing.
 //! - An *epoch* begins with an [`Entry::EpochClaim`]: the coordinator incarnation (*writer*) that wrote it owns the run until
 //!   somebody writes a later claim. Records of any other writer are no part of a valid log.
+//! - A *signature* is of a record by its writer's key. The chain shows a change of any record but the last; the signature of the last one
+//!   shows that too. Logs need none: who has no key writes none, and reads those of others as they are.
 //! - A *fold* is what a log adds up to: who owns the run, what is known, how it ended.
 //!
 //! # Flow
@@ -56,6 +58,9 @@ pub struct Record {
     /// What it says.
     #[serde(flatten)]
     pub entry: Entry,
+    /// Of the record without this, by its writer's key, if that had one. The last member: readers that check it take it off the text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
 }
 
 /// What a record says.

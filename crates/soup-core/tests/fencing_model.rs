@@ -543,6 +543,7 @@ fn record(rec: Rec, prev_sha256: String) -> Record {
         // No two incarnations write the same bytes.
         at: rec.by.to_string(),
         entry,
+        signature: None,
     }
 }
 

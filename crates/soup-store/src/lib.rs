@@ -12,6 +12,7 @@
 //! | read | a run of bytes to be copied from a file into a shard |
 //! | staging | an output that is being written and is not visible yet |
 //! | state | the place that keeps runs: their plans, their logs, and scores of soups by content |
+//! | signature | says that a record or a manifest is what a coordinator with a key wrote |
 //!
 //! # Flow
 //!
@@ -47,6 +48,7 @@ pub mod places;
 pub mod pool;
 pub mod read;
 pub mod scores;
+pub mod signing;
 pub mod state;
 mod upload;
 

@@ -21,6 +21,7 @@
 mod claim;
 mod local;
 mod manifest;
+mod verify;
 mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,9 +40,10 @@ use self::local::{
 };
 use self::manifest::Seen;
 pub use self::manifest::run_of;
+pub use self::verify::{Head, VerifiedOutput, head_of, verify};
 pub use self::whole::damage;
 use crate::location::Location;
-use crate::read;
+use crate::read::{self, Digest};
 pub use crate::upload::FileWriter;
 
 /// The manifest of an output; a folder without it is none.
@@ -232,6 +234,14 @@ impl Staging {
             return Err(Error::data(format!("{name:?} is not the name of a file")));
         }
         FileWriter::create(self.place.join(name)?, &self.target).await
+    }
+
+    /// Size and SHA-256 of the file `name`, which was written.
+    ///
+    /// # Errors
+    /// As for [`read::digest`].
+    pub async fn digest(&self, name: &str) -> Result<Digest> {
+        read::digest(&self.place.join(name)?).await
     }
 
     /// The bytes `range` of the file `name`, which was written.

@@ -5,6 +5,7 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, ObjectStoreExt, UpdateVersion};
+use sha2::{Digest as _, Sha256};
 use soup_core::{Error, ErrorKind, Result};
 
 use crate::cause::Cause;
@@ -169,6 +170,45 @@ pub async fn read_range(location: &Location, range: Range<u64>, etag: Option<&st
     }
     let got = open_range(location, range.clone(), etag).await?;
     collect(location, got, range.end - range.start).await
+}
+
+/// Size and SHA-256 of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest {
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Of all of it.
+    pub sha256: [u8; 32],
+}
+
+/// Of a file that is digested, read at a time; [`DIGEST_AHEAD`] times that are in memory.
+const DIGEST_BYTES: u64 = 16 << 20;
+/// One is digested while the next one is read.
+const DIGEST_AHEAD: usize = 2;
+
+/// Reads a file and digests it.
+///
+/// # Errors
+/// [`ErrorKind::Data`] if the file does not exist or changes meanwhile; otherwise what the store says.
+pub async fn digest(location: &Location) -> Result<Digest> {
+    let stamp = stat(location).await?;
+    let bytes = stamp.size_bytes;
+    let part = |start: u64| {
+        let (range, etag) = (start..bytes.min(start + DIGEST_BYTES), stamp.etag.as_deref());
+        async move { read_range(location, range, etag).await }
+    };
+    let starts = (0..bytes).step_by(DIGEST_BYTES as usize);
+    let mut parts = std::pin::pin!(futures::stream::iter(starts).map(part).buffered(DIGEST_AHEAD));
+    let mut hash = Sha256::new();
+    while let Some(part) = parts.next().await {
+        let part = part?;
+        let hashed = tokio::task::spawn_blocking(move || {
+            hash.update(&part);
+            hash
+        });
+        hash = hashed.await.map_err(|e| Error::internal("a digest was cut off").with_source(e))?;
+    }
+    Ok(Digest { bytes, sha256: hash.finalize().into() })
 }
 
 /// At most the first `bytes_max` bytes of a file and its stamp: one request.

@@ -29,14 +29,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
-use soup_core::journal::{Claim, Fold, Record};
+use soup_core::journal::{Claim, Fold, Record, sha256_hex};
 use soup_core::{Error, ErrorKind, Result};
 
 use crate::fresh;
 use crate::location::Location;
 use crate::read;
 use crate::scores::Scores;
+use crate::signing::{PublicKey, SigningKey, Subject};
 
+use journal::Signer;
 pub use journal::{AppendError, Journal};
 pub use seat::Seat;
 use slot::{Created, Patience};
@@ -67,6 +69,7 @@ pub struct State {
     root: Location,
     clock: Clock,
     patience: Patience,
+    key: Option<Arc<SigningKey>>,
 }
 
 impl fmt::Debug for State {
@@ -96,7 +99,7 @@ impl State {
                 "state {root}: plain HTTP servers cannot be written to"
             )));
         }
-        Ok(State { root, clock: Arc::new(wall_clock), patience: Patience(PATIENCE) })
+        Ok(State { root, clock: Arc::new(wall_clock), patience: Patience(PATIENCE), key: None })
     }
 
     /// The folder beside the output `url` in which a run's state is kept unless told otherwise.
@@ -120,6 +123,12 @@ impl State {
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> State {
         State { patience: Patience(patience), ..self }
+    }
+
+    /// Whoever claims a run signs its records with `key`.
+    #[must_use]
+    pub fn with_signing_key(self, key: SigningKey) -> State {
+        State { key: Some(Arc::new(key)), ..self }
     }
 
     /// Where it is.
@@ -238,8 +247,37 @@ impl State {
     /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) if there is no such run,
     /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) if its log is broken; otherwise what the store says.
     pub async fn read(&self, run: &str) -> Result<(Fold, Vec<Record>)> {
+        self.read_checked(run, |_, _| Ok(())).await
+    }
+
+    /// [`read`](State::read), of a log in which every record is signed with `key`.
+    ///
+    /// # Errors
+    /// As for [`read`](State::read); [`ErrorKind::Data`](soup_core::ErrorKind::Data) naming the first record that is not.
+    pub async fn read_signed(&self, run: &str, key: &PublicKey) -> Result<(Fold, Vec<Record>)> {
+        let plan_sha256 = self.plan_sha256(run).await?;
+        self.read_checked(run, |record, bytes| {
+            let subject = Subject::Record { run, plan_sha256: &plan_sha256 };
+            let about =
+                || format!("record {} of the log ({}) cannot be trusted", record.seq, record.entry.kind());
+            key.check(subject, bytes).map_err(|e| e.context(about()))
+        })
+        .await
+    }
+
+    async fn plan_sha256(&self, run: &str) -> Result<String> {
+        let plan = self.plan(run).await?;
+        let plan = plan.ok_or_else(|| Error::usage(format!("there is no run {run:?} in {}", self.root)))?;
+        Ok(sha256_hex(&plan))
+    }
+
+    async fn read_checked(
+        &self,
+        run: &str,
+        check: impl Fn(&Record, &Bytes) -> Result<()>,
+    ) -> Result<(Fold, Vec<Record>)> {
         let mut records = Vec::new();
-        let fold = self.fold(run, |record| records.push(record));
+        let fold = self.fold(run, |record, bytes| check(&record, bytes).map(|()| records.push(record)));
         // A record that this program trips over is broken like one that it cannot read, and other runs are well.
         let fold = std::panic::AssertUnwindSafe(fold).catch_unwind().await;
         let tripped = |_| {
@@ -249,7 +287,7 @@ impl State {
         Ok((fold, records))
     }
 
-    async fn fold(&self, run: &str, visit: impl FnMut(Record)) -> Result<Fold> {
+    async fn fold(&self, run: &str, visit: impl FnMut(Record, &Bytes) -> Result<()>) -> Result<Fold> {
         let log = self.run(run)?.join("log")?;
         let fold = log::fold(&log, self.patience, visit).await;
         let fold = fold.map_err(|e| e.context(format!("run {run:?} in {}", self.root)))?;
@@ -266,14 +304,16 @@ impl State {
     /// [`AppendError::Fenced`] if another one claims it at the same time.
     pub async fn claim(&self, run: &str, writer: &str, claim: Claim) -> Result<(Journal, Fold), AppendError> {
         let log = self.run(run).and_then(|r| r.join("log")).map_err(AppendError::Store)?;
-        let mut fold = self.fold(run, drop).await.map_err(AppendError::Store)?;
+        let mut fold = self.fold(run, |_, _| Ok(())).await.map_err(AppendError::Store)?;
+        let signer = self.signer(run).await.map_err(AppendError::Store)?;
         let epoch = fold.epoch;
         let mut lost = None;
         for attempt in 0..CLAIMS_MAX {
             // A name of its own for each claim, so that the records of one are never taken for those of another.
             let writer = if attempt == 0 { writer.to_owned() } else { format!("{writer}-{attempt}") };
             let (place, tail) = (log.clone(), fold.tail().clone());
-            let mut journal = Journal::new(run, &writer, place, tail, self.clock.clone(), self.patience);
+            let journal = Journal::new(run, &writer, place, tail, self.clock.clone(), self.patience);
+            let mut journal = journal.signing(signer.clone());
             match journal.claim(&mut fold, claim.clone()).await {
                 Ok(()) => return Ok((journal, fold)),
                 // The owner is still writing, or the last record of a dead one arrived late.
@@ -290,6 +330,11 @@ impl State {
         }
         let lost = lost.unwrap_or_else(|| Error::try_again(format!("run {run:?} cannot be claimed")));
         Err(AppendError::Fenced(lost))
+    }
+
+    async fn signer(&self, run: &str) -> Result<Option<Signer>> {
+        let Some(key) = self.key.clone() else { return Ok(None) };
+        Ok(Some(Signer { key, plan_sha256: self.plan_sha256(run).await? }))
     }
 
     async fn record(&self, log: &Location, seq: u64) -> Result<Option<Bytes>> {

@@ -66,6 +66,11 @@ pub(crate) enum Command {
     Cancel(RemoteArgs),
     /// Print the journal of a run, and check it
     Log(LogArgs),
+    /// Check an output: its files against its manifest, and the manifest against the key that signed it
+    Verify(VerifyArgs),
+    /// Make keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Run a coordinator: it takes runs from `cook --coordinator` and gives work to workers
     Coordinator(CoordinatorArgs),
     /// Run a worker: it holds shards of the ingredients, averages and evaluates
@@ -279,9 +284,40 @@ pub(crate) struct LogArgs {
     /// Check the chain of records, who wrote them, and make every decision again from the scores before it
     #[arg(long)]
     pub(crate) verify: bool,
+    /// Check that every record is signed with this key: the file of a public key, as soupctl keys new makes it
+    #[arg(long, value_name = "FILE", requires = "verify", value_hint = clap::ValueHint::FilePath)]
+    pub(crate) key: Option<PathBuf>,
     /// How the result is printed on stdout
     #[arg(short = 'o', long, value_enum, default_value_t)]
     pub(crate) format: OutputFormat,
+}
+
+/// Flags of `verify`.
+#[derive(Args, Debug)]
+pub(crate) struct VerifyArgs {
+    /// The output: a folder with a soup.json
+    #[arg(value_name = "URL")]
+    pub(crate) output: String,
+    /// Check that its manifest is signed with this key: the file of a public key, as soupctl keys new makes it
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub(crate) key: Option<PathBuf>,
+    /// Check also that the journal of its run, in this state, is whole up to what the manifest was made of
+    #[arg(long, value_name = "URL")]
+    pub(crate) state_url: Option<String>,
+    /// How the result is printed on stdout
+    #[arg(short = 'o', long, value_enum, default_value_t)]
+    pub(crate) format: OutputFormat,
+}
+
+/// What `keys` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Make a key for --signing-key, which its owner alone can read, and its public half in FILE.pub
+    New {
+        /// The file of the key; nothing that is there is replaced
+        #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+        file: PathBuf,
+    },
 }
 
 /// Flags of `coordinator`.
@@ -293,6 +329,9 @@ pub(crate) struct CoordinatorArgs {
     /// Where runs are kept: a folder, or an object store that creates only if absent; unfinished runs go on from there
     #[arg(long, env = "SOUP_STATE_URL", default_value = ".soup-state", value_name = "URL")]
     pub(crate) state_url: String,
+    /// Sign the records of runs and the manifests of outputs with this key; soupctl keys new makes one
+    #[arg(long, env = "SOUP_SIGNING_KEY", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub(crate) signing_key: Option<PathBuf>,
     /// How long a run waits for its workers, such as 90s or 10m [default: 10m]
     #[arg(long, env = "SOUP_START_TIMEOUT", value_name = "DURATION")]
     pub(crate) start_timeout: Option<Millis>,

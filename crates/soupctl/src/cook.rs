@@ -1,5 +1,8 @@
 //! `soupctl cook` and `taste`: submit a run to a cluster, embedded or not, and prints its result.
 
+#[cfg(feature = "worker")]
+use std::path::Path;
+
 use soup_core::report::RunReport;
 use soup_core::run::RunSpec;
 use soup_core::{Error, Result};
@@ -89,6 +92,7 @@ async fn embedded(
         Some(url) => State::open(url)?,
         None => State::open(&State::beside(&ask.spec.output)?)?,
     };
+    let state = crate::keys::signing(state, config.signing_key.as_deref().map(Path::new))?;
     let mut cluster = crate::cluster::EmbeddedCluster::start(config, state)?;
     let mut client = cluster.client().await?;
     let result = tokio::select! {

@@ -199,6 +199,9 @@ pub(crate) struct CookOptions {
     /// Where runs are kept, so that a stopped one goes on: a folder or an object store [default: .soup-state beside the output]
     #[arg(long, value_name = "URL", env = "SOUP_STATE_URL", help_heading = OUTPUT)]
     pub(crate) state_url: Option<String>,
+    /// Sign the run's records and soup.json with this key, in an embedded cluster; soupctl keys new makes one
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = OUTPUT)]
+    pub(crate) signing_key: Option<String>,
     /// Begin a run of its own: neither go on with an earlier one nor use the scores of others
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
           help_heading = OUTPUT)]
@@ -311,6 +314,7 @@ impl CookOptions {
             disk_cache,
             judge_dir,
             weights_file,
+            signing_key,
             calibration,
             ..
         } = self;
@@ -329,9 +333,8 @@ impl CookOptions {
                 "dataset {url:?} is no path that there is: if it is one that judge {name:?} knows, name that with --judge"
             )));
         }
-        let others =
-            [model_config, preprocessor_config, base, output, state_url, disk_cache, judge_dir, weights_file];
-        let others = others.into_iter().flatten();
+        let places = [model_config, preprocessor_config, base, output, state_url, disk_cache, judge_dir];
+        let others = places.into_iter().chain([weights_file, signing_key]).flatten();
         for url in pool.iter_mut().chain(datasets).chain(others) {
             *url = absolute(folder, url)?;
         }
@@ -352,7 +355,7 @@ impl CookOptions {
         first! {
             lists: pool test ignore_config;
             others: weights_file ingredient_weights validation model_config preprocessor_config class_subset allow_nan missing batch_norm calibration out_dtype recipe order accept seed max_ingredients passes
-                metric output overwrite state_url fresh batch_size no_baselines lookahead workers memory disk_cache disk threads device coordinator
+                metric output overwrite state_url signing_key fresh batch_size no_baselines lookahead workers memory disk_cache disk threads device coordinator
                 judge judge_dir judge_timeout min_workers train train_share granularity weights optimizer lr schedule warmup clip epochs mini_batch parts
                 shuffle label_smoothing init fold_beta diagnose base require_shared_init
         }

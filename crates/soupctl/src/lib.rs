@@ -6,7 +6,8 @@
 //! ([`spec`]). `cook` starts an embedded cluster ([`cluster`]) unless it is given one, submits the run and watches it
 //! ([`client`]); events become lines and bars on stderr ([`narrate`], [`progress`]), the result a table or JSON on
 //! stdout ([`table`], [`print`]). `runs`, `status`, `log` read the state, `watch`, `wait` and `cancel` ask a coordinator
-//! ([`runs`]). Whom a process believes is in one place ([`trust`]); `ca` makes what it proves itself with ([`authority`]). `coordinator` and `worker` are thin ([`serve`]).
+//! ([`runs`]), `verify` an output ([`verify`]). Whom a process believes is in one place ([`trust`]); `ca` makes what it proves itself
+//! with ([`authority`]). `coordinator` and `worker` are thin ([`serve`]).
 //!
 //! Everything ends here: errors are printed once, and their kind is the exit code.
 
@@ -21,6 +22,7 @@ mod cookfile;
 mod datasets;
 mod inspect;
 mod judges;
+mod keys;
 mod logs;
 mod metric;
 mod narrate;
@@ -35,6 +37,7 @@ mod signals;
 mod spec;
 mod table;
 mod trust;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -85,6 +88,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Cancel(args) => block_on(runs::cancel(args)),
         Command::Log(args) => block_on(runs::log(args)),
         Command::Ca { command } => authority::run(command),
+        Command::Verify(args) => block_on(verify::run(args)),
+        Command::Keys(command) => keys::run(command),
         Command::Coordinator(args) => block_on(serve::coordinator(args)),
         #[cfg(feature = "worker")]
         Command::Worker(args) => block_on(serve::worker(args)),

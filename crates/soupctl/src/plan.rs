@@ -403,6 +403,7 @@ mod tests {
             threads: None,
             device: "cpu".into(),
             state_url: None,
+            signing_key: None,
             judge: None,
             disk_cache: disk_bytes.map(|bytes| ("/cache".to_owned(), Some(bytes))),
         })

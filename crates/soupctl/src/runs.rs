@@ -7,6 +7,7 @@ use soup_core::journal::{Entry, Record, sha256_hex, verify};
 use soup_core::run::RunSpec;
 use soup_core::tally::Tally;
 use soup_core::{Error, Result};
+use soup_store::signing::PublicKey;
 use soup_store::state::State;
 
 use crate::args::{ListArgs, LogArgs, Lookup, RemoteArgs, RunArgs, WatchArgs};
@@ -137,7 +138,11 @@ pub(crate) async fn cancel(args: RemoteArgs) -> Result<()> {
 /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) where it is broken, with the record.
 pub(crate) async fn log(args: LogArgs) -> Result<()> {
     let state = State::open(&args.state_url.clone().unwrap_or_else(default_state))?;
-    let (_, records) = state.read(&args.run).await?;
+    let key = args.key.as_deref().map(PublicKey::read).transpose()?;
+    let (fold, records) = match &key {
+        Some(key) => state.read_signed(&args.run, key).await?,
+        None => state.read(&args.run).await?,
+    };
     match args.format {
         OutputFormat::Json => print::json(&records)?,
         OutputFormat::Table => {
@@ -161,13 +166,19 @@ pub(crate) async fn log(args: LogArgs) -> Result<()> {
             )));
         }
         let plan: Value = serde_json::from_slice(&plan).map_err(|e| unreadable().with_source(e))?;
+        let output = plan["spec"]["output"].as_str().unwrap_or_default();
+        let output = crate::verify::is_whole(&args.run, output, key.as_ref(), (&fold, &records)).await?;
+        let signed = match &key {
+            Some(key) => format!("every record is signed with key {}", key.id()),
+            None => "signatures were not checked (--key)".to_owned(),
+        };
         let spec: RunSpec =
             serde_json::from_value(plan["spec"].clone()).map_err(|e| unreadable().with_source(e))?;
         let ingredients = plan["ingredients"].as_array().map_or(0, Vec::len) as u32;
         let v = verify(&spec.recipe, ingredients, spec.deciding_set(), &records)?;
         let steps = if v.steps > 0 { format!(", {} steps", v.steps) } else { String::new() };
         print::line(&format!(
-            "verified: {} records in one chain, {} epochs, {} scores, {} decisions made again{steps}",
+            "verified: {} records in one chain, {} epochs, {} scores, {} decisions made again{steps}; {signed}; {output}",
             v.records, v.epochs, v.scores, v.decisions
         ));
     }

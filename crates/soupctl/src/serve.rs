@@ -35,7 +35,7 @@ pub(crate) async fn coordinator(args: CoordinatorArgs) -> Result<()> {
     };
     args.places.confine(Some(&args.state_url))?;
     let credentials = args.trust.credentials(&[Role::Coordinator])?;
-    let state = State::open(&args.state_url)?;
+    let state = crate::keys::signing(State::open(&args.state_url)?, args.signing_key.as_deref())?;
     state.probe().await?;
     let listener = listen(&args.listen).await?;
     let beyond = reach(&listener, &args.trust)?;

@@ -70,6 +70,8 @@ pub(crate) struct Embedded {
     pub(crate) device: String,
     /// Where runs are kept; `None`: beside the output.
     pub(crate) state_url: Option<String>,
+    /// What the coordinator signs with.
+    pub(crate) signing_key: Option<String>,
     pub(crate) judge: Option<Judge>,
 }
 
@@ -114,6 +116,7 @@ impl Cook {
             (file.workers, file.memory, file.threads, file.device) = (None, None, None, None);
             (file.disk_cache, file.disk) = (None, None);
             (file.judge_dir, file.judge_timeout) = (None, None);
+            file.signing_key = None;
         }
         let mut options = flags.or(file);
         if purpose == Purpose::Taste {
@@ -264,6 +267,7 @@ pub(crate) fn cluster(options: &CookOptions) -> Result<Cluster> {
         ("disk", options.disk.is_some()),
         ("threads", options.threads.is_some()),
         ("device", options.device.is_some()),
+        ("signing-key", options.signing_key.is_some()),
         ("judge-dir", options.judge_dir.is_some()),
         ("judge-timeout", options.judge_timeout.is_some()),
         ("judge NAME=SOURCE", options.judge.as_ref().is_some_and(|judge| judge.source.is_some())),
@@ -306,6 +310,7 @@ pub(crate) fn cluster(options: &CookOptions) -> Result<Cluster> {
         threads: options.threads,
         device: options.device.clone().unwrap_or_else(|| "cpu".to_owned()),
         state_url: options.state_url.clone(),
+        signing_key: options.signing_key.clone(),
         judge,
     }))
 }
@@ -449,6 +454,7 @@ mod tests {
             threads: None,
             device: "cpu".into(),
             state_url: None,
+            signing_key: None,
             judge: None,
         };
         assert_eq!(cluster, Cluster::Embedded(embedded));

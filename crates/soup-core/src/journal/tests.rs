@@ -23,6 +23,7 @@ impl Log {
             prev_sha256: tail.prev_sha256,
             at: format!("2026-01-01T00:00:{:02}Z", tail.seq),
             entry,
+            signature: None,
         };
         let bytes = serde_json::to_vec(&record).unwrap();
         let read = self.fold.push(record.seq, &bytes).unwrap();
@@ -171,6 +172,7 @@ fn nothing_is_written_before_a_claim() {
         prev_sha256: GENESIS.into(),
         at: String::new(),
         entry: Entry::Begun {},
+        signature: None,
     };
     let error = Fold::default().push(0, &serde_json::to_vec(&record).unwrap()).unwrap_err();
     assert!(error.chain().contains("nobody"), "{}", error.chain());

@@ -191,6 +191,7 @@ fn append(log: &mut Fold, entry: Entry) -> Record {
         prev_sha256: tail.prev_sha256,
         at: String::new(),
         entry,
+        signature: None,
     };
     log.push(record.seq, &serde_json::to_vec(&record).unwrap()).unwrap()
 }

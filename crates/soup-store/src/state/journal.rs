@@ -1,6 +1,7 @@
 //! Appending to the log of one run.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use soup_core::journal::append::next_epoch;
@@ -11,6 +12,7 @@ use super::slot::{Created, Patience};
 use super::{Clock, RECORD_BYTES_MAX, RECORDS_MAX, log};
 use crate::location::Location;
 use crate::read;
+use crate::signing::{SigningKey, Subject};
 
 /// Why an append was not made.
 #[derive(Debug)]
@@ -39,7 +41,16 @@ pub struct Journal {
     tail: Tail,
     clock: Clock,
     patience: Patience,
+    signer: Option<Signer>,
     standing: Standing,
+}
+
+/// What records are signed with.
+#[derive(Clone, Debug)]
+pub(super) struct Signer {
+    pub(super) key: Arc<SigningKey>,
+    /// Of the run's plan.
+    pub(super) plan_sha256: String,
 }
 
 /// Whether appends are possible.
@@ -62,7 +73,12 @@ impl Journal {
         patience: Patience,
     ) -> Journal {
         let (run, writer) = (run.to_owned(), writer.to_owned());
-        Journal { run, writer, log, epoch: 0, tail, clock, patience, standing: Standing::Owner }
+        Journal { run, writer, log, epoch: 0, tail, clock, patience, signer: None, standing: Standing::Owner }
+    }
+
+    /// The same, with records that are signed.
+    pub(super) fn signing(self, signer: Option<Signer>) -> Journal {
+        Journal { signer, ..self }
     }
 
     /// The run.
@@ -78,6 +94,16 @@ impl Journal {
     /// The epoch that this incarnation claimed.
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Where the next record goes, after which one.
+    pub fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    /// What records are signed with.
+    pub fn signing_key(&self) -> Option<&Arc<SigningKey>> {
+        self.signer.as_ref().map(|signer| &signer.key)
     }
 
     /// The number of the next record.
@@ -150,10 +176,12 @@ impl Journal {
             prev_sha256: self.tail.prev_sha256.clone(),
             at: (self.clock)(),
             entry,
+            signature: None,
         };
-        let bytes = serde_json::to_vec(&record).map(Bytes::from).map_err(|e| {
+        let bytes = serde_json::to_vec(&record).map_err(|e| {
             AppendError::Store(Error::internal("a record could not be written as JSON").with_source(e))
         })?;
+        let bytes = Bytes::from(self.signed(bytes).map_err(AppendError::Store)?);
         self.check_bounds(&record, &bytes).map_err(AppendError::Store)?;
         self.check_there().await.map_err(AppendError::Store)?;
         self.standing = Standing::InDoubt;
@@ -183,6 +211,11 @@ impl Journal {
                 Err(error.context(text))
             }
         }
+    }
+
+    fn signed(&self, record: Vec<u8>) -> Result<Vec<u8>, Error> {
+        let Some(Signer { key, plan_sha256 }) = &self.signer else { return Ok(record) };
+        key.seal(Subject::Record { run: &self.run, plan_sha256 }, &record)
     }
 
     /// Creates the record, or finds out who is in its place.

@@ -1,5 +1,6 @@
 //! Reading a run's log.
 
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use soup_core::journal::{Fold, Record};
 use soup_core::{Error, Result};
@@ -19,14 +20,14 @@ pub(super) fn slot(folder: &Location, seq: u64) -> Result<Location> {
     folder.join(&format!("{seq:0DIGITS$}.json"))
 }
 
-/// What the log in `folder` adds up to; each of its records is given to `visit`, in order.
+/// What the log in `folder` adds up to; each of its records is given to `visit` with its bytes, in order.
 ///
 /// # Errors
 /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for a log that is broken; otherwise what the store says.
 pub(super) async fn fold(
     folder: &Location,
     patience: Patience,
-    mut visit: impl FnMut(Record),
+    mut visit: impl FnMut(Record, &Bytes) -> Result<()>,
 ) -> Result<Fold> {
     let length = patience.read(|| length(folder)).await?;
     // A listing says how far the log reaches, and no more: that of a disk may miss a record that was appended meanwhile,
@@ -41,7 +42,8 @@ pub(super) async fn fold(
         .buffered(READS_IN_FLIGHT);
     let mut fold = Fold::default();
     while let Some((seq, bytes)) = records.try_next().await? {
-        visit(fold.push(seq, &bytes).map_err(|e| e.context(folder.to_string()))?);
+        let record = fold.push(seq, &bytes);
+        record.and_then(|record| visit(record, &bytes)).map_err(|e| e.context(folder.to_string()))?;
     }
     Ok(fold)
 }

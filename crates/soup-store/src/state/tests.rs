@@ -252,3 +252,42 @@ async fn nothing_foreseeable_is_left_or_written_to() {
     std::os::unix::fs::symlink("..", log.join("circle")).unwrap();
     assert_eq!(state.read("r").await.unwrap().1.len(), 2);
 }
+
+/// What a key signed passes, and nothing else does; keys keep nobody from reading or going on.
+#[tokio::test]
+async fn records_are_signed_by_whoever_has_a_key() {
+    let (folder, state) = local();
+    let key = |name: &str| SigningKey::create(&folder.path().join(name)).unwrap().0;
+    let (key, other) = (key("key"), key("other"));
+    let (public, another) = (*key.public(), *other.public());
+    let signing = state.clone().with_signing_key(key);
+    let mut journal = begun(&signing, "a").await;
+    journal.append(Entry::Begun {}).await.unwrap();
+    assert_eq!(signing.read_signed("r", &public).await.unwrap().1.len(), 3);
+    let error = state.read_signed("r", &another).await.unwrap_err();
+    assert!(error.chain().contains("record 0 of the log (epoch-claim)"), "{}", error.chain());
+    // Under the name of another run, or with another plan, the same records are worth nothing.
+    let runs = folder.path().join("state/runs");
+    std::fs::create_dir_all(runs.join("s/log")).unwrap();
+    for name in ["plan.json", "log/00000000000000000000.json"] {
+        std::fs::copy(runs.join("r").join(name), runs.join("s").join(name)).unwrap();
+    }
+    let refused = |error: soup_core::Error| {
+        assert_eq!(error.kind(), ErrorKind::Data);
+        assert!(error.chain().contains("of another run or another plan"), "{}", error.chain());
+    };
+    refused(state.read_signed("s", &public).await.unwrap_err());
+    std::fs::write(runs.join("r/plan.json"), "{ }").unwrap();
+    refused(state.read_signed("r", &public).await.unwrap_err());
+    std::fs::write(runs.join("r/plan.json"), "{}").unwrap();
+    // Whoever has no key reads it, and goes on with it.
+    let (mut unsigned, fold) = state.claim("r", "b", Claim::default()).await.unwrap();
+    unsigned.append(Entry::Begun {}).await.unwrap();
+    assert_eq!(fold.epoch, 2);
+    let error = state.read_signed("r", &public).await.unwrap_err();
+    assert!(
+        error.chain().contains("record 3 of the log (epoch-claim)") && error.chain().contains("not signed")
+    );
+    let (_, records) = state.read("r").await.unwrap();
+    assert!(records[..3].iter().all(|r| r.signature.is_some()) && records[3].signature.is_none());
+}
