@@ -4,13 +4,18 @@
 //! thing large enough for that to matter: it halves the speed of a transfer. So chunks leave as slices of the blend
 //! ([`ChunkBody`]), and are copied once on arrival, from the connection's buffer to their place ([`ChunkReader`]). What is
 //! on the wire is plain gRPC, as `blends.proto` says; generated clients and servers understand it.
+//!
+//! With the status goes a *checksum* of all data, which the reader holds against what lies in its place: TCP's own sums miss what
+//! memories, network cards and proxies do to bytes, and a blend with one wrong bit is another soup. A CRC finds that at a small part of the
+//! cost of a cryptographic hash. It is no defence against a peer that lies: that one has the blend and the checksum in its hands.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue};
+use crc_fast::{CrcAlgorithm, Digest};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, Limited};
 use soup_core::{Error, Result};
@@ -19,6 +24,8 @@ use soup_proto::v1::FetchRequest;
 
 /// Where requests go.
 pub(crate) const FETCH_PATH: &str = "/soup.v1.Blends/Fetch";
+/// The trailer with the checksum of a reply's data, in 16 hexadecimal digits.
+const CHECKSUM: &str = "soup-crc64nvme";
 /// Largest request, in bytes.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
 /// What gRPC puts before a message: whether it is compressed, and its length in four bytes.
@@ -63,12 +70,31 @@ pub(crate) struct ChunkBody {
     rest: Bytes,
     /// What follows the head that was given out last.
     data: Bytes,
+    /// Of what was given out.
+    sum: Sum,
     ended: bool,
+}
+
+/// A checksum of data that comes in parts.
+struct Sum(Digest);
+
+impl Sum {
+    fn new() -> Sum {
+        Sum(Digest::new(CrcAlgorithm::Crc64Nvme))
+    }
+
+    fn add(&mut self, data: &[u8]) {
+        self.0.update(data);
+    }
+
+    fn text(&self) -> String {
+        format!("{:016x}", self.0.finalize())
+    }
 }
 
 impl ChunkBody {
     fn new(blend: Bytes) -> ChunkBody {
-        ChunkBody { rest: blend, data: Bytes::new(), ended: false }
+        ChunkBody { rest: blend, data: Bytes::new(), sum: Sum::new(), ended: false }
     }
 }
 
@@ -84,12 +110,18 @@ impl Body for ChunkBody {
             Frame::data(std::mem::take(&mut self.data))
         } else if !self.rest.is_empty() {
             let bytes = self.rest.len().min(CHUNK_BYTES_MAX);
-            self.data = self.rest.split_to(bytes);
+            let data = self.rest.split_to(bytes);
+            self.sum.add(&data);
+            self.data = data;
             Frame::data(head(bytes))
         } else if !self.ended {
             self.ended = true;
             let mut trailers = HeaderMap::new();
             trailers.insert("grpc-status", HeaderValue::from_static("0"));
+            // Hexadecimal digits are a value that any header may have.
+            trailers.extend(
+                HeaderValue::try_from(self.sum.text()).map(|sum| (HeaderName::from_static(CHECKSUM), sum)),
+            );
             Frame::trailers(trailers)
         } else {
             return Poll::Ready(None);
@@ -119,11 +151,13 @@ pub(crate) struct ChunkReader<'a> {
     head: Vec<u8>,
     /// What is missing of a chunk's data.
     left: usize,
+    /// Of what is in its place.
+    sum: Sum,
 }
 
 impl<'a> ChunkReader<'a> {
     pub(crate) fn new(place: &'a mut [u8]) -> ChunkReader<'a> {
-        ChunkReader { place, filled: 0, head: Vec::with_capacity(2 * PREFIX_BYTES), left: 0 }
+        ChunkReader { place, filled: 0, head: Vec::with_capacity(2 * PREFIX_BYTES), left: 0, sum: Sum::new() }
     }
 
     /// Takes the next bytes of a reply.
@@ -140,7 +174,9 @@ impl<'a> ChunkReader<'a> {
             }
             let (data, rest) = bytes.split_at(bytes.len().min(self.left));
             let place = self.place.get_mut(self.filled..self.filled + data.len());
-            place.ok_or_else(|| Error::internal("it sent too many bytes"))?.copy_from_slice(data);
+            let place = place.ok_or_else(|| Error::internal("it sent too many bytes"))?;
+            place.copy_from_slice(data);
+            self.sum.add(place);
             self.filled += data.len();
             self.left -= data.len();
             bytes = rest;
@@ -148,16 +184,18 @@ impl<'a> ChunkReader<'a> {
         Ok(())
     }
 
-    /// The reply has ended.
+    /// The reply has ended, with these trailers. Whether what is in its place is what was sent.
     ///
     /// # Errors
-    /// [`TryAgain`](soup_core::ErrorKind::TryAgain) where bytes are missing.
-    pub(crate) fn finish(self) -> Result<()> {
+    /// [`TryAgain`](soup_core::ErrorKind::TryAgain) where bytes are missing, or their checksum is.
+    pub(crate) fn finish(self, trailers: Option<&HeaderMap>) -> Result<bool> {
         if self.filled < self.place.len() {
             let text = format!("it sent {} of {} bytes", self.filled, self.place.len());
             return Err(Error::try_again(text));
         }
-        Ok(())
+        let sum = trailers.and_then(|trailers| trailers.get(CHECKSUM));
+        let sum = sum.ok_or_else(|| Error::try_again("it sent no checksum"))?;
+        Ok(sum.as_bytes() == self.sum.text().as_bytes())
     }
 }
 
@@ -233,7 +271,7 @@ mod tests {
             let mut place = vec![0; expected.len()];
             let mut reader = ChunkReader::new(&mut place);
             sent.chunks(cut).for_each(|part| reader.take(part).unwrap());
-            reader.finish().unwrap();
+            assert!(reader.finish(Some(&trailers(&expected))).unwrap());
             assert!(place == expected, "cut every {cut} bytes");
         }
     }
@@ -244,7 +282,7 @@ mod tests {
         let mut reader = ChunkReader::new(&mut place);
         reader.take(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0x0a, 0]).unwrap();
         reader.take(&generated(&[5, 6])).unwrap();
-        reader.finish().unwrap();
+        assert!(reader.finish(Some(&trailers(&[5, 6]))).unwrap());
         assert_eq!(place, [5, 6]);
     }
 
@@ -265,7 +303,44 @@ mod tests {
         let mut place = [0; 4];
         let mut reader = ChunkReader::new(&mut place);
         reader.take(&generated(&[1, 2])).unwrap();
-        assert!(reader.finish().unwrap_err().kind().is_transient());
+        assert!(reader.finish(Some(&trailers(&[1, 2]))).unwrap_err().kind().is_transient());
+    }
+
+    /// What a reply with `data` ends with.
+    fn trailers(data: &[u8]) -> HeaderMap {
+        let mut sum = Sum::new();
+        sum.add(data);
+        HeaderMap::from_iter([(HeaderName::from_static(CHECKSUM), sum.text().parse().unwrap())])
+    }
+
+    #[tokio::test]
+    async fn a_bit_that_changes_on_the_way_is_found() {
+        let blend = blend(3 * 1000 + 7);
+        let (sent, ended) = wire(blend.clone()).await;
+        let receive = |sent: &[u8], trailers: Option<&HeaderMap>| {
+            let mut place = vec![0; blend.len()];
+            let mut reader = ChunkReader::new(&mut place);
+            sent.chunks(700).try_for_each(|part| reader.take(part)).and_then(|()| reader.finish(trailers))
+        };
+        assert!(receive(&sent, ended.as_ref()).unwrap());
+        for at in (sent.len() - blend.len()..sent.len()).step_by(11) {
+            let mut other = sent.to_vec();
+            other[at] ^= 1 << (at % 8);
+            assert!(!receive(&other, ended.as_ref()).unwrap(), "byte {at}");
+        }
+        // Bytes that changed places, and a checksum that changed itself.
+        let mut other = sent.to_vec();
+        other.swap(1000, 1001);
+        assert!(!receive(&other, ended.as_ref()).unwrap());
+        assert!(!receive(&sent, Some(&trailers(&[]))).unwrap());
+        let none = receive(&sent, None).unwrap_err();
+        assert!(none.kind().is_transient() && none.chain() == "it sent no checksum");
+    }
+
+    /// The check value of the catalogue of CRCs: other programs come to the same.
+    #[test]
+    fn the_checksum_is_crc_64_nvme() {
+        assert_eq!(trailers(b"123456789")[CHECKSUM], "ae8b14860a799888");
     }
 
     #[tokio::test]
