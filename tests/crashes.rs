@@ -25,7 +25,8 @@ const COORDINATOR: [(&str, &[u32]); 6] = [
     ("after-publish", &[1]),
 ];
 /// Points of a worker.
-const WORKER: [(&str, &[u32]); 3] = [("before-load", &[1]), ("before-answer", &[5]), ("before-write", &[1])];
+const WORKER: [(&str, &[u32]); 4] =
+    [("before-load", &[1]), ("before-answer", &[5]), ("before-write", &[1]), ("before-read-back", &[1])];
 /// The same where nothing is judged: a coordinator decides nothing, and shards are read for the file.
 const STREAMING_COORDINATOR: [(&str, &[u32]); 6] = [
     ("after-claim", &[1]),
@@ -35,8 +36,12 @@ const STREAMING_COORDINATOR: [(&str, &[u32]); 6] = [
     ("before-publish", &[1]),
     ("after-publish", &[1]),
 ];
-const STREAMING_WORKER: [(&str, &[u32]); 3] =
-    [("before-pass", &[1, 3]), ("before-answer", &[1, 3]), ("before-write", &[1])];
+const STREAMING_WORKER: [(&str, &[u32]); 4] = [
+    ("before-pass", &[1, 3]),
+    ("before-answer", &[1, 3]),
+    ("before-write", &[1]),
+    ("before-read-back", &[1]),
+];
 
 /// A small cook: five ingredients, few samples.
 fn cook_file(dir: &Path, pool: &Pool, recipe: &str) -> String {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use soup_store::faults::{Effect, Request};
+use soup_store::faults::{Effect, Op, Request};
 
 use crate::random::Random;
 
@@ -69,12 +69,14 @@ pub struct Faults {
     pub latency_max: Duration,
     /// Requests to the store, of a thousand, that go wrong until the last fault has ended.
     pub store_permille: u64,
+    /// Files of the output of which a bit changes on the way into the store, the first ones that are written.
+    pub flipped: u64,
 }
 
 impl Faults {
     /// A world in which nothing goes wrong.
     pub fn none() -> Faults {
-        Faults { planned: Vec::new(), latency_max: Duration::from_millis(10), store_permille: 0 }
+        Faults { planned: Vec::new(), latency_max: Duration::from_millis(10), store_permille: 0, flipped: 0 }
     }
 
     /// What goes wrong in the world of `seed`: faults begin within `window`.
@@ -90,7 +92,9 @@ impl Faults {
         });
         let planned = planned.collect();
         let store_permille = if random.chance(50) { random.number(1..60) } else { 0 };
-        Faults { planned, latency_max, store_permille }
+        // Not drawn: what else happens stays as it was.
+        let flipped = if seed % 8 == 3 { 1 + seed / 8 % 2 } else { 0 };
+        Faults { planned, latency_max, store_permille, flipped }
     }
 
     /// The same, and a worker falls silent besides.
@@ -129,6 +133,11 @@ fn fault(random: &mut Random) -> Fault {
     }
 }
 
+/// Whether tensors of the output are written with a request.
+pub fn writes_tensors(request: &Request) -> bool {
+    request.op == Op::Part && request.path.starts_with(OUTPUT) && request.path.ends_with(".safetensors")
+}
+
 /// What becomes of a request to the store, if anything unusual does.
 pub fn store_effect(request: &Request, random: &mut Random, permille: u64) -> Option<Effect> {
     // Whoever reads checkpoints and datasets tries again only so often, and inline reads cannot wait.
@@ -153,5 +162,6 @@ pub fn effect_kind(effect: Effect) -> &'static str {
         Effect::LateWrite(_) => "store writes late",
         Effect::Stall(_) => "store requests stalled",
         Effect::Exists409 => "store 409s",
+        Effect::FlipBit => "written bits changed",
     }
 }

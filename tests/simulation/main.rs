@@ -211,6 +211,29 @@ fn an_undisturbed_world_decides_both_ways_and_counts_every_sample() {
     }
 }
 
+/// What lies in the store is what is published, and not what was meant to lie there.
+#[test]
+fn a_file_in_which_a_bit_changed_is_written_again_and_never_published() {
+    let faults = |flipped| Faults { flipped, ..Faults::none() };
+    let world =
+        |recipe, faults| World { seed: 0, recipe, judge: false, lookahead: 0, overwrite: false, faults };
+    for recipe in [RecipeKind::Greedy, RecipeKind::Uniform] {
+        for flipped in [1, 2] {
+            let world = world(recipe, faults(flipped));
+            let ended = world.simulate();
+            check(&world, &ended).unwrap();
+            assert_eq!(ended.counts["written bits changed"], flipped);
+            let (report, _) = ended.result.unwrap();
+            let notes = report["notes"].as_array().unwrap();
+            let again = |note: &&Value| note.as_str().is_some_and(|n| n.ends_with("it is written again"));
+            assert_eq!(notes.iter().filter(again).count() as u64, flipped, "{notes:?}");
+        }
+        let error = world(recipe, faults(u64::MAX)).simulate().result.unwrap_err();
+        assert_eq!(error.kind(), soup_core::ErrorKind::Unavailable);
+        assert!(error.chain().contains("3 times in a row"), "{}", error.chain());
+    }
+}
+
 /// Worlds in which a host dies are the same up to that moment. Then tokio drops the host's tasks in an order that depends on
 /// how many tasks the whole process has had, and connections close in that order: whose peer hears of it first differs.
 #[test]

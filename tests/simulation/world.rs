@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use soup_core::recipe::RecipeKind;
 use soup_core::run::RunSpec;
 use soup_core::{Error, Result};
 use soup_proto::judge_v1::judge_server::JudgeServer;
-use soup_store::faults::{FaultyStore, set_memory_store};
+use soup_store::faults::{Effect, FaultyStore, set_memory_store};
 use soup_store::state::State;
 use soup_tests::judge::{Linear, Options};
 use soup_trust::Policy;
@@ -26,7 +26,7 @@ use soup_worker::{Compute, InProcess, JudgeConfig, Parts, Source, WorkerConfig};
 use tonic::transport::Server;
 use turmoil::Sim;
 
-use crate::faults::{Fault, Faults, WORKERS, effect_kind, store_effect};
+use crate::faults::{Fault, Faults, WORKERS, effect_kind, store_effect, writes_tensors};
 use crate::log::Log;
 use crate::network::{self, Network};
 use crate::random::Random;
@@ -167,9 +167,15 @@ impl World {
     fn faulty(&self, memory: Arc<dyn ObjectStore>, shared: &Shared) -> FaultyStore {
         let random = Mutex::new(Random::new(self.seed, 3));
         let (permille, until) = (self.faults.store_permille, self.faults.end());
-        let counts = shared.counts.clone();
+        let (counts, flipped) = (shared.counts.clone(), AtomicU64::new(self.faults.flipped));
         let decide = move |request: &soup_store::faults::Request| {
             let now = turmoil::in_simulation().then(turmoil::sim_elapsed).flatten()?;
+            if writes_tensors(request) && flipped.load(Ordering::Relaxed) > 0 {
+                flipped.fetch_sub(1, Ordering::Relaxed);
+                tracing::info!(target: "simulation", "a bit of {} changes", request.path);
+                counts.add(effect_kind(Effect::FlipBit), 1);
+                return Some(Effect::FlipBit);
+            }
             if now >= until {
                 return None;
             }

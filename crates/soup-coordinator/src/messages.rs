@@ -118,6 +118,7 @@ fn assign(assignment: &Assignment) -> v1::Assign {
         Work::Write(soup, file) => {
             assign::Work::Write(v1::WriteFile { soup: Some(soup.into()), file: *file })
         }
+        Work::ReadBack(file) => assign::Work::ReadBack(v1::ReadBackFile { file: *file }),
         Work::Digest(soup) => assign::Work::Digest(v1::DigestSoup { soup: Some(soup.into()) }),
         Work::Differentiate(part) => {
             let dataset = prepared.spec.deciding_set().0;
@@ -274,6 +275,7 @@ fn result(answer: Option<Answer>) -> Result<TaskResult> {
         Answer::Evaluated(e) => TaskResult::Evaluated(e.try_into()?),
         Answer::Proved(p) => TaskResult::Proved(Box::new(p.try_into()?)),
         Answer::Written(d) => TaskResult::Written(FileDigest::try_from(d)?),
+        Answer::ReadBack(d) => TaskResult::ReadBack { bytes: d.bytes, sha256: sha256(&d.sha256)? },
         Answer::Digested(d) => TaskResult::Digested(sha256(&d.sha256)?),
         Answer::Differentiated(d) => TaskResult::Differentiated(d.into()),
         Answer::Measured(m) => TaskResult::Measured(m.grams.into_iter().map(Into::into).collect()),

@@ -294,6 +294,7 @@ fn answer(work: &Work) -> (&'static str, TaskResult) {
             let digest = FileDigest { data_sha256: [*file as u8; 32], file_sha256: [8; 32], bytes: 9 };
             ("written", TaskResult::Written(digest))
         }
+        Work::ReadBack(_) => ("read back", TaskResult::ReadBack { bytes: 9, sha256: [8; 32] }),
         Work::Digest(_) => ("digested", TaskResult::Digested([7; 32])),
         Work::Gram(_) => {
             let packed = vec![1.0; packed_len(INGREDIENTS as usize)];

@@ -11,7 +11,8 @@
 //!
 //! Workers join and shards are placed on them; one worker surveys the datasets; shards are loaded; then the recipe's goals are cut
 //! into slices and handed out, the most urgent goal first; scores go to the ledger, and the ledger back to the recipe.
-//! When the recipe is done, the report's goals follow, then the output's files are written, then [`Action::Publish`].
+//! When the recipe is done, the report's goals follow, then the output's files are written and [read back](reading_back), then
+//! [`Action::Publish`].
 //! Where nothing is judged, shards [stream](streaming): they are read as the files are written, and what was found in them is
 //! asked for in the end.
 //! A worker that is lost leaves its shards and tasks to the others at any point of this; one that is there and does not get done with
@@ -33,6 +34,7 @@ mod learning;
 mod placement;
 mod progress;
 mod proving;
+mod reading_back;
 mod record;
 mod statistics;
 mod streaming;
@@ -70,6 +72,7 @@ use placement::Placement;
 pub use placement::{Room, Tier, choose_room};
 use progress::Progress;
 use proving::Proving;
+use reading_back::ReadingBack;
 use record::Recorder;
 use statistics::Statistics;
 use surveying::Known;
@@ -218,6 +221,7 @@ pub struct Machine {
     diagnosing: Diagnosing,
     learning: Learning,
     writing: Writing,
+    reading_back: ReadingBack,
     recorder: Recorder,
     notes: BTreeSet<String>,
 }
@@ -250,6 +254,7 @@ impl Machine {
             diagnosing: Diagnosing::default(),
             learning: Learning::default(),
             writing: Writing::of(plan.files),
+            reading_back: ReadingBack::default(),
             recorder: Recorder::default(),
             notes: BTreeSet::new(),
             plan,

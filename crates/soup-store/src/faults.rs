@@ -67,6 +67,8 @@ pub enum Effect {
     /// A put writes nothing and says that the object exists, as S3 does when others write at the same time. Other requests
     /// fail.
     Exists409,
+    /// A put, or a part of an upload, is done with one bit changed, and nobody is told. Other requests are done as they are.
+    FlipBit,
 }
 
 /// Says what becomes of each request; nothing unusual where it says nothing.
@@ -159,7 +161,7 @@ impl FaultyStore {
 /// Does `request` as `effect` says.
 async fn suffer<T>(effect: Option<Effect>, request: impl Future<Output = Result<T>>) -> Result<T> {
     match effect {
-        None => request.await,
+        None | Some(Effect::FlipBit) => request.await,
         Some(Effect::Stall(pause)) => {
             tokio::time::sleep(pause).await;
             request.await
@@ -170,6 +172,17 @@ async fn suffer<T>(effect: Option<Effect>, request: impl Future<Output = Result<
         }
         Some(Effect::Fail | Effect::LateWrite(_) | Effect::Exists409) => Err(failure("not done")),
     }
+}
+
+/// What is written in the place of `payload`.
+fn written(effect: Option<Effect>, payload: PutPayload) -> PutPayload {
+    if effect != Some(Effect::FlipBit) || payload.content_length() == 0 {
+        return payload;
+    }
+    let mut bytes: Vec<u8> = payload.iter().flatten().copied().collect();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    bytes.into()
 }
 
 fn failure(what: &str) -> Error {
@@ -229,7 +242,7 @@ impl ObjectStore for FaultyStore {
                     });
                     Err(failure("the write is late"))
                 }
-                effect => suffer(effect, self.inner.put_opts(path, payload, options)).await,
+                effect => suffer(effect, self.inner.put_opts(path, written(effect, payload), options)).await,
             }
         }
         .boxed()
@@ -348,7 +361,7 @@ impl fmt::Debug for FaultyUpload {
 impl MultipartUpload for FaultyUpload {
     fn put_part(&mut self, payload: PutPayload) -> UploadPart {
         let effect = self.store.effect(Op::Part, &self.path, false);
-        let part = self.inner.put_part(payload);
+        let part = self.inner.put_part(written(effect, payload));
         suffer(effect, part).boxed()
     }
 

@@ -239,9 +239,16 @@ impl Staging {
     /// Size and SHA-256 of the file `name`, which was written.
     ///
     /// # Errors
-    /// As for [`read::digest`].
+    /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) if it is not there; otherwise as for [`read::digest`].
     pub async fn digest(&self, name: &str) -> Result<Digest> {
-        read::digest(&self.place.join(name)?).await
+        let place = self.place.join(name)?;
+        if read::stat_if_exists(&place).await?.is_none() {
+            return Err(Error::configuration(format!(
+                "{place} was written and is not there: is output {} on storage that this worker shares with the others?",
+                self.target
+            )));
+        }
+        read::digest(&place).await
     }
 
     /// The bytes `range` of the file `name`, which was written.

@@ -12,6 +12,7 @@ use crate::cause::Cause;
 pub use crate::listing::{ENTRIES_MAX, Entry, list, list_recursive};
 use crate::local::NotAFile;
 use crate::location::{Location, not_a_file};
+use crate::upload::HASHED_HERE_BYTES_MAX;
 
 /// Size and version of a file at the moment it was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -202,6 +203,10 @@ pub async fn digest(location: &Location) -> Result<Digest> {
     let mut hash = Sha256::new();
     while let Some(part) = parts.next().await {
         let part = part?;
+        if part.len() <= HASHED_HERE_BYTES_MAX {
+            hash.update(&part);
+            continue;
+        }
         let hashed = tokio::task::spawn_blocking(move || {
             hash.update(&part);
             hash

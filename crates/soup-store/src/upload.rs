@@ -19,7 +19,7 @@ const PART_BYTES: usize = 16 << 20;
 /// Parts of an upload at a time: with the one being filled, 80 MiB a file.
 const PARTS_IN_FLIGHT: usize = 4;
 /// Hashing so little takes less time than the way to another thread and back.
-const HASHED_HERE_BYTES_MAX: usize = 64 << 10;
+pub(crate) const HASHED_HERE_BYTES_MAX: usize = 64 << 10;
 
 /// Writes one file from its start to its end. The file is there once [`finish`](FileWriter::finish) returns; a writer that
 /// is dropped before leaves nothing.

@@ -18,6 +18,7 @@ use soup_proto::v1::task_done::Result as Answered;
 use soup_store::load::{Read, ReadFrom};
 use soup_store::location::Location;
 use soup_store::places::{self, Use};
+use soup_store::read::Digest;
 use soup_trust::ticket;
 
 use crate::active::{Held, Passes};
@@ -38,6 +39,8 @@ pub(crate) enum Task {
     Prove(Soup, Samples),
     /// One file of the output.
     Write(Soup, u32),
+    /// One that was written.
+    ReadBack(u32),
     Digest(Soup),
     Differentiate(Dataset, Differentiate),
     Dot(Dot),
@@ -92,6 +95,7 @@ pub(crate) enum Answer {
     Evaluated(Judged),
     Proved(Box<Proof>),
     Written(FileDigest),
+    ReadBack(Digest),
     Digested([u8; 32]),
     Differentiated(PartFigures),
     Dotted(Vec<SegmentDots>),
@@ -117,6 +121,7 @@ pub(crate) fn task(work: Work, run: &Begun) -> Result<Task> {
             Task::Prove(soup, samples)
         }
         Work::Write(task) => Task::Write(soup(task.soup)?, task.file),
+        Work::ReadBack(task) => Task::ReadBack(task.file),
         Work::Digest(task) => Task::Digest(soup(task.soup)?),
         Work::Differentiate(task) => {
             let dataset = Dataset(task.dataset);
@@ -214,6 +219,9 @@ impl From<Answer> for Answered {
                     file_sha256: file_sha256.to_vec(),
                     bytes,
                 })
+            }
+            Answer::ReadBack(Digest { bytes, sha256 }) => {
+                Answered::ReadBack(v1::ReadBack { sha256: sha256.to_vec(), bytes })
             }
             Answer::Digested(sha256) => {
                 Answered::Digested(v1::Digest { sha256: sha256.to_vec(), ..v1::Digest::default() })

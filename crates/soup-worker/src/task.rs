@@ -49,6 +49,7 @@ pub(crate) async fn execute(context: &Context, run: Arc<Active>, task: Task) -> 
         Task::Evaluate(soup, samples) => return evaluate(context, run, &soup, samples).await,
         Task::Prove(soup, samples) => Answer::Proved(Box::new(prove(context, run, &soup, samples).await?)),
         Task::Write(soup, file) => return write::write(&run, &soup, file).await,
+        Task::ReadBack(file) => Answer::ReadBack(write::read_back(&run, file).await?),
         Task::Digest(soup) => return write::digest(&run, &soup).await,
         Task::Differentiate(dataset, part) => {
             Answer::Differentiated(learn::differentiate(context, run, dataset, part).await?)

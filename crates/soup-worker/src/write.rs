@@ -1,4 +1,4 @@
-//! Writing a soup: one file of the output, or the digest of all its parameters. Blends stream through in order; no worker
+//! Writing a soup: one file of the output, or the digest of all its parameters; and reading back what others wrote. Blends stream through in order; no worker
 //! ever holds a file.
 
 use std::ops::Range;
@@ -10,11 +10,13 @@ use sha2::{Digest as _, Sha256};
 use soup_core::memory::SHARDS_AHEAD;
 use soup_core::shard::Shard;
 use soup_core::soup::Soup;
-use soup_core::{Error, Result};
+use soup_core::{Error, ErrorKind, Result};
 use soup_store::location::Location;
 use soup_store::output::Staging;
+use soup_store::read::Digest;
 
 use crate::active::Active;
+use crate::begun::OutputFile;
 use crate::judge::statistics::Statistics;
 use crate::messages::{Answer, Done};
 use crate::soups::InMemory;
@@ -28,9 +30,7 @@ const READ_BACK_BYTES: u64 = 16 << 20;
 /// # Errors
 /// Where a blend cannot be had or the store does not take the file.
 pub(crate) async fn write(run: &Arc<Active>, soup: &Soup, file: u32) -> Result<Done> {
-    let planned = run.begun.files.get(file as usize);
-    let planned = planned.ok_or_else(|| Error::internal(format!("the run has no output file {file}")))?;
-    let staging = Staging::resume(&Location::parse(&run.begun.output)?, &run.begun.run, run.begun.epoch)?;
+    let (planned, staging) = (planned(run, file)?, staging(run)?);
     soup_store::failpoint::reach("before-write");
     // Before the file is begun: a judge may take its time.
     let judged = recomputed(run, soup).await?;
@@ -41,6 +41,29 @@ pub(crate) async fn write(run: &Arc<Active>, soup: &Soup, file: u32) -> Result<D
         writer.write(part).await?;
     }
     Ok(Done::of(Answer::Written(writer.finish().await?), statistics_of(judged.as_deref())))
+}
+
+fn planned(run: &Active, file: u32) -> Result<&OutputFile> {
+    let planned = run.begun.files.get(file as usize);
+    planned.ok_or_else(|| Error::internal(format!("the run has no output file {file}")))
+}
+
+fn staging(run: &Active) -> Result<Staging> {
+    Staging::resume(&Location::parse(&run.begun.output)?, &run.begun.run, run.begun.epoch)
+}
+
+/// Size and SHA-256 of file `file` as it lies in its staging place, whoever wrote it.
+///
+/// # Errors
+/// [`Configuration`](soup_core::ErrorKind::Configuration) where it is not there as this worker sees it; otherwise what the store says.
+pub(crate) async fn read_back(run: &Arc<Active>, file: u32) -> Result<Digest> {
+    let planned = planned(run, file)?;
+    soup_store::failpoint::reach("before-read-back");
+    staging(run)?.digest(&planned.name).await.map_err(|e| match e.kind() {
+        // That a file changes is no end of the run: it is being written again.
+        ErrorKind::Data => Error::unavailable(e.chain()),
+        _ => e,
+    })
 }
 
 /// `soup` with its judge, where that has recomputed its running statistics.
@@ -83,8 +106,7 @@ pub(crate) async fn digest(run: &Arc<Active>, soup: &Soup) -> Result<Done> {
 
 /// All data of the files that were written, in order.
 fn written(run: &Arc<Active>) -> Result<impl Stream<Item = Result<Bytes>> + Send> {
-    let staging = Staging::resume(&Location::parse(&run.begun.output)?, &run.begun.run, run.begun.epoch)?;
-    let staging = Arc::new(staging);
+    let staging = Arc::new(staging(run)?);
     let mut parts = Vec::new();
     for file in &run.begun.files {
         let (header, bytes) = (file.header.len() as u64, file.range.end - file.range.start);

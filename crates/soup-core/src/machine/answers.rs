@@ -47,6 +47,7 @@ impl Machine {
             }
             (Work::Prove(..), TaskResult::Proved(_))
             | (Work::Write(..), TaskResult::Written(_))
+            | (Work::ReadBack(_), TaskResult::ReadBack { .. })
             | (Work::Digest(_), TaskResult::Digested(_)) => Ok(()),
             (work, result) => Err(Error::internal(format!("a worker answered {work:?} with {result:?}"))),
         }

@@ -57,7 +57,7 @@ impl Openings {
                 // Where there is no patience at all, what was given out just now is late.
                 self.late = None;
             }
-            Work::Write(..) | Work::Digest(_) => self.writing.retain(|w| w != work),
+            Work::Write(..) | Work::ReadBack(_) | Work::Digest(_) => self.writing.retain(|w| w != work),
             _ => {}
         }
     }
@@ -144,12 +144,19 @@ impl Machine {
             .or_else(|| self.pick_pass(worker, own, now))
             .or_else(|| self.pick_slice(worker, openings).filter(|_| judging))
             .or_else(|| self.pick_compare(worker, &may).filter(|_| judging))
-            .or_else(|| self.pick_writing(worker, openings).filter(|_| judging || !self.recomputes()))
+            .or_else(|| self.pick_writing(worker, openings, judging))
             .or_else(|| self.pick_late(worker, openings).filter(|_| judging))
     }
 
-    fn pick_writing(&self, worker: WorkerId, openings: &Openings) -> Option<Work> {
-        openings.writing.iter().find(|work| !self.is_barred(work, worker)).cloned()
+    fn pick_writing(&self, worker: WorkerId, openings: &Openings, judging: bool) -> Option<Work> {
+        // What is written may come from judges too.
+        let writes = judging || !self.recomputes();
+        let may = |work: &&Work| {
+            (writes || matches!(work, Work::ReadBack(_)))
+                && !self.is_barred(work, worker)
+                && self.suits(work, worker)
+        };
+        openings.writing.iter().find(may).cloned()
     }
 
     fn pick_load(&self, worker: WorkerId, own: &[Shard], now: Millis) -> Option<Work> {

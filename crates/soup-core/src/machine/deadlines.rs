@@ -34,6 +34,7 @@ enum Kind {
     Evaluate,
     Prove,
     Write,
+    ReadBack,
     Digest,
     Differentiate,
     Dot,
@@ -50,6 +51,7 @@ impl Kind {
             Work::Evaluate(..) => Kind::Evaluate,
             Work::Prove(..) => Kind::Prove,
             Work::Write(..) => Kind::Write,
+            Work::ReadBack(_) => Kind::ReadBack,
             Work::Digest(_) => Kind::Digest,
             Work::Differentiate(_) => Kind::Differentiate,
             Work::Dot(_) => Kind::Dot,
@@ -159,6 +161,7 @@ fn bytes(plan: &Plan, work: &Work) -> u64 {
         Work::Survey => 0,
         Work::Write(..) | Work::Digest(_) if plan.streams => plan.pool_bytes,
         Work::Write(..)
+        | Work::ReadBack(_)
         | Work::Digest(_)
         | Work::Evaluate(..)
         | Work::Prove(..)
@@ -177,6 +180,7 @@ pub(super) fn told(work: &Work) -> String {
         }
         Work::Prove(..) => "proving its judge".to_owned(),
         Work::Write(_, file) => format!("writing file {file}"),
+        Work::ReadBack(file) => format!("reading file {file} back"),
         Work::Digest(_) => "digesting the soup".to_owned(),
         Work::Differentiate(part) => format!("differentiating part {} of step {}", part.part, part.step),
         Work::Dot(dot) => format!("multiplying a gradient with shard {}", dot.shard.0),

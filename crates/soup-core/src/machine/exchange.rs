@@ -49,6 +49,8 @@ pub enum Work {
     Compare(Box<Compare>),
     /// Tell what was found in reading a shard that is not kept; whoever has not read it yet does so now.
     Pass(Shard),
+    /// Digest an output file as it lies in the store.
+    ReadBack(u32),
 }
 
 /// A slice on which other uses of all ingredients are compared.
@@ -196,6 +198,13 @@ pub enum TaskResult {
         grams: Vec<LayerGram>,
         /// What people should know, one line each.
         notes: Vec<String>,
+    },
+    /// Of [`Work::ReadBack`].
+    ReadBack {
+        /// Size of the whole file.
+        bytes: u64,
+        /// Of the whole file.
+        sha256: [u8; 32],
     },
 }
 

@@ -88,7 +88,7 @@ pub(super) fn may(work: &Work, worker: &WorkerState, recomputes: bool) -> bool {
             true
         }
         Work::Write(..) | Work::Digest(_) => recomputes,
-        Work::Load(_) | Work::Dot(_) | Work::Gram(_) | Work::Pass(_) => false,
+        Work::Load(_) | Work::Dot(_) | Work::Gram(_) | Work::Pass(_) | Work::ReadBack(_) => false,
     };
     worker.judges || !judged
 }
@@ -175,6 +175,11 @@ impl Tasks {
             (task.transient_failures, task.not_before) = (0, 0);
             task.late_on.clear();
         }
+    }
+
+    /// Whether any worker has.
+    pub(super) fn has_failed(&self, work: &Work) -> bool {
+        self.by_work.get(work).is_some_and(|t| !t.failed_on.is_empty())
     }
 
     /// Begins the next attempt at `work` on `worker`.
@@ -353,7 +358,10 @@ impl Machine {
                 }
             }
             (Work::Prove(..), TaskResult::Proved(proof)) => self.proved(worker, *proof, out),
-            (Work::Write(_, file), TaskResult::Written(digest)) => self.written(file, digest, out),
+            (Work::Write(_, file), TaskResult::Written(digest)) => self.written(worker, file, digest, out),
+            (Work::ReadBack(file), TaskResult::ReadBack { bytes, sha256 }) => {
+                self.read_back(worker, file, (bytes, sha256), out);
+            }
             (Work::Digest(_), TaskResult::Digested(sha256)) => self.writing.digested(sha256),
             (Work::Differentiate(work), TaskResult::Differentiated(figures)) => {
                 self.differentiated(worker, &work, figures);
@@ -463,6 +471,15 @@ impl Machine {
         let wait_ms = limits.backoff_ms.saturating_mul(1 << doublings).min(limits.backoff_ms_max);
         let wait_ms = if waits { wait_ms } else { limits.backoff_ms };
         task.not_before = now.saturating_add(wait_ms);
+    }
+
+    /// Who could be given `work`, as far as is known.
+    pub(super) fn able_to(&self, work: &Work) -> impl Iterator<Item = WorkerId> {
+        let recomputes = self.recomputes();
+        let able = move |(worker, state): &(&WorkerId, &WorkerState)| {
+            !state.leaving && may(work, state, recomputes) && !self.is_barred(work, **worker)
+        };
+        self.workers.iter().filter(able).map(|(worker, _)| *worker)
     }
 
     /// Forgets a work, and takes its attempts back from their workers.

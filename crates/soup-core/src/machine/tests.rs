@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 mod proving;
+mod reading_back;
 mod statistics;
 mod troubles;
 
@@ -138,6 +139,7 @@ fn answer(work: &Work, plan: &Plan) -> TaskResult {
             TaskResult::Proved(Box::new(proof))
         }
         Work::Write(..) => TaskResult::Written(digest),
+        Work::ReadBack(_) => TaskResult::ReadBack { bytes: digest.bytes, sha256: digest.file_sha256 },
         Work::Digest(_) => TaskResult::Digested([7; 32]),
         Work::Differentiate(part) => TaskResult::Differentiated(PartFigures {
             loss: number(part),
@@ -568,6 +570,7 @@ fn what_streams_is_known_after_it_was_written() {
                 let (kind, late) = match work {
                     Work::Load(_) => ("load", false),
                     Work::Write(..) => ("write", false),
+                    Work::ReadBack(_) => ("read back", false),
                     Work::Digest(_) => ("digest", true),
                     Work::Pass(_) => ("pass", true),
                     other => panic!("{other:?} of a run without data"),
@@ -578,7 +581,7 @@ fn what_streams_is_known_after_it_was_written() {
             cluster.step();
         }
         assert_eq!(cluster.outcome().0, Soup::uniform(3).unwrap());
-        assert_eq!(kinds.len(), if files == 1 { 3 } else { 4 }, "{kinds:?}");
+        assert_eq!(kinds.len(), if files == 1 { 4 } else { 5 }, "{kinds:?}");
         assert!(cluster.machine.measured().is_some());
         assert_eq!(cluster.log.surveyed.as_ref().unwrap().ingredients_sha256.len(), 3);
         assert!(cluster.machine.notes().any(|n| n == "a note of a pass"));

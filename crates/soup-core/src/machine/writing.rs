@@ -1,7 +1,7 @@
 //! The output: which files are written, and what the soup's parameters hash to.
 
 use super::progress::Progress;
-use super::{Action, Error, FileDigest, Machine, Report, Work};
+use super::{Action, Error, FileDigest, Machine, Report, Work, WorkerId};
 
 /// What is written.
 #[derive(Debug, Default)]
@@ -21,6 +21,23 @@ impl Writing {
         self.files.iter().all(Option::is_some)
     }
 
+    /// Whether a file is written.
+    pub(super) fn is_written(&self, file: u32) -> bool {
+        self.digest_of(file).is_some()
+    }
+
+    /// What whoever wrote a file said of it.
+    pub(super) fn digest_of(&self, file: u32) -> Option<FileDigest> {
+        self.files.get(file as usize).copied().flatten()
+    }
+
+    /// What lies there is not what was written.
+    pub(super) fn unwritten(&mut self, file: u32) {
+        if let Some(slot) = self.files.get_mut(file as usize) {
+            *slot = None;
+        }
+    }
+
     /// The soup's parameters hash to this.
     pub(super) fn digested(&mut self, sha256: [u8; 32]) {
         self.data_sha256 = Some(sha256);
@@ -38,7 +55,7 @@ impl Machine {
         self.writing.data_sha256
     }
 
-    pub(super) fn written(&mut self, file: u32, digest: FileDigest, out: &mut Vec<Action>) {
+    pub(super) fn written(&mut self, writer: WorkerId, file: u32, digest: FileDigest, out: &mut Vec<Action>) {
         let Some(slot) = self.writing.files.get_mut(file as usize) else {
             return self.finish(
                 Err(Error::internal(format!("a worker wrote file {file}, which is not planned"))),
@@ -46,6 +63,7 @@ impl Machine {
             );
         };
         *slot = Some(digest);
+        self.reading_back.written(file, writer);
         if self.plan.files == 1 {
             self.writing.digested(digest.data_sha256);
         }
@@ -57,7 +75,7 @@ impl Machine {
         // Without files there is nothing to write, and nothing to digest.
         let digested = self.plan.files == 0 || self.writing.data_sha256.is_some();
         let writing = matches!(self.progress, Progress::Writing(_));
-        writing && self.writing.all_files() && digested && self.streamed_enough()
+        writing && self.writing.all_files() && self.all_read_back() && digested && self.streamed_enough()
     }
 
     /// What is left to write of the chosen soup, once nothing is left to score.
@@ -65,8 +83,9 @@ impl Machine {
         let Progress::Writing(soup) = &self.progress else { return Vec::new() };
         let open = (0..self.plan.files).filter(|&f| self.writing.files[f as usize].is_none());
         let mut works: Vec<Work> = open.map(|f| Work::Write(soup.clone(), f)).collect();
+        works.extend(self.read_back_works());
         // The one file's own digest is the soup's; several files need a pass over all of them.
-        // Where blends are not at hand, that is over what was written.
+        // Where blends are not at hand, that is over what was written and read back.
         let before_files = !self.plan.streams || works.is_empty();
         if self.plan.files > 1 && self.writing.data_sha256.is_none() && before_files {
             works.push(Work::Digest(soup.clone()));

@@ -82,6 +82,20 @@ async fn several_files_are_digested_from_what_was_written() {
         assert_eq!(written.data_sha256[..], Sha256::digest(&data[start..end])[..]);
         assert_eq!(written.bytes as usize, file.header.len() + end - start);
     }
+    // What lies there is read back, and not what was meant to.
+    let place = folder.path().join("soup.partial-r.e1").join(&files[1].name);
+    let written = std::fs::read(&place).unwrap();
+    let found = read_back(&run, 1).await.unwrap();
+    assert_eq!((found.bytes, &found.sha256[..]), (written.len() as u64, &Sha256::digest(&written)[..]));
+    let mut changed = written.clone();
+    changed[50_000] ^= 1;
+    std::fs::write(&place, &changed).unwrap();
+    assert_eq!(read_back(&run, 1).await.unwrap().sha256[..], Sha256::digest(&changed)[..]);
+    std::fs::remove_file(&place).unwrap();
+    let error = read_back(&run, 1).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    assert!(error.chain().contains("is not there: is output"), "{}", error.chain());
+    std::fs::write(&place, &written).unwrap();
     let Answer::Digested(digest) = digest(&run, &soup).await.unwrap().answer else { panic!() };
     assert_eq!(digest[..], Sha256::digest(&data)[..]);
     // The shard that is in both files was read twice, every other one once.

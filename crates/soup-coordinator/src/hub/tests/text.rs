@@ -74,6 +74,7 @@ fn work(assignment: &Assignment) -> String {
             format!("evaluate {} on {}, {start}..{end}", soup(&evaluation.soup), evaluation.dataset.0)
         }
         Work::Write(made, file) => format!("write file {file} of {}", soup(made)),
+        Work::ReadBack(file) => format!("read back file {file}"),
         Work::Digest(made) => format!("digest {}", soup(made)),
         other => format!("{other:?}"),
     }
