@@ -224,8 +224,7 @@ fn servers_read_and_write_where_they_are_allowed_to() {
     for file in ["data/val.parquet", "secret/val.parquet"] {
         std::fs::copy(&data, confined.path(file)).unwrap();
     }
-    let with =
-        |file: &str| ["--validation".to_owned(), confined.path(file)];
+    let with = |file: &str| ["--validation".to_owned(), confined.path(file)];
     let val = with("data/val.parquet");
     let val: Vec<&str> = val.iter().map(String::as_str).collect();
     confined.cook("pools/good", "soups/good", &val).json();

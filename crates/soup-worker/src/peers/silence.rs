@@ -58,12 +58,9 @@ impl tower_service::Service<http::Request<Body>> for Stuck {
 async fn a_peer_that_sends_nothing_any_more_is_given_up_and_named() {
     // A chunk's head, and the first of its bytes.
     let begins = Bytes::from_static(&[0, 0, 0, 0, 6, 0x0a, 4, 7]);
-    for (streams, reply, seconds) in [
-        (false, None, 60),
-        (true, None, 600),
-        (false, Some(begins.clone()), 30),
-        (true, Some(begins), 30),
-    ] {
+    for (streams, reply, seconds) in
+        [(false, None, 60), (true, None, 600), (false, Some(begins.clone()), 30), (true, Some(begins), 30)]
+    {
         let network = InProcess::default();
         let listener = network.listen("peer").unwrap();
         tokio::spawn(Server::builder().add_service(Stuck(reply)).serve_with_incoming(listener));
@@ -87,9 +84,7 @@ async fn a_peer_that_sends_nonsense_is_blamed_for_it() {
     let nonsense = Stuck(Some(Bytes::from_static(&[9; 64])));
     tokio::spawn(Server::builder().add_service(nonsense).serve_with_incoming(listener));
     let peers = Peers::new(Arc::new(network), false);
-    for (address, part) in
-        [("mem://peer", "not a chunk"), ("no url", "is not a URL"), ("mem://nobody", "")]
-    {
+    for (address, part) in [("mem://peer", "not a chunk"), ("no url", "is not a URL"), ("mem://nobody", "")] {
         let owners = Owners::new(vec![7], [(7, address.to_owned())].into());
         let fetched = peers.fetch(&owners, 7, &FetchRequest::default(), &mut [0; 4]).await;
         let error = fetched.unwrap_err();
