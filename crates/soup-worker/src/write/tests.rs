@@ -17,6 +17,30 @@ fn schema() -> Schema {
     Schema::new(vec![tensor("a", 20_001), tensor("b", 30_000)]).unwrap()
 }
 
+/// Has a worker take all shards from a file that is nothing but their data.
+async fn load(
+    worker: &Arc<crate::active::Worker>,
+    run: &Arc<Active>,
+    plan: &ShardPlan,
+    file: &std::path::Path,
+) {
+    for shard in plan.shards() {
+        let range = plan.range(shard);
+        let read = Read { file: 0, file_offset: range.start, dest_offset: 0, len: range.end - range.start };
+        let location = Location::parse(file.to_str().unwrap()).unwrap();
+        let source =
+            Source { files: vec![ReadFrom { location, etag: None }], reads: vec![read], ..Source::default() };
+        let task = ShardSources {
+            shard: shard.0,
+            on_disk: false,
+            ingredients: vec![source],
+            products: false,
+            base: None,
+        };
+        loading::load_shard(worker, run, task).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn several_files_are_digested_from_what_was_written() {
     let folder = tempfile::tempdir().unwrap();
@@ -58,21 +82,7 @@ async fn several_files_are_digested_from_what_was_written() {
     let owners = vec![1; plan.count() as usize];
     let peers = vec![Peer { worker: 1, address: "http://127.0.0.1:1".into() }];
     run.place(Placement { run: "r".into(), epoch: 1, owners, peers }.into(), 1);
-    for shard in plan.shards() {
-        let range = plan.range(shard);
-        let read = Read { file: 0, file_offset: range.start, dest_offset: 0, len: range.end - range.start };
-        let location = Location::parse(file.to_str().unwrap()).unwrap();
-        let source =
-            Source { files: vec![ReadFrom { location, etag: None }], reads: vec![read], ..Source::default() };
-        let task = ShardSources {
-            shard: shard.0,
-            on_disk: false,
-            ingredients: vec![source],
-            products: false,
-            base: None,
-        };
-        loading::load_shard(&worker, &run, task).await.unwrap();
-    }
+    load(&worker, &run, &plan, &file).await;
     let soup = Soup::single(soup_core::soup::Ingredient(0));
     for (index, file) in files.iter().enumerate() {
         let Answer::Written(written) = write(&run, &soup, index as u32).await.unwrap().answer else {

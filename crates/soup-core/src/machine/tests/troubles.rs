@@ -203,7 +203,8 @@ fn a_store_that_is_silent_for_all_is_nobodys_fault() {
 /// An answer that nobody can use is its worker's failure, not the run's.
 #[test]
 fn answers_that_cannot_be_are_asked_of_another() {
-    let wrong: [(&str, fn(&Work) -> Option<TaskResult>); 6] = [
+    type Answers = fn(&Work) -> Option<TaskResult>;
+    let wrong: [(&str, Answers); 6] = [
         ("a slice of too few samples", |w| match w {
             Work::Evaluate(..) => Some(TaskResult::Evaluated(Judged::Outcomes(vec![]))),
             _ => None,
