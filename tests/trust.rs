@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
+use std::io::{Read, Write};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 use soup_proto::v1::FetchRequest;
@@ -161,6 +164,15 @@ struct Confined {
 impl Confined {
     /// Both may read below `pools` and `data` and write below `soups`; the worker with these flags instead, if there are some.
     fn start(worker: Option<&[&str]>) -> Confined {
+        Confined::start_with(worker, &[])
+    }
+
+    /// Both may read there too.
+    fn start_reading(place: &str) -> Confined {
+        Confined::start_with(None, &["--allow-read", place])
+    }
+
+    fn start_with(worker: Option<&[&str]>, more: &[&str]) -> Confined {
         let dir = TempDir::new().unwrap();
         let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
         for folder in ["pools", "data", "soups", "secret"] {
@@ -179,13 +191,14 @@ impl Confined {
         let mut coordinator = Soupctl::new(SOUPCTL)
             .args(["coordinator", "--listen", listen, "--state-url", &state])
             .args(&allowed)
+            .args(more)
             .start();
         let address = coordinator.line_with("listening on ").trim_start_matches("listening on ").to_owned();
         let args = ["worker", "--threads", "1", "--memory", "256MiB", "--coordinator", &address];
         let soupctl = Soupctl::new(SOUPCTL).args(args);
         let worker = match worker {
             Some(flags) => soupctl.args(flags).start(),
-            None => soupctl.args(&allowed).start(),
+            None => soupctl.args(&allowed).args(more).start(),
         };
         Confined { _coordinator: coordinator, _worker: worker, address, dir }
     }
@@ -265,6 +278,110 @@ fn servers_read_and_write_where_they_are_allowed_to() {
     confined.cook("pools/good", "soups/away/x", &[]).fails(78, &[away]);
     assert_eq!(Pool::list(Path::new(&confined.path("secret"))), ["pool", "val.parquet"]);
     assert_eq!(Pool::list(Path::new(&confined.path("soups"))), [".state", "away", "good"]);
+}
+
+/// A web server that answers every request like this; tells how many it was sent.
+fn web_server(answer: String) -> (u16, Arc<AtomicUsize>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            count.fetch_add(1, Ordering::SeqCst);
+            let mut head = [0; 4096];
+            let _ = stream.read(&mut head);
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    (port, asked)
+}
+
+#[test]
+fn a_web_server_leads_nobody_elsewhere() {
+    let (inner, reached) =
+        web_server("HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nsecret".to_owned());
+    let elsewhere = format!("http://127.0.0.1:{inner}/val.parquet");
+    let redirects = format!(
+        "HTTP/1.1 302 Found\r\nLocation: {elsewhere}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    let (outer, asked) = web_server(redirects);
+    let confined = Confined::start_reading(&format!("data=http://127.0.0.1:{outer}"));
+    copy(Pool::of(&["m02", "m03"]).path(), Path::new(&confined.path("pools/good")));
+    let set = format!("http://127.0.0.1:{outer}/val.parquet");
+    let cooked = confined.cook("pools/good", "soups/x", &["--validation", &set]);
+    assert_ne!(cooked.code, 0);
+    assert!(cooked.stderr.contains(&set) && !cooked.stderr.contains("secret"), "{}", cooked.stderr);
+    assert!(asked.load(Ordering::SeqCst) > 0);
+    assert_eq!(reached.load(Ordering::SeqCst), 0);
+    confined.cook("pools/good", "soups/x", &["--validation", &elsewhere]).fails(78, &["--allow-read"]);
+    assert_eq!(reached.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_client_has_so_many_runs_and_not_more() {
+    let cluster = Cluster::start_secure(SOUPCTL, "");
+    let (ada, bob) = (cluster.trust("client"), cluster.members().unwrap());
+    let bob = bob.issue(SOUPCTL, &["client", "bob"], "bob");
+    let dir = TempDir::new().unwrap();
+    // No worker is there, so none of them ends.
+    let submit = |flags: &[String], n: usize| {
+        let output = format!("soup-{n}");
+        let mut running = cook(&cluster, dir.path(), flags, &["--output", &output]).start();
+        running.line_with("run ");
+        running
+    };
+    let _going: Vec<Running> = (0..8).map(|n| submit(&ada, n)).collect();
+    let refused = cook(&cluster, dir.path(), &ada, &["--output", "soup-8"]).run();
+    refused.fails(75, &["8 of your runs", "try again when one is done"]);
+    // Others are not kept waiting for it, and where a run stands is seen.
+    let _bobs = submit(&bob, 8);
+    let seen = runs(&cluster, &bob);
+    assert_eq!((seen.len(), &seen[0]["ahead"]), (1, &Value::from(8)));
+    // Asking for one that is there already is asking for no more.
+    drop(submit(&ada, 0));
+}
+
+#[test]
+fn whoever_has_the_token_takes_part() {
+    let dir = TempDir::new().unwrap();
+    let token = |name: &str| {
+        let path = dir.path().join(name).to_str().unwrap().to_owned();
+        let made = Soupctl::new(SOUPCTL).args(["ca", "token", &path]).run();
+        assert_eq!((made.code, made.stdout.as_str()), (0, ""), "{}", made.stderr);
+        ["--token-file".to_owned(), path]
+    };
+    let (own, other) = (token("own"), token("other"));
+    let state = dir.path().join("state");
+    let args = ["coordinator", "--listen", "127.0.0.1:0", "--state-url", state.to_str().unwrap()];
+    let mut coordinator = Soupctl::new(SOUPCTL).args(args).args(EVERYWHERE).args(&own).start();
+    let address = coordinator.line_with("listening on ").trim_start_matches("listening on ").to_owned();
+    let args = ["worker", "--threads", "1", "--memory", "256MiB", "--connect-timeout", "1s"];
+    let worker = |token: &[String]| {
+        let soupctl = Soupctl::new(SOUPCTL).args(args).args(["--coordinator", &address]);
+        soupctl.args(EVERYWHERE).args(token).start()
+    };
+    let _worker = worker(&own);
+    let pool = Pool::of(&["m02", "m03"]);
+    let cook = |token: &[String]| {
+        let args = ["cook", "--pool", pool.path().to_str().unwrap(), "--recipe", "uniform", "-o", "json"];
+        let to = ["--output", "soup", "--overwrite", "--coordinator", &address];
+        Soupctl::new(SOUPCTL).dir(dir.path()).args(args).args(to).args(token).run()
+    };
+    let cooked = cook(&own).json();
+    assert!(!cooked["notes"].to_string().contains("plain text"), "{}", cooked["notes"]);
+    // Everybody else is a stranger, whatever they have.
+    let members = soup_tests::Members::new(SOUPCTL);
+    for stranger in [&other, &members.flags("admin")] {
+        cook(stranger).fails(69, &["invalid peer certificate"]);
+    }
+    cook(&[]).fails(69, &[]);
+    worker(&other).wait().fails(69, &["invalid peer certificate"]);
+    let secret = std::fs::read_to_string(&own[1]).unwrap();
+    assert!(!cooked.to_string().contains(secret.trim()));
+    // One that everybody on the host can read is none.
+    std::fs::set_permissions(&own[1], std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    cook(&own).fails(78, &["everybody on this host"]);
 }
 
 #[test]

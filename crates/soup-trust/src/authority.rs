@@ -10,15 +10,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType, SerialNumber,
 };
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use soup_core::{Error, Result};
 use webpki::EndEntityCert;
 
-use crate::credentials::{AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE};
+use crate::credentials::{AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, Material};
 use crate::identity::{Identity, Role};
 
 /// The authority's private key, beside its certificate.
@@ -48,13 +48,11 @@ impl Authority {
     /// [`Usage`](soup_core::ErrorKind::Usage) for a name that is none; [`Configuration`](soup_core::ErrorKind::Configuration) where
     /// one of the files is there already or cannot be written.
     pub fn init(folder: &Path, cluster: &str) -> Result<Authority> {
-        let params = authority_params(cluster)?;
-        let key = KeyPair::generate().map_err(unmade)?;
-        let certificate = params.self_signed(&key).map_err(unmade)?.pem();
+        let authority = Authority::with_key(cluster, KeyPair::generate().map_err(unmade)?)?;
         create_folder(folder)?;
-        create(&folder.join(AUTHORITY_KEY_FILE), &key.serialize_pem(), 0o600)?;
-        create(&folder.join(AUTHORITY_FILE), &certificate, 0o644)?;
-        Ok(Authority { cluster: cluster.to_owned(), certificate, issuer: Issuer::new(params, key) })
+        create(&folder.join(AUTHORITY_KEY_FILE), &authority.issuer.key().serialize_pem(), 0o600)?;
+        create(&folder.join(AUTHORITY_FILE), &authority.certificate, 0o644)?;
+        Ok(authority)
     }
 
     /// The authority in a folder.
@@ -104,6 +102,16 @@ impl Authority {
         folder: &Path,
     ) -> Result<Identity> {
         let identity = Identity::new(&self.cluster, role, name)?;
+        let (certificate, key) = self.sign(&identity, hosts, days)?;
+        create_folder(folder)?;
+        create(&folder.join(KEY_FILE), &key.serialize_pem(), 0o600)?;
+        create(&folder.join(CERTIFICATE_FILE), &certificate.pem(), 0o644)?;
+        create(&folder.join(AUTHORITY_FILE), &self.certificate, 0o644)?;
+        Ok(identity)
+    }
+
+    /// A new key, and a certificate that says whose it is.
+    fn sign(&self, identity: &Identity, hosts: &[String], days: u32) -> Result<(Certificate, KeyPair)> {
         if hosts.len() > HOSTS_MAX || days == 0 || days > DAYS_MAX {
             return Err(Error::usage(format!(
                 "a certificate is for at most {HOSTS_MAX} hosts and for 1 to {DAYS_MAX} days"
@@ -114,7 +122,8 @@ impl Authority {
         })?;
         let uri = identity.uri().try_into().map_err(unmade)?;
         params.subject_alt_names.push(SanType::URI(uri));
-        params.distinguished_name.push(DnType::CommonName, format!("{} {name}", role.name()));
+        let name = format!("{} {}", identity.role.name(), identity.name);
+        params.distinguished_name.push(DnType::CommonName, name);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
@@ -122,11 +131,24 @@ impl Authority {
         hold(&mut params, days)?;
         let key = KeyPair::generate().map_err(unmade)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(unmade)?;
-        create_folder(folder)?;
-        create(&folder.join(KEY_FILE), &key.serialize_pem(), 0o600)?;
-        create(&folder.join(CERTIFICATE_FILE), &certificate.pem(), 0o644)?;
-        create(&folder.join(AUTHORITY_FILE), &self.certificate, 0o644)?;
-        Ok(identity)
+        Ok((certificate, key))
+    }
+
+    /// The authority of a cluster with a key that is known: there may be many of it, in as many processes.
+    pub(crate) fn with_key(cluster: &str, key: KeyPair) -> Result<Authority> {
+        let params = authority_params(cluster)?;
+        let certificate = params.self_signed(&key).map_err(unmade)?.pem();
+        Ok(Authority { cluster: cluster.to_owned(), certificate, issuer: Issuer::new(params, key) })
+    }
+
+    /// What a member proves itself with that needs no files.
+    pub(crate) fn member(&self, identity: &Identity, days: u32) -> Result<Material> {
+        let (certificate, key) = self.sign(identity, &[], days)?;
+        let root = CertificateDer::from_pem_slice(self.certificate.as_bytes())
+            .map_err(|e| Error::internal("a certificate cannot be read").with_source(e))?;
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+        Material::new(&[root], vec![certificate.der().clone()], key)
+            .map_err(|(_, why)| Error::internal(format!("a certificate cannot be used: {why}")))
     }
 }
 
@@ -169,7 +191,7 @@ fn hold(params: &mut CertificateParams, days: u32) -> Result<()> {
     Ok(())
 }
 
-fn unmade(e: rcgen::Error) -> Error {
+pub(crate) fn unmade(e: rcgen::Error) -> Error {
     Error::internal("a certificate cannot be made").with_source(e)
 }
 
@@ -179,7 +201,7 @@ fn create_folder(folder: &Path) -> Result<()> {
     })
 }
 
-fn create(path: &Path, text: &str, mode: u32) -> Result<()> {
+pub(crate) fn create(path: &Path, text: &str, mode: u32) -> Result<()> {
     let cannot = |e| Error::configuration(format!("{} cannot be created", path.display())).with_source(e);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(cannot)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(cannot)

@@ -1,6 +1,7 @@
-//! What a member proves itself with: a folder with three files, under the names that a Kubernetes secret of type `kubernetes.io/tls` has.
+//! What a member proves itself with: a folder with three files, under the names that a Kubernetes secret of type `kubernetes.io/tls` has; or
+//! a [token](crate::token), of which the same is made.
 //!
-//! They are read again when they change, at most once a second, and what is made of them is used for connections from then on; those that
+//! Files are read again when they change, at most once a second, and what is made of them is used for connections from then on; those that
 //! are open stay. Files that cannot be used are told of in the log, and what was there before goes on: a certificate is not lost because its
 //! successor is half written.
 
@@ -16,6 +17,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use soup_core::{Error, Result};
 
 use crate::identity::{Identity, Role};
+use crate::token::{self, Token};
 use crate::verify::MemberVerifier;
 
 /// Certificates of the authorities, PEM.
@@ -35,8 +37,16 @@ const ALPN: &[u8] = b"h2";
 /// A member's credentials. Clones are the same ones.
 #[derive(Clone)]
 pub struct Credentials {
-    folder: Arc<PathBuf>,
+    source: Arc<Source>,
     now: Arc<Mutex<Now>>,
+}
+
+/// Where they come from.
+enum Source {
+    /// The files in a folder.
+    Folder(PathBuf),
+    /// A token's file, and as whom whoever has it wants to be known.
+    Token { path: PathBuf, role: Role, name: String },
 }
 
 /// What was made of the files, and when they were looked at.
@@ -46,8 +56,8 @@ struct Now {
     looked: Instant,
 }
 
-/// Sizes and times of the files; other ones are another version of them.
-type Stamp = [Option<(u64, SystemTime)>; 3];
+/// Sizes and times of the files, and since when what was made of a token is in use; other ones are another version of them.
+type Stamp = (Vec<Option<(u64, SystemTime)>>, u64);
 
 /// What connections are made with.
 pub(crate) struct Material {
@@ -64,19 +74,31 @@ impl Credentials {
     /// # Errors
     /// [`Configuration`](soup_core::ErrorKind::Configuration), naming the file that cannot be used.
     pub fn open(folder: &Path, roles: &[Role]) -> Result<Credentials> {
-        let stamp = stamp(folder);
-        let material = Material::read(folder)?;
-        let is = material.identity.role;
-        if !roles.contains(&is) {
+        let credentials = Credentials::of(Source::Folder(folder.to_owned()))?;
+        let identity = credentials.identity();
+        if !roles.contains(&identity.role) {
             let wanted = roles.iter().map(|role| role.name()).collect::<Vec<_>>().join(" or ");
             return Err(Error::configuration(format!(
-                "{} is the certificate of the {}, and one of a {wanted} is needed",
+                "{} is the certificate of the {identity}, and one of a {wanted} is needed",
                 folder.join(CERTIFICATE_FILE).display(),
-                material.identity
             )));
         }
-        let now = Now { material: Arc::new(material), stamp, looked: Instant::now() };
-        Ok(Credentials { folder: Arc::new(folder.to_owned()), now: Arc::new(Mutex::new(now)) })
+        Ok(credentials)
+    }
+
+    /// Reads the token in a file. Whoever has it is believed to be whom it says.
+    ///
+    /// # Errors
+    /// [`Configuration`](soup_core::ErrorKind::Configuration) for a file that holds no token or that everybody may read;
+    /// [`Usage`](soup_core::ErrorKind::Usage) for a name that is none.
+    pub fn of_token(path: &Path, role: Role, name: &str) -> Result<Credentials> {
+        Credentials::of(Source::Token { path: path.to_owned(), role, name: name.to_owned() })
+    }
+
+    fn of(source: Source) -> Result<Credentials> {
+        let stamp = source.stamp();
+        let now = Now { material: Arc::new(source.read()?), stamp, looked: Instant::now() };
+        Ok(Credentials { source: Arc::new(source), now: Arc::new(Mutex::new(now)) })
     }
 
     /// Who this is.
@@ -90,16 +112,16 @@ impl Credentials {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         if now.looked.elapsed() >= LOOK_EVERY {
             now.looked = Instant::now();
-            let stamp = stamp(&self.folder);
+            let stamp = self.source.stamp();
             if stamp != now.stamp {
                 match self.renewed(&now.material.identity) {
                     Ok(material) => {
-                        tracing::info!(folder = %self.folder.display(), "certificates were renewed");
+                        tracing::info!(from = %self.source.path().display(), "certificates were renewed");
                         (now.material, now.stamp) = (Arc::new(material), stamp);
                     }
                     // Looked at again in a second: they may be half written.
                     Err(error) => tracing::warn!(
-                        folder = %self.folder.display(),
+                        from = %self.source.path().display(),
                         error = error.chain(),
                         "certificates have changed and cannot be used: the ones before are"
                     ),
@@ -110,7 +132,7 @@ impl Credentials {
     }
 
     fn renewed(&self, before: &Identity) -> Result<Material> {
-        let material = Material::read(&self.folder)?;
+        let material = self.source.read()?;
         if (material.identity.role, &material.identity.cluster) != (before.role, &before.cluster) {
             return Err(Error::configuration(format!(
                 "they are of {} and were of {before}",
@@ -121,6 +143,35 @@ impl Credentials {
     }
 }
 
+impl Source {
+    fn path(&self) -> &Path {
+        match self {
+            Source::Folder(path) | Source::Token { path, .. } => path,
+        }
+    }
+
+    fn stamp(&self) -> Stamp {
+        let of = |path: PathBuf| {
+            let meta = std::fs::metadata(path).ok()?;
+            Some((meta.len(), meta.modified().ok()?))
+        };
+        match self {
+            Source::Folder(folder) => {
+                let names = [AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE];
+                (names.map(|name| of(folder.join(name))).into(), 0)
+            }
+            Source::Token { path, .. } => (vec![of(path.clone())], token::generation(SystemTime::now())),
+        }
+    }
+
+    fn read(&self) -> Result<Material> {
+        match self {
+            Source::Folder(folder) => Material::read(folder),
+            Source::Token { path, role, name } => Token::read(path)?.member(*role, name),
+        }
+    }
+}
+
 impl Material {
     fn read(folder: &Path) -> Result<Material> {
         let [authority, certificate, key] =
@@ -128,30 +179,44 @@ impl Material {
         let unusable = |path: &Path, why: String| {
             Error::configuration(format!("{} cannot be used: {why}", path.display()))
         };
-        let mut roots = RootCertStore::empty();
-        for root in certificates(&authority)? {
-            roots.add(root).map_err(|e| unusable(&authority, e.to_string()))?;
-        }
-        let roots = Arc::new(roots);
+        let roots = certificates(&authority)?;
         let chain = certificates(&certificate)?;
-        let owner =
-            chain.first().ok_or_else(|| unusable(&certificate, "it holds no certificate".to_owned()))?;
-        let identity = Identity::of_certificate(owner).map_err(|e| unusable(&certificate, e.chain()))?;
         let pem = small(&key)?;
         // What is wrong with a key is not said: that may be a part of it.
         let key_der = PrivateKeyDer::from_pem_slice(&pem)
             .map_err(|_| unusable(&key, "it holds no private key in PEM".to_owned()))?;
+        Material::new(&roots, chain, key_der).map_err(|(part, why)| match part {
+            Part::Authority => unusable(&authority, why),
+            Part::Certificate => unusable(&certificate, why),
+            Part::Key => unusable(&key, format!("it does not fit {}: {why}", certificate.display())),
+        })
+    }
+
+    /// What is made of certificates of authorities, a member's own and what leads from it to them, and its key. Else which of them cannot be
+    /// used, and why.
+    pub(crate) fn new(
+        authorities: &[CertificateDer<'static>],
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Material, (Part, String)> {
+        let mut roots = RootCertStore::empty();
+        for root in authorities {
+            roots.add(root.clone()).map_err(|e| (Part::Authority, e.to_string()))?;
+        }
+        let roots = Arc::new(roots);
+        let owner = chain.first().ok_or((Part::Certificate, "it holds no certificate".to_owned()))?;
+        let identity = Identity::of_certificate(owner).map_err(|e| (Part::Certificate, e.chain()))?;
         let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider())
             .build()
-            .map_err(|e| unusable(&authority, e.to_string()))?;
+            .map_err(|e| (Part::Authority, e.to_string()))?;
         let mut server = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(|e| Error::internal("TLS cannot be set up").with_source(e))?
+            .map_err(|e| (Part::Authority, e.to_string()))?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(chain.clone(), key_der.clone_key())
-            .map_err(|e| unusable(&key, format!("it does not fit {}: {e}", certificate.display())))?;
+            .with_single_cert(chain.clone(), key.clone_key())
+            .map_err(|e| (Part::Key, e.to_string()))?;
         server.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Material { identity, server: Arc::new(server), roots, chain, key: key_der })
+        Ok(Material { identity, server: Arc::new(server), roots, chain, key })
     }
 
     /// How to reach a member with this role.
@@ -173,6 +238,14 @@ impl Material {
     }
 }
 
+/// A part of what a member proves itself with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part {
+    Authority,
+    Certificate,
+    Key,
+}
+
 /// The cryptography that everything here uses.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: std::sync::OnceLock<Arc<CryptoProvider>> = std::sync::OnceLock::new();
@@ -191,7 +264,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
 }
 
 /// The content of a file that is small.
-fn small(path: &Path) -> Result<Vec<u8>> {
+pub(crate) fn small(path: &Path) -> Result<Vec<u8>> {
     use std::io::Read;
     let cannot = |e| Error::configuration(format!("{} cannot be read", path.display())).with_source(e);
     let meta = std::fs::metadata(path).map_err(cannot)?;
@@ -203,11 +276,4 @@ fn small(path: &Path) -> Result<Vec<u8>> {
     let file = std::fs::File::open(path).map_err(cannot)?;
     file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(cannot)?;
     Ok(bytes)
-}
-
-fn stamp(folder: &Path) -> Stamp {
-    [AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE].map(|name| {
-        let meta = std::fs::metadata(folder.join(name)).ok()?;
-        Some((meta.len(), meta.modified().ok()?))
-    })
 }

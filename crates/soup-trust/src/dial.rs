@@ -62,8 +62,9 @@ impl Dialer {
         if !secure {
             return Ok(TokioIo::new(Box::pin(stream)));
         }
-        let credentials =
-            self.credentials.ok_or_else(|| wrong(format!("{uri} needs credentials: give --tls FOLDER")))?;
+        let credentials = self
+            .credentials
+            .ok_or_else(|| wrong(format!("{uri} needs credentials: give --tls or --token-file")))?;
         let config = credentials.material().client(self.role).map_err(|e| io::Error::other(e.chain()))?;
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| wrong(format!("{host:?} is no name of a host")))?;
@@ -131,7 +132,7 @@ pub fn plain_beyond_loopback(what: &str, addresses: &[SocketAddr], insecure: boo
     match addresses.iter().find(|a| !a.ip().to_canonical().is_loopback()) {
         Some(address) if !insecure => Err(Error::configuration(format!(
             "{what} {address}, beyond this host, in plain text: anybody there could read along, take part and decide. Give --tls FOLDER \
-             (soupctl ca makes what belongs into it), or --insecure where only friends can reach it"
+             or --token-file FILE (soupctl ca makes either), or --insecure where only friends can reach it"
         ))),
         _ => Ok(()),
     }

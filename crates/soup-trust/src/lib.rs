@@ -6,6 +6,7 @@
 //!   name: an [`Identity`]. There is nothing else by which anybody is known: not an address, not what somebody says.
 //! - A member's *credentials* ([`Credentials`]) are three files in one folder, under the names that Kubernetes gives them:
 //!   `ca.crt`, `tls.crt`, `tls.key`.
+//! - A *token* ([`token`]) is one secret that makes whoever has it a member: for clusters where all trust each other.
 //! - A *caller* ([`Caller`]) is who a request comes from, as the connection proves it.
 //! - A *ticket* ([`ticket`]) is what a worker shows its peers: that it takes part in this incarnation of this run.
 //!
@@ -26,6 +27,7 @@ mod identity;
 mod listen;
 pub mod rights;
 pub mod ticket;
+pub mod token;
 mod verify;
 
 pub use crate::credentials::{AUTHORITY_FILE, CERTIFICATE_FILE, Credentials, KEY_FILE};

@@ -132,6 +132,33 @@ async fn members_are_who_their_certificates_say() {
 }
 
 #[tokio::test]
+async fn whoever_has_the_token_is_a_member_and_nobody_else() {
+    let lab = Lab::new(&["lab"]);
+    let [own, other] = ["own", "other"].map(|name| lab.path(name));
+    for path in [&own, &other] {
+        soup_trust::token::init(path).unwrap();
+    }
+    let of = |path: &Path, role| Credentials::of_token(path, role, "m").unwrap();
+    let server = serve(Some(of(&own, Role::Coordinator)), 8).await;
+    let url = format!("https://{server}");
+    for (role, method) in [(Role::Worker, "Work"), (Role::Admin, "Submit")] {
+        let who = ask(&url, Some(&of(&own, role)), Role::Coordinator, method).await.unwrap();
+        assert!(who.starts_with("soup://token-") && who.ends_with(&format!("/{}/m", role.name())), "{who}");
+    }
+    let own_worker = of(&own, Role::Worker);
+    // Another token, an authority's certificate, nothing; and a server that is something else.
+    for stranger in [of(&other, Role::Admin), lab.member("lab", Role::Admin, "m", &[])] {
+        ask(&url, Some(&stranger), Role::Coordinator, "Submit").await.unwrap_err();
+    }
+    ask(&format!("http://{server}"), None, Role::Coordinator, "Submit").await.unwrap_err();
+    let denied = ask(&url, Some(&own_worker), Role::Worker, "Fetch").await.unwrap_err();
+    assert!(denied.contains("a worker of cluster"), "{denied}");
+    // The token is nowhere in what a stranger is told.
+    let token = std::fs::read_to_string(&own).unwrap();
+    assert!(!denied.contains(token.trim()));
+}
+
+#[tokio::test]
 async fn nobody_else_is_let_in() {
     let lab = Lab::new(&["lab", "bal"]);
     let server = serve(Some(lab.member("lab", Role::Coordinator, "c", &[LOCAL])), 8).await;

@@ -1,4 +1,4 @@
-//! `soupctl ca`: a lab's own authority, and certificates of it.
+//! `soupctl ca`: a lab's own authority, and certificates of it; or a token instead.
 
 use std::path::PathBuf;
 
@@ -20,6 +20,12 @@ pub(crate) enum AuthorityCommand {
         /// Folder of the authority
         #[arg(long, default_value = "soup-ca", value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
         dir: PathBuf,
+    },
+    /// Make a token: one file for all members instead of certificates, where all of them may do everything
+    Token {
+        /// The file
+        #[arg(default_value = "soup.token", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+        file: PathBuf,
     },
     /// Issue a certificate: a folder with ca.crt, tls.crt and tls.key, for --tls of whoever it is for
     Issue {
@@ -55,6 +61,14 @@ pub(crate) fn run(command: AuthorityCommand) -> Result<()> {
             print::line(&format!(
                 "{folder} is the authority of cluster {:?}; keep {folder}/ca.key to yourself",
                 authority.cluster()
+            ));
+            Ok(())
+        }
+        AuthorityCommand::Token { file } => {
+            soup_trust::token::init(&file)?;
+            print::line(&format!(
+                "{} is the token of a cluster: give it as --token-file to every member, and to nobody else",
+                file.display()
             ));
             Ok(())
         }

@@ -116,7 +116,7 @@ async fn listen(address: &str) -> Result<TcpListener> {
 fn reach(listener: &TcpListener, trust: &TrustArgs) -> Result<bool> {
     let address =
         listener.local_addr().map_err(|e| Error::internal("a listener has no address").with_source(e))?;
-    if trust.tls.is_some() {
+    if trust.is_secure() {
         return Ok(false);
     }
     plain_beyond_loopback("would listen on", &[address], trust.insecure)?;

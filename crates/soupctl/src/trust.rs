@@ -6,7 +6,7 @@ use clap::Args;
 use soup_core::{Error, Result};
 use soup_store::location::Location;
 use soup_store::places::{self, Places};
-use soup_trust::{Connect, Credentials, Dialer, Role, plain_beyond_loopback};
+use soup_trust::{Connect, Credentials, Dialer, Identity, Role, plain_beyond_loopback};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::print;
@@ -19,6 +19,9 @@ pub(crate) struct TrustArgs {
     /// Folder with ca.crt, tls.crt and tls.key (soupctl ca issue makes one): TLS, and with members of that cluster alone
     #[arg(long, env = "SOUP_TLS", value_name = "FOLDER", value_hint = clap::ValueHint::DirPath, help_heading = TRUST, conflicts_with = "insecure")]
     pub(crate) tls: Option<PathBuf>,
+    /// File with the cluster's token (soupctl ca token makes one), instead of --tls: TLS with whoever has the same one, who may do everything
+    #[arg(long, env = "SOUP_TOKEN_FILE", value_name = "FILE", value_hint = clap::ValueHint::FilePath, help_heading = TRUST, conflicts_with_all = ["insecure", "tls"])]
+    pub(crate) token_file: Option<PathBuf>,
     /// Speak plain text beyond this host: whoever is on the way can read along, take part and decide
     #[arg(long, env = "SOUP_INSECURE", help_heading = TRUST)]
     pub(crate) insecure: bool,
@@ -60,7 +63,18 @@ impl TrustArgs {
     /// # Errors
     /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) for files that cannot be used.
     pub(crate) fn credentials(&self, roles: &[Role]) -> Result<Option<Credentials>> {
-        self.tls.as_deref().map(|folder| Credentials::open(folder, roles)).transpose()
+        if let Some(folder) = &self.tls {
+            return Credentials::open(folder, roles).map(Some);
+        }
+        let Some(token) = &self.token_file else { return Ok(None) };
+        // Whoever has the token may be anything, so also who may most.
+        let role = roles.iter().copied().max().unwrap_or(Role::Client);
+        Credentials::of_token(token, role, &own_name(role)).map(Some)
+    }
+
+    /// Whether TLS is spoken.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.tls.is_some() || self.token_file.is_some()
     }
 
     /// The URL of a coordinator that is named as `HOST:PORT`, or as a URL, which has to fit.
@@ -68,15 +82,15 @@ impl TrustArgs {
     /// # Errors
     /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) for `http` with credentials, and for `https` without.
     pub(crate) fn url(&self, coordinator: &str) -> Result<String> {
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let scheme = if self.is_secure() { "https" } else { "http" };
         match coordinator.split_once("://") {
             None => Ok(format!("{scheme}://{coordinator}")),
             Some((given, _)) if given == scheme => Ok(coordinator.to_owned()),
-            Some(("https", _)) => {
-                Err(Error::usage(format!("coordinator {coordinator} speaks TLS, which needs --tls FOLDER")))
-            }
+            Some(("https", _)) => Err(Error::usage(format!(
+                "coordinator {coordinator} speaks TLS, which needs --tls or --token-file"
+            ))),
             Some(_) => Err(Error::usage(format!(
-                "coordinator {coordinator} is said to speak plain text, and --tls wants TLS: write HOST:PORT or https://"
+                "coordinator {coordinator} is said to speak plain text, and TLS is wanted: write HOST:PORT or https://"
             ))),
         }
     }
@@ -110,6 +124,18 @@ impl TrustArgs {
     }
 }
 
+/// How whoever has a token is called, for people: after the user, and after the host where it works for others.
+fn own_name(role: Role) -> String {
+    let name = match role {
+        Role::Client | Role::Admin => std::env::var("USER").ok(),
+        Role::Coordinator | Role::Worker => {
+            Some(rustix::system::uname().nodename().to_string_lossy().into_owned())
+        }
+    };
+    let is_name = |name: &String| Identity::new("token", role, name).is_ok();
+    name.filter(is_name).unwrap_or_else(|| role.name().to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use soup_core::ErrorKind;
@@ -119,7 +145,9 @@ mod tests {
     #[test]
     fn a_coordinator_is_reached_as_credentials_say() {
         let plain = TrustArgs::default();
-        let tls = TrustArgs { tls: Some("/creds".into()), insecure: false };
+        let tls = TrustArgs { tls: Some("/creds".into()), ..TrustArgs::default() };
+        let token = TrustArgs { token_file: Some("/token".into()), ..TrustArgs::default() };
+        assert_eq!(token.url("host:1").unwrap(), "https://host:1");
         assert_eq!(plain.url("host:1").unwrap(), "http://host:1");
         assert_eq!(tls.url("host:1").unwrap(), "https://host:1");
         assert_eq!(plain.url("http://host:1").unwrap(), "http://host:1");
