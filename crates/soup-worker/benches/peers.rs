@@ -1,8 +1,8 @@
 //! Blends between peers at the speed of TCP? `cargo bench -p soup-worker --bench peers`
 //!
-//! One worker holds every shard of a model and has blended them; two others, on a runtime of their own, assemble the
-//! model, one over loopback and one over the network inside a process that an embedded cluster has: the service and the
-//! fetches of a run. In the same rounds, the same bytes go in the same chunks over plain TCP streams between the same
+//! One worker holds every shard of a model and has blended them; three others, on a runtime of their own, assemble the
+//! model, one over loopback, one over TLS on it, and one over the network inside a process that an embedded cluster has: the
+//! service and the fetches of a run. In the same rounds, the same bytes go in the same chunks over plain TCP streams between the same
 //! runtimes into the same memory. Best of several rounds, because machines are shared.
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs, unreachable_pub)]
 
@@ -16,7 +16,7 @@ use pool::Pool;
 use soup_core::soup::{Ingredient, Soup};
 use soup_proto::CHUNK_BYTES_MAX;
 use soup_proto::v1::{Peer, Placement};
-use soup_trust::Connect;
+use soup_trust::{Connect, Credentials, Dialer, Role};
 use soup_worker::bench::BenchWorker;
 use soup_worker::{InProcess, Tcp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,6 +28,7 @@ use tonic::transport::server::TcpIncoming;
 const MODEL_BYTES: usize = 1 << 30;
 const SHARD_BYTES: usize = 64 << 20;
 const ROUNDS: usize = 5;
+const CONNECTIONS_MAX: usize = 64;
 const STREAMS: [usize; 3] = [1, 4, 8];
 
 fn main() {
@@ -36,6 +37,12 @@ fn main() {
     let network = InProcess::default();
     let owner = worker(&serving, &pool, Arc::new(Tcp));
     let over_tcp = worker(&fetching, &pool, Arc::new(Tcp));
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    soup_trust::token::init(&token).unwrap();
+    let credentials = Credentials::of_token(&token, Role::Worker, "bench").unwrap();
+    let dialer = Dialer::new(Some(credentials.clone()), false, Role::Worker);
+    let over_tls = worker(&fetching, &pool, Arc::new(dialer));
     let in_process = worker(&fetching, &pool, Arc::new(network.clone()));
     let soup = Soup::single(Ingredient(0));
     let mut expected = vec![0; MODEL_BYTES];
@@ -48,20 +55,23 @@ fn main() {
     });
     let listener = serving.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     place(&over_tcp, 2, &pool, format!("http://{}", listener.local_addr().unwrap()));
+    let secure = serving.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+    place(&over_tls, 3, &pool, format!("https://{}", secure.local_addr().unwrap()));
     let inside = network.listen("owner").unwrap();
-    place(&in_process, 3, &pool, inside.address());
+    place(&in_process, 4, &pool, inside.address());
     serving.block_on(async {
         owner.serve(TcpIncoming::from(listener).with_nodelay(Some(true)));
+        owner.serve(soup_trust::listen(secure, Some(credentials), CONNECTIONS_MAX));
         owner.serve(inside);
     });
 
     let mut raw: Vec<Raw> = STREAMS.iter().map(|&n| Raw::connect(&serving, &fetching, n)).collect();
     let mut out = vec![0; MODEL_BYTES];
-    let mut costs = vec![Cost::new(MODEL_BYTES); STREAMS.len() + 2];
+    let mut costs = vec![Cost::new(MODEL_BYTES); STREAMS.len() + 3];
     for round in 0..=ROUNDS {
         let mut spent: Vec<(f64, f64)> =
             raw.iter_mut().map(|raw| measure(|| fetching.block_on(raw.fetch(&mut out)))).collect();
-        for asker in [&over_tcp, &in_process] {
+        for asker in [&over_tcp, &over_tls, &in_process] {
             out.fill(0);
             spent.push(measure(|| fetching.block_on(asker.assemble(&soup, &mut out)).unwrap()));
             assert!(out == expected, "what was fetched is not what was blended");
@@ -71,8 +81,10 @@ fn main() {
             costs.iter_mut().zip(spent).for_each(|(cost, spent)| cost.add(spent));
         }
     }
-    let (Some(inside), Some(peers)) = (costs.pop(), costs.pop()) else { return };
+    let (Some(inside), Some(secure), Some(peers)) = (costs.pop(), costs.pop(), costs.pop()) else { return };
     println!("peers: {peers}");
+    let (speed, cpu) = (secure.rate() / peers.rate(), peers.cpu() / secure.cpu());
+    println!("over TLS: {secure}; {speed:.2} of the speed of plain text, {cpu:.2} by CPU time");
     let (speed, cpu) = (inside.rate() / peers.rate(), peers.cpu() / inside.cpu());
     println!("inside a process: {inside}; {speed:.2} of the speed over TCP, {cpu:.2} by CPU time");
     for (streams, raw) in STREAMS.iter().zip(&costs) {
