@@ -252,14 +252,24 @@ fn servers_read_and_write_where_they_are_allowed_to() {
         let set = with(set);
         refused(&confined.cook("pools/good", "soups/x", &[&set[0], &set[1]]), "--allow-read");
     }
-    for config in
-        ["/etc/passwd", "http://169.254.169.254/latest/meta-data", &confined.path("data/val.parquet")]
-    {
-        refused(
-            &confined.cook("pools/good", "soups/x", &[&["--model-config", config], &val[..]].concat()),
-            "--allow-read",
-        );
-    }
+    // What a client names as configuration it reads itself: a server opens nothing for it, and gets the text.
+    let own = TempDir::new().unwrap();
+    let config = own.path().join("named.json");
+    std::fs::rename(confined.path("pools/good/config.json"), &config).unwrap();
+    let named = |config: &str| ["--model-config".to_owned(), config.to_owned(), "--overwrite".to_owned()];
+    let with_config = |config: &str| {
+        let named = named(config);
+        let named: Vec<&str> = named.iter().map(String::as_str).collect();
+        confined.cook("pools/good", "soups/good", &[&named[..], &val].concat())
+    };
+    with_config(config.to_str().unwrap()).json();
+    let written = std::fs::read(confined.path("soups/good/config.json")).unwrap();
+    assert_eq!(written, std::fs::read(&config).unwrap());
+    with_config("/no/such/config.json").fails(65, &["/no/such/config.json"]);
+    std::fs::write(&config, "").unwrap();
+    with_config(config.to_str().unwrap()).fails(65, &["named.json is empty"]);
+    std::fs::write(&config, [0xff]).unwrap();
+    with_config(config.to_str().unwrap()).fails(65, &["named.json is not UTF-8"]);
     // A name that is allowed and leads away: a file, a folder, and where the soup would go.
     let leads = |from: &str, to: &str| {
         let from = confined.path(from);
@@ -340,6 +350,39 @@ fn a_client_has_so_many_runs_and_not_more() {
     assert_eq!((seen.len(), &seen[0]["ahead"]), (1, &Value::from(8)));
     // Asking for one that is there already is asking for no more.
     drop(submit(&ada, 0));
+}
+
+#[test]
+fn clients_are_kept_to_their_own_places() {
+    let members = soup_tests::Members::new(SOUPCTL);
+    let dir = TempDir::new().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let places = path("places.yaml");
+    let start = |text: &str| {
+        std::fs::write(&places, text).unwrap();
+        let args = ["coordinator", "--listen", "127.0.0.1:0", "--state-url", &path("state")];
+        let soupctl = Soupctl::new(SOUPCTL).args(args).args(EVERYWHERE).args(["--client-places", &places]);
+        soupctl.args(members.flags("coordinator")).start()
+    };
+    for wrong in ["", "m: {raed: [/tmp]}", "m: [/tmp]", "m: {read: [/no/such/folder]}"] {
+        start(wrong).wait().fails(78, &[]);
+    }
+    let pool = Pool::of(&["m02", "m03"]);
+    let pool = pool.path().to_str().unwrap();
+    let mut coordinator = start(&format!("m: {{read: [\"pool={pool}\"], write: [{:?}]}}", dir.path()));
+    let address = coordinator.line_with("listening on ").trim_start_matches("listening on ").to_owned();
+    let cook = |flags: &[String], pool: &str, output: &str| {
+        let args = ["cook", "--recipe", "uniform", "--coordinator", &address, "--pool", pool];
+        Soupctl::new(SOUPCTL).args(args).args(["--output", output]).args(flags).start()
+    };
+    let (ada, admin) = (members.flags("client"), members.flags("admin"));
+    let bob = members.issue(SOUPCTL, &["client", "bob"], "bob");
+    cook(&ada, pool, &path("soup")).line_with("run ");
+    let own = ["\"m\"", "--client-places"];
+    cook(&ada, example().to_str().unwrap(), &path("soup")).wait().fails(78, &own);
+    cook(&ada, pool, "/tmp/soup").wait().fails(78, &own);
+    cook(&bob, pool, &path("soup")).wait().fails(78, &["\"bob\"", "--client-places"]);
+    cook(&admin, example().to_str().unwrap(), &path("other")).line_with("run ");
 }
 
 #[test]

@@ -4,15 +4,11 @@
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use soup_core::companion::{CONFIG, PREPROCESSOR, PROCESSOR};
-use soup_core::run::RunSpec;
+use soup_core::run::{NamedConfig, RunSpec};
 use soup_core::schema::Dtype;
 use soup_core::{Error, Result};
 use soup_store::checkpoint::Checkpoint;
-use soup_store::location::Location;
-use soup_store::{pool, read};
-
-/// Largest `config.json` or `preprocessor_config.json`.
-const CONFIG_BYTES_MAX: u64 = 16 << 20;
+use soup_store::pool;
 
 /// The model's configuration.
 #[derive(Clone, Debug)]
@@ -31,12 +27,12 @@ pub struct Configuration {
 /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for a file that is missing or not UTF-8; otherwise what the store says.
 pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configuration> {
     let mut companions = pool::companions(first).await?;
-    let model = named(&spec.model_config, CONFIG, &mut companions).await?;
+    let model = named(&spec.model_config, CONFIG, &mut companions)?;
     // What another judge needs of them it says itself.
     let judged = spec.validation.as_ref().filter(|_| spec.judge.is_none());
     let preprocessor = match judged {
-        Some(_) => preprocessor(&spec.preprocessor_config, &mut companions).await?,
-        None => named(&spec.preprocessor_config, PREPROCESSOR, &mut companions).await?,
+        Some(_) => preprocessor(&spec.preprocessor_config, &mut companions)?,
+        None => named(&spec.preprocessor_config, PREPROCESSOR, &mut companions)?,
     };
     // Averaging needs neither.
     let (model_json, preprocessor_json) = match judged {
@@ -104,13 +100,16 @@ async fn may_be_read(first: &Checkpoint, name: &str, found: bool) -> Result<()> 
 
 /// How images become pixels: from the file that was named, else from `preprocessor_config.json`, else from the part of
 /// `processor_config.json` that is about images.
-async fn preprocessor(url: &Option<String>, companions: &mut Vec<(String, Bytes)>) -> Result<Option<String>> {
-    if url.is_some() {
+fn preprocessor(
+    given: &Option<NamedConfig>,
+    companions: &mut Vec<(String, Bytes)>,
+) -> Result<Option<String>> {
+    if given.is_some() {
         // What was named replaces both.
         companions.retain(|(name, _)| name != PROCESSOR);
     }
-    let flat = named(url, PREPROCESSOR, companions).await?;
-    if url.is_some()
+    let flat = named(given, PREPROCESSOR, companions)?;
+    if given.is_some()
         && let Some(nested) = flat.as_deref().and_then(image_processor)
     {
         let text = Value::Object(nested).to_string();
@@ -118,7 +117,7 @@ async fn preprocessor(url: &Option<String>, companions: &mut Vec<(String, Bytes)
         companions.push((PREPROCESSOR.to_owned(), text.clone().into()));
         return Ok(Some(text));
     }
-    let nested = named(&None, PROCESSOR, companions).await?;
+    let nested = named(&None, PROCESSOR, companions)?;
     let Some(nested) = nested.as_deref().and_then(image_processor) else { return Ok(flat) };
     let Some(flat) = flat else { return Ok(Some(Value::Object(nested).to_string())) };
     agree(&flat, &nested)?;
@@ -167,16 +166,20 @@ fn no_preprocessor(first: &Checkpoint) -> Error {
     ))
 }
 
-/// A configuration file: from the URL given, which then replaces the one found beside the pool, else the found one.
-async fn named(
-    url: &Option<String>,
+/// A configuration file: the one that is given, which then replaces the one found beside the pool, else the found one.
+fn named(
+    given: &Option<NamedConfig>,
     name: &str,
     companions: &mut Vec<(String, Bytes)>,
 ) -> Result<Option<String>> {
-    if let Some(url) = url {
-        let content = read::read_small(&Location::parse(url)?, CONFIG_BYTES_MAX).await?;
+    if let Some(NamedConfig { url, text }) = given {
+        if text.is_empty() {
+            return Err(Error::configuration(format!(
+                "an older version submitted this run with the name of its {name}, {url:?}, and not with its text: submit it again"
+            )));
+        }
         companions.retain(|(n, _)| n != name);
-        companions.push((name.to_owned(), content));
+        companions.push((name.to_owned(), text.clone().into()));
     }
     let Some((_, content)) = companions.iter().find(|(n, _)| n == name) else { return Ok(None) };
     let text = std::str::from_utf8(content)
@@ -192,18 +195,29 @@ mod tests {
         files.iter().map(|(name, text)| ((*name).to_owned(), Bytes::from((*text).to_owned()))).collect()
     }
 
-    #[tokio::test]
-    async fn preprocessing_is_found_in_either_file_and_both_have_to_agree() {
-        let of = async |found: &[(&str, &str)]| preprocessor(&None, &mut files(found)).await;
+    #[test]
+    fn preprocessing_is_found_in_either_file_and_both_have_to_agree() {
+        let of = |found: &[(&str, &str)]| preprocessor(&None, &mut files(found));
         let nested = r#"{"processor_class": "P", "image_processor": {"image_processor_type": "A", "do_resize": true}}"#;
-        assert_eq!(of(&[]).await.unwrap(), None);
-        assert_eq!(of(&[(PROCESSOR, r#"{"processor_class": "P"}"#)]).await.unwrap(), None);
-        let found = of(&[(PROCESSOR, nested)]).await.unwrap().unwrap();
+        assert_eq!(of(&[]).unwrap(), None);
+        assert_eq!(of(&[(PROCESSOR, r#"{"processor_class": "P"}"#)]).unwrap(), None);
+        let found = of(&[(PROCESSOR, nested)]).unwrap().unwrap();
         assert_eq!(found, r#"{"do_resize":true,"image_processor_type":"A"}"#);
         let flat = r#"{"image_processor_type": "AFast", "do_resize": true, "size": 3}"#;
-        assert_eq!(of(&[(PREPROCESSOR, flat), (PROCESSOR, nested)]).await.unwrap().as_deref(), Some(flat));
+        assert_eq!(of(&[(PREPROCESSOR, flat), (PROCESSOR, nested)]).unwrap().as_deref(), Some(flat));
         let other = r#"{"do_resize": false}"#;
-        let error = of(&[(PREPROCESSOR, other), (PROCESSOR, nested)]).await.unwrap_err().chain();
+        let error = of(&[(PREPROCESSOR, other), (PROCESSOR, nested)]).unwrap_err().chain();
         assert!(error.contains("do_resize false") && error.contains("--preprocessor-config"), "{error}");
+    }
+
+    #[test]
+    fn what_was_named_replaces_what_is_beside_the_pool_and_is_never_looked_for() {
+        let given = |text: &str| Some(NamedConfig { url: "/etc/passwd".to_owned(), text: text.to_owned() });
+        let mut found = files(&[(CONFIG, "{}"), ("vocab.txt", "a")]);
+        assert_eq!(named(&given("{\"a\": 1}"), CONFIG, &mut found).unwrap().unwrap(), "{\"a\": 1}");
+        assert_eq!(found, files(&[("vocab.txt", "a"), (CONFIG, "{\"a\": 1}")]));
+        let error = named(&given(""), CONFIG, &mut found).unwrap_err();
+        assert_eq!(error.kind(), soup_core::ErrorKind::Configuration);
+        assert!(error.chain().contains("submit it again"), "{}", error.chain());
     }
 }

@@ -138,7 +138,8 @@ impl Keeper {
         let Some(operation) = self.state.read(run).await?.0.operation else { return Ok(None) };
         let mut spec: RunSpec = document.spec;
         set_operation(&mut spec, &operation);
-        let allowed = places::check_run(&spec);
+        // Whether it is its client's place was asked when it was submitted.
+        let allowed = places::check_run(&spec, None);
         let prepared = match allowed {
             Ok(()) => prepare(spec, document.fresh, document.judge).await,
             Err(error) => Err(error),

@@ -78,14 +78,15 @@ impl Coordinator for Service {
     }
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
-        let client = caller(&request).client().map(str::to_owned);
+        let caller = caller(&request);
+        let client = caller.client().map(str::to_owned);
         let SubmitRequest { spec, fresh } = request.into_inner();
         let wire = spec.ok_or_else(|| status_of(&Error::usage("the request has no run")))?;
         let spec = RunSpec::try_from(wire).map_err(|e| status_of(&e))?;
         if !self.one_process {
             refuse_memory(&spec).map_err(|e| status_of(&e))?;
         }
-        places::check_run(&spec).map_err(|e| status_of(&e))?;
+        places::check_run(&spec, caller.kept_to_places()).map_err(|e| status_of(&e))?;
         let run = self.hub.submit(spec, fresh.then(nonce), client).await.map_err(|e| status_of(&e))?;
         Ok(Response::new(SubmitResponse { run }))
     }
@@ -186,8 +187,7 @@ fn is_there(peer: Option<&Peer>, newcomer: &Newcomer) -> soup_core::Result<()> {
 /// Refuses a run with places in memory: each of several processes has its own, so what one writes there no other one finds.
 fn refuse_memory(spec: &RunSpec) -> soup_core::Result<()> {
     let sets = spec.datasets().map(|set| &set.url);
-    let others = [&spec.model_config, &spec.preprocessor_config, &spec.diagnosis.base].into_iter().flatten();
-    let mut places = spec.pool.iter().chain(sets).chain(others).chain([&spec.output]);
+    let mut places = spec.pool.iter().chain(sets).chain(&spec.diagnosis.base).chain([&spec.output]);
     let in_memory = |url: &&String| {
         url.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("memory"))
     };

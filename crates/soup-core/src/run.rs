@@ -20,6 +20,8 @@ use crate::schema::Dtype;
 pub const BATCH_SIZE_MAX: u32 = 65_536;
 /// Most datasets in one run, the validation set included.
 pub const DATASETS_MAX: usize = 64;
+/// Largest configuration that is named, in bytes.
+pub const CONFIG_BYTES_MAX: u64 = 4 << 20;
 /// Most trials evaluated ahead of their turn.
 pub const LOOKAHEAD_MAX: u32 = 64;
 
@@ -55,10 +57,10 @@ pub struct RunSpec {
     pub lookahead: u32,
     /// The run starts once so many workers have joined.
     pub workers_min: u32,
-    /// Where `config.json` is, if not beside the ingredients.
-    pub model_config: Option<String>,
-    /// Where `preprocessor_config.json` is, if not beside the ingredients.
-    pub preprocessor_config: Option<String>,
+    /// The `config.json`, if not that beside the ingredients.
+    pub model_config: Option<NamedConfig>,
+    /// The `preprocessor_config.json`, if not that beside the ingredients.
+    pub preprocessor_config: Option<NamedConfig>,
     /// Settings in which the files beside the ingredients may differ: see [`Ignored`](crate::companion::Ignored).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignore_config: Vec<String>,
@@ -87,6 +89,34 @@ pub struct RunSpec {
 
 fn is_refuse(missing: &Missing) -> bool {
     *missing == Missing::Refuse
+}
+
+/// A file of configuration that was named instead of the one beside the ingredients. Whoever submits a run reads it, with their own rights: a
+/// coordinator opens no file because a client names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "WrittenConfig")]
+pub struct NamedConfig {
+    /// Where it was read, for people.
+    pub url: String,
+    /// Its text; empty as long as nobody has read it.
+    pub text: String,
+}
+
+/// How plans have it: those of old with its URL alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WrittenConfig {
+    Url(String),
+    Read { url: String, text: String },
+}
+
+impl From<WrittenConfig> for NamedConfig {
+    fn from(written: WrittenConfig) -> NamedConfig {
+        match written {
+            WrittenConfig::Url(url) => NamedConfig { url, text: String::new() },
+            WrittenConfig::Read { url, text } => NamedConfig { url, text },
+        }
+    }
 }
 
 /// What is found out about the pool itself.
@@ -245,6 +275,15 @@ impl RunSpec {
         for (name, value, min, max) in bounds {
             if value < min || value > max {
                 return Err(Error::usage(format!("--{name} is {value}, must be {min} to {max}")));
+            }
+        }
+        for config in [&self.model_config, &self.preprocessor_config].into_iter().flatten() {
+            if config.text.len() as u64 > CONFIG_BYTES_MAX {
+                return Err(Error::usage(format!(
+                    "configuration {:?} has {} bytes, at most {CONFIG_BYTES_MAX} are taken",
+                    config.url,
+                    config.text.len()
+                )));
             }
         }
         self.recipe.build(1)?;

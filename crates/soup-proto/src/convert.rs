@@ -10,7 +10,7 @@ use soup_core::recipe::given::{GivenWeight, WeightTable};
 use soup_core::recipe::learned::{Granularity, Init, LearnSpec, Optimizer, Schedule, WeightRule};
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec, Verdict};
 use soup_core::run::{
-    DatasetOptions, DatasetSpec, DiagnosisLevel, DiagnosisSpec, RunSpec, Split, check_judge_name,
+    DatasetOptions, DatasetSpec, DiagnosisLevel, DiagnosisSpec, NamedConfig, RunSpec, Split, check_judge_name,
 };
 use soup_core::soup::{Ingredient, Soup, Weight};
 use soup_core::survey::Ability;
@@ -237,8 +237,8 @@ impl From<RunSpec> for v1::RunSpec {
             baselines: s.baselines,
             lookahead: s.lookahead,
             workers_min: s.workers_min,
-            model_config: s.model_config.unwrap_or_default(),
-            preprocessor_config: s.preprocessor_config.unwrap_or_default(),
+            model_config: s.model_config.map(Into::into),
+            preprocessor_config: s.preprocessor_config.map(Into::into),
             ignore_config: s.ignore_config,
             class_subset: s.class_subset,
             ingredient_weights: s.ingredient_weights.map(weights_to_wire).unwrap_or_default(),
@@ -269,8 +269,8 @@ impl TryFrom<v1::RunSpec> for RunSpec {
             baselines: s.baselines,
             lookahead: s.lookahead,
             workers_min: s.workers_min,
-            model_config: non_empty(s.model_config),
-            preprocessor_config: non_empty(s.preprocessor_config),
+            model_config: s.model_config.map(TryInto::try_into).transpose()?,
+            preprocessor_config: s.preprocessor_config.map(TryInto::try_into).transpose()?,
             ignore_config: s.ignore_config,
             class_subset: s.class_subset,
             judge: non_empty(s.judge),
@@ -282,6 +282,22 @@ impl TryFrom<v1::RunSpec> for RunSpec {
         };
         spec.validate()?;
         Ok(spec)
+    }
+}
+
+impl From<NamedConfig> for v1::NamedConfig {
+    fn from(NamedConfig { url, text }: NamedConfig) -> Self {
+        v1::NamedConfig { url, text }
+    }
+}
+
+impl TryFrom<v1::NamedConfig> for NamedConfig {
+    type Error = Error;
+    fn try_from(v1::NamedConfig { url, text }: v1::NamedConfig) -> Result<Self> {
+        if text.is_empty() {
+            return Err(Error::usage(format!("configuration {url:?} comes without its text")));
+        }
+        Ok(NamedConfig { url, text })
     }
 }
 

@@ -7,6 +7,7 @@
 //! somebody who may not know the answer. That a local name is no link to elsewhere shows only when it is opened: then where the open file
 //! or folder really is is compared ([`within`]), which no exchange of names in between can deceive.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _};
@@ -24,21 +25,26 @@ pub enum Use {
     Pool,
     /// Samples.
     Data,
-    /// Files of configuration.
-    Config,
     /// The soup.
     Output,
 }
 
 impl Use {
-    const ALL: [Use; 4] = [Use::Pool, Use::Data, Use::Config, Use::Output];
+    const ALL: [Use; 3] = [Use::Pool, Use::Data, Use::Output];
 
     /// As flags spell it.
     fn name(self) -> &'static str {
         match self {
             Use::Pool => "pool",
             Use::Data => "data",
-            Use::Config => "config",
+            Use::Output => "output",
+        }
+    }
+
+    fn of_what(self) -> &'static str {
+        match self {
+            Use::Pool => "checkpoints",
+            Use::Data => "data",
             Use::Output => "output",
         }
     }
@@ -102,10 +108,15 @@ pub struct Places {
     rules: Vec<Rule>,
     /// What is the process's own: it reads and writes there, and nobody names places there.
     own: Vec<(Location, Option<PathBuf>)>,
+    /// Where single clients are kept to, by name; none where all may name all places.
+    clients: Option<BTreeMap<String, Places>>,
 }
 
+/// In place of a client's name: every one that is not named.
+const OTHERS: &str = "*";
+
 impl Places {
-    /// What flags allow: prefixes, each after `pool=`, `data=` or `config=` for that alone, or `everywhere`.
+    /// What flags allow: prefixes, each after `pool=` or `data=` for that alone, or `everywhere`.
     ///
     /// # Errors
     /// [`Usage`](soup_core::ErrorKind::Usage) for what is no place; [`Configuration`](soup_core::ErrorKind::Configuration) for a local
@@ -113,16 +124,35 @@ impl Places {
     pub fn new(read: &[String], write: &[String]) -> Result<Places> {
         let read = read.iter().map(|text| Rule::parse(text, false));
         let write = write.iter().map(|text| Rule::parse(text, true));
-        Ok(Places { rules: read.chain(write).collect::<Result<_>>()?, own: Vec::new() })
+        Ok(Places { rules: read.chain(write).collect::<Result<_>>()?, ..Places::default() })
     }
 
     /// The same, with a place of the process's own, such as its state.
     #[must_use]
     pub fn with_own(mut self, place: Location) -> Places {
         // What is not there yet is created by this process, so its name is as good.
-        let real = place.local_path().map(|path| real_of(path));
+        let real = place.local_path().map(real_of);
         self.own.push((place, real));
         self
+    }
+
+    /// The same, where each client may name only those of these places that are its own; under `*` those of clients that are not named.
+    #[must_use]
+    pub fn with_clients(mut self, clients: BTreeMap<String, Places>) -> Places {
+        self.clients = Some(clients);
+        self
+    }
+
+    fn check_for(&self, client: &str, what: Use, place: &Location) -> Result<()> {
+        let Some(clients) = &self.clients else { return Ok(()) };
+        let nothing = Places::default();
+        clients.get(client).or_else(|| clients.get(OTHERS)).unwrap_or(&nothing).check(what, place).map_err(|_| {
+            tracing::warn!(%place, client, what = what.name(), "denied: a place that is not that client's");
+            Error::configuration(format!(
+                "{place} is no place for {} of client {client:?}: whoever runs the cluster says whose it is with --client-places",
+                what.of_what()
+            ))
+        })
     }
 
     fn check(&self, what: Use, place: &Location) -> Result<()> {
@@ -134,12 +164,7 @@ impl Places {
         tracing::warn!(place = %place, what = what.name(), "denied: a place that is not allowed here");
         Err(Error::configuration(format!(
             "{place} is no place for {} here: whoever runs the cluster allows places with {} PREFIX, on the coordinator and on workers",
-            match what {
-                Use::Pool => "checkpoints",
-                Use::Data => "data",
-                Use::Config => "configuration",
-                Use::Output => "output",
-            },
+            what.of_what(),
             what.flag()
         )))
     }
@@ -185,6 +210,17 @@ pub(crate) fn confined() -> bool {
 pub fn check(what: Use, url: &str) -> Result<()> {
     match PLACES.get() {
         Some(places) => places.check(what, &Location::parse(url)?),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a place that this client may not name, where clients have places of their own.
+///
+/// # Errors
+/// As for [`check`].
+pub fn check_for(client: &str, what: Use, url: &str) -> Result<()> {
+    match PLACES.get() {
+        Some(places) => places.check_for(client, what, &Location::parse(url)?),
         None => Ok(()),
     }
 }
@@ -313,10 +349,12 @@ mod tests {
         allows(&places, Use::Pool, &pool, true);
         allows(&places, Use::Data, &pool, false);
         allows(&places, Use::Data, &data, true);
-        allows(&places, Use::Config, &odd, true);
+        allows(&places, Use::Data, &odd, true);
         allows(&places, Use::Output, &odd, false);
         // A kind that is not read is no kind here, and so a part of a name that is not there.
-        assert!(Places::new(&[format!("output={pool}")], &[]).is_err());
+        for kind in ["output", "config"] {
+            assert!(Places::new(&[format!("{kind}={pool}")], &[]).is_err());
+        }
         assert!(Places::new(&["/no/such/folder".to_owned()], &[]).is_err());
     }
 
@@ -343,6 +381,28 @@ mod tests {
         // Nor what it is in.
         allows(&places, Use::Output, root, false);
         assert!(places.is_within(&dir.path().canonicalize().unwrap().join("state/runs"), true));
+    }
+
+    #[test]
+    fn clients_have_places_of_their_own() {
+        let may = |places: &Places, client: &str, what, url: &str| {
+            places.check_for(client, what, &Location::parse(url).unwrap()).map_err(|e| e.chain())
+        };
+        let all = places(&["/tmp"], &["/tmp"]);
+        may(&all, "ada", Use::Output, "/etc").unwrap();
+        let ada = places(&["data=/tmp"], &["everywhere"]);
+        let of = |clients: &[(&str, &Places)]| {
+            all.clone().with_clients(clients.iter().map(|(n, p)| ((*n).to_owned(), (*p).clone())).collect())
+        };
+        let strict = of(&[("ada", &ada)]);
+        may(&strict, "ada", Use::Data, "/tmp/x").unwrap();
+        may(&strict, "ada", Use::Output, "/tmp/x").unwrap();
+        let refused = may(&strict, "ada", Use::Pool, "/tmp/x").unwrap_err();
+        assert!(refused.contains("\"ada\"") && refused.contains("--client-places"), "{refused}");
+        may(&strict, "bob", Use::Data, "/tmp/x").unwrap_err();
+        let open = of(&[("ada", &ada), ("*", &places(&["pool=/tmp"], &[]))]);
+        may(&open, "bob", Use::Pool, "/tmp/x").unwrap();
+        may(&open, "ada", Use::Pool, "/tmp/x").unwrap_err();
     }
 
     #[test]

@@ -38,6 +38,15 @@ impl Caller {
         }
     }
 
+    /// The client that is kept to places of its own, where clients are; admins are not.
+    #[must_use]
+    pub fn kept_to_places(&self) -> Option<&str> {
+        match self {
+            Caller::Member(Identity { role: Role::Client, name, .. }) => Some(name),
+            _ => None,
+        }
+    }
+
     /// Whether a run that `client` asked for is as good as its own. Runs of nobody were submitted where nobody is told from anybody:
     /// they are for admins.
     #[must_use]
@@ -87,5 +96,6 @@ mod tests {
         assert!(root.may_touch(Some("ada")) && root.may_touch(None));
         assert!(Caller::Anybody.may_touch(Some("ada")) && Caller::Anybody.may_touch(None));
         assert_eq!((ada.client(), Caller::Anybody.client()), (Some("ada"), None));
+        assert_eq!((ada.kept_to_places(), root.kept_to_places()), (Some("ada"), None));
     }
 }

@@ -338,6 +338,9 @@ pub(crate) struct CoordinatorArgs {
     /// A worker that is not heard for so long, at least 1s, is lost [default: 10s]
     #[arg(long, env = "SOUP_LEASE", value_name = "DURATION", value_parser = lease)]
     pub(crate) lease: Option<Millis>,
+    /// YAML file that keeps clients to places of their own, among those that are allowed: {NAME: {read: [PREFIX], write: [PREFIX]}}
+    #[arg(long, value_name = "FILE", requires = "tls", value_hint = clap::ValueHint::FilePath, help_heading = "Trust")]
+    pub(crate) client_places: Option<PathBuf>,
     /// Runs that one client may have waiting or in progress, with --tls
     #[arg(long, env = "SOUP_RUNS_PER_CLIENT", default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) runs_per_client: u32,

@@ -25,7 +25,7 @@ use crate::table;
 pub(crate) async fn run(args: CookArgs, purpose: Purpose) -> Result<()> {
     let Cook { spec, fresh, cluster } = match &args.resume {
         Some(run) => resumed(&args, run).await?,
-        None => args.cook(purpose)?,
+        None => args.cook(purpose)?.with_configs().await?,
     };
     let mut signals = StopSignals::new()?;
     let mut progress = Progress::new(&spec, args.quiet);

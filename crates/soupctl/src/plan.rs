@@ -31,7 +31,7 @@ use crate::table::pairs;
 /// # Errors
 /// Those that the cook would meet before it starts.
 pub(crate) async fn run(args: CookArgs) -> Result<()> {
-    let Cook { spec, cluster, .. } = args.cook(Purpose::Cook)?;
+    let Cook { spec, cluster, .. } = args.cook(Purpose::Cook)?.with_configs().await?;
     let report = plan(&spec, &cluster).await?;
     for warning in &report.warnings {
         print::line(&format!("warning: {warning}"));

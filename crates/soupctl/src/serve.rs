@@ -33,7 +33,7 @@ pub(crate) async fn coordinator(args: CoordinatorArgs) -> Result<()> {
         insecure: args.trust.insecure,
         ..defaults
     };
-    args.places.confine(Some(&args.state_url))?;
+    args.places.confine(Some(&args.state_url), args.client_places.as_deref())?;
     let credentials = args.trust.credentials(&[Role::Coordinator])?;
     let state = crate::keys::signing(State::open(&args.state_url)?, args.signing_key.as_deref())?;
     state.probe().await?;
@@ -58,7 +58,7 @@ pub(crate) async fn coordinator(args: CoordinatorArgs) -> Result<()> {
 pub(crate) async fn worker(args: crate::args::WorkerArgs) -> Result<()> {
     let mut signals = StopSignals::new()?;
     let coordinator = args.trust.url(&crate::spec::coordinator_url(&args.coordinator)?)?;
-    args.places.confine(None)?;
+    args.places.confine(None, None)?;
     let credentials = args.trust.credentials(&[Role::Worker])?;
     args.trust.check_reach(&coordinator).await?;
     let listen_on = match &args.listen {

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use soup_core::recipe::given::{self, WeightTable};
 use soup_core::recipe::{RecipeKind, RecipeSpec};
-use soup_core::run::{DiagnosisSpec, RunSpec};
+use soup_core::run::{CONFIG_BYTES_MAX, DiagnosisSpec, NamedConfig, RunSpec};
 use soup_core::{Error, ErrorKind, Result};
 use soup_store::location::Location;
-use soup_store::{local, pool};
+use soup_store::{local, pool, read};
 
 use crate::choices::DiagnosisName;
 use crate::cookfile::{CookOptions, is_own, is_url};
@@ -50,6 +50,7 @@ pub(crate) enum Purpose {
 
 /// Who does the work.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a process has one of it")]
 pub(crate) enum Cluster {
     /// A coordinator and workers in this process.
     Embedded(Embedded),
@@ -160,8 +161,8 @@ impl Cook {
             baselines,
             lookahead: options.lookahead.unwrap_or(LOOKAHEAD_DEFAULT),
             workers_min: options.min_workers.unwrap_or(workers),
-            model_config: options.model_config,
-            preprocessor_config: options.preprocessor_config,
+            model_config: options.model_config.map(unread),
+            preprocessor_config: options.preprocessor_config.map(unread),
             ignore_config: options.ignore_config,
             class_subset: options.class_subset.unwrap_or(false),
             ingredient_weights,
@@ -178,6 +179,28 @@ impl Cook {
         check_workers(&spec, &cluster)?;
         Ok(Cook { spec, fresh: options.fresh.unwrap_or(false), cluster })
     }
+
+    /// The same with the text of the configurations that are named.
+    ///
+    /// # Errors
+    /// Those of reading them; [`ErrorKind::Data`](soup_core::ErrorKind::Data) for one that is empty, too large or no text.
+    pub(crate) async fn with_configs(mut self) -> Result<Cook> {
+        let RunSpec { model_config, preprocessor_config, .. } = &mut self.spec;
+        for config in [model_config, preprocessor_config].into_iter().flatten() {
+            let bytes = read::read_small(&Location::parse(&config.url)?, CONFIG_BYTES_MAX).await?;
+            config.text = String::from_utf8(bytes.into())
+                .map_err(|e| Error::data(format!("{} is not UTF-8", config.url)).with_source(e))?;
+            if config.text.is_empty() {
+                return Err(Error::data(format!("{} is empty", config.url)));
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// A configuration of which only the name is known yet.
+fn unread(url: String) -> NamedConfig {
+    NamedConfig { url, text: String::new() }
 }
 
 /// Largest file of weights.
@@ -395,7 +418,7 @@ fn within(inner: &str, outer: &str) -> bool {
 
 /// Refuses an output whose replacement would remove what the run reads.
 fn check_output(spec: &RunSpec) -> Result<()> {
-    let configs = spec.model_config.iter().chain(&spec.preprocessor_config);
+    let configs = spec.model_config.iter().chain(&spec.preprocessor_config).map(|config| &config.url);
     let inputs = spec.pool.iter().chain(spec.datasets().map(|d| &d.url)).chain(configs);
     match inputs.into_iter().find(|input| within(input, &spec.output)) {
         Some(input) => Err(Error::usage(format!(

@@ -1,9 +1,12 @@
 //! Whom this process believes: credentials, plain text, and how a coordinator is reached with either.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde::Deserialize;
 use soup_core::{Error, Result};
+use soup_store::local;
 use soup_store::location::Location;
 use soup_store::places::{self, Places};
 use soup_trust::{Connect, Credentials, Dialer, Identity, Role, plain_beyond_loopback};
@@ -30,7 +33,7 @@ pub(crate) struct TrustArgs {
 /// Flags of everything that works for others.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct PlaceArgs {
-    /// Read below this folder or URL for runs, and nowhere else; after pool=, data= or config= for that alone; or everywhere [repeatable]
+    /// Read below this folder or URL for runs, and nowhere else; after pool= or data= for that alone; or everywhere [repeatable]
     #[arg(long, value_name = "[KIND=]PREFIX", help_heading = TRUST)]
     pub(crate) allow_read: Vec<String>,
     /// Write outputs below this folder or URL, and nowhere else; or everywhere [repeatable]
@@ -39,12 +42,15 @@ pub(crate) struct PlaceArgs {
 }
 
 impl PlaceArgs {
-    /// Confines this process to these places, and to `own`. Says so where they allow nothing.
+    /// Confines this process to these places, and to `own`; and its clients, where a file says so. Says so where they allow nothing.
     ///
     /// # Errors
     /// Those of places that are none.
-    pub(crate) fn confine(&self, own: Option<&str>) -> Result<()> {
+    pub(crate) fn confine(&self, own: Option<&str>, clients: Option<&Path>) -> Result<()> {
         let mut places = Places::new(&self.allow_read, &self.allow_write)?;
+        if let Some(file) = clients {
+            places = places.with_clients(places_of_clients(file)?);
+        }
         if let Some(own) = own {
             places = places.with_own(Location::parse(own)?);
         }
@@ -122,6 +128,32 @@ impl TrustArgs {
             |e| Error::unavailable(format!("the coordinator at {url} cannot be reached")).with_source(e);
         dialer.connect(endpoint).await.map_err(unreachable)
     }
+}
+
+/// Largest file of the places of clients.
+const CLIENTS_BYTES_MAX: u64 = 1 << 20;
+
+/// What such a file says of one client.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClientPlaces {
+    #[serde(default)]
+    read: Vec<String>,
+    #[serde(default)]
+    write: Vec<String>,
+}
+
+/// The places of clients, by name.
+fn places_of_clients(file: &Path) -> Result<BTreeMap<String, Places>> {
+    let about = |what: &str| format!("{} {what}", file.display());
+    let unreadable = |e| Error::configuration(about("cannot be read")).with_source(e);
+    let bytes = local::read_small(file, CLIENTS_BYTES_MAX).map_err(unreadable)?;
+    let text =
+        String::from_utf8(bytes).map_err(|e| Error::configuration(about("is not UTF-8")).with_source(e))?;
+    let options = serde_saphyr::options! { with_snippet: false };
+    let clients: BTreeMap<String, ClientPlaces> = serde_saphyr::from_str_with_options(&text, options)
+        .map_err(|e| Error::configuration(about("says nothing about places of clients")).with_source(e))?;
+    clients.into_iter().map(|(name, of)| Ok((name, Places::new(&of.read, &of.write)?))).collect()
 }
 
 /// How whoever has a token is called, for people: after the user, and after the host where it works for others.

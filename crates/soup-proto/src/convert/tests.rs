@@ -67,7 +67,7 @@ fn spec() -> RunSpec {
         lookahead: 2,
         workers_min: 3,
         model_config: None,
-        preprocessor_config: Some("/p.json".into()),
+        preprocessor_config: Some(NamedConfig { url: "/p.json".into(), text: "{}".into() }),
         ignore_config: vec!["hidden_act".into()],
         class_subset: false,
         ingredient_weights: None,
