@@ -151,8 +151,13 @@ fn places_of_clients(file: &Path) -> Result<BTreeMap<String, Places>> {
     let text =
         String::from_utf8(bytes).map_err(|e| Error::configuration(about("is not UTF-8")).with_source(e))?;
     let options = serde_saphyr::options! { with_snippet: false };
+    let wrong = "does not say who may read and write where";
+    // The parser takes an empty file for a table without entries.
     let clients: BTreeMap<String, ClientPlaces> = serde_saphyr::from_str_with_options(&text, options)
-        .map_err(|e| Error::configuration(about("says nothing about places of clients")).with_source(e))?;
+        .map_err(|e| Error::configuration(about(wrong)).with_source(e))?;
+    if clients.is_empty() {
+        return Err(Error::configuration(about(wrong)));
+    }
     clients.into_iter().map(|(name, of)| Ok((name, Places::new(&of.read, &of.write)?))).collect()
 }
 

@@ -18,12 +18,7 @@ fn schema() -> Schema {
 }
 
 /// Has a worker take all shards from a file that is nothing but their data.
-async fn load(
-    worker: &Arc<crate::active::Worker>,
-    run: &Arc<Active>,
-    plan: &ShardPlan,
-    file: &std::path::Path,
-) {
+async fn load(worker: &crate::active::Worker, run: &Arc<Active>, plan: &ShardPlan, file: &std::path::Path) {
     for shard in plan.shards() {
         let range = plan.range(shard);
         let read = Read { file: 0, file_offset: range.start, dest_offset: 0, len: range.end - range.start };
