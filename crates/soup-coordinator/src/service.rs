@@ -137,7 +137,12 @@ impl Coordinator for Service {
 impl Service {
     /// How a run ended that this coordinator has no events of.
     async fn past(&self, caller: &Caller, run: &str) -> soup_core::Result<Event> {
-        let (fold, _) = self.state.read(run).await?;
+        let fold = match self.state.read(run).await {
+            Ok((fold, _)) => fold,
+            // One that there is not is answered as one that is another's.
+            Err(error) if error.kind() == ErrorKind::Usage => return Err(unknown(run)),
+            Err(error) => return Err(error),
+        };
         let client = fold.operation.as_ref().and_then(|operation| operation.client.as_deref());
         allow(caller, "watch", run, caller.may_touch(client))?;
         Ok(match (fold.state, fold.report, fold.failure) {
@@ -156,13 +161,17 @@ fn caller<T>(request: &Request<T>) -> Caller {
     request.extensions().get::<Caller>().cloned().unwrap_or(Caller::Anybody)
 }
 
+fn unknown(run: &str) -> Error {
+    Error::usage(format!("this coordinator knows no run {run:?}"))
+}
+
 /// Refuses what is not the caller's, in the words that are for what there is not.
 fn allow(caller: &Caller, what: &str, run: &str, may: bool) -> soup_core::Result<()> {
     if may {
         return Ok(());
     }
     tracing::warn!(?caller, what, run, "denied: it is no run of theirs, or there is none");
-    Err(Error::usage(format!("this coordinator knows no run {run:?}")))
+    Err(unknown(run))
 }
 
 /// Refuses a worker that wants its peers to look for it where it has no business to be.

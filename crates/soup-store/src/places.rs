@@ -169,9 +169,10 @@ impl Places {
         )))
     }
 
+    /// Whether that is somewhere that may be read, or written. What may be written may be read back.
     fn is_within(&self, real: &Path, write: bool) -> bool {
         let roots =
-            self.rules.iter().filter(|rule| rule.write == write).filter_map(|rule| rule.real.as_ref());
+            self.rules.iter().filter(|rule| rule.write || !write).filter_map(|rule| rule.real.as_ref());
         let own = self.own.iter().filter_map(|(_, real)| real.as_ref());
         roots.chain(own).any(|root| real.starts_with(root))
     }
@@ -418,5 +419,10 @@ mod tests {
         assert!(!places.is_within(&root.join("allowed/below/x"), true));
         assert!(!places.is_within(&root.join("secret/x"), false));
         assert!(!places.is_within(&root.join("allowed-not/x"), false));
+        let output = root.join("secret");
+        let places = self::places(&[], &[output.to_str().unwrap()]);
+        assert!(
+            places.is_within(&output.join("soup"), true) && places.is_within(&output.join("soup"), false)
+        );
     }
 }

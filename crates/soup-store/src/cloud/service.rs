@@ -67,9 +67,10 @@ impl Connector {
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let stays = self.looked_for.is_empty() && places::confined();
-        let inner = if stays { staying()? } else { ReqwestConnector::default().connect(options)? };
-        Ok(HttpClient::new(Service { inner, stays, looked_for: self.looked_for.clone() }))
+        let inner = ReqwestConnector::default().connect(options)?;
+        // Which of them is used shows with each request: places are read, and their stores made, before anything is confined to them.
+        let staying = if self.looked_for.is_empty() { Some(staying()?) } else { None };
+        Ok(HttpClient::new(Service { inner, staying, looked_for: self.looked_for.clone() }))
     }
 }
 
@@ -88,8 +89,8 @@ fn staying() -> object_store::Result<HttpClient> {
 #[derive(Debug)]
 struct Service {
     inner: HttpClient,
-    /// Redirections are refused.
-    stays: bool,
+    /// For a plain web server: what asks it where redirections are refused.
+    staying: Option<HttpClient>,
     looked_for: String,
 }
 
@@ -99,13 +100,15 @@ impl HttpService for Service {
         if !self.looked_for.is_empty() && is_metadata(&request) {
             return self.ask_metadata(request).await;
         }
+        let staying = self.staying.as_ref().filter(|_| places::confined());
+        let inner = staying.unwrap_or(&self.inner);
         let begun = Instant::now();
         let mut pause = PAUSE;
         loop {
             let is_head = request.method() == http::Method::HEAD;
             let lists = request.method() == http::Method::GET
                 && is_listing(request.uri().query().unwrap_or_default());
-            let response = self.inner.execute(request.clone()).await?;
+            let response = inner.execute(request.clone()).await?;
             let status = response.status();
             if status.is_success() {
                 return if lists { without_odd_keys(response).await } else { Ok(response) };
@@ -113,7 +116,7 @@ impl HttpService for Service {
             if !(status.is_client_error() || status.is_server_error() || status.is_redirection()) {
                 return Ok(response);
             }
-            if self.stays && status.is_redirection() && status != StatusCode::NOT_MODIFIED {
+            if staying.is_some() && status.is_redirection() && status != StatusCode::NOT_MODIFIED {
                 return Ok(elsewhere());
             }
             let asked = retry_after(&response);
