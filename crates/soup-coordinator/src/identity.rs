@@ -49,7 +49,8 @@ impl PlanDocument {
         let Versioned { version } = serde_json::from_slice(bytes).map_err(unreadable)?;
         if version > VERSION {
             return Err(Error::configuration(format!(
-                "run {run:?} was submitted to a newer version of soupctl: its plan has version {version}, this program knows                  {VERSION}; use that version"
+                "run {run:?} was submitted to a newer version of soupctl: its plan has version {version}, this program knows \
+                 {VERSION}; use that version"
             )));
         }
         serde_json::from_slice(bytes).map_err(unreadable)

@@ -1,5 +1,7 @@
 //! What workers say and are told, translated between the wire and plain types ([`exchange`](crate::exchange)).
 
+use std::collections::HashSet;
+
 use soup_core::ledger::{Dataset, Evaluation, Slice};
 use soup_core::machine::{Event, FileDigest, TaskResult, Tier, Work, WorkerId};
 use soup_core::run::DiagnosisLevel;
@@ -202,8 +204,12 @@ pub(crate) fn newcomer(register: v1::Register) -> Result<Newcomer> {
         )));
     }
     let judges = judges.into_iter().map(TryInto::try_into).collect::<Result<_>>()?;
-    let tier = |h: &v1::Held, shard| if h.on_disk.contains(&shard) { Tier::Disk } else { Tier::Memory };
-    let shards = |h: &v1::Held| h.shards.iter().map(|&s| (Shard(s), tier(h, s))).collect();
+    let shards = |h: &v1::Held| {
+        // Whoever registers says how many these are: a list would be gone through for each of the others.
+        let on_disk: HashSet<u32> = h.on_disk.iter().copied().collect();
+        let tier = |shard| if on_disk.contains(&shard) { Tier::Disk } else { Tier::Memory };
+        h.shards.iter().map(|&s| (Shard(s), tier(s))).collect()
+    };
     let held = held.into_iter().map(|h| (h.run.clone(), shards(&h))).collect();
     Ok(Newcomer { name, address, slots, capacity_bytes, disk_bytes, judges, held })
 }
@@ -297,6 +303,19 @@ mod tests {
 
     fn said_of(message: worker_message::Message) -> Result<Said> {
         said(v1::WorkerMessage { message: Some(message) })
+    }
+
+    /// With a list in the place of the set this takes hours.
+    #[test]
+    fn a_worker_may_hold_many_shards() {
+        let held = v1::Held {
+            run: "r".to_owned(),
+            shards: (0..2_000_000).collect(),
+            on_disk: (1_000_000..2_000_000).collect(),
+        };
+        let newcomer = newcomer(v1::Register { held: vec![held], ..v1::Register::default() }).unwrap();
+        let held = &newcomer.held["r"];
+        assert_eq!((held.len(), held[999_999].1, held[1_000_000].1), (2_000_000, Tier::Memory, Tier::Disk));
     }
 
     #[test]

@@ -188,7 +188,8 @@ fn is_there(peer: Option<&Peer>, newcomer: &Newcomer) -> soup_core::Result<()> {
     }
     tracing::warn!(worker = newcomer.name, address, from = %peer.address, "denied: peers would not find that worker there");
     Err(Error::configuration(format!(
-        "worker {:?} says that peers reach it at {address}, and that has to be {scheme}://HOST:PORT with a host of its certificate, or the          address that it connects from if that names none: give another --advertise or another certificate",
+        "worker {:?} says that peers reach it at {address}, and that has to be {scheme}://HOST:PORT with a host of its certificate, or the \
+         address that it connects from if that names none: give another --advertise or another certificate",
         newcomer.name
     )))
 }
