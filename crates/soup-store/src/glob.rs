@@ -61,12 +61,13 @@ impl Glob {
     /// The glob in `url`; `None` if it has no wildcards. In an HTTP URL `?` starts a query and is none.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) for credentials in the URL, and for wildcards outside of its path.
+    /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) for credentials in the URL, for wildcards outside of its path, and for one that is too long.
     pub fn parse(url: &str) -> Result<Option<Glob>> {
         let wild: &[char] = if is_http(url) { &['*'] } else { &['*', '?'] };
         if !url.contains(wild) {
             return Ok(None);
         }
+        location::refuse_long(url)?;
         location::refuse_credentials(url)?;
         let path_start = match url.find("://") {
             Some(at) => url[at + 3..].find('/').map_or(url.len(), |slash| at + 3 + slash + 1),

@@ -50,6 +50,13 @@ static LOCAL: LazyLock<Arc<dyn ObjectStore>> = LazyLock::new(|| Arc::new(LocalDi
 static MEMORY: LazyLock<Arc<dyn ObjectStore>> = LazyLock::new(|| Arc::new(InMemory::new()));
 #[cfg(feature = "cloud")]
 static REMOTE: LazyLock<Stores> = LazyLock::new(Stores::default);
+/// Most stores that are kept to be shared: each has a client of its own, and names of hosts come from whoever submits runs.
+#[cfg(feature = "cloud")]
+const STORES_MAX: usize = 256;
+/// Longest text of a place, in bytes: no store has longer names, and none of this program's messages is as long.
+pub(crate) const TEXT_BYTES_MAX: usize = 8 << 10;
+/// Where no store is needed.
+static NOWHERE: LazyLock<Arc<dyn ObjectStore>> = LazyLock::new(|| Arc::new(InMemory::new()));
 
 const MEMORY_ROOT: &str = "memory:///";
 
@@ -61,15 +68,37 @@ impl Location {
     /// [`ErrorKind::Usage`] for text that names no place, or that holds credentials (which the text of the error leaves out);
     /// [`ErrorKind::Configuration`] for a store that cannot be set up.
     pub fn parse(text: &str) -> Result<Location> {
+        Location::of(text, Location::local, remote)
+    }
+
+    /// The place that `text` names, to be compared with others and not to be read: nothing is looked up for it, neither links nor
+    /// credentials, and no store is set up.
+    ///
+    /// # Errors
+    /// As for [`Location::parse`], and [`ErrorKind::Usage`] for a path with `..`: where that leads depends on links.
+    pub(crate) fn named(text: &str) -> Result<Location> {
+        let local = |path: &Path| match path.components().any(|part| part == Component::ParentDir) {
+            true => Err(Error::usage(format!("{path:?} has \"..\" in it: write where it leads"))),
+            false => Location::local(path),
+        };
+        Location::of(text, local, |text| remote_in(text, |_| Ok(Arc::clone(&NOWHERE))))
+    }
+
+    fn of(
+        text: &str,
+        local: impl Fn(&Path) -> Result<Location>,
+        remote: impl Fn(&str) -> Result<Location>,
+    ) -> Result<Location> {
+        refuse_long(text)?;
         let Some((scheme, rest)) = text.split_once("://") else {
-            return Location::local(Path::new(text));
+            return local(Path::new(text));
         };
         match scheme.to_ascii_lowercase().as_str() {
             "file" => {
                 let path = parse_url(text)?.to_file_path().map_err(|()| {
                     Error::usage(format!("{text:?} is not a local file: write file:///absolute/path"))
                 })?;
-                Location::local(&path)
+                local(&path)
             }
             "memory" => {
                 let path = StorePath::from_url_path(rest.trim_matches('/'))
@@ -295,6 +324,18 @@ fn without_dots(path: &Path) -> PathBuf {
     out
 }
 
+/// Refuses text that is longer than any place's.
+pub(crate) fn refuse_long(text: &str) -> Result<()> {
+    if text.len() <= TEXT_BYTES_MAX {
+        return Ok(());
+    }
+    let start: String = text.chars().take(32).collect();
+    Err(Error::usage(format!(
+        "the name {start:?}… of a place has {} bytes, at most {TEXT_BYTES_MAX} are allowed",
+        text.len()
+    )))
+}
+
 fn parse_url(text: &str) -> Result<Url> {
     // `#` is an ordinary character in names of objects, never the start of a fragment.
     let url = Url::parse(&text.replace('#', "%23"))
@@ -331,6 +372,11 @@ fn refuse_user(url: &Url) -> Result<()> {
 
 #[cfg(not(feature = "cloud"))]
 fn remote(text: &str) -> Result<Location> {
+    remote_in(text, |_| Ok(Arc::clone(&NOWHERE)))
+}
+
+#[cfg(not(feature = "cloud"))]
+fn remote_in(text: &str, _: impl FnOnce(&Url) -> Result<Arc<dyn ObjectStore>>) -> Result<Location> {
     let scheme = parse_url(text)?.scheme().to_string();
     Err(Error::configuration(format!(
         "this program was built without the feature \"cloud\", which {scheme}:// needs"
@@ -376,8 +422,17 @@ fn shared_store(base: &Url) -> Result<Arc<dyn ObjectStore>> {
         return Ok(Arc::clone(store));
     }
     let store = crate::cloud::new_store(base, crate::cloud::environment())?;
-    stores.insert(base.to_string(), Arc::clone(&store));
+    keep(&mut stores, base, &store);
     Ok(store)
+}
+
+#[cfg(feature = "cloud")]
+fn keep(stores: &mut HashMap<String, Arc<dyn ObjectStore>>, base: &Url, store: &Arc<dyn ObjectStore>) {
+    if stores.len() >= STORES_MAX {
+        // Those in use live on with the places that are in them; the others are set up again where they are named again.
+        stores.clear();
+    }
+    stores.insert(base.to_string(), Arc::clone(store));
 }
 
 impl fmt::Display for Location {
@@ -467,12 +522,54 @@ mod tests {
         assert!(!Arc::ptr_eq(&a.store, &c.store));
     }
 
+    #[cfg(feature = "cloud")]
+    #[test]
+    fn not_every_host_that_was_ever_named_is_kept() {
+        let mut stores = HashMap::new();
+        for host in 0..3 * STORES_MAX {
+            let base = Url::parse(&format!("http://host-{host}")).unwrap();
+            keep(&mut stores, &base, &NOWHERE);
+            assert!(stores.len() <= STORES_MAX && stores.contains_key(base.as_str()));
+        }
+    }
+
+    #[cfg(feature = "cloud")]
+    #[test]
+    fn to_compare_places_no_store_is_set_up() {
+        let named = Location::named("s3://only-compared/a").unwrap();
+        assert!(!REMOTE.lock().unwrap().keys().any(|base| base.contains("only-compared")));
+        let above = Location::parse("s3://only-compared").unwrap();
+        assert!(named.is_below(&above) && REMOTE.lock().unwrap().contains_key("s3://only-compared"));
+    }
+
+    #[test]
+    fn links_are_not_looked_up_to_compare_places() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("secret/below")).unwrap();
+        std::os::unix::fs::symlink(root.join("secret/below"), root.join("link")).unwrap();
+        let through = format!("{}/link/../x", root.display());
+        // Read, it is where the kernel takes it to be.
+        assert_eq!(Location::parse(&through).unwrap().to_string(), format!("{}/secret/x", root.display()));
+        for text in [through.clone(), format!("file://{}/link/%2e%2e%2fx", root.display())] {
+            let error = Location::named(&text).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Usage);
+            assert!(!error.chain().contains("secret"), "{}", error.chain());
+        }
+        assert_eq!(Location::named("/a/./b//c").unwrap(), Location::parse("/a/b/c").unwrap());
+    }
+
     #[test]
     fn what_names_no_place_is_refused() {
         refused("", ErrorKind::Usage, "not a usable path");
         refused("ftp://host/a", ErrorKind::Usage, "\"ftp\" is not a known kind of store");
         refused("file://host/a", ErrorKind::Usage, "not a local file");
         refused("memory:///a/../b", ErrorKind::Usage, "not a usable place");
+        refused(
+            &"a/".repeat(TEXT_BYTES_MAX),
+            ErrorKind::Usage,
+            "\"a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/\"… of a place has",
+        );
         refused("https://host/a?sig=x", ErrorKind::Usage, "https://host/a: signed URLs");
     }
 

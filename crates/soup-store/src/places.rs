@@ -207,10 +207,11 @@ pub(crate) fn confined() -> bool {
 /// Refuses a place that is not allowed for that. Looks nothing up.
 ///
 /// # Errors
-/// [`Configuration`](soup_core::ErrorKind::Configuration), naming the place and the flag; those of [`Location::parse`].
+/// [`Configuration`](soup_core::ErrorKind::Configuration), naming the place and the flag; [`Usage`](soup_core::ErrorKind::Usage) for a path
+/// with `..`, and what else names no place.
 pub fn check(what: Use, url: &str) -> Result<()> {
     match PLACES.get() {
-        Some(places) => places.check(what, &Location::parse(url)?),
+        Some(places) => places.check(what, &Location::named(url)?),
         None => Ok(()),
     }
 }
@@ -221,7 +222,7 @@ pub fn check(what: Use, url: &str) -> Result<()> {
 /// As for [`check`].
 pub fn check_for(client: &str, what: Use, url: &str) -> Result<()> {
     match PLACES.get() {
-        Some(places) => places.check_for(client, what, &Location::parse(url)?),
+        Some(places) => places.check_for(client, what, &Location::named(url)?),
         None => Ok(()),
     }
 }
@@ -404,6 +405,19 @@ mod tests {
         let open = of(&[("ada", &ada), ("*", &places(&["pool=/tmp"], &[]))]);
         may(&open, "bob", Use::Pool, "/tmp/x").unwrap();
         may(&open, "ada", Use::Pool, "/tmp/x").unwrap_err();
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let soups = root.join("soups");
+        std::fs::create_dir_all(&soups).unwrap();
+        let places = places(&[], &[soups.to_str().unwrap()]);
+        assert!(places.is_within(&soups.join("x/model.safetensors"), false));
+        assert!(!places.is_within(&root.join("x"), false));
+        // Which makes it no place that anybody may name to be read.
+        allows(&places, Use::Pool, soups.join("x").to_str().unwrap(), false);
     }
 
     #[test]
