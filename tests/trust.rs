@@ -270,6 +270,7 @@ fn servers_read_and_write_where_they_are_allowed_to() {
     with_config(config.to_str().unwrap()).fails(65, &["named.json is empty"]);
     std::fs::write(&config, [0xff]).unwrap();
     with_config(config.to_str().unwrap()).fails(65, &["named.json is not UTF-8"]);
+    std::fs::write(confined.path("pools/good/config.json"), written).unwrap();
     // A name that is allowed and leads away: a file, a folder, and where the soup would go.
     let leads = |from: &str, to: &str| {
         let from = confined.path(from);
