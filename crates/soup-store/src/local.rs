@@ -110,6 +110,50 @@ impl Folder {
         Folder::open_with(path, OFlags::empty())
     }
 
+    /// The folder that `path` leads to. Where it is missing it is made, with those above it, durably: each in the one above it, which is
+    /// held open and is where it may be written, whatever becomes of names meanwhile.
+    pub(crate) fn make(path: &Path) -> io::Result<Folder> {
+        match (Folder::open(path), path.parent(), path.file_name()) {
+            (Err(e), Some(above), Some(name)) if e.kind() == io::ErrorKind::NotFound => {
+                let above = Folder::make(above)?;
+                match above.make_within(name) {
+                    // Somebody else was faster.
+                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                    made => made.and_then(|()| above.sync())?,
+                }
+                above.folder(name)
+            }
+            (opened, ..) => opened,
+        }
+    }
+
+    /// Makes the folder `name` in it.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] where something is there; what the system says.
+    pub(crate) fn make_within(&self, name: &OsStr) -> io::Result<()> {
+        places::within(&self.0, true)?;
+        Ok(rustix::fs::mkdirat(&self.0, name, Mode::from_raw_mode(0o777))?)
+    }
+
+    /// The folder in it that is called `name`: no link to one.
+    pub(crate) fn folder(&self, name: &OsStr) -> io::Result<Folder> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(Folder(rustix::fs::openat(&self.0, name, flags, Mode::empty())?))
+    }
+
+    /// Whether `name` in it is a file: no link to one.
+    pub(crate) fn has_file(&self, name: &OsStr) -> bool {
+        let about = rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW);
+        about.is_ok_and(|about| rustix::fs::FileType::from_raw_mode(about.st_mode).is_file())
+    }
+
+    /// Renames what is in it.
+    pub(crate) fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+        places::within(&self.0, true)?;
+        Ok(rustix::fs::renameat(&self.0, from, &self.0, to)?)
+    }
+
     /// The folder that is called `path`: no link to one.
     pub(crate) fn open_itself(path: &Path) -> io::Result<Folder> {
         Folder::open_with(path, OFlags::NOFOLLOW)

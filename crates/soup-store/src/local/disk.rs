@@ -69,8 +69,7 @@ fn put(path: &Path, payload: &PutPayload, create: bool) -> io::Result<PutResult>
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::IsADirectory.into());
     };
-    make_folder(parent)?;
-    let (mut file, temporary) = Folder::open(parent)?.create(name)?;
+    let (mut file, temporary) = Folder::make(parent)?.create(name)?;
     payload.iter().try_for_each(|part| file.write_all(part))?;
     file.sync_all()?;
     let e_tag = stamp(&file.metadata()?).etag;
@@ -80,24 +79,6 @@ fn put(path: &Path, payload: &PutPayload, create: bool) -> io::Result<PutResult>
     }
     temporary.folder().sync()?;
     Ok(PutResult { e_tag, version: None, extensions: Default::default() })
-}
-
-/// Makes a folder and those above it that are missing, durably.
-fn make_folder(folder: &Path) -> io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    let Some(above) = folder.parent() else { return Ok(()) };
-    make_folder(above)?;
-    match std::fs::create_dir(folder) {
-        // Somebody else was faster, or it is something else.
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => match folder.is_dir() {
-            true => Ok(()),
-            false => Err(io::ErrorKind::NotADirectory.into()),
-        },
-        Err(e) => Err(e),
-        Ok(()) => Folder::open(above)?.sync(),
-    }
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {

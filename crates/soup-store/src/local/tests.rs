@@ -138,3 +138,32 @@ fn only_what_writers_left_behind_is_removed() {
     left.sort();
     assert_eq!(left, ["c.tmp.json", "tmp"]);
 }
+
+#[test]
+fn folders_are_made_where_the_one_above_is_whatever_its_name_leads_to() {
+    let outer = tempfile::tempdir().unwrap();
+    let place = |name: &str| outer.path().join(name);
+    for _ in 0..2 {
+        Folder::make(&place("a/b/c")).unwrap().create("file".as_ref()).unwrap();
+    }
+    std::fs::create_dir(place("elsewhere")).unwrap();
+    // Its name leads elsewhere by now.
+    let held = Folder::open(&place("a/b")).unwrap();
+    std::fs::rename(place("a/b"), place("moved")).unwrap();
+    symlink(place("elsewhere"), place("a/b")).unwrap();
+    held.make_within("x".as_ref()).unwrap();
+    held.rename("x".as_ref(), "y".as_ref()).unwrap();
+    assert!(place("moved/y").is_dir() && std::fs::read_dir(place("elsewhere")).unwrap().next().is_none());
+    assert_eq!(held.make_within("y".as_ref()).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    // A link that leads nowhere is not taken for a folder that is missing.
+    symlink(place("nowhere"), place("broken")).unwrap();
+    let error = Folder::make(&place("broken/x")).err().unwrap();
+    assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
+    assert!(!place("nowhere").exists());
+    // Nor one for the folder or the file that it leads to.
+    symlink("y", place("moved/link")).unwrap();
+    std::fs::write(place("moved/file"), "").unwrap();
+    symlink("file", place("moved/file link")).unwrap();
+    assert!(held.folder("y".as_ref()).is_ok() && held.folder("link".as_ref()).is_err());
+    assert!(held.has_file("file".as_ref()) && !held.has_file("file link".as_ref()));
+}

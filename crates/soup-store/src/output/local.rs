@@ -1,5 +1,6 @@
 //! Outputs on the local disk: plain file operations, each short enough for one blocking call.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,15 +29,20 @@ pub(super) fn check_local(target: &Path) -> std::io::Result<bool> {
 /// # Errors
 /// [`AlreadyExists`](std::io::ErrorKind::AlreadyExists) for something else at its name; otherwise what the system says.
 pub(super) fn stage(place: &Path) -> std::io::Result<()> {
-    use std::io::ErrorKind::{AlreadyExists, NotADirectory};
-    std::fs::create_dir_all(place.parent().unwrap_or(Path::new("/"))).map_err(|e| match e.kind() {
-        AlreadyExists => NotADirectory.into(),
-        _ => e,
-    })?;
-    match std::fs::create_dir(place) {
-        Err(e) if e.kind() == AlreadyExists => Folder::open_itself(place).map(drop).map_err(|_| e),
+    let (above, name) = parts(place)?;
+    let above = Folder::make(above)?;
+    match above.make_within(name) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+            above.folder(name).map(drop).map_err(|_| e)
+        }
         made => made,
     }
+}
+
+/// The folder that a place is in, and its name there.
+fn parts(place: &Path) -> std::io::Result<(&Path, &OsStr)> {
+    let parts = place.parent().zip(place.file_name());
+    parts.ok_or_else(|| std::io::ErrorKind::IsADirectory.into())
 }
 
 /// Whether `folder` is an output: a link in it is no manifest.
@@ -51,22 +57,27 @@ pub(super) fn aside(target: &Path, run: &str) -> PathBuf {
     PathBuf::from(path)
 }
 
+/// Gives what is staged at `place` the name `target`. They are in one folder, as is `aside`; that is held open, so that none of the three
+/// becomes another folder's meanwhile.
 pub(super) fn publish_local(place: &Path, target: &Path, aside: Option<&Path>) -> std::io::Result<()> {
-    let staged = Folder::open_itself(place)?;
-    staged.remove_temporaries()?;
-    staged.sync()?;
+    let (above, name) = parts(target)?;
+    let (above, staged) = (Folder::open(above)?, parts(place)?.1);
+    let content = above.folder(staged)?;
+    content.remove_temporaries()?;
+    content.sync()?;
+    let is_output = || above.folder(name).is_ok_and(|folder| folder.has_file(MANIFEST_FILE.as_ref()));
     // Replaces nothing but an empty folder.
-    let renamed = std::fs::rename(place, target);
-    match (renamed, aside) {
-        (Err(e), Some(aside)) if is_taken(&e) && !target.is_symlink() && has_manifest(target) => {
-            std::fs::rename(target, aside)?;
-            if let Err(e) = std::fs::rename(place, target) {
-                if let Err(error) = std::fs::rename(aside, target) {
+    match (above.rename(staged, name), aside) {
+        (Err(e), Some(aside)) if is_taken(&e) && is_output() => {
+            let waits = parts(aside)?.1;
+            above.rename(name, waits)?;
+            if let Err(e) = above.rename(staged, name) {
+                if let Err(error) = above.rename(waits, name) {
                     tracing::warn!(%error, at = %aside.display(), "the replaced output could not be put back");
                 }
                 return Err(e);
             }
-            settle(target);
+            settle(&above, target);
             if let Err(error) = std::fs::remove_dir_all(aside) {
                 tracing::warn!(%error, at = %aside.display(), "the replaced output could not be removed");
             }
@@ -74,16 +85,15 @@ pub(super) fn publish_local(place: &Path, target: &Path, aside: Option<&Path>) -
         }
         (Err(e), _) => Err(e),
         (Ok(()), _) => {
-            settle(target);
+            settle(&above, target);
             Ok(())
         }
     }
 }
 
 /// Makes a published name durable. The output is there either way, so a failure is no failure of the publish.
-fn settle(target: &Path) {
-    let synced = Folder::open(target.parent().unwrap_or(Path::new("/"))).and_then(|above| above.sync());
-    if let Err(error) = synced {
+fn settle(above: &Folder, target: &Path) {
+    if let Err(error) = above.sync() {
         tracing::warn!(%error, at = %target.display(), "the folder of a published output could not be synced");
     }
 }
