@@ -1,9 +1,11 @@
 //! Taking connections: as many as there are descriptors for, and none from whoever says nothing.
 //!
 //! Every connection that is open holds a permit. One that has not said anything within [`GREETING`] is closed, over TLS one that has not
-//! shaken hands by then: whoever only opens connections holds up others for seconds. Where descriptors run out all the same, taking
-//! connections pauses and goes on.
+//! shaken hands by then: whoever only opens connections holds up others for seconds. Where there are no permits left, the connection that
+//! has been shaking hands for longest makes room: who can shake hands does so in a fraction of the time in which somebody who cannot could
+//! open as many others as there are permits. Where descriptors run out all the same, taking connections pauses and goes on.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -15,6 +17,7 @@ use futures::{Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::AbortHandle;
 use tokio::time::{Sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -127,9 +130,8 @@ async fn accept(
     ready: mpsc::Sender<Connection>,
 ) {
     let mut pause = PAUSE_MIN;
+    let mut shaking = Shaking::default();
     loop {
-        // Never closed.
-        let Ok(permit) = permits.clone().acquire_owned().await else { return };
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -140,8 +142,17 @@ async fn accept(
             }
         };
         pause = PAUSE_MIN;
+        let permit = match permits.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                shaking.make_room();
+                // Never closed.
+                let Ok(permit) = permits.clone().acquire_owned().await else { return };
+                permit
+            }
+        };
         let (credentials, ready) = (credentials.clone(), ready.clone());
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             match timeout(GREETING, greet(stream, address, credentials.as_ref())).await {
                 Ok(Ok((stream, peer))) => {
                     let greeting = Some(Box::pin(tokio::time::sleep(GREETING)));
@@ -155,6 +166,32 @@ async fn accept(
                 Err(_) => tracing::warn!(%address, "denied: a connection that does not shake hands"),
             }
         });
+        shaking.add(task.abort_handle(), address);
+    }
+}
+
+/// The connections that are not the server's yet, the oldest first.
+#[derive(Default)]
+struct Shaking(VecDeque<(AbortHandle, SocketAddr)>);
+
+impl Shaking {
+    fn add(&mut self, task: AbortHandle, address: SocketAddr) {
+        // Each of those that go on holds a permit, so this is seldom, and leaves few.
+        if self.0.len() >= 2 * CONNECTIONS_MAX as usize {
+            self.0.retain(|(task, _)| !task.is_finished());
+        }
+        self.0.push_back((task, address));
+    }
+
+    /// Ends the one that has been at it for longest, if there is one.
+    fn make_room(&mut self) {
+        while let Some((task, address)) = self.0.pop_front() {
+            if !task.is_finished() {
+                tracing::warn!(%address, "denied: a connection that did not shake hands and made room for another");
+                task.abort();
+                return;
+            }
+        }
     }
 }
 

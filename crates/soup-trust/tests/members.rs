@@ -324,6 +324,20 @@ async fn is_closed(connection: &mut TcpStream) {
     let _ = tokio::time::timeout(Duration::from_secs(20), connection.read_to_end(&mut bytes)).await.unwrap();
 }
 
+/// Two hundred of them, four at a time, for as long as each may take, would be in the way for longer than anybody waits.
+#[tokio::test]
+async fn whoever_cannot_shake_hands_makes_room_for_whoever_can() {
+    let lab = Lab::new(&["lab"]);
+    let client = lab.member("lab", Role::Client, "m", &[]);
+    let server = serve(Some(lab.member("lab", Role::Coordinator, "c", &[LOCAL])), 4).await;
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(TcpStream::connect(server).await.unwrap());
+    }
+    ask(&format!("https://{server}"), Some(&client), Role::Coordinator, "Submit").await.unwrap();
+    is_closed(&mut silent[0]).await;
+}
+
 #[tokio::test]
 async fn whoever_says_nothing_keeps_nobody_out_for_long() {
     let lab = Lab::new(&["lab"]);
