@@ -27,6 +27,8 @@ mod configuration;
 mod diagnosis;
 mod event_log;
 mod exchange;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod hub;
 mod identity;
 mod journaling;

@@ -25,6 +25,8 @@ mod compute;
 mod connect;
 mod diagnose;
 mod frames;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gradients;
 mod handing_in;
 mod in_process;

@@ -20,6 +20,8 @@ mod cluster;
 mod cook;
 mod cookfile;
 mod datasets;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod inspect;
 mod judges;
 mod keys;
