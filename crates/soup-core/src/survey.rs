@@ -10,12 +10,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::judge::JudgeId;
+use crate::ledger::Dataset;
 use crate::metric::{Metric, MetricName, SumMetric, check_word};
 use crate::recipe::{RecipeKind, RecipeSpec};
 use crate::tally::{Counts, Judged, Tally};
 
 /// Most samples of a dataset: slices of it are asked for by their positions, which are lists.
 const SAMPLES_MAX: u64 = 1 << 31;
+/// Most samples of a set that is learned from: every step draws among all of them, which takes a moment and eight bytes for each.
+const LEARNED_MAX: u64 = 1 << 24;
 /// Most classes of a model.
 const CLASSES_MAX: u32 = 1 << 24;
 /// Most figures, and most metrics, of one judge.
@@ -110,6 +113,8 @@ pub struct Demands<'a> {
     pub full_diagnosis: bool,
     /// Whether running statistics are to be recomputed.
     pub recompute: bool,
+    /// The set that is learned from.
+    pub train: Option<Dataset>,
 }
 
 /// Of no samples.
@@ -140,6 +145,12 @@ impl Survey {
         if let Some(many) = self.samples.iter().find(|&&n| n > SAMPLES_MAX) {
             return Err(Error::data(format!(
                 "a survey found a dataset of {many} samples; at most {SAMPLES_MAX} are possible: use a part of it (limit)"
+            )));
+        }
+        let train = demands.train.and_then(|set| self.samples.get(set.0 as usize));
+        if let Some(many) = train.filter(|&&n| n > LEARNED_MAX) {
+            return Err(Error::data(format!(
+                "a survey found {many} samples to learn from; at most {LEARNED_MAX} are possible: use a part of them (limit)"
             )));
         }
         self.check_tallies().map_err(|e| e.context(format!("judge {}", demands.judge)))?;
@@ -272,6 +283,7 @@ mod tests {
     use super::*;
     use crate::ErrorKind;
     use crate::metric::Formula;
+    use crate::recipe::learned::LearnSpec;
     use crate::recipe::{Accept, Order};
     use crate::tally::{Outcome, Sums};
 
@@ -307,8 +319,14 @@ mod tests {
             learn: None,
         };
         let judge = JudgeId { name: "lm".into(), ..JudgeId::native() };
-        let demands =
-            Demands { judge: &judge, datasets: 1, recipe: &recipe, full_diagnosis, recompute: false };
+        let demands = Demands {
+            judge: &judge,
+            datasets: 1,
+            recipe: &recipe,
+            full_diagnosis,
+            recompute: false,
+            train: None,
+        };
         let error = survey.check(&demands).unwrap_err();
         assert!(error.chain().contains(expected), "{}", error.chain());
     }
@@ -348,6 +366,37 @@ mod tests {
         refused(&Survey { samples: vec![0], ..classes.clone() }, greedy, "loss", false, "at least one");
         let endless = Survey { samples: vec![u64::MAX], ..classes };
         refused(&endless, greedy, "loss", false, "18446744073709551615 samples; at most 2147483648");
+    }
+
+    /// Half of what a small file claims to have: each step would draw among them.
+    #[test]
+    fn what_is_learned_from_is_no_more_than_can_be_drawn_among() {
+        let (judge, learn) = (JudgeId::native(), Some(LearnSpec::default()));
+        let recipe = RecipeSpec {
+            kind: RecipeKind::Learned,
+            order: Order::Sorted,
+            accept: Accept::AtLeast,
+            seed: 0,
+            max_ingredients: None,
+            passes: 1,
+            metric: MetricName::default(),
+            learn,
+        };
+        let check = |samples: Vec<u64>, train| {
+            let demands = Demands {
+                judge: &judge,
+                datasets: 2,
+                recipe: &recipe,
+                full_diagnosis: false,
+                recompute: false,
+                train,
+            };
+            Survey::of_classes(samples, 10).check(&demands).map_err(|e| e.chain())
+        };
+        let train = Some(Dataset(1));
+        check(vec![1 << 31, LEARNED_MAX], train).unwrap();
+        let error = check(vec![10, LEARNED_MAX + 1], train).unwrap_err();
+        assert!(error.contains("16777217 samples to learn from; at most 16777216"), "{error}");
     }
 
     #[test]

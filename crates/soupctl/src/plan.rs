@@ -147,6 +147,7 @@ async fn survey(
         recipe: &spec.recipe,
         full_diagnosis: spec.diagnosis.level == DiagnosisLevel::Full,
         recompute: spec.calibration.is_some(),
+        train: spec.train_set(),
     })?;
     notes.extend(found.notes);
     Ok(found.survey.samples)

@@ -53,6 +53,7 @@ impl Machine {
             recipe: &self.plan.recipe,
             full_diagnosis: self.plan.diagnosis.full,
             recompute: self.plan.calibration.is_some(),
+            train: self.plan.train,
         })
     }
 
