@@ -4,8 +4,12 @@
 pub const SOUPS_MAX: u64 = 3;
 /// Blends that are fetched ahead of the one that is being written to a file.
 pub const SHARDS_AHEAD: u64 = 4;
-/// Decoded samples get this part of a worker's memory.
+/// Samples get this part of a worker's memory, decoded ones and those that are being decoded.
 const SAMPLES_PART: u64 = 5;
+/// Decoding gets this part of what samples have.
+const DECODING_PART: u64 = 2;
+/// What decoding has at least, even where that comes on top: half of it is for pixels, and a photograph of 20 megapixels takes 60 MiB.
+pub const DECODING_BYTES_MIN: u64 = 128 << 20;
 /// Logits that are kept to be compared get this part of what samples have, where there are any.
 const LOGITS_PART: u64 = 4;
 
@@ -18,14 +22,18 @@ pub struct Cut {
     pub samples: u64,
     /// For logits.
     pub logits: u64,
+    /// For samples while they are decoded, by all threads together; [`DECODING_BYTES_MIN`] where that is more.
+    pub decoding: u64,
 }
 
 impl Cut {
     /// Cuts `memory_bytes`, for a run that keeps logits or does not.
     pub fn of(memory_bytes: u64, logits: bool) -> Cut {
-        let samples = memory_bytes / SAMPLES_PART;
+        let all = memory_bytes / SAMPLES_PART;
+        let decoding = all / DECODING_PART;
+        let samples = all - decoding;
         let logits = if logits { samples / LOGITS_PART } else { 0 };
-        Cut { shards: memory_bytes - samples, samples: samples - logits, logits }
+        Cut { shards: memory_bytes - all, samples: samples - logits, logits, decoding }
     }
 }
 
@@ -57,8 +65,8 @@ mod tests {
     #[test]
     fn all_memory_is_cut_and_no_more() {
         for (memory, logits) in [(0, true), (3, true), (1000, false), (1000, true), (u64::MAX, true)] {
-            let Cut { shards, samples, logits: kept } = Cut::of(memory, logits);
-            assert_eq!(shards + samples + kept, memory);
+            let Cut { shards, samples, logits: kept, decoding } = Cut::of(memory, logits);
+            assert_eq!(shards + samples + kept + decoding, memory);
             assert_eq!(kept > 0, logits && memory > 10, "{memory}");
         }
         for shards in [0, 1, 4, 5, 799, 800, 801, 1 << 40] {
@@ -67,6 +75,6 @@ mod tests {
             assert!(Cut::of(memory, false).shards <= shards + 1, "{shards}");
         }
         assert_eq!(memory_for(u64::MAX), u64::MAX);
-        assert_eq!(Cut::of(1000, true), Cut { shards: 800, samples: 150, logits: 50 });
+        assert_eq!(Cut::of(1000, true), Cut { shards: 800, samples: 75, logits: 25, decoding: 100 });
     }
 }

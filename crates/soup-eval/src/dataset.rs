@@ -7,13 +7,14 @@ mod folder;
 mod parquet;
 mod splits;
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use soup_core::run::{DatasetOptions, Split};
 use soup_core::{Error, Result};
 
+use crate::budget::{Budget, Claim};
 use crate::classes::{Alignment, Classes, Source};
 use crate::source::Files;
 
@@ -40,9 +41,34 @@ pub enum Target {
     Class(u32),
 }
 
+/// Samples, and what is taken from the budget as long as they are there.
+#[derive(Debug)]
+pub struct Samples {
+    samples: Vec<Sample>,
+    _claim: Option<Claim>,
+}
+
+impl Deref for Samples {
+    type Target = [Sample];
+
+    fn deref(&self) -> &[Sample] {
+        &self.samples
+    }
+}
+
+impl PartialEq for Samples {
+    fn eq(&self, other: &Samples) -> bool {
+        self.samples == other.samples
+    }
+}
+
+/// What a sample takes besides its image, in bytes.
+const SAMPLE_BYTES: u64 = 256;
+
 /// A dataset whose metadata has been read.
 pub struct Dataset {
     files: Arc<dyn Files>,
+    budget: Budget,
     layout: Layout,
     len: u64,
     split: Option<Split>,
@@ -67,6 +93,14 @@ impl Dataset {
     /// [`Data`](soup_core::ErrorKind::Data) where there is neither, where there are no labels, or where the metadata is
     /// corrupt; the errors of [`Files`].
     pub fn open(files: Arc<dyn Files>, options: &DatasetOptions) -> Result<Dataset> {
+        Dataset::open_within(files, options, Budget::default())
+    }
+
+    /// Opens a dataset of which no more is unpacked at a time than `budget` has. Blocks until it has what the metadata takes.
+    ///
+    /// # Errors
+    /// Those of [`open`](Dataset::open), and [`Data`](soup_core::ErrorKind::Data) for metadata that takes more than the budget has.
+    pub fn open_within(files: Arc<dyn Files>, options: &DatasetOptions, budget: Budget) -> Result<Dataset> {
         let about = format!("dataset {}", files.describe());
         let mut entries = files.list().map_err(|e| e.context(&*about))?;
         entries.retain(|e| !hidden(&e.path));
@@ -81,7 +115,7 @@ impl Dataset {
         } else {
             let (tables, mut notes) = splits::choose(tables, named, &about)?;
             notes.extend(folder::beside_tables(&others));
-            (Layout::Parquet(parquet::Parquet::open(&files, &tables, options)?), notes)
+            (Layout::Parquet(parquet::Parquet::open(&files, &tables, options, &budget)?), notes)
         };
         let len = match &layout {
             Layout::Parquet(parquet) => parquet.len(),
@@ -94,7 +128,12 @@ impl Dataset {
         let (split, classes, among_own) = (options.split, None, false);
         let len = split.map_or(len, |split| split.len(len));
         let limited = options.limit.is_some() || split.is_some();
-        Ok(Dataset { files, layout, len, split, classes, among_own, limited, notes })
+        Ok(Dataset { files, budget, layout, len, split, classes, among_own, limited, notes })
+    }
+
+    /// What is claimed from where its samples are unpacked.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// Number of samples.
@@ -194,22 +233,32 @@ impl Dataset {
         self.split.map_or(sample, |split| split.row(sample))
     }
 
-    /// The samples `range`, as stored.
+    /// The samples `range`, as stored. Blocks until what they take is free.
     ///
     /// # Errors
-    /// [`Data`](soup_core::ErrorKind::Data) where a sample lacks its image or its label, naming the row;
-    /// [`Internal`](soup_core::ErrorKind::Internal) where `range` is not in the dataset; the errors of [`Files`].
-    pub fn read(&self, range: Range<u64>) -> Result<Vec<Sample>> {
+    /// [`Data`](soup_core::ErrorKind::Data) where a sample lacks its image or its label, naming the row, and where they take more than the
+    /// budget has; [`Internal`](soup_core::ErrorKind::Internal) where `range` is not in the dataset; the errors of [`Files`].
+    pub fn read(&self, range: Range<u64>) -> Result<Samples> {
         if range.start > range.end || range.end > self.len {
             return Err(Error::internal(format!("rows {range:?} of a dataset of {}", self.len)));
         }
-        let Some(last) = range.clone().next_back() else { return Ok(Vec::new()) };
+        let Some(last) = range.clone().next_back() else {
+            return Ok(Samples { samples: Vec::new(), _claim: None });
+        };
         let rows = self.row(range.start)..self.row(last) + 1;
         let first = rows.start;
-        let samples = match &self.layout {
-            Layout::Parquet(parquet) => parquet.read(&self.files, rows)?,
-            Layout::Folder(folder) => folder.read(self.files.as_ref(), rows)?,
+        let what = || match range.end - range.start {
+            1 => self.place(range.start),
+            _ => format!("dataset {}", self.files.describe()),
         };
+        let known = (rows.end - rows.start).saturating_mul(SAMPLE_BYTES).saturating_add(match &self.layout {
+            Layout::Parquet(_) => 0,
+            Layout::Folder(folder) => folder.bytes(rows.clone()),
+        });
+        let (samples, claim) = self.budget.reading(what, known, |reading| match &self.layout {
+            Layout::Parquet(parquet) => parquet.read(&self.files, rows.clone(), reading),
+            Layout::Folder(folder) => folder.read(self.files.as_ref(), rows.clone()),
+        })?;
         let mut samples: Vec<Sample> = match self.split {
             None => samples,
             Some(_) => {
@@ -228,7 +277,7 @@ impl Dataset {
                 })?;
             }
         }
-        Ok(samples)
+        Ok(Samples { samples, _claim: Some(claim) })
     }
 }
 

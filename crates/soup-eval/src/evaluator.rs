@@ -12,9 +12,10 @@ use soup_core::weights::Weights;
 use soup_core::{Error, Result};
 
 use crate::architecture::{self, Architecture};
+use crate::budget::is_too_much;
 use crate::classes::Classes;
 use crate::config::ImageClassifier;
-use crate::dataset::{Dataset, Input, Target};
+use crate::dataset::{Dataset, Input, Sample, Target};
 use crate::gradient::sink::Sink;
 use crate::gradient::{Gradient, Graph, LossSpec};
 use crate::kernels::Kernels;
@@ -83,11 +84,12 @@ pub trait Evaluator: Send + Sync {
     /// Memory of one prepared sample, in bytes.
     fn sample_bytes(&self) -> u64;
 
-    /// Reads, decodes and preprocesses the samples `range` of `dataset`. Keep the result: it serves every model.
+    /// Reads, decodes and preprocesses the samples `range` of `dataset`, as many at a time as the dataset's budget has room for; blocks
+    /// until it has. Keep the result: it serves every model.
     ///
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data) naming dataset and row where an image cannot be decoded or a label is not
-    /// one of the model's classes; the errors of reading.
+    /// one of the model's classes, or where a sample takes more than the budget has; the errors of reading.
     fn prepare(&self, dataset: &Dataset, range: Range<u64>) -> Result<Prepared>;
 }
 
@@ -212,26 +214,52 @@ impl<A: Architecture, B: Kernels + AutodiffBackend<InnerBackend: Kernels>> Evalu
     }
 
     fn prepare(&self, dataset: &Dataset, range: Range<u64>) -> Result<Prepared> {
-        let first = range.start;
-        let samples = dataset.read(range)?;
-        let mut pixels = Vec::with_capacity(samples.len() * self.preprocessor.values());
-        let mut labels = Vec::with_capacity(samples.len());
+        let samples = (range.end.saturating_sub(range.start)) as usize;
+        let mut pixels = Vec::with_capacity(samples * self.preprocessor.values());
+        let mut labels = Vec::with_capacity(samples);
+        let (mut first, mut at_a_time) = (range.start, samples.max(1) as u64);
+        while first < range.end {
+            let end = range.end.min(first.saturating_add(at_a_time));
+            match dataset.read(first..end) {
+                Ok(samples) => {
+                    self.decode(dataset, first, &samples, (&mut pixels, &mut labels))?;
+                    first = end;
+                }
+                // Fewer of them may fit.
+                Err(error) if is_too_much(&error) && end - first > 1 => at_a_time = (end - first) / 2,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Prepared::from_pixels(pixels, labels)?.among(dataset.subset()))
+    }
+}
+
+impl<A: Architecture, B: Backend> ArchitectureEvaluator<A, B> {
+    /// Appends the pixels and labels of `samples`, of which `first` is the first one's number.
+    fn decode(
+        &self,
+        dataset: &Dataset,
+        first: u64,
+        samples: &[Sample],
+        (pixels, labels): (&mut Vec<f32>, &mut Vec<u32>),
+    ) -> Result<()> {
+        let classes = self.architecture.classifier().classes.count();
         for (index, sample) in samples.iter().enumerate() {
             let at = || dataset.place(first + index as u64);
             let Target::Class(label) = sample.target;
-            if label >= self.classes() {
+            if label >= classes {
                 return Err(Error::data(format!(
-                    "{}: label {label} is not one of the model's {} classes (0 to {})",
+                    "{}: label {label} is not one of the model's {classes} classes (0 to {})",
                     at(),
-                    self.classes(),
-                    self.classes() - 1
+                    classes - 1
                 )));
             }
             let Input::Image(image) = &sample.input;
-            self.preprocessor.apply(image, &mut pixels).map_err(|e| e.context(at()))?;
+            let decoded = self.preprocessor.apply(image, dataset.budget(), pixels);
+            decoded.map_err(|e| e.context(at()))?;
             labels.push(label);
         }
-        Ok(Prepared::from_pixels(pixels, labels)?.among(dataset.subset()))
+        Ok(())
     }
 }
 

@@ -9,6 +9,7 @@
 //! | prepared | samples as a model takes them (images decoded, resized and normalised; texts as tokens); made once, judged many times |
 //! | model | an architecture with parameters in it, ready to evaluate |
 //! | gradient | of a loss over samples, with respect to every parameter of a model |
+//! | budget | what decoding may take, for all threads together; claimed before anything is unpacked |
 //! | outcome | what happened to one sample: prediction, loss ([`soup_core::tally::Outcome`]) |
 //!
 //! # Flow
@@ -25,6 +26,7 @@
 //! evaluated with it, so the way the work is cut never shows in a score.
 
 mod architecture;
+mod budget;
 pub mod classes;
 mod config;
 pub mod dataset;
@@ -41,8 +43,9 @@ pub mod source;
 mod transformer;
 mod vit;
 
+pub use budget::Budget;
 pub use classes::Classes;
-pub use dataset::{Dataset, Input, Sample, Target};
+pub use dataset::{Dataset, Input, Sample, Samples, Target};
 pub use evaluator::{BATCH_SIZE_DEFAULT, Evaluator, EvaluatorSpec, Model, evaluator};
 pub use gradient::{Gradient, LossSpec};
 pub use prepared::{Inputs, Prepared};

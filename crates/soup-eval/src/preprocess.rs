@@ -13,6 +13,7 @@ mod whole;
 use soup_core::{Error, Result};
 
 use self::resize::Filter;
+use crate::budget::Budget;
 
 /// Height and width, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,12 +85,18 @@ impl Preprocessor {
         self.channels * self.output.height * self.output.width
     }
 
-    /// Appends the values of one image, `[channels, height, width]`, to `out`.
+    /// Appends the values of one image, `[channels, height, width]`, to `out`; what that takes meanwhile is claimed from `budget`
+    /// beforehand. Blocks until it is free.
     ///
     /// # Errors
-    /// [`Data`](soup_core::ErrorKind::Data) where the image cannot be decoded or does not come out in the model's size.
-    pub fn apply(&self, image: &[u8], out: &mut Vec<f32>) -> Result<()> {
-        let pixels = self.pixels(decode::decode(image, self.channels)?)?;
+    /// [`Data`](soup_core::ErrorKind::Data) where the image cannot be decoded, does not come out in the model's size, or takes more than
+    /// the budget has.
+    pub fn apply(&self, image: &[u8], budget: &Budget, out: &mut Vec<f32>) -> Result<()> {
+        let opened = decode::open(image)?;
+        let (width, height) = opened.size();
+        let bytes = opened.decode_bytes(self.channels).max(self.resize_bytes(width, height)?);
+        let _claim = budget.pixels(|| format!("image of {width} x {height} pixels"), bytes)?;
+        let pixels = self.pixels(opened.decode(self.channels)?);
         for (channel, levels) in self.levels.iter().enumerate() {
             out.extend(
                 pixels.values.iter().skip(channel).step_by(self.channels).map(|&v| levels[usize::from(v)]),
@@ -98,28 +105,46 @@ impl Preprocessor {
         Ok(())
     }
 
-    /// Resizes and crops.
-    fn pixels(&self, mut pixels: Pixels) -> Result<Pixels> {
-        if let Some((target, filter)) = self.resize {
-            let (width, height) = target.of(pixels.width, pixels.height);
-            if width.max(height) > resize::SIDE_MAX {
+    /// What resizing and cropping an image of that width and height takes at most, in bytes.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) where it would not come out in the model's size.
+    fn resize_bytes(&self, width: usize, height: usize) -> Result<u64> {
+        let (mut last, mut area) = ((width, height), width * height);
+        if let Some((target, _)) = self.resize {
+            let (wide, high) = target.of(width, height);
+            if wide.max(high) > resize::SIDE_MAX {
                 return Err(Error::data(format!(
-                    "image of {} x {} pixels is too long to be resized",
-                    pixels.width, pixels.height
+                    "image of {width} x {height} pixels is too long to be resized"
                 )));
             }
+            // Rows first, and then columns.
+            area += wide * height + wide * high;
+            last = (wide, high);
+        }
+        if let Some(size) = self.crop {
+            area += size.width * size.height;
+            last = (size.width, size.height);
+        }
+        if last != (self.output.width, self.output.height) {
+            return Err(Error::data(format!(
+                "image has {} x {} pixels after preprocessing, the model takes {} x {}",
+                last.0, last.1, self.output.width, self.output.height
+            )));
+        }
+        Ok((area * self.channels) as u64)
+    }
+
+    /// Resizes and crops.
+    fn pixels(&self, mut pixels: Pixels) -> Pixels {
+        if let Some((target, filter)) = self.resize {
+            let (width, height) = target.of(pixels.width, pixels.height);
             pixels = resize::resize(&pixels, width, height, filter);
         }
         if let Some(size) = self.crop {
             pixels = crop(&pixels, size);
         }
-        if (pixels.height, pixels.width) != (self.output.height, self.output.width) {
-            return Err(Error::data(format!(
-                "image has {} x {} pixels after preprocessing, the model takes {} x {}",
-                pixels.width, pixels.height, self.output.width, self.output.height
-            )));
-        }
-        Ok(pixels)
+        pixels
     }
 }
 

@@ -43,7 +43,7 @@ fn parquet_has_rows_labels_and_names() {
     assert_eq!(all.len(), 2000);
     assert!(all.iter().all(|s| class_of(s) < 10 && image_of(s).starts_with(b"\x89PNG")));
     for range in [0..1, 1999..2000, 777..1333, 5..5] {
-        assert_eq!(dataset.read(range.clone()).unwrap(), all[range.start as usize..range.end as usize]);
+        assert_eq!(dataset.read(range.clone()).unwrap()[..], all[range.start as usize..range.end as usize]);
     }
     assert_eq!(dataset.read(0..2001).unwrap_err().kind(), ErrorKind::Internal);
 }
@@ -69,8 +69,8 @@ fn several_files_are_one_dataset_in_the_order_of_their_names() {
     let both = open(dir.path(), &DatasetOptions::default()).unwrap();
     assert_eq!(both.len(), 2000);
     let across = both.read(995..1005).unwrap();
-    assert_eq!(across[..5], pool::dataset("test_noisy").read(995..1000).unwrap());
-    assert_eq!(across[5..], pool::dataset("test_blurred").read(0..5).unwrap());
+    assert_eq!(across[..5], pool::dataset("test_noisy").read(995..1000).unwrap()[..]);
+    assert_eq!(across[5..], pool::dataset("test_blurred").read(0..5).unwrap()[..]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 use sha2::{Digest, Sha256};
+use soup_eval::Budget;
 use soup_eval::preprocess::ImageSize;
 use soup_eval::preprocess::Preprocessor;
 use soup_eval::preprocess::resize::Filter;
@@ -20,7 +21,7 @@ fn pixels(name: &str, mode: &str, size: ImageSize, options: &str) -> Vec<u8> {
     let json = format!("{{{options}, \"do_rescale\": false, \"do_normalize\": false}}");
     let preprocessor = Preprocessor::from_json(&json, size, channels).unwrap();
     let mut planes = Vec::new();
-    preprocessor.apply(&image(name), &mut planes).unwrap();
+    preprocessor.apply(&image(name), &Budget::default(), &mut planes).unwrap();
     let area = size.height * size.width;
     (0..area).flat_map(|i| (0..channels).map(move |c| c * area + i)).map(|i| planes[i] as u8).collect()
 }
@@ -63,6 +64,6 @@ fn resizing_is_pillows() {
 fn an_image_of_another_size_is_refused() {
     let output = ImageSize { height: 28, width: 28 };
     let preprocessor = Preprocessor::from_json(r#"{"do_resize": false}"#, output, 3).unwrap();
-    let error = preprocessor.apply(&image("rgb.png"), &mut Vec::new()).unwrap_err();
+    let error = preprocessor.apply(&image("rgb.png"), &Budget::default(), &mut Vec::new()).unwrap_err();
     assert_eq!(error.chain(), "image has 23 x 17 pixels after preprocessing, the model takes 28 x 28");
 }

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use soup_core::judge::{JudgeId, Offer};
-use soup_core::memory::{Cut, soups_kept};
+use soup_core::memory::{Cut, DECODING_BYTES_MIN, soups_kept};
 use soup_core::{Error, ErrorKind, Result};
+use soup_eval::Budget;
 use soup_tensor::Device;
 use tokio::sync::watch;
 
@@ -17,6 +18,7 @@ use crate::handing_in::HandingIn;
 use crate::judge::Judge;
 use crate::judge::external::{External, Hosts};
 use crate::judge::native::Native;
+use crate::judge::samples::SamplesMemory;
 use crate::logits::Logits;
 use crate::passages::Passages;
 use crate::peers::Peers;
@@ -37,6 +39,8 @@ pub(crate) struct Worker {
     pub(crate) disk_cache: Option<DiskCache>,
     /// The judges that are programs of their own.
     judges: Hosts,
+    /// What decoding may take, for all runs and threads.
+    decoding: Budget,
     runs: RwLock<BTreeMap<String, Known>>,
 }
 
@@ -94,6 +98,7 @@ impl Worker {
             disk_cache: config.disk_cache.clone(),
             judges,
             runs: RwLock::default(),
+            decoding: Budget::new(Cut::of(memory_bytes, false).decoding.max(DECODING_BYTES_MIN)),
         }
     }
 
@@ -108,8 +113,12 @@ impl Worker {
         let wanted = begun.judge.as_ref()?;
         let (setting, schema) = (begun.judging.clone(), begun.schema.clone());
         if *wanted == JudgeId::native() {
-            let native = Native::new(setting, schema, self.compute.clone(), samples_bytes_max);
-            return Some(Arc::new(native));
+            let memory = SamplesMemory {
+                kept_bytes: samples_bytes_max,
+                threads: self.slots,
+                decoding: self.decoding.clone(),
+            };
+            return Some(Arc::new(Native::new(setting, schema, self.compute.clone(), memory)));
         }
         let host = self.judges.get(&wanted.name).filter(|host| host.about().offer.id == *wanted)?;
         Some(Arc::new(External::new(host.clone(), setting, schema, self.compute.clone())))

@@ -9,12 +9,17 @@ use soup_core::judge::JudgeId;
 use soup_core::run::DatasetSpec;
 use soup_core::schema::Schema;
 use soup_core::{Error, Result};
+use soup_eval::Budget;
 
 use crate::JudgeConfig;
 use crate::compute::Compute;
 use crate::judge::Judge as _;
 use crate::judge::external::{self, External};
 use crate::judge::native::{Native, Setting};
+use crate::judge::samples::SamplesMemory;
+
+/// What decoding the first samples may take: what a worker with 10 GiB has, since how much those of the run have is not known.
+const DECODING_BYTES: u64 = 1 << 30;
 
 /// What is surveyed.
 #[derive(Clone)]
@@ -84,7 +89,8 @@ impl Survey {
         };
         let (schema, compute) = (Arc::new(schema), Compute::threads(1));
         let Some((config, folder)) = judge else {
-            let surveyed = Native::new(setting, schema, compute, 0).survey().await?;
+            let memory = SamplesMemory { kept_bytes: 0, threads: 1, decoding: Budget::new(DECODING_BYTES) };
+            let surveyed = Native::new(setting, schema, compute, memory).survey().await?;
             return Ok(Found { judge: JudgeId::native(), surveyed });
         };
         let hosts = external::start(&[config], folder.as_deref()).await?;

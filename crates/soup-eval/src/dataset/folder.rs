@@ -137,6 +137,12 @@ impl Folder {
         &self.names
     }
 
+    /// Size of the images `range`, as far as each is not refused.
+    pub(super) fn bytes(&self, range: Range<u64>) -> u64 {
+        let images = &self.images[range.start as usize..range.end as usize];
+        images.iter().map(|image| image.size_bytes.min(IMAGE_BYTES_MAX)).fold(0, u64::saturating_add)
+    }
+
     /// `range` is in the dataset.
     pub(super) fn read(&self, files: &dyn Files, range: Range<u64>) -> Result<Vec<Sample>> {
         let images = &self.images[range.start as usize..range.end as usize];

@@ -2,19 +2,21 @@
 //!
 //! An image column is a group with a `bytes` field (the `Image` feature of datasets) or plain binary. Opening reads the
 //! footers. Reading a range decodes, of the row groups that hold it, the two columns, and skips whole pages before the
-//! range; [`chunks`] turns the reader's many small reads into few requests.
+//! range; [`chunks`] turns the reader's many small reads into few requests, and [`pages`] asks before any of them is unpacked. Images are
+//! lent from the pages that they are in.
 
 mod chunks;
+mod pages;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use ::parquet::basic::Type;
 use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
-use ::parquet::data_type::DataType;
+use ::parquet::data_type::{ByteArray, DataType};
 use ::parquet::errors::ParquetError;
 use ::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
-use ::parquet::file::serialized_reader::SerializedPageReader;
+use ::parquet::file::reader::{ChunkReader, Length};
 use ::parquet::file::statistics::Statistics;
 use ::parquet::schema::types::SchemaDescriptor;
 use bytes::Bytes;
@@ -22,12 +24,18 @@ use serde_json::Value;
 use soup_core::run::DatasetOptions;
 use soup_core::{Error, Result};
 
-use self::chunks::Chunks;
+use self::chunks::{Chunks, Stream};
+use self::pages::Pages;
 use super::{Input, Sample, Target};
+use crate::budget::{Budget, Reading};
 use crate::source::{FileEntry, Files};
 
 const IMAGE_COLUMNS: [&str; 2] = ["image", "img"];
 const LABEL_COLUMNS: [&str; 3] = ["label", "labels", "fine_label"];
+/// What the metadata of all files of a dataset may take, as it is kept.
+const METADATA_BYTES_MAX: usize = 256 << 20;
+/// What a byte of metadata may become when it is parsed: some 25 bytes tell of a column in a row group.
+const METADATA_UNPACKED: u64 = 16;
 
 pub(super) struct Parquet {
     tables: Vec<Table>,
@@ -51,11 +59,24 @@ impl Parquet {
         files: &Arc<dyn Files>,
         entries: &[FileEntry],
         options: &DatasetOptions,
+        budget: &Budget,
     ) -> Result<Parquet> {
-        let mut tables: Vec<Table> = Vec::with_capacity(entries.len());
+        let mut tables: Vec<Table> = Vec::new();
+        let mut kept = 0;
         for entry in entries {
             let first_row = tables.last().and_then(|t| t.starts.last().copied()).unwrap_or(0);
-            tables.push(Table::open(files, entry, options, first_row)?);
+            let table = Table::open((files, budget), entry, options, first_row)?;
+            kept += table.metadata.memory_size();
+            if kept > METADATA_BYTES_MAX {
+                return Err(Error::data(format!(
+                    "dataset {}: the metadata of its files up to {:?} takes more than {} MiB: write larger row groups, or name fewer files \
+                     by a glob",
+                    files.describe(),
+                    entry.path,
+                    METADATA_BYTES_MAX >> 20
+                )));
+            }
+            tables.push(table);
         }
         let names = |table: &Table| {
             let label = table.metadata.file_metadata().schema_descr().column(table.label);
@@ -101,13 +122,18 @@ impl Parquet {
     }
 
     /// `range` is in the dataset.
-    pub(super) fn read(&self, files: &Arc<dyn Files>, range: Range<u64>) -> Result<Vec<Sample>> {
+    pub(super) fn read(
+        &self,
+        files: &Arc<dyn Files>,
+        range: Range<u64>,
+        reading: &Reading,
+    ) -> Result<Vec<Sample>> {
         let mut out = Vec::new();
         for table in &self.tables {
             for (group, bounds) in table.starts.windows(2).enumerate() {
                 let (start, end) = (range.start.max(bounds[0]), range.end.min(bounds[1]));
                 if start < end {
-                    table.read(files, group, start - bounds[0]..end - bounds[0], &mut out)?;
+                    table.read((files, reading), group, start - bounds[0]..end - bounds[0], &mut out)?;
                 }
             }
         }
@@ -117,15 +143,21 @@ impl Parquet {
 
 impl Table {
     fn open(
-        files: &Arc<dyn Files>,
+        (files, budget): (&Arc<dyn Files>, &Budget),
         entry: &FileEntry,
         options: &DatasetOptions,
         first_row: u64,
     ) -> Result<Table> {
         let at = || format!("dataset {} file {:?}", files.describe(), entry.path);
-        let chunks = Chunks::new(files.clone(), entry.clone());
-        let metadata =
-            ParquetMetaDataReader::new().parse_and_finish(&chunks).map_err(|e| foreign(e).context(at()))?;
+        let (metadata, _) = budget.reading(
+            || format!("the metadata of {}", at()),
+            0,
+            |reading| {
+                let footer = Footer(Chunks::new(files.clone(), entry.clone()), reading);
+                let parsed = ParquetMetaDataReader::new().parse_and_finish(&footer);
+                parsed.map_err(|e| foreign(e).context(at()))
+            },
+        )?;
         let schema = metadata.file_metadata().schema_descr();
         let url = files.describe();
         let label = label_column(schema, options.label_column.as_deref(), &url)?;
@@ -167,14 +199,15 @@ impl Table {
     /// Appends the rows `range` of one row group.
     fn read(
         &self,
-        files: &Arc<dyn Files>,
+        (files, reading): (&Arc<dyn Files>, &Reading),
         group: usize,
         range: Range<u64>,
         out: &mut Vec<Sample>,
     ) -> Result<()> {
         let first_row = self.starts[group] + range.start;
         let at = || format!("dataset {} file {:?}", files.describe(), self.entry.path);
-        let column = |leaf: usize| self.column(files, group, leaf).map_err(|e| foreign(e).context(at()));
+        let column =
+            |leaf: usize| self.column((files, reading), group, leaf).map_err(|e| foreign(e).context(at()));
         let level = |leaf: usize| self.metadata.file_metadata().schema_descr().column(leaf).max_def_level();
         let labels = match column(self.label)? {
             ColumnReader::Int32ColumnReader(reader) => cells(reader, level(self.label), &range, i64::from),
@@ -184,9 +217,7 @@ impl Table {
         let labels = labels.map_err(|e| foreign(e).context(at()))?;
         let images = match column(self.image)? {
             ColumnReader::ByteArrayColumnReader(reader) => {
-                cells(reader, level(self.image), &range, |v: ::parquet::data_type::ByteArray| {
-                    Bytes::copy_from_slice(v.data())
-                })
+                cells(reader, level(self.image), &range, |v| Bytes::from_owner(Lent(v)))
             }
             _ => Err(ParquetError::General("images are not binary".to_owned())),
         };
@@ -207,15 +238,46 @@ impl Table {
 
     fn column(
         &self,
-        files: &Arc<dyn Files>,
+        (files, reading): (&Arc<dyn Files>, &Reading),
         group: usize,
         leaf: usize,
     ) -> Result<ColumnReader, ParquetError> {
         let group = self.metadata.row_group(group);
         let chunk = group.column(leaf);
-        let chunks = Arc::new(Chunks::new(files.clone(), self.entry.clone()));
-        let pages = SerializedPageReader::new(chunks, chunk, usize::try_from(group.num_rows())?, None)?;
+        let pages = Pages::new(files.clone(), self.entry.clone(), chunk, group.num_rows(), reading)?;
         Ok(get_column_reader(chunk.column_descr_ptr(), Box::new(pages)))
+    }
+}
+
+/// A file whose metadata is read: what that takes is claimed when it is known how long it is.
+struct Footer<'r>(Chunks, &'r Reading);
+
+impl Length for Footer<'_> {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+}
+
+impl ChunkReader for Footer<'_> {
+    type T = Stream;
+
+    fn get_read(&self, start: u64) -> Result<Stream, ParquetError> {
+        self.0.get_read(start)
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        // What is not in the file is refused there.
+        pages::may(self.1, (length as u64).min(self.len()).saturating_mul(METADATA_UNPACKED))?;
+        self.0.get_bytes(start, length)
+    }
+}
+
+/// The bytes of a cell, which are those of its page.
+struct Lent(ByteArray);
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        self.0.data()
     }
 }
 

@@ -1,52 +1,129 @@
 //! Encoded images to 8-bit grey or RGB, with Pillow's conversions.
+//!
+//! An image is opened first, which reads its header: then it is known what decoding takes ([`Opened::decode_bytes`]), and nothing of
+//! that has been allocated.
 
 use std::io::Cursor;
 
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+use image::metadata::Orientation;
+use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use soup_core::{Error, Result};
 
-use super::{Pixels, whole};
+use super::Pixels;
+use super::whole::{self, Jpeg};
 
 /// Longest side of an image, in pixels.
 const SIDE_MAX: u32 = 1 << 15;
-/// Memory that decoding one image may take.
-const DECODE_BYTES_MAX: u64 = 1 << 30;
+/// What the header of an image, and what lies beside its pixels (profiles, comments), may unpack to.
+const HEADER_BYTES_MAX: u64 = 16 << 20;
+/// Blocks of a JPEG are at most so many pixels wide and high, and whole ones are decoded.
+const BLOCK_MAX: u64 = 32;
+/// What decoders take for themselves, whatever they decode.
+const DECODER_BYTES: u64 = 64 << 10;
 
-/// Decodes `image` into 1 (grey) or 3 (RGB) channels; transparency is dropped.
+/// An image whose header was read.
+pub(super) struct Opened<'a> {
+    decoder: Box<dyn ImageDecoder + 'a>,
+    orientation: Orientation,
+    color: ColorType,
+    /// As it is stored.
+    stored: (u64, u64),
+    decode_bytes: u64,
+}
+
+fn bad(error: image::ImageError) -> Error {
+    Error::data("image cannot be decoded").with_source(error)
+}
+
+/// Reads the header of an image.
 ///
 /// # Errors
-/// [`Data`](soup_core::ErrorKind::Data) where it is not an image of a known format, or too large.
-pub(super) fn decode(image: &[u8], channels: usize) -> Result<Pixels> {
-    let bad = |e: image::ImageError| Error::data("image cannot be decoded").with_source(e);
+/// [`Data`](soup_core::ErrorKind::Data) where it is not an image of a known format, has no pixels, or too many on one side.
+pub(super) fn open(image: &[u8]) -> Result<Opened<'_>> {
     let mut reader = ImageReader::new(Cursor::new(image))
         .with_guessed_format()
         .map_err(|e| Error::data("image cannot be read").with_source(e))?;
-    if whole::is_truncated_jpeg(image) {
+    let jpeg = whole::jpeg(image);
+    if jpeg.is_some_and(|jpeg| !jpeg.ended) {
         return Err(Error::data("image is truncated: its JPEG data has no end"));
     }
     let mut limits = Limits::default();
     (limits.max_image_width, limits.max_image_height) = (Some(SIDE_MAX), Some(SIDE_MAX));
-    limits.max_alloc = Some(DECODE_BYTES_MAX);
+    limits.max_alloc = Some(HEADER_BYTES_MAX);
     reader.limits(limits);
+    let format = reader.format();
     let mut decoder = reader.into_decoder().map_err(bad)?;
     let orientation = decoder.orientation().map_err(bad)?;
-    let mut decoded = DynamicImage::from_decoder(decoder).map_err(bad)?;
-    if matches!(decoded, DynamicImage::ImageLuma16(_)) {
+    let color = decoder.color_type();
+    if color == ColorType::L16 {
         // Pillow clips them at 255, which leaves a white image; others keep the high byte.
         return Err(Error::data(
             "image has 16-bit grey pixels, which programs turn into 8 bits in different ways: convert it to 8 bits",
         ));
     }
-    decoded.apply_orientation(orientation);
-    let (width, height) = (decoded.width() as usize, decoded.height() as usize);
+    let (width, height) = decoder.dimensions();
     if width == 0 || height == 0 {
         return Err(Error::data("image has no pixels"));
     }
-    let values = match channels {
-        1 => grey(decoded),
-        _ => rgb(decoded),
-    };
-    Ok(Pixels { width, height, channels, values })
+    let stored = (u64::from(width), u64::from(height));
+    let own = own_bytes(format, jpeg, stored).saturating_add(image.len() as u64);
+    let decode_bytes = decoder.total_bytes().saturating_add(own).saturating_add(DECODER_BYTES);
+    Ok(Opened { decoder: Box::new(decoder), orientation, color, stored, decode_bytes })
+}
+
+/// What the decoder of a format keeps beside the pixels that it gives.
+fn own_bytes(format: Option<ImageFormat>, jpeg: Option<Jpeg>, (width, height): (u64, u64)) -> u64 {
+    let (wide, high) = (width.next_multiple_of(BLOCK_MAX), height.next_multiple_of(BLOCK_MAX));
+    match (format, jpeg) {
+        // A row of blocks; or, where what belongs to a block is all over the file, the coefficients of all of them, in 16 bits.
+        (_, Some(Jpeg { scattered: false, .. })) => wide * BLOCK_MAX * 16,
+        (_, Some(Jpeg { components, .. })) => wide * high * 2 * u64::from(components.clamp(1, 4)),
+        // Another picture with transparency, and for an animated one the canvas.
+        (Some(ImageFormat::WebP), _) => wide * high * 8,
+        // Two rows, of at most 8 bytes a pixel.
+        _ => wide * 16,
+    }
+}
+
+impl Opened<'_> {
+    /// Width and height after it is turned upright.
+    pub(super) fn size(&self) -> (usize, usize) {
+        let (width, height) = (self.stored.0 as usize, self.stored.1 as usize);
+        match self.orientation {
+            Orientation::Rotate90
+            | Orientation::Rotate270
+            | Orientation::Rotate90FlipH
+            | Orientation::Rotate270FlipH => (height, width),
+            _ => (width, height),
+        }
+    }
+
+    /// What it takes at most, in bytes, to come to pixels of so many channels.
+    pub(super) fn decode_bytes(&self, channels: usize) -> u64 {
+        let (pixels, decoded) = (self.stored.0 * self.stored.1, self.decoder.total_bytes());
+        let turned = if self.orientation == Orientation::NoTransforms { 0 } else { 2 * decoded };
+        // What is dropped is dropped in place.
+        let converted = match (self.color, channels) {
+            (ColorType::Rgb8 | ColorType::Rgba8, 3) | (ColorType::L8 | ColorType::La8, 1) => decoded,
+            _ => decoded + decoded / 2 + pixels * channels as u64,
+        };
+        self.decode_bytes.max(turned).max(converted)
+    }
+
+    /// Decodes into 1 (grey) or 3 (RGB) channels; transparency is dropped.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) where it is corrupt.
+    pub(super) fn decode(self, channels: usize) -> Result<Pixels> {
+        let mut decoded = DynamicImage::from_decoder(self.decoder).map_err(bad)?;
+        decoded.apply_orientation(self.orientation);
+        let (width, height) = (decoded.width() as usize, decoded.height() as usize);
+        let values = match channels {
+            1 => grey(decoded),
+            _ => rgb(decoded),
+        };
+        Ok(Pixels { width, height, channels, values })
+    }
 }
 
 /// 16-bit values keep their high byte, as in Pillow.
@@ -55,27 +132,36 @@ fn high(values: &[u16]) -> Vec<u8> {
 }
 
 /// Keeps the first `keep` of every `of` channels.
-fn first(values: &[u8], of: usize, keep: usize) -> Vec<u8> {
-    values.chunks_exact(of).flat_map(|p| &p[..keep]).copied().collect()
+fn first(mut values: Vec<u8>, of: usize, keep: usize) -> Vec<u8> {
+    let pixels = values.len() / of;
+    for pixel in 0..pixels {
+        values.copy_within(pixel * of..pixel * of + keep, pixel * keep);
+    }
+    values.truncate(pixels * keep);
+    values
 }
 
 /// Channels of 8 bits without transparency: 1 or 3, and which.
 fn opaque(image: DynamicImage) -> (usize, Vec<u8>) {
     match image {
         DynamicImage::ImageLuma8(i) => (1, i.into_raw()),
-        DynamicImage::ImageLumaA8(i) => (1, first(&i, 2, 1)),
+        DynamicImage::ImageLumaA8(i) => (1, first(i.into_raw(), 2, 1)),
         DynamicImage::ImageRgb8(i) => (3, i.into_raw()),
-        DynamicImage::ImageRgba8(i) => (3, first(&i, 4, 3)),
-        DynamicImage::ImageLumaA16(i) => (1, first(&high(&i), 2, 1)),
+        DynamicImage::ImageRgba8(i) => (3, first(i.into_raw(), 4, 3)),
+        DynamicImage::ImageLumaA16(i) => (1, first(high(&i), 2, 1)),
         DynamicImage::ImageRgb16(i) => (3, high(&i)),
-        DynamicImage::ImageRgba16(i) => (3, first(&high(&i), 4, 3)),
+        DynamicImage::ImageRgba16(i) => (3, first(high(&i), 4, 3)),
         other => (3, other.into_rgb8().into_raw()),
     }
 }
 
 fn rgb(image: DynamicImage) -> Vec<u8> {
     match opaque(image) {
-        (1, values) => values.iter().flat_map(|&v| [v; 3]).collect(),
+        (1, values) => {
+            let mut out = Vec::with_capacity(3 * values.len());
+            values.iter().for_each(|&v| out.extend([v; 3]));
+            out
+        }
         (_, values) => values,
     }
 }
@@ -106,7 +192,7 @@ mod tests {
     #[test]
     fn what_is_no_image_is_an_error() {
         for bytes in [&b""[..], b"not an image at all", b"\x89PNG\r\n\x1a\n"] {
-            assert_eq!(decode(bytes, 3).unwrap_err().kind(), soup_core::ErrorKind::Data);
+            assert_eq!(open(bytes).err().unwrap().kind(), soup_core::ErrorKind::Data);
         }
     }
 }

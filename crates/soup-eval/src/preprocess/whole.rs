@@ -10,26 +10,55 @@ const START: [u8; 2] = [0xff, 0xd8];
 const END: u8 = 0xd9;
 const SCAN: u8 = 0xda;
 
-/// Whether `bytes` is a JPEG that ends before its end.
-pub(super) fn is_truncated_jpeg(bytes: &[u8]) -> bool {
-    bytes.starts_with(&START) && !has_end(bytes)
+/// What the segments of a JPEG say of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Jpeg {
+    /// Whether it ends at its end, and not before.
+    pub(super) ended: bool,
+    /// Whether what belongs to a block of pixels is spread over several scans: it is progressive, or has a scan for each component.
+    pub(super) scattered: bool,
+    /// Components of a pixel.
+    pub(super) components: u8,
 }
 
-fn has_end(bytes: &[u8]) -> bool {
-    let mut at = START.len();
+/// What there is to say of `bytes`, if they are a JPEG.
+pub(super) fn jpeg(bytes: &[u8]) -> Option<Jpeg> {
+    if !bytes.starts_with(&START) {
+        return None;
+    }
+    let (mut jpeg, mut scans, mut at) = (Jpeg::default(), 0, START.len());
     while let Some((marker, after)) = marker(bytes, at) {
         at = match marker {
-            END => return true,
+            END => {
+                jpeg.ended = true;
+                break;
+            }
             // Markers without a length.
             0x01 | 0xd0..=0xd8 => after,
             _ => {
-                let Some(&[high, low]) = bytes.get(after..after + 2) else { return false };
+                let Some(&[high, low]) = bytes.get(after..after + 2) else { break };
                 let end = after + usize::from(u16::from_be_bytes([high, low])).max(2);
-                if marker == SCAN { scan_end(bytes, end) } else { end }
+                if is_frame(marker) {
+                    // After length, precision, height and width.
+                    jpeg.components = bytes.get(after + 7).copied().unwrap_or(0).max(jpeg.components);
+                    jpeg.scattered |= marker & 0x03 == 0x02;
+                }
+                if marker == SCAN {
+                    scans += 1;
+                    scan_end(bytes, end)
+                } else {
+                    end
+                }
             }
         };
     }
-    false
+    jpeg.scattered |= scans > 1;
+    Some(jpeg)
+}
+
+/// Whether a marker begins a frame. Those of progressive ones end in the bits 10.
+fn is_frame(marker: u8) -> bool {
+    matches!(marker, 0xc0..=0xcf) && !matches!(marker, 0xc4 | 0xc8 | 0xcc)
 }
 
 /// The marker at or after `at`, and where it ends. Between segments there is nothing but fill bytes; what is there all the same is
@@ -55,7 +84,11 @@ mod tests {
 
     use super::*;
 
-    fn jpeg() -> Vec<u8> {
+    fn is_truncated_jpeg(bytes: &[u8]) -> bool {
+        jpeg(bytes).is_some_and(|jpeg| !jpeg.ended)
+    }
+
+    fn example() -> Vec<u8> {
         let mut out = Cursor::new(Vec::new());
         let image = RgbImage::from_fn(61, 47, |x, y| Rgb([(x * 4) as u8, (y * 5) as u8, (x * y) as u8]));
         image.write_to(&mut out, ImageFormat::Jpeg).unwrap();
@@ -64,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_jpeg_that_is_cut_anywhere_is_truncated() {
-        let whole = jpeg();
+        let whole = example();
         assert!(!is_truncated_jpeg(&whole));
         for end in 2..whole.len() {
             assert!(is_truncated_jpeg(&whole[..end]), "cut at {end} of {}", whole.len());
@@ -74,7 +107,7 @@ mod tests {
     #[test]
     fn what_follows_the_end_does_not_matter() {
         for tail in [&b"\0\0\0"[..], b"garbage", b"\xff\xd8\xff"] {
-            assert!(!is_truncated_jpeg(&[&jpeg()[..], tail].concat()));
+            assert!(!is_truncated_jpeg(&[&example()[..], tail].concat()));
         }
     }
 
@@ -82,12 +115,12 @@ mod tests {
     fn a_thumbnail_in_a_segment_is_not_the_end() {
         // An APP1 segment that holds a whole JPEG of its own.
         let mut bytes = START.to_vec();
-        let thumbnail = jpeg();
+        let thumbnail = example();
         bytes.extend([0xff, 0xe1]);
         bytes.extend(((thumbnail.len() + 2) as u16).to_be_bytes());
         bytes.extend(&thumbnail);
         assert!(is_truncated_jpeg(&bytes));
-        bytes.extend(&jpeg()[2..]);
+        bytes.extend(&example()[2..]);
         assert!(!is_truncated_jpeg(&bytes));
     }
 
@@ -95,5 +128,19 @@ mod tests {
     fn other_formats_are_not_looked_at() {
         assert!(!is_truncated_jpeg(b"\x89PNG\r\n\x1a\n"));
         assert!(!is_truncated_jpeg(b""));
+    }
+
+    #[test]
+    fn what_is_scattered_over_a_file_is_told_from_what_is_not() {
+        let whole = example();
+        assert_eq!(jpeg(&whole), Some(Jpeg { ended: true, scattered: false, components: 3 }));
+        let frame = whole.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+        let mut progressive = whole.clone();
+        progressive[frame + 1] = 0xc2;
+        assert!(jpeg(&progressive).unwrap().scattered);
+        let scan = whole.windows(2).position(|pair| pair == [0xff, SCAN]).unwrap();
+        let two_scans = [&whole[..whole.len() - 2], &whole[scan..]].concat();
+        assert!(jpeg(&two_scans).unwrap().scattered);
+        assert_eq!(jpeg(b"\x89PNG"), None);
     }
 }

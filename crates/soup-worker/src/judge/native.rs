@@ -14,15 +14,11 @@ use soup_core::weights::Weights;
 use soup_core::{Error, Result};
 use soup_eval::{Evaluator, EvaluatorSpec, LossSpec, Model, Prepared, evaluator};
 
-use super::samples::Samples;
+use super::samples::{Samples, SamplesMemory};
 use super::{Gradient, Judge, Judged, Loaded, Loss, Purpose, Vessel};
 use crate::compute::{Compute, Waiting};
 use crate::survey::Surveyed;
 use crate::task::Cancelled;
-
-/// Samples that are decoded together take at most so many bytes: files of tables are read in pages, and each block that is read alone has to
-/// find its way through the pages before it.
-const TOGETHER_BYTES: u64 = 32 << 20;
 
 /// Blocks that were decoded together with one that was asked for, for as long as a call lasts: by their first samples.
 type Ahead = BTreeMap<u64, Arc<Prepared>>;
@@ -66,15 +62,15 @@ struct Inner {
 }
 
 impl Native {
-    /// The judge of `setting` over the tensors of `schema`, which keeps decoded samples of at most `samples_bytes_max` bytes.
+    /// The judge of `setting` over the tensors of `schema`, whose samples take what `memory` says.
     pub(crate) fn new(
         setting: Setting,
         schema: Arc<Schema>,
         compute: Compute,
-        samples_bytes_max: u64,
+        memory: SamplesMemory,
     ) -> Native {
         Native(Arc::new(Inner {
-            samples: Samples::new(setting.datasets.len(), setting.batch_size, samples_bytes_max),
+            samples: Samples::new(setting.datasets.len(), setting.batch_size, memory),
             setting,
             schema,
             compute,
@@ -152,7 +148,7 @@ impl Inner {
         let Some(spec) = self.setting.datasets.get(dataset as usize) else { return Ok(()) };
         let evaluator = self.evaluator()?;
         let block_bytes = evaluator.sample_bytes().saturating_mul(self.samples.block_len()).max(1);
-        let run = self.samples.missing(dataset, positions, TOGETHER_BYTES / block_bytes);
+        let run = self.samples.missing(dataset, positions, self.samples.ahead_bytes() / block_bytes);
         let alone = run.end - run.start <= self.samples.block_len();
         if alone || ahead.contains_key(&run.start) {
             return Ok(());

@@ -1,12 +1,12 @@
 //! Decoded samples: each is decoded and preprocessed once, then kept for every soup that is evaluated on it, as far as
-//! memory allows.
+//! memory allows. What decoding takes is claimed from the worker's budget; a part of what samples have is for those that are decoded ahead.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use soup_core::Result;
-use soup_eval::{Dataset, Evaluator, Prepared};
+use soup_eval::{Budget, Dataset, Evaluator, Prepared};
 
 use super::files::StoreFiles;
 use super::native::Setting;
@@ -15,6 +15,25 @@ use crate::compute::Waiting;
 /// A block of samples: dataset, first sample.
 pub(crate) type BlockKey = (u32, u64);
 
+/// The part of what samples have that is for those decoded ahead by all threads.
+const AHEAD_PART: u64 = 4;
+/// Samples are decoded ahead as far as they take at most so many bytes: files of tables are read in pages, and each block that is read
+/// alone has to find its way through the pages before it.
+const AHEAD_BYTES_MAX: u64 = 32 << 20;
+/// What is decoded ahead is there twice, until it is cut into blocks.
+const AHEAD_COPIES: u64 = 2;
+
+/// What samples may take of a worker's memory.
+#[derive(Clone, Debug)]
+pub(crate) struct SamplesMemory {
+    /// Decoded ones, in bytes.
+    pub(crate) kept_bytes: u64,
+    /// Threads that decode.
+    pub(crate) threads: u32,
+    /// While they are decoded.
+    pub(crate) decoding: Budget,
+}
+
 /// The datasets of a run, opened when first needed, and their decoded samples in blocks of one size, so that any order of samples
 /// finds them.
 pub(crate) struct Samples {
@@ -22,6 +41,8 @@ pub(crate) struct Samples {
     block: u64,
     kept: Mutex<Kept>,
     bytes_max: u64,
+    ahead_bytes: u64,
+    decoding: Budget,
 }
 
 #[derive(Default)]
@@ -31,14 +52,24 @@ struct Kept {
 }
 
 impl Samples {
-    /// Of so many datasets, in blocks of `block` samples; kept are at most `bytes_max` bytes.
-    pub(crate) fn new(datasets: usize, block: u32, bytes_max: u64) -> Samples {
+    /// Of so many datasets, in blocks of `block` samples.
+    pub(crate) fn new(datasets: usize, block: u32, memory: SamplesMemory) -> Samples {
+        let SamplesMemory { kept_bytes, threads, decoding } = memory;
+        let copies = u64::from(threads.max(1)) * AHEAD_COPIES;
+        let ahead_bytes = (kept_bytes / AHEAD_PART / copies).min(AHEAD_BYTES_MAX);
         Samples {
             datasets: vec![OnceLock::new(); datasets],
             block: u64::from(block.max(1)),
             kept: Mutex::default(),
-            bytes_max,
+            bytes_max: kept_bytes - ahead_bytes * copies,
+            ahead_bytes,
+            decoding,
         }
+    }
+
+    /// What one thread may decode ahead, in bytes.
+    pub(crate) fn ahead_bytes(&self) -> u64 {
+        self.ahead_bytes
     }
 
     /// Dataset `index`. Blocks; call on a compute thread.
@@ -55,7 +86,7 @@ impl Samples {
         let spec = &setting.datasets[index];
         let pin = setting.fingerprint(index).map(str::to_owned);
         let files = Arc::new(StoreFiles::new(&spec.url, pin, waiting.clone()));
-        let mut dataset = Dataset::open(files, &spec.options)?;
+        let mut dataset = Dataset::open_within(files, &spec.options, self.decoding.clone())?;
         dataset.align(evaluator.class_names(), setting.class_subset)?;
         Ok(self.datasets[index].get_or_init(|| Arc::new(dataset)).clone())
     }
@@ -134,10 +165,27 @@ impl Samples {
 mod tests {
     use super::*;
 
+    fn samples(block: u32, kept_bytes: u64) -> Samples {
+        Samples::new(1, block, SamplesMemory { kept_bytes, threads: 1, decoding: Budget::default() })
+    }
+
+    #[test]
+    fn what_is_decoded_ahead_is_taken_from_what_is_kept() {
+        let of = |kept_bytes, threads| {
+            let memory = SamplesMemory { kept_bytes, threads, decoding: Budget::default() };
+            let samples = Samples::new(1, 4, memory);
+            (samples.ahead_bytes, samples.bytes_max)
+        };
+        assert_eq!(of(800, 1), (100, 600));
+        assert_eq!(of(800, 4), (25, 600));
+        assert_eq!(of(1 << 40, 4), (AHEAD_BYTES_MAX, (1 << 40) - 8 * AHEAD_BYTES_MAX));
+        assert_eq!((of(0, 4), of(3, 0)), ((0, 0), (0, 3)));
+    }
+
     #[test]
     fn blocks_are_decoded_once_while_they_fit() {
         let one = Prepared::from_pixels(vec![0.0; 10], vec![1]).unwrap();
-        let samples = Samples::new(1, 4, 2 * one.size_bytes());
+        let samples = samples(4, 3 * one.size_bytes());
         let mut decoded = 0;
         for _ in 0..2 {
             for first in [0, 4, 8] {
@@ -155,7 +203,7 @@ mod tests {
 
     #[test]
     fn blocks_that_are_asked_for_in_a_row_are_decoded_together() {
-        let samples = Samples::new(1, 4, u64::MAX);
+        let samples = samples(4, u64::MAX);
         let asked = |range: Range<u64>| samples.missing(0, &range.collect::<Vec<_>>(), 3);
         assert_eq!(asked(4..16), 4..16);
         assert_eq!(asked(4..11), 4..12, "whole blocks");
@@ -170,7 +218,7 @@ mod tests {
 
     #[test]
     fn positions_are_cut_by_block_in_their_order() {
-        let samples = Samples::new(1, 4, 0);
+        let samples = samples(4, 0);
         let runs: Vec<_> = samples.by_block(&[1, 3, 4, 9, 8, 2]).collect();
         assert_eq!(runs, [(0, vec![1, 3]), (4, vec![0]), (8, vec![1, 0]), (0, vec![2])]);
         assert_eq!(samples.by_block(&[]).len(), 0);

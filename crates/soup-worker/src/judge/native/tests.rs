@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use soup_core::memory::DECODING_BYTES_MIN;
 use soup_core::run::DatasetOptions;
 use soup_core::tally::Outcome;
+use soup_eval::Budget;
 use soup_store::checkpoint::open_checkpoint;
 use soup_store::load::{LoadLimits, ReadFrom, load, plan_reads};
 use soup_store::location::Location;
@@ -40,7 +42,12 @@ async fn judge(batch_size: u32, samples_bytes_max: u64) -> (Native, Vec<u8>) {
     let reads = plan_reads(&checkpoint, &checkpoint.schema, 0..bytes);
     load(&files, &reads, &mut parameters, LoadLimits::default()).await.unwrap();
     let schema = Arc::new(checkpoint.schema);
-    (Native::new(setting, schema, Compute::threads(1), samples_bytes_max), parameters)
+    let memory = SamplesMemory {
+        kept_bytes: samples_bytes_max,
+        threads: 1,
+        decoding: Budget::new(DECODING_BYTES_MIN),
+    };
+    (Native::new(setting, schema, Compute::threads(1), memory), parameters)
 }
 
 /// The soup of `parameters`, which come in two pieces.
