@@ -77,7 +77,7 @@ pub(crate) async fn prepare(
 ) -> Result<PreparedRun> {
     let begun = Instant::now();
     let pool::Pool { checkpoints, mut notes } = pool::open_pool(&spec.pool).await?;
-    let pairs: Vec<(&str, &Schema)> = checkpoints.iter().map(|c| (c.name.as_str(), &c.schema)).collect();
+    let pairs: Vec<(&str, &Schema)> = checkpoints.iter().map(|c| (c.name.as_str(), &*c.schema)).collect();
     let agreement = agree(&pairs, spec.terms())?;
     notes.extend(agreement.notes);
     let (schema, note) = batch_norm::settle(agreement.schema, spec.batch_norm)?;
@@ -155,7 +155,7 @@ async fn base(spec: &RunSpec, first: &Checkpoint, schema: &Schema) -> Result<Opt
     };
     let advice = "leave out --base to measure from the pool's mean";
     if spec.terms() == Terms::default() {
-        let pair = [(first.name.as_str(), &first.schema), ("the base", &base.schema)];
+        let pair = [(first.name.as_str(), &*first.schema), ("the base", &*base.schema)];
         agree(&pair, Terms::default()).map_err(|e| about(e).context(advice))?;
         return Ok(Some(base));
     }

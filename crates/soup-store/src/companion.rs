@@ -12,6 +12,7 @@ use soup_core::companion::{self, CONFIG, Companion, Content, Ignored, PREPROCESS
 use soup_core::{Error, Result};
 
 use crate::checkpoint::Checkpoint;
+use crate::kept;
 use crate::listing;
 use crate::location::Location;
 use crate::pool::{COMPANION_BYTES_MAX, COMPONENTS};
@@ -29,6 +30,9 @@ const VOCABULARIES: [&str; 7] = [
     "spiece.model",
     "sentencepiece.bpe.model",
 ];
+/// Largest file of settings, and most bytes of all files of one name: they are compared with each other.
+const SETTINGS_BYTES_MAX: u64 = 16 << 20;
+const ALL_SETTINGS_BYTES_MAX: u64 = 256 << 20;
 /// Folders looked into, and files read, at a time.
 const IN_FLIGHT: usize = 16;
 
@@ -78,6 +82,15 @@ pub async fn of_pool(checkpoints: &[Checkpoint]) -> Result<BTreeMap<&'static str
     for name in SETTINGS {
         let read = |f: Found| async move { settings(&f).await };
         let found = found(name, &folders, &listings);
+        let bytes = found.iter().map(|f| f.stamp.size_bytes).fold(0, u64::saturating_add);
+        if let Some(first) = found.first().filter(|_| bytes > ALL_SETTINGS_BYTES_MAX) {
+            return Err(Error::data(format!(
+                "{} and the {name} of the other ingredients have {} MiB together, and at most {} MiB are compared",
+                first.location,
+                bytes >> 20,
+                ALL_SETTINGS_BYTES_MAX >> 20
+            )));
+        }
         companions.insert(name, stream::iter(found).map(read).buffered(IN_FLIGHT).try_collect().await?);
     }
     for name in VOCABULARIES {
@@ -163,7 +176,8 @@ fn found(name: &str, folders: &[(&str, Location)], listings: &HashMap<String, Li
 }
 
 async fn settings(found: &Found) -> Result<Companion> {
-    let bytes = read::read_small(&found.location, COMPANION_BYTES_MAX).await?;
+    let _permit = kept::header_permit(found.stamp.size_bytes.min(SETTINGS_BYTES_MAX)).await?;
+    let bytes = read::read_small(&found.location, SETTINGS_BYTES_MAX).await?;
     let wrong = || Error::data(format!("{} is not a JSON object", found.location));
     match serde_json::from_slice(&bytes) {
         Ok(Value::Object(settings)) => {
@@ -184,6 +198,7 @@ async fn vocabularies(found: Vec<Found>) -> Result<Vec<Companion>> {
         let content = if all_same {
             String::new()
         } else if f.stamp.size_bytes == size {
+            let _permit = kept::header_permit(size.min(COMPANION_BYTES_MAX)).await?;
             let bytes = read::read_small(&f.location, COMPANION_BYTES_MAX).await?;
             soup_core::journal::sha256_hex(&bytes)
         } else {

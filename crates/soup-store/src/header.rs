@@ -6,14 +6,16 @@
 //! the file claims.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::{Error, Result};
+use tokio::sync::SemaphorePermit;
 
+use crate::kept;
 use crate::location::Location;
 use crate::read::{self, Stamp};
 
@@ -27,6 +29,8 @@ pub const RANK_MAX: usize = 8;
 pub const DIMENSION_MAX: u64 = 1 << 40;
 /// Longest name of a tensor.
 pub const NAME_BYTES_MAX: usize = 512;
+/// Most entries of the free text.
+const METADATA_ENTRIES_MAX: usize = 10_000;
 
 /// Bytes before the JSON: its length, little endian.
 const LENGTH_BYTES: u64 = 8;
@@ -47,10 +51,18 @@ pub struct Header {
 /// # Errors
 /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) naming the file and, where it can, the tensor.
 pub async fn read_header(location: &Location) -> Result<(Header, Stamp)> {
+    read_with_permit(location).await.map(|(header, stamp, _)| (header, stamp))
+}
+
+/// The same, and the permit for its bytes, to be given back once what it says is where it stays.
+pub(crate) async fn read_with_permit(
+    location: &Location,
+) -> Result<(Header, Stamp, SemaphorePermit<'static>)> {
     let object = location.to_string();
     let (start, stamp) = read::read_start(location, FIRST_READ_BYTES).await?;
     let length = header_bytes(&object, &start, stamp.size_bytes)?;
     let range = LENGTH_BYTES..LENGTH_BYTES + length;
+    let permit = kept::header_permit(length).await?;
     let header = match start.get(range.start as usize..range.end as usize) {
         Some(json) => parse_header(&object, json, stamp.size_bytes)?,
         None => {
@@ -58,7 +70,7 @@ pub async fn read_header(location: &Location) -> Result<(Header, Stamp)> {
             parse_header(&object, &json, stamp.size_bytes)?
         }
     };
-    Ok((header, stamp))
+    Ok((header, stamp, permit))
 }
 
 /// Size of the JSON in bytes, from the first bytes of a file of `object_bytes` bytes.
@@ -127,7 +139,7 @@ pub fn parse_header(object: &str, json: &[u8], object_bytes: u64) -> Result<Head
         .map_err(|e| Error::data(format!("{object}: the safetensors header is corrupt")).with_source(e))?;
     let data_start = LENGTH_BYTES + json.len() as u64;
     let data_bytes = object_bytes.saturating_sub(data_start);
-    let mut tensors = Vec::new();
+    let mut tensors = Vec::with_capacity(table.tensors.len());
     for (name, entry) in table.tensors {
         tensors.push(entry.check(object, name)?);
     }
@@ -190,39 +202,45 @@ pub fn write_header(schema: &Schema, tensors: Range<usize>) -> Vec<u8> {
     out
 }
 
-/// The JSON object of a header; tensors in the order they are written.
+/// The JSON object of a header.
 struct Table {
-    tensors: Vec<(String, TensorEntry)>,
+    tensors: BTreeMap<String, TensorEntry>,
     metadata: BTreeMap<String, String>,
 }
 
 struct TensorEntry {
-    dtype: String,
+    /// Where it is not known, its name.
+    dtype: Result<Dtype, Box<str>>,
     shape: Vec<u64>,
-    data_offsets: Vec<u64>,
+    /// The first two, and how many there are.
+    data_offsets: ([u64; 2], usize),
 }
 
 impl TensorEntry {
     fn check(self, object: &str, name: String) -> Result<(TensorSpec, Range<u64>)> {
-        let fail = |what: String| Error::data(format!("{object}: tensor {name:?} {what}"));
-        let Some(dtype) = Dtype::from_name(&self.dtype) else {
-            return Err(fail(format!("has dtype {:?}, which is not supported", self.dtype)));
+        let fail = |name: &str, what: String| Error::data(format!("{object}: tensor {name:?} {what}"));
+        let dtype = match self.dtype {
+            Ok(dtype) => dtype,
+            Err(other) => return Err(fail(&name, format!("has dtype {other:?}, which is not supported"))),
         };
         if let Some(d) = self.shape.iter().find(|&&d| d > DIMENSION_MAX) {
-            return Err(fail(format!("has a dimension of {d}, at most {DIMENSION_MAX} is allowed")));
+            return Err(fail(&name, format!("has a dimension of {d}, at most {DIMENSION_MAX} is allowed")));
         }
-        let [start, end] = self.data_offsets[..] else {
-            return Err(fail(format!("has {} data_offsets, expected 2", self.data_offsets.len())));
+        let ([start, end], 2) = self.data_offsets else {
+            return Err(fail(&name, format!("has {} data_offsets, expected 2", self.data_offsets.1)));
         };
-        let spec = TensorSpec { name: name.clone(), dtype, shape: self.shape };
+        let spec = TensorSpec { name, dtype, shape: self.shape };
         let Some(bytes) = spec.bytes() else {
-            return Err(fail(format!("of shape {:?} is too large", spec.shape)));
+            return Err(fail(&spec.name, format!("of shape {:?} is too large", spec.shape)));
         };
         if end.checked_sub(start) != Some(bytes) {
-            return Err(fail(format!(
-                "of shape {:?} and dtype {dtype} takes {bytes} bytes, but its data_offsets are [{start}, {end}]",
-                spec.shape
-            )));
+            return Err(fail(
+                &spec.name,
+                format!(
+                    "of shape {:?} and dtype {dtype} takes {bytes} bytes, but its data_offsets are [{start}, {end}]",
+                    spec.shape
+                ),
+            ));
         }
         Ok((spec, start..end))
     }
@@ -246,8 +264,8 @@ impl<'de> Visitor<'de> for TableSeed {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Table, A::Error> {
-        let mut seen: HashSet<String> = HashSet::new();
-        let mut table = Table { tensors: Vec::new(), metadata: BTreeMap::new() };
+        let mut metadata = None;
+        let mut tensors: BTreeMap<String, TensorEntry> = BTreeMap::new();
         while let Some(name) = map.next_key::<String>()? {
             if name.len() > NAME_BYTES_MAX {
                 let start: String = name.chars().take(32).collect();
@@ -256,22 +274,24 @@ impl<'de> Visitor<'de> for TableSeed {
                     name.len()
                 )));
             }
-            if !seen.insert(name.clone()) {
+            let is_metadata = name == "__metadata__";
+            if tensors.contains_key(&name) || is_metadata && metadata.is_some() {
                 return Err(A::Error::custom(format!("{name:?} appears twice")));
             }
-            if name == "__metadata__" {
-                table.metadata = map.next_value_seed(StringMapSeed)?;
+            if is_metadata {
+                let seed = StringMapSeed { entries_max: METADATA_ENTRIES_MAX, value_bytes_max: usize::MAX };
+                metadata = Some(map.next_value_seed(seed)?);
                 continue;
             }
-            if table.tensors.len() == TENSORS_MAX {
+            if tensors.len() == TENSORS_MAX {
                 return Err(A::Error::custom(format!("more than {TENSORS_MAX} tensors")));
             }
             let entry = map
                 .next_value_seed(TensorSeed)
                 .map_err(|e| A::Error::custom(format!("tensor {name:?}: {e}")))?;
-            table.tensors.push((name, entry));
+            tensors.insert(name, entry);
         }
-        Ok(table)
+        Ok(Table { tensors, metadata: metadata.unwrap_or_default() })
     }
 }
 
@@ -296,7 +316,10 @@ impl<'de> Visitor<'de> for TensorSeed {
         let (mut dtype, mut shape, mut data_offsets) = (None, None, None);
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             let repeated = match &*key {
-                "dtype" => dtype.replace(map.next_value::<String>()?).is_some(),
+                "dtype" => {
+                    let name = map.next_value::<Cow<'de, str>>()?;
+                    dtype.replace(Dtype::from_name(&name).ok_or_else(|| name.into())).is_some()
+                }
                 "shape" => shape.replace(map.next_value_seed(NumbersSeed)?).is_some(),
                 "data_offsets" => data_offsets.replace(map.next_value_seed(NumbersSeed)?).is_some(),
                 other => return Err(A::Error::custom(format!("unknown field {other:?}"))),
@@ -308,7 +331,12 @@ impl<'de> Visitor<'de> for TensorSeed {
         Ok(TensorEntry {
             dtype: dtype.ok_or_else(|| A::Error::missing_field("dtype"))?,
             shape: shape.ok_or_else(|| A::Error::missing_field("shape"))?,
-            data_offsets: data_offsets.ok_or_else(|| A::Error::missing_field("data_offsets"))?,
+            data_offsets: {
+                let offsets: Vec<u64> =
+                    data_offsets.ok_or_else(|| A::Error::missing_field("data_offsets"))?;
+                let at = |nth: usize| offsets.get(nth).copied().unwrap_or(0);
+                ([at(0), at(1)], offsets.len())
+            },
         })
     }
 }
@@ -344,8 +372,11 @@ impl<'de> Visitor<'de> for NumbersSeed {
     }
 }
 
-/// An object of strings, every key once. Its size is bounded by the size of the text.
-pub(crate) struct StringMapSeed;
+/// An object of strings, every key once and of at most [`NAME_BYTES_MAX`] bytes.
+pub(crate) struct StringMapSeed {
+    pub(crate) entries_max: usize,
+    pub(crate) value_bytes_max: usize,
+}
 
 impl<'de> DeserializeSeed<'de> for StringMapSeed {
     type Value = BTreeMap<String, String>;
@@ -365,9 +396,19 @@ impl<'de> Visitor<'de> for StringMapSeed {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut strings = BTreeMap::new();
         while let Some((key, value)) = map.next_entry::<String, String>()? {
-            if let Some(_before) = strings.insert(key.clone(), value) {
+            if key.len() > NAME_BYTES_MAX || value.len() > self.value_bytes_max {
+                let (start, bytes) = (key.chars().take(32).collect::<String>(), key.len().max(value.len()));
+                return Err(A::Error::custom(format!(
+                    "the entry {start:?} has a text of {bytes} bytes, which is too long"
+                )));
+            }
+            if strings.len() == self.entries_max {
+                return Err(A::Error::custom(format!("more than {} entries", self.entries_max)));
+            }
+            if strings.contains_key(&key) {
                 return Err(A::Error::custom(format!("{key:?} appears twice")));
             }
+            strings.insert(key, value);
         }
         Ok(strings)
     }

@@ -38,6 +38,7 @@ pub mod faults;
 pub mod fresh;
 pub mod glob;
 pub mod header;
+mod kept;
 pub mod layout;
 pub mod listing;
 pub mod load;

@@ -85,10 +85,10 @@ const LOCAL_PIECE_BYTES: usize = 1 << 20;
 pub fn plan_reads(checkpoint: &Checkpoint, schema: &Schema, range: Range<u64>) -> Vec<Read> {
     let segments = segments(schema, range.clone());
     let placed = |s: &Segment| placement(checkpoint, s.tensor, &schema.tensors()[s.tensor]);
-    let stored = Stored::new(&segments, |s| placed(s).map_or(s.dtype, |p| p.spec.dtype));
+    let stored = Stored::new(&segments, |s| placed(s).map_or(s.dtype, |(t, _)| t.dtype));
     let mut reads: Vec<Read> = Vec::new();
     for (index, segment) in segments.iter().enumerate() {
-        let Some(placement) = placed(segment) else { continue };
+        let Some((_, placement)) = placed(segment) else { continue };
         let width = segment.dtype.width_bytes();
         let before = (range.start + segment.range.start as u64 - schema.range(segment.tensor).start) / width;
         let dest = stored.range(index, 0, segment.elements());
@@ -115,7 +115,8 @@ pub fn plan_reads(checkpoint: &Checkpoint, schema: &Schema, range: Range<u64>) -
 /// The tensors of `schema` that reach into `range`, by position, which `checkpoint` stores in another dtype, and in which.
 pub fn stored_dtypes(checkpoint: &Checkpoint, schema: &Schema, range: Range<u64>) -> BTreeMap<usize, Dtype> {
     let stored = |s: &Segment| {
-        let dtype = placement(checkpoint, s.tensor, &schema.tensors()[s.tensor])?.spec.dtype;
+        let (stored, _) = placement(checkpoint, s.tensor, &schema.tensors()[s.tensor])?;
+        let dtype = stored.dtype;
         (dtype != s.dtype).then_some((s.tensor, dtype))
     };
     segments(schema, range).iter().filter_map(stored).collect()
@@ -133,25 +134,29 @@ pub fn clip(reads: &[Read], range: Range<u64>) -> Vec<Read> {
     reads[first..].iter().take_while(|r| r.dest_offset < range.end).map(part).collect()
 }
 
-/// Where `checkpoint` keeps the tensor that is at `index` of the pool's schema: nearly always the same position.
-fn placement<'c>(checkpoint: &'c Checkpoint, index: usize, spec: &TensorSpec) -> Option<&'c TensorPlace> {
-    let is = |p: &TensorPlace| p.spec.name == spec.name && p.spec.shape == spec.shape;
-    if let Some(p) = checkpoint.tensors.get(index).filter(|p| is(p)) {
-        return Some(p);
+/// The tensor that is at `index` of the pool's schema as `checkpoint` has it, and where: nearly always at the same position.
+fn placement<'c>(
+    checkpoint: &'c Checkpoint,
+    index: usize,
+    spec: &TensorSpec,
+) -> Option<(&'c TensorSpec, TensorPlace)> {
+    let is = |t: &TensorSpec| t.name == spec.name && t.shape == spec.shape;
+    let tensors = checkpoint.schema.tensors();
+    let at = |index: usize| Some((tensors.get(index)?, *checkpoint.places.get(index)?));
+    if let Some(placed) = at(index).filter(|(t, _)| is(t)) {
+        return Some(placed);
     }
     // Canonical order is by width, widest first, then by name, and an average may have another dtype than what it is of.
     let at_width = |width: u64| {
-        let order = |p: &TensorPlace| {
-            std::cmp::Reverse(p.spec.dtype.width_bytes())
+        let order = |t: &TensorSpec| {
+            std::cmp::Reverse(t.dtype.width_bytes())
                 .cmp(&std::cmp::Reverse(width))
-                .then_with(|| p.spec.name.cmp(&spec.name))
+                .then_with(|| t.name.cmp(&spec.name))
         };
-        let at = checkpoint.tensors.binary_search_by(order).ok()?;
-        checkpoint.tensors.get(at)
+        at(tensors.binary_search_by(order).ok()?)
     };
-    let floats =
-        |p: &TensorPlace| p.spec.dtype == spec.dtype || p.spec.dtype.is_float() && spec.dtype.is_float();
-    [8, 4, 2, 1].into_iter().filter_map(at_width).find(|p| is(p) && floats(p))
+    let floats = |t: &TensorSpec| t.dtype == spec.dtype || t.dtype.is_float() && spec.dtype.is_float();
+    [8, 4, 2, 1].into_iter().filter_map(at_width).find(|(t, _)| is(t) && floats(t))
 }
 
 /// Part of a read, with the bytes of the destination that it fills.

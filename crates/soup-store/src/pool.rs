@@ -21,6 +21,7 @@ use soup_core::{Error, Result};
 use self::survey::Survey;
 use crate::checkpoint::{self, Checkpoint, EXTENSION, INDEX_FILE, Layout, MODEL_FILE};
 use crate::glob::Glob;
+use crate::kept::Kept;
 use crate::listing;
 use crate::location::Location;
 use crate::read;
@@ -90,7 +91,7 @@ enum Form {
     Unknown,
 }
 
-/// Opens all checkpoints of a pool, in pool order. Only headers are read.
+/// Opens all checkpoints of a pool, in pool order. Only headers are read, and what they say is kept once where it is the same.
 ///
 /// # Errors
 /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for a URL without checkpoints, for what plainly is a checkpoint and cannot
@@ -128,11 +129,15 @@ pub async fn open_pool(urls: &[String]) -> Result<Pool> {
             )));
         }
     }
-    let opened: Vec<(Checkpoint, Option<String>)> =
-        futures::stream::iter(found).map(open).buffered(IN_FLIGHT).try_collect().await?;
+    let kept = Kept::default();
+    let opened: Vec<(Checkpoint, Option<String>)> = futures::stream::iter(found)
+        .map(|found| open(found, &kept))
+        .buffered(IN_FLIGHT)
+        .try_collect()
+        .await?;
     let (mut checkpoints, beside): (Vec<Checkpoint>, Vec<Option<String>>) = opened.into_iter().unzip();
     notes.extend(beside.into_iter().flatten());
-    notes.extend(prefix::strip(&mut checkpoints).await?);
+    notes.extend(prefix::strip(&mut checkpoints, &kept).await?);
     Ok(Pool { checkpoints, notes })
 }
 
@@ -148,11 +153,11 @@ pub fn check_url(url: &str) -> Result<()> {
 }
 
 /// The checkpoint, and a note about what is beside it.
-async fn open(found: Found) -> Result<(Checkpoint, Option<String>)> {
+async fn open(found: Found, kept: &Kept) -> Result<(Checkpoint, Option<String>)> {
     let mut opened = match found.form {
-        Form::File => checkpoint::open_file(&found.location).await?,
-        Form::Folder(layout) => checkpoint::open_folder(&found.location, layout).await?,
-        Form::Unknown => checkpoint::open_checkpoint(&found.location).await?,
+        Form::File => checkpoint::open_file(&found.location, kept).await?,
+        Form::Folder(layout) => checkpoint::open_folder(&found.location, layout, kept).await?,
+        Form::Unknown => checkpoint::open_kept(&found.location, kept).await?,
     };
     opened.name = found.name;
     let own: Vec<&str> = opened.files.iter().map(|f| f.location.name()).collect();

@@ -110,7 +110,7 @@ async fn inspect(pool: pool::Pool) -> Result<(Inspection, Result<()>)> {
 
 /// The schemas of a pool with the names of the ingredients.
 pub(crate) fn schemas(checkpoints: &[Checkpoint]) -> Vec<(&str, &Schema)> {
-    checkpoints.iter().map(|c| (c.name.as_str(), &c.schema)).collect()
+    checkpoints.iter().map(|c| (c.name.as_str(), &*c.schema)).collect()
 }
 
 fn info(checkpoint: &Checkpoint) -> IngredientInfo {

@@ -4,14 +4,15 @@
 //! taken off. `model.` is the name of Lightning's wrapper and of a part of many models (`model.layers` beside `lm_head`, or
 //! alone where weights are tied), so it is taken off only where other ingredients, or the model's type, say that it is a wrapper's.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use soup_core::Result;
 use soup_core::companion::CONFIG;
-use soup_core::schema::Schema;
+use soup_core::schema::TensorSpec;
 
 use super::companions;
-use crate::checkpoint::{Checkpoint, TensorPlace};
+use crate::checkpoint::{Checkpoint, TensorPlace, table};
+use crate::kept::Kept;
 
 /// Names of wrappers, which are no part of any model: of DistributedDataParallel and DataParallel, `torch.compile`, DeepSpeed
 /// in Lightning, FullyShardedDataParallel.
@@ -23,17 +24,17 @@ const AMBIGUOUS: &str = "model.";
 const WRAPPERS_OWN: &str = "n_averaged";
 
 /// Takes wrappers' names off, and says so, one line for each prefix.
-pub(super) async fn strip(checkpoints: &mut [Checkpoint]) -> Result<Vec<String>> {
+pub(super) async fn strip(checkpoints: &mut [Checkpoint], kept: &Kept) -> Result<Vec<String>> {
     let mut taken = Vec::new();
     for checkpoint in checkpoints.iter_mut() {
         let length = wrapped(checkpoint, &WRAPPERS);
-        taken.push(shorten(checkpoint, length)?);
+        taken.push(shorten(checkpoint, length, kept)?);
     }
     for at in 0..checkpoints.len() {
         let all = [&WRAPPERS[..], &[AMBIGUOUS]].concat();
         let length = wrapped(&checkpoints[at], &all);
         if length > 0 && is_wrapper(checkpoints, at, length).await? {
-            taken[at] += &shorten(&mut checkpoints[at], length)?;
+            taken[at] += &shorten(&mut checkpoints[at], length, kept)?;
         }
     }
     let mut prefixes: Vec<&String> = taken.iter().filter(|p| !p.is_empty()).collect();
@@ -57,7 +58,7 @@ pub(super) async fn strip(checkpoints: &mut [Checkpoint]) -> Result<Vec<String>>
 
 /// The names of the model's tensors.
 fn names(checkpoint: &Checkpoint) -> impl Iterator<Item = &str> {
-    checkpoint.tensors.iter().map(|t| t.spec.name.as_str()).filter(|name| *name != WRAPPERS_OWN)
+    checkpoint.schema.tensors().iter().map(|t| t.name.as_str()).filter(|name| *name != WRAPPERS_OWN)
 }
 
 /// Length of what all names begin with and is made of `wrappers`.
@@ -75,23 +76,22 @@ fn wrapped(checkpoint: &Checkpoint, wrappers: &[&str]) -> usize {
 }
 
 /// Takes the first `length` bytes off every name; returns them.
-fn shorten(checkpoint: &mut Checkpoint, length: usize) -> Result<String> {
+fn shorten(checkpoint: &mut Checkpoint, length: usize, kept: &Kept) -> Result<String> {
     let Some(prefix) = names(checkpoint).next().map(|name| name[..length].to_owned()) else {
         return Ok(String::new());
     };
     if length == 0 {
         return Ok(prefix);
     }
-    let mut placed: HashMap<String, TensorPlace> = HashMap::new();
-    for mut tensor in std::mem::take(&mut checkpoint.tensors) {
-        if tensor.spec.name != WRAPPERS_OWN {
-            tensor.spec.name.drain(..length);
+    let mut tensors: Vec<(TensorSpec, TensorPlace)> =
+        checkpoint.tensors().map(|(spec, place)| (spec.clone(), place)).collect();
+    for (tensor, _) in &mut tensors {
+        if tensor.name != WRAPPERS_OWN {
+            tensor.name.drain(..length);
         }
-        placed.insert(tensor.spec.name.clone(), tensor);
     }
-    let specs = placed.values().map(|t| t.spec.clone()).collect();
-    checkpoint.schema = Schema::new(specs).map_err(|e| e.context(checkpoint.location.to_string()))?;
-    checkpoint.tensors = checkpoint.schema.tensors().iter().filter_map(|t| placed.remove(&t.name)).collect();
+    let (schema, places) = table(tensors).map_err(|e| e.context(checkpoint.location.to_string()))?;
+    (checkpoint.schema, checkpoint.places) = kept.keep(&checkpoint.location, schema, places)?;
     Ok(prefix)
 }
 

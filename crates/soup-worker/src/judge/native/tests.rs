@@ -41,7 +41,7 @@ async fn judge(batch_size: u32, samples_bytes_max: u64) -> (Native, Vec<u8>) {
     let mut parameters = vec![0; bytes as usize];
     let reads = plan_reads(&checkpoint, &checkpoint.schema, 0..bytes);
     load(&files, &reads, &mut parameters, LoadLimits::default()).await.unwrap();
-    let schema = Arc::new(checkpoint.schema);
+    let schema = checkpoint.schema;
     let memory = SamplesMemory {
         kept_bytes: samples_bytes_max,
         threads: 1,
