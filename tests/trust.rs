@@ -8,8 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
-use soup_proto::v1::FetchRequest;
+use soup_proto::PROTOCOL_VERSION;
 use soup_proto::v1::blends_client::BlendsClient;
+use soup_proto::v1::coordinator_client::CoordinatorClient;
+use soup_proto::v1::{
+    self, FetchRequest, ListRequest, Recipe, Register, RunSpec, SubmitRequest, WatchRequest, WorkerMessage,
+    recipe, worker_message,
+};
 use soup_tests::{Cluster, EVERYWHERE, Output, Pool, Running, Soupctl, example, example_json, strings};
 use tempfile::TempDir;
 
@@ -463,4 +468,45 @@ async fn a_blend_is_given_to_nobody_without_a_ticket() {
         assert!(denied.message().contains("ticket"), "{denied:?}");
     }
     running.kill();
+}
+
+#[tokio::test]
+async fn what_somebody_says_is_bounded_before_it_is_kept() {
+    let cluster = Cluster::start_with(SOUPCTL, "");
+    let client = CoordinatorClient::connect(cluster.url.clone()).await.unwrap();
+    // A worker introduces itself.
+    let register = async |register: Register| {
+        let first = WorkerMessage { message: Some(worker_message::Message::Register(register)) };
+        client.clone().work(futures::stream::iter([first])).await.map(|_| ()).unwrap_err()
+    };
+    let known = || Register { protocol: PROTOCOL_VERSION, ..Register::default() };
+    let refused = register(Register { name: "n".repeat(1 << 20), ..known() }).await;
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused:?}");
+    assert!(refused.message().ends_with("and at most 1048576 are taken here"), "{refused:?}");
+    let refused = register(Register { name: "n".repeat(1000), ..known() }).await;
+    assert!(refused.message().contains("1000 bytes in its name, and at most 256"), "{refused:?}");
+    // Somebody asks for a run, or about one.
+    let spec = RunSpec {
+        pool: vec!["p".repeat(9000)],
+        recipe: Some(Recipe {
+            kind: recipe::Kind::Uniform.into(),
+            order: recipe::Order::Sorted.into(),
+            accept: recipe::Accept::Better.into(),
+            passes: 1,
+            metric: "accuracy".to_owned(),
+            ..Recipe::default()
+        }),
+        output: "/o".to_owned(),
+        batch_size: 1,
+        workers_min: 1,
+        missing: v1::Missing::Refuse.into(),
+        ..RunSpec::default()
+    };
+    let submitted = client.clone().submit(SubmitRequest { spec: Some(spec), fresh: false }).await;
+    let refused = submitted.unwrap_err();
+    assert!(refused.message().contains("--pool has 9000 bytes in a URL"), "{refused:?}");
+    let refused = client.clone().watch(WatchRequest { run: "r".repeat(5000) }).await.unwrap_err();
+    assert!(refused.message().ends_with("and at most 4096 are taken here"), "{refused:?}");
+    // And it serves on.
+    client.clone().list(ListRequest {}).await.unwrap();
 }

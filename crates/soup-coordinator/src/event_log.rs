@@ -1,23 +1,32 @@
 //! What happened in a run, for watchers: every event from the first one, then live ones until the run ends.
 //!
-//! Events are kept as they are sent: that is little of what a report holds, and the same for every watcher.
+//! Events are kept as they are sent: that is little of what a report holds, and the same for every watcher. A watcher is given a copy when it
+//! has read what came before; of those that are large, so many bytes are under way at a time, to all watchers of all runs.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{Stream, stream};
-use soup_core::Error;
 use soup_core::machine::Report;
 use soup_core::tally::Tally;
-use soup_proto::report_event;
+use soup_core::{Error, Result};
 use soup_proto::v1::run_event::Event;
 use soup_proto::v1::{Planned, Queued, RunEvent};
+use soup_proto::{message_bytes, report_event};
 use soup_trust::Caller;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use crate::prepare::PreparedRun;
 
-/// Events kept of one run; beyond that, events other than the last one are dropped.
+/// Events kept of one run, and their bytes; beyond that, events other than the last one are dropped.
 const EVENTS_MAX: usize = 200_000;
+const EVENTS_BYTES_MAX: usize = 64 << 20;
+/// Larger events are under way to few watchers at a time.
+const LARGE_BYTES: usize = 32 << 10;
+/// Bytes of those that are under way, in the whole process. Permits are for so many bytes.
+const UNDER_WAY_BYTES_MAX: usize = 64 << 20;
+const UNIT_BYTES: usize = 1 << 10;
+
+static UNDER_WAY: Semaphore = Semaphore::const_new(UNDER_WAY_BYTES_MAX / UNIT_BYTES);
 
 /// Clients that may watch one run, beyond admins.
 const CLIENTS_MAX: usize = 256;
@@ -25,11 +34,31 @@ const CLIENTS_MAX: usize = 256;
 /// The events of one run.
 #[derive(Debug)]
 pub(crate) struct EventLog {
-    events: Mutex<Vec<RunEvent>>,
+    events: Mutex<Events>,
     /// The clients that asked for the run: the first of them is who it is recorded for.
     clients: Mutex<Vec<Option<String>>>,
     /// How many events there are, and whether there will be more.
     state: watch::Sender<(usize, bool)>,
+}
+
+#[derive(Debug, Default)]
+struct Events {
+    all: Vec<Arc<RunEvent>>,
+    bytes: usize,
+    /// They are not kept any more.
+    forgotten: bool,
+}
+
+/// A copy of an event for a watcher, as soon as it may be under way, and what says that until the watcher asks for the next one.
+pub(crate) async fn give(event: &RunEvent) -> (RunEvent, Option<SemaphorePermit<'static>>) {
+    let bytes = message_bytes(event);
+    if bytes <= LARGE_BYTES {
+        return (event.clone(), None);
+    }
+    let units = bytes.min(UNDER_WAY_BYTES_MAX).div_ceil(UNIT_BYTES);
+    // Never closed.
+    let permit = UNDER_WAY.acquire_many(u32::try_from(units).unwrap_or(u32::MAX)).await.ok();
+    (event.clone(), permit)
 }
 
 impl EventLog {
@@ -117,28 +146,52 @@ impl EventLog {
 
     fn append(&self, event: RunEvent, last: bool) {
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        if events.len() < EVENTS_MAX || last {
-            events.push(event);
+        let bytes = events.bytes.saturating_add(message_bytes(&event));
+        if events.all.len() < EVENTS_MAX && bytes <= EVENTS_BYTES_MAX || last {
+            events.all.push(Arc::new(event));
+            events.bytes = bytes;
         }
-        let count = events.len();
+        let count = events.all.len();
         drop(events);
         self.state.send_modify(|s| *s = (count, s.1 || last));
     }
 
-    fn get(&self, index: usize) -> Option<RunEvent> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).get(index).cloned()
+    /// Forgets the events, whoever has not read them: those who come later are not shown this log any more.
+    pub(crate) fn forget(&self) {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        *events = Events { forgotten: true, ..Events::default() };
     }
 
-    /// All events, from the first, until the log ends.
-    pub(crate) fn watch(self: &Arc<Self>) -> impl Stream<Item = RunEvent> + Send + use<> {
-        let start = (self.clone(), self.state.subscribe(), 0);
-        stream::unfold(start, |(log, mut state, index)| async move {
+    /// # Errors
+    /// [`TryAgain`](soup_core::ErrorKind::TryAgain) where it was forgotten.
+    fn get(&self, index: usize) -> Result<Option<Arc<RunEvent>>> {
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        match events.forgotten {
+            true => Err(Error::try_again(
+                "cut off: the run ended long ago, and its events were not read while they were kept; watch it again",
+            )),
+            false => Ok(events.all.get(index).cloned()),
+        }
+    }
+
+    /// All events, from the first, until the log ends. Who does not read them while they are kept gets an error.
+    pub(crate) fn watch(self: &Arc<Self>) -> impl Stream<Item = Result<RunEvent>> + Send + use<> {
+        let start = Some((self.clone(), self.state.subscribe(), 0, None));
+        stream::unfold(start, |watcher| async move {
+            let (log, mut state, index, under_way) = watcher?;
+            // The watcher has read what it was given.
+            drop(under_way);
             loop {
-                if let Some(event) = log.get(index) {
-                    return Some((event, (log, state, index + 1)));
+                match log.get(index) {
+                    Ok(Some(event)) => {
+                        let (event, under_way) = give(&event).await;
+                        return Some((Ok(event), Some((log, state, index + 1, under_way))));
+                    }
+                    Ok(None) => {}
+                    Err(error) => return Some((Err(error), None)),
                 }
                 if state.wait_for(|(count, ended)| *count > index || *ended).await.is_err()
-                    || log.get(index).is_none()
+                    || matches!(log.get(index), Ok(None))
                 {
                     return None;
                 }
@@ -149,9 +202,13 @@ impl EventLog {
 
 #[cfg(test)]
 mod tests {
-    use futures::StreamExt;
+    use futures::{FutureExt, StreamExt};
 
     use super::*;
+
+    async fn read(log: &Arc<EventLog>) -> Vec<RunEvent> {
+        log.watch().map(Result::unwrap).collect().await
+    }
 
     fn note(text: &str) -> RunEvent {
         RunEvent { event: Some(Event::Note(text.into())) }
@@ -161,10 +218,13 @@ mod tests {
     async fn watchers_see_everything_whenever_they_come() {
         let log = EventLog::new(None);
         log.note("a");
-        let early = tokio::spawn(log.watch().collect::<Vec<_>>());
+        let early = tokio::spawn({
+            let log = log.clone();
+            async move { read(&log).await }
+        });
         log.note("b");
         log.finished("c".to_owned());
-        let late: Vec<_> = log.watch().collect().await;
+        let late = read(&log).await;
         let finished = RunEvent { event: Some(Event::FinishedJson("c".to_owned())) };
         assert_eq!(late, [note("a"), note("b"), finished]);
         assert_eq!(early.await.unwrap(), late);
@@ -175,6 +235,45 @@ mod tests {
         let log = EventLog::new(None);
         log.note("a");
         log.close();
-        assert_eq!(log.watch().collect::<Vec<_>>().await, [note("a")]);
+        assert_eq!(read(&log).await, [note("a")]);
+    }
+
+    #[tokio::test]
+    async fn who_has_not_read_what_is_forgotten_hears_that() {
+        let log = EventLog::new(None);
+        log.note("a");
+        log.finished("b".to_owned());
+        let mut watcher = Box::pin(log.watch());
+        assert_eq!(watcher.next().await.unwrap().unwrap(), note("a"));
+        log.forget();
+        let error = watcher.next().await.unwrap().unwrap_err();
+        assert!(error.chain().starts_with("cut off: "), "{}", error.chain());
+        assert!(watcher.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn large_events_are_under_way_to_few_who_do_not_read() {
+        let log = EventLog::new(None);
+        let half = "x".repeat(UNDER_WAY_BYTES_MAX / 2 - 100);
+        log.finished(half);
+        let mut watchers: Vec<_> = (0..3).map(|_| Box::pin(log.watch())).collect();
+        for watcher in &mut watchers[..2] {
+            watcher.next().await.unwrap().unwrap();
+        }
+        assert!(watchers[2].next().now_or_never().is_none());
+        // One has read it to its end.
+        assert!(watchers[0].next().await.is_none());
+        watchers[2].next().await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn events_are_kept_within_a_bound_and_the_last_one_always() {
+        let log = EventLog::new(None);
+        let large = "x".repeat(20 << 20);
+        (0..5).for_each(|_| log.note(&large));
+        log.finished(large);
+        let events = log.events.lock().unwrap();
+        assert_eq!(events.all.len(), 4);
+        assert!(matches!(events.all[3].event, Some(Event::FinishedJson(_))));
     }
 }

@@ -17,11 +17,12 @@ use soup_core::machine::{Event, Millis, WorkerId};
 use soup_core::run::RunSpec;
 use soup_core::{Error, Result};
 use soup_store::state::AppendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::CoordinatorConfig;
+use crate::admission::{Admission, Admitted};
 use crate::event_log::EventLog;
 use crate::exchange::{Answer, Attempt, Incarnation, Newcomer, Said, Told};
 use crate::opening::{self, Keeper, Opened, Owned, StartError, Started};
@@ -47,7 +48,8 @@ pub(crate) struct Asked {
 /// What the hub can be told.
 pub(crate) enum Message {
     Join(Newcomer, Outbox, oneshot::Sender<WorkerId>),
-    Said(WorkerId, Box<Said>),
+    /// With the room that a large message takes until it is taken.
+    Said(WorkerId, Box<Said>, Option<OwnedSemaphorePermit>),
     Left(WorkerId),
     /// Somebody wants to know which judge workers call so, once so many workers are there.
     WhoJudges(String, u32, oneshot::Sender<Result<JudgeId>>),
@@ -83,6 +85,7 @@ pub(crate) enum Message {
 #[derive(Clone)]
 pub(crate) struct Handle {
     inbox: mpsc::Sender<Message>,
+    admission: Arc<Admission>,
 }
 
 fn stopped() -> Error {
@@ -100,20 +103,34 @@ impl Handle {
         self.ask(|reply| Message::Join(newcomer, outbox, reply)).await
     }
 
-    pub(crate) async fn said(&self, worker: WorkerId, said: Said) -> Result<()> {
-        self.inbox.send(Message::Said(worker, Box::new(said))).await.map_err(|_| stopped())
+    /// A worker says something; a large message takes room until the hub takes it.
+    pub(crate) async fn said(
+        &self,
+        worker: WorkerId,
+        said: Said,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> Result<()> {
+        self.inbox.send(Message::Said(worker, Box::new(said), room)).await.map_err(|_| stopped())
     }
 
     pub(crate) async fn left(&self, worker: WorkerId) -> Result<()> {
         self.inbox.send(Message::Left(worker)).await.map_err(|_| stopped())
     }
 
-    /// Asks for a run: reads its pool here, so that the hub need not wait.
+    /// Takes a request for a run in.
+    ///
+    /// # Errors
+    /// [`TryAgain`](soup_core::ErrorKind::TryAgain) where there are as many already as may be.
+    pub(crate) fn admit(&self, client: Option<&str>) -> Result<Admitted> {
+        self.admission.enter(client)
+    }
+
+    /// Asks for a run: reads its pool here, when its turn to has come, so that the hub need not wait.
     pub(crate) async fn submit(
         &self,
         spec: RunSpec,
         fresh: Option<String>,
-        client: Option<String>,
+        admitted: Admitted,
     ) -> Result<String> {
         let judge = match &spec.judge {
             _ if spec.streams() => None,
@@ -123,7 +140,13 @@ impl Handle {
                 Some(self.ask(|reply| Message::WhoJudges(name, workers_min, reply)).await??)
             }
         };
-        let prepared = Box::new(prepare(spec, fresh, judge).await);
+        let turn = admitted.turn().await?;
+        let mut prepared = Box::new(prepare(spec, fresh, judge).await);
+        if let Ok(prepared) = &mut *prepared {
+            prepared._room = Some(admitted.keep(prepared.bytes())?);
+        }
+        drop(turn);
+        let client = admitted.client().map(str::to_owned);
         self.ask(|reply| Message::Prepared(prepared, Asked { client, reply })).await?
     }
 
@@ -210,7 +233,7 @@ pub(crate) fn start(config: CoordinatorConfig, keeper: Keeper) -> (Handle, JoinH
         tokio::spawn(opening::watch_seat(hub.keeper.clone(), sender.clone()));
         hub.recover();
     }
-    (Handle { inbox: sender }, tokio::spawn(hub.run(receiver)))
+    (Handle { inbox: sender, admission: Admission::new() }, tokio::spawn(hub.run(receiver)))
 }
 
 impl Hub {
@@ -240,7 +263,7 @@ impl Hub {
     pub(super) fn take(&mut self, message: Message) {
         match message {
             Message::Join(newcomer, outbox, reply) => self.join(newcomer, outbox, reply),
-            Message::Said(worker, said) => self.said(worker, *said),
+            Message::Said(worker, said, _room) => self.said(worker, *said),
             Message::Left(worker) => self.lose(worker, "its stream ended"),
             Message::WhoJudges(name, workers_min, reply) => self.who_judges(name, workers_min, reply),
             Message::Judges(reply) => {

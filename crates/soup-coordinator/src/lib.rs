@@ -23,6 +23,7 @@
 //!
 //! No parameter of any model passes through here: only headers, shapes, counts and digests.
 
+mod admission;
 mod configuration;
 mod diagnosis;
 mod event_log;
@@ -39,6 +40,7 @@ mod places;
 mod prepare;
 mod publish;
 mod recall;
+mod registration;
 mod roster;
 mod running;
 mod seal;
@@ -55,7 +57,7 @@ use soup_core::{Error, Result};
 use soup_proto::CONTROL_BYTES_MAX;
 use soup_proto::v1::coordinator_server::CoordinatorServer;
 use soup_store::state::State;
-use soup_trust::{Credentials, Gate, Policy};
+use soup_trust::{Credentials, Gate, Intake, Policy, Sizes};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tonic::transport::Server;
@@ -68,6 +70,22 @@ const GRACE: Duration = Duration::from_secs(5);
 const KEEPALIVE: Duration = Duration::from_secs(15);
 /// Requests that are open on one connection.
 const STREAMS_MAX: u32 = 64;
+
+/// Windows of a stream and of a connection: what somebody may send before it is taken. Answers of workers are the largest.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+/// How long a reply may lie there unread.
+const UNREAD: Duration = Duration::from_secs(300);
+
+/// How large messages may be, by method: a worker introduces itself with what is checked in [`registration`], then its answers grow with
+/// the number of tensors; a run may have weights for each tensor of each ingredient; all else is a name.
+fn sizes(path: &str) -> Sizes {
+    match path.rsplit('/').next() {
+        Some("Work") => Sizes { first: 1 << 20, others: CONTROL_BYTES_MAX },
+        Some("Submit") => Sizes::of_all(32 << 20),
+        _ => Sizes::of_all(4 << 10),
+    }
+}
 
 /// Settings of a coordinator.
 #[derive(Clone, Copy, Debug)]
@@ -164,7 +182,10 @@ where
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .layer(Gate::new(policy))
+        .layer(Intake::new(sizes, UNREAD))
         .add_service(service)
         .serve_with_incoming_shutdown(incoming, until_stopped);
     let mut server = tokio::spawn(server);

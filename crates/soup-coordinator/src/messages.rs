@@ -1,6 +1,5 @@
 //! What workers say and are told, translated between the wire and plain types ([`exchange`](crate::exchange)).
 
-use std::collections::HashSet;
 
 use soup_core::ledger::{Dataset, Evaluation, Slice};
 use soup_core::machine::{Event, FileDigest, TaskResult, Tier, Work, WorkerId};
@@ -13,11 +12,8 @@ use soup_proto::v1::{self, assign, worker_message};
 use soup_proto::{sha256, statistics, tensors_of};
 use soup_store::load::{plan_reads, stored_dtypes};
 
-use crate::exchange::{self, Assignment, Attempt, Incarnation, Newcomer, Peer, PeerKey, Said, Told};
+use crate::exchange::{self, Assignment, Attempt, Incarnation, Peer, PeerKey, Said, Told};
 use crate::prepare::PreparedRun;
-
-/// Most judges of one worker.
-const JUDGES_MAX: usize = 64;
 
 /// What a worker is told, as it is sent.
 pub(crate) fn told(told: Told) -> v1::CoordinatorMessage {
@@ -191,29 +187,6 @@ fn ingredient_reads(
     }
 }
 
-/// A worker that introduces itself.
-///
-/// # Errors
-/// [`Usage`](soup_core::ErrorKind::Usage) for judges that cannot be.
-pub(crate) fn newcomer(register: v1::Register) -> Result<Newcomer> {
-    let v1::Register { name, address, slots, capacity_bytes, disk_bytes, held, judges, .. } = register;
-    if judges.len() > JUDGES_MAX {
-        return Err(Error::usage(format!(
-            "worker {name:?} has {} judges: at most {JUDGES_MAX}",
-            judges.len()
-        )));
-    }
-    let judges = judges.into_iter().map(TryInto::try_into).collect::<Result<_>>()?;
-    let shards = |h: &v1::Held| {
-        // Whoever registers says how many these are: a list would be gone through for each of the others.
-        let on_disk: HashSet<u32> = h.on_disk.iter().copied().collect();
-        let tier = |shard| if on_disk.contains(&shard) { Tier::Disk } else { Tier::Memory };
-        h.shards.iter().map(|&s| (Shard(s), tier(s))).collect()
-    };
-    let held = held.into_iter().map(|h| (h.run.clone(), shards(&h))).collect();
-    Ok(Newcomer { name, address, slots, capacity_bytes, disk_bytes, judges, held })
-}
-
 /// What a worker says. Of an answer that is malformed its attempt has to hear, so that is no error.
 ///
 /// # Errors
@@ -303,19 +276,6 @@ mod tests {
 
     fn said_of(message: worker_message::Message) -> Result<Said> {
         said(v1::WorkerMessage { message: Some(message) })
-    }
-
-    /// With a list in the place of the set this takes hours.
-    #[test]
-    fn a_worker_may_hold_many_shards() {
-        let held = v1::Held {
-            run: "r".to_owned(),
-            shards: (0..2_000_000).collect(),
-            on_disk: (1_000_000..2_000_000).collect(),
-        };
-        let newcomer = newcomer(v1::Register { held: vec![held], ..v1::Register::default() }).unwrap();
-        let held = &newcomer.held["r"];
-        assert_eq!((held.len(), held[999_999].1, held[1_000_000].1), (2_000_000, Tier::Memory, Tier::Disk));
     }
 
     #[test]

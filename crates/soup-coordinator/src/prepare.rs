@@ -21,6 +21,7 @@ use soup_store::checkpoint::Checkpoint;
 use soup_store::layout::{self, OutputFile};
 use soup_store::{companion, data, pool};
 
+use crate::admission::Room;
 use crate::configuration::configuration;
 use crate::identity::Inputs;
 
@@ -57,12 +58,34 @@ pub(crate) struct PreparedRun {
     pub(crate) judge: Option<JudgeId>,
     pub(crate) notes: Vec<String>,
     pub(crate) seconds: f64,
+    /// Room for all this, where somebody asked for the run; a run that an earlier coordinator left has to be kept.
+    pub(crate) _room: Option<Room>,
 }
+
+/// What is kept of an ingredient besides its tensors, in bytes, and of each of its files.
+const INGREDIENT_BYTES: usize = 1 << 10;
 
 impl PreparedRun {
     /// Names of the datasets that results are reported on, the validation set first.
     pub(crate) fn reported(&self) -> &[String] {
         &self.datasets[..self.spec.reported().count()]
+    }
+
+    /// About how much memory it takes, in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        let mut tables = BTreeSet::new();
+        let all = self.checkpoints.iter().chain(&self.base);
+        // Ingredients of the same tensors share what is known of them.
+        let tables = all.clone().filter(|c| tables.insert((Arc::as_ptr(&c.schema), Arc::as_ptr(&c.places))));
+        // The run's own tensors, and what is made of them.
+        let schema = self.checkpoints.first().map_or(0, |first| 2 * first.table_bytes());
+        let texts =
+            [self.model_config_json.len(), self.preprocessor_config_json.as_ref().map_or(0, String::len)];
+        let companions = self.companions.iter().map(|(_, content)| content.len()).sum::<usize>();
+        let files = all.map(|c| (1 + c.files.len()) * INGREDIENT_BYTES).sum::<usize>();
+        // The plan has the specification in it.
+        let known = texts.iter().sum::<usize>() + companions + files + 2 * self.plan.len();
+        schema + tables.map(Checkpoint::table_bytes).sum::<u64>() + known as u64
     }
 }
 
@@ -139,6 +162,7 @@ pub(crate) async fn prepare(
         judge,
         notes,
         seconds: begun.elapsed().as_secs_f64(),
+        _room: None,
         spec,
     })
 }

@@ -2,6 +2,7 @@
 //! streams, however much it is.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use soup_core::journal::RunState;
@@ -14,19 +15,21 @@ use soup_proto::v1::{
     ListResponse, Register, RunEvent, SubmitRequest, SubmitResponse, WatchRequest, WorkerMessage,
     worker_message,
 };
-use soup_proto::{PROTOCOL_VERSION, status_of};
+use soup_proto::{PROTOCOL_VERSION, exhausted, message_bytes, status_of};
 use soup_store::fresh;
 use soup_store::state::State;
-use soup_trust::{Caller, Peer};
-use tokio::sync::mpsc;
+use soup_trust::{Caller, Held, Peer};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Uri;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::event_log;
 use crate::exchange::{Newcomer, Said};
 use crate::hub::Handle;
 use crate::messages;
 use crate::places;
+use crate::registration;
 use crate::roster::OUTBOX_MESSAGES_MAX;
 
 /// The service over a hub.
@@ -34,11 +37,29 @@ pub(crate) struct Service {
     hub: Handle,
     state: State,
     one_process: bool,
+    /// Requests that read logs of runs: a few at a time.
+    reading: Semaphore,
+    /// Room for replies that are not read yet.
+    replies: Arc<Semaphore>,
+    /// Room for large answers of workers that the hub has not taken yet.
+    answers: Arc<Semaphore>,
 }
+
+/// Requests that read logs of runs at a time.
+const READING_MAX: usize = 4;
+/// What lists of runs take until they are read, in bytes, and what room for that is taken in.
+const REPLIES_BYTES_MAX: usize = 64 << 20;
+const UNIT_BYTES: usize = 1 << 10;
+/// What large answers of workers take until the hub takes them, in bytes; smaller ones are bounded by their number.
+const ANSWERS_BYTES_MAX: usize = 256 << 20;
+const SMALL_ANSWER_BYTES: usize = 32 << 10;
 
 impl Service {
     pub(crate) fn new(hub: Handle, state: State, one_process: bool) -> Service {
-        Service { hub, state, one_process }
+        let reading = Semaphore::new(READING_MAX);
+        let replies = Arc::new(Semaphore::new(REPLIES_BYTES_MAX / UNIT_BYTES));
+        let answers = Arc::new(Semaphore::new(ANSWERS_BYTES_MAX / UNIT_BYTES));
+        Service { hub, state, one_process, reading, replies, answers }
     }
 }
 
@@ -55,19 +76,25 @@ impl Coordinator for Service {
     ) -> Result<Response<Self::WorkStream>, Status> {
         let peer = request.extensions().get::<Peer>().cloned();
         let mut up = request.into_inner();
-        let newcomer = messages::newcomer(first_message(&mut up).await?).map_err(|e| status_of(&e))?;
+        let newcomer = registration::newcomer(first_message(&mut up).await?).map_err(|e| status_of(&e))?;
         is_there(peer.as_ref(), &newcomer).map_err(|e| status_of(&e))?;
         let (outbox, down) = mpsc::channel(OUTBOX_MESSAGES_MAX);
         let worker = self.hub.join(newcomer, outbox).await.map_err(|e| status_of(&e))?;
-        let hub = self.hub.clone();
+        let (hub, answers) = (self.hub.clone(), self.answers.clone());
         tokio::spawn(async move {
             while let Ok(Some(message)) = up.message().await {
+                let bytes = message_bytes(&message).min(ANSWERS_BYTES_MAX);
+                let room = match bytes > SMALL_ANSWER_BYTES {
+                    // Never closed. Others' answers are taken first, and this worker's next one is not read before.
+                    true => answers.clone().acquire_many_owned(bytes.div_ceil(UNIT_BYTES) as u32).await.ok(),
+                    false => None,
+                };
                 let said = messages::said(message).unwrap_or_else(|e| {
                     let error = e.chain();
                     tracing::warn!(worker = worker.0, error, "dropped what a worker handed in");
                     Said::Alive
                 });
-                if hub.said(worker, said).await.is_err() {
+                if hub.said(worker, said, room).await.is_err() {
                     break;
                 }
             }
@@ -79,7 +106,7 @@ impl Coordinator for Service {
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
         let caller = caller(&request);
-        let client = caller.client().map(str::to_owned);
+        let admitted = self.hub.admit(caller.client()).map_err(|e| exhausted(&e))?;
         let SubmitRequest { spec, fresh } = request.into_inner();
         let wire = spec.ok_or_else(|| status_of(&Error::usage("the request has no run")))?;
         let spec = RunSpec::try_from(wire).map_err(|e| status_of(&e))?;
@@ -87,7 +114,7 @@ impl Coordinator for Service {
             refuse_memory(&spec).map_err(|e| status_of(&e))?;
         }
         places::check_run(&spec, caller.kept_to_places()).map_err(|e| status_of(&e))?;
-        let run = self.hub.submit(spec, fresh.then(nonce), client).await.map_err(|e| status_of(&e))?;
+        let run = self.hub.submit(spec, fresh.then(nonce), admitted).await.map_err(|e| status_of(&e))?;
         Ok(Response::new(SubmitResponse { run }))
     }
 
@@ -96,11 +123,15 @@ impl Coordinator for Service {
         let run = request.into_inner().run;
         if let Some(log) = self.hub.log(run.clone()).await.map_err(|e| status_of(&e))? {
             allow(&caller, "watch", &run, log.may_watch(&caller)).map_err(|e| status_of(&e))?;
-            return Ok(Response::new(Box::pin(log.watch().map(Ok))));
+            return Ok(Response::new(Box::pin(log.watch().map(|event| event.map_err(|e| status_of(&e))))));
         }
         // One that ended before this coordinator began.
         let event = self.past(&caller, &run).await.map_err(|e| status_of(&e))?;
-        Ok(Response::new(Box::pin(futures::stream::iter([Ok(RunEvent { event: Some(event) })]))))
+        let (event, under_way) = event_log::give(&RunEvent { event: Some(event) }).await;
+        let mut response: Response<Self::WatchStream> =
+            Response::new(Box::pin(futures::stream::iter([Ok(event)])));
+        response.extensions_mut().insert(Held::new(under_way));
+        Ok(response)
     }
 
     async fn cancel(&self, request: Request<CancelRequest>) -> Result<Response<CancelResponse>, Status> {
@@ -122,6 +153,8 @@ impl Coordinator for Service {
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
         let caller = caller(&request);
+        let turn = self.reading.acquire().await;
+        let _turn = turn.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
         let live = self.hub.live().await.map_err(|e| status_of(&e))?;
         let mut runs = self.state.summaries().await.map_err(|e| status_of(&e))?;
         runs.retain(|run| caller.may_touch(run.client.as_deref()));
@@ -130,13 +163,24 @@ impl Coordinator for Service {
         }
         let runs_json = serde_json::to_string(&runs)
             .map_err(|e| status_of(&Error::internal("runs could not be written as JSON").with_source(e)))?;
-        Ok(Response::new(ListResponse { runs_json }))
+        let units = u32::try_from(runs_json.len().div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
+        let room = self.replies.clone().try_acquire_many_owned(units);
+        let room = room.map_err(|_| {
+            exhausted(&Error::try_again(
+                "lists of runs that nobody reads take what there is for them: try again",
+            ))
+        })?;
+        let mut response = Response::new(ListResponse { runs_json });
+        response.extensions_mut().insert(Held::new(room));
+        Ok(response)
     }
 }
 
 impl Service {
     /// How a run ended that this coordinator has no events of.
     async fn past(&self, caller: &Caller, run: &str) -> soup_core::Result<Event> {
+        let turn = self.reading.acquire().await;
+        let _turn = turn.map_err(|e| Error::unavailable("the coordinator is stopping").with_source(e))?;
         let fold = match self.state.read(run).await {
             Ok((fold, _)) => fold,
             // One that there is not is answered as one that is another's.

@@ -2,6 +2,8 @@
 //!
 //! It is data (URLs and numbers) and nothing else: no part of it is ever executed.
 
+mod sizes;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -261,6 +263,7 @@ impl RunSpec {
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) naming the option.
     pub fn validate(&self) -> Result<()> {
+        sizes::check(self)?;
         if self.pool.is_empty() || self.pool.iter().any(String::is_empty) {
             return Err(Error::usage("no pool given: name a folder of checkpoints with --pool"));
         }
@@ -275,15 +278,6 @@ impl RunSpec {
         for (name, value, min, max) in bounds {
             if value < min || value > max {
                 return Err(Error::usage(format!("--{name} is {value}, must be {min} to {max}")));
-            }
-        }
-        for config in [&self.model_config, &self.preprocessor_config].into_iter().flatten() {
-            if config.text.len() as u64 > CONFIG_BYTES_MAX {
-                return Err(Error::usage(format!(
-                    "configuration {:?} has {} bytes, at most {CONFIG_BYTES_MAX} are taken",
-                    config.url,
-                    config.text.len()
-                )));
             }
         }
         self.recipe.build(1)?;

@@ -8,7 +8,7 @@ mod convert;
 mod status;
 
 pub use convert::{report_event, sha256, statistics, tensors_of};
-pub use status::{error_of, no_http2, status_of};
+pub use status::{error_of, exhausted, no_http2, status_of};
 
 /// Version of what coordinators and workers say to each other: raised with every change of a message or of its meaning. A worker of
 /// another one is refused.
@@ -23,6 +23,11 @@ pub const CHUNK_BYTES_MAX: usize = 2 << 20;
 pub const JUDGE_PROTOCOL_VERSION: u32 = 1;
 /// Largest message of an external judge, in bytes: a block with its logits.
 pub const JUDGE_BYTES_MAX: usize = 256 << 20;
+
+/// Size of a message on the wire, in bytes.
+pub fn message_bytes(message: &impl prost::Message) -> usize {
+    message.encoded_len()
+}
 
 /// The messages and the service of `proto/soup/judge/v1`, as generated.
 #[allow(missing_docs, clippy::all, clippy::too_many_lines, rust_2018_idioms, unreachable_pub)]

@@ -35,7 +35,16 @@ fn code(kind: ErrorKind) -> Code {
 
 /// The status that carries `error` over the wire: its kind, and its whole chain as text.
 pub fn status_of(error: &Error) -> Status {
-    let mut status = Status::new(code(error.kind()), error.chain());
+    status(code(error.kind()), error)
+}
+
+/// The status of an error that says that there is enough of something: to come again later is all there is to do.
+pub fn exhausted(error: &Error) -> Status {
+    status(Code::ResourceExhausted, error)
+}
+
+fn status(code: Code, error: &Error) -> Status {
+    let mut status = Status::new(code, error.chain());
     if let Ok(value) = name(error.kind()).parse() {
         status.metadata_mut().insert(KIND_KEY, value);
     }

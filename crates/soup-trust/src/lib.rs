@@ -14,7 +14,8 @@
 //!
 //! A server takes connections through [`listen`]: so many at a time, each of which has to shake hands and to say something within
 //! seconds. A client opens them through [`Dialer`], which wants a certain role at the other end. On the server, one layer ([`Gate`])
-//! looks each request's method up in one table ([`rights`]) before anybody reads it, and hands the [`Caller`] on.
+//! looks each request's method up in one table ([`rights`]) before anybody reads it, and hands the [`Caller`] on; the next one ([`Intake`])
+//! bounds what requests may take and how long replies may lie there unread.
 //!
 //! Without credentials all of this speaks plain text and lets everybody do everything; whether that is wanted is asked where
 //! addresses are known ([`plain_beyond_loopback`]).
@@ -24,15 +25,19 @@ mod credentials;
 mod dial;
 mod gate;
 mod identity;
+mod intake;
 mod listen;
 pub mod rights;
 pub mod ticket;
 pub mod token;
+mod unread;
 mod verify;
 
 pub use crate::credentials::{AUTHORITY_FILE, CERTIFICATE_FILE, Credentials, KEY_FILE};
 pub use crate::dial::{Connect, Dialer, plain_beyond_loopback};
 pub use crate::gate::{Gate, Policy};
 pub use crate::identity::{Identity, Role};
+pub use crate::intake::{Intake, Sizes};
 pub use crate::listen::{Connection, Peer, connections_max, listen};
 pub use crate::rights::Caller;
+pub use crate::unread::Held;

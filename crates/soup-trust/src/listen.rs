@@ -26,6 +26,7 @@ use tonic::transport::server::Connected;
 
 use crate::credentials::Credentials;
 use crate::identity::Identity;
+use crate::unread::Closing;
 use crate::verify::is_for;
 
 /// How long shaking hands may take, and how long a connection may say nothing after it.
@@ -48,6 +49,7 @@ pub struct Peer {
     /// Who it is, where it had to prove that; none for a certificate that names no member.
     pub member: Option<Identity>,
     certificate: Option<Arc<rustls::pki_types::CertificateDer<'static>>>,
+    closing: Closing,
 }
 
 impl Peer {
@@ -58,7 +60,13 @@ impl Peer {
 
     #[cfg(test)]
     pub(crate) fn of_nobody() -> Peer {
-        Peer { address: SocketAddr::from(([127, 0, 0, 1], 1)), member: None, certificate: None }
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        Peer { address, member: None, certificate: None, closing: Closing::default() }
+    }
+
+    /// How its connection can be ended.
+    pub(crate) fn closing(&self) -> Closing {
+        self.closing.clone()
     }
 
     /// Whether it may say that it is reached at `host`. What is in its certificate is believed; without hosts in that only the address
@@ -202,7 +210,8 @@ async fn greet(
 ) -> io::Result<(Transport, Peer)> {
     stream.set_nodelay(true)?;
     let Some(credentials) = credentials else {
-        return Ok((Transport::Plain(stream), Peer { address, member: None, certificate: None }));
+        let peer = Peer { address, member: None, certificate: None, closing: Closing::default() };
+        return Ok((Transport::Plain(stream), peer));
     };
     let material = credentials.material();
     let stream = TlsAcceptor::from(material.server.clone()).accept(stream).await?;
@@ -211,7 +220,8 @@ async fn greet(
         certificate.ok_or_else(|| io::Error::other("no certificate was shown"))?.clone().into_owned();
     // Who is nobody hears that from the gate, which has words for it.
     let member = Identity::of_certificate(&certificate).ok();
-    let peer = Peer { address, member, certificate: Some(Arc::new(certificate)) };
+    let certificate = Some(Arc::new(certificate));
+    let peer = Peer { address, member, certificate, closing: Closing::default() };
     Ok((Transport::Tls(Box::new(stream)), peer))
 }
 
@@ -229,6 +239,9 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.peer.closing.is_closed(cx) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         let before = buf.filled().len();
         let read = match &mut self.stream {
             Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),

@@ -27,7 +27,7 @@ pub(crate) const FETCH_PATH: &str = "/soup.v1.Blends/Fetch";
 /// The trailer with the checksum of a reply's data, in 16 hexadecimal digits.
 const CHECKSUM: &str = "soup-crc64nvme";
 /// Largest request, in bytes.
-const REQUEST_BYTES_MAX: usize = 4 << 20;
+pub(crate) const REQUEST_BYTES_MAX: usize = 4 << 20;
 /// What gRPC puts before a message: whether it is compressed, and its length in four bytes.
 const PREFIX_BYTES: usize = 5;
 /// What protobuf puts before `Chunk.data`: field 1, bytes.

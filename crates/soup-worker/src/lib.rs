@@ -58,7 +58,7 @@ use std::time::Duration;
 use futures::Stream;
 use soup_core::{Error, Result};
 use soup_tensor::Device;
-use soup_trust::{Connect, Credentials, Dialer, Gate, Policy, Role};
+use soup_trust::{Connect, Credentials, Dialer, Gate, Intake, Policy, Role, Sizes};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tonic::transport::Server;
@@ -76,6 +76,9 @@ const GRACE: Duration = Duration::from_secs(2);
 const KEEPALIVE: Duration = Duration::from_secs(15);
 /// Requests that are open on one connection.
 const STREAMS_MAX: u32 = 256;
+
+/// How long a reply may lie there unread: peers read right into place, and give a fetch up after half of that.
+const UNREAD: Duration = Duration::from_secs(60);
 
 /// How long tasks may go on after a shutdown was asked for.
 const DRAIN: Duration = Duration::from_secs(15);
@@ -203,6 +206,7 @@ where
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .max_concurrent_streams(STREAMS_MAX)
             .layer(Gate::new(policy))
+            .layer(Intake::new(|_| Sizes::of_all(frames::REQUEST_BYTES_MAX), UNREAD))
             .add_service(service::Service::new(worker.clone()))
             .serve_with_incoming_shutdown(incoming, until_stopped),
     );

@@ -234,7 +234,9 @@ impl Hub {
             && let Some(oldest) = self.ended.pop_front()
             && self.logs.get(&oldest).is_some_and(|log| log.ended())
         {
-            self.logs.remove(&oldest);
+            if let Some(log) = self.logs.remove(&oldest) {
+                log.forget();
+            }
         }
     }
 }

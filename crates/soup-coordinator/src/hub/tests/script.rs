@@ -128,7 +128,8 @@ impl Script {
 
     pub(super) async fn submits(&mut self, run: &'static str, spec: RunSpec) {
         let handle = self.handle();
-        self.asked.push((run, tokio::spawn(async move { handle.submit(spec, None, None).await })));
+        self.asked
+            .push((run, tokio::spawn(async move { handle.submit(spec, None, handle.admit(None)?).await })));
         self.step(format!("{run} is submitted")).await;
     }
 
@@ -136,7 +137,7 @@ impl Script {
     pub(super) async fn submits_and_cancels(&mut self, run: &'static str, spec: RunSpec) {
         let handle = self.handle();
         let both = async move {
-            let id = handle.submit(spec, None, None).await?;
+            let id = handle.submit(spec, None, handle.admit(None)?).await?;
             handle.cancel(id.clone()).await.map(|()| id)
         };
         self.asked.push((run, tokio::spawn(both)));
@@ -197,7 +198,7 @@ impl Script {
 
     /// A worker says something of its own.
     pub(super) async fn says(&mut self, name: &'static str, what: &str, said: Said) {
-        self.handle().said(self.workers[name].id, said).await.unwrap();
+        self.handle().said(self.workers[name].id, said, None).await.unwrap();
         self.step(format!("{name} says: {what}")).await;
     }
 
@@ -240,7 +241,7 @@ impl Script {
         for _ in 0..seconds {
             tokio::time::sleep(Duration::from_secs(1)).await;
             for name in alive {
-                self.handle().said(self.workers[name].id, Said::Alive).await.unwrap();
+                self.handle().said(self.workers[name].id, Said::Alive, None).await.unwrap();
             }
         }
         let alive = if alive.is_empty() { String::new() } else { format!(", {} alive", alive.join(", ")) };
@@ -325,7 +326,7 @@ impl Script {
             if let Some(log) = log
                 && !run.log.as_ref().is_some_and(|l| Arc::ptr_eq(l, &log))
             {
-                run.events = Some(Box::pin(log.watch()));
+                run.events = Some(Box::pin(log.watch().map(Result::unwrap)));
                 run.log = Some(log);
             }
             while let Some(events) = &mut run.events
