@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use soup_core::judge::{JudgeId, Offer};
-use soup_core::memory::{Cut, DECODING_BYTES_MIN, soups_kept};
+use soup_core::memory::{Cut, DECODING_BYTES_MIN, SHARDS_AHEAD, soups_kept};
 use soup_core::{Error, ErrorKind, Result};
 use soup_eval::Budget;
 use soup_tensor::Device;
@@ -27,6 +27,9 @@ use crate::soups::Soups;
 use crate::{DiskCache, WorkerConfig};
 use soup_trust::Connect;
 
+/// Blends that peers still read while others are kept in their place.
+const UNDER_WAY: u64 = 2;
+
 /// A worker's fixed parts, and the runs it knows.
 pub(crate) struct Worker {
     pub(crate) device: Device,
@@ -36,11 +39,11 @@ pub(crate) struct Worker {
     pub(crate) slots: u32,
     pub(crate) handing_in: HandingIn,
     memory_bytes: u64,
+    /// What decoding may take, for all runs and threads.
+    decoding: Budget,
     pub(crate) disk_cache: Option<DiskCache>,
     /// The judges that are programs of their own.
     judges: Hosts,
-    /// What decoding may take, for all runs and threads.
-    decoding: Budget,
     runs: RwLock<BTreeMap<String, Known>>,
 }
 
@@ -95,10 +98,10 @@ impl Worker {
             slots,
             handing_in: HandingIn::default(),
             memory_bytes,
+            decoding: Budget::new(Cut::of(memory_bytes, false).decoding.max(DECODING_BYTES_MIN)),
             disk_cache: config.disk_cache.clone(),
             judges,
             runs: RwLock::default(),
-            decoding: Budget::new(Cut::of(memory_bytes, false).decoding.max(DECODING_BYTES_MIN)),
         }
     }
 
@@ -210,6 +213,8 @@ pub(crate) struct Active {
     me: AtomicU64,
     /// How this worker's memory is cut.
     cut: Cut,
+    /// Tasks that are computed at the same time.
+    slots: u32,
     /// Soups that there is room for: known with the placement, since all shards are there by then.
     soups_kept: AtomicU64,
     pub(crate) peers: Peers,
@@ -239,6 +244,7 @@ impl Active {
             owners: watch::Sender::new(None),
             me: AtomicU64::new(0),
             cut,
+            slots: worker.slots,
             soups_kept: AtomicU64::new(1),
             peers: Peers::new(worker.peers.clone(), begun.streams),
             compute: worker.compute.clone(),
@@ -293,6 +299,21 @@ impl Active {
     /// Soups that there is room for at a time.
     pub(crate) fn soups_kept(&self) -> u64 {
         self.soups_kept.load(Ordering::Relaxed)
+    }
+
+    /// What peers may be served at a time, in bytes: the blends that are kept, and a few that are under way and not kept any more. Where
+    /// shards stream, and nothing is kept, those of the passes that are made and those that this worker itself fetches ahead.
+    pub(crate) fn served_bytes_max(&self) -> u64 {
+        let shards = match self.begun.streams {
+            true => u64::from(self.slots) * (1 + SHARDS_AHEAD) + 2 * SHARDS_AHEAD,
+            false => self.blends_kept() as u64 + UNDER_WAY,
+        };
+        self.begun.plan.shard_bytes().saturating_mul(shards)
+    }
+
+    /// Blends of this worker's own shards that are kept for peers.
+    pub(crate) fn blends_kept(&self) -> usize {
+        self.soups_kept() as usize * self.shards.count()
     }
 
     /// Who holds what.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use soup_core::shard::Shard;
@@ -11,33 +12,85 @@ use soup_proto::v1::{self, FetchRequest, Gradient};
 use soup_trust::ticket::{Bearer, Ticket};
 
 use crate::active::Active;
-use crate::passing;
+use crate::room::Place;
+use crate::{learn, passing};
+
+/// How long a fetch waits for room, where what peers are served takes all there is; then its peer asks again.
+const ROOM: Duration = Duration::from_secs(45);
+/// Where others wait for shards to be read.
+const ROOM_STREAMED: Duration = Duration::from_secs(540);
+
+/// Bytes that peers are served, and the room that they take until nobody has them any more.
+struct Served<T> {
+    bytes: T,
+    _place: Place,
+}
+
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Served<T> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+}
+
+/// Room for `bytes` bytes that a peer is served.
+///
+/// # Errors
+/// [`TryAgain`](soup_core::ErrorKind::TryAgain) where others do not leave any for long.
+async fn room(run: &Active, bytes: u64) -> Result<Place> {
+    let place = run.soups.serve(bytes, run.served_bytes_max());
+    let patience = if run.begun.streams { ROOM_STREAMED } else { ROOM };
+    tokio::time::timeout(patience, place).await.map_err(|_| {
+        Error::try_again(format!(
+            "what this worker serves takes the {} MiB that there are for it, and is not read",
+            run.served_bytes_max() >> 20
+        ))
+    })
+}
 
 /// The blend of `soup` on a shard that this worker holds.
 ///
 /// # Errors
-/// [`TryAgain`](soup_core::ErrorKind::TryAgain) where it does not hold it.
+/// [`TryAgain`](soup_core::ErrorKind::TryAgain) where it does not hold it, or has no room for it.
 pub(crate) async fn own(run: &Arc<Active>, shard: u32, soup: &Soup) -> Result<Bytes> {
     if run.begun.streams {
-        return passing::blend(run, shard, soup).await;
+        let place = room(run, shard_len(run, shard) as u64).await?;
+        let bytes = passing::blend(run, shard, soup).await?;
+        return Ok(Bytes::from_owner(Served { bytes, _place: place }));
     }
     let Some(memory) = run.shards.get(shard) else {
         return Err(Error::try_again(format!("this worker does not hold shard {shard}")));
     };
     let of = soup.clone();
-    let blend = || {
+    let blend = || async {
+        let place = room(run, memory.bytes() as u64).await?;
         // Blending is bound by memory and short: it need not wait for a compute thread.
-        run.compute.beside(move || {
-            let mut out = vec![0; memory.bytes()];
-            memory.blend(&of, &mut out).map(|()| Bytes::from(out))
-        })
+        let blend = move || {
+            let mut bytes = vec![0; memory.bytes()];
+            memory.blend(&of, &mut bytes)?;
+            Ok(Bytes::from_owner(Served { bytes, _place: place }))
+        };
+        run.compute.beside(blend).await
     };
     if run.is_alone() {
         // Nobody asks for it again.
         return blend().await;
     }
-    let max = run.soups_kept() as usize * run.shards.count();
-    run.soups.blend(soup, shard, max).get_or_try_init(blend).await.cloned()
+    run.soups.blend(soup, shard, run.blends_kept()).get_or_try_init(blend).await.cloned()
+}
+
+/// The part of a gradient that this worker holds which is on a shard, for a peer.
+///
+/// # Errors
+/// [`TryAgain`](soup_core::ErrorKind::TryAgain) where it does not hold it, or has no room; [`Usage`](soup_core::ErrorKind::Usage) for a shard
+/// that there is not.
+pub(crate) async fn own_gradient(run: &Arc<Active>, shard: u32, of: Gradient) -> Result<Bytes> {
+    if shard >= run.begun.plan.count() {
+        return Err(Error::usage(format!("the run has no shard {shard}")));
+    }
+    let elements = learn::elements(run, shard);
+    let place = room(run, (elements.len() * size_of::<f32>()) as u64).await?;
+    let bytes = run.gradients.range((of.step, of.part), elements.start, elements.end)?;
+    Ok(Bytes::from_owner(Served { bytes, _place: place }))
 }
 
 /// The blend of `soup` on any shard, from its owner.

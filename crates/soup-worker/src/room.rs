@@ -1,4 +1,4 @@
-//! Room for things that are large: so many at a time, whoever wants one more waits.
+//! Room for things that are large: so many at a time, or so many bytes; whoever wants one more waits.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,20 +12,28 @@ pub(crate) struct Room {
 }
 
 /// A place that is taken until this is dropped.
-pub(crate) struct Place(Arc<Room>);
+pub(crate) struct Place {
+    room: Arc<Room>,
+    size: u64,
+}
 
 impl Room {
     /// Takes a place where fewer than `max` are taken; how many there are may be another number each time.
     pub(crate) async fn enter(self: &Arc<Self>, max: u64) -> Place {
+        self.take(1, max).await
+    }
+
+    /// Takes a place of a size, where all together are at most `max`, or nothing is taken.
+    pub(crate) async fn take(self: &Arc<Self>, size: u64, max: u64) -> Place {
         loop {
             let mut left = std::pin::pin!(self.left.notified());
             // From here on nobody leaves unheard.
             left.as_mut().enable();
             {
                 let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-                if *taken < max.max(1) {
-                    *taken += 1;
-                    return Place(self.clone());
+                if *taken == 0 || taken.saturating_add(size) <= max {
+                    *taken = taken.saturating_add(size);
+                    return Place { room: self.clone(), size };
                 }
             }
             left.await;
@@ -35,8 +43,8 @@ impl Room {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        *self.0.taken.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.0.left.notify_waiters();
+        *self.room.taken.lock().unwrap_or_else(PoisonError::into_inner) -= self.size;
+        self.room.left.notify_waiters();
     }
 }
 
@@ -63,5 +71,21 @@ mod tests {
         drop(second);
         assert!(fourth.as_mut().now_or_never().is_some());
         assert!(Arc::new(Room::default()).enter(0).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn large_things_take_more_of_it_and_one_always_fits() {
+        let room = Arc::new(Room::default());
+        let first = room.take(60, 100).await;
+        let mut large = std::pin::pin!(room.take(50, 100));
+        assert!(large.as_mut().now_or_never().is_none());
+        let second = room.take(40, 100).now_or_never().unwrap();
+        drop(second);
+        assert!(large.as_mut().now_or_never().is_none());
+        drop(first);
+        let large = large.as_mut().now_or_never().unwrap();
+        assert!(room.take(101, 100).now_or_never().is_none());
+        drop(large);
+        assert!(room.take(101, 100).now_or_never().is_some());
     }
 }

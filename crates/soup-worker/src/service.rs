@@ -15,7 +15,7 @@ use tonic::server::NamedService;
 use tonic::{Code, Status};
 
 use crate::active::Worker;
-use crate::{blends, frames, learn};
+use crate::{blends, frames};
 
 /// The service `soup.v1.Blends` over a worker; see [`frames`] for why it is not a generated one.
 #[derive(Clone)]
@@ -34,11 +34,7 @@ impl Service {
         blends::check(&run, request.ticket)
             .inspect_err(|e| tracing::warn!(run = request.run, why = e.chain(), "denied a fetch"))?;
         if let Some(gradient) = request.gradient {
-            if request.shard >= run.begun.plan.count() {
-                return Err(Error::usage(format!("the run has no shard {}", request.shard)));
-            }
-            let elements = learn::elements(&run, request.shard);
-            return run.gradients.range((gradient.step, gradient.part), elements.start, elements.end);
+            return blends::own_gradient(&run, request.shard, gradient).await;
         }
         let soup = Soup::try_from(request.soup.ok_or_else(|| Error::usage("the request has no soup"))?)?;
         blends::own(&run, request.shard, &soup).await

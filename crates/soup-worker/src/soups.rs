@@ -20,6 +20,8 @@ pub(crate) struct InMemory {
 #[derive(Default)]
 pub(crate) struct Soups {
     own: Recent<(Soup, u32), Bytes>,
+    /// Bytes of what peers are served, those that are not kept any more but still under way included.
+    served: Arc<Room>,
     loaded: Recent<Soup, Arc<InMemory>>,
     /// Soups that are assembled or with the judge, those that are not kept any more but still in use included.
     room: Arc<Room>,
@@ -31,6 +33,11 @@ impl Soups {
     /// Where the blend of `soup` on one of this worker's shards is kept, of at most `max` blends.
     pub(crate) fn blend(&self, soup: &Soup, shard: u32, max: usize) -> Arc<OnceCell<Bytes>> {
         self.own.cell(&(soup.clone(), shard), max)
+    }
+
+    /// Room for so many bytes that peers may be served, where there is room for `max`.
+    pub(crate) async fn serve(&self, bytes: u64, max: u64) -> Place {
+        self.served.take(bytes, max).await
     }
 
     /// Where `soup` is kept as the judge has it, of at most `max` soups. Whoever scores soups does not learn at the same time.

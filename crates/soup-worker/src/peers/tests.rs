@@ -173,3 +173,32 @@ async fn a_blend_that_changed_on_the_way_is_fetched_again_and_its_source_named()
     );
     assert!(error.chain().starts_with(&expected), "{}", error.chain());
 }
+
+#[tokio::test]
+async fn what_peers_are_served_takes_room_for_as_long_as_somebody_has_it() {
+    let schema = Schema::new(vec![TensorSpec::new("a", Dtype::F32, [PARAMETERS])]).unwrap();
+    let plan = ShardPlan::new(schema.bytes());
+    let (owner, run) = worker(Arc::new(crate::Tcp), &schema, "http://127.0.0.1:1", 1);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ingredient");
+    std::fs::write(&file, VALUE.repeat(PARAMETERS as usize)).unwrap();
+    let range = plan.range(soup_core::shard::Shard(0));
+    let location = Location::parse(file.to_str().unwrap()).unwrap();
+    let read = Read { file: 0, file_offset: 0, dest_offset: 0, len: range.end - range.start };
+    let source =
+        Source { files: vec![ReadFrom { location, etag: None }], reads: vec![read], ..Source::default() };
+    let task =
+        ShardSources { shard: 0, on_disk: false, ingredients: vec![source], products: false, base: None };
+    loading::load_shard(&owner, &run, task).await.unwrap();
+    let (soup, bytes, max) = (Soup::single(Ingredient(0)), range.end - range.start, run.served_bytes_max());
+    let mut served = Vec::new();
+    for _ in 0..max / bytes {
+        served.push(blends::own(&run, 0, &soup).await.unwrap());
+    }
+    let wanted = || run.soups.serve(bytes, max);
+    assert!(wanted().now_or_never().is_none());
+    let slice = served.pop().unwrap().slice(3..9);
+    assert!(wanted().now_or_never().is_none(), "a part of it is under way");
+    drop(slice);
+    assert!(wanted().now_or_never().is_some());
+}
