@@ -108,6 +108,7 @@ pub fn spec(kind: RecipeKind, lookahead: u32) -> RunSpec {
         judge: None,
         batch_norm: None,
         calibration: None,
+        audit_ppm: 0,
     }
 }
 

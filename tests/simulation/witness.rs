@@ -60,16 +60,18 @@ impl Witness {
         Ok(())
     }
 
-    /// Somebody was told of a decision: it has to be durable.
+    /// Somebody was told of a decision: it has to be durable, though it may have been taken back since.
     pub fn decided(&self, run: &str, trial: u32) -> Result<()> {
-        let (fold, _) = self.log(run)?;
-        if fold.decisions < trial {
-            return Err(broken(format!(
-                "trial {trial} was told, but {} decisions are durable",
-                fold.decisions
-            )));
+        let (_, records) = self.log(run)?;
+        let decisions = |record: &Record| match &record.entry {
+            Entry::Scored(scored) => scored.decisions.iter().map(|d| d.trial).max(),
+            _ => None,
+        };
+        let durable = records.iter().filter_map(decisions).max().unwrap_or(0);
+        match durable < trial {
+            true => Err(broken(format!("trial {trial} was told, but {durable} decisions are durable"))),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// Somebody was told the result: it has to be durable.

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use soup_core::judge::Offer;
-use soup_core::machine::{Event, TaskKey, TaskResult, Tier, Work, WorkerId};
+use soup_core::ledger::{Evaluation, Slice};
+use soup_core::machine::{TaskKey, TaskResult, Tier, Work, WorkerId};
 use soup_core::shard::Shard;
+use soup_core::tally::Judged;
 use soup_core::{Error, Result};
 
 use crate::prepare::PreparedRun;
@@ -57,14 +59,24 @@ pub(crate) enum Said {
     Done(Attempt, Answer),
     /// It failed at an attempt; where that is because another worker could not be reached, that one.
     Failed(Attempt, Error, Option<WorkerId>),
-    /// It hands in what it did for an earlier coordinator: an [`Event::HandedIn`], and the seal that it was given with.
-    HandedIn(Incarnation, Event, Vec<u8>),
+    /// It hands in what it did for an earlier coordinator.
+    HandedIn(Incarnation, HandedIn),
     /// It has passed over so many shards of a run, which are not kept.
     Passed(Incarnation, u32),
     /// It is about to go.
     Leaving,
     /// Nothing else.
     Alive,
+}
+
+/// A slice that was finished for an earlier coordinator. Its index is not looked at.
+#[derive(Clone, Debug)]
+pub(crate) struct HandedIn {
+    pub(crate) evaluation: Evaluation,
+    pub(crate) slice: Slice,
+    pub(crate) judged: Judged,
+    /// What it was given with.
+    pub(crate) seal: Vec<u8>,
 }
 
 /// What a worker brings back of an attempt.
@@ -90,6 +102,8 @@ pub(crate) enum Told {
     Assign(Assignment),
     /// An attempt that is not wanted any more.
     Cancel(Attempt),
+    /// Soups that it has assembled may have wrong blends.
+    Forget(Incarnation),
     /// A gradient that nobody needs any more.
     Release { of: Incarnation, step: u32, part: u32 },
     /// The run is over.

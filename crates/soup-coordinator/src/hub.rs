@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use crate::CoordinatorConfig;
 use crate::admission::{Admission, Admitted};
 use crate::event_log::EventLog;
-use crate::exchange::{Answer, Attempt, Incarnation, Newcomer, Said, Told};
+use crate::exchange::{Answer, Attempt, HandedIn, Incarnation, Newcomer, Said, Told};
 use crate::opening::{self, Keeper, Opened, Owned, StartError, Started};
 use crate::prepare::{PreparedRun, prepare};
 use crate::roster::{Outbox, Roster};
@@ -331,6 +331,7 @@ impl Hub {
         }
         self.tell_judges();
         if let Current::Running(running) = &self.current
+            && !running.is_quarantined(self.roster.name(worker))
             && let Some(new) = self.roster.get(running.prepared(), worker)
         {
             self.drive(now, Event::WorkersJoined(vec![new]));
@@ -350,7 +351,7 @@ impl Hub {
                 let error = error.context(format!("worker {:?}", self.roster.name(worker)));
                 self.answered(worker, attempt, Err(error));
             }
-            Said::HandedIn(of, event, seal) => self.handed_in(worker, &of, event, &seal),
+            Said::HandedIn(of, handed) => self.handed_in(worker, &of, handed),
             Said::Passed(of, shards) => {
                 if let Current::Running(running) = &mut self.current
                     && running.is(&of.run, of.epoch)
@@ -368,13 +369,13 @@ impl Hub {
     }
 
     /// A worker hands in a slice: taken if it was given to it.
-    fn handed_in(&mut self, worker: WorkerId, of: &Incarnation, event: Event, seal: &[u8]) {
+    fn handed_in(&mut self, worker: WorkerId, of: &Incarnation, handed: HandedIn) {
         let Current::Running(running) = &self.current else { return };
         let name = self.roster.name(worker);
         if !running.is(&of.run, of.epoch) {
             return;
         }
-        if !running.seals().is_sealed(name, &event, seal) {
+        if !running.seals().is_sealed(name, &handed) {
             return tracing::warn!(
                 run = of.run,
                 worker = worker.0,
@@ -382,7 +383,8 @@ impl Hub {
                 "dropped a slice that the worker was not given"
             );
         }
-        self.for_run(&of.run, of.epoch, event);
+        let HandedIn { evaluation, slice, judged, seal: _ } = handed;
+        self.for_run(&of.run, of.epoch, Event::HandedIn(worker, evaluation, slice, judged));
     }
 
     /// A worker has done an attempt, or failed at it.

@@ -168,13 +168,15 @@ fn unprintable(e: serde_json::Error) -> Error {
 
 /// The settings of a specification that are no part of its identity, and who asks for it.
 pub(crate) fn operation(spec: &RunSpec, client: Option<String>) -> Operation {
-    Operation { overwrite: spec.overwrite, lookahead: spec.lookahead, workers_min: spec.workers_min, client }
+    let RunSpec { overwrite, lookahead, workers_min, audit_ppm, .. } = *spec;
+    Operation { overwrite, lookahead, workers_min, audit_ppm, client }
 }
 
 /// Sets them.
 pub(crate) fn set_operation(spec: &mut RunSpec, operation: &Operation) {
-    let Operation { overwrite, lookahead, workers_min, client: _ } = operation;
-    (spec.overwrite, spec.lookahead, spec.workers_min) = (*overwrite, *lookahead, *workers_min);
+    let Operation { overwrite, lookahead, workers_min, audit_ppm, client: _ } = *operation;
+    (spec.overwrite, spec.lookahead, spec.workers_min, spec.audit_ppm) =
+        (overwrite, lookahead, workers_min, audit_ppm);
 }
 
 /// The key of a soup's score: the content of its ingredients, in the order in which they are summed, and its weights.
@@ -203,9 +205,9 @@ mod tests {
             "lookahead": 0, "workers_min": 1, "model_config": null, "preprocessor_config": null
         });
         let spec: RunSpec = serde_json::from_value(spec).unwrap();
-        let of = |judge: Option<&JudgeId>| {
+        let of_spec = |spec: &RunSpec, judge: Option<&JudgeId>| {
             let inputs = Inputs {
-                spec: &spec,
+                spec,
                 fresh: None,
                 checkpoints: &[],
                 base: None,
@@ -216,12 +218,19 @@ mod tests {
             };
             (inputs.document().unwrap().0, inputs.contexts().unwrap())
         };
+        let of = |judge| of_spec(&spec, judge);
         let native = JudgeId::native();
         let other = JudgeId { numerics: "cuda-sm90-tf32".to_owned(), ..JudgeId::native() };
         let (native, again, other) = (of(Some(&native)), of(Some(&native)), of(Some(&other)));
         assert_eq!(native, again);
         assert_ne!(native.0, other.0);
         assert_ne!(native.1, other.1);
+        // What does not change a result is no part of what a run is.
+        let audited = RunSpec { audit_ppm: 20_000, workers_min: 3, ..spec.clone() };
+        assert_eq!(of_spec(&audited, Some(&JudgeId::native())), native);
+        let mut again = spec.clone();
+        set_operation(&mut again, &operation(&audited, None));
+        assert_eq!(again, audited);
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! What workers say and are told, translated between the wire and plain types ([`exchange`](crate::exchange)).
 
-
 use soup_core::ledger::{Dataset, Evaluation, Slice};
-use soup_core::machine::{Event, FileDigest, TaskResult, Tier, Work, WorkerId};
+use soup_core::machine::{FileDigest, Reread, TaskResult, Tier, Work, WorkerId};
 use soup_core::run::DiagnosisLevel;
 use soup_core::shard::Shard;
 use soup_core::{Error, Result};
@@ -12,7 +11,7 @@ use soup_proto::v1::{self, assign, worker_message};
 use soup_proto::{sha256, statistics, tensors_of};
 use soup_store::load::{plan_reads, stored_dtypes};
 
-use crate::exchange::{self, Assignment, Attempt, Incarnation, Peer, PeerKey, Said, Told};
+use crate::exchange::{self, Assignment, Attempt, HandedIn, Incarnation, Peer, PeerKey, Said, Told};
 use crate::prepare::PreparedRun;
 
 /// What a worker is told, as it is sent.
@@ -24,6 +23,7 @@ pub(crate) fn told(told: Told) -> v1::CoordinatorMessage {
         Told::Begin(of, prepared, key) => Message::Begin(begin(&of, &prepared, &key)),
         Told::Place { of, owners, peers } => Message::Placement(placement(of, &owners, peers)),
         Told::Assign(assignment) => Message::Assign(assign(&assignment)),
+        Told::Forget(Incarnation { run, epoch }) => Message::Forget(v1::ForgetSoups { run, epoch }),
         Told::Cancel(attempt) => Message::Cancel(v1::CancelTask { key: Some(key_of(&attempt)) }),
         Told::Release { of: Incarnation { run, epoch }, step, part } => {
             Message::Release(v1::ReleaseGradient { run, epoch, step, part })
@@ -96,15 +96,10 @@ fn placement(of: Incarnation, owners: &[WorkerId], peers: Vec<Peer>) -> v1::Plac
 fn assign(assignment: &Assignment) -> v1::Assign {
     let prepared = &*assignment.prepared;
     let work = match &assignment.work {
-        Work::Load(shard) => assign::Work::Load(v1::LoadShard {
-            shard: shard.0,
-            on_disk: assignment.tier == Tier::Disk,
-            ingredients: prepared.checkpoints.iter().map(|c| reads_of(c, prepared, *shard)).collect(),
-            products: prepared.spec.streams() && prepared.spec.diagnosis.level != DiagnosisLevel::None,
-            base: match prepared.spec.streams() {
-                true => prepared.base.as_ref().map(|base| reads_of(base, prepared, *shard)),
-                false => None,
-            },
+        Work::Load(shard) => assign::Work::Load(load(prepared, *shard, assignment.tier)),
+        Work::Reread(shard, soup) => assign::Work::Reread(v1::RereadShard {
+            load: Some(v1::LoadShard { products: false, base: None, ..load(prepared, *shard, Tier::Memory) }),
+            soup: soup.as_deref().map(Into::into),
         }),
         Work::Pass(shard) => assign::Work::Pass(v1::PassShard { shard: shard.0 }),
         Work::Survey => assign::Work::Survey(v1::Survey {}),
@@ -135,6 +130,21 @@ fn assign(assignment: &Assignment) -> v1::Assign {
         }),
     };
     v1::Assign { key: Some(key_of(&assignment.attempt)), work: Some(work) }
+}
+
+/// A shard, and where it is.
+fn load(prepared: &PreparedRun, shard: Shard, tier: Tier) -> v1::LoadShard {
+    let streams = prepared.spec.streams();
+    v1::LoadShard {
+        shard: shard.0,
+        on_disk: tier == Tier::Disk,
+        ingredients: prepared.checkpoints.iter().map(|c| reads_of(c, prepared, shard)).collect(),
+        products: streams && prepared.spec.diagnosis.level != DiagnosisLevel::None,
+        base: match streams {
+            true => prepared.base.as_ref().map(|base| reads_of(base, prepared, shard)),
+            false => None,
+        },
+    }
 }
 
 /// A slice of an evaluation.
@@ -202,8 +212,7 @@ pub(crate) fn said(message: v1::WorkerMessage) -> Result<Said> {
         }
         Some(Message::HandedIn(message)) => {
             let of = Incarnation { run: message.run.clone(), epoch: message.epoch };
-            let (event, seal) = handed_in(message)?;
-            Said::HandedIn(of, event, seal)
+            Said::HandedIn(of, handed_in(message)?)
         }
         Some(Message::Leaving(v1::Leaving {})) => Said::Leaving,
         Some(Message::Heartbeat(v1::Heartbeat { passes: Some(v1::Passes { run, epoch, shards }) })) => {
@@ -220,6 +229,7 @@ fn answer(answer: Option<Answer>, statistics_sha256: &[u8]) -> exchange::Answer 
     let bytes_read = match &answer {
         Some(Answer::Loaded(loaded)) => loaded.bytes_read,
         Some(Answer::Passed(passed)) => passed.bytes_read,
+        Some(Answer::Reread(reread)) => reread.bytes_read,
         _ => 0,
     };
     let (statistics, result) = match (statistics(statistics_sha256), result(answer)) {
@@ -229,15 +239,15 @@ fn answer(answer: Option<Answer>, statistics_sha256: &[u8]) -> exchange::Answer 
     exchange::Answer { result, bytes_read, statistics }
 }
 
-/// What a worker hands in that it did for an earlier coordinator, and its seal.
-fn handed_in(message: v1::HandedIn) -> Result<(Event, Vec<u8>)> {
+/// What a worker hands in that it did for an earlier coordinator.
+fn handed_in(message: v1::HandedIn) -> Result<HandedIn> {
     let missing = || Error::internal("a worker handed in nothing");
     let work = message.work.ok_or_else(missing)?;
     let evaluation =
         Evaluation { dataset: Dataset(work.dataset), soup: work.soup.ok_or_else(missing)?.try_into()? };
     let slice = Slice { index: u32::MAX, start: work.start, end: work.end };
     let judged = message.evaluated.ok_or_else(missing)?.try_into()?;
-    Ok((Event::HandedIn(evaluation, slice, judged), work.seal))
+    Ok(HandedIn { evaluation, slice, judged, seal: work.seal })
 }
 
 /// What a worker brought back.
@@ -255,6 +265,14 @@ fn result(answer: Option<Answer>) -> Result<TaskResult> {
         Answer::Proved(p) => TaskResult::Proved(Box::new(p.try_into()?)),
         Answer::Written(d) => TaskResult::Written(FileDigest::try_from(d)?),
         Answer::ReadBack(d) => TaskResult::ReadBack { bytes: d.bytes, sha256: sha256(&d.sha256)? },
+        Answer::Reread(r) => {
+            let blend = |bytes: &[u8]| (!bytes.is_empty()).then(|| sha256(bytes)).transpose();
+            TaskResult::Reread(Reread {
+                sha256: r.sha256.iter().map(|d| sha256(d)).collect::<Result<_>>()?,
+                blend: blend(&r.blend_sha256)?,
+                served: blend(&r.served_sha256)?,
+            })
+        }
         Answer::Digested(d) => TaskResult::Digested(sha256(&d.sha256)?),
         Answer::Differentiated(d) => TaskResult::Differentiated(d.into()),
         Answer::Measured(m) => TaskResult::Measured(m.grams.into_iter().map(Into::into).collect()),

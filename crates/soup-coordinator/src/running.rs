@@ -2,14 +2,15 @@
 
 mod report;
 
-use std::collections::{BTreeMap, VecDeque, btree_map};
+use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use soup_core::layer::Layers;
 use soup_core::ledger::Evaluation;
 use soup_core::machine::{
-    Action, DiagnosisPlan, Event, Limits, Machine, Millis, Phase, Plan, Report, Tier, Work, WorkerId,
+    Action, AuditPlan, DiagnosisPlan, Event, Limits, Machine, Millis, Phase, Plan, Report, Tier, Work,
+    WorkerId,
 };
 use soup_core::run::DiagnosisLevel;
 use soup_core::tally::Tally;
@@ -48,6 +49,8 @@ pub(crate) struct Running {
     journal: Journaling,
     recall: Recall,
     seals: Seals,
+    /// Names of workers that are not believed. Who comes back under one takes no part.
+    quarantined: BTreeSet<String>,
     inbox: mpsc::Sender<Message>,
     /// What people should know, besides the machine's notes.
     notes: Vec<String>,
@@ -80,7 +83,8 @@ impl Running {
         let prepared = &started.owned.prepared;
         let of = started.owned.incarnation();
         let shards = prepared.shards.count();
-        let plan = plan(prepared, started.recall.looks(), config.start_timeout_ms);
+        let audit = AuditPlan::new(prepared.spec.audit_ppm, started.seals.audits());
+        let plan = Plan { audit, ..plan(prepared, started.recall.looks(), config.start_timeout_ms) };
         let sized = messages::check_size(&of, prepared);
         // A log that the machine trips over is this run's trouble alone.
         let resume = || Machine::resume(plan, now, &started.owned.fold);
@@ -105,6 +109,7 @@ impl Running {
             journal: Journaling::start(of.run.clone(), owned.journal, inbox.clone()),
             recall,
             seals,
+            quarantined: BTreeSet::new(),
             publishing_before: owned.fold.publishing,
             prepared: owned.prepared,
             of,
@@ -135,6 +140,11 @@ impl Running {
     /// What tells the slices that its workers were given.
     pub(crate) fn seals(&self) -> &Seals {
         &self.seals
+    }
+
+    /// Whether a worker of that name is not believed.
+    pub(crate) fn is_quarantined(&self, name: &str) -> bool {
+        self.quarantined.contains(name)
     }
 
     /// Whether a message is for this run and this coordinator.
@@ -227,6 +237,17 @@ impl Running {
                 (worker, Told::Assign(Assignment { attempt, work, tier, seal, prepared }))
             }
             Action::Cancel(worker, key) => (worker, Told::Cancel(Attempt { of, key })),
+            Action::Quarantine(worker) => {
+                tracing::warn!(
+                    run = of.run,
+                    worker = worker.0,
+                    name = roster.name(worker),
+                    "worker quarantined"
+                );
+                self.quarantined.insert(roster.name(worker).to_owned());
+                return None;
+            }
+            Action::Forget(worker) => (worker, Told::Forget(of)),
             Action::Release(worker, step, part) => (worker, Told::Release { of, step, part }),
             other => {
                 self.perform_here(other, events);
@@ -248,6 +269,8 @@ impl Running {
             | Action::Place(..)
             | Action::Assign(..)
             | Action::Cancel(..)
+            | Action::Quarantine(_)
+            | Action::Forget(_)
             | Action::Release(..) => {}
         }
     }
@@ -275,6 +298,14 @@ impl Running {
         self.recall.keep(evaluation, score, ingredients);
     }
 
+    /// Keeps all scores, now that none is taken back any more.
+    fn keep_all(&mut self) {
+        let ingredients = self.machine.surveyed().map_or(&[][..], |s| &s.ingredients_sha256);
+        for (dataset, soup, score) in self.machine.ledger().scores() {
+            self.recall.keep(&Evaluation { dataset, soup: soup.clone() }, score, ingredients);
+        }
+    }
+
     /// Tells watchers, and the log where it is worth a line.
     fn tell(&mut self, report: &Report) {
         if !matches!(report, Report::Loading { resident, .. } if self.progress.is_told(*resident)) {
@@ -285,7 +316,10 @@ impl Running {
                 let (value, samples) = (self.metric_value(&d.score), d.score.samples());
                 tracing::info!(run = self.of.run, trial, value, samples, verdict = ?d.verdict, "trial decided");
             }
-            Report::Scored(evaluation, score) => self.keep(evaluation, score),
+            // What is audited may be taken back until the run is done.
+            Report::Scored(evaluation, score) if self.prepared.spec.audit_ppm == 0 => {
+                self.keep(evaluation, score)
+            }
             Report::Loading { resident, shards } if resident == shards => self.note_duplicates(),
             _ => {}
         }
@@ -324,6 +358,9 @@ impl Running {
     }
 
     fn publish(&mut self) {
+        if self.prepared.spec.audit_ppm > 0 {
+            self.keep_all();
+        }
         let (of, inbox) = (self.of.clone(), self.inbox.clone());
         let files = self.machine.files().unwrap_or_default();
         let digests: Vec<_> =
@@ -388,6 +425,7 @@ fn plan(prepared: &PreparedRun, recall: bool, start_timeout_ms: Millis) -> Plan 
         lookahead: spec.lookahead,
         workers_min: spec.workers_min,
         recall,
+        audit: AuditPlan::default(),
         limits: Limits { start_timeout_ms, ..Limits::default() },
     }
 }

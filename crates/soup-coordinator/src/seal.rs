@@ -10,8 +10,9 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use soup_core::journal::SoupRecord;
 use soup_core::ledger::Evaluation;
-use soup_core::machine::Event;
 use soup_core::{Error, Result};
+
+use crate::exchange::HandedIn;
 
 /// Makes the seals of one run, and knows them again.
 #[derive(Clone)]
@@ -35,9 +36,16 @@ impl Seals {
     }
 
     /// Whether what `worker` hands in was given to it; compared in constant time.
-    pub(crate) fn is_sealed(&self, worker: &str, event: &Event, seal: &[u8]) -> bool {
-        let Event::HandedIn(evaluation, slice, _) = event else { return false };
+    pub(crate) fn is_sealed(&self, worker: &str, handed: &HandedIn) -> bool {
+        let HandedIn { evaluation, slice, seal, judged: _ } = handed;
         self.over(worker, evaluation, (slice.start, slice.end)).verify_slice(seal).is_ok()
+    }
+
+    /// From what it follows which answers of the run are audited: workers must not know.
+    pub(crate) fn audits(&self) -> [u8; 32] {
+        let mut seals = self.clone();
+        seals.take(b"audits");
+        seals.0.finalize().into_bytes().into()
     }
 
     fn over(&self, worker: &str, evaluation: &Evaluation, (start, end): (u64, u64)) -> Hmac<Sha256> {
@@ -77,28 +85,33 @@ mod tests {
     fn a_seal_is_of_one_slice_and_one_worker() {
         let soup = |members: &[u32]| Soup::mean(members.iter().map(|i| Ingredient(*i))).unwrap();
         let of = |dataset, members: &[u32]| Evaluation { dataset: Dataset(dataset), soup: soup(members) };
-        let handed = |evaluation: Evaluation, start, end| {
-            Event::HandedIn(evaluation, Slice { index: u32::MAX, start, end }, Judged::Outcomes(vec![]))
+        let handed = |evaluation: Evaluation, start, end, seal: &[u8]| HandedIn {
+            evaluation,
+            slice: Slice { index: u32::MAX, start, end },
+            judged: Judged::Outcomes(vec![]),
+            seal: seal.to_vec(),
         };
         let seals = Seals::new("r", b"key").unwrap();
         let seal = seals.seal("w1", &of(0, &[1, 2]), (0, 32));
-        assert!(seals.is_sealed("w1", &handed(of(0, &[1, 2]), 0, 32), &seal));
-        assert!(!seals.is_sealed("w2", &handed(of(0, &[1, 2]), 0, 32), &seal));
-        assert!(!seals.is_sealed("w1", &Event::Tick, &seal));
+        let right = handed(of(0, &[1, 2]), 0, 32, &seal);
+        assert!(seals.is_sealed("w1", &right));
+        assert!(!seals.is_sealed("w2", &right));
         for other in [
-            handed(of(0, &[1, 2]), 0, 64),
-            handed(of(0, &[1, 2]), 16, 32),
-            handed(of(1, &[1, 2]), 0, 32),
-            handed(of(0, &[1, 2, 3]), 0, 32),
-            handed(of(0, &[2]), 0, 32),
+            handed(of(0, &[1, 2]), 0, 64, &seal),
+            handed(of(0, &[1, 2]), 16, 32, &seal),
+            handed(of(1, &[1, 2]), 0, 32, &seal),
+            handed(of(0, &[1, 2, 3]), 0, 32, &seal),
+            handed(of(0, &[2]), 0, 32, &seal),
         ] {
-            assert!(!seals.is_sealed("w1", &other, &seal), "{other:?}");
+            assert!(!seals.is_sealed("w1", &other), "{other:?}");
         }
-        let right = handed(of(0, &[1, 2]), 0, 32);
         for wrong in [&[][..], &seal[1..], &[&seal[..], &[0]].concat(), &[0; 32]] {
-            assert!(!seals.is_sealed("w1", &right, wrong));
+            assert!(!seals.is_sealed("w1", &handed(of(0, &[1, 2]), 0, 32, wrong)));
         }
-        assert!(!Seals::new("r", b"other").unwrap().is_sealed("w1", &right, &seal));
-        assert!(!Seals::new("s", b"key").unwrap().is_sealed("w1", &right, &seal));
+        let others = [Seals::new("r", b"other").unwrap(), Seals::new("s", b"key").unwrap()];
+        for other in others {
+            assert!(!other.is_sealed("w1", &right));
+            assert_ne!(other.audits(), seals.audits());
+        }
     }
 }

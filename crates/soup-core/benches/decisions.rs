@@ -18,8 +18,8 @@ use soup_core::judge::JudgeId;
 use soup_core::layer::Layers;
 use soup_core::ledger::Dataset;
 use soup_core::machine::{
-    Action, DiagnosisPlan, Evaluation, Event, FileDigest, LayerGram, Limits, Machine, Millis, NewWorker,
-    Plan, Report, TaskKey, TaskResult, Work, WorkerId,
+    Action, AuditPlan, DiagnosisPlan, Evaluation, Event, FileDigest, LayerGram, Limits, Machine, Millis,
+    NewWorker, Plan, Report, TaskKey, TaskResult, Work, WorkerId,
 };
 use soup_core::metric::MetricName;
 use soup_core::recipe::learned::Groups;
@@ -260,6 +260,7 @@ fn plan(workers: u32) -> Plan {
         lookahead: 2,
         workers_min: workers,
         recall: false,
+        audit: AuditPlan::default(),
         limits: Limits::default(),
     }
 }

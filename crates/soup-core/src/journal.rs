@@ -33,15 +33,16 @@ pub use fold::{Fold, Owner, RunState, Tail, sha256_hex};
 pub use verify::{Verified, verify};
 pub use wire::{ScoredSlice, SoupRecord, TallyRecord};
 
-/// Version of the records' shape.
-pub const VERSION: u32 = 1;
+/// Newest version of the records' shape. A record has the oldest one that knows its kind, so that who does not know it says so
+/// ([`Entry::version`]).
+pub const VERSION: u32 = 2;
 /// What the first record of a log has in the place of its predecessor's SHA-256.
 pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// One record of a run's log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// [`VERSION`].
+    /// That of its entry.
     pub v: u32,
     /// Position in the log, from 0.
     pub seq: u64,
@@ -81,6 +82,8 @@ pub enum Entry {
     Scored(Scored),
     /// A step of a learned soup: what its update is made from.
     Stepped(Stepped),
+    /// A worker turned out not to be believed: what it had a part in is taken back, and asked for again.
+    Retracted(Retracted),
     /// The output is written; what follows makes it visible.
     Publishing {
         /// SHA-256 of the soup's flattened parameters, in hexadecimal.
@@ -115,11 +118,20 @@ impl Entry {
             Entry::Slices(_) => "slices",
             Entry::Scored(_) => "scored",
             Entry::Stepped(_) => "stepped",
+            Entry::Retracted(_) => "retracted",
             Entry::Publishing { .. } => "publishing",
             Entry::Published { .. } => "published",
             Entry::Suspended {} => "suspended",
             Entry::Failed { .. } => "failed",
             Entry::Cancelled {} => "cancelled",
+        }
+    }
+
+    /// The oldest version of records that has entries of this kind.
+    pub fn version(&self) -> u32 {
+        match self {
+            Entry::Retracted(_) => 2,
+            _ => 1,
         }
     }
 
@@ -149,9 +161,16 @@ pub struct Operation {
     pub lookahead: u32,
     /// The run starts once so many workers have joined.
     pub workers_min: u32,
+    /// Share of the work that is done again by another worker, in millionths.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub audit_ppm: u32,
     /// Who asked for it, where the coordinator knew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
+}
+
+fn is_zero(ppm: &u32) -> bool {
+    *ppm == 0
 }
 
 /// What is known once the pool is resident and the datasets are counted.
@@ -190,6 +209,28 @@ pub struct Stepped {
     /// Loss and gradient, from which the update follows.
     #[serde(with = "wire::gradients")]
     pub gradients: Gradients,
+}
+
+/// What is taken back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retracted {
+    /// Why.
+    pub why: String,
+    /// Soups of which nothing is known any more: neither a score nor slices.
+    pub scores: Vec<ScoredSoup>,
+    /// Steps of a learned soup that remain.
+    pub steps: u32,
+    /// Decisions that remain: those that the scores which are left make.
+    pub decisions: u32,
+}
+
+/// A soup on a dataset.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScoredSoup {
+    /// Position of the dataset.
+    pub dataset: u32,
+    /// The soup.
+    pub soup: SoupRecord,
 }
 
 /// A decision of the recipe.

@@ -161,6 +161,11 @@ impl Ledger {
         self.scores.get(&(dataset, soup.clone()))
     }
 
+    /// All scores.
+    pub fn scores(&self) -> impl Iterator<Item = (Dataset, &Soup, &Tally)> {
+        self.scores.iter().map(|((dataset, soup), score)| (*dataset, soup, score))
+    }
+
     /// How many scores are known.
     pub fn count(&self) -> usize {
         self.scores.len()
@@ -182,6 +187,16 @@ impl Ledger {
         let seen = look(self);
         self.scores.remove(&key);
         seen
+    }
+
+    /// Forgets a score that turned out not to be believed.
+    pub fn retract(&mut self, dataset: Dataset, soup: &Soup) {
+        self.scores.remove(&(dataset, soup.clone()));
+    }
+
+    /// Forgets all steps but the first `count`.
+    pub fn retract_steps(&mut self, count: usize) {
+        self.steps.truncate(count);
     }
 
     /// Records a score. The first answer stays: later ones are equal by construction.
@@ -218,6 +233,22 @@ mod tests {
         ledger.record(Dataset::VALIDATION, soup.clone(), correct(3));
         ledger.suppose(Dataset::VALIDATION, &soup, &correct(4), |_| ());
         assert_eq!(ledger.validation(&soup), Some(&correct(3)));
+    }
+
+    #[test]
+    fn what_is_retracted_can_be_recorded_anew() {
+        let mut ledger = Ledger::new(2);
+        let (soup, other) = (Soup::single(Ingredient(1)), Soup::single(Ingredient(0)));
+        ledger.record(Dataset::VALIDATION, soup.clone(), correct(3));
+        ledger.record(Dataset(1), soup.clone(), correct(4));
+        ledger.record(Dataset::VALIDATION, other.clone(), correct(5));
+        ledger.retract(Dataset::VALIDATION, &soup);
+        assert_eq!((ledger.validation(&soup), ledger.count()), (None, 2));
+        ledger.record(Dataset::VALIDATION, soup.clone(), correct(6));
+        assert_eq!(ledger.validation(&soup), Some(&correct(6)));
+        (0..3).for_each(|_| ledger.record_step(Gradients::default()));
+        ledger.retract_steps(1);
+        assert_eq!(ledger.steps().len(), 1);
     }
 
     #[test]

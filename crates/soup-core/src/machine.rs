@@ -17,6 +17,8 @@
 //! asked for in the end.
 //! A worker that is lost leaves its shards and tasks to the others at any point of this; one that is there and does not get done with
 //! what it is given leaves that to others too ([deadlines]), and in the end the run ([troubles]).
+//! A share of all is [audited](auditing): asked of another worker too. Who turns out not to be believed leaves the run for good, and what it
+//! had a part in is done again ([quarantine]).
 //!
 //! What is decided becomes an entry of the journal first ([`Action::Record`]) and takes effect once that is durable
 //! ([`Event::Recorded`]), so that what a machine knows is always the fold of its run's log, and a new one made from that
@@ -24,6 +26,7 @@
 
 mod answers;
 mod assign;
+mod auditing;
 mod deadlines;
 mod diagnosing;
 mod exchange;
@@ -34,8 +37,10 @@ mod learning;
 mod placement;
 mod progress;
 mod proving;
+mod quarantine;
 mod reading_back;
 mod record;
+mod rereading;
 mod statistics;
 mod streaming;
 mod surveying;
@@ -55,14 +60,17 @@ pub use crate::ledger::{Evaluation, SLICES_MAX, Slice, slices};
 use crate::recipe::learned::{Groups, Learned};
 use crate::recipe::{Recipe, RecipeSpec, Replay, Setting};
 use crate::soup::Soup;
+use crate::survey::Survey;
 use crate::tally::{Judged, Tally};
 
+pub use auditing::AuditPlan;
+use auditing::Auditing;
 use deadlines::Deadlines;
 use diagnosing::Diagnosing;
 pub use diagnosing::{LINE_SEGMENTS, Measured, PLANE_SIDE};
 pub use exchange::{
     Action, Compare, Differentiate, Dot, Event, FileDigest, LayerGram, NewWorker, PartFigures, Proof, Report,
-    SegmentDots, TaskKey, TaskResult, Work, WorkerId,
+    Reread, SegmentDots, TaskKey, TaskResult, Work, WorkerId,
 };
 use gathering::Gathering;
 use goals::Goals;
@@ -72,8 +80,10 @@ use placement::Placement;
 pub use placement::{Room, Tier, choose_room};
 use progress::Progress;
 use proving::Proving;
+use quarantine::Deeds;
 use reading_back::ReadingBack;
 use record::Recorder;
+use rereading::Rereading;
 use statistics::Statistics;
 use surveying::Known;
 use tasks::{Tasks, WorkerState};
@@ -125,6 +135,8 @@ pub struct Plan {
     pub workers_min: u32,
     /// Whether earlier runs may have left scores worth looking for.
     pub recall: bool,
+    /// What is done again by another worker.
+    pub audit: AuditPlan,
     /// Patience.
     pub limits: Limits,
 }
@@ -214,6 +226,9 @@ pub struct Machine {
     tasks: Tasks,
     deadlines: Deadlines,
     troubles: Troubles,
+    auditing: Auditing,
+    rereading: Rereading,
+    deeds: Deeds,
     goals: Goals,
     judging: Judging,
     proving: Proving,
@@ -247,6 +262,9 @@ impl Machine {
             tasks: Tasks::default(),
             deadlines: Deadlines::default(),
             troubles: Troubles::default(),
+            auditing: Auditing::default(),
+            rereading: Rereading::default(),
+            deeds: Deeds::default(),
             goals: Goals::default(),
             judging: Judging::default(),
             proving: Proving::default(),
@@ -282,6 +300,7 @@ impl Machine {
             Event::WorkerLost(worker) => self.lose(worker, &mut out),
             Event::WorkerLeaving(worker) => {
                 self.workers.entry(worker).and_modify(|w| w.leaving = true);
+                self.auditing.look_again();
                 self.troubles.leaves(worker);
             }
             Event::Recomputed(worker, key, sha256) => self.recomputed(worker, key, sha256, &mut out),
@@ -294,8 +313,8 @@ impl Machine {
             Event::Cancel => self.finish(Err(Error::cancelled("the run was cancelled")), &mut out),
             Event::Recorded => self.recorded(&mut out),
             Event::Recalled(evaluation, score) => self.recalled(evaluation, score),
-            Event::HandedIn(evaluation, slice, judged) => {
-                self.handed_in(evaluation, slice, judged, &mut out);
+            Event::HandedIn(worker, evaluation, slice, judged) => {
+                self.handed_in(worker, evaluation, slice, judged, &mut out);
             }
             Event::Published(result) => self.finish(result, &mut out),
         }
@@ -324,6 +343,7 @@ impl Machine {
     }
 
     fn advance(&mut self, now: Millis, out: &mut Vec<Action>) {
+        self.settle_audits(out);
         // While publishing, nothing is left for workers to do, and nothing they do may end the run.
         let may = self.progress.is_open() && self.enough_workers(now, out) && self.all_placed(now, out);
         if may {

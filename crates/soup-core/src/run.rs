@@ -59,6 +59,9 @@ pub struct RunSpec {
     pub lookahead: u32,
     /// The run starts once so many workers have joined.
     pub workers_min: u32,
+    /// Share of the work that is done again by another worker, in millionths.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub audit_ppm: u32,
     /// The `config.json`, if not that beside the ingredients.
     pub model_config: Option<NamedConfig>,
     /// The `preprocessor_config.json`, if not that beside the ingredients.
@@ -87,6 +90,10 @@ pub struct RunSpec {
     /// The set on which they are computed anew, where they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<DatasetSpec>,
+}
+
+fn is_zero(ppm: &u32) -> bool {
+    *ppm == 0
 }
 
 fn is_refuse(missing: &Missing) -> bool {
@@ -274,6 +281,7 @@ impl RunSpec {
             ("batch-size", self.batch_size, 1, BATCH_SIZE_MAX),
             ("lookahead", self.lookahead, 0, LOOKAHEAD_MAX),
             ("min-workers", self.workers_min, 1, u32::MAX),
+            ("audit", self.audit_ppm, 0, PPM),
         ];
         for (name, value, min, max) in bounds {
             if value < min || value > max {

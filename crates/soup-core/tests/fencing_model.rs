@@ -27,9 +27,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use soup_core::journal::append::{self, Next, Put};
-use soup_core::journal::{
-    Claim, Decided, Entry, Fold, GENESIS, Record, RunState, Scored, VERSION, sha256_hex,
-};
+use soup_core::journal::{Claim, Decided, Entry, Fold, GENESIS, Record, RunState, Scored, sha256_hex};
 use soup_core::recipe::Verdict;
 use soup_core::soup::{Ingredient, Soup};
 use soup_core::tally::Counts;
@@ -534,7 +532,7 @@ fn record(rec: Rec, prev_sha256: String) -> Record {
         What::Published => Entry::Published { report: serde_json::Value::Null },
     };
     Record {
-        v: VERSION,
+        v: entry.version(),
         seq: rec.id.seq as u64,
         epoch: rec.epoch,
         writer: rec.id.writer.to_string(),

@@ -247,6 +247,7 @@ impl From<RunSpec> for v1::RunSpec {
             judge: s.judge.unwrap_or_default(),
             batch_norm: s.batch_norm.map_or_else(String::new, |b| b.name().to_owned()),
             calibration: s.calibration.map(Into::into),
+            audit_ppm: s.audit_ppm,
         }
     }
 }
@@ -279,6 +280,7 @@ impl TryFrom<v1::RunSpec> for RunSpec {
             out_dtype: non_empty(s.out_dtype).map(|d| schema::dtype(&d)).transpose()?,
             batch_norm: schema::batch_norm(s.batch_norm)?,
             calibration: s.calibration.map(Into::into),
+            audit_ppm: s.audit_ppm,
         };
         spec.validate()?;
         Ok(spec)
@@ -496,6 +498,9 @@ pub fn report_event(report: &Report, datasets: &[String], value: &dyn Fn(&Tally)
         }
         Report::Stepped { step, steps, loss, beta } => {
             Event::Stepped(v1::Stepped { step: *step, steps: *steps, loss: *loss, beta: *beta })
+        }
+        Report::Retracted { scores, trials, steps } => {
+            Event::Retracted(v1::Retracted { scores: *scores, trials: *trials, steps: *steps })
         }
         Report::Note(text) => Event::Note(text.clone()),
     };

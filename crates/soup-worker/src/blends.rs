@@ -103,6 +103,16 @@ pub(crate) async fn any(run: &Arc<Active>, shard: u32, soup: &Soup) -> Result<By
     Ok(Bytes::from(out))
 }
 
+/// The blend of `soup` on a shard that another worker has, as that one gives it to anybody.
+///
+/// # Errors
+/// Where it does not.
+pub(crate) async fn served(run: &Arc<Active>, shard: u32, soup: &Soup) -> Result<Bytes> {
+    let mut out = vec![0; shard_len(run, shard)];
+    fetch(run, shard, soup, &mut out).await?;
+    Ok(Bytes::from(out))
+}
+
 /// The same, into `place`, which has the shard's length.
 pub(crate) async fn into(run: &Arc<Active>, shard: u32, soup: &Soup, place: &mut [u8]) -> Result<()> {
     if run.shards.get(shard).is_some() {

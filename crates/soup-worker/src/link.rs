@@ -259,6 +259,12 @@ impl Link {
                     self.cancel(|k, _| *k == (key.run.clone(), key.task, key.attempt));
                 }
             }
+            Some(Down::Forget(forget)) => {
+                if let Ok(run) = self.worker.run(&forget.run, forget.epoch) {
+                    run.soups.forget();
+                    run.logits.forget();
+                }
+            }
             Some(Down::Release(release)) => {
                 if let Ok(run) = self.worker.run(&release.run, release.epoch) {
                     run.gradients.release((release.step, release.part));

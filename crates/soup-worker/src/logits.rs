@@ -57,6 +57,11 @@ impl Logits {
         Logits { kept: Mutex::default(), bytes_max }
     }
 
+    /// Forgets all of them.
+    pub(crate) fn forget(&self) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Kept::default();
+    }
+
     /// Those that are kept.
     pub(crate) fn get(&self, key: &Key) -> Option<Arc<Rows>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).rows.get(key).cloned()

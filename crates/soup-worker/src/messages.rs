@@ -5,7 +5,7 @@ use std::sync::Arc;
 use soup_core::diagnosis::ensemble::Alternatives;
 use soup_core::ledger::Dataset;
 use soup_core::machine::{
-    Differentiate, Dot, FileDigest, LayerGram, PartFigures, Proof, SegmentDots, WorkerId,
+    Differentiate, Dot, FileDigest, LayerGram, PartFigures, Proof, Reread, SegmentDots, WorkerId,
 };
 use soup_core::run::judges_own;
 use soup_core::shard::{Shard, ShardPlan};
@@ -49,6 +49,8 @@ pub(crate) enum Task {
     /// With the weights of the stacking, one an ingredient.
     Compare(Samples, Vec<f64>),
     Pass(u32),
+    /// With the soup whose blend is wanted, if one is.
+    Reread(ShardSources, Option<Soup>),
 }
 
 /// Samples `start` to `end` of a dataset.
@@ -102,6 +104,8 @@ pub(crate) enum Answer {
     Measured(Vec<LayerGram>),
     Compared(Box<Alternatives>),
     Passed(Passed),
+    /// And how many bytes were read for it.
+    Reread(Reread, u64),
 }
 
 /// What is to be done in a run.
@@ -135,6 +139,10 @@ pub(crate) fn task(work: Work, run: &Begun) -> Result<Task> {
             Task::Compare(Samples { dataset, start, end }, weights)
         }
         Work::Pass(task) => Task::Pass(task.shard),
+        Work::Reread(v1::RereadShard { load, soup: of }) => {
+            let load = load.ok_or_else(|| Error::internal("a shard to be read again is nowhere"))?;
+            Task::Reread(shard_sources(load, run)?, of.map(|of| soup(Some(of))).transpose()?)
+        }
     })
 }
 
@@ -237,6 +245,12 @@ impl From<Answer> for Answered {
                 Answered::Measured(v1::Measured { grams: grams.into_iter().map(Into::into).collect() })
             }
             Answer::Compared(found) => Answered::Compared((&*found).into()),
+            Answer::Reread(Reread { sha256, blend, served }, bytes_read) => Answered::Reread(v1::Reread {
+                sha256: bytes(sha256),
+                blend_sha256: blend.map_or_else(Vec::new, Vec::from),
+                served_sha256: served.map_or_else(Vec::new, Vec::from),
+                bytes_read,
+            }),
             Answer::Passed(Passed { sha256, grams, notes, bytes_read }) => Answered::Passed(v1::Passed {
                 sha256: bytes(sha256),
                 grams: grams.into_iter().map(Into::into).collect(),

@@ -1,4 +1,5 @@
-//! Shards of a run that streams: nothing of them is kept but what was found in reading them.
+//! Shards of which nothing is kept but what was found in reading them: those of a run that streams, and those that are read again to
+//! audit their owners.
 //!
 //! The coordinator tells an owner where a shard is; the owner reads it when somebody wants its blend, in one *pass*
 //! ([`soup_tensor::Pass`]), and notes what it finds for the coordinator, who asks for that in the end. Files on a local disk are
@@ -10,7 +11,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, future, stream};
+use sha2::{Digest as _, Sha256};
 use soup_core::layer::Layers;
+use soup_core::machine::Reread;
 use soup_core::shard::Shard;
 use soup_core::soup::Soup;
 use soup_core::{Error, Result};
@@ -20,7 +23,7 @@ use soup_tensor::{Having, Pass, Passing};
 use crate::active::Active;
 use crate::passages::{Passage, Passed};
 use crate::sources::{ShardSources, Source};
-use crate::{diagnose, loading};
+use crate::{blends, diagnose, loading};
 
 /// What is read from stores at a time, all ingredients together, as far as [`GROUP_BYTES_MIN`] allows; twice that is in memory.
 const GROUP_BYTES: u64 = 64 << 20;
@@ -33,6 +36,10 @@ const INGREDIENTS_IN_FLIGHT: usize = 16;
 
 /// Notes where a shard is.
 pub(crate) fn know(run: &Active, task: ShardSources) {
+    run.passages.know(task.shard, passage(run, task));
+}
+
+fn passage(run: &Active, task: ShardSources) -> Passage {
     let having = |source: &Source| Having {
         dtypes: source.stored.clone(),
         covered: source.covered().map(|r| r.start as usize..r.end as usize).collect(),
@@ -42,7 +49,7 @@ pub(crate) fn know(run: &Active, task: ShardSources) {
     let range = run.begun.plan.range(Shard(task.shard));
     let passing = Passing::new(&run.begun.schema, range, &ingredients, base.as_ref(), task.products);
     let sources = task.ingredients.into_iter().chain(task.base).collect();
-    run.passages.know(task.shard, Passage { sources, passing: Arc::new(passing) });
+    Passage { sources, passing: Arc::new(passing) }
 }
 
 /// The blend of `soup` on a shard, which is read for it.
@@ -67,12 +74,42 @@ pub(crate) async fn found(run: &Arc<Active>, shard: u32) -> Result<Passed> {
 
 async fn pass(run: &Arc<Active>, shard: u32, soup: Option<&Soup>) -> Result<(Bytes, Passed)> {
     let passage = run.passages.get(shard)?;
+    let (blend, passed) = go_over(run, &passage, soup).await?;
+    run.passages.note(shard, &passed)?;
+    Ok((blend, passed))
+}
+
+/// Reads a shard that another worker has, keeps nothing of it, and tells what was found; with a soup, what the blend of it is, and what
+/// the shard's owner gives for it. The number of bytes that were read comes with it.
+///
+/// # Errors
+/// As for [`blend`]; where the owner gives no blend.
+pub(crate) async fn reread(
+    run: &Arc<Active>,
+    task: ShardSources,
+    soup: Option<&Soup>,
+) -> Result<(Reread, u64)> {
+    let shard = task.shard;
+    let (blend, Passed { sha256, bytes_read, .. }) =
+        go_over(run, &Arc::new(passage(run, task)), soup).await?;
+    let Some(soup) = soup else { return Ok((Reread { sha256, ..Reread::default() }, bytes_read)) };
+    let served = blends::served(run, shard, soup).await?;
+    let digests = run.compute.beside(move || Ok((digest(&blend), digest(&served))));
+    let (blend, served) = digests.await?;
+    Ok((Reread { sha256, blend: Some(blend), served: Some(served) }, bytes_read))
+}
+
+fn digest(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+async fn go_over(run: &Arc<Active>, passage: &Arc<Passage>, soup: Option<&Soup>) -> Result<(Bytes, Passed)> {
     let permit = run.passages.permits.acquire().await;
     let _permit = permit.map_err(|_| Error::internal("the worker is stopping"))?;
     soup_store::failpoint::reach("before-pass");
     let bytes = if soup.is_some() { passage.passing.bytes() } else { 0 };
     let work = Work { pass: Pass::new(passage.passing.clone(), soup)?, blend: vec![0; bytes] };
-    let work = match local(&passage).await? {
+    let work = match local(passage).await? {
         Some(files) => {
             let of = passage.clone();
             let work = run.compute.run(move || work.locally(&of, &files).map(|work| (work, files)));
@@ -82,12 +119,11 @@ async fn pass(run: &Arc<Active>, shard: u32, soup: Option<&Soup>) -> Result<(Byt
             }
             work
         }
-        None => remotely(run, &passage, work).await?,
+        None => remotely(run, passage, work).await?,
     };
     let Work { pass, blend } = work;
     let mut passed = answer(run, pass)?;
     passed.bytes_read = passage.sources.iter().map(Source::bytes).sum();
-    run.passages.note(shard, &passed)?;
     Ok((Bytes::from(blend), passed))
 }
 

@@ -51,6 +51,13 @@ impl Soups {
         self.room.enter(max).await
     }
 
+    /// Forgets all of them: some may have wrong blends. What is being assembled goes to whoever waits for it alone.
+    pub(crate) fn forget(&self) {
+        self.own.retain(|_| false);
+        self.loaded.retain(|_| false);
+        self.step.retain(|_| false);
+    }
+
     /// Where the soup is kept that a step is differentiated at. What was kept of other soups is forgotten: every step has another one.
     pub(crate) fn step(&self, soup: &Soup) -> Arc<OnceCell<Arc<dyn Loaded>>> {
         self.own.retain(|(of, _)| of == soup);

@@ -60,6 +60,10 @@ pub(crate) async fn execute(context: &Context, run: Arc<Active>, task: Task) -> 
             Answer::Compared(Box::new(diagnose::compare(context, run, samples, weights).await?))
         }
         Task::Pass(shard) => Answer::Passed(passing::found(&run, shard).await?),
+        Task::Reread(sources, soup) => {
+            let (reread, bytes_read) = passing::reread(&run, sources, soup.as_ref()).await?;
+            Answer::Reread(reread, bytes_read)
+        }
     };
     Ok(answer.into())
 }

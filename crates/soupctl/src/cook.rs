@@ -77,6 +77,7 @@ async fn resumed(args: &CookArgs, run: &str) -> Result<Cook> {
         .map_err(|e| Error::data(format!("the plan of run {run:?} cannot be read")).with_source(e))?;
     let operation = state.read(run).await?.0.operation.unwrap_or_default();
     (spec.overwrite, spec.lookahead) = (flags.overwrite.unwrap_or(operation.overwrite), operation.lookahead);
+    spec.audit_ppm = flags.audit.map_or(operation.audit_ppm, |share| share.0);
     flags.state_url = Some(url);
     Ok(Cook { cluster: crate::spec::cluster(&flags)?, spec, fresh: false })
 }

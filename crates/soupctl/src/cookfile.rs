@@ -19,7 +19,7 @@ use crate::choices::{DiagnosisName, GranularityName, InitName, OptimizerName, Sc
 use crate::datasets::{DatasetEntry, TestSets};
 use crate::judges::JudgeFlag;
 use crate::metric::MetricFlag;
-use crate::quantity::{Bytes, Millis};
+use crate::quantity::{Bytes, Millis, Share};
 
 /// Largest cook file that is read.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -241,6 +241,10 @@ pub(crate) struct CookOptions {
     /// Trials evaluated ahead of their turn, as if the open ones were rejected [default: 1]
     #[arg(long, value_name = "N", help_heading = EVALUATION)]
     pub(crate) lookahead: Option<u32>,
+    /// Share of blends, slices and loads that another worker does again: one that differs is left out, and what it did since its last
+    /// audit is done again. The soup is the same [default: 0%]
+    #[arg(long, value_name = "SHARE", help_heading = EVALUATION)]
+    pub(crate) audit: Option<Share>,
 
     /// Workers of the embedded cluster [default: 2; 1 with a judge of its own, which takes what there is]
     #[arg(long, value_name = "N", help_heading = CLUSTER)]
@@ -355,7 +359,7 @@ impl CookOptions {
         first! {
             lists: pool test ignore_config;
             others: weights_file ingredient_weights validation model_config preprocessor_config class_subset allow_nan missing batch_norm calibration out_dtype recipe order accept seed max_ingredients passes
-                metric output overwrite state_url signing_key fresh batch_size no_baselines lookahead workers memory disk_cache disk threads device coordinator
+                metric output overwrite state_url signing_key fresh batch_size no_baselines lookahead audit workers memory disk_cache disk threads device coordinator
                 judge judge_dir judge_timeout min_workers train train_share granularity weights optimizer lr schedule warmup clip epochs mini_batch parts
                 shuffle label_smoothing init fold_beta diagnose base require_shared_init
         }

@@ -4,7 +4,7 @@ use soup_core::metric::{ClassMetric, MetricName};
 use soup_core::report::percent;
 use soup_proto::v1::run_event::Event;
 use soup_proto::v1::tally::Kind;
-use soup_proto::v1::{Decided, Loading, Planned, Scored, Soup, Stepped, Tally};
+use soup_proto::v1::{Decided, Loading, Planned, Retracted, Scored, Soup, Stepped, Tally};
 
 use crate::quantity::{Bytes, count, grouped};
 
@@ -106,6 +106,7 @@ impl Narrator {
             Event::Decided(decided) => self.decided(decided),
             Event::Stepped(stepped) => self.stepped(stepped),
             Event::Writing(writing) => gauge(Phase::Writing, writing.files_written, writing.files),
+            Event::Retracted(retracted) => self.retracted(retracted),
             Event::Note(text) => line(format!("note: {text}")),
             // The end is told by the result or the error.
             Event::FinishedJson(_) | Event::Failed(_) => Vec::new(),
@@ -141,13 +142,27 @@ impl Narrator {
             self.ranked += 1;
             let text = format!("ranking  {}  {figures}", self.name(one));
             let total = self.ingredients.len() as u64;
-            return vec![Told::Line(text), Told::Gauge { phase: Phase::Ranking, done: self.ranked, total }];
+            return vec![
+                Told::Line(text),
+                Told::Gauge { phase: Phase::Ranking, done: self.ranked.min(total), total },
+            ];
         }
         if soup.rows.is_empty() && soup.members.len() == self.ingredients.len() {
             return vec![Told::Line(format!("uniform  {figures}"))];
         }
         // A trial: told once it is decided.
         Vec::new()
+    }
+
+    /// What is taken back is told again once it is decided.
+    fn retracted(&mut self, retracted: &Retracted) -> Vec<Told> {
+        self.trials_told = self.trials_told.min(retracted.trials);
+        vec![Told::Line(format!(
+            "taken back: {}; {} and {} remain",
+            count(retracted.scores.into(), "score"),
+            count(retracted.trials.into(), "trial"),
+            count(retracted.steps.into(), "step")
+        ))]
     }
 
     fn decided(&mut self, decided: &Decided) -> Vec<Told> {
@@ -351,6 +366,20 @@ mod tests {
             &["worker 2 joined (2 workers)"],
         );
         check(Event::Note("odd".into()), &["note: odd"]);
+    }
+
+    #[test]
+    fn what_is_taken_back_is_told_again() {
+        let mut narrator = narrator("accuracy");
+        let again = decided(&[0, 1], 1, true);
+        let told = lines(narrator.tell(&again));
+        assert!(!told.is_empty() && narrator.tell(&again).is_empty());
+        let retracted = |trials| Event::Retracted(Retracted { scores: 2, trials, steps: 0 });
+        assert_eq!(
+            lines(narrator.tell(&retracted(2))),
+            ["taken back: 2 scores; 2 trials and 0 steps remain"]
+        );
+        assert_eq!(lines(narrator.tell(&again)), told);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Quantities as people write them: sizes in bytes (`8GiB`, `500MB`) and durations (`90s`, `10m`).
+//! Quantities as people write them: sizes in bytes (`8GiB`, `500MB`), durations (`90s`, `10m`) and shares (`2%`).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Visitor};
+use soup_core::run::PPM;
 
 /// Units of bytes. A letter alone is the binary unit, as in most tools that limit memory.
 const BYTE_UNITS: [(&str, u64); 14] = [
@@ -35,6 +36,48 @@ pub(crate) struct Bytes(pub(crate) u64);
 /// A length of time, at least one millisecond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Millis(pub(crate) u64);
+
+/// A share in millionths, at most all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Share(pub(crate) u32);
+
+/// Decimals of a share in percent: a millionth has four.
+const SHARE_DECIMALS: usize = 4;
+
+impl FromStr for Share {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let not_one = || format!("{text:?} is not a share such as 2% or 0.5%");
+        let number = text.trim().strip_suffix('%').ok_or_else(not_one)?.trim_end();
+        let (whole, decimals) = number.split_once('.').unwrap_or((number, "0"));
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        if !digits(whole) || !digits(decimals) {
+            return Err(not_one());
+        }
+        if decimals.len() > SHARE_DECIMALS {
+            return Err(format!("{text:?} has more than {SHARE_DECIMALS} decimals"));
+        }
+        let millionths = format!("{whole}{decimals:0<SHARE_DECIMALS$}").parse::<u32>().ok();
+        let share = millionths.filter(|ppm| *ppm <= PPM).map(Share);
+        share.ok_or_else(|| format!("{text:?} is more than 100%"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for Share {
+    fn schema_name() -> Cow<'static, str> {
+        "Share".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[0-9]+(\\.[0-9]{1,4})? ?%$", "examples": ["2%", "0.5%"] })
+    }
+}
 
 /// `text` as a number times the factor of its unit; `None` unless that is a finite number of at least 1.
 fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
@@ -198,6 +241,37 @@ mod tests {
         check("2h", Some(7_200_000));
         check("0", None);
         check("2 days", None);
+    }
+
+    #[test]
+    fn shares_are_exact_and_at_most_all() {
+        let check = |text: &str, expect: Option<u32>| {
+            assert_eq!(text.parse::<Share>().ok().map(|s| s.0), expect, "{text:?}");
+        };
+        check("2%", Some(20_000));
+        check("0.5 %", Some(5_000));
+        check("0%", Some(0));
+        check("100%", Some(1_000_000));
+        check("12.3456%", Some(123_456));
+        check("0.0001%", Some(1));
+        for text in [
+            "2",
+            "0.02",
+            "%",
+            "",
+            ".5%",
+            "5.%",
+            "-1%",
+            "+1%",
+            "1e1%",
+            "100.0001%",
+            "1000%",
+            "99999999999%",
+            "0.00001%",
+            "٢%",
+        ] {
+            check(text, None);
+        }
     }
 
     #[test]

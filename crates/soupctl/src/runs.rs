@@ -176,7 +176,10 @@ pub(crate) async fn log(args: LogArgs) -> Result<()> {
             serde_json::from_value(plan["spec"].clone()).map_err(|e| unreadable().with_source(e))?;
         let ingredients = plan["ingredients"].as_array().map_or(0, Vec::len) as u32;
         let v = verify(&spec.recipe, ingredients, spec.deciding_set(), &records)?;
-        let steps = if v.steps > 0 { format!(", {} steps", v.steps) } else { String::new() };
+        let mut steps = if v.steps > 0 { format!(", {} steps", v.steps) } else { String::new() };
+        if v.retractions > 0 {
+            steps.push_str(&format!(", {} times something was taken back", v.retractions));
+        }
         print::line(&format!(
             "verified: {} records in one chain, {} epochs, {} scores, {} decisions made again{steps}; {signed}; {output}",
             v.records, v.epochs, v.scores, v.decisions
@@ -206,6 +209,9 @@ fn what(entry: &Entry) -> String {
                 Tally::Sums(sums) => format!("{} samples{recalled}", sums.samples),
             };
             format!("dataset {} soup {:?}: {score} {}", s.dataset, s.soup.members, verdicts.join(", "))
+        }
+        Entry::Retracted(r) => {
+            format!("{} soups are scored again, {} decisions remain: {}", r.scores.len(), r.decisions, r.why)
         }
         Entry::Stepped(s) => format!("step {}: loss {:.4}", s.step, s.gradients.loss),
         Entry::Publishing { sha256 } => sha256.clone(),

@@ -161,6 +161,7 @@ impl Cook {
             baselines,
             lookahead: options.lookahead.unwrap_or(LOOKAHEAD_DEFAULT),
             workers_min: options.min_workers.unwrap_or(workers),
+            audit_ppm: options.audit.map_or(0, |share| share.0),
             model_config: options.model_config.map(unread),
             preprocessor_config: options.preprocessor_config.map(unread),
             ignore_config: options.ignore_config,

@@ -9,10 +9,10 @@ mod worker;
 
 use soup_core::Error;
 use soup_core::ledger::{Dataset, Evaluation};
-use soup_core::machine::{Event, Slice, Work};
+use soup_core::machine::{Slice, Work};
 use soup_proto::v1;
 
-use crate::exchange::{Assignment, Attempt, Incarnation, Said};
+use crate::exchange::{Assignment, Attempt, HandedIn, Incarnation, Said};
 use crate::messages;
 use pool::{averages, greedy};
 use script::Script;
@@ -164,20 +164,16 @@ async fn a_coordinator_that_is_stopped_and_one_that_goes_on() {
     // A worker does not know the slice's number.
     let of = Incarnation { epoch: slice.attempt.of.epoch + 1, run: slice.attempt.of.run };
     // Nobody else was given it, and no other one.
-    let other = Event::HandedIn(
-        Evaluation { dataset: Dataset(1), ..evaluation.clone() },
-        Slice { index: u32::MAX, start, end },
-        outcomes.clone(),
-    );
-    script
-        .says(
-            "w1",
-            "hands in a slice that it was not given",
-            Said::HandedIn(of.clone(), other, slice.seal.clone()),
-        )
-        .await;
-    let event = Event::HandedIn(evaluation, Slice { index: u32::MAX, start, end }, outcomes);
-    script.says("w1", "hands in the slice", Said::HandedIn(of, event, slice.seal)).await;
+    let handed = HandedIn {
+        evaluation,
+        slice: Slice { index: u32::MAX, start, end },
+        judged: outcomes,
+        seal: slice.seal,
+    };
+    let evaluation = Evaluation { dataset: Dataset(1), ..handed.evaluation.clone() };
+    let other = HandedIn { evaluation, ..handed.clone() };
+    script.says("w1", "hands in a slice that it was not given", Said::HandedIn(of.clone(), other)).await;
+    script.says("w1", "hands in the slice", Said::HandedIn(of, handed)).await;
     for _ in ["A", "B"] {
         script.passes(4, &["w1"]).await;
         script.all_work().await;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sha2::{Digest, Sha256};
 
 use super::append::next_epoch;
-use super::{Claim, Entry, GENESIS, Operation, Record, Surveyed, VERSION};
+use super::{Claim, Entry, GENESIS, Operation, Record, Retracted, Surveyed, VERSION};
 use crate::error::{Error, Result};
 use crate::ledger::{Dataset, Gradients};
 use crate::machine::Evaluation;
@@ -83,7 +83,7 @@ pub struct Fold {
     pub scores: Vec<(Evaluation, Tally)>,
     /// Slices of evaluations that are not complete.
     pub slices: BTreeMap<Evaluation, BTreeMap<u32, Tally>>,
-    /// Decisions recorded.
+    /// Decisions recorded, and not taken back.
     pub decisions: u32,
     /// Steps of a learned soup, in order.
     pub steps: Vec<Gradients>,
@@ -155,8 +155,9 @@ impl Fold {
             )));
         }
         let record: Record = serde_json::from_slice(bytes).map_err(unreadable)?;
-        if record.v != VERSION {
-            return Err(broken(format!("it has version {}, this program knows {VERSION}", record.v)));
+        if record.v != record.entry.version() {
+            let expected = record.entry.version();
+            return Err(broken(format!("it has version {}, and its kind {expected}", record.v)));
         }
         if seq != self.tail.seq || record.seq != seq {
             return Err(broken(format!("it says {}, number {} is expected here", record.seq, self.tail.seq)));
@@ -191,6 +192,25 @@ impl Fold {
                 owner.unwrap_or("nobody")
             )),
         }
+    }
+
+    fn retract(&mut self, retracted: &Retracted) -> Result<()> {
+        let Retracted { scores, steps, decisions, why: _ } = retracted;
+        if *steps as usize > self.steps.len() || *decisions > self.decisions {
+            let text =
+                format!("it leaves {steps} steps and {decisions} decisions, which are more than there are");
+            return Err(Error::data(text));
+        }
+        let mut gone = BTreeSet::new();
+        for of in scores {
+            gone.insert(Evaluation { dataset: Dataset(of.dataset), soup: of.soup.soup()? });
+        }
+        self.scores.retain(|(evaluation, _)| !gone.contains(evaluation));
+        self.scored.retain(|evaluation| !gone.contains(evaluation));
+        self.slices.retain(|evaluation, _| !gone.contains(evaluation));
+        self.steps.truncate(*steps as usize);
+        self.decisions = *decisions;
+        Ok(())
     }
 
     fn apply(&mut self, record: &Record) -> Result<()> {
@@ -236,6 +256,7 @@ impl Fold {
                 }
                 self.steps.push(stepped.gradients.clone());
             }
+            Entry::Retracted(retracted) => self.retract(retracted)?,
             Entry::Publishing { .. } => self.publishing = true,
             Entry::Published { report } => {
                 self.report = Some(report.clone());

@@ -15,7 +15,7 @@ impl Log {
     fn add(&mut self, epoch: u64, writer: &str, entry: Entry) -> &mut Log {
         let tail = self.fold.tail().clone();
         let record = Record {
-            v: VERSION,
+            v: entry.version(),
             seq: tail.seq,
             epoch,
             writer: writer.to_owned(),
@@ -43,7 +43,7 @@ impl Log {
 
 #[test]
 fn what_a_newer_version_wrote_is_said_to_be_newer() {
-    let newer = br#"{"v":2,"seq":0,"kind":"something-new","body":{}}"#;
+    let newer = br#"{"v":3,"seq":0,"kind":"something-new","body":{}}"#;
     let error = Fold::default().push(0, newer).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert!(error.chain().contains("written by a newer version of soupctl"), "{}", error.chain());
@@ -108,6 +108,43 @@ fn a_fold_knows_what_the_log_says() {
 }
 
 #[test]
+fn what_is_retracted_is_not_known_any_more() {
+    let (a, b) = (Soup::single(Ingredient(0)), Soup::uniform(2).unwrap());
+    let of = |soup: &Soup| ScoredSoup { dataset: 0, soup: soup.into() };
+    let retracted = |scores, decisions| {
+        Entry::Retracted(Retracted { why: "it lied".into(), scores, steps: 0, decisions })
+    };
+    let mut log = sample_log();
+    log.add(2, "y", Entry::Slices(vec![ScoredSlice { dataset: 1, ..slice(&a, 0) }]));
+    log.add(2, "y", retracted(vec![of(&b)], 0));
+    assert_eq!((log.fold.scores.len(), log.fold.decisions, log.fold.slices.len()), (1, 0, 1));
+    // It is scored again, and the trial decided.
+    log.add(2, "y", scored(&b, 0.5, &[1]));
+    assert_eq!((log.fold.scores.len(), log.fold.decisions), (2, 1));
+    // Slices of what has no score yet go too.
+    log.add(2, "y", retracted(vec![ScoredSoup { dataset: 1, soup: (&a).into() }], 1));
+    assert_eq!((log.fold.scores.len(), log.fold.slices.len()), (2, 0));
+    assert_eq!(Log::refold(&log.objects).unwrap(), log.fold);
+    // Readers from before there was such a record say that it is newer than they are.
+    let last = String::from_utf8(log.objects.last().unwrap().clone()).unwrap();
+    assert!(
+        last.contains("\"v\":2")
+            && log.objects[..10].iter().all(|o| String::from_utf8_lossy(o).contains("\"v\":1"))
+    );
+    for (from, to, expected) in [
+        ("\"v\":2", "\"v\":1", "version 1, and its kind 2"),
+        ("\"decisions\":1", "\"decisions\":2", "leaves 0 steps and 2 decisions"),
+        ("\"steps\":0", "\"steps\":1", "leaves 1 steps"),
+    ] {
+        let mut objects = log.objects.clone();
+        *objects.last_mut().unwrap() = last.replace(from, to).into_bytes();
+        let error = Log::refold(&objects).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Data);
+        assert!(error.chain().contains(expected), "{}", error.chain());
+    }
+}
+
+#[test]
 fn numbers_keep_their_bits() {
     for loss in [0.1 + 0.2, f64::MIN_POSITIVE, 1e300, f64::INFINITY, -0.0, 5e-324] {
         let soup = Soup::weighted(vec![Ingredient(0)], vec![vec![Weight::new(1.0 / 3.0).unwrap()]]).unwrap();
@@ -164,7 +201,7 @@ fn a_log_that_was_tampered_with_is_refused() {
 #[test]
 fn nothing_is_written_before_a_claim() {
     let record = Record {
-        v: VERSION,
+        v: 1,
         seq: 0,
         epoch: 0,
         writer: "x".into(),

@@ -16,10 +16,12 @@ pub struct Verified {
     pub epochs: u64,
     /// Scores.
     pub scores: u64,
-    /// Decisions, each made again from the scores before it.
+    /// Decisions that stand, each made again from the scores before it.
     pub decisions: u64,
-    /// Steps of a learned soup.
+    /// Steps of a learned soup that stand.
     pub steps: u64,
+    /// How often something was taken back, since a worker turned out not to be believed.
+    pub retractions: u64,
 }
 
 /// Makes every decision of a log again, from the scores recorded before it on the set `deciding`.
@@ -74,6 +76,21 @@ pub fn verify(
                 }
                 seen.scores += 1;
                 seen.decisions += scored.decisions.len() as u64;
+            }
+            Entry::Retracted(retracted) => {
+                for of in &retracted.scores {
+                    ledger.retract(Dataset(of.dataset), &of.soup.soup()?);
+                }
+                ledger.retract_steps(retracted.steps as usize);
+                let left = recipe.replay(&ledger, 0).decisions.len() as u32;
+                if left != retracted.decisions {
+                    return Err(Error::data(format!(
+                        "record {} of the log leaves {} decisions, and the scores that it leaves make {left}",
+                        record.seq, retracted.decisions
+                    )));
+                }
+                seen.retractions += 1;
+                (seen.decisions, seen.steps) = (u64::from(left), u64::from(retracted.steps));
             }
             _ => {}
         }

@@ -45,6 +45,13 @@ impl Machine {
                     checked.map_err(|e| e.context("other uses of the ingredients"))
                 })
             }
+            (Work::Reread(shard, soup), TaskResult::Reread(found)) => {
+                let blends = [found.blend, found.served].iter().flatten().count();
+                match blends == if soup.is_some() { 2 } else { 0 } {
+                    true => self.check_count(found.sha256.len()),
+                    false => Err(Error::internal(format!("a worker read shard {} again by halves", shard.0))),
+                }
+            }
             (Work::Prove(..), TaskResult::Proved(_))
             | (Work::Write(..), TaskResult::Written(_))
             | (Work::ReadBack(_), TaskResult::ReadBack { .. })

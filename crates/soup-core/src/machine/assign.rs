@@ -113,6 +113,7 @@ impl Machine {
     /// Whether nothing is left that belongs to the owners of shards, or that is not known before somebody asks for it.
     fn only_slices_left(&self) -> bool {
         let known = self.surveyed_enough() && self.measured_enough() && self.all_proved();
+        let known = known && !self.plan.audit.any();
         let comparing = matches!(self.progress, Progress::Comparing(_));
         known && !self.learning.in_work() && !comparing && !self.plan.streams
     }
@@ -135,11 +136,13 @@ impl Machine {
             return survey.or_else(|| self.pick_late(worker, openings)).filter(|_| judges);
         }
         if !openings.ready {
-            return self.pick_load(worker, own, now);
+            return self.pick_load(worker, own, now).or_else(|| self.pick_reread(worker, false, now));
         }
         let judging = judges && self.is_proved(worker);
         self.pick_gram(worker, own, now)
             .or_else(|| self.pick_proof(worker).filter(|work| judges && may(work)))
+            .or_else(|| self.pick_survey_again(&may).filter(|_| judges))
+            .or_else(|| self.pick_reread(worker, true, now))
             .or_else(|| self.pick_learning(worker, own, judging, now))
             .or_else(|| self.pick_pass(worker, own, now))
             .or_else(|| self.pick_slice(worker, openings).filter(|_| judging))
@@ -159,8 +162,15 @@ impl Machine {
         openings.writing.iter().find(may).cloned()
     }
 
+    /// The survey, where somebody surveyed the datasets who is not believed.
+    fn pick_survey_again(&self, may: &dyn Fn(&Work) -> bool) -> Option<Work> {
+        self.deeds.doubts_survey().then_some(Work::Survey).filter(may)
+    }
+
     fn pick_load(&self, worker: WorkerId, own: &[Shard], now: Millis) -> Option<Work> {
-        let loading = |shard: &&Shard| self.placement.is_loading(**shard, worker);
+        let loading = |shard: &&Shard| {
+            self.placement.is_loading(**shard, worker) && !self.rereading.awaits(**shard, worker)
+        };
         own.iter().filter(loading).map(|&s| Work::Load(s)).find(|work| self.tasks.is_open(work, now))
     }
 
@@ -181,11 +191,15 @@ impl Machine {
     /// The slices of `goal` that may be given out, in order.
     fn open_slices(&self, goal: &Evaluation, now: Millis) -> Vec<OpenSlice> {
         let mut given = self.tasks.slices_of(goal, now).peekable();
+        let blends_settled = self.blends_settled(&goal.soup);
         let open = |slice: &Slice| {
             let given = given.next_if(|(s, _)| s == slice);
-            let may = given.is_none_or(|(_, open)| open) && !self.slice_done(goal, slice.index);
+            // What two have said waits for the blends that it is made of.
+            let waits = !blends_settled && self.auditing.claims_of(goal, slice.index) >= 2;
+            let may = given.is_none_or(|(_, open)| open) && !waits && !self.slice_done(goal, slice.index);
             let home = self.judging.home(goal.dataset, slice.index);
-            may.then(|| OpenSlice { slice: *slice, home, tried: given.is_some() })
+            let tried = given.is_some() || self.auditing.claims_of(goal, slice.index) > 0;
+            may.then(|| OpenSlice { slice: *slice, home, tried })
         };
         self.slices_of(goal.dataset).iter().filter_map(open).collect()
     }

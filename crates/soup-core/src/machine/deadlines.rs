@@ -35,6 +35,7 @@ enum Kind {
     Prove,
     Write,
     ReadBack,
+    Reread,
     Digest,
     Differentiate,
     Dot,
@@ -52,6 +53,7 @@ impl Kind {
             Work::Prove(..) => Kind::Prove,
             Work::Write(..) => Kind::Write,
             Work::ReadBack(_) => Kind::ReadBack,
+            Work::Reread(..) => Kind::Reread,
             Work::Digest(_) => Kind::Digest,
             Work::Differentiate(_) => Kind::Differentiate,
             Work::Dot(_) => Kind::Dot,
@@ -118,15 +120,24 @@ impl Deadlines {
         self.warm.remove(&worker);
     }
 
-    /// How long an attempt at `work` may be with `worker`, after so many that were taken back.
-    pub(super) fn of(&self, plan: &Plan, worker: WorkerId, work: &Work, taken_back: u32) -> Millis {
+    /// How long an attempt at `work` may be with `worker`, after so many that were taken back; `awaited`: whether others wait for it.
+    pub(super) fn of(
+        &self,
+        plan: &Plan,
+        (worker, work): (WorkerId, &Work),
+        taken_back: u32,
+        awaited: bool,
+    ) -> Millis {
         let kind = Kind::of(work);
         let cold = kind.is_judged() && !self.warm.contains(&worker);
-        let by_pace = self.paces.get(&kind).map(|pace| {
+        // A load reads as much.
+        let like = if kind == Kind::Reread && !plan.streams { Kind::Load } else { kind };
+        let pace = self.paces.get(&kind).or_else(|| self.paces.get(&like));
+        let by_pace = pace.map(|pace| {
             let slowest = pace.slowest_for(size(plan, work));
             slowest.saturating_mul(TIMES).min(MOST_MS).max(slowest.saturating_mul(2)).max(LEAST_MS)
         });
-        let first_ms = if kind == Kind::Evaluate { FIRST_SLICE_MS } else { FIRST_MS };
+        let first_ms = if kind == Kind::Evaluate && !awaited { FIRST_SLICE_MS } else { FIRST_MS };
         let at_first = || first_ms.saturating_add(bytes(plan, work) / BYTES_PER_MS);
         let alone = match by_pace {
             Some(by_pace) if cold => by_pace.max(at_first()),
@@ -155,8 +166,9 @@ fn bytes(plan: &Plan, work: &Work) -> u64 {
     match work {
         // What is not kept is not read by a load, but by whoever wants its blend.
         Work::Load(_) if plan.streams => 0,
+        Work::Reread(..) if plan.streams => plan.pool_bytes / (plan.shard_bytes.len() as u64).max(1),
         Work::Pass(_) => plan.pool_bytes / (plan.shard_bytes.len() as u64).max(1),
-        Work::Load(s) | Work::Gram(s) => shard(s.0),
+        Work::Load(s) | Work::Gram(s) | Work::Reread(s, _) => shard(s.0),
         Work::Dot(dot) => shard(dot.shard.0),
         Work::Survey => 0,
         Work::Write(..) | Work::Digest(_) if plan.streams => plan.pool_bytes,
@@ -184,6 +196,7 @@ pub(super) fn told(work: &Work) -> String {
         Work::Digest(_) => "digesting the soup".to_owned(),
         Work::Differentiate(part) => format!("differentiating part {} of step {}", part.part, part.step),
         Work::Dot(dot) => format!("multiplying a gradient with shard {}", dot.shard.0),
+        Work::Reread(shard, _) => format!("reading shard {} again", shard.0),
         Work::Gram(shard) => format!("multiplying shard {}", shard.0),
         Work::Compare(of) => {
             format!("comparing samples {} to {} of dataset {}", of.slice.start, of.slice.end, of.dataset.0)
@@ -195,17 +208,20 @@ pub(super) fn told(work: &Work) -> String {
 impl Machine {
     /// Takes back the attempts whose time is over.
     pub(super) fn take_back_overdue(&mut self, now: Millis, out: &mut Vec<Action>) {
-        let overdue = self
-            .tasks
-            .overdue(now, |worker, work, taken_back| self.deadlines.of(&self.plan, worker, work, taken_back));
+        let overdue = self.tasks.overdue(now, |worker, work, taken_back| {
+            // Who has answered for an audited slice cannot be asked again.
+            let awaited = self.auditing.awaits(work);
+            self.deadlines.of(&self.plan, (worker, work), taken_back, awaited)
+        });
         let mut late: BTreeMap<WorkerId, (Millis, bool)> = BTreeMap::new();
         for Overdue { worker, key, work, since } in overdue {
             if !self.progress.is_open() {
                 return;
             }
             let owners = matches!(work, Work::Gram(_) | Work::Dot(_) | Work::Pass(_));
+            let waited_for = owners || matches!(work, Work::Reread(..)) || self.auditing.awaits(&work);
             let (first, awaited) = late.entry(worker).or_insert((since, false));
-            (*first, *awaited) = (since.min(*first), *awaited || owners);
+            (*first, *awaited) = (since.min(*first), *awaited || waited_for);
             self.take_back(now.saturating_sub(since), (worker, key), &work, out);
         }
         for (worker, (since, awaited)) in late {

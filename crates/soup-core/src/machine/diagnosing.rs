@@ -133,6 +133,24 @@ impl Machine {
         self.note(format!("warning: {}", shared.explanation), out);
     }
 
+    /// Ingredients are multiplied again, since somebody did that who is not believed.
+    pub(super) fn measure_again(&mut self, out: &mut Vec<Action>) {
+        self.diagnosing.grams.clear();
+        self.diagnosing.measured = None;
+        let measures = |work: &&Work| matches!(work, Work::Gram(_) | Work::Pass(_));
+        let works: Vec<Work> = self.tasks.works().filter(measures).cloned().collect();
+        works.iter().for_each(|work| self.withdraw(work, out));
+        if self.plan.streams {
+            // That is found together.
+            self.placement.forget_digests(|_| true);
+        }
+    }
+
+    /// Alternatives are compared again, once everything is scored.
+    pub(super) fn compare_again(&mut self) {
+        (self.diagnosing.comparing, self.diagnosing.compared) = (None, None);
+    }
+
     /// The soups between ingredients that a full diagnosis looks at, and every ingredient on every set, once the ranking is
     /// known.
     pub(super) fn diagnosis_goals(&self) -> Vec<Evaluation> {

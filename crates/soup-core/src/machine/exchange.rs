@@ -51,6 +51,9 @@ pub enum Work {
     Pass(Shard),
     /// Digest an output file as it lies in the store.
     ReadBack(u32),
+    /// Read one shard of every ingredient and keep nothing of it; make the blend of a soup of that, if there is one, and fetch the same
+    /// from the shard's owner.
+    Reread(Shard, Option<Box<Soup>>),
 }
 
 /// A slice on which other uses of all ingredients are compared.
@@ -157,6 +160,17 @@ pub struct FileDigest {
     pub bytes: u64,
 }
 
+/// What was found in a shard that was read again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reread {
+    /// SHA-256 of the shard of every ingredient in pool order.
+    pub sha256: Vec<[u8; 32]>,
+    /// SHA-256 of the blend that was made of that, where one was wanted.
+    pub blend: Option<[u8; 32]>,
+    /// SHA-256 of the blend that the shard's owner gave.
+    pub served: Option<[u8; 32]>,
+}
+
 /// What a worker brings back.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TaskResult {
@@ -199,6 +213,8 @@ pub enum TaskResult {
         /// What people should know, one line each.
         notes: Vec<String>,
     },
+    /// Of [`Work::Reread`].
+    Reread(Reread),
     /// Of [`Work::ReadBack`].
     ReadBack {
         /// Size of the whole file.
@@ -252,7 +268,7 @@ pub enum Event {
     /// The answer to [`Action::Recall`]: the score of an earlier run, if there is one.
     Recalled(Evaluation, Option<Tally>),
     /// A worker hands in a slice that it was given by an earlier coordinator of this run. The slice's index is not looked at.
-    HandedIn(Evaluation, Slice, Judged),
+    HandedIn(WorkerId, Evaluation, Slice, Judged),
     /// The answer to [`Action::Publish`].
     Published(Result<()>),
 }
@@ -268,6 +284,10 @@ pub enum Action {
     Assign(WorkerId, TaskKey, Work),
     /// Take it back.
     Cancel(WorkerId, TaskKey),
+    /// Tell a worker to forget the soups that it has assembled: blends of them may be wrong.
+    Forget(WorkerId),
+    /// Nothing that a worker says is believed any more in this run.
+    Quarantine(WorkerId),
     /// Tell a worker that nobody needs the gradient of this step and part any more.
     Release(WorkerId, u32, u32),
     /// Make this entry durable, then answer with [`Event::Recorded`]. There is never more than one without its answer.
@@ -322,6 +342,15 @@ pub enum Report {
         written: u32,
         /// Of so many.
         files: u32,
+    },
+    /// Something was taken back, since a worker turned out not to be believed.
+    Retracted {
+        /// Scores that are not known any more.
+        scores: u32,
+        /// Trials whose verdict remains.
+        trials: u32,
+        /// Steps of a learned soup that remain.
+        steps: u32,
     },
     /// Something people should know.
     Note(String),

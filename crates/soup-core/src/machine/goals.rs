@@ -30,6 +30,12 @@ impl Goals {
         &self.wanted
     }
 
+    /// So many decisions remain: the recipe is asked again for the others.
+    pub(super) fn undecide(&mut self, remain: usize) {
+        self.decisions_reported = self.decisions_reported.min(remain);
+        self.ask_again();
+    }
+
     /// Something became known: the recipe is asked again.
     pub(super) fn ask_again(&mut self) {
         self.stale = true;
@@ -43,6 +49,8 @@ impl Machine {
         // What is streamed is not known before it is written, and nothing is decided by it.
         let known = self.plan.streams || self.recorder.surveyed() && self.measured_enough();
         let asking = matches!(self.progress, Progress::Cooking | Progress::Testing(_));
+        // By what is not believed nothing is decided.
+        let known = known && !self.recorder.is_retracting();
         if !known || !asking || !std::mem::take(&mut self.goals.stale) {
             return;
         }
@@ -70,6 +78,7 @@ impl Machine {
                 goals
             }
         };
+        self.plan_rereadings();
         self.drop_unwanted(out);
         self.recall_goals(out);
         if self.goals.wanted.is_empty() && matches!(self.progress, Progress::Testing(_)) {
@@ -119,6 +128,7 @@ impl Machine {
         let works: Vec<Work> = self.tasks.works().filter(unwanted).cloned().collect();
         self.judging.retain(|e| wanted.contains(e));
         self.recorder.retain(|e| wanted.contains(e));
+        self.auditing.retain(|e| wanted.contains(e));
         works.iter().for_each(|work| self.withdraw(work, out));
     }
 }

@@ -36,6 +36,11 @@ impl Judging {
         self.partial.get(evaluation)?.get(&slice).map(Judged::tally)
     }
 
+    /// Evaluations of which some slices are judged.
+    pub(super) fn open(&self) -> impl Iterator<Item = &Evaluation> {
+        self.partial.keys()
+    }
+
     /// Forgets evaluations that nobody wants.
     pub(super) fn retain(&mut self, wanted: impl Fn(&Evaluation) -> bool) {
         self.partial.retain(|evaluation, _| wanted(evaluation));
@@ -55,13 +60,35 @@ impl Machine {
         evaluation: Evaluation,
         slice: Slice,
         judged: Judged,
+        out: &mut Vec<Action>,
     ) -> Result<()> {
         self.judging.homes.insert((evaluation.dataset, slice.index), worker);
+        self.said(worker, evaluation, slice, judged, out)
+    }
+
+    /// A worker has said something of a slice: it counts, or is audited first.
+    fn said(
+        &mut self,
+        worker: WorkerId,
+        evaluation: Evaluation,
+        slice: Slice,
+        judged: Judged,
+        out: &mut Vec<Action>,
+    ) -> Result<()> {
+        if self.slice_done(&evaluation, slice.index) {
+            return Ok(());
+        }
+        if self.plan.audit.takes_slice(&evaluation, slice.index) {
+            return self.claimed(worker, evaluation, slice, judged, out);
+        }
+        if self.plan.audit.any() {
+            self.deeds.judged(worker, &evaluation);
+        }
         self.judged(evaluation, slice.index, judged)
     }
 
     /// A slice is judged: when it was the last one, the evaluation has its score.
-    fn judged(&mut self, evaluation: Evaluation, slice: u32, judged: Judged) -> Result<()> {
+    pub(super) fn judged(&mut self, evaluation: Evaluation, slice: u32, judged: Judged) -> Result<()> {
         self.judging.partial.entry(evaluation.clone()).or_default().insert(slice, judged);
         if !self.complete(&evaluation)? {
             self.recorder.slice(evaluation, slice);
@@ -69,12 +96,20 @@ impl Machine {
         Ok(())
     }
 
-    /// Adds up the slices of an evaluation, if all of them are judged.
-    fn complete(&mut self, evaluation: &Evaluation) -> Result<bool> {
+    /// Adds up the slices of an evaluation, if all of them are judged, and of blends that are settled.
+    pub(super) fn complete(&mut self, evaluation: &Evaluation) -> Result<bool> {
         let slices = self.slices_of(evaluation.dataset).len();
         let Some(judged) = self.judging.partial.get(evaluation).filter(|j| j.len() >= slices) else {
             return Ok(false);
         };
+        if self.plan.audit.any() {
+            if !self.blends_settled(&evaluation.soup) {
+                return Ok(false);
+            }
+            if self.has_unaudited_blends(&evaluation.soup) {
+                self.deeds.made(evaluation);
+            }
+        }
         // In slice order, so that the sum of the losses has the same bits on any cluster.
         let mut tallies = judged.values().map(Judged::tally);
         let mut score = tallies.next().ok_or_else(|| Error::internal("a dataset has no slices"))?;
@@ -112,6 +147,7 @@ impl Machine {
     /// A slice that a worker finished for an earlier coordinator: kept if it is still open.
     pub(super) fn handed_in(
         &mut self,
+        worker: WorkerId,
         evaluation: Evaluation,
         slice: Slice,
         judged: Judged,
@@ -124,7 +160,12 @@ impl Machine {
         // is not said.
         let wanted = matches!(self.progress, Progress::Cooking | Progress::Testing(_));
         let ours = evaluation.soup.members().iter().all(|i| i.0 < self.plan.ingredients);
-        if !self.recorder.surveyed() || !wanted || !ours || self.recomputes() {
+        if !self.recorder.surveyed()
+            || !wanted
+            || !ours
+            || self.recomputes()
+            || self.deeds.is_quarantined(worker)
+        {
             return;
         }
         let fits = self.check_judged(&judged, slice.end - slice.start).is_ok();
@@ -133,7 +174,7 @@ impl Machine {
             return;
         }
         self.withdraw(&Work::Evaluate(evaluation.clone(), slice), out);
-        if let Err(error) = self.judged(evaluation, slice.index, judged) {
+        if let Err(error) = self.said(worker, evaluation, slice, judged, out) {
             self.finish(Err(error), out);
         }
     }

@@ -158,6 +158,9 @@ impl Machine {
     /// A part was differentiated by `worker`, which holds its gradient now.
     pub(super) fn differentiated(&mut self, worker: WorkerId, work: &Differentiate, figures: PartFigures) {
         self.learning.homes.insert(work.part, worker);
+        if self.plan.audit.any() {
+            self.deeds.stepped(worker, work.step);
+        }
         if let Some(part) = self.part(work.step, work.part).filter(|p| matches!(p, Part::Open)) {
             *part = Part::Held { by: worker, figures, dots: BTreeMap::new() };
         }
@@ -169,7 +172,16 @@ impl Machine {
     }
 
     /// The products of a gradient with one shard of every ingredient are there.
-    pub(super) fn dotted(&mut self, work: &Dot, segments: Vec<SegmentDots>, out: &mut Vec<Action>) {
+    pub(super) fn dotted(
+        &mut self,
+        worker: WorkerId,
+        work: &Dot,
+        segments: Vec<SegmentDots>,
+        out: &mut Vec<Action>,
+    ) {
+        if self.plan.audit.any() {
+            self.deeds.stepped(worker, work.step);
+        }
         let shards = self.placement.shards();
         let Some(Part::Held { by, figures, dots }) = self.part(work.step, work.part) else { return };
         if *by != work.source {
@@ -217,6 +229,19 @@ impl Machine {
         self.recorder.step(step, total);
     }
 
+    /// Begins the step in work anew, since somebody had a part in it who is not believed.
+    pub(super) fn restart_step(&mut self, out: &mut Vec<Action>) {
+        let of_step = |work: &&Work| matches!(work, Work::Differentiate(_) | Work::Dot(_));
+        let works: Vec<Work> = self.tasks.works().filter(of_step).cloned().collect();
+        works.iter().for_each(|work| self.withdraw(work, out));
+        let Some(StepInWork { mini, parts }) = self.learning.step.take() else { return };
+        let held = (0..).zip(&parts).filter_map(|(index, part)| match part {
+            Part::Held { by, .. } => Some((*by, index)),
+            Part::Open | Part::Done { .. } => None,
+        });
+        out.extend(held.map(|(by, index)| Action::Release(by, mini.step, index)));
+    }
+
     /// What `worker` held and what is asked of it is gone.
     pub(super) fn lose_gradients(&mut self, worker: WorkerId, out: &mut Vec<Action>) {
         let stale = |work: &&Work| matches!(work, Work::Dot(dot) if dot.source == worker);
@@ -235,7 +260,7 @@ impl Machine {
     pub(super) fn lose_products(&mut self, shard: Shard) {
         let stale = |work: &&Work| match work {
             Work::Dot(dot) => dot.shard == shard,
-            Work::Gram(of) | Work::Pass(of) => *of == shard,
+            Work::Gram(of) | Work::Pass(of) | Work::Reread(of, _) => *of == shard,
             _ => false,
         };
         let works: Vec<Work> = self.tasks.works().filter(stale).cloned().collect();

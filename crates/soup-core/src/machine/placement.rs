@@ -98,8 +98,8 @@ type Rooms = BTreeMap<WorkerId, Room>;
 #[derive(Debug)]
 pub(super) struct Placement {
     holdings: Vec<Holding>,
-    /// `digests[shard]`: SHA-256 of every ingredient's shard, once it was read.
-    digests: Vec<Option<Vec<[u8; 32]>>>,
+    /// `digests[shard]`: SHA-256 of every ingredient's shard, once it was read, and who read it.
+    digests: Vec<Option<(WorkerId, Vec<[u8; 32]>)>>,
     /// The workers that know it.
     told: BTreeSet<WorkerId>,
     /// Since when there has been no room for some shards; `None` while there is.
@@ -174,6 +174,22 @@ impl Placement {
         shards.filter(|shard| self.is_loading(*shard, worker)).collect()
     }
 
+    /// Who has a shard, or is to load it.
+    pub(super) fn owner(&self, shard: Shard) -> Option<WorkerId> {
+        self.holdings.get(shard.0 as usize).and_then(|holding| holding.owner())
+    }
+
+    /// What was found in a shard, and by whom.
+    pub(super) fn digests_of(&self, shard: Shard) -> Option<(WorkerId, &[[u8; 32]])> {
+        let digests = self.digests.get(shard.0 as usize)?.as_ref();
+        digests.map(|(by, sha256)| (*by, sha256.as_slice()))
+    }
+
+    /// Forgets what was found by those that are not believed.
+    pub(super) fn forget_digests(&mut self, of: impl Fn(WorkerId) -> bool) {
+        self.digests.iter_mut().for_each(|digests| _ = digests.take_if(|(by, _)| of(*by)));
+    }
+
     /// Whether a shard was read.
     pub(super) fn is_digested(&self, shard: Shard) -> bool {
         self.digests.get(shard.0 as usize).is_some_and(Option::is_some)
@@ -193,7 +209,8 @@ impl Placement {
 impl Machine {
     /// SHA-256 of each shard of ingredient `index`, once all are loaded.
     pub fn ingredient_digests(&self, index: usize) -> Option<Vec<[u8; 32]>> {
-        self.placement.digests.iter().map(|d| d.as_ref().and_then(|d| d.get(index).copied())).collect()
+        let of = |d: &Option<(WorkerId, Vec<[u8; 32]>)>| d.as_ref().and_then(|(_, d)| d.get(index).copied());
+        self.placement.digests.iter().map(of).collect()
     }
 
     /// Gives every shard an owner. A pool that does not fit ends the run at its start; later, when workers were lost or have
@@ -357,12 +374,22 @@ impl Machine {
         sha256: Vec<[u8; 32]>,
         out: &mut Vec<Action>,
     ) {
+        if !self.placement.is_loading(shard, worker) {
+            return;
+        }
+        if !self.plan.streams
+            && (self.load_claimed(worker, shard, &sha256, out) || !self.digested(worker, shard, sha256, out))
+        {
+            return;
+        }
+        self.known_to_be_loaded(worker, shard, out);
+    }
+
+    /// What `worker` says to have loaded is what is in the ingredients, as far as that is audited.
+    pub(super) fn known_to_be_loaded(&mut self, worker: WorkerId, shard: Shard, out: &mut Vec<Action>) {
         let index = shard.0 as usize;
         let Holding::Loading(owner, tier) = self.placement.holdings[index] else { return };
         if owner != worker {
-            return;
-        }
-        if !self.plan.streams && !self.digested(shard, sha256, out) {
             return;
         }
         self.placement.holdings[index] = Holding::Resident(worker, tier);
@@ -373,6 +400,8 @@ impl Machine {
                 shards: self.placement.holdings.len() as u32,
             }));
         }
+        self.auditing.look_again();
+        self.deeds.serves(worker);
         if self.placement.all_resident() {
             self.placement.told.clear();
             self.check_digests(out);
@@ -380,13 +409,19 @@ impl Machine {
     }
 
     /// Notes the digests of a shard; false where they end the run.
-    pub(super) fn digested(&mut self, shard: Shard, sha256: Vec<[u8; 32]>, out: &mut Vec<Action>) -> bool {
+    pub(super) fn digested(
+        &mut self,
+        by: WorkerId,
+        shard: Shard,
+        sha256: Vec<[u8; 32]>,
+        out: &mut Vec<Action>,
+    ) -> bool {
         let slot = &mut self.placement.digests[shard.0 as usize];
-        let error = if let Some(known) = slot.as_ref().filter(|known| **known != sha256) {
+        let error = if let Some((_, known)) = slot.as_ref().filter(|(_, known)| *known != sha256) {
             let changed = known.iter().zip(&sha256).position(|(a, b)| a != b).unwrap_or(0);
             Error::data(format!("ingredient {changed} changed while the run was reading it: run again"))
         } else {
-            *slot = Some(sha256);
+            *slot = Some((by, sha256));
             return true;
         };
         self.finish(Err(error), out);
@@ -407,8 +442,10 @@ impl Machine {
         for index in 0..self.placement.holdings.len() {
             if self.placement.holdings[index].owner() == Some(worker) {
                 self.placement.holdings[index] = Holding::Nobody;
-                self.tasks.forget(&super::Work::Load(Shard(index as u32)));
-                self.lose_products(Shard(index as u32));
+                let shard = Shard(index as u32);
+                self.tasks.forget(&super::Work::Load(shard));
+                self.rereading.lose(shard);
+                self.lose_products(shard);
             }
         }
     }

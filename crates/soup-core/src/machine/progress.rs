@@ -1,5 +1,5 @@
-//! How far a run has come in what cannot be taken back. What can be (workers, and shards with them) is known to the
-//! [placement](super::placement).
+//! How far a run has come in what is taken back only where a worker turns out not to be believed
+//! ([quarantine](super::quarantine)). What lost workers take back (shards) is known to the [placement](super::placement).
 
 use super::{Machine, Phase};
 use crate::soup::Soup;
@@ -38,6 +38,13 @@ impl Progress {
     pub(super) fn go_on(&mut self, next: fn(Soup) -> Progress) {
         if let Some(soup) = self.chosen().cloned() {
             *self = next(soup);
+        }
+    }
+
+    /// Goes back to the recipe, since something that it decided by is not believed any more.
+    pub(super) fn decide_again(&mut self) {
+        if self.is_open() {
+            *self = Progress::Cooking;
         }
     }
 

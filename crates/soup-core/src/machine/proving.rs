@@ -49,6 +49,11 @@ impl Machine {
         self.truth_is_known() || self.proving.answers.keys().any(|other| *other != worker)
     }
 
+    /// By how much judges may differ in a mean loss or figure, relative to it. The native one does not.
+    pub(super) fn tolerance(&self) -> f64 {
+        self.proving.reference.as_ref().map_or(0.0, |(_, proof)| proof.tolerance)
+    }
+
     /// The proof that a worker owes.
     pub(super) fn pick_proof(&self, worker: WorkerId) -> Option<Work> {
         let owes =
@@ -164,6 +169,7 @@ impl Machine {
         if let Some(state) = self.workers.get_mut(&worker) {
             state.judges = false;
         }
+        self.auditing.look_again();
         self.note(format!("worker {} does not judge: {}", worker.0, why.chain()), out);
         if self.is_judging() && !self.workers.values().any(|state| state.judges) {
             let kind = if why.kind().is_transient() { ErrorKind::Unavailable } else { why.kind() };
@@ -201,7 +207,7 @@ fn difference_of(a: &Proof, b: &Proof) -> Option<String> {
 }
 
 /// How two judges differ in what they say of the same samples, where that is more than `tolerance`.
-fn difference(a: &Judged, b: &Judged, tolerance: f64) -> Option<String> {
+pub(super) fn difference(a: &Judged, b: &Judged, tolerance: f64) -> Option<String> {
     if let (Judged::Outcomes(a), Judged::Outcomes(b)) = (a, b) {
         let labels = a.iter().zip(b).position(|(a, b)| a.label != b.label);
         if let Some(at) = labels {

@@ -7,7 +7,9 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::progress::Progress;
 use super::{Action, Error, Evaluation, Fold, Judged, Machine, Millis, Report, Result, Tally};
-use crate::journal::{Decided, Entry, Scored, ScoredSlice, Stepped, Surveyed, sha256_hex};
+use crate::journal::{
+    Decided, Entry, Retracted, Scored, ScoredSlice, ScoredSoup, Stepped, Surveyed, sha256_hex,
+};
 use crate::ledger::Gradients;
 
 /// Slices in one entry.
@@ -25,6 +27,8 @@ pub(super) struct Recorder {
     stepped: Option<(u32, Gradients)>,
     /// What the survey found, once durable.
     surveyed: Option<Surveyed>,
+    /// What is to be taken back.
+    retracting: Option<Retracting>,
     /// Decisions in entries so far.
     decisions: u32,
     /// Goals that earlier runs are being asked for, and all that they were asked for.
@@ -39,7 +43,17 @@ enum InFlight {
     Slices,
     Scored(Evaluation, Tally),
     Stepped(Gradients),
+    Retracted(Retracted, BTreeSet<Evaluation>),
     Publishing,
+}
+
+/// What is taken back once nothing else is on its way.
+#[derive(Debug, Default)]
+struct Retracting {
+    why: Vec<String>,
+    evaluations: BTreeSet<Evaluation>,
+    /// The first step of a learned soup that goes.
+    step: Option<u32>,
 }
 
 impl Recorder {
@@ -62,6 +76,24 @@ impl Recorder {
     /// A step of a learned soup is complete.
     pub(super) fn step(&mut self, step: u32, gradients: Gradients) {
         self.stepped = Some((step, gradients));
+    }
+
+    /// Nothing of `evaluations` is to be known any more, nor of steps from `step` on.
+    pub(super) fn take_back(&mut self, why: String, evaluations: BTreeSet<Evaluation>, step: Option<u32>) {
+        self.complete.retain(|(evaluation, ..)| !evaluations.contains(evaluation));
+        self.slices.retain(|(evaluation, _)| !evaluations.contains(evaluation));
+        self.stepped.take_if(|(stepped, _)| step.is_some_and(|first| *stepped >= first));
+        // Earlier runs may have left the same.
+        self.asked.extend(evaluations.iter().cloned());
+        let retracting = self.retracting.get_or_insert_default();
+        retracting.why.push(why);
+        retracting.evaluations.extend(evaluations);
+        retracting.step = retracting.step.into_iter().chain(step).min();
+    }
+
+    /// Whether something is known still that is to be taken back.
+    pub(super) fn is_retracting(&self) -> bool {
+        self.retracting.is_some() || matches!(self.in_flight, Some(InFlight::Retracted(..)))
     }
 
     /// Whether the score of an evaluation is here, or is being looked for.
@@ -95,6 +127,10 @@ impl Machine {
             self.recorder.surveyed = Some(found.clone());
             self.take_survey();
         }
+        if self.plan.audit.any() {
+            let known = log.scores.iter().map(|(evaluation, _)| evaluation).chain(log.slices.keys());
+            self.deeds.adopt(known.cloned().collect(), !log.steps.is_empty());
+        }
         self.recorder.decisions = log.decisions;
         for (evaluation, score) in &log.scores {
             let samples = self.samples_of(evaluation);
@@ -122,16 +158,17 @@ impl Machine {
         if self.recorder.in_flight.is_some() || !self.progress.is_open() {
             return;
         }
-        let next = self.surveyed_entry().or_else(|| self.scored_entry()).or_else(|| self.stepped_entry());
+        let next = self.retracted_entry().or_else(|| self.surveyed_entry()).or_else(|| self.scored_entry());
+        let next = next.or_else(|| self.stepped_entry());
         let next = next.or_else(|| self.slices_entry());
-        if let Some((in_flight, entry)) = next.or_else(|| self.publishing_entry()) {
+        if let Some((in_flight, entry)) = next.or_else(|| self.publishing_entry(out)) {
             self.recorder.in_flight = Some(in_flight);
             out.push(Action::Record(entry));
         }
     }
 
     fn surveyed_entry(&mut self) -> Option<(InFlight, Entry)> {
-        if self.recorder.surveyed() {
+        if self.recorder.surveyed() || !self.loads_settled() {
             return None;
         }
         let survey = self.survey()?.clone();
@@ -143,6 +180,26 @@ impl Machine {
     fn ingredients_sha256(&self) -> Option<Vec<String>> {
         let one = |i: u32| Some(sha256_hex(&self.ingredient_digests(i as usize)?.concat()));
         (0..self.plan.ingredients).map(one).collect()
+    }
+
+    fn retracted_entry(&mut self) -> Option<(InFlight, Entry)> {
+        let Retracting { why, evaluations, step } = self.recorder.retracting.take()?;
+        let mut left = self.ledger.clone();
+        evaluations.iter().for_each(|evaluation| left.retract(evaluation.dataset, &evaluation.soup));
+        let steps = left.steps().len() as u32;
+        let steps = step.map_or(steps, |first| steps.min(first.saturating_sub(1)));
+        left.retract_steps(steps as usize);
+        let decisions = self.recipe.replay(&left, 0).decisions.len() as u32;
+        let scores = evaluations
+            .iter()
+            .map(|evaluation| ScoredSoup { dataset: evaluation.dataset.0, soup: (&evaluation.soup).into() });
+        let retracted = Retracted {
+            why: why.join("; "),
+            scores: scores.collect(),
+            steps,
+            decisions: decisions.min(self.recorder.decisions),
+        };
+        Some((InFlight::Retracted(retracted.clone(), evaluations), Entry::Retracted(retracted)))
     }
 
     fn scored_entry(&mut self) -> Option<(InFlight, Entry)> {
@@ -185,11 +242,12 @@ impl Machine {
         (!records.is_empty()).then_some((InFlight::Slices, Entry::Slices(records)))
     }
 
-    fn publishing_entry(&self) -> Option<(InFlight, Entry)> {
+    fn publishing_entry(&mut self, out: &mut Vec<Action>) -> Option<(InFlight, Entry)> {
         if !self.finished_writing() {
             return None;
         }
         let sha256 = self.data_sha256().map_or_else(String::new, hex::encode);
+        self.tell_of_audits(out);
         Some((InFlight::Publishing, Entry::Publishing { sha256 }))
     }
 
@@ -206,6 +264,9 @@ impl Machine {
                 out.push(Action::Report(Report::Scored(evaluation, score)));
                 self.goals.ask_again();
             }
+            Some(InFlight::Retracted(retracted, evaluations)) => {
+                self.retracted(&retracted, &evaluations, out)
+            }
             Some(InFlight::Stepped(gradients)) => {
                 let loss = gradients.loss;
                 self.ledger.record_step(gradients);
@@ -220,6 +281,19 @@ impl Machine {
                 out.push(Action::Publish);
             }
             Some(InFlight::Slices) | None => {}
+        }
+    }
+
+    /// What is taken back is not known any more.
+    fn retracted(&mut self, of: &Retracted, evaluations: &BTreeSet<Evaluation>, out: &mut Vec<Action>) {
+        let known = (self.ledger.count(), self.ledger.steps().len(), self.recorder.decisions);
+        evaluations.iter().for_each(|e| self.ledger.retract(e.dataset, &e.soup));
+        self.ledger.retract_steps(of.steps as usize);
+        self.recorder.decisions = of.decisions;
+        self.goals.undecide(of.decisions as usize);
+        if known != (self.ledger.count(), self.ledger.steps().len(), of.decisions) {
+            let scores = (known.0 - self.ledger.count()) as u32;
+            out.push(Action::Report(Report::Retracted { scores, trials: of.decisions, steps: of.steps }));
         }
     }
 

@@ -13,6 +13,13 @@ pub(super) struct Statistics {
     said: Option<(WorkerId, TaskKey)>,
 }
 
+impl Statistics {
+    /// What was said is not believed.
+    pub(super) fn forget(&mut self) {
+        *self = Statistics::default();
+    }
+}
+
 impl Machine {
     /// Whether judges recompute running statistics in this run.
     pub(super) fn recomputes(&self) -> bool {

@@ -22,13 +22,16 @@ impl Machine {
     /// What was found in a shard is known.
     pub(super) fn passed(
         &mut self,
+        worker: WorkerId,
         shard: Shard,
         sha256: Vec<[u8; 32]>,
         grams: Vec<LayerGram>,
         notes: Vec<String>,
         out: &mut Vec<Action>,
     ) {
-        if !self.digested(shard, sha256, out) {
+        // Somebody else reads it too, and nothing is published before both say the same.
+        self.load_claimed(worker, shard, &sha256, out);
+        if self.deeds.is_quarantined(worker) || !self.digested(worker, shard, sha256, out) {
             return;
         }
         notes.into_iter().for_each(|n| self.note(n, out));
@@ -37,6 +40,7 @@ impl Machine {
             out.push(Action::Report(Report::Loading { resident: shards, shards }));
         }
         self.check_digests(out);
+        self.deeds.measured(worker);
         self.gram_done(shard, grams, out);
     }
 

@@ -88,7 +88,12 @@ pub(super) fn may(work: &Work, worker: &WorkerState, recomputes: bool) -> bool {
             true
         }
         Work::Write(..) | Work::Digest(_) => recomputes,
-        Work::Load(_) | Work::Dot(_) | Work::Gram(_) | Work::Pass(_) | Work::ReadBack(_) => false,
+        Work::Load(_)
+        | Work::Dot(_)
+        | Work::Gram(_)
+        | Work::Pass(_)
+        | Work::ReadBack(_)
+        | Work::Reread(..) => false,
     };
     worker.judges || !judged
 }
@@ -348,12 +353,16 @@ impl Machine {
             }
             (Work::Survey, TaskResult::Surveyed { survey, notes }) => {
                 notes.into_iter().for_each(|n| self.note(n, out));
+                if self.deeds.doubts_survey() {
+                    return self.surveyed_again(worker, &survey, out);
+                }
+                self.deeds.surveyed(worker);
                 if let Err(error) = self.know(survey) {
                     self.finish(Err(error), out);
                 }
             }
             (Work::Evaluate(evaluation, slice), TaskResult::Evaluated(judged)) => {
-                if let Err(error) = self.evaluated(worker, evaluation, slice, judged) {
+                if let Err(error) = self.evaluated(worker, evaluation, slice, judged, out) {
                     self.finish(Err(error), out);
                 }
             }
@@ -366,11 +375,17 @@ impl Machine {
             (Work::Differentiate(work), TaskResult::Differentiated(figures)) => {
                 self.differentiated(worker, &work, figures);
             }
-            (Work::Dot(work), TaskResult::Dotted(segments)) => self.dotted(&work, segments, out),
-            (Work::Gram(shard), TaskResult::Measured(grams)) => self.gram_done(shard, grams, out),
+            (Work::Dot(work), TaskResult::Dotted(segments)) => self.dotted(worker, &work, segments, out),
+            (Work::Gram(shard), TaskResult::Measured(grams)) => {
+                self.deeds.measured(worker);
+                self.gram_done(shard, grams, out);
+            }
+            (Work::Reread(shard, soup), TaskResult::Reread(found)) => {
+                self.reread(worker, shard, soup.as_deref(), found, out);
+            }
             (Work::Compare(work), TaskResult::Compared(found)) => self.compare_done(&work, *found),
             (Work::Pass(shard), TaskResult::Passed { sha256, grams, notes }) => {
-                self.passed(shard, sha256, grams, notes, out);
+                self.passed(worker, shard, sha256, grams, notes, out);
             }
             // Checked before.
             _ => {}
@@ -391,6 +406,7 @@ impl Machine {
     ) {
         let Some(work) = self.tasks.current(worker, key) else { return };
         self.tasks.end_attempt(&work, key);
+        self.auditing.look_again();
         self.ask_again_beside(worker, out);
         let blamed = self.is_blamed_on_another(worker, key);
         let here_only = matches!(work, Work::Prove(..));
@@ -505,6 +521,7 @@ impl Machine {
         }
         out.push(self.workers_report(worker, false));
         self.deadlines.lose(worker);
+        self.auditing.look_again();
         self.tasks.reopen_all_of(worker);
         self.judging.lose(worker);
         self.lose_proof(worker, out);
@@ -518,10 +535,12 @@ impl Machine {
     /// The reason why a task cannot be done any more: every worker that is left has failed at it.
     pub(super) fn hopeless(&self) -> Option<Error> {
         let failed_everywhere = |(work, t): &(&Work, &Task)| {
+            // Of what is audited, what was said before is enough where nobody else can say anything.
+            let audits = matches!(work, Work::Reread(..)) || self.auditing.awaits(work);
             let can = |(w, state): (&WorkerId, &WorkerState)| {
                 may(work, state, self.recomputes()) && !t.failed_on.contains(w)
             };
-            !t.failed_on.is_empty() && !self.workers.iter().any(can)
+            !audits && !t.failed_on.is_empty() && !self.workers.iter().any(can)
         };
         let (_, task) =
             self.tasks.by_work.iter().find(failed_everywhere).filter(|_| !self.workers.is_empty())?;

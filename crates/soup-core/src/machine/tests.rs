@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 
+mod auditing;
 mod proving;
 mod reading_back;
 mod statistics;
@@ -11,7 +12,7 @@ mod troubles;
 
 use super::*;
 use crate::diagnosis::ensemble::{Alternatives, Newton};
-use crate::journal::{Claim, Entry, Fold, Record, VERSION};
+use crate::journal::{Claim, Entry, Fold, Record};
 use crate::metric::{Metric, MetricName};
 use crate::recipe::learned::{Granularity, Init, LearnSpec, Optimizer, Schedule, WeightRule};
 use crate::recipe::{Accept, Order, RecipeKind, Step};
@@ -80,6 +81,7 @@ fn plan(kind: RecipeKind, ingredients: u32, files: u32) -> Plan {
         lookahead: 1,
         workers_min: 1,
         recall: false,
+        audit: AuditPlan::default(),
         limits: Limits::default(),
     }
 }
@@ -139,6 +141,11 @@ fn answer(work: &Work, plan: &Plan) -> TaskResult {
             TaskResult::Proved(Box::new(proof))
         }
         Work::Write(..) => TaskResult::Written(digest),
+        Work::Reread(shard, soup) => {
+            let blend = soup.as_ref().map(|_| [7; 32]);
+            let sha256 = vec![[shard.0 as u8; 32]; ingredients as usize];
+            TaskResult::Reread(Reread { sha256, blend, served: blend })
+        }
         Work::ReadBack(_) => TaskResult::ReadBack { bytes: digest.bytes, sha256: digest.file_sha256 },
         Work::Digest(_) => TaskResult::Digested([7; 32]),
         Work::Differentiate(part) => TaskResult::Differentiated(PartFigures {
@@ -185,7 +192,7 @@ fn append(log: &mut Fold, entry: Entry) -> Record {
     let claims = matches!(entry, Entry::EpochClaim(_));
     let epoch = log.epoch + u64::from(claims);
     let record = Record {
-        v: VERSION,
+        v: entry.version(),
         seq: tail.seq,
         epoch,
         writer: format!("c{epoch}"),
@@ -283,7 +290,8 @@ impl Cluster {
                     self.inbox.push_back((WorkerId(0), TaskKey { task: 0, attempt: 0 }, Work::Survey))
                 }
                 Action::Finish(result) => self.result = Some(result),
-                Action::Begin(_) | Action::Report(_) => {}
+                Action::Report(Report::Retracted { trials, .. }) => self.trials.truncate(trials as usize),
+                Action::Begin(_) | Action::Forget(_) | Action::Quarantine(_) | Action::Report(_) => {}
             }
         }
         self.check_log();
@@ -1102,14 +1110,15 @@ fn a_worker_hands_in_what_it_finished_for_a_dead_coordinator() {
     let Work::Evaluate(evaluation, slice) = &work else { unreachable!() };
     let judged = Judged::Outcomes((slice.start..slice.end).map(|i| outcome(evaluation, i)).collect());
     cluster.restart(false);
-    cluster.event(Event::HandedIn(evaluation.clone(), *slice, judged.clone()));
+    cluster.event(Event::HandedIn(WorkerId(1), evaluation.clone(), *slice, judged.clone()));
     // What does not fit is dropped, and so is what is known already.
     cluster.event(Event::HandedIn(
+        WorkerId(1),
         evaluation.clone(),
         Slice { end: slice.end + 1, ..*slice },
         judged.clone(),
     ));
-    cluster.event(Event::HandedIn(evaluation.clone(), *slice, judged));
+    cluster.event(Event::HandedIn(WorkerId(1), evaluation.clone(), *slice, judged));
     cluster.now += 10_000;
     cluster.run_quietly();
     cluster.outcome();

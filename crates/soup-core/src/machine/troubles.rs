@@ -116,7 +116,9 @@ impl Machine {
         let slow = doubted || self.tasks.was_late(work, worker);
         // Nobody else can prove its judge.
         let its_own = matches!(work, Work::Prove(..));
-        self.tasks.failed_on(work, worker) || slow && !its_own && self.another_may(work, worker)
+        self.has_said(work, worker)
+            || self.tasks.failed_on(work, worker)
+            || slow && !its_own && self.another_may(work, worker)
     }
 
     /// Whether anybody but `worker` can be given `work`, who is not known to be slow at it.
@@ -125,6 +127,7 @@ impl Machine {
             *other != worker
                 && !state.leaving
                 && may(work, state, self.recomputes())
+                && !self.has_said(work, *other)
                 && !self.tasks.failed_on(work, *other)
                 && !self.tasks.was_late(work, *other)
                 && !self.troubles.doubts(*other)

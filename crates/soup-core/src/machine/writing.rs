@@ -1,7 +1,7 @@
 //! The output: which files are written, and what the soup's parameters hash to.
 
 use super::progress::Progress;
-use super::{Action, Error, FileDigest, Machine, Report, Work, WorkerId};
+use super::{Action, Error, FileDigest, Machine, ReadingBack, Report, Work, WorkerId};
 
 /// What is written.
 #[derive(Debug, Default)]
@@ -71,11 +71,18 @@ impl Machine {
         out.push(Action::Report(Report::Writing { written, files: self.plan.files }));
     }
 
+    /// Whatever was written is written again: another soup, or of other blends.
+    pub(super) fn write_again(&mut self) {
+        self.writing = Writing::of(self.plan.files);
+        self.reading_back = ReadingBack::default();
+    }
+
     pub(super) fn finished_writing(&self) -> bool {
         // Without files there is nothing to write, and nothing to digest.
         let digested = self.plan.files == 0 || self.writing.data_sha256.is_some();
         let writing = matches!(self.progress, Progress::Writing(_));
-        writing && self.writing.all_files() && self.all_read_back() && digested && self.streamed_enough()
+        let written = self.writing.all_files() && self.all_read_back() && digested && self.streamed_enough();
+        writing && written && self.audited_enough()
     }
 
     /// What is left to write of the chosen soup, once nothing is left to score.

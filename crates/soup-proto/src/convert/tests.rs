@@ -76,6 +76,7 @@ fn spec() -> RunSpec {
         judge: Some("lm".into()),
         batch_norm: Some(BatchNorm::First),
         calibration: None,
+        audit_ppm: 20_000,
     }
 }
 

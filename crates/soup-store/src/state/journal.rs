@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use soup_core::journal::append::next_epoch;
-use soup_core::journal::{Claim, Entry, Fold, Record, Tail, VERSION, sha256_hex};
+use soup_core::journal::{Claim, Entry, Fold, Record, Tail, sha256_hex};
 use soup_core::{Error, ErrorKind};
 
 use super::slot::{Created, Patience};
@@ -167,7 +167,7 @@ impl Journal {
             Standing::Fenced(text) => return Err(AppendError::Fenced(Error::try_again(text.clone()))),
         }
         let record = Record {
-            v: VERSION,
+            v: entry.version(),
             seq: self.tail.seq,
             epoch: self.epoch,
             writer: self.writer.clone(),

@@ -72,6 +72,7 @@ pub(super) fn averages(name: &str, output: &str) -> RunSpec {
         judge: None,
         batch_norm: None,
         calibration: None,
+        audit_ppm: 0,
     }
 }
 

@@ -54,6 +54,7 @@ pub(super) fn told(told: &Told) -> String {
             format!("{}: {}", attempt(&assignment.attempt), work(assignment))
         }
         Told::Cancel(cancelled) => format!("cancel {}", attempt(cancelled)),
+        Told::Forget(incarnation) => format!("forget soups {}", of(incarnation)),
         Told::Release { of: incarnation, step, part } => {
             format!("release {step}.{part} of {}", of(incarnation))
         }
@@ -125,6 +126,7 @@ pub(super) fn event(event: v1::RunEvent) -> String {
         ),
         Event::Stepped(step) => format!("step {} of {}", step.step, step.steps),
         Event::Writing(writing) => format!("wrote {} of {} files", writing.files_written, writing.files),
+        Event::Retracted(r) => format!("taken back {} scores, {} trials remain", r.scores, r.trials),
         Event::Note(note) => format!("note: {note}"),
         Event::FinishedJson(json) => {
             let report: serde_json::Value = serde_json::from_str(&json).unwrap();

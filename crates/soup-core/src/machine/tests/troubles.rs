@@ -3,7 +3,7 @@
 use super::*;
 
 /// What a worker does about a work.
-enum Says {
+pub(super) enum Says {
     Right,
     /// Nothing, ever.
     Nothing,
@@ -15,10 +15,10 @@ enum Says {
     Unreached(WorkerId),
 }
 
-type Play<'a> = &'a dyn Fn(WorkerId, &Work) -> Says;
+pub(super) type Play<'a> = &'a dyn Fn(WorkerId, &Work) -> Says;
 
 /// One thing that happens, or a second without any.
-fn happen(cluster: &mut Cluster, begun: &mut BTreeMap<TaskKey, Millis>, play: Play<'_>) {
+pub(super) fn happen(cluster: &mut Cluster, begun: &mut BTreeMap<TaskKey, Millis>, play: Play<'_>) {
     if cluster.entry.is_some() {
         return cluster.durable();
     }
@@ -60,14 +60,14 @@ fn happen(cluster: &mut Cluster, begun: &mut BTreeMap<TaskKey, Millis>, play: Pl
     }
 }
 
-fn run(cluster: &mut Cluster, play: Play<'_>) {
+pub(super) fn run(cluster: &mut Cluster, play: Play<'_>) {
     let mut begun = BTreeMap::new();
     while cluster.result.is_none() {
         happen(cluster, &mut begun, play);
     }
 }
 
-fn cluster(plan: &Plan, workers: usize) -> Cluster {
+pub(super) fn cluster(plan: &Plan, workers: usize) -> Cluster {
     let mut cluster = Cluster::new(plan.clone());
     let worker = |worker| NewWorker {
         worker: WorkerId(worker),
