@@ -71,12 +71,23 @@ pub struct Faults {
     pub store_permille: u64,
     /// Files of the output of which a bit changes on the way into the store, the first ones that are written.
     pub flipped: u64,
+    /// The one read of an object, of all of it or a part, in which a bit changes: its path, and which one from 1.
+    pub misread: Option<(String, u64)>,
+    /// Seconds by which the clock of a coordinator jumps now and then, forth and back.
+    pub jumps: u64,
 }
 
 impl Faults {
     /// A world in which nothing goes wrong.
     pub fn none() -> Faults {
-        Faults { planned: Vec::new(), latency_max: Duration::from_millis(10), store_permille: 0, flipped: 0 }
+        Faults {
+            planned: Vec::new(),
+            latency_max: Duration::from_millis(10),
+            store_permille: 0,
+            flipped: 0,
+            misread: None,
+            jumps: 0,
+        }
     }
 
     /// What goes wrong in the world of `seed`: faults begin within `window`.
@@ -94,7 +105,8 @@ impl Faults {
         let store_permille = if random.chance(50) { random.number(1..60) } else { 0 };
         // Not drawn: what else happens stays as it was.
         let flipped = if seed % 8 == 3 { 1 + seed / 8 % 2 } else { 0 };
-        Faults { planned, latency_max, store_permille, flipped }
+        let jumps = if seed % 5 == 1 { 86_400 } else { 0 };
+        Faults { planned, latency_max, store_permille, flipped, misread: None, jumps }
     }
 
     /// The same, and a worker falls silent besides.
@@ -104,6 +116,13 @@ impl Faults {
         let end = begin + random.millis(100..15_000);
         let fault = Fault::Silent(random.number(0..WORKERS as u64) as usize);
         self.planned.push(Planned { begin, end, fault });
+        self
+    }
+
+    /// The same, without what takes workers from the run: where one lies, the others have to be there to say so.
+    pub fn that_leave_workers_there(mut self) -> Faults {
+        self.planned
+            .retain(|p| matches!(p.fault, Fault::Slow(_) | Fault::CrashCoordinator | Fault::Takeover));
         self
     }
 

@@ -17,6 +17,7 @@
 
 mod client;
 mod faults;
+mod liar;
 mod log;
 mod network;
 mod pool;
@@ -32,9 +33,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use soup_core::ErrorKind;
 use soup_core::recipe::RecipeKind;
+use soup_core::run::PPM;
 
-use crate::faults::Faults;
+use crate::faults::{Faults, WORKERS};
+use crate::liar::Lie;
 use crate::random::Random;
 use crate::world::{Ended, World};
 
@@ -48,6 +52,8 @@ const SEEDS: u64 = 64;
 const ONCE_FAILED: [u64; 10] = [224, 359, 494, 675, 707, 2425, 3653, 4520, 4824, 5947];
 /// Within this simulated time faults begin: somewhat longer than a run takes undisturbed.
 const WINDOW: Duration = Duration::from_secs(5);
+/// Reads of an object that are wrong in turn.
+const READS: u64 = 8;
 /// Failing seeds after which no more are tried.
 const FAILURES_MAX: usize = 5;
 /// Lines of the log shown of a seed that fails.
@@ -71,7 +77,22 @@ fn world(seed: u64) -> World {
     if seed % 4 == 2 && !ONCE_FAILED.contains(&seed) {
         faults = faults.and_silence(seed, WINDOW);
     }
-    World { seed, recipe, judge, lookahead, overwrite, faults }
+    let mut liar = None;
+    if seed % 8 == 4 && !ONCE_FAILED.contains(&seed) || seed % 32 == 23 {
+        faults = faults.that_leave_workers_there();
+        liar = Some(lies(&mut Random::new(seed, 5), averages));
+    }
+    // A liar needs to be found, and to be found changes nothing.
+    let audit_ppm = if liar.is_some() || seed % 16 == 9 { PPM } else { 0 };
+    World { seed, recipe, judge, lookahead, overwrite, faults, liar, audit_ppm }
+}
+
+/// Which worker lies about what. One that lies only once may do so while nobody else is there, after a coordinator died.
+fn lies(random: &mut Random, averages: bool) -> (usize, Lie) {
+    let all =
+        if averages { &[Lie::Loads][..] } else { &[Lie::Slices, Lie::Loads, Lie::Blends, Lie::HandIns][..] };
+    let lie = all[random.number(0..all.len() as u64) as usize];
+    (random.number(0..WORKERS as u64) as usize, lie)
 }
 
 /// The report of a run in which nothing goes wrong, without what may differ between runs.
@@ -85,11 +106,17 @@ fn undisturbed(recipe: RecipeKind, judge: bool) -> &'static Value {
         _ => &reports[2],
     };
     slot.get_or_init(|| {
-        let world = World { seed: 0, recipe, judge, lookahead: 0, overwrite: false, faults: Faults::none() };
+        let world = World { judge, ..calm(recipe) };
         let (report, sha256) = world.simulate().result.unwrap();
         assert_eq!(report["sha256"], sha256.as_str());
         essence(report)
     })
+}
+
+/// A world in which nothing goes wrong.
+fn calm(recipe: RecipeKind) -> World {
+    let faults = Faults::none();
+    World { seed: 0, recipe, judge: false, lookahead: 0, overwrite: false, faults, liar: None, audit_ppm: 0 }
 }
 
 /// What has to be equal.
@@ -215,8 +242,7 @@ fn an_undisturbed_world_decides_both_ways_and_counts_every_sample() {
 #[test]
 fn a_file_in_which_a_bit_changed_is_written_again_and_never_published() {
     let faults = |flipped| Faults { flipped, ..Faults::none() };
-    let world =
-        |recipe, faults| World { seed: 0, recipe, judge: false, lookahead: 0, overwrite: false, faults };
+    let world = |recipe, faults| World { faults, ..calm(recipe) };
     for recipe in [RecipeKind::Greedy, RecipeKind::Uniform] {
         for flipped in [1, 2] {
             let world = world(recipe, faults(flipped));
@@ -229,9 +255,78 @@ fn a_file_in_which_a_bit_changed_is_written_again_and_never_published() {
             assert_eq!(notes.iter().filter(again).count() as u64, flipped, "{notes:?}");
         }
         let error = world(recipe, faults(u64::MAX)).simulate().result.unwrap_err();
-        assert_eq!(error.kind(), soup_core::ErrorKind::Unavailable);
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.chain().contains("3 times in a row"), "{}", error.chain());
     }
+}
+
+/// Whoever lies about what: where everything is audited it is named, and the soup is that of the honest. Where nothing is, the run ends.
+#[test]
+fn a_worker_that_lies_is_found_where_everything_is_audited() {
+    for (lie, recipe) in Lie::ALL.into_iter().flat_map(|lie| {
+        [RecipeKind::Greedy, RecipeKind::Learned, RecipeKind::Uniform].map(|recipe| (lie, recipe))
+    }) {
+        // Without data nothing is judged, and a mean does not depend on its order.
+        let averages = recipe == RecipeKind::Uniform;
+        if averages && lie != Lie::Loads {
+            continue;
+        }
+        let mut found = 0;
+        for liar in 0..WORKERS {
+            let world = World { liar: Some((liar, lie)), audit_ppm: PPM, ..calm(recipe) };
+            let ended = world.simulate();
+            check(&world, &ended).unwrap_or_else(|why| panic!("{lie:?} of {liar}, {recipe:?}: {why}"));
+            let (report, _) = ended.result.unwrap();
+            let notes = report["notes"].as_array().unwrap();
+            let named =
+                notes.iter().filter(|n| n.as_str().is_some_and(|n| n.contains("is quarantined"))).count();
+            assert!(named <= usize::from(lie.is_found()), "{lie:?} of {liar}, {recipe:?}: {notes:?}");
+            found += named;
+        }
+        // Who has no shard has nothing to lie about there.
+        assert!(found > 0 || !lie.is_found(), "{lie:?}, {recipe:?}");
+        let world = World { liar: Some((1, lie)), ..calm(recipe) };
+        let (report, _) = world.simulate().result.unwrap_or_else(|e| panic!("{lie:?}: {}", e.chain()));
+        if lie == Lie::HandIns {
+            assert_eq!(essence(report), *undisturbed(recipe, false));
+        }
+    }
+}
+
+/// A bit that changes once, as an ingredient or a sample is read: where everything is audited that makes no other soup. It may end the run.
+#[test]
+fn what_is_read_wrongly_once_makes_no_other_soup() {
+    let (mut misread, mut cooked) = (0, 0);
+    for (recipe, path) in [
+        (RecipeKind::Greedy, "pool/b.safetensors"),
+        (RecipeKind::Greedy, "validation/class1/001.png"),
+        (RecipeKind::Uniform, "pool/b.safetensors"),
+    ] {
+        for which in 1..=READS {
+            let faults = Faults { misread: Some((path.to_owned(), which)), ..Faults::none() };
+            let world = World { faults, audit_ppm: PPM, ..calm(recipe) };
+            let ended = world.simulate();
+            if !ended.counts.contains_key("read bits changed") {
+                break;
+            }
+            misread += 1;
+            match &ended.result {
+                Ok(_) => {
+                    check(&world, &ended)
+                        .unwrap_or_else(|why| panic!("read {which} of {path}, {recipe:?}: {why}"));
+                    cooked += 1;
+                }
+                // Headers are read by the coordinator alone.
+                Err(error) => assert!(
+                    matches!(error.kind(), ErrorKind::Data | ErrorKind::Configuration | ErrorKind::Usage),
+                    "{}",
+                    error.chain()
+                ),
+            }
+        }
+    }
+    println!("{misread} reads were wrong; {cooked} runs came to the same soup, the others ended");
+    assert!(misread >= 10 && cooked * 2 > misread, "{misread} misread, {cooked} cooked");
 }
 
 /// Worlds in which a host dies are the same up to that moment. Then tokio drops the host's tasks in an order that depends on

@@ -18,7 +18,7 @@ use soup_core::recipe::RecipeKind;
 use soup_core::run::RunSpec;
 use soup_core::{Error, Result};
 use soup_proto::judge_v1::judge_server::JudgeServer;
-use soup_store::faults::{Effect, FaultyStore, set_memory_store};
+use soup_store::faults::{Effect, FaultyStore, Op, set_memory_store};
 use soup_store::state::State;
 use soup_tests::judge::{Linear, Options};
 use soup_trust::Policy;
@@ -27,6 +27,7 @@ use tonic::transport::Server;
 use turmoil::Sim;
 
 use crate::faults::{Fault, Faults, WORKERS, effect_kind, store_effect, writes_tensors};
+use crate::liar::{self, Liar, Lie};
 use crate::log::Log;
 use crate::network::{self, Network};
 use crate::random::Random;
@@ -34,7 +35,7 @@ use crate::witness::Witness;
 use crate::{client, pool};
 
 const COORDINATORS: usize = 2;
-const COORDINATOR: &str = "http://coordinator:7070";
+pub const COORDINATOR: &str = "http://coordinator:7070";
 const PORT: u16 = 7070;
 /// Simulated time from which on a world is hung, once nothing goes wrong any more. Connections that died in silence are
 /// noticed within 35 s, late answers of stores within 60 s.
@@ -64,6 +65,10 @@ pub struct World {
     /// Whether the output replaces one that is there.
     pub overwrite: bool,
     pub faults: Faults,
+    /// The worker that lies, and about what.
+    pub liar: Option<(usize, Lie)>,
+    /// What is audited, in millionths.
+    pub audit_ppm: u32,
 }
 
 /// How it ended.
@@ -135,7 +140,7 @@ impl World {
 
     fn spec(&self) -> RunSpec {
         let spec = if self.judge { pool::judged } else { pool::spec };
-        RunSpec { overwrite: self.overwrite, ..spec(self.recipe, self.lookahead) }
+        RunSpec { overwrite: self.overwrite, audit_ppm: self.audit_ppm, ..spec(self.recipe, self.lookahead) }
     }
 
     /// Fills the store and starts the hosts.
@@ -150,13 +155,16 @@ impl World {
         let witness = Witness::new(State::open(pool::STATE)?);
         set_memory_store(Arc::new(self.faulty(memory, shared)) as Arc<dyn ObjectStore>);
         for index in 0..COORDINATORS {
-            let network = shared.network.clone();
-            sim.host(format!("coordinator{index}"), move || coordinator(index, network.clone()));
+            let (network, jumps) = (shared.network.clone(), self.faults.jumps);
+            sim.host(format!("coordinator{index}"), move || coordinator(index, network.clone(), jumps));
         }
         for (index, flags) in shared.slow.iter().zip(&shared.silent).enumerate() {
             let (seed, network) = (self.seed, shared.network.clone());
             let flags = (flags.0.clone(), flags.1.clone());
-            sim.host(format!("worker{index}"), move || worker(index, seed, network.clone(), flags.clone()));
+            let lie = self.liar.filter(|(liar, _)| *liar == index).map(|(_, lie)| lie);
+            sim.host(format!("worker{index}"), move || {
+                worker(index, seed, network.clone(), flags.clone(), lie)
+            });
         }
         let spec = self.spec();
         sim.client("client", client(spec, shared.network.clone(), witness.clone(), shared.answer.clone()));
@@ -168,7 +176,17 @@ impl World {
         let random = Mutex::new(Random::new(self.seed, 3));
         let (permille, until) = (self.faults.store_permille, self.faults.end());
         let (counts, flipped) = (shared.counts.clone(), AtomicU64::new(self.faults.flipped));
+        let (misread, reads) = (self.faults.misread.clone(), AtomicU64::new(0));
         let decide = move |request: &soup_store::faults::Request| {
+            if let Some((path, which)) = &misread
+                && request.op == Op::Get
+                && request.path == *path
+                && reads.fetch_add(1, Ordering::Relaxed) + 1 == *which
+            {
+                tracing::info!(target: "simulation", "a bit of {path} changes as it is read");
+                counts.add("read bits changed", 1);
+                return Some(Effect::FlipBit);
+            }
             let now = turmoil::in_simulation().then(turmoil::sim_elapsed).flatten()?;
             if writes_tensors(request) && flipped.load(Ordering::Relaxed) > 0 {
                 flipped.fetch_sub(1, Ordering::Relaxed);
@@ -284,21 +302,33 @@ fn end(sim: &mut Sim<'_>, fault: &Fault, shared: &Shared, crashed: &[String]) {
     crashed.iter().for_each(|host| sim.bounce(host.as_str()));
 }
 
-/// The simulated time, as records bear it.
-fn clock() -> String {
+/// The simulated time, as records bear it. It is as far off as `jumps` says for every third second, forth and back in turn.
+fn clock(jumps: u64) -> String {
     let elapsed = turmoil::sim_elapsed().unwrap_or_default();
-    let (seconds, millis) = (elapsed.as_secs(), elapsed.subsec_millis());
-    format!("2000-01-01T{:02}:{:02}:{:02}.{millis:03}Z", seconds / 3600, seconds / 60 % 60, seconds % 60)
+    let days = match elapsed.as_secs() % 6 {
+        1 => 2,
+        4 => 0,
+        _ => 1,
+    };
+    let (seconds, millis) = (elapsed.as_secs() + days * jumps, elapsed.subsec_millis());
+    let day = 1 + seconds / 86_400;
+    let seconds = seconds % 86_400;
+    format!(
+        "2000-01-{day:02}T{:02}:{:02}:{:02}.{millis:03}Z",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60
+    )
 }
 
 /// A coordinator, if it is the one that is to be found.
-async fn coordinator(index: usize, network: Network) -> turmoil::Result {
+async fn coordinator(index: usize, network: Network, jumps: u64) -> turmoil::Result {
     tokio::time::sleep(START).await;
     if network.coordinator.load(Ordering::Relaxed) != index {
         std::future::pending::<()>().await;
     }
     let config = CoordinatorConfig { heartbeat_ms: 200, lease_ms: 2_000, ..CoordinatorConfig::default() };
-    let state = State::open(pool::STATE)?.with_clock(Arc::new(clock));
+    let state = State::open(pool::STATE)?.with_clock(Arc::new(move || clock(jumps)));
     let incoming = network::listen(PORT).await?;
     let ended = soup_coordinator::serve_with(config, state, incoming, std::future::pending()).await;
     tracing::info!(target: "simulation", "coordinator{index} ended: {ended:?}");
@@ -310,6 +340,7 @@ async fn worker(
     seed: u64,
     network: Network,
     (slow, silent): (Arc<AtomicBool>, Arc<AtomicBool>),
+    lie: Option<Lie>,
 ) -> turmoil::Result {
     tokio::time::sleep(START).await;
     let random = Mutex::new(Random::new(seed, 100 + index as u64));
@@ -322,7 +353,10 @@ async fn worker(
     };
     let judge = InProcess::default();
     let config = WorkerConfig {
-        coordinator: COORDINATOR.to_owned(),
+        coordinator: match lie {
+            Some(_) => format!("http://worker{index}:{}", liar::PORT),
+            None => COORDINATOR.to_owned(),
+        },
         name: format!("worker{index}"),
         advertise: None,
         slots: 2,
@@ -339,6 +373,9 @@ async fn worker(
     };
     let dies_every = Random::new(seed, 200 + index as u64).number(JUDGE_CALLS);
     tokio::spawn(serve_judge(judge, dies_every));
+    if let Some(lie) = lie {
+        tokio::spawn(Liar::serve(network.clone(), lie));
+    }
     let parts = Parts {
         policy: Policy::Everybody,
         incoming: network::listen(PORT).await?,

@@ -15,8 +15,9 @@ use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    UploadPart,
 };
 
 /// What is asked of a store.
@@ -67,7 +68,7 @@ pub enum Effect {
     /// A put writes nothing and says that the object exists, as S3 does when others write at the same time. Other requests
     /// fail.
     Exists409,
-    /// A put, or a part of an upload, is done with one bit changed, and nobody is told. Other requests are done as they are.
+    /// A put, a part of an upload, or a read is done with one bit changed, and nobody is told. Other requests are done as they are.
     FlipBit,
 }
 
@@ -185,6 +186,25 @@ fn written(effect: Option<Effect>, payload: PutPayload) -> PutPayload {
     bytes.into()
 }
 
+/// What was read, with a bit changed.
+fn flipped(bytes: &Bytes) -> Bytes {
+    let mut bytes = bytes.to_vec();
+    let middle = bytes.len() / 2;
+    if let Some(byte) = bytes.get_mut(middle) {
+        *byte ^= 0x10;
+    }
+    bytes.into()
+}
+
+/// The same of an object, or a part of one.
+async fn flipped_object(result: GetResult) -> Result<GetResult> {
+    let (meta, range) = (result.meta.clone(), result.range.clone());
+    let (attributes, extensions) = (result.attributes.clone(), result.extensions.clone());
+    let bytes = flipped(&result.bytes().await?);
+    let payload = GetResultPayload::Stream(stream::iter([Ok(bytes)]).boxed());
+    Ok(GetResult { payload, meta, range, attributes, extensions })
+}
+
 fn failure(what: &str) -> Error {
     Error::Generic { store: "faulty store", source: format!("a fault was asked for: {what}").into() }
 }
@@ -274,7 +294,16 @@ impl ObjectStore for FaultyStore {
         Self: 'c,
     {
         let op = if options.head { Op::Head } else { Op::Get };
-        async move { self.with_effect(op, path, self.inner.get_opts(path, options)).await }.boxed()
+        async move {
+            let effect = self.effect(op, path, false);
+            let result = suffer(effect, self.inner.get_opts(path, options)).await?;
+            if effect == Some(Effect::FlipBit) && op == Op::Get {
+                flipped_object(result).await
+            } else {
+                Ok(result)
+            }
+        }
+        .boxed()
     }
 
     fn get_ranges<'a, 'b, 'c, 'd>(
@@ -288,7 +317,17 @@ impl ObjectStore for FaultyStore {
         'c: 'd,
         Self: 'd,
     {
-        async move { self.with_effect(Op::Get, path, self.inner.get_ranges(path, ranges)).await }.boxed()
+        async move {
+            let effect = self.effect(Op::Get, path, false);
+            let mut parts = suffer(effect, self.inner.get_ranges(path, ranges)).await?;
+            if effect == Some(Effect::FlipBit)
+                && let Some(longest) = parts.iter_mut().max_by_key(|part| part.len())
+            {
+                *longest = flipped(longest);
+            }
+            Ok(parts)
+        }
+        .boxed()
     }
 
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
