@@ -86,11 +86,11 @@ impl Liar {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut message.message {
             Some(Down::Begin(begin)) => known.run = (begin.run.clone(), begin.epoch),
-            Some(Down::Assign(v1::Assign { key: Some(key), work: Some(assign::Work::Load(load)) })) => {
-                if self.lie == Lie::Blends {
-                    load.ingredients.reverse();
-                    known.changed.insert(of(key));
-                }
+            Some(Down::Assign(v1::Assign { key: Some(key), work: Some(assign::Work::Load(load)) }))
+                if self.lie == Lie::Blends =>
+            {
+                load.ingredients.reverse();
+                known.changed.insert(of(key));
             }
             _ => {}
         }
@@ -105,10 +105,10 @@ impl Liar {
             return vec![message];
         };
         match (self.lie, result) {
-            (Lie::OneSlice | Lie::Slices, Answer::Evaluated(evaluated)) => {
-                if self.lie == Lie::Slices || !known.has_lied {
-                    known.has_lied |= change(evaluated);
-                }
+            (Lie::OneSlice | Lie::Slices, Answer::Evaluated(evaluated))
+                if self.lie == Lie::Slices || !known.has_lied =>
+            {
+                known.has_lied |= change(evaluated);
             }
             (
                 Lie::Loads,

@@ -20,7 +20,7 @@ pub fn plan(bytes: &[u8]) {
 /// What a worker may say when it registers.
 pub fn register(message: v1::Register) {
     let shards: usize = message.held.iter().map(|held| held.shards.len()).sum();
-    if let Ok(newcomer) = messages::newcomer(message) {
+    if let Ok(newcomer) = crate::registration::newcomer(message) {
         assert!(newcomer.held.values().map(Vec::len).sum::<usize>() <= shards);
     }
 }

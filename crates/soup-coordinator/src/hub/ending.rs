@@ -233,10 +233,9 @@ impl Hub {
         if self.ended.len() > ENDED_RUNS_MAX
             && let Some(oldest) = self.ended.pop_front()
             && self.logs.get(&oldest).is_some_and(|log| log.ended())
+            && let Some(log) = self.logs.remove(&oldest)
         {
-            if let Some(log) = self.logs.remove(&oldest) {
-                log.forget();
-            }
+            log.forget();
         }
     }
 }

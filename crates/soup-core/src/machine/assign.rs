@@ -199,7 +199,7 @@ impl Machine {
             let may = given.is_none_or(|(_, open)| open) && !waits && !self.slice_done(goal, slice.index);
             let home = self.judging.home(goal.dataset, slice.index);
             let tried = given.is_some() || self.auditing.claims_of(goal, slice.index) > 0;
-            may.then(|| OpenSlice { slice: *slice, home, tried })
+            may.then_some(OpenSlice { slice: *slice, home, tried })
         };
         self.slices_of(goal.dataset).iter().filter_map(open).collect()
     }

@@ -17,6 +17,8 @@ use crate::shard::Shard;
 use crate::soup::Soup;
 
 type Digests = Vec<[u8; 32]>;
+/// An owner, and what others found of a blend of it.
+type OfOwner = (WorkerId, Vec<Claim<Reread>>);
 
 /// Shards that are audited, and not settled.
 #[derive(Debug, Default)]
@@ -24,7 +26,7 @@ pub(super) struct Rereading {
     /// What was found in them.
     loads: BTreeMap<Shard, Vec<Claim<Digests>>>,
     /// What readers found of blends of an owner.
-    blends: BTreeMap<(Soup, Shard), (WorkerId, Vec<Claim<Reread>>)>,
+    blends: BTreeMap<(Soup, Shard), OfOwner>,
     /// Of whom blends are settled, and whether anybody has looked.
     settled: BTreeMap<Soup, BTreeMap<Shard, (WorkerId, bool)>>,
     /// The shards of which the blends of a soup are audited, of soups that are wanted.

@@ -108,6 +108,16 @@ fn number(of: &impl std::hash::Hash) -> f64 {
     hasher.finish() as f64 / u64::MAX as f64 - 0.5
 }
 
+fn proof(of: &Evaluation, slice: &Slice, plan: &Plan) -> Proof {
+    Proof {
+        judged: Judged::Outcomes((slice.start..slice.end).map(|i| outcome(of, i)).collect()),
+        again: true,
+        tolerance: 0.0,
+        survey: Survey::of_classes(SAMPLES[..plan.datasets as usize].to_vec(), 10),
+        statistics: None,
+    }
+}
+
 fn answer(work: &Work, plan: &Plan) -> TaskResult {
     let ingredients = plan.ingredients;
     let digest = FileDigest { data_sha256: [7; 32], file_sha256: [8; 32], bytes: 9 };
@@ -128,18 +138,7 @@ fn answer(work: &Work, plan: &Plan) -> TaskResult {
         Work::Evaluate(e, slice) => {
             TaskResult::Evaluated(Judged::Outcomes((slice.start..slice.end).map(|i| outcome(e, i)).collect()))
         }
-        Work::Prove(_, e, slice) => {
-            let outcomes = (slice.start..slice.end).map(|i| outcome(e, i)).collect();
-            let survey = Survey::of_classes(SAMPLES[..plan.datasets as usize].to_vec(), 10);
-            let proof = Proof {
-                judged: Judged::Outcomes(outcomes),
-                again: true,
-                tolerance: 0.0,
-                survey,
-                statistics: None,
-            };
-            TaskResult::Proved(Box::new(proof))
-        }
+        Work::Prove(_, e, slice) => TaskResult::Proved(Box::new(proof(e, slice, plan))),
         Work::Write(..) => TaskResult::Written(digest),
         Work::Reread(shard, soup) => {
             let blend = soup.as_ref().map(|_| [7; 32]);

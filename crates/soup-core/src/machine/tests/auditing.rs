@@ -131,10 +131,13 @@ fn what_is_audited_is_done_by_two_workers_and_nothing_else_is() {
     }
 }
 
+/// Whether work is of a kind.
+type Is = fn(&Work) -> bool;
+
 /// Whatever a worker lies about, on the first answer of its kind or always, it is found, and the soup is the same.
 #[test]
 fn a_worker_that_lies_is_quarantined_and_the_soup_is_the_same() {
-    let kinds: [(&str, fn(&Work) -> bool); 5] = [
+    let kinds: [(&str, Is); 5] = [
         ("slices", |work| matches!(work, Work::Evaluate(..))),
         ("loads", |work| matches!(work, Work::Load(_))),
         ("what it read of others' shards", |work| matches!(work, Work::Reread(_, Some(_)))),
@@ -273,7 +276,7 @@ fn steps_are_taken_back_and_made_again() {
 
 #[test]
 fn two_workers_that_differ_end_the_run_and_are_both_named() {
-    let cases: [(fn(&Work) -> bool, &str); 3] = [
+    let cases: [(Is, &str); 3] = [
         (|w| matches!(w, Work::Evaluate(..)), "say different things of samples"),
         (|w| matches!(w, Work::Load(_)), "say different things of what is in shard"),
         (|w| matches!(w, Work::Reread(_, Some(_))), "worker 1 has the blend of a soup"),
@@ -420,7 +423,7 @@ proptest! {
                 // What is not audited, and is not blends, slices or loads.
                 Work::Survey | Work::Write(..) | Work::ReadBack(_) | Work::Digest(_) | Work::Gram(_) | Work::Differentiate(_)
                 | Work::Dot(_) | Work::Prove(..) | Work::Compare(_) | Work::Pass(_) => Says::Right,
-                _ if draw % 11 == 0 => Says::Nothing,
+                _ if draw.is_multiple_of(11) => Says::Nothing,
                 _ if draw % 11 == 1 => Says::Fails(Error::internal("it is odd")),
                 work => Says::Other(lie(answer(work, &plan))),
             }
