@@ -132,7 +132,7 @@ impl Folder {
     /// # Errors
     /// [`io::ErrorKind::AlreadyExists`] where something is there; what the system says.
     pub(crate) fn make_within(&self, name: &OsStr) -> io::Result<()> {
-        places::within(&self.0, true)?;
+        places::may_make(&self.0, name)?;
         Ok(rustix::fs::mkdirat(&self.0, name, Mode::from_raw_mode(0o777))?)
     }
 

@@ -8,6 +8,7 @@
 //! or folder really is is compared ([`within`]), which no exchange of names in between can deceive.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _};
@@ -178,6 +179,14 @@ impl Places {
     }
 }
 
+impl Places {
+    /// Whether a folder may be made at `real`: where may be written, and on the way to what is the process's own.
+    fn may_make(&self, real: &Path) -> bool {
+        let mut own = self.own.iter().filter_map(|(_, real)| real.as_ref());
+        self.is_within(real, true) || own.any(|own| own.starts_with(real))
+    }
+}
+
 /// Where a path really leads, as far as it is there.
 fn real_of(path: &Path) -> PathBuf {
     for above in path.ancestors() {
@@ -235,6 +244,19 @@ pub(crate) fn within(opened: impl AsFd, write: bool) -> io::Result<()> {
     let Some(places) = PLACES.get() else { return Ok(()) };
     let real = std::fs::read_link(format!("/proc/self/fd/{}", opened.as_fd().as_raw_fd()))?;
     if places.is_within(&real, write) {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, LeadsAway))
+}
+
+/// Refuses to make the folder `name` in one that is open, where that is no allowed place.
+///
+/// # Errors
+/// As for [`within`].
+pub(crate) fn may_make(above: impl AsFd, name: &OsStr) -> io::Result<()> {
+    let Some(places) = PLACES.get() else { return Ok(()) };
+    let real = std::fs::read_link(format!("/proc/self/fd/{}", above.as_fd().as_raw_fd()))?;
+    if places.may_make(&real.join(name)) {
         return Ok(());
     }
     Err(io::Error::new(io::ErrorKind::PermissionDenied, LeadsAway))
@@ -405,6 +427,20 @@ mod tests {
         let open = of(&[("ada", &ada), ("*", &places(&["pool=/tmp"], &[]))]);
         may(&open, "bob", Use::Pool, "/tmp/x").unwrap();
         may(&open, "ada", Use::Pool, "/tmp/x").unwrap_err();
+    }
+
+    #[test]
+    fn folders_are_made_where_may_be_written_and_on_the_way_to_the_servers_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        std::fs::create_dir(root.join("soups")).unwrap();
+        let places = places(&[root.to_str().unwrap()], &[root.join("soups").to_str().unwrap()]);
+        let places = places.with_own(Location::parse(root.join("a/state").to_str().unwrap()).unwrap());
+        for (name, expect) in
+            [("soups/x", true), ("a", true), ("a/state/runs", true), ("a/b", false), ("x", false)]
+        {
+            assert_eq!(places.may_make(&root.join(name)), expect, "{name}");
+        }
     }
 
     #[test]
