@@ -28,8 +28,8 @@ use crate::{bench, blends, loading, service};
 /// What the parameters are full of: 1.5 as f32.
 const VALUE: [u8; 4] = [0, 0, 0xc0, 0x3f];
 const PARAMETERS: u64 = 200_000;
-/// A little more than one shard of them takes on the wire.
-const QUIET_BYTES: usize = 70_000;
+/// A request takes so many bytes at least, with its ticket; acknowledgements and windows take fewer.
+const REQUEST_BYTES_MIN: usize = 60;
 
 /// The host's network, which changes a bit of so many transfers of parameters.
 #[derive(Clone)]
@@ -62,7 +62,7 @@ impl tower_service::Service<Uri> for Faulty {
         let address = uri.authority().map(ToString::to_string).unwrap_or_default();
         async move {
             let stream = TcpStream::connect(address).await?;
-            Ok(TokioIo::new(FaultyStream { stream, faults, quiet: 0 }))
+            Ok(TokioIo::new(FaultyStream { stream, faults, asked: false }))
         }
         .boxed()
     }
@@ -71,8 +71,8 @@ impl tower_service::Service<Uri> for Faulty {
 struct FaultyStream {
     stream: TcpStream,
     faults: Arc<AtomicU32>,
-    /// Bytes that pass unchanged: one fault a transfer.
-    quiet: usize,
+    /// Something was asked for since: one fault a transfer.
+    asked: bool,
 }
 
 impl AsyncRead for FaultyStream {
@@ -87,20 +87,20 @@ impl AsyncRead for FaultyStream {
         let parameters = VALUE.repeat(4);
         let at = read.windows(parameters.len()).position(|window| window == parameters);
         match at {
-            Some(at) if self.quiet == 0 && self.faults.load(Ordering::Relaxed) > 0 => {
+            Some(at) if self.asked && self.faults.load(Ordering::Relaxed) > 0 => {
                 self.faults.fetch_sub(1, Ordering::Relaxed);
                 read[at + 5] ^= 0x10;
-                self.quiet = QUIET_BYTES;
+                self.asked = false;
             }
             _ => {}
         }
-        self.quiet = self.quiet.saturating_sub(read.len());
         polled
     }
 }
 
 impl AsyncWrite for FaultyStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        self.asked |= from.len() >= REQUEST_BYTES_MIN;
         Pin::new(&mut self.stream).poll_write(cx, from)
     }
 
