@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
@@ -25,6 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
 use crate::credentials::Credentials;
+use crate::dial::read_ahead;
 use crate::identity::Identity;
 use crate::unread::Closing;
 use crate::verify::is_for;
@@ -92,7 +93,7 @@ pub struct Connection {
 
 enum Transport {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<BufReader<TcpStream>>>),
 }
 
 /// How many connections a process can hold open. Raises the limit on descriptors as far as it may.
@@ -214,7 +215,7 @@ async fn greet(
         return Ok((Transport::Plain(stream), peer));
     };
     let material = credentials.material();
-    let stream = TlsAcceptor::from(material.server.clone()).accept(stream).await?;
+    let stream = TlsAcceptor::from(material.server.clone()).accept(read_ahead(stream)).await?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let certificate =
         certificate.ok_or_else(|| io::Error::other("no certificate was shown"))?.clone().into_owned();
