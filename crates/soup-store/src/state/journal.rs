@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use soup_core::journal::append::next_epoch;
@@ -13,6 +14,9 @@ use super::{Clock, RECORD_BYTES_MAX, RECORDS_MAX, log};
 use crate::location::Location;
 use crate::read;
 use crate::signing::{SigningKey, Subject};
+
+/// How long somebody who removes a state may take from its folders to its records.
+const REMOVING: Duration = Duration::from_secs(1);
 
 /// Why an append was not made.
 #[derive(Debug)]
@@ -185,7 +189,16 @@ impl Journal {
         self.check_bounds(&record, &bytes).map_err(AppendError::Store)?;
         self.check_there().await.map_err(AppendError::Store)?;
         self.standing = Standing::InDoubt;
-        self.create(&record, &bytes).await?;
+        if let Err(error) = self.create(&record, &bytes).await {
+            if let AppendError::Store(error) = &error
+                && error.kind() == ErrorKind::Configuration
+            {
+                // Nothing that can be written to: the state may be on its way out, and then that is what is to be said.
+                tokio::time::sleep(REMOVING).await;
+                self.check_there().await.map_err(AppendError::Store)?;
+            }
+            return Err(error);
+        }
         self.tail = Tail { seq: record.seq + 1, prev_sha256: sha256_hex(&bytes) };
         self.standing = Standing::Owner;
         Ok(bytes)
