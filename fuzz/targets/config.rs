@@ -6,10 +6,12 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use soup_core::companion::{CONFIG, Companion, Content, Ignored, PREPROCESSOR, agree};
 use soup_eval::preprocess::{ImageSize, Preprocessor};
-use soup_eval::{EvaluatorSpec, evaluator};
+use soup_eval::{Budget, EvaluatorSpec, evaluator};
 
 /// Larger inputs are left out: resizing takes longer than reading does, and has bounds of its own.
 const SIDE_MAX: usize = 256;
+/// What decoding may take.
+const BUDGET_BYTES: u64 = 64 << 20;
 /// A grey picture of two by two pixels.
 const PICTURE: &[u8] = include_bytes!("../seeds/picture.png");
 
@@ -46,7 +48,7 @@ fuzz_target!(|text: &str| {
             continue;
         }
         let mut values = Vec::new();
-        if preprocessor.apply(PICTURE, &mut values).is_ok() {
+        if preprocessor.apply(PICTURE, &Budget::new(BUDGET_BYTES), &mut values).is_ok() {
             assert_eq!(values.len(), preprocessor.values());
         }
     }

@@ -32,8 +32,8 @@ fuzz_target!(|json: &[u8]| {
     for file in &checkpoint.files {
         assert!(file.location.local_path().unwrap().starts_with(&*MODEL), "{file:?}");
     }
-    for tensor in &checkpoint.tensors {
-        let file = checkpoint.files[tensor.file].location.name();
-        assert_eq!(file, format!("{}.safetensors", tensor.spec.name));
+    for (tensor, place) in checkpoint.tensors() {
+        let file = checkpoint.files[place.file].location.name();
+        assert_eq!(file, format!("{}.safetensors", tensor.name));
     }
 });
