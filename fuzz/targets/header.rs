@@ -27,7 +27,8 @@ fuzz_target!(|json: &[u8]| {
     assert_eq!(covered, data);
     if size <= FILE_BYTES_MAX {
         file.resize(size as usize, 0);
-        let theirs = SafeTensors::deserialize(&file).expect("the format's own crate accepts what is accepted here");
+        let theirs =
+            SafeTensors::deserialize(&file).expect("the format's own crate accepts what is accepted here");
         assert_eq!(theirs.len(), header.tensors.len());
         for (spec, range) in &header.tensors {
             let tensor = theirs.tensor(&spec.name).unwrap();

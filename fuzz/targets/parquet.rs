@@ -35,7 +35,9 @@ fuzz_target!(|input: &[u8]| {
     let Some((limit, file)) = input.split_last() else { return };
     let limit = (*limit > 0).then_some(u64::from(*limit));
     let options = DatasetOptions { limit, ..DatasetOptions::default() };
-    let Ok(dataset) = Dataset::open(Arc::new(OneFile(Bytes::copy_from_slice(file))), &options) else { return };
+    let Ok(dataset) = Dataset::open(Arc::new(OneFile(Bytes::copy_from_slice(file))), &options) else {
+        return;
+    };
     let len = dataset.len();
     for start in [0, len.saturating_sub(READ_MAX)] {
         let range = start..len.min(start.saturating_add(READ_MAX));

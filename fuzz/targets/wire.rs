@@ -8,9 +8,9 @@ use prost::Message;
 use soup_core::diagnosis::ensemble::Alternatives;
 use soup_core::judge::{JudgeId, Offer};
 use soup_core::machine::{Differentiate, FileDigest, Proof};
+use soup_core::metric::SumMetric;
 use soup_core::run::{DatasetSpec, RunSpec};
 use soup_core::soup::Soup;
-use soup_core::metric::SumMetric;
 use soup_core::tally::{Counts, Judged, Tally};
 use soup_proto::{tensors_of, v1};
 
