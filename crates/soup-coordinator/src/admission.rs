@@ -56,11 +56,10 @@ impl Admission {
         let key = client.map(str::to_owned);
         let (all, own) = (asked.values().sum::<usize>(), asked.get(&key).copied().unwrap_or(0));
         if all >= ASKED_MAX || client.is_some() && own >= ASKED_PER_CLIENT_MAX {
-            let whose = if all >= ASKED_MAX { "" } else { "of yours " };
+            let (count, whose) = if all >= ASKED_MAX { (all, "") } else { (own, "of yours ") };
             tracing::warn!(client, all, own, "denied: as many requests for runs as are answered at a time");
             return Err(Error::try_again(format!(
-                "{} requests for runs {whose}are being prepared or wait for that: try again when some are answered",
-                all.min(if all >= ASKED_MAX { all } else { own })
+                "{count} requests for runs {whose}are being prepared or wait for that: try again when some are answered"
             )));
         }
         *asked.entry(key.clone()).or_default() += 1;

@@ -1,6 +1,5 @@
 //! A worker introduces itself: what it says is kept for as long as it is there, and told to others, so it is checked before.
 
-use std::collections::BTreeMap;
 use std::collections::HashSet;
 
 use soup_core::machine::Tier;
@@ -32,12 +31,12 @@ pub(crate) fn newcomer(register: v1::Register) -> Result<Newcomer> {
     check(&register)?;
     let v1::Register { name, address, slots, capacity_bytes, disk_bytes, held, judges, .. } = register;
     let judges = judges.into_iter().map(TryInto::try_into).collect::<Result<_>>()?;
-    let held = held.into_iter().map(|held| (held.run.clone(), shards(&held)));
-    let held: BTreeMap<String, Vec<(Shard, Tier)>> = held.collect();
+    let held = held.into_iter().map(|held| (held.run.clone(), shards(&held))).collect();
     Ok(Newcomer { name, address, slots, capacity_bytes, disk_bytes, judges, held })
 }
 
 fn shards(held: &v1::Held) -> Vec<(Shard, Tier)> {
+    // Whoever registers says how many these are: a list would be gone through for each of the others.
     let on_disk: HashSet<u32> = held.on_disk.iter().copied().collect();
     let tier = |shard| if on_disk.contains(&shard) { Tier::Disk } else { Tier::Memory };
     held.shards.iter().map(|&shard| (Shard(shard), tier(shard))).collect()

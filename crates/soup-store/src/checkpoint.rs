@@ -215,6 +215,11 @@ fn parse_index(index: &Location, json: &[u8]) -> Result<BTreeMap<String, String>
     Ok(parsed.weight_map)
 }
 
+/// A tensor is in a file, and not in the index.
+fn unnamed(index: &Location, tensor: &str, file: &str) -> Error {
+    Error::data(format!("{index} does not name tensor {tensor:?}, which is in {file:?}"))
+}
+
 /// The headers must have no tensor that the index does not name.
 fn check_named(
     index: &Location,
@@ -225,11 +230,7 @@ fn check_named(
         opened.iter().flat_map(|(place, header, _)| header.tensors.iter().map(move |(t, _)| (place, t)));
     match all.into_iter().find(|(_, tensor)| !weight_map.contains_key(&tensor.name)) {
         None => Ok(()),
-        Some((place, extra)) => Err(Error::data(format!(
-            "{index} does not name tensor {:?}, which is in {:?}",
-            extra.name,
-            place.name()
-        ))),
+        Some((place, extra)) => Err(unnamed(index, &extra.name, place.name())),
     }
 }
 
@@ -249,10 +250,7 @@ fn check_index(
     }
     match checkpoint.tensors().find(|(spec, _)| !weight_map.contains_key(&spec.name)) {
         None => Ok(()),
-        Some((extra, place)) => Err(Error::data(format!(
-            "{index} does not name tensor {:?}, which is in {:?}",
-            extra.name, files[place.file]
-        ))),
+        Some((extra, place)) => Err(unnamed(index, &extra.name, files[place.file])),
     }
 }
 
