@@ -21,8 +21,8 @@ use soup_proto::judge_v1::judge_server::JudgeServer;
 use soup_store::faults::{Effect, FaultyStore, Op, set_memory_store};
 use soup_store::state::State;
 use soup_tests::judge::{Linear, Options};
-use soup_trust::Policy;
-use soup_worker::{Compute, InProcess, JudgeConfig, Parts, Source, WorkerConfig};
+use soup_trust::{InProcess, Policy};
+use soup_worker::{Compute, JudgeConfig, Parts, Source, WorkerConfig};
 use tonic::transport::Server;
 use turmoil::Sim;
 

@@ -13,7 +13,7 @@
 //! # Flow
 //!
 //! A server takes connections through [`listen`]: so many at a time, each of which has to shake hands and to say something within
-//! seconds. A client opens them through [`Dialer`], which wants a certain role at the other end. On the server, one layer ([`Gate`])
+//! seconds. A client opens them through [`Dialer`], which wants a certain role at the other end; inside one process there is a network that nobody else can reach ([`InProcess`]). On the server, one layer ([`Gate`])
 //! looks each request's method up in one table ([`rights`]) before anybody reads it, and hands the [`Caller`] on; the next one ([`Intake`])
 //! bounds what requests may take and how long replies may lie there unread.
 //!
@@ -25,6 +25,7 @@ mod credentials;
 mod dial;
 mod gate;
 mod identity;
+mod in_process;
 mod intake;
 mod listen;
 pub mod rights;
@@ -37,6 +38,7 @@ pub use crate::credentials::{AUTHORITY_FILE, CERTIFICATE_FILE, Credentials, KEY_
 pub use crate::dial::{Connect, Dialer, plain_beyond_loopback};
 pub use crate::gate::{Gate, Policy};
 pub use crate::identity::{Identity, Role};
+pub use crate::in_process::{InProcess, Listener};
 pub use crate::intake::{Intake, Sizes};
 pub use crate::listen::{Connection, Peer, connections_max, listen};
 pub use crate::rights::Caller;

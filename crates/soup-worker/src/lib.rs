@@ -29,7 +29,6 @@ mod frames;
 pub mod fuzzing;
 mod gradients;
 mod handing_in;
-mod in_process;
 mod judge;
 mod learn;
 mod link;
@@ -66,7 +65,6 @@ use tonic::transport::server::Connected;
 
 pub use crate::compute::Compute;
 pub use crate::connect::Tcp;
-pub use crate::in_process::{InProcess, Listener};
 pub use crate::judge::external::{JudgeConfig, Source};
 
 /// How long streams to peers may take to end after a shutdown was asked for.
@@ -118,7 +116,7 @@ pub struct DiskCache {
 }
 
 /// What a worker reaches the world through. [`run`] takes the host's network and threads; an embedded cluster has a network
-/// in its process ([`InProcess`]), a simulation has a network and threads of its own.
+/// in its process ([`InProcess`](soup_trust::InProcess)), a simulation has a network and threads of its own.
 pub struct Parts<I> {
     /// Connections of peers, as tonic takes them.
     pub incoming: I,

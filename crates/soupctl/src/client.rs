@@ -297,7 +297,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_embedded_coordinator_that_is_gone_is_named() {
-        let network = soup_worker::InProcess::default();
+        let network = soup_trust::InProcess::default();
         let error = Client::embedded("mem://coordinator", &network).await.err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.chain().contains("nobody listens at mem://coordinator"), "{}", error.chain());

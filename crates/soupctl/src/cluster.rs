@@ -7,8 +7,8 @@ use std::time::Duration;
 use soup_coordinator::CoordinatorConfig;
 use soup_core::{Error, ErrorKind, Result};
 use soup_store::state::State;
-use soup_trust::Policy;
-use soup_worker::{Compute, DiskCache, InProcess, Parts, WorkerConfig};
+use soup_trust::{InProcess, Policy};
+use soup_worker::{Compute, DiskCache, Parts, WorkerConfig};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 

@@ -12,7 +12,7 @@ use tonic::server::NamedService;
 use tonic::transport::Server;
 
 use super::*;
-use crate::in_process::InProcess;
+use soup_trust::InProcess;
 
 /// A reply that begins with this, if with anything, and never ends.
 #[derive(Clone)]

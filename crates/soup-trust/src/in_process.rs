@@ -17,7 +17,7 @@ use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use soup_trust::Connect;
+use crate::Connect;
 
 /// Scheme of the addresses.
 const SCHEME: &str = "mem";
