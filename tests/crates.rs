@@ -8,17 +8,36 @@ use std::path::{Path, PathBuf};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
 /// Who may use whom (normal and build dependencies). soupctl uses core and store directly for `plan` and `inspect`.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("soup-core", &[]),
-    ("soup-store", &["soup-core"]),
+    ("soup-metrics", &[]),
+    ("soup-admin", &["soup-core", "soup-metrics"]),
+    ("soup-store", &["soup-core", "soup-metrics"]),
     ("soup-tensor", &["soup-core"]),
     ("soup-eval", &["soup-core"]),
     ("soup-proto", &["soup-core"]),
     ("soup-report", &["soup-core"]),
     ("soup-trust", &["soup-core", "soup-proto"]),
-    ("soup-coordinator", &["soup-core", "soup-proto", "soup-report", "soup-store", "soup-trust"]),
-    ("soup-worker", &["soup-core", "soup-proto", "soup-store", "soup-tensor", "soup-eval", "soup-trust"]),
-    ("soupctl", &["soup-core", "soup-proto", "soup-store", "soup-coordinator", "soup-trust", "soup-worker"]),
+    (
+        "soup-coordinator",
+        &["soup-core", "soup-metrics", "soup-proto", "soup-report", "soup-store", "soup-trust"],
+    ),
+    (
+        "soup-worker",
+        &["soup-core", "soup-metrics", "soup-proto", "soup-store", "soup-tensor", "soup-eval", "soup-trust"],
+    ),
+    (
+        "soupctl",
+        &[
+            "soup-admin",
+            "soup-core",
+            "soup-proto",
+            "soup-store",
+            "soup-coordinator",
+            "soup-trust",
+            "soup-worker",
+        ],
+    ),
 ];
 
 /// The only crates that may depend on burn, directly.

@@ -26,8 +26,12 @@ where
     let sent = send(&core).encode_to_vec();
     let again = W::decode(&sent[..]).expect("what was sent is a message");
     let again = C::try_from(again).expect("what was accepted is accepted again");
-    // Numbers that are none are not equal to themselves.
-    assert_eq!(format!("{again:?}"), format!("{core:?}"));
+    assert_eq!(shown(&again), shown(&core));
+}
+
+/// What something is, for comparing: numbers that are none are not equal to themselves, and prost sends a zero without its sign.
+fn shown(of: &impl Debug) -> String {
+    format!("{of:?}").replace("-0.0,", "0.0,").replace("-0.0 ", "0.0 ").replace("-0.0]", "0.0]")
 }
 
 fuzz_target!(|input: &[u8]| {
@@ -47,7 +51,7 @@ fuzz_target!(|input: &[u8]| {
                 && let Ok((survey, notes)) = wire.survey()
             {
                 let again = v1::Surveyed::new(survey.clone(), notes).survey().expect("accepted again");
-                assert_eq!(format!("{:?}", again.0), format!("{survey:?}"));
+                assert_eq!(shown(&again.0), shown(&survey));
             }
         }
         10 => {

@@ -199,4 +199,8 @@ impl Coordinator for Liar {
     async fn judges(&self, _: Request<v1::JudgesRequest>) -> Result<Response<v1::JudgesResponse>, Status> {
         Err(Status::unimplemented("it is for its worker alone"))
     }
+
+    async fn probe(&self, _: Request<v1::ProbeRequest>) -> Result<Response<v1::ProbeResponse>, Status> {
+        Err(Status::unimplemented("it is for its worker alone"))
+    }
 }

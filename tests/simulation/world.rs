@@ -364,6 +364,7 @@ async fn worker(
         disk_cache: None,
         device: "cpu".to_owned(),
         connect_timeout_ms: 60_000,
+        orphan_timeout_ms: 60_000,
         judges: vec![JudgeConfig {
             name: pool::JUDGE.to_owned(),
             source: Source::At(Arc::new(judge.clone()), format!("mem://{}", pool::JUDGE)),

@@ -13,7 +13,7 @@ EARLY='ranking  m03 '
 MIDWAY='trial  2 '
 # Command lines, from their beginning: srun's contains the worker's.
 WORKER='^[^ ]*soupctl worker '
-COORDINATOR='^[^ ]*soupctl coordinator '
+COORDINATOR='^[^ ]*soupctl cook '
 DAEMON='^slurmd '
 
 failures=()

@@ -63,10 +63,20 @@ pub(crate) enum Said {
     HandedIn(Incarnation, HandedIn),
     /// It has passed over so many shards of a run, which are not kept.
     Passed(Incarnation, u32),
+    /// Whom it reaches, of those whom it was to try.
+    Probed(u64, Vec<Reached>),
     /// It is about to go.
     Leaving,
     /// Nothing else.
     Alive,
+}
+
+/// What a worker found when it connected to another one.
+#[derive(Debug)]
+pub(crate) struct Reached {
+    pub(crate) worker: WorkerId,
+    pub(crate) milliseconds: u32,
+    pub(crate) error: Option<String>,
 }
 
 /// A slice that was finished for an earlier coordinator. Its index is not looked at.
@@ -108,6 +118,10 @@ pub(crate) enum Told {
     Release { of: Incarnation, step: u32, part: u32 },
     /// The run is over.
     End { run: String },
+    /// There will be no more work.
+    Over,
+    /// Whom it is to connect to, to see whether it reaches them.
+    Probe { number: u64, peers: Vec<Peer> },
 }
 
 /// A worker, as its peers see it.

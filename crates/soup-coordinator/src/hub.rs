@@ -3,6 +3,8 @@
 
 pub(crate) mod ending;
 mod judges;
+mod over;
+mod probing;
 mod queue;
 mod recovery;
 mod stop;
@@ -13,9 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use soup_core::judge::{JudgeId, WorkerJudges};
-use soup_core::machine::{Event, Millis, WorkerId};
+use soup_core::machine::{Event, Millis, TaskResult, WorkerId};
+use soup_core::reach::WorkerReach;
 use soup_core::run::RunSpec;
 use soup_core::{Error, Result};
+use soup_metrics::{count, metrics};
 use soup_store::state::AppendError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
@@ -25,6 +29,7 @@ use crate::CoordinatorConfig;
 use crate::admission::{Admission, Admitted};
 use crate::event_log::EventLog;
 use crate::exchange::{Answer, Attempt, HandedIn, Incarnation, Newcomer, Said, Told};
+use crate::live::View;
 use crate::opening::{self, Keeper, Opened, Owned, StartError, Started};
 use crate::prepare::{PreparedRun, prepare};
 use crate::roster::{Outbox, Roster};
@@ -32,6 +37,8 @@ use crate::running::Running;
 
 use self::ending::End;
 use self::judges::AwaitsJudge;
+use self::over::Over;
+use self::probing::Probe;
 use self::recovery::Recovery;
 
 /// Messages that may wait for the hub; senders wait beyond that.
@@ -53,6 +60,10 @@ pub(crate) enum Message {
     Left(WorkerId),
     /// Somebody wants to know which judge workers call so, once so many workers are there.
     WhoJudges(String, u32, oneshot::Sender<Result<JudgeId>>),
+    /// Somebody wants to see where this coordinator is.
+    View(oneshot::Sender<View>),
+    /// Somebody wants to know who reaches whom.
+    Probe(oneshot::Sender<Vec<WorkerReach>>),
     /// Somebody wants to know who can judge where.
     Judges(oneshot::Sender<Vec<WorkerJudges>>),
     /// A request for a run was read; its pool is known now.
@@ -78,6 +89,8 @@ pub(crate) enum Message {
     /// A run is somebody else's, or its journal cannot be written.
     JournalLost(String, AppendError),
     Published(Incarnation, Result<String>),
+    /// There will be no more work: so many workers are to be told, and somebody waits until they are gone.
+    Over(usize, oneshot::Sender<()>),
     Stop,
 }
 
@@ -154,6 +167,14 @@ impl Handle {
         self.ask(Message::Judges).await
     }
 
+    pub(crate) async fn view(&self) -> Result<View> {
+        self.ask(Message::View).await
+    }
+
+    pub(crate) async fn probe(&self) -> Result<Vec<WorkerReach>> {
+        self.ask(Message::Probe).await
+    }
+
     pub(crate) async fn live(&self) -> Result<BTreeMap<String, u32>> {
         self.ask(Message::Live).await
     }
@@ -165,6 +186,14 @@ impl Handle {
     pub(crate) async fn cancel(&self, run: String) -> Result<()> {
         let unknown = Error::usage(format!("this coordinator knows no run {run:?}"));
         if self.ask(|reply| Message::Cancel(run, reply)).await? { Ok(()) } else { Err(unknown) }
+    }
+
+    /// Tells the workers, at least `expected`, that there will be no more work, and returns once they are gone.
+    ///
+    /// # Errors
+    /// Where the hub is gone itself.
+    pub(crate) async fn over(&self, expected: usize) -> Result<()> {
+        self.ask(|reply| Message::Over(expected, reply)).await
     }
 
     pub(crate) async fn stop(&self) {
@@ -203,6 +232,11 @@ struct Hub {
     ended: VecDeque<String>,
     /// Last records and removals that are on their way.
     endings: JoinSet<()>,
+    /// Who of the workers reaches whom, as far as they have said, and how often that was asked.
+    probe: Option<Probe>,
+    probes: u64,
+    /// Whether all work is over.
+    over: Option<Over>,
     /// Why this coordinator must stop.
     broken: Option<Error>,
     inbox: mpsc::Sender<Message>,
@@ -212,6 +246,7 @@ struct Hub {
 /// Starts a hub; it ends when told to stop, and gives the reason if there is one that others should know.
 pub(crate) fn start(config: CoordinatorConfig, keeper: Keeper) -> (Handle, JoinHandle<Result<()>>) {
     let (sender, receiver) = mpsc::channel(INBOX_MESSAGES_MAX);
+    let recover = config.recover;
     let mut hub = Hub {
         config,
         keeper,
@@ -225,11 +260,14 @@ pub(crate) fn start(config: CoordinatorConfig, keeper: Keeper) -> (Handle, JoinH
         logs: BTreeMap::new(),
         ended: VecDeque::new(),
         endings: JoinSet::new(),
+        probe: None,
+        probes: 0,
+        over: None,
         broken: None,
         inbox: sender.clone(),
         born: Instant::now(),
     };
-    if config.recover {
+    if recover {
         tokio::spawn(opening::watch_seat(hub.keeper.clone(), sender.clone()));
         hub.recover();
     }
@@ -252,8 +290,34 @@ impl Hub {
             }
             while self.endings.try_join_next().is_some() {}
             self.start_next();
+            self.show();
         }
+        metrics().ready.set(0);
         self.stop(&mut inbox).await
+    }
+
+    /// What operators see of where it is.
+    fn show(&self) {
+        let of = &metrics().coordinator;
+        of.queued.set(self.queue.len() as i64);
+        of.running.set(i64::from(!matches!(self.current, Current::None)));
+        of.workers.set(self.roster.len() as i64);
+        metrics().ready.set(i64::from(self.broken.is_none() && !self.recovery.is_listing()));
+    }
+
+    /// The same, for a page.
+    fn view(&self) -> View {
+        let running = match &self.current {
+            Current::Running(running) => Some(running),
+            _ => None,
+        };
+        let owned = running.map(|running| running.shards_of()).unwrap_or_default();
+        View {
+            run: running.map(|running| running.run().to_owned()),
+            phase: running.map(|running| running.phase_name()),
+            queued: self.queue.iter().map(|owned| owned.prepared.run.clone()).collect(),
+            workers: self.roster.view(|worker| owned.get(&worker).copied().unwrap_or_default()),
+        }
     }
 
     pub(super) fn now(&self) -> Millis {
@@ -264,8 +328,12 @@ impl Hub {
         match message {
             Message::Join(newcomer, outbox, reply) => self.join(newcomer, outbox, reply),
             Message::Said(worker, said, _room) => self.said(worker, *said),
-            Message::Left(worker) => self.lose(worker, "its stream ended"),
+            Message::Left(worker) => self.lose(worker, ("stream", "its stream ended")),
             Message::WhoJudges(name, workers_min, reply) => self.who_judges(name, workers_min, reply),
+            Message::View(reply) => {
+                let _ = reply.send(self.view());
+            }
+            Message::Probe(reply) => self.probe(reply),
             Message::Judges(reply) => {
                 let _ = reply.send(self.roster.judges());
             }
@@ -292,10 +360,12 @@ impl Hub {
             Message::JournalLost(run, error) => {
                 let error = error.into_error();
                 tracing::error!(run, error = error.chain(), "the journal is lost");
+                metrics().coordinator.fenced.inc();
                 self.broken.get_or_insert(error);
             }
             Message::Superseded(error) => {
                 tracing::error!(error = error.chain(), "another coordinator serves the state");
+                metrics().coordinator.fenced.inc();
                 self.broken.get_or_insert(error);
             }
             Message::Published(of, result) => {
@@ -307,6 +377,7 @@ impl Hub {
                     self.drive(now, Event::Tick);
                 }
             }
+            Message::Over(expected, waits) => self.over(expected, waits),
             Message::Stop => {}
         }
     }
@@ -323,12 +394,14 @@ impl Hub {
         let now = self.now();
         let worker = self.roster.join(newcomer, outbox, now);
         tracing::info!(worker = worker.0, name = self.roster.name(worker), "worker joined");
+        metrics().coordinator.joined.inc();
         let welcome = Told::Welcome { worker, heartbeat_ms: self.config.heartbeat_ms };
         self.roster.send(worker, welcome);
         if reply.send(worker).is_err() {
             self.roster.leave(worker);
             return;
         }
+        self.tell_over(worker);
         self.tell_judges();
         if let Current::Running(running) = &self.current
             && !running.is_quarantined(self.roster.name(worker))
@@ -359,6 +432,7 @@ impl Hub {
                     running.has_passed(worker, shards);
                 }
             }
+            Said::Probed(number, reached) => self.probed(worker, number, reached),
             Said::Leaving => {
                 tracing::info!(worker = worker.0, "worker is leaving");
                 self.roster.leaving(worker);
@@ -404,10 +478,16 @@ impl Hub {
             answer.result
         });
         let event = match result {
-            Ok(result) => Event::Done(worker, key, result),
+            Ok(result) => {
+                if let TaskResult::Evaluated(judged) = &result {
+                    metrics().coordinator.judged_samples.inc_by(judged.tally().samples());
+                }
+                Event::Done(worker, key, result)
+            }
             Err(error) => {
                 let chain = error.chain();
                 tracing::info!(worker = worker.0, run, task = key.task, error = chain, "attempt failed");
+                count(&metrics().coordinator.failed_attempts, ("kind", error.kind().name()));
                 Event::Failed(worker, key, error)
             }
         };
@@ -418,24 +498,29 @@ impl Hub {
         self.drive(now, event);
     }
 
-    fn lose(&mut self, worker: WorkerId, why: &str) {
-        let was_leaving = self.roster.is_leaving(worker);
+    fn lose(&mut self, worker: WorkerId, (reason, why): (&'static str, &str)) {
+        let was_leaving = self.roster.is_leaving(worker) || self.over.is_some();
         if self.roster.leave(worker) {
+            let reason = if was_leaving { "left" } else { reason };
+            count(&metrics().coordinator.lost, ("reason", reason));
             match was_leaving {
                 true => tracing::info!(worker = worker.0, "worker left"),
                 false => tracing::warn!(worker = worker.0, why, "worker lost"),
             }
             let now = self.now();
             self.drive(now, Event::WorkerLost(worker));
+            self.look_who_is_left();
+            self.tell_probe();
         }
     }
 
     fn tick(&mut self) {
         let now = self.now();
         for worker in self.roster.expired(now, self.config.lease_ms) {
-            self.lose(worker, "not heard within its lease");
+            self.lose(worker, ("lease", "not heard within its lease"));
         }
         self.tell_judges();
+        self.tell_probe();
         self.drive(now, Event::Tick);
     }
 
@@ -447,6 +532,7 @@ impl Hub {
         let driven = catch_unwind(AssertUnwindSafe(|| running.drive(now, event, &mut self.roster)));
         match (driven, running.end()) {
             (Err(_), _) => {
+                metrics().coordinator.defects.inc();
                 let text = "a defect of this program ended the run: see the coordinator's log, and report it";
                 // What is being made visible goes on beside this: nothing of it is removed, and the same command finds out.
                 let error = if publishing { Error::try_again(text) } else { Error::internal(text) };

@@ -1,9 +1,10 @@
 //! The journal of the run in progress: entries go in, and the hub is told when each is durable.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use soup_core::journal::{Entry, Tail};
+use soup_metrics::metrics;
 use soup_store::signing::SigningKey;
 use soup_store::state::Journal;
 use tokio::sync::{mpsc, watch};
@@ -55,9 +56,12 @@ impl Journaling {
                     },
                 };
                 soup_store::failpoint::reach("before-append");
-                let kind = entry.kind();
+                let (kind, begun) = (entry.kind(), Instant::now());
                 match journal.append(entry).await {
                     Ok(()) => {
+                        let of = &metrics().coordinator;
+                        of.records.inc();
+                        of.append.observe(begun.elapsed().as_secs_f64());
                         tracing::debug!(run, seq = journal.seq(), kind, "durable");
                         soup_store::failpoint::reach("after-append");
                         now_at.send_replace(journal.tail().clone());

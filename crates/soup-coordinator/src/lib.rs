@@ -34,6 +34,7 @@ mod hub;
 mod identity;
 mod journaling;
 mod learned;
+mod live;
 mod messages;
 mod opening;
 mod places;
@@ -48,11 +49,12 @@ mod service;
 mod streaming;
 
 pub use crate::configuration::{Configuration, configuration};
+pub use crate::live::Window;
 
 use std::future::Future;
 use std::time::Duration;
 
-use futures::Stream;
+use futures::{FutureExt as _, Stream};
 use soup_core::{Error, Result};
 use soup_proto::CONTROL_BYTES_MAX;
 use soup_proto::v1::coordinator_server::CoordinatorServer;
@@ -60,11 +62,16 @@ use soup_store::state::State;
 use soup_trust::{Credentials, Gate, Intake, Policy, Sizes};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
 /// How long open streams may take to end after a shutdown was asked for.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How long workers are waited for that are to hear that the work is over; one whose connection broke is back within that.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// A connection that says nothing for so long is asked for a sign of life, and closed if none comes for as long again.
 const KEEPALIVE: Duration = Duration::from_secs(15);
@@ -88,7 +95,7 @@ fn sizes(path: &str) -> Sizes {
 }
 
 /// Settings of a coordinator.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CoordinatorConfig {
     /// Interval at which workers send heartbeats.
     pub heartbeat_ms: u32,
@@ -106,6 +113,8 @@ pub struct CoordinatorConfig {
     pub recover: bool,
     /// Workers are in this process, and so see what is in its memory.
     pub one_process: bool,
+    /// Through which others in its process see what it does.
+    pub window: Window,
 }
 
 impl Default for CoordinatorConfig {
@@ -119,6 +128,7 @@ impl Default for CoordinatorConfig {
             insecure: false,
             recover: true,
             one_process: true,
+            window: Window::default(),
         }
     }
 }
@@ -137,9 +147,9 @@ pub async fn serve(
     credentials: Option<Credentials>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
-    let policy = Policy::of(credentials.as_ref());
-    let incoming = soup_trust::listen(listener, credentials, soup_trust::connections_max());
-    serve_guarded(config, state, (incoming, policy), shutdown).await
+    let mut coordinator = Coordinator::start(config, state);
+    coordinator.listen(listener, credentials, Takes::Runs);
+    coordinator.serve(shutdown.map(|()| Stop::Suspend)).await
 }
 
 /// [`serve`], on connections of any kind and to everybody: what a simulated network gives, for one.
@@ -156,61 +166,144 @@ where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
 {
-    serve_guarded(config, state, (incoming, Policy::Everybody), shutdown).await
+    let mut coordinator = Coordinator::start(config, state);
+    coordinator.face(incoming, Policy::Everybody, Takes::Runs);
+    coordinator.serve(shutdown.map(|()| Stop::Suspend)).await
 }
 
-async fn serve_guarded<C, E>(
+/// Serves one cook: workers on `listener`, as for [`serve`], and on `own` whoever cooks, in this process. Nobody else can submit runs. When
+/// the work is over, workers are told so.
+///
+/// # Errors
+/// As for [`serve`].
+pub async fn serve_one_cook<C, E>(
     config: CoordinatorConfig,
     state: State,
-    (incoming, policy): (impl Stream<Item = Result<C, E>> + Send + 'static, Policy),
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    (listener, credentials): (TcpListener, Option<Credentials>),
+    own: impl Stream<Item = Result<C, E>> + Send + 'static,
+    stop: impl Future<Output = Stop> + Send + 'static,
 ) -> Result<()>
 where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
 {
-    let (handle, mut hub) = hub::start(config, opening::Keeper::new(state.clone()));
-    let service = CoordinatorServer::new(service::Service::new(handle.clone(), state, config.one_process))
-        .max_decoding_message_size(CONTROL_BYTES_MAX)
-        .max_encoding_message_size(CONTROL_BYTES_MAX);
-    let (stopped, mut stop) = tokio::sync::watch::channel(false);
-    let until_stopped = async move {
-        // An error means that the sender is gone, which is a stop too.
-        let _ = stop.wait_for(|s| *s).await;
-    };
-    let server = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE))
-        .max_concurrent_streams(STREAMS_MAX)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .layer(Gate::new(policy))
-        .layer(Intake::new(sizes, UNREAD))
-        .add_service(service)
-        .serve_with_incoming_shutdown(incoming, until_stopped);
-    let mut server = tokio::spawn(server);
-    let broke =
-        |e: tonic::transport::Error| Error::unavailable("the coordinator's listener broke").with_source(e);
-    let panicked = |e| Error::internal("the coordinator's hub ended early").with_source(e);
-    let ended = tokio::select! {
-        () = shutdown => None,
-        ended = &mut hub => Some(ended.map_err(panicked).flatten()),
-        served = &mut server => Some(match served {
-            Ok(Err(e)) => Err(broke(e)),
-            _ => Err(Error::internal("the coordinator's server ended early")),
-        }),
-    };
-    // The hub goes first: it ends the streams that the server would otherwise wait for.
-    let result = match ended {
-        Some(ended) => ended,
-        None => {
-            handle.stop().await;
-            hub.await.map_err(panicked).flatten()
-        }
-    };
-    let _ = stopped.send(true);
-    if tokio::time::timeout(GRACE, &mut server).await.is_err() {
-        server.abort();
+    let mut coordinator = Coordinator::start(config, state);
+    coordinator.listen(listener, credentials, Takes::NoRuns);
+    coordinator.face(own, Policy::Everybody, Takes::Runs);
+    coordinator.serve(stop).await
+}
+
+/// How a coordinator is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// What is in progress goes on with the next coordinator, for which workers wait.
+    Suspend,
+    /// There is no more work: workers, of which there were to be so many, are told so and end.
+    Over {
+        /// How many have to be told at least, if they come in time.
+        workers: u32,
+    },
+}
+
+/// Whether runs can be submitted somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Takes {
+    Runs,
+    NoRuns,
+}
+
+/// A hub, and the servers through which it is reached.
+struct Coordinator {
+    config: CoordinatorConfig,
+    state: State,
+    handle: hub::Handle,
+    hub: JoinHandle<Result<()>>,
+    servers: JoinSet<std::result::Result<(), tonic::transport::Error>>,
+    stopped: watch::Sender<bool>,
+}
+
+impl Coordinator {
+    fn start(config: CoordinatorConfig, state: State) -> Coordinator {
+        let (handle, hub) = hub::start(config.clone(), opening::Keeper::new(state.clone()));
+        config.window.open(handle.clone());
+        let (servers, stopped) = (JoinSet::new(), watch::Sender::new(false));
+        Coordinator { config, state, handle, hub, servers, stopped }
     }
-    result
+
+    /// Serves on a socket: members of a cluster, or everybody.
+    fn listen(&mut self, listener: TcpListener, credentials: Option<Credentials>, takes: Takes) {
+        let policy = Policy::of(credentials.as_ref());
+        let incoming = soup_trust::listen(listener, credentials, soup_trust::connections_max());
+        self.face(incoming, policy, takes);
+    }
+
+    /// Serves on connections.
+    fn face<C, E>(
+        &mut self,
+        incoming: impl Stream<Item = Result<C, E>> + Send + 'static,
+        policy: Policy,
+        takes: Takes,
+    ) where
+        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
+    {
+        let service = service::Service::new(
+            self.handle.clone(),
+            self.state.clone(),
+            self.config.one_process,
+            takes == Takes::Runs,
+        );
+        let service = CoordinatorServer::new(service)
+            .max_decoding_message_size(CONTROL_BYTES_MAX)
+            .max_encoding_message_size(CONTROL_BYTES_MAX);
+        let mut stop = self.stopped.subscribe();
+        let until_stopped = async move {
+            // An error means that the sender is gone, which is a stop too.
+            let _ = stop.wait_for(|s| *s).await;
+        };
+        let server = Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE))
+            .max_concurrent_streams(STREAMS_MAX)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .layer(Gate::new(policy))
+            .layer(Intake::new(sizes, UNREAD))
+            .add_service(service)
+            .serve_with_incoming_shutdown(incoming, until_stopped);
+        self.servers.spawn(server);
+    }
+
+    /// Serves until the hub ends, or is asked to.
+    async fn serve(mut self, stop: impl Future<Output = Stop>) -> Result<()> {
+        let broke = |e: tonic::transport::Error| {
+            Error::unavailable("the coordinator's listener broke").with_source(e)
+        };
+        let panicked = |e| Error::internal("the coordinator's hub ended early").with_source(e);
+        let ended = tokio::select! {
+            stop = stop => Err(stop),
+            ended = &mut self.hub => Ok(ended.map_err(panicked).flatten()),
+            Some(served) = self.servers.join_next() => Ok(match served {
+                Ok(Err(e)) => Err(broke(e)),
+                _ => Err(Error::internal("the coordinator's server ended early")),
+            }),
+        };
+        // The hub goes first: it ends the streams that the servers would otherwise wait for.
+        let result = match ended {
+            Ok(ended) => ended,
+            Err(stop) => {
+                if let Stop::Over { workers } = stop {
+                    // Whoever does not come in time finds out by itself.
+                    let _ = tokio::time::timeout(LINGER, self.handle.over(workers as usize)).await;
+                }
+                self.handle.stop().await;
+                self.hub.await.map_err(panicked).flatten()
+            }
+        };
+        let _ = self.stopped.send(true);
+        let all_ended = async { while self.servers.join_next().await.is_some() {} };
+        // Those that take longer are dropped.
+        let _ = tokio::time::timeout(GRACE, all_ended).await;
+        result
+    }
 }

@@ -11,7 +11,7 @@ use soup_proto::v1::{self, assign, worker_message};
 use soup_proto::{sha256, statistics, tensors_of};
 use soup_store::load::{plan_reads, stored_dtypes};
 
-use crate::exchange::{self, Assignment, Attempt, HandedIn, Incarnation, Peer, PeerKey, Said, Told};
+use crate::exchange::{self, Assignment, Attempt, HandedIn, Incarnation, Peer, PeerKey, Reached, Said, Told};
 use crate::prepare::PreparedRun;
 
 /// What a worker is told, as it is sent.
@@ -29,6 +29,10 @@ pub(crate) fn told(told: Told) -> v1::CoordinatorMessage {
             Message::Release(v1::ReleaseGradient { run, epoch, step, part })
         }
         Told::End { run } => Message::End(v1::EndRun { run }),
+        Told::Over => Message::Over(v1::WorkOver {}),
+        Told::Probe { number, peers } => {
+            Message::Probe(v1::ProbePeers { number, peers: peers.into_iter().map(peer).collect() })
+        }
     };
     v1::CoordinatorMessage { message: Some(message) }
 }
@@ -88,8 +92,11 @@ fn begin(of: &Incarnation, prepared: &PreparedRun, key: &PeerKey) -> v1::BeginRu
 /// Who owns what.
 fn placement(of: Incarnation, owners: &[WorkerId], peers: Vec<Peer>) -> v1::Placement {
     let owners = owners.iter().map(|w| w.0).collect();
-    let peer = |p: Peer| v1::Peer { worker: p.worker.0, address: p.address };
     v1::Placement { run: of.run, epoch: of.epoch, owners, peers: peers.into_iter().map(peer).collect() }
+}
+
+fn peer(peer: Peer) -> v1::Peer {
+    v1::Peer { worker: peer.worker.0, address: peer.address }
 }
 
 /// An attempt of a task.
@@ -215,6 +222,14 @@ pub(crate) fn said(message: v1::WorkerMessage) -> Result<Said> {
             Said::HandedIn(of, handed_in(message)?)
         }
         Some(Message::Leaving(v1::Leaving {})) => Said::Leaving,
+        Some(Message::Probed(v1::Probed { number, reached })) => {
+            let reached = reached.into_iter().map(|v1::Reached { worker, milliseconds, error }| Reached {
+                worker: WorkerId(worker),
+                milliseconds,
+                error,
+            });
+            Said::Probed(number, reached.collect())
+        }
         Some(Message::Heartbeat(v1::Heartbeat { passes: Some(v1::Passes { run, epoch, shards }) })) => {
             Said::Passed(Incarnation { run, epoch }, shards)
         }

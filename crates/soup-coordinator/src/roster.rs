@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use soup_core::judge::{JudgeId, WorkerJudges};
 use soup_core::machine::{Millis, NewWorker, WorkerId};
+use soup_core::reach::{Reach, WorkerReach};
 use soup_core::{Error, Result};
 use tokio::sync::mpsc;
 
 use crate::exchange::{Newcomer, Peer, Told};
+use crate::live::WorkerView;
 use crate::prepare::PreparedRun;
 
 /// Messages that may wait for one worker. A worker that lets them pile up is as good as lost.
@@ -95,6 +97,37 @@ impl Roster {
     pub(crate) fn judges(&self) -> Vec<WorkerJudges> {
         let of = |m: &Member| WorkerJudges { worker: m.is.name.clone(), judges: m.is.judges.clone() };
         self.members.values().map(of).collect()
+    }
+
+    /// Whether a worker is connected.
+    pub(crate) fn has(&self, worker: WorkerId) -> bool {
+        self.members.contains_key(&worker)
+    }
+
+    /// All workers, with how many shards each owns by `shards`.
+    pub(crate) fn view(&self, shards: impl Fn(WorkerId) -> u32) -> Vec<WorkerView> {
+        let of = |(&worker, m): (&WorkerId, &Member)| WorkerView {
+            name: m.is.name.clone(),
+            address: m.is.address.clone(),
+            slots: m.is.slots,
+            capacity_bytes: m.is.capacity_bytes,
+            leaving: m.leaving,
+            shards: shards(worker),
+        };
+        self.members.iter().map(of).collect()
+    }
+
+    /// All workers, with whom each reaches by `reaches`.
+    pub(crate) fn reach(&self, mut reaches: impl FnMut(WorkerId) -> Option<Vec<Reach>>) -> Vec<WorkerReach> {
+        let of = |(&worker, m): (&WorkerId, &Member)| WorkerReach {
+            worker: m.is.name.clone(),
+            address: m.is.address.clone(),
+            slots: m.is.slots,
+            capacity_bytes: m.is.capacity_bytes,
+            disk_bytes: m.is.disk_bytes,
+            reaches: reaches(worker),
+        };
+        self.members.iter().map(of).collect()
     }
 
     /// The judge that workers call `name`; `None` where none does.

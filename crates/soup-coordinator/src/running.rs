@@ -5,6 +5,7 @@ mod report;
 use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use soup_core::layer::Layers;
 use soup_core::ledger::Evaluation;
@@ -12,9 +13,11 @@ use soup_core::machine::{
     Action, AuditPlan, DiagnosisPlan, Event, Limits, Machine, Millis, Phase, Plan, Report, Tier, Work,
     WorkerId,
 };
+use soup_core::recipe::Verdict;
 use soup_core::run::DiagnosisLevel;
 use soup_core::tally::Tally;
 use soup_core::{Error, Result};
+use soup_metrics::{count, metrics, observe};
 use soup_store::output::Staging;
 use tokio::sync::mpsc;
 
@@ -57,6 +60,8 @@ pub(crate) struct Running {
     /// The phase that time is being counted for, and since when.
     phase: (Phase, Millis),
     spent_ms: BTreeMap<Phase, Millis>,
+    /// How much of that operators have been shown.
+    shown_ms: BTreeMap<Phase, Millis>,
     /// What this coordinator's workers have read of the pool, in bytes.
     pool_bytes_read: u64,
     /// How far it has come, where shards are not kept.
@@ -120,6 +125,7 @@ impl Running {
             inbox,
             phase: (Phase::Gathering, now),
             spent_ms: BTreeMap::new(),
+            shown_ms: BTreeMap::new(),
             pool_bytes_read: 0,
             progress: Progress::of(shards),
             published: None,
@@ -152,6 +158,16 @@ impl Running {
         self.of.run == run && self.of.epoch == epoch
     }
 
+    /// How far it is, in one word.
+    pub(crate) fn phase_name(&self) -> &'static str {
+        self.phase.0.name()
+    }
+
+    /// How many shards each worker owns.
+    pub(crate) fn shards_of(&self) -> BTreeMap<WorkerId, u32> {
+        self.machine.shards_of()
+    }
+
     /// Whether the output is being made visible, which is not interrupted.
     pub(crate) fn publishing(&self) -> bool {
         self.machine.publishing()
@@ -159,6 +175,7 @@ impl Running {
 
     /// Notes what was read of the pool for an answer, even if nobody needs the answer any more.
     pub(crate) fn count_read(&mut self, bytes: u64) {
+        metrics().coordinator.pool_read.inc_by(bytes);
         self.pool_bytes_read = self.pool_bytes_read.saturating_add(bytes);
     }
 
@@ -183,7 +200,8 @@ impl Running {
     }
 
     /// What is left of the run, where it ends so.
-    pub(crate) fn into_ending(self, end: End) -> Ending {
+    pub(crate) fn into_ending(mut self, end: End) -> Ending {
+        self.show_phase(self.phase.0);
         let staged = Staged::of(&end, self.staging, self.publishing_before);
         let journal = Writing::Entries(self.journal);
         Ending { run: self.of.run, end, journal, recall: Some(self.recall), staged }
@@ -208,6 +226,7 @@ impl Running {
                 {
                     // What was meant for it is lost, so it has to be too: its stream ends and it starts afresh.
                     tracing::warn!(run = self.of.run, worker = worker.0, "worker does not take messages");
+                    count(&metrics().coordinator.lost, ("reason", "outbox"));
                     events.push_back(Event::WorkerLost(worker));
                 }
             }
@@ -244,6 +263,7 @@ impl Running {
                     name = roster.name(worker),
                     "worker quarantined"
                 );
+                metrics().coordinator.quarantined.inc();
                 self.quarantined.insert(roster.name(worker).to_owned());
                 return None;
             }
@@ -315,6 +335,7 @@ impl Running {
             Report::Decided(trial, d) => {
                 let (value, samples) = (self.metric_value(&d.score), d.score.samples());
                 tracing::info!(run = self.of.run, trial, value, samples, verdict = ?d.verdict, "trial decided");
+                count(&metrics().coordinator.trials, ("verdict", verdict(d.verdict)));
             }
             // What is audited may be taken back until the run is done.
             Report::Scored(evaluation, score) if self.prepared.spec.audit_ppm == 0 => {
@@ -387,6 +408,25 @@ impl Running {
         let (phase, since) = self.phase;
         *self.spent_ms.entry(phase).or_default() += now.saturating_sub(since);
         self.phase = (self.machine.phase(), now);
+        if self.phase.0 != phase {
+            self.show_phase(phase);
+        }
+    }
+
+    /// Shows operators how long the run has been in a phase, which it leaves.
+    fn show_phase(&mut self, phase: Phase) {
+        let spent = self.spent_ms.get(&phase).copied().unwrap_or_default();
+        let shown = self.shown_ms.insert(phase, spent).unwrap_or_default();
+        let took = Duration::from_millis(spent.saturating_sub(shown));
+        observe(&metrics().coordinator.phase, ("phase", phase.name()), took);
+    }
+}
+
+/// A verdict in one word, for counting.
+fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Accepted => "accepted",
+        Verdict::Rejected => "rejected",
     }
 }
 

@@ -12,8 +12,8 @@ use soup_proto::v1::coordinator_server::Coordinator;
 use soup_proto::v1::run_event::Event;
 use soup_proto::v1::{
     CancelRequest, CancelResponse, CoordinatorMessage, JudgesRequest, JudgesResponse, ListRequest,
-    ListResponse, Register, RunEvent, SubmitRequest, SubmitResponse, WatchRequest, WorkerMessage,
-    worker_message,
+    ListResponse, ProbeRequest, ProbeResponse, Register, RunEvent, SubmitRequest, SubmitResponse,
+    WatchRequest, WorkerMessage, worker_message,
 };
 use soup_proto::{PROTOCOL_VERSION, exhausted, message_bytes, status_of};
 use soup_store::fresh;
@@ -37,6 +37,8 @@ pub(crate) struct Service {
     hub: Handle,
     state: State,
     one_process: bool,
+    /// Whether runs can be submitted here.
+    takes_runs: bool,
     /// Requests that read logs of runs: a few at a time.
     reading: Semaphore,
     /// Room for replies that are not read yet.
@@ -55,11 +57,11 @@ const ANSWERS_BYTES_MAX: usize = 256 << 20;
 const SMALL_ANSWER_BYTES: usize = 32 << 10;
 
 impl Service {
-    pub(crate) fn new(hub: Handle, state: State, one_process: bool) -> Service {
+    pub(crate) fn new(hub: Handle, state: State, one_process: bool, takes_runs: bool) -> Service {
         let reading = Semaphore::new(READING_MAX);
         let replies = Arc::new(Semaphore::new(REPLIES_BYTES_MAX / UNIT_BYTES));
         let answers = Arc::new(Semaphore::new(ANSWERS_BYTES_MAX / UNIT_BYTES));
-        Service { hub, state, one_process, reading, replies, answers }
+        Service { hub, state, one_process, takes_runs, reading, replies, answers }
     }
 }
 
@@ -106,6 +108,11 @@ impl Coordinator for Service {
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
         let caller = caller(&request);
+        if !self.takes_runs {
+            return Err(status_of(&Error::usage(
+                "this coordinator is there for one cook, and takes no other",
+            )));
+        }
         let admitted = self.hub.admit(caller.client()).map_err(|e| exhausted(&e))?;
         let SubmitRequest { spec, fresh } = request.into_inner();
         let wire = spec.ok_or_else(|| status_of(&Error::usage("the request has no run")))?;
@@ -149,6 +156,14 @@ impl Coordinator for Service {
         let judges_json = serde_json::to_string(&judges)
             .map_err(|e| status_of(&Error::internal("judges could not be written as JSON").with_source(e)))?;
         Ok(Response::new(JudgesResponse { judges_json }))
+    }
+
+    async fn probe(&self, _: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
+        let workers = self.hub.probe().await.map_err(|e| status_of(&e))?;
+        let workers_json = serde_json::to_string(&workers).map_err(|e| {
+            status_of(&Error::internal("workers could not be written as JSON").with_source(e))
+        })?;
+        Ok(Response::new(ProbeResponse { workers_json }))
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {

@@ -40,6 +40,20 @@ impl ErrorKind {
         ErrorKind::Internal,
     ];
 
+    /// One word, for counting.
+    pub fn name(self) -> &'static str {
+        match self {
+            ErrorKind::Usage => "usage",
+            ErrorKind::Gate => "gate",
+            ErrorKind::Data => "data",
+            ErrorKind::Unavailable => "unavailable",
+            ErrorKind::TryAgain => "try-again",
+            ErrorKind::Configuration => "configuration",
+            ErrorKind::Cancelled => "cancelled",
+            ErrorKind::Internal => "internal",
+        }
+    }
+
     /// The process exit code of this kind (the values of BSD's `sysexits.h` where one fits).
     pub fn exit_code(self) -> u8 {
         match self {

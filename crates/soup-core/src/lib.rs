@@ -36,6 +36,7 @@ pub mod machine;
 pub mod memory;
 pub mod metric;
 pub mod plan;
+pub mod reach;
 pub mod recipe;
 pub mod report;
 pub mod run;

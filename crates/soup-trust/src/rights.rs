@@ -3,13 +3,14 @@
 use crate::identity::{Identity, Role};
 
 /// Who may call what. What is not here nobody may.
-const RIGHTS: [(&str, &[Role]); 7] = [
+const RIGHTS: [(&str, &[Role]); 8] = [
     ("/soup.v1.Coordinator/Work", &[Role::Worker]),
     ("/soup.v1.Coordinator/Submit", &[Role::Client, Role::Admin]),
     ("/soup.v1.Coordinator/Watch", &[Role::Client, Role::Admin]),
     ("/soup.v1.Coordinator/Cancel", &[Role::Client, Role::Admin]),
     ("/soup.v1.Coordinator/List", &[Role::Client, Role::Admin]),
     ("/soup.v1.Coordinator/Judges", &[Role::Client, Role::Admin]),
+    ("/soup.v1.Coordinator/Probe", &[Role::Client, Role::Admin]),
     ("/soup.v1.Blends/Fetch", &[Role::Worker]),
 ];
 
@@ -78,7 +79,7 @@ mod tests {
     fn each_role_has_its_own_rights() {
         let methods = |role| RIGHTS.iter().map(|(p, _)| *p).filter(|p| may_call(role, p)).collect::<Vec<_>>();
         assert_eq!(methods(Role::Worker), ["/soup.v1.Coordinator/Work", "/soup.v1.Blends/Fetch"]);
-        assert_eq!(methods(Role::Client).len(), 5);
+        assert_eq!(methods(Role::Client).len(), 6);
         assert_eq!(methods(Role::Client), methods(Role::Admin));
         assert!(methods(Role::Coordinator).is_empty());
         for path in

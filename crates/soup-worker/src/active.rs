@@ -8,6 +8,7 @@ use soup_core::judge::{JudgeId, Offer};
 use soup_core::memory::{Cut, DECODING_BYTES_MIN, SHARDS_AHEAD, soups_kept};
 use soup_core::{Error, ErrorKind, Result};
 use soup_eval::Budget;
+use soup_metrics::metrics;
 use soup_tensor::Device;
 use tokio::sync::watch;
 
@@ -179,6 +180,22 @@ impl Worker {
             _ => None,
         };
         runs.iter().find_map(passes)
+    }
+
+    /// Shows operators what is resident.
+    pub(crate) fn show_resident(&self) {
+        let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
+        let (mut memory, mut all) = (0u64, 0u64);
+        for known in runs.values() {
+            if let Known::Active(run) = known {
+                memory = memory.saturating_add(run.shards.resident_bytes());
+                all = all.saturating_add(run.shards.bytes());
+            }
+        }
+        for (tier, bytes) in [("memory", memory), ("disk", all.saturating_sub(memory))] {
+            let gauge = metrics().worker.resident.get_or_create(&[("tier", tier)]);
+            gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
     }
 
     /// What is resident, for a coordinator that does not know it.

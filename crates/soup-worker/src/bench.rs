@@ -33,6 +33,7 @@ pub(crate) fn worker(network: Arc<dyn Connect>, slots: u32) -> Result<Worker> {
         disk_cache: None,
         device: "cpu".to_owned(),
         connect_timeout_ms: 0,
+        orphan_timeout_ms: 0,
         judges: Vec::new(),
         judge_dir: None,
     };

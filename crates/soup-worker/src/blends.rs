@@ -8,6 +8,7 @@ use bytes::Bytes;
 use soup_core::shard::Shard;
 use soup_core::soup::Soup;
 use soup_core::{Error, Result};
+use soup_metrics::metrics;
 use soup_proto::v1::{self, FetchRequest, Gradient};
 use soup_trust::ticket::{Bearer, Ticket};
 
@@ -67,6 +68,7 @@ pub(crate) async fn own(run: &Arc<Active>, shard: u32, soup: &Soup) -> Result<By
         let blend = move || {
             let mut bytes = vec![0; memory.bytes()];
             memory.blend(&of, &mut bytes)?;
+            metrics().worker.blended.inc_by(bytes.len() as u64);
             Ok(Bytes::from_owner(Served { bytes, _place: place }))
         };
         run.compute.beside(blend).await

@@ -38,6 +38,7 @@ mod messages;
 mod passages;
 mod passing;
 mod peers;
+mod probing;
 mod recent;
 mod room;
 mod service;
@@ -98,12 +99,23 @@ pub struct WorkerConfig {
     pub disk_cache: Option<DiskCache>,
     /// Device for the shards: `cpu`.
     pub device: String,
-    /// How long to try to reach the coordinator before giving up.
+    /// How long to try to reach a coordinator before giving up.
     pub connect_timeout_ms: u64,
+    /// How long one that there was may stay away.
+    pub orphan_timeout_ms: u64,
     /// The judges that this worker has besides the native one.
     pub judges: Vec<JudgeConfig>,
     /// Folder through which those are handed soups; by default where memory is.
     pub judge_dir: Option<PathBuf>,
+}
+
+/// Why a worker ended without an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The coordinator said that there will be no more work.
+    Over,
+    /// It was asked to, by its `shutdown`.
+    Stopped,
 }
 
 /// Room for shards on a local disk. Files there have no name, and are gone when the worker is.
@@ -132,17 +144,19 @@ pub struct Parts<I> {
     pub compute: Compute,
 }
 
-/// Works for a coordinator until `shutdown` resolves: with credentials for one of their cluster, beside workers of that.
+/// Works for a coordinator until that says that the work is over, or `shutdown` resolves: with credentials for one of their cluster, beside
+/// workers of that.
 ///
 /// # Errors
-/// [`Unavailable`](soup_core::ErrorKind::Unavailable) where a judge does not come up, or the coordinator cannot be reached for the configured time;
+/// [`Unavailable`](soup_core::ErrorKind::Unavailable) where a judge does not come up, or no coordinator is reached for the configured time;
+/// [`TryAgain`](soup_core::ErrorKind::TryAgain) where the one that there was stays away for as long as is configured;
 /// [`Configuration`](soup_core::ErrorKind::Configuration) where it refuses this worker or the device is unknown.
 pub async fn run(
     config: WorkerConfig,
     listener: TcpListener,
     (credentials, insecure): (Option<Credentials>, bool),
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> Result<()> {
+) -> Result<Ended> {
     let local =
         listener.local_addr().map_err(|e| Error::internal("a listener has no address").with_source(e))?;
     let address = match &config.advertise {
@@ -169,7 +183,7 @@ pub async fn run_with<I, C, E>(
     config: WorkerConfig,
     parts: Parts<I>,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> Result<()>
+) -> Result<Ended>
 where
     I: Stream<Item = Result<C, E>> + Send + 'static,
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
@@ -187,7 +201,7 @@ where
     tokio::pin!(shutdown);
     let judges = tokio::select! {
         judges = judges => judges?,
-        () = &mut shutdown => return Ok(()),
+        () = &mut shutdown => return Ok(Ended::Stopped),
     };
     let worker = Arc::new(active::Worker::new(device, &config, compute, peers, judges.clone()));
     let (stop, stopped) = tokio::sync::watch::channel(false);
@@ -220,7 +234,7 @@ where
                 Ok(result) => result,
                 Err(_) => {
                     tracing::warn!("tasks were left unfinished: they took longer than the time there is to stop");
-                    Ok(())
+                    Ok(Ended::Stopped)
                 }
             }
         }

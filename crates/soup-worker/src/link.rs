@@ -10,11 +10,14 @@ use std::time::Duration;
 
 use soup_core::memory::Cut;
 use soup_core::{Error, ErrorKind, Result};
+use soup_metrics::{Open, metrics, observe};
 use soup_proto::v1::assign::Work;
 use soup_proto::v1::coordinator_client::CoordinatorClient;
 use soup_proto::v1::coordinator_message::Message as Down;
 use soup_proto::v1::worker_message::Message as Up;
-use soup_proto::v1::{Assign, CoordinatorMessage, Leaving, Register, TaskFailed, TaskKey, WorkerMessage};
+use soup_proto::v1::{
+    Assign, CoordinatorMessage, Leaving, ProbePeers, Probed, Register, TaskFailed, TaskKey, WorkerMessage,
+};
 use soup_proto::{CONTROL_BYTES_MAX, PROTOCOL_VERSION, error_of};
 use soup_trust::Connect;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -24,11 +27,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::WorkerConfig;
 use crate::active::Worker;
 use crate::messages::{self, Done};
 use crate::peers;
+use crate::probing;
 use crate::task::{self, Cancelled};
+use crate::{Ended, WorkerConfig};
 
 /// Messages that may wait for the stream; tasks wait beyond that.
 const OUTBOX_MESSAGES_MAX: usize = 256;
@@ -40,30 +44,74 @@ const WELCOME: Duration = Duration::from_secs(10);
 /// How often a worker that is to end looks whether its tasks are done.
 const LEAVING_PAUSE: Duration = Duration::from_millis(50);
 
-/// Keeps a link to the coordinator: when it breaks, a new one is opened. Ends once this worker is told to leave and its
-/// tasks are done.
+/// How long this worker waits for a coordinator: one to begin with, and one that it had and that is gone.
+struct Patience {
+    connect: Duration,
+    orphan: Duration,
+    /// Whether a coordinator has ever welcomed this worker.
+    had_one: bool,
+    /// Since when none has.
+    alone: Instant,
+}
+
+impl Patience {
+    fn of(config: &WorkerConfig) -> Patience {
+        Patience {
+            connect: Duration::from_millis(config.connect_timeout_ms),
+            orphan: Duration::from_millis(config.orphan_timeout_ms),
+            had_one: false,
+            alone: Instant::now(),
+        }
+    }
+
+    fn welcomed(&mut self) {
+        (self.had_one, self.alone) = (true, Instant::now());
+    }
+
+    fn limit(&self) -> Duration {
+        if self.had_one { self.orphan } else { self.connect }
+    }
+
+    fn is_spent(&self) -> bool {
+        self.alone.elapsed() >= self.limit()
+    }
+
+    /// What `why` means once there is no patience left.
+    fn lost(&self, url: &str, why: Error) -> Error {
+        let seconds = self.limit().as_secs();
+        match self.had_one {
+            true => {
+                let text = format!("the coordinator at {url} has been away for {seconds} s");
+                Error::try_again(text).with_source(why)
+            }
+            false => why.context(format!("no coordinator has answered at {url} for {seconds} s")),
+        }
+    }
+}
+
+/// Keeps a link to the coordinator: when it breaks, a new one is opened. Ends once the work is over, or this worker is told to leave and
+/// its tasks are done.
 ///
 /// # Errors
-/// Where the coordinator refuses this worker, or cannot be reached, or does not welcome it, for the configured time.
+/// Where the coordinator refuses this worker; [`Unavailable`](ErrorKind::Unavailable) where none is found for the configured time, and
+/// [`TryAgain`](ErrorKind::TryAgain) where the one that there was stays away for the time that is configured for that.
 pub(crate) async fn keep(
     config: &WorkerConfig,
     (connect, address): (&dyn Connect, &str),
     worker: Arc<Worker>,
     mut leaving: watch::Receiver<bool>,
-) -> Result<()> {
+) -> Result<Ended> {
     // Permits to compute, for the tasks of all links: those of a broken one may still be at it.
     let slots = Arc::new(Semaphore::new(worker.slots.max(1) as usize));
-    let patience = Duration::from_millis(config.connect_timeout_ms);
-    // Since when nobody has welcomed this worker.
-    let mut alone = Instant::now();
+    let mut patience = Patience::of(config);
     let mut wait = RETRY_MIN;
     loop {
         let welcomed = AtomicBool::new(false);
         let channel = tokio::select! {
-            channel = reach(config, connect) => channel?,
-            () = asked_to_leave(&mut leaving) => return Ok(()),
+            channel = reach(config, connect, &patience) => channel?,
+            () = asked_to_leave(&mut leaving) => return Ok(Ended::Stopped),
         };
-        let deadline = (alone + patience).max(Instant::now() + WELCOME);
+        let deadline = (patience.alone + patience.limit()).max(Instant::now() + WELCOME);
         let talk = talk(config, address, (&worker, &slots, leaving.clone()), channel, &welcomed);
         let result = tokio::select! {
             result = talk => result,
@@ -73,28 +121,33 @@ pub(crate) async fn keep(
             }
         };
         worker.handing_in.disconnect();
+        metrics().ready.set(0);
+        if let Ok(Parting::Over) = result {
+            tracing::info!("the coordinator says that the work is over");
+            return Ok(Ended::Over);
+        }
         if *leaving.borrow() {
-            return Ok(());
+            return Ok(Ended::Stopped);
         }
         let welcomed = welcomed.load(Ordering::Relaxed);
         if welcomed {
-            (alone, wait) = (Instant::now(), RETRY_MIN);
+            patience.welcomed();
+            wait = RETRY_MIN;
         }
         let result = match result {
-            Ok(()) if !welcomed => Err(Error::unavailable("streams end there at once")),
+            Ok(_) if !welcomed => Err(Error::unavailable("streams end there at once")),
             other => other,
         };
         match result {
-            Err(error) if error.kind() == ErrorKind::Unavailable && alone.elapsed() >= patience => {
-                let (url, seconds) = (&config.coordinator, patience.as_secs());
-                return Err(error.context(format!("no coordinator has answered at {url} for {seconds} s")));
+            Err(error) if error.kind() == ErrorKind::Unavailable && patience.is_spent() => {
+                return Err(patience.lost(&config.coordinator, error));
             }
             // Refused, not lost: trying again would not help.
             Err(error) if matches!(error.kind(), ErrorKind::Configuration | ErrorKind::Usage) => {
                 return Err(error);
             }
             Err(error) => tracing::warn!(error = error.chain(), "lost the coordinator; connecting again"),
-            Ok(()) => tracing::info!("the coordinator ended the stream; connecting again"),
+            Ok(_) => tracing::info!("the coordinator ended the stream; connecting again"),
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(RETRY_MAX);
@@ -117,7 +170,7 @@ async fn asked_to_leave(leaving: &mut watch::Receiver<bool>) {
     }
 }
 
-async fn reach(config: &WorkerConfig, connect: &dyn Connect) -> Result<Channel> {
+async fn reach(config: &WorkerConfig, connect: &dyn Connect, patience: &Patience) -> Result<Channel> {
     let url = &config.coordinator;
     let endpoint = Endpoint::from_shared(url.clone())
         .map_err(|e| {
@@ -126,15 +179,13 @@ async fn reach(config: &WorkerConfig, connect: &dyn Connect) -> Result<Channel> 
         .connect_timeout(Duration::from_secs(5))
         .tcp_nodelay(true)
         .http2_keep_alive_interval(Duration::from_secs(15));
-    let begun = Instant::now();
     let mut wait = RETRY_MIN;
     loop {
         match connect.connect(&endpoint).await {
             Ok(channel) => return Ok(channel),
-            Err(e) if begun.elapsed().as_millis() as u64 >= config.connect_timeout_ms => {
-                let text =
-                    format!("cannot reach coordinator {url} for {} s", config.connect_timeout_ms / 1000);
-                return Err(Error::unavailable(text).with_source(e));
+            Err(e) if patience.is_spent() => {
+                let unreached = Error::unavailable("it cannot be reached").with_source(e);
+                return Err(patience.lost(url, unreached));
             }
             Err(_) => tokio::time::sleep(wait).await,
         }
@@ -148,7 +199,7 @@ async fn talk(
     (worker, slots, leaving): (&Arc<Worker>, &Arc<Semaphore>, watch::Receiver<bool>),
     channel: Channel,
     welcomed: &AtomicBool,
-) -> Result<()> {
+) -> Result<Parting> {
     let (outbox, messages) = mpsc::channel(OUTBOX_MESSAGES_MAX);
     let register = Register {
         name: config.name.clone(),
@@ -177,10 +228,21 @@ async fn talk(
         slots: slots.clone(),
         tasks: BTreeMap::new(),
         heartbeat: None,
+        probe: None,
         me: 0,
         leaving,
     };
     link.listen(&mut down, welcomed).await
+}
+
+/// How a connection ended, where it did not break.
+enum Parting {
+    /// The coordinator ended the stream.
+    StreamEnded,
+    /// This worker was told to leave, and nothing is left to do.
+    Left,
+    /// There will be no more work.
+    Over,
 }
 
 /// One connection's state.
@@ -192,6 +254,8 @@ struct Link {
     /// Tasks by (task, attempt) of the run in progress.
     tasks: BTreeMap<(String, u64, u32), Started>,
     heartbeat: Option<AbortHandle>,
+    /// The last time that it tried to reach its peers for the coordinator.
+    probe: Option<AbortHandle>,
     /// The number that the coordinator gave this worker.
     me: u64,
     /// Whether this worker is to end.
@@ -204,6 +268,8 @@ struct Started {
     cancelled: Cancelled,
     /// Whether it scores a slice, which is worth finishing even if the coordinator is gone.
     scores: bool,
+    /// Whether it loads a shard, without which this worker is not ready.
+    loads: bool,
 }
 
 impl Link {
@@ -211,21 +277,23 @@ impl Link {
         &mut self,
         down: &mut Streaming<CoordinatorMessage>,
         welcomed: &AtomicBool,
-    ) -> Result<()> {
+    ) -> Result<Parting> {
         let mut told = false;
         let mut leaving = self.leaving.clone();
         loop {
             self.tasks.retain(|_, task| !task.handle.is_finished());
+            self.show_readiness();
             if told && self.tasks.is_empty() {
-                return Ok(());
+                return Ok(Parting::Left);
             }
             tokio::select! {
                 message = down.message() => match message.map_err(|s| Error::unavailable(s.message()))? {
+                    Some(CoordinatorMessage { message: Some(Down::Over(_)) }) => return Ok(Parting::Over),
                     Some(message) => {
                         welcomed.store(true, Ordering::Relaxed);
                         self.take(message);
                     }
-                    None => return Ok(()),
+                    None => return Ok(Parting::StreamEnded),
                 },
                 () = asked_to_leave(&mut leaving), if !told => {
                     told = true;
@@ -241,6 +309,7 @@ impl Link {
         match message.message {
             Some(Down::Welcome(welcome)) => {
                 self.me = welcome.worker;
+                metrics().worker.welcomes.inc();
                 self.beat(u64::from(welcome.heartbeat_ms.max(10)));
             }
             Some(Down::Begin(begin)) => {
@@ -274,8 +343,17 @@ impl Link {
                 self.cancel(|k, _| k.0 == end.run);
                 self.worker.end(&end.run);
             }
+            Some(Down::Probe(probe)) => self.probe(probe),
+            // Taken by whoever listens.
+            Some(Down::Over(_)) => {}
             None => tracing::warn!("dropped an unknown message of the coordinator"),
         }
+    }
+
+    /// Shows operators whether this worker takes part and has loaded what it was told to.
+    fn show_readiness(&self) {
+        let loads = self.tasks.values().any(|task| task.loads);
+        metrics().ready.set(i64::from(self.heartbeat.is_some() && !loads));
     }
 
     /// Starts the heartbeat: a task of its own, which nothing else can hold up.
@@ -285,6 +363,7 @@ impl Link {
         let task = tokio::spawn(async move {
             loop {
                 timer.tick().await;
+                worker.show_resident();
                 let message = Some(Up::Heartbeat(messages::heartbeat(worker.passes())));
                 if outbox.send(WorkerMessage { message }).await.is_err() {
                     return;
@@ -292,6 +371,20 @@ impl Link {
             }
         });
         if let Some(old) = self.heartbeat.replace(task.abort_handle()) {
+            old.abort();
+        }
+    }
+
+    /// Tries to reach peers, beside everything else; a probe that comes before the last one is answered ends that.
+    fn probe(&mut self, ProbePeers { number, peers }: ProbePeers) {
+        let (worker, outbox) = (self.worker.clone(), self.outbox.clone());
+        let task = tokio::spawn(async move {
+            let reached = probing::reach(&*worker.peers, peers).await;
+            // A coordinator that is gone does not want the answer.
+            let _ =
+                outbox.send(WorkerMessage { message: Some(Up::Probed(Probed { number, reached })) }).await;
+        });
+        if let Some(old) = self.probe.replace(task.abort_handle()) {
             old.abort();
         }
     }
@@ -308,16 +401,22 @@ impl Link {
             _ => None,
         };
         let scores = slice.is_some();
+        let loads = matches!(work, Work::Load(_));
         let handle = tokio::spawn(async move {
             let context = task::Context { worker: worker.clone(), slots, cancelled: flag };
-            let message = answer(key.clone(), execute(&context, &key, work).await);
+            let (name, begun) = (messages::name(&work), Instant::now());
+            let open = Open::of(&metrics().worker.tasks_open);
+            let result = execute(&context, &key, work).await;
+            drop(open);
+            show_end(name, &result, begun.elapsed());
+            let message = answer(key.clone(), result);
             soup_store::failpoint::reach("before-answer");
             if let Err(mpsc::error::SendError(unsent)) = outbox.send(message).await {
                 // The coordinator is gone. Its successor can use a slice; everything else it assigns again.
                 worker.handing_in.keep(&key.run, slice, unsent);
             }
         });
-        self.tasks.insert(id, Started { handle: handle.abort_handle(), cancelled, scores });
+        self.tasks.insert(id, Started { handle: handle.abort_handle(), cancelled, scores, loads });
     }
 
     fn cancel(&mut self, which: impl Fn(&(String, u64, u32), &Started) -> bool) {
@@ -331,8 +430,8 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         self.cancel(|_, task| !task.scores);
-        if let Some(heartbeat) = &self.heartbeat {
-            heartbeat.abort();
+        for task in [&self.heartbeat, &self.probe].into_iter().flatten() {
+            task.abort();
         }
     }
 }
@@ -345,6 +444,17 @@ async fn execute(context: &task::Context, key: &TaskKey, work: Work) -> Result<D
     let run = context.worker.run(&key.run, key.epoch)?;
     let task = messages::task(work, &run.begun)?;
     task::execute(context, run, task).await
+}
+
+/// Shows operators how an attempt ended.
+fn show_end(task: &'static str, result: &Result<Done>, took: Duration) {
+    let of = &metrics().worker;
+    let outcome = result.as_ref().map_or_else(|error| error.kind().name(), |_| "done");
+    of.tasks.get_or_create(&[("task", task), ("outcome", outcome)]).inc();
+    if let Ok(done) = result {
+        observe(&of.task_seconds, ("task", task), took);
+        of.loaded.inc_by(done.bytes_read());
+    }
 }
 
 fn answer(key: TaskKey, result: Result<Done>) -> WorkerMessage {

@@ -61,6 +61,25 @@ pub(crate) struct Samples {
     pub(crate) end: u64,
 }
 
+/// What a task is called, for counting.
+pub(crate) fn name(work: &Work) -> &'static str {
+    match work {
+        Work::Load(_) => "load",
+        Work::Survey(_) => "survey",
+        Work::Evaluate(_) => "evaluate",
+        Work::Write(_) => "write",
+        Work::Digest(_) => "digest",
+        Work::Differentiate(_) => "differentiate",
+        Work::Dot(_) => "dot",
+        Work::Gram(_) => "gram",
+        Work::Compare(_) => "compare",
+        Work::Pass(_) => "pass",
+        Work::Prove(_) => "prove",
+        Work::ReadBack(_) => "read-back",
+        Work::Reread(_) => "reread",
+    }
+}
+
 /// What came of it, and of what.
 pub(crate) struct Done {
     pub(crate) answer: Answer,
@@ -78,6 +97,16 @@ impl Done {
     /// Of a soup with these statistics, where they were recomputed.
     pub(crate) fn of(answer: Answer, statistics: Option<&Statistics>) -> Done {
         Done { answer, statistics: statistics.map(Statistics::sha256) }
+    }
+
+    /// Bytes that were read of the pool for it.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        match &self.answer {
+            Answer::Loaded(loaded) => loaded.bytes_read,
+            Answer::Passed(passed) => passed.bytes_read,
+            Answer::Reread(_, bytes) => *bytes,
+            _ => 0,
+        }
     }
 
     /// As the coordinator is told, of the attempt `key`.

@@ -17,6 +17,7 @@ use soup_core::machine::Reread;
 use soup_core::shard::Shard;
 use soup_core::soup::Soup;
 use soup_core::{Error, Result};
+use soup_metrics::metrics;
 use soup_store::load::{LoadLimits, LocalFiles, Read, clip, load, open_local};
 use soup_tensor::{Having, Pass, Passing};
 
@@ -58,7 +59,9 @@ fn passage(run: &Active, task: ShardSources) -> Passage {
 /// Where an ingredient cannot be read, changed, or has elements that are not finite and must be; where the soup's dtype cannot hold
 /// its elements; [`TryAgain`](soup_core::ErrorKind::TryAgain) where this worker does not own the shard.
 pub(crate) async fn blend(run: &Arc<Active>, shard: u32, soup: &Soup) -> Result<Bytes> {
-    pass(run, shard, Some(soup)).await.map(|(blend, _)| blend)
+    let (blend, _) = pass(run, shard, Some(soup)).await?;
+    metrics().worker.blended.inc_by(blend.len() as u64);
+    Ok(blend)
 }
 
 /// What was found in a shard, which is read if it was not before.

@@ -9,6 +9,7 @@ use futures::future::poll_fn;
 use http::HeaderMap;
 use http_body_util::BodyExt;
 use soup_core::{Error, ErrorKind, Result};
+use soup_metrics::metrics;
 use soup_proto::error_of;
 use soup_proto::v1::FetchRequest;
 use tokio::time::Instant;
@@ -121,19 +122,23 @@ impl Peers {
         let address = owners.address(source);
         let address =
             address.ok_or_else(|| Error::try_again(format!("who has shard {shard} is not known")))?;
-        let failed = |e: Error| match e.kind() {
-            // What is wrong with an ingredient is so wherever it is read.
-            ErrorKind::Data => e,
-            // What it sends, and an address that is none, are its trouble and not this worker's.
-            _ => {
-                let cause = transient(e);
-                let text = format!("cannot fetch shard {shard} from worker {source} at {address}");
-                Error::new(cause.kind(), text).with_source(Unreached { worker: source, cause })
+        let failed = |e: Error| {
+            metrics().worker.failed_fetches.inc();
+            match e.kind() {
+                // What is wrong with an ingredient is so wherever it is read.
+                ErrorKind::Data => e,
+                // What it sends, and an address that is none, are its trouble and not this worker's.
+                _ => {
+                    let cause = transient(e);
+                    let text = format!("cannot fetch shard {shard} from worker {source} at {address}");
+                    Error::new(cause.kind(), text).with_source(Unreached { worker: source, cause })
+                }
             }
         };
         let channel = self.channel(address, shard).map_err(failed)?;
         for _ in 0..CORRUPT_MAX {
             if receive(channel.clone(), request, self.first_byte, out).await.map_err(failed)? {
+                metrics().worker.fetched.inc_by(out.len() as u64);
                 return Ok(());
             }
             tracing::warn!(shard, source, address, "what a peer sent did not arrive as it was sent");

@@ -8,6 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use soup_core::soup::Soup;
 use soup_core::{Error, Result};
+use soup_metrics::metrics;
 use soup_proto::status_of;
 use soup_proto::v1::blends_server::SERVICE_NAME;
 use tonic::body::Body;
@@ -45,7 +46,10 @@ impl Service {
             return Status::new(Code::Unimplemented, "workers serve Fetch and nothing else").into_http();
         }
         match self.blend(request.into_body()).await {
-            Ok(blend) => frames::reply(blend),
+            Ok(blend) => {
+                metrics().worker.sent.inc_by(blend.len() as u64);
+                frames::reply(blend)
+            }
             Err(error) => status_of(&error).into_http(),
         }
     }

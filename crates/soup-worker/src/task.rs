@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use soup_core::machine::Proof;
 use soup_core::soup::Soup;
 use soup_core::{Error, Result};
+use soup_metrics::{Open, metrics};
 use tokio::sync::Semaphore;
 
 use crate::active::{Active, Worker};
@@ -69,6 +70,7 @@ pub(crate) async fn execute(context: &Context, run: Arc<Active>, task: Task) -> 
 }
 
 pub(crate) async fn slot(context: &Context) -> Result<tokio::sync::SemaphorePermit<'_>> {
+    let _waiting = Open::of(&metrics().worker.tasks_waiting);
     context.slots.acquire().await.map_err(|_| Error::internal("the worker is stopping"))
 }
 
@@ -101,6 +103,7 @@ async fn evaluate(
     let _slot = slot(context).await?;
     let (positions, logits) = ((start..end).collect(), run.begun.keep_logits);
     let judged = loaded.soup.judge(dataset, positions, logits, context.cancelled.clone()).await?;
+    metrics().worker.judged_samples.inc_by(u64::from(end - start));
     if logits {
         run.logits.keep(soup, (dataset, start, end), &Arc::new(Rows::of(&judged)?));
     }

@@ -33,6 +33,7 @@ pub(crate) struct Cli {
 /// Shortest lease.
 const LEASE_MIN_MS: u64 = 1_000;
 const LOGS: &str = "Logs";
+const TIMING: &str = "Coordinator, with --listen or by itself";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -81,6 +82,9 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: AuthorityCommand,
     },
+    /// Say what works from here and what does not, and what to do about it: stores, credentials, clocks, peers, memory
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorArgs),
     /// Print the JSON schema of cook files
     Schema,
     /// Print completions for a shell
@@ -102,6 +106,15 @@ Examples:
   soupctl taste checkpoints/ --validation val.parquet --base pretrained/model.safetensors
   soupctl taste checkpoints/ --validation val.parquet --diagnose geometry -o json | jq .diagnosis.shared_init";
 
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  soupctl doctor
+  soupctl doctor --state-url s3://lab/soup-state --pool s3://lab/sweep/
+  soupctl doctor --coordinator node0:7070 --tls client-ada      # every worker tries to reach every other one
+  soupctl doctor --admin 127.0.0.1:9090                         # a health check of a container
+
+The exit code is that of the first problem: 0 none, 65 data, 69 unavailable, 78 configuration.";
+
 const COOK_EXAMPLES_LONG: &str = "\
 Examples:
   Everything is in a cook file; flags win over it:
@@ -112,6 +125,10 @@ Examples:
 
   On a cluster (soupctl coordinator, soupctl worker), the result as JSON:
     soupctl cook -f cook.yaml --coordinator http://node0:7070 -o json > result.json
+
+  With workers that are there for this cook alone, and end when it does:
+    soupctl cook -f cook.yaml --listen 0.0.0.0:7070 --min-workers 4 --tls coordinator-c0
+    soupctl worker --coordinator node0:7070 --tls worker-w --allow-read /data --allow-write /data     # four times
 
 A cook file has the flags' names as its keys (soupctl schema prints its JSON schema):
     pool: checkpoints/
@@ -143,6 +160,13 @@ pub(crate) struct CookArgs {
     /// What Ctrl-C does to a run on a cluster; an embedded one always stops, and goes on when asked for again
     #[arg(long, value_enum, default_value_t, help_heading = "Cluster")]
     pub(crate) on_interrupt: OnInterrupt,
+    #[command(flatten)]
+    pub(crate) timing: TimingArgs,
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+    /// File for one line about how this ended, where the output is or why not, as Kubernetes shows it: /dev/termination-log
+    #[arg(long, env = "SOUP_TERMINATION_MESSAGE", value_name = "FILE", help_heading = "Output")]
+    pub(crate) termination_message: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) trust: TrustArgs,
 }
@@ -309,6 +333,47 @@ pub(crate) struct VerifyArgs {
     pub(crate) format: OutputFormat,
 }
 
+/// Flags of `doctor`.
+#[derive(Args, Debug)]
+pub(crate) struct DoctorArgs {
+    /// Whether a state can be kept here; a probe is written and removed
+    #[arg(long, value_name = "URL")]
+    pub(crate) state_url: Option<String>,
+    /// Whether these checkpoints can be read; repeatable
+    #[arg(long, value_name = "URL")]
+    pub(crate) pool: Vec<String>,
+    /// Whether this coordinator answers, and its workers reach each other
+    #[arg(long, value_name = "URL")]
+    pub(crate) coordinator: Option<String>,
+    /// Whether the process with this admin port is ready; with no other flag nothing else is looked at
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) admin: Option<String>,
+    /// What there is for a disk cache in this folder
+    #[arg(long, value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
+    pub(crate) disk_cache: Option<PathBuf>,
+    /// What there is for judges in this folder [default: /dev/shm]
+    #[arg(long, value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
+    pub(crate) judge_dir: Option<PathBuf>,
+    /// How the result is printed on stdout
+    #[arg(short = 'o', long, value_enum, default_value_t)]
+    pub(crate) format: OutputFormat,
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
+}
+
+impl DoctorArgs {
+    /// Whether nothing is named but, perhaps, an admin port.
+    pub(crate) fn names_nothing(&self) -> bool {
+        let DoctorArgs { state_url, pool, coordinator, admin: _, disk_cache, judge_dir, format: _, trust: _ } =
+            self;
+        state_url.is_none()
+            && pool.is_empty()
+            && coordinator.is_none()
+            && disk_cache.is_none()
+            && judge_dir.is_none()
+    }
+}
+
 /// What `keys` does.
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {
@@ -332,12 +397,10 @@ pub(crate) struct CoordinatorArgs {
     /// Sign the records of runs and the manifests of outputs with this key; soupctl keys new makes one
     #[arg(long, env = "SOUP_SIGNING_KEY", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub(crate) signing_key: Option<PathBuf>,
-    /// How long a run waits for its workers, such as 90s or 10m [default: 10m]
-    #[arg(long, env = "SOUP_START_TIMEOUT", value_name = "DURATION")]
-    pub(crate) start_timeout: Option<Millis>,
-    /// A worker that is not heard for so long, at least 1s, is lost [default: 10s]
-    #[arg(long, env = "SOUP_LEASE", value_name = "DURATION", value_parser = lease)]
-    pub(crate) lease: Option<Millis>,
+    #[command(flatten)]
+    pub(crate) timing: TimingArgs,
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
     /// YAML file that keeps clients to places of their own, among those that are allowed: {NAME: {read: [PREFIX], write: [PREFIX]}}
     #[arg(long, value_name = "FILE", requires = "tls", value_hint = clap::ValueHint::FilePath, help_heading = "Trust")]
     pub(crate) client_places: Option<PathBuf>,
@@ -348,6 +411,25 @@ pub(crate) struct CoordinatorArgs {
     pub(crate) trust: TrustArgs,
     #[command(flatten)]
     pub(crate) places: PlaceArgs,
+}
+
+/// Where operators look.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct AdminArgs {
+    /// Answer /livez, /readyz and /metrics here, in plain HTTP: whoever reaches it can read what is counted
+    #[arg(long, env = "SOUP_ADMIN", value_name = "HOST:PORT")]
+    pub(crate) admin: Option<String>,
+}
+
+/// How long a coordinator waits for workers.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct TimingArgs {
+    /// How long a run waits for its workers, such as 90s or 10m [default: 10m]
+    #[arg(long, env = "SOUP_START_TIMEOUT", value_name = "DURATION", help_heading = TIMING)]
+    pub(crate) start_timeout: Option<Millis>,
+    /// A worker that is not heard for so long, at least 1s, is lost [default: 10s]
+    #[arg(long, env = "SOUP_LEASE", value_name = "DURATION", value_parser = lease, help_heading = TIMING)]
+    pub(crate) lease: Option<Millis>,
 }
 
 /// A lease that leaves room for several heartbeats and an ordinary hiccup.
@@ -402,9 +484,17 @@ pub(crate) struct WorkerArgs {
     /// A judge that says nothing for so long while it is asked is started again
     #[arg(long, env = "SOUP_JUDGE_TIMEOUT", default_value = "60s", value_name = "DURATION")]
     pub(crate) judge_timeout: Millis,
-    /// How long to try to reach the coordinator
+    /// How long to try to reach a coordinator to begin with; the exit code is 69 then
     #[arg(long, env = "SOUP_CONNECT_TIMEOUT", default_value = "60s", value_name = "DURATION")]
     pub(crate) connect_timeout: Millis,
+    /// How long a coordinator that there was may stay away; the exit code is 75 then
+    #[arg(long, env = "SOUP_ORPHAN_TIMEOUT", default_value = "15m", value_name = "DURATION")]
+    pub(crate) orphan_timeout: Millis,
+    /// Exit with 0 when stopped by a signal too, and not with 143 (130 for Ctrl-C), for supervisors that take any other code for a failure
+    #[arg(long, env = "SOUP_STOP_IS_SUCCESS")]
+    pub(crate) stop_is_success: bool,
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
     #[command(flatten)]
     pub(crate) trust: TrustArgs,
     #[command(flatten)]

@@ -6,7 +6,9 @@ use soup_core::run::RunSpec;
 use soup_core::{Error, ErrorKind, Result};
 use soup_proto::v1::coordinator_client::CoordinatorClient;
 use soup_proto::v1::run_event::Event;
-use soup_proto::v1::{CancelRequest, JudgesRequest, ListRequest, RunEvent, SubmitRequest, WatchRequest};
+use soup_proto::v1::{
+    CancelRequest, JudgesRequest, ListRequest, ProbeRequest, RunEvent, SubmitRequest, WatchRequest,
+};
 use soup_proto::{CONTROL_BYTES_MAX, error_of, no_http2};
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
@@ -226,6 +228,21 @@ impl Client {
         let judges = self.coordinator.judges(JudgesRequest {});
         let answer = tokio::time::timeout(REQUEST_TIMEOUT, judges).await.map_err(|_| self.silent())?;
         Ok(answer.map_err(|s| self.error(&s))?.into_inner().judges_json)
+    }
+
+    /// The workers of the coordinator and who of them reaches whom, as JSON; and by how many seconds this host's clock is ahead of its, where
+    /// it says what time it is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`](ErrorKind::Unavailable) where it does not answer; its own.
+    pub(crate) async fn probe(&mut self) -> Result<(String, Option<i64>)> {
+        let probe = self.coordinator.probe(ProbeRequest {});
+        let answer = tokio::time::timeout(REQUEST_TIMEOUT, probe).await.map_err(|_| self.silent())?;
+        let answer = answer.map_err(|s| self.error(&s))?;
+        let theirs = answer.metadata().get("date").and_then(|date| date.to_str().ok());
+        let theirs = theirs.and_then(|date| chrono::DateTime::parse_from_rfc2822(date).ok());
+        let ahead = theirs.map(|theirs| (chrono::Utc::now() - theirs.to_utc()).num_seconds());
+        Ok((answer.into_inner().workers_json, ahead))
     }
 
     /// All runs of the coordinator, as JSON.

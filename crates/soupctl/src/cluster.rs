@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use soup_coordinator::CoordinatorConfig;
+use soup_coordinator::{CoordinatorConfig, Window};
 use soup_core::{Error, ErrorKind, Result};
 use soup_store::state::State;
 use soup_trust::{InProcess, Policy};
@@ -38,14 +38,14 @@ impl EmbeddedCluster {
     ///
     /// # Errors
     /// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) where two roles have one name.
-    pub(crate) fn start(config: &Embedded, state: State) -> Result<EmbeddedCluster> {
+    pub(crate) fn start(config: &Embedded, window: Window, state: State) -> Result<EmbeddedCluster> {
         let (coordinator_stop, workers_stop) = (watch::Sender::new(false), watch::Sender::new(false));
         let mut roles = JoinSet::new();
         let network = InProcess::default();
         let listener = network.listen(COORDINATOR)?;
         let url = listener.address();
         // Other runs in the same state may be in the hands of other processes.
-        let coordinator = CoordinatorConfig { recover: false, ..CoordinatorConfig::default() };
+        let coordinator = CoordinatorConfig { recover: false, window, ..CoordinatorConfig::default() };
         let coordinator = soup_coordinator::serve_with(coordinator, state, listener, stop(&coordinator_stop));
         roles.spawn(coordinator);
         let threads = config.threads.unwrap_or_else(|| resources::threads_per_worker(config.workers));
@@ -74,10 +74,12 @@ impl EmbeddedCluster {
                 disk_cache: disk_cache.clone(),
                 device: config.device.clone(),
                 connect_timeout_ms: CONNECT_TIMEOUT_MS,
+                orphan_timeout_ms: CONNECT_TIMEOUT_MS,
                 judges: judges.clone(),
                 judge_dir: config.judge.as_ref().and_then(|judge| judge.folder.clone()).map(Into::into),
             };
-            roles.spawn(soup_worker::run_with(worker, parts, stop(&workers_stop)));
+            let working = soup_worker::run_with(worker, parts, stop(&workers_stop));
+            roles.spawn(async move { working.await.map(|_| ()) });
         }
         Ok(EmbeddedCluster { network, url, workers_stop, coordinator_stop, roles })
     }

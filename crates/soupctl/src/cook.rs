@@ -3,14 +3,17 @@
 #[cfg(feature = "worker")]
 use std::path::Path;
 
+use soup_coordinator::Window;
 use soup_core::report::RunReport;
 use soup_core::run::RunSpec;
 use soup_core::{Error, Result};
 use soup_store::state::State;
 
+use crate::admin;
 use crate::args::CookArgs;
 use crate::choices::OutputFormat;
 use crate::client::{Ask, Client};
+use crate::listening;
 use crate::print;
 use crate::progress::Progress;
 use crate::runs;
@@ -23,8 +26,18 @@ use crate::table;
 /// # Errors
 /// Those of the run, and of reaching or starting a cluster.
 pub(crate) async fn run(args: CookArgs, purpose: Purpose) -> Result<()> {
+    let window = Window::default();
+    let cooked = admin::beside(&args.admin, Some(admin::watch(&window)), cook(&args, purpose, window)).await;
+    if let Some(file) = &args.termination_message {
+        admin::leave(file, cooked.as_deref());
+    }
+    cooked.map(|_| ())
+}
+
+/// Cooks, shows the result, and gives the line that says where it is.
+async fn cook(args: &CookArgs, purpose: Purpose, window: Window) -> Result<String> {
     let Cook { spec, fresh, cluster } = match &args.resume {
-        Some(run) => resumed(&args, run).await?,
+        Some(run) => resumed(args, run).await?,
         None => args.cook(purpose)?.with_configs().await?,
     };
     let mut signals = StopSignals::new()?;
@@ -34,25 +47,36 @@ pub(crate) async fn run(args: CookArgs, purpose: Purpose) -> Result<()> {
         Cluster::Remote(url) => {
             Client::connect(url, &args.trust).await?.cook(&ask, &mut progress, &mut signals).await
         }
-        Cluster::Embedded(config) => embedded(config, &ask, &mut progress, &mut signals).await,
+        Cluster::Embedded(config) => embedded(config, window, &ask, &mut progress, &mut signals).await,
+        Cluster::Listening(config) => {
+            let with = (&args.timing, &args.trust);
+            listening::cook(config, window, with, &ask, &mut progress, &mut signals).await
+        }
     }?;
     let tests: Vec<String> = spec.tests.iter().map(|t| t.name.clone()).collect();
     show(&json, &tests, args.format, &progress)
 }
 
-/// Prints the result of a run.
+/// Prints the result of a run, and gives the line that says where it is.
 ///
 /// # Errors
 /// Where it cannot be printed.
-pub(crate) fn show(json: &str, tests: &[String], format: OutputFormat, progress: &Progress) -> Result<()> {
+pub(crate) fn show(
+    json: &str,
+    tests: &[String],
+    format: OutputFormat,
+    progress: &Progress,
+) -> Result<String> {
     let report: RunReport = serde_json::from_str(json)
         .map_err(|e| Error::internal("the coordinator's report cannot be read").with_source(e))?;
     let what = if report.sha256.is_empty() { "report" } else { "soup" };
-    progress.line(&format!("the {what} is in {}", report.output));
+    let line = format!("the {what} is in {}", report.output);
+    progress.line(&line);
     match format {
         OutputFormat::Json => print::json(&report),
         OutputFormat::Table => print::result(&table::render(&report, tests)),
-    }
+    }?;
+    Ok(line)
 }
 
 /// The cook that a run in the state was, on the cluster that `args` name.
@@ -85,6 +109,7 @@ async fn resumed(args: &CookArgs, run: &str) -> Result<Cook> {
 #[cfg(feature = "worker")]
 async fn embedded(
     config: &Embedded,
+    window: Window,
     ask: &Ask<'_>,
     progress: &mut Progress,
     signals: &mut StopSignals,
@@ -94,7 +119,7 @@ async fn embedded(
         None => State::open(&State::beside(&ask.spec.output)?)?,
     };
     let state = crate::keys::signing(state, config.signing_key.as_deref().map(Path::new))?;
-    let mut cluster = crate::cluster::EmbeddedCluster::start(config, state)?;
+    let mut cluster = crate::cluster::EmbeddedCluster::start(config, window, state)?;
     let mut client = cluster.client().await?;
     let result = tokio::select! {
         result = client.cook(ask, progress, signals) => result,
@@ -109,6 +134,12 @@ async fn embedded(
 }
 
 #[cfg(not(feature = "worker"))]
-async fn embedded(_: &Embedded, _: &Ask<'_>, _: &mut Progress, _: &mut StopSignals) -> Result<String> {
+async fn embedded(
+    _: &Embedded,
+    _: Window,
+    _: &Ask<'_>,
+    _: &mut Progress,
+    _: &mut StopSignals,
+) -> Result<String> {
     Err(Error::usage("this soupctl was built without workers of its own: name a cluster with --coordinator"))
 }

@@ -268,6 +268,9 @@ pub(crate) struct CookOptions {
     /// Submit to the cluster of this coordinator instead of starting an embedded one, which opens no port
     #[arg(long, value_name = "URL", env = "SOUP_COORDINATOR", help_heading = CLUSTER)]
     pub(crate) coordinator: Option<String>,
+    /// Be the coordinator of this one cook for workers that join here, instead of starting an embedded cluster: they are told when it is over
+    #[arg(long, value_name = "HOST:PORT", help_heading = CLUSTER)]
+    pub(crate) listen: Option<String>,
     /// Start once so many workers have joined [default: 1, embedded: all]
     #[arg(long, value_name = "N", help_heading = CLUSTER)]
     pub(crate) min_workers: Option<u32>,
@@ -359,7 +362,7 @@ impl CookOptions {
         first! {
             lists: pool test ignore_config;
             others: weights_file ingredient_weights validation model_config preprocessor_config class_subset allow_nan missing batch_norm calibration out_dtype recipe order accept seed max_ingredients passes
-                metric output overwrite state_url signing_key fresh batch_size no_baselines lookahead audit workers memory disk_cache disk threads device coordinator
+                metric output overwrite state_url signing_key fresh batch_size no_baselines lookahead audit workers memory disk_cache disk threads device coordinator listen
                 judge judge_dir judge_timeout min_workers train train_share granularity weights optimizer lr schedule warmup clip epochs mini_batch parts
                 shuffle label_smoothing init fold_beta diagnose base require_shared_init
         }

@@ -11,6 +11,7 @@
 //!
 //! Everything ends here: errors are printed once, and their kind is the exit code.
 
+mod admin;
 mod args;
 mod authority;
 mod choices;
@@ -20,11 +21,13 @@ mod cluster;
 mod cook;
 mod cookfile;
 mod datasets;
+mod doctor;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod inspect;
 mod judges;
 mod keys;
+mod listening;
 mod logs;
 mod metric;
 mod narrate;
@@ -61,7 +64,7 @@ pub fn main() -> ExitCode {
         }
     };
     match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             print::line(&format!("error: {}", error.chain()));
             ExitCode::from(error.kind().exit_code())
@@ -69,9 +72,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<()> {
+fn run(cli: Cli) -> Result<ExitCode> {
     logs::start(&cli.log, cli.log_format)?;
-    match cli.command {
+    let done = match cli.command {
+        #[cfg(feature = "worker")]
+        Command::Worker(args) => {
+            return block_on(admin::beside(&args.admin.clone(), None, serve::worker(args)));
+        }
         Command::Schema => print::json(&schemars::schema_for!(cookfile::CookOptions)),
         Command::Completions { shell } => {
             let mut text = Vec::new();
@@ -81,6 +88,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Cook(args) => block_on(cook::run(*args, Purpose::Cook)),
         Command::Taste(args) => block_on(cook::run(args.into_cook(), Purpose::Taste)),
         Command::Plan(args) => block_on(plan::run(*args)),
+        Command::Doctor(args) => block_on(doctor::run(args)),
         Command::Inspect(args) => block_on(inspect::run(args)),
         Command::Judges(args) => block_on(judges::run(args)),
         Command::Runs(args) => block_on(runs::runs(args)),
@@ -93,12 +101,11 @@ fn run(cli: Cli) -> Result<()> {
         Command::Verify(args) => block_on(verify::run(args)),
         Command::Keys(command) => keys::run(command),
         Command::Coordinator(args) => block_on(serve::coordinator(args)),
-        #[cfg(feature = "worker")]
-        Command::Worker(args) => block_on(serve::worker(args)),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
-fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -173,7 +173,7 @@ fn memory(shards: &ShardPlan, k: u32, cluster: &Cluster, workers_min: u32) -> Me
         Cluster::Embedded(e) => {
             (e.workers, Some(e.memory_per_worker()), e.disk_per_worker().map(|(_, bytes)| bytes))
         }
-        Cluster::Remote(_) => (workers_min, None, None),
+        Cluster::Remote(_) | Cluster::Listening(_) => (workers_min, None, None),
     };
     let cut = memory.map(|bytes| Cut::of(bytes, false));
     let offered = cut.map(|cut| cut.shards);

@@ -105,7 +105,7 @@ pub(crate) async fn watch(args: WatchArgs) -> Result<()> {
     let report: Value = serde_json::from_str(&json).unwrap_or_default();
     let tests =
         report["test"].as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect::<Vec<_>>();
-    cook::show(&json, &tests, args.format, &progress)
+    cook::show(&json, &tests, args.format, &progress).map(|_| ())
 }
 
 /// Waits for a run to end.

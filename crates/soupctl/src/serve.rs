@@ -1,8 +1,10 @@
 //! `soupctl coordinator` and `soupctl worker`: the roles of a cluster as processes.
 
 use std::net::SocketAddr;
+#[cfg(feature = "worker")]
+use std::process::ExitCode;
 
-use soup_coordinator::CoordinatorConfig;
+use soup_coordinator::{CoordinatorConfig, Window};
 #[cfg(feature = "worker")]
 use soup_core::memory::Cut;
 use soup_core::{Error, Result};
@@ -10,8 +12,11 @@ use soup_store::state::State;
 use soup_trust::{Role, plain_beyond_loopback};
 use tokio::net::TcpListener;
 
-use crate::args::CoordinatorArgs;
+use crate::admin;
+use crate::args::{CoordinatorArgs, TimingArgs};
 use crate::print;
+#[cfg(feature = "worker")]
+use crate::signals::Request;
 use crate::signals::StopSignals;
 use crate::trust::TrustArgs;
 
@@ -20,18 +25,17 @@ use crate::trust::TrustArgs;
 /// # Errors
 /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) where the address cannot be listened on.
 pub(crate) async fn coordinator(args: CoordinatorArgs) -> Result<()> {
+    let window = Window::default();
+    admin::beside(&args.admin, Some(admin::watch(&window)), coordinate(&args, window)).await
+}
+
+async fn coordinate(args: &CoordinatorArgs, window: Window) -> Result<()> {
     let mut signals = StopSignals::new()?;
-    let defaults = CoordinatorConfig::default();
-    let lease_ms = args.lease.map_or(defaults.lease_ms, |l| l.0);
     let config = CoordinatorConfig {
-        // Several heartbeats fit into a lease, so that one that is late costs nothing.
-        heartbeat_ms: defaults.heartbeat_ms.min(u32::try_from(lease_ms / 4).unwrap_or(u32::MAX)).max(1),
-        lease_ms,
-        start_timeout_ms: args.start_timeout.map_or(defaults.start_timeout_ms, |t| t.0),
         one_process: false,
         runs_per_client_max: args.runs_per_client as usize,
-        insecure: args.trust.insecure,
-        ..defaults
+        window,
+        ..timed(&args.timing)
     };
     args.places.confine(Some(&args.state_url), args.client_places.as_deref())?;
     let credentials = args.trust.credentials(&[Role::Coordinator])?;
@@ -50,12 +54,12 @@ pub(crate) async fn coordinator(args: CoordinatorArgs) -> Result<()> {
         .await
 }
 
-/// Works for a coordinator until asked to stop.
+/// Works for a coordinator until that says that the work is over, or asked to stop. Gives the exit code.
 ///
 /// # Errors
 /// Those of listening and of reaching the coordinator.
 #[cfg(feature = "worker")]
-pub(crate) async fn worker(args: crate::args::WorkerArgs) -> Result<()> {
+pub(crate) async fn worker(args: crate::args::WorkerArgs) -> Result<ExitCode> {
     let mut signals = StopSignals::new()?;
     let coordinator = args.trust.url(&crate::spec::coordinator_url(&args.coordinator)?)?;
     args.places.confine(None, None)?;
@@ -83,6 +87,7 @@ pub(crate) async fn worker(args: crate::args::WorkerArgs) -> Result<()> {
         }),
         device: args.device,
         connect_timeout_ms: args.connect_timeout.0,
+        orphan_timeout_ms: args.orphan_timeout.0,
         judges: judges.collect::<Result<_>>()?,
         judge_dir: args.judge_dir,
     };
@@ -93,17 +98,46 @@ pub(crate) async fn worker(args: crate::args::WorkerArgs) -> Result<()> {
         "uses {uses} of memory{of}, {offers} of it for shards, and {} threads",
         config.slots
     ));
-    let ended = soup_worker::run(config, listener, (credentials, args.trust.insecure), async move {
-        _ = signals.next().await
-    })
-    .await;
+    let (asked, request) = std::sync::mpsc::channel();
+    let shutdown = async move {
+        // Who asks is read once the worker has ended.
+        let _ = asked.send(signals.next().await);
+    };
+    let ended = soup_worker::run(config, listener, (credentials, args.trust.insecure), shutdown).await;
     if let Some(peak) = crate::resources::memory_peak_bytes() {
         print::line(&format!("peak memory {}", crate::quantity::Bytes(peak)));
     }
-    ended
+    Ok(match ended? {
+        soup_worker::Ended::Over => {
+            print::line("the work is over");
+            ExitCode::SUCCESS
+        }
+        soup_worker::Ended::Stopped if args.stop_is_success => ExitCode::SUCCESS,
+        soup_worker::Ended::Stopped => {
+            print::line("stopped before the work was over");
+            request.try_recv().unwrap_or(Request::Terminate).exit_code()
+        }
+    })
 }
 
-async fn listen(address: &str) -> Result<TcpListener> {
+/// The settings of a coordinator that waits for its workers as it is told to.
+pub(crate) fn timed(timing: &TimingArgs) -> CoordinatorConfig {
+    let defaults = CoordinatorConfig::default();
+    let lease_ms = timing.lease.map_or(defaults.lease_ms, |l| l.0);
+    CoordinatorConfig {
+        // Several heartbeats fit into a lease, so that one that is late costs nothing.
+        heartbeat_ms: defaults.heartbeat_ms.min(u32::try_from(lease_ms / 4).unwrap_or(u32::MAX)).max(1),
+        lease_ms,
+        start_timeout_ms: timing.start_timeout.map_or(defaults.start_timeout_ms, |t| t.0),
+        ..defaults
+    }
+}
+
+/// A socket to listen on.
+///
+/// # Errors
+/// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) where there is none to be had at `address`.
+pub(crate) async fn listen(address: &str) -> Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .map_err(|e| Error::configuration(format!("cannot listen on {address:?}")).with_source(e))
@@ -113,7 +147,7 @@ async fn listen(address: &str) -> Result<TcpListener> {
 ///
 /// # Errors
 /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) where that is not wanted.
-fn reach(listener: &TcpListener, trust: &TrustArgs) -> Result<bool> {
+pub(crate) fn reach(listener: &TcpListener, trust: &TrustArgs) -> Result<bool> {
     let address =
         listener.local_addr().map_err(|e| Error::internal("a listener has no address").with_source(e))?;
     if trust.is_secure() {
@@ -124,7 +158,7 @@ fn reach(listener: &TcpListener, trust: &TrustArgs) -> Result<bool> {
 }
 
 /// Says where a listener listens, for people and scripts.
-fn ready(listener: &TcpListener) -> Result<SocketAddr> {
+pub(crate) fn ready(listener: &TcpListener) -> Result<SocketAddr> {
     let address =
         listener.local_addr().map_err(|e| Error::internal("a listener has no address").with_source(e))?;
     print::line(&format!("listening on {address}"));

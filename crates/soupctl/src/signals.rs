@@ -34,6 +34,17 @@ pub(crate) enum Request {
     Terminate,
 }
 
+impl Request {
+    /// The exit code of whoever ends because of it with something left to do: as shells say that a signal ended a process.
+    #[cfg(feature = "worker")]
+    pub(crate) fn exit_code(self) -> std::process::ExitCode {
+        std::process::ExitCode::from(match self {
+            Request::Interrupt => 128 + 2,
+            Request::Terminate => 128 + 15,
+        })
+    }
+}
+
 fn on(kind: SignalKind) -> Result<Signal> {
     signal(kind).map_err(|e| Error::internal("signals cannot be handled").with_source(e))
 }

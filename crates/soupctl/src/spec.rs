@@ -56,6 +56,19 @@ pub(crate) enum Cluster {
     Embedded(Embedded),
     /// The cluster of the coordinator at this address.
     Remote(String),
+    /// This process as coordinator, for workers that join.
+    Listening(Listening),
+}
+
+/// A coordinator for one cook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listening {
+    /// Where workers join, `HOST:PORT`.
+    pub(crate) listen: String,
+    /// Where runs are kept; `None`: beside the output.
+    pub(crate) state_url: Option<String>,
+    /// What it signs with.
+    pub(crate) signing_key: Option<String>,
 }
 
 /// An embedded cluster; what is `None` depends on this machine.
@@ -112,11 +125,14 @@ impl Cook {
         cwd: &Path,
         purpose: Purpose,
     ) -> Result<Cook> {
-        if flags.coordinator.is_some() {
-            // A coordinator on the command line makes the file's embedded cluster moot.
+        if flags.coordinator.is_some() || flags.listen.is_some() {
+            // Where the command line says who works, the file's cluster is moot.
             (file.workers, file.memory, file.threads, file.device) = (None, None, None, None);
             (file.disk_cache, file.disk) = (None, None);
             (file.judge_dir, file.judge_timeout) = (None, None);
+            (file.coordinator, file.listen) = (None, None);
+        }
+        if flags.coordinator.is_some() {
             file.signing_key = None;
         }
         let mut options = flags.or(file);
@@ -129,7 +145,7 @@ impl Cook {
         let recipe = recipe(&options)?;
         let workers = match &cluster {
             Cluster::Embedded(embedded) => embedded.workers,
-            Cluster::Remote(_) => 1,
+            Cluster::Remote(_) | Cluster::Listening(_) => 1,
         };
         let output = match &options.output {
             Some(output) => output.clone(),
@@ -291,20 +307,35 @@ pub(crate) fn cluster(options: &CookOptions) -> Result<Cluster> {
         ("disk", options.disk.is_some()),
         ("threads", options.threads.is_some()),
         ("device", options.device.is_some()),
-        ("signing-key", options.signing_key.is_some()),
         ("judge-dir", options.judge_dir.is_some()),
         ("judge-timeout", options.judge_timeout.is_some()),
         ("judge NAME=SOURCE", options.judge.as_ref().is_some_and(|judge| judge.source.is_some())),
     ];
+    let embedded_only = embedded_only.into_iter().find(|(_, given)| *given).map(|(name, _)| name);
     if let Some(url) = &options.coordinator {
         let coordinator = coordinator_url(url)?;
-        if let Some((name, _)) = embedded_only.into_iter().find(|(_, given)| *given) {
+        if options.listen.is_some() {
+            return Err(Error::usage(format!(
+                "--listen makes this process the coordinator, but --coordinator (or SOUP_COORDINATOR) names {coordinator}: give one of them"
+            )));
+        }
+        let signing_key = options.signing_key.as_ref().map(|_| "signing-key");
+        if let Some(name) = embedded_only.or(signing_key) {
             return Err(Error::usage(format!(
                 "--{name} is about an embedded cluster, but --coordinator (or SOUP_COORDINATOR) names the cluster \
                  {coordinator}: give one of them"
             )));
         }
         return Ok(Cluster::Remote(coordinator));
+    }
+    if let Some(listen) = &options.listen {
+        if let Some(name) = embedded_only {
+            return Err(Error::usage(format!(
+                "--{name} is about an embedded cluster, but with --listen workers join that bring their own: give it to soupctl worker"
+            )));
+        }
+        let (state_url, signing_key) = (options.state_url.clone(), options.signing_key.clone());
+        return Ok(Cluster::Listening(Listening { listen: listen.clone(), state_url, signing_key }));
     }
     let judge = judge(options)?;
     let workers = options.workers.unwrap_or(if judge.is_some() { 1 } else { WORKERS_DEFAULT });

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use soup_core::journal::Entry;
 use soup_core::{Error, ErrorKind, Result};
+use soup_metrics::{count, metrics};
 use soup_store::location::Location;
 use soup_store::output::Staging;
 use soup_store::state::Journal;
@@ -48,6 +49,16 @@ impl End {
     /// Of a run that has this result.
     pub(crate) fn of(result: Result<String>) -> End {
         result.map_or_else(End::Failed, End::Published)
+    }
+
+    /// In one word, for counting.
+    fn outcome(&self) -> &'static str {
+        match self {
+            End::Published(_) => "published",
+            End::Failed(error) if error.kind() == ErrorKind::Cancelled => "cancelled",
+            End::Failed(_) => "failed",
+            End::Suspended => "suspended",
+        }
     }
 
     fn last_entry(&self) -> Entry {
@@ -211,6 +222,7 @@ impl Hub {
             End::Failed(error) => tracing::info!(run, error = error.chain(), "run failed"),
             End::Suspended => {}
         }
+        count(&metrics().coordinator.runs, ("outcome", ending.end.outcome()));
         // It reports its own failure, by message.
         self.endings.spawn(ending.perform(log, self.inbox.clone()));
         self.retire(run);

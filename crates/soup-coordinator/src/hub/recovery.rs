@@ -47,6 +47,11 @@ impl Recovery {
         }
     }
 
+    /// Whether it is not known yet what there is.
+    pub(super) fn is_listing(&self) -> bool {
+        matches!(self, Recovery::Listing)
+    }
+
     /// Whether nobody has a turn, since an older run may still come.
     pub(super) fn holds_turns(&self, now: Millis) -> bool {
         match self {

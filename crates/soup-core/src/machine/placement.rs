@@ -335,6 +335,15 @@ impl Machine {
         )
     }
 
+    /// How many shards each worker owns, of those that own some.
+    pub fn shards_of(&self) -> BTreeMap<WorkerId, u32> {
+        let mut owned = BTreeMap::new();
+        for owner in self.placement.holdings.iter().filter_map(|h| h.owner()) {
+            *owned.entry(owner).or_default() += 1;
+        }
+        owned
+    }
+
     /// Where the owner of a shard is to keep it.
     pub fn tier(&self, shard: Shard) -> Tier {
         let place = self.placement.holdings.get(shard.0 as usize).and_then(|h| h.place());

@@ -11,6 +11,7 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
     ReqwestConnector,
 };
+use soup_metrics::{metrics, observe};
 use tracing::{info, warn};
 
 use super::keys;
@@ -108,7 +109,10 @@ impl HttpService for Service {
             let is_head = request.method() == http::Method::HEAD;
             let lists = request.method() == http::Method::GET
                 && is_listing(request.uri().query().unwrap_or_default());
-            let response = inner.execute(request.clone()).await?;
+            let sent = Instant::now();
+            let answered = inner.execute(request.clone()).await;
+            show(request.method(), answered.as_ref().ok().map(HttpResponse::status), sent.elapsed());
+            let response = answered?;
             let status = response.status();
             if status.is_success() {
                 return if lists { without_odd_keys(response).await } else { Ok(response) };
@@ -128,10 +132,34 @@ impl HttpService for Service {
                 return Ok(response.0);
             }
             info!("the store answers {status}: waiting {:.1} s", wait.as_secs_f64());
+            metrics().store.waits.inc();
             tokio::time::sleep(wait).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
+}
+
+/// Shows operators what became of a request: the answer's class, where there was an answer.
+fn show(method: &http::Method, status: Option<StatusCode>, took: Duration) {
+    let method = match *method {
+        http::Method::GET => "GET",
+        http::Method::HEAD => "HEAD",
+        http::Method::PUT => "PUT",
+        http::Method::POST => "POST",
+        http::Method::DELETE => "DELETE",
+        _ => "other",
+    };
+    let class = match status.map(|status| status.as_u16() / 100) {
+        None => "none",
+        Some(2) => "2xx",
+        Some(3) => "3xx",
+        Some(4) => "4xx",
+        Some(5) => "5xx",
+        Some(_) => "other",
+    };
+    let of = &metrics().store;
+    of.requests.get_or_create(&[("method", method), ("status", class)]).inc();
+    observe(&of.seconds, ("method", method), took);
 }
 
 /// What a redirection is answered with where none is followed.

@@ -25,26 +25,29 @@ use tokio::time::Instant;
 
 use super::text;
 use super::worker::answer;
-use crate::CoordinatorConfig;
 use crate::event_log::EventLog;
 use crate::exchange::{Assignment, Attempt, Newcomer, Said, Told};
 use crate::hub::{self, Handle};
 use crate::opening::Keeper;
 use crate::roster::OUTBOX_MESSAGES_MAX;
+use crate::{CoordinatorConfig, Window};
 
 /// Long enough for everything that does not wait for a clock.
 const MOMENT: Duration = Duration::from_millis(1);
 
-pub(super) const CONFIG: CoordinatorConfig = CoordinatorConfig {
-    heartbeat_ms: 1000,
-    lease_ms: 10_000,
-    start_timeout_ms: 60_000,
-    runs_queued_max: 2,
-    runs_per_client_max: 2,
-    insecure: false,
-    recover: true,
-    one_process: true,
-};
+pub(super) fn config() -> CoordinatorConfig {
+    CoordinatorConfig {
+        heartbeat_ms: 1000,
+        lease_ms: 10_000,
+        start_timeout_ms: 60_000,
+        runs_queued_max: 2,
+        runs_per_client_max: 2,
+        insecure: false,
+        recover: true,
+        one_process: true,
+        window: Window::default(),
+    }
+}
 
 struct Worker {
     id: WorkerId,
@@ -99,7 +102,7 @@ impl Script {
     }
 
     pub(super) async fn coordinator_starts(&mut self) {
-        let (handle, hub) = hub::start(CONFIG, Keeper::new(self.state.clone()));
+        let (handle, hub) = hub::start(config(), Keeper::new(self.state.clone()));
         self.coordinator = Some(Coordinator { handle, hub });
         self.step("a coordinator starts").await;
     }

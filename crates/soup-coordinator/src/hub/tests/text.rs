@@ -59,6 +59,10 @@ pub(super) fn told(told: &Told) -> String {
             format!("release {step}.{part} of {}", of(incarnation))
         }
         Told::End { run } => format!("end {run}"),
+        Told::Over => "over".to_owned(),
+        Told::Probe { number, peers } => {
+            format!("probe {number}: {}", workers(peers.iter().map(|p| &p.worker)))
+        }
     }
 }
 

@@ -1,0 +1,262 @@
+//! What an operator and the systems of an operator ask a process: whether it lives, whether it is ready, what it counts.
+//!
+//! This is plain HTTP/1.1, off unless an address is given. It takes no orders: whoever reaches it can look, and nothing else. It depends on
+//! nothing that may be away: no store, no coordinator, no peer.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/livez` | 200 as long as the process answers at all |
+//! | `/readyz` | 200 if it does what it is there for, else 503: see [`Metrics::ready`](soup_metrics::Metrics::ready) |
+//! | `/metrics` | all that it counts, for Prometheus |
+//! | `/` | what a coordinator does, as it happens ([`live`]); elsewhere these paths |
+
+mod live;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+pub use live::Watch;
+
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use soup_core::{Error, Result};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+/// Connections at a time; others are closed at once.
+const CONNECTIONS_MAX: usize = 64;
+/// How long a connection may take to ask for something, or for the next thing.
+const ASKS_WITHIN: Duration = Duration::from_secs(30);
+/// Largest head of a request.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+/// Pause after connections could not be taken, mostly for want of file descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A port that listens already, so that a wrong address ends a process when it begins.
+pub struct Admin {
+    listener: TcpListener,
+}
+
+impl Admin {
+    /// Listens on `address`, HOST:PORT.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) where that cannot be had.
+    pub async fn listen(address: &str) -> Result<Admin> {
+        let listener = TcpListener::bind(address).await.map_err(|e| {
+            Error::configuration(format!("cannot listen on {address:?} for --admin")).with_source(e)
+        })?;
+        Ok(Admin { listener })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) where the system does not say.
+    pub fn address(&self) -> Result<SocketAddr> {
+        self.listener.local_addr().map_err(|e| Error::internal("a listener has no address").with_source(e))
+    }
+
+    /// Answers for as long as this is polled; where there is something to watch, with a page that shows it.
+    pub async fn serve(self, watch: Option<Watch>) -> Infallible {
+        let routes = match watch {
+            Some(watch) => routes().merge(live::routes(watch)),
+            None => routes().route("/", get(paths)),
+        };
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "the admin port cannot take a connection");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(place) = places.clone().try_acquire_owned() else { continue };
+            let answering = answer(stream, routes.clone());
+            tokio::spawn(async move {
+                answering.await;
+                drop(place);
+            });
+        }
+    }
+}
+
+/// How long an admin port may take to answer.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+/// Most bytes of an answer that are read: what is asked for has a few.
+const ANSWER_BYTES_MAX: u64 = 64 << 10;
+
+/// What the admin port of a process at HOST:PORT answers when it is asked for `path`: the status, and the text.
+///
+/// # Errors
+/// [`ErrorKind::Unavailable`](soup_core::ErrorKind::Unavailable) where nothing answers in time;
+/// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) where what answers is no web server.
+pub async fn ask(address: &str, path: &str) -> Result<(u16, String)> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    let silent = || Error::unavailable(format!("nothing answers at {address}"));
+    let answer = tokio::time::timeout(ANSWERS_WITHIN, exchange).await;
+    let answer = answer.map_err(|_| silent())?.map_err(|e| silent().with_source(e))?;
+    let answer = String::from_utf8_lossy(&answer);
+    let parsed = answer.split_once("\r\n\r\n").and_then(|(head, body)| {
+        let status = head.strip_prefix("HTTP/1.1 ")?.split(' ').next()?.parse().ok()?;
+        Some((status, body.to_owned()))
+    });
+    parsed.ok_or_else(|| Error::configuration(format!("what answers at {address} is no admin port")))
+}
+
+/// Answers what comes over one connection.
+async fn answer(stream: TcpStream, routes: Router) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(ASKS_WITHIN)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "a connection to the admin port ended");
+    }
+}
+
+fn routes() -> Router {
+    Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+}
+
+async fn paths() -> &'static str {
+    "/livez\n/readyz\n/metrics\n"
+}
+
+async fn ready() -> (StatusCode, &'static str) {
+    match soup_metrics::metrics().ready.get() {
+        0 => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+        _ => (StatusCode::OK, "ready\n"),
+    }
+}
+
+async fn metrics() -> Response {
+    ([(CONTENT_TYPE, soup_metrics::CONTENT_TYPE)], soup_metrics::text()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt as _;
+
+    use super::ask as ask_port;
+    use super::*;
+
+    /// Sends `request` over `stream` and reads what comes back until the other end closes.
+    async fn send(mut stream: TcpStream, request: &str) -> String {
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        // What is closed before all was read counts too.
+        let _ = stream.read_to_string(&mut answer).await;
+        answer
+    }
+
+    async fn get_path(address: SocketAddr, path: &str) -> String {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+        send(TcpStream::connect(address).await.unwrap(), &request).await
+    }
+
+    async fn start() -> SocketAddr {
+        let admin = Admin::listen("127.0.0.1:0").await.unwrap();
+        let address = admin.address().unwrap();
+        tokio::spawn(admin.serve(None));
+        address
+    }
+
+    #[tokio::test]
+    async fn it_says_whether_it_lives_and_is_ready_and_what_it_counts() {
+        let address = start().await;
+        assert!(get_path(address, "/livez").await.starts_with("HTTP/1.1 200 OK"));
+        assert!(get_path(address, "/readyz").await.starts_with("HTTP/1.1 503 "));
+        soup_metrics::metrics().ready.set(1);
+        assert!(get_path(address, "/readyz").await.ends_with("\r\n\r\nready\n"));
+        soup_metrics::metrics().ready.set(0);
+        let metrics = get_path(address, "/metrics").await;
+        assert!(metrics.contains("content-type: application/openmetrics-text; version=1.0.0"), "{metrics}");
+        assert!(metrics.contains("\nsoup_ready 0\n"), "{metrics}");
+        assert!(get_path(address, "/").await.ends_with("/livez\n/readyz\n/metrics\n"));
+        assert!(get_path(address, "/other").await.starts_with("HTTP/1.1 404 "));
+    }
+
+    #[tokio::test]
+    async fn a_page_shows_what_is_watched_and_loads_nothing_from_elsewhere() {
+        let admin = Admin::listen("127.0.0.1:0").await.unwrap();
+        let address = admin.address().unwrap();
+        let watch: Watch = Arc::new(|| futures::stream::iter([r#"{"type":"note"}"#.to_owned()]).boxed());
+        tokio::spawn(admin.serve(Some(watch)));
+        let page = get_path(address, "/").await;
+        assert!(page.contains("content-security-policy: default-src 'none'; script-src 'self'"), "{page}");
+        assert!(!page.contains("://"), "{page}");
+        for (path, kind) in [("/live.js", "text/javascript"), ("/live.css", "text/css")] {
+            let file = get_path(address, path).await;
+            assert!(file.contains(&format!("content-type: {kind}")) && page.contains(&path[1..]), "{file}");
+        }
+        let events = get_path(address, "/events").await;
+        assert!(events.contains("content-type: text/event-stream"), "{events}");
+        assert!(events.contains("data: {\"type\":\"note\"}\n\n"), "{events}");
+        assert!(get_path(address, "/livez").await.ends_with("ok\n"));
+    }
+
+    #[tokio::test]
+    async fn others_can_ask_it() {
+        let address = start().await.to_string();
+        assert_eq!(ask_port(&address, "/livez").await.unwrap(), (200, "ok\n".to_owned()));
+        let gone = ask_port("127.0.0.1:1", "/livez").await.unwrap_err();
+        assert_eq!(gone.kind(), soup_core::ErrorKind::Unavailable);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_request_is_refused() {
+        let address = start().await;
+        let connect = || async { TcpStream::connect(address).await.unwrap() };
+        let post = "POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        assert!(send(connect().await, post).await.starts_with("HTTP/1.1 405 "));
+        assert!(send(connect().await, "nonsense\r\n\r\n").await.starts_with("HTTP/1.1 400 "));
+        let large = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(2 * HEAD_BYTES_MAX));
+        assert!(send(connect().await, &large).await.starts_with("HTTP/1.1 431 "));
+    }
+
+    #[tokio::test]
+    async fn silent_connections_keep_nobody_out_for_long() {
+        let address = start().await;
+        let mut silent = Vec::new();
+        for _ in 0..CONNECTIONS_MAX {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        // All are taken before the next one is.
+        let closed = get_path(address, "/livez").await;
+        assert_eq!(closed, "");
+        drop(silent);
+        while get_path(address, "/livez").await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_cannot_be_had_is_named() {
+        let error = Admin::listen("256.0.0.1:0").await.err().unwrap();
+        assert_eq!(error.kind(), soup_core::ErrorKind::Configuration);
+        assert!(error.chain().contains("256.0.0.1:0"), "{}", error.chain());
+    }
+}
