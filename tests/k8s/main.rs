@@ -266,6 +266,14 @@ fn exit_codes_that_end_a_job_are_those_of_errors_that_stay() {
         assert!(pods.spec["terminationGracePeriodSeconds"].as_u64() >= Some(20), "{}", pods.at);
         let tries = if pods.component() == "worker" { "backoffLimitPerIndex" } else { "backoffLimit" };
         assert!(pods.job[tries].as_u64() > Some(5), "{}: {tries}", pods.at);
+        // A worker ends with 0 where all are done; one that was replaced too late for that is not waited for.
+        let done = json!({"rules": [{"succeededCount": 1}]});
+        assert_eq!(
+            pods.job.get("successPolicy"),
+            (pods.component() == "worker").then_some(&done),
+            "{}",
+            pods.at
+        );
         // A Job that is deleted by itself inside a JobSet would be made again.
         assert!(pods.job.get("ttlSecondsAfterFinished").is_none(), "{}", pods.at);
     });
