@@ -463,3 +463,31 @@ fn workflows_create_the_jobset_that_the_overlay_has() {
     config["configMap"]["name"] = json!("{{workflow.name}}");
     assert_eq!(jobset_of_workflow(), own);
 }
+
+#[test]
+fn the_dashboard_is_whole() {
+    let rendered = named("overlays/s3 + monitoring");
+    let config =
+        rendered.of_kind("ConfigMap").find(|c| text(c, "/metadata/name") == "soup-dashboard").unwrap();
+    assert_eq!(text(config, "/metadata/labels/grafana_dashboard"), "1");
+    let dashboard: Value = serde_json::from_str(text(config, "/data/soup.json")).unwrap();
+    let (mut places, mut ids) = (BTreeSet::new(), BTreeSet::new());
+    for panel in list(&dashboard, "/panels") {
+        let title = text(panel, "/title");
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title}: an id twice");
+        let [x, y, w, h] = ["x", "y", "w", "h"].map(|k| panel["gridPos"][k].as_u64().unwrap());
+        assert!(x + w <= 24, "{title}");
+        for place in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
+            assert!(places.insert(place), "{title} lies on another panel");
+        }
+        let targets = list(panel, "/targets");
+        assert!(text(panel, "/type") == "row" || !targets.is_empty(), "{title}");
+        for target in targets {
+            let query = text(target, "/expr");
+            assert!(query.contains("namespace=\"$namespace\""), "{title}: {query}");
+            assert!(query.contains("soup_") || query.contains("process_"), "{title}: {query}");
+            assert_eq!(text(target, "/datasource/uid"), "${datasource}", "{title}");
+        }
+    }
+    assert!(ids.len() > 20);
+}

@@ -5,7 +5,8 @@ For tests of what controllers make of our exit codes, on a machine that has a co
 A pod has an address of its own (a network namespace, all of them on a bridge in one more) and a file system of its own (a mount
 namespace: the host's libraries, the program that stands for its image, and its volumes); it runs as the user that it asks for, is
 probed, is asked to stop and then killed, and leaves its log and its termination message. Names of headless Services are in
-its /etc/hosts. Not there: limits of resources, network policies, restarts within a pod, init containers, exec.
+its /etc/hosts. Limits of processors and memory are those of a control group (version 1; elsewhere there are none). Not there: network
+policies, restarts within a pod, init containers, exec.
 
     node.py --server URL --token TOKEN --folder FOLDER --image NAME=PROGRAM [--nodes 2]
 
@@ -34,6 +35,7 @@ import urllib.parse
 import urllib.request
 
 SUBNET = "10.231.7"
+CGROUPS = pathlib.Path("/sys/fs/cgroup")
 SYNC_SECONDS = 0.2
 HEARTBEAT_SECONDS = 8
 MESSAGE_BYTES = 4096
@@ -107,7 +109,9 @@ class Refused(Exception):
 
 
 def container(plan):
-    """Becomes a container: enters its namespaces, builds its file system, drops its rights, and executes the program."""
+    """Becomes a container: enters its groups and namespaces, builds its file system, drops its rights, and executes the program."""
+    for group in plan["cgroups"]:
+        pathlib.Path(group, "cgroup.procs").write_text(str(os.getpid()))
     enter_network(plan["network"])
     called(libc.unshare(CLONE_NEWNS))
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
@@ -119,6 +123,7 @@ def container(plan):
     for name in ("proc", "dev", "etc", "tmp", "sys"):
         (root / name).mkdir(exist_ok=True)
     mount("/proc", root / "proc", flags=MS_BIND | MS_REC)
+    bind("/sys/fs/cgroup", root / "sys/fs/cgroup")
     for name in ("null", "zero", "random", "urandom"):
         bind(f"/dev/{name}", root / "dev" / name)
     bind(plan["hosts"], root / "etc/hosts")
@@ -157,7 +162,9 @@ def bind(source, target):
 
 
 def quantity(text):
-    number, unit = re.fullmatch(r"(\d+)([KMGT]i)?", text).groups()
+    number, unit = re.fullmatch(r"(\d+)([KMGT]i|m)?", text).groups()
+    if unit == "m":
+        return int(number) / 1000
     return int(number) * 1024 ** " KMGT".index(unit[0]) if unit else int(number)
 
 
@@ -177,7 +184,7 @@ class Pod:
         self.probes = {}
         self.ready = self.started = False
         self.reported = None
-        self.connected = False
+        self.connected, self.cgroups = False, []
 
     def update(self, found):
         self.found, self.spec = found, found["spec"]
@@ -239,9 +246,26 @@ class Pod:
             "termination": str(termination), "terminationPath": self.container.get("terminationMessagePath", "/dev/termination-log"),
             "mounts": self.mounts(group), "readOnly": own.get("readOnlyRootFilesystem", False),
             "user": security.get("runAsUser", 0), "group": security.get("runAsGroup", 0), "groups": [group],
-            "command": self.container.get("command", []),
+            "cgroups": self.limit(), "command": self.container.get("command", []),
             "args": [self.expand(a, self.variables()) for a in self.container.get("args", [])], "env": self.variables(),
         }  # fmt: skip
+
+    def limit(self):
+        """Control groups with the container's limits."""
+        limits = self.container.get("resources", {}).get("limits", {})
+        settings = []
+        if "cpu" in limits:
+            settings.append(("cpu", "cpu.cfs_quota_us", int(quantity(limits["cpu"]) * 100_000)))
+        if "memory" in limits:
+            settings.append(("memory", "memory.limit_in_bytes", quantity(limits["memory"])))
+        self.cgroups = []
+        for controller, name, value in settings:
+            group = CGROUPS / controller / f"soup-{self.uid}"
+            if (CGROUPS / controller / name).exists() or (CGROUPS / controller / "cgroup.procs").exists():
+                group.mkdir(exist_ok=True)
+                (group / name).write_text(str(value))
+                self.cgroups.append(str(group))
+        return self.cgroups
 
     def mounts(self, group):
         volumes = {v["name"]: v for v in self.spec.get("volumes", [])}
@@ -426,6 +450,9 @@ class Pod:
         self.signal(signal.SIGKILL) if self.process and self.exit_code is None else None
         ip("netns", "del", self.network, check=False)
         shutil.rmtree(self.folder / "volumes", ignore_errors=True)
+        for group in self.cgroups:
+            with contextlib.suppress(OSError):  # somebody is still on the way out
+                os.rmdir(group)
 
 
 # -------------------------------------------------------------------------------------------------------------------- the nodes
