@@ -31,7 +31,14 @@ where
 
 /// What something is, for comparing: numbers that are none are not equal to themselves, and prost sends a zero without its sign.
 fn shown(of: &impl Debug) -> String {
-    format!("{of:?}").replace("-0.0,", "0.0,").replace("-0.0 ", "0.0 ").replace("-0.0]", "0.0]")
+    let text = format!("{of:?}");
+    let mut parts = text.split("-0.0");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        // Other numbers begin so too.
+        let zero = if part.starts_with(|c: char| c.is_ascii_digit() || c == 'e') { "-0.0" } else { "0.0" };
+        text + zero + part
+    })
 }
 
 fuzz_target!(|input: &[u8]| {

@@ -48,6 +48,17 @@ fn parquet_has_rows_labels_and_names() {
     assert_eq!(dataset.read(0..2001).unwrap_err().kind(), ErrorKind::Internal);
 }
 
+/// A file with a changed bit, which the reader below would trip over.
+#[test]
+fn indices_without_a_dictionary_are_refused() {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden/indices-without-a-dictionary.parquet");
+    let dataset = open(&file, &DatasetOptions::default()).unwrap();
+    let error = dataset.read(0..dataset.len().min(16)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Data);
+    assert!(error.chain().contains("a page refers to a dictionary that there is not"), "{}", error.chain());
+}
+
 #[test]
 fn a_limit_takes_the_first_rows() {
     let ten = DatasetOptions { limit: Some(10), ..DatasetOptions::default() };

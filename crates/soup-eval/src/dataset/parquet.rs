@@ -9,6 +9,7 @@ mod chunks;
 mod pages;
 
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use ::parquet::basic::Type;
@@ -154,8 +155,8 @@ impl Table {
             0,
             |reading| {
                 let footer = Footer(Chunks::new(files.clone(), entry.clone()), reading);
-                let parsed = ParquetMetaDataReader::new().parse_and_finish(&footer);
-                parsed.map_err(|e| foreign(e).context(at()))
+                unbroken(|| ParquetMetaDataReader::new().parse_and_finish(&footer))
+                    .map_err(|e| e.context(at()))
             },
         )?;
         let schema = metadata.file_metadata().schema_descr();
@@ -206,22 +207,25 @@ impl Table {
     ) -> Result<()> {
         let first_row = self.starts[group] + range.start;
         let at = || format!("dataset {} file {:?}", files.describe(), self.entry.path);
-        let column =
-            |leaf: usize| self.column((files, reading), group, leaf).map_err(|e| foreign(e).context(at()));
+        let column = |leaf: usize| {
+            unbroken(|| self.column((files, reading), group, leaf)).map_err(|e| e.context(at()))
+        };
         let level = |leaf: usize| self.metadata.file_metadata().schema_descr().column(leaf).max_def_level();
-        let labels = match column(self.label)? {
+        let reader = column(self.label)?;
+        let labels = unbroken(|| match reader {
             ColumnReader::Int32ColumnReader(reader) => cells(reader, level(self.label), &range, i64::from),
             ColumnReader::Int64ColumnReader(reader) => cells(reader, level(self.label), &range, |v| v),
             _ => Err(ParquetError::General("labels are not integers".to_owned())),
-        };
-        let labels = labels.map_err(|e| foreign(e).context(at()))?;
-        let images = match column(self.image)? {
+        });
+        let labels = labels.map_err(|e| e.context(at()))?;
+        let reader = column(self.image)?;
+        let images = unbroken(|| match reader {
             ColumnReader::ByteArrayColumnReader(reader) => {
                 cells(reader, level(self.image), &range, |v| Bytes::from_owner(Lent(v)))
             }
             _ => Err(ParquetError::General("images are not binary".to_owned())),
-        };
-        let images = images.map_err(|e| foreign(e).context(at()))?;
+        });
+        let images = images.map_err(|e| e.context(at()))?;
         for (index, (image, label)) in images.into_iter().zip(labels).enumerate() {
             let row = || format!("dataset {} row {}", files.describe(), first_row + index as u64);
             let label = label.and_then(|l| u32::try_from(l).ok()).ok_or_else(|| {
@@ -380,6 +384,14 @@ fn names_of(feature: &Value, column: &str) -> Result<Option<Vec<String>>> {
     names.map(Some).ok_or_else(|| {
         Error::data(format!("the names of the classes in column {column:?} are not understood"))
     })
+}
+
+/// What `read` gives, which may trip over what is corrupt: the reader of Parquet asserts some of what it reads.
+fn unbroken<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(read) => read.map_err(foreign),
+        Err(_) => Err(Error::data("not a readable Parquet file: its reader stumbles over it")),
+    }
 }
 
 /// Our own errors travel through the reader as external ones; everything else is corrupt data.

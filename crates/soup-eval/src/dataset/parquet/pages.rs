@@ -33,6 +33,8 @@ const DATA_PAGE_V2: i64 = 3;
 pub(super) struct Pages {
     pages: SerializedPageReader<Guarded>,
     reading: Reading,
+    /// Whether there was a dictionary.
+    dictionary: bool,
 }
 
 impl Pages {
@@ -50,11 +52,11 @@ impl Pages {
             seen: Mutex::default(),
         };
         let pages = SerializedPageReader::new(Arc::new(guarded), chunk, usize::try_from(rows)?, None)?;
-        Ok(Pages { pages, reading: reading.clone() })
+        Ok(Pages { pages, reading: reading.clone(), dictionary: false })
     }
 
     /// Whether what a page says of itself can be, and may be made.
-    fn check(&self, page: &Page) -> Result<()> {
+    fn check(&mut self, page: &Page) -> Result<()> {
         match page {
             Page::DictionaryPage { buf, num_values, .. } => {
                 let entries = *num_values as usize;
@@ -64,6 +66,7 @@ impl Pages {
                         buf.len()
                     )));
                 }
+                self.dictionary = true;
                 may(&self.reading, (entries * size_of::<ByteArray>()) as u64)
             }
             Page::DataPage { encoding, .. } | Page::DataPageV2 { encoding, .. } => match encoding {
@@ -71,6 +74,10 @@ impl Pages {
                     Err(ParquetError::NYI(format!(
                         "a column is encoded as {encoding}, of which nothing says what it unpacks to: write it plain or with a dictionary"
                     )))
+                }
+                // The reader takes it for granted that there is one.
+                Encoding::PLAIN_DICTIONARY | Encoding::RLE_DICTIONARY if !self.dictionary => {
+                    Err(ParquetError::General("a page refers to a dictionary that there is not".to_owned()))
                 }
                 _ => Ok(()),
             },
@@ -81,7 +88,9 @@ impl Pages {
 impl PageReader for Pages {
     fn get_next_page(&mut self) -> Result<Option<Page>> {
         let page = self.pages.get_next_page()?;
-        page.iter().try_for_each(|page| self.check(page))?;
+        if let Some(page) = &page {
+            self.check(page)?;
+        }
         Ok(page)
     }
 
