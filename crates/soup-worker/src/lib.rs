@@ -50,7 +50,7 @@ mod task;
 mod write;
 
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +61,7 @@ use soup_tensor::Device;
 use soup_trust::{Connect, Credentials, Dialer, Gate, Intake, Policy, Role, Sizes};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
@@ -159,9 +160,14 @@ pub async fn run(
 ) -> Result<Ended> {
     let local =
         listener.local_addr().map_err(|e| Error::internal("a listener has no address").with_source(e))?;
+    let mut shutdown = Box::pin(shutdown);
+    let patience = Duration::from_millis(config.connect_timeout_ms);
     let address = match &config.advertise {
         Some(url) => url.clone(),
-        None => advertised(local, &config.coordinator)?,
+        None => tokio::select! {
+            address = advertised(local, &config.coordinator, patience) => address?,
+            () = &mut shutdown => return Ok(Ended::Stopped),
+        },
     };
     let dialer = |to| Arc::new(Dialer::new(credentials.clone(), insecure, to));
     let parts = Parts {
@@ -246,9 +252,12 @@ where
     result
 }
 
+/// How often the coordinator's name is looked up that is not known yet.
+const LOOK_UP_EVERY: Duration = Duration::from_secs(1);
+
 /// The URL at which peers reach a listener. A listener on all interfaces is reached at the address that this host uses
-/// to talk to the coordinator.
-fn advertised(local: SocketAddr, coordinator: &str) -> Result<String> {
+/// to talk to the coordinator, whose name may have to be waited for: where it is started later, it has none before.
+async fn advertised(local: SocketAddr, coordinator: &str, patience: Duration) -> Result<String> {
     let scheme = if coordinator.starts_with("https://") { "https" } else { "http" };
     if !local.ip().is_unspecified() {
         return Ok(format!("{scheme}://{local}"));
@@ -256,33 +265,73 @@ fn advertised(local: SocketAddr, coordinator: &str) -> Result<String> {
     let uri: tonic::transport::Uri = coordinator
         .parse()
         .map_err(|e| Error::usage(format!("coordinator {coordinator:?} is not a URL")).with_source(e))?;
-    let target = (uri.host().unwrap_or("localhost"), uri.port_u16().unwrap_or(80));
-    // Connecting a datagram socket sends nothing: it only makes the kernel choose the route.
-    let routed = |wildcard: &str| -> std::io::Result<IpAddr> {
-        let socket = UdpSocket::bind((wildcard, 0))?;
-        socket.connect(target)?;
-        Ok(socket.local_addr()?.ip())
-    };
-    let ip = routed("0.0.0.0").or_else(|_| routed("::")).map_err(|e| {
-        Error::configuration("cannot tell at which address peers reach this worker: give --advertise")
-            .with_source(e)
-    })?;
-    Ok(format!("{scheme}://{}", SocketAddr::new(ip, local.port())))
+    let target = (uri.host().unwrap_or("localhost").trim_matches(['[', ']']), uri.port_u16().unwrap_or(80));
+    let until = Instant::now() + patience;
+    loop {
+        match tokio::net::lookup_host(target).await.and_then(|found| routed(&found.collect::<Vec<_>>())) {
+            Ok(ip) => return Ok(format!("{scheme}://{}", SocketAddr::new(ip, local.port()))),
+            Err(e) if Instant::now() >= until => {
+                let text = format!(
+                    "cannot tell at which address peers reach this worker, since no way leads to the coordinator {coordinator}: give \
+                     --advertise, or look at --coordinator"
+                );
+                return Err(Error::unavailable(text).with_source(e));
+            }
+            Err(_) => tokio::time::sleep(LOOK_UP_EVERY).await,
+        }
+    }
+}
+
+/// The address from which this host talks to the first of `targets` that a way leads to.
+fn routed(targets: &[SocketAddr]) -> std::io::Result<IpAddr> {
+    let mut failed = std::io::Error::from(std::io::ErrorKind::NotFound);
+    for target in targets {
+        let any: IpAddr = match target {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        // Connecting a datagram socket sends nothing: it only makes the kernel choose the route.
+        let route = UdpSocket::bind((any, 0)).and_then(|socket| {
+            socket.connect(target)?;
+            socket.local_addr()
+        });
+        match route {
+            Ok(address) => return Ok(address.ip()),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::advertised;
+    use super::*;
 
-    #[test]
-    fn a_listener_on_all_interfaces_advertises_its_route_to_the_coordinator() {
-        let url = advertised("0.0.0.0:7071".parse().unwrap(), "http://127.0.0.1:7070").unwrap();
-        assert_eq!(url, "http://127.0.0.1:7071");
+    async fn advertised(local: &str, coordinator: &str) -> Result<String> {
+        super::advertised(local.parse().unwrap(), coordinator, Duration::ZERO).await
     }
 
-    #[test]
-    fn a_listener_on_one_interface_advertises_it() {
-        let url = advertised("127.0.0.2:7071".parse().unwrap(), "http://localhost:7070").unwrap();
-        assert_eq!(url, "http://127.0.0.2:7071");
+    #[tokio::test]
+    async fn a_listener_on_all_interfaces_advertises_its_route_to_the_coordinator() {
+        for (coordinator, expect) in
+            [("http://127.0.0.1:7070", "http://127.0.0.1:7071"), ("https://[::1]:7070", "https://[::1]:7071")]
+        {
+            let url = advertised("0.0.0.0:7071", coordinator).await;
+            // A host may have no IPv6.
+            assert!(url.as_ref().map_or(coordinator.contains("::1"), |url| url == expect), "{url:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_listener_on_one_interface_advertises_it() {
+        let url = advertised("127.0.0.2:7071", "http://localhost:7070").await;
+        assert_eq!(url.unwrap(), "http://127.0.0.2:7071");
+    }
+
+    #[tokio::test]
+    async fn a_coordinator_without_an_address_is_waited_for_and_named() {
+        let error = advertised("0.0.0.0:7071", "http://no.such.host.invalid:7070").await.unwrap_err();
+        assert_eq!(error.kind(), soup_core::ErrorKind::Unavailable);
+        assert!(error.chain().contains("no.such.host.invalid"), "{}", error.chain());
     }
 }
