@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
 /// Who may use whom (normal and build dependencies). soupctl uses core and store directly for `plan` and `inspect`.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("soup-core", &[]),
     ("soup-metrics", &[]),
+    ("soup-telemetry", &["soup-core"]),
     ("soup-admin", &["soup-core", "soup-metrics"]),
     ("soup-store", &["soup-core", "soup-metrics"]),
     ("soup-tensor", &["soup-core"]),
@@ -20,11 +21,28 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("soup-trust", &["soup-core", "soup-proto"]),
     (
         "soup-coordinator",
-        &["soup-core", "soup-metrics", "soup-proto", "soup-report", "soup-store", "soup-trust"],
+        &[
+            "soup-core",
+            "soup-metrics",
+            "soup-proto",
+            "soup-report",
+            "soup-store",
+            "soup-telemetry",
+            "soup-trust",
+        ],
     ),
     (
         "soup-worker",
-        &["soup-core", "soup-metrics", "soup-proto", "soup-store", "soup-tensor", "soup-eval", "soup-trust"],
+        &[
+            "soup-core",
+            "soup-metrics",
+            "soup-proto",
+            "soup-store",
+            "soup-telemetry",
+            "soup-tensor",
+            "soup-eval",
+            "soup-trust",
+        ],
     ),
     (
         "soupctl",
@@ -33,6 +51,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
             "soup-core",
             "soup-proto",
             "soup-store",
+            "soup-telemetry",
             "soup-coordinator",
             "soup-trust",
             "soup-worker",

@@ -53,7 +53,9 @@ impl Soupctl {
     /// A call of `binary`, in an environment without settings of its own.
     pub fn new(binary: &str) -> Soupctl {
         let mut command = Command::new(binary);
-        for (name, _) in std::env::vars().filter(|(n, _)| n.starts_with("SOUP_") || n == "RUST_LOG") {
+        for (name, _) in std::env::vars()
+            .filter(|(n, _)| n.starts_with("SOUP_") || n.starts_with("OTEL_") || n == "RUST_LOG")
+        {
             command.env_remove(name);
         }
         command.stdin(Stdio::null());

@@ -86,9 +86,9 @@ impl Liar {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut message.message {
             Some(Down::Begin(begin)) => known.run = (begin.run.clone(), begin.epoch),
-            Some(Down::Assign(v1::Assign { key: Some(key), work: Some(assign::Work::Load(load)) }))
-                if self.lie == Lie::Blends =>
-            {
+            Some(Down::Assign(v1::Assign {
+                key: Some(key), work: Some(assign::Work::Load(load)), ..
+            })) if self.lie == Lie::Blends => {
                 load.ingredients.reverse();
                 known.changed.insert(of(key));
             }

@@ -139,5 +139,7 @@ pub(crate) struct Assignment {
     pub(crate) tier: Tier,
     /// The seal of a slice.
     pub(crate) seal: Vec<u8>,
+    /// Where it belongs in a trace, if there is one.
+    pub(crate) traceparent: String,
     pub(crate) prepared: Arc<PreparedRun>,
 }

@@ -47,6 +47,7 @@ mod running;
 mod seal;
 mod service;
 mod streaming;
+mod trace;
 
 pub use crate::configuration::{Configuration, configuration};
 pub use crate::live::Window;

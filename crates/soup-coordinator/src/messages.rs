@@ -136,7 +136,8 @@ fn assign(assignment: &Assignment) -> v1::Assign {
             weights: of.weights.iter().map(|w| w.get()).collect(),
         }),
     };
-    v1::Assign { key: Some(key_of(&assignment.attempt)), work: Some(work) }
+    let traceparent = assignment.traceparent.clone();
+    v1::Assign { key: Some(key_of(&assignment.attempt)), work: Some(work), traceparent }
 }
 
 /// A shard, and where it is.

@@ -35,6 +35,7 @@ use crate::recall::Recall;
 use crate::roster::Roster;
 use crate::seal::Seals;
 use crate::streaming::Progress;
+use crate::trace::Trace;
 
 /// What people should know of a run on a cluster that speaks plain text.
 const INSECURE: &str = "the cluster spoke plain text beyond one host: who took part in this run, and who read along, is not known";
@@ -52,6 +53,7 @@ pub(crate) struct Running {
     journal: Journaling,
     recall: Recall,
     seals: Seals,
+    trace: Trace,
     /// Names of workers that are not believed. Who comes back under one takes no part.
     quarantined: BTreeSet<String>,
     inbox: mpsc::Sender<Message>,
@@ -114,6 +116,7 @@ impl Running {
             journal: Journaling::start(of.run.clone(), owned.journal, inbox.clone()),
             recall,
             seals,
+            trace: Trace::of(&owned.prepared, &of),
             quarantined: BTreeSet::new(),
             publishing_before: owned.fold.publishing,
             prepared: owned.prepared,
@@ -253,7 +256,8 @@ impl Running {
                     _ => Vec::new(),
                 };
                 let (attempt, prepared) = (Attempt { of, key }, self.prepared.clone());
-                (worker, Told::Assign(Assignment { attempt, work, tier, seal, prepared }))
+                let traceparent = self.trace.parent(&work);
+                (worker, Told::Assign(Assignment { attempt, work, tier, seal, traceparent, prepared }))
             }
             Action::Cancel(worker, key) => (worker, Told::Cancel(Attempt { of, key })),
             Action::Quarantine(worker) => {
@@ -328,6 +332,9 @@ impl Running {
 
     /// Tells watchers, and the log where it is worth a line.
     fn tell(&mut self, report: &Report) {
+        if let Report::Scored(evaluation, _) = report {
+            self.trace.scored(evaluation);
+        }
         if !matches!(report, Report::Loading { resident, .. } if self.progress.is_told(*resident)) {
             self.push(report);
         }

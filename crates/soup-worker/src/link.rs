@@ -19,6 +19,7 @@ use soup_proto::v1::{
     Assign, CoordinatorMessage, Leaving, ProbePeers, Probed, Register, TaskFailed, TaskKey, WorkerMessage,
 };
 use soup_proto::{CONTROL_BYTES_MAX, PROTOCOL_VERSION, error_of};
+use soup_telemetry::TARGET;
 use soup_trust::Connect;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
+use tracing::{Instrument as _, Span, info_span};
 
 use crate::active::Worker;
 use crate::messages::{self, Done};
@@ -402,11 +404,13 @@ impl Link {
         };
         let scores = slice.is_some();
         let loads = matches!(work, Work::Load(_));
+        let span = span_of(&key, &work);
+        soup_telemetry::follow(&span, &assign.traceparent);
         let handle = tokio::spawn(async move {
             let context = task::Context { worker: worker.clone(), slots, cancelled: flag };
             let (name, begun) = (messages::name(&work), Instant::now());
             let open = Open::of(&metrics().worker.tasks_open);
-            let result = execute(&context, &key, work).await;
+            let result = execute(&context, &key, work).instrument(span).await;
             drop(open);
             show_end(name, &result, begun.elapsed());
             let message = answer(key.clone(), result);
@@ -444,6 +448,19 @@ async fn execute(context: &task::Context, key: &TaskKey, work: Work) -> Result<D
     let run = context.worker.run(&key.run, key.epoch)?;
     let task = messages::task(work, &run.begun)?;
     task::execute(context, run, task).await
+}
+
+/// An attempt in a trace.
+fn span_of(key: &TaskKey, work: &Work) -> Span {
+    let (run, task, attempt) = (&key.run, key.task, key.attempt);
+    match work {
+        Work::Evaluate(of) => {
+            info_span!(target: TARGET, parent: None, "slice", run, task, attempt, start = of.start, end = of.end)
+        }
+        other => {
+            info_span!(target: TARGET, parent: None, "task", kind = messages::name(other), run, task, attempt)
+        }
+    }
 }
 
 /// Shows operators how an attempt ended.

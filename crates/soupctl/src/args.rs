@@ -94,6 +94,19 @@ pub(crate) enum Command {
     },
 }
 
+impl Command {
+    /// What a process does, for whoever collects what it tells.
+    pub(crate) fn role(&self) -> &'static str {
+        match self {
+            Command::Coordinator(_) => "coordinator",
+            #[cfg(feature = "worker")]
+            Command::Worker(_) => "worker",
+            Command::Cook(_) | Command::Taste(_) => "cook",
+            _ => "client",
+        }
+    }
+}
+
 const COOK_EXAMPLES: &str = "\
 Examples:
   soupctl cook -f cook.yaml --recipe greedy

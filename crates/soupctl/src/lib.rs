@@ -48,6 +48,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use soup_core::{Error, Result};
+use tokio::runtime::Runtime;
 
 use crate::args::{Cli, Command};
 use crate::spec::Purpose;
@@ -73,11 +74,27 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
-    logs::start(&cli.log, cli.log_format)?;
-    let done = match cli.command {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::configuration("the runtime cannot be started").with_source(e))?;
+    let telemetry = {
+        let _inside = runtime.enter();
+        logs::start(&cli.log, cli.log_format, cli.command.role())?
+    };
+    let done = perform(cli.command, &runtime);
+    // Sends what is left.
+    drop(telemetry);
+    // Nothing that is still running is waited for: a second interrupt means now.
+    runtime.shutdown_background();
+    done
+}
+
+fn perform(command: Command, runtime: &Runtime) -> Result<ExitCode> {
+    let done = match command {
         #[cfg(feature = "worker")]
         Command::Worker(args) => {
-            return block_on(admin::beside(&args.admin.clone(), None, serve::worker(args)));
+            return block_on(runtime, admin::beside(&args.admin.clone(), None, serve::worker(args)));
         }
         Command::Schema => print::json(&schemars::schema_for!(cookfile::CookOptions)),
         Command::Completions { shell } => {
@@ -85,37 +102,30 @@ fn run(cli: Cli) -> Result<ExitCode> {
             clap_complete::generate(shell, &mut Cli::command(), "soupctl", &mut text);
             print::own(&String::from_utf8_lossy(&text))
         }
-        Command::Cook(args) => block_on(cook::run(*args, Purpose::Cook)),
-        Command::Taste(args) => block_on(cook::run(args.into_cook(), Purpose::Taste)),
-        Command::Plan(args) => block_on(plan::run(*args)),
-        Command::Doctor(args) => block_on(doctor::run(args)),
-        Command::Inspect(args) => block_on(inspect::run(args)),
-        Command::Judges(args) => block_on(judges::run(args)),
-        Command::Runs(args) => block_on(runs::runs(args)),
-        Command::Status(args) => block_on(runs::status(args)),
-        Command::Watch(args) => block_on(runs::watch(args)),
-        Command::Wait(args) => block_on(runs::wait(args)),
-        Command::Cancel(args) => block_on(runs::cancel(args)),
-        Command::Log(args) => block_on(runs::log(args)),
+        Command::Cook(args) => block_on(runtime, cook::run(*args, Purpose::Cook)),
+        Command::Taste(args) => block_on(runtime, cook::run(args.into_cook(), Purpose::Taste)),
+        Command::Plan(args) => block_on(runtime, plan::run(*args)),
+        Command::Doctor(args) => block_on(runtime, doctor::run(args)),
+        Command::Inspect(args) => block_on(runtime, inspect::run(args)),
+        Command::Judges(args) => block_on(runtime, judges::run(args)),
+        Command::Runs(args) => block_on(runtime, runs::runs(args)),
+        Command::Status(args) => block_on(runtime, runs::status(args)),
+        Command::Watch(args) => block_on(runtime, runs::watch(args)),
+        Command::Wait(args) => block_on(runtime, runs::wait(args)),
+        Command::Cancel(args) => block_on(runtime, runs::cancel(args)),
+        Command::Log(args) => block_on(runtime, runs::log(args)),
         Command::Ca { command } => authority::run(command),
-        Command::Verify(args) => block_on(verify::run(args)),
+        Command::Verify(args) => block_on(runtime, verify::run(args)),
         Command::Keys(command) => keys::run(command),
-        Command::Coordinator(args) => block_on(serve::coordinator(args)),
+        Command::Coordinator(args) => block_on(runtime, serve::coordinator(args)),
     };
     done.map(|()| ExitCode::SUCCESS)
 }
 
-fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Error::configuration("the runtime cannot be started").with_source(e))?;
-    let result = runtime.block_on(Box::pin(async {
+fn block_on<T>(runtime: &Runtime, work: impl Future<Output = Result<T>>) -> Result<T> {
+    runtime.block_on(Box::pin(async {
         // For as long as this process writes anything.
         let _file_size = signals::no_death_by_file_size()?;
         work.await
-    }));
-    // Nothing that is still running is waited for: a second interrupt means now.
-    runtime.shutdown_background();
-    result
+    }))
 }
