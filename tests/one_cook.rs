@@ -299,3 +299,75 @@ fn what_is_counted_adds_up_to_the_report() {
         assert!(ends.iter().any(|end| name.strip_suffix(end).is_some_and(known)), "{line}");
     }
 }
+
+fn doctor(args: &[&str]) -> soup_tests::Output {
+    Soupctl::new(SOUPCTL).args(["doctor", "-o", "json"]).args(args).run()
+}
+
+/// What doctor found of something.
+#[track_caller]
+fn found(output: &soup_tests::Output, check: &str) -> (String, String) {
+    let all: Value = serde_json::from_str(&output.stdout).unwrap();
+    let of =
+        all["findings"].as_array().unwrap().iter().find(|f| f["check"].as_str().unwrap().starts_with(check));
+    let of = of.unwrap_or_else(|| panic!("nothing about {check:?} in {all}"));
+    (of["verdict"].as_str().unwrap().to_owned(), of["found"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn doctor_says_what_works_and_what_does_not() {
+    let mut cluster = Cluster::start(SOUPCTL, 1);
+    let state = cluster.state().to_str().unwrap().to_owned();
+    let pool = example();
+    let all = ["--state-url", &state, "--pool", pool.to_str().unwrap(), "--coordinator", &cluster.url];
+    // The worker may take a moment to be there.
+    let mut well = doctor(&all);
+    while found(&well, "coordinator").0 == "warning" {
+        well = doctor(&all);
+    }
+    assert_eq!(well.code, 0, "{}", well.stderr);
+    assert!(found(&well, "state").1.contains("creates only what is absent"));
+    assert!(found(&well, "pool").1.starts_with("16 checkpoints, 12.7 MiB"));
+    assert_eq!(found(&well, "clock").0, "ok");
+    assert!(found(&well, "worker ").1.contains("reaches 0 others"));
+    // One that others do not reach is named, and so is what is not there.
+    cluster.add_worker_args(SOUPCTL, "", &["--advertise", "http://127.0.0.1:9", "--name", "lost"]);
+    let of_cluster = ["--coordinator", &cluster.url];
+    let ill = loop {
+        let ill = doctor(&of_cluster);
+        if ill.code != 0 {
+            break ill;
+        }
+    };
+    assert_eq!(ill.code, 69, "{}", ill.stderr);
+    assert!(
+        ill.stdout.contains("it does not reach 1 of 1 other; worker lost at http://127.0.0.1:9"),
+        "{}",
+        ill.stdout
+    );
+    assert!(ill.stderr.contains("error: 1 problem above"), "{}", ill.stderr);
+    let nowhere = doctor(&["--coordinator", "127.0.0.1:9", "--pool", "/nothing/here"]);
+    assert_eq!(nowhere.code, 65, "the first problem's: {}", nowhere.stderr);
+    assert_eq!(found(&nowhere, "coordinator").0, "error");
+}
+
+/// As a health check it asks for one thing alone.
+#[test]
+fn doctor_is_a_health_check() {
+    let address = address();
+    let mut waiting = Soupctl::new(SOUPCTL)
+        .args(["worker", "--coordinator", &address, "--admin", "127.0.0.1:0"])
+        .args(EVERYWHERE)
+        .start();
+    let port = waiting.line_with("operators are answered on http://").rsplit('/').next().unwrap().to_owned();
+    let early = doctor(&["--admin", &port]);
+    assert_eq!(early.code, 69, "{}", early.stderr);
+    let all: Value = serde_json::from_str(&early.stdout).unwrap();
+    assert_eq!(all["findings"].as_array().unwrap().len(), 1);
+    assert_eq!(found(&early, "admin port").1, "it lives, and is not ready");
+    waiting.kill();
+    assert!(found(&doctor(&["--admin", &port]), "admin port").1.starts_with("nothing answers at"));
+    let cluster = Cluster::start(SOUPCTL, 0);
+    let other = cluster.url.trim_start_matches("http://");
+    assert_eq!(doctor(&["--admin", other]).code, 78, "what speaks gRPC is no admin port");
+}

@@ -39,6 +39,9 @@ pub struct Telemetry {
     logs: Option<SdkLoggerProvider>,
 }
 
+/// What feeds it.
+pub type Layers<S> = Vec<Box<dyn Layer<S> + Send + Sync>>;
+
 /// The variable of the specification for everything, and for one kind of things.
 fn is_named(kind: &str) -> bool {
     let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
@@ -104,12 +107,11 @@ impl Telemetry {
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) for an endpoint or protocol that cannot be used.
-    pub fn of_environment<S>(role: &str) -> Result<(Telemetry, Vec<Box<dyn Layer<S> + Send + Sync>>)>
+    pub fn of_environment<S>(role: &str) -> Result<(Telemetry, Layers<S>)>
     where
         S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
     {
-        let (mut telemetry, mut layers) =
-            (Telemetry::default(), Vec::<Box<dyn Layer<S> + Send + Sync>>::new());
+        let (mut telemetry, mut layers) = (Telemetry::default(), Layers::<S>::new());
         if is_named("TRACES") {
             let exporter = match is_grpc("TRACES")? {
                 true => SpanExporter::builder().with_tonic().build(),

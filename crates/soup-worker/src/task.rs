@@ -103,7 +103,7 @@ async fn evaluate(
     let _slot = slot(context).await?;
     let (positions, logits) = ((start..end).collect(), run.begun.keep_logits);
     let judged = loaded.soup.judge(dataset, positions, logits, context.cancelled.clone()).await?;
-    metrics().worker.judged_samples.inc_by(u64::from(end - start));
+    metrics().worker.judged_samples.inc_by(end - start);
     if logits {
         run.logits.keep(soup, (dataset, start, end), &Arc::new(Rows::of(&judged)?));
     }

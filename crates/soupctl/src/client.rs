@@ -61,7 +61,6 @@ impl Client {
     ///
     /// # Errors
     /// As for [`connect`](Client::connect).
-    #[cfg(feature = "worker")]
     pub(crate) async fn embedded(url: &str, network: &dyn soup_trust::Connect) -> Result<Client> {
         let channel = network.connect(&endpoint(url)?).await.map_err(|e| unreachable(url, e))?;
         Ok(Client::over(channel, url, true))
@@ -303,12 +302,11 @@ fn endpoint(url: &str) -> Result<Endpoint> {
         .keep_alive_while_idle(true))
 }
 
-#[cfg(feature = "worker")]
 fn unreachable(url: &str, why: tonic::transport::Error) -> Error {
     Error::unavailable(format!("the coordinator at {url} cannot be reached")).with_source(why)
 }
 
-#[cfg(all(test, feature = "worker"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -27,7 +27,8 @@ use crate::table;
 /// Those of the run, and of reaching or starting a cluster.
 pub(crate) async fn run(args: CookArgs, purpose: Purpose) -> Result<()> {
     let window = Window::default();
-    let cooked = admin::beside(&args.admin, Some(admin::watch(&window)), cook(&args, purpose, window)).await;
+    let watch = Some(admin::watch(&window));
+    let cooked = admin::beside(&args.admin, watch, Box::pin(cook(&args, purpose, window))).await;
     if let Some(file) = &args.termination_message {
         admin::leave(file, cooked.as_deref());
     }

@@ -50,7 +50,6 @@ pub(crate) enum Purpose {
 
 /// Who does the work.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "a process has one of it")]
 pub(crate) enum Cluster {
     /// A coordinator and workers in this process.
     Embedded(Embedded),
