@@ -87,6 +87,7 @@ setpriv --pdeathsig KILL \
     unshare --mount --uts --ipc --pid --fork --kill-child --mount-proc --propagation private \
     "$here/run.sh" --inside "$soupctl" "$@" </dev/null &
 namespaces=$!
-trap 'kill -KILL "$namespaces" 2>/dev/null' EXIT
+# With the exit code of what it waited for, where there is nobody left to end.
+trap 'kill -KILL "$namespaces" 2>/dev/null || true' EXIT
 trap 'exit 130' INT TERM HUP
 wait "$namespaces"

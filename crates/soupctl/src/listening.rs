@@ -2,6 +2,7 @@
 //! it over a network that is inside it too. When the run has ended the workers are told so, unless the same command goes on with it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use soup_coordinator::{CoordinatorConfig, Stop, Window};
 use soup_core::{Error, Result};
@@ -20,6 +21,9 @@ use crate::trust::TrustArgs;
 
 /// The coordinator's name on the network inside the process.
 const COORDINATOR: &str = "coordinator";
+
+/// Workers that are there hear within this time that it is over.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// Cooks with the workers that join, and gives the result of the run, the JSON document.
 ///
@@ -76,7 +80,13 @@ pub(crate) async fn cook(
     };
     // Where it has ended, there is nobody to stop.
     if stop.send(last).is_ok() && !serving.is_finished() {
-        let ended = serving.await;
+        let ended = match tokio::time::timeout(AT_ONCE, &mut serving).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                print::line("waiting for workers, which are to hear that it has ended: some seconds");
+                serving.await
+            }
+        };
         tracing::debug!(?ended, "the coordinator ended");
     }
     result
