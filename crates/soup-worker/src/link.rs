@@ -45,6 +45,8 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 const WELCOME: Duration = Duration::from_secs(10);
 /// How often a worker that is to end looks whether its tasks are done.
 const LEAVING_PAUSE: Duration = Duration::from_millis(50);
+/// How often one that loads shards looks whether it has, to be ready then.
+const LOADS_PAUSE: Duration = Duration::from_millis(500);
 
 /// How long this worker waits for a coordinator: one to begin with, and one that it had and that is gone.
 struct Patience {
@@ -303,6 +305,8 @@ impl Link {
                     self.outbox.send(leaving).await.map_err(|_| Error::unavailable("the stream ended"))?;
                 }
                 () = tokio::time::sleep(LEAVING_PAUSE), if told => {}
+                // Nobody says when the last of them is there.
+                () = tokio::time::sleep(LOADS_PAUSE), if self.is_loading() => {}
             }
         }
     }
@@ -354,8 +358,12 @@ impl Link {
 
     /// Shows operators whether this worker takes part and has loaded what it was told to.
     fn show_readiness(&self) {
-        let loads = self.tasks.values().any(|task| task.loads);
-        metrics().ready.set(i64::from(self.heartbeat.is_some() && !loads));
+        metrics().ready.set(i64::from(self.heartbeat.is_some() && !self.is_loading()));
+    }
+
+    /// Whether a shard is being loaded.
+    fn is_loading(&self) -> bool {
+        self.tasks.values().any(|task| task.loads && !task.handle.is_finished())
     }
 
     /// Starts the heartbeat: a task of its own, which nothing else can hold up.
