@@ -83,7 +83,12 @@ impl Window {
             let next = tokio::select! {
                 Some(event) = events.next() => event,
                 _ = look.tick() => {
-                    let Some(hub) = self.0.get() else { continue };
+                    let Some(hub) = self.0.get() else {
+                        if to.is_closed() {
+                            return None;
+                        }
+                        continue;
+                    };
                     let view = hub.view().await.ok()?;
                     if view.run.is_some() && view.run != run {
                         run.clone_from(&view.run);
