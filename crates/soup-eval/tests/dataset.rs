@@ -48,15 +48,20 @@ fn parquet_has_rows_labels_and_names() {
     assert_eq!(dataset.read(0..2001).unwrap_err().kind(), ErrorKind::Internal);
 }
 
-/// A file with a changed bit, which the reader below would trip over.
+/// Files with changed bits, which make the reader below panic.
 #[test]
-fn indices_without_a_dictionary_are_refused() {
-    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden/indices-without-a-dictionary.parquet");
-    let dataset = open(&file, &DatasetOptions::default()).unwrap();
-    let error = dataset.read(0..dataset.len().min(16)).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Data);
-    assert!(error.chain().contains("a page refers to a dictionary that there is not"), "{}", error.chain());
+fn what_the_reader_of_parquet_trips_over_is_refused() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    for (name, expect) in [
+        ("indices-without-a-dictionary", "a page refers to a dictionary that there is not"),
+        ("page-without-its-header", "not a readable Parquet file"),
+    ] {
+        let dataset = open(&folder.join(name).with_extension("parquet"), &DatasetOptions::default()).unwrap();
+        let of = |start: u64| dataset.read(start..dataset.len().min(start + 16)).err();
+        let error = of(0).or_else(|| of(dataset.len().saturating_sub(16))).unwrap();
+        assert_eq!(error.kind(), ErrorKind::Data);
+        assert!(error.chain().contains(expect), "{}", error.chain());
+    }
 }
 
 #[test]

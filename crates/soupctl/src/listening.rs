@@ -68,7 +68,14 @@ pub(crate) async fn cook(
     let serving = soup_coordinator::serve_one_cook(coordinator, state, (listener, credentials), own, stopped);
     let mut serving = tokio::spawn(serving);
     let mut client = Client::embedded(&url, &network).await?;
-    progress.line(&format!("workers join with: soupctl worker --coordinator {address}"));
+    // What listens everywhere is reached by this host's name.
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let at = if address.ip().is_unspecified() {
+        format!("{host}:{}", address.port())
+    } else {
+        address.to_string()
+    };
+    progress.line(&format!("workers join with: soupctl worker --coordinator {at}"));
     let result = tokio::select! {
         result = client.cook(ask, progress, signals) => result,
         ended = &mut serving => Err(ended_early(ended)),

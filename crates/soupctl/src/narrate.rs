@@ -4,7 +4,7 @@ use soup_core::metric::{ClassMetric, MetricName};
 use soup_core::report::percent;
 use soup_proto::v1::run_event::Event;
 use soup_proto::v1::tally::Kind;
-use soup_proto::v1::{Decided, Loading, Planned, Retracted, Scored, Soup, Stepped, Tally};
+use soup_proto::v1::{Decided, Loading, Planned, Retracted, Scored, Soup, Stepped, Tally, WorkersChanged};
 
 use crate::quantity::{Bytes, count, grouped};
 
@@ -68,6 +68,8 @@ pub(crate) struct Narrator {
     ingredients: Vec<String>,
     name_width: usize,
     datasets: Vec<String>,
+    /// So many workers the run waits for, until it has begun.
+    workers_min: u32,
     ranked: u64,
     /// The last trial that was told: a coordinator that took over tells all of them again.
     trials_told: u32,
@@ -83,6 +85,7 @@ impl Narrator {
             ingredients: Vec::new(),
             name_width: 0,
             datasets: Vec::new(),
+            workers_min: 0,
             ranked: 0,
             trials_told: 0,
             steps_told: 0,
@@ -96,10 +99,15 @@ impl Narrator {
             Event::Queued(queued) if queued.ahead == 0 => Vec::new(),
             Event::Queued(queued) => line(format!("queued behind {}", count(queued.ahead.into(), "run"))),
             Event::Planned(planned) => self.planned(planned),
-            Event::Workers(change) => {
-                line(format!("{} ({})", change.what, count(change.workers.into(), "worker")))
+            Event::Workers(WorkersChanged { workers, what }) if *workers < self.workers_min => {
+                let all = count(self.workers_min.into(), "worker");
+                line(format!("{what} ({workers} of {all}, for which the run waits)"))
+            }
+            Event::Workers(WorkersChanged { workers, what }) => {
+                line(format!("{what} ({})", count((*workers).into(), "worker")))
             }
             Event::Loading(Loading { shards_resident: done, shards }) => {
+                self.workers_min = 0;
                 gauge(Phase::Loading, *done, *shards)
             }
             Event::Scored(scored) => self.scored(scored),
@@ -116,6 +124,7 @@ impl Narrator {
     fn planned(&mut self, planned: &Planned) -> Vec<Told> {
         self.ingredients.clone_from(&planned.ingredients);
         self.datasets.clone_from(&planned.datasets);
+        self.workers_min = planned.workers_min;
         let width = |name: &String| name.chars().count();
         self.name_width = self.ingredients.iter().map(width).max().unwrap_or(0).min(NAME_WIDTH_MAX);
         let k = planned.ingredients.len() as u64;
@@ -251,7 +260,7 @@ fn plain(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use soup_proto::v1::{Counts, Queued, WorkersChanged, Writing};
+    use soup_proto::v1::{Counts, Queued, Writing};
 
     use super::*;
 
@@ -366,6 +375,19 @@ mod tests {
             &["worker 2 joined (2 workers)"],
         );
         check(Event::Note("odd".into()), &["note: odd"]);
+    }
+
+    #[test]
+    fn workers_that_are_waited_for_are_told_of() {
+        let mut narrator = narrator("accuracy");
+        let changed = |workers, what: &str| Event::Workers(WorkersChanged { workers, what: what.into() });
+        let Event::Planned(plan) = planned() else { panic!("not a plan") };
+        narrator.tell(&Event::Planned(Planned { workers_min: 2, ..plan }));
+        let told = lines(narrator.tell(&changed(1, "worker 1 joined")));
+        assert_eq!(told, ["worker 1 joined (1 of 2 workers, for which the run waits)"]);
+        assert_eq!(lines(narrator.tell(&changed(2, "worker 2 joined"))), ["worker 2 joined (2 workers)"]);
+        narrator.tell(&Event::Loading(Loading { shards_resident: 0, shards: 13 }));
+        assert_eq!(lines(narrator.tell(&changed(1, "worker 2 was lost"))), ["worker 2 was lost (1 worker)"]);
     }
 
     #[test]

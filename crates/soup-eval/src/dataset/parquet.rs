@@ -7,9 +7,9 @@
 
 mod chunks;
 mod pages;
+mod unbroken;
 
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use ::parquet::basic::Type;
@@ -27,6 +27,7 @@ use soup_core::{Error, Result};
 
 use self::chunks::{Chunks, Stream};
 use self::pages::Pages;
+use self::unbroken::unbroken;
 use super::{Input, Sample, Target};
 use crate::budget::{Budget, Reading};
 use crate::source::{FileEntry, Files};
@@ -384,14 +385,6 @@ fn names_of(feature: &Value, column: &str) -> Result<Option<Vec<String>>> {
     names.map(Some).ok_or_else(|| {
         Error::data(format!("the names of the classes in column {column:?} are not understood"))
     })
-}
-
-/// What `read` gives, which may trip over what is corrupt: the reader of Parquet asserts some of what it reads.
-fn unbroken<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T> {
-    match catch_unwind(AssertUnwindSafe(read)) {
-        Ok(read) => read.map_err(foreign),
-        Err(_) => Err(Error::data("not a readable Parquet file: its reader stumbles over it")),
-    }
 }
 
 /// Our own errors travel through the reader as external ones; everything else is corrupt data.
