@@ -5,10 +5,11 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 mod objects;
+mod rendered;
 
 use std::collections::BTreeSet;
 
-use objects::{Pods, Rendered, documents, everything, folder, list, named, text, title};
+use objects::{Pods, Rendered, documents, everything, folder, list, named, port_of, text, title};
 use serde_json::{Value, json};
 use soup_core::ErrorKind;
 use soup_tests::Soupctl;
@@ -164,11 +165,6 @@ fn ports_that_are_named_are_there() {
             }
         }
     });
-}
-
-/// The port of `HOST:PORT`.
-fn port_of(address: &str) -> Option<u64> {
-    address.rsplit(':').next()?.parse().ok()
 }
 
 #[test]

@@ -115,7 +115,10 @@ struct Rendered {
 pub(crate) fn render(args: &RenderArgs) -> Result<()> {
     let Rendered { name, namespace, objects } = args.objects()?;
     let by = env!("CARGO_PKG_VERSION");
-    print::own(&format!("# Cook {name} in namespace {namespace}, by soupctl {by} k8s render\n{}", render::yaml(&objects)?))
+    print::own(&format!(
+        "# Cook {name} in namespace {namespace}, by soupctl {by} k8s render\n{}",
+        render::yaml(&objects)?
+    ))
 }
 
 /// Writes the chart.
@@ -125,7 +128,8 @@ pub(crate) fn render(args: &RenderArgs) -> Result<()> {
 pub(crate) fn chart(folder: &Path) -> Result<()> {
     for (name, text) in chart::files()? {
         let path = folder.join(name);
-        let written = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&path, text));
+        let written =
+            path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&path, text));
         written.map_err(|e| {
             Error::configuration(format!("{:?} cannot be written", path.display().to_string())).with_source(e)
         })?;
@@ -187,7 +191,9 @@ fn default_name(recipe: &str, wanted: &Deployment<'_>) -> String {
 /// A cook's name: that of services, too, which begin with a letter.
 fn name(text: &str) -> std::result::Result<String, String> {
     if text.len() > NAME_CHARS_MAX || !text.starts_with(|c: char| c.is_ascii_lowercase()) {
-        return Err(format!("{text:?} is not a name: a letter, then letters, digits and -, at most {NAME_CHARS_MAX}"));
+        return Err(format!(
+            "{text:?} is not a name: a letter, then letters, digits and -, at most {NAME_CHARS_MAX}"
+        ));
     }
     label(text)
 }
@@ -240,7 +246,9 @@ fn claim(text: &str) -> std::result::Result<Claim, String> {
         return Err(format!("{path:?} is not an absolute path, such as /data"));
     }
     if ["etc", "tmp", "dev", "proc", "sys", "var"].contains(&parts.clone().next().unwrap_or_default()) {
-        return Err(format!("{path:?} is where pods have something else: mount the claim elsewhere, such as at /data"));
+        return Err(format!(
+            "{path:?} is where pods have something else: mount the claim elsewhere, such as at /data"
+        ));
     }
     Ok(Claim { name: label(name)?, path: path.to_owned() })
 }

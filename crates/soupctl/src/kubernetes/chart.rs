@@ -60,7 +60,8 @@ pub(super) fn files() -> Result<Vec<(String, String)>> {
     let Defaults { workers, cpus, memory } = render::defaults()?;
     let mut files = Vec::new();
     for (name, text) in WORDS {
-        let text = text.replace("@VERSION@", env!("CARGO_PKG_VERSION")).replace("@WORKERS@", &workers.to_string());
+        let text =
+            text.replace("@VERSION@", env!("CARGO_PKG_VERSION")).replace("@WORKERS@", &workers.to_string());
         files.push((name.to_owned(), text.replace("@CPUS@", &cpus).replace("@MEMORY@", &memory)));
     }
     let mut objects = placeholders()?;
@@ -123,7 +124,8 @@ fn fold(value: &mut Value) {
             for value in list {
                 if value.pointer("/mountPath") == Some(&json!("HELM-CLAIM-PATH")) {
                     *value = json!({"mountPath": "HELM-CLAIM-PATH"});
-                } else if value.pointer("/persistentVolumeClaim/claimName") == Some(&json!("HELM-CLAIM-NAME")) {
+                } else if value.pointer("/persistentVolumeClaim/claimName") == Some(&json!("HELM-CLAIM-NAME"))
+                {
                     *value = json!({"name": "HELM-CLAIM"});
                 }
                 fold(value);

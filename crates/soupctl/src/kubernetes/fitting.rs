@@ -32,7 +32,8 @@ pub(super) struct Fits {
 /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) naming the key, and what to write instead.
 pub(super) fn check(text: &str, workers: u32, claims: &[Claim]) -> Result<Fits> {
     let options = CookOptions::parse(text)?;
-    for (key, given) in [("coordinator", options.coordinator.is_some()), ("listen", options.listen.is_some())] {
+    for (key, given) in [("coordinator", options.coordinator.is_some()), ("listen", options.listen.is_some())]
+    {
         if given {
             return Err(Error::usage(format!(
                 "{key} says who works, which the pods of this cook do: leave it out"
@@ -45,7 +46,9 @@ pub(super) fn check(text: &str, workers: u32, claims: &[Claim]) -> Result<Fits> 
         )));
     }
     if options.output.is_none() {
-        return Err(Error::usage("output is missing, and what pods write beside themselves is lost: name a URL"));
+        return Err(Error::usage(
+            "output is missing, and what pods write beside themselves is lost: name a URL",
+        ));
     }
     places(&options, claims)?;
     let fits = Fits { recipe: recipe(&options), says_workers: options.min_workers.is_some() };
@@ -133,7 +136,8 @@ mod tests {
 
     use super::*;
 
-    const GOOD: &str = "pool: s3://lab/pool\nvalidation: s3://lab/val\noutput: s3://lab/soup\nstate-url: s3://lab/state\n";
+    const GOOD: &str =
+        "pool: s3://lab/pool\nvalidation: s3://lab/val\noutput: s3://lab/soup\nstate-url: s3://lab/state\n";
 
     fn claims() -> Vec<Claim> {
         vec![Claim { name: "soup-data".to_owned(), path: "/data".to_owned() }]

@@ -29,7 +29,13 @@ fn a_name_is_that_of_what_is_rendered() {
     let own = name(&[]);
     assert!(own.starts_with("soup-greedy-") && own.len() <= NAME_CHARS_MAX, "{own}");
     assert_eq!(own, name(&[]));
-    for more in [&["--cpus", "3"][..], &["--gpus", "1"], &["--secret", "s"], &["--claim", "c=/c"], &["--namespace", "n"]] {
+    for more in [
+        &["--cpus", "3"][..],
+        &["--gpus", "1"],
+        &["--secret", "s"],
+        &["--claim", "c=/c"],
+        &["--namespace", "n"],
+    ] {
         assert_ne!(own, name(more), "{more:?}");
     }
     std::fs::write(&path, format!("{COOK}seed: 1\n")).unwrap();
@@ -83,7 +89,9 @@ fn flags_that_kubernetes_would_refuse_are_refused() {
     ] {
         assert!(args(cook, more).is_err(), "{more:?}");
     }
-    for fits in [&["--cpus", "500m"][..], &["--cpus", "1.5"], &["--memory", "64Gi"], &["--claim", "d=/data/a"]] {
+    for fits in
+        [&["--cpus", "500m"][..], &["--cpus", "1.5"], &["--memory", "64Gi"], &["--claim", "d=/data/a"]]
+    {
         args(cook, fits).unwrap();
     }
 }

@@ -32,7 +32,8 @@ fn the_files_are_those_of_the_kustomization() {
     assert_eq!(kustomization["labels"][0]["includeTemplates"], json!(true));
     assert_eq!(kustomization["configMapGenerator"], json!([{"name": "soup-config", "files": [COOK_FILE]}]));
     assert_eq!(kustomization["generatorOptions"], json!({"disableNameSuffixHash": true, "immutable": true}));
-    let known = ["apiVersion", "kind", "namespace", "labels", "resources", "configMapGenerator", "generatorOptions"];
+    let known =
+        ["apiVersion", "kind", "namespace", "labels", "resources", "configMapGenerator", "generatorOptions"];
     let keys = kustomization.as_object().unwrap().keys();
     assert!(keys.clone().all(|key| known.contains(&key.as_str())), "{keys:?}");
 }
@@ -64,7 +65,11 @@ fn a_cook_has_names_of_its_own_everywhere() {
     }
     let workers = find(&objects, "Job", "vit-workers");
     let env = workers.pointer(&format!("{CONTAINER}/env")).unwrap();
-    assert!(env.as_array().unwrap().contains(&json!({"name": "SOUP_COORDINATOR", "value": "vit-coordinator:7070"})));
+    assert!(
+        env.as_array()
+            .unwrap()
+            .contains(&json!({"name": "SOUP_COORDINATOR", "value": "vit-coordinator:7070"}))
+    );
     assert_eq!(text(workers, "/spec/template/spec/subdomain"), "vit-workers");
     // Every selector finds the pods of this cook, and those of no other.
     let selector = &find(&objects, "Service", "vit-workers")["spec"]["selector"];
@@ -79,7 +84,8 @@ fn a_cook_has_names_of_its_own_everywhere() {
     let spread = "/spec/template/spec/topologySpreadConstraints/0/labelSelector/matchLabels";
     assert_eq!(workers.pointer(spread).unwrap()[INSTANCE], json!("vit"));
     // What cooks share is marked as nobody's.
-    for (kind, name) in [("Namespace", "lab"), ("ServiceAccount", "soup"), ("NetworkPolicy", "default-deny")] {
+    for (kind, name) in [("Namespace", "lab"), ("ServiceAccount", "soup"), ("NetworkPolicy", "default-deny")]
+    {
         assert!(find(&objects, kind, name)["metadata"]["labels"].get(INSTANCE).is_none(), "{kind}");
     }
 }
@@ -87,7 +93,8 @@ fn a_cook_has_names_of_its_own_everywhere() {
 #[test]
 fn numbers_are_where_they_belong() {
     let objects = objects(&deployment()).unwrap();
-    let (coordinator, workers) = (find(&objects, "Job", "vit-coordinator"), find(&objects, "Job", "vit-workers"));
+    let (coordinator, workers) =
+        (find(&objects, "Job", "vit-coordinator"), find(&objects, "Job", "vit-workers"));
     assert_eq!((&workers["spec"]["parallelism"], &workers["spec"]["completions"]), (&json!(8), &json!(8)));
     assert_eq!(coordinator["spec"]["parallelism"], json!(1));
     let resources = |job: &Value| job.pointer(&format!("{CONTAINER}/resources")).unwrap().clone();
@@ -121,7 +128,14 @@ fn secrets_and_claims_reach_both() {
 
 #[test]
 fn the_cook_file_is_not_changed_by_a_letter() {
-    for cook in ["a: 1", "# c\na: 1\n\n\n", " a: 1\n", "a:\t1\n  b \n", "a: 1\r\nb: 2\r\n", "é: \"\\u{1b}\"\n\u{feff}"] {
+    for cook in [
+        "a: 1",
+        "# c\na: 1\n\n\n",
+        " a: 1\n",
+        "a:\t1\n  b \n",
+        "a: 1\r\nb: 2\r\n",
+        "é: \"\\u{1b}\"\n\u{feff}",
+    ] {
         let objects = objects(&Deployment { cook, ..deployment() }).unwrap();
         let back = serde_saphyr::from_multiple::<Value>(&yaml(&objects).unwrap()).unwrap();
         assert_eq!(back, objects, "{cook:?}");
@@ -132,10 +146,16 @@ fn the_cook_file_is_not_changed_by_a_letter() {
 #[test]
 fn the_base_says_what_is_used_where_nobody_says_anything() {
     let Defaults { workers, cpus, memory } = defaults().unwrap();
-    let objects =
-        objects(&Deployment { workers: json!(workers), cpus: None, memory: None, gpus: None, ..deployment() });
+    let objects = objects(&Deployment {
+        workers: json!(workers),
+        cpus: None,
+        memory: None,
+        gpus: None,
+        ..deployment()
+    });
     let objects = objects.unwrap();
-    let limits = &find(&objects, "Job", "vit-workers")["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"];
+    let limits = &find(&objects, "Job", "vit-workers")["spec"]["template"]["spec"]["containers"][0]["resources"]
+        ["limits"];
     assert_eq!((text(limits, "/cpu"), text(limits, "/memory")), (cpus.as_str(), memory.as_str()));
     assert!(workers > 1 && limits.get(GPU).is_none());
 }
