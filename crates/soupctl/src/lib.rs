@@ -103,7 +103,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Verify(args) => block_on(verify::run(args)),
         Command::Keys(command) => keys::run(command),
         #[cfg(feature = "k8s")]
-        Command::K8s { command: KubernetesCommand::Submit(args) } => return block_on(kubernetes::submit(args)),
+        Command::K8s { command: KubernetesCommand::Submit(args) } => {
+            return block_on(kubernetes::submit(args));
+        }
         Command::K8s { command: KubernetesCommand::Render(args) } => kubernetes::render(&args),
         Command::K8s { command: KubernetesCommand::Chart { folder } } => kubernetes::chart(&folder),
         Command::Coordinator(args) => block_on(serve::coordinator(args)),
