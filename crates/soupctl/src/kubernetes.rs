@@ -24,8 +24,9 @@ use render::{Claim, Deployment};
 
 /// Longest name of a cook: a pod's name has 63 characters, and the Job's and its own suffixes are among them.
 const NAME_CHARS_MAX: usize = 40;
-/// Longest name of most other things.
+/// Longest name of a namespace, and of most other things.
 const LABEL_CHARS_MAX: usize = 63;
+const DOTTED_CHARS_MAX: usize = 253;
 /// Most workers: their numbers are part of pods' names.
 const WORKERS_MAX: i64 = 10_000;
 /// Digits of a digest that tell two cooks of one namespace apart.
@@ -94,7 +95,7 @@ pub(crate) struct RenderArgs {
     #[arg(long)]
     no_namespace: bool,
     /// A secret whose entries become variables of all pods, such as AWS_ACCESS_KEY_ID; repeatable
-    #[arg(long = "secret", value_name = "NAME", value_parser = label)]
+    #[arg(long = "secret", value_name = "NAME", value_parser = dotted)]
     secrets: Vec<String>,
     /// A PersistentVolumeClaim that all pods have at this path; repeatable
     #[arg(long = "claim", value_name = "NAME=/PATH", value_parser = claim)]
@@ -174,7 +175,7 @@ impl RenderArgs {
         };
         let name = match &self.name {
             Some(name) => name.clone(),
-            None => default_name(&fits.recipe, &wanted),
+            None => default_name(&fits.recipe, &wanted)?,
         };
         wanted.name = &name;
         let objects = render::objects(&wanted)?;
@@ -182,10 +183,11 @@ impl RenderArgs {
     }
 }
 
-/// A name for what cannot change: another one as soon as anything else would be rendered, the same one for the same.
-fn default_name(recipe: &str, wanted: &Deployment<'_>) -> String {
-    let digest = sha256_hex(format!("{} {wanted:?}", env!("CARGO_PKG_VERSION")).as_bytes());
-    format!("soup-{recipe}-{}", &digest[..DIGEST_SHOWN])
+/// A name for what cannot change: another one as soon as anything else is rendered, the same one for the same.
+fn default_name(recipe: &str, wanted: &Deployment<'_>) -> Result<String> {
+    let objects = render::objects(&Deployment { with_namespace: false, ..wanted.clone() })?;
+    let digest = sha256_hex(Value::from(objects).to_string().as_bytes());
+    Ok(format!("soup-{recipe}-{}", &digest[..DIGEST_SHOWN]))
 }
 
 /// A cook's name: that of services, too, which begin with a letter.
@@ -207,6 +209,15 @@ fn label(text: &str) -> std::result::Result<String, String> {
         && !text.ends_with('-');
     fits.then(|| text.to_owned())
         .ok_or_else(|| format!("{text:?} is not a name: small letters, digits, and - between them"))
+}
+
+/// What most objects may be called: labels with dots between them.
+fn dotted(text: &str) -> std::result::Result<String, String> {
+    text.split('.').try_for_each(|part| label(part).map(|_| ()))?;
+    match text.len() > DOTTED_CHARS_MAX {
+        true => Err(format!("{text:?} is longer than {DOTTED_CHARS_MAX}")),
+        false => Ok(text.to_owned()),
+    }
 }
 
 /// An image whose name says which one it is.
@@ -250,7 +261,7 @@ fn claim(text: &str) -> std::result::Result<Claim, String> {
             "{path:?} is where pods have something else: mount the claim elsewhere, such as at /data"
         ));
     }
-    Ok(Claim { name: label(name)?, path: path.to_owned() })
+    Ok(Claim { name: dotted(name)?, path: path.to_owned() })
 }
 
 #[cfg(test)]

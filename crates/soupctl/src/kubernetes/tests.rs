@@ -41,11 +41,11 @@ fn a_name_is_that_of_what_is_rendered() {
     std::fs::write(&path, format!("{COOK}seed: 1\n")).unwrap();
     assert_ne!(own, name(&[]));
     assert_eq!(name(&["--name", "vit"]), "vit");
-    let longest = default_name("best-single", &Deployment { ..deployment_of(&path) });
+    let longest = default_name("best-single", &deployment()).unwrap();
     assert!(longest.len() <= NAME_CHARS_MAX, "{longest}");
 }
 
-fn deployment_of(_: &Path) -> Deployment<'static> {
+fn deployment() -> Deployment<'static> {
     Deployment {
         name: "",
         namespace: "soup",
@@ -89,9 +89,13 @@ fn flags_that_kubernetes_would_refuse_are_refused() {
     ] {
         assert!(args(cook, more).is_err(), "{more:?}");
     }
-    for fits in
-        [&["--cpus", "500m"][..], &["--cpus", "1.5"], &["--memory", "64Gi"], &["--claim", "d=/data/a"]]
-    {
+    for fits in [
+        &["--cpus", "500m"][..],
+        &["--cpus", "1.5"],
+        &["--memory", "64Gi"],
+        &["--claim", "d=/data/a"],
+        &["--secret", "lab.s3"],
+    ] {
         args(cook, fits).unwrap();
     }
 }
