@@ -1,7 +1,8 @@
 //! `soupctl k8s`: one cook as objects for Kubernetes, and the chart for those who use Helm.
 //!
-//! All of it is made of `k8s/base` ([`render`]); what cannot work in a pod is refused before anything is made ([`fitting`]). [`chart`]
-//! is the same objects with placeholders. `submit`, a feature of its own, applies them and follows the cook.
+//! All of it is made of `k8s/base` ([render](mod@render)); what cannot work in a pod is refused before anything is made
+//! ([fitting](mod@fitting)). [chart](mod@chart) is the same objects with placeholders. `submit`, a feature of its own, applies them and
+//! follows the cook.
 
 mod chart;
 mod fitting;

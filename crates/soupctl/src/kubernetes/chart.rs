@@ -1,4 +1,4 @@
-//! The Helm chart: the objects of [`render`](super::render) with placeholders, which become what Helm puts in their place.
+//! The Helm chart: the objects of [render](mod@super::render) with placeholders, which become what Helm puts in their place.
 //!
 //! What the chart says in words (values, checks, notes) is in `chart/`; what its objects are is in `k8s/base` alone. `deploy/helm/soupctl`
 //! is what this writes, and a test holds that it is.
