@@ -5,10 +5,11 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 mod objects;
+mod rendered;
 
 use std::collections::BTreeSet;
 
-use objects::{Pods, Rendered, documents, everything, folder, list, named, text, title};
+use objects::{Pods, Rendered, documents, everything, folder, list, named, port_of, text, title};
 use serde_json::{Value, json};
 use soup_core::ErrorKind;
 use soup_tests::Soupctl;
@@ -166,11 +167,6 @@ fn ports_that_are_named_are_there() {
     });
 }
 
-/// The port of `HOST:PORT`.
-fn port_of(address: &str) -> Option<u64> {
-    address.rsplit(':').next()?.parse().ok()
-}
-
 #[test]
 fn programs_listen_on_the_ports_that_are_let_through() {
     for_all_pods(|rendered, pods| {
@@ -245,16 +241,23 @@ fn variables_that_values_are_made_of_stand_before_them() {
 
 #[test]
 fn exit_codes_that_end_a_job_are_those_of_errors_that_stay() {
-    let stay = ErrorKind::ALL.into_iter().filter(|k| !k.is_transient() && *k != ErrorKind::Internal);
-    let mut stay: Vec<u8> = stay.map(ErrorKind::exit_code).collect();
-    stay.sort_unstable();
+    let codes = |stays: fn(&ErrorKind) -> bool| {
+        let mut codes: Vec<u8> = ErrorKind::ALL.into_iter().filter(stays).map(ErrorKind::exit_code).collect();
+        codes.sort_unstable();
+        codes
+    };
+    // A coordinator that ends with one of these has told its workers that the work is over. A defect of one worker is none of
+    // the next one.
+    let coordinator = codes(|kind| !kind.is_transient());
+    let worker = codes(|kind| !kind.is_transient() && *kind != ErrorKind::Internal);
     for kind in [ErrorKind::Usage, ErrorKind::Data, ErrorKind::Configuration] {
-        assert!(stay.contains(&kind.exit_code()));
+        assert!(worker.contains(&kind.exit_code()));
     }
     for_all_pods(|_, pods| {
         let rules = list(pods.job, "/podFailurePolicy/rules");
         assert_eq!(rules.len(), 2, "{}", pods.at);
         assert_eq!(text(&rules[0], "/action"), "FailJob", "{}", pods.at);
+        let stay = if pods.component() == "worker" { &worker } else { &coordinator };
         assert_eq!(rules[0]["onExitCodes"]["values"], json!(stay), "{}", pods.at);
         assert_eq!(rules[0]["onExitCodes"]["containerName"], pods.soup()["name"], "{}", pods.at);
         let disruption =

@@ -593,12 +593,22 @@ class Node:
 
         class Logs(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
-                parts = urllib.parse.urlparse(self.path).path.split("/")
+                asked = urllib.parse.urlparse(self.path)
+                parts = asked.path.split("/")
                 pod = next((p for p in node.pods.values() if parts[1:4] == ["containerLogs", p.namespace, p.name]), None)
                 self.send_response(200 if pod else 404)
                 self.end_headers()
-                if pod and pod.log.exists():
-                    self.wfile.write(pod.log.read_bytes())
+                seen, follow = 0, "follow=true" in asked.query
+                while pod:
+                    # Looked at first: what is written until then is shown.
+                    ended = not follow or pod.exit_code is not None or pod not in node.pods.values()
+                    if pod.log.exists():
+                        text = pod.log.read_bytes()[seen:]
+                        self.wfile.write(text)
+                        seen += len(text)
+                    if ended:
+                        break
+                    time.sleep(0.2)
 
             def log_message(self, *_):
                 pass

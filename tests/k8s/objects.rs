@@ -108,6 +108,11 @@ pub(crate) fn list<'a>(value: &'a Value, path: &str) -> &'a [Value] {
     value.pointer(path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
+/// The port of `HOST:PORT`.
+pub(crate) fn port_of(address: &str) -> Option<u64> {
+    address.rsplit(':').next()?.parse().ok()
+}
+
 /// `Kind name`.
 pub(crate) fn title(object: &Value) -> String {
     format!("{} {}", text(object, "/kind"), text(object, "/metadata/name"))

@@ -10,6 +10,7 @@ use crate::choices::{LogFormat, OnInterrupt, OutputFormat};
 use crate::cookfile::CookOptions;
 #[cfg(feature = "worker")]
 use crate::judges::JudgeFlag;
+use crate::kubernetes::KubernetesCommand;
 #[cfg(feature = "worker")]
 use crate::quantity::Bytes;
 use crate::quantity::Millis;
@@ -81,6 +82,11 @@ pub(crate) enum Command {
     Ca {
         #[command(subcommand)]
         command: AuthorityCommand,
+    },
+    /// A cook on Kubernetes: its objects, and the chart for those who use Helm
+    K8s {
+        #[command(subcommand)]
+        command: KubernetesCommand,
     },
     /// Say what works from here and what does not, and what to do about it: stores, credentials, clocks, peers, memory
     #[command(after_help = DOCTOR_EXAMPLES)]

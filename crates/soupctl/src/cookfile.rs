@@ -22,7 +22,7 @@ use crate::metric::MetricFlag;
 use crate::quantity::{Bytes, Millis, Share};
 
 /// Largest cook file that is read.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+pub(crate) const FILE_BYTES_MAX: u64 = 1 << 20;
 
 const INPUT: &str = "What to cook";
 const RECIPE: &str = "Recipe";

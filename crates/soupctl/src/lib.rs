@@ -7,7 +7,7 @@
 //! ([`client`]); events become lines and bars on stderr ([`narrate`], [`progress`]), the result a table or JSON on
 //! stdout ([`table`], [`print`]). `runs`, `status`, `log` read the state, `watch`, `wait` and `cancel` ask a coordinator
 //! ([`runs`]), `verify` an output ([`verify`]). Whom a process believes is in one place ([`trust`]); `ca` makes what it proves itself
-//! with ([`authority`]). `coordinator` and `worker` are thin ([`serve`]).
+//! with ([`authority`]). `coordinator` and `worker` are thin ([`serve`]). `k8s` makes the objects of one cook ([`kubernetes`]).
 //!
 //! Everything ends here: errors are printed once, and their kind is the exit code.
 
@@ -27,6 +27,7 @@ pub mod fuzzing;
 mod inspect;
 mod judges;
 mod keys;
+mod kubernetes;
 mod listening;
 mod logs;
 mod metric;
@@ -51,6 +52,7 @@ use soup_core::{Error, Result};
 use tokio::runtime::Runtime;
 
 use crate::args::{Cli, Command};
+use crate::kubernetes::KubernetesCommand;
 use crate::spec::Purpose;
 
 /// The program: parses the command line, does what it says, prints an error if there is one. Gives the exit code.
@@ -117,6 +119,12 @@ fn perform(command: Command, runtime: &Runtime) -> Result<ExitCode> {
         Command::Ca { command } => authority::run(command),
         Command::Verify(args) => block_on(runtime, verify::run(args)),
         Command::Keys(command) => keys::run(command),
+        #[cfg(feature = "k8s")]
+        Command::K8s { command: KubernetesCommand::Submit(args) } => {
+            return block_on(runtime, kubernetes::submit(args));
+        }
+        Command::K8s { command: KubernetesCommand::Render(args) } => kubernetes::render(&args),
+        Command::K8s { command: KubernetesCommand::Chart { folder } } => kubernetes::chart(&folder),
         Command::Coordinator(args) => block_on(runtime, serve::coordinator(args)),
     };
     done.map(|()| ExitCode::SUCCESS)

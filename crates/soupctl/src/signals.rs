@@ -36,7 +36,7 @@ pub(crate) enum Request {
 
 impl Request {
     /// The exit code of whoever ends because of it with something left to do: as shells say that a signal ended a process.
-    #[cfg(feature = "worker")]
+    #[cfg(any(feature = "worker", feature = "k8s"))]
     pub(crate) fn exit_code(self) -> std::process::ExitCode {
         std::process::ExitCode::from(match self {
             Request::Interrupt => 128 + 2,
