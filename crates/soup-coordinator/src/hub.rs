@@ -2,6 +2,7 @@
 //! publishing) run beside it and report back by message.
 
 pub(crate) mod ending;
+mod handle;
 mod judges;
 mod over;
 mod probing;
@@ -17,7 +18,6 @@ use std::time::Duration;
 use soup_core::judge::{JudgeId, WorkerJudges};
 use soup_core::machine::{Event, Millis, TaskResult, WorkerId};
 use soup_core::reach::WorkerReach;
-use soup_core::run::RunSpec;
 use soup_core::{Error, Result};
 use soup_metrics::{count, metrics};
 use soup_store::state::AppendError;
@@ -26,16 +26,17 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::CoordinatorConfig;
-use crate::admission::{Admission, Admitted};
+use crate::admission::Admission;
 use crate::event_log::EventLog;
 use crate::exchange::{Answer, Attempt, HandedIn, Incarnation, Newcomer, Said, Told};
 use crate::live::View;
 use crate::opening::{self, Keeper, Opened, Owned, StartError, Started};
-use crate::prepare::{PreparedRun, prepare};
+use crate::prepare::PreparedRun;
 use crate::roster::{Outbox, Roster};
 use crate::running::Running;
 
 use self::ending::End;
+pub(crate) use self::handle::Handle;
 use self::judges::AwaitsJudge;
 use self::over::Over;
 use self::probing::Probe;
@@ -92,114 +93,6 @@ pub(crate) enum Message {
     /// There will be no more work: so many workers are to be told, and somebody waits until they are gone.
     Over(usize, oneshot::Sender<()>),
     Stop,
-}
-
-/// How everything else reaches the hub.
-#[derive(Clone)]
-pub(crate) struct Handle {
-    inbox: mpsc::Sender<Message>,
-    admission: Arc<Admission>,
-}
-
-fn stopped() -> Error {
-    Error::unavailable("the coordinator is stopping")
-}
-
-impl Handle {
-    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T> {
-        let (answer, reply) = oneshot::channel();
-        self.inbox.send(question(answer)).await.map_err(|_| stopped())?;
-        reply.await.map_err(|_| stopped())
-    }
-
-    pub(crate) async fn join(&self, newcomer: Newcomer, outbox: Outbox) -> Result<WorkerId> {
-        self.ask(|reply| Message::Join(newcomer, outbox, reply)).await
-    }
-
-    /// A worker says something; a large message takes room until the hub takes it.
-    pub(crate) async fn said(
-        &self,
-        worker: WorkerId,
-        said: Said,
-        room: Option<OwnedSemaphorePermit>,
-    ) -> Result<()> {
-        self.inbox.send(Message::Said(worker, Box::new(said), room)).await.map_err(|_| stopped())
-    }
-
-    pub(crate) async fn left(&self, worker: WorkerId) -> Result<()> {
-        self.inbox.send(Message::Left(worker)).await.map_err(|_| stopped())
-    }
-
-    /// Takes a request for a run in.
-    ///
-    /// # Errors
-    /// [`TryAgain`](soup_core::ErrorKind::TryAgain) where there are as many already as may be.
-    pub(crate) fn admit(&self, client: Option<&str>) -> Result<Admitted> {
-        self.admission.enter(client)
-    }
-
-    /// Asks for a run: reads its pool here, when its turn to has come, so that the hub need not wait.
-    pub(crate) async fn submit(
-        &self,
-        spec: RunSpec,
-        fresh: Option<String>,
-        admitted: Admitted,
-    ) -> Result<String> {
-        let judge = match &spec.judge {
-            _ if spec.streams() => None,
-            None => Some(JudgeId::native()),
-            Some(name) => {
-                let (name, workers_min) = (name.clone(), spec.workers_min);
-                Some(self.ask(|reply| Message::WhoJudges(name, workers_min, reply)).await??)
-            }
-        };
-        let turn = admitted.turn().await?;
-        let mut prepared = Box::new(prepare(spec, fresh, judge).await);
-        if let Ok(prepared) = &mut *prepared {
-            prepared._room = Some(admitted.keep(prepared.bytes())?);
-        }
-        drop(turn);
-        let client = admitted.client().map(str::to_owned);
-        self.ask(|reply| Message::Prepared(prepared, Asked { client, reply })).await?
-    }
-
-    pub(crate) async fn judges(&self) -> Result<Vec<WorkerJudges>> {
-        self.ask(Message::Judges).await
-    }
-
-    pub(crate) async fn view(&self) -> Result<View> {
-        self.ask(Message::View).await
-    }
-
-    pub(crate) async fn probe(&self) -> Result<Vec<WorkerReach>> {
-        self.ask(Message::Probe).await
-    }
-
-    pub(crate) async fn live(&self) -> Result<BTreeMap<String, u32>> {
-        self.ask(Message::Live).await
-    }
-
-    pub(crate) async fn log(&self, run: String) -> Result<Option<Arc<EventLog>>> {
-        self.ask(|reply| Message::Log(run, reply)).await
-    }
-
-    pub(crate) async fn cancel(&self, run: String) -> Result<()> {
-        let unknown = Error::usage(format!("this coordinator knows no run {run:?}"));
-        if self.ask(|reply| Message::Cancel(run, reply)).await? { Ok(()) } else { Err(unknown) }
-    }
-
-    /// Tells the workers, at least `expected`, that there will be no more work, and returns once they are gone.
-    ///
-    /// # Errors
-    /// Where the hub is gone itself.
-    pub(crate) async fn over(&self, expected: usize) -> Result<()> {
-        self.ask(|reply| Message::Over(expected, reply)).await
-    }
-
-    pub(crate) async fn stop(&self) {
-        // Where the hub is gone, it has stopped.
-        let _ = self.inbox.send(Message::Stop).await;
-    }
 }
 
 /// The run that is being worked on.
