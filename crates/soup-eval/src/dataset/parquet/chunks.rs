@@ -74,6 +74,7 @@ impl ChunkReader for Chunks {
             files: self.files.clone(),
             entry: self.entry.clone(),
             at: start,
+            left: HEADER_BYTES_MAX,
             held: self.at_least(start, 1.min(self.entry.size_bytes.saturating_sub(start)))?,
         })
     }
@@ -83,25 +84,38 @@ impl ChunkReader for Chunks {
     }
 }
 
-/// The file from some position on.
+/// Most that is read as a header of a page, with the smallest and largest value of the page in it.
+const HEADER_BYTES_MAX: u64 = 64 << 20;
+
+/// The file from some position on, where a header is. That one would go on behind the file's end is an error: the reader takes its
+/// word for how many things are in it, and would read nothing as often as that.
 pub(super) struct Stream {
     files: Arc<dyn Files>,
     entry: FileEntry,
     /// Position of the first byte of `held`.
     at: u64,
     held: Bytes,
+    /// What a header may still have.
+    left: u64,
 }
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        if self.left == 0 {
+            return Err(std::io::Error::other("the header of a page is larger than any"));
+        }
         if self.held.is_empty() {
             let end = self.at.saturating_add(READ_AHEAD_BYTES).min(self.entry.size_bytes);
             if self.at >= end {
-                return Ok(0);
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
             }
             self.held = self.files.read(&self.entry.path, self.at..end).map_err(std::io::Error::other)?;
         }
-        let count = buffer.len().min(self.held.len());
+        let count = buffer.len().min(self.held.len()).min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        self.left -= count as u64;
         self.held.copy_to_slice(&mut buffer[..count]);
         self.at += count as u64;
         Ok(count)
