@@ -183,7 +183,6 @@ impl Hub {
             }
             while self.endings.try_join_next().is_some() {}
             self.start_next();
-            self.show();
         }
         metrics().ready.set(0);
         self.stop(&mut inbox).await
@@ -373,7 +372,7 @@ impl Hub {
         let event = match result {
             Ok(result) => {
                 if let TaskResult::Evaluated(judged) = &result {
-                    metrics().coordinator.judged_samples.inc_by(judged.tally().samples());
+                    metrics().coordinator.judged_samples.inc_by(judged.samples());
                 }
                 Event::Done(worker, key, result)
             }
@@ -415,6 +414,7 @@ impl Hub {
         self.tell_judges();
         self.tell_probe();
         self.drive(now, Event::Tick);
+        self.show();
     }
 
     /// Feeds the machine of the run in progress, and ends the run when the machine says so.

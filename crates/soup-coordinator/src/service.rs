@@ -153,17 +153,12 @@ impl Coordinator for Service {
 
     async fn judges(&self, _: Request<JudgesRequest>) -> Result<Response<JudgesResponse>, Status> {
         let judges = self.hub.judges().await.map_err(|e| status_of(&e))?;
-        let judges_json = serde_json::to_string(&judges)
-            .map_err(|e| status_of(&Error::internal("judges could not be written as JSON").with_source(e)))?;
-        Ok(Response::new(JudgesResponse { judges_json }))
+        Ok(Response::new(JudgesResponse { judges_json: json("judges", &judges)? }))
     }
 
     async fn probe(&self, _: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
         let workers = self.hub.probe().await.map_err(|e| status_of(&e))?;
-        let workers_json = serde_json::to_string(&workers).map_err(|e| {
-            status_of(&Error::internal("workers could not be written as JSON").with_source(e))
-        })?;
-        Ok(Response::new(ProbeResponse { workers_json }))
+        Ok(Response::new(ProbeResponse { workers_json: json("workers", &workers)? }))
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
@@ -176,8 +171,7 @@ impl Coordinator for Service {
         for run in &mut runs {
             run.ahead = live.get(&run.run).copied();
         }
-        let runs_json = serde_json::to_string(&runs)
-            .map_err(|e| status_of(&Error::internal("runs could not be written as JSON").with_source(e)))?;
+        let runs_json = json("runs", &runs)?;
         let units = u32::try_from(runs_json.len().div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
         let room = self.replies.clone().try_acquire_many_owned(units);
         let room = room.map_err(|_| {
@@ -213,6 +207,13 @@ impl Service {
             _ => return Err(Error::try_again(format!("run {run} is not with this coordinator"))),
         })
     }
+}
+
+/// A list of these as JSON.
+fn json<T: serde::Serialize>(what: &str, list: &[T]) -> Result<String, Status> {
+    serde_json::to_string(list).map_err(|e| {
+        status_of(&Error::internal(format!("{what} could not be written as JSON")).with_source(e))
+    })
 }
 
 /// Who sent a request: behind the gate everybody is somebody.

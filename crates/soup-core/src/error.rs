@@ -40,7 +40,7 @@ impl ErrorKind {
         ErrorKind::Internal,
     ];
 
-    /// One word, for counting.
+    /// One word, for the wire and for counting.
     pub fn name(self) -> &'static str {
         match self {
             ErrorKind::Usage => "usage",

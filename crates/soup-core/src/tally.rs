@@ -145,6 +145,14 @@ pub enum Judged {
 }
 
 impl Judged {
+    /// Of how many samples it is.
+    pub fn samples(&self) -> u64 {
+        match self {
+            Judged::Outcomes(outcomes) => outcomes.len() as u64,
+            Judged::Tally(tally) => tally.samples(),
+        }
+    }
+
     /// What it adds up to.
     pub fn tally(&self) -> Tally {
         match self {

@@ -8,19 +8,6 @@ use tonic::{Code, Status};
 
 const KIND_KEY: &str = "soup-error-kind";
 
-fn name(kind: ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::Usage => "usage",
-        ErrorKind::Gate => "gate",
-        ErrorKind::Data => "data",
-        ErrorKind::Unavailable => "unavailable",
-        ErrorKind::TryAgain => "try-again",
-        ErrorKind::Configuration => "configuration",
-        ErrorKind::Cancelled => "cancelled",
-        ErrorKind::Internal => "internal",
-    }
-}
-
 fn code(kind: ErrorKind) -> Code {
     match kind {
         ErrorKind::Usage => Code::InvalidArgument,
@@ -45,7 +32,7 @@ pub fn exhausted(error: &Error) -> Status {
 
 fn status(code: Code, error: &Error) -> Status {
     let mut status = Status::new(code, error.chain());
-    if let Ok(value) = name(error.kind()).parse() {
+    if let Ok(value) = error.kind().name().parse() {
         status.metadata_mut().insert(KIND_KEY, value);
     }
     status
@@ -54,7 +41,7 @@ fn status(code: Code, error: &Error) -> Status {
 /// The error that a status carries; for statuses of other origin, the nearest kind.
 pub fn error_of(status: &Status) -> Error {
     let named = status.metadata().get(KIND_KEY).and_then(|v| v.to_str().ok());
-    let kind = ErrorKind::ALL.into_iter().find(|&k| Some(name(k)) == named).unwrap_or(match status.code() {
+    let kind = ErrorKind::ALL.into_iter().find(|&k| Some(k.name()) == named).unwrap_or(match status.code() {
         Code::InvalidArgument => ErrorKind::Usage,
         Code::DataLoss => ErrorKind::Data,
         // A connection that breaks cancels what goes over it; that is nobody's wish.
