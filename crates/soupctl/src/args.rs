@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use soup_core::{Error, Result};
+use soup_core::Result;
 
 use crate::authority::AuthorityCommand;
 use crate::choices::{LogFormat, OnInterrupt, OutputFormat};
-use crate::cookfile::CookOptions;
+use crate::cookfile::{CookOptions, current_folder};
 #[cfg(feature = "worker")]
 use crate::judges::JudgeFlag;
 use crate::kubernetes::KubernetesCommand;
@@ -196,8 +196,7 @@ impl CookArgs {
     /// # Errors
     /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage), naming the flag or the key and the file.
     pub(crate) fn cook(&self, purpose: Purpose) -> Result<Cook> {
-        let cwd = std::env::current_dir()
-            .map_err(|e| Error::configuration("the current folder cannot be determined").with_source(e))?;
+        let cwd = current_folder()?;
         let mut flags = self.options.clone();
         let file = match self.file.as_deref() {
             Some(path) => CookOptions::read(path, flags.judge.as_ref())?,

@@ -10,8 +10,8 @@ use soup_proto::v1::{
     CancelRequest, JudgesRequest, ListRequest, ProbeRequest, RunEvent, SubmitRequest, WatchRequest,
 };
 use soup_proto::{CONTROL_BYTES_MAX, error_of, no_http2};
-use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Response, Status, Streaming};
 
 use crate::choices::OnInterrupt;
 use crate::progress::Progress;
@@ -223,10 +223,9 @@ impl Client {
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`](ErrorKind::Unavailable) where it does not answer; its own.
-    pub(crate) async fn judges(&mut self) -> Result<String> {
-        let judges = self.coordinator.judges(JudgesRequest {});
-        let answer = tokio::time::timeout(REQUEST_TIMEOUT, judges).await.map_err(|_| self.silent())?;
-        Ok(answer.map_err(|s| self.error(&s))?.into_inner().judges_json)
+    pub(crate) async fn judges(&self) -> Result<String> {
+        let mut coordinator = self.coordinator.clone();
+        Ok(self.answer(coordinator.judges(JudgesRequest {})).await?.into_inner().judges_json)
     }
 
     /// The workers of the coordinator and who of them reaches whom, as JSON; and by how many seconds this host's clock is ahead of its, where
@@ -234,10 +233,9 @@ impl Client {
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`](ErrorKind::Unavailable) where it does not answer; its own.
-    pub(crate) async fn probe(&mut self) -> Result<(String, Option<i64>)> {
-        let probe = self.coordinator.probe(ProbeRequest {});
-        let answer = tokio::time::timeout(REQUEST_TIMEOUT, probe).await.map_err(|_| self.silent())?;
-        let answer = answer.map_err(|s| self.error(&s))?;
+    pub(crate) async fn probe(&self) -> Result<(String, Option<i64>)> {
+        let mut coordinator = self.coordinator.clone();
+        let answer = self.answer(coordinator.probe(ProbeRequest {})).await?;
         let theirs = answer.metadata().get("date").and_then(|date| date.to_str().ok());
         let theirs = theirs.and_then(|date| chrono::DateTime::parse_from_rfc2822(date).ok());
         let ahead = theirs.map(|theirs| (chrono::Utc::now() - theirs.to_utc()).num_seconds());
@@ -248,10 +246,18 @@ impl Client {
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`](ErrorKind::Unavailable) where it does not answer; its own.
-    pub(crate) async fn list(&mut self) -> Result<String> {
-        let list = self.coordinator.list(ListRequest {});
-        let answer = tokio::time::timeout(REQUEST_TIMEOUT, list).await.map_err(|_| self.silent())?;
-        Ok(answer.map_err(|s| self.error(&s))?.into_inner().runs_json)
+    pub(crate) async fn list(&self) -> Result<String> {
+        let mut coordinator = self.coordinator.clone();
+        Ok(self.answer(coordinator.list(ListRequest {})).await?.into_inner().runs_json)
+    }
+
+    /// What the coordinator answers to a question, if it does in time.
+    async fn answer<T>(
+        &self,
+        asked: impl Future<Output = std::result::Result<Response<T>, Status>>,
+    ) -> Result<Response<T>> {
+        let answer = tokio::time::timeout(REQUEST_TIMEOUT, asked).await.map_err(|_| self.silent())?;
+        answer.map_err(|s| self.error(&s))
     }
 
     /// Cancels a run. Where that fails, there is nothing to wait for either.
@@ -271,7 +277,7 @@ impl Client {
     }
 
     /// What a status says; where it is not the coordinator's word, with its address.
-    fn error(&self, status: &tonic::Status) -> Error {
+    fn error(&self, status: &Status) -> Error {
         let error = error_of(status);
         match std::error::Error::source(status) {
             Some(_) => error.context(format!("the coordinator at {}", self.url)),

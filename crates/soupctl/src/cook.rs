@@ -1,6 +1,5 @@
 //! `soupctl cook` and `taste`: submit a run to a cluster, embedded or not, and prints its result.
 
-#[cfg(feature = "worker")]
 use std::path::Path;
 
 use soup_coordinator::Window;
@@ -13,6 +12,7 @@ use crate::admin;
 use crate::args::CookArgs;
 use crate::choices::OutputFormat;
 use crate::client::{Ask, Client};
+use crate::cookfile::current_folder;
 use crate::listening;
 use crate::print;
 use crate::progress::Progress;
@@ -82,8 +82,7 @@ pub(crate) fn show(
 
 /// The cook that a run in the state was, on the cluster that `args` name.
 async fn resumed(args: &CookArgs, run: &str) -> Result<Cook> {
-    let cwd = std::env::current_dir()
-        .map_err(|e| Error::configuration("the current folder cannot be determined").with_source(e))?;
+    let cwd = current_folder()?;
     let mut flags = args.options.clone();
     flags.resolve(&cwd, None)?;
     let url = flags.state_url.clone().unwrap_or_else(runs::default_state);
@@ -107,6 +106,18 @@ async fn resumed(args: &CookArgs, run: &str) -> Result<Cook> {
     Ok(Cook { cluster: crate::spec::cluster(&flags)?, spec, fresh: false })
 }
 
+/// The state of a cook whose coordinator is in this process: where it is named, or beside the output; and what is signed there.
+///
+/// # Errors
+/// Those of a place or a key that cannot be used.
+pub(crate) fn state((url, key): (&Option<String>, &Option<String>), spec: &RunSpec) -> Result<State> {
+    let state = match url {
+        Some(url) => State::open(url)?,
+        None => State::open(&State::beside(&spec.output)?)?,
+    };
+    crate::keys::signing(state, key.as_deref().map(Path::new))
+}
+
 #[cfg(feature = "worker")]
 async fn embedded(
     config: &Embedded,
@@ -115,11 +126,7 @@ async fn embedded(
     progress: &mut Progress,
     signals: &mut StopSignals,
 ) -> Result<String> {
-    let state = match &config.state_url {
-        Some(url) => State::open(url)?,
-        None => State::open(&State::beside(&ask.spec.output)?)?,
-    };
-    let state = crate::keys::signing(state, config.signing_key.as_deref().map(Path::new))?;
+    let state = state((&config.state_url, &config.signing_key), ask.spec)?;
     let mut cluster = crate::cluster::EmbeddedCluster::start(config, window, state)?;
     let mut client = cluster.client().await?;
     let result = tokio::select! {

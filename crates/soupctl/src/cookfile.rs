@@ -22,7 +22,7 @@ use crate::metric::MetricFlag;
 use crate::quantity::{Bytes, Millis, Share};
 
 /// Largest cook file that is read.
-pub(crate) const FILE_BYTES_MAX: u64 = 1 << 20;
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 const INPUT: &str = "What to cook";
 const RECIPE: &str = "Recipe";
@@ -284,16 +284,22 @@ impl CookOptions {
     ///
     /// `judge` is the one that flags name, whose datasets are no paths.
     pub(crate) fn read(path: &Path, judge: Option<&JudgeFlag>) -> Result<CookOptions> {
-        let about = || format!("cook file {:?}", path.display().to_string());
-        let wrong = |e: std::io::Error| Error::usage(format!("{}: cannot be read", about())).with_source(e);
-        let bytes = local::read_small(path, FILE_BYTES_MAX).map_err(wrong)?;
-        let text = String::from_utf8(bytes)
-            .map_err(|e| Error::usage(format!("{}: is not UTF-8", about())).with_source(e))?;
-        let file = std::fs::canonicalize(path).map_err(wrong)?;
-        let mut options = CookOptions::parse(&text).map_err(|e| e.context(about()))?;
+        let text = CookOptions::text(path)?;
+        let file = std::fs::canonicalize(path).map_err(|e| unreadable(path, e))?;
+        let mut options = CookOptions::parse(&text).map_err(|e| e.context(about(path)))?;
         let judge = judge.cloned().or_else(|| options.judge.clone());
         options.resolve(file.parent().unwrap_or(Path::new("/")), judge.as_ref())?;
         Ok(options)
+    }
+
+    /// The text of a cook file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) naming the file.
+    pub(crate) fn text(path: &Path) -> Result<String> {
+        let bytes = local::read_small(path, FILE_BYTES_MAX).map_err(|e| unreadable(path, e))?;
+        String::from_utf8(bytes)
+            .map_err(|e| Error::usage(format!("{}: is not UTF-8", about(path))).with_source(e))
     }
 
     /// Options from the text of a cook file, with its paths as written.
@@ -367,6 +373,24 @@ impl CookOptions {
                 shuffle label_smoothing init fold_beta diagnose base require_shared_init
         }
     }
+}
+
+/// A cook file, as errors name it.
+pub(crate) fn about(path: &Path) -> String {
+    format!("cook file {:?}", path.display().to_string())
+}
+
+fn unreadable(path: &Path, error: std::io::Error) -> Error {
+    Error::usage(format!("{}: cannot be read", about(path))).with_source(error)
+}
+
+/// The folder that relative paths of flags are in.
+///
+/// # Errors
+/// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) where the system does not say.
+pub(crate) fn current_folder() -> Result<PathBuf> {
+    std::env::current_dir()
+        .map_err(|e| Error::configuration("the current folder cannot be determined").with_source(e))
 }
 
 /// Whether a dataset is one that `judge` knows by a name.

@@ -18,7 +18,7 @@ use soup_trust::Role;
 use crate::args::DoctorArgs;
 use crate::choices::OutputFormat;
 use crate::client::Client;
-use crate::cookfile::absolute;
+use crate::cookfile::{absolute, current_folder};
 use crate::quantity::{Bytes, count};
 use crate::{print, resources, table};
 
@@ -237,8 +237,7 @@ fn credentials(args: &DoctorArgs) -> Result<String> {
 }
 
 async fn state(url: &str) -> Result<String> {
-    let cwd = std::env::current_dir()
-        .map_err(|e| Error::configuration("the current folder cannot be determined").with_source(e))?;
+    let cwd = current_folder()?;
     let state = State::open(&absolute(&cwd, url)?)?;
     let begun = Instant::now();
     state.probe().await?;
@@ -248,8 +247,7 @@ async fn state(url: &str) -> Result<String> {
 }
 
 async fn checkpoints(url: &str) -> Result<String> {
-    let cwd = std::env::current_dir()
-        .map_err(|e| Error::configuration("the current folder cannot be determined").with_source(e))?;
+    let cwd = current_folder()?;
     let begun = Instant::now();
     let pool = pool::open_pool(&[absolute(&cwd, url)?]).await?;
     let bytes: u64 = pool.checkpoints.iter().map(soup_store::checkpoint::Checkpoint::size_bytes).sum();
@@ -265,7 +263,7 @@ async fn checkpoints(url: &str) -> Result<String> {
 async fn ask(coordinator: &str, args: &DoctorArgs) -> Result<(Vec<Finding>, Vec<WorkerReach>)> {
     let url = crate::spec::coordinator_url(coordinator)?;
     let begun = Instant::now();
-    let mut client = Client::connect(&url, &args.trust).await?;
+    let client = Client::connect(&url, &args.trust).await?;
     let (json, skew) = client.probe().await?;
     let workers: Vec<WorkerReach> = serde_json::from_str(&json)
         .map_err(|e| Error::internal("the list of workers cannot be read").with_source(e))?;

@@ -13,7 +13,7 @@ use soup_store::{companion, header, pool};
 
 use crate::args::InspectArgs;
 use crate::choices::OutputFormat;
-use crate::cookfile::absolute;
+use crate::cookfile::{absolute, current_folder};
 use crate::print;
 use crate::quantity::{Bytes, count, grouped};
 use crate::table::{align, pairs};
@@ -58,8 +58,7 @@ struct IngredientInfo {
 /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for what is corrupt, missing, or does not agree; the latter after
 /// everything is printed.
 pub(crate) async fn run(args: InspectArgs) -> Result<()> {
-    let cwd = std::env::current_dir()
-        .map_err(|e| Error::configuration("the current folder cannot be determined").with_source(e))?;
+    let cwd = current_folder()?;
     let urls: Vec<String> = args.urls.iter().map(|url| absolute(&cwd, url)).collect::<Result<_>>()?;
     let (inspection, verdict) = inspect(pool::open_pool(&urls).await?).await?;
     match args.format {

@@ -16,12 +16,11 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use soup_core::journal::sha256_hex;
 use soup_core::{Error, Result};
-use soup_store::local;
 
-use crate::cookfile::FILE_BYTES_MAX;
+use crate::cookfile::{self, CookOptions};
 use crate::print;
 
-use render::{Claim, Deployment};
+use render::{ACCOUNT, Claim, DEFAULT_DENY, Deployment};
 
 /// Longest name of a cook: a pod's name has 63 characters, and the Job's and its own suffixes are among them.
 const NAME_CHARS_MAX: usize = 40;
@@ -32,9 +31,6 @@ const DOTTED_CHARS_MAX: usize = 253;
 const WORKERS_MAX: i64 = 10_000;
 /// Digits of a digest that tell two cooks of one namespace apart.
 const DIGEST_SHOWN: usize = 8;
-/// The account that cooks share, which clouds know, and the policy that keeps everybody else out.
-const ACCOUNT: &str = "soup";
-const DEFAULT_DENY: &str = "default-deny";
 
 /// What `k8s` does.
 #[derive(Debug, Subcommand)]
@@ -151,12 +147,9 @@ pub(crate) async fn submit(args: submit::SubmitArgs) -> Result<std::process::Exi
 
 impl RenderArgs {
     fn objects(&self) -> Result<Rendered> {
-        let about = format!("cook file {:?}", self.file.display().to_string());
-        let wrong = |e: std::io::Error| Error::usage(format!("{about}: cannot be read")).with_source(e);
-        let bytes = local::read_small(&self.file, FILE_BYTES_MAX).map_err(wrong)?;
-        let cook = String::from_utf8(bytes)
-            .map_err(|e| Error::usage(format!("{about}: is not UTF-8")).with_source(e))?;
-        let fits = fitting::check(&cook, self.workers, &self.claims).map_err(|e| e.context(about.clone()))?;
+        let cook = CookOptions::text(&self.file)?;
+        let fits = fitting::check(&cook, self.workers, &self.claims);
+        let fits = fits.map_err(|e| e.context(cookfile::about(&self.file)))?;
         let gpus = (self.gpus > 0).then(|| self.gpus.to_string());
         let mut wanted = Deployment {
             name: "",
@@ -176,7 +169,7 @@ impl RenderArgs {
         };
         let name = match &self.name {
             Some(name) => name.clone(),
-            None => default_name(&fits.recipe, &wanted)?,
+            None => default_name(fits.recipe, &wanted)?,
         };
         wanted.name = &name;
         let objects = render::objects(&wanted)?;

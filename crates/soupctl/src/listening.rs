@@ -1,12 +1,10 @@
 //! `soupctl cook --listen`: a coordinator for one cook, which workers join over the network. Whoever cooks is in this process, and talks to
 //! it over a network that is inside it too. When the run has ended the workers are told so, unless the same command goes on with it.
 
-use std::path::Path;
 use std::time::Duration;
 
 use soup_coordinator::{CoordinatorConfig, Stop, Window};
 use soup_core::{Error, Result};
-use soup_store::state::State;
 use soup_trust::{InProcess, Role};
 use tokio::sync::oneshot;
 
@@ -37,11 +35,7 @@ pub(crate) async fn cook(
     progress: &mut Progress,
     signals: &mut StopSignals,
 ) -> Result<String> {
-    let state = match &config.state_url {
-        Some(url) => State::open(url)?,
-        None => State::open(&State::beside(&ask.spec.output)?)?,
-    };
-    let state = crate::keys::signing(state, config.signing_key.as_deref().map(Path::new))?;
+    let state = crate::cook::state((&config.state_url, &config.signing_key), ask.spec)?;
     state.probe().await?;
     let credentials = trust.credentials(&[Role::Coordinator])?;
     let listener = serve::listen(&config.listen).await?;

@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use clap::ValueEnum;
+use soup_core::recipe::RecipeKind;
 use soup_core::{Error, Result};
 
 use super::render::Claim;
-use crate::choices::RecipeName;
 use crate::cookfile::{CookOptions, absolute, is_own, is_url};
 use crate::spec::{Cook, Purpose};
 
@@ -21,7 +20,7 @@ const FILE: &str = "file://";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fits {
     /// The recipe's name.
-    pub(super) recipe: String,
+    pub(super) recipe: &'static str,
     /// Whether it says how many workers there are.
     pub(super) says_workers: bool,
 }
@@ -51,7 +50,8 @@ pub(super) fn check(text: &str, workers: u32, claims: &[Claim]) -> Result<Fits> 
         ));
     }
     places(&options, claims)?;
-    let fits = Fits { recipe: recipe(&options), says_workers: options.min_workers.is_some() };
+    let recipe = options.recipe.map(RecipeKind::from).unwrap_or_default();
+    let fits = Fits { recipe: recipe.name(), says_workers: options.min_workers.is_some() };
     whole(options, workers)?;
     Ok(fits)
 }
@@ -65,11 +65,6 @@ fn whole(mut options: CookOptions, workers: u32) -> Result<()> {
     let flags =
         CookOptions { listen: Some(LISTEN.to_owned()), min_workers: Some(workers), ..CookOptions::default() };
     Cook::new(flags, options, Path::new(FOLDER), Purpose::Cook).map(|_| ())
-}
-
-fn recipe(options: &CookOptions) -> String {
-    let name = options.recipe.unwrap_or(RecipeName::Greedy).to_possible_value();
-    name.map_or_else(|| "cook".to_owned(), |name| name.get_name().to_owned())
 }
 
 /// Refuses paths that lead nowhere in a pod.
@@ -146,9 +141,9 @@ mod tests {
     #[test]
     fn what_fits_says_its_recipe_and_its_workers() {
         let fits = check(GOOD, 4, &[]).unwrap();
-        assert_eq!(fits, Fits { recipe: "greedy".to_owned(), says_workers: false });
+        assert_eq!(fits, Fits { recipe: "greedy", says_workers: false });
         let fits = check(&format!("{GOOD}recipe: best-single\nmin-workers: 4\n"), 4, &[]).unwrap();
-        assert_eq!(fits, Fits { recipe: "best-single".to_owned(), says_workers: true });
+        assert_eq!(fits, Fits { recipe: "best-single", says_workers: true });
         check("pool: /data/pool\nrecipe: uniform\noutput: file:///data/soup\n", 4, &claims()).unwrap();
         // What is about an embedded cluster says nothing where there is another one.
         check(&format!("{GOOD}workers: 2\nmemory: 8GiB\n"), 4, &[]).unwrap();

@@ -22,10 +22,10 @@ const NAMES: [(&str, &str); 3] =
     [("soup-coordinator", "coordinator"), ("soup-workers", "workers"), ("soup-config", "config")];
 /// The label that tells one cook's objects from another's.
 const INSTANCE: &str = "app.kubernetes.io/instance";
-/// The account and the policies that `k8s/base` has.
-const ACCOUNT: &str = "soup";
+/// The account that cooks share, which clouds know, and the policies that `k8s/base` has: one keeps everybody else out.
+pub(super) const ACCOUNT: &str = "soup";
 const POLICY: &str = "soup";
-const DEFAULT_DENY: &str = "default-deny";
+pub(super) const DEFAULT_DENY: &str = "default-deny";
 /// The cook file in its map.
 const COOK_FILE: &str = "cook.yaml";
 /// What a GPU is called among resources.
