@@ -75,7 +75,8 @@ impl Roster {
         let held = m.is.held.get(&to.run).cloned().unwrap_or_default();
         let Newcomer { slots, capacity_bytes, disk_bytes, ref judges, .. } = m.is;
         let judges = to.judge.as_ref().is_some_and(|wanted| judges.iter().any(|offer| offer.id == *wanted));
-        (!m.leaving).then_some(NewWorker { worker, slots, capacity_bytes, disk_bytes, judges, held })
+        let name = m.is.name.clone();
+        (!m.leaving).then_some(NewWorker { worker, name, slots, capacity_bytes, disk_bytes, judges, held })
     }
 
     /// One worker, as it joins a run.

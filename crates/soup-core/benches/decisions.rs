@@ -268,6 +268,7 @@ fn plan(workers: u32) -> Plan {
 fn new_worker(worker: WorkerId) -> NewWorker {
     NewWorker {
         worker,
+        name: worker.0.to_string(),
         slots: SLOTS,
         capacity_bytes: u64::MAX,
         disk_bytes: 0,

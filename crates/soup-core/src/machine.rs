@@ -167,6 +167,8 @@ pub struct Limits {
     pub start_timeout_ms: Millis,
     /// How long a resumed run waits for the workers it had, which may hold its shards.
     pub settle_ms: Millis,
+    /// How long to wait for one more worker where two say different things and nobody can tell who is right.
+    pub dispute_ms: Millis,
     /// A slice that has been with its worker for so long, and for three times the average, is also given to an idle one.
     pub straggler_ms: Millis,
 }
@@ -180,6 +182,7 @@ impl Default for Limits {
             backoff_ms_max: 10_000,
             start_timeout_ms: 600_000,
             settle_ms: 3_000,
+            dispute_ms: 60_000,
             straggler_ms: 2_000,
         }
     }
@@ -344,6 +347,7 @@ impl Machine {
 
     fn advance(&mut self, now: Millis, out: &mut Vec<Action>) {
         self.settle_audits(out);
+        self.wait_for_another(now, out);
         // While publishing, nothing is left for workers to do, and nothing they do may end the run.
         let may = self.progress.is_open() && self.enough_workers(now, out) && self.all_placed(now, out);
         if may {

@@ -249,7 +249,7 @@ impl Active {
                 (new, Some(earlier)) => new.after(&earlier.passages),
                 (new, None) => new,
             },
-            soups: Soups::default(),
+            soups: earlier.map_or_else(Soups::default, |e| Soups::after(&e.soups)),
             gradients: Gradients::default(),
             logits: Logits::new(cut.logits),
             judge: match earlier.filter(|e| e.begun.judging == begun.judging && e.begun.judge == begun.judge)

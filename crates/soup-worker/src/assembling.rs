@@ -43,19 +43,20 @@ async fn load(run: &Arc<Active>, soup: &Soup, purpose: Purpose) -> Result<Arc<dy
 }
 
 /// The soup that a step of a learned soup is differentiated at, assembled once for all parts.
-pub(crate) async fn of_step(run: &Arc<Active>, soup: &Soup) -> Result<Arc<dyn Loaded>> {
+pub(crate) async fn of_step(run: &Arc<Active>, soup: &Soup) -> Result<Arc<InMemory>> {
     let cell = run.soups.step(soup);
-    cell.get_or_try_init(|| load(run, soup, Purpose::Learning)).await.cloned()
+    cell.get_or_try_init(|| entered(run, soup, Purpose::Learning)).await.cloned()
 }
 
 /// `soup` with the judge of its run, assembled once for all slices.
 pub(crate) async fn loaded(run: &Arc<Active>, soup: &Soup) -> Result<Arc<InMemory>> {
-    let max = run.soups_kept();
-    let cell = run.soups.loaded(soup, max);
-    let make = || async {
-        let place = run.soups.enter(max).await;
-        let soup = load(run, soup, Purpose::Judging).await?;
-        Ok(Arc::new(InMemory { soup, _place: place }))
-    };
-    cell.get_or_try_init(make).await.cloned()
+    let cell = run.soups.loaded(soup, run.soups_kept());
+    cell.get_or_try_init(|| entered(run, soup, Purpose::Judging)).await.cloned()
+}
+
+/// `soup` with the judge of its run, once there is room for it.
+async fn entered(run: &Arc<Active>, soup: &Soup, purpose: Purpose) -> Result<Arc<InMemory>> {
+    let place = run.soups.enter(run.soups_kept()).await;
+    let soup = load(run, soup, purpose).await?;
+    Ok(Arc::new(InMemory { soup, _place: place }))
 }

@@ -29,7 +29,7 @@ pub(crate) async fn differentiate(
     let at = assembling::of_step(&run, &soup).await?;
     let _slot = slot(context).await?;
     let loss = Loss { beta: beta.get(), label_smoothing: label_smoothing.get(), scale: scale.get() };
-    let gradient = at.differentiate(dataset.0, samples, loss, context.cancelled.clone()).await?;
+    let gradient = at.soup.differentiate(dataset.0, samples, loss, context.cancelled.clone()).await?;
     run.gradients.keep((step, part), gradient.values);
     Ok(gradient.figures)
 }

@@ -26,10 +26,17 @@ pub(crate) struct Soups {
     /// Soups that are assembled or with the judge, those that are not kept any more but still in use included.
     room: Arc<Room>,
     /// The soup that a step of a learned soup is differentiated at.
-    step: Recent<Soup, Arc<dyn Loaded>>,
+    step: Recent<Soup, Arc<InMemory>>,
 }
 
 impl Soups {
+    /// Those of the same run under its next coordinator: none so far. What is left of the earlier ones, somewhere in work, still
+    /// takes the room that it does.
+    pub(crate) fn after(earlier: &Soups) -> Soups {
+        earlier.forget();
+        Soups { served: earlier.served.clone(), room: earlier.room.clone(), ..Soups::default() }
+    }
+
     /// Where the blend of `soup` on one of this worker's shards is kept, of at most `max` blends.
     pub(crate) fn blend(&self, soup: &Soup, shard: u32, max: usize) -> Arc<OnceCell<Bytes>> {
         self.own.cell(&(soup.clone(), shard), max)
@@ -59,7 +66,7 @@ impl Soups {
     }
 
     /// Where the soup is kept that a step is differentiated at. What was kept of other soups is forgotten: every step has another one.
-    pub(crate) fn step(&self, soup: &Soup) -> Arc<OnceCell<Arc<dyn Loaded>>> {
+    pub(crate) fn step(&self, soup: &Soup) -> Arc<OnceCell<Arc<InMemory>>> {
         self.own.retain(|(of, _)| of == soup);
         self.loaded.retain(|_| false);
         self.step.cell(soup, 1)

@@ -4,7 +4,7 @@
 //! nobody can lie where nobody looks. Of a slice that is audited every answer is a *claim*; the first one is asked of a second worker, and
 //! counts once that says the same. Where the two differ a third one is asked: what most say is true, and who said something else is
 //! [quarantined](super::quarantine). Where nobody is left to ask, one claim alone counts, unaudited, and of several nobody can tell which
-//! is right: that ends the run.
+//! is right: then the run waits for one more worker, and ends where none comes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 
 use super::proving::difference;
-use super::{Action, Error, Evaluation, Judged, Machine, Result, Slice, Work, WorkerId};
+use super::{Action, Error, Evaluation, Judged, Machine, Millis, Result, Slice, Work, WorkerId};
 use crate::run::PPM;
 use crate::shard::Shard;
 use crate::soup::Soup;
@@ -115,6 +115,9 @@ pub(super) struct Auditing {
     slices: BTreeMap<Evaluation, BTreeMap<u32, Vec<Claim<Judged>>>>,
     /// Whether somebody who could be asked came to be not there.
     stale: bool,
+    /// Where workers differ and nobody is there who could tell: how, and since when.
+    disputed: Option<Error>,
+    disputed_since: Option<Millis>,
     /// What was done again by another worker, and what nobody was there for.
     again: u64,
     alone: u64,
@@ -167,13 +170,25 @@ impl Auditing {
         self.stale = true;
     }
 
+    /// Who said something under one number has another one.
+    pub(super) fn renumber(&mut self, from: WorkerId, to: WorkerId) {
+        let claims = self.slices.values_mut().flat_map(BTreeMap::values_mut).flatten();
+        claims.filter(|claim| claim.by == from).for_each(|claim| claim.by = to);
+    }
+
     /// Somebody who could be asked is not there any more, or something that audits wait for has happened.
     pub(super) fn look_again(&mut self) {
         self.stale = true;
     }
 
-    /// Something was done again by another worker, or could not be.
+    /// Workers differ, and nobody is there who could tell which of them is right.
+    pub(super) fn dispute(&mut self, error: Error) {
+        self.disputed = Some(error);
+    }
+
+    /// Something was done again by another worker, or could not be. Whatever was disputed may be settled by that.
     pub(super) fn count(&mut self, audited: bool) {
+        self.stale |= self.disputed.is_some();
         *(if audited { &mut self.again } else { &mut self.alone }) += 1;
     }
 }
@@ -200,6 +215,7 @@ impl Machine {
     /// Settles what can be settled, after somebody who could be asked is gone, or came to be known.
     pub(super) fn settle_audits(&mut self, out: &mut Vec<Action>) {
         while std::mem::take(&mut self.auditing.stale) && self.progress.is_open() {
+            self.auditing.disputed = None;
             self.settle_shards(out);
             let open = self.auditing.slices.iter().flat_map(|(e, s)| s.keys().map(move |i| (e.clone(), *i)));
             for (evaluation, index) in open.collect::<Vec<_>>() {
@@ -227,7 +243,7 @@ impl Machine {
             if let [first, second, ..] = claims {
                 let what = differs(first, second).unwrap_or_default();
                 let error = undecided(&about(evaluation, slice), claims, &what);
-                self.finish(Err(error), out);
+                self.auditing.dispute(error);
                 return Ok(());
             }
             self.auditing.count(false);
@@ -259,6 +275,27 @@ impl Machine {
         match taken_back {
             true => Ok(()),
             false => self.judged(evaluation.clone(), slice.index, truth.said.clone()),
+        }
+    }
+
+    /// Where nobody can tell who is right, waits for somebody who can; ends the run where that takes too long.
+    pub(super) fn wait_for_another(&mut self, now: Millis, out: &mut Vec<Action>) {
+        let Some(dispute) = &self.auditing.disputed else {
+            self.auditing.disputed_since = None;
+            return;
+        };
+        let wait_ms = self.plan.limits.dispute_ms;
+        match self.auditing.disputed_since {
+            None => {
+                let text = format!("{dispute}; one more worker is waited for, {} s", wait_ms / 1000);
+                self.auditing.disputed_since = Some(now);
+                self.note(text, out);
+            }
+            Some(since) if now.saturating_sub(since) >= wait_ms => {
+                let error = self.auditing.disputed.take().map_or(Ok(()), Err);
+                self.finish(error, out);
+            }
+            Some(_) => {}
         }
     }
 
@@ -323,7 +360,7 @@ pub(super) fn names_of(workers: impl Iterator<Item = WorkerId>) -> String {
     }
 }
 
-/// Why a run ends in which workers say different things of something and nobody else is there to ask.
+/// Why a run waits, and ends, in which workers say different things of something and nobody else is there to ask.
 pub(super) fn undecided<T>(about: &str, claims: &[Claim<T>], what: &str) -> Error {
     let text = format!(
         "{} say different things of {about}, and nobody can tell who is right without one more worker: {what}",

@@ -229,6 +229,8 @@ pub enum TaskResult {
 pub struct NewWorker {
     /// Its number, never used before.
     pub worker: WorkerId,
+    /// What it calls itself: whoever comes back under a name answers for what was done under it.
+    pub name: String,
     /// Tasks it runs at a time.
     pub slots: u32,
     /// Bytes of parameters it may keep in memory.

@@ -185,6 +185,12 @@ impl Placement {
         digests.map(|(by, sha256)| (*by, sha256.as_slice()))
     }
 
+    /// Who read shards under one number has another one.
+    pub(super) fn renumber(&mut self, from: WorkerId, to: WorkerId) {
+        let by = self.digests.iter_mut().flatten().map(|(by, _)| by);
+        by.filter(|by| **by == from).for_each(|by| *by = to);
+    }
+
     /// Forgets what was found by those that are not believed.
     pub(super) fn forget_digests(&mut self, of: impl Fn(WorkerId) -> bool) {
         self.digests.iter_mut().for_each(|digests| _ = digests.take_if(|(by, _)| of(*by)));

@@ -7,6 +7,8 @@
 //!   which it served, and the first step of a learned soup that it had a part in. Audits that it passes clear it of the deeds before them: of
 //!   what it judged, those of slices; of what it served, those of blends. So as much is kept as is done between two audits. Steps, products
 //!   and surveys have none, and are done again in any case.
+//! - A worker that comes back has another number, and its name: what was done under the name is its own, so that nobody gets rid of deeds
+//!   by going, nor says the same thing twice.
 //! - What an earlier coordinator recorded is nobody's: it is taken back with the first quarantine.
 //!
 //! # Flow
@@ -45,9 +47,22 @@ pub(super) struct Deeds {
     /// Whose inner products are known.
     measured_by: BTreeSet<WorkerId>,
     quarantined: BTreeSet<WorkerId>,
+    /// The last number of everybody who took part.
+    numbers: BTreeMap<String, WorkerId>,
 }
 
 impl Deeds {
+    /// Who did something under one number has another one.
+    fn renumber(&mut self, from: WorkerId, to: WorkerId) {
+        if let Some(deeds) = self.of.remove(&from) {
+            self.of.insert(to, deeds);
+        }
+        if self.measured_by.remove(&from) {
+            self.measured_by.insert(to);
+        }
+        self.surveyed_by.iter_mut().filter(|by| **by == from).for_each(|by| *by = to);
+    }
+
     /// The time, by what has been done.
     pub(super) fn now(&mut self) -> u64 {
         self.clock += 1;
@@ -127,6 +142,18 @@ impl Deeds {
 }
 
 impl Machine {
+    /// Notes the name of a worker that joins. Where somebody was there under that name and is not any more, this is who that was.
+    pub(super) fn is_called(&mut self, worker: WorkerId, name: String) {
+        let Some(before) = self.deeds.numbers.insert(name, worker) else { return };
+        if before == worker || self.workers.contains_key(&before) || self.deeds.is_quarantined(before) {
+            return;
+        }
+        self.deeds.renumber(before, worker);
+        self.auditing.renumber(before, worker);
+        self.rereading.renumber(before, worker);
+        self.placement.renumber(before, worker);
+    }
+
     /// Leaves a worker that is not believed out of the run for good, and takes back what it had a part in; gives the evaluations of
     /// which nothing is known any more.
     pub(super) fn quarantine(

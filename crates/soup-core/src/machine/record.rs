@@ -297,8 +297,12 @@ impl Machine {
         }
     }
 
-    /// All shards are resident: after a restart, they must be those that the log knows.
+    /// All shards are resident, or were passed over: after a restart, they must be those that the log knows. What is audited is not
+    /// held against the log before that is settled: who says something else may be lying.
     pub(super) fn check_digests(&mut self, out: &mut Vec<Action>) {
+        if !self.loads_settled() {
+            return;
+        }
         let (Some(known), Some(found)) = (&self.recorder.surveyed, self.ingredients_sha256()) else { return };
         if let Some(changed) = known.ingredients_sha256.iter().zip(&found).position(|(a, b)| a != b) {
             let text = format!(

@@ -39,6 +39,11 @@ impl Rereading {
         self.loads.get(&shard).is_some_and(|claims| claims.iter().any(|claim| claim.by == owner))
     }
 
+    /// Whether what is in a shard is not settled.
+    pub(super) fn is_open(&self, shard: Shard) -> bool {
+        self.loads.contains_key(&shard)
+    }
+
     /// Whether a worker has said something that is not settled.
     pub(super) fn has_claimed(&self, work: &Work, worker: WorkerId) -> bool {
         match work {
@@ -49,6 +54,13 @@ impl Rereading {
             }
             _ => false,
         }
+    }
+
+    /// Who said something under one number has another one.
+    pub(super) fn renumber(&mut self, from: WorkerId, to: WorkerId) {
+        self.loads.values_mut().flatten().filter(|c| c.by == from).for_each(|c| c.by = to);
+        let blends = self.blends.values_mut().flat_map(|(_, claims)| claims);
+        blends.filter(|c| c.by == from).for_each(|c| c.by = to);
     }
 
     /// Nobody has a shard any more.
@@ -229,7 +241,7 @@ impl Machine {
             if let [first, second, ..] = &claims[..] {
                 let what = differing(&first.said, &second.said);
                 let error = undecided(&format!("what is in shard {}", shard.0), claims, &what);
-                return self.finish(Err(error), out);
+                return self.auditing.dispute(error);
             }
         }
         self.auditing.count(side.is_some());
@@ -246,7 +258,10 @@ impl Machine {
             self.quarantine(claim.by, &text, out);
         }
         // What streams is told by its owner, or by the next one.
-        let over = !self.progress.is_open() || self.plan.streams;
+        if self.plan.streams {
+            return self.check_digests(out);
+        }
+        let over = !self.progress.is_open();
         if over || !self.digested(truth.by, shard, truth.said.clone(), out) {
             return;
         }
@@ -285,7 +300,7 @@ impl Machine {
                      without one more worker",
                     owner.0, claim.by.0
                 );
-                return self.finish(Err(Error::configuration(text)), out);
+                return self.auditing.dispute(Error::configuration(text));
             }
             self.auditing.count(false);
             self.rereading.settled.entry(soup.clone()).or_default().insert(shard, (owner, false));

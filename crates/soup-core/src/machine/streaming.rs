@@ -31,7 +31,10 @@ impl Machine {
     ) {
         // Somebody else reads it too, and nothing is published before both say the same.
         self.load_claimed(worker, shard, &sha256, out);
-        if self.deeds.is_quarantined(worker) || !self.digested(worker, shard, sha256, out) {
+        // Where others said something else, one more worker tells who is right; who is not is left out.
+        let disputed = self.rereading.is_open(shard)
+            && self.placement.digests_of(shard).is_some_and(|(_, known)| known != sha256);
+        if disputed || self.deeds.is_quarantined(worker) || !self.digested(worker, shard, sha256, out) {
             return;
         }
         notes.into_iter().for_each(|n| self.note(n, out));

@@ -11,6 +11,7 @@ use crate::shard::Shard;
 /// What the machine knows of a worker.
 #[derive(Clone, Debug)]
 pub(super) struct WorkerState {
+    name: String,
     pub(super) slots: u32,
     pub(super) capacity_bytes: u64,
     pub(super) disk_bytes: u64,
@@ -25,8 +26,8 @@ pub(super) struct WorkerState {
 impl WorkerState {
     /// The worker that it is the state of, as it joins once more.
     pub(super) fn again(self, worker: WorkerId) -> NewWorker {
-        let WorkerState { slots, capacity_bytes, disk_bytes, judges, .. } = self;
-        NewWorker { worker, slots, capacity_bytes, disk_bytes, judges, held: Vec::new() }
+        let WorkerState { name, slots, capacity_bytes, disk_bytes, judges, .. } = self;
+        NewWorker { worker, name, slots, capacity_bytes, disk_bytes, judges, held: Vec::new() }
     }
 }
 
@@ -505,12 +506,22 @@ impl Machine {
     }
 
     pub(super) fn join(&mut self, new: NewWorker, out: &mut Vec<Action>) {
-        let NewWorker { worker, slots, capacity_bytes, disk_bytes, judges, held } = new;
+        let NewWorker { worker, name, slots, capacity_bytes, disk_bytes, judges, held } = new;
         let (slots, held) = (slots.max(1), held.into_iter().collect());
-        let state = WorkerState { slots, capacity_bytes, disk_bytes, judges, held, leaving: false };
+        let state = WorkerState {
+            name: name.clone(),
+            slots,
+            capacity_bytes,
+            disk_bytes,
+            judges,
+            held,
+            leaving: false,
+        };
         if self.workers.insert(worker, state).is_none() {
             out.push(Action::Begin(worker));
             out.push(self.workers_report(worker, true));
+            self.is_called(worker, name);
+            self.auditing.look_again();
         }
     }
 

@@ -328,6 +328,7 @@ impl Cluster {
         };
         let offer = |&worker: &WorkerId| NewWorker {
             worker,
+            name: worker.0.to_string(),
             slots: 2,
             capacity_bytes: 10_000,
             disk_bytes: 0,
@@ -348,6 +349,7 @@ impl Cluster {
         self.alive.push(worker);
         self.event(Event::WorkersJoined(vec![NewWorker {
             worker,
+            name: worker.0.to_string(),
             slots: 2,
             capacity_bytes: 10_000,
             disk_bytes: 0,
@@ -706,6 +708,7 @@ fn a_pool_that_does_not_fit_is_refused_with_numbers() {
 fn shards_go_to_the_disk_when_no_memory_is_left_and_stay_where_they_are() {
     let offer = |worker, memory, disk, held: &[(Shard, Tier)]| NewWorker {
         worker: WorkerId(worker),
+        name: worker.to_string(),
         slots: 2,
         capacity_bytes: memory,
         disk_bytes: disk,
@@ -739,6 +742,7 @@ fn a_pool_that_does_not_fit_on_disks_either_is_refused_with_both() {
     cluster.alive.push(WorkerId(1));
     cluster.event(Event::WorkersJoined(vec![NewWorker {
         worker: WorkerId(1),
+        name: 1.to_string(),
         slots: 2,
         capacity_bytes: 6 << 20,
         disk_bytes: 4 << 20,
@@ -758,6 +762,7 @@ fn workers_that_are_there_from_the_start_share_the_shards() {
     cluster.alive = vec![WorkerId(1), WorkerId(2)];
     let new = |worker: &WorkerId| NewWorker {
         worker: *worker,
+        name: worker.0.to_string(),
         slots: 9,
         capacity_bytes: 300,
         disk_bytes: 0,
@@ -798,6 +803,7 @@ fn a_run_that_lost_room_waits_for_another_worker() {
         cluster.alive.push(worker);
         cluster.event(Event::WorkersJoined(vec![NewWorker {
             worker,
+            name: worker.0.to_string(),
             slots: 1,
             capacity_bytes: 500,
             disk_bytes: 0,
@@ -812,6 +818,7 @@ fn a_run_that_lost_room_waits_for_another_worker() {
     // The second worker has room for all; now one that has room for none is left.
     let small = NewWorker {
         worker: WorkerId(3),
+        name: 3.to_string(),
         slots: 1,
         capacity_bytes: 10,
         disk_bytes: 0,
@@ -839,6 +846,7 @@ fn a_resumed_run_waits_for_the_workers_that_have_not_come_back() {
     cluster.now += 10_000;
     let small = NewWorker {
         worker: WorkerId(9),
+        name: 9.to_string(),
         slots: 1,
         capacity_bytes: 10,
         disk_bytes: 0,

@@ -41,6 +41,10 @@ fn lie(result: TaskResult) -> TaskResult {
         TaskResult::Differentiated(figures) => {
             TaskResult::Differentiated(PartFigures { loss: figures.loss + 0.5, ..figures })
         }
+        TaskResult::Reread(mut reread) if reread.blend.is_none() => {
+            reread.sha256[0][0] ^= 1;
+            TaskResult::Reread(reread)
+        }
         TaskResult::Reread(reread) => {
             TaskResult::Reread(Reread { served: reread.blend.map(|_| [66; 32]), ..reread })
         }
@@ -297,6 +301,88 @@ fn two_workers_that_differ_end_the_run_and_are_both_named() {
     }
 }
 
+/// What two workers of whom one lies say of this, until nobody can tell who is right.
+fn in_dispute(plan: &Plan, lies_about: Is) -> Cluster {
+    let mut cluster = cluster(plan, 2);
+    let mut begun = BTreeMap::new();
+    let play = lying(plan, lies_about);
+    while !notes_of(&cluster).iter().any(|note| note.contains("one more worker is waited for")) {
+        super::troubles::happen(&mut cluster, &mut begun, &play);
+    }
+    assert!(cluster.result.is_none());
+    cluster
+}
+
+fn lying(plan: &Plan, lies_about: Is) -> impl Fn(WorkerId, &Work) -> Says {
+    move |worker, work| match worker == LIAR && lies_about(work) {
+        true => Says::Other(lie(answer(work, plan))),
+        false => Says::Right,
+    }
+}
+
+const DISPUTED: [Is; 3] = [
+    |work| matches!(work, Work::Evaluate(..)),
+    |work| matches!(work, Work::Load(_) | Work::Reread(_, None)),
+    |work| matches!(work, Work::Reread(_, Some(_))),
+];
+
+#[test]
+fn where_two_workers_differ_the_next_one_tells_who_is_right() {
+    for (which, lies_about) in DISPUTED.into_iter().enumerate() {
+        let plan = audited(RecipeKind::Greedy, PPM);
+        let mut cluster = in_dispute(&plan, lies_about);
+        // Most of the time that is waited.
+        cluster.now += plan.limits.dispute_ms * 3 / 4;
+        cluster.event(Event::Tick);
+        cluster.join();
+        run(&mut cluster, &lying(&plan, lies_about));
+        assert!(matches!(cluster.result, Some(Ok(()))), "{which}: {:?}", cluster.result);
+        assert_eq!(cluster.outcome(), reference(&super::plan(RecipeKind::Greedy, 4, 2)), "{which}");
+        assert_noted(&cluster, "worker 2 is quarantined");
+    }
+}
+
+#[test]
+fn who_comes_back_under_its_name_says_nothing_twice() {
+    for (which, lies_about) in DISPUTED.into_iter().enumerate() {
+        let plan = audited(RecipeKind::Greedy, PPM);
+        let mut cluster = in_dispute(&plan, lies_about);
+        let at = cluster.alive.iter().position(|worker| *worker == LIAR).unwrap();
+        cluster.lose(at);
+        cluster.alive.push(WorkerId(3));
+        cluster.event(Event::WorkersJoined(vec![NewWorker {
+            worker: WorkerId(3),
+            name: LIAR.0.to_string(),
+            slots: 2,
+            capacity_bytes: 10_000,
+            disk_bytes: 0,
+            judges: true,
+            held: vec![],
+        }]));
+        let play = lying(&plan, lies_about);
+        let mut begun = BTreeMap::new();
+        let deadline = cluster.now + plan.limits.dispute_ms / 2;
+        while cluster.result.is_none() && cluster.now < deadline {
+            let says = |worker: WorkerId, work: &Work| match worker {
+                WorkerId(3) => play(LIAR, work),
+                _ => play(worker, work),
+            };
+            super::troubles::happen(&mut cluster, &mut begun, &says);
+        }
+        assert!(cluster.result.is_none(), "{which}: {:?}", cluster.result);
+        assert!(!notes_of(&cluster).iter().any(|note| note.contains("quarantined")), "{which}");
+        // An honest one tells.
+        cluster.next_worker = 3;
+        cluster.join();
+        run(&mut cluster, &|worker, work| match worker {
+            WorkerId(3) => play(LIAR, work),
+            _ => play(worker, work),
+        });
+        assert_eq!(cluster.outcome(), reference(&super::plan(RecipeKind::Greedy, 4, 2)), "{which}");
+        assert_noted(&cluster, "worker 3 is quarantined");
+    }
+}
+
 /// One that only begins to lie later, or that is silent when it is to audit, holds nothing up.
 #[test]
 fn who_does_not_audit_is_not_waited_for() {
@@ -366,6 +452,32 @@ fn shards_that_stream_are_audited_too() {
         let quarantined = notes_of(&cluster).iter().any(|note| note.contains("worker 2 is quarantined"));
         assert_eq!(quarantined, lies_of_blend.is_some());
         assert!(cluster.log.surveyed.is_some() && cluster.machine.measured().is_some());
+    }
+}
+
+/// Whatever a coordinator knew that died: what is read of shards again is not held against its log before an audit has settled it.
+#[test]
+fn shards_that_stream_are_audited_under_another_coordinator_too() {
+    for restart_at in 0..80 {
+        let plan = Plan { audit: AuditPlan::new(PPM, [3; 32]), ..streaming(2) };
+        let mut cluster = cluster(&plan, 3);
+        let mut begun = BTreeMap::new();
+        let mut events = 0;
+        while cluster.result.is_none() {
+            events += 1;
+            if events == restart_at && !cluster.machine.publishing() {
+                cluster.restart(true);
+                cluster.now += 10_000;
+                cluster.event(Event::Tick);
+                continue;
+            }
+            super::troubles::happen(&mut cluster, &mut begun, &|worker, work| match work {
+                Work::Pass(_) if worker == LIAR => Says::Other(lie(answer(work, &plan))),
+                _ => Says::Right,
+            });
+        }
+        assert!(matches!(cluster.result, Some(Ok(()))), "{restart_at}: {:?}", cluster.result);
+        assert_eq!(cluster.outcome().0, Soup::uniform(3).unwrap());
     }
 }
 

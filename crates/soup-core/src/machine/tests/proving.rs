@@ -13,6 +13,7 @@ fn joined(plan: Plan, judges: &[bool]) -> Cluster {
     let mut cluster = Cluster::new(plan);
     let worker = |(nth, judges): (usize, &bool)| NewWorker {
         worker: WorkerId(nth as u64 + 1),
+        name: (nth + 1).to_string(),
         slots: 2,
         capacity_bytes: 10_000,
         disk_bytes: 0,

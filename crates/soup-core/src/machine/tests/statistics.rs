@@ -11,7 +11,8 @@ fn recomputing() -> Plan {
 
 fn worker((number, judges): (u64, bool)) -> NewWorker {
     let (slots, capacity_bytes, disk_bytes) = (2, 10_000, 0);
-    NewWorker { worker: WorkerId(number), slots, capacity_bytes, disk_bytes, judges, held: vec![] }
+    let name = number.to_string();
+    NewWorker { worker: WorkerId(number), name, slots, capacity_bytes, disk_bytes, judges, held: vec![] }
 }
 
 fn joined() -> Cluster {

@@ -71,6 +71,7 @@ pub(super) fn cluster(plan: &Plan, workers: usize) -> Cluster {
     let mut cluster = Cluster::new(plan.clone());
     let worker = |worker| NewWorker {
         worker: WorkerId(worker),
+        name: worker.to_string(),
         slots: 2,
         capacity_bytes: 10_000,
         disk_bytes: 0,
