@@ -158,6 +158,11 @@ impl Auditing {
         self.slices.retain(|evaluation, _| wanted(evaluation));
     }
 
+    /// Forgets all that was said and is not settled: it is asked again.
+    pub(super) fn forget(&mut self) {
+        self.slices.clear();
+    }
+
     /// Forgets what a worker has said that is not believed.
     pub(super) fn disbelieve(&mut self, worker: WorkerId) {
         for claims in self.slices.values_mut().flat_map(BTreeMap::values_mut) {

@@ -174,8 +174,9 @@ impl Machine {
         let served = self.placement.by_owner().contains_key(&worker);
         let (mut evaluations, first_step) = self.deeds.take(worker);
         if served {
-            // Blends of it are in what is being judged.
+            // Blends of it are in what is being judged, and in what others claim of it.
             evaluations.extend(self.judging.open().cloned());
+            self.auditing.forget();
             self.forget_assembled(out);
         }
         self.lose(worker, out);
