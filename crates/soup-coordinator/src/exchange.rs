@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use soup_core::judge::Offer;
 use soup_core::ledger::{Evaluation, Slice};
-use soup_core::machine::{TaskKey, TaskResult, Tier, Work, WorkerId};
+use soup_core::machine::{Space, TaskKey, TaskResult, Tier, Work, WorkerId};
 use soup_core::shard::Shard;
 use soup_core::tally::Judged;
 use soup_core::{Error, Result};
@@ -44,8 +44,7 @@ pub(crate) struct Newcomer {
     /// Where peers reach it.
     pub(crate) address: String,
     pub(crate) slots: u32,
-    pub(crate) capacity_bytes: u64,
-    pub(crate) disk_bytes: u64,
+    pub(crate) space: Space,
     /// Who can judge there.
     pub(crate) judges: Vec<Offer>,
     /// Shards it has, by run, and where.

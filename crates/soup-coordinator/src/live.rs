@@ -51,6 +51,7 @@ pub(crate) struct WorkerView {
     pub(crate) name: String,
     pub(crate) address: String,
     pub(crate) slots: u32,
+    pub(crate) device_bytes: u64,
     pub(crate) capacity_bytes: u64,
     pub(crate) leaving: bool,
     /// Shards of the run in progress that it owns.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use soup_core::machine::Tier;
+use soup_core::machine::{Space, Tier};
 use soup_core::shard::{SHARDS_MAX, Shard};
 use soup_core::{Error, Result};
 use soup_proto::v1;
@@ -29,16 +29,23 @@ const HELD_RUNS_MAX: usize = 16;
 /// [`Usage`](soup_core::ErrorKind::Usage) for what cannot be, or is too long to be kept.
 pub(crate) fn newcomer(register: v1::Register) -> Result<Newcomer> {
     check(&register)?;
-    let v1::Register { name, address, slots, capacity_bytes, disk_bytes, held, judges, .. } = register;
+    let v1::Register { name, address, slots, device_bytes, capacity_bytes, disk_bytes, held, judges, .. } =
+        register;
+    let space = Space { device: device_bytes, memory: capacity_bytes, disk: disk_bytes };
     let judges = judges.into_iter().map(TryInto::try_into).collect::<Result<_>>()?;
     let held = held.into_iter().map(|held| (held.run.clone(), shards(&held))).collect();
-    Ok(Newcomer { name, address, slots, capacity_bytes, disk_bytes, judges, held })
+    Ok(Newcomer { name, address, slots, space, judges, held })
 }
 
 fn shards(held: &v1::Held) -> Vec<(Shard, Tier)> {
     // Whoever registers says how many these are: a list would be gone through for each of the others.
-    let on_disk: HashSet<u32> = held.on_disk.iter().copied().collect();
-    let tier = |shard| if on_disk.contains(&shard) { Tier::Disk } else { Tier::Memory };
+    let set = |shards: &[u32]| shards.iter().copied().collect::<HashSet<u32>>();
+    let (on_device, on_disk) = (set(&held.on_device), set(&held.on_disk));
+    let tier = |shard| match (on_device.contains(&shard), on_disk.contains(&shard)) {
+        (true, _) => Tier::Device,
+        (false, true) => Tier::Disk,
+        (false, false) => Tier::Memory,
+    };
     held.shards.iter().map(|&shard| (Shard(shard), tier(shard))).collect()
 }
 
@@ -50,9 +57,13 @@ fn check(register: &v1::Register) -> Result<()> {
     at_most("slots", *slots as usize, SLOTS_MAX as usize)?;
     at_most("judges", judges.len(), JUDGES_MAX)?;
     at_most("runs of which it has shards", held.len(), HELD_RUNS_MAX)?;
-    for v1::Held { run, shards, on_disk } in held {
+    for v1::Held { run, shards, on_disk, on_device } in held {
         at_most("bytes in the name of a run", run.len(), RUN_BYTES_MAX)?;
-        at_most("shards of a run", shards.len().max(on_disk.len()), SHARDS_MAX as usize)?;
+        at_most(
+            "shards of a run",
+            shards.len().max(on_disk.len()).max(on_device.len()),
+            SHARDS_MAX as usize,
+        )?;
     }
     Ok(())
 }
@@ -82,6 +93,7 @@ mod tests {
             run: run.to_owned(),
             shards: (0..shards as u32).collect(),
             on_disk: vec![1],
+            on_device: vec![],
         };
         refused(
             v1::Register { name: "n".repeat(30 << 20), ..default() },

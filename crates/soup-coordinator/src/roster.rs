@@ -73,10 +73,10 @@ impl Roster {
     /// What a worker offers to a run.
     fn offer(to: &PreparedRun, worker: WorkerId, m: &Member) -> Option<NewWorker> {
         let held = m.is.held.get(&to.run).cloned().unwrap_or_default();
-        let Newcomer { slots, capacity_bytes, disk_bytes, ref judges, .. } = m.is;
+        let Newcomer { slots, space, ref judges, .. } = m.is;
         let judges = to.judge.as_ref().is_some_and(|wanted| judges.iter().any(|offer| offer.id == *wanted));
         let name = m.is.name.clone();
-        (!m.leaving).then_some(NewWorker { worker, name, slots, capacity_bytes, disk_bytes, judges, held })
+        (!m.leaving).then_some(NewWorker { worker, name, slots, space, judges, held })
     }
 
     /// One worker, as it joins a run.
@@ -111,7 +111,8 @@ impl Roster {
             name: m.is.name.clone(),
             address: m.is.address.clone(),
             slots: m.is.slots,
-            capacity_bytes: m.is.capacity_bytes,
+            device_bytes: m.is.space.device,
+            capacity_bytes: m.is.space.memory,
             leaving: m.leaving,
             shards: shards(worker),
         };
@@ -124,8 +125,9 @@ impl Roster {
             worker: m.is.name.clone(),
             address: m.is.address.clone(),
             slots: m.is.slots,
-            capacity_bytes: m.is.capacity_bytes,
-            disk_bytes: m.is.disk_bytes,
+            device_bytes: m.is.space.device,
+            capacity_bytes: m.is.space.memory,
+            disk_bytes: m.is.space.disk,
             reaches: reaches(worker),
         };
         self.members.iter().map(of).collect()

@@ -19,7 +19,7 @@ use soup_core::layer::Layers;
 use soup_core::ledger::Dataset;
 use soup_core::machine::{
     Action, AuditPlan, DiagnosisPlan, Evaluation, Event, FileDigest, LayerGram, Limits, Machine, Millis,
-    NewWorker, Plan, Report, TaskKey, TaskResult, Work, WorkerId,
+    NewWorker, Plan, Report, Space, TaskKey, TaskResult, Work, WorkerId,
 };
 use soup_core::metric::MetricName;
 use soup_core::recipe::learned::Groups;
@@ -270,8 +270,7 @@ fn new_worker(worker: WorkerId) -> NewWorker {
         worker,
         name: worker.0.to_string(),
         slots: SLOTS,
-        capacity_bytes: u64::MAX,
-        disk_bytes: 0,
+        space: Space { memory: u64::MAX, ..Space::default() },
         judges: true,
         held: Vec::new(),
     }

@@ -77,7 +77,7 @@ use goals::Goals;
 use judging::Judging;
 use learning::Learning;
 use placement::Placement;
-pub use placement::{Room, Tier, choose_room};
+pub use placement::{Room, Space, Tier, choose_room};
 use progress::Progress;
 use proving::Proving;
 use quarantine::Deeds;

@@ -59,8 +59,14 @@ pub struct Shards {
 pub struct Memory {
     /// Workers.
     pub workers: u32,
-    /// Most bytes of ingredients that one worker keeps.
+    /// Most bytes of ingredients that one worker keeps in its host's memory.
     pub resident_bytes_per_worker: u64,
+    /// Most bytes of ingredients that one worker keeps in the memory of its device.
+    #[serde(default)]
+    pub device_bytes_per_worker: u64,
+    /// Bytes it offers for that, where it has a device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_offered_bytes_per_worker: Option<u64>,
     /// Bytes it may use in all, where this is known.
     pub memory_bytes_per_worker: Option<u64>,
     /// Bytes it offers for ingredients, where this is known.

@@ -25,7 +25,10 @@ pub struct WorkerReach {
     pub address: String,
     /// Tasks that it computes at the same time.
     pub slots: u32,
-    /// Bytes of parameters that it may keep in memory.
+    /// Bytes of parameters that it may keep in the memory of its device; 0 where it computes on the processor.
+    #[serde(default)]
+    pub device_bytes: u64,
+    /// In its host's memory.
     pub capacity_bytes: u64,
     /// In a disk cache.
     pub disk_bytes: u64,

@@ -107,8 +107,13 @@ pub trait ShardMemory: Send + Sync {
     /// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) for an ingredient that the shard has not.
     fn digest(&self, ingredient: Ingredient) -> soup_core::Result<[u8; 32]>;
 
-    /// Memory held, in bytes: of the device, or of the host where that is the device.
+    /// Memory of the host that is held, in bytes.
     fn resident_bytes(&self) -> u64;
+
+    /// Memory of a device that is held, in bytes, where that is not the host's.
+    fn device_bytes(&self) -> u64 {
+        0
+    }
 
     /// Space taken on the disk, in bytes.
     fn disk_bytes(&self) -> u64 {

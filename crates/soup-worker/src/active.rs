@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use soup_core::judge::{JudgeId, Offer};
+use soup_core::machine::Tier;
 use soup_core::memory::{Cut, DECODING_BYTES_MIN, SHARDS_AHEAD, soups_kept};
 use soup_core::{Error, ErrorKind, Result};
 use soup_eval::Budget;
@@ -54,6 +55,8 @@ pub(crate) struct Held {
     pub(crate) shards: Vec<u32>,
     /// Those of them that are in the disk cache.
     pub(crate) on_disk: Vec<u32>,
+    /// Those of them that are in the memory of the device.
+    pub(crate) on_device: Vec<u32>,
 }
 
 /// Shards of a run that streams which were read.
@@ -104,6 +107,11 @@ impl Worker {
             judges,
             runs: RwLock::default(),
         }
+    }
+
+    /// Bytes of parameters that may be kept in the memory of its device, where that is a GPU.
+    pub(crate) fn device_bytes(&self) -> u64 {
+        0
     }
 
     /// Who can judge here.
@@ -185,16 +193,13 @@ impl Worker {
     /// Shows operators what is resident.
     pub(crate) fn show_resident(&self) {
         let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
-        let (mut memory, mut all) = (0u64, 0u64);
-        for known in runs.values() {
-            if let Known::Active(run) = known {
-                memory = memory.saturating_add(run.shards.resident_bytes());
-                all = all.saturating_add(run.shards.bytes());
-            }
-        }
-        for (tier, bytes) in [("memory", memory), ("disk", all.saturating_sub(memory))] {
-            let gauge = metrics().worker.resident.get_or_create(&[("tier", tier)]);
-            gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        for tier in Tier::ALL {
+            let bytes = runs.values().map(|known| match known {
+                Known::Active(run) => run.shards.bytes_on(tier),
+                Known::Refused { .. } => 0,
+            });
+            let gauge = metrics().worker.resident.get_or_create(&[("tier", tier.name())]);
+            gauge.set(i64::try_from(bytes.fold(0, u64::saturating_add)).unwrap_or(i64::MAX));
         }
     }
 
@@ -203,9 +208,10 @@ impl Worker {
         let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
         let held = |(id, known): (&String, &Known)| match known {
             Known::Active(run) => {
-                let (mut shards, on_disk) = (run.shards.numbers(), run.shards.on_disk());
+                let [on_device, on_disk] = [Tier::Device, Tier::Disk].map(|tier| run.shards.on(tier));
+                let mut shards = run.shards.numbers();
                 shards.extend(run.passages.numbers());
-                Some(Held { run: id.clone(), shards, on_disk })
+                Some(Held { run: id.clone(), shards, on_disk, on_device })
             }
             Known::Refused { .. } => None,
         };
@@ -290,7 +296,7 @@ impl Active {
         let mine = |shard: u32| owners.of(shard) == Some(me);
         self.shards.retain(mine);
         self.passages.retain(mine);
-        let resident = self.shards.resident_bytes();
+        let resident = self.shards.bytes_on(Tier::Memory);
         // Of a soup that peers ask for, the blends of this worker's shards are kept too.
         let blends = match owners.all_with(me) {
             true => 0,

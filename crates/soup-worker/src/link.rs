@@ -209,6 +209,7 @@ async fn talk(
         name: config.name.clone(),
         address: address.to_owned(),
         slots: config.slots.max(1),
+        device_bytes: worker.device_bytes(),
         capacity_bytes: Cut::of(config.memory_bytes, false).shards,
         disk_bytes: config.disk_cache.as_ref().map_or(0, |cache| cache.bytes),
         version: env!("CARGO_PKG_VERSION").to_owned(),

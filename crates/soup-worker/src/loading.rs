@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
+use soup_core::machine::Tier;
 use soup_core::schema::Schema;
 use soup_core::shard::{Segment, Shard};
 use soup_core::soup::Ingredient;
@@ -40,10 +41,15 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: ShardSo
     soup_store::failpoint::reach("before-load");
     let range = run.begun.plan.range(Shard(task.shard));
     let count = task.ingredients.len() as u32;
-    let builder = match (task.on_disk, &worker.disk_cache) {
-        (false, _) => worker.device.builder(&run.begun.schema, range, count)?,
-        (true, Some(cache)) => worker.device.disk_builder(&run.begun.schema, range, count, &cache.folder)?,
-        (true, None) => return Err(Error::internal("a shard for the disk cache of a worker without one")),
+    let builder = match (task.tier, &worker.disk_cache) {
+        (Tier::Memory, _) => worker.device.builder(&run.begun.schema, range, count)?,
+        (Tier::Disk, Some(cache)) => {
+            worker.device.disk_builder(&run.begun.schema, range, count, &cache.folder)?
+        }
+        (Tier::Disk, None) => {
+            return Err(Error::internal("a shard for the disk cache of a worker without one"));
+        }
+        (Tier::Device, _) => return Err(Error::internal("a shard for the device of a worker without one")),
     };
     let builder = Arc::new(builder);
     let compute = &worker.compute;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use soup_core::diagnosis::ensemble::Alternatives;
 use soup_core::ledger::Dataset;
 use soup_core::machine::{
-    Differentiate, Dot, FileDigest, LayerGram, PartFigures, Proof, Reread, SegmentDots, WorkerId,
+    Differentiate, Dot, FileDigest, LayerGram, PartFigures, Proof, Reread, SegmentDots, Tier, WorkerId,
 };
 use soup_core::run::judges_own;
 use soup_core::shard::{Shard, ShardPlan};
@@ -189,7 +189,7 @@ fn soup(wire: Option<v1::Soup>) -> Result<Soup> {
 
 /// Where a shard is.
 pub(crate) fn shard_sources(task: v1::LoadShard, run: &Begun) -> Result<ShardSources> {
-    let v1::LoadShard { shard, on_disk, ingredients, products, base } = task;
+    let v1::LoadShard { shard, tier, ingredients, products, base } = task;
     if ingredients.len() != run.ingredients.len() || shard >= run.plan.count() {
         return Err(Error::internal("a load task does not fit its run"));
     }
@@ -199,9 +199,18 @@ pub(crate) fn shard_sources(task: v1::LoadShard, run: &Begun) -> Result<ShardSou
         ingredients: sources.collect::<Result<_>>()?,
         base: base.map(|base| the_base(base, run)).transpose()?,
         shard,
-        on_disk,
+        tier: tier_of(tier)?,
         products,
     })
+}
+
+fn tier_of(tier: i32) -> Result<Tier> {
+    match v1::Tier::try_from(tier) {
+        Ok(v1::Tier::Device) => Ok(Tier::Device),
+        Ok(v1::Tier::Memory) => Ok(Tier::Memory),
+        Ok(v1::Tier::Disk) => Ok(Tier::Disk),
+        Err(_) => Err(Error::internal(format!("a shard is to be kept in an unknown place, {tier}"))),
+    }
 }
 
 fn the_base(reads: v1::IngredientReads, run: &Begun) -> Result<Source> {
@@ -292,7 +301,8 @@ impl From<Answer> for Answered {
 
 /// What is resident, as a new coordinator is told.
 pub(crate) fn held(held: Vec<Held>) -> Vec<v1::Held> {
-    held.into_iter().map(|Held { run, shards, on_disk }| v1::Held { run, shards, on_disk }).collect()
+    let of = |Held { run, shards, on_disk, on_device }| v1::Held { run, shards, on_disk, on_device };
+    held.into_iter().map(of).collect()
 }
 
 /// How far a run that streams has come.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use soup_core::machine::Tier;
 use soup_tensor::ShardMemory;
 
 /// What is said of a shard that was loaded.
@@ -14,6 +15,14 @@ pub(crate) struct Loaded {
     pub(crate) notes: Vec<String>,
     /// Bytes that were read for this.
     pub(crate) bytes_read: u64,
+}
+
+fn bytes_on(memory: &Arc<dyn ShardMemory>, tier: Tier) -> u64 {
+    match tier {
+        Tier::Device => memory.device_bytes(),
+        Tier::Memory => memory.resident_bytes(),
+        Tier::Disk => memory.disk_bytes(),
+    }
 }
 
 /// What is resident.
@@ -35,18 +44,15 @@ impl Shards {
         self.resident.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Memory that they take.
-    pub(crate) fn resident_bytes(&self) -> u64 {
+    /// What they take on a tier.
+    pub(crate) fn bytes_on(&self, tier: Tier) -> u64 {
         let resident = self.resident.read().unwrap_or_else(PoisonError::into_inner);
-        resident.values().map(|memory| memory.resident_bytes()).fold(0, u64::saturating_add)
+        resident.values().map(|memory| bytes_on(memory, tier)).fold(0, u64::saturating_add)
     }
 
     /// Bytes of all ingredients in them, wherever they are.
     pub(crate) fn bytes(&self) -> u64 {
-        let resident = self.resident.read().unwrap_or_else(PoisonError::into_inner);
-        let bytes =
-            |memory: &Arc<dyn ShardMemory>| memory.resident_bytes().saturating_add(memory.disk_bytes());
-        resident.values().map(bytes).fold(0, u64::saturating_add)
+        Tier::ALL.into_iter().map(|tier| self.bytes_on(tier)).fold(0, u64::saturating_add)
     }
 
     /// Their numbers.
@@ -54,10 +60,10 @@ impl Shards {
         self.resident.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
     }
 
-    /// The numbers of those that are in the disk cache.
-    pub(crate) fn on_disk(&self) -> Vec<u32> {
+    /// The numbers of those that take something on a tier.
+    pub(crate) fn on(&self, tier: Tier) -> Vec<u32> {
         let resident = self.resident.read().unwrap_or_else(PoisonError::into_inner);
-        resident.iter().filter(|(_, memory)| memory.disk_bytes() > 0).map(|(&shard, _)| shard).collect()
+        resident.iter().filter(|(_, memory)| bytes_on(memory, tier) > 0).map(|(&shard, _)| shard).collect()
     }
 
     /// The same shards, for a later epoch of the run.

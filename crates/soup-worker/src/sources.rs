@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use soup_core::machine::Tier;
 use soup_core::schema::Dtype;
 use soup_store::load::{Read, ReadFrom};
 
@@ -33,8 +34,8 @@ impl Source {
 #[derive(Clone, Debug)]
 pub(crate) struct ShardSources {
     pub(crate) shard: u32,
-    /// Whether it is kept in the disk cache.
-    pub(crate) on_disk: bool,
+    /// Where it is kept.
+    pub(crate) tier: Tier,
     /// In pool order.
     pub(crate) ingredients: Vec<Source>,
     /// Whether inner products are wanted, in a run that streams, and of what the base is.

@@ -262,9 +262,13 @@ pub(crate) struct CookOptions {
     /// Threads of each embedded worker [default: its part of the cores]
     #[arg(long, value_name = "N", help_heading = CLUSTER)]
     pub(crate) threads: Option<u32>,
-    /// Where embedded workers compute [default: cpu]
+    /// Where embedded workers compute: cpu, cuda:N or vulkan:N (in builds that have them, see soupctl devices), or auto [default: cpu]
     #[arg(long, value_name = "DEVICE", help_heading = CLUSTER)]
     pub(crate) device: Option<String>,
+    /// Memory of the device that each embedded worker may use, such as 80GiB: four fifths for shards, the rest for soups in work, samples
+    /// and what is under way [default: its part of 90 % of what is free]
+    #[arg(long, value_name = "SIZE", help_heading = CLUSTER)]
+    pub(crate) device_memory: Option<Bytes>,
     /// Submit to the cluster of this coordinator instead of starting an embedded one, which opens no port
     #[arg(long, value_name = "URL", env = "SOUP_COORDINATOR", help_heading = CLUSTER)]
     pub(crate) coordinator: Option<String>,
@@ -368,7 +372,7 @@ impl CookOptions {
         first! {
             lists: pool test ignore_config;
             others: weights_file ingredient_weights validation model_config preprocessor_config class_subset allow_nan missing batch_norm calibration out_dtype recipe order accept seed max_ingredients passes
-                metric output overwrite state_url signing_key fresh batch_size no_baselines lookahead audit workers memory disk_cache disk threads device coordinator listen
+                metric output overwrite state_url signing_key fresh batch_size no_baselines lookahead audit workers memory disk_cache disk threads device device_memory coordinator listen
                 judge judge_dir judge_timeout min_workers train train_share granularity weights optimizer lr schedule warmup clip epochs mini_batch parts
                 shuffle label_smoothing init fold_beta diagnose base require_shared_init
         }

@@ -315,8 +315,12 @@ fn peers(of: &WorkerReach) -> Finding {
         None => Finding::ok(
             check,
             format!(
-                "{}, {} for shards; reaches {} within {} ms",
+                "{}, {}{} for shards; reaches {} within {} ms",
                 count(of.slots.into(), "thread"),
+                match of.device_bytes {
+                    0 => String::new(),
+                    bytes => format!("{} of device memory and ", Bytes(bytes)),
+                },
                 Bytes(of.capacity_bytes),
                 count(all, "other"),
                 slowest.unwrap_or_default()
@@ -333,7 +337,15 @@ mod tests {
 
     fn worker(reaches: Option<Vec<Reach>>) -> WorkerReach {
         let (worker, address) = ("w".to_owned(), "http://h:1".to_owned());
-        WorkerReach { worker, address, slots: 2, capacity_bytes: 1 << 30, disk_bytes: 0, reaches }
+        WorkerReach {
+            worker,
+            address,
+            slots: 2,
+            device_bytes: 0,
+            capacity_bytes: 1 << 30,
+            disk_bytes: 0,
+            reaches,
+        }
     }
 
     fn reach(error: Option<&str>) -> Reach {

@@ -3,7 +3,7 @@
 
 use soup_core::agree::agree;
 use soup_core::batch_norm;
-use soup_core::machine::{Room, Tier, choose_room};
+use soup_core::machine::{Room, Space, Tier, choose_room};
 use soup_core::memory::{Cut, SHARDS_AHEAD, memory_for, soups_kept};
 use soup_core::plan::{DatasetPlan, Evaluations, FilePlan, Memory, PlanReport, Shards};
 use soup_core::recipe::RecipeKind;
@@ -56,6 +56,7 @@ async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
         true => memory_of_streams(&shards, k, cluster, spec.workers_min),
         false => memory(&shards, k, cluster, spec.workers_min),
     };
+    notes.extend(beside_devices(&shards, k, &memory));
     // A full diagnosis keeps logits too, where samples would be.
     let memory = match (memory.memory_bytes_per_worker, spec.diagnosis.level == DiagnosisLevel::Full) {
         (Some(bytes), true) => {
@@ -177,7 +178,16 @@ fn memory(shards: &ShardPlan, k: u32, cluster: &Cluster, workers_min: u32) -> Me
     };
     let cut = memory.map(|bytes| Cut::of(bytes, false));
     let offered = cut.map(|cut| cut.shards);
-    let room = Room::new(offered.unwrap_or(u64::MAX), disk_offered.unwrap_or(0));
+    let device_memory = match cluster {
+        Cluster::Embedded(e) => e.device_memory_bytes,
+        Cluster::Remote(_) | Cluster::Listening(_) => None,
+    };
+    let device_offered = device_memory.map(|bytes| Cut::of(bytes, false).shards);
+    let room = Room::new(Space {
+        device: device_offered.unwrap_or(0),
+        memory: offered.unwrap_or(u64::MAX),
+        disk: disk_offered.unwrap_or(0),
+    });
     let mut rooms = vec![room; workers.clamp(1, shards.count()) as usize];
     for shard in shards.shards() {
         let range = shards.range(shard);
@@ -190,8 +200,9 @@ fn memory(shards: &ShardPlan, k: u32, cluster: &Cluster, workers_min: u32) -> Me
     }
     let most = |tier| rooms.iter().map(|r| r.taken(tier)).max().unwrap_or(0);
     let (resident, on_disk) = (most(Tier::Memory), most(Tier::Disk));
-    let all =
-        rooms.iter().map(|r| r.taken(Tier::Memory).saturating_add(r.taken(Tier::Disk))).max().unwrap_or(0);
+    let all_of =
+        |room: &Room| Tier::ALL.into_iter().map(|tier| room.taken(tier)).fold(0, u64::saturating_add);
+    let all = rooms.iter().map(all_of).max().unwrap_or(0);
     let free = offered.map_or(u64::MAX, |offered| offered.saturating_sub(resident));
     // A worker that owns everything is asked for no blend.
     let blends = if rooms.len() == 1 { 0 } else { all / u64::from(k.max(1)) };
@@ -199,6 +210,8 @@ fn memory(shards: &ShardPlan, k: u32, cluster: &Cluster, workers_min: u32) -> Me
     Memory {
         workers,
         resident_bytes_per_worker: resident,
+        device_bytes_per_worker: most(Tier::Device),
+        device_offered_bytes_per_worker: device_offered,
         memory_bytes_per_worker: memory,
         offered_bytes_per_worker: offered,
         offered_of: match cluster {
@@ -224,6 +237,7 @@ fn memory_of_streams(shards: &ShardPlan, k: u32, cluster: &Cluster, workers_min:
     let shard = shards.shard_bytes().min(shards.bytes_total());
     Memory {
         resident_bytes_per_worker: 0,
+        device_bytes_per_worker: 0,
         disk_bytes_per_worker: 0,
         model_bytes: 0,
         soups_per_worker: 0,
@@ -232,6 +246,26 @@ fn memory_of_streams(shards: &ShardPlan, k: u32, cluster: &Cluster, workers_min:
         samples_bytes_per_worker: None,
         ..memory(shards, k, cluster, workers_min)
     }
+}
+
+/// What has no room on the devices, and with how many workers of this size it would have.
+fn beside_devices(shards: &ShardPlan, k: u32, memory: &Memory) -> Option<String> {
+    let offered = memory.device_offered_bytes_per_worker?;
+    let elsewhere = memory.resident_bytes_per_worker.saturating_add(memory.disk_bytes_per_worker);
+    if elsewhere == 0 {
+        return None;
+    }
+    let shard = shards.shard_bytes().min(shards.bytes_total()).saturating_mul(u64::from(k)).max(1);
+    let advice = match offered / shard {
+        0 => format!("a device would need {} for one of them", Bytes(memory_for(shard))),
+        each => format!(
+            "{} of this size would have room for all",
+            count(u64::from(shards.count()).div_ceil(each), "worker")
+        ),
+    };
+    Some(format!(
+        "some shards have no room in the memory of the devices, and are blended by processors: {advice}"
+    ))
 }
 
 fn does_not_fit(shards: &ShardPlan, k: u32, memory: &Memory) -> Option<String> {
@@ -328,8 +362,16 @@ fn memory_text(report: &PlanReport) -> String {
         (0, _) | (_, None) => String::new(),
         (used, Some(offered)) => format!(", and {} on disk of {} offered", Bytes(used), Bytes(offered)),
     };
+    let on_device = match memory.device_offered_bytes_per_worker {
+        None => String::new(),
+        Some(offered) => format!(
+            "{} of ingredients each on its device of {} offered, and ",
+            Bytes(memory.device_bytes_per_worker),
+            Bytes(offered)
+        ),
+    };
     let resident = Bytes(memory.resident_bytes_per_worker);
-    format!("{workers} with {resident} of ingredients each{offered}{on_disk}")
+    format!("{workers} with {on_device}{resident} of ingredients each{offered}{on_disk}")
 }
 
 fn render(report: &PlanReport) -> String {
@@ -403,6 +445,7 @@ mod tests {
             memory_bytes,
             threads: None,
             device: "cpu".into(),
+            device_memory_bytes: None,
             state_url: None,
             signing_key: None,
             judge: None,
@@ -464,6 +507,32 @@ mod tests {
         let (.., warning) = planned(1 << 19);
         let warning = warning.unwrap();
         assert!(warning.contains("but offer 1.00 MiB of memory and 512 KiB of disk"), "{warning}");
+    }
+
+    /// 58 ingredients of ViT-G, 1.84 billion parameters each in bf16: what the workshop's largest soup was made of.
+    #[test]
+    fn a_pool_on_devices_says_how_many_it_needs() {
+        let shards = ShardPlan::new(1_840_000_000 * 2);
+        let planned = |workers, device_memory_bytes| {
+            let Cluster::Embedded(embedded) = embedded(workers, memory_for(300 << 30), None) else {
+                unreachable!()
+            };
+            let cluster = Cluster::Embedded(Embedded { device_memory_bytes, ..embedded });
+            let memory = memory(&shards, 58, &cluster, 1);
+            let note = beside_devices(&shards, 58, &memory);
+            (memory, note)
+        };
+        let (memory, note) = planned(4, Some(80 << 30));
+        assert_eq!((memory.resident_bytes_per_worker, note), (0, None));
+        assert_eq!(memory.device_offered_bytes_per_worker, Some(64 << 30));
+        let (memory, note) = planned(2, Some(80 << 30));
+        assert!(memory.device_bytes_per_worker > 60 << 30 && memory.resident_bytes_per_worker > 0);
+        let note = note.unwrap();
+        assert!(note.contains("4 workers of this size would have room for all"), "{note}");
+        let note = planned(1, Some(1 << 20)).1.unwrap();
+        assert!(note.contains("a device would need"), "{note}");
+        // Without a device there is nothing to say of one.
+        assert_eq!(planned(1, None).1, None);
     }
 
     #[test]

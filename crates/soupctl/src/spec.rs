@@ -21,6 +21,8 @@ const WORKERS_DEFAULT: u32 = 2;
 /// Most workers of an embedded cluster.
 const WORKERS_MAX: u32 = 1024;
 const BATCH_SIZE_DEFAULT: u32 = 32;
+/// Where embedded workers compute unless told otherwise.
+const CPU: &str = "cpu";
 const LOOKAHEAD_DEFAULT: u32 = 1;
 const JUDGE_TIMEOUT_DEFAULT_MS: u64 = 60_000;
 /// Name of the validation set in reports.
@@ -81,6 +83,8 @@ pub(crate) struct Embedded {
     /// Threads of each worker.
     pub(crate) threads: Option<u32>,
     pub(crate) device: String,
+    /// Bytes of the device's memory that each worker may use.
+    pub(crate) device_memory_bytes: Option<u64>,
     /// Where runs are kept; `None`: beside the output.
     pub(crate) state_url: Option<String>,
     /// What the coordinator signs with.
@@ -126,8 +130,8 @@ impl Cook {
     ) -> Result<Cook> {
         if flags.coordinator.is_some() || flags.listen.is_some() {
             // Where the command line says who works, the file's cluster is moot.
-            (file.workers, file.memory, file.threads, file.device) = (None, None, None, None);
-            (file.disk_cache, file.disk) = (None, None);
+            (file.workers, file.memory, file.threads) = (None, None, None);
+            (file.disk_cache, file.disk, file.device, file.device_memory) = (None, None, None, None);
             (file.judge_dir, file.judge_timeout) = (None, None);
             (file.coordinator, file.listen) = (None, None);
         }
@@ -306,6 +310,7 @@ pub(crate) fn cluster(options: &CookOptions) -> Result<Cluster> {
         ("disk", options.disk.is_some()),
         ("threads", options.threads.is_some()),
         ("device", options.device.is_some()),
+        ("device-memory", options.device_memory.is_some()),
         ("judge-dir", options.judge_dir.is_some()),
         ("judge-timeout", options.judge_timeout.is_some()),
         ("judge NAME=SOURCE", options.judge.as_ref().is_some_and(|judge| judge.source.is_some())),
@@ -362,7 +367,8 @@ pub(crate) fn cluster(options: &CookOptions) -> Result<Cluster> {
         memory_bytes: options.memory.map(|m| m.0),
         disk_cache: options.disk_cache.clone().map(|folder| (folder, disk_bytes)),
         threads: options.threads,
-        device: options.device.clone().unwrap_or_else(|| "cpu".to_owned()),
+        device: options.device.clone().unwrap_or_else(|| CPU.to_owned()),
+        device_memory_bytes: options.device_memory.map(|m| m.0),
         state_url: options.state_url.clone(),
         signing_key: options.signing_key.clone(),
         judge,
@@ -507,6 +513,7 @@ mod tests {
             disk_cache: None,
             threads: None,
             device: "cpu".into(),
+            device_memory_bytes: None,
             state_url: None,
             signing_key: None,
             judge: None,

@@ -102,7 +102,7 @@ const show = {
     at("state").textContent = view.run ? `in progress: ${view.phase}` : run ? "the run has ended" : "waiting for a run";
     at("many").textContent = view.workers.length;
     at("workers").replaceChildren(...view.workers.map((worker) =>
-      row([worker.name + (worker.leaving ? " (leaving)" : ""), worker.address, worker.slots, bytes(worker.capacity_bytes), worker.shards])));
+      row([worker.name + (worker.leaving ? " (leaving)" : ""), worker.address, worker.slots, bytes(worker.device_bytes + worker.capacity_bytes), worker.shards])));
     at("queued").replaceChildren(...view.queued.map((name) => {
       const li = document.createElement("li");
       li.textContent = name;

@@ -1,6 +1,6 @@
 //! What goes into the machine and what comes out of it: works and their results, events, actions and reports.
 
-use super::placement::Tier;
+use super::placement::{Space, Tier};
 use crate::diagnosis::ensemble::Alternatives;
 use crate::error::{Error, Result};
 use crate::journal::Entry;
@@ -233,10 +233,8 @@ pub struct NewWorker {
     pub name: String,
     /// Tasks it runs at a time.
     pub slots: u32,
-    /// Bytes of parameters it may keep in memory.
-    pub capacity_bytes: u64,
-    /// Bytes of parameters it may keep in its disk cache.
-    pub disk_bytes: u64,
+    /// What it may keep.
+    pub space: Space,
     /// Whether it has the run's judge. Others hold shards.
     pub judges: bool,
     /// Shards of this run that it has already, from under an earlier coordinator, and where.

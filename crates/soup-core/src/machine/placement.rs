@@ -1,7 +1,7 @@
 //! Which worker holds which shard, and where.
 //!
-//! Shards without an owner go to the worker with the fewest resident bytes that has room: in memory as long as any worker has
-//! room there, then on disk. An owner keeps its shards for as long as it lives: a loss moves only what was lost.
+//! Shards without an owner go to the worker with the fewest resident bytes that has room: on a device as long as any worker has room
+//! there, then in memory, then on disk. An owner keeps its shards for as long as it lives: a loss moves only what was lost.
 
 use super::{Action, BTreeMap, BTreeSet, Error, Machine, Millis, Report, Result, WorkerId};
 use crate::shard::Shard;
@@ -9,10 +9,16 @@ use crate::shard::Shard;
 /// Said of a pool that is larger than the workers' memory.
 const ON_DISK_NOTE: &str = "the pool does not fit into the workers' memory: some shards are kept in their disk caches, and blended at their speed";
 
-/// Where a worker keeps a shard. The first is the faster one.
+/// Said of a pool that is larger than the devices' memory.
+const OFF_DEVICE_NOTE: &str = "the pool does not fit into the memory of the workers' devices: some shards are kept in host memory or on disk, and \
+                               blended by processors";
+
+/// Where a worker keeps a shard, the fastest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Tier {
-    /// In the memory of its device.
+    /// In the memory of its device, where that is a GPU.
+    Device,
+    /// In its host's memory.
     Memory,
     /// In its disk cache.
     Disk,
@@ -42,17 +48,61 @@ impl Holding {
     }
 }
 
+impl Tier {
+    /// All of them.
+    pub const ALL: [Tier; 3] = [Tier::Device, Tier::Memory, Tier::Disk];
+
+    /// The name in messages and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Tier::Device => "device",
+            Tier::Memory => "memory",
+            Tier::Disk => "disk",
+        }
+    }
+}
+
+/// Bytes of parameters that a worker may keep, by where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// In the memory of its device; none where it computes on the processor.
+    pub device: u64,
+    /// In its host's memory.
+    pub memory: u64,
+    /// In its disk cache.
+    pub disk: u64,
+}
+
+impl Space {
+    /// On one tier.
+    pub fn of(&self, tier: Tier) -> u64 {
+        match tier {
+            Tier::Device => self.device,
+            Tier::Memory => self.memory,
+            Tier::Disk => self.disk,
+        }
+    }
+
+    fn add(self, other: &Space) -> Space {
+        Space {
+            device: self.device.saturating_add(other.device),
+            memory: self.memory.saturating_add(other.memory),
+            disk: self.disk.saturating_add(other.disk),
+        }
+    }
+}
+
 /// What a worker offers for shards, and what of it is taken, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
-    offered: [u64; 2],
-    taken: [u64; 2],
+    offered: Space,
+    taken: [u64; Tier::ALL.len()],
 }
 
 impl Room {
     /// Nothing is taken yet.
-    pub fn new(memory_bytes: u64, disk_bytes: u64) -> Room {
-        Room { offered: [memory_bytes, disk_bytes], taken: [0; 2] }
+    pub fn new(offered: Space) -> Room {
+        Room { offered, taken: [0; Tier::ALL.len()] }
     }
 
     /// Takes `bytes` of it.
@@ -67,12 +117,12 @@ impl Room {
     }
 
     fn fits(&self, tier: Tier, bytes: u64) -> bool {
-        self.taken(tier).saturating_add(bytes) <= self.offered[tier as usize]
+        self.taken(tier).saturating_add(bytes) <= self.offered.of(tier)
     }
 
     /// The first tier with room for `bytes`.
     fn tier(&self, bytes: u64) -> Option<Tier> {
-        [Tier::Memory, Tier::Disk].into_iter().find(|&tier| self.fits(tier, bytes))
+        Tier::ALL.into_iter().find(|&tier| self.fits(tier, bytes))
     }
 }
 
@@ -206,9 +256,9 @@ impl Placement {
         self.digests.iter().all(Option::is_some)
     }
 
-    /// Whether some shards do not lie in memory.
-    fn uses_disk(&self) -> bool {
-        self.holdings.iter().any(|h| matches!(h.place(), Some((_, Tier::Disk))))
+    /// Whether some shards lie there.
+    fn uses(&self, tier: Tier) -> bool {
+        self.holdings.iter().any(|h| h.place().is_some_and(|(_, of)| of == tier))
     }
 }
 
@@ -226,8 +276,12 @@ impl Machine {
             Ok(placed) => {
                 self.placement.unplaced_since = None;
                 self.placement.had_room = true;
-                if placed && self.placement.uses_disk() {
+                if placed && self.placement.uses(Tier::Disk) {
                     self.note(ON_DISK_NOTE.to_owned(), out);
+                }
+                let elsewhere = self.placement.uses(Tier::Memory) || self.placement.uses(Tier::Disk);
+                if placed && self.workers.values().any(|w| w.space.device > 0) && elsewhere {
+                    self.note(OFF_DEVICE_NOTE.to_owned(), out);
                 }
                 return true;
             }
@@ -266,9 +320,7 @@ impl Machine {
 
     /// What every worker has room for.
     fn rooms(&self) -> Rooms {
-        let room = |(&worker, w): (&WorkerId, &super::WorkerState)| {
-            (worker, Room::new(w.capacity_bytes, w.disk_bytes))
-        };
+        let room = |(&worker, w): (&WorkerId, &super::WorkerState)| (worker, Room::new(w.space));
         let mut rooms: Rooms = self.workers.iter().map(room).collect();
         for (holding, &bytes) in self.placement.holdings.iter().zip(&self.plan.shard_bytes) {
             if let Some((owner, tier)) = holding.place() {
@@ -358,17 +410,18 @@ impl Machine {
 
     fn does_not_fit(&self) -> Error {
         let need: u64 = self.plan.shard_bytes.iter().sum();
-        let workers = self.workers.values();
-        let (memory, disk) = workers.fold((0u64, 0u64), |(memory, disk), w| {
-            (memory.saturating_add(w.capacity_bytes), disk.saturating_add(w.disk_bytes))
-        });
+        let space = self.workers.values().fold(Space::default(), |space, w| space.add(&w.space));
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-        let (on_disk, advice) = match disk {
+        let on_device = match space.device {
+            0 => String::new(),
+            device => format!("{} MiB of device memory and ", mib(device)),
+        };
+        let (on_disk, advice) = match space.disk {
             0 => (
                 String::new(),
                 "raise their --memory (four fifths of it are for shards), or give them a --disk-cache",
             ),
-            _ => (format!(" of memory and {} MiB of disk", mib(disk)), "raise their --memory or --disk"),
+            disk => (format!(" of memory and {} MiB of disk", mib(disk)), "raise their --memory or --disk"),
         };
         let workers = match self.workers.len() {
             1 => "the one worker offers".to_owned(),
@@ -376,9 +429,9 @@ impl Machine {
         };
         let without = self.placement.left_out.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
         Error::configuration(format!(
-            "the pool needs {} MiB resident, and {workers} {} MiB{on_disk}: add workers, {advice}{without}",
+            "the pool needs {} MiB resident, and {workers} {on_device}{} MiB{on_disk}: add workers, {advice}{without}",
             mib(need),
-            mib(memory)
+            mib(space.memory)
         ))
     }
 

@@ -1,6 +1,6 @@
 //! Tasks and their attempts, and what becomes of them.
 
-use super::placement::Tier;
+use super::placement::{Space, Tier};
 use super::troubles::Trouble;
 use super::{
     Action, BTreeMap, BTreeSet, Error, ErrorKind, Evaluation, Machine, Millis, NewWorker, Report, Slice,
@@ -13,8 +13,7 @@ use crate::shard::Shard;
 pub(super) struct WorkerState {
     name: String,
     pub(super) slots: u32,
-    pub(super) capacity_bytes: u64,
-    pub(super) disk_bytes: u64,
+    pub(super) space: Space,
     /// Whether it may judge: it has the run's judge, and nothing speaks against that.
     pub(super) judges: bool,
     /// Shards it has from under an earlier coordinator, and where.
@@ -26,8 +25,8 @@ pub(super) struct WorkerState {
 impl WorkerState {
     /// The worker that it is the state of, as it joins once more.
     pub(super) fn again(self, worker: WorkerId) -> NewWorker {
-        let WorkerState { name, slots, capacity_bytes, disk_bytes, judges, .. } = self;
-        NewWorker { worker, name, slots, capacity_bytes, disk_bytes, judges, held: Vec::new() }
+        let WorkerState { name, slots, space, judges, .. } = self;
+        NewWorker { worker, name, slots, space, judges, held: Vec::new() }
     }
 }
 
@@ -506,17 +505,9 @@ impl Machine {
     }
 
     pub(super) fn join(&mut self, new: NewWorker, out: &mut Vec<Action>) {
-        let NewWorker { worker, name, slots, capacity_bytes, disk_bytes, judges, held } = new;
+        let NewWorker { worker, name, slots, space, judges, held } = new;
         let (slots, held) = (slots.max(1), held.into_iter().collect());
-        let state = WorkerState {
-            name: name.clone(),
-            slots,
-            capacity_bytes,
-            disk_bytes,
-            judges,
-            held,
-            leaving: false,
-        };
+        let state = WorkerState { name: name.clone(), slots, space, judges, held, leaving: false };
         if self.workers.insert(worker, state).is_none() {
             out.push(Action::Begin(worker));
             out.push(self.workers_report(worker, true));

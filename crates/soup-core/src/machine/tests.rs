@@ -228,6 +228,11 @@ struct Cluster {
     gradients: BTreeSet<(WorkerId, u32, u32)>,
 }
 
+/// What a worker without a device may keep.
+fn space(memory: u64, disk: u64) -> Space {
+    Space { device: 0, memory, disk }
+}
+
 impl Cluster {
     fn new(plan: Plan) -> Cluster {
         let mut log = Fold::default();
@@ -330,8 +335,7 @@ impl Cluster {
             worker,
             name: worker.0.to_string(),
             slots: 2,
-            capacity_bytes: 10_000,
-            disk_bytes: 0,
+            space: space(10_000, 0),
             judges: true,
             held: held(worker),
         };
@@ -351,8 +355,7 @@ impl Cluster {
             worker,
             name: worker.0.to_string(),
             slots: 2,
-            capacity_bytes: 10_000,
-            disk_bytes: 0,
+            space: space(10_000, 0),
             judges: true,
             held: vec![],
         }]));
@@ -710,8 +713,7 @@ fn shards_go_to_the_disk_when_no_memory_is_left_and_stay_where_they_are() {
         worker: WorkerId(worker),
         name: worker.to_string(),
         slots: 2,
-        capacity_bytes: memory,
-        disk_bytes: disk,
+        space: space(memory, disk),
         judges: true,
         held: held.to_vec(),
     };
@@ -736,6 +738,44 @@ fn shards_go_to_the_disk_when_no_memory_is_left_and_stay_where_they_are() {
 }
 
 #[test]
+fn shards_go_to_devices_as_long_as_any_worker_has_room_there() {
+    let offer = |worker, space, held: &[(Shard, Tier)]| NewWorker {
+        worker: WorkerId(worker),
+        name: worker.to_string(),
+        slots: 2,
+        space,
+        judges: true,
+        held: held.to_vec(),
+    };
+    let on = |cluster: &Cluster, tier| {
+        (0..5).map(|s| cluster.machine.tier(Shard(s))).filter(|t| *t == tier).count()
+    };
+    let gpu = Space { device: 250, memory: 100, disk: 0 };
+    let mut cluster = Cluster::new(plan(RecipeKind::Uniform, 3, 1));
+    cluster.alive = vec![WorkerId(1), WorkerId(2)];
+    cluster.event(Event::WorkersJoined(vec![offer(1, gpu, &[]), offer(2, space(1000, 0), &[])]));
+    assert_eq!([Tier::Device, Tier::Memory, Tier::Disk].map(|tier| on(&cluster, tier)), [2, 3, 0]);
+    assert!(cluster.machine.notes().any(|n| n.contains("memory of the workers' devices")));
+    cluster.run_quietly();
+    cluster.outcome();
+    // Where there is room for all nothing is said, and where a shard is it stays.
+    let mut cluster = Cluster::new(plan(RecipeKind::Uniform, 3, 1));
+    cluster.alive = vec![WorkerId(1), WorkerId(2)];
+    let all = Space { device: 500, ..Space::default() };
+    let held = [(Shard(2), Tier::Memory)];
+    cluster.event(Event::WorkersJoined(vec![offer(1, all, &[]), offer(2, space(1000, 0), &held)]));
+    assert_eq!((on(&cluster, Tier::Device), cluster.machine.tier(Shard(2))), (4, Tier::Memory));
+    // One that does not fit is told all that there is.
+    let mut cluster = Cluster::new(plan(RecipeKind::Uniform, 3, 1));
+    cluster.machine.plan.shard_bytes = vec![3 << 20; 5];
+    cluster.alive = vec![WorkerId(1)];
+    let small = Space { device: 6 << 20, memory: 4 << 20, disk: 0 };
+    cluster.event(Event::WorkersJoined(vec![offer(1, small, &[])]));
+    let error = cluster.result.unwrap().unwrap_err().chain();
+    assert!(error.contains("the one worker offers 6 MiB of device memory and 4 MiB: add workers"), "{error}");
+}
+
+#[test]
 fn a_pool_that_does_not_fit_on_disks_either_is_refused_with_both() {
     let mut cluster = Cluster::new(plan(RecipeKind::Uniform, 3, 1));
     cluster.machine.plan.shard_bytes = vec![3 << 20; 5];
@@ -744,8 +784,7 @@ fn a_pool_that_does_not_fit_on_disks_either_is_refused_with_both() {
         worker: WorkerId(1),
         name: 1.to_string(),
         slots: 2,
-        capacity_bytes: 6 << 20,
-        disk_bytes: 4 << 20,
+        space: space(6 << 20, 4 << 20),
         judges: true,
         held: vec![],
     }]));
@@ -764,8 +803,7 @@ fn workers_that_are_there_from_the_start_share_the_shards() {
         worker: *worker,
         name: worker.0.to_string(),
         slots: 9,
-        capacity_bytes: 300,
-        disk_bytes: 0,
+        space: space(300, 0),
         judges: true,
         held: vec![],
     };
@@ -805,8 +843,7 @@ fn a_run_that_lost_room_waits_for_another_worker() {
             worker,
             name: worker.0.to_string(),
             slots: 1,
-            capacity_bytes: 500,
-            disk_bytes: 0,
+            space: space(500, 0),
             judges: true,
             held: vec![],
         }]));
@@ -820,8 +857,7 @@ fn a_run_that_lost_room_waits_for_another_worker() {
         worker: WorkerId(3),
         name: 3.to_string(),
         slots: 1,
-        capacity_bytes: 10,
-        disk_bytes: 0,
+        space: space(10, 0),
         judges: true,
         held: vec![],
     };
@@ -848,8 +884,7 @@ fn a_resumed_run_waits_for_the_workers_that_have_not_come_back() {
         worker: WorkerId(9),
         name: 9.to_string(),
         slots: 1,
-        capacity_bytes: 10,
-        disk_bytes: 0,
+        space: space(10, 0),
         judges: true,
         held: vec![],
     };

@@ -38,7 +38,7 @@ impl Pool {
         let reads = |c: &Checkpoint, shard| ingredient_reads(c, plan_reads(c, schema, plan.range(shard)));
         let load = |shard: Shard| LoadShard {
             shard: shard.0,
-            on_disk: false,
+            tier: soup_proto::v1::Tier::Memory.into(),
             ingredients: checkpoints.iter().map(|c| reads(c, shard)).collect(),
             ..LoadShard::default()
         };

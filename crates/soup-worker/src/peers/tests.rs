@@ -150,7 +150,13 @@ async fn a_blend_that_changed_on_the_way_is_fetched_again_and_its_source_named()
         let source =
             Source { files: vec![ReadFrom { location, etag: None }], reads: vec![read], ..Source::default() };
         let ingredients = vec![source];
-        let task = ShardSources { shard: shard.0, on_disk: false, ingredients, products: false, base: None };
+        let task = ShardSources {
+            shard: shard.0,
+            tier: soup_core::machine::Tier::Memory,
+            ingredients,
+            products: false,
+            base: None,
+        };
         loading::load_shard(&owner, &owned, task).await.unwrap();
     }
     let service = service::Service::new(owner);
@@ -188,8 +194,13 @@ async fn what_peers_are_served_takes_room_for_as_long_as_somebody_has_it() {
     let read = Read { file: 0, file_offset: 0, dest_offset: 0, len: range.end - range.start };
     let source =
         Source { files: vec![ReadFrom { location, etag: None }], reads: vec![read], ..Source::default() };
-    let task =
-        ShardSources { shard: 0, on_disk: false, ingredients: vec![source], products: false, base: None };
+    let task = ShardSources {
+        shard: 0,
+        tier: soup_core::machine::Tier::Memory,
+        ingredients: vec![source],
+        products: false,
+        base: None,
+    };
     loading::load_shard(&owner, &run, task).await.unwrap();
     let (soup, bytes, max) = (Soup::single(Ingredient(0)), range.end - range.start, run.served_bytes_max());
     let mut served = Vec::new();

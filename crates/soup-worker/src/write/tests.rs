@@ -27,7 +27,7 @@ async fn load(worker: &crate::active::Worker, run: &Arc<Active>, plan: &ShardPla
             Source { files: vec![ReadFrom { location, etag: None }], reads: vec![read], ..Source::default() };
         let task = ShardSources {
             shard: shard.0,
-            on_disk: false,
+            tier: soup_core::machine::Tier::Memory,
             ingredients: vec![source],
             products: false,
             base: None,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures::{FutureExt, Stream, StreamExt};
 use soup_core::journal::Claim;
-use soup_core::machine::{Tier, WorkerId};
+use soup_core::machine::{Space, Tier, WorkerId};
 use soup_core::run::RunSpec;
 use soup_core::shard::Shard;
 use soup_core::{Error, Result};
@@ -182,8 +182,7 @@ impl Script {
             name: name.to_owned(),
             address: format!("http://{name}"),
             slots: 1,
-            capacity_bytes: 1 << 20,
-            disk_bytes: 0,
+            space: Space { memory: 1 << 20, ..Space::default() },
             judges: vec![soup_core::judge::Offer::native()],
             held,
         };

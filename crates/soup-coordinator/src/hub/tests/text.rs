@@ -71,6 +71,7 @@ fn work(assignment: &Assignment) -> String {
         Work::Load(shard) => match assignment.tier {
             Tier::Memory => format!("load shard {}", shard.0),
             Tier::Disk => format!("load shard {} to disk", shard.0),
+            Tier::Device => format!("load shard {} to the device", shard.0),
         },
         Work::Pass(shard) => format!("pass shard {}", shard.0),
         Work::Survey => "survey".to_owned(),

@@ -354,8 +354,7 @@ fn who_comes_back_under_its_name_says_nothing_twice() {
             worker: WorkerId(3),
             name: LIAR.0.to_string(),
             slots: 2,
-            capacity_bytes: 10_000,
-            disk_bytes: 0,
+            space: space(10_000, 0),
             judges: true,
             held: vec![],
         }]));

@@ -15,8 +15,7 @@ fn joined(plan: Plan, judges: &[bool]) -> Cluster {
         worker: WorkerId(nth as u64 + 1),
         name: (nth + 1).to_string(),
         slots: 2,
-        capacity_bytes: 10_000,
-        disk_bytes: 0,
+        space: space(10_000, 0),
         judges: *judges,
         held: vec![],
     };

@@ -10,9 +10,9 @@ fn recomputing() -> Plan {
 }
 
 fn worker((number, judges): (u64, bool)) -> NewWorker {
-    let (slots, capacity_bytes, disk_bytes) = (2, 10_000, 0);
+    let (slots, space) = (2, space(10_000, 0));
     let name = number.to_string();
-    NewWorker { worker: WorkerId(number), name, slots, capacity_bytes, disk_bytes, judges, held: vec![] }
+    NewWorker { worker: WorkerId(number), name, slots, space, judges, held: vec![] }
 }
 
 fn joined() -> Cluster {

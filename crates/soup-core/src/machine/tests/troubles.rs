@@ -73,8 +73,7 @@ pub(super) fn cluster(plan: &Plan, workers: usize) -> Cluster {
         worker: WorkerId(worker),
         name: worker.to_string(),
         slots: 2,
-        capacity_bytes: 10_000,
-        disk_bytes: 0,
+        space: space(10_000, 0),
         judges: true,
         held: vec![],
     };
