@@ -106,6 +106,7 @@ pub fn spec(kind: RecipeKind, lookahead: u32) -> RunSpec {
         missing: Missing::Refuse,
         out_dtype: None,
         judge: None,
+        numerics: None,
         batch_norm: None,
         calibration: None,
         audit_ppm: 0,

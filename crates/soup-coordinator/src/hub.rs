@@ -3,7 +3,7 @@
 
 pub(crate) mod ending;
 mod handle;
-mod judges;
+pub(crate) mod judges;
 mod over;
 mod probing;
 mod queue;
@@ -37,7 +37,7 @@ use crate::running::Running;
 
 use self::ending::End;
 pub(crate) use self::handle::Handle;
-use self::judges::AwaitsJudge;
+use self::judges::{AwaitsJudge, Wanted};
 use self::over::Over;
 use self::probing::Probe;
 use self::recovery::Recovery;
@@ -60,7 +60,7 @@ pub(crate) enum Message {
     Said(WorkerId, Box<Said>, Option<OwnedSemaphorePermit>),
     Left(WorkerId),
     /// Somebody wants to know which judge workers call so, once so many workers are there.
-    WhoJudges(String, u32, oneshot::Sender<Result<JudgeId>>),
+    WhoJudges(Wanted, u32, oneshot::Sender<Result<JudgeId>>),
     /// Somebody wants to see where this coordinator is.
     View(oneshot::Sender<View>),
     /// Somebody wants to know who reaches whom.
@@ -221,7 +221,7 @@ impl Hub {
             Message::Join(newcomer, outbox, reply) => self.join(newcomer, outbox, reply),
             Message::Said(worker, said, _room) => self.said(worker, *said),
             Message::Left(worker) => self.lose(worker, ("stream", "its stream ended")),
-            Message::WhoJudges(name, workers_min, reply) => self.who_judges(name, workers_min, reply),
+            Message::WhoJudges(wanted, workers_min, reply) => self.who_judges(wanted, workers_min, reply),
             Message::View(reply) => {
                 let _ = reply.send(self.view());
             }

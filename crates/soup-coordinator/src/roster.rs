@@ -9,6 +9,7 @@ use soup_core::{Error, Result};
 use tokio::sync::mpsc;
 
 use crate::exchange::{Newcomer, Peer, Told};
+use crate::hub::judges::Wanted;
 use crate::live::WorkerView;
 use crate::prepare::PreparedRun;
 
@@ -133,24 +134,25 @@ impl Roster {
         self.members.iter().map(of).collect()
     }
 
-    /// The judge that workers call `name`; `None` where none does.
+    /// The judge that is wanted; `None` where no worker has it.
     ///
     /// # Errors
-    /// [`Configuration`](soup_core::ErrorKind::Configuration) where they call several so.
-    pub(crate) fn judge(&self, name: &str) -> Result<Option<JudgeId>> {
+    /// [`Configuration`](soup_core::ErrorKind::Configuration) where they have several of which each could be.
+    pub(crate) fn judge(&self, wanted: &Wanted) -> Result<Option<JudgeId>> {
         let all = self
             .members
             .values()
             .filter(|m| !m.leaving)
             .flat_map(|m| m.is.judges.iter().map(move |offer| (m, &offer.id)));
-        let mut called: Vec<(&Member, &JudgeId)> = all.filter(|(_, id)| id.name == name).collect();
+        let mut called: Vec<(&Member, &JudgeId)> = all.filter(|(_, id)| wanted.is(id)).collect();
         called.dedup_by_key(|(_, id)| *id);
         match &called[..] {
             [] => Ok(None),
             [(_, only)] => Ok(Some((*only).clone())),
             [(a, first), (b, other), ..] => Err(Error::configuration(format!(
                 "worker {:?} has judge {first} and worker {:?} has {other}: scores of different judges are never compared, so \
-                 give them the same code and configuration of it (that is its digest) on the same kind of machine, or other names",
+                 give them the same code and configuration of it (that is its digest) on the same kind of machine, or other names, or say \
+                 which with --numerics",
                 a.is.name, b.is.name
             ))),
         }

@@ -84,6 +84,10 @@ pub struct RunSpec {
     /// Who judges, by the name that workers give it; the native judge if not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<String>,
+    /// The class of arithmetic by which the native judge judges, or how its name begins; by default the processor's. Which class that is among
+    /// the workers is asked when a run is submitted, and is part of the judge's identity from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numerics: Option<String>,
     /// What becomes of running statistics of normalisation layers; a pool that has some is refused where this is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_norm: Option<BatchNorm>,
@@ -294,6 +298,17 @@ impl RunSpec {
             None => drop(Metric::of_classes(&self.recipe.metric, 1)?),
             Some(name) => check_judge_name(name)?,
         }
+        match (&self.judge, &self.numerics) {
+            (Some(judge), Some(class)) => {
+                return Err(Error::usage(format!(
+                    "--numerics {class} is about the native judge, and the run is judged by {judge}: leave it out"
+                )));
+            }
+            (None, Some(class)) => {
+                check_word(class).map_err(|why| Error::usage(format!("--numerics {class:?} {why}")))?
+            }
+            (_, None) => {}
+        }
         self.check_judging()?;
         self.check_calibration()?;
         if (self.recipe.kind == RecipeKind::Learned) != self.train.is_some() {
@@ -433,7 +448,7 @@ impl RunSpec {
         if self.class_subset {
             return refused("--class-subset is about predictions".to_owned());
         }
-        if self.judge.is_some() {
+        if self.judge.is_some() || self.numerics.is_some() {
             return refused("a judge scores soups".to_owned());
         }
         Ok(())

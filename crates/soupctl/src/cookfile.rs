@@ -225,6 +225,10 @@ pub(crate) struct CookOptions {
     /// NAME:ANYTHING, which the judge knows.
     #[arg(long, value_name = "NAME", help_heading = EVALUATION)]
     pub(crate) judge: Option<JudgeFlag>,
+    /// The class of arithmetic by which the native judge judges, or how its name begins, such as cuda: workers with a GPU have one of its own,
+    /// `soupctl devices` names it. Scores of different classes are never mixed [default: the processor's, or that of --device]
+    #[arg(long, value_name = "CLASS", help_heading = EVALUATION)]
+    pub(crate) numerics: Option<String>,
     /// Folder through which the judge of an embedded cluster is handed soups [default: one in /dev/shm, for this cook alone]
     #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath, help_heading = EVALUATION)]
     pub(crate) judge_dir: Option<String>,
@@ -372,7 +376,7 @@ impl CookOptions {
         first! {
             lists: pool test ignore_config;
             others: weights_file ingredient_weights validation model_config preprocessor_config class_subset allow_nan missing batch_norm calibration out_dtype recipe order accept seed max_ingredients passes
-                metric output overwrite state_url signing_key fresh batch_size no_baselines lookahead audit workers memory disk_cache disk threads device device_memory coordinator listen
+                metric output overwrite state_url signing_key fresh batch_size no_baselines lookahead audit workers memory disk_cache disk threads device device_memory numerics coordinator listen
                 judge judge_dir judge_timeout min_workers train train_share granularity weights optimizer lr schedule warmup clip epochs mini_batch parts
                 shuffle label_smoothing init fold_beta diagnose base require_shared_init
         }

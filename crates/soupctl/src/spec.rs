@@ -161,6 +161,8 @@ impl Cook {
         let train = learned::train_set(&options, validation.as_mut())?;
         let baselines = validation.is_some() && !options.no_baselines.unwrap_or(false);
         let ingredient_weights = weights(&options)?;
+        let native = validation.is_some() && options.judge.is_none();
+        let numerics = options.numerics.or_else(|| numerics_of(&cluster).filter(|_| native));
         let spec = RunSpec {
             pool: options.pool,
             recipe,
@@ -188,6 +190,7 @@ impl Cook {
             ingredient_weights,
             missing: options.missing.map(Into::into).unwrap_or_default(),
             out_dtype: options.out_dtype.map(Into::into),
+            numerics,
             judge: options.judge.map(|judge| judge.name),
             batch_norm: options.batch_norm.map(Into::into),
             calibration: options.calibration.map(|set| set.named(CALIBRATION)).transpose()?,
@@ -296,6 +299,13 @@ fn recipe(options: &CookOptions) -> Result<RecipeSpec> {
         metric: options.metric.as_ref().map(|m| m.0.clone()).unwrap_or_default(),
         learn,
     })
+}
+
+/// How the name of the arithmetic begins by which the embedded cluster's native judge judges on its device, where it has one.
+fn numerics_of(cluster: &Cluster) -> Option<String> {
+    let Cluster::Embedded(embedded) = cluster else { return None };
+    let kind = embedded.device.split(':').next().unwrap_or_default();
+    (kind != CPU).then(|| kind.to_owned())
 }
 
 /// Who does the work.
@@ -519,6 +529,31 @@ mod tests {
             judge: None,
         };
         assert_eq!(cluster, Cluster::Embedded(embedded));
+    }
+
+    #[test]
+    fn a_device_judges_by_its_own_numerics() {
+        let numerics = |options| cook(options).unwrap().spec.numerics;
+        let on = |device: &str| CookOptions { device: Some(device.into()), ..options() };
+        assert_eq!(numerics(on("cpu")), None);
+        assert_eq!(numerics(on("cuda:1")), Some("cuda".to_owned()));
+        assert_eq!(
+            numerics(CookOptions { numerics: Some("flex".into()), ..on("cuda") }),
+            Some("flex".to_owned())
+        );
+        // Where nothing is judged, and where another judge does, there is nothing to say.
+        let averaged = CookOptions { recipe: Some(RecipeName::Uniform), validation: None, ..on("cuda") };
+        assert_eq!(numerics(averaged), None);
+        let lm = || Some("lm=cmd:x".parse().unwrap());
+        assert_eq!(numerics(CookOptions { judge: lm(), ..on("cuda") }), None);
+        refused(
+            CookOptions { numerics: Some("cuda".into()), judge: lm(), ..options() },
+            "is about the native judge",
+        );
+        refused(
+            CookOptions { numerics: Some("Cuda!".into()), ..options() },
+            "--numerics \"Cuda!\" has other characters",
+        );
     }
 
     #[test]

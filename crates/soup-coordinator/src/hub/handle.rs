@@ -10,6 +10,7 @@ use soup_core::run::RunSpec;
 use soup_core::{Error, Result};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
+use super::judges::Wanted;
 use super::{Asked, Message};
 use crate::admission::{Admission, Admitted};
 use crate::event_log::EventLog;
@@ -65,16 +66,18 @@ impl Handle {
     /// Asks for a run: reads its pool here, when its turn to has come, so that the hub need not wait.
     pub(crate) async fn submit(
         &self,
-        spec: RunSpec,
+        mut spec: RunSpec,
         fresh: Option<String>,
         admitted: Admitted,
     ) -> Result<String> {
-        let judge = match &spec.judge {
+        // What it means is the judge's from here on.
+        let judge = match (spec.judge.clone(), spec.numerics.take()) {
             _ if spec.streams() => None,
-            None => Some(JudgeId::native()),
-            Some(name) => {
-                let (name, workers_min) = (name.clone(), spec.workers_min);
-                Some(self.ask(|reply| Message::WhoJudges(name, workers_min, reply)).await??)
+            (None, None) => Some(JudgeId::native()),
+            (name, numerics) => {
+                let name = name.unwrap_or_else(|| JudgeId::native().name);
+                let (wanted, workers_min) = (Wanted { name, numerics }, spec.workers_min);
+                Some(self.ask(|reply| Message::WhoJudges(wanted, workers_min, reply)).await??)
             }
         };
         let turn = admitted.turn().await?;

@@ -1,5 +1,8 @@
 //! Which judge a name means: that is asked of the workers before a run is prepared, since it is part of what the run is.
 
+use std::collections::BTreeSet;
+use std::fmt;
+
 use soup_core::judge::JudgeId;
 use soup_core::machine::Millis;
 use soup_core::{Error, Result};
@@ -7,23 +10,51 @@ use tokio::sync::oneshot;
 
 use super::Hub;
 
+/// The judge that a run asks for.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) name: String,
+    /// The class of its arithmetic, or how that begins.
+    pub(crate) numerics: Option<String>,
+}
+
+impl Wanted {
+    /// Whether a judge is one of those.
+    pub(crate) fn is(&self, judge: &JudgeId) -> bool {
+        let class = |wanted: &str| match judge.numerics.strip_prefix(wanted) {
+            Some(rest) => rest.is_empty() || rest.starts_with('-'),
+            None => false,
+        };
+        judge.name == self.name && self.numerics.as_deref().is_none_or(class)
+    }
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.numerics {
+            None => write!(f, "judge {:?}", self.name),
+            Some(class) => write!(f, "judge {:?} of numerics {class:?}", self.name),
+        }
+    }
+}
+
 /// Whoever waits for a worker that has a judge.
 pub(super) struct AwaitsJudge {
-    name: String,
+    wanted: Wanted,
     workers_min: u32,
     until: Millis,
     reply: oneshot::Sender<Result<JudgeId>>,
 }
 
 impl Hub {
-    /// Somebody wants to know which judge workers call `name`.
+    /// Somebody wants to know which judge that is among the workers.
     pub(super) fn who_judges(
         &mut self,
-        name: String,
+        wanted: Wanted,
         workers_min: u32,
         reply: oneshot::Sender<Result<JudgeId>>,
     ) {
-        if let Ok(Some(judge)) = self.roster.judge(&name) {
+        if let Ok(Some(judge)) = self.roster.judge(&wanted) {
             // A caller that went away does not want the answer; here and below.
             let _ = reply.send(Ok(judge));
             return;
@@ -35,7 +66,7 @@ impl Hub {
             return;
         }
         let until = self.now().saturating_add(self.config.start_timeout_ms);
-        self.awaiting_judges.push(AwaitsJudge { name, workers_min, until, reply });
+        self.awaiting_judges.push(AwaitsJudge { wanted, workers_min, until, reply });
         self.tell_judges();
     }
 
@@ -43,15 +74,16 @@ impl Hub {
     pub(super) fn tell_judges(&mut self) {
         let now = self.now();
         for waiting in std::mem::take(&mut self.awaiting_judges) {
-            let AwaitsJudge { name, workers_min, until, reply } = &waiting;
+            let AwaitsJudge { wanted, workers_min, until, reply } = &waiting;
             let enough = self.roster.len() >= (*workers_min).max(1) as usize;
-            let answer = match self.roster.judge(name) {
+            let answer = match self.roster.judge(wanted) {
                 Ok(Some(judge)) => Ok(judge),
                 Err(error) => Err(error),
-                Ok(None) if enough => Err(self.nobody_has(name)),
+                Ok(None) if enough => Err(self.nobody_has(wanted)),
                 Ok(None) if now >= *until => Err(Error::unavailable(format!(
-                    "no worker with judge {name:?} came in {} s: start one with `soupctl worker --judge {name}=…`",
-                    self.config.start_timeout_ms / 1000
+                    "no worker with {wanted} came in {} s: {}",
+                    self.config.start_timeout_ms / 1000,
+                    advice(wanted)
                 ))),
                 Ok(None) if reply.is_closed() => continue,
                 Ok(None) => {
@@ -63,15 +95,57 @@ impl Hub {
         }
     }
 
-    fn nobody_has(&self, name: &str) -> Error {
+    fn nobody_has(&self, wanted: &Wanted) -> Error {
         let all = self.roster.judges();
-        let mut names: Vec<&str> =
-            all.iter().flat_map(|of| of.judges.iter().map(|offer| offer.id.name.as_str())).collect();
-        names.sort_unstable();
-        names.dedup();
-        Error::usage(format!(
-            "no worker has judge {name:?}, there are {}: start workers with `--judge {name}=…`",
-            names.join(", ")
-        ))
+        let offers = all.iter().flat_map(|of| &of.judges).map(|offer| match &wanted.numerics {
+            None => offer.id.name.clone(),
+            Some(_) => offer.id.to_string(),
+        });
+        let there: BTreeSet<String> = offers.collect();
+        let there: Vec<String> = there.into_iter().collect();
+        Error::usage(format!("no worker has {wanted}, there are {}: {}", there.join(", "), advice(wanted)))
+    }
+}
+
+/// How to come by one.
+fn advice(wanted: &Wanted) -> String {
+    match &wanted.numerics {
+        None => format!("start workers with `--judge {}=…`", wanted.name),
+        Some(_) => {
+            "start workers with a --device of that class (soupctl devices says of which it is)".to_owned()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_of_numerics_is_named_whole_or_by_how_it_begins() {
+        let judge = |name: &str, numerics: &str| JudgeId {
+            name: name.to_owned(),
+            numerics: numerics.to_owned(),
+            ..JudgeId::native()
+        };
+        let wanted = |numerics: Option<&str>| Wanted {
+            name: "native".to_owned(),
+            numerics: numerics.map(str::to_owned),
+        };
+        let hopper = judge("native", "cuda-sm90-tf32");
+        for (numerics, is) in [
+            (None, true),
+            (Some("cuda"), true),
+            (Some("cuda-sm90"), true),
+            (Some("cuda-sm90-tf32"), true),
+            (Some("cuda-sm9"), false),
+            (Some("cud"), false),
+            (Some("cuda-sm90-tf32-x"), false),
+            (Some("vulkan"), false),
+        ] {
+            assert_eq!(wanted(numerics).is(&hopper), is, "{numerics:?}");
+        }
+        assert!(!wanted(None).is(&judge("lm", "cuda-sm90-tf32")));
+        assert_eq!(wanted(Some("cuda")).to_string(), "judge \"native\" of numerics \"cuda\"");
     }
 }

@@ -41,7 +41,9 @@ pub(super) fn check(spec: &RunSpec) -> Result<()> {
     }
     at_most("--ignore-config", "settings", spec.ignore_config.len(), IGNORED_MAX)?;
     let names = spec.ignore_config.iter().map(|name| ("--ignore-config", name));
-    for (flag, name) in names.chain(spec.judge.iter().map(|name| ("--judge", name))) {
+    let judges = spec.judge.iter().map(|name| ("--judge", name));
+    let classes = spec.numerics.iter().map(|class| ("--numerics", class));
+    for (flag, name) in names.chain(judges).chain(classes) {
         at_most(flag, "bytes in a name", name.len(), NAME_BYTES_MAX)?;
     }
     spec.datasets().try_for_each(dataset)?;

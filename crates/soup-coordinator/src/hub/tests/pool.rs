@@ -70,6 +70,7 @@ pub(super) fn averages(name: &str, output: &str) -> RunSpec {
         missing: Missing::Refuse,
         out_dtype: None,
         judge: None,
+        numerics: None,
         batch_norm: None,
         calibration: None,
         audit_ppm: 0,
