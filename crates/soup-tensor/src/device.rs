@@ -259,18 +259,6 @@ impl ShardBuilder {
             }
         }
     }
-
-    /// Inspects what was loaded into memory, and gives it away.
-    pub(crate) fn into_buffers(
-        self,
-        has_tensor: impl Fn(Ingredient, usize) -> bool + Sync,
-    ) -> Result<(Vec<Segment>, usize, Vec<Buffer>, Findings)> {
-        let Place::Memory(buffers) = self.place else {
-            return Err(Error::internal("what is kept on the disk cannot be moved to a device"));
-        };
-        let (buffers, findings) = all_kept(buffers, &self.segments, self.device.threads, has_tensor)?;
-        Ok((self.segments, self.tensors, buffers, findings))
-    }
 }
 
 fn missing() -> Error {

@@ -31,7 +31,6 @@
 //! shards were cut.
 
 mod blend;
-mod burn_device;
 mod check;
 mod device;
 mod disk;
@@ -45,7 +44,6 @@ mod threads;
 
 use soup_core::soup::{Ingredient, Soup};
 
-pub use burn_device::BurnShards;
 pub use check::{DifferingIntegers, Findings, NonFinite};
 pub use device::{Buffer, Device, ShardBuilder};
 pub use pass::{Having, Pass, Passed, Passing, non_finite};

@@ -4,17 +4,15 @@
 use std::num::NonZeroUsize;
 use std::ops::Range;
 
-use burn::backend::Flex;
 use half::{bf16, f16};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
-use soup_core::batch_norm::BatchNorm;
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::shard::segments;
 use soup_core::soup::{Ingredient, Soup, Weight};
 use soup_tensor::{
-    Buffer, BurnShards, Device, DifferingIntegers, Findings, NonFinite, SegmentDots, SegmentGram,
-    ShardBuilder, ShardMemory,
+    Buffer, Device, DifferingIntegers, Findings, NonFinite, SegmentDots, SegmentGram, ShardBuilder,
+    ShardMemory,
 };
 
 /// The flattened parameters of every ingredient.
@@ -262,27 +260,6 @@ proptest! {
             prop_assert_eq!(bits(disk.gram(base).unwrap()), bits(memory.gram(base).unwrap()));
         }
     }
-
-    #[test]
-    fn a_burn_device_gives_the_same_bits(
-        tensors in prop::collection::vec((prop::sample::select(&[Dtype::F32, Dtype::F32, Dtype::I32, Dtype::I64, Dtype::Bool][..]), 0u64..600), 1..7),
-        ingredients in 1u32..6,
-        seed in any::<u64>(),
-        any_bits in any::<bool>(),
-    ) {
-        let pool = pool(&tensors, ingredients as usize, seed, any_bits);
-        let builder = || pool.builder(2, pool.whole());
-        let (host, host_findings) = builder().finish(|_, _| true).unwrap();
-        let (device, findings) = BurnShards::<Flex>::new(builder(), &Default::default(), |_, _| true).unwrap();
-        prop_assert_eq!(findings, host_findings);
-        prop_assert_eq!(device.bytes(), host.bytes());
-        for ingredient in (0..ingredients).map(Ingredient) {
-            prop_assert_eq!(device.digest(ingredient).unwrap(), host.digest(ingredient).unwrap());
-        }
-        for soup in soups(ingredients, tensors.len(), seed) {
-            prop_assert!(blend(&device, &soup) == blend(host.as_ref(), &soup), "{soup:?}");
-        }
-    }
 }
 
 #[test]
@@ -423,24 +400,6 @@ fn more_memory_than_there_is_is_refused() {
     let builder = Device::cpu(NonZeroUsize::MIN).builder(&schema, 0..schema.bytes(), 2).unwrap();
     let error = builder.buffer().err().unwrap();
     assert_eq!(error.kind(), soup_core::ErrorKind::Configuration);
-}
-
-#[test]
-fn burn_devices_refuse_what_they_cannot_round() {
-    let pool = pool(&[(Dtype::BF16, 6)], 2, 1, false);
-    let builder = pool.builder(1, pool.whole());
-    let error = BurnShards::<Flex>::new(builder, &Default::default(), |_, _| true).err().unwrap();
-    assert_eq!(error.kind(), soup_core::ErrorKind::Configuration);
-}
-
-#[test]
-fn burn_devices_refuse_what_is_not_averaged() {
-    let tensors = vec![TensorSpec::new("n.running_mean", Dtype::F32, [6])];
-    let schema = Schema::new(tensors).unwrap().normalised(Some(BatchNorm::First));
-    let pool = Pool { schema, ..pool(&[(Dtype::F32, 6)], 2, 1, false) };
-    let builder = pool.builder(1, pool.whole());
-    let error = BurnShards::<Flex>::new(builder, &Default::default(), |_, _| true).err().unwrap();
-    assert!(error.chain().contains("first member's"), "{}", error.chain());
 }
 
 #[test]
