@@ -17,7 +17,7 @@ use soup_core::shard::Segment;
 use soup_core::soup::{Ingredient, Soup};
 use soup_core::{Error, ErrorKind, Result};
 
-use crate::device::of_ingredient;
+use crate::builder::of_ingredient;
 use crate::source::{Scratch, Source};
 use crate::{SegmentDots, SegmentGram, ShardMemory, blend, products};
 

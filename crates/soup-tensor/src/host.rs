@@ -6,7 +6,8 @@ use soup_core::Result;
 use soup_core::shard::Segment;
 use soup_core::soup::{Ingredient, Soup};
 
-use crate::device::{Buffer, of_ingredient};
+use crate::buffer::Buffer;
+use crate::builder::of_ingredient;
 use crate::source::Lent;
 use crate::{SegmentDots, SegmentGram, ShardMemory, blend, products};
 

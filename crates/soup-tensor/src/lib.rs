@@ -31,6 +31,8 @@
 //! shards were cut.
 
 mod blend;
+mod buffer;
+mod builder;
 mod check;
 mod device;
 mod disk;
@@ -44,8 +46,10 @@ mod threads;
 
 use soup_core::soup::{Ingredient, Soup};
 
+pub use buffer::Buffer;
+pub use builder::ShardBuilder;
 pub use check::{DifferingIntegers, Findings, NonFinite};
-pub use device::{Buffer, Device, ShardBuilder};
+pub use device::Device;
 pub use pass::{Having, Pass, Passed, Passing, non_finite};
 
 // Checkpoints are little-endian, and elements are read in place.

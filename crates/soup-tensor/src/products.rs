@@ -16,7 +16,7 @@ use soup_core::schema::Dtype;
 use soup_core::shard::Segment;
 use soup_core::{Error, Result};
 
-use crate::device::Buffer;
+use crate::buffer::Buffer;
 use crate::format::{Bf16, F16, F32, F64, Format};
 use crate::source::{Scratch, Source};
 use crate::threads::share;
