@@ -27,7 +27,8 @@ impl Buffer {
         buffer
     }
 
-    pub(crate) fn bytes(&self) -> &[u8] {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
         &bytemuck::cast_slice(&self.words)[..self.bytes]
     }
 
@@ -49,8 +50,8 @@ impl Buffer {
         self.sha256 = Some(sha256);
     }
 
-    /// SHA-256 of the bytes.
-    pub(crate) fn sha256(&self) -> [u8; 32] {
+    /// SHA-256 of the bytes: the one that was taken, or else it is taken now.
+    pub fn sha256(&self) -> [u8; 32] {
         self.sha256.unwrap_or_else(|| Sha256::digest(self.bytes()).into())
     }
 }

@@ -1,75 +1,151 @@
 //! Devices, chosen at run time.
 
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Mutex;
 
-use soup_core::schema::{ALIGN_BYTES, Schema};
-use soup_core::shard::segments;
+use soup_core::schema::Schema;
 use soup_core::{Error, Result};
 
-use crate::builder::{Place, ShardBuilder};
-use crate::disk::DiskFile;
+use crate::builder::ShardBuilder;
+use crate::disk::DiskPlace;
+use crate::host::HostPlace;
+use crate::layout::Layout;
 
 /// Where shards are resident and blended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Device {
+    kind: DeviceKind,
     threads: NonZeroUsize,
+}
+
+/// What computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DeviceKind {
+    /// The host.
+    Cpu,
+    /// The card of NVIDIA's with this number.
+    Cuda(u32),
+    /// The device of Vulkan's with this number.
+    Vulkan(u32),
+}
+
+impl DeviceKind {
+    /// The cargo feature that a build of this program needs for it.
+    pub fn feature(self) -> Option<&'static str> {
+        match self {
+            DeviceKind::Cpu => None,
+            DeviceKind::Cuda(_) => Some("cuda"),
+            DeviceKind::Vulkan(_) => Some("vulkan"),
+        }
+    }
+
+    /// That this build of the program has not got it.
+    pub fn not_built(self) -> Error {
+        let feature = self.feature().unwrap_or("cpu");
+        Error::configuration(format!(
+            "this build of the program has no device \"{self}\": use \"cpu\", or a build with the cargo feature {feature:?}"
+        ))
+    }
+}
+
+/// The name that [`Device::parse`] takes.
+impl fmt::Display for DeviceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceKind::Cpu => f.write_str("cpu"),
+            DeviceKind::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+            DeviceKind::Vulkan(ordinal) => write!(f, "vulkan:{ordinal}"),
+        }
+    }
 }
 
 impl Device {
     /// Host memory and `threads` threads a blend.
     pub fn cpu(threads: NonZeroUsize) -> Device {
-        Device { threads }
+        Device { kind: DeviceKind::Cpu, threads }
     }
 
-    /// The device of that name, as `--device` gives it: `cpu` (one thread a blend, see [`with_threads`](Self::with_threads)).
+    /// The device of that name, as `--device` gives it: `cpu` (one thread a blend, see [`with_threads`](Self::with_threads)),
+    /// `cuda:N` or `vulkan:N`, of which the first is meant without a number. Whether there is such a device is not looked at.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) for a device that this build has not,
     /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) for a name that is no device's.
     pub fn parse(name: &str) -> Result<Device> {
-        match name {
-            "cpu" => Ok(Device::cpu(NonZeroUsize::MIN)),
-            "cuda" | "wgpu" => Err(Error::configuration(format!(
-                "this build of the program has no device {name:?}: use \"cpu\", or a build with {name} support"
-            ))),
-            _ => Err(Error::usage(format!("unknown device {name:?}: expected \"cpu\""))),
-        }
+        let (kind, number) = match name.split_once(':') {
+            Some((kind, number)) => (kind, Some(number)),
+            None => (name, None),
+        };
+        // A sign is no part of a number here, though the standard library reads one.
+        let digits = |n: &str| n.bytes().all(|b| b.is_ascii_digit());
+        let ordinal = number.map_or(Some(0), |n| n.parse().ok().filter(|_| digits(n)));
+        let kind = match (kind, ordinal) {
+            ("cpu", _) if number.is_none() => DeviceKind::Cpu,
+            ("cuda", Some(ordinal)) => DeviceKind::Cuda(ordinal),
+            ("vulkan", Some(ordinal)) => DeviceKind::Vulkan(ordinal),
+            _ => {
+                return Err(Error::usage(format!(
+                    "unknown device {name:?}: expected \"cpu\", \"cuda:N\" or \"vulkan:N\", where N is the number of the device, from 0"
+                )));
+            }
+        };
+        Ok(Device { kind, threads: NonZeroUsize::MIN })
     }
 
     /// The same device with at most `threads` threads of the host a blend.
     #[must_use]
     pub fn with_threads(self, threads: NonZeroUsize) -> Device {
-        Device { threads }
+        Device { threads, ..self }
     }
 
-    /// Threads of the host a blend.
-    pub(crate) fn threads(&self) -> NonZeroUsize {
-        self.threads
+    /// What computes.
+    pub fn kind(&self) -> DeviceKind {
+        self.kind
     }
 
     /// The name that [`parse`](Self::parse) takes.
-    pub fn name(&self) -> &'static str {
-        "cpu"
+    pub fn name(&self) -> String {
+        self.kind.to_string()
     }
 
-    /// A place for the byte range `range` of the flattened parameters of `ingredients` ingredients: memory of this device.
+    /// The same device, where it is the host.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) for another: this crate alone has no more.
+    pub fn on_host(self) -> Result<Device> {
+        match self.kind {
+            DeviceKind::Cpu => Ok(self),
+            kind => Err(kind.not_built()),
+        }
+    }
+
+    /// The byte range `range` of the flattened parameters of `ingredients` ingredients, as this device's threads compute on it.
+    ///
+    /// # Errors
+    /// Those of [`Layout::new`].
+    pub fn layout(&self, schema: &Schema, range: Range<u64>, ingredients: u32) -> Result<Layout> {
+        Layout::new(schema, range, ingredients, self.threads)
+    }
+
+    /// A place for a shard: the byte range `range` of the flattened parameters of `ingredients` ingredients, in the host's memory.
     ///
     /// # Errors
     /// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) for a range that is not of this schema or not aligned,
-    /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) where there is not enough memory.
+    /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) where there is not enough memory, or the device is not
+    /// the host: a shard for another is made by [`ShardBuilder::new`], with a place of that device.
     pub fn builder(&self, schema: &Schema, range: Range<u64>, ingredients: u32) -> Result<ShardBuilder> {
-        let buffers = |_: usize| Ok(Place::Memory((0..ingredients).map(|_| Mutex::default()).collect()));
-        self.builder_in(schema, range, ingredients, buffers)
+        self.on_host()?;
+        let layout = self.layout(schema, range, ingredients)?;
+        let place = HostPlace::new(layout.clone());
+        Ok(ShardBuilder::new(layout, Box::new(place)))
     }
 
-    /// The same on the disk, in `folder`: the shard is read from there by this device whenever it is needed.
+    /// The same on the disk, in `folder`: the shard is read from there by the host whenever it is needed, whatever the device.
     ///
     /// # Errors
-    /// As for [`builder`](Self::builder); [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) where `folder`
-    /// cannot be written to or has no room.
+    /// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) for a range that is not of this schema or not aligned,
+    /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) where `folder` cannot be written to or has no room.
     pub fn disk_builder(
         &self,
         schema: &Schema,
@@ -77,41 +153,8 @@ impl Device {
         ingredients: u32,
         folder: &Path,
     ) -> Result<ShardBuilder> {
-        self.builder_in(schema, range, ingredients, |bytes| {
-            let file = DiskFile::create(folder, bytes, ingredients as usize)?;
-            Ok(Place::Disk { file, digests: Mutex::new(vec![None; ingredients as usize]) })
-        })
+        let layout = self.layout(schema, range, ingredients)?;
+        let place = DiskPlace::create(layout.clone(), folder)?;
+        Ok(ShardBuilder::new(layout, Box::new(place)))
     }
-
-    fn builder_in(
-        &self,
-        schema: &Schema,
-        range: Range<u64>,
-        ingredients: u32,
-        place: impl FnOnce(usize) -> Result<Place>,
-    ) -> Result<ShardBuilder> {
-        let aligned = |at: u64| at.is_multiple_of(ALIGN_BYTES) || at == schema.bytes();
-        let inside = range.start <= range.end && range.end <= schema.bytes();
-        if ingredients == 0 || !inside || !aligned(range.start) || !aligned(range.end) {
-            let bytes = schema.bytes();
-            return Err(Error::internal(format!(
-                "shard {range:?} of {ingredients} ingredients does not fit parameters of {bytes} bytes"
-            )));
-        }
-        let bytes = range.end - range.start;
-        let bytes = usize::try_from(bytes).map_err(|_| no_memory(bytes))?;
-        Ok(ShardBuilder {
-            device: *self,
-            segments: segments(schema, range),
-            tensors: schema.tensors().len(),
-            bytes,
-            place: place(bytes)?,
-        })
-    }
-}
-
-pub(crate) fn no_memory(bytes: u64) -> Error {
-    Error::configuration(format!(
-        "not enough memory for a shard of {bytes} bytes of one ingredient: use more workers, or give them a disk cache"
-    ))
 }

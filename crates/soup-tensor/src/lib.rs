@@ -9,9 +9,10 @@
 //! # Flow
 //!
 //! [`Device::builder`] and [`Device::disk_builder`] make a [`ShardBuilder`]. It gives a zeroed [`Buffer`] for each
-//! ingredient; the loader reads straight into it and hands it back. [`ShardBuilder::finish`] inspects what was read
-//! ([`Findings`]) and gives the [`ShardMemory`], which from then on only answers. Computations get their bytes from a source
-//! (`source.rs`), whatever it is, and are the same to the bit.
+//! ingredient; the loader reads straight into it and hands it back. It is inspected then and goes to a [`Place`]: one of this
+//! crate's, in memory or on a disk, or a device's ([`ShardBuilder::new`]). [`ShardBuilder::finish`] says what was found
+//! ([`Findings`]) and gives the [`ShardMemory`], which from then on only answers. Computations on the host get their bytes from a
+//! source (`source.rs`), whatever it is, and all are the same to the bit.
 //!
 //! A shard that is needed once is not kept: a [`Pass`] over it digests, inspects, multiplies and blends what is read of it,
 //! to the same bits.
@@ -39,6 +40,7 @@ mod disk;
 mod format;
 mod host;
 mod kernel;
+mod layout;
 mod pass;
 mod products;
 mod source;
@@ -47,9 +49,10 @@ mod threads;
 use soup_core::soup::{Ingredient, Soup};
 
 pub use buffer::Buffer;
-pub use builder::ShardBuilder;
+pub use builder::{Place, ShardBuilder};
 pub use check::{DifferingIntegers, Findings, NonFinite};
-pub use device::Device;
+pub use device::{Device, DeviceKind};
+pub use layout::Layout;
 pub use pass::{Having, Pass, Passed, Passing, non_finite};
 
 // Checkpoints are little-endian, and elements are read in place.
@@ -109,8 +112,13 @@ pub trait ShardMemory: Send + Sync {
     /// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) for an ingredient that the shard has not.
     fn digest(&self, ingredient: Ingredient) -> soup_core::Result<[u8; 32]>;
 
-    /// Memory held, in bytes: of the device, or of the host where that is the device.
+    /// Memory of the host that is held, in bytes.
     fn resident_bytes(&self) -> u64;
+
+    /// Memory of a device that is held, in bytes.
+    fn device_bytes(&self) -> u64 {
+        0
+    }
 
     /// Space taken on the disk, in bytes.
     fn disk_bytes(&self) -> u64 {

@@ -44,9 +44,10 @@ impl Shards {
     /// Bytes of all ingredients in them, wherever they are.
     pub(crate) fn bytes(&self) -> u64 {
         let resident = self.resident.read().unwrap_or_else(PoisonError::into_inner);
-        let bytes =
-            |memory: &Arc<dyn ShardMemory>| memory.resident_bytes().saturating_add(memory.disk_bytes());
-        resident.values().map(bytes).fold(0, u64::saturating_add)
+        let bytes = |memory: &Arc<dyn ShardMemory>| {
+            [memory.resident_bytes(), memory.device_bytes(), memory.disk_bytes()]
+        };
+        resident.values().flat_map(bytes).fold(0, u64::saturating_add)
     }
 
     /// Their numbers.
