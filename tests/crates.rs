@@ -59,8 +59,8 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ),
 ];
 
-/// The only crates that may depend on burn, directly.
-const BURN: [&str; 2] = ["soup-tensor", "soup-eval"];
+/// The only crate that may depend on burn, directly.
+const BURN: [&str; 1] = ["soup-eval"];
 
 /// What soup-core must not depend on, at any distance: it is pure.
 const IMPURE: [&str; 6] = ["tokio", "tonic", "object_store", "rand", "burn", "chrono"];

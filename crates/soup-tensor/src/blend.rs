@@ -1,7 +1,5 @@
 //! A blend of a whole shard, of which threads write pieces.
 
-use std::num::NonZeroUsize;
-
 use soup_core::schema::Dtype;
 use soup_core::shard::Segment;
 use soup_core::soup::Soup;
@@ -9,6 +7,7 @@ use soup_core::{Error, Result};
 
 use crate::format::{Bf16, F16, F32, F64};
 use crate::kernel::{self, Sums, Weights};
+use crate::layout::Layout;
 use crate::source::{Scratch, Source};
 use crate::threads::share;
 
@@ -39,20 +38,14 @@ pub(crate) fn check_fit(soup: &Soup, ingredients: usize, tensors: usize, bytes: 
     }
 }
 
-/// Writes the blend of `soup` over `source` to `out`, on so many threads.
+/// Writes the blend of `soup` over `source`, a shard in `layout`, to `out`.
 ///
 /// # Errors
 /// Where the soup or `out` does not fit, or an ingredient cannot be read.
-pub(crate) fn blend(
-    source: &dyn Source,
-    (segments, tensors): (&[Segment], usize),
-    soup: &Soup,
-    threads: NonZeroUsize,
-    out: &mut [u8],
-) -> Result<()> {
-    check_fit(soup, source.ingredients(), tensors, [source.bytes(), out.len()])?;
-    let blend = Blend { source, segments, parts: Parts::new(soup) };
-    share(threads, out.chunks_mut(PIECE_BYTES).enumerate(), Hand::new, |hand, (piece, out)| {
+pub(crate) fn blend(source: &dyn Source, layout: &Layout, soup: &Soup, out: &mut [u8]) -> Result<()> {
+    layout.check_blend(soup, out.len())?;
+    let blend = Blend { source, segments: layout.segments(), parts: Parts::new(soup) };
+    share(layout.threads(), out.chunks_mut(PIECE_BYTES).enumerate(), Hand::new, |hand, (piece, out)| {
         blend.write(piece * PIECE_BYTES, hand, out)
     })
 }

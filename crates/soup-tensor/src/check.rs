@@ -1,13 +1,14 @@
 //! What is wrong with freshly loaded ingredients: elements that are not finite, integers that differ.
+//!
+//! An ingredient is inspected when it comes, by itself: the first one may come later, or be gone to where it stays. Of its
+//! integers a digest a tensor is kept, and those are compared in the end.
 
-use soup_core::Result;
+use sha2::{Digest, Sha256};
 use soup_core::schema::Dtype;
 use soup_core::shard::Segment;
 use soup_core::soup::Ingredient;
 
-use crate::blend::PIECE_BYTES;
 use crate::format::{Bf16, F16, F32, F64, Format};
-use crate::source::{Scratch, Source};
 
 /// What was found in one shard. Findings of several shards add up by appending.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,46 +39,55 @@ pub struct DifferingIntegers {
     pub tensor: usize,
 }
 
-impl Findings {
-    /// Appends what was found in `ingredient`. `has_tensor` says which of the tensors it has at all.
-    ///
-    /// # Errors
-    /// Where it cannot be read.
-    pub(crate) fn inspect(
-        &mut self,
-        source: &dyn Source,
-        segments: &[Segment],
-        ingredient: Ingredient,
-        scratch: &mut Scratch,
-        has_tensor: impl Fn(usize) -> bool,
-    ) -> Result<()> {
+/// What was found in the shard of one ingredient.
+pub(crate) struct Inspected {
+    /// Infinite and NaN elements, by tensor, where there are any.
+    non_finite: Vec<(usize, u64)>,
+    /// SHA-256 of every segment that is not averaged, in order.
+    integers: Vec<[u8; 32]>,
+}
+
+impl Inspected {
+    /// Inspects `bytes`, the shard of an ingredient.
+    pub(crate) fn of(bytes: &[u8], segments: &[Segment]) -> Inspected {
+        let mut found = Inspected { non_finite: Vec::new(), integers: Vec::new() };
         for segment in segments {
-            let (tensor, end) = (segment.tensor, segment.range.end);
-            let (mut elements, mut differs) = (0, false);
-            for start in segment.range.clone().step_by(PIECE_BYTES) {
-                let piece = start..end.min(start + PIECE_BYTES);
-                if segment.dtype.is_float() {
-                    let part = source.lend(&[ingredient.index()], piece, scratch)?[0];
-                    elements += count_non_finite(segment.dtype, part);
-                } else if has_tensor(tensor) {
-                    let parts = source.lend(&[ingredient.index(), 0], piece, scratch)?;
-                    differs |= parts[0] != parts[1];
-                }
+            let part = &bytes[segment.range.clone()];
+            if !segment.dtype.is_float() {
+                found.integers.push(Sha256::digest(part).into());
+                continue;
             }
-            if differs {
-                self.differing_integers.push(DifferingIntegers { ingredient, tensor });
-            }
+            let elements = count_non_finite(segment.dtype, part);
             if elements > 0 {
-                self.non_finite.push(NonFinite { ingredient, tensor, elements });
+                found.non_finite.push((segment.tensor, elements));
             }
         }
-        Ok(())
+        found
     }
+}
 
-    /// Appends the findings of the next ingredient.
-    pub(crate) fn append(&mut self, mut next: Findings) {
-        self.non_finite.append(&mut next.non_finite);
-        self.differing_integers.append(&mut next.differing_integers);
+impl Findings {
+    /// What was found in all ingredients. `has_tensor` says which of the tensors each has at all.
+    pub(crate) fn of(
+        inspected: &[Inspected],
+        segments: &[Segment],
+        has_tensor: impl Fn(Ingredient, usize) -> bool,
+    ) -> Findings {
+        let mut all = Findings::default();
+        let first = inspected.first().map_or(&[][..], |first| &first.integers);
+        // A pool has at most u32::MAX ingredients.
+        for (ingredient, found) in (0..).map(Ingredient).zip(inspected) {
+            let non_finite = |&(tensor, elements): &(usize, u64)| NonFinite { ingredient, tensor, elements };
+            all.non_finite.extend(found.non_finite.iter().map(non_finite));
+            let integers = segments.iter().filter(|s| !s.dtype.is_float());
+            for ((segment, own), first) in integers.zip(&found.integers).zip(first) {
+                let tensor = segment.tensor;
+                if own != first && has_tensor(ingredient, tensor) {
+                    all.differing_integers.push(DifferingIntegers { ingredient, tensor });
+                }
+            }
+        }
+        all
     }
 }
 

@@ -6,18 +6,19 @@
 
 use std::fs::File;
 use std::io::ErrorKind as Io;
-use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
-use soup_core::shard::Segment;
 use soup_core::soup::{Ingredient, Soup};
 use soup_core::{Error, ErrorKind, Result};
 
-use crate::device::of_ingredient;
+use crate::buffer::Buffer;
+use crate::builder::{Place, all_of};
+use crate::layout::Layout;
 use crate::source::{Scratch, Source};
 use crate::{SegmentDots, SegmentGram, ShardMemory, blend, products};
 
@@ -112,35 +113,67 @@ impl Source for DiskFile {
     }
 }
 
+/// Writes what it is given to the disk.
+pub(crate) struct DiskPlace {
+    layout: Layout,
+    file: DiskFile,
+    /// One an ingredient, taken before its bytes go to the disk.
+    digests: Vec<Mutex<Option<[u8; 32]>>>,
+}
+
+impl DiskPlace {
+    /// Takes the space in `folder`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] where the folder cannot be written to or has no room.
+    pub(crate) fn create(layout: Layout, folder: &Path) -> Result<DiskPlace> {
+        let file = DiskFile::create(folder, layout.bytes(), layout.ingredients())?;
+        let digests = (0..layout.ingredients()).map(|_| Mutex::default()).collect();
+        Ok(DiskPlace { layout, file, digests })
+    }
+}
+
+impl Place for DiskPlace {
+    fn keep(&self, ingredient: Ingredient, buffer: Buffer) -> Result<()> {
+        let slot = self.layout.of(&self.digests, ingredient)?;
+        self.file.write(ingredient.index(), buffer.bytes())?;
+        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(buffer.sha256());
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<Box<dyn ShardMemory>> {
+        let DiskPlace { layout, file, digests } = *self;
+        Ok(Box::new(DiskShards { layout, file, digests: all_of(digests)? }))
+    }
+}
+
 /// See the module.
-pub(crate) struct DiskShards {
-    pub(crate) segments: Vec<Segment>,
-    pub(crate) tensors: usize,
-    pub(crate) file: DiskFile,
-    /// One an ingredient, taken before its bytes went to the disk.
-    pub(crate) digests: Vec<[u8; 32]>,
-    pub(crate) threads: NonZeroUsize,
+struct DiskShards {
+    layout: Layout,
+    file: DiskFile,
+    /// One an ingredient.
+    digests: Vec<[u8; 32]>,
 }
 
 impl ShardMemory for DiskShards {
     fn bytes(&self) -> usize {
-        self.file.bytes
+        self.layout.bytes()
     }
 
     fn blend(&self, soup: &Soup, out: &mut [u8]) -> Result<()> {
-        blend::blend(&self.file, (&self.segments, self.tensors), soup, self.threads, out)
+        blend::blend(&self.file, &self.layout, soup, out)
     }
 
     fn dots(&self, gradient: &[f32]) -> Result<Vec<SegmentDots>> {
-        products::dots(&self.segments, &self.file, gradient, self.threads)
+        products::dots(self.layout.segments(), &self.file, gradient, self.layout.threads())
     }
 
     fn gram(&self, base: Option<&[u8]>) -> Result<Vec<SegmentGram>> {
-        products::grams(&self.segments, &self.file, base, self.threads)
+        products::grams(self.layout.segments(), &self.file, base, self.layout.threads())
     }
 
     fn digest(&self, ingredient: Ingredient) -> Result<[u8; 32]> {
-        of_ingredient(&self.digests, ingredient).copied()
+        self.layout.of(&self.digests, ingredient).copied()
     }
 
     fn resident_bytes(&self) -> u64 {

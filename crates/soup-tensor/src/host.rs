@@ -1,21 +1,48 @@
 //! Shards in host memory.
 
-use std::num::NonZeroUsize;
+use std::sync::{Mutex, PoisonError};
 
 use soup_core::Result;
-use soup_core::shard::Segment;
 use soup_core::soup::{Ingredient, Soup};
 
-use crate::device::{Buffer, of_ingredient};
+use crate::buffer::Buffer;
+use crate::builder::{Place, all_of};
+use crate::layout::Layout;
 use crate::source::Lent;
 use crate::{SegmentDots, SegmentGram, ShardMemory, blend, products};
 
+/// Keeps the buffers that it is given.
+pub(crate) struct HostPlace {
+    layout: Layout,
+    /// One an ingredient.
+    buffers: Vec<Mutex<Option<Buffer>>>,
+}
+
+impl HostPlace {
+    pub(crate) fn new(layout: Layout) -> HostPlace {
+        let buffers = (0..layout.ingredients()).map(|_| Mutex::default()).collect();
+        HostPlace { layout, buffers }
+    }
+}
+
+impl Place for HostPlace {
+    fn keep(&self, ingredient: Ingredient, buffer: Buffer) -> Result<()> {
+        let slot = self.layout.of(&self.buffers, ingredient)?;
+        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(buffer);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<Box<dyn ShardMemory>> {
+        let buffers = all_of(self.buffers)?;
+        Ok(Box::new(HostShards { layout: self.layout, buffers }))
+    }
+}
+
 /// See the module.
-pub(crate) struct HostShards {
-    pub(crate) segments: Vec<Segment>,
-    pub(crate) tensors: usize,
-    pub(crate) buffers: Vec<Buffer>,
-    pub(crate) threads: NonZeroUsize,
+struct HostShards {
+    layout: Layout,
+    /// One an ingredient.
+    buffers: Vec<Buffer>,
 }
 
 impl HostShards {
@@ -26,23 +53,23 @@ impl HostShards {
 
 impl ShardMemory for HostShards {
     fn bytes(&self) -> usize {
-        self.buffers[0].bytes().len()
+        self.layout.bytes()
     }
 
     fn blend(&self, soup: &Soup, out: &mut [u8]) -> Result<()> {
-        blend::blend(&self.lent(), (&self.segments, self.tensors), soup, self.threads, out)
+        blend::blend(&self.lent(), &self.layout, soup, out)
     }
 
     fn dots(&self, gradient: &[f32]) -> Result<Vec<SegmentDots>> {
-        products::dots(&self.segments, &self.lent(), gradient, self.threads)
+        products::dots(self.layout.segments(), &self.lent(), gradient, self.layout.threads())
     }
 
     fn gram(&self, base: Option<&[u8]>) -> Result<Vec<SegmentGram>> {
-        products::grams(&self.segments, &self.lent(), base, self.threads)
+        products::grams(self.layout.segments(), &self.lent(), base, self.layout.threads())
     }
 
     fn digest(&self, ingredient: Ingredient) -> Result<[u8; 32]> {
-        of_ingredient(&self.buffers, ingredient).map(Buffer::sha256)
+        self.layout.of(&self.buffers, ingredient).map(Buffer::sha256)
     }
 
     fn resident_bytes(&self) -> u64 {

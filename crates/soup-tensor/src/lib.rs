@@ -9,9 +9,10 @@
 //! # Flow
 //!
 //! [`Device::builder`] and [`Device::disk_builder`] make a [`ShardBuilder`]. It gives a zeroed [`Buffer`] for each
-//! ingredient; the loader reads straight into it and hands it back. [`ShardBuilder::finish`] inspects what was read
-//! ([`Findings`]) and gives the [`ShardMemory`], which from then on only answers. Computations get their bytes from a source
-//! (`source.rs`), whatever it is, and are the same to the bit.
+//! ingredient; the loader reads straight into it and hands it back. It is inspected then and goes to a [`Place`]: one of this
+//! crate's, in memory or on a disk, or a device's ([`ShardBuilder::new`]). [`ShardBuilder::finish`] says what was found
+//! ([`Findings`]) and gives the [`ShardMemory`], which from then on only answers. Computations on the host get their bytes from a
+//! source (`source.rs`), whatever it is, and all are the same to the bit.
 //!
 //! A shard that is needed once is not kept: a [`Pass`] over it digests, inspects, multiplies and blends what is read of it,
 //! to the same bits.
@@ -31,13 +32,15 @@
 //! shards were cut.
 
 mod blend;
-mod burn_device;
+mod buffer;
+mod builder;
 mod check;
 mod device;
 mod disk;
 mod format;
 mod host;
 mod kernel;
+mod layout;
 mod pass;
 mod products;
 mod source;
@@ -45,9 +48,11 @@ mod threads;
 
 use soup_core::soup::{Ingredient, Soup};
 
-pub use burn_device::BurnShards;
+pub use buffer::Buffer;
+pub use builder::{Place, ShardBuilder};
 pub use check::{DifferingIntegers, Findings, NonFinite};
-pub use device::{Buffer, Device, ShardBuilder};
+pub use device::{Device, DeviceKind};
+pub use layout::Layout;
 pub use pass::{Having, Pass, Passed, Passing, non_finite};
 
 // Checkpoints are little-endian, and elements are read in place.

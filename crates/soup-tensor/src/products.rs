@@ -16,7 +16,7 @@ use soup_core::schema::Dtype;
 use soup_core::shard::Segment;
 use soup_core::{Error, Result};
 
-use crate::device::Buffer;
+use crate::buffer::Buffer;
 use crate::format::{Bf16, F16, F32, F64, Format};
 use crate::source::{Scratch, Source};
 use crate::threads::share;
@@ -127,15 +127,29 @@ pub(crate) fn dots(
     gradient: &[f32],
     threads: NonZeroUsize,
 ) -> Result<Vec<SegmentDots>> {
-    let total: usize = segments.iter().map(Segment::elements).sum();
-    if total != gradient.len() {
-        return Err(Error::internal(format!("a gradient of {} values for {total} elements", gradient.len())));
-    }
+    check_gradient(segments, gradient.len())?;
     let summed = sum_pieces(segments, source, threads, |piece, parts| {
         let gradient = &gradient[piece.in_shard..piece.in_shard + piece.count];
         multiply(segments[piece.segment].dtype, parts, gradient)
     })?;
     Ok(summed.into_iter().map(|(tensor, dots)| SegmentDots { tensor, dots }).collect())
+}
+
+/// Refuses a gradient of another number of values than the segments have elements.
+pub(crate) fn check_gradient(segments: &[Segment], values: usize) -> Result<()> {
+    let total: usize = segments.iter().map(Segment::elements).sum();
+    if total != values {
+        return Err(Error::internal(format!("a gradient of {values} values for {total} elements")));
+    }
+    Ok(())
+}
+
+/// Refuses a base of `base` bytes for a shard of `bytes`, unless they are as many.
+pub(crate) fn check_base(bytes: usize, base: usize) -> Result<()> {
+    if base != bytes {
+        return Err(Error::internal(format!("a base of {base} bytes for a shard of {bytes}")));
+    }
+    Ok(())
 }
 
 /// Cuts the segments that are averaged into pieces, has threads `work` on them, each with the piece of every ingredient, and adds
@@ -203,12 +217,11 @@ pub(crate) fn grams(
     base: Option<&[u8]>,
     threads: NonZeroUsize,
 ) -> Result<Vec<SegmentGram>> {
-    let bytes = source.bytes();
+    if let Some(base) = base {
+        check_base(source.bytes(), base.len())?;
+    }
     let base = base.map(Buffer::copied_from);
     let base = base.as_ref().map(Buffer::bytes);
-    if let Some(base) = base.filter(|b| b.len() != bytes) {
-        return Err(Error::internal(format!("a base of {} bytes for a shard of {bytes}", base.len())));
-    }
     let summed = sum_pieces(segments, source, threads, |piece, parts| {
         let base = base.map(|base| &base[piece.range(segments)]);
         gram(segments[piece.segment].dtype, parts, base)

@@ -196,7 +196,7 @@ where
     E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
 {
     let Parts { incoming, policy, address, coordinator, peers, compute } = parts;
-    let device = Device::parse(&config.device)?;
+    let device = Device::parse(&config.device)?.on_host()?;
     if let Some(cache) = &config.disk_cache {
         std::fs::create_dir_all(&cache.folder).map_err(|e| {
             Error::configuration(format!("disk cache {} cannot be created", cache.folder.display()))

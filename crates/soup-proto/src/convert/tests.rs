@@ -84,6 +84,9 @@ fn spec() -> RunSpec {
 #[test]
 fn a_spec_survives() {
     assert_eq!(RunSpec::try_from(v1::RunSpec::from(spec())).unwrap(), spec());
+    let mut native = RunSpec { judge: None, numerics: Some("cuda-sm90".into()), ..spec() };
+    native.validation.iter_mut().for_each(|set| set.options.others.clear());
+    assert_eq!(RunSpec::try_from(v1::RunSpec::from(native.clone())).unwrap(), native);
 }
 
 #[test]
@@ -152,7 +155,7 @@ fn weights_survive() {
         tests: Vec::new(),
         diagnosis: DiagnosisSpec::default(),
         judge: None,
-        numerics: Some("cuda-sm90".into()),
+        numerics: None,
         batch_norm: None,
         calibration: None,
         ingredient_weights: Some(table.into()),
