@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
 /// Who may use whom (normal and build dependencies). soupctl uses core and store directly for `plan` and `inspect`.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("soup-core", &[]),
     ("soup-metrics", &[]),
     ("soup-telemetry", &["soup-core"]),
     ("soup-admin", &["soup-core", "soup-metrics"]),
     ("soup-store", &["soup-core", "soup-metrics"]),
     ("soup-tensor", &["soup-core"]),
+    ("soup-gpu", &["soup-core", "soup-tensor"]),
     ("soup-eval", &["soup-core"]),
     ("soup-proto", &["soup-core"]),
     ("soup-report", &["soup-core"]),
@@ -62,6 +63,9 @@ const ARROWS: [(&str, &[&str]); 13] = [
 /// The only crate that may depend on burn, directly.
 const BURN: [&str; 1] = ["soup-eval"];
 
+/// What is under devices, and the only crate that may depend on it.
+const DEVICES: [&str; 4] = ["cubecl", "cudarc", "wgpu", "ash"];
+
 /// What soup-core must not depend on, at any distance: it is pure.
 const IMPURE: [&str; 6] = ["tokio", "tonic", "object_store", "rand", "burn", "chrono"];
 
@@ -83,6 +87,11 @@ fn arrows_point_only_where_they_may() {
             assert!(
                 name != "burn" || BURN.contains(&package.name.as_str()),
                 "{} must not use burn",
+                package.name
+            );
+            assert!(
+                !DEVICES.contains(&name) || (package.name == "soup-gpu" && dependency.optional),
+                "{} must not use {name}",
                 package.name
             );
         }

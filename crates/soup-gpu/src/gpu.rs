@@ -1,0 +1,267 @@
+//! Devices: what there is, and one that is open.
+//!
+//! Whatever cubecl would panic over is looked for first: driver, compiler and its headers, the device itself.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use soup_core::schema::{Dtype, Schema, TensorSpec};
+use soup_core::soup::{Ingredient, Soup};
+use soup_core::{Error, Result};
+use soup_tensor::{DeviceKind, Layout, Place, ShardBuilder};
+
+use crate::budget::Memory;
+use crate::compute::Compute;
+use crate::engine::said;
+use crate::resident::GpuPlace;
+use crate::{Found, Info, Speed, no_gpu, selftest};
+
+/// A device that is open.
+pub(crate) struct Opened {
+    pub(crate) info: Info,
+    pub(crate) compute: Box<dyn Compute>,
+    /// Whether what is free of its memory is asked anew, or else known from what is held here alone.
+    live: bool,
+    held: AtomicU64,
+}
+
+impl Opened {
+    /// An error of this device's.
+    pub(crate) fn named(&self, error: Error) -> Error {
+        error.context(format!("device {} ({})", self.info.kind, self.info.name))
+    }
+
+    /// What the device answers.
+    ///
+    /// # Errors
+    /// Its own, with its name.
+    pub(crate) fn ask<T>(&self, ask: impl FnOnce(&dyn Compute) -> Result<T>) -> Result<T> {
+        ask(self.compute.as_ref()).map_err(|e| self.named(e))
+    }
+
+    /// Notes that shards hold `more` bytes, and `less` no longer.
+    pub(crate) fn holds(&self, more: u64, less: u64) {
+        self.held.fetch_add(more, Ordering::Relaxed);
+        self.held.fetch_sub(less, Ordering::Relaxed);
+    }
+
+    fn memory(&self) -> Result<Option<Memory>> {
+        let held = if self.live { 0 } else { self.held.load(Ordering::Relaxed) };
+        let memory = self.ask(|d| d.memory())?;
+        Ok(memory.map(|m| Memory { free: m.free.saturating_sub(held), ..m }))
+    }
+
+    /// Refuses to take `bytes` bytes that there are not.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration), with what there is.
+    pub(crate) fn check_room(&self, bytes: u64) -> Result<()> {
+        match self.memory()? {
+            Some(memory) => memory.check(&format!("{} ({})", self.info.kind, self.info.name), bytes),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A device that is open, and gives the CPU's bits.
+pub struct Gpu(Arc<Opened>);
+
+impl Gpu {
+    /// Opens a device and compares it with the CPU, which takes seconds: kernels are compiled.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) where this build has no such devices, its driver or what that
+    /// needs is missing, there is no device with this number, or it does not give the CPU's bits;
+    /// [`ErrorKind::Unavailable`](soup_core::ErrorKind::Unavailable) where it fails.
+    pub fn open(kind: DeviceKind) -> Result<Gpu> {
+        let opened = match kind {
+            DeviceKind::Cpu => return Err(no_gpu(kind)),
+            #[cfg(feature = "cuda")]
+            DeviceKind::Cuda(ordinal) => caught(|| open_cuda(ordinal)),
+            #[cfg(feature = "vulkan")]
+            DeviceKind::Vulkan(ordinal) => caught(|| open_vulkan(ordinal)),
+            #[cfg(not(all(feature = "cuda", feature = "vulkan")))]
+            _ => return Err(kind.not_built()),
+        };
+        let opened = Arc::new(opened.map_err(|e| e.context(format!("device {kind}")))?);
+        selftest::run(&opened)?;
+        Ok(Gpu(opened))
+    }
+
+    /// What it is. The memory is that of when it was opened.
+    pub fn info(&self) -> &Info {
+        &self.0.info
+    }
+
+    /// Memory that shards may take now, in bytes: what is free, less what should stay so. Everything, where the driver does not say.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn free_bytes(&self) -> Result<u64> {
+        Ok(self.0.memory()?.map_or(u64::MAX, |memory| memory.available()))
+    }
+
+    /// Takes room for a shard.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) where the device has not so much;
+    /// [`ErrorKind::Unavailable`](soup_core::ErrorKind::Unavailable) where it fails.
+    pub fn place(&self, layout: Layout) -> Result<Box<dyn Place>> {
+        Ok(Box::new(GpuPlace::new(self.0.clone(), layout)?))
+    }
+
+    /// How fast it is, by a copy and a blend that read about `bytes` bytes each; the best of some rounds.
+    ///
+    /// # Errors
+    /// Those of [`place`](Self::place).
+    pub fn speed(&self, bytes: u64) -> Result<Speed> {
+        const INGREDIENTS: u32 = 16;
+        let bytes = bytes.min(self.0.compute.limit() / 2).next_multiple_of(1 << 20);
+        self.0.check_room(3 * bytes)?;
+        let within = self.0.ask(|d| d.allocate(2 * bytes))?;
+        let copy = best(2 * bytes, || self.0.ask(|d| d.copy_within(&within, bytes as usize)))?;
+        drop(within);
+        self.0.ask(|d| d.give_back())?;
+        let elements = bytes / u64::from(INGREDIENTS) / 2;
+        let schema = Schema::new(vec![TensorSpec::new("w", Dtype::BF16, [elements])])?;
+        let layout = Layout::new(&schema, 0..schema.bytes(), INGREDIENTS, std::num::NonZeroUsize::MIN)?;
+        let builder = ShardBuilder::new(layout.clone(), self.place(layout)?);
+        for ingredient in (0..INGREDIENTS).map(Ingredient) {
+            builder.keep(ingredient, builder.buffer()?)?;
+        }
+        let (shard, _) = builder.finish(|_, _| true)?;
+        let soup = Soup::uniform(INGREDIENTS).ok_or_else(|| Error::internal("a soup of none"))?;
+        let mut out = vec![0; shard.bytes()];
+        let moved = schema.bytes() * u64::from(INGREDIENTS + 1);
+        Ok(Speed { copy, blend: best(moved, || shard.blend(&soup, &mut out))? })
+    }
+}
+
+/// Bytes a second of the fastest of some rounds.
+fn best(bytes: u64, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+    const ROUNDS: usize = 5;
+    let mut least = f64::INFINITY;
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        work()?;
+        least = least.min(start.elapsed().as_secs_f64());
+    }
+    Ok(bytes as f64 / least)
+}
+
+/// Takes a panic of a library's for the failure that it is.
+fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    done.unwrap_or_else(|panic| Err(Error::unavailable(said(panic.as_ref()))))
+}
+
+/// The devices that this build of the program can look for: those that there are, and why others are not.
+pub fn devices() -> Vec<Found> {
+    let mut found = Vec::new();
+    #[cfg(feature = "cuda")]
+    match caught(crate::transfer::cuda::count) {
+        Ok(count) => found.extend((0..count).map(|ordinal| Found {
+            kind: DeviceKind::Cuda(ordinal),
+            device:
+                caught(|| crate::transfer::cuda::Card::find(ordinal)).map(|card| cuda_info(ordinal, &card)),
+        })),
+        Err(error) => found.push(Found { kind: DeviceKind::Cuda(0), device: Err(error) }),
+    }
+    #[cfg(feature = "vulkan")]
+    match caught(|| Ok(crate::transfer::vulkan::adapters())) {
+        Ok(adapters) if adapters.is_empty() => {
+            found.push(Found { kind: DeviceKind::Vulkan(0), device: Err(no_vulkan()) });
+        }
+        Ok(adapters) => found.extend((0..).zip(&adapters).map(|(ordinal, adapter)| Found {
+            kind: DeviceKind::Vulkan(ordinal),
+            device: Ok(vulkan_info(ordinal, adapter)),
+        })),
+        Err(error) => found.push(Found { kind: DeviceKind::Vulkan(0), device: Err(error) }),
+    }
+    found
+}
+
+#[cfg(feature = "cuda")]
+fn cuda_info(ordinal: u32, card: &crate::transfer::cuda::Card) -> Info {
+    Info {
+        kind: DeviceKind::Cuda(ordinal),
+        name: card.name.clone(),
+        driver: card.driver.clone(),
+        memory: Some(card.memory),
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn open_cuda(ordinal: u32) -> Result<Opened> {
+    use cubecl::Runtime;
+    use cubecl::cuda::{CudaDevice, CudaRuntime};
+
+    let count = crate::transfer::cuda::count()?;
+    if ordinal >= count {
+        return Err(Error::configuration(format!(
+            "there are {count} cards of NVIDIA's here: see nvidia-smi -L"
+        )));
+    }
+    let card = crate::transfer::cuda::Card::find(ordinal)?;
+    let info = cuda_info(ordinal, &card);
+    let client = CudaRuntime::client(&CudaDevice::new(ordinal as usize));
+    let engine = crate::engine::Engine::new(client, card.transfer()?, true);
+    Ok(Opened { info, compute: Box::new(engine), live: true, held: AtomicU64::new(0) })
+}
+
+#[cfg(feature = "vulkan")]
+fn no_vulkan() -> Error {
+    Error::configuration(
+        "there is no driver of Vulkan's: install one (mesa-vulkan-drivers has one that needs no card), or name it in VK_DRIVER_FILES",
+    )
+}
+
+#[cfg(feature = "vulkan")]
+fn vulkan_info(ordinal: u32, adapter: &crate::transfer::vulkan::Adapter) -> Info {
+    Info {
+        kind: DeviceKind::Vulkan(ordinal),
+        name: adapter.name.clone(),
+        driver: adapter.driver.clone(),
+        memory: adapter.memory(),
+    }
+}
+
+#[cfg(feature = "vulkan")]
+fn open_vulkan(ordinal: u32) -> Result<Opened> {
+    use cubecl::Runtime;
+    use cubecl::ir::{ElemType, FloatKind, UIntKind};
+    use cubecl::wgpu::WgpuRuntime;
+
+    let mut adapters = crate::transfer::vulkan::adapters();
+    let count = adapters.len();
+    if count == 0 {
+        return Err(no_vulkan());
+    }
+    if ordinal as usize >= count {
+        return Err(Error::configuration(format!(
+            "there are {count} devices of Vulkan's here: see vulkaninfo"
+        )));
+    }
+    let adapter = adapters.swap_remove(ordinal as usize);
+    let info = vulkan_info(ordinal, &adapter);
+    let Some(device) = adapter.device.clone() else {
+        return Err(Error::configuration(format!(
+            "{} is a kind of device that is not understood",
+            adapter.name
+        )));
+    };
+    let client = WgpuRuntime::client(&device);
+    for (kind, name) in [(ElemType::Float(FloatKind::F64), "f64"), (ElemType::UInt(UIntKind::U64), "u64")] {
+        if !client.properties().supports_type(kind) {
+            return Err(Error::configuration(format!(
+                "{} has no {name} arithmetic, which blends need: use the device \"cpu\"",
+                adapter.name
+            )));
+        }
+    }
+    let live = adapter.is_host;
+    let engine = crate::engine::Engine::new(client, adapter, false);
+    Ok(Opened { info, compute: Box::new(engine), live, held: AtomicU64::new(0) })
+}
