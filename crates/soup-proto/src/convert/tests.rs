@@ -85,7 +85,8 @@ fn spec() -> RunSpec {
 fn a_spec_survives() {
     assert_eq!(RunSpec::try_from(v1::RunSpec::from(spec())).unwrap(), spec());
     let mut native = RunSpec { judge: None, numerics: Some("cuda-sm90".into()), ..spec() };
-    native.validation.iter_mut().for_each(|set| set.options.others.clear());
+    let sets = native.validation.iter_mut().chain(&mut native.tests).chain(&mut native.train);
+    sets.for_each(|set| set.options.others.clear());
     assert_eq!(RunSpec::try_from(v1::RunSpec::from(native.clone())).unwrap(), native);
 }
 
