@@ -3,8 +3,8 @@
 //! Whatever cubecl would panic over is looked for first: driver, compiler and its headers, the device itself.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use soup_core::schema::{Dtype, Schema, TensorSpec};
@@ -22,12 +22,17 @@ use crate::{Found, Info, Speed, no_gpu, selftest};
 pub(crate) struct Opened {
     pub(crate) info: Info,
     pub(crate) compute: Box<dyn Compute>,
-    /// Whether what is free of its memory is asked anew, or else known from what is held here alone.
-    live: bool,
+    /// Bytes that shards hold.
     held: AtomicU64,
+    /// Taken while memory is: what was free for one is not for another.
+    taking: Mutex<()>,
 }
 
 impl Opened {
+    fn new(info: Info, compute: Box<dyn Compute>) -> Opened {
+        Opened { info, compute, held: AtomicU64::new(0), taking: Mutex::default() }
+    }
+
     /// An error of this device's.
     pub(crate) fn named(&self, error: Error) -> Error {
         error.context(format!("device {} ({})", self.info.kind, self.info.name))
@@ -41,27 +46,34 @@ impl Opened {
         ask(self.compute.as_ref()).map_err(|e| self.named(e))
     }
 
-    /// Notes that shards hold `more` bytes, and `less` no longer.
-    pub(crate) fn holds(&self, more: u64, less: u64) {
-        self.held.fetch_add(more, Ordering::Relaxed);
-        self.held.fetch_sub(less, Ordering::Relaxed);
-    }
-
     fn memory(&self) -> Result<Option<Memory>> {
-        let held = if self.live { 0 } else { self.held.load(Ordering::Relaxed) };
+        // A driver may not say what is free, and the host has not given yet what it promised.
+        let held = self.held.load(Ordering::Relaxed);
         let memory = self.ask(|d| d.memory())?;
-        Ok(memory.map(|m| Memory { free: m.free.saturating_sub(held), ..m }))
+        Ok(memory.map(|m| Memory { free: m.free.min(m.total.saturating_sub(held)), ..m }))
     }
 
-    /// Refuses to take `bytes` bytes that there are not.
+    /// Has `take` take `bytes` bytes for a shard, if there are so many.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration), with what there is.
-    pub(crate) fn check_room(&self, bytes: u64) -> Result<()> {
-        match self.memory()? {
-            Some(memory) => memory.check(&format!("{} ({})", self.info.kind, self.info.name), bytes),
-            None => Ok(()),
+    /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration), with what there is; those of `take`.
+    pub(crate) fn take<T>(&self, bytes: u64, take: impl FnOnce(&dyn Compute) -> Result<T>) -> Result<T> {
+        let _taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(memory) = self.memory()? {
+            memory.check(&format!("{} ({})", self.info.kind, self.info.name), bytes)?;
         }
+        let taken = self.ask(take)?;
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+        Ok(taken)
+    }
+
+    /// Gives back `bytes` bytes that nobody holds any longer.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub(crate) fn give_back(&self, bytes: u64) -> Result<()> {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+        self.ask(|d| d.give_back())
     }
 }
 
@@ -118,12 +130,12 @@ impl Gpu {
     /// Those of [`place`](Self::place).
     pub fn speed(&self, bytes: u64) -> Result<Speed> {
         const INGREDIENTS: u32 = 16;
-        let bytes = bytes.min(self.0.compute.limit() / 2).next_multiple_of(1 << 20);
-        self.0.check_room(3 * bytes)?;
-        let within = self.0.ask(|d| d.allocate(2 * bytes))?;
+        const MIB: u64 = 1 << 20;
+        let bytes = (bytes.min(self.0.compute.limit() / 2) / MIB).max(1) * MIB;
+        let within = self.0.take(2 * bytes, |d| d.allocate(2 * bytes))?;
         let copy = best(2 * bytes, || self.0.ask(|d| d.copy_within(&within, bytes as usize)))?;
         drop(within);
-        self.0.ask(|d| d.give_back())?;
+        self.0.give_back(2 * bytes)?;
         let elements = bytes / u64::from(INGREDIENTS) / 2;
         let schema = Schema::new(vec![TensorSpec::new("w", Dtype::BF16, [elements])])?;
         let layout = Layout::new(&schema, 0..schema.bytes(), INGREDIENTS, std::num::NonZeroUsize::MIN)?;
@@ -208,7 +220,7 @@ fn open_cuda(ordinal: u32) -> Result<Opened> {
     let info = cuda_info(ordinal, &card);
     let client = CudaRuntime::client(&CudaDevice::new(ordinal as usize));
     let engine = crate::engine::Engine::new(client, card.transfer()?, true);
-    Ok(Opened { info, compute: Box::new(engine), live: true, held: AtomicU64::new(0) })
+    Ok(Opened::new(info, Box::new(engine)))
 }
 
 #[cfg(feature = "vulkan")]
@@ -261,7 +273,6 @@ fn open_vulkan(ordinal: u32) -> Result<Opened> {
             )));
         }
     }
-    let live = adapter.is_host;
     let engine = crate::engine::Engine::new(client, adapter, false);
-    Ok(Opened { info, compute: Box::new(engine), live, held: AtomicU64::new(0) })
+    Ok(Opened::new(info, Box::new(engine)))
 }
