@@ -58,7 +58,9 @@ impl<R: Runtime, T: Transfer<R>> Engine<R, T> {
     fn alone<A>(&self, work: impl FnOnce() -> Result<A>) -> Result<A> {
         let _alone = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
         if self.failed.load(Ordering::Relaxed) {
-            return Err(Error::unavailable("it failed before: start again, and look at what the driver logged"));
+            return Err(Error::unavailable(
+                "it failed before: start again, and look at what the driver logged",
+            ));
         }
         let done = catch_unwind(AssertUnwindSafe(|| STREAM.executes(work)));
         let done = done.unwrap_or_else(|panic| Err(Error::unavailable(said(panic.as_ref()))));

@@ -93,7 +93,7 @@ impl Gpu {
             #[cfg(feature = "cuda")]
             DeviceKind::Cuda(ordinal) => caught(|| open_cuda(ordinal)),
             #[cfg(feature = "vulkan")]
-            DeviceKind::Vulkan(ordinal) => caught(|| open_vulkan(ordinal)),
+            DeviceKind::Vulkan(ordinal) => caught(|| open_vulkan(ordinal, false)),
             #[cfg(not(all(feature = "cuda", feature = "vulkan")))]
             _ => return Err(kind.not_built()),
         };
@@ -240,8 +240,9 @@ fn vulkan_info(ordinal: u32, adapter: &crate::transfer::vulkan::Adapter) -> Info
     }
 }
 
+/// Vulkan leaves conversions to the device, so that they are `native` in tests alone.
 #[cfg(feature = "vulkan")]
-fn open_vulkan(ordinal: u32) -> Result<Opened> {
+fn open_vulkan(ordinal: u32, native: bool) -> Result<Opened> {
     use cubecl::Runtime;
     use cubecl::ir::{ElemType, FloatKind, UIntKind};
     use cubecl::wgpu::WgpuRuntime;
@@ -273,6 +274,100 @@ fn open_vulkan(ordinal: u32) -> Result<Opened> {
             )));
         }
     }
-    let engine = crate::engine::Engine::new(client, adapter, false);
+    let engine = crate::engine::Engine::new(client, adapter, native);
     Ok(Opened::new(info, Box::new(engine)))
+}
+
+#[cfg(all(test, feature = "vulkan"))]
+mod tests {
+    use std::ops::Range;
+
+    use super::*;
+    use crate::compute::{Held, Rows, Spans, Terms};
+    use crate::plan::Block;
+
+    /// The conversions that CUDA is given, seen without a card: lavapipe's are the processor's, which keep denormals and NaN.
+    #[test]
+    fn native_conversions_are_exact_on_a_device_that_is_a_processor() {
+        let opened = Arc::new(open_vulkan(0, true).unwrap());
+        if opened.info.name.starts_with("llvmpipe") {
+            selftest::run(&opened).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_held_is_not_free() {
+        let opened = Opened::new(
+            Info { kind: DeviceKind::Vulkan(9), name: "none".into(), driver: String::new(), memory: None },
+            Box::new(Broken),
+        );
+        let free = || opened.memory().unwrap().unwrap().free;
+        assert_eq!(free(), 8 << 30);
+        opened.take(3 << 30, |_| Ok(())).unwrap();
+        assert_eq!(free(), 7 << 30, "of 10 GiB 3 are promised, whatever the driver says");
+        let refused = opened.take(7 << 30, |_| Ok(())).unwrap_err();
+        assert!(
+            refused.chain().starts_with("device vulkan:9 (none) has no room for 7.0 GiB"),
+            "{}",
+            refused.chain()
+        );
+        let error = opened.take(1, |d| d.allocate(1)).unwrap_err();
+        assert_eq!(error.chain(), "device vulkan:9 (none): out of order");
+        assert_eq!(free(), 7 << 30, "what could not be taken is not held");
+        opened.give_back(3 << 30).unwrap();
+        assert_eq!(free(), 8 << 30);
+    }
+
+    /// A device with memory and nothing else.
+    struct Broken;
+
+    fn broken<T>() -> Result<T> {
+        Err(Error::unavailable("out of order"))
+    }
+
+    impl Compute for Broken {
+        fn limit(&self) -> u64 {
+            1 << 20
+        }
+
+        fn memory(&self) -> Result<Option<Memory>> {
+            Ok(Some(Memory { free: 8 << 30, total: 10 << 30 }))
+        }
+
+        fn allocate(&self, _: u64) -> Result<Held> {
+            broken()
+        }
+
+        fn table(&self, _: &[u32]) -> Result<Held> {
+            broken()
+        }
+
+        fn upload(&self, _: &Held, _: usize, _: usize, _: &mut dyn FnMut(usize, &mut [u8])) -> Result<()> {
+            broken()
+        }
+
+        fn download(&self, _: &Held, _: Range<usize>, _: &mut dyn FnMut(usize, &[u8])) -> Result<()> {
+            broken()
+        }
+
+        fn blend(&self, _: &Rows, _: &Terms<'_>, _: &mut dyn FnMut(usize, &[u8])) -> Result<()> {
+            broken()
+        }
+
+        fn dots(&self, _: &Rows, _: &[f32], _: &[Block]) -> Result<Vec<f64>> {
+            broken()
+        }
+
+        fn gram(&self, _: &Rows, _: Option<&[u8]>, _: &[Block], _: &mut dyn Spans) -> Result<()> {
+            broken()
+        }
+
+        fn copy_within(&self, _: &Held, _: usize) -> Result<()> {
+            broken()
+        }
+
+        fn give_back(&self) -> Result<()> {
+            Ok(())
+        }
+    }
 }
