@@ -16,7 +16,7 @@ pub struct Memory {
 impl Memory {
     /// What is left alone: for what blends give, for kernels, and for who else uses the device.
     fn reserve(&self) -> u64 {
-        (self.total / 16).min(2 * GIB)
+        (self.total / 16).clamp(GIB / 2, 2 * GIB)
     }
 
     /// What may be taken now.
@@ -70,8 +70,8 @@ mod tests {
             "device cuda:0 has no room for 8.0 GiB: of 80.0 GiB are 10.0 GiB free, of which 2.0 GiB stay free; use more workers, \
              or give them a disk cache"
         );
-        let small = Memory { free: 300 << 20, total: 1600 << 20 };
-        assert_eq!(small.available(), 200 << 20);
+        let small = Memory { free: 612 << 20, total: 1600 << 20 };
+        assert_eq!(small.available(), 100 << 20);
         assert_eq!(Memory { free: 1, total: 80 * GIB }.available(), 0);
     }
 

@@ -58,7 +58,9 @@ impl<R: Runtime, T: Transfer<R>> Engine<R, T> {
     fn alone<A>(&self, work: impl FnOnce() -> Result<A>) -> Result<A> {
         let _alone = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
         if self.failed.load(Ordering::Relaxed) {
-            return Err(Error::unavailable("it failed before: start the worker again"));
+            return Err(Error::unavailable(
+                "it failed before: start again, and look at what the driver logged",
+            ));
         }
         let done = catch_unwind(AssertUnwindSafe(|| STREAM.executes(work)));
         let done = done.unwrap_or_else(|panic| Err(Error::unavailable(said(panic.as_ref()))));
@@ -201,7 +203,8 @@ pub(crate) fn failure(error: &dyn std::fmt::Display) -> Error {
 /// What was said when something panicked.
 pub(crate) fn said(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    shortened(text.unwrap_or("the library that drives it gave up"))
+    let text = shortened(text.unwrap_or("no reason"));
+    format!("what drives it gave up ({text}): start again, and look at what the driver logged")
 }
 
 fn shortened(text: &str) -> String {
@@ -312,5 +315,6 @@ mod tests {
     fn failures_are_short_and_without_traces() {
         assert_eq!(failure(&"no\n  memory\nBacktrace:\n 1: main").chain(), "no memory");
         assert!(shortened(&"é".repeat(1000)).chars().count() < 410);
+        assert!(said(&"no luck").contains("(no luck)"), "{}", said(&"no luck"));
     }
 }

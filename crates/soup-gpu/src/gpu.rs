@@ -3,8 +3,8 @@
 //! Whatever cubecl would panic over is looked for first: driver, compiler and its headers, the device itself.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use soup_core::schema::{Dtype, Schema, TensorSpec};
@@ -22,12 +22,17 @@ use crate::{Found, Info, Speed, no_gpu, selftest};
 pub(crate) struct Opened {
     pub(crate) info: Info,
     pub(crate) compute: Box<dyn Compute>,
-    /// Whether what is free of its memory is asked anew, or else known from what is held here alone.
-    live: bool,
+    /// Bytes that shards hold.
     held: AtomicU64,
+    /// Taken while memory is: what was free for one is not for another.
+    taking: Mutex<()>,
 }
 
 impl Opened {
+    fn new(info: Info, compute: Box<dyn Compute>) -> Opened {
+        Opened { info, compute, held: AtomicU64::new(0), taking: Mutex::default() }
+    }
+
     /// An error of this device's.
     pub(crate) fn named(&self, error: Error) -> Error {
         error.context(format!("device {} ({})", self.info.kind, self.info.name))
@@ -41,27 +46,34 @@ impl Opened {
         ask(self.compute.as_ref()).map_err(|e| self.named(e))
     }
 
-    /// Notes that shards hold `more` bytes, and `less` no longer.
-    pub(crate) fn holds(&self, more: u64, less: u64) {
-        self.held.fetch_add(more, Ordering::Relaxed);
-        self.held.fetch_sub(less, Ordering::Relaxed);
-    }
-
     fn memory(&self) -> Result<Option<Memory>> {
-        let held = if self.live { 0 } else { self.held.load(Ordering::Relaxed) };
+        // A driver may not say what is free, and the host has not given yet what it promised.
+        let held = self.held.load(Ordering::Relaxed);
         let memory = self.ask(|d| d.memory())?;
-        Ok(memory.map(|m| Memory { free: m.free.saturating_sub(held), ..m }))
+        Ok(memory.map(|m| Memory { free: m.free.min(m.total.saturating_sub(held)), ..m }))
     }
 
-    /// Refuses to take `bytes` bytes that there are not.
+    /// Has `take` take `bytes` bytes for a shard, if there are so many.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration), with what there is.
-    pub(crate) fn check_room(&self, bytes: u64) -> Result<()> {
-        match self.memory()? {
-            Some(memory) => memory.check(&format!("{} ({})", self.info.kind, self.info.name), bytes),
-            None => Ok(()),
+    /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration), with what there is; those of `take`.
+    pub(crate) fn take<T>(&self, bytes: u64, take: impl FnOnce(&dyn Compute) -> Result<T>) -> Result<T> {
+        let _taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(memory) = self.memory()? {
+            memory.check(&format!("{} ({})", self.info.kind, self.info.name), bytes)?;
         }
+        let taken = self.ask(take)?;
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+        Ok(taken)
+    }
+
+    /// Gives back `bytes` bytes that nobody holds any longer.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub(crate) fn give_back(&self, bytes: u64) -> Result<()> {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+        self.ask(|d| d.give_back())
     }
 }
 
@@ -81,7 +93,7 @@ impl Gpu {
             #[cfg(feature = "cuda")]
             DeviceKind::Cuda(ordinal) => caught(|| open_cuda(ordinal)),
             #[cfg(feature = "vulkan")]
-            DeviceKind::Vulkan(ordinal) => caught(|| open_vulkan(ordinal)),
+            DeviceKind::Vulkan(ordinal) => caught(|| open_vulkan(ordinal, false)),
             #[cfg(not(all(feature = "cuda", feature = "vulkan")))]
             _ => return Err(kind.not_built()),
         };
@@ -118,12 +130,12 @@ impl Gpu {
     /// Those of [`place`](Self::place).
     pub fn speed(&self, bytes: u64) -> Result<Speed> {
         const INGREDIENTS: u32 = 16;
-        let bytes = bytes.min(self.0.compute.limit() / 2).next_multiple_of(1 << 20);
-        self.0.check_room(3 * bytes)?;
-        let within = self.0.ask(|d| d.allocate(2 * bytes))?;
+        const MIB: u64 = 1 << 20;
+        let bytes = (bytes.min(self.0.compute.limit() / 2) / MIB).max(1) * MIB;
+        let within = self.0.take(2 * bytes, |d| d.allocate(2 * bytes))?;
         let copy = best(2 * bytes, || self.0.ask(|d| d.copy_within(&within, bytes as usize)))?;
         drop(within);
-        self.0.ask(|d| d.give_back())?;
+        self.0.give_back(2 * bytes)?;
         let elements = bytes / u64::from(INGREDIENTS) / 2;
         let schema = Schema::new(vec![TensorSpec::new("w", Dtype::BF16, [elements])])?;
         let layout = Layout::new(&schema, 0..schema.bytes(), INGREDIENTS, std::num::NonZeroUsize::MIN)?;
@@ -208,7 +220,7 @@ fn open_cuda(ordinal: u32) -> Result<Opened> {
     let info = cuda_info(ordinal, &card);
     let client = CudaRuntime::client(&CudaDevice::new(ordinal as usize));
     let engine = crate::engine::Engine::new(client, card.transfer()?, true);
-    Ok(Opened { info, compute: Box::new(engine), live: true, held: AtomicU64::new(0) })
+    Ok(Opened::new(info, Box::new(engine)))
 }
 
 #[cfg(feature = "vulkan")]
@@ -228,8 +240,9 @@ fn vulkan_info(ordinal: u32, adapter: &crate::transfer::vulkan::Adapter) -> Info
     }
 }
 
+/// Vulkan leaves conversions to the device, so that they are `native` in tests alone.
 #[cfg(feature = "vulkan")]
-fn open_vulkan(ordinal: u32) -> Result<Opened> {
+fn open_vulkan(ordinal: u32, native: bool) -> Result<Opened> {
     use cubecl::Runtime;
     use cubecl::ir::{ElemType, FloatKind, UIntKind};
     use cubecl::wgpu::WgpuRuntime;
@@ -261,7 +274,100 @@ fn open_vulkan(ordinal: u32) -> Result<Opened> {
             )));
         }
     }
-    let live = adapter.is_host;
-    let engine = crate::engine::Engine::new(client, adapter, false);
-    Ok(Opened { info, compute: Box::new(engine), live, held: AtomicU64::new(0) })
+    let engine = crate::engine::Engine::new(client, adapter, native);
+    Ok(Opened::new(info, Box::new(engine)))
+}
+
+#[cfg(all(test, feature = "vulkan"))]
+mod tests {
+    use std::ops::Range;
+
+    use super::*;
+    use crate::compute::{Held, Rows, Spans, Terms};
+    use crate::plan::Block;
+
+    /// The conversions that CUDA is given, seen without a card: lavapipe's are the processor's, which keep denormals and NaN.
+    #[test]
+    fn native_conversions_are_exact_on_a_device_that_is_a_processor() {
+        let opened = Arc::new(open_vulkan(0, true).unwrap());
+        if opened.info.name.starts_with("llvmpipe") {
+            selftest::run(&opened).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_held_is_not_free() {
+        let opened = Opened::new(
+            Info { kind: DeviceKind::Vulkan(9), name: "none".into(), driver: String::new(), memory: None },
+            Box::new(Broken),
+        );
+        let free = || opened.memory().unwrap().unwrap().free;
+        assert_eq!(free(), 8 << 30);
+        opened.take(3 << 30, |_| Ok(())).unwrap();
+        assert_eq!(free(), 7 << 30, "of 10 GiB 3 are promised, whatever the driver says");
+        let refused = opened.take(7 << 30, |_| Ok(())).unwrap_err();
+        assert!(
+            refused.chain().starts_with("device vulkan:9 (none) has no room for 7.0 GiB"),
+            "{}",
+            refused.chain()
+        );
+        let error = opened.take(1, |d| d.allocate(1)).unwrap_err();
+        assert_eq!(error.chain(), "device vulkan:9 (none): out of order");
+        assert_eq!(free(), 7 << 30, "what could not be taken is not held");
+        opened.give_back(3 << 30).unwrap();
+        assert_eq!(free(), 8 << 30);
+    }
+
+    /// A device with memory and nothing else.
+    struct Broken;
+
+    fn broken<T>() -> Result<T> {
+        Err(Error::unavailable("out of order"))
+    }
+
+    impl Compute for Broken {
+        fn limit(&self) -> u64 {
+            1 << 20
+        }
+
+        fn memory(&self) -> Result<Option<Memory>> {
+            Ok(Some(Memory { free: 8 << 30, total: 10 << 30 }))
+        }
+
+        fn allocate(&self, _: u64) -> Result<Held> {
+            broken()
+        }
+
+        fn table(&self, _: &[u32]) -> Result<Held> {
+            broken()
+        }
+
+        fn upload(&self, _: &Held, _: usize, _: usize, _: &mut dyn FnMut(usize, &mut [u8])) -> Result<()> {
+            broken()
+        }
+
+        fn download(&self, _: &Held, _: Range<usize>, _: &mut dyn FnMut(usize, &[u8])) -> Result<()> {
+            broken()
+        }
+
+        fn blend(&self, _: &Rows, _: &Terms<'_>, _: &mut dyn FnMut(usize, &[u8])) -> Result<()> {
+            broken()
+        }
+
+        fn dots(&self, _: &Rows, _: &[f32], _: &[Block]) -> Result<Vec<f64>> {
+            broken()
+        }
+
+        fn gram(&self, _: &Rows, _: Option<&[u8]>, _: &[Block], _: &mut dyn Spans) -> Result<()> {
+            broken()
+        }
+
+        fn copy_within(&self, _: &Held, _: usize) -> Result<()> {
+            broken()
+        }
+
+        fn give_back(&self) -> Result<()> {
+            Ok(())
+        }
+    }
 }

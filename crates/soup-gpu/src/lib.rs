@@ -15,6 +15,8 @@
 //!
 //! Without the cargo features `cuda` and `vulkan` there is no device, and every one is refused with the feature that it needs.
 
+// What needs no device is compiled and tested without one.
+#[cfg_attr(not(any(feature = "cuda", feature = "vulkan")), allow(dead_code))]
 mod budget;
 #[cfg(any(feature = "cuda", feature = "vulkan"))]
 mod compute;
@@ -26,7 +28,6 @@ mod gpu;
 mod kernels;
 #[cfg(any(feature = "cuda", feature = "vulkan"))]
 mod launch;
-// What needs no device is compiled and tested without one.
 #[cfg_attr(not(any(feature = "cuda", feature = "vulkan")), allow(dead_code))]
 mod order;
 #[cfg_attr(not(any(feature = "cuda", feature = "vulkan")), allow(dead_code))]

@@ -39,20 +39,20 @@ impl GpuPlace {
     pub(crate) fn new(device: Arc<Opened>, layout: Layout) -> Result<GpuPlace> {
         let plan = Plan::new(&layout, device.compute.limit()).map_err(|e| device.named(e))?;
         let ingredients = layout.ingredients();
-        device.check_room(plan.bytes(ingredients))?;
-        let rows = plan.pieces.iter().map(|piece| {
-            Ok(Rows {
-                format: piece.format,
-                stride: piece.stride,
-                ingredients,
-                memory: device.ask(|d| d.allocate(piece.bytes(ingredients)))?,
-                parts_of_units: device.ask(|d| d.table(&piece.parts_of_units()))?,
-            })
-        });
-        let rows = rows.collect::<Result<_>>()?;
+        let rows = device.take(plan.bytes(ingredients), |d| {
+            let rows = plan.pieces.iter().map(|piece| {
+                Ok(Rows {
+                    format: piece.format,
+                    stride: piece.stride,
+                    ingredients,
+                    memory: d.allocate(piece.bytes(ingredients))?,
+                    parts_of_units: d.table(&piece.parts_of_units())?,
+                })
+            });
+            rows.collect::<Result<_>>()
+        })?;
         let digests = (0..ingredients).map(|_| Mutex::default()).collect();
         let shard = Shard { device, layout, plan, rows };
-        shard.device.holds(shard.bytes(), 0);
         Ok(GpuPlace { shard, on_host: Mutex::default(), digests })
     }
 }
@@ -108,8 +108,7 @@ impl Drop for Shard {
         let bytes = self.bytes();
         self.rows.clear();
         // A device that cannot give memory back says so when it is asked for more.
-        let _ = self.device.compute.give_back();
-        self.device.holds(0, bytes);
+        let _ = self.device.give_back(bytes);
     }
 }
 

@@ -185,7 +185,7 @@ pub(crate) fn deltas(
             for i in 0..ingredients {
                 origin += widen_at(pool, i * row_elements + at, format, native);
             }
-            origin = origin / divisor;
+            origin /= divisor;
         }
         for i in 0..ingredients {
             let x = widen_at(pool, i * row_elements + at, format, native);

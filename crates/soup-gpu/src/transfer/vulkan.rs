@@ -23,7 +23,7 @@ pub(crate) struct Adapter {
     /// How cubecl calls it; none where it has no name for it.
     pub(crate) device: Option<WgpuDevice>,
     /// The host itself: its memory is the host's.
-    pub(crate) is_host: bool,
+    is_host: bool,
     /// Memory of the device in bytes.
     total: u64,
 }
