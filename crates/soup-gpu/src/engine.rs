@@ -287,7 +287,8 @@ impl<R: Runtime, T: Transfer<R>> Compute for Engine<R, T> {
 
     fn copy_within(&self, within: &Held, bytes: usize) -> Result<()> {
         self.alone(|| {
-            launch::put(&self.client, within, within, bytes, bytes)?;
+            let proof = self.empty(size_of::<f64>());
+            launch::put(&self.client, within, (within, bytes), bytes, (&proof, 0), self.next_token())?;
             self.settle()
         })
     }

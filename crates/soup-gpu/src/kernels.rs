@@ -168,15 +168,23 @@ fn weight(weights: &Array<f64>, at: usize, #[comptime] mean: bool) -> f64 {
     if comptime!(mean) { 0.0f64.runtime() } else { weights[at] }
 }
 
-/// Copies `count` vectors to `to`, from vector `first` on: the way of what is uploaded into a buffer that is there.
+/// Copies `count` vectors to `to`, from vector `first` on: the way of what is uploaded into a buffer that is there. Its token goes to
+/// `proof`, where this copy has a place.
 #[cube(launch_unchecked, address_type = "dynamic")]
 pub(crate) fn put<N: Size>(
     from: &Array<Vector<u32, N>>,
     to: &mut Array<Vector<u32, N>>,
+    proof: &mut Array<u32>,
     first: usize,
     count: usize,
+    place: usize,
+    token: u32,
 ) {
-    if ABSOLUTE_POS < count {
-        to[first + ABSOLUTE_POS] = from[ABSOLUTE_POS];
+    let at = ABSOLUTE_POS;
+    if at == 0usize {
+        proof[place] = token;
+    }
+    if at < count {
+        to[first + at] = from[at];
     }
 }

@@ -124,16 +124,18 @@ pub(crate) fn blend<R: Runtime>(
     Ok(())
 }
 
-/// Copies `bytes` bytes from the beginning of `from` to `to`, from byte `start` on; both multiples of 16.
+/// Copies `bytes` bytes from the beginning of `from` to `to`, from byte `start` on; both multiples of 16. The token goes to `place` of
+/// `proof`.
 pub(crate) fn put<R: Runtime>(
     client: &ComputeClient<R>,
     from: &Held,
-    to: &Held,
-    start: usize,
+    (to, start): (&Held, usize),
     bytes: usize,
+    (proof, place): (&Held, usize),
+    token: u32,
 ) -> Result<()> {
     let (first, count) = (start / VECTOR_BYTES, bytes / VECTOR_BYTES);
-    // SAFETY: both buffers have the vectors that are copied, as `vectors` looks.
+    // SAFETY: the buffers have the vectors that are copied and the place of the token, as `vectors` and `words` look.
     unsafe {
         kernels::put::launch_unchecked::<R>(
             client,
@@ -143,8 +145,11 @@ pub(crate) fn put<R: Runtime>(
             VECTOR,
             vectors(from, bytes)?,
             vectors(to, start + bytes)?,
+            words(proof, place + 1)?,
             first,
             count,
+            place,
+            token,
         );
     }
     Ok(())

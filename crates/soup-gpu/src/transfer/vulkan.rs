@@ -1,6 +1,7 @@
 //! Vulkan: everything goes through cubecl, and wgpu knows which devices there are.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use cubecl::bytes::Bytes;
 use cubecl::client::ComputeClient;
@@ -108,18 +109,30 @@ impl Transfer<WgpuRuntime> for Adapter {
         bytes: usize,
         fill: &mut dyn FnMut(usize, &mut [u8]),
     ) -> Result<()> {
+        static TOKEN: AtomicU32 = AtomicU32::new(1);
+        let chunks = bytes.div_ceil(SLOT_BYTES);
+        let token = TOKEN.fetch_add(1, Ordering::Relaxed);
+        let proof = Held(client.empty(chunks.max(4) * size_of::<u32>()));
         for (nth, offset) in (0..bytes).step_by(SLOT_BYTES).enumerate() {
             let mut chunk = vec![0; SLOT_BYTES.min(bytes - offset)];
             fill(offset, &mut chunk);
             let count = chunk.len();
             let chunk = Held(client.create(Bytes::from_bytes_vec(chunk)));
-            launch::put(client, &chunk, to, start + offset, count)?;
+            launch::put(client, &chunk, (to, start + offset), count, (&proof, nth), token)?;
             if nth % SLOTS == SLOTS - 1 {
                 // What was copied can be used again.
                 cubecl::future::block_on(client.sync()).map_err(|e| failure(&e))?;
             }
         }
-        Ok(())
+        // A copy that was not made would be seen by nobody.
+        let proof = client.read_one(proof.0).map_err(|e| failure(&e))?;
+        match proof.chunks_exact(size_of::<u32>()).take(chunks).filter(|p| **p == token.to_le_bytes()).count()
+        {
+            made if made == chunks => Ok(()),
+            made => Err(Error::unavailable(format!(
+                "it made {made} of {chunks} copies, though no error was told"
+            ))),
+        }
     }
 
     fn download(
