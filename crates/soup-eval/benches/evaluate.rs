@@ -13,8 +13,9 @@ fn main() {
     let started = Instant::now();
     let prepared = pool::evaluator_of(1).prepare(&dataset, 0..dataset.len()).unwrap();
     println!("prepare: {:.0} samples/s", prepared.len() as f64 / started.elapsed().as_secs_f64());
-    for batch_size in [1, 4, 8, 16, 32, 64, 128, 250] {
-        let evaluator = pool::evaluator_of(batch_size);
+    let sizes = [1, 4, 8, 16, 32, 64, 128, 250];
+    for (&device, batch_size) in pool::DEVICES.iter().flat_map(|device| sizes.map(|size| (device, size))) {
+        let evaluator = pool::evaluator_on(device, batch_size);
         let (schema, bytes) = pool::parameters("m10");
         let started = Instant::now();
         let model = evaluator.load(&schema, Weights::copied_from(&schema, &bytes).unwrap()).unwrap();
@@ -26,6 +27,6 @@ fn main() {
             started.elapsed().as_secs_f64()
         });
         let rate = prepared.len() as f64 / seconds.fold(f64::INFINITY, f64::min);
-        println!("batch {batch_size:4}: {rate:8.0} samples/s (load {load_ms:.1} ms)");
+        println!("{device}, batch {batch_size:4}: {rate:8.0} samples/s (load {load_ms:.1} ms)");
     }
 }

@@ -5,13 +5,13 @@
 //! parameter goes. To add one: a file with its config, that description and its forward pass, and a line in [`KNOWN`].
 
 use burn::tensor::Tensor;
-use burn::tensor::backend::Backend;
 use serde_json::Value;
 use soup_core::schema::Schema;
 use soup_core::{Error, Result};
 
 use crate::config::ImageClassifier;
 use crate::deit::{Deit, DeitWithTeacher};
+use crate::device::Precision;
 use crate::dinov2::Dinov2;
 use crate::evaluator::{Evaluator, EvaluatorSpec, evaluator_of};
 use crate::gradient::sink::Sink;
@@ -85,14 +85,14 @@ pub(crate) trait Architecture: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     /// As [`check_schema`](Architecture::check_schema).
-    fn load<B: Backend>(
+    fn load<B: Kernels>(
         &self,
         parameters: &Parameters<'_>,
         sink: Option<&Sink>,
-        device: &B::Device,
+        (device, precision): (&B::Device, Precision),
     ) -> Result<Self::Model<Loaded<B>>> {
         self.check_schema(parameters.schema())?;
-        self.parameters(&mut Loader::<B> { parameters, sink, device })
+        self.parameters(&mut Loader::<B> { parameters, sink, device, precision })
     }
 }
 

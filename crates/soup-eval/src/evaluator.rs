@@ -3,10 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use burn::backend::flex::FlexDevice;
-use burn::backend::{Autodiff, Flex};
-use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
 use soup_core::schema::Schema;
 use soup_core::weights::Weights;
 use soup_core::{Error, Result};
@@ -16,9 +14,11 @@ use crate::budget::is_too_much;
 use crate::classes::Classes;
 use crate::config::ImageClassifier;
 use crate::dataset::{Dataset, Input, Sample, Target};
+use crate::device::uploads::Uploads;
+use crate::device::{self, Differentiable, JudgeDevice, Precision, Site, With};
 use crate::gradient::sink::Sink;
 use crate::gradient::{Gradient, Graph, LossSpec};
-use crate::kernels::Kernels;
+use crate::kernels::{self, Kernels};
 use crate::parameters::Parameters;
 use crate::parameters::visitor::Loaded;
 use crate::prepared::Prepared;
@@ -29,7 +29,7 @@ pub const BATCH_SIZE_DEFAULT: u32 = 32;
 /// Largest batch size that is accepted.
 const BATCH_SIZE_MAX: u32 = 1 << 16;
 
-/// What an evaluator is made of.
+/// What an evaluator is made of. By default on the processor, and of no config.
 #[derive(Clone, Debug)]
 pub struct EvaluatorSpec {
     /// Text of the model's `config.json`.
@@ -38,6 +38,26 @@ pub struct EvaluatorSpec {
     pub preprocessor_json: Option<String>,
     /// Samples a forward pass.
     pub batch_size: u32,
+    /// Where models are evaluated.
+    pub device: JudgeDevice,
+    /// In which arithmetic.
+    pub precision: Precision,
+    /// Memory of a device that samples may be kept in, in bytes, so that they are sent there once and not once a model. The
+    /// processor needs none.
+    pub device_samples_bytes: u64,
+}
+
+impl Default for EvaluatorSpec {
+    fn default() -> EvaluatorSpec {
+        EvaluatorSpec {
+            config_json: String::new(),
+            preprocessor_json: None,
+            batch_size: BATCH_SIZE_DEFAULT,
+            device: JudgeDevice::default(),
+            precision: Precision::default(),
+            device_samples_bytes: 0,
+        }
+    }
 }
 
 /// One architecture with its preprocessing. One per worker and run, shared by its compute threads.
@@ -47,6 +67,9 @@ pub trait Evaluator: Send + Sync {
 
     /// The classes, for [`Dataset::align`].
     fn class_names(&self) -> &Classes;
+
+    /// The class of its arithmetic, as [`numerics`](crate::numerics) gives it: within one, the same samples and weights give the same bits.
+    fn numerics(&self) -> &str;
 
     /// Checks that a schema has what the architecture needs; tensors that it does not use are ignored.
     ///
@@ -110,7 +133,7 @@ pub trait Model: Send + Sync {
 ///
 /// # Errors
 /// [`Data`](soup_core::ErrorKind::Data) for an unknown architecture or a config that is not understood;
-/// [`Usage`](soup_core::ErrorKind::Usage) for a batch size out of range.
+/// [`Usage`](soup_core::ErrorKind::Usage) for a batch size out of range; those of [`numerics`](crate::numerics).
 pub fn evaluator(spec: &EvaluatorSpec) -> Result<Box<dyn Evaluator>> {
     if !(1..=BATCH_SIZE_MAX).contains(&spec.batch_size) {
         return Err(Error::usage(format!(
@@ -121,7 +144,7 @@ pub fn evaluator(spec: &EvaluatorSpec) -> Result<Box<dyn Evaluator>> {
     architecture::evaluator(spec)
 }
 
-/// The evaluator of the architecture `A`, on the CPU.
+/// The evaluator of the architecture `A`.
 pub(crate) fn evaluator_of<A: Architecture>(spec: &EvaluatorSpec) -> Result<Box<dyn Evaluator>> {
     let architecture = A::from_json(&spec.config_json)?;
     let ImageClassifier { image, channels, .. } = *architecture.classifier();
@@ -135,23 +158,43 @@ pub(crate) fn evaluator_of<A: Architecture>(spec: &EvaluatorSpec) -> Result<Box<
         }
     };
     let architecture = architecture.resized(preprocessor.output())?;
-    Ok(Box::new(ArchitectureEvaluator::<A, Autodiff<Flex>> {
-        architecture: Arc::new(architecture),
-        preprocessor,
-        batch_size: spec.batch_size as usize,
-        device: FlexDevice,
-    }))
+    device::open(spec.device, spec.precision, Parts { architecture, preprocessor, spec })
+}
+
+/// What an evaluator is made of, but for a backend.
+struct Parts<'a, A> {
+    architecture: A,
+    preprocessor: Preprocessor,
+    spec: &'a EvaluatorSpec,
+}
+
+impl<A: Architecture> With for Parts<'_, A> {
+    type Out = Box<dyn Evaluator>;
+
+    fn with<B: Differentiable>(self, site: Site<B>) -> Self::Out {
+        // What would be sent to a processor is there.
+        let samples_bytes =
+            if self.spec.device == JudgeDevice::Cpu { 0 } else { self.spec.device_samples_bytes };
+        Box::new(ArchitectureEvaluator::<A, B> {
+            architecture: Arc::new(self.architecture),
+            preprocessor: self.preprocessor,
+            batch_size: self.spec.batch_size as usize,
+            site,
+            uploads: Arc::new(Uploads::new(samples_bytes)),
+        })
+    }
 }
 
 /// Over a backend that differentiates; models are evaluated on the one beneath it.
-struct ArchitectureEvaluator<A, B: Backend> {
+struct ArchitectureEvaluator<A, B: Differentiable> {
     architecture: Arc<A>,
     preprocessor: Preprocessor,
     batch_size: usize,
-    device: B::Device,
+    site: Site<B>,
+    uploads: Arc<Uploads<B::InnerBackend>>,
 }
 
-impl<A: Architecture, B: Backend> ArchitectureEvaluator<A, B> {
+impl<A: Architecture, B: Differentiable> ArchitectureEvaluator<A, B> {
     /// Channels, height, width of a sample.
     fn input(&self) -> [usize; 3] {
         let ImageClassifier { image, channels, .. } = *self.architecture.classifier();
@@ -159,15 +202,17 @@ impl<A: Architecture, B: Backend> ArchitectureEvaluator<A, B> {
     }
 }
 
-impl<A: Architecture, B: Kernels + AutodiffBackend<InnerBackend: Kernels>> Evaluator
-    for ArchitectureEvaluator<A, B>
-{
+impl<A: Architecture, B: Differentiable> Evaluator for ArchitectureEvaluator<A, B> {
     fn classes(&self) -> u32 {
         self.class_names().count()
     }
 
     fn class_names(&self) -> &Classes {
         &self.architecture.classifier().classes
+    }
+
+    fn numerics(&self) -> &str {
+        &self.site.numerics
     }
 
     fn check_schema(&self, schema: &Schema) -> Result<()> {
@@ -177,12 +222,14 @@ impl<A: Architecture, B: Kernels + AutodiffBackend<InnerBackend: Kernels>> Evalu
     fn load(&self, schema: &Schema, weights: Weights) -> Result<Box<dyn Model>> {
         let parameters = Parameters::owned(schema, weights)?;
         Ok(Box::new(ArchitectureModel::<A, B::InnerBackend> {
-            model: self.architecture.load(&parameters, None, &self.device)?,
+            model: self.architecture.load(&parameters, None, (&self.site.device, self.site.precision))?,
             architecture: self.architecture.clone(),
             batch_size: self.batch_size,
             input: self.input(),
             classes: self.architecture.classifier().outputs(),
-            device: self.device.clone(),
+            device: self.site.device.clone(),
+            precision: self.site.precision,
+            uploads: self.uploads.clone(),
         }))
     }
 
@@ -198,13 +245,18 @@ impl<A: Architecture, B: Kernels + AutodiffBackend<InnerBackend: Kernels>> Evalu
         let parameters = Parameters::new(schema, parameters)?;
         let sink = Sink::zeros(schema);
         let graph = Graph::<A, B> {
-            model: self.architecture.load(&parameters, Some(&sink), &self.device)?,
+            model: self.architecture.load(
+                &parameters,
+                Some(&sink),
+                (&self.site.device, self.site.precision),
+            )?,
             architecture: &self.architecture,
             sink,
             batch_size: self.batch_size,
             input: self.input(),
             classes: self.architecture.classifier().outputs(),
-            device: self.device.clone(),
+            device: self.site.device.clone(),
+            precision: self.site.precision,
         };
         graph.differentiate(prepared, range, loss, cancel)
     }
@@ -234,7 +286,7 @@ impl<A: Architecture, B: Kernels + AutodiffBackend<InnerBackend: Kernels>> Evalu
     }
 }
 
-impl<A: Architecture, B: Backend> ArchitectureEvaluator<A, B> {
+impl<A: Architecture, B: Differentiable> ArchitectureEvaluator<A, B> {
     /// Appends the pixels and labels of `samples`, of which `first` is the first one's number.
     fn decode(
         &self,
@@ -271,27 +323,44 @@ struct ArchitectureModel<A: Architecture, B: Backend> {
     input: [usize; 3],
     classes: usize,
     device: B::Device,
+    precision: Precision,
+    uploads: Arc<Uploads<B>>,
 }
 
 impl<A: Architecture, B: Kernels> ArchitectureModel<A, B> {
-    /// The logits of one batch. The forward pass always has the same shape, so that what a sample comes out as cannot
-    /// depend on how many others there are: rows that are missing are zeros, and their logits are dropped.
-    fn batch(&self, pixels: &[f32]) -> Result<Vec<f32>> {
+    /// Values of one sample.
+    fn stride(&self) -> usize {
+        self.input.iter().product()
+    }
+
+    /// The logits of one batch, which begins with sample `first` of `prepared`. The forward pass always has the same shape, so that
+    /// what a sample comes out as cannot depend on how many others there are: rows that are missing are zeros, and their logits are
+    /// dropped.
+    fn batch(&self, prepared: &Prepared, first: usize, pixels: &[f32]) -> Result<Vec<f32>> {
+        let rows = pixels.len() / self.stride();
+        B::on(&self.device, self.precision, || {
+            let bytes = (self.batch_size * self.stride() * size_of::<B::FloatElem>()) as u64;
+            let of = (prepared.identity(), first, rows);
+            let pixels = self.uploads.batch(of, bytes, || Ok(self.upload(pixels)))?;
+            let mut values = kernels::values(self.architecture.forward(&self.model, pixels), "logits")?;
+            if values.len() != self.batch_size * self.classes {
+                return Err(Error::internal(format!(
+                    "{} logits of {} samples",
+                    values.len(),
+                    self.batch_size
+                )));
+            }
+            values.truncate(rows * self.classes);
+            Ok(values)
+        })
+    }
+
+    fn upload(&self, pixels: &[f32]) -> Tensor<B, 4> {
         let [channels, height, width] = self.input;
-        let stride = channels * height * width;
-        let rows = pixels.len() / stride;
-        let mut padded = Vec::with_capacity(self.batch_size * stride);
+        let mut padded = Vec::with_capacity(self.batch_size * self.stride());
         padded.extend_from_slice(pixels);
-        padded.resize(self.batch_size * stride, 0.0);
-        let data = TensorData::new(padded, [self.batch_size, channels, height, width]);
-        let logits = self.architecture.forward(&self.model, Tensor::from_data(data, &self.device));
-        let mut values = logits
-            .into_data()
-            .convert::<f32>()
-            .into_vec::<f32>()
-            .map_err(|e| Error::internal(format!("logits are not f32: {e:?}")))?;
-        values.truncate(rows * self.classes);
-        Ok(values)
+        padded.resize(self.batch_size * self.stride(), 0.0);
+        kernels::tensor(padded, [self.batch_size, channels, height, width], &self.device)
     }
 }
 
@@ -302,14 +371,15 @@ impl<A: Architecture, B: Kernels> Model for ArchitectureModel<A, B> {
         range: Range<usize>,
         cancel: &dyn Fn() -> bool,
     ) -> Result<Vec<f32>> {
-        let stride = self.input.iter().product::<usize>();
+        let stride = self.stride();
         let pixels = prepared.pixels_of(range.clone(), stride, A::NAME)?;
         let mut out = Vec::with_capacity(range.len() * self.classes);
-        for batch in pixels.chunks(self.batch_size * stride) {
+        let firsts = range.step_by(self.batch_size);
+        for (first, batch) in firsts.zip(pixels.chunks(self.batch_size * stride)) {
             if cancel() {
                 return Err(Error::cancelled("evaluation was cancelled"));
             }
-            out.extend(self.batch(batch)?);
+            out.extend(self.batch(prepared, first, batch)?);
         }
         Ok(out)
     }
@@ -325,6 +395,7 @@ mod tests {
             config_json: r#"{"model_type": "vit"}"#.into(),
             preprocessor_json: None,
             batch_size: 1,
+            ..EvaluatorSpec::default()
         };
         let error = evaluator(&spec).err().unwrap();
         assert_eq!(error.kind(), soup_core::ErrorKind::Data);
@@ -338,6 +409,7 @@ mod tests {
                 config_json: r#"{"model_type": "vit"}"#.into(),
                 preprocessor_json: None,
                 batch_size,
+                ..EvaluatorSpec::default()
             };
             assert_eq!(evaluator(&spec).err().map(|e| e.kind()), Some(soup_core::ErrorKind::Usage));
         }

@@ -20,12 +20,12 @@ pub(crate) mod sink;
 use std::ops::Range;
 
 use burn::tensor::backend::AutodiffBackend;
-use burn::tensor::{Tensor, TensorData};
 use soup_core::{Error, Result};
 
 use crate::architecture::Architecture;
+use crate::device::Precision;
 use crate::gradient::sink::Sink;
-use crate::kernels::Kernels;
+use crate::kernels::{self, Kernels};
 use crate::outcome::outcome;
 use crate::parameters::visitor::Loaded;
 use crate::prepared::Prepared;
@@ -107,6 +107,7 @@ pub(crate) struct Graph<'a, A: Architecture, B: AutodiffBackend> {
     pub(crate) input: [usize; 3],
     pub(crate) classes: usize,
     pub(crate) device: B::Device,
+    pub(crate) precision: Precision,
 }
 
 impl<A: Architecture, B: Kernels + AutodiffBackend> Graph<'_, A, B> {
@@ -127,7 +128,7 @@ impl<A: Architecture, B: Kernels + AutodiffBackend> Graph<'_, A, B> {
             if cancel() {
                 return Err(Error::cancelled("differentiation was cancelled"));
             }
-            self.add_batch(pixels, labels, loss, &mut sum)?;
+            B::on(&self.device, self.precision, || self.add_batch(pixels, labels, loss, &mut sum))?;
         }
         Ok(Gradient { values: self.sink.take()?, ..sum })
     }
@@ -135,13 +136,10 @@ impl<A: Architecture, B: Kernels + AutodiffBackend> Graph<'_, A, B> {
     /// Adds a micro-batch's part to the sink and to the sums.
     fn add_batch(&self, pixels: &[f32], labels: &[u32], loss: &LossSpec, sum: &mut Gradient) -> Result<()> {
         let [channels, height, width] = self.input;
-        let pixels = TensorData::new(pixels.to_vec(), [labels.len(), channels, height, width]);
-        let logits = self.architecture.forward(&self.model, Tensor::from_data(pixels, &self.device));
-        let values = logits
-            .to_data()
-            .convert::<f32>()
-            .into_vec::<f32>()
-            .map_err(|e| Error::internal(format!("logits are not f32: {e:?}")))?;
+        let shape = [labels.len(), channels, height, width];
+        let pixels = kernels::tensor(pixels.to_vec(), shape, &self.device);
+        let logits = self.architecture.forward(&self.model, pixels);
+        let values = kernels::values(logits.clone(), "logits")?;
         let mut cotangents = vec![0.0; values.len()];
         let rows = values.chunks_exact(self.classes).zip(cotangents.chunks_exact_mut(self.classes));
         for ((row, cotangents), &label) in rows.zip(labels) {
@@ -151,8 +149,9 @@ impl<A: Architecture, B: Kernels + AutodiffBackend> Graph<'_, A, B> {
             sum.correct += u64::from(outcome(row, label).prediction == label);
             sum.total += 1;
         }
-        let cotangents = TensorData::new(cotangents, [labels.len(), self.classes]);
-        let product = logits * Tensor::<B, 2>::from_data(cotangents, &self.device);
+        let product =
+            logits * kernels::tensor::<B, 2>(cotangents, [labels.len(), self.classes], &self.device);
+        // Nobody asks what the sum is: a device may add it up in any order.
         product.sum().backward();
         Ok(())
     }

@@ -3,21 +3,31 @@
 //! Models are written over [`Kernels`], never over one backend. Every kernel has a default in plain burn operations
 //! ([`plain`]), which any backend runs and automatic differentiation can go through; a backend overrides those it has a
 //! faster form of. On the CPU ([`flex`]) a chain of elementwise operations costs more than the matrix products of a
-//! small model, because every operation is a pass over memory into a new buffer and none is vectorised.
+//! small model, because every operation is a pass over memory into a new buffer and none is vectorised. On a device (`cube`) each is
+//! a launch and a pass over memory too. There matrix products are kernels of ours as well: burn's choice of strategies is not one
+//! for which a score could be told from another.
 
 mod attention;
 mod autodiff;
+#[cfg(test)]
+mod conformance;
+#[cfg(feature = "cube")]
+mod cube;
 mod flex;
 mod math;
 
 use attention::Split;
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::{Element, Tensor, TensorData};
+use soup_core::{Error, Result};
 
+use crate::device::Precision;
 use crate::gradient::sink::Deposits;
+use crate::parameters::transpose;
+use crate::parameters::visitor::Layout;
 
 /// The function between the two linear maps of a transformer's MLP; the names are transformers' (`hidden_act`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Activation {
     /// x times the normal distribution function of x, by `erf`.
     Gelu,
@@ -64,8 +74,62 @@ pub(crate) struct Norm<B: Backend> {
     pub(crate) epsilon: f64,
 }
 
+/// A tensor of `values` in the backend's own type. burn's default would be the type of whichever backend used the device first.
+pub(crate) fn tensor<B: Backend, const D: usize>(
+    values: Vec<f32>,
+    shape: [usize; D],
+    device: &B::Device,
+) -> Tensor<B, D> {
+    Tensor::from_data(TensorData::new(values, shape), (device, B::FloatElem::dtype()))
+}
+
+/// The values of `tensor`, once they are there.
+///
+/// # Errors
+/// [`Internal`](soup_core::ErrorKind::Internal), with `what` they are, where a device does not give them.
+pub(crate) fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>, what: &str) -> Result<Vec<f32>> {
+    let elements: usize = tensor.dims().iter().product();
+    let data = tensor.try_into_data().map_err(|e| Error::internal(format!("no {what} came back: {e:?}")))?;
+    let values = data.convert::<f32>().into_vec::<f32>();
+    let values = values.map_err(|e| Error::internal(format!("{what} are not f32: {e:?}")))?;
+    match values.len() == elements {
+        true => Ok(values),
+        false => Err(Error::internal(format!("{} of {elements} {what} came back", values.len()))),
+    }
+}
+
 /// A burn backend with the fused steps that models need, and a way for their parameters into its graph.
 pub(crate) trait Kernels: Deposits {
+    /// Runs `work`, which puts something on `device` or waits for what comes of it, in `precision`. What goes wrong on a device is an
+    /// error by the time this returns; on the processor nothing is done about it. `work` never calls this itself.
+    ///
+    /// # Errors
+    /// Those of `work`, and [`Internal`](soup_core::ErrorKind::Internal) where the device fails.
+    fn on<T>(device: &Self::Device, precision: Precision, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let (_, _) = (device, precision);
+        work()
+    }
+
+    /// A parameter of `shape` in the model, of the `values` of a checkpoint that are laid out as `layout` says.
+    fn parameter<const D: usize>(
+        values: Vec<f32>,
+        layout: &Layout,
+        shape: [usize; D],
+        device: &Self::Device,
+    ) -> Tensor<Self, D> {
+        let values = match (layout, &shape[..]) {
+            (Layout::Transposed, [inputs, outputs]) => transpose(&values, *outputs, *inputs),
+            (Layout::Interpolated(map), _) => map.apply(&values),
+            _ => values,
+        };
+        tensor(values, shape, device)
+    }
+
+    /// The products of matrices that are the last two dimensions; the others are the same in both.
+    fn matmul<const D: usize>(left: Tensor<Self, D>, right: Tensor<Self, D>) -> Tensor<Self, D> {
+        left.matmul(right)
+    }
+
     /// `act(x + bias)`, bias along the rows.
     fn bias_act(x: Tensor<Self, 2>, bias: Option<&Tensor<Self, 1>>, act: Activation) -> Tensor<Self, 2> {
         plain::bias_act(x, bias, act)

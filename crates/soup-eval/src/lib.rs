@@ -8,6 +8,8 @@
 //! | sample | an input (an encoded image) and a target (its class) |
 //! | prepared | samples as a model takes them (images decoded, resized and normalised; texts as tokens); made once, judged many times |
 //! | model | an architecture with parameters in it, ready to evaluate |
+//! | device | where models are evaluated, in an arithmetic: the processor, or what this build can drive besides ([`JudgeDevice`], [`Precision`]) |
+//! | class of numerics | what a device with its arithmetic is called; within one the same weights and samples give the same bits ([`numerics`]) |
 //! | gradient | of a loss over samples, with respect to every parameter of a model |
 //! | budget | what decoding may take, for all threads together; claimed before anything is unpacked |
 //! | outcome | what happened to one sample: prediction, loss ([`soup_core::tally::Outcome`]) |
@@ -23,7 +25,7 @@
 //!
 //! Everything is blocking and single-threaded on purpose: the caller owns the threads, shares one [`Evaluator`] and one
 //! [`Model`] among them, and hands each a range of samples. A sample's outcome does not depend on which others are
-//! evaluated with it, so the way the work is cut never shows in a score.
+//! evaluated with it, so the way the work is cut never shows in a score. Threads that share a device take turns there.
 
 mod architecture;
 mod budget;
@@ -31,6 +33,7 @@ pub mod classes;
 mod config;
 pub mod dataset;
 mod deit;
+mod device;
 mod dinov2;
 pub mod evaluator;
 mod gradient;
@@ -46,6 +49,7 @@ mod vit;
 pub use budget::Budget;
 pub use classes::Classes;
 pub use dataset::{Dataset, Input, Sample, Samples, Target};
+pub use device::{JudgeDevice, Precision, numerics};
 pub use evaluator::{BATCH_SIZE_DEFAULT, Evaluator, EvaluatorSpec, Model, evaluator};
 pub use gradient::{Gradient, LossSpec};
 pub use prepared::{Inputs, Prepared};

@@ -17,7 +17,8 @@ pub(crate) struct Parameters<'a> {
     bytes: Bytes<'a>,
 }
 
-/// Where they are.
+/// Where they are. What a device has blended is to be a third place, from which nothing is copied: it lies there as
+/// [`Kernels::parameter`](crate::kernels::Kernels::parameter) wants it, tensor by tensor in the checkpoint's own order.
 enum Bytes<'a> {
     /// Flattened, in canonical order.
     Flat(&'a [u8]),

@@ -3,7 +3,7 @@
 //! What a model looks at depends on its kind ([`Inputs`]); how its logits are judged does not.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use soup_core::tally::Outcome;
 use soup_core::{Error, Result};
@@ -17,6 +17,41 @@ pub struct Prepared {
     labels: Vec<u32>,
     /// The classes that predictions are taken among, ascending; `None`: all.
     among: Option<Arc<[u32]>>,
+    identity: Identity,
+}
+
+/// Which samples these are: those and their clones are the same ones, others are not, whatever is in them. What is made of samples is kept
+/// by it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Identity(Arc<()>);
+
+/// Samples that something was made of.
+#[derive(Debug)]
+pub(crate) struct Mark(Weak<()>);
+
+impl Identity {
+    pub(crate) fn mark(&self) -> Mark {
+        Mark(Arc::downgrade(&self.0))
+    }
+}
+
+/// Samples are equal by what is in them.
+impl PartialEq for Identity {
+    fn eq(&self, _: &Identity) -> bool {
+        true
+    }
+}
+
+impl Mark {
+    /// Whether it was made of these samples.
+    pub(crate) fn is(&self, samples: &Identity) -> bool {
+        std::ptr::eq(self.0.as_ptr(), Arc::as_ptr(&samples.0))
+    }
+
+    /// Whether those samples are still there.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.0.strong_count() > 0
+    }
 }
 
 /// What models look at, of one sample after the other.
@@ -104,7 +139,7 @@ impl Prepared {
         if stride * labels.len() != values.len() {
             return Err(Error::data(format!("{} pixels are not {} samples", values.len(), labels.len())));
         }
-        Ok(Prepared { inputs: Inputs::Pixels { values, stride }, labels, among: None })
+        Ok(Prepared { inputs: Inputs::Pixels { values, stride }, labels, ..Prepared::default() })
     }
 
     /// Texts as the ids of their tokens.
@@ -120,7 +155,7 @@ impl Prepared {
             Some(*end)
         });
         let inputs = Inputs::Tokens { ids: texts.concat(), ends: ends.collect() };
-        Ok(Prepared { inputs, labels, among: None })
+        Ok(Prepared { inputs, labels, ..Prepared::default() })
     }
 
     /// The same samples, with predictions taken among `classes`, ascending; `None`: all.
@@ -146,6 +181,11 @@ impl Prepared {
     /// What a model looks at, in the same order.
     pub fn inputs(&self) -> &Inputs {
         &self.inputs
+    }
+
+    /// Which samples these are.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// # Errors
@@ -201,6 +241,7 @@ impl Prepared {
             inputs: self.inputs.pick(&positions),
             labels: positions.iter().map(|&at| self.labels[at]).collect(),
             among: self.among.clone(),
+            identity: Identity::default(),
         })
     }
 
@@ -220,6 +261,7 @@ impl Prepared {
             return Err(Error::internal("samples of two datasets were put together"));
         }
         self.labels.extend(more.labels);
+        self.identity = Identity::default();
         Ok(())
     }
 

@@ -50,7 +50,7 @@ impl<F: Form> Linear<F> {
 impl<B: Kernels> Linear<Loaded<B>> {
     fn matmul(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         let weight = self.weight.on(&x);
-        x.matmul(weight)
+        B::matmul(x, weight)
     }
 
     /// The maps, then `act`.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use soup_core::ErrorKind;
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::weights::Weights;
-use soup_eval::{Evaluator, EvaluatorSpec, LossSpec, Prepared, evaluator};
+use soup_eval::{Evaluator, EvaluatorSpec, JudgeDevice, LossSpec, Prepared, evaluator};
 
 const NEVER: &dyn Fn() -> bool = &|| false;
 /// The folders of `golden/models`, which `golden/models.py` makes.
@@ -26,6 +26,11 @@ const CASES: [&str; 11] = [
     "dinov2_oblong",
 ];
 
+/// Every case on every device that this build has.
+fn everywhere() -> impl Iterator<Item = (JudgeDevice, &'static str)> {
+    pool::DEVICES.iter().flat_map(|&device| CASES.map(|case| (device, case)))
+}
+
 fn path(case: &str, file: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models").join(case).join(file)
 }
@@ -42,13 +47,23 @@ fn preprocessor(case: &str) -> String {
 fn evaluator_with(
     config_json: String,
     preprocessor_json: String,
-    batch_size: u32,
+    (device, batch_size): (JudgeDevice, u32),
 ) -> Result<Box<dyn Evaluator>, soup_core::Error> {
-    evaluator(&EvaluatorSpec { config_json, preprocessor_json: Some(preprocessor_json), batch_size })
+    evaluator(&EvaluatorSpec {
+        config_json,
+        preprocessor_json: Some(preprocessor_json),
+        batch_size,
+        device,
+        ..EvaluatorSpec::default()
+    })
 }
 
 fn evaluator_of(case: &str, batch_size: u32) -> Box<dyn Evaluator> {
-    evaluator_with(config(case), preprocessor(case), batch_size).unwrap()
+    evaluator_on(JudgeDevice::Cpu, case, batch_size)
+}
+
+fn evaluator_on(device: JudgeDevice, case: &str, batch_size: u32) -> Box<dyn Evaluator> {
+    evaluator_with(config(case), preprocessor(case), (device, batch_size)).unwrap()
 }
 
 fn golden(case: &str, name: &str) -> Vec<f64> {
@@ -64,9 +79,9 @@ fn model(case: &str) -> (Schema, Vec<u8>) {
     pool::parameters_in(&path(case, "model.safetensors"))
 }
 
-fn logits(case: &str, batch_size: u32) -> Vec<f32> {
+fn logits(device: JudgeDevice, case: &str, batch_size: u32) -> Vec<f32> {
     let (schema, bytes) = model(case);
-    let (prepared, evaluator) = (samples(case), evaluator_of(case, batch_size));
+    let (prepared, evaluator) = (samples(case), evaluator_on(device, case, batch_size));
     evaluator
         .load(&schema, Weights::copied_from(&schema, &bytes).unwrap())
         .unwrap()
@@ -88,21 +103,21 @@ fn rms(values: &[f64]) -> f64 {
 /// corners, with antialiasing) PyTorch's own logits differ by 5e-2 or more.
 #[test]
 fn logits_agree_with_transformers() {
-    for case in CASES {
-        let got = logits(case, 4);
+    for (device, case) in everywhere() {
+        let got = logits(device, case, 4);
         let f32 = largest_difference(&got, &golden(case, "logits"));
         let f64 = largest_difference(&got, &golden(case, "logits_f64"));
-        println!("{case}: largest difference {f32:.1e} from f32, {f64:.1e} from f64");
-        assert!(f32 <= 1e-4 && f64 <= 1e-4, "{case}: {f32} from f32, {f64} from f64");
+        println!("{device}, {case}: largest difference {f32:.1e} from f32, {f64:.1e} from f64");
+        assert!(f32 <= 1e-4 && f64 <= 1e-4, "{device}, {case}: {f32} from f32, {f64} from f64");
     }
 }
 
 #[test]
 fn logits_depend_on_their_sample_alone() {
-    for case in CASES {
-        let all = logits(case, 32);
+    for (device, case) in everywhere() {
+        let all = logits(device, case, 32);
         for batch_size in [1, 4] {
-            assert_eq!(logits(case, batch_size), all, "{case}, batch size {batch_size}");
+            assert_eq!(logits(device, case, batch_size), all, "{device}, {case}, batch size {batch_size}");
         }
     }
 }
@@ -112,9 +127,9 @@ fn logits_depend_on_their_sample_alone() {
 #[test]
 fn gradients_agree_with_pytorch() {
     let spec = LossSpec { beta: 1.3, label_smoothing: 0.1, scale: 1.0 / 6.0 };
-    for case in CASES {
+    for (device, case) in everywhere() {
         let ((schema, bytes), prepared) = (model(case), samples(case));
-        let got = evaluator_of(case, 4)
+        let got = evaluator_on(device, case, 4)
             .differentiate(&schema, &bytes, &prepared, 0..prepared.len(), &spec, NEVER)
             .unwrap();
         let wants: Vec<Vec<f64>> =
@@ -126,7 +141,7 @@ fn gradients_agree_with_pytorch() {
             at += want.len();
             // A key's bias moves no attention: its gradient is 0 but for rounding, which is compared with the others'.
             let off = largest_difference(got, want) / rms(want).max(0.1 * rms_of_all);
-            assert!(off < 1e-4, "{case}: {} is off by {off}", tensor.name);
+            assert!(off < 1e-4, "{device}, {case}: {} is off by {off}", tensor.name);
             worst = worst.max(off);
             if tensor.name.ends_with("mask_token") {
                 assert!(got.iter().all(|&v| v == 0.0), "{case}: nothing looks at {}", tensor.name);
@@ -134,8 +149,8 @@ fn gradients_agree_with_pytorch() {
         }
         assert_eq!(at, got.values.len());
         let scalar = largest_difference(&[got.loss as f32, got.d_beta as f32], &golden(case, "scalars"));
-        println!("{case}: gradient {worst:.1e}, loss and its derivative {scalar:.1e}");
-        assert!(scalar < 1e-5, "{case}: {scalar}");
+        println!("{device}, {case}: gradient {worst:.1e}, loss and its derivative {scalar:.1e}");
+        assert!(scalar < 1e-5, "{device}, {case}: {scalar}");
     }
 }
 
@@ -199,7 +214,9 @@ fn changed(case: &str, changes: serde_json::Value) -> String {
 fn only_dinov2_takes_images_of_another_size() {
     let of = |case: &str, crop: usize| {
         let crop = format!("{{\"do_center_crop\": true, \"crop_size\": {crop}}}");
-        evaluator_with(config(case), crop, 1).map(|_| ()).map_err(|e| (e.kind(), e.chain()))
+        evaluator_with(config(case), crop, (JudgeDevice::Cpu, 1))
+            .map(|_| ())
+            .map_err(|e| (e.kind(), e.chain()))
     };
     assert_eq!(of("dinov2", 24), Ok(()));
     for case in ["vit", "deit", "deit_teacher"] {
@@ -234,7 +251,8 @@ fn options_that_are_not_understood_are_refused_by_name() {
             "unknown architecture \"dinov2_with_registers\"",
         ),
     ] {
-        let error = evaluator_with(changed(case, changes), preprocessor(case), 1).err().unwrap();
+        let error =
+            evaluator_with(changed(case, changes), preprocessor(case), (JudgeDevice::Cpu, 1)).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Data);
         assert!(error.chain().contains(text), "{text}: {error:?}");
     }

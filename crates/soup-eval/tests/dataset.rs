@@ -196,6 +196,7 @@ fn rows_that_cannot_be_used_are_named() {
         config_json: two_classes.unwrap(),
         preprocessor_json: Some(pool::text("preprocessor_config.json")),
         batch_size: 1,
+        ..EvaluatorSpec::default()
     };
     let mut dataset = open(dir.path(), &DatasetOptions::default()).unwrap();
     let error = dataset.align(evaluator(&spec).unwrap().class_names(), false).unwrap_err().chain();

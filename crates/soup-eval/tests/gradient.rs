@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use soup_core::ErrorKind;
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::weights::Weights;
-use soup_eval::{Evaluator, Gradient, LossSpec, Prepared};
+use soup_eval::{Evaluator, Gradient, JudgeDevice, LossSpec, Prepared};
 
 const NEVER: &dyn Fn() -> bool = &|| false;
 /// Every how many elements the golden file has one of the gradient.
@@ -104,7 +104,11 @@ impl Differences {
 /// differs by 1.5e-6 from its f64). A tensor that is swapped, transposed or scaled wrongly differs by about 1.
 #[test]
 fn gradients_agree_with_pytorch() {
-    let evaluator = pool::evaluator_of(32);
+    pool::DEVICES.iter().for_each(|&device| agree_with_pytorch(device));
+}
+
+fn agree_with_pytorch(device: JudgeDevice) {
+    let evaluator = pool::evaluator_on(device, 32);
     for (case, name, rows, beta, label_smoothing) in [
         ("uniform", "uniform", 64, 1.0, 0.0),
         ("uniform_smoothed", "uniform", 64, 1.3, 0.1),
@@ -117,8 +121,10 @@ fn gradients_agree_with_pytorch() {
         let got = differentiate(evaluator.as_ref(), &model, &prepared, 0..prepared.len(), &spec);
         let worst = Differences::of(&model.0, &got, case);
         let Differences { element, norm, sum, scalar } = worst;
-        println!("{case}: element {element:.1e}, norm {norm:.1e}, sum {sum:.1e}, scalar {scalar:.1e}");
-        assert!(element < 1e-4 && norm < 1e-5 && sum < 1e-5 && scalar < 1e-5, "{case}: {worst:?}");
+        println!(
+            "{device}, {case}: element {element:.1e}, norm {norm:.1e}, sum {sum:.1e}, scalar {scalar:.1e}"
+        );
+        assert!(element < 1e-4 && norm < 1e-5 && sum < 1e-5 && scalar < 1e-5, "{device}, {case}: {worst:?}");
     }
 }
 

@@ -7,7 +7,7 @@ use soup_core::ErrorKind;
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::tally::{Counts, Outcome};
 use soup_core::weights::Weights;
-use soup_eval::{Evaluator, Model, Prepared};
+use soup_eval::{Evaluator, JudgeDevice, Model, Prepared};
 
 const NEVER: &dyn Fn() -> bool = &|| false;
 
@@ -53,7 +53,11 @@ fn check_logits(model: &dyn Model, prepared: &Prepared, name: &str) -> (f64, f64
 
 #[test]
 fn logits_agree_with_transformers() {
-    let evaluator = pool::evaluator_of(32);
+    pool::DEVICES.iter().for_each(|&device| agrees_with_transformers(device));
+}
+
+fn agrees_with_transformers(device: JudgeDevice) {
+    let evaluator = pool::evaluator_on(device, 32);
     let prepared = golden_rows(evaluator.as_ref());
     let reference = pool::json("reference.json");
     let (mut worst32, mut worst64) = (0f64, 0f64);
@@ -74,12 +78,16 @@ fn logits_agree_with_transformers() {
             &format!("soup_{soup}"),
         );
     }
-    println!("logits: largest difference {worst32:.2e} from f32, {worst64:.2e} from f64");
+    println!("{device}: largest difference {worst32:.2e} from f32, {worst64:.2e} from f64");
 }
 
 #[test]
 fn counts_on_the_validation_set_are_the_references() {
-    let evaluator = pool::evaluator_of(soup_eval::BATCH_SIZE_DEFAULT);
+    pool::DEVICES.iter().for_each(|&device| counts_as_the_references(device));
+}
+
+fn counts_as_the_references(device: JudgeDevice) {
+    let evaluator = pool::evaluator_on(device, soup_eval::BATCH_SIZE_DEFAULT);
     let dataset = pool::dataset("val");
     let prepared = evaluator.prepare(&dataset, 0..dataset.len()).unwrap();
     let reference = pool::json("reference.json");
@@ -88,10 +96,10 @@ fn counts_on_the_validation_set_are_the_references() {
         let model = pool::model(evaluator.as_ref(), &name);
         let outcomes = evaluate(model.as_ref(), &prepared, 0..prepared.len(), NEVER).unwrap();
         let score: Counts = outcomes.iter().collect();
-        assert_eq!(score.correct, want["correct"].as_u64().unwrap(), "{name}");
-        assert_eq!(score.total, want["n"].as_u64().unwrap(), "{name}");
+        assert_eq!(score.correct, want["correct"].as_u64().unwrap(), "{device}, {name}");
+        assert_eq!(score.total, want["n"].as_u64().unwrap(), "{device}, {name}");
         let loss = score.loss_sum / score.total as f64;
-        assert!((loss - want["nll"].as_f64().unwrap()).abs() < 1e-6, "{name}: loss {loss}");
+        assert!((loss - want["nll"].as_f64().unwrap()).abs() < 1e-6, "{device}, {name}: loss {loss}");
     }
 }
 

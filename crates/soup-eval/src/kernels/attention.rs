@@ -35,11 +35,11 @@ impl<B: Kernels> Split<B> {
 
     /// How much of every token each query takes: [batch, heads, asked, tokens].
     pub(super) fn shares(&self) -> Tensor<B, 4> {
-        B::softmax_scaled(self.query.clone().matmul(self.key.clone().swap_dims(2, 3)), self.scale())
+        B::softmax_scaled(B::matmul(self.query.clone(), self.key.clone().swap_dims(2, 3)), self.scale())
     }
 
     /// What the queries take: [batch, heads, asked, width].
     pub(super) fn context(self, shares: Tensor<B, 4>) -> Tensor<B, 4> {
-        shares.matmul(self.value)
+        B::matmul(shares, self.value)
     }
 }

@@ -8,12 +8,13 @@ use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
 use soup_core::{Error, Result};
 
+use super::Parameters;
 use super::interpolation::Interpolation;
-use super::{Parameters, transpose};
+use crate::device::Precision;
 use crate::gradient::sink::{Sink, Slot};
 use crate::kernels::Kernels;
 
@@ -170,9 +171,10 @@ pub(crate) struct Loader<'a, B: Backend> {
     /// What gets the gradients; on a backend that differentiates, every parameter is then a leaf.
     pub(crate) sink: Option<&'a Sink>,
     pub(crate) device: &'a B::Device,
+    pub(crate) precision: Precision,
 }
 
-impl<B: Backend> Visitor for Loader<'_, B> {
+impl<B: Kernels> Visitor for Loader<'_, B> {
     type Form = Loaded<B>;
 
     fn visit<const D: usize>(&mut self, stored: Stored, shape: [usize; D]) -> Result<Parameter<B, D>> {
@@ -187,12 +189,10 @@ impl<B: Backend> Visitor for Loader<'_, B> {
                 stored.names
             )));
         }
-        let values = match (&stored.layout, &shape[..]) {
-            (Layout::Transposed, [inputs, outputs]) => transpose(&values, *outputs, *inputs),
-            (Layout::Interpolated(map), _) => map.apply(&values),
-            _ => values,
-        };
-        let values = Tensor::from_data(TensorData::new(values, shape), self.device);
+        // Others may use a device between one parameter and the next.
+        let values = B::on(self.device, self.precision, || {
+            Ok(B::parameter(values, &stored.layout, shape, self.device))
+        })?;
         Ok(match self.sink {
             Some(sink) => Parameter { values: values.require_grad(), slot: Some(sink.slot(stored)) },
             None => Parameter { values, slot: None },
@@ -252,8 +252,12 @@ mod tests {
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let parameters = Parameters::new(&schema, &bytes).unwrap();
         let sink = Sink::zeros(&schema);
-        let mut loader =
-            Loader::<Differentiable> { parameters: &parameters, sink: Some(&sink), device: &FlexDevice };
+        let mut loader = Loader::<Differentiable> {
+            parameters: &parameters,
+            sink: Some(&sink),
+            device: &FlexDevice,
+            precision: Precision::F32,
+        };
         let model = ranks(&mut loader).unwrap();
         // Half the sum of all squares: the gradient is the parameters themselves, in the checkpoint's order.
         let nothing = Tensor::<_, 1>::zeros([1], &FlexDevice);
@@ -274,8 +278,12 @@ mod tests {
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let parameters = Parameters::new(&schema, &bytes).unwrap();
         let sink = Sink::zeros(&schema);
-        let mut loader =
-            Loader::<Differentiable> { parameters: &parameters, sink: Some(&sink), device: &FlexDevice };
+        let mut loader = Loader::<Differentiable> {
+            parameters: &parameters,
+            sink: Some(&sink),
+            device: &FlexDevice,
+            precision: Precision::F32,
+        };
         let map = Interpolation::new(1, (3, 3), (2, 4));
         let want = map.apply(&values);
         let model = loader.interpolated("p".to_owned(), map.clone(), 2).unwrap();
@@ -290,7 +298,12 @@ mod tests {
         let schema = schema();
         let bytes: Vec<u8> = (0..schema.parameters()).flat_map(|i| (i as f32).to_le_bytes()).collect();
         let parameters = Parameters::new(&schema, &bytes).unwrap();
-        let mut loader = Loader::<Flex> { parameters: &parameters, sink: None, device: &FlexDevice };
+        let mut loader = Loader::<Flex> {
+            parameters: &parameters,
+            sink: None,
+            device: &FlexDevice,
+            precision: Precision::F32,
+        };
         let model = ranks(&mut loader).unwrap();
         let at = schema.range(schema.index_of("left").unwrap()).start as f32 / 4.0;
         // Column 1 is the second output of the first matrix.

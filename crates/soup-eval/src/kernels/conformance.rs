@@ -1,0 +1,332 @@
+//! Every kernel, and its gradient, on every device that this build has, against the plain operations on the processor.
+
+use burn::backend::flex::FlexDevice;
+use burn::backend::{Autodiff, Flex};
+use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::{Tensor, TensorData};
+
+use super::flex::tests::{ACTIVATIONS, noise};
+use super::{Activation, Kernels, Norm, plain, tensor, values};
+use crate::device::{Differentiable, JudgeDevice, Precision, Site, With, open};
+use crate::parameters::visitor::Layout;
+
+/// Where one of them is not there, these tests fail.
+const DEVICES: &[JudgeDevice] = &[
+    JudgeDevice::Cpu,
+    #[cfg(feature = "vulkan")]
+    JudgeDevice::Vulkan(0),
+    #[cfg(feature = "cuda")]
+    JudgeDevice::Cuda(0),
+];
+
+/// Rows and their lengths.
+const ROWS: [[usize; 2]; 6] = [[1, 2], [3, 7], [17, 64], [5, 129], [2, 1030], [70_000, 3]];
+/// How far a value may be off, by the largest of its tensor.
+const TOLERANCE: f32 = 4e-6;
+
+type Values = Vec<f32>;
+
+/// A function of tensors that every backend has: leaves of some sizes in, one tensor out.
+trait Step {
+    fn run<B: Kernels>(&self, leaves: &[Tensor<B, 1>]) -> Tensor<B, 2>;
+    /// The same in plain operations.
+    fn plain(&self, leaves: &[Tensor<Autodiff<Flex>, 1>]) -> Tensor<Autodiff<Flex>, 2>;
+}
+
+/// What comes out on a device, evaluated and differentiated, and the gradients of the leaves of a loss that is a linear map of that.
+struct Run<'a, S>(&'a S, &'a [usize]);
+
+struct Ran {
+    evaluated: Values,
+    out: Values,
+    gradients: Vec<Values>,
+}
+
+fn leaves<B: Kernels>(sizes: &[usize], device: &B::Device) -> Vec<Tensor<B, 1>> {
+    let leaf = |(seed, &size): (usize, &usize)| tensor(host(size, seed), [size], device);
+    sizes.iter().enumerate().map(leaf).collect()
+}
+
+fn host(size: usize, seed: usize) -> Values {
+    noise([size], 2.0, seed as u32).into_data().to_vec().unwrap()
+}
+
+fn differentiated<B: AutodiffBackend + Kernels>(
+    sizes: &[usize],
+    device: &B::Device,
+    run: impl Fn(&[Tensor<B, 1>]) -> Tensor<B, 2>,
+) -> (Values, Vec<Values>) {
+    let leaves: Vec<_> = leaves::<B>(sizes, device).into_iter().map(Tensor::require_grad).collect();
+    let out = run(&leaves);
+    let [rows, columns] = out.dims();
+    let weights = tensor::<B, 2>(host(rows * columns, 99), [rows, columns], device);
+    let mut gradients = (out.clone() * weights).sum().backward();
+    let of = |leaf: &Tensor<B, 1>| leaf.grad_remove(&mut gradients).unwrap().into_data().to_vec().unwrap();
+    (values(out, "values").unwrap(), leaves.iter().map(of).collect())
+}
+
+impl<S: Step> With for Run<'_, S> {
+    type Out = Ran;
+
+    fn with<B: Differentiable>(self, site: Site<B>) -> Ran {
+        let Run(step, sizes) = self;
+        let evaluated = B::InnerBackend::on(&site.device, site.precision, || {
+            values(step.run(&leaves::<B::InnerBackend>(sizes, &site.device)), "values")
+        });
+        let (out, gradients) = B::on(&site.device, site.precision, || {
+            Ok(differentiated::<B>(sizes, &site.device, |leaves| step.run(leaves)))
+        })
+        .unwrap();
+        Ran { evaluated: evaluated.unwrap(), out, gradients }
+    }
+}
+
+#[track_caller]
+fn check(what: &str, step: &impl Step, sizes: &[usize]) {
+    let (out, gradients) = differentiated(sizes, &FlexDevice, |leaves| step.plain(leaves));
+    for &device in DEVICES {
+        let ran = open(device, Precision::F32, Run(step, sizes)).unwrap();
+        close(&format!("{device}: {what}"), &ran.evaluated, &out);
+        close(&format!("{device}: {what} in a graph"), &ran.out, &out);
+        assert_eq!(ran.gradients.len(), gradients.len());
+        for (leaf, (got, want)) in ran.gradients.iter().zip(&gradients).enumerate() {
+            close(&format!("{device}: gradient {leaf} of {what}"), got, want);
+        }
+    }
+}
+
+#[track_caller]
+fn close(what: &str, got: &[f32], want: &[f32]) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    let largest = want.iter().fold(1.0f32, |m, v| m.max(v.abs()));
+    for (at, (got, want)) in got.iter().zip(want).enumerate() {
+        assert!((got - want).abs() <= TOLERANCE * largest, "{what}, value {at}: {got} for {want}");
+    }
+}
+
+/// A step of two functions with one text: over any backend, and plain.
+macro_rules! step {
+    ($name:ident { $($field:ident: $kind:ty),* }, |$leaves:ident, $self:ident| $of:expr, $plain:expr) => {
+        struct $name { $($field: $kind),* }
+        impl Step for $name {
+            fn run<B: Kernels>(&$self, $leaves: &[Tensor<B, 1>]) -> Tensor<B, 2> {
+                $of
+            }
+            fn plain(&$self, $leaves: &[Tensor<Autodiff<Flex>, 1>]) -> Tensor<Autodiff<Flex>, 2> {
+                $plain
+            }
+        }
+    };
+}
+
+fn shaped<B: Kernels>(leaf: &Tensor<B, 1>, shape: [usize; 2]) -> Tensor<B, 2> {
+    leaf.clone().reshape(shape)
+}
+
+step!(
+    BiasAct { shape: [usize; 2], act: Activation },
+    |l, self| B::bias_act(shaped(&l[0], self.shape), Some(&l[1]), self.act),
+    plain::bias_act(shaped(&l[0], self.shape), Some(&l[1]), self.act)
+);
+step!(
+    Act { shape: [usize; 2], act: Activation },
+    |l, self| B::bias_act(shaped(&l[0], self.shape), None, self.act),
+    plain::bias_act(shaped(&l[0], self.shape), None, self.act)
+);
+step!(
+    BiasResidual { shape: [usize; 2] },
+    |l, self| B::bias_residual(shaped(&l[0], self.shape), &l[1], &shaped(&l[2], self.shape)),
+    plain::bias_residual(shaped(&l[0], self.shape), &l[1], &shaped(&l[2], self.shape))
+);
+step!(
+    ScaleResidual { shape: [usize; 2] },
+    |l, self| B::scale_residual(shaped(&l[0], self.shape), &l[1], &shaped(&l[2], self.shape)),
+    plain::scale_residual(shaped(&l[0], self.shape), &l[1], &shaped(&l[2], self.shape))
+);
+step!(
+    Gate { shape: [usize; 2] },
+    |l, self| B::swiglu(shaped(&l[0], [self.shape[0], 2 * self.shape[1]])),
+    plain::swiglu(shaped(&l[0], [self.shape[0], 2 * self.shape[1]]))
+);
+step!(
+    LayerNorm { shape: [usize; 2] },
+    |l, self| {
+        let norm = Norm { gamma: l[1].clone(), beta: l[2].clone(), epsilon: 0.1 };
+        B::norm_rows(&shaped(&l[0], self.shape), &norm)
+    },
+    {
+        let norm = Norm { gamma: l[1].clone(), beta: l[2].clone(), epsilon: 0.1 };
+        plain::layer_norm(&shaped(&l[0], self.shape), &norm)
+    }
+);
+step!(
+    Softmax { shape: [usize; 2] },
+    |l, self| {
+        let [rows, width] = self.shape;
+        B::softmax_scaled(l[0].clone().reshape([1, 1, rows, width]), 2.5).reshape(self.shape)
+    },
+    {
+        let [rows, width] = self.shape;
+        plain::softmax(l[0].clone().reshape([1, 1, rows, width]), 2.5).reshape(self.shape)
+    }
+);
+step!(
+    Product { shape: [usize; 3] },
+    |l, self| {
+        let [rows, inner, columns] = self.shape;
+        B::matmul(shaped(&l[0], [rows, inner]), shaped(&l[1], [inner, columns]))
+    },
+    {
+        let [rows, inner, columns] = self.shape;
+        shaped(&l[0], [rows, inner]).matmul(shaped(&l[1], [inner, columns]))
+    }
+);
+step!(
+    Transposed { shape: [usize; 3] },
+    |l, self| {
+        let [rows, inner, columns] = self.shape;
+        B::matmul(shaped(&l[0], [inner, rows]).transpose(), shaped(&l[1], [columns, inner]).transpose())
+    },
+    {
+        let [rows, inner, columns] = self.shape;
+        shaped(&l[0], [inner, rows]).transpose().matmul(shaped(&l[1], [columns, inner]).transpose())
+    }
+);
+step!(
+    Attention { sizes: [usize; 5] },
+    |l, self| {
+        let [batch, heads, asked, tokens, width] = self.sizes;
+        let query = shaped(&l[0], [batch * asked, heads * width]);
+        B::attend(query, shaped(&l[1], [batch * tokens, 2 * heads * width]), [batch, heads])
+    },
+    {
+        let [batch, heads, asked, tokens, width] = self.sizes;
+        let query = l[0].clone().reshape([batch, asked, heads, width]).swap_dims(1, 2);
+        let both = l[1].clone().reshape([batch, tokens, 2, heads, width]).permute([2, 0, 3, 1, 4]);
+        let part = |nth: usize| both.clone().slice(nth..nth + 1).reshape([batch, heads, tokens, width]);
+        let scores = query.matmul(part(0).swap_dims(2, 3));
+        let context = plain::softmax(scores, 1.0 / (width as f32).sqrt()).matmul(part(1));
+        context.swap_dims(1, 2).reshape([batch * asked, heads * width])
+    }
+);
+
+#[test]
+fn steps_between_products() {
+    for shape @ [rows, width] in ROWS {
+        let (all, name) = (rows * width, format!("{rows} x {width}"));
+        for act in ACTIVATIONS {
+            check(&format!("{act:?} with bias, {name}"), &BiasAct { shape, act }, &[all, width]);
+            check(&format!("{act:?}, {name}"), &Act { shape, act }, &[all]);
+        }
+        check(&format!("bias and residual, {name}"), &BiasResidual { shape }, &[all, width, all]);
+        check(&format!("scale and residual, {name}"), &ScaleResidual { shape }, &[all, width, all]);
+        check(&format!("gate, {name}"), &Gate { shape }, &[2 * all]);
+        check(&format!("layer norm, {name}"), &LayerNorm { shape }, &[all, width, width]);
+        check(&format!("softmax, {name}"), &Softmax { shape }, &[all]);
+    }
+}
+
+#[test]
+fn products() {
+    for shape @ [rows, inner, columns] in
+        [[1, 1, 1], [1, 64, 10], [3, 7, 5], [64, 1, 3], [2, 300, 1], [65, 129, 33], [50, 192, 64]]
+    {
+        let sizes = [rows * inner, inner * columns];
+        check(&format!("product of {shape:?}"), &Product { shape }, &sizes);
+        check(&format!("product of {shape:?}, transposed"), &Transposed { shape }, &sizes);
+    }
+}
+
+#[test]
+fn attention() {
+    for sizes @ [batch, heads, asked, tokens, width] in
+        [[1, 1, 1, 1, 1], [3, 2, 5, 5, 4], [2, 4, 1, 17, 16], [1, 3, 50, 50, 16]]
+    {
+        let all = [batch * asked * heads * width, 2 * batch * tokens * heads * width];
+        check(&format!("attention of {sizes:?}"), &Attention { sizes }, &all);
+    }
+}
+
+/// A parameter as `layout` says, and views that are not whole rows, beside the host's own.
+struct Views;
+
+impl With for Views {
+    type Out = (Vec<Values>, Vec<Values>);
+
+    fn with<B: Differentiable>(self, site: Site<B>) -> Self::Out {
+        let device = &site.device;
+        let stored: Values = (0..15).map(|i| i as f32).collect();
+        let done = B::InnerBackend::on(device, site.precision, || {
+            let parameter = B::InnerBackend::parameter(stored, &Layout::Transposed, [5, 3], device);
+            let whole = tensor::<B::InnerBackend, 2>((0..24).map(|i| i as f32).collect(), [4, 6], device);
+            let before = whole.clone();
+            let some = whole.clone().slice([1..3, 2..5]);
+            let out = B::InnerBackend::bias_act(some.clone(), None, Activation::Relu);
+            let twice = B::InnerBackend::bias_residual(
+                some.clone(),
+                &parameter.clone().slice([0..1, 0..3]).reshape([3]),
+                &some,
+            );
+            let across = B::InnerBackend::bias_act(whole.transpose(), None, Activation::Relu);
+            [parameter, out, twice, across, before].into_iter().map(|t| values(t, "values")).collect()
+        });
+        let f = |values: &[u8]| values.iter().map(|&v| f32::from(v)).collect();
+        let want = vec![
+            f(&[0, 5, 10, 1, 6, 11, 2, 7, 12, 3, 8, 13, 4, 9, 14]),
+            f(&[8, 9, 10, 14, 15, 16]),
+            f(&[16, 23, 30, 28, 35, 42]),
+            f(&[0, 6, 12, 18, 1, 7, 13, 19, 2, 8, 14, 20, 3, 9, 15, 21, 4, 10, 16, 22, 5, 11, 17, 23]),
+            (0..24).map(|i| i as f32).collect(),
+        ];
+        (done.unwrap(), want)
+    }
+}
+
+#[test]
+fn views_are_read_as_they_lie_and_left_alone() {
+    for &device in DEVICES {
+        let (got, want) = open(device, Precision::F32, Views).unwrap();
+        assert_eq!(got, want, "{device}");
+    }
+}
+
+/// NaN in one row, that of each step.
+struct NotANumber;
+
+impl With for NotANumber {
+    type Out = Vec<(String, Values)>;
+
+    fn with<B: Differentiable>(self, site: Site<B>) -> Self::Out {
+        let device = &site.device;
+        let done = B::InnerBackend::on(device, site.precision, || {
+            let x = tensor::<B::InnerBackend, 2>(vec![f32::NAN, 1.0, 1.0, 2.0], [2, 2], device);
+            let one = Tensor::from_data(TensorData::new(vec![1.0f32, 1.0], [2]), device);
+            let norm = Norm { gamma: one.clone(), beta: one, epsilon: 1e-6 };
+            let mut all = vec![
+                ("norm".to_owned(), values(B::InnerBackend::norm_rows(&x, &norm), "values")?),
+                ("gate".to_owned(), values(B::InnerBackend::swiglu(x.clone()), "values")?),
+                (
+                    "softmax".to_owned(),
+                    values(B::InnerBackend::softmax_scaled(x.clone().reshape([1, 1, 2, 2]), 1.0), "values")?,
+                ),
+            ];
+            for act in ACTIVATIONS {
+                let out = B::InnerBackend::bias_act(x.clone(), None, act);
+                all.push((format!("{act:?}"), values(out, "values")?));
+            }
+            Ok(all)
+        });
+        done.unwrap()
+    }
+}
+
+#[test]
+fn nan_stays_nan_in_its_row() {
+    for &device in DEVICES {
+        for (what, out) in open(device, Precision::F32, NotANumber).unwrap() {
+            assert!(out[0].is_nan(), "{device}: {what}: {out:?}");
+            let rest = &out[out.len() / 2..];
+            assert!(rest.iter().all(|v| v.is_finite()), "{device}: {what}: {out:?}");
+        }
+    }
+}

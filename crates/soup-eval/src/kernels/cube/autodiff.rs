@@ -1,0 +1,72 @@
+//! The kernels on a device under automatic differentiation: plain operations of burn's, but for the products, whose backward pass is products
+//! in the same precision too.
+
+use burn::backend::Autodiff;
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::tensor::{Tensor, TensorPrimitive};
+use burn_cubecl::tensor::CubeTensor;
+use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElement};
+use soup_core::Result;
+
+use super::matmul::product;
+use super::{lift, primitive};
+use crate::device::Precision;
+use crate::kernels::Kernels;
+use crate::parameters::visitor::Layout;
+
+impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> Kernels
+    for Autodiff<CubeBackend<R, F, I, T>>
+{
+    fn on<V>(device: &Self::Device, precision: Precision, work: impl FnOnce() -> Result<V>) -> Result<V> {
+        CubeBackend::<R, F, I, T>::on(device, precision, work)
+    }
+
+    fn parameter<const D: usize>(
+        values: Vec<f32>,
+        layout: &Layout,
+        shape: [usize; D],
+        device: &Self::Device,
+    ) -> Tensor<Self, D> {
+        Tensor::from_inner(CubeBackend::<R, F, I, T>::parameter(values, layout, shape, device))
+    }
+
+    fn matmul<const D: usize>(left: Tensor<Self, D>, right: Tensor<Self, D>) -> Tensor<Self, D> {
+        let (left, right) = (left.into_primitive().tensor(), right.into_primitive().tensor());
+        let step = Product::<D>.prepare::<NoCheckpointing>([left.node, right.node]);
+        let out = product(left.primitive.clone(), right.primitive.clone());
+        Tensor::from_primitive(TensorPrimitive::Float(match step.compute_bound().stateful() {
+            OpsKind::Tracked(step) => step.finish((left.primitive, right.primitive), out),
+            OpsKind::UnTracked(step) => step.finish(out),
+        }))
+    }
+}
+
+/// The products of matrices that are the last two of `D` dimensions.
+#[derive(Debug)]
+struct Product<const D: usize>;
+
+impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement, const D: usize>
+    Backward<CubeBackend<R, F, I, T>, 2> for Product<D>
+{
+    /// The factors.
+    type State = (CubeTensor<R>, CubeTensor<R>);
+
+    fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let transposed = |x: CubeTensor<R>| -> CubeTensor<R> {
+            primitive(lift::<R, F, I, T, D>(x).swap_dims(D - 2, D - 1))
+        };
+        let gradient = gradients.consume::<CubeBackend<R, F, I, T>>(&ops.node);
+        let (left, right) = ops.state;
+        let [of_left, of_right] = ops.parents;
+        if let Some(parent) = of_left {
+            let product = product(gradient.clone(), transposed(right));
+            gradients.register::<CubeBackend<R, F, I, T>>(parent.id, product);
+        }
+        if let Some(parent) = of_right {
+            gradients.register::<CubeBackend<R, F, I, T>>(parent.id, product(transposed(left), gradient));
+        }
+    }
+}
