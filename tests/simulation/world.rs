@@ -22,7 +22,7 @@ use soup_store::faults::{Effect, FaultyStore, Op, set_memory_store};
 use soup_store::state::State;
 use soup_tests::judge::{Linear, Options};
 use soup_trust::{InProcess, Policy};
-use soup_worker::{Compute, JudgeConfig, Parts, Source, WorkerConfig};
+use soup_worker::{Compute, DeviceConfig, JudgeConfig, Parts, Source, WorkerConfig};
 use tonic::transport::Server;
 use turmoil::Sim;
 
@@ -362,7 +362,7 @@ async fn worker(
         slots: 2,
         memory_bytes: 64 << 20,
         disk_cache: None,
-        device: "cpu".to_owned(),
+        device: DeviceConfig::default(),
         connect_timeout_ms: 60_000,
         orphan_timeout_ms: 60_000,
         judges: vec![JudgeConfig {

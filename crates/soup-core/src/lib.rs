@@ -26,6 +26,7 @@
 pub mod agree;
 pub mod batch_norm;
 pub mod companion;
+pub mod devices;
 pub mod diagnosis;
 pub mod error;
 pub mod journal;

@@ -10,16 +10,16 @@ use soup_core::memory::{Cut, DECODING_BYTES_MIN, SHARDS_AHEAD, soups_kept};
 use soup_core::{Error, ErrorKind, Result};
 use soup_eval::Budget;
 use soup_metrics::metrics;
-use soup_tensor::Device;
 use tokio::sync::watch;
 
 use crate::begun::{Begun, Owners};
 use crate::compute::Compute;
+use crate::device::OnDevice;
 use crate::gradients::Gradients;
 use crate::handing_in::HandingIn;
 use crate::judge::Judge;
 use crate::judge::external::{External, Hosts};
-use crate::judge::native::Native;
+use crate::judge::native::{Native, Place};
 use crate::judge::samples::SamplesMemory;
 use crate::logits::Logits;
 use crate::passages::Passages;
@@ -34,7 +34,8 @@ const UNDER_WAY: u64 = 2;
 
 /// A worker's fixed parts, and the runs it knows.
 pub(crate) struct Worker {
-    pub(crate) device: Device,
+    /// The device besides the host, if there is one.
+    pub(crate) on_device: Option<Arc<OnDevice>>,
     pub(crate) compute: Compute,
     /// How peers are reached.
     pub(crate) peers: Arc<dyn Connect>,
@@ -88,7 +89,7 @@ impl Known {
 
 impl Worker {
     pub(crate) fn new(
-        device: Device,
+        on_device: Option<OnDevice>,
         config: &WorkerConfig,
         compute: Compute,
         peers: Arc<dyn Connect>,
@@ -96,7 +97,7 @@ impl Worker {
     ) -> Worker {
         let (slots, memory_bytes) = (config.slots, config.memory_bytes);
         Worker {
-            device,
+            on_device: on_device.map(Arc::new),
             compute,
             peers,
             slots,
@@ -111,26 +112,29 @@ impl Worker {
 
     /// Bytes of parameters that may be kept in the memory of its device, where that is a GPU.
     pub(crate) fn device_bytes(&self) -> u64 {
-        0
+        self.on_device.as_ref().map_or(0, |device| device.offered())
     }
 
     /// Who can judge here.
     pub(crate) fn offers(&self) -> Vec<Offer> {
         let others = self.judges.values().map(|host| host.about().offer.clone());
-        std::iter::once(Offer::native()).chain(others).collect()
+        let on_device = self.on_device.iter().map(|device| device.offer());
+        std::iter::once(Offer::native()).chain(on_device).chain(others).collect()
     }
 
     /// A new judge for a run; `None` where this worker has not the one that the run wants.
     fn judge(&self, begun: &Begun, samples_bytes_max: u64) -> Option<Arc<dyn Judge>> {
         let wanted = begun.judge.as_ref()?;
         let (setting, schema) = (begun.judging.clone(), begun.schema.clone());
-        if *wanted == JudgeId::native() {
+        let on_device = self.on_device.as_ref().filter(|device| device.offer().id == *wanted);
+        if *wanted == JudgeId::native() || on_device.is_some() {
             let memory = SamplesMemory {
                 kept_bytes: samples_bytes_max,
                 threads: self.slots,
                 decoding: self.decoding.clone(),
             };
-            return Some(Arc::new(Native::new(setting, schema, self.compute.clone(), memory)));
+            let place = on_device.map_or_else(Place::default, |device| device.judging());
+            return Some(Arc::new(Native::new(setting, schema, self.compute.clone(), memory, place)));
         }
         let host = self.judges.get(&wanted.name).filter(|host| host.about().offer.id == *wanted)?;
         Some(Arc::new(External::new(host.clone(), setting, schema, self.compute.clone())))
@@ -242,6 +246,8 @@ pub(crate) struct Active {
     soups_kept: AtomicU64,
     pub(crate) peers: Peers,
     pub(crate) compute: Compute,
+    /// The device, where the run's judge judges there.
+    on_device: Option<Arc<OnDevice>>,
 }
 
 impl Active {
@@ -271,6 +277,10 @@ impl Active {
             soups_kept: AtomicU64::new(1),
             peers: Peers::new(worker.peers.clone(), begun.streams),
             compute: worker.compute.clone(),
+            on_device: worker
+                .on_device
+                .clone()
+                .filter(|device| begun.judge.as_ref() == Some(&device.offer().id)),
             begun,
         }
     }
@@ -304,7 +314,10 @@ impl Active {
         };
         let soup = self.begun.schema.bytes().saturating_add(blends);
         let most = self.judge.as_ref().map_or(u64::MAX, |judge| judge.soups_max());
-        let kept = soups_kept(self.cut.shards.saturating_sub(resident), soup).min(most);
+        let on_device = self.on_device.as_ref().map_or(u64::MAX, |device| {
+            device.models_kept(self.begun.schema.parameters(), self.shards.bytes_on(Tier::Device))
+        });
+        let kept = soups_kept(self.cut.shards.saturating_sub(resident), soup).min(most).min(on_device);
         self.soups_kept.store(kept, Ordering::Relaxed);
         self.owners.send_replace(Some(Arc::new(owners)));
     }

@@ -8,12 +8,12 @@ use futures::Stream;
 use soup_core::Result;
 use soup_core::soup::Soup;
 use soup_proto::v1::{BeginRun, LoadShard, Placement};
-use soup_tensor::Device;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
 use crate::active::{Active, Worker};
+use crate::device::DeviceConfig;
 use crate::judge::external::{Folder, Handed};
 use soup_trust::Connect;
 
@@ -31,14 +31,13 @@ pub(crate) fn worker(network: Arc<dyn Connect>, slots: u32) -> Result<Worker> {
         slots,
         memory_bytes: u64::MAX,
         disk_cache: None,
-        device: "cpu".to_owned(),
+        device: DeviceConfig::default(),
         connect_timeout_ms: 0,
         orphan_timeout_ms: 0,
         judges: Vec::new(),
         judge_dir: None,
     };
-    let device = Device::parse(&config.device)?;
-    Ok(Worker::new(device, &config, Compute::threads(slots), network, BTreeMap::new()))
+    Ok(Worker::new(None, &config, Compute::threads(slots), network, BTreeMap::new()))
 }
 
 /// A folder for judges, in memory where the system has a file system for that.

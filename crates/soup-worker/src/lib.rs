@@ -23,6 +23,7 @@ pub mod bench;
 mod blends;
 mod compute;
 mod connect;
+pub mod device;
 mod diagnose;
 mod frames;
 #[cfg(any(test, fuzzing))]
@@ -57,7 +58,6 @@ use std::time::Duration;
 
 use futures::Stream;
 use soup_core::{Error, Result};
-use soup_tensor::Device;
 use soup_trust::{Connect, Credentials, Dialer, Gate, Intake, Policy, Role, Sizes};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -67,6 +67,7 @@ use tonic::transport::server::Connected;
 
 pub use crate::compute::Compute;
 pub use crate::connect::Tcp;
+pub use crate::device::DeviceConfig;
 pub use crate::judge::external::{JudgeConfig, Source};
 
 /// How long streams to peers may take to end after a shutdown was asked for.
@@ -98,8 +99,8 @@ pub struct WorkerConfig {
     pub memory_bytes: u64,
     /// Where what has no room there is kept.
     pub disk_cache: Option<DiskCache>,
-    /// Device for the shards: `cpu`.
-    pub device: String,
+    /// Where to compute besides the host.
+    pub device: DeviceConfig,
     /// How long to try to reach a coordinator before giving up.
     pub connect_timeout_ms: u64,
     /// How long one that there was may stay away.
@@ -196,7 +197,7 @@ where
     E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
 {
     let Parts { incoming, policy, address, coordinator, peers, compute } = parts;
-    let device = Device::parse(&config.device)?.on_host()?;
+    let on_device = open(config.device.clone()).await?;
     if let Some(cache) = &config.disk_cache {
         std::fs::create_dir_all(&cache.folder).map_err(|e| {
             Error::configuration(format!("disk cache {} cannot be created", cache.folder.display()))
@@ -209,7 +210,7 @@ where
         judges = judges => judges?,
         () = &mut shutdown => return Ok(Ended::Stopped),
     };
-    let worker = Arc::new(active::Worker::new(device, &config, compute, peers, judges.clone()));
+    let worker = Arc::new(active::Worker::new(on_device, &config, compute, peers, judges.clone()));
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let until_stopped = {
         let mut stopped = stopped.clone();
@@ -250,6 +251,15 @@ where
     let _ = tokio::time::timeout(GRACE, server).await;
     futures::future::join_all(judges.values().map(|judge| judge.stop())).await;
     result
+}
+
+/// The device besides the host, if there is one. Kernels are compiled meanwhile, and that takes a thread of its own.
+async fn open(config: DeviceConfig) -> Result<Option<device::OnDevice>> {
+    if config == DeviceConfig::default() {
+        return Ok(None);
+    }
+    let opened = tokio::task::spawn_blocking(move || device::OnDevice::open(&config)).await;
+    opened.map_err(|e| Error::internal("opening the device panicked").with_source(e))?
 }
 
 /// How often the coordinator's name is looked up that is not known yet.

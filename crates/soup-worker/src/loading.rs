@@ -1,5 +1,6 @@
 //! Loading shards: each worker reads exactly its own bytes of every ingredient, straight into the place where they stay.
 
+use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use soup_core::shard::{Segment, Shard};
 use soup_core::soup::Ingredient;
 use soup_core::{Error, Result};
 use soup_store::load::{LoadLimits, load, open_local};
-use soup_tensor::{DifferingIntegers, Findings, ShardBuilder};
+use soup_tensor::{Device, DifferingIntegers, Findings, ShardBuilder};
 
 use crate::active::{Active, Worker};
 use crate::compute::Compute;
@@ -41,15 +42,18 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: ShardSo
     soup_store::failpoint::reach("before-load");
     let range = run.begun.plan.range(Shard(task.shard));
     let count = task.ingredients.len() as u32;
-    let builder = match (task.tier, &worker.disk_cache) {
-        (Tier::Memory, _) => worker.device.builder(&run.begun.schema, range, count)?,
-        (Tier::Disk, Some(cache)) => {
-            worker.device.disk_builder(&run.begun.schema, range, count, &cache.folder)?
+    let (schema, host) = (&run.begun.schema, Device::cpu(NonZeroUsize::MIN));
+    let without = |what: &str| Error::internal(format!("a shard for the {what} of a worker without one"));
+    let builder = match task.tier {
+        Tier::Memory => host.builder(schema, range, count)?,
+        Tier::Disk => {
+            let cache = worker.disk_cache.as_ref().ok_or_else(|| without("disk cache"))?;
+            host.disk_builder(schema, range, count, &cache.folder)?
         }
-        (Tier::Disk, None) => {
-            return Err(Error::internal("a shard for the disk cache of a worker without one"));
+        Tier::Device => {
+            let device = worker.on_device.as_ref().ok_or_else(|| without("device"))?;
+            device.builder(schema, range, count)?
         }
-        (Tier::Device, _) => return Err(Error::internal("a shard for the device of a worker without one")),
     };
     let builder = Arc::new(builder);
     let compute = &worker.compute;
@@ -78,6 +82,7 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: ShardSo
                 run = run.begun.run,
                 shard = task.shard,
                 bytes = memory.resident_bytes(),
+                device_bytes = memory.device_bytes(),
                 disk_bytes = memory.disk_bytes(),
                 "shard resident"
             );

@@ -15,7 +15,7 @@ use crate::JudgeConfig;
 use crate::compute::Compute;
 use crate::judge::Judge as _;
 use crate::judge::external::{self, External};
-use crate::judge::native::{Native, Setting};
+use crate::judge::native::{Native, Place, Setting};
 use crate::judge::samples::SamplesMemory;
 
 /// What decoding the first samples may take: what a worker with 10 GiB has, since how much those of the run have is not known.
@@ -90,7 +90,7 @@ impl Survey {
         let (schema, compute) = (Arc::new(schema), Compute::threads(1));
         let Some((config, folder)) = judge else {
             let memory = SamplesMemory { kept_bytes: 0, threads: 1, decoding: Budget::new(DECODING_BYTES) };
-            let surveyed = Native::new(setting, schema, compute, memory).survey().await?;
+            let surveyed = Native::new(setting, schema, compute, memory, Place::default()).survey().await?;
             return Ok(Found { judge: JudgeId::native(), surveyed });
         };
         let hosts = external::start(&[config], folder.as_deref()).await?;

@@ -56,6 +56,9 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// List the judges that the workers of a coordinator have
     Judges(JudgesArgs),
+    /// List what there is to compute on here, compare it with the processor, and measure it
+    #[cfg(feature = "worker")]
+    Devices(DevicesArgs),
     /// List the runs in a state, or those of a coordinator
     Runs(ListArgs),
     /// Show one run: how far it is, who has it, why it failed
@@ -284,6 +287,18 @@ pub(crate) struct JudgesArgs {
     pub(crate) trust: TrustArgs,
 }
 
+/// Flags of `devices`.
+#[cfg(feature = "worker")]
+#[derive(Args, Debug)]
+pub(crate) struct DevicesArgs {
+    /// Arithmetic of the native judge of which the class is shown: f32, tf32 (CUDA) or bf16 (CUDA)
+    #[arg(long, default_value = "f32")]
+    pub(crate) precision: String,
+    /// How the result is printed on stdout
+    #[arg(short = 'o', long, value_enum, default_value_t)]
+    pub(crate) format: OutputFormat,
+}
+
 /// Flags of `status`.
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
@@ -490,9 +505,17 @@ pub(crate) struct WorkerArgs {
     /// Space for shards in --disk-cache, such as 200GiB [default: 90 % of what is free]
     #[arg(long, env = "SOUP_DISK", value_name = "SIZE", requires = "disk_cache")]
     pub(crate) disk: Option<Bytes>,
-    /// Where to compute
+    /// Where to compute: cpu, cuda:N or vulkan:N (in builds that have them, see soupctl devices), or auto: the first card that works, or else
+    /// cpu
     #[arg(long, env = "SOUP_DEVICE", default_value = "cpu")]
     pub(crate) device: String,
+    /// Memory of the device that may be used, such as 80GiB: four fifths for shards, the rest for soups in work, samples and what is under
+    /// way [default: 90 % of what is free]
+    #[arg(long, env = "SOUP_DEVICE_MEMORY", value_name = "SIZE")]
+    pub(crate) device_memory: Option<Bytes>,
+    /// Arithmetic of the native judge on the device: f32, tf32 (CUDA) or bf16 (CUDA)
+    #[arg(long, env = "SOUP_PRECISION", default_value = "f32")]
+    pub(crate) precision: String,
     /// A judge besides the native one: NAME=unix:/path/of/socket of one that is served, or NAME='cmd:COMMAND' of one to start; repeatable
     #[arg(long = "judge", env = "SOUP_JUDGE", value_name = "NAME=SOURCE")]
     pub(crate) judges: Vec<JudgeFlag>,

@@ -8,7 +8,7 @@ use soup_coordinator::{CoordinatorConfig, Window};
 use soup_core::{Error, ErrorKind, Result};
 use soup_store::state::State;
 use soup_trust::{InProcess, Policy};
-use soup_worker::{Compute, DiskCache, Parts, WorkerConfig};
+use soup_worker::{Compute, DeviceConfig, DiskCache, Parts, WorkerConfig};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -72,7 +72,12 @@ impl EmbeddedCluster {
                 slots: threads,
                 memory_bytes,
                 disk_cache: disk_cache.clone(),
-                device: config.device.clone(),
+                device: DeviceConfig {
+                    name: config.device.clone(),
+                    memory_bytes: config.device_memory_bytes,
+                    sharers: config.workers,
+                    precision: config.precision.clone().unwrap_or_else(|| DeviceConfig::default().precision),
+                },
                 connect_timeout_ms: CONNECT_TIMEOUT_MS,
                 orphan_timeout_ms: CONNECT_TIMEOUT_MS,
                 judges: judges.clone(),

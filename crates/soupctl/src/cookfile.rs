@@ -225,6 +225,9 @@ pub(crate) struct CookOptions {
     /// NAME:ANYTHING, which the judge knows.
     #[arg(long, value_name = "NAME", help_heading = EVALUATION)]
     pub(crate) judge: Option<JudgeFlag>,
+    /// Arithmetic of the native judge on a device: f32, tf32 (CUDA) or bf16 (CUDA) [default: f32]
+    #[arg(long, value_name = "PRECISION", help_heading = CLUSTER)]
+    pub(crate) precision: Option<String>,
     /// The class of arithmetic by which the native judge judges, or how its name begins, such as cuda: workers with a GPU have one of its own,
     /// `soupctl devices` names it. Scores of different classes are never mixed [default: the processor's, or that of --device]
     #[arg(long, value_name = "CLASS", help_heading = EVALUATION)]
@@ -250,7 +253,7 @@ pub(crate) struct CookOptions {
     #[arg(long, value_name = "SHARE", help_heading = EVALUATION)]
     pub(crate) audit: Option<Share>,
 
-    /// Workers of the embedded cluster [default: 2; 1 with a judge of its own, which takes what there is]
+    /// Workers of the embedded cluster [default: 2; 1 with a device or a judge of its own, which takes what there is]
     #[arg(long, value_name = "N", help_heading = CLUSTER)]
     pub(crate) workers: Option<u32>,
     /// Memory of each embedded worker, such as 8GiB: four fifths for shards, soups and blends, one for decoded samples; a single soup
@@ -362,6 +365,22 @@ impl CookOptions {
         Ok(())
     }
 
+    /// These options without what they say of the workers of an embedded cluster.
+    #[must_use]
+    pub(crate) fn without_workers(self) -> CookOptions {
+        CookOptions {
+            workers: None,
+            memory: None,
+            disk_cache: None,
+            disk: None,
+            threads: None,
+            device: None,
+            device_memory: None,
+            precision: None,
+            ..self
+        }
+    }
+
     /// These options, and those of `file` where these say nothing. Lists are not joined: one flag replaces the list.
     #[must_use]
     pub(crate) fn or(self, file: CookOptions) -> CookOptions {
@@ -376,7 +395,7 @@ impl CookOptions {
         first! {
             lists: pool test ignore_config;
             others: weights_file ingredient_weights validation model_config preprocessor_config class_subset allow_nan missing batch_norm calibration out_dtype recipe order accept seed max_ingredients passes
-                metric output overwrite state_url signing_key fresh batch_size no_baselines lookahead audit workers memory disk_cache disk threads device device_memory numerics coordinator listen
+                metric output overwrite state_url signing_key fresh batch_size no_baselines lookahead audit workers memory disk_cache disk threads device device_memory precision numerics coordinator listen
                 judge judge_dir judge_timeout min_workers train train_share granularity weights optimizer lr schedule warmup clip epochs mini_batch parts
                 shuffle label_smoothing init fold_beta diagnose base require_shared_init
         }

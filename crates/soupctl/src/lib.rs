@@ -21,6 +21,8 @@ mod cluster;
 mod cook;
 mod cookfile;
 mod datasets;
+#[cfg(feature = "worker")]
+mod devices;
 mod doctor;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -110,6 +112,8 @@ fn perform(command: Command, runtime: &Runtime) -> Result<ExitCode> {
         Command::Doctor(args) => block_on(runtime, doctor::run(args)),
         Command::Inspect(args) => block_on(runtime, inspect::run(args)),
         Command::Judges(args) => block_on(runtime, judges::run(args)),
+        #[cfg(feature = "worker")]
+        Command::Devices(args) => block_on(runtime, devices::run(args)),
         Command::Runs(args) => block_on(runtime, runs::runs(args)),
         Command::Status(args) => block_on(runtime, runs::status(args)),
         Command::Watch(args) => block_on(runtime, runs::watch(args)),

@@ -446,6 +446,7 @@ mod tests {
             threads: None,
             device: "cpu".into(),
             device_memory_bytes: None,
+            precision: None,
             state_url: None,
             signing_key: None,
             judge: None,

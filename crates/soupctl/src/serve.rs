@@ -85,7 +85,12 @@ pub(crate) async fn worker(args: crate::args::WorkerArgs) -> Result<ExitCode> {
             let bytes = args.disk.map_or_else(free, |d| d.0);
             soup_worker::DiskCache { folder, bytes }
         }),
-        device: args.device,
+        device: soup_worker::DeviceConfig {
+            name: args.device,
+            memory_bytes: args.device_memory.map(|m| m.0),
+            sharers: 1,
+            precision: args.precision,
+        },
         connect_timeout_ms: args.connect_timeout.0,
         orphan_timeout_ms: args.orphan_timeout.0,
         judges: judges.collect::<Result<_>>()?,

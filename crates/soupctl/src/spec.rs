@@ -85,6 +85,8 @@ pub(crate) struct Embedded {
     pub(crate) device: String,
     /// Bytes of the device's memory that each worker may use.
     pub(crate) device_memory_bytes: Option<u64>,
+    /// Arithmetic of the native judge on the device.
+    pub(crate) precision: Option<String>,
     /// Where runs are kept; `None`: beside the output.
     pub(crate) state_url: Option<String>,
     /// What the coordinator signs with.
@@ -130,8 +132,7 @@ impl Cook {
     ) -> Result<Cook> {
         if flags.coordinator.is_some() || flags.listen.is_some() {
             // Where the command line says who works, the file's cluster is moot.
-            (file.workers, file.memory, file.threads) = (None, None, None);
-            (file.disk_cache, file.disk, file.device, file.device_memory) = (None, None, None, None);
+            file = file.without_workers();
             (file.judge_dir, file.judge_timeout) = (None, None);
             (file.coordinator, file.listen) = (None, None);
         }
@@ -313,19 +314,7 @@ fn numerics_of(cluster: &Cluster) -> Option<String> {
 /// # Errors
 /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) for options that contradict each other.
 pub(crate) fn cluster(options: &CookOptions) -> Result<Cluster> {
-    let embedded_only = [
-        ("workers", options.workers.is_some()),
-        ("memory", options.memory.is_some()),
-        ("disk-cache", options.disk_cache.is_some()),
-        ("disk", options.disk.is_some()),
-        ("threads", options.threads.is_some()),
-        ("device", options.device.is_some()),
-        ("device-memory", options.device_memory.is_some()),
-        ("judge-dir", options.judge_dir.is_some()),
-        ("judge-timeout", options.judge_timeout.is_some()),
-        ("judge NAME=SOURCE", options.judge.as_ref().is_some_and(|judge| judge.source.is_some())),
-    ];
-    let embedded_only = embedded_only.into_iter().find(|(_, given)| *given).map(|(name, _)| name);
+    let embedded_only = embedded_only(options);
     if let Some(url) = &options.coordinator {
         let coordinator = coordinator_url(url)?;
         if options.listen.is_some() {
@@ -352,7 +341,9 @@ pub(crate) fn cluster(options: &CookOptions) -> Result<Cluster> {
         return Ok(Cluster::Listening(Listening { listen: listen.clone(), state_url, signing_key }));
     }
     let judge = judge(options)?;
-    let workers = options.workers.unwrap_or(if judge.is_some() { 1 } else { WORKERS_DEFAULT });
+    let device = device(options)?;
+    let one = judge.is_some() || device != CPU;
+    let workers = options.workers.unwrap_or(if one { 1 } else { WORKERS_DEFAULT });
     if let Some(Judge { flag: JudgeFlag { source: Some(JudgeSource::Unix(path)), .. }, .. }) = &judge
         && workers > 1
     {
@@ -377,12 +368,45 @@ pub(crate) fn cluster(options: &CookOptions) -> Result<Cluster> {
         memory_bytes: options.memory.map(|m| m.0),
         disk_cache: options.disk_cache.clone().map(|folder| (folder, disk_bytes)),
         threads: options.threads,
-        device: options.device.clone().unwrap_or_else(|| CPU.to_owned()),
+        device,
+        precision: options.precision.clone(),
         device_memory_bytes: options.device_memory.map(|m| m.0),
         state_url: options.state_url.clone(),
         signing_key: options.signing_key.clone(),
         judge,
     }))
+}
+
+/// Where embedded workers are to compute; what `auto` stands for is looked up.
+#[cfg(feature = "worker")]
+fn device(options: &CookOptions) -> Result<String> {
+    let Some(name) = options.device.clone() else { return Ok(CPU.to_owned()) };
+    let config = soup_worker::DeviceConfig { name, ..soup_worker::DeviceConfig::default() };
+    config.resolved().map(|config| config.name)
+}
+
+/// Where embedded workers would compute.
+#[cfg(not(feature = "worker"))]
+fn device(options: &CookOptions) -> Result<String> {
+    Ok(options.device.clone().unwrap_or_else(|| CPU.to_owned()))
+}
+
+/// An option that is given, and is about an embedded cluster alone.
+fn embedded_only(options: &CookOptions) -> Option<&'static str> {
+    let all = [
+        ("workers", options.workers.is_some()),
+        ("memory", options.memory.is_some()),
+        ("disk-cache", options.disk_cache.is_some()),
+        ("disk", options.disk.is_some()),
+        ("threads", options.threads.is_some()),
+        ("device", options.device.is_some()),
+        ("device-memory", options.device_memory.is_some()),
+        ("precision", options.precision.is_some()),
+        ("judge-dir", options.judge_dir.is_some()),
+        ("judge-timeout", options.judge_timeout.is_some()),
+        ("judge NAME=SOURCE", options.judge.as_ref().is_some_and(|judge| judge.source.is_some())),
+    ];
+    all.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
 }
 
 /// The judge that embedded workers are to have.
@@ -524,6 +548,7 @@ mod tests {
             threads: None,
             device: "cpu".into(),
             device_memory_bytes: None,
+            precision: None,
             state_url: None,
             signing_key: None,
             judge: None,

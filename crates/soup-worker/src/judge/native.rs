@@ -12,7 +12,7 @@ use soup_core::survey::Survey;
 use soup_core::tally;
 use soup_core::weights::Weights;
 use soup_core::{Error, Result};
-use soup_eval::{Evaluator, EvaluatorSpec, LossSpec, Model, Prepared, evaluator};
+use soup_eval::{Evaluator, EvaluatorSpec, JudgeDevice, LossSpec, Model, Precision, Prepared, evaluator};
 
 use super::samples::{Samples, SamplesMemory};
 use super::{Gradient, Judge, Judged, Loaded, Loss, Purpose, Vessel};
@@ -49,6 +49,15 @@ impl Setting {
     }
 }
 
+/// Where models are judged, and in which arithmetic; by default by the processor.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Place {
+    pub(crate) device: JudgeDevice,
+    pub(crate) precision: Precision,
+    /// Bytes of samples that may be kept there for all models.
+    pub(crate) samples_bytes: u64,
+}
+
 /// See the module.
 pub(crate) struct Native(Arc<Inner>);
 
@@ -57,6 +66,7 @@ struct Inner {
     schema: Arc<Schema>,
     samples: Samples,
     compute: Compute,
+    place: Place,
     /// Made on first use: why there is none is told to whoever asks for it.
     evaluator: Mutex<Option<Arc<dyn Evaluator>>>,
 }
@@ -68,12 +78,14 @@ impl Native {
         schema: Arc<Schema>,
         compute: Compute,
         memory: SamplesMemory,
+        place: Place,
     ) -> Native {
         Native(Arc::new(Inner {
             samples: Samples::new(setting.datasets.len(), setting.batch_size, memory),
             setting,
             schema,
             compute,
+            place,
             evaluator: Mutex::new(None),
         }))
     }
@@ -98,6 +110,9 @@ impl Inner {
             config_json: self.setting.model_json.clone(),
             preprocessor_json: Some(self.setting.preprocessor_json.clone()).filter(|j| !j.is_empty()),
             batch_size: self.setting.batch_size,
+            device: self.place.device,
+            precision: self.place.precision,
+            device_samples_bytes: self.place.samples_bytes,
         })?
         .into();
         *slot = Some(made.clone());

@@ -19,7 +19,7 @@ const EVERY_KEY: &str = "pool: [a, b]\nvalidation: {url: v, split: val, image-co
     model-config: c\npreprocessor-config: p\nignore-config: hidden_act\nclass-subset: true\nweights-file: w\ningredient-weights: {a: 0.5, b: {x: 1}}\nallow-nan: true\nrecipe: best-single\norder: random\naccept: better\n\
     seed: 3\nmax-ingredients: 4\npasses: 5\nmetric: macro-f1\noutput: o\nsigning-key: k\noverwrite: true\nbatch-size: 6\n\
     no-baselines: true\nlookahead: 2\naudit: 2%\nworkers: 3\nmemory: 8GiB\ndisk-cache: /cache\ndisk: 1TiB\n\
-    threads: 2\ndevice: cpu\ndevice-memory: 80GiB\nnumerics: cuda\ncoordinator: h:1\nlisten: h:2\n\
+    threads: 2\ndevice: cpu\ndevice-memory: 80GiB\nprecision: bf16\nnumerics: cuda\ncoordinator: h:1\nlisten: h:2\n\
     judge: lm\njudge-dir: /d\njudge-timeout: 90\n\
     min-workers: 1\ntrain: t\ntrain-share: 0.25\ngranularity: layer\nweights: sum-to-one\noptimizer: adamw\n\
     lr: 0.1\nschedule: cosine\nwarmup: 0.2\nclip: 1\nepochs: 2\nmini-batch: 64\nparts: 4\nshuffle: false\n\
@@ -83,6 +83,7 @@ fn every_value() -> CookOptions {
         threads: Some(2),
         device: Some("cpu".into()),
         device_memory: Some(Bytes(80 << 30)),
+        precision: Some("bf16".into()),
         numerics: Some("cuda".into()),
         judge: Some("lm".parse().unwrap()),
         judge_dir: Some("/d".into()),

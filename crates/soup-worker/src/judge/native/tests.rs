@@ -47,7 +47,7 @@ async fn judge(batch_size: u32, samples_bytes_max: u64) -> (Native, Vec<u8>) {
         threads: 1,
         decoding: Budget::new(DECODING_BYTES_MIN),
     };
-    (Native::new(setting, schema, Compute::threads(1), memory), parameters)
+    (Native::new(setting, schema, Compute::threads(1), memory, Place::default()), parameters)
 }
 
 /// The soup of `parameters`, which come in two pieces.
