@@ -125,6 +125,12 @@ pub(crate) trait Kernels: Deposits {
         tensor(values, shape, device)
     }
 
+    /// The upper left `height` x `width` pixels of images `[batch, channels, height, width]`, which no gradient is wanted of.
+    fn crop(images: Tensor<Self, 4>, [height, width]: [usize; 2]) -> Tensor<Self, 4> {
+        let [batch, channels, _, _] = images.dims();
+        images.slice([0..batch, 0..channels, 0..height, 0..width])
+    }
+
     /// The products of matrices that are the last two dimensions; the others are the same in both.
     fn matmul<const D: usize>(left: Tensor<Self, D>, right: Tensor<Self, D>) -> Tensor<Self, D> {
         left.matmul(right)

@@ -172,8 +172,7 @@ impl<B: Kernels> Embedding<Loaded<B>> {
         let (rows, columns) = config.grid();
         let (height, width) = (config.patch.height, config.patch.width);
         // What lies beyond the last whole patch is dropped, as a strided convolution does.
-        let whole = pixels.slice([0..batch, 0..channels, 0..rows * height, 0..columns * width]);
-        let patches = whole
+        let patches = B::crop(pixels, [rows * height, columns * width])
             .reshape([batch, channels, rows, height, columns, width])
             .permute([0, 2, 4, 1, 3, 5])
             .reshape([batch * rows * columns, channels * height * width]);

@@ -11,6 +11,7 @@ mod matmul;
 mod steps;
 
 use burn::tensor::{Tensor, TensorPrimitive};
+use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::kernel::matmul::MatmulStrategy;
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElement};
@@ -54,6 +55,14 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> Kernels for
             (Layout::Interpolated(map), _) => tensor(map.apply(&values), shape, device),
             _ => tensor(values, shape, device),
         }
+    }
+
+    fn crop(images: Tensor<Self, 4>, [height, width]: [usize; 2]) -> Tensor<Self, 4> {
+        let [batch, channels, _, _] = images.dims();
+        let part = images.slice([0..batch, 0..channels, 0..height, 0..width]);
+        // A view of rows with gaps between them must not be cut into smaller pieces: cubecl 0.10 reads four values at once where they begin at
+        // multiples of four in the smallest piece, whether they do in a row or not.
+        lift(into_contiguous(primitive(part)))
     }
 
     fn matmul<const D: usize>(left: Tensor<Self, D>, right: Tensor<Self, D>) -> Tensor<Self, D> {

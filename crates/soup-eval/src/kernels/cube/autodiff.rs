@@ -1,5 +1,5 @@
-//! The kernels on a device under automatic differentiation: plain operations of burn's, but for the products, whose backward pass is products
-//! in the same precision too.
+//! The kernels on a device under automatic differentiation: plain operations of burn's, but for products, whose backward pass is products in
+//! the same precision too, and activations, since burn's slope of GELU there is that of its approximation.
 
 use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -12,9 +12,9 @@ use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElemen
 use soup_core::Result;
 
 use super::matmul::product;
-use super::{lift, primitive};
+use super::{lift, primitive, steps};
 use crate::device::Precision;
-use crate::kernels::Kernels;
+use crate::kernels::{Activation, Kernels};
 use crate::parameters::visitor::Layout;
 
 impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> Kernels
@@ -33,6 +33,27 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> Kernels
         Tensor::from_inner(CubeBackend::<R, F, I, T>::parameter(values, layout, shape, device))
     }
 
+    fn crop(images: Tensor<Self, 4>, sizes: [usize; 2]) -> Tensor<Self, 4> {
+        Tensor::from_inner(CubeBackend::<R, F, I, T>::crop(images.inner(), sizes))
+    }
+
+    fn bias_act(x: Tensor<Self, 2>, bias: Option<&Tensor<Self, 1>>, act: Activation) -> Tensor<Self, 2> {
+        let x = match bias {
+            Some(bias) => x + bias.clone().unsqueeze(),
+            None => x,
+        };
+        if act == Activation::Linear {
+            return x;
+        }
+        let x = x.into_primitive().tensor();
+        let step = Activate.prepare::<NoCheckpointing>([x.node]);
+        let out = steps::bias_act(x.primitive.clone(), None, act);
+        Tensor::from_primitive(TensorPrimitive::Float(match step.compute_bound().stateful() {
+            OpsKind::Tracked(step) => step.finish((act, x.primitive), out),
+            OpsKind::UnTracked(step) => step.finish(out),
+        }))
+    }
+
     fn matmul<const D: usize>(left: Tensor<Self, D>, right: Tensor<Self, D>) -> Tensor<Self, D> {
         let (left, right) = (left.into_primitive().tensor(), right.into_primitive().tensor());
         let step = Product::<D>.prepare::<NoCheckpointing>([left.node, right.node]);
@@ -41,6 +62,26 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> Kernels
             OpsKind::Tracked(step) => step.finish((left.primitive, right.primitive), out),
             OpsKind::UnTracked(step) => step.finish(out),
         }))
+    }
+}
+
+/// An activation.
+#[derive(Debug)]
+struct Activate;
+
+impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> Backward<CubeBackend<R, F, I, T>, 1>
+    for Activate
+{
+    /// The activation, and what it was applied to.
+    type State = (Activation, CubeTensor<R>);
+
+    fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<CubeBackend<R, F, I, T>>(&ops.node);
+        let ((act, input), [parent]) = (ops.state, ops.parents);
+        if let Some(parent) = parent {
+            let product = steps::times_slope(gradient, input, act);
+            gradients.register::<CubeBackend<R, F, I, T>>(parent.id, product);
+        }
     }
 }
 

@@ -135,6 +135,33 @@ pub(super) fn bias_act<R: CubeRuntime>(
     out.tensor
 }
 
+/// `gradient` times the slope of `act` at `x`.
+pub(super) fn times_slope<R: CubeRuntime>(
+    gradient: CubeTensor<R>,
+    x: CubeTensor<R>,
+    act: Activation,
+) -> CubeTensor<R> {
+    let (gradient, x) = (Rows::of(gradient), Rows::of(x));
+    let out = x.like(x.width);
+    let (count, dim) = x.by_element(x.elements());
+    programs::times_slope::launch(
+        &x.tensor.client,
+        count,
+        dim,
+        gradient.arg(),
+        x.arg(),
+        out.arg(),
+        x.elements(),
+        x.width,
+        gradient.pitch,
+        x.pitch,
+        out.pitch,
+        act,
+        x.tensor.dtype.into(),
+    );
+    out.tensor
+}
+
 /// `x + bias + residual`.
 pub(super) fn bias_residual<R: CubeRuntime>(
     x: CubeTensor<R>,

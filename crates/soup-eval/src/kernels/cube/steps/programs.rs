@@ -8,6 +8,9 @@ use cubecl::prelude::*;
 use crate::kernels::Activation;
 use crate::kernels::flex::{GELU_TANH_CUBE, GELU_TANH_SCALE};
 
+/// One over the square root of two pi.
+const DENSITY: f32 = 0.398_942_3;
+
 /// `act(x + bias)`.
 #[cube(launch)]
 pub(super) fn bias_act<F: Float>(
@@ -48,6 +51,30 @@ pub(super) fn act<F: Float>(
         let column = at % width;
         let value = f32::cast_from(x[row * x_pitch + column]);
         out[row * out_pitch + column] = F::cast_from(activate(value, activation));
+    }
+}
+
+/// `gradient` times the slope of the activation at `x`.
+#[cube(launch)]
+pub(super) fn times_slope<F: Float>(
+    gradient: &Tensor<F>,
+    x: &Tensor<F>,
+    out: &mut Tensor<F>,
+    elements: usize,
+    width: usize,
+    gradient_pitch: usize,
+    x_pitch: usize,
+    out_pitch: usize,
+    #[comptime] activation: Activation,
+    #[define(F)] _dtype: StorageType,
+) {
+    let at = ABSOLUTE_POS;
+    if at < elements {
+        let row = at / width;
+        let column = at % width;
+        let value = f32::cast_from(x[row * x_pitch + column]);
+        let product = f32::cast_from(gradient[row * gradient_pitch + column]) * slope(value, activation);
+        out[row * out_pitch + column] = F::cast_from(product);
     }
 }
 
@@ -258,5 +285,37 @@ fn activate(v: f32, #[comptime] activation: Activation) -> f32 {
         sigmoid(v)
     } else {
         v
+    }
+}
+
+#[cube]
+fn slope(v: f32, #[comptime] activation: Activation) -> f32 {
+    let half = f32::new(0.5);
+    let one = f32::new(1.0);
+    if comptime!(activation == Activation::Gelu) {
+        let share = half * (one + Erf::erf(v * f32::new(std::f32::consts::FRAC_1_SQRT_2)));
+        share + v * f32::new(DENSITY) * (-half * v * v).exp()
+    } else if comptime!(activation == Activation::GeluTanh) {
+        let square = v * v;
+        let t = tanh(f32::new(GELU_TANH_SCALE) * (v + f32::new(GELU_TANH_CUBE) * v * square));
+        let inner = f32::new(GELU_TANH_SCALE) * (one + f32::new(3.0 * GELU_TANH_CUBE) * square);
+        half * (one + t) + half * v * (one - t * t) * inner
+    } else if comptime!(activation == Activation::QuickGelu) {
+        let scaled = v * f32::new(1.702);
+        let s = sigmoid(scaled);
+        s + scaled * s * (one - s)
+    } else if comptime!(activation == Activation::Relu) {
+        select(v > f32::new(0.0), one, f32::new(0.0))
+    } else if comptime!(activation == Activation::Silu) {
+        let s = sigmoid(v);
+        s + v * s * (one - s)
+    } else if comptime!(activation == Activation::Tanh) {
+        let t = tanh(v);
+        one - t * t
+    } else if comptime!(activation == Activation::Sigmoid) {
+        let s = sigmoid(v);
+        s * (one - s)
+    } else {
+        one
     }
 }
