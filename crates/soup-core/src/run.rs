@@ -304,9 +304,7 @@ impl RunSpec {
                     "--numerics {class} is about the native judge, and the run is judged by {judge}: leave it out"
                 )));
             }
-            (None, Some(class)) => {
-                check_word(class).map_err(|why| Error::usage(format!("--numerics {class:?} {why}")))?
-            }
+            (None, Some(class)) => check_class(class)?,
             (_, None) => {}
         }
         self.check_judging()?;
@@ -465,6 +463,17 @@ pub fn judges_own<'a>(judge: &str, url: &'a str) -> Option<&'a str> {
     let rest = url.strip_prefix(judge)?.strip_prefix(':')?;
     // A URL is one, whatever a judge is called.
     (!rest.starts_with("//")).then_some(rest)
+}
+
+/// Checks how a class of numerics is named. Those of devices name driver and card, and are long.
+fn check_class(class: &str) -> Result<()> {
+    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
+    if !class.is_empty() && class.bytes().all(good) {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "--numerics {class:?} is none: classes have the characters a-z, 0-9, '-', '_' and '.'"
+    )))
 }
 
 /// Checks a name that workers give a judge.

@@ -108,7 +108,7 @@ pub struct Worker {
     pub failed_fetches: Counter,
     /// Samples that were judged.
     pub judged_samples: Counter,
-    /// Bytes of shards that are resident, by `tier`: memory, disk.
+    /// Bytes of shards that are resident, by `tier`: device, memory, disk.
     pub resident: Family<[Label; 1], Gauge>,
     /// Connections to a coordinator that were welcomed.
     pub welcomes: Counter,

@@ -1,6 +1,6 @@
 //! What goes into the machine and what comes out of it: works and their results, events, actions and reports.
 
-use super::placement::{Space, Tier};
+use super::space::{Space, Tier};
 use crate::diagnosis::ensemble::Alternatives;
 use crate::error::{Error, Result};
 use crate::journal::Entry;

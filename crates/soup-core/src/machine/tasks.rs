@@ -1,6 +1,6 @@
 //! Tasks and their attempts, and what becomes of them.
 
-use super::placement::{Space, Tier};
+use super::space::{Space, Tier};
 use super::troubles::Trouble;
 use super::{
     Action, BTreeMap, BTreeSet, Error, ErrorKind, Evaluation, Machine, Millis, NewWorker, Report, Slice,
