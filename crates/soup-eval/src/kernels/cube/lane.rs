@@ -55,7 +55,8 @@ pub(super) fn run<R: CubeRuntime, T>(device: &R::Device, work: impl FnOnce() -> 
 
 /// The lock of `device`.
 fn lane_of<R: CubeRuntime>(device: &R::Device) -> Arc<Mutex<()>> {
-    static LANES: Mutex<BTreeMap<(TypeId, DeviceId), Arc<Mutex<()>>>> = Mutex::new(BTreeMap::new());
+    type Lanes = BTreeMap<(TypeId, DeviceId), Arc<Mutex<()>>>;
+    static LANES: Mutex<Lanes> = Mutex::new(BTreeMap::new());
     let mut lanes = LANES.lock().unwrap_or_else(PoisonError::into_inner);
     lanes.entry((TypeId::of::<R>(), device.to_id())).or_default().clone()
 }
