@@ -149,7 +149,7 @@ fn not_built<T>(device: JudgeDevice, feature: &str) -> Result<T> {
 }
 
 /// What a device calls itself, in letters, digits, points and dashes.
-#[cfg(feature = "cube")]
+#[cfg(feature = "vulkan")]
 fn sanitised(name: &str) -> String {
     let words = name.split(|c: char| !c.is_ascii_alphanumeric() && c != '.').filter(|word| !word.is_empty());
     words.map(str::to_ascii_lowercase).collect::<Vec<_>>().join("-")
@@ -203,7 +203,7 @@ mod tests {
         assert!(error.chain().starts_with("vulkan:99 is not there: Vulkan has 0: "), "{error:?}");
     }
 
-    #[cfg(feature = "cube")]
+    #[cfg(feature = "vulkan")]
     #[test]
     fn a_class_has_no_strange_characters() {
         assert_eq!(sanitised("llvmpipe (LLVM 15.0.6, 256 bits)"), "llvmpipe-llvm-15.0.6-256-bits");
