@@ -145,12 +145,7 @@ fn load(prepared: &PreparedRun, shard: Shard, tier: Tier) -> v1::LoadShard {
     let streams = prepared.spec.streams();
     v1::LoadShard {
         shard: shard.0,
-        tier: match tier {
-            Tier::Device => v1::Tier::Device,
-            Tier::Memory => v1::Tier::Memory,
-            Tier::Disk => v1::Tier::Disk,
-        }
-        .into(),
+        tier: v1::Tier::from(tier).into(),
         ingredients: prepared.checkpoints.iter().map(|c| reads_of(c, prepared, shard)).collect(),
         products: streams && prepared.spec.diagnosis.level != DiagnosisLevel::None,
         base: match streams {

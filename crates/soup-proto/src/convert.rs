@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use soup_core::agree::Missing;
 use soup_core::judge::{JudgeId, Offer};
 use soup_core::ledger::{Dataset, Evaluation};
-use soup_core::machine::{FileDigest, Proof, Report, TaskKey};
+use soup_core::machine::{FileDigest, Proof, Report, TaskKey, Tier};
 use soup_core::recipe::given::{GivenWeight, WeightTable};
 use soup_core::recipe::learned::{Granularity, Init, LearnSpec, Optimizer, Schedule, WeightRule};
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec, Verdict};
@@ -64,6 +64,7 @@ enumeration!(
     Learned,
     Weighted
 );
+enumeration!(Tier, v1::Tier, "where a shard is kept", Device, Memory, Disk);
 enumeration!(Missing, v1::Missing, "what becomes of missing tensors", Refuse, Skip, First);
 enumeration!(Granularity, v1::learn::Granularity, "granularity", Model, Layer, Tensor);
 enumeration!(WeightRule, v1::learn::WeightRule, "weight rule", Softmax, Free, SumToOne);

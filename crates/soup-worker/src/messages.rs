@@ -5,7 +5,7 @@ use std::sync::Arc;
 use soup_core::diagnosis::ensemble::Alternatives;
 use soup_core::ledger::Dataset;
 use soup_core::machine::{
-    Differentiate, Dot, FileDigest, LayerGram, PartFigures, Proof, Reread, SegmentDots, Tier, WorkerId,
+    Differentiate, Dot, FileDigest, LayerGram, PartFigures, Proof, Reread, SegmentDots, WorkerId,
 };
 use soup_core::run::judges_own;
 use soup_core::shard::{Shard, ShardPlan};
@@ -189,7 +189,8 @@ fn soup(wire: Option<v1::Soup>) -> Result<Soup> {
 
 /// Where a shard is.
 pub(crate) fn shard_sources(task: v1::LoadShard, run: &Begun) -> Result<ShardSources> {
-    let v1::LoadShard { shard, tier, ingredients, products, base } = task;
+    let tier = task.tier().try_into()?;
+    let v1::LoadShard { shard, ingredients, products, base, .. } = task;
     if ingredients.len() != run.ingredients.len() || shard >= run.plan.count() {
         return Err(Error::internal("a load task does not fit its run"));
     }
@@ -199,18 +200,9 @@ pub(crate) fn shard_sources(task: v1::LoadShard, run: &Begun) -> Result<ShardSou
         ingredients: sources.collect::<Result<_>>()?,
         base: base.map(|base| the_base(base, run)).transpose()?,
         shard,
-        tier: tier_of(tier)?,
+        tier,
         products,
     })
-}
-
-fn tier_of(tier: i32) -> Result<Tier> {
-    match v1::Tier::try_from(tier) {
-        Ok(v1::Tier::Device) => Ok(Tier::Device),
-        Ok(v1::Tier::Memory) => Ok(Tier::Memory),
-        Ok(v1::Tier::Disk) => Ok(Tier::Disk),
-        Err(_) => Err(Error::internal(format!("a shard is to be kept in an unknown place, {tier}"))),
-    }
 }
 
 fn the_base(reads: v1::IngredientReads, run: &Begun) -> Result<Source> {
