@@ -1,8 +1,54 @@
-//! What there is to compute on, as people see it: what `soupctl devices -o json` prints. Fields may be added, none is renamed or removed.
+//! What there is to compute on.
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A device, and what was found out about it.
+use crate::Error;
+
+/// What computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DeviceKind {
+    /// The host.
+    #[default]
+    Cpu,
+    /// The card of NVIDIA's with this number.
+    Cuda(u32),
+    /// The device of Vulkan's with this number.
+    Vulkan(u32),
+}
+
+impl DeviceKind {
+    /// The cargo feature that a build of this program needs for it.
+    pub fn feature(self) -> Option<&'static str> {
+        match self {
+            DeviceKind::Cpu => None,
+            DeviceKind::Cuda(_) => Some("cuda"),
+            DeviceKind::Vulkan(_) => Some("vulkan"),
+        }
+    }
+
+    /// That this build of the program has not got it.
+    pub fn not_built(self) -> Error {
+        let feature = self.feature().unwrap_or("cpu");
+        Error::configuration(format!(
+            "this build of the program has no device \"{self}\": use \"cpu\", or a build with the cargo feature {feature:?}"
+        ))
+    }
+}
+
+/// What `--device` calls it.
+impl fmt::Display for DeviceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceKind::Cpu => f.write_str("cpu"),
+            DeviceKind::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+            DeviceKind::Vulkan(ordinal) => write!(f, "vulkan:{ordinal}"),
+        }
+    }
+}
+
+/// A device as people see it: what `soupctl devices -o json` prints. Fields may be added, none is renamed or removed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DeviceReport {
     /// What `--device` calls it.

@@ -6,8 +6,8 @@ mod pool;
 
 use std::time::Instant;
 
+use soup_core::devices::DeviceKind;
 use soup_core::weights::Weights;
-use soup_eval::JudgeDevice;
 
 fn main() {
     let dataset = pool::dataset("val");
@@ -22,7 +22,7 @@ fn main() {
         let model = evaluator.load(&schema, Weights::copied_from(&schema, &bytes).unwrap()).unwrap();
         let load_ms = started.elapsed().as_secs_f64() * 1e3;
         // The first kernels are made by the first pass; a driver in software is slow.
-        let samples = if device == JudgeDevice::Cpu { prepared.len() } else { prepared.len().min(256) };
+        let samples = if device == DeviceKind::Cpu { prepared.len() } else { prepared.len().min(256) };
         model.logits(&prepared, 0..1, &|| false).unwrap();
         // The best of three: others share the machine.
         let seconds = (0..3).map(|_| {

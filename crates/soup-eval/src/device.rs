@@ -6,7 +6,7 @@
 //! classes are never compared.
 //!
 //! ```text
-//! JudgeDevice, Precision ─ open() ─► trial ─► a backend of burn, its device, its class ─► With
+//! DeviceKind, Precision ─ open() ─► trial ─► a backend of burn, its device, its class ─► With
 //! ```
 
 #[cfg(feature = "cuda")]
@@ -22,32 +22,11 @@ use std::fmt;
 use burn::backend::flex::FlexDevice;
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::backend::AutodiffBackend;
+use soup_core::devices::DeviceKind;
 use soup_core::judge::JudgeId;
 use soup_core::{Error, Result};
 
 use crate::kernels::Kernels;
-
-/// Where models are evaluated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum JudgeDevice {
-    /// The processor.
-    #[default]
-    Cpu,
-    /// An NVIDIA card, by its number in CUDA's list.
-    Cuda(usize),
-    /// A device by its number in the list of Vulkan's loader; a processor with a software driver is one too.
-    Vulkan(usize),
-}
-
-impl fmt::Display for JudgeDevice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            JudgeDevice::Cpu => write!(f, "cpu"),
-            JudgeDevice::Cuda(index) => write!(f, "cuda:{index}"),
-            JudgeDevice::Vulkan(index) => write!(f, "vulkan:{index}"),
-        }
-    }
-}
 
 /// The arithmetic of a model's matrix products; sums are in f32 in all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,7 +56,7 @@ impl fmt::Display for Precision {
 /// # Errors
 /// [`Configuration`](soup_core::ErrorKind::Configuration), naming the device, where it is not there, this build has no such, it has no such
 /// precision, or does not compute what the processor does.
-pub fn numerics(device: JudgeDevice, precision: Precision) -> Result<String> {
+pub fn numerics(device: DeviceKind, precision: Precision) -> Result<String> {
     struct Name;
     impl With for Name {
         type Out = String;
@@ -114,27 +93,27 @@ pub(crate) trait With {
 ///
 /// # Errors
 /// As [`numerics`].
-pub(crate) fn open<W: With>(device: JudgeDevice, precision: Precision, with: W) -> Result<W::Out> {
+pub(crate) fn open<W: With>(device: DeviceKind, precision: Precision, with: W) -> Result<W::Out> {
     match device {
-        JudgeDevice::Cpu => {
+        DeviceKind::Cpu => {
             only_f32(device, precision)?;
             let numerics = JudgeId::native().numerics;
             Ok(with.with::<Autodiff<Flex>>(Site { device: FlexDevice, precision, numerics }))
         }
         #[cfg(feature = "cuda")]
-        JudgeDevice::Cuda(index) => cuda::open(index, precision, with),
+        DeviceKind::Cuda(index) => cuda::open(index, precision, with),
         #[cfg(not(feature = "cuda"))]
-        JudgeDevice::Cuda(_) => not_built(device, "cuda"),
+        DeviceKind::Cuda(_) => not_built(device, "cuda"),
         #[cfg(feature = "vulkan")]
-        JudgeDevice::Vulkan(index) => vulkan::open(index, precision, with),
+        DeviceKind::Vulkan(index) => vulkan::open(index, precision, with),
         #[cfg(not(feature = "vulkan"))]
-        JudgeDevice::Vulkan(_) => not_built(device, "vulkan"),
+        DeviceKind::Vulkan(_) => not_built(device, "vulkan"),
     }
 }
 
 /// # Errors
 /// [`Configuration`](soup_core::ErrorKind::Configuration) for any other precision than f32.
-fn only_f32(device: JudgeDevice, precision: Precision) -> Result<()> {
+fn only_f32(device: DeviceKind, precision: Precision) -> Result<()> {
     if precision == Precision::F32 {
         return Ok(());
     }
@@ -142,7 +121,7 @@ fn only_f32(device: JudgeDevice, precision: Precision) -> Result<()> {
 }
 
 #[cfg(not(all(feature = "cuda", feature = "vulkan")))]
-fn not_built<T>(device: JudgeDevice, feature: &str) -> Result<T> {
+fn not_built<T>(device: DeviceKind, feature: &str) -> Result<T> {
     Err(Error::configuration(format!(
         "{device} is not in this build of the program: it was built without the feature {feature}"
     )))
@@ -164,41 +143,41 @@ mod tests {
     #[test]
     fn the_processor_is_the_native_judge() {
         assert_eq!(
-            numerics(JudgeDevice::default(), Precision::default()).unwrap(),
+            numerics(DeviceKind::default(), Precision::default()).unwrap(),
             JudgeId::native().numerics
         );
     }
 
     #[track_caller]
-    fn check_refused(device: JudgeDevice, precision: Precision, text: &str) {
+    fn check_refused(device: DeviceKind, precision: Precision, text: &str) {
         let error = numerics(device, precision).unwrap_err();
         assert_eq!((error.kind(), error.chain().as_str()), (ErrorKind::Configuration, text));
     }
 
     #[test]
     fn what_is_not_there_is_refused_by_name() {
-        check_refused(JudgeDevice::Cpu, Precision::Bf16, "cpu computes in f32 alone, not in bf16");
-        check_refused(JudgeDevice::Cpu, Precision::Tf32, "cpu computes in f32 alone, not in tf32");
+        check_refused(DeviceKind::Cpu, Precision::Bf16, "cpu computes in f32 alone, not in bf16");
+        check_refused(DeviceKind::Cpu, Precision::Tf32, "cpu computes in f32 alone, not in tf32");
         #[cfg(not(feature = "cuda"))]
         check_refused(
-            JudgeDevice::Cuda(1),
+            DeviceKind::Cuda(1),
             Precision::Tf32,
             "cuda:1 is not in this build of the program: it was built without the feature cuda",
         );
         #[cfg(not(feature = "vulkan"))]
         check_refused(
-            JudgeDevice::Vulkan(0),
+            DeviceKind::Vulkan(0),
             Precision::F32,
             "vulkan:0 is not in this build of the program: it was built without the feature vulkan",
         );
         #[cfg(feature = "vulkan")]
-        check_refused(JudgeDevice::Vulkan(0), Precision::Tf32, "vulkan:0 computes in f32 alone, not in tf32");
+        check_refused(DeviceKind::Vulkan(0), Precision::Tf32, "vulkan:0 computes in f32 alone, not in tf32");
     }
 
     #[cfg(feature = "vulkan")]
     #[test]
     fn devices_that_are_not_there_are_told_from_those_that_are() {
-        let error = numerics(JudgeDevice::Vulkan(99), Precision::F32).unwrap_err();
+        let error = numerics(DeviceKind::Vulkan(99), Precision::F32).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Configuration);
         assert!(error.chain().starts_with("vulkan:99 is not there: Vulkan has 0: "), "{error:?}");
     }

@@ -15,7 +15,7 @@ use crate::classes::Classes;
 use crate::config::ImageClassifier;
 use crate::dataset::{Dataset, Input, Sample, Target};
 use crate::device::uploads::Uploads;
-use crate::device::{self, Differentiable, JudgeDevice, Precision, Site, With};
+use crate::device::{self, Differentiable, Precision, Site, With};
 use crate::gradient::sink::Sink;
 use crate::gradient::{Gradient, Graph, LossSpec};
 use crate::kernels::{self, Kernels};
@@ -23,6 +23,7 @@ use crate::parameters::Parameters;
 use crate::parameters::visitor::Loaded;
 use crate::prepared::Prepared;
 use crate::preprocess::Preprocessor;
+use soup_core::devices::DeviceKind;
 
 /// Samples a forward pass unless told otherwise: large enough for the matrix products, small enough for the cache.
 pub const BATCH_SIZE_DEFAULT: u32 = 32;
@@ -39,7 +40,7 @@ pub struct EvaluatorSpec {
     /// Samples a forward pass.
     pub batch_size: u32,
     /// Where models are evaluated.
-    pub device: JudgeDevice,
+    pub device: DeviceKind,
     /// In which arithmetic.
     pub precision: Precision,
     /// Memory of a device that samples may be kept in, in bytes, so that they are sent there once and not once a model. The
@@ -53,7 +54,7 @@ impl Default for EvaluatorSpec {
             config_json: String::new(),
             preprocessor_json: None,
             batch_size: BATCH_SIZE_DEFAULT,
-            device: JudgeDevice::default(),
+            device: DeviceKind::default(),
             precision: Precision::default(),
             device_samples_bytes: 0,
         }
@@ -174,7 +175,7 @@ impl<A: Architecture> With for Parts<'_, A> {
     fn with<B: Differentiable>(self, site: Site<B>) -> Self::Out {
         // What would be sent to a processor is there.
         let samples_bytes =
-            if self.spec.device == JudgeDevice::Cpu { 0 } else { self.spec.device_samples_bytes };
+            if self.spec.device == DeviceKind::Cpu { 0 } else { self.spec.device_samples_bytes };
         Box::new(ArchitectureEvaluator::<A, B> {
             architecture: Arc::new(self.architecture),
             preprocessor: self.preprocessor,

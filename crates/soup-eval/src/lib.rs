@@ -8,7 +8,7 @@
 //! | sample | an input (an encoded image) and a target (its class) |
 //! | prepared | samples as a model takes them (images decoded, resized and normalised; texts as tokens); made once, judged many times |
 //! | model | an architecture with parameters in it, ready to evaluate |
-//! | device | where models are evaluated, in an arithmetic: the processor, or what this build can drive besides ([`JudgeDevice`], [`Precision`]) |
+//! | device | where models are evaluated, in an arithmetic: the processor, or what this build can drive besides ([`DeviceKind`], [`Precision`]) |
 //! | class of numerics | what a device with its arithmetic is called; within one the same weights and samples give the same bits ([`numerics`]) |
 //! | gradient | of a loss over samples, with respect to every parameter of a model |
 //! | budget | what decoding may take, for all threads together; claimed before anything is unpacked |
@@ -49,7 +49,7 @@ mod vit;
 pub use budget::Budget;
 pub use classes::Classes;
 pub use dataset::{Dataset, Input, Sample, Samples, Target};
-pub use device::{JudgeDevice, Precision, numerics};
+pub use device::{Precision, numerics};
 pub use evaluator::{BATCH_SIZE_DEFAULT, Evaluator, EvaluatorSpec, Model, evaluator};
 pub use gradient::{Gradient, LossSpec};
 pub use prepared::{Inputs, Prepared};

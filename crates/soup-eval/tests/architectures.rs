@@ -6,9 +6,10 @@ mod pool;
 use std::path::PathBuf;
 
 use soup_core::ErrorKind;
+use soup_core::devices::DeviceKind;
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::weights::Weights;
-use soup_eval::{Evaluator, EvaluatorSpec, JudgeDevice, LossSpec, Prepared, evaluator};
+use soup_eval::{Evaluator, EvaluatorSpec, LossSpec, Prepared, evaluator};
 
 const NEVER: &dyn Fn() -> bool = &|| false;
 /// The folders of `golden/models`, which `golden/models.py` makes.
@@ -27,7 +28,7 @@ const CASES: [&str; 11] = [
 ];
 
 /// Every case on every device that this build has.
-fn everywhere() -> impl Iterator<Item = (JudgeDevice, &'static str)> {
+fn everywhere() -> impl Iterator<Item = (DeviceKind, &'static str)> {
     pool::DEVICES.iter().flat_map(|&device| CASES.map(|case| (device, case)))
 }
 
@@ -47,7 +48,7 @@ fn preprocessor(case: &str) -> String {
 fn evaluator_with(
     config_json: String,
     preprocessor_json: String,
-    (device, batch_size): (JudgeDevice, u32),
+    (device, batch_size): (DeviceKind, u32),
 ) -> Result<Box<dyn Evaluator>, soup_core::Error> {
     evaluator(&EvaluatorSpec {
         config_json,
@@ -59,10 +60,10 @@ fn evaluator_with(
 }
 
 fn evaluator_of(case: &str, batch_size: u32) -> Box<dyn Evaluator> {
-    evaluator_on(JudgeDevice::Cpu, case, batch_size)
+    evaluator_on(DeviceKind::Cpu, case, batch_size)
 }
 
-fn evaluator_on(device: JudgeDevice, case: &str, batch_size: u32) -> Box<dyn Evaluator> {
+fn evaluator_on(device: DeviceKind, case: &str, batch_size: u32) -> Box<dyn Evaluator> {
     evaluator_with(config(case), preprocessor(case), (device, batch_size)).unwrap()
 }
 
@@ -79,7 +80,7 @@ fn model(case: &str) -> (Schema, Vec<u8>) {
     pool::parameters_in(&path(case, "model.safetensors"))
 }
 
-fn logits(device: JudgeDevice, case: &str, batch_size: u32) -> Vec<f32> {
+fn logits(device: DeviceKind, case: &str, batch_size: u32) -> Vec<f32> {
     let (schema, bytes) = model(case);
     let (prepared, evaluator) = (samples(case), evaluator_on(device, case, batch_size));
     evaluator
@@ -214,7 +215,7 @@ fn changed(case: &str, changes: serde_json::Value) -> String {
 fn only_dinov2_takes_images_of_another_size() {
     let of = |case: &str, crop: usize| {
         let crop = format!("{{\"do_center_crop\": true, \"crop_size\": {crop}}}");
-        evaluator_with(config(case), crop, (JudgeDevice::Cpu, 1))
+        evaluator_with(config(case), crop, (DeviceKind::Cpu, 1))
             .map(|_| ())
             .map_err(|e| (e.kind(), e.chain()))
     };
@@ -252,7 +253,7 @@ fn options_that_are_not_understood_are_refused_by_name() {
         ),
     ] {
         let error =
-            evaluator_with(changed(case, changes), preprocessor(case), (JudgeDevice::Cpu, 1)).err().unwrap();
+            evaluator_with(changed(case, changes), preprocessor(case), (DeviceKind::Cpu, 1)).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Data);
         assert!(error.chain().contains(text), "{text}: {error:?}");
     }

@@ -6,9 +6,10 @@ mod pool;
 use std::process::Command;
 
 use sha2::{Digest, Sha256};
+use soup_core::devices::DeviceKind;
 use soup_core::judge::JudgeId;
 use soup_core::weights::Weights;
-use soup_eval::{Evaluator, EvaluatorSpec, JudgeDevice, LossSpec, Precision, Prepared, evaluator, numerics};
+use soup_eval::{Evaluator, EvaluatorSpec, LossSpec, Precision, Prepared, evaluator, numerics};
 
 const NEVER: &dyn Fn() -> bool = &|| false;
 
@@ -21,7 +22,7 @@ fn samples(evaluator: &dyn Evaluator) -> Prepared {
 }
 
 /// An evaluator that may keep `kept` bytes of samples on the device.
-fn evaluator_that_keeps(device: JudgeDevice, kept: u64) -> Box<dyn Evaluator> {
+fn evaluator_that_keeps(device: DeviceKind, kept: u64) -> Box<dyn Evaluator> {
     let spec = EvaluatorSpec {
         config_json: pool::text("config.json"),
         preprocessor_json: Some(pool::text("preprocessor_config.json")),
@@ -34,7 +35,7 @@ fn evaluator_that_keeps(device: JudgeDevice, kept: u64) -> Box<dyn Evaluator> {
 }
 
 /// Of all bits of a model's logits and of its gradient.
-fn digest(device: JudgeDevice) -> String {
+fn digest(device: DeviceKind) -> String {
     let evaluator = evaluator_that_keeps(device, 1 << 30);
     let (prepared, (schema, bytes)) = (samples(evaluator.as_ref()), pool::parameters("m10"));
     let model = pool::model(evaluator.as_ref(), "m10");
@@ -163,7 +164,7 @@ fn evaluators_say_their_class_of_numerics() {
     for &device in pool::DEVICES {
         let class = numerics(device, Precision::F32).unwrap();
         assert_eq!(evaluator_that_keeps(device, 0).numerics(), class);
-        assert_eq!(class == JudgeId::native().numerics, device == JudgeDevice::Cpu, "{class}");
+        assert_eq!(class == JudgeId::native().numerics, device == DeviceKind::Cpu, "{class}");
         assert!(!class.contains(|c: char| c.is_whitespace() || c.is_ascii_uppercase()), "{class}");
         println!("{device} is {class}");
     }

@@ -7,9 +7,10 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use soup_core::ErrorKind;
+use soup_core::devices::DeviceKind;
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::weights::Weights;
-use soup_eval::{Evaluator, Gradient, JudgeDevice, LossSpec, Prepared};
+use soup_eval::{Evaluator, Gradient, LossSpec, Prepared};
 
 const NEVER: &dyn Fn() -> bool = &|| false;
 /// Every how many elements the golden file has one of the gradient.
@@ -107,7 +108,7 @@ fn gradients_agree_with_pytorch() {
     pool::DEVICES.iter().for_each(|&device| agree_with_pytorch(device));
 }
 
-fn agree_with_pytorch(device: JudgeDevice) {
+fn agree_with_pytorch(device: DeviceKind) {
     let evaluator = pool::evaluator_on(device, 32);
     for (case, name, rows, beta, label_smoothing) in [
         ("uniform", "uniform", 64, 1.0, 0.0),

@@ -4,10 +4,11 @@
 mod pool;
 
 use soup_core::ErrorKind;
+use soup_core::devices::DeviceKind;
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::tally::{Counts, Outcome};
 use soup_core::weights::Weights;
-use soup_eval::{Evaluator, JudgeDevice, Model, Prepared};
+use soup_eval::{Evaluator, Model, Prepared};
 
 const NEVER: &dyn Fn() -> bool = &|| false;
 
@@ -56,7 +57,7 @@ fn logits_agree_with_transformers() {
     pool::DEVICES.iter().for_each(|&device| agrees_with_transformers(device));
 }
 
-fn agrees_with_transformers(device: JudgeDevice) {
+fn agrees_with_transformers(device: DeviceKind) {
     let evaluator = pool::evaluator_on(device, 32);
     let prepared = golden_rows(evaluator.as_ref());
     let reference = pool::json("reference.json");
@@ -86,13 +87,13 @@ fn counts_on_the_validation_set_are_the_references() {
     pool::DEVICES.iter().for_each(|&device| counts_as_the_references(device));
 }
 
-fn counts_as_the_references(device: JudgeDevice) {
+fn counts_as_the_references(device: DeviceKind) {
     let evaluator = pool::evaluator_on(device, soup_eval::BATCH_SIZE_DEFAULT);
     let dataset = pool::dataset("val");
     let prepared = evaluator.prepare(&dataset, 0..dataset.len()).unwrap();
     let reference = pool::json("reference.json");
     // A driver in software is slow.
-    let every = if device == JudgeDevice::Cpu { 1 } else { 10 };
+    let every = if device == DeviceKind::Cpu { 1 } else { 10 };
     for name in pool::names().into_iter().step_by(every) {
         let want = &reference["ingredients"][&name]["val"];
         let model = pool::model(evaluator.as_ref(), &name);

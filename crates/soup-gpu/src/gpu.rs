@@ -2,21 +2,23 @@
 //!
 //! Whatever cubecl would panic over is looked for first: driver, compiler and its headers, the device itself.
 
+use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
-use soup_core::schema::{Dtype, Schema, TensorSpec};
-use soup_core::soup::{Ingredient, Soup};
+use soup_core::devices::DeviceKind;
+use soup_core::schema::Schema;
 use soup_core::{Error, Result};
-use soup_tensor::{DeviceKind, Layout, Place, ShardBuilder};
+use soup_tensor::{Layout, Place, ShardBuilder};
 
 use crate::budget::Memory;
 use crate::compute::Compute;
 use crate::engine::said;
 use crate::resident::GpuPlace;
-use crate::{Found, Info, Speed, no_gpu, selftest};
+use crate::speed::{self, Speed};
+use crate::{Found, Info, no_gpu, selftest};
 
 /// A device that is open.
 pub(crate) struct Opened {
@@ -124,43 +126,29 @@ impl Gpu {
         Ok(Box::new(GpuPlace::new(self.0.clone(), layout)?))
     }
 
+    /// A place for a shard: the byte range `range` of the flattened parameters of `ingredients` ingredients, in its memory.
+    ///
+    /// # Errors
+    /// Those of [`place`](Self::place); [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) for a range that is not of this schema.
+    pub fn builder(&self, schema: &Schema, range: Range<u64>, ingredients: u32) -> Result<ShardBuilder> {
+        let layout = Layout::new(schema, range, ingredients, NonZeroUsize::MIN)?;
+        Ok(ShardBuilder::new(layout.clone(), self.place(layout)?))
+    }
+
     /// How fast it is, by a copy and a blend that read about `bytes` bytes each; the best of some rounds.
     ///
     /// # Errors
     /// Those of [`place`](Self::place).
     pub fn speed(&self, bytes: u64) -> Result<Speed> {
-        const INGREDIENTS: u32 = 16;
         const MIB: u64 = 1 << 20;
         let bytes = (bytes.min(self.0.compute.limit() / 2) / MIB).max(1) * MIB;
         let within = self.0.take(2 * bytes, |d| d.allocate(2 * bytes))?;
-        let copy = best(2 * bytes, || self.0.ask(|d| d.copy_within(&within, bytes as usize)))?;
+        let copy = speed::best(2 * bytes, || self.0.ask(|d| d.copy_within(&within, bytes as usize)))?;
         drop(within);
         self.0.give_back(2 * bytes)?;
-        let elements = bytes / u64::from(INGREDIENTS) / 2;
-        let schema = Schema::new(vec![TensorSpec::new("w", Dtype::BF16, [elements])])?;
-        let layout = Layout::new(&schema, 0..schema.bytes(), INGREDIENTS, std::num::NonZeroUsize::MIN)?;
-        let builder = ShardBuilder::new(layout.clone(), self.place(layout)?);
-        for ingredient in (0..INGREDIENTS).map(Ingredient) {
-            builder.keep(ingredient, builder.buffer()?)?;
-        }
-        let (shard, _) = builder.finish(|_, _| true)?;
-        let soup = Soup::uniform(INGREDIENTS).ok_or_else(|| Error::internal("a soup of none"))?;
-        let mut out = vec![0; shard.bytes()];
-        let moved = schema.bytes() * u64::from(INGREDIENTS + 1);
-        Ok(Speed { copy, blend: best(moved, || shard.blend(&soup, &mut out))? })
+        let of = |schema: &Schema, range, ingredients| self.builder(schema, range, ingredients);
+        Ok(Speed { copy, blend: speed::blend(bytes, of)? })
     }
-}
-
-/// Bytes a second of the fastest of some rounds.
-fn best(bytes: u64, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
-    const ROUNDS: usize = 5;
-    let mut least = f64::INFINITY;
-    for _ in 0..ROUNDS {
-        let start = Instant::now();
-        work()?;
-        least = least.min(start.elapsed().as_secs_f64());
-    }
-    Ok(bytes as f64 / least)
 }
 
 /// Takes a panic of a library's for the failure that it is.

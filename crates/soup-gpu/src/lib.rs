@@ -10,7 +10,7 @@
 //!
 //! `plan` says how a shard lies on a device; `kernels` are what the device runs, `launch` how they are called, `engine` what is
 //! made of that, behind the trait in `compute`; `transfer` is the way of bytes, through a `ring` of buffers where that is faster;
-//! `resident` answers for a shard, adding up in the `order` of the CPU; `selftest` holds a device against the CPU; `budget` says what
+//! `resident` answers for a shard, adding up in the `order` of the CPU; `selftest` holds a device against the CPU; `speed` measures it; `budget` says what
 //! memory may be taken.
 //!
 //! Without the cargo features `cuda` and `vulkan` there is no device, and every one is refused with the feature that it needs.
@@ -38,14 +38,16 @@ mod resident;
 mod ring;
 #[cfg(any(feature = "cuda", feature = "vulkan"))]
 mod selftest;
+mod speed;
 #[cfg(any(feature = "cuda", feature = "vulkan"))]
 mod transfer;
 
+use soup_core::devices::DeviceKind;
 use soup_core::{Error, Result};
-use soup_tensor::DeviceKind;
 
 pub use budget::Memory;
 pub use gpu::{Gpu, devices};
+pub use speed::{Speed, host_speed};
 
 /// A device, as its driver describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,15 +69,6 @@ pub struct Found {
     pub kind: DeviceKind,
     /// What it is, or why it cannot be used.
     pub device: Result<Info>,
-}
-
-/// How fast a device is, in bytes read and written a second.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Speed {
-    /// A copy on the device.
-    pub copy: f64,
-    /// The mean of 16 ingredients of `bf16`, what it takes to the host included.
-    pub blend: f64,
 }
 
 /// That a device is none of this crate's.

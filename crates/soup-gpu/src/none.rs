@@ -1,11 +1,15 @@
 //! A build without devices.
 
 use std::convert::Infallible;
+use std::ops::Range;
 
 use soup_core::Result;
-use soup_tensor::{DeviceKind, Layout, Place};
+use soup_core::devices::DeviceKind;
+use soup_core::schema::Schema;
+use soup_tensor::{Layout, Place, ShardBuilder};
 
-use crate::{Found, Info, Speed, no_gpu};
+use crate::speed::Speed;
+use crate::{Found, Info, no_gpu};
 
 /// A device that is open; in this build there is none.
 pub struct Gpu(Infallible);
@@ -40,6 +44,14 @@ impl Gpu {
     /// # Errors
     /// None.
     pub fn place(&self, _: Layout) -> Result<Box<dyn Place>> {
+        match self.0 {}
+    }
+
+    /// A place for a shard.
+    ///
+    /// # Errors
+    /// None.
+    pub fn builder(&self, _: &Schema, _: Range<u64>, _: u32) -> Result<ShardBuilder> {
         match self.0 {}
     }
 

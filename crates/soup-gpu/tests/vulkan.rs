@@ -9,10 +9,11 @@ use std::sync::{Arc, OnceLock};
 
 use proptest::prelude::*;
 use soup_core::ErrorKind;
+use soup_core::devices::DeviceKind;
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::soup::{Ingredient, Soup};
 use soup_gpu::{Gpu, devices};
-use soup_tensor::{DeviceKind, Layout, ShardBuilder};
+use soup_tensor::{Layout, ShardBuilder};
 
 use cases::{Pool, blend, in_memory, mean, pool, weighted};
 
@@ -58,50 +59,7 @@ proptest! {
     }
 }
 
-#[test]
-fn sizes_do_not_matter() {
-    cases::sizes_do_not_matter(&on_device);
-}
-
-#[test]
-fn sums_are_wide_where_16_bits_would_lose() {
-    cases::sums_are_wide_where_16_bits_would_lose(&on_device);
-}
-
-#[test]
-fn products_are_rounded_before_they_are_added() {
-    cases::products_are_rounded_before_they_are_added(&on_device);
-}
-
-#[test]
-fn hard_numbers_are_numbers_too() {
-    cases::hard_numbers_are_numbers_too(&on_device);
-}
-
-#[test]
-fn copies_keep_their_bits_and_other_nan_are_one() {
-    cases::copies_keep_their_bits_and_other_nan_are_one(&on_device);
-}
-
-#[test]
-fn what_is_the_first_members_is_copied() {
-    cases::what_is_the_first_members_is_copied(&on_device);
-}
-
-#[test]
-fn findings_name_ingredient_and_tensor() {
-    cases::findings_name_ingredient_and_tensor(&on_device);
-}
-
-#[test]
-fn what_does_not_fit_is_refused() {
-    cases::what_does_not_fit_is_refused(&on_device);
-}
-
-#[test]
-fn an_ingredient_that_is_missing_is_noticed() {
-    cases::an_ingredient_that_is_missing_is_noticed(&on_device);
-}
+cases::conformance!([&on_device as cases::Maker<'_>]);
 
 /// More than one binding holds, so that the shard is in several pieces and chunks.
 #[test]

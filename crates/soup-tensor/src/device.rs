@@ -1,10 +1,10 @@
 //! Devices, chosen at run time.
 
-use std::fmt;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::Path;
 
+use soup_core::devices::DeviceKind;
 use soup_core::schema::Schema;
 use soup_core::{Error, Result};
 
@@ -18,47 +18,6 @@ use crate::layout::Layout;
 pub struct Device {
     kind: DeviceKind,
     threads: NonZeroUsize,
-}
-
-/// What computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum DeviceKind {
-    /// The host.
-    Cpu,
-    /// The card of NVIDIA's with this number.
-    Cuda(u32),
-    /// The device of Vulkan's with this number.
-    Vulkan(u32),
-}
-
-impl DeviceKind {
-    /// The cargo feature that a build of this program needs for it.
-    pub fn feature(self) -> Option<&'static str> {
-        match self {
-            DeviceKind::Cpu => None,
-            DeviceKind::Cuda(_) => Some("cuda"),
-            DeviceKind::Vulkan(_) => Some("vulkan"),
-        }
-    }
-
-    /// That this build of the program has not got it.
-    pub fn not_built(self) -> Error {
-        let feature = self.feature().unwrap_or("cpu");
-        Error::configuration(format!(
-            "this build of the program has no device \"{self}\": use \"cpu\", or a build with the cargo feature {feature:?}"
-        ))
-    }
-}
-
-/// The name that [`Device::parse`] takes.
-impl fmt::Display for DeviceKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            DeviceKind::Cpu => f.write_str("cpu"),
-            DeviceKind::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
-            DeviceKind::Vulkan(ordinal) => write!(f, "vulkan:{ordinal}"),
-        }
-    }
 }
 
 impl Device {

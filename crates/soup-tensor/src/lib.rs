@@ -51,7 +51,7 @@ use soup_core::soup::{Ingredient, Soup};
 pub use buffer::Buffer;
 pub use builder::{Place, ShardBuilder};
 pub use check::{DifferingIntegers, Findings, NonFinite};
-pub use device::{Device, DeviceKind};
+pub use device::Device;
 pub use layout::Layout;
 pub use pass::{Having, Pass, Passed, Passing, non_finite};
 

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 use soup_core::ErrorKind;
+use soup_core::devices::DeviceKind;
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::soup::Ingredient;
-use soup_tensor::{Buffer, Device, DeviceKind, Place, ShardBuilder, ShardMemory};
+use soup_tensor::{Buffer, Device, Place, ShardBuilder, ShardMemory};
 
 use cases::{Maker, device, in_memory, on_disk, pool};
 
@@ -55,50 +56,7 @@ fn memory_is_counted_where_it_is() {
     assert_eq!((counted(memory.as_ref()), counted(disk.as_ref())), ((48, 0, 0), (0, 0, 48)));
 }
 
-#[test]
-fn sizes_do_not_matter() {
-    PLACES.into_iter().for_each(cases::sizes_do_not_matter);
-}
-
-#[test]
-fn sums_are_wide_where_16_bits_would_lose() {
-    PLACES.into_iter().for_each(cases::sums_are_wide_where_16_bits_would_lose);
-}
-
-#[test]
-fn products_are_rounded_before_they_are_added() {
-    PLACES.into_iter().for_each(cases::products_are_rounded_before_they_are_added);
-}
-
-#[test]
-fn hard_numbers_are_numbers_too() {
-    PLACES.into_iter().for_each(cases::hard_numbers_are_numbers_too);
-}
-
-#[test]
-fn copies_keep_their_bits_and_other_nan_are_one() {
-    PLACES.into_iter().for_each(cases::copies_keep_their_bits_and_other_nan_are_one);
-}
-
-#[test]
-fn what_is_the_first_members_is_copied() {
-    PLACES.into_iter().for_each(cases::what_is_the_first_members_is_copied);
-}
-
-#[test]
-fn findings_name_ingredient_and_tensor() {
-    PLACES.into_iter().for_each(cases::findings_name_ingredient_and_tensor);
-}
-
-#[test]
-fn what_does_not_fit_is_refused() {
-    PLACES.into_iter().for_each(cases::what_does_not_fit_is_refused);
-}
-
-#[test]
-fn an_ingredient_that_is_missing_is_noticed() {
-    PLACES.into_iter().for_each(cases::an_ingredient_that_is_missing_is_noticed);
-}
+cases::conformance!(PLACES);
 
 #[test]
 fn ranges_that_are_none_are_refused() {

@@ -122,11 +122,16 @@ impl Worker {
         std::iter::once(Offer::native()).chain(on_device).chain(others).collect()
     }
 
+    /// The device, where that is what `judge` judges on.
+    fn judged_on(&self, judge: Option<&JudgeId>) -> Option<&Arc<OnDevice>> {
+        self.on_device.as_ref().filter(|device| judge == Some(&device.offer().id))
+    }
+
     /// A new judge for a run; `None` where this worker has not the one that the run wants.
     fn judge(&self, begun: &Begun, samples_bytes_max: u64) -> Option<Arc<dyn Judge>> {
         let wanted = begun.judge.as_ref()?;
         let (setting, schema) = (begun.judging.clone(), begun.schema.clone());
-        let on_device = self.on_device.as_ref().filter(|device| device.offer().id == *wanted);
+        let on_device = self.judged_on(Some(wanted));
         if *wanted == JudgeId::native() || on_device.is_some() {
             let memory = SamplesMemory {
                 kept_bytes: samples_bytes_max,
@@ -277,10 +282,7 @@ impl Active {
             soups_kept: AtomicU64::new(1),
             peers: Peers::new(worker.peers.clone(), begun.streams),
             compute: worker.compute.clone(),
-            on_device: worker
-                .on_device
-                .clone()
-                .filter(|device| begun.judge.as_ref() == Some(&device.offer().id)),
+            on_device: worker.judged_on(begun.judge.as_ref()).cloned(),
             begun,
         }
     }

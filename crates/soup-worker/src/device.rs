@@ -6,17 +6,15 @@
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::time::Instant;
 
-use soup_core::devices::DeviceReport;
+use soup_core::devices::{DeviceKind, DeviceReport};
 use soup_core::judge::{JudgeId, Offer};
 use soup_core::memory::{Cut, soups_kept};
-use soup_core::schema::{Dtype, Schema, TensorSpec};
-use soup_core::soup::{Ingredient, Soup};
+use soup_core::schema::Schema;
 use soup_core::{Error, Result};
-use soup_eval::{JudgeDevice, Precision};
+use soup_eval::Precision;
 use soup_gpu::Gpu;
-use soup_tensor::{Device, DeviceKind, Layout, ShardBuilder};
+use soup_tensor::{Device, ShardBuilder};
 
 use crate::judge::native::Place;
 
@@ -95,17 +93,17 @@ impl OnDevice {
     pub(crate) fn open(config: &DeviceConfig) -> Result<Option<OnDevice>> {
         let config = config.clone().resolved()?;
         let (kind, precision) = (Device::parse(&config.name)?.kind(), config.precision()?);
-        let Some(judge) = judging_on(kind) else {
+        if kind == DeviceKind::Cpu {
             if config.memory_bytes.is_some() {
                 return Err(Error::usage(
                     "--device-memory is about a device, and --device is the host: name one",
                 ));
             }
-            soup_eval::numerics(JudgeDevice::Cpu, precision)?;
+            soup_eval::numerics(kind, precision)?;
             return Ok(None);
-        };
+        }
         let gpu = Gpu::open(kind)?;
-        let numerics = soup_eval::numerics(judge, precision)?;
+        let numerics = soup_eval::numerics(kind, precision)?;
         let free = gpu.free_bytes()?;
         let memory_bytes =
             config.memory_bytes.unwrap_or((free - free / FREE_PART) / u64::from(config.sharers.max(1)));
@@ -129,7 +127,7 @@ impl OnDevice {
     /// How the native judge judges there.
     pub(crate) fn judging(&self) -> Place {
         Place {
-            device: judging_on(self.kind).unwrap_or_default(),
+            device: self.kind,
             precision: self.precision,
             samples_bytes: Cut::of(self.memory_bytes, false).samples,
         }
@@ -145,8 +143,7 @@ impl OnDevice {
         range: Range<u64>,
         ingredients: u32,
     ) -> Result<ShardBuilder> {
-        let layout = Layout::new(schema, range, ingredients, NonZeroUsize::MIN)?;
-        Ok(ShardBuilder::new(layout.clone(), self.gpu.place(layout)?))
+        self.gpu.builder(schema, range, ingredients)
     }
 
     /// The native judge, as it is there.
@@ -159,14 +156,6 @@ impl OnDevice {
     pub(crate) fn models_kept(&self, parameters: u64, resident: u64) -> u64 {
         let element = if self.precision == Precision::Bf16 { 2 } else { 4 };
         soups_kept(self.offered().saturating_sub(resident), parameters.saturating_mul(element))
-    }
-}
-
-fn judging_on(kind: DeviceKind) -> Option<JudgeDevice> {
-    match kind {
-        DeviceKind::Cpu => None,
-        DeviceKind::Cuda(number) => Some(JudgeDevice::Cuda(number as usize)),
-        DeviceKind::Vulkan(number) => Some(JudgeDevice::Vulkan(number as usize)),
     }
 }
 
@@ -193,7 +182,7 @@ fn report(found: &soup_gpu::Found, precision: Precision) -> DeviceReport {
         let speed = gpu.speed(SPEED_BYTES)?;
         report.copy_bytes_per_second = Some(speed.copy);
         report.blend_bytes_per_second = Some(speed.blend);
-        report.numerics = judging_on(found.kind).map(|on| soup_eval::numerics(on, precision)).transpose()?;
+        report.numerics = Some(soup_eval::numerics(found.kind, precision)?);
         Ok(())
     };
     if let Err(error) = judged(&mut report) {
@@ -205,7 +194,7 @@ fn report(found: &soup_gpu::Found, precision: Precision) -> DeviceReport {
 /// The host, whose arithmetic is always there.
 fn host() -> DeviceReport {
     let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let (speed, error) = match host_speed(threads) {
+    let (speed, error) = match soup_gpu::host_speed(SPEED_BYTES, threads) {
         Ok(speed) => (Some(speed), None),
         Err(error) => (None, Some(error.chain())),
     };
@@ -213,40 +202,9 @@ fn host() -> DeviceReport {
         device: DeviceKind::Cpu.to_string(),
         name: Some(format!("{threads} threads")),
         numerics: Some(JudgeId::native().numerics),
-        copy_bytes_per_second: speed.map(|(copy, _)| copy),
-        blend_bytes_per_second: speed.map(|(_, blend)| blend),
+        copy_bytes_per_second: speed.map(|s| s.copy),
+        blend_bytes_per_second: speed.map(|s| s.blend),
         error,
         ..DeviceReport::default()
     }
-}
-
-fn host_speed(threads: NonZeroUsize) -> Result<(f64, f64)> {
-    const INGREDIENTS: u32 = 16;
-    const ROUNDS: usize = 3;
-    let elements = SPEED_BYTES / u64::from(INGREDIENTS) / 2;
-    let schema = Schema::new(vec![TensorSpec::new("w", Dtype::BF16, [elements])])?;
-    let builder = Device::cpu(threads).builder(&schema, 0..schema.bytes(), INGREDIENTS)?;
-    for ingredient in (0..INGREDIENTS).map(Ingredient) {
-        builder.keep(ingredient, builder.buffer()?)?;
-    }
-    let (shard, _) = builder.finish(|_, _| true)?;
-    let soup = Soup::uniform(INGREDIENTS).ok_or_else(|| Error::internal("a soup of none"))?;
-    let mut out = vec![0; shard.bytes()];
-    let best = |bytes: u64, work: &mut dyn FnMut() -> Result<()>| -> Result<f64> {
-        let mut least = f64::INFINITY;
-        for _ in 0..ROUNDS {
-            let begun = Instant::now();
-            work()?;
-            least = least.min(begun.elapsed().as_secs_f64());
-        }
-        Ok(bytes as f64 / least)
-    };
-    let blend = best(schema.bytes() * u64::from(INGREDIENTS + 1), &mut || shard.blend(&soup, &mut out))?;
-    let from = vec![1u8; SPEED_BYTES as usize];
-    let mut to = vec![0u8; SPEED_BYTES as usize];
-    let copy = best(2 * SPEED_BYTES, &mut || {
-        std::hint::black_box(&mut to).copy_from_slice(std::hint::black_box(&from));
-        Ok(())
-    })?;
-    Ok((copy, blend))
 }

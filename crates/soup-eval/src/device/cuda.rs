@@ -10,13 +10,14 @@ use cudarc::driver::sys::CUdevice_attribute;
 use cudarc::driver::{CudaContext, DriverError};
 use soup_core::{Error, Result};
 
-use super::{JudgeDevice, Precision, Site, With, trial};
+use super::{Precision, Site, With, trial};
+use soup_core::devices::DeviceKind;
 
 type Cuda<F> = CubeBackend<CudaRuntime, F, i32, u8>;
 
 /// As [`open`](super::open), device `index` of the driver's list.
-pub(super) fn open<W: With>(index: usize, precision: Precision, with: W) -> Result<W::Out> {
-    let (device, name) = (CudaDevice::new(index), JudgeDevice::Cuda(index));
+pub(super) fn open<W: With>(index: u32, precision: Precision, with: W) -> Result<W::Out> {
+    let (device, name) = (CudaDevice::new(index as usize), DeviceKind::Cuda(index));
     let Card { title, class } =
         card(index).map_err(|e| Error::configuration(format!("{name} is not there: {e}")))?;
     let numerics = format!("cuda-{class}-{precision}");
@@ -41,10 +42,10 @@ struct Card {
 }
 
 /// Card `index`, or why there is none.
-fn card(index: usize) -> std::result::Result<Card, String> {
+fn card(index: u32) -> std::result::Result<Card, String> {
     let said = |e: DriverError| e.to_string();
     let compiler = compiler()?;
-    let context = CudaContext::new(index).map_err(said)?;
+    let context = CudaContext::new(index as usize).map_err(said)?;
     let (major, minor) = context.compute_capability().map_err(said)?;
     let processors = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
     let processors = context.attribute(processors).map_err(said)?;

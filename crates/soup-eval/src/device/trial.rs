@@ -10,9 +10,10 @@ use burn::backend::Flex;
 use burn::backend::flex::FlexDevice;
 use soup_core::{Error, Result};
 
-use super::{JudgeDevice, Precision};
+use super::Precision;
 use crate::kernels::{Activation, Kernels, Norm, tensor, values};
 use crate::parameters::visitor::Layout;
+use soup_core::devices::DeviceKind;
 
 /// Rows, inner and columns of products.
 const PRODUCTS: [[usize; 3]; 5] = [[1, 1, 1], [1, 64, 10], [3, 7, 5], [65, 129, 33], [50, 192, 64]];
@@ -37,10 +38,10 @@ fn tolerance(precision: Precision) -> f32 {
 /// [`Configuration`](soup_core::ErrorKind::Configuration), naming it, where it does not compute what the processor does.
 pub(super) fn pass<B: Kernels>(
     device: &B::Device,
-    (name, title): (JudgeDevice, &str),
+    (name, title): (DeviceKind, &str),
     precision: Precision,
 ) -> Result<()> {
-    type Tried = BTreeMap<(JudgeDevice, Precision), std::result::Result<(), String>>;
+    type Tried = BTreeMap<(DeviceKind, Precision), std::result::Result<(), String>>;
     static TRIED: Mutex<Tried> = Mutex::new(BTreeMap::new());
     let mut tried = TRIED.lock().unwrap_or_else(PoisonError::into_inner);
     let result = tried.entry((name, precision)).or_insert_with(|| attempt::<B>(device, precision));

@@ -9,16 +9,18 @@ use cubecl::future::block_on;
 use soup_core::{Error, Result};
 use wgpu::{Backends, DeviceType, Instance, InstanceDescriptor};
 
-use super::{JudgeDevice, Precision, Site, With, only_f32, sanitised, trial};
+use super::{Precision, Site, With, only_f32, sanitised, trial};
+use soup_core::devices::DeviceKind;
 
 type Vulkan = CubeBackend<WgpuRuntime, f32, i32, u8>;
 
 /// As [`open`](super::open), device `index` of the loader's list.
-pub(super) fn open<W: With>(index: usize, precision: Precision, with: W) -> Result<W::Out> {
-    let name = JudgeDevice::Vulkan(index);
+pub(super) fn open<W: With>(index: u32, precision: Precision, with: W) -> Result<W::Out> {
+    let name = DeviceKind::Vulkan(index);
     only_f32(name, precision)?;
-    let found =
-        list().get(index).ok_or_else(|| Error::configuration(format!("{name} is not there: {}", count())))?;
+    let found = list()
+        .get(index as usize)
+        .ok_or_else(|| Error::configuration(format!("{name} is not there: {}", count())))?;
     let Some(device) = found.device.clone() else {
         return Err(Error::configuration(format!(
             "{name}, {}, is of a kind that is not computed on here",

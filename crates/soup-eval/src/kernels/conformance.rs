@@ -7,16 +7,17 @@ use burn::tensor::{Tensor, TensorData};
 
 use super::flex::tests::{ACTIVATIONS, noise};
 use super::{Activation, Kernels, Norm, plain, tensor, values};
-use crate::device::{Differentiable, JudgeDevice, Precision, Site, With, open};
+use crate::device::{Differentiable, Precision, Site, With, open};
 use crate::parameters::visitor::Layout;
+use soup_core::devices::DeviceKind;
 
 /// Where one of them is not there, these tests fail.
-const DEVICES: &[JudgeDevice] = &[
-    JudgeDevice::Cpu,
+const DEVICES: &[DeviceKind] = &[
+    DeviceKind::Cpu,
     #[cfg(feature = "vulkan")]
-    JudgeDevice::Vulkan(0),
+    DeviceKind::Vulkan(0),
     #[cfg(feature = "cuda")]
-    JudgeDevice::Cuda(0),
+    DeviceKind::Cuda(0),
 ];
 
 /// Rows and their lengths.
@@ -318,7 +319,7 @@ impl With for Patches {
 #[test]
 fn images_are_cut_into_patches() {
     for sizes in [[1, 5, 7, 4, 23, 31], [4, 5, 7, 4, 23, 31], [2, 2, 2, 4, 8, 8], [3, 2, 3, 5, 11, 16]] {
-        let want = open(JudgeDevice::Cpu, Precision::F32, Patches(sizes)).unwrap();
+        let want = open(DeviceKind::Cpu, Precision::F32, Patches(sizes)).unwrap();
         for &device in DEVICES {
             let got = open(device, Precision::F32, Patches(sizes)).unwrap();
             for (nth, (got, want)) in got.iter().zip(&want).enumerate() {

@@ -5,20 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use safetensors::SafeTensors;
+use soup_core::devices::DeviceKind;
 use soup_core::run::DatasetOptions;
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::weights::Weights;
-use soup_eval::{
-    Dataset, Evaluator, EvaluatorSpec, Inputs, JudgeDevice, LocalFiles, Model, Prepared, evaluator,
-};
+use soup_eval::{Dataset, Evaluator, EvaluatorSpec, Inputs, LocalFiles, Model, Prepared, evaluator};
 
 /// The devices that this build has; where one of them is not there, its tests fail.
-pub(crate) const DEVICES: &[JudgeDevice] = &[
-    JudgeDevice::Cpu,
+pub(crate) const DEVICES: &[DeviceKind] = &[
+    DeviceKind::Cpu,
     #[cfg(feature = "vulkan")]
-    JudgeDevice::Vulkan(0),
+    DeviceKind::Vulkan(0),
     #[cfg(feature = "cuda")]
-    JudgeDevice::Cuda(0),
+    DeviceKind::Cuda(0),
 ];
 
 /// Names of the ingredients, in pool order.
@@ -40,10 +39,10 @@ pub(crate) fn json(relative: &str) -> serde_json::Value {
 }
 
 pub(crate) fn evaluator_of(batch_size: u32) -> Box<dyn Evaluator> {
-    evaluator_on(JudgeDevice::Cpu, batch_size)
+    evaluator_on(DeviceKind::Cpu, batch_size)
 }
 
-pub(crate) fn evaluator_on(device: JudgeDevice, batch_size: u32) -> Box<dyn Evaluator> {
+pub(crate) fn evaluator_on(device: DeviceKind, batch_size: u32) -> Box<dyn Evaluator> {
     let spec = EvaluatorSpec {
         config_json: text("config.json"),
         preprocessor_json: Some(text("preprocessor_config.json")),

@@ -464,3 +464,31 @@ pub fn an_ingredient_that_is_missing_is_noticed(make: Maker<'_>) {
     assert!(builder.keep(Ingredient(2), builder.buffer().unwrap()).is_err(), "there is no third one");
     assert!(builder.finish(|_, _| true).is_err(), "the second one is missing");
 }
+
+/// One test for each case that every place has to pass, of all `$makers`: a new case is added here, and nowhere else.
+macro_rules! conformance {
+    ($makers:expr) => {
+        $crate::cases::conformance!($makers;
+            sizes_do_not_matter
+            sums_are_wide_where_16_bits_would_lose
+            products_are_rounded_before_they_are_added
+            hard_numbers_are_numbers_too
+            copies_keep_their_bits_and_other_nan_are_one
+            what_is_the_first_members_is_copied
+            findings_name_ingredient_and_tensor
+            what_does_not_fit_is_refused
+            an_ingredient_that_is_missing_is_noticed
+        );
+    };
+    ($makers:expr; $($case:ident)+) => {
+        $(
+            #[test]
+            fn $case() {
+                for make in $makers {
+                    cases::$case(make);
+                }
+            }
+        )+
+    };
+}
+pub(crate) use conformance;

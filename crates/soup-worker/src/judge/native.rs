@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use soup_core::devices::DeviceKind;
 use soup_core::machine::PartFigures;
 use soup_core::run::DatasetSpec;
 use soup_core::schema::Schema;
@@ -12,7 +13,7 @@ use soup_core::survey::Survey;
 use soup_core::tally;
 use soup_core::weights::Weights;
 use soup_core::{Error, Result};
-use soup_eval::{Evaluator, EvaluatorSpec, JudgeDevice, LossSpec, Model, Precision, Prepared, evaluator};
+use soup_eval::{Evaluator, EvaluatorSpec, LossSpec, Model, Precision, Prepared, evaluator};
 
 use super::samples::{Samples, SamplesMemory};
 use super::{Gradient, Judge, Judged, Loaded, Loss, Purpose, Vessel};
@@ -52,7 +53,7 @@ impl Setting {
 /// Where models are judged, and in which arithmetic; by default by the processor.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Place {
-    pub(crate) device: JudgeDevice,
+    pub(crate) device: DeviceKind,
     pub(crate) precision: Precision,
     /// Bytes of samples that may be kept there for all models.
     pub(crate) samples_bytes: u64,
