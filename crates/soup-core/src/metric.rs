@@ -21,6 +21,7 @@ use crate::error::Result;
 use crate::tally::{Counts, Sums, Tally};
 
 use exact::Exact;
+pub(crate) use name::is_in_words;
 pub use name::{MetricName, check_word};
 
 /// Values that lie no further apart in `f64` may be equal; rounding is off by less than a thousandth of it.

@@ -13,7 +13,7 @@ use crate::batch_norm::BatchNorm;
 use crate::error::{Error, Result};
 use crate::judge::JudgeId;
 use crate::ledger::Dataset;
-use crate::metric::{Metric, check_word};
+use crate::metric::{Metric, check_word, is_in_words};
 use crate::recipe::given::{self, WeightTable};
 use crate::recipe::{RecipeKind, RecipeSpec};
 use crate::schema::Dtype;
@@ -467,8 +467,7 @@ pub fn judges_own<'a>(judge: &str, url: &'a str) -> Option<&'a str> {
 
 /// Checks how a class of numerics is named. Those of devices name driver and card, and are long.
 fn check_class(class: &str) -> Result<()> {
-    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
-    if !class.is_empty() && class.bytes().all(good) {
+    if !class.is_empty() && class.bytes().all(is_in_words) {
         return Ok(());
     }
     Err(Error::usage(format!(

@@ -248,6 +248,11 @@ fn memory_of_streams(shards: &ShardPlan, k: u32, cluster: &Cluster, workers_min:
     }
 }
 
+/// Bytes of one shard of all ingredients.
+fn shard_of_all(shards: &ShardPlan, k: u32) -> u64 {
+    shards.shard_bytes().min(shards.bytes_total()).saturating_mul(u64::from(k)).max(1)
+}
+
 /// What has no room on the devices, and with how many workers of this size it would have.
 fn beside_devices(shards: &ShardPlan, k: u32, memory: &Memory) -> Option<String> {
     let offered = memory.device_offered_bytes_per_worker?;
@@ -255,7 +260,7 @@ fn beside_devices(shards: &ShardPlan, k: u32, memory: &Memory) -> Option<String>
     if elsewhere == 0 {
         return None;
     }
-    let shard = shards.shard_bytes().min(shards.bytes_total()).saturating_mul(u64::from(k)).max(1);
+    let shard = shard_of_all(shards, k);
     let advice = match offered / shard {
         0 => format!("a device would need {} for one of them", Bytes(memory_for(shard))),
         each => format!(
@@ -273,7 +278,7 @@ fn does_not_fit(shards: &ShardPlan, k: u32, memory: &Memory) -> Option<String> {
     if memory.resident_bytes_per_worker <= offered {
         return None;
     }
-    let shard = shards.shard_bytes().min(shards.bytes_total()).saturating_mul(u64::from(k)).max(1);
+    let shard = shard_of_all(shards, k);
     let disk = memory.disk_offered_bytes_per_worker;
     let each = (offered / shard).saturating_add(disk.unwrap_or(0) / shard);
     let advice = match each.min(u64::from(u32::MAX)) {

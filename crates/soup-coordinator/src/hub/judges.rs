@@ -21,9 +21,9 @@ pub(crate) struct Wanted {
 impl Wanted {
     /// Whether a judge is one of those.
     pub(crate) fn is(&self, judge: &JudgeId) -> bool {
-        let class = |wanted: &str| match judge.numerics.strip_prefix(wanted) {
-            Some(rest) => rest.is_empty() || rest.starts_with('-'),
-            None => false,
+        let class = |wanted: &str| {
+            let rest = judge.numerics.strip_prefix(wanted);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
         };
         judge.name == self.name && self.numerics.as_deref().is_none_or(class)
     }

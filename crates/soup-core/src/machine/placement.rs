@@ -173,12 +173,8 @@ impl Machine {
             Ok(placed) => {
                 self.placement.unplaced_since = None;
                 self.placement.had_room = true;
-                if placed && self.placement.uses(Tier::Disk) {
-                    self.note(ON_DISK_NOTE.to_owned(), out);
-                }
-                let elsewhere = self.placement.uses(Tier::Memory) || self.placement.uses(Tier::Disk);
-                if placed && self.workers.values().any(|w| w.space.device > 0) && elsewhere {
-                    self.note(OFF_DEVICE_NOTE.to_owned(), out);
+                if placed {
+                    self.tell_of_tiers(out);
                 }
                 return true;
             }
@@ -194,6 +190,17 @@ impl Machine {
             self.note(format!("waiting for workers: {error}"), out);
         }
         false
+    }
+
+    /// What people should know of where shards are.
+    fn tell_of_tiers(&mut self, out: &mut Vec<Action>) {
+        let [in_memory, on_disk] = [Tier::Memory, Tier::Disk].map(|tier| self.placement.uses(tier));
+        if on_disk {
+            self.note(ON_DISK_NOTE.to_owned(), out);
+        }
+        if (in_memory || on_disk) && self.workers.values().any(|w| w.space.device > 0) {
+            self.note(OFF_DEVICE_NOTE.to_owned(), out);
+        }
     }
 
     /// Gives every shard an owner, as far as there is room; false where all have one already.

@@ -63,15 +63,19 @@ impl FromStr for MetricName {
     }
 }
 
+/// Whether a byte may be in a name.
+pub(crate) fn is_in_words(b: u8) -> bool {
+    b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.')
+}
+
 /// Whether `word` may name a metric or a figure.
 ///
 /// # Errors
 /// Why not.
 pub fn check_word(word: &str) -> Result<(), &'static str> {
-    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
     match word.len() {
         0 => Err("has an empty name"),
-        1..=PART_BYTES_MAX if word.bytes().all(good) => Ok(()),
+        1..=PART_BYTES_MAX if word.bytes().all(is_in_words) => Ok(()),
         1..=PART_BYTES_MAX => Err("has other characters than a-z, 0-9, '-', '_' and '.'"),
         _ => Err("has a name of more than 64 characters"),
     }
