@@ -9,6 +9,7 @@
 //! them within [`NEAR`] of each other, the integers decide ([`exact`]). A tally without samples has no value (NaN), and NaN is worse
 //! than any number.
 
+mod bound;
 mod exact;
 mod name;
 

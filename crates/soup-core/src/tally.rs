@@ -11,6 +11,8 @@
 //! they are added sample by sample within a slice and then slice by slice, in order, and slices are cut by the
 //! dataset's size alone, never by the number of workers.
 
+pub mod packed;
+
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};

@@ -1,0 +1,276 @@
+//! What a soup can still reach, of which only some samples were judged: whether it is certain already that it falls short.
+//!
+//! The labels of the samples that are left are known from the score that has to be reached, which is of the same dataset. So is their
+//! best completion: all of them right, at no loss. That is the best one of every figure but one:
+//!
+//! - accuracy has one hit more with each;
+//! - the F1 of a label's class, 2 hit / (labelled + predicted), is not above 1, and so does not fall where hit and predicted grow by one,
+//!   while a wrong prediction lowers that of another class: so macro-F1 and the F1 of class 1 are largest;
+//! - cross-entropies are not negative, so what was lost already is the least;
+//! - of two classes Matthews' correlation grows with the hits x of P labels and y of N, whatever they are: with
+//!   A = x N + y P - P N and q = x + N - y of s samples predicted to be of the first class it is A / sqrt(P N q (s - q)), and its
+//!   derivative by x has the sign of N q (s - q) - A (s - 2 q) / 2, where |A| <= N q for A > 0 and |A| <= N (s - q) for A < 0.
+//!
+//! Of more classes Matthews' correlation may be larger with a wrong prediction (three samples of one class taken for another, and two
+//! more to come: it is). There its numerator is largest where all that is left is right, its denominator smallest where all of that is
+//! predicted to be of the class that is predicted most, and the one by the other is not exceeded.
+
+use super::{ClassMetric, Margins, Metric, NEAR, mean};
+use crate::recipe::Accept;
+use crate::tally::{Counts, Tally};
+
+impl Metric {
+    /// Whether a soup whose samples `judged` so far add up to this is certain to be rejected by `accept` in the end, whatever becomes of
+    /// the samples that are left, where `bar` is the score of another one on all samples of the same dataset. `false` where that is not
+    /// known: of figures that are no counts of classes, and of labels that are not those of the bar.
+    ///
+    /// It holds for losses that are not negative, as cross-entropies are.
+    pub fn falls_short(&self, accept: Accept, judged: &Tally, bar: &Tally) -> bool {
+        let (Metric::Classes { of, classes }, Tally::Classes(judged), Tally::Classes(whole)) =
+            (self, judged, bar)
+        else {
+            return false;
+        };
+        let Some(best) = completed(judged, whole) else { return false };
+        if of.contains(&ClassMetric::Matthews) && *classes > 2 {
+            let most = mean(of.iter().map(|metric| match metric {
+                ClassMetric::Matthews => matthews_at_most(judged, &best),
+                other => other.value(&best, *classes),
+            }));
+            return most + NEAR < self.value(bar);
+        }
+        !accept.holds(self.compare(&best.into(), bar))
+    }
+
+    /// The value that such a soup can reach at most (of a metric of which less is better: at least); `None` where that is not known.
+    pub fn reach(&self, judged: &Tally, bar: &Tally) -> Option<f64> {
+        let (Metric::Classes { of, classes }, Tally::Classes(judged), Tally::Classes(whole)) =
+            (self, judged, bar)
+        else {
+            return None;
+        };
+        let best = completed(judged, whole)?;
+        Some(mean(of.iter().map(|metric| match metric {
+            ClassMetric::Matthews if *classes > 2 => matthews_at_most(judged, &best),
+            other => other.value(&best, *classes),
+        })))
+    }
+}
+
+/// The counts of `judged` with all samples right that are in `whole` beyond those, at no loss. `None` where `whole` has not all labels
+/// that were judged.
+fn completed(judged: &Counts, whole: &Counts) -> Option<Counts> {
+    let (done, all) = (Margins::of(judged), Margins::of(whole));
+    let labelled = |margins: &Margins, class| margins.by_class.get(&class).map_or(0, |c| c.labelled);
+    if done.by_class.keys().any(|&class| labelled(&done, class) > labelled(&all, class)) {
+        return None;
+    }
+    let mut best = judged.clone();
+    for (&class, of) in &all.by_class {
+        let left = of.labelled - labelled(&done, class);
+        if left > 0 {
+            *best.confusion.entry((class, class)).or_default() += left;
+            (best.total, best.correct) = (best.total + left, best.correct + left);
+        }
+    }
+    // Sums are rounded at every addition, and the whole one may be added up in another order than this: it is not lower by more.
+    best.loss_sum *= 1.0 - 4.0 * f64::EPSILON * best.total as f64;
+    Some(best)
+}
+
+/// What Matthews' correlation does not exceed, where `best` is `judged` with all that is left right.
+fn matthews_at_most(judged: &Counts, best: &Counts) -> f64 {
+    let (now, then) = (Margins::of(judged), Margins::of(best));
+    let samples = best.total as f64;
+    let sum = |f: &dyn Fn(&super::Class) -> f64| then.by_class.values().map(f).sum::<f64>();
+    let covariance = best.correct as f64 * samples - sum(&|c| c.labelled as f64 * c.predicted as f64);
+    if covariance <= 0.0 {
+        return 0.0;
+    }
+    let predicted = now.by_class.values().map(|c| c.predicted);
+    let (most, left) = (predicted.clone().max().unwrap_or(0), best.total - judged.total);
+    let square = |n: u64| n as f64 * n as f64;
+    let squares = predicted.map(square).sum::<f64>() - square(most) + square(most + left);
+    let of_predictions = samples * samples - squares;
+    let of_labels = samples * samples - sum(&|c| square(c.labelled));
+    match of_predictions * of_labels {
+        norm if norm > 0.0 => (covariance / norm.sqrt()).min(1.0),
+        _ => 1.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tally::Outcome;
+
+    const METRICS: [&str; 8] = [
+        "accuracy",
+        "macro-f1",
+        "binary-f1",
+        "matthews",
+        "loss",
+        "accuracy+binary-f1",
+        "accuracy+macro-f1+matthews",
+        "matthews+binary-f1",
+    ];
+
+    fn metric(name: &str, classes: u32) -> Metric {
+        Metric::of_classes(&name.parse().unwrap(), classes).unwrap()
+    }
+
+    fn tally(outcomes: &[Outcome]) -> Tally {
+        Tally::Classes(outcomes.iter().collect())
+    }
+
+    /// All ways to predict what is left.
+    fn completions(classes: u32, labels: &[u32]) -> Vec<Vec<Outcome>> {
+        let mut all = vec![Vec::new()];
+        for &label in labels {
+            let longer = all.iter().flat_map(|some: &Vec<Outcome>| {
+                (0..classes).map(|prediction| {
+                    let loss = if prediction == label { 0.0 } else { 0.75 };
+                    let mut longer = some.clone();
+                    longer.push(Outcome { label, prediction, loss });
+                    longer
+                })
+            });
+            all = longer.collect();
+        }
+        all
+    }
+
+    fn check_all(classes: u32, judged: &[Outcome], labels: &[u32]) {
+        let completions: Vec<Tally> =
+            completions(classes, labels).into_iter().map(|rest| tally(&[judged, &rest].concat())).collect();
+        for metric in METRICS.map(|name| metric(name, classes)) {
+            for bar in &completions {
+                let reach = metric.reach(&tally(judged), bar).unwrap();
+                for accept in [Accept::AtLeast, Accept::Better] {
+                    let short = metric.falls_short(accept, &tally(judged), bar);
+                    for end in &completions {
+                        let accepted = accept.holds(metric.compare(end, bar));
+                        assert!(!(short && accepted), "{metric:?} {accept:?} {judged:?} {end:?} {bar:?}");
+                        let (value, sign) =
+                            (metric.value(end), if metric.lower_is_better() { -1.0 } else { 1.0 });
+                        assert!(sign * (value - reach) <= 1e-12, "{metric:?} reaches {value}, not {reach}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_completion_of_any_small_case_reaches_what_is_said_to_be_out_of_reach() {
+        for (classes, judged_max, left_max) in [(2u32, 4usize, 3usize), (3, 3, 2)] {
+            for judged in 0..=judged_max {
+                for left in 1..=left_max {
+                    let pairs = classes * classes;
+                    for code in 0..pairs.pow(judged as u32) {
+                        let pair = |at: usize| code / pairs.pow(at as u32) % pairs;
+                        let outcomes: Vec<Outcome> = (0..judged)
+                            .map(|at| (pair(at) / classes, pair(at) % classes))
+                            .map(|(label, prediction)| Outcome { label, prediction, loss: 0.5 })
+                            .collect();
+                        // The order of samples does not matter.
+                        if !(1..judged).all(|at| pair(at - 1) <= pair(at)) {
+                            continue;
+                        }
+                        for labels in 0..classes.pow(left as u32) {
+                            let labels: Vec<u32> =
+                                (0..left).map(|at| labels / classes.pow(at as u32) % classes).collect();
+                            check_all(classes, &outcomes, &labels);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn of_three_classes_all_right_is_not_the_best_for_matthews() {
+        let of = |confusion: &[((u32, u32), u64)]| {
+            let confusion: BTreeMap<_, _> = confusion.iter().copied().collect();
+            let total = confusion.values().sum();
+            let correct = confusion.iter().filter(|((l, p), _)| l == p).map(|(_, n)| n).sum();
+            Counts { total, correct, confusion, ..Counts::default() }
+        };
+        let judged = of(&[((0, 1), 3)]);
+        let right = of(&[((0, 1), 3), ((0, 0), 1), ((2, 2), 1)]);
+        let wrong = of(&[((0, 1), 4), ((2, 2), 1)]);
+        let [right, wrong] = [right, wrong].map(|counts| ClassMetric::Matthews.value(&counts, 3));
+        assert!(wrong > right, "{wrong} {right}");
+        let bar = of(&[((0, 1), 4), ((2, 2), 1)]).into();
+        let matthews = metric("matthews", 3);
+        assert!(!matthews.falls_short(Accept::AtLeast, &judged.clone().into(), &bar));
+        assert!(matthews.reach(&judged.into(), &bar).unwrap() >= wrong);
+    }
+
+    #[test]
+    fn accuracy_falls_short_as_soon_as_losses_exceed_gains() {
+        let outcomes = |right: usize, wrong: usize| -> Vec<Outcome> {
+            let of = |prediction| Outcome { label: 0, prediction, loss: 0.1 };
+            [vec![of(0); right], vec![of(1); wrong]].concat()
+        };
+        let accuracy = metric("accuracy", 2);
+        let bar = tally(&outcomes(8, 2));
+        for (accept, wrong) in [(Accept::AtLeast, 3), (Accept::Better, 2)] {
+            let short = |wrong| accuracy.falls_short(accept, &tally(&outcomes(2, wrong)), &bar);
+            assert!(short(wrong) && !short(wrong - 1), "{accept:?}");
+        }
+        assert_eq!(accuracy.reach(&tally(&outcomes(2, 3)), &bar), Some(0.7));
+        // Other labels than the bar's, and figures that are no counts: nobody knows.
+        let other = tally(&[Outcome { label: 1, prediction: 0, loss: 0.0 }; 9]);
+        assert!(!accuracy.falls_short(Accept::AtLeast, &other, &bar));
+    }
+
+    #[test]
+    fn losses_that_are_no_numbers_are_compared_as_scores_are() {
+        let of = |loss| Outcome { label: 0, prediction: 0, loss };
+        let loss = metric("loss", 2);
+        let bar = tally(&[of(1.0), of(1.0)]);
+        assert!(loss.falls_short(Accept::AtLeast, &tally(&[of(f64::NAN)]), &bar));
+        assert!(loss.falls_short(Accept::AtLeast, &tally(&[of(2.5)]), &bar));
+        assert!(!loss.falls_short(Accept::AtLeast, &tally(&[of(1.9)]), &bar));
+        let nan = tally(&[of(f64::NAN), of(1.0)]);
+        assert!(!loss.falls_short(Accept::AtLeast, &tally(&[of(f64::NAN)]), &nan), "as bad as the bar");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// What is said to fall short at a part of the samples is rejected when all are judged.
+        #[test]
+        fn verdicts_on_parts_are_those_on_all(
+            classes in 2u32..6,
+            of in prop::collection::vec((0u32..6, 0u32..6, 0u32..6, 0u32..40, 0u32..40), 1..80),
+            good in 0u32..6,
+        ) {
+            let outcome = |label: u32, prediction: u32, loss: u32| {
+                // Most are right, as they are of real models.
+                let prediction = if prediction < good { label } else { prediction };
+                Outcome { label: label % classes, prediction: prediction % classes, loss: f64::from(loss) / 7.0 }
+            };
+            let bar: Vec<_> = of.iter().map(|&(l, p, _, loss, _)| outcome(l, p, loss)).collect();
+            let tried: Vec<_> = of.iter().map(|&(l, _, p, _, loss)| outcome(l, p, loss)).collect();
+            for metric in METRICS.map(|name| metric(name, classes)) {
+                for accept in [Accept::AtLeast, Accept::Better] {
+                    let accepted = accept.holds(metric.compare(&tally(&tried), &tally(&bar)));
+                    let short = |n: usize| metric.falls_short(accept, &tally(&tried[..n]), &tally(&bar));
+                    prop_assert!(!accepted || (0..=tried.len()).all(|n| !short(n)), "{:?}", metric);
+                    prop_assert!(accepted || !is_tight(&metric) || short(tried.len()), "all decide: {:?}", metric);
+                }
+            }
+        }
+    }
+
+    /// Whether the bound of all samples is their value: of losses it is lower, by what rounding may do.
+    fn is_tight(metric: &Metric) -> bool {
+        let loose = [ClassMetric::Matthews, ClassMetric::Loss];
+        matches!(metric, Metric::Classes { of, .. } if !of.iter().any(|m| loose.contains(m)))
+    }
+}
