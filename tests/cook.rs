@@ -35,7 +35,7 @@ fn check_soup(result: &Value, name: &str) {
     assert_eq!(result["sha256"], example_json("soups.json")[name]["sha256"], "the bits of the soup");
 }
 
-/// Every trial's ingredients, count and verdict, against the reference's steps.
+/// Every trial's ingredients, count and verdict, against the reference's steps: all of them were judged on all samples.
 #[track_caller]
 fn check_trials(result: &Value, name: &str, count: &str, verdict: &str) {
     let reference = &example_json("reference.json")["soups"][name];
@@ -58,12 +58,41 @@ fn check_trials(result: &Value, name: &str, count: &str, verdict: &str) {
     assert_eq!(trials, steps);
 }
 
+/// The same of verdicts that were certain before all samples were judged: they are those of the reference, and what could have been reached
+/// at best is not less than what the reference counted. Gives the share of the samples that rejected trials took.
+#[track_caller]
+fn check_early(result: &Value, name: &str, count: &str, verdict: &str) -> f64 {
+    let reference = &example_json("reference.json")["soups"][name];
+    let (steps, trials) = (reference["steps"].as_array().unwrap(), result["trials"].as_array().unwrap());
+    assert_eq!(trials.len(), steps.len());
+    let (mut judged, mut of) = (0, 0);
+    for (trial, step) in trials.iter().zip(steps) {
+        assert_eq!(trial["candidate"], step["candidate"]);
+        assert_eq!(trial["verdict"] == "accepted", step[verdict].as_bool().unwrap(), "{trial}");
+        let counted = step[count].as_u64().unwrap();
+        let [evaluated, out_of] = ["evaluated", "out_of"].map(|key| trial[key].as_u64().unwrap());
+        match trial["bound"].as_f64() {
+            None => assert_eq!((trial["correct"].as_u64(), evaluated), (Some(counted), out_of)),
+            Some(bound) => {
+                assert!(bound * out_of as f64 + 1e-6 >= counted as f64, "{trial} counts {counted}");
+                assert!(bound < trial["bar"].as_f64().unwrap() + 1e-9 && evaluated < out_of, "{trial}");
+                assert!(trial["correct"].is_null() && trial["verdict"] == "rejected", "{trial}");
+            }
+        }
+        if trial["verdict"] == "rejected" {
+            (judged, of) = (judged + evaluated, of + out_of);
+        }
+    }
+    judged as f64 / of as f64
+}
+
 #[test]
 fn greedy_equals_the_reference() {
     let dir = TempDir::new().unwrap();
     let result = cook(dir.path(), &["--recipe", "greedy", "--output", "soup"]).json();
     check_soup(&result, "greedy");
-    check_trials(&result, "greedy", "val_correct", "kept");
+    let share = check_early(&result, "greedy", "val_correct", "kept");
+    assert!(share < 0.2, "rejected trials took {share} of their samples");
     assert_eq!(
         strings(&result["order"]),
         strings(&example_json("reference.json")["soups"]["greedy"]["order"])
@@ -126,7 +155,26 @@ fn greedy_with_the_strict_rule_equals_the_reference() {
     ];
     let result = cook(dir.path(), &args).json();
     check_soup(&result, "greedy_strict");
-    check_trials(&result, "greedy_strict", "val_correct", "kept");
+    let share = check_early(&result, "greedy_strict", "val_correct", "kept");
+    assert!(share < 0.2, "rejected trials took {share} of their samples");
+}
+
+#[test]
+fn on_all_samples_every_trial_counts_what_the_reference_does() {
+    for (recipe, args) in [
+        ("greedy", &["--recipe", "greedy"][..]),
+        ("greedy_strict", &["--recipe", "greedy", "--accept", "better", "--lookahead", "2"]),
+        ("pruned", &["--recipe", "pruned", "--order", "pool", "--passes", "2"]),
+    ] {
+        let dir = TempDir::new().unwrap();
+        let full = ["--evaluate", "full", "--no-baselines", "--output", "soup"];
+        let result = cook(dir.path(), &[args, &full].concat()).json();
+        check_soup(&result, recipe);
+        match recipe {
+            "pruned" => check_trials(&result, recipe, "val_correct_without", "removed"),
+            _ => check_trials(&result, recipe, "val_correct", "kept"),
+        }
+    }
 }
 
 #[test]
@@ -136,7 +184,8 @@ fn pruned_equals_the_reference() {
         ["--recipe", "pruned", "--order", "pool", "--passes", "2", "--no-baselines", "--output", "soup"];
     let result = cook(dir.path(), &args).json();
     check_soup(&result, "pruned");
-    check_trials(&result, "pruned", "val_correct_without", "removed");
+    let share = check_early(&result, "pruned", "val_correct_without", "removed");
+    assert!(share < 0.3, "rejected trials took {share} of their samples");
 }
 
 #[test]

@@ -125,7 +125,8 @@ impl Liar {
                 change(&mut evaluated);
                 let soup = Some(v1::Soup { members: vec![0, 1], ..v1::Soup::default() });
                 let samples = outcomes(&mut evaluated).map_or(0, |of| of.labels.len() as u64);
-                let work = v1::Evaluate { soup, dataset: 0, start: 0, end: samples, seal: vec![7; 32] };
+                let seal = vec![7; 32];
+                let work = v1::JudgeSlice { soup, start: 0, end: samples, seal, ..Default::default() };
                 let handed = v1::HandedIn { run, epoch, work: Some(work), evaluated: Some(evaluated) };
                 return vec![WorkerMessage { message: Some(Up::HandedIn(handed)) }, message];
             }

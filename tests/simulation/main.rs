@@ -74,7 +74,7 @@ fn world(seed: u64) -> World {
     // Without data. Seeds that once failed stay the worlds that they were.
     let averages = seed % 8 == 7 && !ONCE_FAILED.contains(&seed);
     let recipe = if averages { RecipeKind::Uniform } else { recipe };
-    let lookahead = random.number(0..4) as u32;
+    let lookahead = (random.number(0..4) as u32).checked_sub(1);
     let overwrite = random.number(0..3) == 0;
     // By a judge that is a program of its own.
     let judge = seed % 4 == 1 && !averages && !ONCE_FAILED.contains(&seed);
@@ -121,7 +121,16 @@ fn undisturbed(recipe: RecipeKind, judge: bool) -> &'static Value {
 /// A world in which nothing goes wrong.
 fn calm(recipe: RecipeKind) -> World {
     let faults = Faults::none();
-    World { seed: 0, recipe, judge: false, lookahead: 0, overwrite: false, faults, liar: None, audit_ppm: 0 }
+    World {
+        seed: 0,
+        recipe,
+        judge: false,
+        lookahead: Some(0),
+        overwrite: false,
+        faults,
+        liar: None,
+        audit_ppm: 0,
+    }
 }
 
 /// What has to be equal.

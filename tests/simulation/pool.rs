@@ -10,7 +10,7 @@ use soup_core::batch_norm::BatchNorm;
 use soup_core::metric::MetricName;
 use soup_core::recipe::learned::{Granularity, Init, LearnSpec};
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec};
-use soup_core::run::{DatasetOptions, DatasetSpec, DiagnosisSpec, RunSpec};
+use soup_core::run::{DatasetOptions, DatasetSpec, DiagnosisSpec, Evaluate, RunSpec};
 
 use crate::random::Random;
 
@@ -59,7 +59,7 @@ pub fn files() -> BTreeMap<String, Vec<u8>> {
 }
 
 /// The run. The uniform recipe averages without data; all others decide by it.
-pub fn spec(kind: RecipeKind, lookahead: u32) -> RunSpec {
+pub fn spec(kind: RecipeKind, lookahead: Option<u32>) -> RunSpec {
     let dataset = |(name, _): (&str, u64)| DatasetSpec {
         name: name.to_owned(),
         url: format!("memory:///{name}"),
@@ -96,6 +96,7 @@ pub fn spec(kind: RecipeKind, lookahead: u32) -> RunSpec {
         batch_size: 4,
         allow_nan: false,
         baselines: judges,
+        evaluate: Evaluate::Early,
         lookahead,
         workers_min: 1,
         model_config: None,
@@ -115,7 +116,7 @@ pub fn spec(kind: RecipeKind, lookahead: u32) -> RunSpec {
 
 /// The same, of linear models by a judge that is a program of its own. But for the learned recipe, models normalise, and their
 /// statistics are recomputed.
-pub fn judged(kind: RecipeKind, lookahead: u32) -> RunSpec {
+pub fn judged(kind: RecipeKind, lookahead: Option<u32>) -> RunSpec {
     let of = spec(kind, lookahead);
     let own = |set: DatasetSpec| DatasetSpec { url: format!("{JUDGE}:points/{}/1", SAMPLES[0].1), ..set };
     let test = |set: DatasetSpec| DatasetSpec { url: format!("{JUDGE}:points/{}/2", SAMPLES[1].1), ..set };

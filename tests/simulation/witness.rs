@@ -94,7 +94,7 @@ impl Witness {
         let (1, Some((run, records))) = (seen.len(), seen.iter().next()) else {
             return Err(broken(format!("the state has the runs {:?}", seen.keys())));
         };
-        let verified = verify(recipe, ingredients, pool::spec(recipe.kind, 0).deciding_set(), records)?;
+        let verified = verify(recipe, ingredients, pool::spec(recipe.kind, Some(0)).deciding_set(), records)?;
         let trials = report["trials"].as_array().map_or(0, Vec::len) as u64;
         if verified.decisions != trials {
             return Err(broken(format!(

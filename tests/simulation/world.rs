@@ -61,7 +61,7 @@ pub struct World {
     pub recipe: RecipeKind,
     /// Whether a judge of its own judges, which dies now and then.
     pub judge: bool,
-    pub lookahead: u32,
+    pub lookahead: Option<u32>,
     /// Whether the output replaces one that is there.
     pub overwrite: bool,
     pub faults: Faults,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{Stream, stream};
 use soup_core::machine::Report;
-use soup_core::tally::Tally;
+use soup_core::metric::Metric;
 use soup_core::{Error, Result};
 use soup_proto::v1::run_event::Event;
 use soup_proto::v1::{Planned, Queued, RunEvent};
@@ -117,8 +117,10 @@ impl EventLog {
     }
 
     /// What the machine tells. `datasets` are the names, `value` the run's metric of a score.
-    pub(crate) fn report(&self, report: &Report, datasets: &[String], value: &dyn Fn(&Tally) -> f64) {
-        self.append(report_event(report, datasets, value), false);
+    pub(crate) fn report(&self, report: &Report, datasets: &[String], metric: Option<&Metric>) {
+        if let Some(event) = report_event(report, datasets, metric) {
+            self.append(event, false);
+        }
     }
 
     /// The last event of a run that succeeded: its report.

@@ -134,6 +134,8 @@ pub(crate) struct Peer {
 pub(crate) struct Assignment {
     pub(crate) attempt: Attempt,
     pub(crate) work: Work,
+    /// Samples of a slice by their positions, where these are not consecutive.
+    pub(crate) samples: Vec<u32>,
     /// Where the shard is kept that is to be loaded.
     pub(crate) tier: Tier,
     /// The seal of a slice.

@@ -95,7 +95,7 @@ impl Inputs<'_> {
     /// The document, and the id of the run.
     pub(crate) fn document(&self) -> Result<(String, Vec<u8>)> {
         let mut spec = self.spec.clone();
-        set_operation(&mut spec, &Operation { workers_min: 1, ..Operation::default() });
+        set_operation(&mut spec, &Operation { workers_min: 1, lookahead: Some(0), ..Operation::default() });
         let files = |c: &Checkpoint| {
             let stamp = |f: &soup_store::checkpoint::FileStamp| FileStamp {
                 url: f.location.to_string(),

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use soup_core::journal::{Entry, Tail};
+use soup_core::tally::packed::Packed;
 use soup_metrics::metrics;
+use soup_store::outcomes::Outcomes;
 use soup_store::signing::SigningKey;
-use soup_store::state::Journal;
+use soup_store::state::{AppendError, Journal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -20,7 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// A journal that appends beside the hub.
 pub(crate) struct Journaling {
-    entries: mpsc::Sender<Entry>,
+    entries: mpsc::Sender<(Entry, Option<Packed>)>,
     tail: watch::Receiver<Tail>,
     key: Option<Arc<SigningKey>>,
     task: JoinHandle<Option<Journal>>,
@@ -36,13 +38,18 @@ pub(crate) struct Head {
 }
 
 impl Journaling {
-    pub(crate) fn start(run: String, mut journal: Journal, inbox: mpsc::Sender<Message>) -> Journaling {
-        let (entries, mut queue) = mpsc::channel::<Entry>(ENTRIES_MAX);
+    pub(crate) fn start(
+        run: String,
+        mut journal: Journal,
+        outcomes: Outcomes,
+        inbox: mpsc::Sender<Message>,
+    ) -> Journaling {
+        let (entries, mut queue) = mpsc::channel::<(Entry, Option<Packed>)>(ENTRIES_MAX);
         let (now_at, tail) = watch::channel(journal.tail().clone());
         let key = journal.signing_key().cloned();
         let task = tokio::spawn(async move {
             loop {
-                let entry = match tokio::time::timeout(LOOK_EVERY, queue.recv()).await {
+                let (entry, packed) = match tokio::time::timeout(LOOK_EVERY, queue.recv()).await {
                     Ok(Some(entry)) => entry,
                     Ok(None) => break,
                     // Without workers there may be nothing to append for long, and whoever watches waits in vain if the run
@@ -57,7 +64,16 @@ impl Journaling {
                 };
                 soup_store::failpoint::reach("before-append");
                 let (kind, begun) = (entry.kind(), Instant::now());
-                match journal.append(entry).await {
+                // What a record names is there before the record is.
+                let kept = match packed {
+                    Some(packed) => outcomes.put(packed).await.map_err(AppendError::Store),
+                    None => Ok(()),
+                };
+                let appended = match kept {
+                    Ok(()) => journal.append(entry).await,
+                    Err(error) => Err(error),
+                };
+                match appended {
                     Ok(()) => {
                         let of = &metrics().coordinator;
                         of.records.inc();
@@ -84,9 +100,9 @@ impl Journaling {
         Head { tail: self.tail.borrow().clone(), key: self.key.clone() }
     }
 
-    /// Appends an entry; the hub hears of it.
-    pub(crate) fn append(&self, entry: Entry) {
-        if self.entries.try_send(entry).is_err() {
+    /// Appends an entry, after the outcomes that it names; the hub hears of it.
+    pub(crate) fn append(&self, entry: Entry, packed: Option<Packed>) {
+        if self.entries.try_send((entry, packed)).is_err() {
             // The journal is lost, of which the hub hears too.
             tracing::debug!("an entry came after the journal was lost");
         }

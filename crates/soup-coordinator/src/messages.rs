@@ -3,6 +3,7 @@
 use soup_core::ledger::{Dataset, Evaluation, Slice};
 use soup_core::machine::{FileDigest, Reread, TaskResult, Tier, Work, WorkerId};
 use soup_core::run::DiagnosisLevel;
+use soup_core::sequence::SequenceId;
 use soup_core::shard::Shard;
 use soup_core::{Error, Result};
 use soup_proto::v1::coordinator_message::Message;
@@ -110,11 +111,12 @@ fn assign(assignment: &Assignment) -> v1::Assign {
         }),
         Work::Pass(shard) => assign::Work::Pass(v1::PassShard { shard: shard.0 }),
         Work::Survey => assign::Work::Survey(v1::Survey {}),
-        Work::Evaluate(evaluation, slice) => assign::Work::Evaluate(v1::Evaluate {
+        Work::Evaluate(evaluation, slice) => assign::Work::Evaluate(v1::JudgeSlice {
             seal: assignment.seal.clone(),
-            ..evaluate(evaluation, *slice)
+            samples: assignment.samples.clone(),
+            ..judge_slice(evaluation, *slice)
         }),
-        Work::Prove(_, evaluation, slice) => assign::Work::Prove(evaluate(evaluation, *slice)),
+        Work::Prove(_, evaluation, slice) => assign::Work::Prove(judge_slice(evaluation, *slice)),
         Work::Write(soup, file) => {
             assign::Work::Write(v1::WriteFile { soup: Some(soup.into()), file: *file })
         }
@@ -156,13 +158,15 @@ fn load(prepared: &PreparedRun, shard: Shard, tier: Tier) -> v1::LoadShard {
 }
 
 /// A slice of an evaluation.
-fn evaluate(evaluation: &Evaluation, slice: Slice) -> v1::Evaluate {
-    v1::Evaluate {
+fn judge_slice(evaluation: &Evaluation, slice: Slice) -> v1::JudgeSlice {
+    v1::JudgeSlice {
         soup: Some((&evaluation.soup).into()),
         dataset: evaluation.dataset.0,
         start: slice.start,
         end: slice.end,
         seal: Vec::new(),
+        sequence: slice.sequence.0,
+        samples: Vec::new(),
     }
 }
 
@@ -261,7 +265,8 @@ fn handed_in(message: v1::HandedIn) -> Result<HandedIn> {
     let work = message.work.ok_or_else(missing)?;
     let evaluation =
         Evaluation { dataset: Dataset(work.dataset), soup: work.soup.ok_or_else(missing)?.try_into()? };
-    let slice = Slice { index: u32::MAX, start: work.start, end: work.end };
+    let sequence = SequenceId(work.sequence);
+    let slice = Slice { index: u32::MAX, start: work.start, end: work.end, sequence };
     let judged = message.evaluated.ok_or_else(missing)?.try_into()?;
     Ok(HandedIn { evaluation, slice, judged, seal: work.seal })
 }

@@ -10,6 +10,7 @@ use soup_core::run::RunSpec;
 use soup_core::{Error, Result};
 use soup_store::fresh;
 use soup_store::location::Location;
+use soup_store::outcomes::Outcomes;
 use soup_store::output::{self, Staging, run_of};
 use soup_store::state::{AppendError, Journal, State};
 use tokio::sync::mpsc;
@@ -53,9 +54,19 @@ pub(crate) struct Started {
     pub(crate) owned: Owned,
     pub(crate) staging: Arc<Staging>,
     pub(crate) recall: Recall,
+    pub(crate) outcomes: Outcomes,
     pub(crate) seals: Seals,
     /// The report of an output that was made visible just before its coordinator died.
     pub(crate) visible: Option<String>,
+}
+
+/// What a run has from its place in the state and of its output.
+struct Staged {
+    staging: Staging,
+    recall: Recall,
+    outcomes: Outcomes,
+    seals: Seals,
+    visible: Option<String>,
 }
 
 /// Who this coordinator is, and where it keeps runs.
@@ -175,14 +186,14 @@ impl Keeper {
     /// With the run, so that it can be closed.
     pub(crate) async fn start(&self, mut owned: Owned) -> Result<Started, (Box<Owned>, StartError)> {
         match self.stage(&mut owned).await {
-            Ok((staging, recall, seals, visible)) => {
-                Ok(Started { owned, staging: Arc::new(staging), recall, seals, visible })
+            Ok(Staged { staging, recall, outcomes, seals, visible }) => {
+                Ok(Started { owned, staging: Arc::new(staging), recall, outcomes, seals, visible })
             }
             Err(error) => Err((Box::new(owned), error)),
         }
     }
 
-    async fn stage(&self, owned: &mut Owned) -> Result<(Staging, Recall, Seals, Option<String>), StartError> {
+    async fn stage(&self, owned: &mut Owned) -> Result<Staged, StartError> {
         owned.journal.append(Entry::Begun {}).await.map_err(StartError::Journal)?;
         let staged = async {
             let of = owned.incarnation();
@@ -193,6 +204,7 @@ impl Keeper {
                 staging(epoch)?.leave().await?;
             }
             let recall = Recall::open(&self.state, &owned.prepared.contexts).await?;
+            let outcomes = self.state.outcomes()?;
             let seals = Seals::new(&of.run, &self.state.secret(&of.run).await?)?;
             let published = async || match owned.fold.publishing {
                 true => visible(&target, &of.run).await,
@@ -205,7 +217,7 @@ impl Keeper {
                 soup_store::failpoint::reach("before-staging");
                 let overwrite = owned.prepared.spec.overwrite || damaged;
                 match Staging::begin(&target, &of.run, of.epoch, overwrite).await {
-                    Ok(staging) => return Ok((staging, recall, seals, None)),
+                    Ok(staging) => return Ok(Staged { staging, recall, outcomes, seals, visible: None }),
                     // What is in the way may be the output of this very run, which has just become visible.
                     Err(error) => match published().await? {
                         Some(Visible::Whole(report)) => found = Some(Visible::Whole(report)),
@@ -219,7 +231,7 @@ impl Keeper {
             };
             let staging = staging(of.epoch)?;
             staging.settle().await?;
-            Ok((staging, recall, seals, report))
+            Ok(Staged { staging, recall, outcomes, seals, visible: report })
         };
         staged.await.map_err(StartError::Run)
     }

@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 
 use soup_core::Result;
 use soup_core::ledger::Evaluation;
-use soup_core::tally::Tally;
-use soup_store::scores::Scores;
+use soup_store::scores::{KeptScore, Scores};
 use soup_store::state::State;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -19,7 +18,7 @@ const PUTS_MAX: usize = 1024;
 pub(crate) struct Recall {
     /// One per dataset; none for a run that is to know of no others.
     contexts: Vec<Context>,
-    puts: mpsc::Sender<(Scores, String, Tally)>,
+    puts: mpsc::Sender<(Scores, String, KeptScore)>,
     keeper: JoinHandle<()>,
 }
 
@@ -39,7 +38,7 @@ impl Recall {
             let scores = state.scores(context)?;
             found.push(Context { known: scores.known().await?, scores });
         }
-        let (puts, mut queue) = mpsc::channel::<(Scores, String, Tally)>(PUTS_MAX);
+        let (puts, mut queue) = mpsc::channel::<(Scores, String, KeptScore)>(PUTS_MAX);
         let keeper = tokio::spawn(async move {
             while let Some((scores, key, score)) = queue.recv().await {
                 if let Err(e) = scores.put(&key, &score).await {
@@ -63,12 +62,12 @@ impl Recall {
     }
 
     /// Keeps a score.
-    pub(crate) fn keep(&mut self, evaluation: &Evaluation, score: &Tally, ingredients: &[String]) {
+    pub(crate) fn keep(&mut self, evaluation: &Evaluation, score: KeptScore, ingredients: &[String]) {
         let Some(context) = self.contexts.get_mut(evaluation.dataset.index()) else { return };
         let Some(key) = soup_key(&evaluation.soup, ingredients) else { return };
         if context.known.insert(key.clone()) {
             // Where too many wait, this one is not kept.
-            let _ = self.puts.try_send((context.scores.clone(), key, score.clone()));
+            let _ = self.puts.try_send((context.scores.clone(), key, score));
         }
     }
 

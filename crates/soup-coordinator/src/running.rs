@@ -18,7 +18,9 @@ use soup_core::run::DiagnosisLevel;
 use soup_core::tally::Tally;
 use soup_core::{Error, Result};
 use soup_metrics::{count, metrics, observe};
+use soup_store::outcomes::Outcomes;
 use soup_store::output::Staging;
+use soup_store::scores::KeptScore;
 use tokio::sync::mpsc;
 
 use crate::CoordinatorConfig;
@@ -52,6 +54,8 @@ pub(crate) struct Running {
     log: Arc<EventLog>,
     journal: Journaling,
     recall: Recall,
+    /// What happened to every sample, of soups that have a score.
+    outcomes: Outcomes,
     seals: Seals,
     trace: Trace,
     /// Names of workers that are not believed. Who comes back under one takes no part.
@@ -103,7 +107,7 @@ impl Running {
                 Ok((machine, key)) => (machine, PeerKey(key)),
                 Err(error) => return Err((Box::new(started), error)),
             };
-        let Started { owned, staging, recall, seals, .. } = started;
+        let Started { owned, staging, recall, outcomes, seals, .. } = started;
         log.planned(&owned.prepared);
         let mut notes = owned.prepared.notes.clone();
         notes.extend(config.insecure.then(|| INSECURE.to_owned()));
@@ -113,8 +117,9 @@ impl Running {
         }
         Ok(Running {
             notes,
-            journal: Journaling::start(of.run.clone(), owned.journal, inbox.clone()),
+            journal: Journaling::start(of.run.clone(), owned.journal, outcomes.clone(), inbox.clone()),
             recall,
+            outcomes,
             seals,
             trace: Trace::of(&owned.prepared, &of),
             quarantined: BTreeSet::new(),
@@ -251,13 +256,20 @@ impl Running {
                 };
                 let seal = match &work {
                     Work::Evaluate(evaluation, slice) => {
-                        self.seals.seal(roster.name(worker), evaluation, (slice.start, slice.end))
+                        self.seals.seal(roster.name(worker), evaluation, slice)
                     }
+                    _ => Vec::new(),
+                };
+                let samples = match &work {
+                    Work::Evaluate(_, slice) => self.machine.samples_in(slice).unwrap_or_default().to_vec(),
                     _ => Vec::new(),
                 };
                 let (attempt, prepared) = (Attempt { of, key }, self.prepared.clone());
                 let traceparent = self.trace.parent(&work);
-                (worker, Told::Assign(Assignment { attempt, work, tier, seal, traceparent, prepared }))
+                (
+                    worker,
+                    Told::Assign(Assignment { attempt, work, samples, tier, seal, traceparent, prepared }),
+                )
             }
             Action::Cancel(worker, key) => (worker, Told::Cancel(Attempt { of, key })),
             Action::Quarantine(worker) => {
@@ -284,7 +296,8 @@ impl Running {
     /// Performs an action that no worker is told of.
     fn perform_here(&mut self, action: Action, events: &mut VecDeque<Event>) {
         match action {
-            Action::Record(entry) => self.journal.append(entry),
+            Action::Record(entry, packed) => self.journal.append(entry, packed),
+            Action::Recollect(evaluation, sha256) => self.recollect(evaluation, sha256),
             Action::Recall(evaluation) => self.look_up(evaluation, events),
             Action::Report(report) => self.tell(&report),
             Action::Publish => self.publish(),
@@ -313,26 +326,50 @@ impl Running {
                 None
             });
             // Where the hub is gone, nobody wants it.
+            let score = score.map(|KeptScore { score, outcomes_sha256 }| (score, outcomes_sha256));
             let _ = inbox.send(Message::ForRun(run, epoch, Event::Recalled(evaluation, score))).await;
+        });
+    }
+
+    /// Looks for the outcomes that a score adds up, beside the hub.
+    fn recollect(&self, evaluation: Evaluation, sha256: [u8; 32]) {
+        let (run, epoch, inbox) = (self.of.run.clone(), self.of.epoch, self.inbox.clone());
+        let (outcomes, samples_max) = (self.outcomes.clone(), self.machine.samples(evaluation.dataset));
+        tokio::spawn(async move {
+            let found = outcomes.get(&sha256, samples_max).await.unwrap_or_else(|e| {
+                tracing::warn!(
+                    error = e.chain(),
+                    "kept outcomes cannot be read; samples are judged in their own order"
+                );
+                None
+            });
+            // Where the hub is gone, nobody wants them.
+            let _ = inbox.send(Message::ForRun(run, epoch, Event::Recollected(evaluation, found))).await;
         });
     }
 
     fn keep(&mut self, evaluation: &Evaluation, score: &Tally) {
         let ingredients = self.machine.surveyed().map_or(&[][..], |s| &s.ingredients_sha256);
-        self.recall.keep(evaluation, score, ingredients);
+        self.recall.keep(evaluation, self.kept(evaluation, score), ingredients);
+    }
+
+    /// A score as it is kept, with the name of its outcomes.
+    fn kept(&self, evaluation: &Evaluation, score: &Tally) -> KeptScore {
+        KeptScore { score: score.clone(), outcomes_sha256: self.machine.outcomes_sha256(evaluation) }
     }
 
     /// Keeps all scores, now that none is taken back any more.
     fn keep_all(&mut self) {
         let ingredients = self.machine.surveyed().map_or(&[][..], |s| &s.ingredients_sha256);
         for (dataset, soup, score) in self.machine.ledger().scores() {
-            self.recall.keep(&Evaluation { dataset, soup: soup.clone() }, score, ingredients);
+            let evaluation = Evaluation { dataset, soup: soup.clone() };
+            self.recall.keep(&evaluation, self.kept(&evaluation, score), ingredients);
         }
     }
 
     /// Tells watchers, and the log where it is worth a line.
     fn tell(&mut self, report: &Report) {
-        if let Report::Scored(evaluation, _) = report {
+        if let Report::Scored(evaluation, _) | Report::Rejected(evaluation, _) = report {
             self.trace.scored(evaluation);
         }
         if !matches!(report, Report::Loading { resident, .. } if self.progress.is_told(*resident)) {
@@ -340,8 +377,9 @@ impl Running {
         }
         match report {
             Report::Decided(trial, d) => {
-                let (value, samples) = (self.metric_value(&d.score), d.score.samples());
-                tracing::info!(run = self.of.run, trial, value, samples, verdict = ?d.verdict, "trial decided");
+                let value = self.machine.metric().map_or(f64::NAN, |metric| d.value(metric));
+                let (samples, early) = (d.score.samples(), d.early);
+                tracing::info!(run = self.of.run, trial, value, samples, early, verdict = ?d.verdict, "trial decided");
                 count(&metrics().coordinator.trials, ("verdict", verdict(d.verdict)));
             }
             // What is audited may be taken back until the run is done.
@@ -377,12 +415,7 @@ impl Running {
     }
 
     fn push(&self, report: &Report) {
-        let value = |s: &Tally| self.metric_value(s);
-        self.log.report(report, &self.prepared.datasets, &value);
-    }
-
-    fn metric_value(&self, score: &Tally) -> f64 {
-        self.machine.metric().map_or(f64::NAN, |metric| metric.value(score))
+        self.log.report(report, &self.prepared.datasets, self.machine.metric());
     }
 
     fn publish(&mut self) {
@@ -469,6 +502,7 @@ fn plan(prepared: &PreparedRun, recall: bool, start_timeout_ms: Millis) -> Plan 
             full: spec.diagnosis.level == DiagnosisLevel::Full,
         },
         baselines: spec.baselines,
+        early: spec.evaluate.is_early(),
         lookahead: spec.lookahead,
         workers_min: spec.workers_min,
         recall,
@@ -480,7 +514,7 @@ fn plan(prepared: &PreparedRun, recall: bool, start_timeout_ms: Millis) -> Plan 
 /// What people should know of a run that goes on.
 fn resumed(owned: &Owned) -> Option<String> {
     let fold = &owned.fold;
-    let slices: usize = fold.slices.values().map(std::collections::BTreeMap::len).sum();
+    let slices: usize = fold.slices.values().map(|slices| slices.judged.len()).sum();
     (fold.epoch > 1).then(|| {
         format!(
             "goes on where it stopped (epoch {}): {} soups scored, {} trials decided, {slices} slices more",

@@ -9,7 +9,7 @@
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use soup_core::journal::SoupRecord;
-use soup_core::ledger::Evaluation;
+use soup_core::ledger::{Evaluation, Slice};
 use soup_core::{Error, Result};
 
 use crate::exchange::HandedIn;
@@ -31,14 +31,14 @@ impl Seals {
     }
 
     /// The seal of a slice that `worker` is given.
-    pub(crate) fn seal(&self, worker: &str, evaluation: &Evaluation, (start, end): (u64, u64)) -> Vec<u8> {
-        self.over(worker, evaluation, (start, end)).finalize().into_bytes().to_vec()
+    pub(crate) fn seal(&self, worker: &str, evaluation: &Evaluation, slice: &Slice) -> Vec<u8> {
+        self.over(worker, evaluation, slice).finalize().into_bytes().to_vec()
     }
 
     /// Whether what `worker` hands in was given to it; compared in constant time.
     pub(crate) fn is_sealed(&self, worker: &str, handed: &HandedIn) -> bool {
         let HandedIn { evaluation, slice, seal, judged: _ } = handed;
-        self.over(worker, evaluation, (slice.start, slice.end)).verify_slice(seal).is_ok()
+        self.over(worker, evaluation, slice).verify_slice(seal).is_ok()
     }
 
     /// From what it follows which answers of the run are audited: workers must not know.
@@ -48,12 +48,13 @@ impl Seals {
         seals.0.finalize().into_bytes().into()
     }
 
-    fn over(&self, worker: &str, evaluation: &Evaluation, (start, end): (u64, u64)) -> Hmac<Sha256> {
+    fn over(&self, worker: &str, evaluation: &Evaluation, slice: &Slice) -> Hmac<Sha256> {
         let mut seals = self.clone();
         seals.take(worker.as_bytes());
         seals.take(&evaluation.dataset.0.to_le_bytes());
-        seals.take(&start.to_le_bytes());
-        seals.take(&end.to_le_bytes());
+        for number in [slice.start, slice.end, slice.sequence.0] {
+            seals.take(&number.to_le_bytes());
+        }
         let soup = SoupRecord::from(&evaluation.soup);
         // Numbers by position, and weights as text: as in the journal.
         for member in &soup.members {
@@ -75,7 +76,8 @@ impl Seals {
 
 #[cfg(test)]
 mod tests {
-    use soup_core::ledger::{Dataset, Slice};
+    use soup_core::ledger::Dataset;
+    use soup_core::sequence::SequenceId;
     use soup_core::soup::{Ingredient, Soup};
     use soup_core::tally::Judged;
 
@@ -85,14 +87,15 @@ mod tests {
     fn a_seal_is_of_one_slice_and_one_worker() {
         let soup = |members: &[u32]| Soup::mean(members.iter().map(|i| Ingredient(*i))).unwrap();
         let of = |dataset, members: &[u32]| Evaluation { dataset: Dataset(dataset), soup: soup(members) };
+        let slice = |start, end| Slice { index: u32::MAX, start, end, sequence: SequenceId::NATURAL };
         let handed = |evaluation: Evaluation, start, end, seal: &[u8]| HandedIn {
             evaluation,
-            slice: Slice { index: u32::MAX, start, end },
+            slice: slice(start, end),
             judged: Judged::Outcomes(vec![]),
             seal: seal.to_vec(),
         };
         let seals = Seals::new("r", b"key").unwrap();
-        let seal = seals.seal("w1", &of(0, &[1, 2]), (0, 32));
+        let seal = seals.seal("w1", &of(0, &[1, 2]), &slice(0, 32));
         let right = handed(of(0, &[1, 2]), 0, 32, &seal);
         assert!(seals.is_sealed("w1", &right));
         assert!(!seals.is_sealed("w2", &right));
@@ -108,6 +111,9 @@ mod tests {
         for wrong in [&[][..], &seal[1..], &[&seal[..], &[0]].concat(), &[0; 32]] {
             assert!(!seals.is_sealed("w1", &handed(of(0, &[1, 2]), 0, 32, wrong)));
         }
+        let mut ordered = right.clone();
+        ordered.slice.sequence = SequenceId(1);
+        assert!(!seals.is_sealed("w1", &ordered));
         let others = [Seals::new("r", b"other").unwrap(), Seals::new("s", b"key").unwrap()];
         for other in others {
             assert!(!other.is_sealed("w1", &right));

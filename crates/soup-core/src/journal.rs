@@ -25,17 +25,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::ledger::Gradients;
-use crate::recipe::Verdict;
+use crate::recipe::{Replay, Verdict};
 use crate::survey::Survey;
 use crate::tally::Tally;
 
-pub use fold::{Fold, Owner, RunState, Tail, sha256_hex};
+pub use fold::{Fold, Owner, RunState, Slices, Tail, sha256_hex};
 pub use verify::{Verified, verify};
 pub use wire::{ScoredSlice, SoupRecord, TallyRecord};
 
 /// Newest version of the records' shape. A record has the oldest one that knows its kind, so that who does not know it says so
 /// ([`Entry::version`]).
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// What the first record of a log has in the place of its predecessor's SHA-256.
 pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
@@ -80,6 +80,8 @@ pub enum Entry {
     Slices(Vec<ScoredSlice>),
     /// A soup got its score, and the recipe decided what follows from it.
     Scored(Scored),
+    /// A soup is certain not to reach its bar, before all of its samples were judged.
+    Rejected(Rejected),
     /// A step of a learned soup: what its update is made from.
     Stepped(Stepped),
     /// A worker turned out not to be believed: what it had a part in is taken back, and asked for again.
@@ -117,6 +119,7 @@ impl Entry {
             Entry::Surveyed(_) => "surveyed",
             Entry::Slices(_) => "slices",
             Entry::Scored(_) => "scored",
+            Entry::Rejected(_) => "rejected",
             Entry::Stepped(_) => "stepped",
             Entry::Retracted(_) => "retracted",
             Entry::Publishing { .. } => "publishing",
@@ -131,6 +134,9 @@ impl Entry {
     pub fn version(&self) -> u32 {
         match self {
             Entry::Retracted(_) => 2,
+            Entry::Rejected(_) => 3,
+            Entry::Submitted(operation) if operation.lookahead.is_none() => 3,
+            Entry::Slices(slices) if slices.iter().any(ScoredSlice::has_outcomes) => 3,
             _ => 1,
         }
     }
@@ -157,8 +163,9 @@ pub struct Claim {
 pub struct Operation {
     /// Replace an existing output.
     pub overwrite: bool,
-    /// Trials evaluated ahead of their turn.
-    pub lookahead: u32,
+    /// Trials evaluated ahead of their turn; `None`: as many as keep the workers busy.
+    #[serde(default)]
+    pub lookahead: Option<u32>,
     /// The run starts once so many workers have joined.
     pub workers_min: u32,
     /// Share of the work that is done again by another worker, in millionths.
@@ -193,10 +200,30 @@ pub struct Scored {
     /// What all samples add up to.
     #[serde(with = "wire::tally")]
     pub score: Tally,
+    /// SHA-256 of the outcomes that it adds up, in hexadecimal, where those are kept in the state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcomes_sha256: Option<String>,
     /// Whether it was found among the scores of earlier runs instead of being evaluated.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub recalled: bool,
     /// The decisions that this score makes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decisions: Vec<Decided>,
+}
+
+/// A soup that is certain not to reach its bar.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rejected {
+    /// Position of the dataset on which the recipe decides.
+    pub dataset: u32,
+    /// The soup.
+    pub soup: SoupRecord,
+    /// The soup whose score is the bar.
+    pub bar: SoupRecord,
+    /// What the samples add up to that were judged.
+    #[serde(with = "wire::tally")]
+    pub judged: Tally,
+    /// The decisions that this makes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub decisions: Vec<Decided>,
 }
@@ -244,6 +271,19 @@ pub struct Decided {
     pub pass: u32,
     /// How it ended.
     pub verdict: Verdict,
+}
+
+impl Decided {
+    /// The decisions of a replay beyond the first `known`.
+    pub fn beyond(replay: &Replay, known: usize) -> Vec<Decided> {
+        let decided = replay.decisions.iter().enumerate().skip(known).map(|(index, d)| Decided {
+            trial: index as u32 + 1,
+            candidate: d.candidate.0,
+            pass: d.pass,
+            verdict: d.verdict,
+        });
+        decided.collect()
+    }
 }
 
 #[cfg(test)]

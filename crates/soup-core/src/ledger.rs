@@ -1,10 +1,12 @@
-//! Everything known so far about a run: what the survey told, the scores, by dataset and soup, and the steps of a learned soup.
-//! Beside it: what a score is asked for ([`Evaluation`]), and the ranges in which it is found out ([`Slice`]).
+//! Everything known so far about a run: what the survey told, the scores, by dataset and soup, soups that were rejected before they had one,
+//! and the steps of a learned soup. Beside it: what a score is asked for ([`Evaluation`]), and the ranges in which it is found out
+//! ([`Slice`]).
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use crate::metric::Metric;
+use crate::sequence::SequenceId;
 use crate::soup::Soup;
 use crate::tally::Tally;
 
@@ -34,7 +36,7 @@ pub struct Evaluation {
 /// Most slices a dataset is cut into.
 pub const SLICES_MAX: u64 = 64;
 
-/// Samples `start` to `end` of a dataset.
+/// Samples `start` to `end` of a dataset, counted in a [sequence](crate::sequence).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slice {
     /// Which of the dataset's slices this is.
@@ -43,6 +45,8 @@ pub struct Slice {
     pub start: u64,
     /// After the last sample.
     pub end: u64,
+    /// The order in which samples are counted.
+    pub sequence: SequenceId,
 }
 
 /// Cuts `samples` into at most [`SLICES_MAX`] slices of whole batches. Depends on nothing but its arguments, so that
@@ -51,7 +55,12 @@ pub fn slices(samples: u64, batch_size: u32) -> Vec<Slice> {
     let batch = u64::from(batch_size.max(1));
     let length = batch * samples.div_ceil(batch).div_ceil(SLICES_MAX).max(1);
     (0..samples.div_ceil(length))
-        .map(|i| Slice { index: i as u32, start: i * length, end: ((i + 1) * length).min(samples) })
+        .map(|i| Slice {
+            index: i as u32,
+            start: i * length,
+            end: ((i + 1) * length).min(samples),
+            sequence: SequenceId::NATURAL,
+        })
         .collect()
 }
 
@@ -78,12 +87,32 @@ impl Gradients {
     }
 }
 
+/// Why a soup was rejected before all of its samples were judged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rejection {
+    /// The soup whose score it had to reach.
+    pub bar: Soup,
+    /// What the samples add up to that were judged: of these it is certain that the bar is not reached.
+    pub judged: Tally,
+}
+
+/// What was found out of a soup.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Finding {
+    /// Its score.
+    Score(Tally),
+    /// That it is rejected, on the set on which the recipe decides.
+    Rejection(Rejection),
+}
+
 /// What is known about a run.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     /// Number of ingredients in the pool.
     ingredients: u32,
     scores: BTreeMap<(Dataset, Soup), Tally>,
+    /// On the set on which the recipe decides.
+    rejections: BTreeMap<Soup, Rejection>,
     /// The set on which the recipe decides.
     deciding: Dataset,
     /// Samples of every dataset, once counted.
@@ -171,27 +200,62 @@ impl Ledger {
         self.scores.len()
     }
 
-    /// What `look` sees in this ledger with one score more.
+    /// What `look` sees in this ledger with one finding more.
     pub fn suppose<T>(
         &mut self,
-        dataset: Dataset,
-        soup: &Soup,
-        score: &Tally,
+        evaluation: &Evaluation,
+        finding: &Finding,
         look: impl FnOnce(&Ledger) -> T,
     ) -> T {
-        let key = (dataset, soup.clone());
-        if self.scores.contains_key(&key) {
-            return look(self);
+        let Evaluation { dataset, soup } = evaluation;
+        match finding {
+            Finding::Score(score) => {
+                let key = (*dataset, soup.clone());
+                if self.scores.contains_key(&key) {
+                    return look(self);
+                }
+                self.scores.insert(key.clone(), score.clone());
+                let seen = look(self);
+                self.scores.remove(&key);
+                seen
+            }
+            Finding::Rejection(rejection) => {
+                let before = self.rejections.insert(soup.clone(), rejection.clone());
+                let seen = look(self);
+                match before {
+                    Some(before) => self.rejections.insert(soup.clone(), before),
+                    None => self.rejections.remove(soup),
+                };
+                seen
+            }
         }
-        self.scores.insert(key.clone(), score.clone());
-        let seen = look(self);
-        self.scores.remove(&key);
-        seen
     }
 
-    /// Forgets a score that turned out not to be believed.
+    /// Records what was found out.
+    pub fn find(&mut self, evaluation: Evaluation, finding: Finding) {
+        match finding {
+            Finding::Score(score) => self.record(evaluation.dataset, evaluation.soup, score),
+            Finding::Rejection(rejection) => drop(self.rejections.insert(evaluation.soup, rejection)),
+        }
+    }
+
+    /// Why `soup` was rejected for not reaching the score of `bar`, if it was before it had a score itself.
+    pub fn rejection(&self, soup: &Soup, bar: &Soup) -> Option<&Rejection> {
+        self.rejections.get(soup).filter(|rejection| rejection.bar == *bar)
+    }
+
+    /// All soups that were rejected before they had a score.
+    pub fn rejections(&self) -> impl ExactSizeIterator<Item = (&Soup, &Rejection)> {
+        self.rejections.iter()
+    }
+
+    /// Forgets what turned out not to be believed: the score of a soup, its rejection, and those of soups that did not reach it.
     pub fn retract(&mut self, dataset: Dataset, soup: &Soup) {
         self.scores.remove(&(dataset, soup.clone()));
+        if dataset == self.deciding {
+            self.rejections.remove(soup);
+            self.rejections.retain(|_, rejection| rejection.bar != *soup);
+        }
     }
 
     /// Forgets all steps but the first `count`.
@@ -228,11 +292,32 @@ mod tests {
     fn a_supposed_score_is_seen_and_gone() {
         let mut ledger = Ledger::new(2);
         let soup = Soup::single(Ingredient(1));
-        let seen = ledger.suppose(Dataset::VALIDATION, &soup, &correct(3), |l| l.validation(&soup).cloned());
+        let of = Evaluation { dataset: Dataset::VALIDATION, soup: soup.clone() };
+        let score = |n| Finding::Score(correct(n));
+        let seen = ledger.suppose(&of, &score(3), |l| l.validation(&soup).cloned());
         assert_eq!((seen, ledger.validation(&soup)), (Some(correct(3)), None));
         ledger.record(Dataset::VALIDATION, soup.clone(), correct(3));
-        ledger.suppose(Dataset::VALIDATION, &soup, &correct(4), |_| ());
+        ledger.suppose(&of, &score(4), |_| ());
         assert_eq!(ledger.validation(&soup), Some(&correct(3)));
+    }
+
+    #[test]
+    fn a_rejection_is_against_one_bar_and_goes_with_it() {
+        let mut ledger = Ledger::new(3);
+        let [tried, bar, other] = [1, 0, 2].map(|i| Soup::single(Ingredient(i)));
+        let of = Evaluation { dataset: Dataset::VALIDATION, soup: tried.clone() };
+        let rejection = Rejection { bar: bar.clone(), judged: correct(3) };
+        let finding = Finding::Rejection(rejection.clone());
+        let seen = ledger.suppose(&of, &finding, |l| l.rejection(&tried, &bar).cloned());
+        assert_eq!((seen, ledger.rejections().len()), (Some(rejection.clone()), 0));
+        ledger.find(of, finding);
+        assert_eq!(ledger.rejection(&tried, &bar), Some(&rejection));
+        assert_eq!((ledger.rejection(&tried, &other), ledger.count()), (None, 0));
+        ledger.retract(Dataset(1), &bar);
+        ledger.retract(Dataset::VALIDATION, &other);
+        assert_eq!(ledger.rejections().len(), 1);
+        ledger.retract(Dataset::VALIDATION, &bar);
+        assert_eq!(ledger.rejections().len(), 0);
     }
 
     #[test]

@@ -11,7 +11,8 @@
 //! | trial | one soup under evaluation against a bar |
 //! | shard | a contiguous range of the flattened parameters, the same range in every ingredient |
 //! | blend | the tensors of a soup on one shard |
-//! | slice | a range of a dataset's samples |
+//! | sequence | the order in which a dataset's samples are judged, where that is not their own |
+//! | slice | a range of a dataset's samples, in a sequence |
 //! | outcome | what happened to each sample; *tally*: what outcomes add up to; *score*: the tally of a whole dataset |
 //! | ledger | everything known so far about a run |
 //!
@@ -42,6 +43,7 @@ pub mod recipe;
 pub mod report;
 pub mod run;
 pub mod schema;
+pub mod sequence;
 pub mod shard;
 pub mod soup;
 pub mod survey;

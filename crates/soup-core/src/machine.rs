@@ -47,6 +47,7 @@ mod streaming;
 mod surveying;
 mod tasks;
 mod troubles;
+mod trying;
 mod writing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -89,6 +90,7 @@ use statistics::Statistics;
 use surveying::Known;
 use tasks::{Tasks, WorkerState};
 use troubles::Troubles;
+use trying::Trying;
 use writing::Writing;
 
 /// A point in time in milliseconds, from any origin; the caller's clock.
@@ -130,8 +132,10 @@ pub struct Plan {
     pub diagnosis: DiagnosisPlan,
     /// Whether the best single ingredient and the uniform soup are scored too.
     pub baselines: bool,
-    /// Trials evaluated ahead of their turn.
-    pub lookahead: u32,
+    /// Whether a trial ends as soon as its verdict is certain.
+    pub early: bool,
+    /// Trials evaluated ahead of their turn; `None`: as many as keep the workers busy.
+    pub lookahead: Option<u32>,
     /// Start once so many workers have joined.
     pub workers_min: u32,
     /// Whether earlier runs may have left scores worth looking for.
@@ -235,6 +239,7 @@ pub struct Machine {
     deeds: Deeds,
     goals: Goals,
     judging: Judging,
+    trying: Trying,
     proving: Proving,
     statistics: Statistics,
     diagnosing: Diagnosing,
@@ -271,6 +276,7 @@ impl Machine {
             deeds: Deeds::default(),
             goals: Goals::default(),
             judging: Judging::default(),
+            trying: Trying::default(),
             proving: Proving::default(),
             statistics: Statistics::default(),
             diagnosing: Diagnosing::default(),
@@ -317,6 +323,7 @@ impl Machine {
             Event::Cancel => self.finish(Err(Error::cancelled("the run was cancelled")), &mut out),
             Event::Recorded => self.recorded(&mut out),
             Event::Recalled(evaluation, score) => self.recalled(evaluation, score),
+            Event::Recollected(evaluation, outcomes) => self.recollected(&evaluation, outcomes.as_deref()),
             Event::HandedIn(worker, evaluation, slice, judged) => {
                 self.handed_in(worker, evaluation, slice, judged, &mut out);
             }
@@ -356,6 +363,7 @@ impl Machine {
         }
         // What workers have handed in is kept, even while there are none.
         self.record_next(out);
+        self.withdraw_concluded(out);
         // The recipe's answer may have ended the run.
         if may && self.progress.is_open() {
             self.dispatch(now, out);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::ledger::{Dataset, Ledger};
-use crate::metric::MetricName;
+use crate::metric::{Metric, MetricName};
 use crate::soup::{Ingredient, Soup};
 use crate::tally::Tally;
 
@@ -81,8 +81,17 @@ pub enum Step {
 pub struct Trial {
     /// The soup.
     pub soup: Soup,
-    /// The score it has to reach, where one is known. A trial without a bar only ranks.
-    pub bar: Option<Tally>,
+    /// What it has to reach, where that is known. A trial without a bar only ranks.
+    pub bar: Option<Bar>,
+}
+
+/// What a trial has to reach.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bar {
+    /// The incumbent.
+    pub soup: Soup,
+    /// Its score.
+    pub score: Tally,
 }
 
 /// A trial with its verdict.
@@ -94,12 +103,24 @@ pub struct Decision {
     pub candidate: Ingredient,
     /// Which pass over the ingredients, from 1.
     pub pass: u32,
-    /// What it scored.
+    /// What it scored; what those samples add up to that were judged, where the verdict was certain before all were.
     pub score: Tally,
+    /// Whether it was.
+    pub early: bool,
     /// What it had to reach: the incumbent's score.
     pub bar: Tally,
     /// Whether it became the incumbent.
     pub verdict: Verdict,
+}
+
+impl Decision {
+    /// The metric of what was tried; of a verdict that was certain early what it could have been at best.
+    pub fn value(&self, metric: &Metric) -> f64 {
+        match self.early {
+            true => metric.reach(&self.score, &self.bar).unwrap_or(f64::NAN),
+            false => metric.value(&self.score),
+        }
+    }
 }
 
 /// The end of a trial.

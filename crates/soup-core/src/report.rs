@@ -166,9 +166,18 @@ pub struct TrialReport {
     pub candidate: String,
     /// Which pass over the candidates.
     pub pass: u32,
-    /// What it scored.
+    /// What it scored; absent where the verdict was certain before all samples were judged.
     #[serde(flatten)]
-    pub score: Figures,
+    pub score: Option<Figures>,
+    /// Samples that were judged.
+    #[serde(default)]
+    pub evaluated: u64,
+    /// Samples of the dataset.
+    #[serde(default)]
+    pub out_of: u64,
+    /// The metric that it could have reached at best, where the verdict was certain before all samples were judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<f64>,
     /// The metric it had to reach; `null` where that is not finite.
     #[serde(deserialize_with = "nan_for_null")]
     pub bar: f64,
@@ -383,7 +392,10 @@ impl Sources<'_> {
                 ingredients: self.names(&d.soup),
                 candidate: self.name(d.candidate),
                 pass: d.pass,
-                score: self.figures_of(&d.score)?,
+                score: if d.early { None } else { Some(self.figures_of(&d.score)?) },
+                evaluated: d.score.samples(),
+                out_of: d.bar.samples(),
+                bound: if d.early { self.metric.0?.reach(&d.score, &d.bar) } else { None },
                 bar: self.metric.0?.value(&d.bar),
                 verdict: d.verdict,
             })
@@ -437,11 +449,42 @@ mod tests {
         let score = Figures::Sums { samples: 1, figures: BTreeMap::new(), value: None };
         for bar in [f64::NAN, f64::INFINITY, 0.5] {
             let (ingredients, candidate, verdict) = (vec!["a".to_owned()], "a".to_owned(), Verdict::Rejected);
-            let trial = TrialReport { ingredients, candidate, pass: 1, score: score.clone(), bar, verdict };
+            let trial = TrialReport {
+                ingredients,
+                candidate,
+                pass: 1,
+                score: Some(score.clone()),
+                evaluated: 1,
+                out_of: 1,
+                bound: None,
+                bar,
+                verdict,
+            };
             let json = serde_json::to_string(&trial).unwrap();
             let read: TrialReport = serde_json::from_str(&json).unwrap();
             assert_eq!(read.bar.is_finite().then_some(read.bar), bar.is_finite().then_some(bar), "{json}");
         }
+    }
+
+    #[test]
+    fn a_trial_whose_verdict_was_early_has_no_score() {
+        let trial = TrialReport {
+            ingredients: vec!["a".to_owned()],
+            candidate: "a".to_owned(),
+            pass: 1,
+            score: None,
+            evaluated: 320,
+            out_of: 2000,
+            bound: Some(0.87),
+            bar: 0.875,
+            verdict: Verdict::Rejected,
+        };
+        let json = serde_json::json!({
+            "ingredients": ["a"], "candidate": "a", "pass": 1, "evaluated": 320, "out_of": 2000, "bound": 0.87, "bar": 0.875,
+            "verdict": "rejected",
+        });
+        assert_eq!(serde_json::to_value(&trial).unwrap(), json);
+        assert_eq!(serde_json::from_value::<TrialReport>(json).unwrap(), trial);
     }
 
     #[test]

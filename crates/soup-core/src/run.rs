@@ -55,8 +55,12 @@ pub struct RunSpec {
     pub allow_nan: bool,
     /// Also score the best single ingredient and the uniform soup.
     pub baselines: bool,
-    /// Trials evaluated ahead of their turn.
-    pub lookahead: u32,
+    /// When a trial ends.
+    #[serde(default, skip_serializing_if = "Evaluate::is_early")]
+    pub evaluate: Evaluate,
+    /// Trials evaluated ahead of their turn; `None`: as many as keep the workers busy.
+    #[serde(default)]
+    pub lookahead: Option<u32>,
     /// The run starts once so many workers have joined.
     pub workers_min: u32,
     /// Share of the work that is done again by another worker, in millionths.
@@ -102,6 +106,24 @@ fn is_zero(ppm: &u32) -> bool {
 
 fn is_refuse(missing: &Missing) -> bool {
     *missing == Missing::Refuse
+}
+
+/// When a trial ends. The soup is the same; what is known of trials that were rejected is not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Evaluate {
+    /// As soon as its verdict is certain: a trial that is rejected needs only some of the samples.
+    #[default]
+    Early,
+    /// When all of its samples are judged.
+    Full,
+}
+
+impl Evaluate {
+    /// Whether a verdict may come before all samples are judged.
+    pub fn is_early(&self) -> bool {
+        *self == Evaluate::Early
+    }
 }
 
 /// A file of configuration that was named instead of the one beside the ingredients. Whoever submits a run reads it, with their own rights: a
@@ -283,7 +305,7 @@ impl RunSpec {
         }
         let bounds = [
             ("batch-size", self.batch_size, 1, BATCH_SIZE_MAX),
-            ("lookahead", self.lookahead, 0, LOOKAHEAD_MAX),
+            ("lookahead", self.lookahead.unwrap_or(0), 0, LOOKAHEAD_MAX),
             ("min-workers", self.workers_min, 1, u32::MAX),
             ("audit", self.audit_ppm, 0, PPM),
         ];

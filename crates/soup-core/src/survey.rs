@@ -248,7 +248,11 @@ impl Survey {
                         "label {} and prediction {} of a model with {classes} classes",
                         o.label, o.prediction
                     )),
-                    None => Ok(()),
+                    // That they are not is what verdicts on some of the samples go by.
+                    None => match outcomes.iter().find(|o| o.loss < 0.0) {
+                        Some(o) => wrong(format!("a loss of {}: a cross-entropy is not negative", o.loss)),
+                        None => Ok(()),
+                    },
                 }
             }
             (Tallies::Classes { classes }, Judged::Tally(Tally::Classes(counts))) => {

@@ -525,6 +525,7 @@ fn record(rec: Rec, prev_sha256: String) -> Record {
             dataset: 0,
             soup: (&Soup::single(Ingredient(n))).into(),
             score: Counts::default().into(),
+            outcomes_sha256: None,
             recalled: false,
             decisions: vec![Decided { trial: n, candidate: n, pass: 1, verdict: Verdict::Accepted }],
         }),

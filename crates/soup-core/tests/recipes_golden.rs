@@ -77,7 +77,7 @@ fn check(run: &str, spec: RecipeSpec, count: &str, verdict: &str) -> Replay {
         assert_eq!(replay.decisions.len(), index);
         let Step::Try(trials) = replay.step else { panic!("ended before step {index}") };
         assert_eq!(trials.len(), 1);
-        assert_eq!(trials[0].bar, Some(score(&step["best_before"])));
+        assert_eq!(trials[0].bar.as_ref().map(|bar| &bar.score), Some(&score(&step["best_before"])));
         ledger.record(Dataset::VALIDATION, trials[0].soup.clone(), score(&step[count]));
         let replay = recipe.replay(&ledger, 0);
         let decision = &replay.decisions[index];

@@ -6,11 +6,13 @@ use soup_core::agree::Missing;
 use soup_core::judge::{JudgeId, Offer};
 use soup_core::ledger::{Dataset, Evaluation};
 use soup_core::machine::{FileDigest, Proof, Report, TaskKey, Tier};
+use soup_core::metric::Metric;
 use soup_core::recipe::given::{GivenWeight, WeightTable};
 use soup_core::recipe::learned::{Granularity, Init, LearnSpec, Optimizer, Schedule, WeightRule};
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec, Verdict};
 use soup_core::run::{
-    DatasetOptions, DatasetSpec, DiagnosisLevel, DiagnosisSpec, NamedConfig, RunSpec, Split, check_judge_name,
+    DatasetOptions, DatasetSpec, DiagnosisLevel, DiagnosisSpec, Evaluate, NamedConfig, RunSpec, Split,
+    check_judge_name,
 };
 use soup_core::soup::{Ingredient, Soup, Weight};
 use soup_core::survey::Ability;
@@ -65,6 +67,7 @@ enumeration!(
     Weighted
 );
 enumeration!(Tier, v1::Tier, "where a shard is kept", Device, Memory, Disk);
+enumeration!(Evaluate, v1::Evaluate, "when trials end", Early, Full);
 enumeration!(Missing, v1::Missing, "what becomes of missing tensors", Refuse, Skip, First);
 enumeration!(Granularity, v1::learn::Granularity, "granularity", Model, Layer, Tensor);
 enumeration!(WeightRule, v1::learn::WeightRule, "weight rule", Softmax, Free, SumToOne);
@@ -250,6 +253,7 @@ impl From<RunSpec> for v1::RunSpec {
             batch_norm: s.batch_norm.map_or_else(String::new, |b| b.name().to_owned()),
             calibration: s.calibration.map(Into::into),
             audit_ppm: s.audit_ppm,
+            evaluate: v1::Evaluate::from(s.evaluate).into(),
         }
     }
 }
@@ -258,6 +262,7 @@ impl TryFrom<v1::RunSpec> for RunSpec {
     type Error = Error;
     fn try_from(s: v1::RunSpec) -> Result<Self> {
         let missing = s.missing().try_into()?;
+        let evaluate = s.evaluate().try_into()?;
         let spec = RunSpec {
             pool: s.pool,
             recipe: required(s.recipe, "recipe")?.try_into()?,
@@ -284,6 +289,7 @@ impl TryFrom<v1::RunSpec> for RunSpec {
             batch_norm: schema::batch_norm(s.batch_norm)?,
             calibration: s.calibration.map(Into::into),
             audit_ppm: s.audit_ppm,
+            evaluate,
         };
         spec.validate()?;
         Ok(spec)
@@ -468,10 +474,13 @@ impl TryFrom<v1::Digest> for FileDigest {
     }
 }
 
-/// A report as the event that watchers see. `datasets` are the names, `value` the run's metric of a score.
-pub fn report_event(report: &Report, datasets: &[String], value: &dyn Fn(&Tally) -> f64) -> v1::RunEvent {
+/// A report as the event that watchers see, if they see it. `datasets` are the names, `metric` the run's.
+pub fn report_event(report: &Report, datasets: &[String], metric: Option<&Metric>) -> Option<v1::RunEvent> {
     use v1::run_event::Event;
+    let value = |score: &Tally| metric.map_or(f64::NAN, |metric| metric.value(score));
     let event = match report {
+        // Its decision follows.
+        Report::Rejected(..) => return None,
         Report::Workers { count, worker, joined } => Event::Workers(v1::WorkersChanged {
             workers: *count,
             what: format!("worker {} {}", worker.0, if *joined { "joined" } else { "was lost" }),
@@ -492,9 +501,10 @@ pub fn report_event(report: &Report, datasets: &[String], value: &dyn Fn(&Tally)
             pass: d.pass,
             score: Some((&d.score).into()),
             bar: Some((&d.bar).into()),
-            value: value(&d.score),
+            value: metric.map_or(f64::NAN, |metric| d.value(metric)),
             bar_value: value(&d.bar),
             accepted: d.verdict == Verdict::Accepted,
+            early: d.early,
         }),
         Report::Writing { written, files } => {
             Event::Writing(v1::Writing { files_written: *written, files: *files })
@@ -507,7 +517,7 @@ pub fn report_event(report: &Report, datasets: &[String], value: &dyn Fn(&Tally)
         }
         Report::Note(text) => Event::Note(text.clone()),
     };
-    v1::RunEvent { event: Some(event) }
+    Some(v1::RunEvent { event: Some(event) })
 }
 
 #[cfg(test)]

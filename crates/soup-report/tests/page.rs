@@ -282,8 +282,8 @@ fn a_model_that_is_no_classifier_is_shown_by_its_metric() {
     report.score = Some(of(Some(7.25)));
     (report.test, report.baselines, report.diagnosis) = Default::default();
     report.ranking.iter_mut().for_each(|r| (r.score, r.test) = (of(Some(8.0)), BTreeMap::new()));
-    report.trials.iter_mut().for_each(|t| (t.score, t.bar) = (of(Some(7.5)), 7.25));
-    report.trials[0].score = of(None);
+    report.trials.iter_mut().for_each(|t| (t.score, t.bar) = (Some(of(Some(7.5))), 7.25));
+    report.trials[0].score = Some(of(None));
     let page = html(&report);
     check(&page);
     assert!(
@@ -305,7 +305,7 @@ fn large(k: usize) -> RunReport {
         .map(|i| {
             let mut trial = trial.clone();
             trial.candidate = names[i % k].clone();
-            trial.score = score(i);
+            trial.score = Some(score(i));
             trial
         })
         .collect();

@@ -20,7 +20,8 @@
 //! and reads their headers only. [`plan_reads`](load::plan_reads) says which bytes of which files make up a shard, and
 //! [`load`](load::load) fetches exactly those, straight into the shard. [`Staging`](output::Staging) receives the soup's
 //! files and makes them visible at once. [`State`](state::State) keeps the journals of runs, and
-//! [`Scores`](scores::Scores) what soups scored, for later runs.
+//! [`Scores`](scores::Scores) what soups scored, for later runs, and
+//! [`Outcomes`](outcomes::Outcomes) what happened to every sample.
 //!
 //! Everything read is untrusted: sizes are capped before anything is allocated, and every error names the object. So is what
 //! lies on a [local disk](local): a name there can be anything.
@@ -44,6 +45,7 @@ pub mod listing;
 pub mod load;
 pub mod local;
 pub mod location;
+pub mod outcomes;
 pub mod output;
 pub mod places;
 pub mod pool;

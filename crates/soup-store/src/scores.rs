@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use soup_core::journal::TallyRecord;
 use soup_core::tally::Tally;
 use soup_core::{Error, Result};
@@ -14,6 +15,23 @@ use crate::location::Location;
 use crate::read;
 use crate::state::RECORD_BYTES_MAX;
 use crate::state::slot::Patience;
+
+/// A score as it is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptScore {
+    /// What all samples add up to.
+    pub score: Tally,
+    /// SHA-256 of the [outcomes](crate::outcomes) that it adds up, where those are kept.
+    pub outcomes_sha256: Option<[u8; 32]>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    #[serde(flatten)]
+    score: TallyRecord,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    outcomes_sha256: Option<String>,
+}
 
 /// Scores of one context.
 #[derive(Clone)]
@@ -41,12 +59,17 @@ impl Scores {
     ///
     /// # Errors
     /// What the store says.
-    pub async fn get(&self, key: &str) -> Result<Option<Tally>> {
+    pub async fn get(&self, key: &str) -> Result<Option<KeptScore>> {
         let place = self.place(key)?;
         let bytes = self.patience.read(|| read::read_small_if_exists(&place, RECORD_BYTES_MAX)).await?;
         let Some(bytes) = bytes else { return Ok(None) };
-        match serde_json::from_slice::<TallyRecord>(&bytes) {
-            Ok(record) => Ok(Some(record.0)),
+        match serde_json::from_slice::<Kept>(&bytes) {
+            Ok(Kept { score, outcomes_sha256 }) => {
+                // A name that is none leads to no outcomes.
+                let mut name = [0; 32];
+                let named = |text: String| hex::decode_to_slice(text, &mut name).ok().map(|()| name);
+                Ok(Some(KeptScore { score: score.0, outcomes_sha256: outcomes_sha256.and_then(named) }))
+            }
             Err(error) => {
                 tracing::warn!(%place, %error, "a kept score cannot be read; the soup is scored again");
                 Ok(None)
@@ -58,9 +81,11 @@ impl Scores {
     ///
     /// # Errors
     /// What the store says.
-    pub async fn put(&self, key: &str, score: &Tally) -> Result<()> {
+    pub async fn put(&self, key: &str, score: &KeptScore) -> Result<()> {
         let place = self.place(key)?;
-        let record = TallyRecord(score.clone());
+        let KeptScore { score, outcomes_sha256 } = score;
+        let record =
+            Kept { score: TallyRecord(score.clone()), outcomes_sha256: outcomes_sha256.map(hex::encode) };
         let bytes = serde_json::to_vec(&record)
             .map_err(|e| Error::internal("a score could not be written as JSON").with_source(e))?;
         self.patience.create(&place, &Bytes::from(bytes), RECORD_BYTES_MAX).await.map(drop)

@@ -5,6 +5,7 @@
 //! <state>/runs/<run>/secret                          what its coordinators seal with; written once
 //! <state>/runs/<run>/log/00000000000000000042.json   its journal, one record an object (see soup_core::journal)
 //! <state>/scores/<context>/<key>.json                what soups scored (see crate::scores)
+//! <state>/outcomes/<SHA-256>                         what happened to every sample (see crate::outcomes)
 //! <state>/coordinators/00000000000000000007.json     who serves the state: whoever wrote the last one
 //! ```
 //!
@@ -34,6 +35,7 @@ use soup_core::{Error, ErrorKind, Result};
 
 use crate::fresh;
 use crate::location::Location;
+use crate::outcomes::Outcomes;
 use crate::read;
 use crate::scores::Scores;
 use crate::signing::{PublicKey, SigningKey, Subject};
@@ -348,6 +350,14 @@ impl State {
     /// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) for anything else.
     pub fn scores(&self, context: &str) -> Result<Scores> {
         Scores::new(&self.root, context, self.patience)
+    }
+
+    /// What happened to every sample of soups that were scored.
+    ///
+    /// # Errors
+    /// None that happens.
+    pub fn outcomes(&self) -> Result<Outcomes> {
+        Outcomes::new(&self.root, self.patience)
     }
 
     fn run(&self, run: &str) -> Result<Location> {

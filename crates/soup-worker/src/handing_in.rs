@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use soup_proto::v1::task_done::Result as Answer;
 use soup_proto::v1::worker_message::Message as Up;
-use soup_proto::v1::{Evaluate, Evaluated, HandedIn, TaskDone, WorkerMessage};
+use soup_proto::v1::{Evaluated, HandedIn, JudgeSlice, TaskDone, WorkerMessage};
 use tokio::sync::mpsc;
 
 /// Slices kept; the oldest go first, and are scored again.
@@ -19,7 +19,7 @@ pub(crate) struct HandingIn {
 
 #[derive(Default)]
 struct Inner {
-    kept: VecDeque<(String, Evaluate, Evaluated)>,
+    kept: VecDeque<(String, JudgeSlice, Evaluated)>,
     /// The run that the coordinator has begun here, its epoch, and the way there.
     to: Option<(String, u64, mpsc::Sender<WorkerMessage>)>,
 }
@@ -39,7 +39,7 @@ impl HandingIn {
     }
 
     /// Keeps the answer to a task that scored `slice`, which could not be sent.
-    pub(crate) fn keep(&self, run: &str, slice: Option<Evaluate>, unsent: WorkerMessage) {
+    pub(crate) fn keep(&self, run: &str, slice: Option<JudgeSlice>, unsent: WorkerMessage) {
         let (Some(slice), Some(Up::Done(TaskDone { result: Some(Answer::Evaluated(evaluated)), .. }))) =
             (slice, unsent.message)
         else {
@@ -77,8 +77,8 @@ impl Inner {
 mod tests {
     use super::*;
 
-    fn done(start: u64) -> (Option<Evaluate>, WorkerMessage) {
-        let slice = Evaluate { start, end: start + 1, ..Evaluate::default() };
+    fn done(start: u64) -> (Option<JudgeSlice>, WorkerMessage) {
+        let slice = JudgeSlice { start, end: start + 1, ..JudgeSlice::default() };
         let result = Some(Answer::Evaluated(Evaluated::default()));
         (Some(slice), WorkerMessage { message: Some(Up::Done(TaskDone { result, ..TaskDone::default() })) })
     }

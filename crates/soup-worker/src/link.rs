@@ -408,7 +408,10 @@ impl Link {
         let id = (key.run.clone(), key.task, key.attempt);
         let flag = cancelled.clone();
         let slice = match &work {
-            Work::Evaluate(evaluate) => Some(evaluate.clone()),
+            // Which samples they are follows from the sequence.
+            Work::Evaluate(slice) => {
+                Some(soup_proto::v1::JudgeSlice { samples: Vec::new(), ..slice.clone() })
+            }
             _ => None,
         };
         let scores = slice.is_some();

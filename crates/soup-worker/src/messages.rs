@@ -34,7 +34,7 @@ use crate::survey::Surveyed;
 pub(crate) enum Task {
     Load(ShardSources),
     Survey,
-    Evaluate(Soup, Samples),
+    Evaluate(Soup, Asked),
     /// Twice the same.
     Prove(Soup, Samples),
     /// One file of the output.
@@ -59,6 +59,15 @@ pub(crate) struct Samples {
     pub(crate) dataset: u32,
     pub(crate) start: u64,
     pub(crate) end: u64,
+}
+
+/// Samples of a dataset that a soup is judged on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// Some that follow each other.
+    Range(Samples),
+    /// Those at these positions, in this order; not none.
+    At { dataset: u32, positions: Vec<u64> },
 }
 
 /// What a task is called, for counting.
@@ -146,12 +155,17 @@ pub(crate) fn task(work: Work, run: &Begun) -> Result<Task> {
         Work::Load(task) => Task::Load(shard_sources(task, run)?),
         Work::Survey(_) => Task::Survey,
         Work::Evaluate(task) => {
-            let (soup, samples) = evaluation(task)?;
-            Task::Evaluate(soup, samples)
+            let (soup, asked) = evaluation(task)?;
+            Task::Evaluate(soup, asked)
         }
         Work::Prove(task) => {
-            let (soup, samples) = evaluation(task)?;
-            Task::Prove(soup, samples)
+            let (soup, asked) = evaluation(task)?;
+            match asked {
+                Asked::Range(samples) => Task::Prove(soup, samples),
+                Asked::At { .. } => {
+                    return Err(Error::internal("a judge is proved by samples in another order"));
+                }
+            }
         }
         Work::Write(task) => Task::Write(soup(task.soup)?, task.file),
         Work::ReadBack(task) => Task::ReadBack(task.file),
@@ -175,12 +189,19 @@ pub(crate) fn task(work: Work, run: &Begun) -> Result<Task> {
     })
 }
 
-fn evaluation(task: v1::Evaluate) -> Result<(Soup, Samples)> {
-    let v1::Evaluate { soup: of, dataset, start, end, seal: _ } = task;
-    match start < end {
-        true => Ok((soup(of)?, Samples { dataset, start, end })),
-        false => Err(Error::internal("an evaluation without samples")),
-    }
+fn evaluation(task: v1::JudgeSlice) -> Result<(Soup, Asked)> {
+    let v1::JudgeSlice { soup: of, dataset, start, end, seal: _, sequence, samples } = task;
+    let asked = match (sequence, samples.len() as u64) {
+        _ if start >= end => return Err(Error::internal("an evaluation without samples")),
+        (0, 0) => Asked::Range(Samples { dataset, start, end }),
+        (1.., count) if count == end - start => {
+            Asked::At { dataset, positions: samples.into_iter().map(u64::from).collect() }
+        }
+        (_, count) => {
+            return Err(Error::internal(format!("{count} samples are named for a slice of {}", end - start)));
+        }
+    };
+    Ok((soup(of)?, asked))
 }
 
 fn soup(wire: Option<v1::Soup>) -> Result<Soup> {
@@ -366,6 +387,29 @@ impl From<v1::Placement> for Owners {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slice_is_a_range_or_names_its_samples() {
+        let slice = |sequence, samples: &[u32]| {
+            let soup = Some(v1::Soup { members: vec![0], ..Default::default() });
+            let (start, end, samples) = (4, 6, samples.to_vec());
+            evaluation(v1::JudgeSlice {
+                soup,
+                dataset: 1,
+                start,
+                end,
+                sequence,
+                samples,
+                ..Default::default()
+            })
+            .map(|(_, asked)| asked)
+        };
+        assert_eq!(slice(0, &[]).unwrap(), Asked::Range(Samples { dataset: 1, start: 4, end: 6 }));
+        assert_eq!(slice(7, &[9, 2]).unwrap(), Asked::At { dataset: 1, positions: vec![9, 2] });
+        for (sequence, samples) in [(0, &[9, 2][..]), (7, &[]), (7, &[9]), (7, &[9, 2, 1])] {
+            assert!(slice(sequence, samples).is_err(), "{sequence} {samples:?}");
+        }
+    }
 
     #[test]
     fn what_does_not_fit_together_is_refused() {

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use crate::active::{Active, Worker};
 use crate::judge::statistics::Statistics;
 use crate::logits::Rows;
-use crate::messages::{Answer, Done, Samples, Task};
+use crate::messages::{Answer, Asked, Done, Samples, Task};
 use crate::{assembling, diagnose, learn, loading, passing, write};
 
 /// A flag that long computations look at.
@@ -47,7 +47,7 @@ pub(crate) async fn execute(context: &Context, run: Arc<Active>, task: Task) -> 
             Answer::Loaded(loading::load_shard(&context.worker, &run, sources).await?)
         }
         Task::Survey => Answer::Surveyed(run.judge()?.survey().await?),
-        Task::Evaluate(soup, samples) => return evaluate(context, run, &soup, samples).await,
+        Task::Evaluate(soup, asked) => return evaluate(context, run, &soup, asked).await,
         Task::Prove(soup, samples) => Answer::Proved(Box::new(prove(context, run, &soup, samples).await?)),
         Task::Write(soup, file) => return write::write(&run, &soup, file).await,
         Task::ReadBack(file) => Answer::ReadBack(write::read_back(&run, file).await?),
@@ -93,19 +93,25 @@ async fn prove(
 
 /// Scores a soup on a slice. It is assembled before a slot is taken, so that the next trial's blends travel while this one's
 /// samples are judged.
-async fn evaluate(
-    context: &Context,
-    run: Arc<Active>,
-    soup: &Soup,
-    Samples { dataset, start, end }: Samples,
-) -> Result<Done> {
+async fn evaluate(context: &Context, run: Arc<Active>, soup: &Soup, asked: Asked) -> Result<Done> {
     let loaded = assembling::loaded(&run, soup).await?;
     let _slot = slot(context).await?;
-    let (positions, logits) = ((start..end).collect(), run.begun.keep_logits);
-    let judged = loaded.soup.judge(dataset, positions, logits, context.cancelled.clone()).await?;
-    metrics().worker.judged_samples.inc_by(end - start);
-    if logits {
-        run.logits.keep(soup, (dataset, start, end), &Arc::new(Rows::of(&judged)?));
-    }
+    let cancelled = context.cancelled.clone();
+    let (judged, samples) = match asked {
+        Asked::Range(Samples { dataset, start, end }) => {
+            let logits = run.begun.keep_logits;
+            let judged = loaded.soup.judge(dataset, (start..end).collect(), logits, cancelled).await?;
+            if logits {
+                run.logits.keep(soup, (dataset, start, end), &Arc::new(Rows::of(&judged)?));
+            }
+            (judged, end - start)
+        }
+        // What is compared later are slices of consecutive samples.
+        Asked::At { dataset, positions } => {
+            let samples = positions.len() as u64;
+            (loaded.soup.judge(dataset, positions, false, cancelled).await?, samples)
+        }
+    };
+    metrics().worker.judged_samples.inc_by(samples);
     Ok(Done::of(Answer::Evaluated(judged.said), loaded.soup.statistics()))
 }

@@ -7,7 +7,8 @@ use soup_core::agree::Missing;
 use soup_core::batch_norm::BatchNorm;
 use soup_core::recipe::learned::{Granularity, Init, Optimizer, Schedule, WeightRule};
 use soup_core::recipe::{Accept, Order, RecipeKind};
-use soup_core::run::DiagnosisLevel;
+use soup_core::run::{DiagnosisLevel, Evaluate};
+
 use soup_core::schema::Dtype;
 
 /// How to choose the ingredients.
@@ -286,6 +287,25 @@ impl From<CandidateOrder> for Order {
             CandidateOrder::Sorted => Order::Sorted,
             CandidateOrder::Random => Order::Random,
             CandidateOrder::Pool => Order::Pool,
+        }
+    }
+}
+
+/// When a trial ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum EvaluateName {
+    /// As soon as its verdict is certain
+    Early,
+    /// When all of its samples are judged
+    Full,
+}
+
+impl From<EvaluateName> for Evaluate {
+    fn from(name: EvaluateName) -> Self {
+        match name {
+            EvaluateName::Early => Evaluate::Early,
+            EvaluateName::Full => Evaluate::Full,
         }
     }
 }

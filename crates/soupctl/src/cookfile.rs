@@ -14,12 +14,14 @@ use soup_core::run::{check_judge_name, judges_own};
 use soup_core::{Error, Result};
 use soup_store::local;
 
-use crate::choices::{AcceptRule, BatchNormName, CandidateOrder, DtypeName, MissingName, RecipeName};
+use crate::choices::{
+    AcceptRule, BatchNormName, CandidateOrder, DtypeName, EvaluateName, MissingName, RecipeName,
+};
 use crate::choices::{DiagnosisName, GranularityName, InitName, OptimizerName, ScheduleName, WeightRuleName};
 use crate::datasets::{DatasetEntry, TestSets};
 use crate::judges::JudgeFlag;
 use crate::metric::MetricFlag;
-use crate::quantity::{Bytes, Millis, Share};
+use crate::quantity::{Bytes, Lookahead, Millis, Share};
 
 /// Largest cook file that is read.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -245,9 +247,14 @@ pub(crate) struct CookOptions {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
           help_heading = EVALUATION)]
     pub(crate) no_baselines: Option<bool>,
-    /// Trials evaluated ahead of their turn, as if the open ones were rejected [default: 1]
+    /// When a trial ends: as soon as its verdict is certain, which takes a trial that is rejected some of the samples, or when all of its
+    /// samples are judged. The soup is the same [default: early]
+    #[arg(long, value_name = "WHEN", help_heading = EVALUATION)]
+    pub(crate) evaluate: Option<EvaluateName>,
+    /// Trials evaluated ahead of their turn, as if the open ones were rejected: a number, or as many as keep the workers busy by how many
+    /// trials were accepted so far and what they took [default: auto]
     #[arg(long, value_name = "N", help_heading = EVALUATION)]
-    pub(crate) lookahead: Option<u32>,
+    pub(crate) lookahead: Option<Lookahead>,
     /// Share of blends, slices and loads that another worker does again: one that differs is left out, and what it did since its last
     /// audit is done again. The soup is the same [default: 0%]
     #[arg(long, value_name = "SHARE", help_heading = EVALUATION)]
@@ -395,7 +402,7 @@ impl CookOptions {
         first! {
             lists: pool test ignore_config;
             others: weights_file ingredient_weights validation model_config preprocessor_config class_subset allow_nan missing batch_norm calibration out_dtype recipe order accept seed max_ingredients passes
-                metric output overwrite state_url signing_key fresh batch_size no_baselines lookahead audit workers memory disk_cache disk threads device device_memory precision numerics coordinator listen
+                metric output overwrite state_url signing_key fresh batch_size no_baselines evaluate lookahead audit workers memory disk_cache disk threads device device_memory precision numerics coordinator listen
                 judge judge_dir judge_timeout min_workers train train_share granularity weights optimizer lr schedule warmup clip epochs mini_batch parts
                 shuffle label_smoothing init fold_beta diagnose base require_shared_init
         }

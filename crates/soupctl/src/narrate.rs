@@ -183,19 +183,22 @@ impl Narrator {
             return Vec::new();
         };
         let sign = if soup.members.contains(&decided.candidate) { '+' } else { '-' };
-        let bar = match &bar.kind {
+        let least = match &bar.kind {
             Some(Kind::Classes(bar)) if self.is_accuracy() => plain(bar.correct),
             _ => format!("{:.4}", decided.bar_value),
         };
         let total = (self.trials_max)(self.ingredients.len() as u32);
         let width = total.max(1).to_string().len();
         let line = format!(
-            "trial {:>width$}  {sign} {}  {:>2} {:<11}  {}  {} (bar {bar})",
+            "trial {:>width$}  {sign} {}  {:>2} {:<11}  {}  {} (bar {least})",
             decided.trial,
             self.name(decided.candidate),
             soup.members.len(),
             if soup.members.len() == 1 { "ingredient" } else { "ingredients" },
-            self.figures(score, decided.value),
+            match decided.early {
+                true => after(samples(score), samples(bar)),
+                false => self.figures(score, decided.value),
+            },
             if decided.accepted { "accepted" } else { "rejected" },
         );
         let done = u64::from(decided.trial);
@@ -251,6 +254,21 @@ impl Narrator {
 
 fn gauge(phase: Phase, done: u32, total: u32) -> Vec<Told> {
     vec![Told::Gauge { phase, done: done.into(), total: total.into() }]
+}
+
+/// The samples that a tally is of.
+fn samples(tally: &Tally) -> u64 {
+    match &tally.kind {
+        Some(Kind::Classes(counts)) => counts.total,
+        Some(Kind::Sums(sums)) => sums.samples,
+        None => 0,
+    }
+}
+
+/// How many of the samples made a verdict certain, as wide as counts are.
+fn after(judged: u64, samples: u64) -> String {
+    let total = plain(samples);
+    format!("after {judged:>width$} of {total}", width = total.len())
 }
 
 /// Counts in columns are not grouped: scripts read them.

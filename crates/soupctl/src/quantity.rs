@@ -5,8 +5,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{Deserialize, Deserializer, Visitor};
-use soup_core::run::PPM;
+use serde::Deserialize;
+use serde::de::{Deserializer, Visitor};
+use soup_core::run::{LOOKAHEAD_MAX, PPM};
 
 /// Units of bytes. A letter alone is the binary unit, as in most tools that limit memory.
 const BYTE_UNITS: [(&str, u64); 14] = [
@@ -76,6 +77,65 @@ impl JsonSchema for Share {
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "string", "pattern": "^[0-9]+(\\.[0-9]{1,4})? ?%$", "examples": ["2%", "0.5%"] })
+    }
+}
+
+/// How many trials are looked ahead to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lookahead {
+    /// As many as keep the workers busy.
+    Auto,
+    /// So many.
+    Trials(u32),
+}
+
+impl Lookahead {
+    /// The number, where one was named.
+    pub(crate) fn trials(self) -> Option<u32> {
+        match self {
+            Lookahead::Auto => None,
+            Lookahead::Trials(trials) => Some(trials),
+        }
+    }
+}
+
+impl FromStr for Lookahead {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "auto" => Ok(Lookahead::Auto),
+            text => match text.parse() {
+                Ok(trials) => Ok(Lookahead::Trials(trials)),
+                Err(_) => Err(format!("{text:?} is neither \"auto\" nor a number of trials")),
+            },
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Lookahead {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Number(u32),
+            Text(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Number(trials) => Ok(Lookahead::Trials(trials)),
+            Written::Text(text) => text.parse().map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+impl JsonSchema for Lookahead {
+    fn schema_name() -> Cow<'static, str> {
+        "Lookahead".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "oneOf": [
+            { "type": "string", "enum": ["auto"] },
+            { "type": "integer", "minimum": 0, "maximum": LOOKAHEAD_MAX }
+        ] })
     }
 }
 

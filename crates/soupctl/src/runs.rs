@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::Value;
-use soup_core::journal::{Entry, Record, sha256_hex, verify};
+use soup_core::journal::{Decided, Entry, Record, sha256_hex, verify};
 use soup_core::run::RunSpec;
 use soup_core::tally::Tally;
 use soup_core::{Error, Result};
@@ -177,6 +177,9 @@ pub(crate) async fn log(args: LogArgs) -> Result<()> {
         let ingredients = plan["ingredients"].as_array().map_or(0, Vec::len) as u32;
         let v = verify(&spec.recipe, ingredients, spec.deciding_set(), &records)?;
         let mut steps = if v.steps > 0 { format!(", {} steps", v.steps) } else { String::new() };
+        if v.rejections > 0 {
+            steps.push_str(&format!(", {} of them certain before all samples were judged", v.rejections));
+        }
         if v.retractions > 0 {
             steps.push_str(&format!(", {} times something was taken back", v.retractions));
         }
@@ -186,6 +189,12 @@ pub(crate) async fn log(args: LogArgs) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// What a record decides, in a few words.
+fn verdicts(decisions: &[Decided]) -> String {
+    let verdict = |d: &Decided| format!("trial {} {:?}", d.trial, d.verdict).to_lowercase();
+    decisions.iter().map(verdict).collect::<Vec<_>>().join(", ")
 }
 
 /// A record in a few words.
@@ -198,18 +207,20 @@ fn what(entry: &Entry) -> String {
         }
         Entry::Slices(slices) => format!("{} slices", slices.len()),
         Entry::Scored(s) => {
-            let verdicts: Vec<String> = s
-                .decisions
-                .iter()
-                .map(|d| format!("trial {} {:?}", d.trial, d.verdict).to_lowercase())
-                .collect();
             let recalled = if s.recalled { ", of an earlier run" } else { "" };
             let score = match &s.score {
                 Tally::Classes(counts) => format!("{}/{}{recalled}", counts.correct, counts.total),
                 Tally::Sums(sums) => format!("{} samples{recalled}", sums.samples),
             };
-            format!("dataset {} soup {:?}: {score} {}", s.dataset, s.soup.members, verdicts.join(", "))
+            format!("dataset {} soup {:?}: {score} {}", s.dataset, s.soup.members, verdicts(&s.decisions))
         }
+        Entry::Rejected(r) => format!(
+            "dataset {} soup {:?}: after {} samples {}",
+            r.dataset,
+            r.soup.members,
+            r.judged.samples(),
+            verdicts(&r.decisions)
+        ),
         Entry::Retracted(r) => {
             format!("{} soups are scored again, {} decisions remain: {}", r.scores.len(), r.decisions, r.why)
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use soup_core::recipe::given::{self, WeightTable};
 use soup_core::recipe::{RecipeKind, RecipeSpec};
-use soup_core::run::{CONFIG_BYTES_MAX, DiagnosisSpec, NamedConfig, RunSpec};
+use soup_core::run::{CONFIG_BYTES_MAX, DiagnosisSpec, Evaluate, NamedConfig, RunSpec};
 use soup_core::{Error, ErrorKind, Result};
 use soup_store::location::Location;
 use soup_store::{local, pool, read};
@@ -14,6 +14,7 @@ use soup_store::{local, pool, read};
 use crate::choices::DiagnosisName;
 use crate::cookfile::{CookOptions, is_own, is_url};
 use crate::judges::{JudgeFlag, JudgeSource};
+use crate::quantity::Lookahead;
 use crate::resources;
 
 /// Workers of an embedded cluster, if not said.
@@ -23,7 +24,6 @@ const WORKERS_MAX: u32 = 1024;
 const BATCH_SIZE_DEFAULT: u32 = 32;
 /// Where embedded workers compute unless told otherwise.
 const CPU: &str = "cpu";
-const LOOKAHEAD_DEFAULT: u32 = 1;
 const JUDGE_TIMEOUT_DEFAULT_MS: u64 = 60_000;
 /// Name of the validation set in reports.
 const VALIDATION: &str = "validation";
@@ -181,7 +181,8 @@ impl Cook {
             batch_size: options.batch_size.unwrap_or(BATCH_SIZE_DEFAULT),
             allow_nan: options.allow_nan.unwrap_or(false),
             baselines,
-            lookahead: options.lookahead.unwrap_or(LOOKAHEAD_DEFAULT),
+            evaluate: options.evaluate.map_or_else(Evaluate::default, Into::into),
+            lookahead: options.lookahead.and_then(Lookahead::trials),
             workers_min: options.min_workers.unwrap_or(workers),
             audit_ppm: options.audit.map_or(0, |share| share.0),
             model_config: options.model_config.map(unread),
@@ -538,7 +539,7 @@ mod tests {
     fn defaults() {
         let Cook { spec, cluster, .. } = cook(options()).unwrap();
         assert_eq!(spec.output, "/home/soups/vit-greedy");
-        assert_eq!((spec.batch_size, spec.lookahead, spec.workers_min, spec.recipe.passes), (32, 1, 2, 1));
+        assert_eq!((spec.batch_size, spec.lookahead, spec.workers_min, spec.recipe.passes), (32, None, 2, 1));
         assert!(spec.baselines && !spec.overwrite && !spec.allow_nan);
         assert_eq!(spec.validation.unwrap().name, "validation");
         let embedded = Embedded {

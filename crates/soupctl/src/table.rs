@@ -4,7 +4,10 @@ use crate::quantity::count;
 use soup_core::diagnosis::{Diagnosis, SharedInitVerdict};
 use soup_core::judge::JudgeId;
 use soup_core::metric::{ClassMetric, MetricName};
-use soup_core::report::{Figures, LearnedReport, LearnedStep, RunReport, StatisticsReport, number};
+use soup_core::recipe::Verdict;
+use soup_core::report::{
+    Figures, LearnedReport, LearnedStep, RunReport, StatisticsReport, TrialReport, number, percent,
+};
 
 /// Names of ingredients in the label of a row are cut to this many characters.
 const LABEL_NAME_MAX: usize = 24;
@@ -134,6 +137,23 @@ fn steps(learned: &LearnedReport) -> String {
     }
 }
 
+/// How many trials there were, and what those took that were rejected.
+fn trials(report: &RunReport) -> Option<String> {
+    let rejected: Vec<_> = report.trials.iter().filter(|t| t.verdict == Verdict::Rejected).collect();
+    let (all, accepted) = (report.trials.len(), report.trials.len() - rejected.len());
+    let sum = |of: fn(&TrialReport) -> u64| rejected.iter().map(|t| of(t)).sum::<u64>();
+    let (judged, samples) = (sum(|t| t.evaluated), sum(|t| t.out_of));
+    let text = format!("{all}, {accepted} accepted");
+    match judged < samples {
+        _ if all == 0 => None,
+        true => Some(format!(
+            "{text}; the others were rejected after {} of their samples",
+            percent(judged, samples)
+        )),
+        false => Some(text),
+    }
+}
+
 fn details(report: &RunReport) -> Vec<(&'static str, String)> {
     let total: f64 = report.seconds.get("total").copied().unwrap_or_else(|| report.seconds.values().sum());
     let mut phases: Vec<(&String, &f64)> =
@@ -149,6 +169,7 @@ fn details(report: &RunReport) -> Vec<(&'static str, String)> {
         None => ("chosen", report.ingredients.join(", ")),
         Some(learned) => ("weights", weights(report, learned)),
     }];
+    details.extend(trials(report).map(|text| ("trials", text)));
     if let Some(learned) = &report.learned {
         let folded = if learned.beta_folded { ", in the classifier" } else { "" };
         details.push(("beta", format!("{:.4}{folded}", learned.beta)));

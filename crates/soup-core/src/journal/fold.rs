@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use sha2::{Digest, Sha256};
 
 use super::append::next_epoch;
-use super::{Claim, Entry, GENESIS, Operation, Record, Retracted, Surveyed, VERSION};
+use super::{Claim, Decided, Entry, GENESIS, Operation, Record, Retracted, Surveyed, VERSION};
 use crate::error::{Error, Result};
-use crate::ledger::{Dataset, Gradients};
-use crate::machine::Evaluation;
-use crate::tally::Tally;
+use crate::ledger::{Dataset, Evaluation, Gradients, Rejection};
+use crate::sequence::SequenceId;
+use crate::tally::{Judged, Tally};
 
 /// How far a run has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,6 +66,15 @@ pub struct Owner {
     pub claim: Claim,
 }
 
+/// What was judged of an evaluation that is not complete.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Slices {
+    /// The order in which the dataset is cut into slices.
+    pub sequence: SequenceId,
+    /// By slice.
+    pub judged: BTreeMap<u32, Judged>,
+}
+
 /// What a log adds up to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fold {
@@ -81,8 +90,12 @@ pub struct Fold {
     pub surveyed: Option<Surveyed>,
     /// Scores, in the order they were recorded.
     pub scores: Vec<(Evaluation, Tally)>,
+    /// Soups that were rejected before they had a score, in the order they were recorded.
+    pub rejections: Vec<(Evaluation, Rejection)>,
+    /// The outcomes that scores add up, by their SHA-256, where they are kept.
+    pub outcomes: BTreeMap<Evaluation, [u8; 32]>,
     /// Slices of evaluations that are not complete.
-    pub slices: BTreeMap<Evaluation, BTreeMap<u32, Tally>>,
+    pub slices: BTreeMap<Evaluation, Slices>,
     /// Decisions recorded, and not taken back.
     pub decisions: u32,
     /// Steps of a learned soup, in order.
@@ -109,6 +122,8 @@ impl Default for Fold {
             operation: None,
             surveyed: None,
             scores: Vec::new(),
+            rejections: Vec::new(),
+            outcomes: BTreeMap::new(),
             slices: BTreeMap::new(),
             decisions: 0,
             steps: Vec::new(),
@@ -194,6 +209,17 @@ impl Fold {
         }
     }
 
+    fn decide(&mut self, decisions: &[Decided]) -> Result<()> {
+        for decided in decisions {
+            self.decisions += 1;
+            if decided.trial != self.decisions {
+                let text = format!("it decides trial {}, {} is next", decided.trial, self.decisions);
+                return Err(Error::data(text));
+            }
+        }
+        Ok(())
+    }
+
     fn retract(&mut self, retracted: &Retracted) -> Result<()> {
         let Retracted { scores, steps, decisions, why: _ } = retracted;
         if *steps as usize > self.steps.len() || *decisions > self.decisions {
@@ -207,7 +233,14 @@ impl Fold {
         }
         self.scores.retain(|(evaluation, _)| !gone.contains(evaluation));
         self.scored.retain(|evaluation| !gone.contains(evaluation));
+        self.outcomes.retain(|evaluation, _| !gone.contains(evaluation));
         self.slices.retain(|evaluation, _| !gone.contains(evaluation));
+        // Who did not reach a bar that is not known any more may reach the next one.
+        self.rejections.retain(|(Evaluation { dataset, soup }, Rejection { bar, .. })| {
+            [soup, bar]
+                .into_iter()
+                .all(|of| !gone.contains(&Evaluation { dataset: *dataset, soup: of.clone() }))
+        });
         self.steps.truncate(*steps as usize);
         self.decisions = *decisions;
         Ok(())
@@ -231,7 +264,12 @@ impl Fold {
             Entry::Slices(slices) => {
                 for s in slices {
                     let evaluation = Evaluation { dataset: s.dataset(), soup: s.soup.soup()? };
-                    self.slices.entry(evaluation).or_default().insert(s.slice, s.score.clone());
+                    let slices = self.slices.entry(evaluation).or_default();
+                    // In another order they are other slices.
+                    if slices.sequence != s.sequence {
+                        *slices = Slices { sequence: s.sequence, ..Slices::default() };
+                    }
+                    slices.judged.insert(s.slice, s.judged.clone());
                 }
             }
             Entry::Scored(scored) => {
@@ -240,14 +278,23 @@ impl Fold {
                 if !self.scored.insert(evaluation.clone()) {
                     return Err(Error::data("it scores a soup that has its score already"));
                 }
-                for decided in &scored.decisions {
-                    self.decisions += 1;
-                    if decided.trial != self.decisions {
-                        let text = format!("it decides trial {}, {} is next", decided.trial, self.decisions);
-                        return Err(Error::data(text));
-                    }
+                self.decide(&scored.decisions)?;
+                if let Some(sha256) = &scored.outcomes_sha256 {
+                    let mut name = [0; 32];
+                    hex::decode_to_slice(sha256, &mut name)
+                        .map_err(|e| Error::data(format!("it names outcomes by what is no SHA-256: {e}")))?;
+                    self.outcomes.insert(evaluation.clone(), name);
                 }
                 self.scores.push((evaluation, scored.score.clone()));
+            }
+            Entry::Rejected(rejected) => {
+                let (soup, bar) = (rejected.soup.soup()?, rejected.bar.soup()?);
+                let evaluation = Evaluation { dataset: Dataset(rejected.dataset), soup };
+                self.slices.remove(&evaluation);
+                self.decide(&rejected.decisions)?;
+                // One against an earlier bar is replaced.
+                self.rejections.retain(|(of, _)| *of != evaluation);
+                self.rejections.push((evaluation, Rejection { bar, judged: rejected.judged.clone() }));
             }
             Entry::Stepped(stepped) => {
                 let next = self.steps.len() as u32 + 1;

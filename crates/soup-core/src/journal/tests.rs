@@ -1,8 +1,9 @@
 use super::*;
 use crate::error::ErrorKind;
 use crate::ledger::Dataset;
+use crate::sequence::SequenceId;
 use crate::soup::{Ingredient, Soup, Weight};
-use crate::tally::{Counts, Sums};
+use crate::tally::{Counts, Judged, Sums};
 
 /// A log as a store keeps it.
 #[derive(Default)]
@@ -43,7 +44,7 @@ impl Log {
 
 #[test]
 fn what_a_newer_version_wrote_is_said_to_be_newer() {
-    let newer = br#"{"v":3,"seq":0,"kind":"something-new","body":{}}"#;
+    let newer = br#"{"v":4,"seq":0,"kind":"something-new","body":{}}"#;
     let error = Fold::default().push(0, newer).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert!(error.chain().contains("written by a newer version of soupctl"), "{}", error.chain());
@@ -58,7 +59,13 @@ fn score(correct: u64, loss_sum: f64) -> Tally {
 }
 
 fn slice(soup: &Soup, slice: u32) -> ScoredSlice {
-    ScoredSlice { dataset: 0, soup: soup.into(), slice, score: score(3, 0.1 + 0.2) }
+    ScoredSlice {
+        dataset: 0,
+        soup: soup.into(),
+        slice,
+        sequence: SequenceId::NATURAL,
+        judged: Judged::Tally(score(3, 0.1 + 0.2)),
+    }
 }
 
 fn scored(soup: &Soup, loss_sum: f64, trials: &[u32]) -> Entry {
@@ -67,6 +74,7 @@ fn scored(soup: &Soup, loss_sum: f64, trials: &[u32]) -> Entry {
         dataset: 0,
         soup: soup.into(),
         score: score(7, loss_sum),
+        outcomes_sha256: None,
         recalled: false,
         decisions: trials.iter().map(decided).collect(),
     })
@@ -76,7 +84,11 @@ fn sample_log() -> Log {
     let (a, b) = (Soup::single(Ingredient(0)), Soup::uniform(2).unwrap());
     let mut log = Log::default();
     log.add(1, "x", Entry::EpochClaim(Claim { host: "h".into(), pid: 1, version: "0".into() }))
-        .add(1, "x", Entry::Submitted(Operation { overwrite: true, lookahead: 2, ..Operation::default() }))
+        .add(
+            1,
+            "x",
+            Entry::Submitted(Operation { overwrite: true, lookahead: Some(2), ..Operation::default() }),
+        )
         .add(1, "x", Entry::Begun {})
         .add(
             1,

@@ -7,8 +7,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::error::{Error, Result};
 use crate::ledger::Dataset;
+use crate::sequence::SequenceId;
 use crate::soup::{Ingredient, Soup, Weight};
-use crate::tally::{Counts, Sums, Tally};
+use crate::tally::packed::{PACKED_MAX, pack, unpack};
+use crate::tally::{Counts, Judged, Sums, Tally};
 
 /// A soup in a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +52,7 @@ impl SoupRecord {
     }
 }
 
-/// What a soup's samples of one slice add up to.
+/// What happened to a soup's samples of one slice.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScoredSlice {
     /// Position of the dataset.
@@ -59,15 +61,74 @@ pub struct ScoredSlice {
     pub soup: SoupRecord,
     /// Which slice of the dataset.
     pub slice: u32,
-    /// What its samples add up to.
-    #[serde(with = "tally")]
-    pub score: Tally,
+    /// The order in which the dataset is cut into slices.
+    #[serde(default, with = "sequence", skip_serializing_if = "SequenceId::is_natural")]
+    pub sequence: SequenceId,
+    /// What happened to its samples, or what they add up to.
+    #[serde(flatten, with = "judged")]
+    pub judged: Judged,
 }
 
 impl ScoredSlice {
     /// The dataset.
     pub fn dataset(&self) -> Dataset {
         Dataset(self.dataset)
+    }
+
+    /// Whether what happened to every sample is known.
+    pub fn has_outcomes(&self) -> bool {
+        matches!(self.judged, Judged::Outcomes(_))
+    }
+}
+
+/// The name of a sequence in a record.
+mod sequence {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(id: &SequenceId, to: S) -> Result<S::Ok, S::Error> {
+        format!("{:016x}", id.0).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<SequenceId, D::Error> {
+        let text = String::deserialize(from)?;
+        u64::from_str_radix(&text, 16).map(SequenceId).map_err(de::Error::custom)
+    }
+}
+
+/// What was judged, in a record: a tally, or packed outcomes as base64.
+mod judged {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum JudgedRecord {
+        Outcomes { outcomes: String },
+        Tally { score: super::TallyRecord },
+    }
+
+    pub(super) fn serialize<S: Serializer>(judged: &Judged, to: S) -> Result<S::Ok, S::Error> {
+        match judged {
+            Judged::Outcomes(outcomes) => {
+                JudgedRecord::Outcomes { outcomes: STANDARD.encode(pack(outcomes)) }.serialize(to)
+            }
+            Judged::Tally(tally) => {
+                JudgedRecord::Tally { score: super::TallyRecord(tally.clone()) }.serialize(to)
+            }
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Judged, D::Error> {
+        match JudgedRecord::deserialize(from)? {
+            JudgedRecord::Outcomes { outcomes } => {
+                let bytes = STANDARD.decode(outcomes).map_err(de::Error::custom)?;
+                let outcomes = unpack(&bytes, PACKED_MAX).map_err(|e| de::Error::custom(e.chain()))?;
+                Ok(Judged::Outcomes(outcomes))
+            }
+            JudgedRecord::Tally { score } => Ok(Judged::Tally(score.0)),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What answers have to be like, whatever is in them: one that is not is a failure of its worker's.
 
-use super::{Error, Judged, LayerGram, Machine, Result, TaskResult, Work};
+use super::{Error, Judged, LayerGram, Machine, Result, Slice, TaskResult, Work};
 use crate::diagnosis::geometry::packed_len;
 use crate::machine::exchange::SegmentDots;
 
@@ -18,7 +18,7 @@ impl Machine {
                 let about = || {
                     format!("samples {} to {} of dataset {}", slice.start, slice.end, evaluation.dataset.0)
                 };
-                self.check_judged(judged, slice.end - slice.start).map_err(|e| e.context(about()))
+                self.check_slice(judged, slice).map_err(|e| e.context(about()))
             }
             (Work::Differentiate(part), TaskResult::Differentiated(figures)) => {
                 let samples = part.samples.len() as u64;
@@ -58,6 +58,14 @@ impl Machine {
             | (Work::Digest(_), TaskResult::Digested(_)) => Ok(()),
             (work, result) => Err(Error::internal(format!("a worker answered {work:?} with {result:?}"))),
         }
+    }
+
+    /// Whether the run's judge can have said so of a slice. Samples in another order than their own have to be told one by one.
+    pub(super) fn check_slice(&self, judged: &Judged, slice: &Slice) -> Result<()> {
+        if !slice.sequence.is_natural() && !matches!(judged, Judged::Outcomes(_)) {
+            return Err(Error::internal("a worker told what samples add up to, and not of each"));
+        }
+        self.check_judged(judged, slice.end - slice.start)
     }
 
     fn check_count(&self, digests: usize) -> Result<()> {

@@ -34,6 +34,8 @@ struct OpenSlice {
     home: Option<WorkerId>,
     /// Whether somebody was at it before, and may have failed.
     tried: bool,
+    /// Whether it is likely to be needed.
+    soon: bool,
 }
 
 impl OpenSlice {
@@ -83,6 +85,9 @@ impl Machine {
                     self.announce(worker, out);
                 }
                 let key = self.tasks.begin(&work, worker, now);
+                if let Work::Evaluate(goal, _) = &work {
+                    self.trying.assembles(worker, &goal.soup);
+                }
                 openings.close(&work, self.goals.wanted());
                 out.push(Action::Assign(worker, key, work));
                 true
@@ -174,34 +179,42 @@ impl Machine {
         own.iter().filter(loading).map(|&s| Work::Load(s)).find(|work| self.tasks.is_open(work, now))
     }
 
-    /// A slice of the most urgent goal that has one for `worker`.
+    /// A slice of the most urgent goal that has one for `worker`: first of those that are likely to be needed, then of all. Of several goals
+    /// that others are at, the one whose soup it has assembled.
     fn pick_slice(&self, worker: WorkerId, openings: &mut Openings) -> Option<Work> {
-        self.goals.wanted().iter().enumerate().find_map(|(index, goal)| {
-            if index == openings.slices.len() {
-                openings.slices.push(self.open_slices(goal, openings.now));
-            }
+        for goal in self.goals.wanted().iter().skip(openings.slices.len()) {
+            openings.slices.push(self.open_slices(goal, openings.now));
+        }
+        let goals = || self.goals.wanted().iter().zip(&openings.slices);
+        let pick = |(goal, open): (&Evaluation, &Vec<OpenSlice>), soon: bool| {
             let work = |o: &OpenSlice| Work::Evaluate(goal.clone(), o.slice);
-            let open = openings.slices[index].iter();
-            open.filter(|o| !o.tried || !self.is_barred(&work(o), worker))
+            open.iter()
+                .filter(|o| o.soon || !soon)
+                .filter(|o| !o.tried || !self.is_barred(&work(o), worker))
                 .min_by_key(|o| (o.preference(worker), o.slice.index))
                 .map(work)
-        })
+        };
+        let under_way = goals().take_while(|(goal, _)| self.tasks.works_on(goal));
+        let assembled = under_way.filter(|(goal, _)| self.trying.has_assembled(worker, &goal.soup));
+        let soon = assembled.chain(goals()).find_map(|of| pick(of, true));
+        soon.or_else(|| goals().find_map(|of| pick(of, false)))
     }
 
     /// The slices of `goal` that may be given out, in order.
     fn open_slices(&self, goal: &Evaluation, now: Millis) -> Vec<OpenSlice> {
         let mut given = self.tasks.slices_of(goal, now).peekable();
         let blends_settled = self.blends_settled(&goal.soup);
-        let open = |slice: &Slice| {
-            let given = given.next_if(|(s, _)| s == slice);
+        let soon = self.needed_soon(goal);
+        let open = |slice: Slice| {
+            let given = given.next_if(|(s, _)| *s == slice);
             // What two have said waits for the blends that it is made of.
             let waits = !blends_settled && self.auditing.claims_of(goal, slice.index) >= 2;
-            let may = given.is_none_or(|(_, open)| open) && !waits && !self.slice_done(goal, slice.index);
-            let home = self.judging.home(goal.dataset, slice.index);
+            let may = given.is_none_or(|(_, open)| open) && !waits && !self.slice_done(goal, &slice);
+            let home = self.judging.home(goal.dataset, &slice);
             let tried = given.is_some() || self.auditing.claims_of(goal, slice.index) > 0;
-            may.then_some(OpenSlice { slice: *slice, home, tried })
+            may.then_some(OpenSlice { slice, home, tried, soon: slice.index < soon })
         };
-        self.slices_of(goal.dataset).iter().filter_map(open).collect()
+        self.slices_for(goal).filter_map(open).collect()
     }
 
     /// A slice that has been with one other worker for far longer than slices take, if `worker` is idle.

@@ -224,7 +224,7 @@ impl Machine {
             self.settle_shards(out);
             let open = self.auditing.slices.iter().flat_map(|(e, s)| s.keys().map(move |i| (e.clone(), *i)));
             for (evaluation, index) in open.collect::<Vec<_>>() {
-                let slice = self.slices_of(evaluation.dataset).get(index as usize).copied();
+                let slice = self.slice_for(&evaluation, index);
                 let settled = slice.map_or(Ok(()), |slice| self.settle_slice(&evaluation, slice, out));
                 if let Err(error) = settled {
                     return self.finish(Err(error), out);
@@ -256,7 +256,7 @@ impl Machine {
             let only = self.auditing.take(evaluation, slice.index).pop();
             return only.map_or(Ok(()), |claim| {
                 self.deeds.judged(claim.by, evaluation);
-                self.judged(evaluation.clone(), slice.index, claim.said)
+                self.judged(evaluation.clone(), &slice, claim.said)
             });
         };
         let claims = self.auditing.take(evaluation, slice.index);
@@ -279,7 +279,7 @@ impl Machine {
         // What others said of this evaluation may be wrong too: then all of it is asked for again.
         match taken_back {
             true => Ok(()),
-            false => self.judged(evaluation.clone(), slice.index, truth.said.clone()),
+            false => self.judged(evaluation.clone(), &slice, truth.said.clone()),
         }
     }
 

@@ -228,9 +228,8 @@ impl Machine {
     /// A slice to compare for `worker`: of those that it, or nobody, has evaluated before and so has the logits of.
     pub(super) fn pick_compare(&self, worker: WorkerId, may: &dyn Fn(&Work) -> bool) -> Option<Work> {
         let comparing = self.diagnosing.comparing.as_ref()?;
-        let elsewhere = |slice: &Slice| {
-            self.judging.home(comparing.dataset, slice.index).is_some_and(|home| home != worker)
-        };
+        let elsewhere =
+            |slice: &Slice| self.judging.home(comparing.dataset, slice).is_some_and(|home| home != worker);
         self.slices_of(comparing.dataset)
             .iter()
             .filter(|s| !comparing.slices.contains_key(&s.index) && !elsewhere(s))

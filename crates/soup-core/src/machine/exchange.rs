@@ -9,7 +9,8 @@ use crate::recipe::Decision;
 use crate::shard::Shard;
 use crate::soup::{Soup, Weight};
 use crate::survey::Survey;
-use crate::tally::{Judged, Tally};
+use crate::tally::packed::Packed;
+use crate::tally::{Judged, Outcome, Tally};
 
 /// A worker, by the number its coordinator gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -265,8 +266,10 @@ pub enum Event {
     Cancel,
     /// The entry of the last [`Action::Record`] is durable.
     Recorded,
-    /// The answer to [`Action::Recall`]: the score of an earlier run, if there is one.
-    Recalled(Evaluation, Option<Tally>),
+    /// The answer to [`Action::Recall`]: the score of an earlier run, if there is one, and the SHA-256 of its outcomes, where those are kept.
+    Recalled(Evaluation, Option<(Tally, Option<[u8; 32]>)>),
+    /// The answer to [`Action::Recollect`]: the outcomes, if they are there.
+    Recollected(Evaluation, Option<Vec<Outcome>>),
     /// A worker hands in a slice that it was given by an earlier coordinator of this run. The slice's index is not looked at.
     HandedIn(WorkerId, Evaluation, Slice, Judged),
     /// The answer to [`Action::Publish`].
@@ -290,8 +293,11 @@ pub enum Action {
     Quarantine(WorkerId),
     /// Tell a worker that nobody needs the gradient of this step and part any more.
     Release(WorkerId, u32, u32),
-    /// Make this entry durable, then answer with [`Event::Recorded`]. There is never more than one without its answer.
-    Record(Entry),
+    /// Make this entry durable, after the outcomes that it names, where there are some; then answer with [`Event::Recorded`]. There is never
+    /// more than one without its answer.
+    Record(Entry, Option<Packed>),
+    /// Look for the outcomes of a score, which have this SHA-256, and answer with [`Event::Recollected`].
+    Recollect(Evaluation, [u8; 32]),
     /// Look for a score of an earlier run, and answer with [`Event::Recalled`].
     Recall(Evaluation),
     /// Tell whoever watches.
@@ -323,6 +329,8 @@ pub enum Report {
     },
     /// A soup got its score.
     Scored(Evaluation, Tally),
+    /// A soup is certain to be rejected by so many of its samples.
+    Rejected(Evaluation, u64),
     /// A trial got its verdict; counted from 1.
     Decided(u32, Box<Decision>),
     /// A step of a learned soup was made.

@@ -1,8 +1,8 @@
 //! Which scores are wanted now.
 
 use super::progress::Progress;
-use super::{Action, BTreeSet, Dataset, Error, Evaluation, Machine, Report, Soup, Work};
-use crate::recipe::Step;
+use super::{Action, BTreeMap, BTreeSet, Dataset, Error, Evaluation, Machine, Report, Soup, Work};
+use crate::recipe::{Step, Trial, Verdict};
 use crate::soup::Ingredient;
 use crate::tally::Tally;
 
@@ -15,12 +15,14 @@ pub(super) struct Goals {
     stale: bool,
     /// Decisions that watchers were told of.
     decisions_reported: usize,
+    /// Trials that were accepted, and all that are decided.
+    accepted: (u32, u32),
 }
 
 impl Default for Goals {
     /// Nobody has been asked yet.
     fn default() -> Goals {
-        Goals { wanted: Vec::new(), stale: true, decisions_reported: 0 }
+        Goals { wanted: Vec::new(), stale: true, decisions_reported: 0, accepted: (0, 0) }
     }
 }
 
@@ -28,6 +30,16 @@ impl Goals {
     /// The scores that are wanted, the most urgent first.
     pub(super) fn wanted(&self) -> &[Evaluation] {
         &self.wanted
+    }
+
+    /// Trials that were accepted, and all that are decided.
+    pub(super) fn accepted(&self) -> (u32, u32) {
+        self.accepted
+    }
+
+    /// Whether a score is wanted.
+    pub(super) fn wants(&self, evaluation: &Evaluation) -> bool {
+        self.wanted.contains(evaluation)
     }
 
     /// So many decisions remain: the recipe is asked again for the others.
@@ -54,16 +66,24 @@ impl Machine {
         if !known || !asking || !std::mem::take(&mut self.goals.stale) {
             return;
         }
-        let replay = self.recipe.replay(&self.ledger, self.plan.lookahead as usize);
+        let replay = self.recipe.replay(&self.ledger, self.lookahead());
+        let accepted = replay.decisions.iter().filter(|d| d.verdict == Verdict::Accepted).count() as u32;
+        self.goals.accepted = (accepted, replay.decisions.len() as u32);
         for (index, decision) in replay.decisions.iter().enumerate().skip(self.goals.decisions_reported) {
             out.push(Action::Report(Report::Decided(index as u32 + 1, Box::new(decision.clone()))));
         }
         self.goals.decisions_reported = replay.decisions.len();
+        let mut bars = BTreeMap::new();
         self.goals.wanted = match replay.step {
-            Step::Try(trials) => trials
-                .into_iter()
-                .map(|t| Evaluation { dataset: self.ledger.deciding_set(), soup: t.soup })
-                .collect(),
+            Step::Try(trials) => {
+                let dataset = self.ledger.deciding_set();
+                let goal = |Trial { soup, bar }| {
+                    let goal = Evaluation { dataset, soup };
+                    bars.extend(bar.map(|bar| (goal.clone(), bar)));
+                    goal
+                };
+                trials.into_iter().map(goal).collect()
+            }
             Step::Differentiate(mini) => {
                 self.begin_step(*mini);
                 Vec::new()
@@ -80,7 +100,11 @@ impl Machine {
         };
         self.plan_rereadings();
         self.drop_unwanted(out);
+        self.try_for(bars, out);
         self.recall_goals(out);
+        if let Err(error) = self.conclude_goals() {
+            return self.finish(Err(error), out);
+        }
         if self.goals.wanted.is_empty() && matches!(self.progress, Progress::Testing(_)) {
             self.all_scored();
         }

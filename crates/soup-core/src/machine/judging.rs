@@ -3,22 +3,38 @@
 use std::collections::BTreeMap;
 
 use super::progress::Progress;
-use super::{Action, Dataset, Error, Evaluation, Judged, Machine, Result, Slice, Work, WorkerId};
-use crate::tally::Tally;
+use super::trying::{Order, Prefix};
+use super::{Action, Dataset, Error, Evaluation, Judged, Machine, Result, Slice, Work, WorkerId, slices};
+use crate::journal::Slices;
+use crate::ledger::Finding;
+use crate::sequence::SequenceId;
+use crate::tally::packed::{PACKED_MAX, Packed};
+use crate::tally::{Outcome, Tally};
 
 /// What was judged.
 #[derive(Debug, Default)]
 pub(super) struct Judging {
     /// What was said of the slices that are done, of evaluations that are not.
-    partial: BTreeMap<Evaluation, BTreeMap<u32, Judged>>,
+    partial: BTreeMap<Evaluation, Partial>,
     /// Which worker has judged which slice, and so has its samples decoded.
-    homes: BTreeMap<(Dataset, u32), WorkerId>,
+    homes: BTreeMap<(Dataset, SequenceId, u32), WorkerId>,
+}
+
+/// What was judged of one evaluation.
+#[derive(Debug, Default)]
+pub(super) struct Partial {
+    /// The order in which its samples are.
+    sequence: SequenceId,
+    /// By slice.
+    pub(super) judged: BTreeMap<u32, Judged>,
+    /// How far a verdict was looked for in vain.
+    pub(super) prefix: Option<Prefix>,
 }
 
 impl Judging {
     /// Who has the samples of a slice.
-    pub(super) fn home(&self, dataset: Dataset, slice: u32) -> Option<WorkerId> {
-        self.homes.get(&(dataset, slice)).copied()
+    pub(super) fn home(&self, dataset: Dataset, slice: &Slice) -> Option<WorkerId> {
+        self.homes.get(&(dataset, slice.sequence, slice.index)).copied()
     }
 
     /// A worker is gone, with the samples that it had.
@@ -27,18 +43,33 @@ impl Judging {
     }
 
     /// Whether a slice is judged, of an evaluation that has no score.
-    pub(super) fn has(&self, evaluation: &Evaluation, slice: u32) -> bool {
-        self.partial.get(evaluation).is_some_and(|judged| judged.contains_key(&slice))
+    pub(super) fn has(&self, evaluation: &Evaluation, slice: &Slice) -> bool {
+        self.said(evaluation, slice).is_some()
     }
 
-    /// What a slice adds up to.
-    pub(super) fn tally(&self, evaluation: &Evaluation, slice: u32) -> Option<Tally> {
-        self.partial.get(evaluation)?.get(&slice).map(Judged::tally)
+    /// What was said of a slice.
+    pub(super) fn said(&self, evaluation: &Evaluation, slice: &Slice) -> Option<&Judged> {
+        let partial = self.partial.get(evaluation).filter(|partial| partial.sequence == slice.sequence)?;
+        partial.judged.get(&slice.index)
     }
 
-    /// Evaluations of which some slices are judged.
-    pub(super) fn open(&self) -> impl Iterator<Item = &Evaluation> {
-        self.partial.keys()
+    /// What was judged of an evaluation in that order.
+    pub(super) fn partial_in(&mut self, evaluation: &Evaluation, order: SequenceId) -> Option<&mut Partial> {
+        self.partial.get_mut(evaluation).filter(|partial| partial.sequence == order)
+    }
+
+    /// Evaluations of which some slices are judged, and in which order.
+    pub(super) fn open(&self) -> impl Iterator<Item = (&Evaluation, SequenceId)> {
+        self.partial.iter().map(|(evaluation, partial)| (evaluation, partial.sequence))
+    }
+
+    /// Keeps what was said of a slice. In another order than what was there before, that is of no use.
+    fn keep(&mut self, evaluation: Evaluation, slice: &Slice, judged: Judged) {
+        let partial = self.partial.entry(evaluation).or_default();
+        if partial.sequence != slice.sequence {
+            *partial = Partial { sequence: slice.sequence, ..Partial::default() };
+        }
+        partial.judged.insert(slice.index, judged);
     }
 
     /// Forgets evaluations that nobody wants.
@@ -62,7 +93,7 @@ impl Machine {
         judged: Judged,
         out: &mut Vec<Action>,
     ) -> Result<()> {
-        self.judging.homes.insert((evaluation.dataset, slice.index), worker);
+        self.judging.homes.insert((evaluation.dataset, slice.sequence, slice.index), worker);
         self.said(worker, evaluation, slice, judged, out)
     }
 
@@ -75,7 +106,7 @@ impl Machine {
         judged: Judged,
         out: &mut Vec<Action>,
     ) -> Result<()> {
-        if self.slice_done(&evaluation, slice.index) {
+        if self.slice_done(&evaluation, &slice) {
             return Ok(());
         }
         if self.plan.audit.takes_slice(&evaluation, slice.index) {
@@ -84,63 +115,95 @@ impl Machine {
         if self.plan.audit.any() {
             self.deeds.judged(worker, &evaluation);
         }
-        self.judged(evaluation, slice.index, judged)
+        self.judged(evaluation, &slice, judged)
     }
 
     /// A slice is judged: when it was the last one, the evaluation has its score.
-    pub(super) fn judged(&mut self, evaluation: Evaluation, slice: u32, judged: Judged) -> Result<()> {
-        self.judging.partial.entry(evaluation.clone()).or_default().insert(slice, judged);
-        if !self.complete(&evaluation)? {
-            self.recorder.slice(evaluation, slice);
+    pub(super) fn judged(&mut self, evaluation: Evaluation, slice: &Slice, judged: Judged) -> Result<()> {
+        self.judging.keep(evaluation.clone(), slice, judged);
+        if !self.conclude(&evaluation)? {
+            self.recorder.slice(evaluation, *slice);
         }
         Ok(())
     }
 
-    /// Adds up the slices of an evaluation, if all of them are judged, and of blends that are settled.
-    pub(super) fn complete(&mut self, evaluation: &Evaluation) -> Result<bool> {
-        let slices = self.slices_of(evaluation.dataset).len();
-        let Some(judged) = self.judging.partial.get(evaluation).filter(|j| j.len() >= slices) else {
-            return Ok(false);
-        };
+    /// Rejects a soup whose verdict is certain, or gives it its score, if all slices are judged.
+    pub(super) fn conclude(&mut self, evaluation: &Evaluation) -> Result<bool> {
+        Ok(self.reject_early(evaluation)? || self.complete(evaluation)?)
+    }
+
+    /// Whether the blends of which a soup was made are settled; notes those that nobody has audited.
+    pub(super) fn blends_are_known(&mut self, evaluation: &Evaluation) -> bool {
         if self.plan.audit.any() {
             if !self.blends_settled(&evaluation.soup) {
-                return Ok(false);
+                return false;
             }
             if self.has_unaudited_blends(&evaluation.soup) {
                 self.deeds.made(evaluation);
             }
         }
-        // In slice order, so that the sum of the losses has the same bits on any cluster.
-        let mut tallies = judged.values().map(Judged::tally);
-        let mut score = tallies.next().ok_or_else(|| Error::internal("a dataset has no slices"))?;
-        tallies.try_for_each(|tally| score.merge(&tally))?;
+        true
+    }
+
+    /// Adds up the slices of an evaluation, if all of them are judged, and of blends that are settled.
+    fn complete(&mut self, evaluation: &Evaluation) -> Result<bool> {
+        let count = self.slices_of(evaluation.dataset).len();
+        let order = self.trying.order(evaluation);
+        let partial = order.id().and_then(|id| self.judging.partial_in(evaluation, id));
+        let Some(partial) = partial.filter(|partial| partial.judged.len() >= count) else {
+            return Ok(false);
+        };
+        let judged = std::mem::take(&mut partial.judged);
+        if !self.blends_are_known(evaluation) {
+            if let Some(partial) = order.id().and_then(|id| self.judging.partial_in(evaluation, id)) {
+                partial.judged = judged;
+            }
+            return Ok(false);
+        }
+        let outcomes = all_outcomes(judged.values(), &order);
+        let score = match &outcomes {
+            Some(outcomes) => self.score_of(outcomes)?,
+            None if matches!(order, Order::In(_)) => {
+                return Err(Error::internal("samples were judged in another order and not one by one"));
+            }
+            None => total(judged.values().map(Judged::tally))?,
+        };
         self.judging.forget(evaluation);
-        self.recorder.complete(evaluation.clone(), score, false);
+        let kept = outcomes.filter(|outcomes| outcomes.len() as u64 <= PACKED_MAX).map(|outcomes| {
+            let packed = Packed::of(&outcomes);
+            self.sequence_made(evaluation, &outcomes, &packed.sha256);
+            packed
+        });
+        self.recorder.found(evaluation.clone(), Finding::Score(score), kept);
+        self.trying.concluded(evaluation.clone());
         Ok(true)
+    }
+
+    /// What the outcomes of a dataset add up to. In slice order, so that the sum of the losses has the same bits on any cluster, in
+    /// whichever order the samples were judged.
+    fn score_of(&self, outcomes: &[Outcome]) -> Result<Tally> {
+        let slices = slices(outcomes.len() as u64, self.plan.batch_size);
+        let of = |slice: Slice| outcomes.get(slice.start as usize..slice.end as usize).unwrap_or_default();
+        total(slices.into_iter().map(|slice| Tally::Classes(of(slice).iter().collect())))
     }
 
     /// Takes over the slices that a log knows.
     ///
     /// # Errors
     /// Where there is no such slice, or the run's judge cannot have said so.
-    pub(super) fn adopt_slices(
-        &mut self,
-        evaluation: &Evaluation,
-        slices: &BTreeMap<u32, Tally>,
-    ) -> Result<()> {
-        for (&index, tally) in slices {
-            let judged = Judged::Tally(tally.clone());
+    pub(super) fn adopt_slices(&mut self, evaluation: &Evaluation, slices: &Slices) -> Result<()> {
+        for (&index, judged) in &slices.judged {
             let slice = self.slices_of(evaluation.dataset).get(index as usize).copied();
             let slice = slice.ok_or_else(|| Error::data(format!("there is no slice {index}")))?;
-            self.check_judged(&judged, slice.end - slice.start)?;
-            self.judging.partial.entry(evaluation.clone()).or_default().insert(index, judged);
+            let slice = Slice { sequence: slices.sequence, ..slice };
+            self.check_slice(judged, &slice)?;
+            self.judging.keep(evaluation.clone(), &slice, judged.clone());
         }
-        // The coordinator may have died between an evaluation's last slice and its score.
-        self.complete(evaluation).map(drop)
+        Ok(())
     }
 
     /// Whether a slice of a goal is done already.
-    pub(super) fn slice_done(&self, evaluation: &Evaluation, slice: u32) -> bool {
+    pub(super) fn slice_done(&self, evaluation: &Evaluation, slice: &Slice) -> bool {
         self.recorder.has(evaluation) || self.judging.has(evaluation, slice)
     }
 
@@ -155,7 +218,7 @@ impl Machine {
     ) {
         let known =
             self.slices_of(evaluation.dataset).iter().find(|s| (s.start, s.end) == (slice.start, slice.end));
-        let Some(slice) = known.copied() else { return };
+        let Some(slice) = known.map(|known| Slice { sequence: slice.sequence, ..*known }) else { return };
         // Before the survey is durable nobody was given a slice, and after the tests nobody wants one. Which statistics its soup had
         // is not said.
         let wanted = matches!(self.progress, Progress::Cooking | Progress::Testing(_));
@@ -168,9 +231,14 @@ impl Machine {
         {
             return;
         }
-        let fits = self.check_judged(&judged, slice.end - slice.start).is_ok();
+        let fits = self.check_slice(&judged, &slice).is_ok();
         let scored = self.ledger.score(evaluation.dataset, &evaluation.soup).is_some();
-        if !fits || scored || self.slice_done(&evaluation, slice.index) {
+        // Samples in an order that nobody knows are those of the goal's, if it turns out to have that one.
+        let order = self.trying.order(&evaluation).id();
+        let sequenced = slice.sequence.is_natural() || self.is_tried(evaluation.dataset);
+        let ordered =
+            sequenced && order.is_none_or(|id| id == slice.sequence || !self.goals.wants(&evaluation));
+        if !fits || scored || !ordered || self.slice_done(&evaluation, &slice) {
             return;
         }
         self.withdraw(&Work::Evaluate(evaluation.clone(), slice), out);
@@ -180,12 +248,34 @@ impl Machine {
     }
 
     /// What is known of slices, for comparison with a fold.
-    pub fn partial(&self) -> BTreeMap<Evaluation, BTreeMap<u32, Tally>> {
-        let tallies = |judged: &BTreeMap<u32, Judged>| judged.iter().map(|(&s, j)| (s, j.tally())).collect();
+    pub fn partial(&self) -> BTreeMap<Evaluation, Slices> {
+        let slices =
+            |partial: &Partial| Slices { sequence: partial.sequence, judged: partial.judged.clone() };
         self.judging
             .partial
             .iter()
-            .map(|(evaluation, judged)| (evaluation.clone(), tallies(judged)))
+            .map(|(evaluation, partial)| (evaluation.clone(), slices(partial)))
             .collect()
+    }
+}
+
+/// What tallies add up to, in their order.
+fn total(mut tallies: impl Iterator<Item = Tally>) -> Result<Tally> {
+    let mut score = tallies.next().ok_or_else(|| Error::internal("a dataset has no slices"))?;
+    tallies.try_for_each(|tally| score.merge(&tally))?;
+    Ok(score)
+}
+
+/// The outcomes of all samples in their own order, where they are known one by one.
+fn all_outcomes<'a>(judged: impl Iterator<Item = &'a Judged>, order: &Order) -> Option<Vec<Outcome>> {
+    let of = |judged: &'a Judged| match judged {
+        Judged::Outcomes(outcomes) => Some(outcomes),
+        Judged::Tally(_) => None,
+    };
+    let slices: Vec<&Vec<Outcome>> = judged.map(of).collect::<Option<_>>()?;
+    let all: Vec<Outcome> = slices.into_iter().flatten().copied().collect();
+    match order {
+        Order::In(sequence) => sequence.restore(&all),
+        Order::Natural | Order::Unknown => Some(all),
     }
 }

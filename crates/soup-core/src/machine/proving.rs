@@ -9,6 +9,7 @@ use super::tasks::WorkerState;
 use super::{Action, BTreeMap, BTreeSet, Dataset, Error, Evaluation, Machine, Proof, Slice, Work, WorkerId};
 use crate::error::ErrorKind;
 use crate::judge::JudgeId;
+use crate::sequence::SequenceId;
 use crate::soup::{Ingredient, Soup};
 use crate::tally::{Judged, Tally};
 
@@ -69,7 +70,7 @@ impl Machine {
 
     fn slice_of_proofs(&self) -> Slice {
         let slice = self.slices_of(Dataset::VALIDATION).first().copied();
-        let slice = slice.unwrap_or(Slice { index: 0, start: 0, end: 0 });
+        let slice = slice.unwrap_or(Slice { index: 0, start: 0, end: 0, sequence: SequenceId::NATURAL });
         Slice { end: slice.end.min(slice.start + u64::from(self.plan.batch_size)), ..slice }
     }
 

@@ -175,7 +175,7 @@ impl Machine {
         let (mut evaluations, first_step) = self.deeds.take(worker);
         if served {
             // Blends of it are in what is being judged, and in what others claim of it.
-            evaluations.extend(self.judging.open().cloned());
+            evaluations.extend(self.judging.open().map(|(evaluation, _)| evaluation.clone()));
             self.auditing.forget();
             self.forget_assembled(out);
         }

@@ -6,23 +6,26 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::progress::Progress;
-use super::{Action, Error, Evaluation, Fold, Judged, Machine, Millis, Report, Result, Tally};
+use super::{Action, Error, Evaluation, Fold, Judged, Machine, Millis, Report, Result, Slice, Tally};
 use crate::journal::{
-    Decided, Entry, Retracted, Scored, ScoredSlice, ScoredSoup, Stepped, Surveyed, sha256_hex,
+    Decided, Entry, Rejected, Retracted, Scored, ScoredSlice, ScoredSoup, Stepped, Surveyed, sha256_hex,
 };
-use crate::ledger::Gradients;
+use crate::ledger::{Finding, Gradients, Rejection};
+use crate::tally::packed::Packed;
 
 /// Slices in one entry.
 const ENTRY_SLICES_MAX: usize = 256;
+/// Samples in one entry, of which every one takes about fifteen bytes.
+const ENTRY_SAMPLES_MAX: u64 = 1 << 18;
 
 /// What is on its way to the journal, and what waits for its turn.
 #[derive(Debug, Default)]
 pub(super) struct Recorder {
     in_flight: Option<InFlight>,
-    /// Evaluations that have their score, in the order they got it.
-    complete: VecDeque<(Evaluation, Tally, bool)>,
-    /// Slices of evaluations that are not complete.
-    slices: Vec<(Evaluation, u32)>,
+    /// Evaluations that have their score or verdict, in the order they got it.
+    found: VecDeque<Found>,
+    /// Slices of evaluations that have neither.
+    slices: Vec<(Evaluation, Slice)>,
     /// The step of a learned soup that is complete.
     stepped: Option<(u32, Gradients)>,
     /// What the survey found, once durable.
@@ -36,12 +39,38 @@ pub(super) struct Recorder {
     asked: BTreeSet<Evaluation>,
 }
 
+/// What was found out of a soup.
+#[derive(Debug)]
+struct Found {
+    evaluation: Evaluation,
+    finding: Finding,
+    /// The outcomes that it adds up, by their SHA-256, where those are kept.
+    outcomes_sha256: Option<[u8; 32]>,
+    /// Those that are yet to be kept.
+    packed: Option<Packed>,
+    /// Whether it is of an earlier run.
+    recalled: bool,
+}
+
+impl Found {
+    /// Whether this is about one of `evaluations`, or decided by the score of one.
+    fn is_of(&self, evaluations: &BTreeSet<Evaluation>) -> bool {
+        let bar = match &self.finding {
+            Finding::Score(_) => None,
+            Finding::Rejection(Rejection { bar, .. }) => {
+                Some(Evaluation { soup: bar.clone(), ..self.evaluation })
+            }
+        };
+        evaluations.contains(&self.evaluation) || bar.is_some_and(|bar| evaluations.contains(&bar))
+    }
+}
+
 /// What takes effect when it is durable.
 #[derive(Debug)]
 enum InFlight {
     Surveyed(Surveyed),
     Slices,
-    Scored(Evaluation, Tally),
+    Found(Evaluation, Finding, Option<[u8; 32]>),
     Stepped(Gradients),
     Retracted(Retracted, BTreeSet<Evaluation>),
     Publishing,
@@ -62,14 +91,22 @@ impl Recorder {
         self.surveyed.is_some()
     }
 
-    /// An evaluation has its score.
-    pub(super) fn complete(&mut self, evaluation: Evaluation, score: Tally, recalled: bool) {
+    /// An evaluation has its score, of these outcomes where they are known, or its verdict.
+    pub(super) fn found(&mut self, evaluation: Evaluation, finding: Finding, packed: Option<Packed>) {
         self.slices.retain(|(e, _)| *e != evaluation);
-        self.complete.push_back((evaluation, score, recalled));
+        let outcomes_sha256 = packed.as_ref().map(|packed| packed.sha256);
+        self.found.push_back(Found { evaluation, finding, outcomes_sha256, packed, recalled: false });
     }
 
-    /// An evaluation has the score of one more slice.
-    pub(super) fn slice(&mut self, evaluation: Evaluation, slice: u32) {
+    /// An evaluation has the score that an earlier run gave it.
+    fn remembered(&mut self, evaluation: Evaluation, score: Tally, outcomes_sha256: Option<[u8; 32]>) {
+        self.slices.retain(|(e, _)| *e != evaluation);
+        let finding = Finding::Score(score);
+        self.found.push_back(Found { evaluation, finding, outcomes_sha256, packed: None, recalled: true });
+    }
+
+    /// One more slice of an evaluation is judged.
+    pub(super) fn slice(&mut self, evaluation: Evaluation, slice: Slice) {
         self.slices.push((evaluation, slice));
     }
 
@@ -80,7 +117,7 @@ impl Recorder {
 
     /// Nothing of `evaluations` is to be known any more, nor of steps from `step` on.
     pub(super) fn take_back(&mut self, why: String, evaluations: BTreeSet<Evaluation>, step: Option<u32>) {
-        self.complete.retain(|(evaluation, ..)| !evaluations.contains(evaluation));
+        self.found.retain(|found| !found.is_of(&evaluations));
         self.slices.retain(|(evaluation, _)| !evaluations.contains(evaluation));
         self.stepped.take_if(|(stepped, _)| step.is_some_and(|first| *stepped >= first));
         // Earlier runs may have left the same.
@@ -98,10 +135,10 @@ impl Recorder {
 
     /// Whether the score of an evaluation is here, or is being looked for.
     pub(super) fn has(&self, evaluation: &Evaluation) -> bool {
-        let in_flight = matches!(&self.in_flight, Some(InFlight::Scored(e, _)) if e == evaluation);
+        let in_flight = matches!(&self.in_flight, Some(InFlight::Found(e, ..)) if e == evaluation);
         in_flight
             || self.recalling.contains(evaluation)
-            || self.complete.iter().any(|(e, ..)| e == evaluation)
+            || self.found.iter().any(|found| found.evaluation == *evaluation)
     }
 
     /// Drops the slices of evaluations that nobody wants. Complete ones stay: another run may want them.
@@ -128,7 +165,9 @@ impl Machine {
             self.take_survey();
         }
         if self.plan.audit.any() {
-            let known = log.scores.iter().map(|(evaluation, _)| evaluation).chain(log.slices.keys());
+            let scores = log.scores.iter().map(|(evaluation, _)| evaluation);
+            let rejections = log.rejections.iter().map(|(evaluation, _)| evaluation);
+            let known = scores.chain(rejections).chain(log.slices.keys());
             self.deeds.adopt(known.cloned().collect(), !log.steps.is_empty());
         }
         self.recorder.decisions = log.decisions;
@@ -138,6 +177,13 @@ impl Machine {
                 .map_err(|e| misfit("it has a score that its judge cannot have given").with_source(e))?;
             self.ledger.record(evaluation.dataset, evaluation.soup.clone(), score.clone());
         }
+        for (evaluation, rejection) in &log.rejections {
+            let judged = &rejection.judged;
+            self.check_judged(&Judged::Tally(judged.clone()), judged.samples())
+                .map_err(|e| misfit("it rejects a soup as its judge cannot have judged it").with_source(e))?;
+            self.ledger.find(evaluation.clone(), Finding::Rejection(rejection.clone()));
+        }
+        self.trying.adopt(&log.outcomes);
         let groups = self.plan.groups.names.len();
         if log.steps.iter().any(|s| s.dots.len() != groups) {
             return Err(misfit("it has a step of other groups"));
@@ -158,12 +204,14 @@ impl Machine {
         if self.recorder.in_flight.is_some() || !self.progress.is_open() {
             return;
         }
-        let next = self.retracted_entry().or_else(|| self.surveyed_entry()).or_else(|| self.scored_entry());
+        let mut packed = None;
+        let next = self.retracted_entry().or_else(|| self.surveyed_entry());
+        let next = next.or_else(|| self.found_entry(&mut packed));
         let next = next.or_else(|| self.stepped_entry());
         let next = next.or_else(|| self.slices_entry());
         if let Some((in_flight, entry)) = next.or_else(|| self.publishing_entry(out)) {
             self.recorder.in_flight = Some(in_flight);
-            out.push(Action::Record(entry));
+            out.push(Action::Record(entry, packed));
         }
     }
 
@@ -202,28 +250,33 @@ impl Machine {
         Some((InFlight::Retracted(retracted.clone(), evaluations), Entry::Retracted(retracted)))
     }
 
-    fn scored_entry(&mut self) -> Option<(InFlight, Entry)> {
-        let (evaluation, score, recalled) = self.recorder.complete.pop_front()?;
-        let known = self.recorder.decisions;
+    fn found_entry(&mut self, keep: &mut Option<Packed>) -> Option<(InFlight, Entry)> {
+        let Found { evaluation, finding, outcomes_sha256, packed, recalled } =
+            self.recorder.found.pop_front()?;
         let recipe = &self.recipe;
-        let replay =
-            self.ledger.suppose(evaluation.dataset, &evaluation.soup, &score, |l| recipe.replay(l, 0));
-        let decided = replay.decisions.iter().enumerate().skip(known as usize).map(|(index, d)| Decided {
-            trial: index as u32 + 1,
-            candidate: d.candidate.0,
-            pass: d.pass,
-            verdict: d.verdict,
-        });
-        let decisions: Vec<Decided> = decided.collect();
+        let replay = self.ledger.suppose(&evaluation, &finding, |ledger| recipe.replay(ledger, 0));
+        let decisions = Decided::beyond(&replay, self.recorder.decisions as usize);
         self.recorder.decisions += decisions.len() as u32;
-        let entry = Entry::Scored(Scored {
-            dataset: evaluation.dataset.0,
-            soup: (&evaluation.soup).into(),
-            score: score.clone(),
-            recalled,
-            decisions,
-        });
-        Some((InFlight::Scored(evaluation, score), entry))
+        let (dataset, soup) = (evaluation.dataset.0, (&evaluation.soup).into());
+        let entry = match &finding {
+            Finding::Score(score) => Entry::Scored(Scored {
+                dataset,
+                soup,
+                score: score.clone(),
+                outcomes_sha256: outcomes_sha256.map(hex::encode),
+                recalled,
+                decisions,
+            }),
+            Finding::Rejection(Rejection { bar, judged }) => Entry::Rejected(Rejected {
+                dataset,
+                soup,
+                bar: bar.into(),
+                judged: judged.clone(),
+                decisions,
+            }),
+        };
+        *keep = packed;
+        Some((InFlight::Found(evaluation, finding, outcomes_sha256), entry))
     }
 
     fn stepped_entry(&mut self) -> Option<(InFlight, Entry)> {
@@ -233,10 +286,22 @@ impl Machine {
     }
 
     fn slices_entry(&mut self) -> Option<(InFlight, Entry)> {
-        let count = self.recorder.slices.len().min(ENTRY_SLICES_MAX);
-        let record = |(e, slice): (Evaluation, u32)| {
-            let score = self.judging.tally(&e, slice)?;
-            Some(ScoredSlice { dataset: e.dataset.0, soup: (&e.soup).into(), slice, score })
+        let mut samples = 0;
+        let within = |(_, slice): &&(Evaluation, Slice)| {
+            samples += slice.end - slice.start;
+            samples <= ENTRY_SAMPLES_MAX
+        };
+        let most = self.recorder.slices.len().min(ENTRY_SLICES_MAX);
+        let count = self.recorder.slices.iter().take_while(within).count().clamp(most.min(1), most);
+        let record = |(e, slice): (Evaluation, Slice)| {
+            let judged = match self.judging.said(&e, &slice)? {
+                Judged::Outcomes(outcomes) if outcomes.len() as u64 > ENTRY_SAMPLES_MAX => {
+                    Judged::Tally(Judged::Outcomes(outcomes.clone()).tally())
+                }
+                judged => judged.clone(),
+            };
+            let (dataset, soup, sequence) = (e.dataset.0, (&e.soup).into(), slice.sequence);
+            Some(ScoredSlice { dataset, soup, slice: slice.index, sequence, judged })
         };
         let records: Vec<ScoredSlice> = self.recorder.slices.drain(..count).filter_map(record).collect();
         (!records.is_empty()).then_some((InFlight::Slices, Entry::Slices(records)))
@@ -259,9 +324,15 @@ impl Machine {
                 self.recorder.surveyed = Some(found);
                 self.goals.ask_again();
             }
-            Some(InFlight::Scored(evaluation, score)) => {
-                self.ledger.record(evaluation.dataset, evaluation.soup.clone(), score.clone());
-                out.push(Action::Report(Report::Scored(evaluation, score)));
+            Some(InFlight::Found(evaluation, finding, outcomes_sha256)) => {
+                self.ledger.find(evaluation.clone(), finding.clone());
+                if let Some(sha256) = outcomes_sha256 {
+                    self.trying.name(evaluation.clone(), sha256);
+                }
+                out.push(Action::Report(match finding {
+                    Finding::Score(score) => Report::Scored(evaluation, score),
+                    Finding::Rejection(rejection) => Report::Rejected(evaluation, rejection.judged.samples()),
+                }));
                 self.goals.ask_again();
             }
             Some(InFlight::Retracted(retracted, evaluations)) => {
@@ -287,7 +358,10 @@ impl Machine {
     /// What is taken back is not known any more.
     fn retracted(&mut self, of: &Retracted, evaluations: &BTreeSet<Evaluation>, out: &mut Vec<Action>) {
         let known = (self.ledger.count(), self.ledger.steps().len(), self.recorder.decisions);
-        evaluations.iter().for_each(|e| self.ledger.retract(e.dataset, &e.soup));
+        for evaluation in evaluations {
+            self.ledger.retract(evaluation.dataset, &evaluation.soup);
+            self.trying.forget(evaluation);
+        }
         self.ledger.retract_steps(of.steps as usize);
         self.recorder.decisions = of.decisions;
         self.goals.undecide(of.decisions as usize);
@@ -325,15 +399,15 @@ impl Machine {
         }
     }
 
-    pub(super) fn recalled(&mut self, evaluation: Evaluation, score: Option<Tally>) {
+    pub(super) fn recalled(&mut self, evaluation: Evaluation, kept: Option<(Tally, Option<[u8; 32]>)>) {
         if !self.recorder.recalling.remove(&evaluation) {
             return;
         }
         let samples = self.samples_of(&evaluation);
         let fits = |s: &Tally| self.check_judged(&Judged::Tally(s.clone()), samples).is_ok();
-        if let Some(score) = score.filter(fits) {
+        if let Some((score, outcomes_sha256)) = kept.filter(|(score, _)| fits(score)) {
             self.judging.forget(&evaluation);
-            self.recorder.complete(evaluation, score, true);
+            self.recorder.remembered(evaluation, score, outcomes_sha256);
         }
     }
 

@@ -336,9 +336,9 @@ impl Machine {
         }
         self.auditing.look_again();
         let open: Vec<_> =
-            self.judging.open().filter(|evaluation| evaluation.soup == *soup).cloned().collect();
+            self.judging.open().map(|(of, _)| of).filter(|of| of.soup == *soup).cloned().collect();
         for evaluation in open {
-            if let Err(error) = self.complete(&evaluation) {
+            if let Err(error) = self.conclude(&evaluation) {
                 return self.finish(Err(error), out);
             }
         }

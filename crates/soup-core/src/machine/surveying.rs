@@ -13,6 +13,13 @@ pub(super) struct Known {
     slices: Vec<Vec<Slice>>,
 }
 
+impl Known {
+    /// By what scores are compared; `None` where nothing is judged.
+    pub(super) fn metric(&self) -> Option<&Metric> {
+        self.metric.as_ref()
+    }
+}
+
 impl Machine {
     /// Whether nothing is left to be surveyed.
     pub(super) fn surveyed_enough(&self) -> bool {
@@ -26,7 +33,7 @@ impl Machine {
 
     /// By what scores are compared, once surveyed.
     pub fn metric(&self) -> Option<&Metric> {
-        self.known.as_ref().and_then(|known| known.metric.as_ref())
+        self.known.as_ref().and_then(Known::metric)
     }
 
     /// Takes what the judge told.
@@ -69,9 +76,14 @@ impl Machine {
         self.known.as_ref().and_then(|k| k.slices.get(dataset.index())).map_or(&[], Vec::as_slice)
     }
 
+    /// The samples of a dataset; none before the survey.
+    pub fn samples(&self, dataset: Dataset) -> u64 {
+        self.slices_of(dataset).last().map_or(0, |slice| slice.end)
+    }
+
     /// The samples of an evaluation.
     pub(super) fn samples_of(&self, evaluation: &Evaluation) -> u64 {
-        self.slices_of(evaluation.dataset).last().map_or(0, |s| s.end)
+        self.samples(evaluation.dataset)
     }
 
     /// Whether the run's judge can have said so of so many samples.

@@ -6,6 +6,7 @@ use super::{
     Action, BTreeMap, BTreeSet, Error, ErrorKind, Evaluation, Machine, Millis, NewWorker, Report, Slice,
     TaskKey, TaskResult, Work, WorkerId,
 };
+use crate::sequence::SequenceId;
 use crate::shard::Shard;
 
 /// What the machine knows of a worker.
@@ -282,13 +283,21 @@ impl Tasks {
         took_ms
     }
 
+    /// Whether anybody is at a slice of `evaluation`.
+    pub(super) fn works_on(&self, evaluation: &Evaluation) -> bool {
+        self.slices_of(evaluation, 0).any(|(_, open)| !open)
+    }
+
     /// The tasks at slices of `evaluation`, in the order of the slices, and whether each may be given out now.
     pub(super) fn slices_of(
         &self,
         evaluation: &Evaluation,
         now: Millis,
     ) -> impl Iterator<Item = (Slice, bool)> {
-        let at = |index, bound| Work::Evaluate(evaluation.clone(), Slice { index, start: bound, end: bound });
+        let at = |index, bound| {
+            let slice = Slice { index, start: bound, end: bound, sequence: SequenceId(bound) };
+            Work::Evaluate(evaluation.clone(), slice)
+        };
         let tasks = self.by_work.range(at(0, 0)..=at(u32::MAX, u64::MAX));
         tasks.filter_map(move |(work, task)| match work {
             Work::Evaluate(_, slice) => Some((*slice, task.is_open(now))),
@@ -526,6 +535,7 @@ impl Machine {
         self.auditing.look_again();
         self.tasks.reopen_all_of(worker);
         self.judging.lose(worker);
+        self.trying.lose(worker);
         self.lose_proof(worker, out);
         self.lose_gradients(worker, out);
         self.abandon_shards_of(worker);

@@ -9,16 +9,18 @@ mod proving;
 mod reading_back;
 mod statistics;
 mod troubles;
+mod trying;
 
 use super::*;
 use crate::diagnosis::ensemble::{Alternatives, Newton};
-use crate::journal::{Claim, Entry, Fold, Record};
+use crate::journal::{Claim, Entry, Fold, Record, Rejected, Scored};
 use crate::metric::{Metric, MetricName};
 use crate::recipe::learned::{Granularity, Init, LearnSpec, Optimizer, Schedule, WeightRule};
-use crate::recipe::{Accept, Order, RecipeKind, Step};
+use crate::recipe::{Accept, Decision, Order, RecipeKind, Step, Verdict};
 use crate::shard::Shard;
 use crate::soup::{Ingredient, Weight};
 use crate::survey::Survey;
+use crate::tally::packed::unpack;
 use crate::tally::{Counts, Outcome};
 
 /// Of the validation set, a test set, and the set to learn from.
@@ -78,7 +80,8 @@ fn plan(kind: RecipeKind, ingredients: u32, files: u32) -> Plan {
         },
         streams: false,
         baselines: true,
-        lookahead: 1,
+        early: true,
+        lookahead: Some(1),
         workers_min: 1,
         recall: false,
         audit: AuditPlan::default(),
@@ -118,7 +121,13 @@ fn proof(of: &Evaluation, slice: &Slice, plan: &Plan) -> Proof {
     }
 }
 
+/// What a worker answers, of a slice in the dataset's own order.
 fn answer(work: &Work, plan: &Plan) -> TaskResult {
+    answer_in(work, plan, None)
+}
+
+/// What a worker answers; `samples`: the positions of a slice's samples, where these are in another order.
+fn answer_in(work: &Work, plan: &Plan, samples: Option<&[u32]>) -> TaskResult {
     let ingredients = plan.ingredients;
     let digest = FileDigest { data_sha256: [7; 32], file_sha256: [8; 32], bytes: 9 };
     match work {
@@ -136,7 +145,9 @@ fn answer(work: &Work, plan: &Plan) -> TaskResult {
             notes: vec!["a note".into()],
         },
         Work::Evaluate(e, slice) => {
-            TaskResult::Evaluated(Judged::Outcomes((slice.start..slice.end).map(|i| outcome(e, i)).collect()))
+            let natural: Vec<u64> = (slice.start..slice.end).collect();
+            let positions = samples.map_or(natural, |samples| samples.iter().map(|&at| at.into()).collect());
+            TaskResult::Evaluated(Judged::Outcomes(positions.into_iter().map(|i| outcome(e, i)).collect()))
         }
         Work::Prove(_, e, slice) => TaskResult::Proved(Box::new(proof(e, slice, plan))),
         Work::Write(..) => TaskResult::Written(digest),
@@ -220,6 +231,8 @@ struct Cluster {
     records: Vec<Record>,
     /// The entry that is on its way to the log.
     entry: Option<Entry>,
+    /// Outcomes in the state.
+    kept: BTreeMap<[u8; 32], Vec<u8>>,
     /// Scores of earlier runs.
     earlier: BTreeMap<Evaluation, Tally>,
     /// Slices that workers were given, and those that they finished.
@@ -242,6 +255,7 @@ impl Cluster {
             log,
             records,
             entry: None,
+            kept: BTreeMap::new(),
             earlier: BTreeMap::new(),
             evaluated: BTreeMap::new(),
             gradients: BTreeSet::new(),
@@ -265,12 +279,17 @@ impl Cluster {
         for action in self.machine.handle(self.now, event) {
             assert!(self.result.is_none(), "{action:?} after the end");
             match action {
-                Action::Record(entry) => {
+                Action::Record(entry, packed) => {
+                    self.kept.extend(packed.map(|packed| (packed.sha256, packed.bytes)));
                     assert!(self.entry.replace(entry).is_none(), "one entry at a time");
                 }
                 Action::Recall(evaluation) => {
                     let score = self.earlier.get(&evaluation).cloned();
-                    recalled.push(Event::Recalled(evaluation, score));
+                    recalled.push(Event::Recalled(evaluation, score.map(|score| (score, None))));
+                }
+                Action::Recollect(evaluation, sha256) => {
+                    let kept = self.kept.get(&sha256).map(|bytes| unpack(bytes, SAMPLES[0]).unwrap());
+                    recalled.push(Event::Recollected(evaluation, kept));
                 }
                 Action::Assign(worker, key, work) => {
                     assert!(self.alive.contains(&worker), "a task for a worker that is gone");
@@ -279,7 +298,7 @@ impl Cluster {
                 Action::Cancel(worker, key) => self.inbox.retain(|(w, k, _)| (*w, *k) != (worker, key)),
                 Action::Release(worker, step, part) => assert!(self.gradients.remove(&(worker, step, part))),
                 Action::Report(Report::Decided(n, d)) => {
-                    self.trials.push((d.soup.clone(), d.verdict == crate::recipe::Verdict::Accepted));
+                    self.trials.push((d.soup.clone(), d.verdict == Verdict::Accepted));
                     assert_eq!(n as usize, self.trials.len());
                 }
                 Action::Report(Report::Scored(e, _)) => *self.scored.entry(e).or_default() += 1,
@@ -368,12 +387,21 @@ impl Cluster {
         self.event(Event::WorkerLost(worker));
     }
 
+    /// What an honest worker answers.
+    fn truth(&self, work: &Work) -> TaskResult {
+        let samples = match work {
+            Work::Evaluate(_, slice) => self.machine.samples_in(slice),
+            _ => None,
+        };
+        answer_in(work, &self.machine.plan, samples)
+    }
+
     fn answer(&mut self, at: usize) {
         let Some((worker, key, work)) = self.inbox.remove(at) else { return };
         if key.task == 0 {
             return self.event(Event::Published(Ok(())));
         }
-        let result = answer(&work, &self.machine.plan);
+        let result = self.truth(&work);
         match &work {
             Work::Differentiate(of) => {
                 self.gradients.insert((worker, of.step, of.part));
@@ -407,15 +435,18 @@ impl Cluster {
         }
     }
 
-    fn outcome(&self) -> (Soup, Vec<(Soup, bool)>, Vec<Option<Tally>>) {
+    fn outcome(&self) -> (Soup, Vec<Decision>, Vec<Option<Tally>>) {
         assert!(matches!(self.result, Some(Ok(()))), "{:?}", self.result);
         let soup = self.machine.chosen().unwrap().clone();
         let scores = [0, 1].map(|d| self.machine.ledger().score(Dataset(d), &soup).cloned());
-        (soup, self.trials.clone(), scores.to_vec())
+        let decisions = self.machine.replay().decisions;
+        let told = decisions.iter().map(|d| (d.soup.clone(), d.verdict == Verdict::Accepted));
+        assert_eq!(told.collect::<Vec<_>>(), self.trials);
+        (soup, decisions, scores.to_vec())
     }
 }
 
-fn reference(plan: &Plan) -> (Soup, Vec<(Soup, bool)>, Vec<Option<Tally>>) {
+fn reference(plan: &Plan) -> (Soup, Vec<Decision>, Vec<Option<Tally>>) {
     let mut cluster = Cluster::new(plan.clone());
     cluster.join();
     cluster.run_quietly();
@@ -1029,7 +1060,7 @@ proptest! {
         steps in prop::collection::vec((0..100u32, any::<prop::sample::Index>()), 0..400),
     ) {
         let mut plan = plan(kind, 5, 2);
-        plan.lookahead = lookahead;
+        plan.lookahead = lookahead.checked_sub(1);
         let expected = reference(&plan);
         let mut cluster = Cluster::new(plan);
         cluster.join();
@@ -1061,8 +1092,13 @@ proptest! {
         prop_assert_eq!(verified.decisions as usize, cluster.trials.len());
         // A decision that the scores do not make is found.
         for record in &mut records {
-            if let Entry::Scored(scored) = &mut record.entry && !scored.decisions.is_empty() {
-                scored.decisions[0].candidate += 1;
+            let (Entry::Scored(Scored { decisions, .. }) | Entry::Rejected(Rejected { decisions, .. })) =
+                &mut record.entry
+            else {
+                continue;
+            };
+            if let Some(decided) = decisions.first_mut() {
+                decided.candidate += 1;
                 break;
             }
         }
@@ -1120,7 +1156,7 @@ fn a_coordinator_that_dies_after_every_entry_loses_no_slice() {
 
 #[test]
 fn scores_of_earlier_runs_are_not_evaluated_again() {
-    let mut plan = plan(RecipeKind::Greedy, 5, 1);
+    let mut plan = Plan { early: false, ..plan(RecipeKind::Greedy, 5, 1) };
     let mut first = Cluster::new(plan.clone());
     first.join();
     first.run_quietly();

@@ -9,7 +9,7 @@ use crate::soup::{Ingredient, Soup};
 use crate::tally::Tally;
 
 use super::ranking::accepts;
-use super::{Decision, RecipeSpec, Replay, Step, Trial, Verdict};
+use super::{Bar, Decision, RecipeSpec, Replay, Step, Trial, Verdict};
 
 /// One walk over a ledger.
 pub(super) struct Walk<'a> {
@@ -86,14 +86,17 @@ impl Walk<'_> {
 
     /// Tries `soup`, which differs from the incumbent by `candidate`, in pass `pass`.
     pub(super) fn consider(&mut self, soup: Soup, candidate: Ingredient, pass: u32) -> Considered {
-        let Some(score) = self.ledger.deciding(&soup) else {
+        // A verdict that was certain early stays as it was found, whatever becomes known of the soup later.
+        let rejection = self.ledger.rejection(&soup, &self.incumbent);
+        let (early, score) = (rejection.is_some(), rejection.map(|rejection| &rejection.judged));
+        let Some(score) = score.or_else(|| self.ledger.deciding(&soup)) else {
             return self.leave_open(soup);
         };
-        let accepted = accepts(self.spec, self.ledger, score, self.bar);
+        let accepted = !early && accepts(self.spec, self.ledger, score, self.bar);
         if self.open.is_empty() {
             let verdict = if accepted { Verdict::Accepted } else { Verdict::Rejected };
             let (score, bar) = (score.clone(), self.bar.clone());
-            self.decisions.push(Decision { soup: soup.clone(), candidate, pass, score, bar, verdict });
+            self.decisions.push(Decision { soup: soup.clone(), candidate, pass, score, early, bar, verdict });
         }
         if !accepted {
             return Considered::Rejected;
@@ -109,7 +112,8 @@ impl Walk<'_> {
         }
         // A later pass comes back to the same soups as long as nothing is accepted.
         if self.open.iter().all(|t| t.soup != soup) {
-            self.open.push(Trial { soup, bar: Some(self.bar.clone()) });
+            let bar = Bar { soup: self.incumbent.clone(), score: self.bar.clone() };
+            self.open.push(Trial { soup, bar: Some(bar) });
         }
         if self.open.len() < self.open_max { Considered::Rejected } else { Considered::Enough }
     }

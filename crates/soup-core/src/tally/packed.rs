@@ -4,6 +4,8 @@
 //! eight bytes each with the lowest first. Labels and predictions are small numbers, and losses have no two bits in common: a compressor
 //! would find nothing that this does not. Equal outcomes have equal bytes, so that their digest names them.
 
+use std::fmt;
+
 use sha2::{Digest, Sha256};
 
 use super::Outcome;
@@ -57,9 +59,27 @@ pub fn unpack(bytes: &[u8], samples_max: u64) -> Result<Vec<Outcome>> {
     Ok(outcomes)
 }
 
-/// SHA-256 of the bytes of outcomes: their name.
-pub fn sha256_of(packed: &[u8]) -> [u8; 32] {
-    Sha256::digest(packed).into()
+/// Outcomes as bytes, and the name of these.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Packed {
+    /// SHA-256 of the bytes.
+    pub sha256: [u8; 32],
+    /// See [`pack`].
+    pub bytes: Vec<u8>,
+}
+
+impl Packed {
+    /// Those of `outcomes`.
+    pub fn of(outcomes: &[Outcome]) -> Packed {
+        let bytes = pack(outcomes);
+        Packed { sha256: Sha256::digest(&bytes).into(), bytes }
+    }
+}
+
+impl fmt::Debug for Packed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Packed").field("sha256", &hex::encode(self.sha256)).finish_non_exhaustive()
+    }
 }
 
 fn push_number(bytes: &mut Vec<u8>, mut number: u64) {

@@ -64,7 +64,7 @@ fn spec() -> RunSpec {
         batch_size: 50,
         allow_nan: true,
         baselines: false,
-        lookahead: 2,
+        lookahead: Some(2),
         workers_min: 3,
         model_config: None,
         preprocessor_config: Some(NamedConfig { url: "/p.json".into(), text: "{}".into() }),
@@ -78,6 +78,7 @@ fn spec() -> RunSpec {
         batch_norm: Some(BatchNorm::First),
         calibration: None,
         audit_ppm: 20_000,
+        evaluate: Evaluate::Full,
     }
 }
 

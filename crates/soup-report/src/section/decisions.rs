@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 use soup_core::recipe::{RecipeKind, Verdict};
-use soup_core::report::TrialReport;
+use soup_core::report::{TrialReport, percent};
 
 use crate::plot::frame::{Axis, Frame, Head, Shape, WIDTH, figure, line, mark, x_axis, x_marks, y_axis};
 use crate::plot::label::short;
@@ -26,6 +26,16 @@ const PRINTED_MAX: usize = 16;
 /// A trial's number from 1, and the trial.
 type Numbered<'a> = (usize, &'a TrialReport);
 
+/// What a trial scored; what it could have reached at best, where its verdict was certain before all samples were judged.
+fn reached(view: &View<'_>, trial: &TrialReport) -> Option<f64> {
+    trial.score.as_ref().and_then(|score| view.value(score)).or(trial.bound)
+}
+
+/// Whether the verdict was certain before all samples were judged.
+fn is_early(trial: &TrialReport) -> bool {
+    trial.score.is_none()
+}
+
 /// Every trial against its bar.
 pub(crate) fn render(view: &View<'_>) -> Markup {
     section("decisions", "Decisions", "", vec![trials(view), table(view)])
@@ -34,7 +44,7 @@ pub(crate) fn render(view: &View<'_>) -> Markup {
 fn trials(view: &View<'_>) -> Markup {
     let trials = &view.report.trials;
     let lower_is_better = view.lower_is_better();
-    let values: Vec<f64> = trials.iter().filter_map(|t| view.value(&t.score)).collect();
+    let values: Vec<f64> = trials.iter().filter_map(|t| reached(view, t)).collect();
     let bars: Vec<f64> = trials.iter().map(|t| t.bar).filter(|b| b.is_finite()).collect();
     let all: Vec<f64> = values.iter().chain(&bars).copied().collect();
     let Some(span) = Span::robust(&all, !lower_is_better, FAR).map(|s| s.padded(0.08)) else {
@@ -67,6 +77,15 @@ fn about(view: &View<'_>, shown: usize) -> String {
         "Each trial {verb} one ingredient: {accepted} of {} reached the bar (line) and became the soup (discs).",
         trials.len()
     );
+    let early: Vec<&TrialReport> = trials.iter().filter(|t| is_early(t)).collect();
+    if !early.is_empty() {
+        let sum = |of: fn(&TrialReport) -> u64| early.iter().map(|t| of(t)).sum::<u64>();
+        about += &format!(
+            " {} were certain not to after {} of their samples, and are drawn at what they could have reached.",
+            early.len(),
+            percent(sum(|t| t.evaluated), sum(|t| t.out_of))
+        );
+    }
     if shown < trials.len() {
         about += &format!(" {} rejected ones are not drawn.", trials.len() - shown);
     }
@@ -101,12 +120,21 @@ fn steps<'a>(trials: &'a [TrialReport], x: &'a Scale, y: &'a Scale) -> Vec<Optio
 }
 
 fn one(view: &View<'_>, (number, trial): Numbered<'_>, x: &Scale, y: &Scale, span: Span) -> Markup {
-    let Some(value) = view.value(&trial.score) else { return html! {} };
+    let Some(value) = reached(view, trial) else { return html! {} };
     let unit = view.metric().1;
     let accepted = trial.verdict == Verdict::Accepted;
     let verdict = if accepted { "accepted" } else { "rejected" };
+    let most = match (is_early(trial), view.lower_is_better()) {
+        (false, _) => "",
+        (true, false) => "at most ",
+        (true, true) => "at least ",
+    };
+    let after = match is_early(trial) {
+        true => format!(" after {} of {} samples", trial.evaluated, trial.out_of),
+        false => String::new(),
+    };
     let tooltip = format!(
-        "trial {number}, {}: {} against {}, {verdict}",
+        "trial {number}, {}: {most}{} against {}, {verdict}{after}",
         trial.candidate,
         unit.value(value),
         unit.value(trial.bar)
@@ -178,7 +206,7 @@ fn table(view: &View<'_>) -> Markup {
                         td { (sign) (short(&trial.candidate, 16)) }
                         td.n { (trial.ingredients.len()) }
                         td.n { (unit.value(trial.bar)) }
-                        td.n { (view.value(&trial.score).map_or("-".to_owned(), |v| unit.value(v))) }
+                        td.n { (reached(view, trial).map_or("-".to_owned(), |v| unit.value(v))) }
                     } } }
                 } }
                 @if accepted.len() > LISTED_MAX { p { "and " (accepted.len() - LISTED_MAX) " more" } }

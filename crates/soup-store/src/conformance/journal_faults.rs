@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::journals::{claim, is_fenced, owned, state};
 use crate::faults::{Decide, Effect, FaultyStore, Op, Script, set_memory_store};
 use crate::location::Location;
+use crate::scores::KeptScore;
 use crate::state::{AppendError, State};
 
 const EFFECTS: [Effect; 7] = [
@@ -64,9 +65,10 @@ async fn whole_life(state: &State) {
     let (mut journal, fold) = state.claim("r", "w2", claim("second")).await.unwrap();
     assert_eq!((fold.epoch, journal.epoch()), (2, 2));
     let scores = state.scores("ab").unwrap();
-    scores.put("01", &Counts::default().into()).await.unwrap();
+    let kept = KeptScore { score: Counts::default().into(), outcomes_sha256: None };
+    scores.put("01", &kept).await.unwrap();
     assert_eq!(scores.known().await.unwrap().len(), 1);
-    assert_eq!(scores.get("01").await.unwrap(), Some(Counts::default().into()));
+    assert_eq!(scores.get("01").await.unwrap(), Some(kept));
     journal.append(Entry::Suspended {}).await.unwrap();
     assert_eq!(state.read("r").await.unwrap().1.len(), 5);
 }

@@ -8,11 +8,13 @@ use bytes::Bytes;
 use object_store::ObjectStoreExt;
 use soup_core::ErrorKind;
 use soup_core::journal::{Claim, Entry, Operation, RunState};
-use soup_core::tally::Counts;
+use soup_core::tally::packed::Packed;
+use soup_core::tally::{Counts, Outcome};
 
 use super::{fails, names, put};
 use crate::location::Location;
 use crate::read;
+use crate::scores::KeptScore;
 use crate::state::{AppendError, Journal, RECORDS_MAX, State};
 
 /// A state whose records tell the same times in every test.
@@ -41,6 +43,7 @@ pub(super) async fn conforms(root: &Location) {
     claims(&root.join("claims").unwrap()).await;
     breaks(&root.join("breaks").unwrap()).await;
     scores(&root.join("scores of old").unwrap()).await;
+    outcomes(&root.join("outcomes").unwrap()).await;
 }
 
 async fn probes(root: &Location) {
@@ -171,19 +174,42 @@ async fn breaks(root: &Location) {
     fails(state.read("r").await, ErrorKind::Data, "has more than 100000 records");
 }
 
+async fn outcomes(root: &Location) {
+    let outcomes = state(root).outcomes().unwrap();
+    let outcome = |loss| Outcome { label: 1, prediction: 2, loss };
+    let (some, others) = ([outcome(0.5), outcome(0.25)], [outcome(0.125)]);
+    let (packed, other) = (Packed::of(&some), Packed::of(&others));
+    assert_eq!(outcomes.get(&packed.sha256, 2).await.unwrap(), None);
+    for _ in 0..2 {
+        outcomes.put(packed.clone()).await.unwrap();
+    }
+    assert_eq!(outcomes.get(&packed.sha256, 2).await.unwrap(), Some(some.to_vec()));
+    assert!(outcomes.get(&packed.sha256, 1).await.is_err(), "more than there are samples");
+    let name = format!("outcomes/{}", hex::encode(other.sha256));
+    put(root, &name, "something else").await;
+    assert_eq!(outcomes.get(&other.sha256, 2).await.unwrap(), None, "not what its name says");
+    fails(outcomes.put(other).await, ErrorKind::Data, "is not what its name says");
+}
+
 async fn scores(root: &Location) {
     let scores = state(root).scores("c0ffee").unwrap();
     assert_eq!((scores.known().await.unwrap().len(), scores.get("ab").await.unwrap()), (0, None));
     let confusion = [((0, 0), 1), ((1, 0), 2)].into();
-    let score = Counts { total: 3, correct: 1, loss_sum: 0.1 + 0.2, confusion }.into();
+    let kept = |of: Counts, outcomes_sha256| KeptScore { score: of.into(), outcomes_sha256 };
+    let score = kept(Counts { total: 3, correct: 1, loss_sum: 0.1 + 0.2, confusion }, Some([7; 32]));
     scores.put("ab", &score).await.unwrap();
-    scores.put("ab", &Counts::default().into()).await.unwrap();
-    scores.put("00", &Counts::default().into()).await.unwrap();
+    scores.put("ab", &kept(Counts::default(), None)).await.unwrap();
+    scores.put("00", &kept(Counts::default(), None)).await.unwrap();
     assert_eq!(scores.get("ab").await.unwrap().unwrap(), score, "the first one stays");
     put(root, "scores/c0ffee/cd.json", "{").await;
     put(root, "scores/c0ffee/not hex.json", "{").await;
     assert_eq!(scores.get("cd").await.unwrap(), None, "a broken one is none");
     assert_eq!(Vec::from_iter(scores.known().await.unwrap()), ["00", "ab", "cd"]);
+    // As they were before outcomes were kept.
+    put(root, "scores/c0ffee/ef.json", r#"{"correct":1,"total":1,"loss_sum":"0.5","confusion":[[0,0,1]]}"#)
+        .await;
+    let old = Counts { total: 1, correct: 1, loss_sum: 0.5, confusion: [((0, 0), 1)].into() };
+    assert_eq!(scores.get("ef").await.unwrap(), Some(kept(old, None)));
     assert_eq!(state(root).scores("c0ffe").unwrap().known().await.unwrap().len(), 0, "contexts are apart");
     for bad in ["", "../x", "AB", "xyz"] {
         fails(scores.get(bad).await, ErrorKind::Internal, "is no digest");

@@ -3,6 +3,7 @@ use soup_core::journal::{Entry, Operation, RunState};
 use soup_core::tally::Counts;
 
 use super::*;
+use crate::scores::KeptScore;
 
 fn local() -> (tempfile::TempDir, State) {
     let folder = tempfile::tempdir().unwrap();
@@ -128,9 +129,11 @@ async fn check_scores_are_kept(state: State) {
     let scores = state.scores("ab12").unwrap();
     assert!(scores.known().await.unwrap().is_empty());
     assert_eq!(scores.get("00ff").await.unwrap(), None);
-    let score = Counts { total: 3, correct: 2, loss_sum: 0.1 + 0.2, confusion: [((0, 1), 1)].into() }.into();
+    let score = Counts { total: 3, correct: 2, loss_sum: 0.1 + 0.2, confusion: [((0, 1), 1)].into() };
+    let score = KeptScore { score: score.into(), outcomes_sha256: Some([7; 32]) };
     scores.put("00ff", &score).await.unwrap();
-    scores.put("00ff", &Counts::default().into()).await.unwrap();
+    let other = KeptScore { score: Counts::default().into(), outcomes_sha256: None };
+    scores.put("00ff", &other).await.unwrap();
     assert_eq!(scores.get("00ff").await.unwrap(), Some(score));
     assert_eq!(scores.known().await.unwrap().into_iter().collect::<Vec<_>>(), ["00ff"]);
     assert!(state.scores("../x").is_err() && scores.get("X").await.is_err());

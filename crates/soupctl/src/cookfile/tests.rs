@@ -74,7 +74,7 @@ fn every_value() -> CookOptions {
         fresh: None,
         batch_size: Some(6),
         no_baselines: Some(true),
-        lookahead: Some(2),
+        lookahead: Some(Lookahead::Trials(2)),
         audit: Some(Share(20_000)),
         workers: Some(3),
         memory: Some(Bytes(8 << 30)),

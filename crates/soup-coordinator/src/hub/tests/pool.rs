@@ -60,7 +60,7 @@ pub(super) fn averages(name: &str, output: &str) -> RunSpec {
         batch_size: 4,
         allow_nan: false,
         baselines: false,
-        lookahead: 0,
+        lookahead: Some(0),
         workers_min: 1,
         model_config: None,
         preprocessor_config: None,

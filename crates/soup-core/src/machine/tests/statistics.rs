@@ -62,7 +62,7 @@ fn step(cluster: &mut Cluster, say: Say<'_>) -> Option<WorkerId> {
         _ => None,
     };
     let said = soup.and_then(|soup| say(worker, &work, &soup));
-    let mut result = answer(&work, &cluster.machine.plan);
+    let mut result = cluster.truth(&work);
     match &mut result {
         TaskResult::Proved(proof) => (proof.statistics, proof.survey) = (said, survey.clone()),
         TaskResult::Surveyed { survey: surveyed, .. } => *surveyed = survey.clone(),

@@ -13,6 +13,8 @@ pub(super) enum Says {
     Fails(Error),
     /// It could not fetch from another worker.
     Unreached(WorkerId),
+    /// What is true, changed.
+    With(fn(TaskResult) -> TaskResult),
 }
 
 pub(super) type Play<'a> = &'a dyn Fn(WorkerId, &Work) -> Says;
@@ -43,6 +45,11 @@ pub(super) fn happen(cluster: &mut Cluster, begun: &mut BTreeMap<TaskKey, Millis
     let (worker, key, _) = cluster.inbox[at].clone();
     match says {
         Says::Right | Says::After(_) | Says::Nothing => cluster.answer(at),
+        Says::With(change) => {
+            let (_, _, work) = cluster.inbox.remove(at).unwrap();
+            let result = change(cluster.truth(&work));
+            cluster.event(Event::Done(worker, key, result));
+        }
         Says::Other(result) => {
             cluster.inbox.remove(at);
             cluster.event(Event::Done(worker, key, result));
