@@ -332,6 +332,7 @@ mod tests {
             value: 0.875,
             bar_value: 0.874,
             accepted,
+            early: false,
         })
     }
 
@@ -363,6 +364,17 @@ mod tests {
         check(
             decided(&[1], 0, false),
             &["trial  3  - m00         1 ingredient   1750/2000  87.50 %  rejected (bar 1748)"],
+        );
+    }
+
+    #[test]
+    fn a_verdict_that_was_certain_early_is_told_with_the_samples_that_it_took() {
+        let counts = Counts { total: 320, correct: 100, ..Counts::default() };
+        let judged = Some(Tally { kind: Some(Kind::Classes(counts)) });
+        let Event::Decided(decided) = decided(&[0, 1, 2], 2, false) else { unreachable!() };
+        check(
+            Event::Decided(Decided { score: judged, early: true, ..decided }),
+            &["trial  3  + m02         3 ingredients  after  320 of 2000  rejected (bar 1748)"],
         );
     }
 

@@ -263,6 +263,15 @@ pub(crate) fn count(number: u64, noun: &str) -> String {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_lookahead_is_auto_or_a_number() {
+        let parsed = |text: &str| text.parse::<Lookahead>().map(Lookahead::trials);
+        assert_eq!((parsed("auto"), parsed("0"), parsed(" 12")), (Ok(None), Ok(Some(0)), Ok(Some(12))));
+        for bad in ["", "-1", "some", "1.5"] {
+            assert!(parsed(bad).unwrap_err().contains("neither"), "{bad:?}");
+        }
+    }
+
     #[track_caller]
     fn bytes(text: &str, expect: Option<u64>) {
         assert_eq!(text.parse::<Bytes>().ok().map(|b| b.0), expect, "{text:?}");

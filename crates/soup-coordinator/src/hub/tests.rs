@@ -166,7 +166,7 @@ async fn a_coordinator_that_is_stopped_and_one_that_goes_on() {
     // Nobody else was given it, and no other one.
     let handed = HandedIn {
         evaluation,
-        slice: Slice { index: u32::MAX, start, end },
+        slice: Slice { index: u32::MAX, start, end, sequence: Default::default() },
         judged: outcomes,
         seal: slice.seal,
     };

@@ -4,7 +4,7 @@ use serde_json::json;
 use soup_core::agree::Missing;
 use soup_core::metric::MetricName;
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec};
-use soup_core::run::{DatasetOptions, DatasetSpec, DiagnosisLevel, DiagnosisSpec, RunSpec};
+use soup_core::run::{DatasetOptions, DatasetSpec, DiagnosisLevel, DiagnosisSpec, Evaluate, RunSpec};
 use soup_core::shard::SHARD_BYTES_MIN;
 use soup_store::location::Location;
 use soup_store::output::Staging;
@@ -60,6 +60,7 @@ pub(super) fn averages(name: &str, output: &str) -> RunSpec {
         batch_size: 4,
         allow_nan: false,
         baselines: false,
+        evaluate: Evaluate::Full,
         lookahead: Some(0),
         workers_min: 1,
         model_config: None,
