@@ -37,6 +37,7 @@ pub mod machine;
 pub mod memory;
 pub mod metric;
 pub mod plan;
+mod random;
 pub mod reach;
 pub mod recipe;
 pub mod report;
