@@ -7,7 +7,8 @@ use std::cmp::Ordering;
 
 use num_bigint::{BigInt, Sign};
 
-use super::{Class, ClassMetric, Margins};
+use super::ClassMetric;
+use super::margins::{Class, Margins};
 use crate::tally::Counts;
 
 /// An exact number.
