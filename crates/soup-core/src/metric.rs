@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::tally::{Counts, Sums, Tally};
 
 use exact::Exact;
-use margins::{Class, Margins};
+pub(crate) use margins::Margins;
 pub(crate) use name::is_in_words;
 pub use name::{MetricName, check_word};
 
@@ -76,12 +76,7 @@ impl ClassMetric {
             ClassMetric::Accuracy => counts.correct as f64 / counts.total as f64,
             ClassMetric::Loss => counts.loss_sum / counts.total as f64,
             _ if counts.confusion.is_empty() => f64::NAN,
-            // No class can be missing from a sum over the classes that occur: the others count 0.
-            ClassMetric::MacroF1 => {
-                Margins::of(counts).by_class.values().map(Class::f1).sum::<f64>() / f64::from(classes)
-            }
-            ClassMetric::BinaryF1 => Margins::of(counts).by_class.get(&1).map_or(0.0, Class::f1),
-            ClassMetric::Matthews => Margins::of(counts).matthews(),
+            _ => Margins::of(counts).value(self, classes),
         }
     }
 }
@@ -213,9 +208,19 @@ fn compare_counts(of: &[ClassMetric], classes: u32, a: &Counts, b: &Counts) -> O
         let cross = |x: &Counts, y: &Counts| u128::from(x.correct) * u128::from(y.total);
         return Some(cross(a, b).cmp(&cross(b, a)));
     }
-    let value = |counts: &Counts| mean(of.iter().map(|m| m.value(counts, classes)));
-    let near = (value(a) - value(b)).abs() <= NEAR;
-    near.then(|| Exact::of(of, classes, a).compare(&Exact::of(of, classes, b)))
+    if a.confusion.is_empty() || b.confusion.is_empty() {
+        return None;
+    }
+    Some(compare_margins(of, classes, &Margins::of(a), &Margins::of(b)))
+}
+
+/// Which margins are better by figures that are all made of them; neither is without samples.
+pub(crate) fn compare_margins(of: &[ClassMetric], classes: u32, a: &Margins, b: &Margins) -> Ordering {
+    let apart = a.mean(of, classes) - b.mean(of, classes);
+    if apart.abs() > NEAR {
+        return apart.total_cmp(&0.0);
+    }
+    Exact::of(of, classes, a).compare(&Exact::of(of, classes, b))
 }
 
 /// The mean of at least one number: the number itself where it is one.
