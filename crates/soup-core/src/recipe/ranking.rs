@@ -70,8 +70,7 @@ fn shuffled(ingredients: u32, seed: u64) -> Vec<Ingredient> {
 pub(super) fn shuffle<T>(items: &mut [T], seed: u64) {
     let mut random = SplitMix64(seed);
     for place in (1..items.len()).rev() {
-        let other = (u128::from(random.next()) * (place as u128 + 1)) >> 64;
-        items.swap(place, other as usize);
+        items.swap(place, random.below(place as u64 + 1) as usize);
     }
 }
 
