@@ -44,6 +44,7 @@ pub mod report;
 pub mod run;
 pub mod schema;
 pub mod shard;
+pub mod significance;
 pub mod soup;
 pub mod survey;
 pub mod tally;
