@@ -10,6 +10,7 @@
 //!
 //! This module is data: what a report holds. Its submodules compute it.
 
+pub mod boosting;
 pub mod ensemble;
 pub mod geometry;
 pub mod path;
