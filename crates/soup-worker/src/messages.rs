@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use soup_core::diagnosis::ensemble::Alternatives;
+use soup_core::diagnosis::ensemble::{Alternatives, Asked};
 use soup_core::ledger::Dataset;
 use soup_core::machine::{
     Differentiate, Dot, FileDigest, LayerGram, PartFigures, Proof, Reread, SegmentDots, WorkerId,
@@ -46,8 +46,7 @@ pub(crate) enum Task {
     Dot(Dot),
     /// On a shard, beside the base if there is one.
     Gram(u32, Option<Source>),
-    /// With the weights of the stacking, one an ingredient.
-    Compare(Samples, Vec<f64>),
+    Compare(Samples, Asked),
     Pass(u32),
     /// With the soup whose blend is wanted, if one is.
     Reread(ShardSources, Option<Soup>),
@@ -164,8 +163,8 @@ pub(crate) fn task(work: Work, run: &Begun) -> Result<Task> {
             Task::Dot(Dot { step, part, shard: Shard(shard), source: WorkerId(source) })
         }
         Work::Gram(task) => Task::Gram(task.shard, task.base.map(|base| the_base(base, run)).transpose()?),
-        Work::Compare(v1::CompareSlice { dataset, start, end, weights }) => {
-            Task::Compare(Samples { dataset, start, end }, weights)
+        Work::Compare(v1::CompareSlice { dataset, start, end, weights, votes, hits }) => {
+            Task::Compare(Samples { dataset, start, end }, Asked { weights, votes, hits })
         }
         Work::Pass(task) => Task::Pass(task.shard),
         Work::Reread(v1::RereadShard { load, soup: of }) => {

@@ -57,8 +57,8 @@ pub(crate) async fn execute(context: &Context, run: Arc<Active>, task: Task) -> 
         }
         Task::Dot(dot) => Answer::Dotted(learn::dot(&run, dot).await?),
         Task::Gram(shard, base) => Answer::Measured(diagnose::gram(context, run, shard, base).await?),
-        Task::Compare(samples, weights) => {
-            Answer::Compared(Box::new(diagnose::compare(context, run, samples, weights).await?))
+        Task::Compare(samples, asked) => {
+            Answer::Compared(Box::new(diagnose::compare(context, run, samples, asked).await?))
         }
         Task::Pass(shard) => Answer::Passed(passing::found(&run, shard).await?),
         Task::Reread(sources, soup) => {

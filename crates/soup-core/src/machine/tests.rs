@@ -11,6 +11,7 @@ mod statistics;
 mod troubles;
 
 use super::*;
+use crate::diagnosis::boosting::{Hits, samme};
 use crate::diagnosis::ensemble::{Alternatives, Newton};
 use crate::journal::{Claim, Entry, Fold, Record};
 use crate::metric::{Metric, MetricName};
@@ -172,9 +173,11 @@ fn answer(work: &Work, plan: &Plan) -> TaskResult {
             newton.gradient[0] = number(&(of.slice, "gradient"));
             TaskResult::Compared(Box::new(Alternatives {
                 logits: score.clone(),
+                boosted: (!of.votes.is_empty()).then(|| score.clone()),
                 vote: score,
                 stacked,
                 newton,
+                hits: of.hits.then(|| hits(of, ingredients)),
             }))
         }
         Work::Dot(dot) => {
@@ -183,6 +186,19 @@ fn answer(work: &Work, plan: &Plan) -> TaskResult {
             TaskResult::Dotted((0..3).map(|tensor| SegmentDots { tensor, dots: dots(tensor) }).collect())
         }
     }
+}
+
+/// Which of so many ingredients are right on a slice.
+fn hits(of: &Compare, ingredients: u32) -> Hits {
+    let mut hits = Hits::new(ingredients as usize);
+    for sample in of.slice.start..of.slice.end {
+        hits.push((0..ingredients).map(|i| {
+            let one = Evaluation { dataset: of.dataset, soup: Soup::single(Ingredient(i)) };
+            let outcome = outcome(&one, sample);
+            outcome.label == outcome.prediction
+        }));
+    }
+    hits
 }
 
 /// Appends to a log as a store would.
@@ -487,6 +503,15 @@ fn a_full_diagnosis_scores_what_lies_between_and_compares() {
     let compared = machine.compared().unwrap();
     assert_eq!(compared.keys().map(|d| d.0).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(compared[&Dataset(1)].logits.total, SAMPLES[1]);
+    // The votes are those of all samples in order, whoever looked at which, and counted on every set.
+    let slice = Slice { index: 0, start: 0, end: SAMPLES[0] };
+    let whole = Compare { dataset: Dataset(0), step: 0, slice, weights: vec![], votes: vec![], hits: true };
+    assert_eq!(machine.votes(), samme(&hits(&whole, 5), 10));
+    assert!(machine.votes().iter().any(|vote| *vote > 0.0));
+    for (dataset, found) in compared {
+        assert_eq!(found.boosted.as_ref().unwrap().total, SAMPLES[dataset.index()]);
+        assert_eq!(found.hits, None, "they are not kept");
+    }
     // Nothing is written: there are no files.
     assert!(machine.data_sha256().is_none());
 }
