@@ -88,6 +88,13 @@ fn interpolations_and_ensembles_are_those_of_pytorch() {
     let loss = |a: &Value| a["score"]["loss"].as_f64().unwrap();
     assert!(loss(find("stacking")) < loss(ensemble));
     assert!(find("majority vote")["score"]["loss"].is_null());
+    // Those who have votes, and nobody else, are asked.
+    let boosting = find("boosting");
+    let voters = strings(&boosting["ingredients"]);
+    assert_eq!(boosting["forward_passes"], voters.len());
+    assert!(!voters.is_empty() && voters.iter().all(|v| boosting["votes"][v].as_f64().unwrap() > 0.0));
+    assert_eq!([&boosting["score"]["total"], &boosting["test"]["test"]["total"]], [2000, 4000]);
+    assert!(boosting["score"]["loss"].is_null());
 
     let marginal = diagnosis["marginal_utility"].as_array().unwrap();
     assert_eq!(marginal.len(), 16);

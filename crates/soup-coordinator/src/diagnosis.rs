@@ -71,20 +71,22 @@ fn alternatives(
         Some(Alternative {
             name,
             ingredients: b.ingredients,
+            votes: BTreeMap::new(),
             forward_passes: 1,
             score: b.score,
             test: b.test,
         })
     };
-    let other = |name: &str, part: fn(&Alternatives) -> &Counts, has_loss: bool| {
+    let other = |name: &str, part: fn(&Alternatives) -> Option<&Counts>, has_loss: bool| {
         let on = |dataset: Dataset| {
-            let figures = sources.figures_of(&part(found.get(&dataset)?).clone().into())?;
+            let figures = sources.figures_of(&part(found.get(&dataset)?)?.clone().into())?;
             Some(if has_loss { figures } else { figures.without_loss() })
         };
         let set = |(index, name): (usize, &String)| Some((name.clone(), on(Dataset(index as u32))?));
         Some(Alternative {
             name: name.to_owned(),
             ingredients: prepared.names.clone(),
+            votes: BTreeMap::new(),
             forward_passes: prepared.names.len() as u32,
             score: on(Dataset::VALIDATION)?,
             test: sources.datasets.iter().enumerate().skip(1).filter_map(set).collect(),
@@ -95,10 +97,24 @@ fn alternatives(
         // The best single ingredient may be what the recipe chose.
         all.extend(soup((name, made_of)));
     }
-    all.extend(other("logit ensemble", |a| &a.logits, true));
-    all.extend(other("majority vote", |a| &a.vote, false));
+    all.extend(other("logit ensemble", |a| Some(&a.logits), true));
+    all.extend(other("majority vote", |a| Some(&a.vote), false));
+    let boosting = other("boosting (fitted on the validation set)", |a| a.boosted.as_ref(), false);
+    all.extend(boosting.map(|all| of_voters(all, machine.votes())));
     if prepared.names.len() <= STACK_INGREDIENTS_MAX {
-        all.extend(other("stacking (fitted on the validation set)", |a| &a.stacked, true));
+        all.extend(other("stacking (fitted on the validation set)", |a| Some(&a.stacked), true));
     }
     all
+}
+
+/// The same of those ingredients alone that have a vote: nobody has to ask the others.
+fn of_voters(all: Alternative, votes: &[f64]) -> Alternative {
+    let voters = all.ingredients.into_iter().zip(votes.iter().copied()).filter(|(_, vote)| *vote > 0.0);
+    let (ingredients, votes): (Vec<String>, Vec<f64>) = voters.unzip();
+    Alternative {
+        forward_passes: ingredients.len() as u32,
+        votes: ingredients.iter().cloned().zip(votes).collect(),
+        ingredients,
+        ..all
+    }
 }

@@ -46,6 +46,7 @@ mod roster;
 mod running;
 mod seal;
 mod service;
+mod significance;
 mod streaming;
 mod trace;
 

@@ -136,6 +136,8 @@ fn assign(assignment: &Assignment) -> v1::Assign {
             start: of.slice.start,
             end: of.slice.end,
             weights: of.weights.iter().map(|w| w.get()).collect(),
+            votes: of.votes.iter().map(|w| w.get()).collect(),
+            hits: of.hits,
         }),
     };
     let traceparent = assignment.traceparent.clone();

@@ -14,6 +14,7 @@ use soup_core::machine::{
     WorkerId,
 };
 use soup_core::recipe::Verdict;
+use soup_core::report::RunReport;
 use soup_core::run::DiagnosisLevel;
 use soup_core::tally::Tally;
 use soup_core::{Error, Result};
@@ -429,11 +430,14 @@ impl Running {
         match self.report() {
             Ok(report) => {
                 let (prepared, staging) = (self.prepared.clone(), self.staging.clone());
+                let (pairs, outcomes) = (self.pairs(), self.outcomes.clone());
                 // The last record is the one that this follows from.
                 let head = self.journal.head();
                 tokio::spawn(async move {
                     soup_store::failpoint::reach("before-publish");
                     let written = Written { files: &files, ingredients: &digests, head: &head };
+                    let significance = pairs.compare(&outcomes).await;
+                    let report = RunReport { significance, ..report };
                     let result = publish::publish(&prepared, &staging, report, &written).await;
                     soup_store::failpoint::reach("after-publish");
                     // Where the hub is gone, the output is there all the same.

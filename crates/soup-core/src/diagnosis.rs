@@ -6,10 +6,11 @@
 //!   of the pool. A *delta* is an ingredient minus the origin, all averaged parameters flattened; its *norm* is how far the
 //!   fine-tuning went, and the *angle* between two deltas is the talk's phi = angle(theta_1 - theta_0, theta_2 - theta_0).
 //! - The *Gram matrix* holds the inner products of all deltas, in f64; norms and angles follow from it.
-//! - An *alternative* is another way to use the same ingredients: the logit ensemble, the majority vote, stacking.
+//! - An *alternative* is another way to use the same ingredients: the logit ensemble, the majority vote, boosting, stacking.
 //!
 //! This module is data: what a report holds. Its submodules compute it.
 
+pub mod boosting;
 pub mod ensemble;
 pub mod geometry;
 pub mod path;
@@ -156,10 +157,13 @@ pub struct Marginal {
 /// A way to use ingredients.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Alternative {
-    /// `greedy soup`, `logit ensemble`, `majority vote`, `stacking`, …
+    /// `greedy soup`, `logit ensemble`, `majority vote`, `boosting`, `stacking`, …
     pub name: String,
     /// Ingredients that it uses.
     pub ingredients: Vec<String>,
+    /// The votes of each, where they are not equal.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub votes: BTreeMap<String, f64>,
     /// Forward passes for one prediction.
     pub forward_passes: u32,
     /// On the validation set.

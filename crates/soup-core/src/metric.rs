@@ -11,10 +11,10 @@
 
 mod bound;
 mod exact;
+mod margins;
 mod name;
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,7 @@ use crate::error::Result;
 use crate::tally::{Counts, Sums, Tally};
 
 use exact::Exact;
+pub(crate) use margins::Margins;
 pub(crate) use name::is_in_words;
 pub use name::{MetricName, check_word};
 
@@ -76,12 +77,7 @@ impl ClassMetric {
             ClassMetric::Accuracy => counts.correct as f64 / counts.total as f64,
             ClassMetric::Loss => counts.loss_sum / counts.total as f64,
             _ if counts.confusion.is_empty() => f64::NAN,
-            // No class can be missing from a sum over the classes that occur: the others count 0.
-            ClassMetric::MacroF1 => {
-                Margins::of(counts).by_class.values().map(Class::f1).sum::<f64>() / f64::from(classes)
-            }
-            ClassMetric::BinaryF1 => Margins::of(counts).by_class.get(&1).map_or(0.0, Class::f1),
-            ClassMetric::Matthews => Margins::of(counts).matthews(),
+            _ => Margins::of(counts).value(self, classes),
         }
     }
 }
@@ -213,9 +209,19 @@ fn compare_counts(of: &[ClassMetric], classes: u32, a: &Counts, b: &Counts) -> O
         let cross = |x: &Counts, y: &Counts| u128::from(x.correct) * u128::from(y.total);
         return Some(cross(a, b).cmp(&cross(b, a)));
     }
-    let value = |counts: &Counts| mean(of.iter().map(|m| m.value(counts, classes)));
-    let near = (value(a) - value(b)).abs() <= NEAR;
-    near.then(|| Exact::of(of, classes, a).compare(&Exact::of(of, classes, b)))
+    if a.confusion.is_empty() || b.confusion.is_empty() {
+        return None;
+    }
+    Some(compare_margins(of, classes, &Margins::of(a), &Margins::of(b)))
+}
+
+/// Which margins are better by figures that are all made of them; neither is without samples.
+pub(crate) fn compare_margins(of: &[ClassMetric], classes: u32, a: &Margins, b: &Margins) -> Ordering {
+    let apart = a.mean(of, classes) - b.mean(of, classes);
+    if apart.abs() > NEAR {
+        return apart.total_cmp(&0.0);
+    }
+    Exact::of(of, classes, a).compare(&Exact::of(of, classes, b))
 }
 
 /// The mean of at least one number: the number itself where it is one.
@@ -223,55 +229,6 @@ fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
     let count = values.len();
     let sum: f64 = values.sum();
     if count == 1 { sum } else { sum / count as f64 }
-}
-
-/// Row and column sums of a confusion matrix.
-struct Margins {
-    by_class: BTreeMap<u32, Class>,
-}
-
-/// One class: how often it was true, predicted, and both.
-#[derive(Clone, Copy, Default)]
-struct Class {
-    labelled: u64,
-    predicted: u64,
-    hit: u64,
-}
-
-impl Class {
-    /// 2 TP / (2 TP + FP + FN); 0 for a class that neither occurs nor is predicted.
-    fn f1(&self) -> f64 {
-        // TP + FN samples have the label, TP + FP the prediction.
-        let both = self.labelled as f64 + self.predicted as f64;
-        if both > 0.0 { 2.0 * self.hit as f64 / both } else { 0.0 }
-    }
-}
-
-impl Margins {
-    fn of(counts: &Counts) -> Margins {
-        let mut by_class: BTreeMap<u32, Class> = BTreeMap::new();
-        for (&(label, prediction), &count) in &counts.confusion {
-            by_class.entry(label).or_default().labelled += count;
-            let class = by_class.entry(prediction).or_default();
-            class.predicted += count;
-            if label == prediction {
-                class.hit += count;
-            }
-        }
-        Margins { by_class }
-    }
-
-    /// Gorodkin's multi-class correlation: (c s - sum t p) / sqrt((s^2 - sum p^2) (s^2 - sum t^2)), with c hits of s
-    /// samples and, by class, t labels and p predictions; 0 where all labels or all predictions are of one class.
-    fn matthews(&self) -> f64 {
-        let sum = |f: fn(&Class) -> f64| self.by_class.values().map(f).sum::<f64>();
-        let samples = sum(|c| c.labelled as f64);
-        let covariance = sum(|c| c.hit as f64) * samples - sum(|c| c.labelled as f64 * c.predicted as f64);
-        let of_predictions = samples * samples - sum(|c| c.predicted as f64 * c.predicted as f64);
-        let of_labels = samples * samples - sum(|c| c.labelled as f64 * c.labelled as f64);
-        let norm = (of_predictions * of_labels).sqrt();
-        if norm > 0.0 { covariance / norm } else { 0.0 }
-    }
 }
 
 #[cfg(test)]

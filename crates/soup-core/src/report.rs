@@ -8,12 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch_norm::BatchNorm;
 use crate::diagnosis::Diagnosis;
+use crate::error::Result;
 use crate::judge::JudgeId;
 use crate::ledger::{Dataset, Ledger};
 use crate::metric::{ClassMetric, Metric, MetricName};
-use crate::recipe::{RecipeSpec, Replay, Verdict};
+use crate::recipe::{Accept, RecipeSpec, Replay, Verdict};
+use crate::significance::{Bootstrap, Discordant, Interval, McNemar, is_fragile};
 use crate::soup::{Ingredient, Soup};
-use crate::tally::Tally;
+use crate::tally::{Outcome, Tally};
 
 /// The result of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,6 +54,9 @@ pub struct RunReport {
     /// SHA-256 of the tensor data: the flattened parameters in canonical order, which is the data section of a
     /// single-file output.
     pub sha256: String,
+    /// The soup beside others on the same samples, where it is known what happened to each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub significance: Vec<Comparison>,
     /// Who judged, where anything was judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<JudgeId>,
@@ -121,6 +126,86 @@ pub enum Figures {
     },
 }
 
+/// What a soup is compared with, sample by sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Against {
+    /// The best single ingredient.
+    BestSingle,
+    /// The mean of all ingredients.
+    Uniform,
+}
+
+impl Against {
+    /// As people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Against::BestSingle => "best single",
+            Against::Uniform => "uniform",
+        }
+    }
+}
+
+/// The soup beside another one on the same samples. Nothing is decided by it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// The dataset.
+    pub dataset: String,
+    /// The other one.
+    pub against: Against,
+    /// Samples that only one of them got right.
+    #[serde(flatten)]
+    pub discordant: Discordant,
+    /// McNemar's exact test, two-sided: how often equally good models differ as much.
+    pub p: f64,
+    /// The same, one-sided: how often a soup that is no better gains as much.
+    pub p_better: f64,
+    /// By how much the run's metric of the soup is larger; `null` where that is not finite.
+    pub difference: Option<f64>,
+    /// In which interval that lies at 95 %, by a bootstrap over samples.
+    pub interval: Option<(f64, f64)>,
+}
+
+impl Comparison {
+    /// Of what happened to the same samples, in the same order.
+    ///
+    /// # Errors
+    /// Where these are not the same samples.
+    pub fn of(
+        (dataset, against): (String, Against),
+        metric: &Metric,
+        soup: &[Outcome],
+        other: &[Outcome],
+    ) -> Result<Comparison> {
+        let discordant = Discordant::of(soup, other)?;
+        let McNemar { two_sided, better } = McNemar::of(discordant);
+        let Interval { difference, low, high } = Bootstrap::default().interval(metric, soup, other)?;
+        let finite = |v: f64| Some(v).filter(|v| v.is_finite());
+        Ok(Comparison {
+            dataset,
+            against,
+            discordant,
+            p: two_sided,
+            p_better: better,
+            difference: finite(difference),
+            interval: finite(low).zip(finite(high)),
+        })
+    }
+
+    /// In one line for people. Of a metric that is a share, differences are in percent of all samples.
+    pub fn sentence(&self, share: bool) -> String {
+        let Discordant { gains, losses } = self.discordant;
+        let number = |v: f64| if share { format!("{:+.2} %", 100.0 * v) } else { format!("{v:+.4}") };
+        let by = match (self.difference, self.interval) {
+            (Some(by), Some((low, high))) => {
+                format!(", {} ({} to {} at 95 %)", number(by), number(low), number(high))
+            }
+            _ => String::new(),
+        };
+        format!("{gains} samples gained, {losses} lost, p = {:.4}{by}", self.p)
+    }
+}
+
 /// Soups that need no recipe.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Baselines {
@@ -183,6 +268,10 @@ pub struct TrialReport {
     pub bar: f64,
     /// How it ended.
     pub verdict: Verdict,
+    /// Whether it had ended otherwise with two samples more right, or two fewer; where that is known: of figures of counts that all samples
+    /// were judged for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fragile: Option<bool>,
 }
 
 /// JSON has no word for what is not finite.
@@ -335,6 +424,8 @@ pub struct Sources<'a> {
     pub ledger: &'a Ledger,
     /// The recipe's decisions.
     pub replay: &'a Replay,
+    /// By which rule.
+    pub accept: Accept,
 }
 
 impl Sources<'_> {
@@ -398,6 +489,10 @@ impl Sources<'_> {
                 bound: if d.early { self.metric.0?.reach(&d.score, &d.bar) } else { None },
                 bar: self.metric.0?.value(&d.bar),
                 verdict: d.verdict,
+                fragile: match d.early {
+                    true => None,
+                    false => is_fragile(self.metric.0?, self.accept, &d.score, &d.bar),
+                },
             })
         };
         self.replay.decisions.iter().filter_map(one).collect()
@@ -459,6 +554,7 @@ mod tests {
                 bound: None,
                 bar,
                 verdict,
+                fragile: None,
             };
             let json = serde_json::to_string(&trial).unwrap();
             let read: TrialReport = serde_json::from_str(&json).unwrap();
@@ -478,6 +574,7 @@ mod tests {
             bound: Some(0.87),
             bar: 0.875,
             verdict: Verdict::Rejected,
+            fragile: None,
         };
         let json = serde_json::json!({
             "ingredients": ["a"], "candidate": "a", "pass": 1, "evaluated": 320, "out_of": 2000, "bound": 0.87, "bar": 0.875,

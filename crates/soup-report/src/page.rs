@@ -28,6 +28,7 @@ pub(crate) fn render(view: &View<'_>) -> Markup {
                 main {
                     (section::summary::head(view))
                     (section::summary::figures(view))
+                    (section::significance::render(view))
                     (section::ingredients::render(view))
                     (section::decisions::render(view))
                     (section::learned::render(view))

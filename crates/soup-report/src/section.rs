@@ -6,6 +6,7 @@ pub(crate) mod ingredients;
 pub(crate) mod learned;
 pub(crate) mod paths;
 pub(crate) mod provenance;
+pub(crate) mod significance;
 pub(crate) mod summary;
 pub(crate) mod uses;
 

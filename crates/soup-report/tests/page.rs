@@ -328,6 +328,7 @@ fn large(k: usize) -> RunReport {
         .map(|i| Alternative {
             name: format!("ensemble {i}"),
             ingredients: names.clone(),
+            votes: BTreeMap::new(),
             forward_passes: 1 << (i % 20),
             score: score(i),
             test: BTreeMap::new(),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use soup_core::diagnosis::ensemble::{self, Alternatives};
+use soup_core::diagnosis::ensemble::{self, Alternatives, Asked};
 use soup_core::layer::Layers;
 use soup_core::machine::LayerGram;
 use soup_core::soup::{Ingredient, Soup};
@@ -69,7 +69,7 @@ pub(crate) async fn compare(
     context: &Context,
     run: Arc<Active>,
     samples: Samples,
-    weights: Vec<f64>,
+    asked: Asked,
 ) -> Result<Alternatives> {
     let slice = (samples.dataset, samples.start, samples.end);
     let ingredients = run.begun.ingredients.len() as u32;
@@ -89,7 +89,7 @@ pub(crate) async fn compare(
         }
         let classes = first.logits.len() / first.labels.len().max(1);
         let logits: Vec<&[f32]> = rows.iter().map(|of| of.logits.as_slice()).collect();
-        ensemble::compare(&logits, &first.labels, classes, &weights)
+        ensemble::compare(&logits, &first.labels, classes, &asked)
     };
     context.worker.compute.run(work).await
 }

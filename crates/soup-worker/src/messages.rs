@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use soup_core::diagnosis::ensemble::Alternatives;
+use soup_core::diagnosis::ensemble::{Alternatives, Asked};
 use soup_core::ledger::Dataset;
 use soup_core::machine::{
     Differentiate, Dot, FileDigest, LayerGram, PartFigures, Proof, Reread, SegmentDots, WorkerId,
@@ -34,7 +34,7 @@ use crate::survey::Surveyed;
 pub(crate) enum Task {
     Load(ShardSources),
     Survey,
-    Evaluate(Soup, Asked),
+    Evaluate(Soup, Positions),
     /// Twice the same.
     Prove(Soup, Samples),
     /// One file of the output.
@@ -46,8 +46,7 @@ pub(crate) enum Task {
     Dot(Dot),
     /// On a shard, beside the base if there is one.
     Gram(u32, Option<Source>),
-    /// With the weights of the stacking, one an ingredient.
-    Compare(Samples, Vec<f64>),
+    Compare(Samples, Asked),
     Pass(u32),
     /// With the soup whose blend is wanted, if one is.
     Reread(ShardSources, Option<Soup>),
@@ -63,11 +62,11 @@ pub(crate) struct Samples {
 
 /// Samples of a dataset that a soup is judged on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum Positions {
     /// Some that follow each other.
     Range(Samples),
     /// Those at these positions, in this order; not none.
-    At { dataset: u32, positions: Vec<u64> },
+    Named { dataset: u32, positions: Vec<u64> },
 }
 
 /// What a task is called, for counting.
@@ -161,8 +160,8 @@ pub(crate) fn task(work: Work, run: &Begun) -> Result<Task> {
         Work::Prove(task) => {
             let (soup, asked) = evaluation(task)?;
             match asked {
-                Asked::Range(samples) => Task::Prove(soup, samples),
-                Asked::At { .. } => {
+                Positions::Range(samples) => Task::Prove(soup, samples),
+                Positions::Named { .. } => {
                     return Err(Error::internal("a judge is proved by samples in another order"));
                 }
             }
@@ -178,8 +177,8 @@ pub(crate) fn task(work: Work, run: &Begun) -> Result<Task> {
             Task::Dot(Dot { step, part, shard: Shard(shard), source: WorkerId(source) })
         }
         Work::Gram(task) => Task::Gram(task.shard, task.base.map(|base| the_base(base, run)).transpose()?),
-        Work::Compare(v1::CompareSlice { dataset, start, end, weights }) => {
-            Task::Compare(Samples { dataset, start, end }, weights)
+        Work::Compare(v1::CompareSlice { dataset, start, end, weights, votes, hits }) => {
+            Task::Compare(Samples { dataset, start, end }, Asked { weights, votes, hits })
         }
         Work::Pass(task) => Task::Pass(task.shard),
         Work::Reread(v1::RereadShard { load, soup: of }) => {
@@ -189,13 +188,13 @@ pub(crate) fn task(work: Work, run: &Begun) -> Result<Task> {
     })
 }
 
-fn evaluation(task: v1::JudgeSlice) -> Result<(Soup, Asked)> {
+fn evaluation(task: v1::JudgeSlice) -> Result<(Soup, Positions)> {
     let v1::JudgeSlice { soup: of, dataset, start, end, seal: _, sequence, samples } = task;
     let asked = match (sequence, samples.len() as u64) {
         _ if start >= end => return Err(Error::internal("an evaluation without samples")),
-        (0, 0) => Asked::Range(Samples { dataset, start, end }),
+        (0, 0) => Positions::Range(Samples { dataset, start, end }),
         (1.., count) if count == end - start => {
-            Asked::At { dataset, positions: samples.into_iter().map(u64::from).collect() }
+            Positions::Named { dataset, positions: samples.into_iter().map(u64::from).collect() }
         }
         (_, count) => {
             return Err(Error::internal(format!("{count} samples are named for a slice of {}", end - start)));
@@ -404,8 +403,8 @@ mod tests {
             })
             .map(|(_, asked)| asked)
         };
-        assert_eq!(slice(0, &[]).unwrap(), Asked::Range(Samples { dataset: 1, start: 4, end: 6 }));
-        assert_eq!(slice(7, &[9, 2]).unwrap(), Asked::At { dataset: 1, positions: vec![9, 2] });
+        assert_eq!(slice(0, &[]).unwrap(), Positions::Range(Samples { dataset: 1, start: 4, end: 6 }));
+        assert_eq!(slice(7, &[9, 2]).unwrap(), Positions::Named { dataset: 1, positions: vec![9, 2] });
         for (sequence, samples) in [(0, &[9, 2][..]), (7, &[]), (7, &[9]), (7, &[9, 2, 1])] {
             assert!(slice(sequence, samples).is_err(), "{sequence} {samples:?}");
         }

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use crate::active::{Active, Worker};
 use crate::judge::statistics::Statistics;
 use crate::logits::Rows;
-use crate::messages::{Answer, Asked, Done, Samples, Task};
+use crate::messages::{Answer, Done, Positions, Samples, Task};
 use crate::{assembling, diagnose, learn, loading, passing, write};
 
 /// A flag that long computations look at.
@@ -57,8 +57,8 @@ pub(crate) async fn execute(context: &Context, run: Arc<Active>, task: Task) -> 
         }
         Task::Dot(dot) => Answer::Dotted(learn::dot(&run, dot).await?),
         Task::Gram(shard, base) => Answer::Measured(diagnose::gram(context, run, shard, base).await?),
-        Task::Compare(samples, weights) => {
-            Answer::Compared(Box::new(diagnose::compare(context, run, samples, weights).await?))
+        Task::Compare(samples, asked) => {
+            Answer::Compared(Box::new(diagnose::compare(context, run, samples, asked).await?))
         }
         Task::Pass(shard) => Answer::Passed(passing::found(&run, shard).await?),
         Task::Reread(sources, soup) => {
@@ -93,12 +93,12 @@ async fn prove(
 
 /// Scores a soup on a slice. It is assembled before a slot is taken, so that the next trial's blends travel while this one's
 /// samples are judged.
-async fn evaluate(context: &Context, run: Arc<Active>, soup: &Soup, asked: Asked) -> Result<Done> {
+async fn evaluate(context: &Context, run: Arc<Active>, soup: &Soup, asked: Positions) -> Result<Done> {
     let loaded = assembling::loaded(&run, soup).await?;
     let _slot = slot(context).await?;
     let cancelled = context.cancelled.clone();
     let (judged, samples) = match asked {
-        Asked::Range(Samples { dataset, start, end }) => {
+        Positions::Range(Samples { dataset, start, end }) => {
             let logits = run.begun.keep_logits;
             let judged = loaded.soup.judge(dataset, (start..end).collect(), logits, cancelled).await?;
             if logits {
@@ -107,7 +107,7 @@ async fn evaluate(context: &Context, run: Arc<Active>, soup: &Soup, asked: Asked
             (judged, end - start)
         }
         // What is compared later are slices of consecutive samples.
-        Asked::At { dataset, positions } => {
+        Positions::Named { dataset, positions } => {
             let samples = positions.len() as u64;
             (loaded.soup.judge(dataset, positions, false, cancelled).await?, samples)
         }

@@ -13,6 +13,7 @@ use crate::args::CookArgs;
 use crate::choices::OutputFormat;
 use crate::client::{Ask, Client};
 use crate::cookfile::current_folder;
+use crate::gates;
 use crate::listening;
 use crate::print;
 use crate::progress::Progress;
@@ -37,7 +38,7 @@ pub(crate) async fn run(args: CookArgs, purpose: Purpose) -> Result<()> {
 
 /// Cooks, shows the result, and gives the line that says where it is.
 async fn cook(args: &CookArgs, purpose: Purpose, window: Window) -> Result<String> {
-    let Cook { spec, fresh, cluster } = match &args.resume {
+    let Cook { spec, fresh, gates, cluster } = match &args.resume {
         Some(run) => resumed(args, run).await?,
         None => args.cook(purpose)?.with_configs().await?,
     };
@@ -55,10 +56,12 @@ async fn cook(args: &CookArgs, purpose: Purpose, window: Window) -> Result<Strin
         }
     }?;
     let tests: Vec<String> = spec.tests.iter().map(|t| t.name.clone()).collect();
-    show(&json, &tests, args.format, &progress)
+    let (line, report) = show(&json, &tests, args.format, &progress)?;
+    gates::check(&gates, &report)?;
+    Ok(line)
 }
 
-/// Prints the result of a run, and gives the line that says where it is.
+/// Prints the result of a run, and gives the line that says where it is, and the result.
 ///
 /// # Errors
 /// Where it cannot be printed.
@@ -67,7 +70,7 @@ pub(crate) fn show(
     tests: &[String],
     format: OutputFormat,
     progress: &Progress,
-) -> Result<String> {
+) -> Result<(String, RunReport)> {
     let report: RunReport = serde_json::from_str(json)
         .map_err(|e| Error::internal("the coordinator's report cannot be read").with_source(e))?;
     let what = if report.sha256.is_empty() { "report" } else { "soup" };
@@ -77,7 +80,7 @@ pub(crate) fn show(
         OutputFormat::Json => print::json(&report),
         OutputFormat::Table => print::result(&table::render(&report, tests)),
     }?;
-    Ok(line)
+    Ok((line, report))
 }
 
 /// The cook that a run in the state was, on the cluster that `args` name.
@@ -103,7 +106,8 @@ async fn resumed(args: &CookArgs, run: &str) -> Result<Cook> {
     (spec.overwrite, spec.lookahead) = (flags.overwrite.unwrap_or(operation.overwrite), operation.lookahead);
     spec.audit_ppm = flags.audit.map_or(operation.audit_ppm, |share| share.0);
     flags.state_url = Some(url);
-    Ok(Cook { cluster: crate::spec::cluster(&flags)?, spec, fresh: false })
+    gates::check_spec(&flags.gate, &spec)?;
+    Ok(Cook { cluster: crate::spec::cluster(&flags)?, spec, fresh: false, gates: flags.gate })
 }
 
 /// The state of a cook whose coordinator is in this process: where it is named, or beside the output; and what is signed there.

@@ -19,6 +19,7 @@ use crate::choices::{
 };
 use crate::choices::{DiagnosisName, GranularityName, InitName, OptimizerName, ScheduleName, WeightRuleName};
 use crate::datasets::{DatasetEntry, TestSets};
+use crate::gates::Gate;
 use crate::judges::JudgeFlag;
 use crate::metric::MetricFlag;
 use crate::quantity::{Bytes, Lookahead, Millis, Share};
@@ -247,6 +248,14 @@ pub(crate) struct CookOptions {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
           help_heading = EVALUATION)]
     pub(crate) no_baselines: Option<bool>,
+    /// What the soup has to score, or the cook ends with exit code 3: DATASET>=VALUE or DATASET<=VALUE, where VALUE is a number, a share (85%) or
+    /// best-single or uniform with a distance (test>=best-single-0.2pt); repeatable
+    ///
+    /// The figure is that of --metric. The soup is written all the same.
+    #[arg(long, value_name = "GATE", help_heading = EVALUATION)]
+    #[serde(deserialize_with = "crate::gates::one_or_many")]
+    #[schemars(with = "crate::datasets::OneOrMany")]
+    pub(crate) gate: Vec<Gate>,
     /// When a trial ends: as soon as its verdict is certain, which takes a trial that is rejected some of the samples, or when all of its
     /// samples are judged. The soup is the same [default: early]
     #[arg(long, value_name = "WHEN", help_heading = EVALUATION)]
@@ -400,7 +409,7 @@ impl CookOptions {
             };
         }
         first! {
-            lists: pool test ignore_config;
+            lists: pool test ignore_config gate;
             others: weights_file ingredient_weights validation model_config preprocessor_config class_subset allow_nan missing batch_norm calibration out_dtype recipe order accept seed max_ingredients passes
                 metric output overwrite state_url signing_key fresh batch_size no_baselines evaluate lookahead audit workers memory disk_cache disk threads device device_memory precision numerics coordinator listen
                 judge judge_dir judge_timeout min_workers train train_share granularity weights optimizer lr schedule warmup clip epochs mini_batch parts

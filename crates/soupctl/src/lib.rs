@@ -26,6 +26,7 @@ mod devices;
 mod doctor;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod gates;
 mod inspect;
 mod judges;
 mod keys;

@@ -13,6 +13,7 @@ use soup_store::{local, pool, read};
 
 use crate::choices::DiagnosisName;
 use crate::cookfile::{CookOptions, is_own, is_url};
+use crate::gates::Gate;
 use crate::judges::{JudgeFlag, JudgeSource};
 use crate::quantity::Lookahead;
 use crate::resources;
@@ -37,6 +38,8 @@ pub(crate) struct Cook {
     pub(crate) spec: RunSpec,
     /// Whether it is a run of its own.
     pub(crate) fresh: bool,
+    /// What the soup has to score.
+    pub(crate) gates: Vec<Gate>,
     /// Who does it.
     pub(crate) cluster: Cluster,
 }
@@ -202,7 +205,9 @@ impl Cook {
         spec.recipe.build(1)?;
         check_output(&spec)?;
         check_workers(&spec, &cluster)?;
-        Ok(Cook { spec, fresh: options.fresh.unwrap_or(false), cluster })
+        let gates = options.gate;
+        crate::gates::check_spec(&gates, &spec)?;
+        Ok(Cook { spec, fresh: options.fresh.unwrap_or(false), gates, cluster })
     }
 
     /// The same with the text of the configurations that are named.

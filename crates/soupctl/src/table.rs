@@ -6,7 +6,7 @@ use soup_core::judge::JudgeId;
 use soup_core::metric::{ClassMetric, MetricName};
 use soup_core::recipe::Verdict;
 use soup_core::report::{
-    Figures, LearnedReport, LearnedStep, RunReport, StatisticsReport, TrialReport, number, percent,
+    Against, Figures, LearnedReport, LearnedStep, RunReport, StatisticsReport, TrialReport, number, percent,
 };
 
 /// Names of ingredients in the label of a row are cut to this many characters.
@@ -137,6 +137,15 @@ fn steps(learned: &LearnedReport) -> String {
     }
 }
 
+/// How many verdicts two samples would have turned, of those of which that is known.
+fn fragile(report: &RunReport) -> Option<String> {
+    let known: Vec<bool> = report.trials.iter().filter_map(|t| t.fragile).collect();
+    let fragile = known.iter().filter(|fragile| **fragile).count();
+    (fragile > 0).then(|| {
+        format!("{fragile} of {} verdicts on all samples: two samples would have turned them", known.len())
+    })
+}
+
 /// How many trials there were, and what those took that were rejected.
 fn trials(report: &RunReport) -> Option<String> {
     let rejected: Vec<_> = report.trials.iter().filter(|t| t.verdict == Verdict::Rejected).collect();
@@ -170,6 +179,16 @@ fn details(report: &RunReport) -> Vec<(&'static str, String)> {
         Some(learned) => ("weights", weights(report, learned)),
     }];
     details.extend(trials(report).map(|text| ("trials", text)));
+    details.extend(fragile(report).map(|text| ("fragile", text)));
+    let of_validation = report.significance.iter().filter(|c| c.dataset == report.validation);
+    details.extend(of_validation.map(|c| {
+        let label = match c.against {
+            Against::BestSingle => "vs single",
+            Against::Uniform => "vs uniform",
+        };
+        let share = report.options.metric.as_str() == ClassMetric::Accuracy.name();
+        (label, c.sentence(share))
+    }));
     if let Some(learned) = &report.learned {
         let folded = if learned.beta_folded { ", in the classifier" } else { "" };
         details.push(("beta", format!("{:.4}{folded}", learned.beta)));

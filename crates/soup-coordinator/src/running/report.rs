@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use soup_core::batch_norm;
-use soup_core::report::{Baselines, RunReport, Sources, StatisticsReport};
+use soup_core::ledger::{Dataset, Evaluation};
+use soup_core::report::{Against, Baselines, RunReport, Sources, StatisticsReport};
 use soup_core::soup::Soup;
 use soup_core::{Error, Result};
 
 use super::Running;
+use crate::significance::{Pair, Pairs};
 use crate::{diagnosis, learned};
 
 impl Running {
@@ -26,6 +28,31 @@ impl Running {
         })
     }
 
+    /// What the soup is compared with sample by sample, once the run is done.
+    pub(super) fn pairs(&self) -> Pairs {
+        let (Some(soup), Some(metric)) = (self.machine.chosen(), self.machine.metric()) else {
+            return Pairs::none();
+        };
+        let others = [
+            (Against::BestSingle, self.machine.best_single()),
+            (Against::Uniform, Soup::uniform(self.prepared.names.len() as u32)),
+        ];
+        let others = others.into_iter().filter_map(|(against, other)| Some((against, other?)));
+        let others: Vec<_> = others.filter(|(_, other)| other != soup).collect();
+        let pairs = self.prepared.reported().iter().enumerate().flat_map(|(set, name)| {
+            let dataset = Dataset(set as u32);
+            let outcomes =
+                |soup: &Soup| self.machine.outcomes_sha256(&Evaluation { dataset, soup: soup.clone() });
+            let pair = |(against, other): &(Against, Soup)| {
+                let (candidate, reference) = outcomes(soup).zip(outcomes(other))?;
+                let samples = self.machine.samples(dataset);
+                Some(Pair { dataset: name.clone(), against: *against, candidate, reference, samples })
+            };
+            others.iter().filter_map(pair).collect::<Vec<_>>()
+        });
+        Pairs { metric: Some(metric.clone()), pairs: pairs.collect() }
+    }
+
     /// What the run has found out, once it is done.
     ///
     /// # Errors
@@ -41,6 +68,7 @@ impl Running {
             metric: (self.machine.metric(), &spec.recipe.metric),
             ledger: self.machine.ledger(),
             replay: &replay,
+            accept: spec.recipe.accept,
         };
         let uniform = Soup::uniform(self.prepared.names.len() as u32);
         let mut seconds: BTreeMap<String, f64> =
@@ -59,9 +87,7 @@ impl Running {
             weights: sources.weights(soup),
             score: match &spec.validation {
                 Some(_) => Some(
-                    sources
-                        .figures(soup_core::ledger::Dataset::VALIDATION, soup)
-                        .ok_or_else(|| missing("validation score"))?,
+                    sources.figures(Dataset::VALIDATION, soup).ok_or_else(|| missing("validation score"))?,
                 ),
                 None => None,
             },
@@ -76,6 +102,7 @@ impl Running {
             validation: spec.validation.as_ref().map_or_else(String::new, |v| v.name.clone()),
             output: spec.output.clone(),
             sha256,
+            significance: Vec::new(),
             judge: self.prepared.judge.clone(),
             batch_norm: self.batch_norm(soup),
             learned: learned::report(&self.machine, &self.prepared),

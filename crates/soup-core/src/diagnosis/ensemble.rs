@@ -1,8 +1,11 @@
-//! Other uses of the same ingredients, from the logits of each: their mean (the logit ensemble), the majority vote, and
-//! stacking: logits weighted by weights that minimise the loss, fitted by Newton's method.
+//! Other uses of the same ingredients, from the logits of each: their mean (the logit ensemble), the majority vote,
+//! boosting: a vote in which some have more to say ([`boosting`](super::boosting)), and stacking: logits weighted by weights that
+//! minimise the loss, fitted by Newton's method.
 //!
-//! All of it is counted slice by slice, where the logits are; only counts, and the sums that a Newton step needs, travel.
+//! All of it is counted slice by slice, where the logits are; only counts travel, the sums that a Newton step needs, and once a bit for every
+//! sample and ingredient, of which the votes of boosting are made.
 
+use super::boosting::Hits;
 use crate::error::{Error, Result};
 use crate::tally::{Counts, Outcome};
 
@@ -12,6 +15,17 @@ pub const STACK_STEPS: u32 = 8;
 const RIDGE: f64 = 1e-3;
 /// Most ingredients that are stacked: a fit solves for as many unknowns.
 pub const STACK_INGREDIENTS_MAX: usize = 256;
+
+/// What a comparison is made with.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Asked {
+    /// Weights of the stacking, one an ingredient.
+    pub weights: Vec<f64>,
+    /// Votes of the boosting, one an ingredient; empty where there are none yet.
+    pub votes: Vec<f64>,
+    /// Whether it is to be told which ingredients are right on which samples.
+    pub hits: bool,
+}
 
 /// What a slice says of the alternatives.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,6 +39,26 @@ pub struct Alternatives {
     pub stacked: Counts,
     /// Gradient and curvature of the loss with respect to the weights, summed over the samples.
     pub newton: Newton,
+    /// The prediction with the most votes, where votes were asked about; else as `vote`.
+    pub boosted: Option<Counts>,
+    /// Which ingredients are right on which samples, where that was asked for.
+    pub hits: Option<Hits>,
+}
+
+impl Alternatives {
+    /// Adds what the next slice says of the same question.
+    pub fn add(&mut self, next: &Alternatives) {
+        self.logits.merge(&next.logits);
+        self.vote.merge(&next.vote);
+        self.stacked.merge(&next.stacked);
+        self.newton.add(&next.newton);
+        if let (Some(sum), Some(more)) = (&mut self.boosted, &next.boosted) {
+            sum.merge(more);
+        }
+        if let (Some(sum), Some(more)) = (&mut self.hits, &next.hits) {
+            sum.extend(more);
+        }
+    }
 }
 
 /// Sums that a Newton step needs.
@@ -90,21 +124,37 @@ fn solve(matrix: &mut [Vec<f64>], right: &mut [f64]) {
 ///
 /// # Errors
 /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) where the numbers do not fit each other.
-pub fn compare(logits: &[&[f32]], labels: &[u32], classes: usize, weights: &[f64]) -> Result<Alternatives> {
+pub fn compare(logits: &[&[f32]], labels: &[u32], classes: usize, asked: &Asked) -> Result<Alternatives> {
+    let k = logits.len();
     let fits = logits.iter().all(|l| l.len() == labels.len() * classes);
     let known = labels.iter().all(|&l| (l as usize) < classes);
-    if logits.is_empty() || !fits || !known || weights.len() != logits.len() {
+    let whole = asked.weights.len() == k && (asked.votes.is_empty() || asked.votes.len() == k);
+    if logits.is_empty() || !fits || !known || !whole {
         return Err(Error::internal("logits, labels and weights of a comparison do not fit each other"));
     }
-    let k = logits.len();
-    let mut out = Alternatives { newton: Newton::zeros(k), ..Alternatives::default() };
-    let equal = vec![1.0 / k as f64; k];
+    let mut out = Alternatives {
+        newton: Newton::zeros(k),
+        boosted: (!asked.votes.is_empty()).then(Counts::default),
+        hits: asked.hits.then(|| Hits::new(k)),
+        ..Alternatives::default()
+    };
+    let (mean_of_all, one_each) = (vec![1.0 / k as f64; k], vec![1.0; k]);
     for (sample, &label) in labels.iter().enumerate() {
         let rows: Vec<&[f32]> = logits.iter().map(|l| &l[sample * classes..(sample + 1) * classes]).collect();
-        let mean = mixed(&rows, &equal);
+        let predictions: Vec<usize> =
+            rows.iter().map(|row| largest(row.iter().map(|v| f64::from(*v)))).collect();
+        let mean = mixed(&rows, &mean_of_all);
         out.logits.add(&judged(&mean, label));
-        out.vote.add(&Outcome { label, prediction: vote(&rows, &mean), loss: 0.0 });
-        let stacked = mixed(&rows, weights);
+        let voted =
+            |votes: &[f64]| Outcome { label, prediction: vote(&predictions, votes, &mean), loss: 0.0 };
+        out.vote.add(&voted(&one_each));
+        if let Some(boosted) = &mut out.boosted {
+            boosted.add(&voted(&asked.votes));
+        }
+        if let Some(hits) = &mut out.hits {
+            hits.push(predictions.iter().map(|p| *p == label as usize));
+        }
+        let stacked = mixed(&rows, &asked.weights);
         out.stacked.add(&judged(&stacked, label));
         accumulate(&mut out.newton, &rows, &softmax(&stacked), label as usize);
     }
@@ -141,13 +191,12 @@ fn judged(logits: &[f64], label: u32) -> Outcome {
     Outcome { label, prediction: largest(logits.iter().copied()) as u32, loss }
 }
 
-fn vote(rows: &[&[f32]], mean: &[f64]) -> u32 {
-    let mut votes = vec![0u32; mean.len()];
-    for row in rows {
-        votes[largest(row.iter().map(|v| f64::from(*v)))] += 1;
-    }
-    let most = votes.iter().copied().max().unwrap_or(0);
-    let among = votes.iter().zip(mean).map(|(&n, &m)| if n == most { m } else { f64::NEG_INFINITY });
+/// The class with the most votes; of equally many, the one whose mean logit is largest.
+fn vote(predictions: &[usize], votes: &[f64], mean: &[f64]) -> u32 {
+    let mut sums = vec![0.0; mean.len()];
+    predictions.iter().zip(votes).for_each(|(p, vote)| sums[*p] += vote);
+    let most = sums.iter().copied().fold(0.0, f64::max);
+    let among = sums.iter().zip(mean).map(|(&n, &m)| if n == most { m } else { f64::NEG_INFINITY });
     largest(among) as u32
 }
 
@@ -179,8 +228,12 @@ mod tests {
     const B: [f32; 9] = [0.0, 1.5, 0.0, 2.5, 0.0, 0.0, 0.0, 0.0, 1.0];
     const LABELS: [u32; 3] = [0, 1, 2];
 
+    fn asked(weights: &[f64]) -> Asked {
+        Asked { weights: weights.to_vec(), ..Asked::default() }
+    }
+
     fn at(weights: [f64; 2]) -> Alternatives {
-        compare(&[&A, &B], &LABELS, 3, &weights).unwrap()
+        compare(&[&A, &B], &LABELS, 3, &asked(&weights)).unwrap()
     }
 
     #[test]
@@ -191,7 +244,7 @@ mod tests {
         // Every vote is a tie, which the means decide.
         assert_eq!(got.vote.correct, 2);
         assert_eq!(got.stacked, got.logits);
-        let three = compare(&[&A, &A, &B], &LABELS, 3, &[0.0; 3]).unwrap();
+        let three = compare(&[&A, &A, &B], &LABELS, 3, &asked(&[0.0; 3])).unwrap();
         assert_eq!(three.vote.correct, 2, "two of three say what the first ingredient says");
     }
 
@@ -220,11 +273,11 @@ mod tests {
         let mut w = vec![0.5, 0.5];
         let mut losses = Vec::new();
         for _ in 0..STACK_STEPS {
-            let got = compare(&[&A, &B], &[1, 1, 2], 3, &w).unwrap();
+            let got = compare(&[&A, &B], &[1, 1, 2], 3, &asked(&w)).unwrap();
             losses.push(got.stacked.loss_sum);
             w = got.newton.step(&w);
         }
-        let settled = compare(&[&A, &B], &[1, 1, 2], 3, &w).unwrap();
+        let settled = compare(&[&A, &B], &[1, 1, 2], 3, &asked(&w)).unwrap();
         assert!(losses.windows(2).all(|l| l[1] <= l[0] + 1e-9), "{losses:?}");
         // Where the loss is least, its gradient is what the ridge holds against it.
         assert!(settled.newton.gradient.iter().all(|g| g.abs() < 0.01), "{:?}", settled.newton);
@@ -232,15 +285,36 @@ mod tests {
 
     #[test]
     fn equal_ingredients_share_their_weight() {
-        let got = compare(&[&A, &A], &LABELS, 3, &[0.5, 0.5]).unwrap();
+        let got = compare(&[&A, &A], &LABELS, 3, &asked(&[0.5, 0.5])).unwrap();
         let w = got.newton.step(&[0.5, 0.5]);
         assert!((w[0] - w[1]).abs() < 1e-9, "{w:?}");
     }
 
     #[test]
+    fn votes_have_the_weight_that_was_asked_about() {
+        // A predicts 0, 1, 0 and B 1, 0, 2; the labels are 0, 1, 2.
+        let with = |votes: &[f64]| {
+            let asked = Asked { votes: votes.to_vec(), hits: true, ..asked(&[0.5; 2]) };
+            compare(&[&A, &B], &LABELS, 3, &asked).unwrap()
+        };
+        let correct = |votes: &[f64]| with(votes).boosted.unwrap().correct;
+        assert_eq!([correct(&[0.7, 0.6]), correct(&[0.6, 0.7]), correct(&[0.0, 1.0])], [2, 1, 1]);
+        let equal = with(&[0.3, 0.3]);
+        assert_eq!(equal.boosted, Some(equal.vote), "means decide, as in any vote");
+        assert_eq!(equal.hits.unwrap().rows(), [0b01, 0b01, 0b10]);
+        let mut both = at([0.5; 2]);
+        assert_eq!((&both.boosted, &both.hits), (&None, &None), "nobody asked");
+        both = with(&[0.7, 0.6]);
+        both.add(&with(&[0.7, 0.6]));
+        assert_eq!((both.boosted.unwrap().total, both.hits.unwrap().samples(), both.vote.total), (6, 6, 6));
+    }
+
+    #[test]
     fn what_does_not_fit_is_refused() {
-        assert!(compare(&[], &LABELS, 3, &[]).is_err());
-        assert!(compare(&[&A, &B], &LABELS, 3, &[1.0]).is_err());
-        assert!(compare(&[&A], &[0, 1, 3], 3, &[1.0]).is_err());
+        let two_votes_of_one = Asked { votes: vec![1.0; 2], ..asked(&[1.0]) };
+        assert!(compare(&[&A], &LABELS, 3, &two_votes_of_one).is_err());
+        assert!(compare(&[], &LABELS, 3, &asked(&[])).is_err());
+        assert!(compare(&[&A, &B], &LABELS, 3, &asked(&[1.0])).is_err());
+        assert!(compare(&[&A], &[0, 1, 3], 3, &asked(&[1.0])).is_err());
     }
 }

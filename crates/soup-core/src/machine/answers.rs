@@ -1,8 +1,10 @@
 //! What answers have to be like, whatever is in them: one that is not is a failure of its worker's.
 
 use super::{Error, Judged, LayerGram, Machine, Result, Slice, TaskResult, Work};
+use crate::diagnosis::boosting::Hits;
+use crate::diagnosis::ensemble::Alternatives;
 use crate::diagnosis::geometry::packed_len;
-use crate::machine::exchange::SegmentDots;
+use crate::machine::exchange::{Compare, SegmentDots};
 
 impl Machine {
     /// Whether an answer can be one to `work`.
@@ -35,16 +37,7 @@ impl Machine {
             (Work::Pass(shard), TaskResult::Passed { sha256, grams, .. }) => {
                 self.check_count(sha256.len()).and_then(|()| self.check_grams(shard.0, grams))
             }
-            (Work::Compare(of), TaskResult::Compared(found)) => {
-                if found.newton.gradient.len() != self.plan.ingredients as usize {
-                    return Err(Error::internal("a worker compared other ingredients than it was asked to"));
-                }
-                let samples = of.slice.end - of.slice.start;
-                [&found.logits, &found.vote, &found.stacked].into_iter().try_for_each(|counts| {
-                    let checked = self.check_judged(&Judged::Tally(counts.clone().into()), samples);
-                    checked.map_err(|e| e.context("other uses of the ingredients"))
-                })
-            }
+            (Work::Compare(of), TaskResult::Compared(found)) => self.check_compared(of, found),
             (Work::Reread(shard, soup), TaskResult::Reread(found)) => {
                 let blends = [found.blend, found.served].iter().flatten().count();
                 match blends == if soup.is_some() { 2 } else { 0 } {
@@ -76,6 +69,22 @@ impl Machine {
                 "a worker returned {digests} digests for {ingredients} ingredients"
             ))),
         }
+    }
+
+    fn check_compared(&self, of: &Compare, found: &Alternatives) -> Result<()> {
+        let (ingredients, samples) = (self.plan.ingredients as usize, of.slice.end - of.slice.start);
+        let fit = |hits: &Hits| hits.ingredients() == ingredients && hits.samples() == samples;
+        if found.newton.gradient.len() != ingredients || !found.hits.iter().all(fit) {
+            return Err(Error::internal("a worker compared other ingredients than it was asked to"));
+        }
+        if (found.boosted.is_some(), found.hits.is_some()) != (!of.votes.is_empty(), of.hits) {
+            return Err(Error::internal("a worker told of other votes than it was asked about"));
+        }
+        let counts = [&found.logits, &found.vote, &found.stacked].into_iter().chain(&found.boosted);
+        counts.into_iter().try_for_each(|counts| {
+            let checked = self.check_judged(&Judged::Tally(counts.clone().into()), samples);
+            checked.map_err(|e| e.context("other uses of the ingredients"))
+        })
     }
 
     fn check_dots(&self, shard: u32, segments: &[SegmentDots]) -> Result<()> {

@@ -4,19 +4,23 @@
 //! Inner products are asked of the owners of the shards, each shard once, and kept as long as the machine lives; they are a
 //! cache of what the shards say, as residency is. *Comparing* scores the alternatives on every slice, where its logits are:
 //! first on the validation set, again and again under the weights of the stacking that is being fitted there, then on the
-//! test sets under the best of them.
+//! test sets under the best of them. The first time it is also told who is right where, from which the votes of the boosting follow; they are
+//! counted from the second time on.
 
 use std::collections::BTreeMap;
 
 use super::progress::Progress;
 use super::{Action, Dataset, Error, ErrorKind, Evaluation, Machine, Millis, Slice, Work, WorkerId};
 use crate::diagnosis::SharedInitVerdict;
-use crate::diagnosis::ensemble::{Alternatives, Newton, STACK_INGREDIENTS_MAX, STACK_STEPS};
+use crate::diagnosis::boosting::{BOOST_INGREDIENTS_MAX, samme};
+use crate::diagnosis::ensemble::{Alternatives, STACK_INGREDIENTS_MAX, STACK_STEPS};
 use crate::diagnosis::geometry::Gram;
 use crate::diagnosis::path::{Grid, line, prefixes};
 use crate::machine::exchange::{Compare, LayerGram};
 use crate::shard::Shard;
 use crate::soup::{Ingredient, Soup, Weight};
+use crate::survey::Tallies;
+use crate::tally::Counts;
 
 /// Points on the way from one ingredient to another, the first one not counted.
 pub const LINE_SEGMENTS: u32 = 10;
@@ -41,6 +45,8 @@ pub(super) struct Diagnosing {
     measured: Option<Measured>,
     comparing: Option<Comparing>,
     compared: Option<BTreeMap<Dataset, Alternatives>>,
+    /// Votes of the boosting that was compared; empty where there was none.
+    votes: Vec<f64>,
 }
 
 /// The comparison of alternatives in work.
@@ -49,6 +55,10 @@ struct Comparing {
     dataset: Dataset,
     step: u32,
     weights: Vec<f64>,
+    /// Of the boosting, once they are found.
+    votes: Vec<f64>,
+    /// What they led to on the validation set.
+    boosted: Option<Counts>,
     slices: BTreeMap<u32, Alternatives>,
     /// The weights with the least loss so far, and what they led to.
     best: Option<(Vec<f64>, Alternatives)>,
@@ -61,6 +71,8 @@ impl Comparing {
             dataset: Dataset::VALIDATION,
             step: 0,
             weights: vec![1.0 / f64::from(ingredients); ingredients as usize],
+            votes: Vec::new(),
+            boosted: None,
             slices: BTreeMap::new(),
             best: None,
             done: BTreeMap::new(),
@@ -68,8 +80,15 @@ impl Comparing {
     }
 
     fn work(&self, slice: Slice) -> Option<Work> {
-        let weights = self.weights.iter().map(|w| Weight::new(*w)).collect::<Option<_>>()?;
-        Some(Work::Compare(Box::new(Compare { dataset: self.dataset, step: self.step, slice, weights })))
+        let finite = |of: &[f64]| of.iter().map(|w| Weight::new(*w)).collect::<Option<_>>();
+        Some(Work::Compare(Box::new(Compare {
+            dataset: self.dataset,
+            step: self.step,
+            slice,
+            weights: finite(&self.weights)?,
+            votes: finite(&self.votes)?,
+            hits: self.step == 0 && self.weights.len() <= BOOST_INGREDIENTS_MAX,
+        })))
     }
 }
 
@@ -84,9 +103,14 @@ impl Machine {
         self.diagnosing.measured.as_ref()
     }
 
-    /// The alternatives on every reported set, once compared, and the weights of the stacking.
+    /// The alternatives on every reported set, once compared.
     pub fn compared(&self) -> Option<&BTreeMap<Dataset, Alternatives>> {
         self.diagnosing.compared.as_ref()
+    }
+
+    /// The votes of the boosting that was compared, one an ingredient; empty where there was none.
+    pub fn votes(&self) -> &[f64] {
+        &self.diagnosing.votes
     }
 
     /// A shard of `worker` whose inner products are missing.
@@ -149,6 +173,7 @@ impl Machine {
     /// Alternatives are compared again, once everything is scored.
     pub(super) fn compare_again(&mut self) {
         (self.diagnosing.comparing, self.diagnosing.compared) = (None, None);
+        self.diagnosing.votes.clear();
     }
 
     /// The soups between ingredients that a full diagnosis looks at, and every ingredient on every set, once the ranking is
@@ -241,6 +266,10 @@ impl Machine {
     pub(super) fn compare_done(&mut self, work: &Compare, found: Alternatives) {
         let slices = self.slices_of(work.dataset).len();
         let tests: Vec<Dataset> = self.reported_tests().collect();
+        let classes = match self.survey().map(|s| &s.tallies) {
+            Some(Tallies::Classes { classes }) => *classes,
+            _ => 0,
+        };
         let Some(comparing) = &mut self.diagnosing.comparing else { return };
         if (comparing.dataset, comparing.step) != (work.dataset, work.step) {
             return;
@@ -251,7 +280,7 @@ impl Machine {
         }
         let total = total(std::mem::take(&mut comparing.slices));
         if comparing.dataset == Dataset::VALIDATION {
-            comparing.fit(total, self.plan.ingredients);
+            comparing.fit(total, classes);
         } else {
             comparing.done.insert(comparing.dataset, total);
         }
@@ -262,6 +291,7 @@ impl Machine {
             Some(next) => comparing.dataset = next,
             None => {
                 self.diagnosing.compared = Some(std::mem::take(&mut comparing.done));
+                self.diagnosing.votes = std::mem::take(&mut comparing.votes);
                 self.diagnosing.comparing = None;
                 self.progress.go_on(Progress::Writing);
             }
@@ -271,17 +301,25 @@ impl Machine {
 
 impl Comparing {
     /// One more step of the fit, or its end: then the weights are the best ones, and the validation set is done.
-    fn fit(&mut self, total: Alternatives, ingredients: u32) {
+    fn fit(&mut self, mut total: Alternatives, classes: u32) {
+        if let Some(hits) = total.hits.take() {
+            self.votes = samme(&hits, classes);
+        }
+        self.boosted = total.boosted.take().or(self.boosted.take());
         let next = total.newton.step(&self.weights);
         let better = |(_, best): &(Vec<f64>, Alternatives)| total.stacked.loss_sum < best.stacked.loss_sum;
         if self.best.as_ref().is_none_or(better) {
             self.best = Some((self.weights.clone(), total));
         }
-        let may = ingredients as usize <= STACK_INGREDIENTS_MAX && next.iter().all(|w| w.is_finite());
+        let may = self.weights.len() <= STACK_INGREDIENTS_MAX && next.iter().all(|w| w.is_finite());
+        let votes_to_count = self.boosted.is_none() && !self.votes.is_empty();
         if may && self.step < STACK_STEPS {
             (self.step, self.weights) = (self.step + 1, next);
+        } else if votes_to_count {
+            self.step += 1;
         } else if let Some((weights, best)) = self.best.take() {
             self.weights = weights;
+            let best = Alternatives { boosted: self.boosted.take(), ..best };
             self.done.insert(Dataset::VALIDATION, best);
         }
     }
@@ -289,17 +327,9 @@ impl Comparing {
 
 /// Sums slices, in order.
 fn total(slices: BTreeMap<u32, Alternatives>) -> Alternatives {
-    let mut total: Option<Alternatives> = None;
-    for slice in slices.into_values() {
-        match &mut total {
-            None => total = Some(slice),
-            Some(sum) => {
-                sum.logits.merge(&slice.logits);
-                sum.vote.merge(&slice.vote);
-                sum.stacked.merge(&slice.stacked);
-                Newton::add(&mut sum.newton, &slice.newton);
-            }
-        }
-    }
-    total.unwrap_or_default()
+    let sum = |mut sum: Alternatives, slice: Alternatives| {
+        sum.add(&slice);
+        sum
+    };
+    slices.into_values().reduce(sum).unwrap_or_default()
 }

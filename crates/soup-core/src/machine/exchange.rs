@@ -68,6 +68,10 @@ pub struct Compare {
     pub slice: Slice,
     /// Weights of the stacking, one an ingredient.
     pub weights: Vec<Weight>,
+    /// Votes of the boosting, one an ingredient; empty where there are none yet.
+    pub votes: Vec<Weight>,
+    /// Whether it is to be told which ingredients are right on which samples.
+    pub hits: bool,
 }
 
 /// Inner products of all ingredients on the part of a layer in a shard.

@@ -12,6 +12,7 @@ mod troubles;
 mod trying;
 
 use super::*;
+use crate::diagnosis::boosting::{Hits, samme};
 use crate::diagnosis::ensemble::{Alternatives, Newton};
 use crate::journal::{Claim, Entry, Fold, Record, Rejected, Scored};
 use crate::metric::{Metric, MetricName};
@@ -183,9 +184,11 @@ fn answer_in(work: &Work, plan: &Plan, samples: Option<&[u32]>) -> TaskResult {
             newton.gradient[0] = number(&(of.slice, "gradient"));
             TaskResult::Compared(Box::new(Alternatives {
                 logits: score.clone(),
+                boosted: (!of.votes.is_empty()).then(|| score.clone()),
                 vote: score,
                 stacked,
                 newton,
+                hits: of.hits.then(|| hits(of, ingredients)),
             }))
         }
         Work::Dot(dot) => {
@@ -194,6 +197,19 @@ fn answer_in(work: &Work, plan: &Plan, samples: Option<&[u32]>) -> TaskResult {
             TaskResult::Dotted((0..3).map(|tensor| SegmentDots { tensor, dots: dots(tensor) }).collect())
         }
     }
+}
+
+/// Which of so many ingredients are right on a slice.
+fn hits(of: &Compare, ingredients: u32) -> Hits {
+    let mut hits = Hits::new(ingredients as usize);
+    for sample in of.slice.start..of.slice.end {
+        hits.push((0..ingredients).map(|i| {
+            let one = Evaluation { dataset: of.dataset, soup: Soup::single(Ingredient(i)) };
+            let outcome = outcome(&one, sample);
+            outcome.label == outcome.prediction
+        }));
+    }
+    hits
 }
 
 /// Appends to a log as a store would.
@@ -518,6 +534,15 @@ fn a_full_diagnosis_scores_what_lies_between_and_compares() {
     let compared = machine.compared().unwrap();
     assert_eq!(compared.keys().map(|d| d.0).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(compared[&Dataset(1)].logits.total, SAMPLES[1]);
+    // The votes are those of all samples in order, whoever looked at which, and counted on every set.
+    let slice = Slice { index: 0, start: 0, end: SAMPLES[0], sequence: Default::default() };
+    let whole = Compare { dataset: Dataset(0), step: 0, slice, weights: vec![], votes: vec![], hits: true };
+    assert_eq!(machine.votes(), samme(&hits(&whole, 5), 10));
+    assert!(machine.votes().iter().any(|vote| *vote > 0.0));
+    for (dataset, found) in compared {
+        assert_eq!(found.boosted.as_ref().unwrap().total, SAMPLES[dataset.index()]);
+        assert_eq!(found.hits, None, "they are not kept");
+    }
     // Nothing is written: there are no files.
     assert!(machine.data_sha256().is_none());
 }

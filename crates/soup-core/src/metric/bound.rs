@@ -15,7 +15,8 @@
 //! more to come: it is). There its numerator is largest where all that is left is right, its denominator smallest where all of that is
 //! predicted to be of the class that is predicted most, and the one by the other is not exceeded.
 
-use super::{ClassMetric, Margins, Metric, NEAR, mean};
+use super::margins::{Class, Margins};
+use super::{ClassMetric, Metric, NEAR, mean};
 use crate::recipe::Accept;
 use crate::tally::{Counts, Tally};
 
@@ -82,7 +83,7 @@ fn completed(judged: &Counts, whole: &Counts) -> Option<Counts> {
 fn matthews_at_most(judged: &Counts, best: &Counts) -> f64 {
     let (now, then) = (Margins::of(judged), Margins::of(best));
     let samples = best.total as f64;
-    let sum = |f: &dyn Fn(&super::Class) -> f64| then.by_class.values().map(f).sum::<f64>();
+    let sum = |f: &dyn Fn(&Class) -> f64| then.by_class.values().map(f).sum::<f64>();
     let covariance = best.correct as f64 * samples - sum(&|c| c.labelled as f64 * c.predicted as f64);
     if covariance <= 0.0 {
         return 0.0;

@@ -7,8 +7,8 @@ use std::cmp::Ordering;
 
 use num_bigint::{BigInt, Sign};
 
-use super::{Class, ClassMetric, Margins};
-use crate::tally::Counts;
+use super::ClassMetric;
+use super::margins::{Class, Margins};
 
 /// An exact number.
 #[derive(Clone)]
@@ -62,15 +62,14 @@ pub(super) struct Exact {
 }
 
 impl Exact {
-    /// The sum of `metrics`, which are all made of counts and have Matthews' correlation once at most.
-    pub(super) fn of(metrics: &[ClassMetric], classes: u32, counts: &Counts) -> Exact {
-        let margins = Margins::of(counts);
+    /// The sum of `metrics`, which are all made of margins and have Matthews' correlation once at most.
+    pub(super) fn of(metrics: &[ClassMetric], classes: u32, margins: &Margins) -> Exact {
         let mut exact = Exact { rational: Fraction::zero(), root: Fraction::zero() };
         for metric in metrics {
             let more = match metric {
                 ClassMetric::Accuracy => Fraction {
-                    numerator: counts.correct.into(),
-                    denominator: BigInt::from(counts.total.max(1)),
+                    numerator: margins.correct().into(),
+                    denominator: BigInt::from(margins.samples().max(1)),
                 },
                 ClassMetric::MacroF1 => {
                     let share = Fraction { numerator: 1.into(), denominator: BigInt::from(classes.max(1)) };
@@ -78,7 +77,7 @@ impl Exact {
                 }
                 ClassMetric::BinaryF1 => f1_sum(margins.by_class.get(&1)),
                 ClassMetric::Matthews => {
-                    exact.root = matthews_squared(&margins);
+                    exact.root = matthews_squared(margins);
                     continue;
                 }
                 ClassMetric::Loss => continue,

@@ -1,5 +1,6 @@
 //! What workers measure: gradients and their products, inner products of a pool, comparisons of its other uses.
 
+use soup_core::diagnosis::boosting::Hits;
 use soup_core::diagnosis::ensemble::{Alternatives, Newton};
 use soup_core::machine::{Differentiate, Dot, LayerGram, PartFigures, SegmentDots};
 use soup_core::soup::Weight;
@@ -79,6 +80,8 @@ impl From<&Alternatives> for v1::Compared {
             stacked: Some((&a.stacked).into()),
             gradient: a.newton.gradient.clone(),
             curvature: a.newton.curvature.clone(),
+            boosted: a.boosted.as_ref().map(Into::into),
+            hits: a.hits.as_ref().map_or_else(Vec::new, |hits| hits.rows().to_vec()),
         }
     }
 }
@@ -95,6 +98,11 @@ impl TryFrom<v1::Compared> for Alternatives {
             vote: required(c.vote, "vote")?.try_into()?,
             stacked: required(c.stacked, "stacked")?.try_into()?,
             newton: Newton { gradient: c.gradient, curvature: c.curvature },
+            boosted: c.boosted.map(TryInto::try_into).transpose()?,
+            hits: match c.hits.is_empty() {
+                true => None,
+                false => Some(Hits::from_rows(k, c.hits)?),
+            },
         })
     }
 }

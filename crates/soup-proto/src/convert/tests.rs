@@ -1,6 +1,7 @@
 //! What goes over the wire comes back the same; what is malformed is refused by name.
 
 use soup_core::batch_norm::BatchNorm;
+use soup_core::diagnosis::boosting::Hits;
 use soup_core::diagnosis::ensemble::{Alternatives, Newton};
 use soup_core::machine::Differentiate;
 use soup_core::metric::{Formula, SumMetric};
@@ -329,12 +330,18 @@ fn comparisons_survive_and_crooked_ones_are_refused() {
     let found = Alternatives {
         logits: score.clone(),
         vote: Counts { correct: 1, ..score.clone() },
-        stacked: Counts { loss_sum: -0.0, ..score },
+        stacked: Counts { loss_sum: -0.0, ..score.clone() },
         newton,
+        boosted: None,
+        hits: Some(Hits::from_rows(2, vec![1, 3, 0]).unwrap()),
     };
     let wire = v1::Compared::from(&found);
     assert_eq!(Alternatives::try_from(wire.clone()).unwrap(), found);
     assert!(Alternatives::try_from(v1::Compared { gradient: vec![0.0], ..wire.clone() }).is_err());
+    let voted = Alternatives { boosted: Some(score), hits: None, ..found };
+    assert_eq!(Alternatives::try_from(v1::Compared::from(&voted)).unwrap(), voted);
+    let third = v1::Compared { hits: vec![1, 4, 0], ..wire.clone() };
+    refused(Alternatives::try_from(third), "not whole rows of 2 ingredients");
     let mut crooked = wire;
     crooked.vote.as_mut().unwrap().counts.pop();
     assert!(Alternatives::try_from(crooked).is_err());
