@@ -334,34 +334,32 @@ impl<A: Architecture, B: Kernels> ArchitectureModel<A, B> {
         self.input.iter().product()
     }
 
-    /// The logits of one batch, which begins with sample `first` of `prepared`. The forward pass always has the same shape, so that
-    /// what a sample comes out as cannot depend on how many others there are: rows that are missing are zeros, and their logits are
-    /// dropped.
+    /// The logits of one batch, which begins with sample `first` of `prepared`. What a sample comes out as cannot depend on how many
+    /// others there are: either no kernel lets it ([`Kernels::ANY_BATCH`]), or the forward pass always has the same shape; rows that are
+    /// missing are then zeros, and their logits are dropped.
     fn batch(&self, prepared: &Prepared, first: usize, pixels: &[f32]) -> Result<Vec<f32>> {
         let rows = pixels.len() / self.stride();
+        let padded = if B::ANY_BATCH { rows } else { self.batch_size };
         B::on(&self.device, self.precision, || {
-            let bytes = (self.batch_size * self.stride() * size_of::<B::FloatElem>()) as u64;
+            let bytes = (padded * self.stride() * size_of::<B::FloatElem>()) as u64;
             let of = (prepared.identity(), first, rows);
-            let pixels = self.uploads.batch(of, bytes, || Ok(self.upload(pixels)))?;
+            let pixels = self.uploads.batch(of, bytes, || Ok(self.upload(pixels, padded)))?;
             let mut values = kernels::values(self.architecture.forward(&self.model, pixels), "logits")?;
-            if values.len() != self.batch_size * self.classes {
-                return Err(Error::internal(format!(
-                    "{} logits of {} samples",
-                    values.len(),
-                    self.batch_size
-                )));
+            if values.len() != padded * self.classes {
+                return Err(Error::internal(format!("{} logits of {padded} samples", values.len())));
             }
             values.truncate(rows * self.classes);
             Ok(values)
         })
     }
 
-    fn upload(&self, pixels: &[f32]) -> Tensor<B, 4> {
+    /// Pixels as so many samples.
+    fn upload(&self, pixels: &[f32], samples: usize) -> Tensor<B, 4> {
         let [channels, height, width] = self.input;
-        let mut padded = Vec::with_capacity(self.batch_size * self.stride());
+        let mut padded = Vec::with_capacity(samples * self.stride());
         padded.extend_from_slice(pixels);
-        padded.resize(self.batch_size * self.stride(), 0.0);
-        kernels::tensor(padded, [self.batch_size, channels, height, width], &self.device)
+        padded.resize(samples * self.stride(), 0.0);
+        kernels::tensor(padded, [samples, channels, height, width], &self.device)
     }
 }
 

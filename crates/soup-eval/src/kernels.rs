@@ -100,6 +100,10 @@ pub(crate) fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>, what: &st
 
 /// A burn backend with the fused steps that models need, and a way for their parameters into its graph.
 pub(crate) trait Kernels: Deposits {
+    /// Whether a sample comes out as the same bits whatever the batch that it is in has for a size. Where not, batches of one size are
+    /// what makes sure of it.
+    const ANY_BATCH: bool = false;
+
     /// Runs `work`, which puts something on `device` or waits for what comes of it, in `precision`. What goes wrong on a device is an
     /// error by the time this returns; on the processor nothing is done about it. `work` never calls this itself.
     ///
@@ -110,7 +114,8 @@ pub(crate) trait Kernels: Deposits {
         work()
     }
 
-    /// A parameter of `shape` in the model, of the `values` of a checkpoint that are laid out as `layout` says.
+    /// A parameter of `shape` in the model, of the `values` of a checkpoint that are laid out as `layout` says. Matrices are laid out as
+    /// the linear maps of the backend take them, which may be in another shape.
     fn parameter<const D: usize>(
         values: Vec<f32>,
         layout: &Layout,
@@ -131,9 +136,64 @@ pub(crate) trait Kernels: Deposits {
         images.slice([0..batch, 0..channels, 0..height, 0..width])
     }
 
+    /// The patches of images `[batch, channels, height, width]`, so many rows and columns of patches of so many pixels, end to end:
+    /// `[batch * patches, channels * pixels]`. What lies beyond the last whole patch is dropped, as a strided convolution does. No
+    /// gradient is wanted of them.
+    fn patches(
+        images: Tensor<Self, 4>,
+        [rows, columns]: [usize; 2],
+        [height, width]: [usize; 2],
+    ) -> Tensor<Self, 2> {
+        let [batch, channels, _, _] = images.dims();
+        Self::crop(images, [rows * height, columns * width])
+            .reshape([batch, channels, rows, height, columns, width])
+            .permute([0, 2, 4, 1, 3, 5])
+            .reshape([batch * rows * columns, channels * height * width])
+    }
+
+    /// The tokens of images `[batch, tokens, hidden]`: those of `whole`, `[1, 1, hidden]` each, before those of the patches,
+    /// `[batch * patches, hidden]`; and the embedding of its position, `[1, tokens, hidden]`, added to each.
+    fn tokens(
+        whole: Vec<Tensor<Self, 3>>,
+        patches: Tensor<Self, 2>,
+        positions: Tensor<Self, 3>,
+    ) -> Tensor<Self, 3> {
+        let [rows, hidden] = patches.dims();
+        let [_, tokens, _] = positions.dims();
+        let patches_of_one = tokens - whole.len();
+        let batch = rows / patches_of_one;
+        let mut all: Vec<_> = whole.into_iter().map(|token| token.expand([batch, 1, hidden])).collect();
+        all.push(patches.reshape([batch, patches_of_one, hidden]));
+        Tensor::cat(all, 1) + positions
+    }
+
     /// The products of matrices that are the last two dimensions; the others are the same in both.
     fn matmul<const D: usize>(left: Tensor<Self, D>, right: Tensor<Self, D>) -> Tensor<Self, D> {
         left.matmul(right)
+    }
+
+    /// `act(x * weight + bias)`, bias along the rows; the weight is a [`parameter`](Kernels::parameter), from inputs to so many outputs.
+    fn linear_act(
+        x: Tensor<Self, 2>,
+        (weight, _outputs): (Tensor<Self, 2>, usize),
+        bias: Option<&Tensor<Self, 1>>,
+        act: Activation,
+    ) -> Tensor<Self, 2> {
+        Self::bias_act(Self::matmul(x, weight), bias, act)
+    }
+
+    /// `x * weight + bias + residual`, as [`linear_act`](Kernels::linear_act).
+    fn linear_residual(
+        x: Tensor<Self, 2>,
+        (weight, _outputs): (Tensor<Self, 2>, usize),
+        bias: Option<&Tensor<Self, 1>>,
+        residual: &Tensor<Self, 2>,
+    ) -> Tensor<Self, 2> {
+        let product = Self::matmul(x, weight);
+        match bias {
+            Some(bias) => Self::bias_residual(product, bias, residual),
+            None => product + residual.clone(),
+        }
     }
 
     /// `act(x + bias)`, bias along the rows.

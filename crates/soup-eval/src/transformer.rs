@@ -15,8 +15,10 @@ use crate::parameters::visitor::{Form, Loaded, Visitor};
 
 /// Linear maps of the same inputs, side by side.
 pub(crate) struct Linear<F: Form> {
-    /// [in, out]: the transpose of the checkpoint's, made once.
+    /// From inputs to outputs, laid out once as the backend takes it.
     weight: F::Parameter<2>,
+    /// Of all maps together.
+    outputs: usize,
     bias: Option<F::Parameter<1>>,
 }
 
@@ -32,6 +34,7 @@ impl<F: Form> Linear<F> {
         let with = |suffix: &str| names.iter().map(|name| format!("{name}.{suffix}")).collect();
         Ok(Linear {
             weight: visitor.matrices(with("weight"), outputs, inputs)?,
+            outputs: names.len() * outputs,
             bias: bias.then(|| visitor.vectors(with("bias"), outputs)).transpose()?,
         })
     }
@@ -48,26 +51,21 @@ impl<F: Form> Linear<F> {
 }
 
 impl<B: Kernels> Linear<Loaded<B>> {
-    fn matmul(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        let weight = self.weight.on(&x);
-        B::matmul(x, weight)
-    }
-
     /// The maps, then `act`.
     pub(crate) fn forward(&self, x: Tensor<B, 2>, act: Activation) -> Tensor<B, 2> {
-        let bias = self.bias.as_ref().map(|bias| bias.on(&x));
-        B::bias_act(self.matmul(x), bias.as_ref(), act)
+        let (weight, bias) = self.on(&x);
+        B::linear_act(x, (weight, self.outputs), bias.as_ref(), act)
     }
 
     /// The maps, then `+ residual`.
     pub(crate) fn add_to(&self, x: Tensor<B, 2>, residual: &Tensor<B, 2>) -> Tensor<B, 2> {
-        match &self.bias {
-            Some(bias) => {
-                let bias = bias.on(&x);
-                B::bias_residual(self.matmul(x), &bias, residual)
-            }
-            None => self.matmul(x) + residual.clone(),
-        }
+        let (weight, bias) = self.on(&x);
+        B::linear_residual(x, (weight, self.outputs), bias.as_ref(), residual)
+    }
+
+    /// Weight and bias, for one use.
+    fn on(&self, x: &Tensor<B, 2>) -> (Tensor<B, 2>, Option<Tensor<B, 1>>) {
+        (self.weight.on(x), self.bias.as_ref().map(|bias| bias.on(x)))
     }
 }
 
@@ -168,21 +166,12 @@ impl<F: Form> Embedding<F> {
 impl<B: Kernels> Embedding<Loaded<B>> {
     /// Cuts images `[batch, channels, height, width]` into patches and turns them into tokens `[batch, tokens, hidden]`.
     pub(crate) fn forward(&self, pixels: Tensor<B, 4>, config: &TransformerConfig) -> Tensor<B, 3> {
-        let [batch, channels, _, _] = pixels.dims();
         let (rows, columns) = config.grid();
-        let (height, width) = (config.patch.height, config.patch.width);
-        // What lies beyond the last whole patch is dropped, as a strided convolution does.
-        let patches = B::crop(pixels, [rows * height, columns * width])
-            .reshape([batch, channels, rows, height, columns, width])
-            .permute([0, 2, 4, 1, 3, 5])
-            .reshape([batch * rows * columns, channels * height * width]);
+        let patches = B::patches(pixels, [rows, columns], [config.patch.height, config.patch.width]);
         let tokens = self.patch.forward(patches, Activation::Linear);
-        let tokens = tokens.reshape([batch, rows * columns, config.hidden]);
         let positions = self.positions.on(&tokens);
-        let mut all: Vec<Tensor<B, 3>> =
-            self.whole.iter().map(|token| token.on(&tokens).expand([batch, 1, config.hidden])).collect();
-        all.push(tokens);
-        Tensor::cat(all, 1) + positions
+        let whole = self.whole.iter().map(|token| token.on(&tokens)).collect();
+        B::tokens(whole, tokens, positions)
     }
 }
 

@@ -121,6 +121,7 @@ fn reordered(prepared: &Prepared, order: &[usize]) -> Prepared {
 
 #[test]
 fn an_outcome_depends_on_its_sample_alone() {
+    let mut of_others = None;
     for batch_size in [1, 7, 32] {
         let evaluator = pool::evaluator_of(batch_size);
         let model = pool::model(evaluator.as_ref(), "m10");
@@ -129,6 +130,7 @@ fn an_outcome_depends_on_its_sample_alone() {
             evaluate(model.as_ref(), prepared, range, NEVER).unwrap().iter().map(bits).collect()
         };
         let all = of(&prepared, 0..80);
+        assert_eq!(&all, of_others.get_or_insert(all.clone()), "batch size {batch_size}");
         for at in [0, 1, 6, 31, 32, 63, 79] {
             assert_eq!(of(&prepared, at..at + 1), all[at..at + 1], "sample {at} alone");
         }

@@ -22,6 +22,17 @@ use super::math::{erf, exp, sigmoid, tanh};
 use super::{Activation, Kernels, Norm, plain};
 
 impl Kernels for Autodiff<Flex> {
+    fn matmul<const D: usize>(left: Tensor<Self, D>, right: Tensor<Self, D>) -> Tensor<Self, D> {
+        let (left, right) = (primitive(left), primitive(right));
+        let step = Product::<D>.prepare::<NoCheckpointing>([left.node, right.node]);
+        let (left, right) = (left.primitive, right.primitive);
+        let out = primitive(Flex::matmul::<D>(lift(left.clone()), lift(right.clone())));
+        lift(match step.compute_bound().stateful() {
+            OpsKind::Tracked(step) => step.finish((left, right), out),
+            OpsKind::UnTracked(step) => step.finish(out),
+        })
+    }
+
     fn bias_act(x: Tensor<Self, 2>, bias: Option<&Tensor<Self, 1>>, act: Activation) -> Tensor<Self, 2> {
         let Some(bias) = bias else {
             return plain::bias_act(x, None, act);
@@ -89,13 +100,13 @@ impl Kernels for Autodiff<Flex> {
         let (query, key_value) = (primitive(query), primitive(key_value));
         let step = Attend.prepare::<NoCheckpointing>([query.node, key_value.node]);
         let (query, key_value) = (lift(query.primitive), lift(key_value.primitive));
-        let split = Split::<Flex>::new(query.clone(), key_value.clone(), sizes);
-        let shares = split.shares();
-        let out = primitive(side_by_side([split.context(shares.clone())]));
-        lift(match step.compute_bound().stateful() {
-            OpsKind::Tracked(step) => step.finish(Attended { query, key_value, shares, sizes }, out),
-            OpsKind::UnTracked(step) => step.finish(out),
-        })
+        match step.compute_bound().stateful() {
+            OpsKind::Tracked(step) => {
+                let (out, shares) = flex::attention(query.clone(), key_value.clone(), sizes);
+                lift(step.finish(Attended { query, key_value, shares, sizes }, primitive(out)))
+            }
+            OpsKind::UnTracked(step) => lift(step.finish(primitive(Flex::attend(query, key_value, sizes)))),
+        }
     }
 }
 
@@ -105,6 +116,28 @@ fn primitive<B: burn::tensor::backend::Backend, const D: usize>(x: Tensor<B, D>)
 
 fn lift<B: burn::tensor::backend::Backend, const D: usize>(x: FloatTensor<B>) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(x))
+}
+
+/// A product of matrices.
+#[derive(Debug)]
+struct Product<const D: usize>;
+
+impl<const D: usize> Backward<Flex, 2> for Product<D> {
+    /// Its factors.
+    type State = (FlexTensor, FlexTensor);
+
+    fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient: Tensor<Flex, D> = lift(gradients.consume::<Flex>(&ops.node));
+        let (left, right): (Tensor<Flex, D>, Tensor<Flex, D>) = (lift(ops.state.0), lift(ops.state.1));
+        let [d_left, d_right] = ops.parents;
+        if let Some(parent) = d_left {
+            let d_left = gradient.clone().matmul(right.transpose());
+            gradients.register::<Flex>(parent.id, primitive(d_left));
+        }
+        if let Some(parent) = d_right {
+            gradients.register::<Flex>(parent.id, primitive(left.transpose().matmul(gradient)));
+        }
+    }
 }
 
 /// `act(x + bias)`.

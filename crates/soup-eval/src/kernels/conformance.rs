@@ -130,6 +130,16 @@ fn shaped<B: Kernels>(leaf: &Tensor<B, 1>, shape: [usize; 2]) -> Tensor<B, 2> {
     leaf.clone().reshape(shape)
 }
 
+/// A weight as a model has it, beside a leaf.
+fn weight_of<B: Kernels>(leaf: &Tensor<B, 1>, [inputs, outputs]: [usize; 2]) -> Tensor<B, 2> {
+    B::parameter(host(inputs * outputs, 7), &Layout::Transposed, [inputs, outputs], &leaf.device())
+}
+
+/// The same for plain operations.
+fn plain_weight([inputs, outputs]: [usize; 2]) -> Tensor<Autodiff<Flex>, 2> {
+    tensor(host(inputs * outputs, 7), [outputs, inputs], &FlexDevice).transpose()
+}
+
 step!(
     BiasAct { shape: [usize; 2], act: Activation },
     |l, self| B::bias_act(shaped(&l[0], self.shape), Some(&l[1]), self.act),
@@ -189,6 +199,33 @@ step!(
     }
 );
 step!(
+    Map { shape: [usize; 3], act: Activation },
+    |l, self| {
+        let [rows, inputs, outputs] = self.shape;
+        let weight = weight_of(&l[0], [inputs, outputs]);
+        B::linear_act(shaped(&l[0], [rows, inputs]), (weight, outputs), Some(&l[1]), self.act)
+    },
+    {
+        let [rows, inputs, outputs] = self.shape;
+        let product = shaped(&l[0], [rows, inputs]).matmul(plain_weight([inputs, outputs]));
+        plain::bias_act(product, Some(&l[1]), self.act)
+    }
+);
+step!(
+    MapResidual { shape: [usize; 3] },
+    |l, self| {
+        let [rows, inputs, outputs] = self.shape;
+        let weight = weight_of(&l[0], [inputs, outputs]);
+        let (x, residual) = (shaped(&l[0], [rows, inputs]), shaped(&l[1], [rows, outputs]));
+        B::linear_residual(x, (weight, outputs), None, &residual)
+    },
+    {
+        let [rows, inputs, outputs] = self.shape;
+        let product = shaped(&l[0], [rows, inputs]).matmul(plain_weight([inputs, outputs]));
+        product + shaped(&l[1], [rows, outputs])
+    }
+);
+step!(
     Transposed { shape: [usize; 3] },
     |l, self| {
         let [rows, inner, columns] = self.shape;
@@ -245,6 +282,20 @@ fn products() {
 }
 
 #[test]
+fn linear_maps() {
+    for shape @ [rows, inputs, outputs] in
+        [[1, 1, 1], [1, 64, 10], [3, 7, 5], [2, 300, 1], [65, 129, 33], [50, 64, 192], [7, 600, 16]]
+    {
+        for act in [Activation::Linear, Activation::Gelu] {
+            let sizes = [rows * inputs, outputs];
+            check(&format!("{act:?} of a map of {shape:?}"), &Map { shape, act }, &sizes);
+        }
+        let sizes = [rows * inputs, rows * outputs];
+        check(&format!("map of {shape:?} and residual"), &MapResidual { shape }, &sizes);
+    }
+}
+
+#[test]
 fn attention() {
     for sizes @ [batch, heads, asked, tokens, width] in [
         [1, 1, 1, 1, 1],
@@ -270,16 +321,17 @@ impl With for Views {
         let device = &site.device;
         let stored: Values = (0..15).map(|i| i as f32).collect();
         let done = B::InnerBackend::on(device, site.precision, || {
-            let parameter = B::InnerBackend::parameter(stored, &Layout::Transposed, [5, 3], device);
+            let turned = tensor::<B::InnerBackend, 2>(stored.clone(), [3, 5], device).swap_dims(0, 1);
+            let weight = B::InnerBackend::parameter(stored, &Layout::Transposed, [5, 3], device);
+            let identity = (0..25).map(|i| if i % 6 == 0 { 1.0 } else { 0.0 }).collect();
+            let identity = tensor::<B::InnerBackend, 2>(identity, [5, 5], device);
+            let parameter = B::InnerBackend::linear_act(identity, (weight, 3), None, Activation::Linear);
             let whole = tensor::<B::InnerBackend, 2>((0..24).map(|i| i as f32).collect(), [4, 6], device);
             let before = whole.clone();
             let some = whole.clone().slice([1..3, 2..5]);
             let out = B::InnerBackend::bias_act(some.clone(), None, Activation::Relu);
-            let twice = B::InnerBackend::bias_residual(
-                some.clone(),
-                &parameter.clone().slice([0..1, 0..3]).reshape([3]),
-                &some,
-            );
+            let twice =
+                B::InnerBackend::bias_residual(some.clone(), &turned.slice([0..1, 0..3]).reshape([3]), &some);
             let across = B::InnerBackend::bias_act(whole.transpose(), None, Activation::Relu);
             [parameter, out, twice, across, before].into_iter().map(|t| values(t, "values")).collect()
         });
@@ -299,18 +351,22 @@ impl With for Views {
 struct Patches([usize; 6]);
 
 impl With for Patches {
-    type Out = [Values; 4];
+    type Out = [Values; 5];
 
     fn with<B: Differentiable>(self, site: Site<B>) -> Self::Out {
         let [batch, rows, columns, side, height, width] = self.0;
         let done = B::InnerBackend::on(&site.device, site.precision, || {
             let images = host(batch * 3 * height * width, 1);
             let images = tensor::<B::InnerBackend, 4>(images, [batch, 3, height, width], &site.device);
+            let fused = B::InnerBackend::patches(images.clone(), [rows, columns], [side, side]);
             let whole = B::InnerBackend::crop(images, [rows * side, columns * side]);
             let cut = whole.clone().reshape([batch, 3, rows, side, columns, side]);
             let patches = cut.clone().permute([0, 2, 4, 1, 3, 5]);
             let flat = patches.clone().reshape([batch * rows * columns, 3 * side * side]);
-            Ok([values(whole, "v")?, values(cut, "v")?, values(patches, "v")?, values(flat, "v")?])
+            let flat = values(flat, "v")?;
+            let fused = values(fused, "v")?;
+            assert!(fused == flat, "{:?}", self.0);
+            Ok([values(whole, "v")?, values(cut, "v")?, values(patches, "v")?, flat, fused])
         });
         done.unwrap()
     }

@@ -1,36 +1,143 @@
-//! The kernels on the CPU backend: one pass over slices each, in place where the input is not needed any more.
+//! The kernels on the CPU backend: one pass over slices each, in place where the input is not needed any more, compiled for the widest
+//! vectors that the machine has.
+//!
+//! What a row or an image comes out as is the same whatever is beside it, in every kernel: none pads, and batches have any size.
+
+mod activation;
+mod attention;
+mod product;
 
 use burn::backend::Flex;
 use burn::backend::flex::{FlexDevice, FlexTensor};
 use burn::tensor::{Tensor, TensorData, TensorPrimitive};
+use pulp::{Simd, WithSimd};
 
-use super::attention::Split;
-use super::math::{erf, exp, sigmoid, tanh};
-use super::{Activation, Kernels, Norm};
+use self::activation::activate;
+pub(super) use self::activation::{GELU_TANH_CUBE, GELU_TANH_SCALE};
+use self::attention::{Attention, Sizes};
+use self::product::{PANEL, Product, Then, pack_columns, pack_rows, packed_len};
+use super::math::{exp, sigmoid};
+use super::{Activation, Kernels, Norm, tensor};
+use crate::parameters::visitor::Layout;
 
 /// Sums are kept in this many lanes, so that they vectorise; the order of additions is fixed by the row alone.
 const LANES: usize = 16;
 
+/// Does what is compiled several times, for the vectors of one kind of machine each, as it is for this one.
+fn vectorised<W: WithSimd>(work: W) -> W::Output {
+    pulp::Arch::new().dispatch(work)
+}
+
 impl Kernels for Flex {
+    const ANY_BATCH: bool = true;
+
+    /// Matrices are packed, `[panels * inputs, PANEL]`.
+    fn parameter<const D: usize>(
+        values: Vec<f32>,
+        layout: &Layout,
+        shape: [usize; D],
+        device: &FlexDevice,
+    ) -> Tensor<Self, D> {
+        match (layout, &shape[..]) {
+            (Layout::Transposed, &[inputs, outputs]) => {
+                let mut packed = vec![0.0; packed_len(inputs, outputs)];
+                pack_columns(&mut packed, inputs, outputs, |output| &values[output * inputs..][..inputs]);
+                let mut shape = shape;
+                (shape[0], shape[1]) = (packed.len() / PANEL, PANEL);
+                tensor(packed, shape, device)
+            }
+            (Layout::Interpolated(map), _) => tensor(map.apply(&values), shape, device),
+            _ => tensor(values, shape, device),
+        }
+    }
+
+    fn patches(
+        images: Tensor<Self, 4>,
+        [rows, columns]: [usize; 2],
+        [height, width]: [usize; 2],
+    ) -> Tensor<Self, 2> {
+        let [batch, channels, image_height, image_width] = images.dims();
+        let images = contiguous_owned(images);
+        let images = values(&images);
+        let pixels = channels * height * width;
+        let mut out = Vec::with_capacity(batch * rows * columns * pixels);
+        for image in images.chunks_exact(channels * image_height * image_width) {
+            for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
+                for channel in image.chunks_exact(image_height * image_width) {
+                    for line in channel.chunks_exact(image_width).skip(row * height).take(height) {
+                        out.extend_from_slice(&line[column * width..][..width]);
+                    }
+                }
+            }
+        }
+        tensor(out, [batch * rows * columns, pixels], &FlexDevice)
+    }
+
+    fn tokens(
+        whole: Vec<Tensor<Self, 3>>,
+        patches: Tensor<Self, 2>,
+        positions: Tensor<Self, 3>,
+    ) -> Tensor<Self, 3> {
+        let ([rows, hidden], [_, tokens, _]) = (patches.dims(), positions.dims());
+        let patches_of_one = tokens - whole.len();
+        let whole: Vec<FlexTensor> = whole.into_iter().map(contiguous_owned).collect();
+        let (patches, positions) = (contiguous_owned(patches), contiguous_owned(positions));
+        let batch = rows / patches_of_one;
+        let mut out = Vec::with_capacity(batch * tokens * hidden);
+        for patches in values(&patches).chunks_exact(patches_of_one * hidden) {
+            let rows = whole.iter().map(values).chain(patches.chunks_exact(hidden));
+            for (row, position) in rows.zip(values(&positions).chunks_exact(hidden)) {
+                out.extend(row.iter().zip(position).map(|(v, p)| v + p));
+            }
+        }
+        tensor(out, [batch, tokens, hidden], &FlexDevice)
+    }
+
+    fn matmul<const D: usize>(left: Tensor<Self, D>, right: Tensor<Self, D>) -> Tensor<Self, D> {
+        let dims = right.dims();
+        let &[inputs, columns] = &dims[..] else {
+            return left.matmul(right);
+        };
+        let right = contiguous_owned(right);
+        let mut packed = vec![0.0; packed_len(inputs, columns)];
+        pack_rows(&mut packed, inputs, columns, |input| &values(&right)[input * columns..][..columns]);
+        let then = Then { bias: None, act: Activation::Linear, residual: None };
+        product(left, &packed, columns, then)
+    }
+
+    fn linear_act(
+        x: Tensor<Self, 2>,
+        (weight, outputs): (Tensor<Self, 2>, usize),
+        bias: Option<&Tensor<Self, 1>>,
+        act: Activation,
+    ) -> Tensor<Self, 2> {
+        let (weight, bias) = (contiguous_owned(weight), bias.map(contiguous));
+        product(x, values(&weight), outputs, Then { bias: bias.as_ref().map(values), act, residual: None })
+    }
+
+    fn linear_residual(
+        x: Tensor<Self, 2>,
+        (weight, outputs): (Tensor<Self, 2>, usize),
+        bias: Option<&Tensor<Self, 1>>,
+        residual: &Tensor<Self, 2>,
+    ) -> Tensor<Self, 2> {
+        let (weight, bias, residual) = (contiguous_owned(weight), bias.map(contiguous), contiguous(residual));
+        let (bias, residual) = (bias.as_ref().map(values), Some(values(&residual)));
+        product(x, values(&weight), outputs, Then { bias, act: Activation::Linear, residual })
+    }
+
     fn bias_act(x: Tensor<Self, 2>, bias: Option<&Tensor<Self, 1>>, act: Activation) -> Tensor<Self, 2> {
+        if bias.is_none() && act == Activation::Linear {
+            return x;
+        }
         let bias = bias.map(contiguous);
         let bias = bias.as_ref().map(values);
-        match act {
-            Activation::Gelu => {
-                map_rows(x, bias, |v| 0.5 * v * (1.0 + erf(v * std::f32::consts::FRAC_1_SQRT_2)))
+        rows_in_place(x, |row, _| {
+            if let Some(bias) = bias {
+                row.iter_mut().zip(bias).for_each(|(v, &b)| *v += b);
             }
-            Activation::GeluTanh => map_rows(x, bias, gelu_tanh),
-            Activation::QuickGelu => map_rows(x, bias, |v| v * sigmoid(1.702 * v)),
-            // Not `max`, which would hide a NaN.
-            Activation::Relu => map_rows(x, bias, |v| if v < 0.0 { 0.0 } else { v }),
-            Activation::Silu => map_rows(x, bias, |v| v * sigmoid(v)),
-            Activation::Tanh => map_rows(x, bias, tanh),
-            Activation::Sigmoid => map_rows(x, bias, sigmoid),
-            Activation::Linear => match bias {
-                Some(_) => map_rows(x, bias, |v| v),
-                None => x,
-            },
-        }
+            activate(act, row);
+        })
     }
 
     fn bias_residual(
@@ -78,17 +185,15 @@ impl Kernels for Flex {
 
     fn norm_rows(x: &Tensor<Self, 2>, norm: &Norm<Self>) -> Tensor<Self, 2> {
         let (gamma, beta) = (contiguous(&norm.gamma), contiguous(&norm.beta));
-        let (gamma, beta) = (values(&gamma), values(&beta));
         let input = contiguous(x);
-        let input = values(&input);
-        let width = gamma.len();
-        let mut out = Vec::with_capacity(input.len());
-        for row in input.chunks_exact(width) {
-            let mean = sum(row, |v| v) / width as f32;
-            let variance = sum(row, |v| (v - mean) * (v - mean)) / width as f32;
-            let inverse = 1.0 / (variance + norm.epsilon as f32).sqrt();
-            out.extend(row.iter().zip(gamma).zip(beta).map(|((&v, &g), &b)| (v - mean) * inverse * g + b));
-        }
+        let mut out = vec![0.0; values(&input).len()];
+        vectorised(NormRows {
+            input: values(&input),
+            gamma: values(&gamma),
+            beta: values(&beta),
+            epsilon: norm.epsilon as f32,
+            out: &mut out,
+        });
         Tensor::from_data(TensorData::new(out, x.shape()), &x.device())
     }
 
@@ -105,10 +210,85 @@ impl Kernels for Flex {
             }
         })
     }
+
     fn attend(query: Tensor<Self, 2>, key_value: Tensor<Self, 2>, sizes: [usize; 2]) -> Tensor<Self, 2> {
-        let split = Split::new(query, key_value, sizes);
-        let shares = split.shares();
-        side_by_side([split.context(shares)])
+        attend(query, key_value, sizes, None)
+    }
+}
+
+/// The product with a packed matrix of so many columns, and what comes after it.
+fn product<const D: usize>(
+    left: Tensor<Flex, D>,
+    right: &[f32],
+    columns: usize,
+    then: Then<'_>,
+) -> Tensor<Flex, D> {
+    let mut shape = left.dims();
+    let [rows, inputs] = [shape[0], shape[1]];
+    shape[1] = columns;
+    let left = contiguous_owned(left);
+    let mut out = vec![0.0; rows * columns];
+    vectorised(Product { left: values(&left), right, sizes: [inputs, columns], then, out: &mut out });
+    Tensor::from_data(TensorData::new(out, shape), &FlexDevice)
+}
+
+/// [`Kernels::attend`], and how much of every token each query takes: `[batch, heads, asked, tokens]`.
+pub(super) fn attention(
+    query: Tensor<Flex, 2>,
+    key_value: Tensor<Flex, 2>,
+    [batch, heads]: [usize; 2],
+) -> (Tensor<Flex, 2>, Tensor<Flex, 4>) {
+    let ([rows, _], [all, _]) = (query.dims(), key_value.dims());
+    let (asked, tokens) = (rows / batch, all / batch);
+    let mut shares = vec![0.0; batch * heads * asked * tokens];
+    let out = attend(query, key_value, [batch, heads], Some(&mut shares));
+    (out, tensor(shares, [batch, heads, asked, tokens], &FlexDevice))
+}
+
+fn attend(
+    query: Tensor<Flex, 2>,
+    key_value: Tensor<Flex, 2>,
+    [batch, heads]: [usize; 2],
+    shares: Option<&mut [f32]>,
+) -> Tensor<Flex, 2> {
+    let ([rows, hidden], [all, _]) = (query.dims(), key_value.dims());
+    let sizes = Sizes { batch, heads, asked: rows / batch, tokens: all / batch, width: hidden / heads };
+    let (query, key_value) = (contiguous_owned(query), contiguous_owned(key_value));
+    let mut out = vec![0.0; rows * hidden];
+    vectorised(Attention {
+        sizes,
+        query: values(&query),
+        key_value: values(&key_value),
+        out: &mut out,
+        shares,
+    });
+    tensor(out, [rows, hidden], &FlexDevice)
+}
+
+/// Layer normalisation of every row.
+struct NormRows<'a> {
+    input: &'a [f32],
+    gamma: &'a [f32],
+    beta: &'a [f32],
+    epsilon: f32,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for NormRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let NormRows { input, gamma, beta, epsilon, out } = self;
+        let width = gamma.len();
+        for (row, out) in input.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+            let mean = sum(row, |v| v) / width as f32;
+            let variance = sum(row, |v| (v - mean) * (v - mean)) / width as f32;
+            let inverse = 1.0 / (variance + epsilon).sqrt();
+            for (((out, &v), &g), &b) in out.iter_mut().zip(row).zip(gamma).zip(beta) {
+                *out = (v - mean) * inverse * g + b;
+            }
+        }
     }
 }
 
@@ -131,17 +311,6 @@ pub(super) fn side_by_side<const N: usize>(parts: [Tensor<Flex, 4>; N]) -> Tenso
     Tensor::from_data(TensorData::new(out, [batch * rows, columns]), &FlexDevice)
 }
 
-/// The square root of 2 / pi.
-pub(super) const GELU_TANH_SCALE: f32 = 0.797_884_6;
-/// Factor of the cube.
-pub(super) const GELU_TANH_CUBE: f32 = 0.044_715;
-
-/// `tanh` approximation of GELU.
-#[inline(always)]
-fn gelu_tanh(v: f32) -> f32 {
-    0.5 * v * (1.0 + tanh(GELU_TANH_SCALE * (v + GELU_TANH_CUBE * v * v * v)))
-}
-
 /// The sum of `f` of every element, in vectorisable lanes.
 #[inline(always)]
 pub(super) fn sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
@@ -158,42 +327,50 @@ pub(super) fn sum_of_two(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f
             *lane += f(a, b);
         }
     }
+    a_rest.iter().zip(b_rest).fold(reduce(lanes, |a, b| a + b), |s, (&a, &b)| s + f(a, b))
+}
+
+/// What `f` makes of all lanes, in halves.
+#[inline(always)]
+fn reduce(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut half = LANES / 2;
     while half > 0 {
         for i in 0..half {
-            lanes[i] += lanes[i + half];
+            lanes[i] = f(lanes[i], lanes[i + half]);
         }
         half /= 2;
     }
-    a_rest.iter().zip(b_rest).fold(lanes[0], |s, (&a, &b)| s + f(a, b))
-}
-
-#[inline(always)]
-fn map_rows(x: Tensor<Flex, 2>, bias: Option<&[f32]>, f: impl Fn(f32) -> f32) -> Tensor<Flex, 2> {
-    match bias {
-        Some(bias) => rows_in_place(x, |row, _| {
-            for (v, &b) in row.iter_mut().zip(bias) {
-                *v = f(*v + b);
-            }
-        }),
-        None => rows_in_place(x, |row, _| row.iter_mut().for_each(|v| *v = f(*v))),
-    }
+    lanes[0]
 }
 
 /// Calls `f(row, index)` on every row of the last dimension, in place where nobody else holds the values.
-#[inline(always)]
 pub(super) fn rows_in_place<const D: usize>(
     x: Tensor<Flex, D>,
-    mut f: impl FnMut(&mut [f32], usize),
+    f: impl FnMut(&mut [f32], usize),
 ) -> Tensor<Flex, D> {
     let width = x.dims()[D - 1];
     let mut flex = contiguous_owned(x);
     if width > 0 {
-        for (index, row) in flex.storage_mut::<f32>().chunks_exact_mut(width).enumerate() {
-            f(row, index);
-        }
+        vectorised(EachRow { values: flex.storage_mut::<f32>(), width, f });
     }
     Tensor::from_primitive(TensorPrimitive::Float(flex))
+}
+
+struct EachRow<'a, F> {
+    values: &'a mut [f32],
+    width: usize,
+    f: F,
+}
+
+impl<F: FnMut(&mut [f32], usize)> WithSimd for EachRow<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, _: S) {
+        for (index, row) in self.values.chunks_exact_mut(self.width).enumerate() {
+            (self.f)(row, index);
+        }
+    }
 }
 
 fn contiguous<const D: usize>(x: &Tensor<Flex, D>) -> FlexTensor {

@@ -1,0 +1,364 @@
+//! Products of matrices, with what is done to their result in the same pass.
+//!
+//! The right matrix is *packed*: cut into *panels* of [`PANEL`] columns, each panel's rows end to end, so that it is read from front
+//! to back however wide the matrix is. A *tile*, some rows of the result by the columns of a panel, is in registers while its sums
+//! are made, and in the nearest cache for the rest.
+//!
+//! Every element of a result is one chain of fused multiplications and additions, the inputs in their order. Tiles and blocks decide
+//! only which chains are made side by side: what a row comes out as depends on that row and on the matrix, not on the rows beside it
+//! or on how many there are, and not on the width of a machine's vectors either.
+
+use pulp::{Simd, WithSimd};
+
+use super::activation::activate;
+use crate::kernels::Activation;
+
+/// Columns of a panel.
+pub(in crate::kernels) const PANEL: usize = 16;
+/// Rows of a tile: with two vectors a row, twelve sums in the sixteen registers of AVX2.
+pub(super) const TILE: usize = 6;
+/// Inputs at a time: so much of a panel is in the nearest cache, beside the rows of a tile, even where two threads share it.
+const INPUTS_AT_ONCE: usize = 192;
+/// Values of the left matrix that are gone over panel by panel: they stay in the second cache.
+const VALUES_AT_ONCE: usize = 32 << 10;
+/// Inputs whose panel is written at a time while columns are packed.
+const PACKED_AT_ONCE: usize = 64;
+
+/// Values of a packed matrix.
+pub(in crate::kernels) fn packed_len(inputs: usize, columns: usize) -> usize {
+    columns.next_multiple_of(PANEL) * inputs
+}
+
+/// Packs a matrix whose columns are given one by one, `inputs` values each, into `packed`. What is beyond the last column stays as
+/// it is.
+pub(super) fn pack_columns<'a>(
+    packed: &mut [f32],
+    inputs: usize,
+    columns: usize,
+    column: impl Fn(usize) -> &'a [f32],
+) {
+    for (nth, panel) in packed.chunks_exact_mut(inputs * PANEL).enumerate() {
+        let columns = nth * PANEL..columns.min((nth + 1) * PANEL);
+        for first in (0..inputs).step_by(PACKED_AT_ONCE) {
+            let inputs = first..inputs.min(first + PACKED_AT_ONCE);
+            let rows = &mut panel.as_chunks_mut::<PANEL>().0[inputs.clone()];
+            for (at, column) in columns.clone().map(&column).enumerate() {
+                for (row, &value) in rows.iter_mut().zip(&column[inputs.clone()]) {
+                    row[at] = value;
+                }
+            }
+        }
+    }
+}
+
+/// Packs a matrix whose rows are given one by one, `columns` values each, as [`pack_columns`].
+pub(super) fn pack_rows<'a>(
+    packed: &mut [f32],
+    inputs: usize,
+    columns: usize,
+    row: impl Fn(usize) -> &'a [f32],
+) {
+    for (nth, panel) in packed.chunks_exact_mut(inputs * PANEL).enumerate() {
+        let columns = nth * PANEL..columns.min((nth + 1) * PANEL);
+        for (input, to) in panel.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
+            to[..columns.len()].copy_from_slice(&row(input)[columns.clone()]);
+        }
+    }
+}
+
+/// What is done to a product.
+#[derive(Clone, Copy)]
+pub(super) struct Then<'a> {
+    /// Added to every row.
+    pub(super) bias: Option<&'a [f32]>,
+    /// Applied to that.
+    pub(super) act: Activation,
+    /// Added in the end; as large as the result.
+    pub(super) residual: Option<&'a [f32]>,
+}
+
+/// `act(left * right + bias) + residual`.
+pub(super) struct Product<'a> {
+    /// [rows, inputs].
+    pub(super) left: &'a [f32],
+    /// [inputs, columns], packed.
+    pub(super) right: &'a [f32],
+    /// Inputs and columns.
+    pub(super) sizes: [usize; 2],
+    pub(super) then: Then<'a>,
+    /// [rows, columns].
+    pub(super) out: &'a mut [f32],
+}
+
+impl WithSimd for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match S::F32_LANES {
+            16 => self.run::<S, 1>(simd),
+            8 => self.run::<S, 2>(simd),
+            4 => self.run::<S, 4>(simd),
+            _ => self.run::<S, 16>(simd),
+        }
+    }
+}
+
+/// A part of a product whose sums are made in one go: some inputs of some rows, by the columns of a panel.
+struct Part<'a> {
+    first_row: usize,
+    first_column: usize,
+    first_input: usize,
+    /// Their inputs of a panel.
+    panel: &'a [f32],
+}
+
+impl Product<'_> {
+    /// The vectors of a row of a panel are `V`.
+    #[inline(always)]
+    fn run<S: Simd, const V: usize>(mut self, simd: S) {
+        let [inputs, columns] = self.sizes;
+        let rows = self.left.len() / inputs;
+        let inputs_at_once = inputs.div_ceil(inputs.div_ceil(INPUTS_AT_ONCE));
+        let rows_at_once = (VALUES_AT_ONCE / inputs_at_once / TILE).max(1) * TILE;
+        for first in (0..rows).step_by(rows_at_once) {
+            let block = first..rows.min(first + rows_at_once);
+            for first_input in (0..inputs).step_by(inputs_at_once) {
+                let here = inputs_at_once.min(inputs - first_input);
+                for first_column in (0..columns).step_by(PANEL) {
+                    let panel = &self.right[first_column * inputs + first_input * PANEL..][..here * PANEL];
+                    for first_row in block.clone().step_by(TILE) {
+                        let part = Part { first_row, first_column, first_input, panel };
+                        match block.end - first_row {
+                            1 => self.part::<S, 1, V>(simd, &part),
+                            2 => self.part::<S, 2, V>(simd, &part),
+                            3 => self.part::<S, 3, V>(simd, &part),
+                            4 => self.part::<S, 4, V>(simd, &part),
+                            5 => self.part::<S, 5, V>(simd, &part),
+                            _ => self.part::<S, TILE, V>(simd, &part),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    // Arrays are filled by loops: what `map` and `from_fn` call is compiled by itself, for no vectors at all.
+    #[inline(always)]
+    fn part<S: Simd, const R: usize, const V: usize>(&mut self, simd: S, part: &Part<'_>) {
+        let [inputs, columns] = self.sizes;
+        let here = part.panel.len() / PANEL;
+        let width = PANEL.min(columns - part.first_column);
+        let first = part.first_row * columns + part.first_column;
+        let mut left: [&[f32]; R] = [&[]; R];
+        for (row, left) in left.iter_mut().enumerate() {
+            *left = &self.left[(part.first_row + row) * inputs + part.first_input..][..here];
+        }
+        let mut sums = [[0.0; PANEL]; R];
+        if part.first_input > 0 {
+            for (row, sums) in sums.iter_mut().enumerate() {
+                get(&self.out[first + row * columns..][..width], sums);
+            }
+        }
+        tile::<S, R, V>(simd, left, part.panel, &mut sums);
+        if part.first_input + here == inputs {
+            self.finish(simd, part, &mut sums);
+        }
+        for (row, sums) in sums.iter().enumerate() {
+            put(sums, &mut self.out[first + row * columns..][..width]);
+        }
+    }
+
+    /// Does what is to be done to the sums of all inputs.
+    #[inline(always)]
+    fn finish<S: Simd, const R: usize>(&self, simd: S, part: &Part<'_>, sums: &mut [[f32; PANEL]; R]) {
+        let [_, columns] = self.sizes;
+        let width = PANEL.min(columns - part.first_column);
+        let Then { bias, act, residual } = self.then;
+        let mut more = [0.0; PANEL];
+        if let Some(bias) = bias {
+            get(&bias[part.first_column..][..width], &mut more);
+            sums.iter_mut().for_each(|sums| add(simd, sums, &more));
+        }
+        if act != Activation::Linear {
+            apart(simd, Activate { act, values: sums.as_flattened_mut() });
+        }
+        if let Some(residual) = residual {
+            let first = part.first_row * columns + part.first_column;
+            for (row, sums) in sums.iter_mut().enumerate() {
+                get(&residual[first + row * columns..][..width], &mut more);
+                add(simd, sums, &more);
+            }
+        }
+    }
+}
+
+/// Does `work` in a function of its own. Registers are given out by function: in one with much else around it, sums that are added to
+/// in the innermost loop would not stay in theirs.
+#[inline(never)]
+fn apart<S: Simd, W: WithSimd>(simd: S, work: W) -> W::Output {
+    simd.vectorize(work)
+}
+
+#[inline(always)]
+fn add<S: Simd>(simd: S, sums: &mut [f32; PANEL], more: &[f32; PANEL]) {
+    let (sums, more) = (S::as_mut_simd_f32s(sums).0, S::as_simd_f32s(more).0);
+    for (sum, &more) in sums.iter_mut().zip(more) {
+        *sum = simd.add_f32s(*sum, more);
+    }
+}
+
+/// As many values as there are. A whole panel is what has to be fast.
+#[inline(always)]
+fn get(from: &[f32], to: &mut [f32; PANEL]) {
+    match from.as_array::<PANEL>() {
+        Some(from) => *to = *from,
+        None => to[..from.len()].copy_from_slice(from),
+    }
+}
+
+/// Writes as many as there is room for.
+#[inline(always)]
+pub(super) fn put(sums: &[f32; PANEL], out: &mut [f32]) {
+    match out.as_mut_array::<PANEL>() {
+        Some(out) => *out = *sums,
+        None => out.copy_from_slice(&sums[..out.len()]),
+    }
+}
+
+/// Adds to `sums`, for as many columns as `V` vectors have, the products of `left`, which has as many inputs as the panel.
+#[inline(always)]
+pub(super) fn tile<S: Simd, const R: usize, const V: usize>(
+    simd: S,
+    left: [&[f32]; R],
+    panel: &[f32],
+    sums: &mut [[f32; PANEL]; R],
+) {
+    apart(simd, Tile::<R, V> { left, panel, sums });
+}
+
+struct Tile<'a, const R: usize, const V: usize> {
+    left: [&'a [f32]; R],
+    panel: &'a [f32],
+    sums: &'a mut [[f32; PANEL]; R],
+}
+
+impl<const R: usize, const V: usize> WithSimd for Tile<'_, R, V> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let panel = self.panel.as_chunks::<PANEL>().0;
+        let inputs = panel.len();
+        // Known to be as long, rows need no check of every input.
+        let mut left = self.left;
+        for left in &mut left {
+            *left = &left[..inputs];
+        }
+        let mut sums = [[simd.splat_f32s(0.0); V]; R];
+        for (sums, from) in sums.iter_mut().zip(self.sums.iter()) {
+            sums.copy_from_slice(&S::as_simd_f32s(from).0[..V]);
+        }
+        for input in 0..inputs {
+            let right = S::as_simd_f32s(&panel[input]).0;
+            for (left, sums) in left.iter().zip(&mut sums) {
+                let left = simd.splat_f32s(left[input]);
+                for (sum, &right) in sums.iter_mut().zip(right) {
+                    *sum = simd.mul_add_f32s(left, right, *sum);
+                }
+            }
+        }
+        for (sums, to) in sums.iter().zip(self.sums) {
+            S::as_mut_simd_f32s(to).0[..V].copy_from_slice(sums);
+        }
+    }
+}
+
+struct Activate<'a> {
+    act: Activation,
+    values: &'a mut [f32],
+}
+
+impl WithSimd for Activate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        activate(self.act, self.values);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(len: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..len).map(|_| next()).collect()
+    }
+
+    /// A product of `rows` rows; `scalar` is without any vectors.
+    fn product(left: &[f32], right: &[f32], sizes: [usize; 2], scalar: bool) -> Vec<f32> {
+        let bias = noise(sizes[1], 3);
+        let mut out = vec![f32::NAN; left.len() / sizes[0] * sizes[1]];
+        let residual = noise(out.len(), 4);
+        let residual = (left.len() > sizes[0]).then_some(&residual[..]);
+        let then = Then { bias: Some(&bias), act: Activation::Gelu, residual };
+        let product = Product { left, right, sizes, then, out: &mut out };
+        match scalar {
+            true => product.with_simd(pulp::Scalar::new()),
+            false => pulp::Arch::new().dispatch(product),
+        }
+        out
+    }
+
+    #[test]
+    fn packing_by_rows_and_by_columns_is_the_same() {
+        for [inputs, columns] in [[1, 1], [3, 17], [130, 16], [65, 40]] {
+            let by_column = noise(inputs * columns, 1);
+            let by_row: Vec<f32> =
+                (0..inputs * columns).map(|i| by_column[i % columns * inputs + i / columns]).collect();
+            let (mut a, mut b) =
+                (vec![0.0; packed_len(inputs, columns)], vec![0.0; packed_len(inputs, columns)]);
+            pack_columns(&mut a, inputs, columns, |at| &by_column[at * inputs..][..inputs]);
+            pack_rows(&mut b, inputs, columns, |at| &by_row[at * columns..][..columns]);
+            assert_eq!(a, b);
+        }
+    }
+
+    /// The chain of fused steps that an element is, one by one.
+    #[test]
+    fn an_element_depends_on_its_row_alone() {
+        let [inputs, columns] = [430, 21];
+        let (left, right) = (noise(9 * inputs, 1), noise(packed_len(inputs, columns), 2));
+        let then = Then { bias: None, act: Activation::Linear, residual: None };
+        for rows in 1..=9 {
+            let mut out = vec![f32::NAN; rows * columns];
+            let left = &left[..rows * inputs];
+            let sizes = [inputs, columns];
+            pulp::Arch::new().dispatch(Product { left, right: &right, sizes, then, out: &mut out });
+            for (at, got) in out.iter().enumerate() {
+                let (row, column) = (at / columns, at % columns);
+                let panel = &right[column / PANEL * PANEL * inputs..];
+                let want = (0..inputs).fold(0.0f32, |sum, k| {
+                    left[row * inputs + k].mul_add(panel[k * PANEL + column % PANEL], sum)
+                });
+                assert_eq!(got.to_bits(), want.to_bits(), "row {row} of {rows}, column {column}");
+            }
+        }
+    }
+
+    #[test]
+    fn vectors_of_any_width_give_the_same_bits() {
+        for [rows, inputs, columns] in [[1, 1, 1], [7, 64, 10], [13, 300, 33], [6, 16, 48], [5, 1030, 24]] {
+            let (left, right) = (noise(rows * inputs, 1), noise(packed_len(inputs, columns), 2));
+            let sizes = [inputs, columns];
+            let [vectors, scalar] = [false, true].map(|scalar| product(&left, &right, sizes, scalar));
+            assert!(vectors.iter().zip(&scalar).all(|(a, b)| a.to_bits() == b.to_bits()), "{sizes:?}");
+        }
+    }
+}
