@@ -43,6 +43,7 @@ mod kernel;
 mod layout;
 mod pass;
 mod products;
+mod simd;
 mod source;
 mod threads;
 
