@@ -2,13 +2,15 @@
 //!
 //! Everything here is branch-free, so that loops over it become vector instructions on any processor. There is no
 //! rounding of `f64` to 16 bits in hardware; going through `f32` rounds twice, which is wrong for values that the first
-//! step moves onto a tie. [`to_f32_odd`] therefore makes the first step *to odd*: an inexact result gets an odd last bit,
-//! so that it can never be a tie of the second step, and remembers on which side of one it lay.
+//! step moves onto a tie. [`sticky`] therefore makes the first step exact: it leaves away what cannot matter but that it
+//! was there.
 
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
+use crate::simd::{Simd, narrow_each, widen_each};
+
 /// A floating-point format of tensors.
-pub(crate) trait Format {
+pub(crate) trait Format: Sized {
     /// The bits of one element.
     type Bits: bytemuck::Pod;
     /// The value; exact.
@@ -17,6 +19,16 @@ pub(crate) trait Format {
     fn narrow(value: f64) -> Self::Bits;
     /// Whether `bits` are infinite or NaN.
     fn is_not_finite(bits: Self::Bits) -> bool;
+    /// The values of eight elements; exact. In any order: the one that [`narrow_8`](Self::narrow_8) takes.
+    #[inline(always)]
+    fn widen_8<S: Simd>(_: S, bits: [Self::Bits; 8]) -> [f64; 8] {
+        widen_each::<Self>(bits)
+    }
+    /// The nearest elements of eight values, in the order of the bits that were widened.
+    #[inline(always)]
+    fn narrow_8<S: Simd>(_: S, values: [f64; 8]) -> [Self::Bits; 8] {
+        narrow_each::<Self>(values)
+    }
     /// Whether many elements are better widened to `f32` by [`stage`](Self::stage) first.
     const STAGED: bool = false;
     /// Widens all elements to `f32`, exactly; for [`STAGED`](Self::STAGED) formats.
@@ -76,9 +88,19 @@ impl Format for Bf16 {
 
     #[inline(always)]
     fn narrow(value: f64) -> u16 {
-        let bits = to_f32_odd(value).to_bits();
+        let bits = sticky(value).to_bits();
         let rounded = (bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16;
         if value.is_nan() { 0x7fc0 } else { rounded }
+    }
+
+    #[inline(always)]
+    fn widen_8<S: Simd>(simd: S, bits: [u16; 8]) -> [f64; 8] {
+        simd.widen_bf16(bits)
+    }
+
+    #[inline(always)]
+    fn narrow_8<S: Simd>(simd: S, values: [f64; 8]) -> [u16; 8] {
+        simd.narrow_bf16(values)
     }
 
     #[inline(always)]
@@ -92,12 +114,19 @@ impl Format for F16 {
 
     #[inline(always)]
     fn widen(bits: u16) -> f64 {
-        half::f16::from_bits(bits).to_f64()
+        // As an f32: moved up, with the exponent of one that is as large.
+        let (sign, moved) = (u32::from(bits & 0x8000) << 16, u32::from(bits & 0x7fff) << 13);
+        // Without a leading one: a subtraction takes away the one that the exponent of 2^-14 brings.
+        let subnormal = f32::from_bits(moved + (113 << 23)) - f32::from_bits(113 << 23);
+        // Infinity and NaN have the highest exponent in both.
+        let normal = moved + if moved >= 0x7c00 << 13 { 224 << 23 } else { 112 << 23 };
+        let magnitude = if moved < 1 << 23 { subnormal.to_bits() } else { normal };
+        f64::from(f32::from_bits(magnitude | sign))
     }
 
     #[inline(always)]
     fn narrow(value: f64) -> u16 {
-        let bits = to_f32_odd(value).to_bits();
+        let bits = sticky(value).to_bits();
         let magnitude = bits & 0x7fff_ffff;
         let sign = (bits >> 16) as u16 & 0x8000;
         // 13 bits go. A carry out of the mantissa raises the exponent, at the top to infinity: as it should.
@@ -107,6 +136,16 @@ impl Format for F16 {
         let finite = if magnitude < 113 << 23 { subnormal } else { normal };
         let rounded = if magnitude >= 143 << 23 { 0x7c00 } else { finite };
         if value.is_nan() { 0x7e00 } else { rounded as u16 | sign }
+    }
+
+    #[inline(always)]
+    fn widen_8<S: Simd>(simd: S, bits: [u16; 8]) -> [f64; 8] {
+        simd.widen_f16(bits)
+    }
+
+    #[inline(always)]
+    fn narrow_8<S: Simd>(simd: S, values: [f64; 8]) -> [u16; 8] {
+        simd.narrow_f16(values)
     }
 
     #[inline(always)]
@@ -122,15 +161,18 @@ impl Format for F16 {
     }
 }
 
-/// `value` as `f32`, exact or else rounded to one of its two neighbours: the one with the odd last bit.
+/// Bits of an `f64` that [`sticky`] leaves away; it keeps 13 significant ones.
+pub(crate) const LOST: u64 = (1 << 40) - 1;
+
+/// `value` cut to 13 significant bits, the last of which is set where any of those that are cut off was: so it is beside every
+/// tie of a 16-bit format on the same side as `value`, whose ties have 12 bits at most (11 of f16, and the next one). 13
+/// bits are exact as an `f32`, down to 2^-137; what is smaller is zero in either format, and what an `f32` cannot hold is infinite.
 #[inline(always)]
-fn to_f32_odd(value: f64) -> f32 {
-    let nearest = value as f32;
-    let back = f64::from(nearest);
-    // Towards zero first: the bits of a magnitude count up with it, from infinity down to the largest number too.
-    let outward = u32::from(back.abs() > value.abs());
-    let truncated = nearest.to_bits() - outward;
-    f32::from_bits(truncated | u32::from(back != value))
+pub(crate) fn sticky(value: f64) -> f32 {
+    let bits = value.to_bits();
+    // The addition carries into the last bit that stays, if there is anything to carry.
+    let carried = (bits & LOST) + LOST;
+    f64::from_bits((carried | bits) & !LOST) as f32
 }
 
 #[cfg(test)]

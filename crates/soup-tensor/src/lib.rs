@@ -36,6 +36,7 @@ mod buffer;
 mod builder;
 mod check;
 mod device;
+mod digests;
 mod disk;
 mod format;
 mod host;
@@ -43,6 +44,7 @@ mod kernel;
 mod layout;
 mod pass;
 mod products;
+mod simd;
 mod source;
 mod threads;
 
