@@ -1,5 +1,5 @@
-//! Samples a second of processor time on one thread, on the example pool: `cargo bench -p soup-eval`. `tests/reference/forward_torch.py`
-//! prints PyTorch's.
+//! Samples a second of processor time on one thread, on the example pool: `cargo bench -p soup-eval`, of some
+//! batch sizes alone with `-- 8 32`. `tests/reference/forward_torch.py` prints PyTorch's.
 #![allow(clippy::print_stdout, clippy::unwrap_used)] // a bench prints, and has nobody to report errors to
 
 #[path = "../tests/pool/mod.rs"]
@@ -27,8 +27,13 @@ fn main() {
     let started = Instant::now();
     let prepared = pool::evaluator_of(1).prepare(&dataset, 0..dataset.len()).unwrap();
     println!("prepare: {:.0} samples/s", prepared.len() as f64 / started.elapsed().as_secs_f64());
-    let sizes = [1, 4, 8, 16, 32, 64, 128, 250];
-    for (&device, batch_size) in pool::DEVICES.iter().flat_map(|device| sizes.map(|size| (device, size))) {
+    let mut sizes: Vec<u32> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
+    if sizes.is_empty() {
+        sizes = vec![1, 4, 8, 16, 32, 64, 128, 250];
+    }
+    for (&device, &batch_size) in
+        pool::DEVICES.iter().flat_map(|device| sizes.iter().map(move |size| (device, size)))
+    {
         let evaluator = pool::evaluator_on(device, batch_size);
         let (schema, bytes) = pool::parameters("m10");
         let started = Instant::now();
