@@ -36,6 +36,7 @@ mod buffer;
 mod builder;
 mod check;
 mod device;
+mod digests;
 mod disk;
 mod format;
 mod host;

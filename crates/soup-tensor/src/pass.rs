@@ -15,7 +15,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
 use soup_core::schema::{Dtype, Schema};
 use soup_core::shard::{Segment, Stored, segments};
 use soup_core::soup::{Ingredient, Soup};
@@ -23,6 +22,7 @@ use soup_core::{Error, Result};
 
 use crate::blend::{Parts, check_fit, copied};
 use crate::check::{DifferingIntegers, Findings, NonFinite, count_non_finite};
+use crate::digests::Digests;
 use crate::format::{Bf16, F16, F32, F64, Format};
 use crate::kernel::Sums;
 use crate::products::{PIECE_ELEMENTS, Piece, add_piece, gram, pieces};
@@ -183,7 +183,7 @@ pub struct Passed {
 pub struct Pass {
     passing: Arc<Passing>,
     soup: Option<Parts>,
-    hashes: Vec<Sha256>,
+    digests: Digests,
     non_finite: BTreeMap<(usize, usize), u64>,
     differing: BTreeSet<(usize, usize)>,
     /// By segment.
@@ -208,7 +208,7 @@ impl Pass {
         let vectors = passing.ingredients() + usize::from(passing.has_base());
         Ok(Pass {
             soup: soup.map(Parts::new),
-            hashes: vec![Sha256::new(); passing.ingredients()],
+            digests: Digests::new(passing.ingredients()),
             non_finite: BTreeMap::new(),
             differing: BTreeSet::new(),
             grams: Vec::new(),
@@ -235,7 +235,7 @@ impl Pass {
         {
             return Err(Error::internal(format!("what was read is not tile {tile} of its shard")));
         }
-        self.hashes.iter_mut().zip(read).for_each(|(hash, bytes)| hash.update(bytes));
+        self.digests.update(read);
         let starts: Vec<usize> =
             (0..read.len() + 1).map(|at| passing.stored_range(at, tile..tile + 1).start).collect();
         for piece in passing.pieces_of(tile..tile + 1) {
@@ -382,7 +382,7 @@ impl Pass {
             .into_iter()
             .map(|(i, tensor)| DifferingIntegers { ingredient: ingredient(i), tensor });
         Passed {
-            sha256: self.hashes.into_iter().map(|hash| hash.finalize().into()).collect(),
+            sha256: self.digests.finish(),
             findings: Findings { non_finite: non_finite.collect(), differing_integers: differing.collect() },
             grams: self
                 .grams
