@@ -21,7 +21,8 @@ const ROUNDS: usize = 9;
 fn main() {
     let elements = (SHARD_BYTES / size_of::<f32>()) as u64;
     let schema = Schema::new(vec![TensorSpec::new("w", Dtype::F32, [elements])]).unwrap();
-    let having = Having { covered: vec![0..SHARD_BYTES], ..Having::default() };
+    let whole = 0..SHARD_BYTES;
+    let having = Having { covered: vec![whole], ..Having::default() };
     let havings = vec![having; INGREDIENTS as usize];
     let passing = Arc::new(Passing::new(&schema, 0..schema.bytes(), &havings, None, false));
     // Words, for the alignment. What the numbers are takes no part in how long it takes.

@@ -146,9 +146,9 @@ fn compress<const N: usize>(states: [[u32; 8]; N], blocks: [&[[u8; BLOCK]]; N]) 
     for at in 0..count {
         let (abef_before, cdgh_before) = (abef, cdgh);
         let mut words = [[_mm_setzero_si128(); 4]; N];
-        for n in 0..N {
-            words[n] = bytemuck::cast(blocks[n][at]);
-            for four in &mut words[n] {
+        for (words, blocks) in words.iter_mut().zip(blocks) {
+            *words = bytemuck::cast(blocks[at]);
+            for four in words {
                 *four = _mm_shuffle_epi8(*four, big_endian);
             }
         }
