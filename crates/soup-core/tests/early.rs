@@ -7,7 +7,7 @@ use soup_core::ledger::{Dataset, Evaluation, Finding, Ledger, Rejection, slices}
 use soup_core::metric::Metric;
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec, Step, Verdict};
 use soup_core::sequence::{Sequence, SequenceId};
-use soup_core::soup::{Ingredient, Soup};
+use soup_core::soup::Soup;
 use soup_core::tally::{Outcome, Tally};
 
 const METRICS: [&str; 7] =

@@ -186,7 +186,7 @@ async fn outcomes(root: &Location) {
     assert_eq!(outcomes.get(&packed.sha256, 2).await.unwrap(), Some(some.to_vec()));
     assert!(outcomes.get(&packed.sha256, 1).await.is_err(), "more than there are samples");
     let name = format!("outcomes/{}", hex::encode(other.sha256));
-    put(root, &name, "something else").await;
+    put(root, &name, "else").await;
     assert_eq!(outcomes.get(&other.sha256, 2).await.unwrap(), None, "not what its name says");
     fails(outcomes.put(other).await, ErrorKind::Data, "is not what its name says");
 }
