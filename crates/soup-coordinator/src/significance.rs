@@ -1,6 +1,7 @@
 //! Whether the soup of a run is better than others or only luckier, by what happened to the same samples.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use soup_core::metric::Metric;
 use soup_core::report::{Against, Comparison};
@@ -57,9 +58,9 @@ async fn one(
 ) -> Result<Option<Comparison>> {
     read.retain(|name, _| [pair.candidate, pair.reference].contains(name));
     for name in [pair.candidate, pair.reference] {
-        if !read.contains_key(&name) {
+        if let Entry::Vacant(slot) = read.entry(name) {
             let Some(outcomes) = kept.get(&name, pair.samples).await? else { return Ok(None) };
-            read.insert(name, outcomes);
+            slot.insert(outcomes);
         }
     }
     let of = |name| read.get(&name).cloned().unwrap_or_default();

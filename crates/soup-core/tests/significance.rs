@@ -72,6 +72,7 @@ fn intervals_are_those_of_plain_resampling() {
 /// What an interval costs: `cargo test --release -p soup-core --test significance -- --ignored --nocapture`.
 #[test]
 #[ignore = "takes seconds, and says how many"]
+#[allow(clippy::print_stdout)] // that is what it is for
 fn intervals_of_many_samples() {
     let outcome = |i: u32, apart: u32| {
         let label = i % 1000;

@@ -13,7 +13,7 @@ use soup_store::{local, pool, read};
 
 use crate::choices::DiagnosisName;
 use crate::cookfile::{CookOptions, is_own, is_url};
-use crate::gates::Gate;
+use crate::gates::{self, Gate};
 use crate::judges::{JudgeFlag, JudgeSource};
 use crate::quantity::Lookahead;
 use crate::resources;
@@ -154,12 +154,10 @@ impl Cook {
             Cluster::Embedded(embedded) => embedded.workers,
             Cluster::Remote(_) | Cluster::Listening(_) => 1,
         };
+        let suffix = if purpose == Purpose::Taste { "taste" } else { recipe.kind.name() };
         let output = match &options.output {
             Some(output) => output.clone(),
-            None => {
-                let suffix = if purpose == Purpose::Taste { "taste" } else { recipe.kind.name() };
-                default_output(&options.pool, suffix, cwd)?
-            }
+            None => default_output(&options.pool, suffix, cwd)?,
         };
         let mut validation = options.validation.clone().map(|v| v.named(VALIDATION)).transpose()?;
         let train = learned::train_set(&options, validation.as_mut())?;
@@ -205,9 +203,8 @@ impl Cook {
         spec.recipe.build(1)?;
         check_output(&spec)?;
         check_workers(&spec, &cluster)?;
-        let gates = options.gate;
-        crate::gates::check_spec(&gates, &spec)?;
-        Ok(Cook { spec, fresh: options.fresh.unwrap_or(false), gates, cluster })
+        gates::check_spec(&options.gate, &spec)?;
+        Ok(Cook { spec, fresh: options.fresh.unwrap_or(false), gates: options.gate, cluster })
     }
 
     /// The same with the text of the configurations that are named.

@@ -38,6 +38,13 @@ fn validation() -> DatasetEntry {
     }
 }
 
+fn ingredient_weights() -> WeightTable {
+    WeightTable::from([
+        ("a".to_owned(), GivenWeight::Model(0.5)),
+        ("b".to_owned(), GivenWeight::Parts([("x".to_owned(), 1.0)].into())),
+    ])
+}
+
 /// What they say.
 fn every_value() -> CookOptions {
     let set = |url: &str| DatasetEntry { url: url.into(), ..DatasetEntry::default() };
@@ -51,10 +58,7 @@ fn every_value() -> CookOptions {
         ignore_config: vec!["hidden_act".into()],
         class_subset: Some(true),
         weights_file: Some("w".into()),
-        ingredient_weights: Some(WeightTable::from([
-            ("a".to_owned(), GivenWeight::Model(0.5)),
-            ("b".to_owned(), GivenWeight::Parts([("x".to_owned(), 1.0)].into())),
-        ])),
+        ingredient_weights: Some(ingredient_weights()),
         allow_nan: Some(true),
         missing: Some(MissingName::Skip),
         batch_norm: Some(BatchNormName::First),
