@@ -86,6 +86,29 @@ fn check_early(result: &Value, name: &str, count: &str, verdict: &str) -> f64 {
     judged as f64 / of as f64
 }
 
+/// The soup beside the others on the same samples: what is gained and lost makes the difference of the counts.
+#[track_caller]
+fn check_significance(result: &Value) {
+    let compared = result["significance"].as_array().unwrap();
+    assert_eq!(compared.len(), 12, "six datasets, two others: {compared:#?}");
+    let counts = |score: &Value| score["correct"].as_i64().unwrap();
+    for of in compared {
+        let (set, against) = (of["dataset"].as_str().unwrap(), of["against"].as_str().unwrap());
+        let other = &result["baselines"][against.replace('-', "_")];
+        let [soup, other] = match set {
+            "validation" => [&result["score"], other],
+            _ => [&result["test"][set], &other["test"][set]],
+        };
+        let gained = of["gains"].as_i64().unwrap() - of["losses"].as_i64().unwrap();
+        assert_eq!(gained, counts(soup) - counts(other), "{of}");
+        let (p, p_better) = (of["p"].as_f64().unwrap(), of["p_better"].as_f64().unwrap());
+        assert!((0.0..=1.0).contains(&p) && (p_better < 0.5) == (gained > 0), "{of}");
+        let [low, high] = [0, 1].map(|end| of["interval"][end].as_f64().unwrap());
+        let difference = of["difference"].as_f64().unwrap();
+        assert!(low <= difference && difference <= high, "{of}");
+    }
+}
+
 #[test]
 fn greedy_equals_the_reference() {
     let dir = TempDir::new().unwrap();
@@ -111,25 +134,7 @@ fn greedy_equals_the_reference() {
         assert_eq!(ranked["correct"], reference["ingredients"][name]["val"]["correct"], "{name}");
     }
 
-    // Beside the others on the same samples: as many gained as lost, and the difference of the counts.
-    let compared = result["significance"].as_array().unwrap();
-    assert_eq!(compared.len(), 12, "six datasets, two others: {compared:#?}");
-    let counts = |score: &Value| score["correct"].as_i64().unwrap();
-    for of in compared {
-        let (set, against) = (of["dataset"].as_str().unwrap(), of["against"].as_str().unwrap());
-        let other = &result["baselines"][against.replace('-', "_")];
-        let [soup, other] = match set {
-            "validation" => [&result["score"], other],
-            _ => [&result["test"][set], &other["test"][set]],
-        };
-        let gained = of["gains"].as_i64().unwrap() - of["losses"].as_i64().unwrap();
-        assert_eq!(gained, counts(soup) - counts(other), "{of}");
-        let (p, p_better) = (of["p"].as_f64().unwrap(), of["p_better"].as_f64().unwrap());
-        assert!((0.0..=1.0).contains(&p) && (p_better < 0.5) == (gained > 0), "{of}");
-        let [low, high] = [0, 1].map(|end| of["interval"][end].as_f64().unwrap());
-        let difference = of["difference"].as_f64().unwrap();
-        assert!(low <= difference && difference <= high, "{of}");
-    }
+    check_significance(&result);
 
     // A run that is done is answered at once, and held against gates.
     let gated = |gates: &[&str]| {

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use futures::FutureExt;
 use serde_json::Value;
-use soup_core::journal::{Entry, Fold, Record, RunState, verify};
+use soup_core::journal::{Entry, Fold, Record, Rejected, RunState, Scored, verify};
 use soup_core::recipe::RecipeSpec;
 use soup_core::{Error, Result};
 use soup_store::state::State;
@@ -64,7 +64,9 @@ impl Witness {
     pub fn decided(&self, run: &str, trial: u32) -> Result<()> {
         let (_, records) = self.log(run)?;
         let decisions = |record: &Record| match &record.entry {
-            Entry::Scored(scored) => scored.decisions.iter().map(|d| d.trial).max(),
+            Entry::Scored(Scored { decisions, .. }) | Entry::Rejected(Rejected { decisions, .. }) => {
+                decisions.iter().map(|d| d.trial).max()
+            }
             _ => None,
         };
         let durable = records.iter().filter_map(decisions).max().unwrap_or(0);
