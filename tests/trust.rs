@@ -500,6 +500,7 @@ async fn what_somebody_says_is_bounded_before_it_is_kept() {
         batch_size: 1,
         workers_min: 1,
         missing: v1::Missing::Refuse.into(),
+        evaluate: v1::Evaluate::Early.into(),
         ..RunSpec::default()
     };
     let submitted = client.clone().submit(SubmitRequest { spec: Some(spec), fresh: false }).await;

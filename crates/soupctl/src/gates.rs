@@ -12,6 +12,9 @@ use soup_core::report::{Against, Figures, RunReport};
 use soup_core::run::RunSpec;
 use soup_core::{Error, ErrorKind, Result};
 
+/// Figures and distances are rounded: what lies no further below what is to be reached reaches it.
+const ROUNDING: f64 = 1e-9;
+
 /// One gate.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Gate {
@@ -150,7 +153,8 @@ impl Gate {
         let (Some(soup), Some(wanted)) = (soup, wanted) else {
             return Some(format!("{self}, of which there is no figure"));
         };
-        let passes = if self.at_least { soup >= wanted } else { soup <= wanted };
+        let beyond = if self.at_least { soup - wanted } else { wanted - soup };
+        let passes = beyond >= -ROUNDING;
         (!passes).then(|| format!("{self}: {metric} is {soup:.4}, and {wanted:.4} was to be reached"))
     }
 }
