@@ -74,9 +74,13 @@ def test_greedy_is_that_of_a_loop(kitchen):
         trials.append((candidate, counted))
         if counted >= best:
             chosen, best = [*chosen, candidate], counted
-    for workers in ["1", "2"]:
-        result = cook(folder, "--workers", workers)
-        assert [(trial["candidate"], trial["correct"]) for trial in result["trials"]] == trials
+    for workers, evaluate in [("1", "full"), ("2", "full"), ("1", "early"), ("2", "early")]:
+        result = cook(folder, "--workers", workers, "--evaluate", evaluate)
+        found = [(trial["candidate"], trial.get("correct")) for trial in result["trials"]]
+        # A trial that was certain to fail has no count.
+        wanted = [(name, found_count and count) for (name, count), (_, found_count) in zip(trials, found, strict=True)]
+        assert found == wanted
+        assert evaluate == "early" or None not in dict(found).values()
         assert result["ingredients"] == sorted(chosen)
         assert result["score"]["correct"] == best
     assert 1 < len(chosen) < INGREDIENTS
