@@ -53,7 +53,7 @@ for name in "${@:-text t5 causal-lm clip resnet efficientnet vit}"; do
                 fi
             fi
             for cook in $cooks; do
-                "$soupctl" cook --pool "$folder" --recipe "${cook%%:*}" --metric "${cook#*:}" --quiet -o json --fresh --overwrite \
+                "$soupctl" cook --pool "$folder" --recipe "${cook%%:*}" --evaluate full --metric "${cook#*:}" --quiet -o json --fresh --overwrite \
                     --judge "hf=cmd:exec $python -m soup_judge.transformers $judge --threads ${THREADS:-1}" \
                     --workers "${WORKERS:-1}" --validation "$folder/data/val.$data" "${test[@]}" "${statistics[@]}" \
                     --output "$pools/soups/$pool" > "$said.soupctl.json"
