@@ -89,6 +89,8 @@ struct Blend<'a, F> {
 }
 
 impl<F: Format> Job for Blend<'_, F> {
+    type Output = ();
+
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let count = self.members.len();

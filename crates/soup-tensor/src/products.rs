@@ -4,9 +4,6 @@
 //! Sums are in `f64` and in one order, whatever the processor and the number of threads: element e of a block is added to
 //! lane e mod [`LANES`], lanes are added up at the end of the block, blocks at the end of their piece, pieces at the end of
 //! the shard. The lanes are what the compiler makes vectors of.
-//!
-//! `unsafe` is allowed here for one call, as in the blend's kernel: of the same loops compiled for wider vectors.
-#![allow(unsafe_code)]
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -18,6 +15,7 @@ use soup_core::{Error, Result};
 
 use crate::buffer::Buffer;
 use crate::format::{Bf16, F16, F32, F64, Format};
+use crate::simd::{InstructionSet, Job, Simd};
 use crate::source::{Scratch, Source};
 use crate::threads::share;
 use crate::{SegmentDots, SegmentGram};
@@ -31,29 +29,28 @@ const LANES: usize = 16;
 
 /// Sum of `a[e] * b[e]`, `b` in format `F`.
 fn dot<F: Format>(a: &[f32], b: &[F::Bits], staged: &mut [f32]) -> f64 {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has what the function is compiled for.
-        return unsafe { dot_avx2::<F>(a, b, staged) };
-    }
-    dot_portable::<F>(a, b, staged)
+    InstructionSet::widest().run(Dot::<F> { a, b, staged })
 }
 
-/// The same operations in the same order, never fused, so the same bits.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn dot_avx2<F: Format>(a: &[f32], b: &[F::Bits], staged: &mut [f32]) -> f64 {
-    dot_portable::<F>(a, b, staged)
+struct Dot<'a, F: Format> {
+    a: &'a [f32],
+    b: &'a [F::Bits],
+    staged: &'a mut [f32],
 }
 
-#[inline(always)]
-fn dot_portable<F: Format>(a: &[f32], b: &[F::Bits], staged: &mut [f32]) -> f64 {
-    if F::STAGED {
-        let staged = &mut staged[..b.len()];
-        F::stage(b, staged);
-        lanes::<F32>(a, bytemuck::cast_slice(staged))
-    } else {
-        lanes::<F>(a, b)
+impl<F: Format> Job for Dot<'_, F> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> f64 {
+        let Dot { a, b, staged } = self;
+        if F::STAGED {
+            let staged = &mut staged[..b.len()];
+            F::stage(b, staged);
+            lanes::<F32>(a, bytemuck::cast_slice(staged))
+        } else {
+            lanes::<F>(a, b)
+        }
     }
 }
 
@@ -287,34 +284,33 @@ fn multiply_all(vectors: &[Vec<f64>], count: usize, packed: &mut [f64]) {
 
 /// Sum of `a[e] * b[e]`.
 fn inner(a: &[f64], b: &[f64]) -> f64 {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has what the function is compiled for.
-        return unsafe { inner_avx2(a, b) };
-    }
-    inner_portable(a, b)
+    InstructionSet::widest().run(Inner { a, b })
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn inner_avx2(a: &[f64], b: &[f64]) -> f64 {
-    inner_portable(a, b)
+struct Inner<'a> {
+    a: &'a [f64],
+    b: &'a [f64],
 }
 
-#[inline(always)]
-fn inner_portable(a: &[f64], b: &[f64]) -> f64 {
-    let mut sums = [0.0f64; LANES];
-    let (a_blocks, a_rest) = a.as_chunks::<LANES>();
-    let (b_blocks, b_rest) = b.as_chunks::<LANES>();
-    for (a, b) in a_blocks.iter().zip(b_blocks) {
-        for lane in 0..LANES {
-            sums[lane] += a[lane] * b[lane];
+impl Job for Inner<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> f64 {
+        let Inner { a, b } = self;
+        let mut sums = [0.0f64; LANES];
+        let (a_blocks, a_rest) = a.as_chunks::<LANES>();
+        let (b_blocks, b_rest) = b.as_chunks::<LANES>();
+        for (a, b) in a_blocks.iter().zip(b_blocks) {
+            for lane in 0..LANES {
+                sums[lane] += a[lane] * b[lane];
+            }
         }
+        for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
+            sums[lane] += a * b;
+        }
+        sums.into_iter().sum()
     }
-    for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
-        sums[lane] += a * b;
-    }
-    sums.into_iter().sum()
 }
 
 #[cfg(test)]
@@ -418,7 +414,8 @@ mod tests {
     fn wider_vectors_give_the_same_bits() {
         let (a, b) = (any_numbers(BLOCK_ELEMENTS - 7, 1), any_numbers(BLOCK_ELEMENTS - 7, 2));
         let bits: &[u32] = bytemuck::cast_slice(&b);
-        assert_eq!(dot::<F32>(&a, bits, &mut []).to_bits(), dot_portable::<F32>(&a, bits, &mut []).to_bits());
+        let portable = InstructionSet::Portable.run(Dot::<F32> { a: &a, b: bits, staged: &mut [] });
+        assert_eq!(dot::<F32>(&a, bits, &mut []).to_bits(), portable.to_bits());
     }
 
     #[test]

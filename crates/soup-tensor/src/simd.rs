@@ -1,4 +1,4 @@
-//! Which instructions the loops of a blend are made of.
+//! Which instructions the loops of blends and products are made of.
 //!
 //! # Words
 //!
@@ -20,7 +20,7 @@ use crate::format::{Bf16, F16, Format};
 /// An instruction set. Who has a value of it may use it.
 pub(crate) trait Simd: Copy {
     /// Does `job`, compiled for this instruction set.
-    fn run(self, job: impl Job);
+    fn run<J: Job>(self, job: J) -> J::Output;
     /// The values of eight elements; exact. In any order: the one that `narrow_f16` takes.
     fn widen_f16(self, bits: [u16; 8]) -> [f64; 8];
     /// The nearest elements, as [`Format::narrow`] says; in the order of the bits that were widened.
@@ -35,8 +35,11 @@ pub(crate) trait Simd: Copy {
 
 /// What is done with an instruction set.
 pub(crate) trait Job {
+    /// What comes of it.
+    type Output;
+
     /// Has to be inlined (`#[inline(always)]`), with all that it calls in its loops: what is not, is compiled for every processor.
-    fn run<S: Simd>(self, simd: S);
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
 /// One that this processor has.
@@ -58,7 +61,7 @@ impl InstructionSet {
     }
 
     /// Does `job` with it.
-    pub(crate) fn run(self, job: impl Job) {
+    pub(crate) fn run<J: Job>(self, job: J) -> J::Output {
         match self {
             InstructionSet::Portable => Portable.run(job),
             #[cfg(target_arch = "x86_64")]
@@ -83,8 +86,8 @@ pub(crate) struct Portable;
 
 impl Simd for Portable {
     #[inline(always)]
-    fn run(self, job: impl Job) {
-        job.run(self);
+    fn run<J: Job>(self, job: J) -> J::Output {
+        job.run(self)
     }
 
     #[inline(always)]
@@ -136,6 +139,8 @@ mod tests {
     struct Conversions(InstructionSet);
 
     impl Job for Conversions {
+        type Output = ();
+
         fn run<S: Simd>(self, simd: S) {
             check::<F16>(self.0, |b| simd.widen_f16(b), |v| simd.narrow_f16(v));
             check::<Bf16>(self.0, |b| simd.widen_bf16(b), |v| simd.narrow_bf16(v));

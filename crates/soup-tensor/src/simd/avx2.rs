@@ -28,7 +28,7 @@ impl Avx2 {
 
 impl Simd for Avx2 {
     #[inline(always)]
-    fn run(self, job: impl Job) {
+    fn run<J: Job>(self, job: J) -> J::Output {
         // SAFETY: the processor has what the function is compiled for; so below.
         unsafe { run(self, job) }
     }
@@ -68,8 +68,8 @@ impl Simd for Avx2 {
 }
 
 #[target_feature(enable = "avx2,f16c")]
-fn run(avx2: Avx2, job: impl Job) {
-    job.run(avx2);
+fn run<J: Job>(avx2: Avx2, job: J) -> J::Output {
+    job.run(avx2)
 }
 
 #[inline]
