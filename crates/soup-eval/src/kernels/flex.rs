@@ -229,7 +229,7 @@ fn product<const D: usize>(
     let left = contiguous_owned(left);
     let mut out = vec![0.0; rows * columns];
     vectorised(Product { left: values(&left), right, sizes: [inputs, columns], then, out: &mut out });
-    Tensor::from_data(TensorData::new(out, shape), &FlexDevice)
+    tensor(out, shape, &FlexDevice)
 }
 
 /// [`Kernels::attend`], and how much of every token each query takes: `[batch, heads, asked, tokens]`.
@@ -238,23 +238,26 @@ pub(super) fn attention(
     key_value: Tensor<Flex, 2>,
     [batch, heads]: [usize; 2],
 ) -> (Tensor<Flex, 2>, Tensor<Flex, 4>) {
-    let ([rows, _], [all, _]) = (query.dims(), key_value.dims());
-    let (asked, tokens) = (rows / batch, all / batch);
+    let Sizes { asked, tokens, .. } = sizes_of(&query, &key_value, [batch, heads]);
     let mut shares = vec![0.0; batch * heads * asked * tokens];
     let out = attend(query, key_value, [batch, heads], Some(&mut shares));
     (out, tensor(shares, [batch, heads, asked, tokens], &FlexDevice))
 }
 
+fn sizes_of(query: &Tensor<Flex, 2>, key_value: &Tensor<Flex, 2>, [batch, heads]: [usize; 2]) -> Sizes {
+    let ([rows, hidden], [all, _]) = (query.dims(), key_value.dims());
+    Sizes { batch, heads, asked: rows / batch, tokens: all / batch, width: hidden / heads }
+}
+
 fn attend(
     query: Tensor<Flex, 2>,
     key_value: Tensor<Flex, 2>,
-    [batch, heads]: [usize; 2],
+    of: [usize; 2],
     shares: Option<&mut [f32]>,
 ) -> Tensor<Flex, 2> {
-    let ([rows, hidden], [all, _]) = (query.dims(), key_value.dims());
-    let sizes = Sizes { batch, heads, asked: rows / batch, tokens: all / batch, width: hidden / heads };
+    let (sizes, shape) = (sizes_of(&query, &key_value, of), query.dims());
     let (query, key_value) = (contiguous_owned(query), contiguous_owned(key_value));
-    let mut out = vec![0.0; rows * hidden];
+    let mut out = vec![0.0; shape[0] * shape[1]];
     vectorised(Attention {
         sizes,
         query: values(&query),
@@ -262,7 +265,7 @@ fn attend(
         out: &mut out,
         shares,
     });
-    tensor(out, [rows, hidden], &FlexDevice)
+    tensor(out, shape, &FlexDevice)
 }
 
 /// Layer normalisation of every row.

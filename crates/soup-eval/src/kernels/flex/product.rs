@@ -293,12 +293,7 @@ mod tests {
     use super::*;
 
     fn noise(len: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
-        (0..len).map(|_| next()).collect()
+        crate::kernels::flex::tests::noise([len], 1.0, seed).into_data().to_vec().unwrap()
     }
 
     /// A product of `rows` rows; `scalar` is without any vectors.
