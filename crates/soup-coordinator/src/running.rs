@@ -37,6 +37,7 @@ use crate::publish::{self, Written};
 use crate::recall::Recall;
 use crate::roster::Roster;
 use crate::seal::Seals;
+use crate::significance;
 use crate::streaming::Progress;
 use crate::trace::Trace;
 
@@ -335,7 +336,8 @@ impl Running {
     /// Looks for the outcomes that a score adds up, beside the hub.
     fn recollect(&self, evaluation: Evaluation, sha256: [u8; 32]) {
         let (run, epoch, inbox) = (self.of.run.clone(), self.of.epoch, self.inbox.clone());
-        let (outcomes, samples_max) = (self.outcomes.clone(), self.machine.samples(evaluation.dataset));
+        let (outcomes, samples_max) =
+            (self.outcomes.clone(), self.machine.ledger().samples(evaluation.dataset).unwrap_or(0));
         tokio::spawn(async move {
             let found = outcomes.get(&sha256, samples_max).await.unwrap_or_else(|e| {
                 tracing::warn!(
@@ -430,13 +432,17 @@ impl Running {
         match self.report() {
             Ok(report) => {
                 let (prepared, staging) = (self.prepared.clone(), self.staging.clone());
-                let (pairs, outcomes) = (self.pairs(), self.outcomes.clone());
+                let (pairs, metric) = (self.pairs(), self.machine.metric().cloned());
+                let outcomes = self.outcomes.clone();
                 // The last record is the one that this follows from.
                 let head = self.journal.head();
                 tokio::spawn(async move {
                     soup_store::failpoint::reach("before-publish");
                     let written = Written { files: &files, ingredients: &digests, head: &head };
-                    let significance = pairs.compare(&outcomes).await;
+                    let significance = match &metric {
+                        Some(metric) => significance::compare(pairs, metric, &outcomes).await,
+                        None => Vec::new(),
+                    };
                     let report = RunReport { significance, ..report };
                     let result = publish::publish(&prepared, &staging, report, &written).await;
                     soup_store::failpoint::reach("after-publish");

@@ -9,7 +9,7 @@ use soup_core::soup::Soup;
 use soup_core::{Error, Result};
 
 use super::Running;
-use crate::significance::{Pair, Pairs};
+use crate::significance::Pair;
 use crate::{diagnosis, learned};
 
 impl Running {
@@ -29,28 +29,28 @@ impl Running {
     }
 
     /// What the soup is compared with sample by sample, once the run is done.
-    pub(super) fn pairs(&self) -> Pairs {
-        let (Some(soup), Some(metric)) = (self.machine.chosen(), self.machine.metric()) else {
-            return Pairs::none();
-        };
+    pub(super) fn pairs(&self) -> Vec<Pair> {
+        let Some(soup) = self.machine.chosen() else { return Vec::new() };
         let others = [
             (Against::BestSingle, self.machine.best_single()),
             (Against::Uniform, Soup::uniform(self.prepared.names.len() as u32)),
         ];
-        let others = others.into_iter().filter_map(|(against, other)| Some((against, other?)));
-        let others: Vec<_> = others.filter(|(_, other)| other != soup).collect();
+        let others: Vec<(Against, Soup)> = others
+            .into_iter()
+            .filter_map(|(against, other)| Some((against, other.filter(|other| other != soup)?)))
+            .collect();
         let pairs = self.prepared.reported().iter().enumerate().flat_map(|(set, name)| {
             let dataset = Dataset(set as u32);
             let outcomes =
                 |soup: &Soup| self.machine.outcomes_sha256(&Evaluation { dataset, soup: soup.clone() });
             let pair = |(against, other): &(Against, Soup)| {
                 let (candidate, reference) = outcomes(soup).zip(outcomes(other))?;
-                let samples = self.machine.samples(dataset);
+                let samples = self.machine.ledger().samples(dataset)?;
                 Some(Pair { dataset: name.clone(), against: *against, candidate, reference, samples })
             };
             others.iter().filter_map(pair).collect::<Vec<_>>()
         });
-        Pairs { metric: Some(metric.clone()), pairs: pairs.collect() }
+        pairs.collect()
     }
 
     /// What the run has found out, once it is done.
