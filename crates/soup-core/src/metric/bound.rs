@@ -27,35 +27,44 @@ impl Metric {
     ///
     /// It holds for losses that are not negative, as cross-entropies are.
     pub fn falls_short(&self, accept: Accept, judged: &Tally, bar: &Tally) -> bool {
-        let (Metric::Classes { of, classes }, Tally::Classes(judged), Tally::Classes(whole)) =
-            (self, judged, bar)
-        else {
-            return false;
-        };
-        let Some(best) = completed(judged, whole) else { return false };
-        if of.contains(&ClassMetric::Matthews) && *classes > 2 {
-            let most = mean(of.iter().map(|metric| match metric {
-                ClassMetric::Matthews => matthews_at_most(judged, &best),
-                other => other.value(&best, *classes),
-            }));
-            return most + NEAR < self.value(bar);
+        match self.best(judged, bar) {
+            Some(Best::Score(best)) => !accept.holds(self.compare(&best, bar)),
+            Some(Best::AtMost(value)) => value + NEAR < self.value(bar),
+            None => false,
         }
-        !accept.holds(self.compare(&best.into(), bar))
     }
 
     /// The value that such a soup can reach at most (of a metric of which less is better: at least); `None` where that is not known.
     pub fn reach(&self, judged: &Tally, bar: &Tally) -> Option<f64> {
+        self.best(judged, bar).map(|best| match best {
+            Best::Score(best) => self.value(&best),
+            Best::AtMost(value) => value,
+        })
+    }
+
+    fn best(&self, judged: &Tally, bar: &Tally) -> Option<Best> {
         let (Metric::Classes { of, classes }, Tally::Classes(judged), Tally::Classes(whole)) =
             (self, judged, bar)
         else {
             return None;
         };
         let best = completed(judged, whole)?;
-        Some(mean(of.iter().map(|metric| match metric {
-            ClassMetric::Matthews if *classes > 2 => matthews_at_most(judged, &best),
+        if !of.contains(&ClassMetric::Matthews) || *classes <= 2 {
+            return Some(Best::Score(best.into()));
+        }
+        Some(Best::AtMost(mean(of.iter().map(|metric| match metric {
+            ClassMetric::Matthews => matthews_at_most(judged, &best),
             other => other.value(&best, *classes),
-        })))
+        }))))
     }
+}
+
+/// The best that can become of a soup.
+enum Best {
+    /// This score.
+    Score(Tally),
+    /// Some score of no larger value.
+    AtMost(f64),
 }
 
 /// The counts of `judged` with all samples right that are in `whole` beyond those, at no loss. `None` where `whole` has not all labels
