@@ -323,7 +323,7 @@ impl Machine {
             Event::Cancel => self.finish(Err(Error::cancelled("the run was cancelled")), &mut out),
             Event::Recorded => self.recorded(&mut out),
             Event::Recalled(evaluation, score) => self.recalled(evaluation, score),
-            Event::Recollected(evaluation, outcomes) => self.recollected(&evaluation, outcomes.as_deref()),
+            Event::Recollected(evaluation, outcomes) => self.recollected(evaluation, outcomes),
             Event::HandedIn(worker, evaluation, slice, judged) => {
                 self.handed_in(worker, evaluation, slice, judged, &mut out);
             }

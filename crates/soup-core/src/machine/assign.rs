@@ -20,11 +20,19 @@ struct Openings {
     ready: bool,
     /// Shards by owner, where that matters.
     owned: BTreeMap<WorkerId, Vec<Shard>>,
-    /// Slices of the first goals: of so many as somebody asked for.
-    slices: Vec<Vec<OpenSlice>>,
+    /// The first goals: so many as somebody asked for.
+    goals: Vec<OpenGoal>,
     writing: Vec<Work>,
     /// Slices that somebody is slow at, if somebody asked.
     late: Option<Vec<Late>>,
+}
+
+/// What is left of a goal.
+struct OpenGoal {
+    /// Slices that may be given out, in order.
+    slices: Vec<OpenSlice>,
+    /// Whether somebody is at one that was.
+    begun: bool,
 }
 
 /// A slice of a goal that may be given out.
@@ -54,8 +62,11 @@ impl Openings {
     fn close(&mut self, work: &Work, goals: &[Evaluation]) {
         match work {
             Work::Evaluate(evaluation, slice) => {
-                let of_goal = goals.iter().zip(&mut self.slices).filter(|(goal, _)| *goal == evaluation);
-                of_goal.for_each(|(_, open)| open.retain(|o| o.slice != *slice));
+                let of_goal = goals.iter().zip(&mut self.goals).filter(|(goal, _)| *goal == evaluation);
+                for (_, open) in of_goal {
+                    open.slices.retain(|o| o.slice != *slice);
+                    open.begun = true;
+                }
                 // Where there is no patience at all, what was given out just now is late.
                 self.late = None;
             }
@@ -112,7 +123,7 @@ impl Machine {
         let owned = if matters { self.placement.by_owner() } else { BTreeMap::new() };
         let mut writing = self.writing_works();
         writing.retain(|work| self.tasks.is_open(work, now));
-        Openings { now, ready, owned, slices: Vec::new(), writing, late: None }
+        Openings { now, ready, owned, goals: Vec::new(), writing, late: None }
     }
 
     /// Whether nothing is left that belongs to the owners of shards, or that is not known before somebody asks for it.
@@ -125,8 +136,8 @@ impl Machine {
 
     /// Whether nothing is left for any worker, as far as somebody has asked already.
     fn exhausted(&self, openings: &Openings) -> bool {
-        let asked =
-            openings.slices.len() == self.goals.wanted().len() && openings.slices.iter().all(Vec::is_empty);
+        let asked = openings.goals.len() == self.goals.wanted().len()
+            && openings.goals.iter().all(|g| g.slices.is_empty());
         let nobody_late = openings.late.as_ref().is_some_and(Vec::is_empty);
         openings.ready && self.only_slices_left() && asked && openings.writing.is_empty() && nobody_late
     }
@@ -182,31 +193,44 @@ impl Machine {
     /// A slice of the most urgent goal that has one for `worker`: first of those that are likely to be needed, then of all. Of several goals
     /// that others are at, the one whose soup it has assembled.
     fn pick_slice(&self, worker: WorkerId, openings: &mut Openings) -> Option<Work> {
-        for goal in self.goals.wanted().iter().skip(openings.slices.len()) {
-            openings.slices.push(self.open_slices(goal, openings.now));
-        }
-        let goals = || self.goals.wanted().iter().zip(&openings.slices);
-        let pick = |(goal, open): (&Evaluation, &Vec<OpenSlice>), soon: bool| {
+        let goals = self.goals.wanted();
+        let pick = |goal: &Evaluation, open: &OpenGoal, soon: bool| {
             let work = |o: &OpenSlice| Work::Evaluate(goal.clone(), o.slice);
-            open.iter()
-                .filter(|o| o.soon || !soon)
+            let likely = open.slices.iter().filter(|o| o.soon || !soon);
+            likely
                 .filter(|o| !o.tried || !self.is_barred(&work(o), worker))
                 .min_by_key(|o| (o.preference(worker), o.slice.index))
                 .map(work)
         };
-        let under_way = goals().take_while(|(goal, _)| self.tasks.works_on(goal));
-        let assembled = under_way.filter(|(goal, _)| self.trying.has_assembled(worker, &goal.soup));
-        let soon = assembled.chain(goals()).find_map(|of| pick(of, true));
-        soon.or_else(|| goals().find_map(|of| pick(of, false)))
+        let mut first = None;
+        let mut under_way = true;
+        for (index, goal) in goals.iter().enumerate() {
+            if index == openings.goals.len() {
+                openings.goals.push(self.open_goal(goal, openings.now));
+            }
+            let open = &openings.goals[index];
+            under_way &= open.begun;
+            let picked = pick(goal, open, true);
+            if under_way && picked.is_some() && self.trying.has_assembled(worker, &goal.soup) {
+                return picked;
+            }
+            first = first.or(picked);
+            if !under_way && first.is_some() {
+                return first;
+            }
+        }
+        first.or_else(|| goals.iter().zip(&openings.goals).find_map(|(goal, open)| pick(goal, open, false)))
     }
 
-    /// The slices of `goal` that may be given out, in order.
-    fn open_slices(&self, goal: &Evaluation, now: Millis) -> Vec<OpenSlice> {
+    /// What is left of `goal`.
+    fn open_goal(&self, goal: &Evaluation, now: Millis) -> OpenGoal {
+        let mut begun = false;
         let mut given = self.tasks.slices_of(goal, now).peekable();
         let blends_settled = self.blends_settled(&goal.soup);
         let soon = self.needed_soon(goal);
         let open = |slice: Slice| {
             let given = given.next_if(|(s, _)| *s == slice);
+            begun |= given.is_some_and(|(_, open)| !open);
             // What two have said waits for the blends that it is made of.
             let waits = !blends_settled && self.auditing.claims_of(goal, slice.index) >= 2;
             let may = given.is_none_or(|(_, open)| open) && !waits && !self.slice_done(goal, &slice);
@@ -214,7 +238,8 @@ impl Machine {
             let tried = given.is_some() || self.auditing.claims_of(goal, slice.index) > 0;
             may.then_some(OpenSlice { slice, home, tried, soon: slice.index < soon })
         };
-        self.slices_for(goal).filter_map(open).collect()
+        let slices = self.slices_for(goal).filter_map(open).collect();
+        OpenGoal { slices, begun }
     }
 
     /// A slice that has been with one other worker for far longer than slices take, if `worker` is idle.

@@ -161,9 +161,7 @@ impl Machine {
     pub(super) fn measure_again(&mut self, out: &mut Vec<Action>) {
         self.diagnosing.grams.clear();
         self.diagnosing.measured = None;
-        let measures = |work: &&Work| matches!(work, Work::Gram(_) | Work::Pass(_));
-        let works: Vec<Work> = self.tasks.works().filter(measures).cloned().collect();
-        works.iter().for_each(|work| self.withdraw(work, out));
+        self.withdraw_where(|work| matches!(work, Work::Gram(_) | Work::Pass(_)), out);
         if self.plan.streams {
             // That is found together.
             self.placement.forget_digests(|_| true);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::progress::Progress;
 use super::trying::{Order, Prefix};
-use super::{Action, Dataset, Error, Evaluation, Judged, Machine, Result, Slice, Work, WorkerId, slices};
+use super::{Action, Dataset, Error, Evaluation, Judged, Machine, Result, Slice, Work, WorkerId};
 use crate::journal::Slices;
 use crate::ledger::Finding;
 use crate::sequence::SequenceId;
@@ -53,6 +53,13 @@ impl Judging {
         partial.judged.get(&slice.index)
     }
 
+    /// The first slice of an evaluation that is not judged in that order.
+    pub(super) fn first(&self, evaluation: &Evaluation, order: SequenceId) -> u32 {
+        let partial = self.partial.get(evaluation).filter(|partial| partial.sequence == order);
+        let judged = partial.into_iter().flat_map(|partial| partial.judged.keys());
+        judged.zip(0u32..).take_while(|(judged, nth)| *judged == nth).count() as u32
+    }
+
     /// What was judged of an evaluation in that order.
     pub(super) fn partial_in(&mut self, evaluation: &Evaluation, order: SequenceId) -> Option<&mut Partial> {
         self.partial.get_mut(evaluation).filter(|partial| partial.sequence == order)
@@ -75,6 +82,11 @@ impl Judging {
     /// Forgets evaluations that nobody wants.
     pub(super) fn retain(&mut self, wanted: impl Fn(&Evaluation) -> bool) {
         self.partial.retain(|evaluation, _| wanted(evaluation));
+    }
+
+    /// What was judged of an evaluation that has its score, by slice.
+    fn take(&mut self, evaluation: &Evaluation) -> BTreeMap<u32, Judged> {
+        self.partial.remove(evaluation).map(|partial| partial.judged).unwrap_or_default()
     }
 
     /// Forgets an evaluation that has its score.
@@ -149,26 +161,20 @@ impl Machine {
     fn complete(&mut self, evaluation: &Evaluation) -> Result<bool> {
         let count = self.slices_of(evaluation.dataset).len();
         let order = self.trying.order(evaluation);
-        let partial = order.id().and_then(|id| self.judging.partial_in(evaluation, id));
-        let Some(partial) = partial.filter(|partial| partial.judged.len() >= count) else {
-            return Ok(false);
-        };
-        let judged = std::mem::take(&mut partial.judged);
-        if !self.blends_are_known(evaluation) {
-            if let Some(partial) = order.id().and_then(|id| self.judging.partial_in(evaluation, id)) {
-                partial.judged = judged;
-            }
+        let whole = order.id().and_then(|id| self.judging.partial_in(evaluation, id));
+        let whole = whole.is_some_and(|partial| partial.judged.len() >= count);
+        if !whole || !self.blends_are_known(evaluation) {
             return Ok(false);
         }
+        let judged = self.judging.take(evaluation);
         let outcomes = all_outcomes(judged.values(), &order);
         let score = match &outcomes {
-            Some(outcomes) => self.score_of(outcomes)?,
+            Some(outcomes) => self.score_of(evaluation.dataset, outcomes)?,
             None if matches!(order, Order::In(_)) => {
                 return Err(Error::internal("samples were judged in another order and not one by one"));
             }
             None => total(judged.values().map(Judged::tally))?,
         };
-        self.judging.forget(evaluation);
         let kept = outcomes.filter(|outcomes| outcomes.len() as u64 <= PACKED_MAX).map(|outcomes| {
             let packed = Packed::of(&outcomes);
             self.sequence_made(evaluation, &outcomes, &packed.sha256);
@@ -181,10 +187,9 @@ impl Machine {
 
     /// What the outcomes of a dataset add up to. In slice order, so that the sum of the losses has the same bits on any cluster, in
     /// whichever order the samples were judged.
-    fn score_of(&self, outcomes: &[Outcome]) -> Result<Tally> {
-        let slices = slices(outcomes.len() as u64, self.plan.batch_size);
-        let of = |slice: Slice| outcomes.get(slice.start as usize..slice.end as usize).unwrap_or_default();
-        total(slices.into_iter().map(|slice| Tally::Classes(of(slice).iter().collect())))
+    fn score_of(&self, dataset: Dataset, outcomes: &[Outcome]) -> Result<Tally> {
+        let of = |slice: &Slice| outcomes.get(slice.start as usize..slice.end as usize).unwrap_or_default();
+        total(self.slices_of(dataset).iter().map(|slice| Tally::Classes(of(slice).iter().collect())))
     }
 
     /// Takes over the slices that a log knows.

@@ -231,9 +231,7 @@ impl Machine {
 
     /// Begins the step in work anew, since somebody had a part in it who is not believed.
     pub(super) fn restart_step(&mut self, out: &mut Vec<Action>) {
-        let of_step = |work: &&Work| matches!(work, Work::Differentiate(_) | Work::Dot(_));
-        let works: Vec<Work> = self.tasks.works().filter(of_step).cloned().collect();
-        works.iter().for_each(|work| self.withdraw(work, out));
+        self.withdraw_where(|work| matches!(work, Work::Differentiate(_) | Work::Dot(_)), out);
         let Some(StepInWork { mini, parts }) = self.learning.step.take() else { return };
         let held = (0..).zip(&parts).filter_map(|(index, part)| match part {
             Part::Held { by, .. } => Some((*by, index)),
@@ -244,9 +242,7 @@ impl Machine {
 
     /// What `worker` held and what is asked of it is gone.
     pub(super) fn lose_gradients(&mut self, worker: WorkerId, out: &mut Vec<Action>) {
-        let stale = |work: &&Work| matches!(work, Work::Dot(dot) if dot.source == worker);
-        let works: Vec<Work> = self.tasks.works().filter(stale).cloned().collect();
-        works.iter().for_each(|work| self.withdraw(work, out));
+        self.withdraw_where(|work| matches!(work, Work::Dot(dot) if dot.source == worker), out);
         self.learning.homes.retain(|_, home| *home != worker);
         let Some(learning) = &mut self.learning.step else { return };
         for part in &mut learning.parts {

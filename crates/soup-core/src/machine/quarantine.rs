@@ -221,11 +221,10 @@ impl Machine {
 
     /// Goes back to where the recipe decides, from wherever that was left: it may decide otherwise, and what is written is written anew.
     fn finish_again(&mut self, out: &mut Vec<Action>) {
-        let last = |work: &&Work| {
+        let last = |work: &Work| {
             matches!(work, Work::Write(..) | Work::ReadBack(_) | Work::Digest(_) | Work::Compare(_))
         };
-        let works: Vec<Work> = self.tasks.works().filter(last).cloned().collect();
-        works.iter().for_each(|work| self.withdraw(work, out));
+        self.withdraw_where(last, out);
         self.compare_again();
         self.write_again();
         self.progress.decide_again();

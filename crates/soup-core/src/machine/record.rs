@@ -294,11 +294,12 @@ impl Machine {
         let most = self.recorder.slices.len().min(ENTRY_SLICES_MAX);
         let count = self.recorder.slices.iter().take_while(within).count().clamp(most.min(1), most);
         let record = |(e, slice): (Evaluation, Slice)| {
-            let judged = match self.judging.said(&e, &slice)? {
+            let judged = self.judging.said(&e, &slice)?;
+            let judged = match judged {
                 Judged::Outcomes(outcomes) if outcomes.len() as u64 > ENTRY_SAMPLES_MAX => {
-                    Judged::Tally(Judged::Outcomes(outcomes.clone()).tally())
+                    Judged::Tally(judged.tally())
                 }
-                judged => judged.clone(),
+                _ => judged.clone(),
             };
             let (dataset, soup, sequence) = (e.dataset.0, (&e.soup).into(), slice.sequence);
             Some(ScoredSlice { dataset, soup, slice: slice.index, sequence, judged })

@@ -76,14 +76,9 @@ impl Machine {
         self.known.as_ref().and_then(|k| k.slices.get(dataset.index())).map_or(&[], Vec::as_slice)
     }
 
-    /// The samples of a dataset; none before the survey.
-    pub fn samples(&self, dataset: Dataset) -> u64 {
-        self.slices_of(dataset).last().map_or(0, |slice| slice.end)
-    }
-
     /// The samples of an evaluation.
     pub(super) fn samples_of(&self, evaluation: &Evaluation) -> u64 {
-        self.samples(evaluation.dataset)
+        self.slices_of(evaluation.dataset).last().map_or(0, |s| s.end)
     }
 
     /// Whether the run's judge can have said so of so many samples.

@@ -283,11 +283,6 @@ impl Tasks {
         took_ms
     }
 
-    /// Whether anybody is at a slice of `evaluation`.
-    pub(super) fn works_on(&self, evaluation: &Evaluation) -> bool {
-        self.slices_of(evaluation, 0).any(|(_, open)| !open)
-    }
-
     /// The tasks at slices of `evaluation`, in the order of the slices, and whether each may be given out now.
     pub(super) fn slices_of(
         &self,
@@ -511,6 +506,12 @@ impl Machine {
     pub(super) fn withdraw(&mut self, work: &Work, out: &mut Vec<Action>) {
         let attempts = self.tasks.forget(work).into_iter();
         out.extend(attempts.map(|(worker, key)| Action::Cancel(worker, key)));
+    }
+
+    /// Withdraws all works that `which` accepts.
+    pub(super) fn withdraw_where(&mut self, which: impl Fn(&Work) -> bool, out: &mut Vec<Action>) {
+        let works: Vec<Work> = self.tasks.works().filter(|work| which(work)).cloned().collect();
+        works.iter().for_each(|work| self.withdraw(work, out));
     }
 
     pub(super) fn join(&mut self, new: NewWorker, out: &mut Vec<Action>) {

@@ -178,8 +178,7 @@ impl Machine {
 
     /// The slice of a goal with this index.
     pub(super) fn slice_for(&self, goal: &Evaluation, index: u32) -> Option<Slice> {
-        let sequence = self.trying.order(goal).id()?;
-        self.slices_of(goal.dataset).get(index as usize).map(|slice| Slice { sequence, ..*slice })
+        self.slices_for(goal).nth(index as usize)
     }
 
     /// Up to which slice those of a goal are likely to be needed: of a trial, as many beyond those that are judged as trials take that are
@@ -189,9 +188,7 @@ impl Machine {
             return u32::MAX;
         };
         let slices = self.slices_of(goal.dataset).len() as u32;
-        let slice = |index| Slice { index, start: 0, end: 0, sequence: id };
-        let judged = (0..slices).take_while(|&index| self.judging.has(goal, &slice(index))).count() as u32;
-        judged.saturating_add(self.trying.needed(slices).max(1))
+        self.judging.first(goal, id).saturating_add(self.trying.needed(slices).max(1))
     }
 
     /// How many trials are looked ahead to: as many as are asked for. Else as many as keep all workers busy with slices that are likely to be
@@ -272,18 +269,15 @@ impl Machine {
     }
 
     /// The outcomes of a soup were looked for.
-    pub(super) fn recollected(&mut self, evaluation: &Evaluation, outcomes: Option<&[Outcome]>) {
+    pub(super) fn recollected(&mut self, evaluation: Evaluation, outcomes: Option<Vec<Outcome>>) {
         let Some(Known::Asked) = self.trying.sequences.get(&evaluation.soup) else { return };
-        let name = self.trying.outcomes.get(evaluation).map(SequenceId::of);
-        let fits = |outcomes: &&[Outcome]| {
-            let judged = Judged::Outcomes(outcomes.to_vec());
-            self.check_judged(&judged, self.samples_of(evaluation)).is_ok()
+        let name = self.trying.outcomes.get(&evaluation).map(SequenceId::of);
+        let fits = |judged: &Judged| self.check_judged(judged, self.samples_of(&evaluation)).is_ok();
+        let known = match outcomes.map(Judged::Outcomes).filter(fits).zip(name) {
+            Some((Judged::Outcomes(outcomes), name)) => Known::Here(self.sequence_after(&outcomes, name)),
+            _ => Known::Nothing,
         };
-        let known = match outcomes.filter(fits).zip(name) {
-            Some((outcomes, name)) => Known::Here(self.sequence_after(outcomes, name)),
-            None => Known::Nothing,
-        };
-        self.trying.sequences.insert(evaluation.soup.clone(), known);
+        self.trying.sequences.insert(evaluation.soup, known);
         self.goals.ask_again();
     }
 
@@ -294,7 +288,7 @@ impl Machine {
 
     /// A soup has all of its outcomes: trials that have to reach it may follow.
     pub(super) fn sequence_made(&mut self, evaluation: &Evaluation, outcomes: &[Outcome], sha256: &[u8; 32]) {
-        if self.plan.early && evaluation.dataset == self.ledger.deciding_set() {
+        if self.is_tried(evaluation.dataset) {
             let sequence = self.sequence_after(outcomes, SequenceId::of(sha256));
             self.trying.sequences.insert(evaluation.soup.clone(), Known::Here(sequence));
         }
@@ -360,9 +354,7 @@ impl Machine {
         if concluded.is_empty() {
             return;
         }
-        let of = |work: &&Work| matches!(work, Work::Evaluate(goal, _) if concluded.contains(goal));
-        let works: Vec<Work> = self.tasks.works().filter(of).cloned().collect();
-        works.iter().for_each(|work| self.withdraw(work, out));
+        self.withdraw_where(|work| matches!(work, Work::Evaluate(goal, _) if concluded.contains(goal)), out);
         self.auditing.retain(|evaluation| !concluded.contains(evaluation));
     }
 
