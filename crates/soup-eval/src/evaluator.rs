@@ -9,7 +9,7 @@ use soup_core::schema::Schema;
 use soup_core::weights::Weights;
 use soup_core::{Error, Result};
 
-use crate::architecture::{self, Architecture};
+use crate::architecture::Architecture;
 use crate::budget::is_too_much;
 use crate::classes::Classes;
 use crate::config::ImageClassifier;
@@ -19,6 +19,7 @@ use crate::device::{self, Differentiable, Precision, Site, With};
 use crate::gradient::sink::Sink;
 use crate::gradient::{Gradient, Graph, LossSpec};
 use crate::kernels::{self, Kernels};
+use crate::models;
 use crate::parameters::Parameters;
 use crate::parameters::visitor::Loaded;
 use crate::prepared::Prepared;
@@ -142,7 +143,7 @@ pub fn evaluator(spec: &EvaluatorSpec) -> Result<Box<dyn Evaluator>> {
             spec.batch_size
         )));
     }
-    architecture::evaluator(spec)
+    models::evaluator(spec)
 }
 
 /// The evaluator of the architecture `A`.

@@ -8,9 +8,9 @@ use soup_core::Result;
 use crate::architecture::Architecture;
 use crate::config::{ImageClassifier, Settings};
 use crate::kernels::{Activation, Kernels};
+use crate::models::vit::{Encoder, EncoderConfig};
 use crate::parameters::visitor::{Form, Loaded, Visitor};
 use crate::transformer::Linear;
-use crate::vit::{Encoder, EncoderConfig};
 
 const MODEL_TYPE: &str = "deit";
 /// The tokens for the whole, in their order.

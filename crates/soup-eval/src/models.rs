@@ -1,0 +1,113 @@
+//! The families of models that are evaluated here, a file each.
+//!
+//! To add one: a file with its config, the description of its parameters and its forward pass, and a line in [`KNOWN`]. Nothing
+//! outside this folder knows a family by name.
+
+mod deit;
+mod dinov2;
+mod vit;
+
+use serde_json::Value;
+use soup_core::{Error, Result};
+
+use crate::architecture::Architecture;
+use crate::evaluator::{Evaluator, EvaluatorSpec, evaluator_of};
+use crate::models::deit::{Deit, DeitWithTeacher};
+use crate::models::dinov2::Dinov2;
+use crate::models::vit::Vit;
+
+/// An architecture that is evaluated here.
+struct Known {
+    name: &'static str,
+    model_type: &'static str,
+    evaluator: fn(&EvaluatorSpec) -> Result<Box<dyn Evaluator>>,
+}
+
+const fn known<A: Architecture>() -> Known {
+    Known { name: A::NAME, model_type: A::MODEL_TYPE, evaluator: evaluator_of::<A> }
+}
+
+/// All of them. Where a config names none, its model type means the first that has it.
+const KNOWN: [Known; 4] = [known::<Vit>(), known::<Deit>(), known::<DeitWithTeacher>(), known::<Dinov2>()];
+
+/// The evaluator of the architecture that the config names.
+///
+/// # Errors
+/// [`Data`](soup_core::ErrorKind::Data) where that is none of those here; those of making it.
+pub(crate) fn evaluator(spec: &EvaluatorSpec) -> Result<Box<dyn Evaluator>> {
+    (find(&spec.config_json)?.evaluator)(spec)
+}
+
+fn find(config_json: &str) -> Result<&'static Known> {
+    let config: Value = serde_json::from_str(config_json)
+        .map_err(|e| Error::data("config.json is not valid JSON").with_source(e))?;
+    let name = config["architectures"].get(0).and_then(Value::as_str);
+    let model_type = config["model_type"].as_str();
+    let found = KNOWN.iter().find(|known| match name {
+        Some(name) => name == known.name,
+        None => model_type == Some(known.model_type),
+    });
+    let Some(known) = found else {
+        let names: Vec<String> =
+            KNOWN.iter().map(|k| format!("{} (model_type {:?})", k.name, k.model_type)).collect();
+        return Err(Error::data(format!(
+            "unknown architecture {:?}: supported are {}",
+            name.or(model_type).unwrap_or_default(),
+            names.join(", ")
+        )));
+    };
+    match model_type {
+        Some(other) if other != known.model_type => Err(Error::data(format!(
+            "config.json: model_type is {other:?}, but that of {} is {:?}",
+            known.name, known.model_type
+        ))),
+        _ => Ok(known),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::preprocess::ImageSize;
+
+    fn check(config_json: &str, expect: Result<&str, &str>) {
+        match (find(config_json).map(|k| k.name).map_err(|e| e.chain()), expect) {
+            (Err(got), Err(text)) => assert!(got.starts_with(text), "{config_json}: {got}"),
+            (got, expect) => assert_eq!(got, expect.map_err(str::to_owned), "{config_json}"),
+        }
+    }
+
+    #[test]
+    fn images_of_other_sizes_are_refused_by_name() {
+        let resized = |side| Vit::from_json("{}").unwrap().resized(ImageSize { height: side, width: 32 });
+        let error = resized(48).err().unwrap();
+        assert!(
+            error.chain().starts_with("ViTForImageClassification takes images of image_size"),
+            "{error:?}"
+        );
+        assert!(error.chain().ends_with("32 x 48 pixels"), "{error:?}");
+        let vit = Vit::from_json("{}").unwrap();
+        let own = vit.classifier().image;
+        assert!(vit.resized(own).is_ok());
+    }
+
+    #[test]
+    fn only_known_architectures_are_evaluated() {
+        let vit = Ok("ViTForImageClassification");
+        check(r#"{"model_type": "vit"}"#, vit);
+        check(r#"{"model_type": "vit", "architectures": ["ViTForImageClassification"]}"#, vit);
+        check(r#"{"model_type": "vit", "architectures": []}"#, vit);
+        check(r#"{"architectures": ["ViTForImageClassification"]}"#, vit);
+        check(r#"{"model_type": "bert"}"#, Err("unknown architecture \"bert\": supported are ViTForImageCl"));
+        check(
+            r#"{"model_type": "vit", "architectures": ["ViTModel"]}"#,
+            Err("unknown architecture \"ViTModel\""),
+        );
+        check(
+            r#"{"model_type": "beit", "architectures": ["ViTForImageClassification"]}"#,
+            Err("config.json: model_type is \"beit\", but that of ViTForImageClassification is \"vit\""),
+        );
+        check("{}", Err("unknown architecture \"\""));
+        check("{", Err("config.json is not valid JSON"));
+    }
+}
