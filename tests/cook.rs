@@ -199,6 +199,80 @@ fn greedy_with_the_strict_rule_equals_the_reference() {
     assert!(share < 0.2, "rejected trials took {share} of their samples");
 }
 
+/// How often a fair coin that is thrown `n` times shows heads at least `k` times.
+fn at_least(k: u64, n: u64) -> f64 {
+    let ways = |k: u64| (1..=k).fold(1.0, |product, i| product * (n - k + i) as f64 / i as f64);
+    (k..=n).map(ways).sum::<f64>() / 2f64.powi(n as i32)
+}
+
+#[test]
+fn what_is_accepted_by_significance_is_what_its_test_says() {
+    let dir = TempDir::new().unwrap();
+    let significant = |alpha: &str, output: &str, more: &[&str]| {
+        let flags = ["--accept", "significant", "--alpha", alpha, "--output", output];
+        cook(dir.path(), &[&flags[..], more].concat()).json()
+    };
+    let result = significant("0.2", "soup", &[]);
+    assert_eq!(strings(&result["ingredients"]), ["m02", "m10"]);
+    assert_eq!(result["options"]["alpha"], 0.2);
+    let trials = result["trials"].as_array().unwrap();
+    let better = trials.iter().filter(|t| !t["compared"].is_null());
+    for trial in better.clone() {
+        let [gains, losses] = ["gains", "losses"].map(|key| trial["compared"][key].as_u64().unwrap());
+        let p = trial["compared"]["p"].as_f64().unwrap();
+        assert!((p - at_least(gains, gains + losses)).abs() < 1e-9, "{trial}");
+        assert_eq!(trial["verdict"] == "accepted", p <= 0.2, "{trial}");
+        let bar = (trial["bar"].as_f64().unwrap() * 2000.0).round() as u64;
+        assert_eq!(trial["correct"].as_u64().unwrap() + losses, bar + gains, "{trial}");
+    }
+    // The reference has two that score better than what they had to reach: m02, and then m03 or m08.
+    let shown: Vec<&str> = better.map(|t| t["candidate"].as_str().unwrap()).collect();
+    assert_eq!(shown, ["m02", "m03", "m08"]);
+    let full = significant("0.2", "full", &["--evaluate", "full", "--workers", "3"]);
+    assert_eq!((&full["sha256"], &full["ingredients"]), (&result["sha256"], &result["ingredients"]));
+    // By chance alone one in six would gain as much: at the usual level nothing is accepted.
+    assert_eq!(strings(&significant("0.05", "none", &["--no-baselines"])["ingredients"]), ["m10"]);
+    let log = |run: &Value| {
+        Soupctl::new(SOUPCTL).dir(dir.path()).args(["log", run.as_str().unwrap(), "--verify"]).run().stdout
+    };
+    assert!(log(&result["run"]).contains(", 3 comparisons sample by sample"), "{}", log(&result["run"]));
+    cook(dir.path(), &["--accept", "significant", "--metric", "loss"]).fails(2, &["is a test of accuracies"]);
+    cook(dir.path(), &["--alpha", "0.1"]).fails(2, &["belongs to accept significant"]);
+}
+
+#[test]
+fn a_ranking_that_is_given_leads_to_the_same_soups_without_judging_the_ingredients() {
+    let dir = TempDir::new().unwrap();
+    let reference = example_json("reference.json");
+    let val = |name: &str| reference["ingredients"][name]["val"]["correct"].as_u64().unwrap();
+    let names: Vec<&String> = reference["ingredients"].as_object().unwrap().keys().collect();
+    let csv: String = names.iter().map(|name| format!("{name},{}\n", val(name))).collect();
+    std::fs::write(dir.path().join("scores.csv"), format!("model,correct\n{csv}")).unwrap();
+    for (recipe, scored) in [("greedy", 1), ("pruned", 1)] {
+        let flags = ["--recipe", recipe, "--ranked-by", "scores.csv", "--output", recipe, "--fresh"];
+        let result = cook(dir.path(), &flags).json();
+        check_soup(&result, recipe);
+        assert_eq!(result["ranking"].as_array().unwrap().len(), scored, "{recipe}");
+        assert_eq!(result["baselines"]["best_single"]["ingredients"], serde_json::json!(["m10"]));
+        let notes = strings(&result["notes"]);
+        assert!(notes.iter().any(|note| note.contains("ranked by scores that were given")), "{notes:?}");
+        let run = result["run"].as_str().unwrap();
+        let log = Soupctl::new(SOUPCTL).dir(dir.path()).args(["log", run, "--verify"]).run();
+        assert!(log.stdout.contains("decisions made again"), "{log:?}");
+    }
+    let refused = |text: &str, flags: &[&str], part: &str| {
+        std::fs::write(dir.path().join("s.json"), text).unwrap();
+        let flags = [&["--ranked-by", "s.json", "--output", "none"], flags].concat();
+        cook(dir.path(), &flags).fails(2, &[part]);
+        assert!(!dir.path().join("none").exists());
+    };
+    refused(r#"{"m00": 1}"#, &[], "ingredient \"m01\" is not ranked");
+    refused(r#"{"m00": 1, "m99": 2}"#, &[], "\"m99\" is ranked, but there is no ingredient of that name");
+    refused(r#"{"m00": "1"}"#, &[], "not a JSON object from ingredients to scores");
+    refused(r#"{"m00": 1}"#, &["--order", "random"], "and so does --order");
+    refused(r#"{"m00": 1}"#, &["--recipe", "uniform"], "the uniform recipe takes none");
+}
+
 #[test]
 fn on_all_samples_every_trial_counts_what_the_reference_does() {
     for (recipe, args) in [

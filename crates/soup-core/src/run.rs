@@ -15,7 +15,8 @@ use crate::judge::JudgeId;
 use crate::ledger::Dataset;
 use crate::metric::{Metric, check_word, is_in_words};
 use crate::recipe::given::{self, WeightTable};
-use crate::recipe::{RecipeKind, RecipeSpec};
+use crate::recipe::ranking::{self, ScoreTable};
+use crate::recipe::{Order, RecipeKind, RecipeSpec};
 use crate::schema::Dtype;
 
 /// Most samples in one forward pass.
@@ -79,6 +80,9 @@ pub struct RunSpec {
     /// The weights of the ingredients, for the recipe that takes them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingredient_weights: Option<WeightTable>,
+    /// The scores by which ingredients are ranked, for recipes that rank them, which then do not score them for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranked_by: Option<ScoreTable>,
     /// What becomes of tensors that only some ingredients have, in a soup that is not judged.
     #[serde(default, skip_serializing_if = "is_refuse")]
     pub missing: Missing,
@@ -330,6 +334,7 @@ impl RunSpec {
             (_, None) => {}
         }
         self.check_judging()?;
+        self.check_ranking()?;
         self.check_calibration()?;
         if (self.recipe.kind == RecipeKind::Learned) != self.train.is_some() {
             return Err(Error::usage(
@@ -396,6 +401,23 @@ impl RunSpec {
             )));
         }
         Ok(())
+    }
+
+    /// Checks what ingredients are ranked by.
+    fn check_ranking(&self) -> Result<()> {
+        let Some(table) = &self.ranked_by else { return Ok(()) };
+        if !self.recipe.ranks() {
+            return Err(Error::usage(format!(
+                "--ranked-by gives an order to the greedy and the pruned recipe, and the {} recipe takes none: leave it out",
+                self.recipe.kind.name()
+            )));
+        }
+        if self.recipe.order != Order::Sorted {
+            return Err(Error::usage(
+                "--ranked-by says in which order ingredients are taken, and so does --order: give one of them",
+            ));
+        }
+        ranking::check(table)
     }
 
     /// Checks what running statistics are recomputed on.

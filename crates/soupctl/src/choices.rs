@@ -178,6 +178,8 @@ pub(crate) enum AcceptRule {
     AtLeast,
     /// When it scores better (the authors' code)
     Better,
+    /// When it scores better than luck explains: an exact McNemar test of all samples, at --alpha
+    Significant,
 }
 
 /// What is found out about the pool itself.
@@ -314,6 +316,7 @@ impl From<AcceptRule> for Accept {
     fn from(name: AcceptRule) -> Self {
         match name {
             AcceptRule::AtLeast => Accept::AtLeast,
+            AcceptRule::Significant => Accept::Significant,
             AcceptRule::Better => Accept::Better,
         }
     }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 mod auditing;
+mod comparing;
 mod proving;
 mod reading_back;
 mod statistics;
@@ -14,7 +15,7 @@ mod trying;
 use super::*;
 use crate::diagnosis::boosting::{Hits, samme};
 use crate::diagnosis::ensemble::{Alternatives, Newton};
-use crate::journal::{Claim, Entry, Fold, Record, Rejected, Scored};
+use crate::journal::{Claim, Compared, Entry, Fold, Record, Rejected, Scored};
 use crate::metric::{Metric, MetricName};
 use crate::recipe::learned::{Granularity, Init, LearnSpec, Optimizer, Schedule, WeightRule};
 use crate::recipe::{Accept, Decision, Order, RecipeKind, Step, Verdict};
@@ -50,6 +51,7 @@ fn plan(kind: RecipeKind, ingredients: u32, files: u32) -> Plan {
         shard_bytes: vec![100; 5],
         pool_bytes: 500,
         given: None,
+        ranking: None,
         groups: Arc::new(Groups {
             names: vec!["a".into(), "b".into()],
             of: vec![Some(0), None, Some(1)],
@@ -73,6 +75,7 @@ fn plan(kind: RecipeKind, ingredients: u32, files: u32) -> Plan {
             kind,
             order: Order::Sorted,
             accept: Accept::AtLeast,
+            alpha: None,
             seed: 1,
             max_ingredients: None,
             passes: 2,
@@ -462,6 +465,13 @@ impl Cluster {
     }
 }
 
+/// Whether the decisions of these records are those of the cluster's recipe.
+fn verified_by(cluster: &Cluster, records: &[Record]) -> Result<crate::journal::Verified> {
+    let plan = &cluster.machine.plan;
+    let setting = Setting { ranking: plan.ranking.clone(), ..Setting::of(plan.ingredients) };
+    crate::journal::verify(&plan.recipe, &setting, cluster.machine.ledger.deciding_set(), records)
+}
+
 fn reference(plan: &Plan) -> (Soup, Vec<Decision>, Vec<Option<Tally>>) {
     let mut cluster = Cluster::new(plan.clone());
     cluster.join();
@@ -481,7 +491,7 @@ fn every_recipe_ends_on_one_worker() {
         let done = loop {
             match recipe.next(&ledger) {
                 Step::Done(soup) => break soup,
-                other @ (Step::Differentiate(_) | Step::Waiting) => panic!("{other:?}"),
+                other @ (Step::Compare(_) | Step::Differentiate(_) | Step::Waiting) => panic!("{other:?}"),
                 Step::Try(open) => {
                     for t in open {
                         let e = Evaluation { dataset: Dataset::VALIDATION, soup: t.soup };
@@ -1082,10 +1092,13 @@ proptest! {
             Just(RecipeKind::Greedy), Just(RecipeKind::Pruned), Just(RecipeKind::BestSingle), Just(RecipeKind::Learned)
         ],
         lookahead in 0..4u32,
+        alpha in prop_oneof![Just(None), Just(Some(0.3))],
         steps in prop::collection::vec((0..100u32, any::<prop::sample::Index>()), 0..400),
     ) {
         let mut plan = plan(kind, 5, 2);
         plan.lookahead = lookahead.checked_sub(1);
+        plan.recipe.alpha = alpha;
+        plan.recipe.accept = alpha.map_or(Accept::AtLeast, |_| Accept::Significant);
         let expected = reference(&plan);
         let mut cluster = Cluster::new(plan);
         cluster.join();
@@ -1113,21 +1126,22 @@ proptest! {
         cluster.run_quietly();
         prop_assert_eq!(cluster.outcome(), expected);
         let mut records = cluster.records.clone();
-        let verified = crate::journal::verify(&cluster.machine.plan.recipe, 5, cluster.machine.ledger.deciding_set(), &records).unwrap();
+        let verified = verified_by(&cluster, &records).unwrap();
         prop_assert_eq!(verified.decisions as usize, cluster.trials.len());
         // A decision that the scores do not make is found.
         for record in &mut records {
-            let (Entry::Scored(Scored { decisions, .. }) | Entry::Rejected(Rejected { decisions, .. })) =
-                &mut record.entry
-            else {
-                continue;
+            let decisions = match &mut record.entry {
+                Entry::Scored(Scored { decisions, .. })
+                | Entry::Rejected(Rejected { decisions, .. })
+                | Entry::Compared(Compared { decisions, .. }) => decisions,
+                _ => continue,
             };
             if let Some(decided) = decisions.first_mut() {
                 decided.candidate += 1;
                 break;
             }
         }
-        let lie = crate::journal::verify(&cluster.machine.plan.recipe, 5, cluster.machine.ledger.deciding_set(), &records);
+        let lie = verified_by(&cluster, &records);
         prop_assert_eq!(lie.is_err(), verified.decisions > 0);
         prop_assert!(cluster.placements > 0);
     }

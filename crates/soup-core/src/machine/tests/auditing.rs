@@ -70,10 +70,7 @@ fn assert_noted(cluster: &Cluster, part: &str) {
 
 /// The log makes the decisions that it says, those that were taken back included.
 fn assert_verified(cluster: &Cluster) -> crate::journal::Verified {
-    let deciding = cluster.machine.ledger.deciding_set();
-    let recipe = &cluster.machine.plan.recipe;
-    let verified =
-        crate::journal::verify(recipe, cluster.machine.plan.ingredients, deciding, &cluster.records).unwrap();
+    let verified = verified_by(cluster, &cluster.records).unwrap();
     assert_eq!(verified.decisions as usize, cluster.trials.len());
     verified
 }
