@@ -330,8 +330,8 @@ fn new_worker(worker: WorkerId) -> NewWorker {
 fn answer(work: &Work, samples: &[u64]) -> (&'static str, TaskResult) {
     match work {
         Work::Load(shard) => {
-            let sha256 = vec![[shard.0 as u8; 32]; INGREDIENTS as usize];
-            ("loaded", TaskResult::Loaded { sha256, notes: Vec::new() })
+            let digests = vec![[shard.0 as u8; 32]; INGREDIENTS as usize];
+            ("loaded", TaskResult::Loaded { digests, notes: Vec::new() })
         }
         Work::Survey => {
             let survey = Survey::of_classes(vec![SAMPLES], 10);

@@ -169,7 +169,7 @@ impl Passing {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Passed {
     /// SHA-256 of what each ingredient stores of it.
-    pub sha256: Vec<[u8; 32]>,
+    pub digests: Vec<[u8; 32]>,
     /// What is wrong with the ingredients.
     pub findings: Findings,
     /// Inner products, if they are wanted; by part of a tensor that is averaged.
@@ -382,7 +382,7 @@ impl Pass {
             .into_iter()
             .map(|(i, tensor)| DifferingIntegers { ingredient: ingredient(i), tensor });
         Passed {
-            sha256: self.digests.finish(),
+            digests: self.digests.finish(),
             findings: Findings { non_finite: non_finite.collect(), differing_integers: differing.collect() },
             grams: self
                 .grams

@@ -76,8 +76,8 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: ShardSo
             let has = |i: Ingredient, tensor: usize| is_covered(&segments, tensor, &covered[i.index()]);
             let (memory, findings) = builder.finish(has)?;
             let notes = judge(&findings, &run.begun.ingredients, &run.begun.schema, run.begun.allow_nan)?;
-            let digests = 0..run.begun.ingredients.len() as u32;
-            let sha256 = digests.map(|i| memory.digest(Ingredient(i))).collect::<Result<_>>()?;
+            let ingredients = 0..run.begun.ingredients.len() as u32;
+            let digests = ingredients.map(|i| memory.digest(Ingredient(i))).collect::<Result<_>>()?;
             tracing::debug!(
                 run = run.begun.run,
                 shard = task.shard,
@@ -86,7 +86,7 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: ShardSo
                 disk_bytes = memory.disk_bytes(),
                 "shard resident"
             );
-            let loaded = Loaded { sha256, notes, bytes_read };
+            let loaded = Loaded { digests, notes, bytes_read };
             run.shards.keep(task.shard, memory, &loaded);
             Ok(loaded)
         })

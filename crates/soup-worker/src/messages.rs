@@ -254,8 +254,8 @@ impl From<Answer> for Answered {
     fn from(answer: Answer) -> Answered {
         let bytes = |digests: Vec<[u8; 32]>| digests.into_iter().map(Vec::from).collect();
         match answer {
-            Answer::Loaded(Loaded { sha256, notes, bytes_read }) => {
-                Answered::Loaded(v1::Loaded { sha256: bytes(sha256), notes, bytes_read })
+            Answer::Loaded(Loaded { digests, notes, bytes_read }) => {
+                Answered::Loaded(v1::Loaded { digests: bytes(digests), notes, bytes_read })
             }
             Answer::Surveyed(Surveyed { survey, notes }) => {
                 Answered::Surveyed(v1::Surveyed::new(survey, notes))
@@ -295,14 +295,14 @@ impl From<Answer> for Answered {
                 Answered::Measured(v1::Measured { grams: grams.into_iter().map(Into::into).collect() })
             }
             Answer::Compared(found) => Answered::Compared((&*found).into()),
-            Answer::Reread(Reread { sha256, blend, served }, bytes_read) => Answered::Reread(v1::Reread {
-                sha256: bytes(sha256),
+            Answer::Reread(Reread { digests, blend, served }, bytes_read) => Answered::Reread(v1::Reread {
+                digests: bytes(digests),
                 blend_sha256: blend.map_or_else(Vec::new, Vec::from),
                 served_sha256: served.map_or_else(Vec::new, Vec::from),
                 bytes_read,
             }),
-            Answer::Passed(Passed { sha256, grams, notes, bytes_read }) => Answered::Passed(v1::Passed {
-                sha256: bytes(sha256),
+            Answer::Passed(Passed { digests, grams, notes, bytes_read }) => Answered::Passed(v1::Passed {
+                digests: bytes(digests),
                 grams: grams.into_iter().map(Into::into).collect(),
                 notes,
                 bytes_read,

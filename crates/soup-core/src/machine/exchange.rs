@@ -169,7 +169,7 @@ pub struct FileDigest {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reread {
     /// SHA-256 of the shard of every ingredient in pool order.
-    pub sha256: Vec<[u8; 32]>,
+    pub digests: Vec<[u8; 32]>,
     /// SHA-256 of the blend that was made of that, where one was wanted.
     pub blend: Option<[u8; 32]>,
     /// SHA-256 of the blend that the shard's owner gave.
@@ -182,7 +182,7 @@ pub enum TaskResult {
     /// Of [`Work::Load`]: SHA-256 of the shard of every ingredient in pool order, and what people should know.
     Loaded {
         /// One per ingredient; none where nothing was read.
-        sha256: Vec<[u8; 32]>,
+        digests: Vec<[u8; 32]>,
         /// One line each.
         notes: Vec<String>,
     },
@@ -212,7 +212,7 @@ pub enum TaskResult {
     /// Of [`Work::Pass`].
     Passed {
         /// SHA-256 of the shard of every ingredient in pool order.
-        sha256: Vec<[u8; 32]>,
+        digests: Vec<[u8; 32]>,
         /// The inner products of the ingredients, where they are wanted.
         grams: Vec<LayerGram>,
         /// What people should know, one line each.

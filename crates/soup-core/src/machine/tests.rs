@@ -137,12 +137,12 @@ fn answer_in(work: &Work, plan: &Plan, samples: Option<&[u32]>) -> TaskResult {
     match work {
         Work::Load(shard) => {
             let known = if plan.streams { 0 } else { ingredients as usize };
-            TaskResult::Loaded { sha256: vec![[shard.0 as u8; 32]; known], notes: vec![] }
+            TaskResult::Loaded { digests: vec![[shard.0 as u8; 32]; known], notes: vec![] }
         }
         Work::Pass(shard) => {
             let TaskResult::Measured(grams) = answer(&Work::Gram(*shard), plan) else { unreachable!() };
-            let sha256 = vec![[shard.0 as u8; 32]; ingredients as usize];
-            TaskResult::Passed { sha256, grams, notes: vec!["a note of a pass".into()] }
+            let digests = vec![[shard.0 as u8; 32]; ingredients as usize];
+            TaskResult::Passed { digests, grams, notes: vec!["a note of a pass".into()] }
         }
         Work::Survey => TaskResult::Surveyed {
             survey: Survey::of_classes(SAMPLES[..plan.datasets as usize].to_vec(), 10),
@@ -157,8 +157,8 @@ fn answer_in(work: &Work, plan: &Plan, samples: Option<&[u32]>) -> TaskResult {
         Work::Write(..) => TaskResult::Written(digest),
         Work::Reread(shard, soup) => {
             let blend = soup.as_ref().map(|_| [7; 32]);
-            let sha256 = vec![[shard.0 as u8; 32]; ingredients as usize];
-            TaskResult::Reread(Reread { sha256, blend, served: blend })
+            let digests = vec![[shard.0 as u8; 32]; ingredients as usize];
+            TaskResult::Reread(Reread { digests, blend, served: blend })
         }
         Work::ReadBack(_) => TaskResult::ReadBack { bytes: digest.bytes, sha256: digest.file_sha256 },
         Work::Digest(_) => TaskResult::Digested([7; 32]),
@@ -1064,7 +1064,7 @@ fn an_ingredient_that_changes_between_two_loads_is_refused() {
     cluster.lose(0);
     let at = cluster.inbox.iter().position(|(_, _, w)| matches!(w, Work::Load(_))).unwrap();
     let (worker, key, _) = cluster.inbox.remove(at).unwrap();
-    let other = TaskResult::Loaded { sha256: vec![[99; 32]; 2], notes: vec![] };
+    let other = TaskResult::Loaded { digests: vec![[99; 32]; 2], notes: vec![] };
     cluster.event(Event::Done(worker, key, other));
     assert_eq!(cluster.result.unwrap().unwrap_err().kind(), ErrorKind::Data);
 }
