@@ -233,7 +233,11 @@ fn what_is_accepted_by_significance_is_what_its_test_says() {
     // By chance alone one in six would gain as much: at the usual level nothing is accepted.
     assert_eq!(strings(&significant("0.05", "none", &["--no-baselines"])["ingredients"]), ["m10"]);
     let log = |run: &Value| {
-        Soupctl::new(SOUPCTL).dir(dir.path()).args(["log", run.as_str().unwrap(), "--verify"]).run().stdout
+        Soupctl::new(SOUPCTL)
+            .dir(dir.path())
+            .args(["log", run.as_str().unwrap(), "--verify", "--state-url", ".soup-state"])
+            .run()
+            .stderr
     };
     assert!(log(&result["run"]).contains(", 3 comparisons sample by sample"), "{}", log(&result["run"]));
     cook(dir.path(), &["--accept", "significant", "--metric", "loss"]).fails(2, &["is a test of accuracies"]);
@@ -248,17 +252,24 @@ fn a_ranking_that_is_given_leads_to_the_same_soups_without_judging_the_ingredien
     let names: Vec<&String> = reference["ingredients"].as_object().unwrap().keys().collect();
     let csv: String = names.iter().map(|name| format!("{name},{}\n", val(name))).collect();
     std::fs::write(dir.path().join("scores.csv"), format!("model,correct\n{csv}")).unwrap();
-    for (recipe, scored) in [("greedy", 1), ("pruned", 1)] {
+    for recipe in ["greedy", "pruned"] {
         let flags = ["--recipe", recipe, "--ranked-by", "scores.csv", "--output", recipe, "--fresh"];
         let result = cook(dir.path(), &flags).json();
-        check_soup(&result, recipe);
-        assert_eq!(result["ranking"].as_array().unwrap().len(), scored, "{recipe}");
+        let plain = cook(dir.path(), &["--recipe", recipe, "--output", "plain", "--overwrite"]).json();
+        for same in ["sha256", "ingredients", "order", "score", "test"] {
+            assert_eq!(result[same], plain[same], "{recipe} {same}");
+        }
+        // The best single ingredient is a baseline, and where greedy begins.
+        assert_eq!(result["ranking"].as_array().unwrap().len(), 1, "{recipe}");
         assert_eq!(result["baselines"]["best_single"]["ingredients"], serde_json::json!(["m10"]));
         let notes = strings(&result["notes"]);
         assert!(notes.iter().any(|note| note.contains("ranked by scores that were given")), "{notes:?}");
         let run = result["run"].as_str().unwrap();
-        let log = Soupctl::new(SOUPCTL).dir(dir.path()).args(["log", run, "--verify"]).run();
-        assert!(log.stdout.contains("decisions made again"), "{log:?}");
+        let log = Soupctl::new(SOUPCTL)
+            .dir(dir.path())
+            .args(["log", run, "--verify", "--state-url", ".soup-state"])
+            .run();
+        assert!(log.stderr.contains("decisions made again"), "{log:?}");
     }
     let refused = |text: &str, flags: &[&str], part: &str| {
         std::fs::write(dir.path().join("s.json"), text).unwrap();
@@ -341,6 +352,38 @@ fn the_soup_does_not_depend_on_the_number_of_workers() {
     }
     // Everything: digest, decisions, counts, and losses to the last bit.
     assert!(results.windows(2).all(|w| w[0] == w[1]), "{results:#?}");
+}
+
+/// What `soup.json` says of the ingredients' digests: by which algorithm, and the digests.
+fn pool_digests(folder: &Path) -> (String, Vec<String>) {
+    let manifest: Value = serde_json::from_slice(&std::fs::read(folder.join("soup.json")).unwrap()).unwrap();
+    let of = |ingredient: &Value| ingredient["sha256"].as_str().unwrap().to_owned();
+    let algorithm = manifest["pool_digest"]["algorithm"].as_str().unwrap().to_owned();
+    (algorithm, manifest["pool"].as_array().unwrap().iter().map(of).collect())
+}
+
+#[test]
+fn another_digest_of_the_ingredients_leads_to_the_same_soup() {
+    let dir = TempDir::new().unwrap();
+    let digests = |output: &str, flags: &[&str]| {
+        let result = cook(dir.path(), &[&["--recipe", "uniform", "--output", output], flags].concat()).json();
+        check_soup(&result, "uniform");
+        pool_digests(&dir.path().join(output))
+    };
+    let (by, sha256) = digests("sha256", &[]);
+    assert_eq!(by, "SHA-256 of the SHA-256 of each shard of the flattened parameters, in order");
+    let (by, blake3) = digests("blake3", &["--digest", "blake3"]);
+    assert_eq!(by, "SHA-256 of the BLAKE3 of each shard of the flattened parameters, in order");
+    assert!(sha256.iter().all(|digest| !blake3.contains(digest)) && blake3.len() == 16);
+    // From the disk, and in passes that keep nothing, it is the same.
+    let disk = ["--digest", "blake3", "--memory", "1MiB", "--disk-cache", "cache"];
+    std::fs::create_dir(dir.path().join("cache")).unwrap();
+    assert_eq!(digests("disk", &[&disk[..], &["--audit", "100%"]].concat()).1, blake3);
+    let pool = example();
+    let streamed = ["cook", "--pool", pool.to_str().unwrap(), "--recipe", "uniform", "--digest", "blake3"];
+    let streamed = [&streamed[..], &["--output", "streamed", "-o", "json"]].concat();
+    Soupctl::new(SOUPCTL).dir(dir.path()).args(streamed).run().json();
+    assert_eq!(pool_digests(&dir.path().join("streamed")).1, blake3);
 }
 
 #[test]

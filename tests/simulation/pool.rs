@@ -98,6 +98,7 @@ pub fn spec(kind: RecipeKind, lookahead: Option<u32>) -> RunSpec {
         allow_nan: false,
         baselines: judges,
         evaluate: Evaluate::Early,
+        digest: soup_core::digest::DigestKind::Sha256,
         lookahead,
         workers_min: 1,
         model_config: None,

@@ -75,6 +75,7 @@ fn begin(of: &Incarnation, prepared: &PreparedRun, key: &PeerKey) -> v1::BeginRu
         batch_norm: prepared.schema.batch_norm().map_or_else(String::new, |b| b.name().to_owned()),
         calibration: spec.calibration_set().map(|set| set.0),
         fingerprints: prepared.fingerprints.clone(),
+        digest: v1::DigestKind::from(spec.digest).into(),
         peer_key: key.0.to_vec(),
         output: spec.output.clone(),
         files: prepared

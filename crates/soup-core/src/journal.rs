@@ -191,7 +191,7 @@ pub struct Surveyed {
     /// What the judge told; without data, of no samples.
     #[serde(flatten)]
     pub survey: Survey,
-    /// SHA-256 over the SHA-256 of each shard, of every ingredient in pool order, in hexadecimal.
+    /// SHA-256 over the digests of the shards, of every ingredient in pool order, in hexadecimal.
     pub ingredients_sha256: Vec<String>,
 }
 

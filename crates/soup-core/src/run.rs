@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agree::{Missing, Terms};
 use crate::batch_norm::BatchNorm;
+use crate::digest::DigestKind;
 use crate::error::{Error, Result};
 use crate::judge::JudgeId;
 use crate::ledger::Dataset;
@@ -56,6 +57,9 @@ pub struct RunSpec {
     pub allow_nan: bool,
     /// Also score the best single ingredient and the uniform soup.
     pub baselines: bool,
+    /// By which algorithm the content of ingredients is told apart.
+    #[serde(default, skip_serializing_if = "DigestKind::is_default")]
+    pub digest: DigestKind,
     /// When a trial ends.
     #[serde(default, skip_serializing_if = "Evaluate::is_early")]
     pub evaluate: Evaluate,

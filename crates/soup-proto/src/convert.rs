@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use soup_core::agree::Missing;
+use soup_core::digest::DigestKind;
 use soup_core::judge::{JudgeId, Offer};
 use soup_core::ledger::{Dataset, Evaluation};
 use soup_core::machine::{FileDigest, Proof, Report, TaskKey, Tier};
@@ -69,6 +70,7 @@ enumeration!(
     Weighted
 );
 enumeration!(Tier, v1::Tier, "where a shard is kept", Device, Memory, Disk);
+enumeration!(DigestKind, v1::DigestKind, "algorithm of digests", Sha256, Blake3);
 enumeration!(Evaluate, v1::Evaluate, "when trials end", Early, Full);
 enumeration!(Missing, v1::Missing, "what becomes of missing tensors", Refuse, Skip, First);
 enumeration!(Granularity, v1::learn::Granularity, "granularity", Model, Layer, Tensor);
@@ -258,6 +260,7 @@ impl From<RunSpec> for v1::RunSpec {
             calibration: s.calibration.map(Into::into),
             audit_ppm: s.audit_ppm,
             evaluate: v1::Evaluate::from(s.evaluate).into(),
+            digest: v1::DigestKind::from(s.digest).into(),
             ranked_by: s.ranked_by.map(|table| table.into_iter().collect()).unwrap_or_default(),
         }
     }
@@ -268,6 +271,7 @@ impl TryFrom<v1::RunSpec> for RunSpec {
     fn try_from(s: v1::RunSpec) -> Result<Self> {
         let missing = s.missing().try_into()?;
         let evaluate = s.evaluate().try_into()?;
+        let digest = s.digest().try_into()?;
         let spec = RunSpec {
             pool: s.pool,
             recipe: required(s.recipe, "recipe")?.try_into()?,
@@ -295,6 +299,7 @@ impl TryFrom<v1::RunSpec> for RunSpec {
             calibration: s.calibration.map(Into::into),
             audit_ppm: s.audit_ppm,
             evaluate,
+            digest,
             ranked_by: Some(s.ranked_by.into_iter().collect()).filter(|table: &ScoreTable| !table.is_empty()),
         };
         spec.validate()?;

@@ -380,6 +380,7 @@ mod tests {
         let judge_of = |judge: Option<JudgeId>| {
             let run = format!("{judge:?}");
             let begin = soup_proto::v1::BeginRun {
+                digest: soup_proto::v1::DigestKind::Sha256.into(),
                 peer_key: vec![7; 32],
                 run: run.clone(),
                 epoch: 1,

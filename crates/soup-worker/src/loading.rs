@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use sha2::{Digest, Sha256};
 use soup_core::machine::Tier;
 use soup_core::schema::Schema;
 use soup_core::shard::{Segment, Shard};
@@ -55,7 +54,7 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: ShardSo
             device.builder(schema, range, count)?
         }
     };
-    let builder = Arc::new(builder);
+    let builder = Arc::new(builder.digested_by(run.begun.digest));
     let compute = &worker.compute;
     let jobs = (0..count).zip(&task.ingredients).map(|(index, source)| {
         let builder = builder.clone();
@@ -112,9 +111,9 @@ async fn read_ingredient(
     };
     let reads = reads.clone();
     let read = compute.beside(move || {
-        let mut hash = Sha256::new();
-        let bytes = local.load(&reads, buffer.bytes_mut(), |part| hash.update(part))?;
-        buffer.set_digest(hash.finalize().into());
+        let mut hasher = buffer.hasher();
+        let bytes = local.load(&reads, buffer.bytes_mut(), |part| hasher.update(part))?;
+        buffer.set_digest(hasher.finish());
         builder.keep(ingredient, buffer)?;
         Ok((bytes, local))
     });

@@ -337,6 +337,7 @@ impl TryFrom<v1::BeginRun> for Begun {
     fn try_from(begin: v1::BeginRun) -> Result<Self> {
         check_places(&begin)?;
         let schema = Arc::new(begin.schema()?);
+        let digest = begin.digest().try_into()?;
         let plan = ShardPlan::new(schema.bytes());
         if plan.shard_bytes() != begin.shard_bytes {
             let text =
@@ -368,6 +369,7 @@ impl TryFrom<v1::BeginRun> for Begun {
             judge: begin.judge.map(Into::into),
             keep_logits: begin.keep_logits,
             allow_nan: begin.allow_nan,
+            digest,
             streams: begin.streams,
             output: begin.output,
             schema,
@@ -420,6 +422,7 @@ mod tests {
         };
         let file = |start, end| v1::OutputFile { start, end, ..Default::default() };
         let begin = |files| v1::BeginRun {
+            digest: v1::DigestKind::Sha256.into(),
             peer_key: vec![7; 32],
             tensors: vec![tensor("a"), tensor("b")],
             shard_bytes: ShardPlan::new(32).shard_bytes(),

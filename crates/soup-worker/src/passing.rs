@@ -48,7 +48,8 @@ fn passage(run: &Active, task: ShardSources) -> Passage {
     let ingredients: Vec<Having> = task.ingredients.iter().map(having).collect();
     let base = task.base.as_ref().map(having);
     let range = run.begun.plan.range(Shard(task.shard));
-    let passing = Passing::new(&run.begun.schema, range, &ingredients, base.as_ref(), task.products);
+    let passing = Passing::new(&run.begun.schema, range, &ingredients, base.as_ref(), task.products)
+        .digested_by(run.begun.digest);
     let sources = task.ingredients.into_iter().chain(task.base).collect();
     Passage { sources, passing: Arc::new(passing) }
 }

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use soup_core::agree::Missing;
 use soup_core::batch_norm::BatchNorm;
+use soup_core::digest::DigestKind;
 use soup_core::recipe::learned::{Granularity, Init, Optimizer, Schedule, WeightRule};
 use soup_core::recipe::{Accept, Order, RecipeKind};
 use soup_core::run::{DiagnosisLevel, Evaluate};
@@ -301,6 +302,25 @@ pub(crate) enum EvaluateName {
     Early,
     /// When all of its samples are judged
     Full,
+}
+
+/// By which algorithm the content of ingredients is told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum DigestName {
+    /// SHA-256
+    Sha256,
+    /// BLAKE3, which takes a fraction of the time
+    Blake3,
+}
+
+impl From<DigestName> for DigestKind {
+    fn from(name: DigestName) -> Self {
+        match name {
+            DigestName::Sha256 => DigestKind::Sha256,
+            DigestName::Blake3 => DigestKind::Blake3,
+        }
+    }
 }
 
 impl From<EvaluateName> for Evaluate {

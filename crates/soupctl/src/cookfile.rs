@@ -15,7 +15,7 @@ use soup_core::{Error, Result};
 use soup_store::local;
 
 use crate::choices::{
-    AcceptRule, BatchNormName, CandidateOrder, DtypeName, EvaluateName, MissingName, RecipeName,
+    AcceptRule, BatchNormName, CandidateOrder, DigestName, DtypeName, EvaluateName, MissingName, RecipeName,
 };
 use crate::choices::{DiagnosisName, GranularityName, InitName, OptimizerName, ScheduleName, WeightRuleName};
 use crate::datasets::{DatasetEntry, TestSets};
@@ -83,6 +83,12 @@ pub(crate) struct CookOptions {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
           help_heading = INPUT)]
     pub(crate) allow_nan: Option<bool>,
+    /// By which algorithm workers digest what they read of ingredients, which takes longer than reading where that is fast [default: sha256]
+    ///
+    /// The digests are compared when a shard is read again, are part of what a soup's scores are kept under, and stand in soup.json. Files that
+    /// are written have SHA-256 in any case.
+    #[arg(long, value_enum, help_heading = INPUT)]
+    pub(crate) digest: Option<DigestName>,
     /// What becomes of tensors that only some ingredients have (poolers, other heads), in a soup that is not judged [default: refuse]
     #[arg(long, value_enum, help_heading = INPUT)]
     pub(crate) missing: Option<MissingName>,
@@ -422,7 +428,7 @@ impl CookOptions {
         first! {
             lists: pool test ignore_config gate;
             others: weights_file ingredient_weights validation model_config preprocessor_config class_subset allow_nan missing batch_norm calibration out_dtype recipe order ranked_by accept alpha seed max_ingredients passes
-                metric output overwrite state_url signing_key fresh batch_size no_baselines evaluate lookahead audit workers memory disk_cache disk threads device device_memory precision numerics coordinator listen
+                metric output overwrite state_url signing_key fresh batch_size no_baselines evaluate digest lookahead audit workers memory disk_cache disk threads device device_memory precision numerics coordinator listen
                 judge judge_dir judge_timeout min_workers train train_share granularity weights optimizer lr schedule warmup clip epochs mini_batch parts
                 shuffle label_smoothing init fold_beta diagnose base require_shared_init
         }

@@ -185,6 +185,7 @@ impl Cook {
             allow_nan: options.allow_nan.unwrap_or(false),
             baselines,
             evaluate: options.evaluate.map_or_else(Evaluate::default, Into::into),
+            digest: options.digest.map(Into::into).unwrap_or_default(),
             lookahead: options.lookahead.and_then(Lookahead::trials),
             workers_min: options.min_workers.unwrap_or(workers),
             audit_ppm: options.audit.map_or(0, |share| share.0),

@@ -160,7 +160,7 @@ impl Placement {
 }
 
 impl Machine {
-    /// SHA-256 of each shard of ingredient `index`, once all are loaded.
+    /// The digest of each shard of ingredient `index`, once all are loaded.
     pub fn ingredient_digests(&self, index: usize) -> Option<Vec<[u8; 32]>> {
         let of = |d: &Option<(WorkerId, Vec<[u8; 32]>)>| d.as_ref().and_then(|(_, d)| d.get(index).copied());
         self.placement.digests.iter().map(of).collect()

@@ -223,7 +223,7 @@ impl Machine {
         Some((InFlight::Surveyed(found.clone()), Entry::Surveyed(found)))
     }
 
-    /// SHA-256 over the SHA-256 of each shard, of every ingredient, once all are loaded.
+    /// SHA-256 over the digest of each shard, of every ingredient, once all are loaded.
     fn ingredients_sha256(&self) -> Option<Vec<String>> {
         let one = |i: u32| Some(sha256_hex(&self.ingredient_digests(i as usize)?.concat()));
         (0..self.plan.ingredients).map(one).collect()

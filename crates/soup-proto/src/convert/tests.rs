@@ -82,6 +82,7 @@ fn spec() -> RunSpec {
         calibration: None,
         audit_ppm: 20_000,
         evaluate: Evaluate::Full,
+        digest: soup_core::digest::DigestKind::Blake3,
     }
 }
 
@@ -106,24 +107,26 @@ fn a_ranking_and_a_level_of_significance_survive() {
         let error = RunSpec::try_from(wire).unwrap_err();
         assert!(error.chain().contains(part), "{}", error.chain());
     };
-    let recipe = |change: &dyn Fn(&mut v1::Recipe)| {
-        move |wire: &mut v1::RunSpec| change(wire.recipe.as_mut().unwrap())
-    };
-    refused(&|wire| drop(wire.ranked_by.insert("a".to_owned(), f64::NAN)), "which is no number to rank by");
-    for alpha in [0.0, 0.5, f64::NAN, -1.0] {
-        refused(&recipe(&|recipe| recipe.alpha = Some(alpha)), "must be above 0 and below 0.5");
+    fn recipe(change: impl Fn(&mut v1::Recipe)) -> impl Fn(&mut v1::RunSpec) {
+        move |wire| change(wire.recipe.as_mut().unwrap())
     }
-    refused(&recipe(&|recipe| recipe.alpha = None), "accept significant has no alpha");
-    refused(&recipe(&|recipe| recipe.metric = "loss".to_owned()), "is a test of accuracies");
-    refused(&recipe(&|recipe| recipe.set_order(v1::recipe::Order::Pool)), "and so does --order");
     refused(
-        &recipe(&|recipe| recipe.set_kind(v1::recipe::Kind::BestSingle)),
+        &|wire| {
+            wire.ranked_by.insert("a".to_owned(), f64::NAN);
+        },
+        "which is no number to rank by",
+    );
+    for alpha in [0.0, 0.5, f64::NAN, -1.0] {
+        refused(&recipe(|recipe| recipe.alpha = Some(alpha)), "must be above 0 and below 0.5");
+    }
+    refused(&recipe(|recipe| recipe.alpha = None), "accept significant has no alpha");
+    refused(&recipe(|recipe| recipe.metric = "loss".to_owned()), "is a test of accuracies");
+    refused(&recipe(|recipe| recipe.set_order(v1::recipe::Order::Pool)), "and so does --order");
+    refused(
+        &recipe(|recipe| recipe.set_kind(v1::recipe::Kind::BestSingle)),
         "the best-single recipe takes none",
     );
-    refused(
-        &recipe(&|recipe| recipe.set_accept(v1::recipe::Accept::Better)),
-        "belongs to accept significant",
-    );
+    refused(&recipe(|recipe| recipe.set_accept(v1::recipe::Accept::Better)), "belongs to accept significant");
 }
 
 #[test]

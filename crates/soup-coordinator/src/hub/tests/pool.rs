@@ -62,6 +62,7 @@ pub(super) fn averages(name: &str, output: &str) -> RunSpec {
         allow_nan: false,
         baselines: false,
         evaluate: Evaluate::Full,
+        digest: soup_core::digest::DigestKind::Sha256,
         lookahead: Some(0),
         workers_min: 1,
         model_config: None,
