@@ -39,6 +39,7 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: ShardSo
         return Ok(Loaded { bytes_read: 0, ..loaded });
     }
     soup_store::failpoint::reach("before-load");
+    run.make_ready();
     let range = run.begun.plan.range(Shard(task.shard));
     let count = task.ingredients.len() as u32;
     let (schema, host) = (&run.begun.schema, Device::cpu(NonZeroUsize::MIN));

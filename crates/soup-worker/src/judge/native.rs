@@ -184,6 +184,27 @@ impl Inner {
         Ok(())
     }
 
+    /// Decodes the blocks of the validation set that begin at `first`, as many as are decoded at a time, if there is room to keep them. Gives
+    /// where the next ones begin; `first`, where there are none.
+    fn decode_ahead(&self, first: u64, waiting: &Waiting) -> Result<u64> {
+        let Some(spec) = self.setting.datasets.first() else { return Ok(first) };
+        let evaluator = self.evaluator()?;
+        let named = |e: Error| e.context(format!("dataset {:?}", spec.name));
+        let opened = self.samples.dataset(0, &self.setting, &*evaluator, waiting).map_err(named)?;
+        let block = self.samples.block_len();
+        let blocks = self.samples.ahead_bytes() / evaluator.sample_bytes().saturating_mul(block).max(1);
+        let run = first..first.saturating_add(block.saturating_mul(blocks.max(1))).min(opened.len());
+        let bytes = evaluator.sample_bytes().saturating_mul(run.end.saturating_sub(run.start));
+        if run.is_empty() || !self.samples.has_room(bytes) {
+            return Ok(first);
+        }
+        let all = evaluator.prepare(&opened, run.clone()).map_err(named)?;
+        for (first, within) in self.samples.blocks_of(run.clone()) {
+            self.samples.keep((0, first), &Arc::new(all.pick(within)?));
+        }
+        Ok(run.end)
+    }
+
     /// The samples at `positions`, decoded: as they are kept, where they are all of a block or consecutive in it.
     fn gather(&self, dataset: u32, positions: &[u64], waiting: &Waiting) -> Result<Batch> {
         self.gather_with(dataset, positions, waiting, &Ahead::new())
@@ -246,6 +267,18 @@ struct Batch {
 impl Judge for Native {
     async fn survey(&self) -> Result<Surveyed> {
         self.0.compute(Inner::survey).await
+    }
+
+    /// Decodes the validation set, so that shards are read and samples decoded at the same time.
+    async fn make_ready(&self, cancelled: Cancelled) {
+        let mut first = 0;
+        while !cancelled.get() {
+            match self.0.compute(move |of, waiting| of.decode_ahead(first, waiting)).await {
+                Ok(next) if next > first => first = next,
+                Ok(_) => return,
+                Err(error) => return tracing::debug!(%error, "samples are not decoded ahead"),
+            }
+        }
     }
 
     async fn vessel(&self, purpose: Purpose) -> Result<Box<dyn Vessel>> {

@@ -126,6 +126,12 @@ impl Samples {
         }
     }
 
+    /// Whether so many bytes more would be kept.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.bytes.saturating_add(bytes) <= self.bytes_max
+    }
+
     /// Samples in a block.
     pub(crate) fn block_len(&self) -> u64 {
         self.block

@@ -72,6 +72,38 @@ fn same(a: &Outcome, b: &Outcome) -> bool {
     (a.label, a.prediction, a.loss.to_bits()) == (b.label, b.prediction, b.loss.to_bits())
 }
 
+/// Samples of the validation set that are kept from the first on.
+fn kept(native: &Native) -> u64 {
+    let all: Vec<u64> = (0..SAMPLES).collect();
+    let block = native.0.samples.block_len() as usize;
+    let missing = |positions: &[u64]| native.0.samples.missing(0, positions, 1).is_empty();
+    all.chunks(block).take_while(|block| missing(block)).map(|block| block.len() as u64).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_judged_first_is_made_ready_as_far_as_there_is_room() {
+    let (native, parameters) = judge(5, u64::MAX).await;
+    let cancelled = Cancelled::default();
+    cancelled.set();
+    native.make_ready(cancelled).await;
+    assert_eq!(kept(&native), 0, "nobody wants it any more");
+    native.make_ready(Cancelled::default()).await;
+    assert_eq!(kept(&native), SAMPLES);
+    // What was made ready is what is judged otherwise.
+    let (other, _) = judge(5, u64::MAX).await;
+    let judged = async |native: &Native| {
+        let loaded = load_soup(native, &parameters, Purpose::Judging).await;
+        loaded.judge(0, (0..SAMPLES).collect(), false, Cancelled::default()).await.unwrap()
+    };
+    let (ready, otherwise) = (judged(&native).await, judged(&other).await);
+    assert!(outcomes(&ready).iter().zip(outcomes(&otherwise)).all(|(a, b)| same(a, b)));
+
+    let sample = native.0.evaluator().unwrap().sample_bytes();
+    let (small, _) = judge(5, 7 * sample).await;
+    small.make_ready(Cancelled::default()).await;
+    assert_eq!(kept(&small), 5);
+}
+
 #[tokio::test]
 async fn a_sample_is_judged_the_same_in_any_order_of_positions() {
     let (native, parameters) = judge(5, u64::MAX).await;
