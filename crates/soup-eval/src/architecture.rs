@@ -8,20 +8,23 @@ use burn::tensor::Tensor;
 use soup_core::schema::Schema;
 use soup_core::{Error, Result};
 
-use crate::config::ImageClassifier;
 use crate::device::Precision;
 use crate::gradient::sink::Sink;
 use crate::kernels::Kernels;
+use crate::kind::Kind;
 use crate::parameters::visitor::{Form, Listing, Loaded, Loader, Visitor};
 use crate::parameters::{self, Parameters};
 use crate::preprocess::ImageSize;
 
-/// What `config.json` says about a model that tells classes of images apart.
+/// What `config.json` says about a model that tells classes apart, of images or of texts.
 pub(crate) trait Architecture: Sized + Send + Sync + 'static {
     /// Its name, as in `architectures` of `config.json`.
     const NAME: &str;
     /// Its `model_type`.
     const MODEL_TYPE: &str;
+
+    /// What it looks at.
+    type Kind: Kind;
 
     /// Whether images may have another size than `image_size`.
     const ANY_SIZE: bool = false;
@@ -37,14 +40,11 @@ pub(crate) trait Architecture: Sized + Send + Sync + 'static {
     /// something that cannot classify.
     fn from_json(text: &str) -> Result<Self>;
 
-    /// The same for images of `size`.
+    /// The same for images of `size`, another one than `image_size`.
     ///
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data) where it cannot take such.
     fn resized(self, size: ImageSize) -> Result<Self> {
-        if size == self.classifier().image {
-            return Ok(self);
-        }
         Err(Error::data(format!(
             "{} takes images of image_size in config.json alone, not of {} x {} pixels",
             Self::NAME,
@@ -54,7 +54,7 @@ pub(crate) trait Architecture: Sized + Send + Sync + 'static {
     }
 
     /// What goes into it, and what comes out.
-    fn classifier(&self) -> &ImageClassifier;
+    fn classifier(&self) -> &<Self::Kind as Kind>::Classifier;
 
     /// Has `visitor` visit every parameter that the forward pass needs, and puts what it gives in their places.
     ///
@@ -62,8 +62,12 @@ pub(crate) trait Architecture: Sized + Send + Sync + 'static {
     /// Those of the visitor.
     fn parameters<V: Visitor>(&self, visitor: &mut V) -> Result<Self::Model<V::Form>>;
 
-    /// Logits `[batch, classes]` of normalised pixels `[batch, channels, height, width]`.
-    fn forward<B: Kernels>(&self, model: &Self::Model<Loaded<B>>, pixels: Tensor<B, 4>) -> Tensor<B, 2>;
+    /// Logits `[batch, classes]` of a batch: of images, normalised pixels `[batch, channels, height, width]`.
+    fn forward<B: Kernels>(
+        &self,
+        model: &Self::Model<Loaded<B>>,
+        batch: <Self::Kind as Kind>::Batch<B>,
+    ) -> Tensor<B, 2>;
 
     /// Checks that a pool of `schema` can be evaluated; tensors that the forward pass does not use are ignored.
     ///

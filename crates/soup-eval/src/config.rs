@@ -1,4 +1,4 @@
-//! `config.json`: its settings, and what every classifier of images says in it.
+//! `config.json`: its settings, and what every classifier says in it.
 
 use std::collections::BTreeMap;
 
@@ -52,20 +52,16 @@ pub(crate) struct ImageClassifier {
     pub(crate) classes: Classes,
 }
 
-/// The file's own form of it; defaults are those of transformers' configs.
+/// The file's own form of what goes in; defaults are those of transformers' configs.
 #[derive(Deserialize)]
-struct RawClassifier {
-    #[serde(default = "RawClassifier::image_size")]
+struct RawImages {
+    #[serde(default = "RawImages::image_size")]
     image_size: OneOrTwo,
-    #[serde(default = "RawClassifier::num_channels")]
+    #[serde(default = "RawImages::num_channels")]
     num_channels: usize,
-    id2label: Option<BTreeMap<String, Value>>,
-    label2id: Option<BTreeMap<String, Value>>,
-    num_labels: Option<usize>,
-    problem_type: Option<String>,
 }
 
-impl RawClassifier {
+impl RawImages {
     fn image_size() -> OneOrTwo {
         OneOrTwo::One(224)
     }
@@ -73,6 +69,15 @@ impl RawClassifier {
     fn num_channels() -> usize {
         3
     }
+}
+
+/// The file's own form of what comes out.
+#[derive(Deserialize)]
+struct RawClasses {
+    id2label: Option<BTreeMap<String, Value>>,
+    label2id: Option<BTreeMap<String, Value>>,
+    num_labels: Option<usize>,
+    problem_type: Option<String>,
 }
 
 impl Settings {
@@ -101,14 +106,23 @@ impl Settings {
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data) where a value is out of range, or where there are no classes to tell apart.
     pub(crate) fn classifier(&self) -> Result<ImageClassifier> {
-        let raw = self.read::<RawClassifier>()?;
+        let raw = self.read::<RawImages>()?;
         let (image, channels) = (raw.image_size.checked("image_size")?, raw.num_channels);
         if channels != 1 && channels != 3 {
             return Err(wrong(format!("num_channels is {channels}, expected 1 (grey) or 3 (RGB)")));
         }
+        Ok(ImageClassifier { image, channels, classes: self.classes()? })
+    }
+
+    /// The classes that the file tells of.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) where there are none to tell apart.
+    pub(crate) fn classes(&self) -> Result<Classes> {
+        let raw = self.read::<RawClasses>()?;
         let classes = Classes::new(labels(raw.id2label, raw.num_labels)?, &numbers(raw.label2id));
         check_problem(raw.problem_type.as_deref(), &classes)?;
-        Ok(ImageClassifier { image, channels, classes })
+        Ok(classes)
     }
 }
 

@@ -34,6 +34,15 @@ pub enum Input {
     Image(Bytes),
 }
 
+/// What models look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputKind {
+    /// Images.
+    Images,
+    /// Texts, or pairs of them.
+    Texts,
+}
+
 /// What a model should say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {

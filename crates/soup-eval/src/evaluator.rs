@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use soup_core::schema::Schema;
 use soup_core::weights::Weights;
@@ -12,18 +11,17 @@ use soup_core::{Error, Result};
 use crate::architecture::Architecture;
 use crate::budget::is_too_much;
 use crate::classes::Classes;
-use crate::config::ImageClassifier;
-use crate::dataset::{Dataset, Input, Sample, Target};
+use crate::dataset::{Dataset, InputKind, Sample, Target};
 use crate::device::uploads::Uploads;
 use crate::device::{self, Differentiable, Precision, Site, With};
 use crate::gradient::sink::Sink;
 use crate::gradient::{Gradient, Graph, LossSpec};
 use crate::kernels::{self, Kernels};
+use crate::kind::Kind;
 use crate::models;
 use crate::parameters::Parameters;
 use crate::parameters::visitor::Loaded;
-use crate::prepared::Prepared;
-use crate::preprocess::Preprocessor;
+use crate::prepared::{Inputs, Prepared};
 use soup_core::devices::DeviceKind;
 
 /// Samples a forward pass unless told otherwise: large enough for the matrix products, small enough for the cache.
@@ -70,6 +68,9 @@ pub trait Evaluator: Send + Sync {
     /// The classes, for [`Dataset::align`].
     fn class_names(&self) -> &Classes;
 
+    /// What its models look at, for [`Dataset::open`].
+    fn input(&self) -> InputKind;
+
     /// The class of its arithmetic, as [`numerics`](crate::numerics) gives it: within one, the same samples and weights give the same bits.
     fn numerics(&self) -> &str;
 
@@ -106,8 +107,15 @@ pub trait Evaluator: Send + Sync {
         cancel: &dyn Fn() -> bool,
     ) -> Result<Gradient>;
 
-    /// Memory of one prepared sample, in bytes.
+    /// Memory of one prepared sample, in bytes: at most, where samples differ.
     fn sample_bytes(&self) -> u64;
+
+    /// What people should know about how the samples of `dataset` become what its models take: texts that are cut. Those are all read
+    /// for that; of images nothing is.
+    ///
+    /// # Errors
+    /// Those of [`prepare`](Evaluator::prepare), for any sample.
+    fn look_over(&self, dataset: &Dataset) -> Result<Vec<String>>;
 
     /// Reads, decodes and preprocesses the samples `range` of `dataset`, as many at a time as the dataset's budget has room for; blocks
     /// until it has. Keep the result: it serves every model.
@@ -148,25 +156,14 @@ pub fn evaluator(spec: &EvaluatorSpec) -> Result<Box<dyn Evaluator>> {
 
 /// The evaluator of the architecture `A`.
 pub(crate) fn evaluator_of<A: Architecture>(spec: &EvaluatorSpec) -> Result<Box<dyn Evaluator>> {
-    let architecture = A::from_json(&spec.config_json)?;
-    let ImageClassifier { image, channels, .. } = *architecture.classifier();
-    let preprocessor = match &spec.preprocessor_json {
-        Some(json) if A::ANY_SIZE => Preprocessor::of_any_size(json, image, channels)?,
-        Some(json) => Preprocessor::from_json(json, image, channels)?,
-        None => {
-            return Err(Error::data(
-                "how images become pixels is not known: there is no preprocessor_config.json: name one with --preprocessor-config",
-            ));
-        }
-    };
-    let architecture = architecture.resized(preprocessor.output())?;
-    device::open(spec.device, spec.precision, Parts { architecture, preprocessor, spec })
+    let (architecture, kind) = A::Kind::open(A::from_json(&spec.config_json)?, spec)?;
+    device::open(spec.device, spec.precision, Parts { architecture, kind, spec })
 }
 
 /// What an evaluator is made of, but for a backend.
-struct Parts<'a, A> {
+struct Parts<'a, A: Architecture> {
     architecture: A,
-    preprocessor: Preprocessor,
+    kind: A::Kind,
     spec: &'a EvaluatorSpec,
 }
 
@@ -179,7 +176,7 @@ impl<A: Architecture> With for Parts<'_, A> {
             if self.spec.device == DeviceKind::Cpu { 0 } else { self.spec.device_samples_bytes };
         Box::new(ArchitectureEvaluator::<A, B> {
             architecture: Arc::new(self.architecture),
-            preprocessor: self.preprocessor,
+            kind: Arc::new(self.kind),
             batch_size: self.spec.batch_size as usize,
             site,
             uploads: Arc::new(Uploads::new(samples_bytes)),
@@ -187,21 +184,16 @@ impl<A: Architecture> With for Parts<'_, A> {
     }
 }
 
+/// A batch as the architecture `A` takes it on the backend `B`.
+type Batch<A, B> = <<A as Architecture>::Kind as Kind>::Batch<B>;
+
 /// Over a backend that differentiates; models are evaluated on the one beneath it.
-struct ArchitectureEvaluator<A, B: Differentiable> {
+struct ArchitectureEvaluator<A: Architecture, B: Differentiable> {
     architecture: Arc<A>,
-    preprocessor: Preprocessor,
+    kind: Arc<A::Kind>,
     batch_size: usize,
     site: Site<B>,
-    uploads: Arc<Uploads<B::InnerBackend>>,
-}
-
-impl<A: Architecture, B: Differentiable> ArchitectureEvaluator<A, B> {
-    /// Channels, height, width of a sample.
-    fn input(&self) -> [usize; 3] {
-        let ImageClassifier { image, channels, .. } = *self.architecture.classifier();
-        [channels, image.height, image.width]
-    }
+    uploads: Arc<Uploads<Batch<A, B::InnerBackend>>>,
 }
 
 impl<A: Architecture, B: Differentiable> Evaluator for ArchitectureEvaluator<A, B> {
@@ -210,7 +202,11 @@ impl<A: Architecture, B: Differentiable> Evaluator for ArchitectureEvaluator<A, 
     }
 
     fn class_names(&self) -> &Classes {
-        &self.architecture.classifier().classes
+        A::Kind::classes(self.architecture.classifier())
+    }
+
+    fn input(&self) -> InputKind {
+        A::Kind::INPUT
     }
 
     fn numerics(&self) -> &str {
@@ -226,9 +222,9 @@ impl<A: Architecture, B: Differentiable> Evaluator for ArchitectureEvaluator<A, 
         Ok(Box::new(ArchitectureModel::<A, B::InnerBackend> {
             model: self.architecture.load(&parameters, None, (&self.site.device, self.site.precision))?,
             architecture: self.architecture.clone(),
+            kind: self.kind.clone(),
             batch_size: self.batch_size,
-            input: self.input(),
-            classes: self.architecture.classifier().outputs(),
+            classes: self.classes() as usize,
             device: self.site.device.clone(),
             precision: self.site.precision,
             uploads: self.uploads.clone(),
@@ -253,10 +249,10 @@ impl<A: Architecture, B: Differentiable> Evaluator for ArchitectureEvaluator<A, 
                 (&self.site.device, self.site.precision),
             )?,
             architecture: &self.architecture,
+            kind: &self.kind,
             sink,
             batch_size: self.batch_size,
-            input: self.input(),
-            classes: self.architecture.classifier().outputs(),
+            classes: self.classes() as usize,
             device: self.site.device.clone(),
             precision: self.site.precision,
         };
@@ -264,19 +260,23 @@ impl<A: Architecture, B: Differentiable> Evaluator for ArchitectureEvaluator<A, 
     }
 
     fn sample_bytes(&self) -> u64 {
-        (self.preprocessor.values() * size_of::<f32>() + size_of::<u32>()) as u64
+        self.kind.sample_bytes()
+    }
+
+    fn look_over(&self, dataset: &Dataset) -> Result<Vec<String>> {
+        self.kind.look_over(dataset)
     }
 
     fn prepare(&self, dataset: &Dataset, range: Range<u64>) -> Result<Prepared> {
         let samples = (range.end.saturating_sub(range.start)) as usize;
-        let mut pixels = Vec::with_capacity(samples * self.preprocessor.values());
+        let mut inputs = self.kind.none(samples);
         let mut labels = Vec::with_capacity(samples);
         let (mut first, mut at_a_time) = (range.start, samples.max(1) as u64);
         while first < range.end {
             let end = range.end.min(first.saturating_add(at_a_time));
             match dataset.read(first..end) {
                 Ok(samples) => {
-                    self.decode(dataset, first, &samples, (&mut pixels, &mut labels))?;
+                    self.add(dataset, first, &samples, (&mut inputs, &mut labels))?;
                     first = end;
                 }
                 // Fewer of them may fit.
@@ -284,20 +284,20 @@ impl<A: Architecture, B: Differentiable> Evaluator for ArchitectureEvaluator<A, 
                 Err(error) => return Err(error),
             }
         }
-        Ok(Prepared::from_pixels(pixels, labels)?.among(dataset.subset()))
+        Ok(Prepared::new(inputs, labels)?.among(dataset.subset()))
     }
 }
 
 impl<A: Architecture, B: Differentiable> ArchitectureEvaluator<A, B> {
-    /// Appends the pixels and labels of `samples`, of which `first` is the first one's number.
-    fn decode(
+    /// Appends what the model takes of `samples`, of which `first` is the first one's number, and their labels.
+    fn add(
         &self,
         dataset: &Dataset,
         first: u64,
         samples: &[Sample],
-        (pixels, labels): (&mut Vec<f32>, &mut Vec<u32>),
+        (inputs, labels): (&mut Inputs, &mut Vec<u32>),
     ) -> Result<()> {
-        let classes = self.architecture.classifier().classes.count();
+        let classes = self.classes();
         for (index, sample) in samples.iter().enumerate() {
             let at = || dataset.place(first + index as u64);
             let Target::Class(label) = sample.target;
@@ -308,9 +308,7 @@ impl<A: Architecture, B: Differentiable> ArchitectureEvaluator<A, B> {
                     classes - 1
                 )));
             }
-            let Input::Image(image) = &sample.input;
-            let decoded = self.preprocessor.apply(image, dataset.budget(), pixels);
-            decoded.map_err(|e| e.context(at()))?;
+            self.kind.add(&sample.input, dataset.budget(), inputs).map_err(|e| e.context(at()))?;
             labels.push(label);
         }
         Ok(())
@@ -319,48 +317,34 @@ impl<A: Architecture, B: Differentiable> ArchitectureEvaluator<A, B> {
 
 struct ArchitectureModel<A: Architecture, B: Backend> {
     architecture: Arc<A>,
+    kind: Arc<A::Kind>,
     model: A::Model<Loaded<B>>,
     batch_size: usize,
-    /// Channels, height, width.
-    input: [usize; 3],
     classes: usize,
     device: B::Device,
     precision: Precision,
-    uploads: Arc<Uploads<B>>,
+    uploads: Arc<Uploads<Batch<A, B>>>,
 }
 
 impl<A: Architecture, B: Kernels> ArchitectureModel<A, B> {
-    /// Values of one sample.
-    fn stride(&self) -> usize {
-        self.input.iter().product()
-    }
-
-    /// The logits of one batch, which begins with sample `first` of `prepared`. What a sample comes out as cannot depend on how many
+    /// The logits of one batch: the samples `range` of `prepared`. What a sample comes out as cannot depend on how many
     /// others there are: either no kernel lets it ([`Kernels::ANY_BATCH`]), or the forward pass always has the same shape; rows that are
     /// missing are then zeros, and their logits are dropped.
-    fn batch(&self, prepared: &Prepared, first: usize, pixels: &[f32]) -> Result<Vec<f32>> {
-        let rows = pixels.len() / self.stride();
+    fn batch(&self, prepared: &Prepared, range: Range<usize>) -> Result<Vec<f32>> {
+        let rows = range.len();
         let padded = if B::ANY_BATCH { rows } else { self.batch_size };
         B::on(&self.device, self.precision, || {
-            let bytes = (padded * self.stride() * size_of::<B::FloatElem>()) as u64;
-            let of = (prepared.identity(), first, rows);
-            let pixels = self.uploads.batch(of, bytes, || Ok(self.upload(pixels, padded)))?;
-            let mut values = kernels::values(self.architecture.forward(&self.model, pixels), "logits")?;
+            let bytes = self.kind.batch_bytes::<B>(padded);
+            let of = (prepared.identity(), range.start, rows);
+            let upload = || self.kind.batch::<B>(prepared, range.clone(), padded, &self.device);
+            let batch = self.uploads.batch(of, bytes, upload)?;
+            let mut values = kernels::values(self.architecture.forward(&self.model, batch), "logits")?;
             if values.len() != padded * self.classes {
                 return Err(Error::internal(format!("{} logits of {padded} samples", values.len())));
             }
             values.truncate(rows * self.classes);
             Ok(values)
         })
-    }
-
-    /// Pixels as so many samples.
-    fn upload(&self, pixels: &[f32], samples: usize) -> Tensor<B, 4> {
-        let [channels, height, width] = self.input;
-        let mut padded = Vec::with_capacity(samples * self.stride());
-        padded.extend_from_slice(pixels);
-        padded.resize(samples * self.stride(), 0.0);
-        kernels::tensor(padded, [samples, channels, height, width], &self.device)
     }
 }
 
@@ -371,15 +355,13 @@ impl<A: Architecture, B: Kernels> Model for ArchitectureModel<A, B> {
         range: Range<usize>,
         cancel: &dyn Fn() -> bool,
     ) -> Result<Vec<f32>> {
-        let stride = self.stride();
-        let pixels = prepared.pixels_of(range.clone(), stride, A::NAME)?;
+        self.kind.check(prepared, range.clone(), A::NAME)?;
         let mut out = Vec::with_capacity(range.len() * self.classes);
-        let firsts = range.step_by(self.batch_size);
-        for (first, batch) in firsts.zip(pixels.chunks(self.batch_size * stride)) {
+        for first in range.clone().step_by(self.batch_size) {
             if cancel() {
                 return Err(Error::cancelled("evaluation was cancelled"));
             }
-            out.extend(self.batch(prepared, first, batch)?);
+            out.extend(self.batch(prepared, first..range.end.min(first + self.batch_size))?);
         }
         Ok(out)
     }

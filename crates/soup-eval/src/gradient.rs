@@ -6,7 +6,7 @@
 //! in burn.
 //!
 //! ```text
-//! pixels ─ forward ─► logits ─ loss_of (f64) ─► loss, d/d(beta)
+//! batch ─ forward ─► logits ─ loss_of (f64) ─► loss, d/d(beta)
 //!                                      └──────► cotangents ─ backward ─► sink (flattened gradient)
 //! ```
 //!
@@ -26,6 +26,7 @@ use crate::architecture::Architecture;
 use crate::device::Precision;
 use crate::gradient::sink::Sink;
 use crate::kernels::{self, Kernels};
+use crate::kind::Kind;
 use crate::outcome::outcome;
 use crate::parameters::visitor::Loaded;
 use crate::prepared::Prepared;
@@ -98,13 +99,12 @@ impl LossSpec {
 /// What samples go through: a model on a backend that differentiates, and how they are fed to it.
 pub(crate) struct Graph<'a, A: Architecture, B: AutodiffBackend> {
     pub(crate) architecture: &'a A,
+    pub(crate) kind: &'a A::Kind,
     pub(crate) model: A::Model<Loaded<B>>,
     /// What the gradients of the model's parameters are added to.
     pub(crate) sink: Sink,
     /// Largest number of samples of a micro-batch.
     pub(crate) batch_size: usize,
-    /// Channels, height, width.
-    pub(crate) input: [usize; 3],
     pub(crate) classes: usize,
     pub(crate) device: B::Device,
     pub(crate) precision: Precision,
@@ -120,25 +120,31 @@ impl<A: Architecture, B: Kernels + AutodiffBackend> Graph<'_, A, B> {
         cancel: &dyn Fn() -> bool,
     ) -> Result<Gradient> {
         loss.check()?;
-        let stride = self.input.iter().product::<usize>();
-        let pixels = prepared.pixels_of(range.clone(), stride, A::NAME)?;
-        let labels = prepared.labels_of(range, self.classes)?;
+        self.kind.check(prepared, range.clone(), A::NAME)?;
+        let labels = prepared.labels_of(range.clone(), self.classes)?;
         let mut sum = Gradient { values: Vec::new(), loss: 0.0, d_beta: 0.0, correct: 0, total: 0 };
-        for (pixels, labels) in pixels.chunks(self.batch_size * stride).zip(labels.chunks(self.batch_size)) {
+        for (first, labels) in range.step_by(self.batch_size).zip(labels.chunks(self.batch_size)) {
             if cancel() {
                 return Err(Error::cancelled("differentiation was cancelled"));
             }
-            B::on(&self.device, self.precision, || self.add_batch(pixels, labels, loss, &mut sum))?;
+            let batch = first..first + labels.len();
+            B::on(&self.device, self.precision, || {
+                self.add_batch(prepared, batch, labels, (loss, &mut sum))
+            })?;
         }
         Ok(Gradient { values: self.sink.take()?, ..sum })
     }
 
     /// Adds a micro-batch's part to the sink and to the sums.
-    fn add_batch(&self, pixels: &[f32], labels: &[u32], loss: &LossSpec, sum: &mut Gradient) -> Result<()> {
-        let [channels, height, width] = self.input;
-        let shape = [labels.len(), channels, height, width];
-        let pixels = kernels::tensor(pixels.to_vec(), shape, &self.device);
-        let logits = self.architecture.forward(&self.model, pixels);
+    fn add_batch(
+        &self,
+        prepared: &Prepared,
+        batch: Range<usize>,
+        labels: &[u32],
+        (loss, sum): (&LossSpec, &mut Gradient),
+    ) -> Result<()> {
+        let batch = self.kind.batch::<B>(prepared, batch, labels.len(), &self.device)?;
+        let logits = self.architecture.forward(&self.model, batch);
         let values = kernels::values(logits.clone(), "logits")?;
         let mut cotangents = vec![0.0; values.len()];
         let rows = values.chunks_exact(self.classes).zip(cotangents.chunks_exact_mut(self.classes));

@@ -15,11 +15,13 @@ mod conformance;
 mod cube;
 mod flex;
 mod math;
+pub(crate) mod texts;
 
 use attention::Split;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Element, Tensor, TensorData};
 use soup_core::{Error, Result};
+use texts::Spans;
 
 use crate::device::Precision;
 use crate::gradient::sink::Deposits;
@@ -246,6 +248,29 @@ pub(crate) trait Kernels: Deposits {
         let split = Split::new(query, key_value, [batch, heads]);
         let shares = split.shares();
         split.context(shares).swap_dims(1, 2).reshape(asked_and_hidden)
+    }
+
+    /// Attention within each of `texts`, by `heads`: keys and values side by side, `[tokens of all, 2 * hidden]`; queries of all those
+    /// tokens, or of one a text; as many rows come out.
+    fn attend_texts(
+        query: Tensor<Self, 2>,
+        key_value: Tensor<Self, 2>,
+        texts: &Spans,
+        heads: usize,
+    ) -> Tensor<Self, 2> {
+        let [rows, hidden] = query.dims();
+        let parts = texts.asked(rows).map(|(asked, tokens)| {
+            let query = query.clone().slice([asked, 0..hidden]);
+            Self::attend(query, key_value.clone().slice([tokens, 0..2 * hidden]), [1, heads])
+        });
+        Tensor::cat(parts.collect(), 0)
+    }
+
+    /// The first row of each of `texts`: `[tokens of all, hidden]` to `[texts, hidden]`.
+    fn first_of_each(x: Tensor<Self, 2>, texts: &Spans) -> Tensor<Self, 2> {
+        let [_, hidden] = x.dims();
+        let firsts = texts.iter().map(|rows| x.clone().slice([rows.start..rows.start + 1, 0..hidden]));
+        Tensor::cat(firsts.collect(), 0)
     }
 }
 

@@ -36,6 +36,7 @@ mod device;
 pub mod evaluator;
 mod gradient;
 mod kernels;
+mod kind;
 mod models;
 mod outcome;
 mod parameters;
@@ -46,7 +47,7 @@ mod transformer;
 
 pub use budget::Budget;
 pub use classes::Classes;
-pub use dataset::{Dataset, Input, Sample, Samples, Target};
+pub use dataset::{Dataset, Input, InputKind, Sample, Samples, Target};
 pub use device::{Precision, numerics};
 pub use evaluator::{BATCH_SIZE_DEFAULT, Evaluator, EvaluatorSpec, Model, evaluator};
 pub use gradient::{Gradient, LossSpec};

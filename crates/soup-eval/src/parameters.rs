@@ -119,6 +119,30 @@ impl FlatGradient {
         Ok(())
     }
 
+    /// Adds to rows of the table `name` the gradient of each, one after the other; `None` for one that has none.
+    ///
+    /// # Errors
+    /// [`Internal`](soup_core::ErrorKind::Internal) where it has no such row, or the gradient is not of as many rows.
+    pub(crate) fn add_rows(
+        &mut self,
+        name: &str,
+        rows: impl Iterator<Item = Option<usize>>,
+        gradient: &[f32],
+    ) -> Result<()> {
+        let rows: Vec<Option<usize>> = rows.collect();
+        let width = gradient.len().checked_div(rows.len()).unwrap_or(0);
+        let range = self.ranges.get(name).ok_or_else(|| missing(name))?.clone();
+        let table = &mut self.values[range];
+        for (row, gradient) in rows.into_iter().zip(gradient.chunks_exact(width.max(1))) {
+            let Some(row) = row else { continue };
+            let target = table.get_mut(row * width..(row + 1) * width);
+            let target =
+                target.ok_or_else(|| Error::internal(format!("tensor {name:?} has no row {row}")))?;
+            target.iter_mut().zip(gradient).for_each(|(t, g)| *t += g);
+        }
+        Ok(())
+    }
+
     /// Adds the gradients of the matrices `names`, all of one shape `[out, in]`, from that of their transposes side by
     /// side: `[in, names.len() * out]`.
     ///

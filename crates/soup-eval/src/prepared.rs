@@ -68,6 +68,8 @@ pub enum Inputs {
     Tokens {
         /// The ids of all tokens, text after text.
         ids: Vec<u32>,
+        /// Of as many tokens which part of the text they are of: 0, or 1 in the second one of a pair.
+        types: Vec<u8>,
         /// Where in `ids` each text ends.
         ends: Vec<usize>,
     },
@@ -90,14 +92,16 @@ impl Inputs {
                 }
                 Inputs::Pixels { values: picked, stride: *stride }
             }
-            Inputs::Tokens { ids, ends } => {
-                let (mut picked, mut picked_ends) = (Vec::new(), Vec::with_capacity(positions.len()));
+            Inputs::Tokens { ids, types, ends } => {
+                let (mut of_ids, mut of_types) = (Vec::new(), Vec::new());
+                let mut picked_ends = Vec::with_capacity(positions.len());
                 for &at in positions {
-                    let first = at.checked_sub(1).map_or(0, |before| ends[before]);
-                    picked.extend_from_slice(&ids[first..ends[at]]);
-                    picked_ends.push(picked.len());
+                    let text = start(ends, at)..ends[at];
+                    of_ids.extend_from_slice(&ids[text.clone()]);
+                    of_types.extend_from_slice(&types[text]);
+                    picked_ends.push(of_ids.len());
                 }
-                Inputs::Tokens { ids: picked, ends: picked_ends }
+                Inputs::Tokens { ids: of_ids, types: of_types, ends: picked_ends }
             }
         }
     }
@@ -111,9 +115,10 @@ impl Inputs {
                 values.extend(more);
                 true
             }
-            (Inputs::Tokens { ids, ends }, Inputs::Tokens { ids: more, ends: ends_of_more }) => {
-                ends.extend(ends_of_more.into_iter().map(|end| ids.len() + end));
+            (Inputs::Tokens { ids, types, ends }, Inputs::Tokens { ids: more, types: of_more, ends: at }) => {
+                ends.extend(at.into_iter().map(|end| ids.len() + end));
                 ids.extend(more);
+                types.extend(of_more);
                 true
             }
             _ => false,
@@ -124,8 +129,35 @@ impl Inputs {
     fn size_bytes(&self) -> usize {
         match self {
             Inputs::Pixels { values, .. } => size_of_val(values.as_slice()),
-            Inputs::Tokens { ids, ends } => size_of_val(ids.as_slice()) + size_of_val(ends.as_slice()),
+            Inputs::Tokens { ids, types, ends } => {
+                size_of_val(ids.as_slice()) + types.len() + size_of_val(ends.as_slice())
+            }
         }
+    }
+}
+
+/// Where text `at` begins among the tokens of all.
+fn start(ends: &[usize], at: usize) -> usize {
+    at.checked_sub(1).map_or(0, |before| ends[before])
+}
+
+/// The tokens of some texts, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Tokens<'a> {
+    pub(crate) ids: &'a [u32],
+    /// Of as many tokens.
+    pub(crate) types: &'a [u8],
+    /// Where the first text begins among the tokens of all that were prepared.
+    first: usize,
+    /// Where each ends among those.
+    ends: &'a [usize],
+}
+
+impl Tokens<'_> {
+    /// How many tokens each text has.
+    pub(crate) fn lengths(&self) -> impl Iterator<Item = usize> {
+        let firsts = std::iter::once(&self.first).chain(self.ends);
+        firsts.zip(self.ends).map(|(first, end)| end - first)
     }
 }
 
@@ -147,15 +179,45 @@ impl Prepared {
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data) where there are not as many texts as labels.
     pub fn from_tokens(texts: &[&[u32]], labels: Vec<u32>) -> Result<Prepared> {
+        let types = vec![0; texts.iter().map(|text| text.len()).max().unwrap_or(0)];
+        let with_types: Vec<(&[u32], &[u8])> =
+            texts.iter().map(|text| (*text, &types[..text.len()])).collect();
+        Prepared::from_pairs(&with_types, labels)
+    }
+
+    /// Texts, or pairs of them, as the ids and the types of their tokens.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) where there are not as many texts as labels, or types as tokens.
+    pub fn from_pairs(texts: &[(&[u32], &[u8])], labels: Vec<u32>) -> Result<Prepared> {
         if texts.len() != labels.len() {
             return Err(Error::data(format!("{} texts are not {} samples", texts.len(), labels.len())));
         }
-        let ends = texts.iter().scan(0, |end, text| {
-            *end += text.len();
-            Some(*end)
-        });
-        let inputs = Inputs::Tokens { ids: texts.concat(), ends: ends.collect() };
-        Ok(Prepared { inputs, labels, ..Prepared::default() })
+        let (mut ids, mut types, mut ends) = (Vec::new(), Vec::new(), Vec::with_capacity(texts.len()));
+        for (of_ids, of_types) in texts {
+            if of_ids.len() != of_types.len() {
+                return Err(Error::data(format!("{} types of {} tokens", of_types.len(), of_ids.len())));
+            }
+            ids.extend_from_slice(of_ids);
+            types.extend_from_slice(of_types);
+            ends.push(ids.len());
+        }
+        Prepared::new(Inputs::Tokens { ids, types, ends }, labels)
+    }
+
+    /// As many samples as `labels`, whose `inputs` are these.
+    ///
+    /// # Errors
+    /// [`Internal`](soup_core::ErrorKind::Internal) where there are not as many inputs.
+    pub(crate) fn new(inputs: Inputs, labels: Vec<u32>) -> Result<Prepared> {
+        let samples = match &inputs {
+            Inputs::Pixels { values, stride } => values.len().checked_div(*stride).unwrap_or(0),
+            Inputs::Tokens { ends, .. } => ends.len(),
+        };
+        match samples == labels.len() {
+            true => Ok(Prepared { inputs, labels, ..Prepared::default() }),
+            false => Err(Error::internal(format!("{samples} inputs are not {} samples", labels.len()))),
+        }
     }
 
     /// The same samples, with predictions taken among `classes`, ascending; `None`: all.
@@ -214,6 +276,21 @@ impl Prepared {
             }
             Inputs::Pixels { values, .. } => Ok(&values[range.start * stride..range.end * stride]),
         }
+    }
+
+    /// The tokens of the samples `range`, for the model `model`.
+    ///
+    /// # Errors
+    /// [`Internal`](soup_core::ErrorKind::Internal) where they are not there,
+    /// [`Data`](soup_core::ErrorKind::Data) where samples are no texts.
+    pub(crate) fn tokens_of(&self, range: Range<usize>, model: &str) -> Result<Tokens<'_>> {
+        self.check(&range)?;
+        let Inputs::Tokens { ids, types, ends } = &self.inputs else {
+            return Err(Error::data(format!("the samples are pixels of images, {model} looks at texts")));
+        };
+        let first = start(ends, range.start);
+        let last = start(ends, range.end);
+        Ok(Tokens { ids: &ids[first..last], types: &types[first..last], first, ends: &ends[range] })
     }
 
     /// The labels of the samples `range`, which are there.
@@ -302,7 +379,7 @@ mod tests {
 
     /// The tokens of each text.
     fn texts(prepared: &Prepared) -> Vec<Vec<u32>> {
-        let Inputs::Tokens { ids, ends } = prepared.inputs() else { panic!("{prepared:?}") };
+        let Inputs::Tokens { ids, ends, .. } = prepared.inputs() else { panic!("{prepared:?}") };
         let firsts = std::iter::once(&0).chain(ends);
         firsts.zip(ends).map(|(&first, &end)| ids[first..end].to_vec()).collect()
     }
@@ -342,8 +419,23 @@ mod tests {
         assert!(some.pick([usize::MAX]).is_err());
         let few = Prepared::from_tokens(&[&[5]], vec![0, 1]).unwrap_err();
         assert_eq!(few.chain(), "1 texts are not 2 samples");
-        // Four bytes an id and a label, eight an end.
-        assert_eq!(some.size_bytes(), 4 * 4 + 3 * 8 + 3 * 4);
+        // Four bytes an id and a label, one a type, eight an end.
+        assert_eq!(some.size_bytes(), 4 * 4 + 4 + 3 * 8 + 3 * 4);
+    }
+
+    #[test]
+    fn types_stay_with_their_tokens() {
+        let texts: [(&[u32], &[u8]); 2] = [(&[5, 6, 7], &[0, 0, 1]), (&[8, 9], &[0, 1])];
+        let some = Prepared::from_pairs(&texts, vec![0, 1]).unwrap();
+        let mut all = some.pick([1, 0]).unwrap();
+        all.append(some.pick([1]).unwrap()).unwrap();
+        let tokens = all.tokens_of(1..3, "M").unwrap();
+        assert_eq!((tokens.ids, tokens.types), (&[5, 6, 7, 8, 9][..], &[0, 0, 1, 0, 1][..]));
+        assert_eq!(tokens.lengths().collect::<Vec<_>>(), [3, 2]);
+        assert_eq!(all.tokens_of(0..0, "M").unwrap().lengths().count(), 0);
+        assert!(all.tokens_of(1..4, "M").is_err());
+        let uneven = Prepared::from_pairs(&[(&[5, 6], &[0])], vec![0]).unwrap_err();
+        assert_eq!(uneven.chain(), "1 types of 2 tokens");
     }
 
     #[test]
@@ -361,6 +453,8 @@ mod tests {
         assert_eq!(refused(&texts, 2), "the samples are tokens of texts, M looks at images");
         assert_eq!(refused(&images, 3), "samples of 2 values, the model takes 3");
         assert!(images.pixels_of(0..2, 2, "M").is_err());
+        let error = images.tokens_of(0..1, "M").unwrap_err();
+        assert_eq!(error.chain(), "the samples are pixels of images, M looks at texts");
     }
 
     #[test]

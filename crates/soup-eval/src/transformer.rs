@@ -1,8 +1,9 @@
-//! The parts that vision transformers are made of, over any backend.
+//! The parts that transformers are made of, over any backend: those of images here, encoders of texts in [`texts`].
 //!
 //! Each has a `visit`, which describes its parameters, and a forward pass.
 
 pub(crate) mod config;
+pub(crate) mod texts;
 
 use burn::tensor::Tensor;
 use soup_core::Result;
@@ -108,10 +109,20 @@ impl<F: Form> LayerNorm<F> {
         name: &str,
         config: &TransformerConfig,
     ) -> Result<Self> {
+        LayerNorm::of(visitor, name, config.hidden, config.epsilon)
+    }
+
+    /// The same, of rows of `width` elements.
+    pub(crate) fn of(
+        visitor: &mut impl Visitor<Form = F>,
+        name: &str,
+        width: usize,
+        epsilon: f64,
+    ) -> Result<Self> {
         Ok(LayerNorm {
-            gamma: visitor.tensor(format!("{name}.weight"), [config.hidden])?,
-            beta: visitor.tensor(format!("{name}.bias"), [config.hidden])?,
-            epsilon: config.epsilon,
+            gamma: visitor.tensor(format!("{name}.weight"), [width])?,
+            beta: visitor.tensor(format!("{name}.bias"), [width])?,
+            epsilon,
         })
     }
 }

@@ -12,8 +12,8 @@ use soup_core::weights::Weights;
 use soup_eval::{Evaluator, EvaluatorSpec, LossSpec, Prepared, evaluator};
 
 const NEVER: &dyn Fn() -> bool = &|| false;
-/// The folders of `golden/models`, which `golden/models.py` makes.
-const CASES: [&str; 11] = [
+/// The folders of `golden/models`, which `golden/models.py` makes: of models of images,
+const IMAGES: [&str; 11] = [
     "vit",
     "vit_odd",
     "deit",
@@ -26,10 +26,27 @@ const CASES: [&str; 11] = [
     "dinov2_larger",
     "dinov2_oblong",
 ];
+/// and of texts.
+const TEXTS: [&str; 8] = [
+    "bert",
+    "bert_odd",
+    "bert_unpadded",
+    "bert_shallow",
+    "roberta",
+    "roberta_odd",
+    "distilbert",
+    "distilbert_odd",
+];
 
-/// Every case on every device that this build has.
+fn cases() -> impl Iterator<Item = &'static str> {
+    IMAGES.into_iter().chain(TEXTS)
+}
+
+/// Every case on every device that this build has and that takes it.
 fn everywhere() -> impl Iterator<Item = (DeviceKind, &'static str)> {
-    pool::DEVICES.iter().flat_map(|&device| CASES.map(|case| (device, case)))
+    let takes = |device, case| device == DeviceKind::Cpu || !TEXTS.contains(&case);
+    let all = pool::DEVICES.iter().flat_map(|&device| cases().map(move |case| (device, case)));
+    all.filter(move |&(device, case)| takes(device, case))
 }
 
 fn path(case: &str, file: &str) -> PathBuf {
@@ -71,9 +88,24 @@ fn golden(case: &str, name: &str) -> Vec<f64> {
     pool::golden_in(&path(case, "golden.safetensors"), name)
 }
 
+fn integers<T>(case: &str, name: &str, convert: impl Fn(f64) -> T) -> Vec<T> {
+    golden(case, name).into_iter().map(convert).collect()
+}
+
 fn samples(case: &str) -> Prepared {
-    let pixels = golden(case, "pixel_values").into_iter().map(|v| v as f32).collect();
-    Prepared::from_pixels(pixels, golden(case, "labels").into_iter().map(|l| l as u32).collect()).unwrap()
+    let labels = integers(case, "labels", |l| l as u32);
+    if !TEXTS.contains(&case) {
+        let pixels = golden(case, "pixel_values").into_iter().map(|v| v as f32).collect();
+        return Prepared::from_pixels(pixels, labels).unwrap();
+    }
+    let (ids, types) = (integers(case, "ids", |id| id as u32), integers(case, "types", |of| of as u8));
+    let mut first = 0;
+    let texts = golden(case, "lengths").into_iter().map(|length| {
+        let text = first..first + length as usize;
+        first = text.end;
+        (&ids[text.clone()], &types[text])
+    });
+    Prepared::from_pairs(&texts.collect::<Vec<_>>(), labels).unwrap()
 }
 
 fn model(case: &str) -> (Schema, Vec<u8>) {
@@ -127,9 +159,9 @@ fn logits_depend_on_their_sample_alone() {
 /// by about 1.
 #[test]
 fn gradients_agree_with_pytorch() {
-    let spec = LossSpec { beta: 1.3, label_smoothing: 0.1, scale: 1.0 / 6.0 };
     for (device, case) in everywhere() {
         let ((schema, bytes), prepared) = (model(case), samples(case));
+        let spec = LossSpec { beta: 1.3, label_smoothing: 0.1, scale: 1.0 / prepared.len() as f64 };
         let got = evaluator_on(device, case, 4)
             .differentiate(&schema, &bytes, &prepared, 0..prepared.len(), &spec, NEVER)
             .unwrap();
@@ -142,6 +174,9 @@ fn gradients_agree_with_pytorch() {
             at += want.len();
             // A key's bias moves no attention: its gradient is 0 but for rounding, which is compared with the others'.
             let off = largest_difference(got, want) / rms(want).max(0.1 * rms_of_all);
+            if want.iter().all(|&v| v == 0.0) {
+                assert!(got.iter().all(|&v| v == 0.0), "{case}: {} is no parameter", tensor.name);
+            }
             assert!(off < 1e-4, "{device}, {case}: {} is off by {off}", tensor.name);
             worst = worst.max(off);
             if tensor.name.ends_with("mask_token") {
@@ -158,7 +193,7 @@ fn gradients_agree_with_pytorch() {
 #[test]
 fn a_classifier_of_images_refuses_texts() {
     let spec = LossSpec { beta: 1.0, label_smoothing: 0.0, scale: 1.0 };
-    for case in CASES {
+    for case in IMAGES {
         let ((schema, bytes), evaluator) = (model(case), evaluator_of(case, 2));
         let texts = Prepared::from_tokens(&[&[7, 8], &[9]], vec![0, 1]).unwrap();
         let loaded = evaluator.load(&schema, Weights::copied_from(&schema, &bytes).unwrap()).unwrap();
@@ -174,10 +209,56 @@ fn a_classifier_of_images_refuses_texts() {
     }
 }
 
+/// What a text comes out as has nothing to do with those before and after it.
+#[test]
+fn texts_are_judged_as_if_each_were_alone() {
+    for case in TEXTS {
+        let ((schema, bytes), all) = (model(case), samples(case));
+        let evaluator = evaluator_of(case, 32);
+        let loaded = evaluator.load(&schema, Weights::copied_from(&schema, &bytes).unwrap()).unwrap();
+        let together = loaded.logits(&all, 0..all.len(), NEVER).unwrap();
+        let classes = together.len() / all.len();
+        for at in 0..all.len() {
+            let want = &together[at * classes..][..classes];
+            assert_eq!(loaded.logits(&all, at..at + 1, NEVER).unwrap(), want, "{case}, text {at}");
+            let beside = all.pick([at, 0, at, 1]).unwrap();
+            let got = loaded.logits(&beside, 0..4, NEVER).unwrap();
+            assert_eq!((&got[..classes], &got[2 * classes..][..classes]), (want, want), "{case}, text {at}");
+        }
+    }
+}
+
+#[test]
+fn texts_that_a_model_cannot_take_are_refused() {
+    let evaluator = evaluator_of("bert", 4);
+    let (schema, bytes) = model("bert");
+    let loaded = evaluator.load(&schema, Weights::copied_from(&schema, &bytes).unwrap()).unwrap();
+    let spec = LossSpec { beta: 1.0, label_smoothing: 0.0, scale: 1.0 };
+    let long = vec![5; 41];
+    for (ids, types, part) in [
+        (&[7, 61][..], &[0, 0][..], "token 61 is not one of the 61 of BertForSequenceClassification"),
+        (&[7, 8], &[0, 2], "a token of type 2, and BertForSequenceClassification has 2 of them"),
+        (&[], &[], "a text of 0 tokens"),
+        (&long, &[0; 41], "a text of 41 tokens, BertForSequenceClassification takes 1 to 40"),
+    ] {
+        let texts = Prepared::from_pairs(&[(&[3], &[0]), (ids, types)], vec![0, 1]).unwrap();
+        let judged = loaded.logits(&texts, 0..2, NEVER).unwrap_err();
+        let differentiated =
+            evaluator.differentiate(&schema, &bytes, &texts, 0..2, &spec, NEVER).unwrap_err();
+        for error in [judged, differentiated] {
+            assert_eq!(error.kind(), ErrorKind::Data);
+            assert!(error.chain().starts_with(part), "{}", error.chain());
+        }
+    }
+    let images = Prepared::from_pixels(vec![0.0; 4], vec![0, 1]).unwrap();
+    let error = loaded.logits(&images, 0..2, NEVER).unwrap_err().chain();
+    assert!(error.starts_with("the samples are pixels of images, BertForSeq"), "{error}");
+}
+
 /// Every tensor that a model uses is missed by its name, and so is its shape.
 #[test]
 fn every_parameter_is_checked() {
-    for case in CASES {
+    for case in cases() {
         let (evaluator, (schema, _)) = (evaluator_of(case, 1), model(case));
         assert!(evaluator.check_schema(&schema).is_ok(), "{case}");
         for tensor in schema.tensors() {
@@ -246,6 +327,20 @@ fn options_that_are_not_understood_are_refused_by_name() {
         ("dinov2", serde_json::json!({ "num_register_tokens": 4 }), "num_register_tokens is 4"),
         ("dinov2", serde_json::json!({ "image_size": [16, 20] }), "image_size is [16, 20]"),
         ("dinov2", serde_json::json!({ "mlp_ratio": 0 }), "mlp_ratio is 0"),
+        ("bert", serde_json::json!({ "hidden_act": "mish" }), "unknown hidden_act \"mish\""),
+        (
+            "bert",
+            serde_json::json!({ "position_embedding_type": "relative_key" }),
+            "position_embedding_type is",
+        ),
+        ("roberta", serde_json::json!({ "is_decoder": true }), "is_decoder is true"),
+        ("distilbert", serde_json::json!({ "problem_type": "regression" }), "problem_type is \"regression\""),
+        ("roberta", serde_json::json!({ "model_type": "xlm-roberta" }), "model_type is \"xlm-roberta\", but"),
+        (
+            "bert",
+            serde_json::json!({ "architectures": ["BertForMaskedLM"] }),
+            "unknown architecture \"BertForMaskedLM\"",
+        ),
         (
             "dinov2",
             serde_json::json!({ "architectures": null, "model_type": "dinov2_with_registers" }),

@@ -5,30 +5,28 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use burn::tensor::Tensor;
-use burn::tensor::backend::Backend;
 use soup_core::Result;
 
 use crate::prepared::{Identity, Mark};
 
-/// The batches that are on a device.
-pub(crate) struct Uploads<B: Backend> {
+/// The batches that are on a device, each as a `T`.
+pub(crate) struct Uploads<T> {
     bytes_max: u64,
-    kept: Mutex<Vec<Kept<B>>>,
+    kept: Mutex<Vec<Kept<T>>>,
 }
 
-struct Kept<B: Backend> {
+struct Kept<T> {
     samples: Mark,
     /// The first one of the batch.
     first: usize,
     rows: usize,
-    pixels: Tensor<B, 4>,
+    batch: T,
     bytes: u64,
 }
 
-impl<B: Backend> Uploads<B> {
+impl<T: Clone> Uploads<T> {
     /// Keeps up to `bytes_max` bytes of samples.
-    pub(crate) fn new(bytes_max: u64) -> Uploads<B> {
+    pub(crate) fn new(bytes_max: u64) -> Uploads<T> {
         Uploads { bytes_max, kept: Mutex::default() }
     }
 
@@ -41,33 +39,30 @@ impl<B: Backend> Uploads<B> {
         &self,
         (samples, first, rows): (&Identity, usize, usize),
         bytes: u64,
-        upload: impl FnOnce() -> Result<Tensor<B, 4>>,
-    ) -> Result<Tensor<B, 4>> {
-        let is = |kept: &Kept<B>| kept.first == first && kept.rows == rows && kept.samples.is(samples);
+        upload: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let is = |kept: &Kept<T>| kept.first == first && kept.rows == rows && kept.samples.is(samples);
         if let Some(kept) = self.lock().iter().find(|kept| is(kept)) {
-            return Ok(kept.pixels.clone());
+            return Ok(kept.batch.clone());
         }
-        let pixels = upload()?;
+        let batch = upload()?;
         let mut all = self.lock();
         // What the host has given up is of no use any more.
         all.retain(|kept| kept.samples.is_alive());
         let taken: u64 = all.iter().map(|kept| kept.bytes).sum();
         if taken.saturating_add(bytes) <= self.bytes_max && !all.iter().any(is) {
-            all.push(Kept { samples: samples.mark(), first, rows, pixels: pixels.clone(), bytes });
+            all.push(Kept { samples: samples.mark(), first, rows, batch: batch.clone(), bytes });
         }
-        Ok(pixels)
+        Ok(batch)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Kept<B>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Kept<T>>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use burn::backend::Flex;
-    use burn::backend::flex::FlexDevice;
-
     use super::*;
     use crate::prepared::Prepared;
 
@@ -76,14 +71,14 @@ mod tests {
     }
 
     /// Asks for a batch of ten bytes; whether it had to be made.
-    fn made(uploads: &Uploads<Flex>, of: &Prepared, first: usize, rows: usize) -> bool {
+    fn made(uploads: &Uploads<usize>, of: &Prepared, first: usize, rows: usize) -> bool {
         let mut made = false;
         let upload = || {
             made = true;
-            Ok(Tensor::zeros([rows, 1, 1, 1], &FlexDevice))
+            Ok(rows)
         };
         let batch = uploads.batch((of.identity(), first, rows), 10, upload).unwrap();
-        assert_eq!(batch.dims()[0], rows);
+        assert_eq!(batch, rows);
         made
     }
 
@@ -118,7 +113,7 @@ mod tests {
 
     #[test]
     fn an_upload_that_fails_is_not_kept() {
-        let (uploads, of) = (Uploads::<Flex>::new(10), samples());
+        let (uploads, of) = (Uploads::<usize>::new(10), samples());
         let failed = uploads.batch((of.identity(), 0, 2), 10, || Err(soup_core::Error::internal("no")));
         assert!(failed.is_err() && made(&uploads, &of, 0, 2));
     }

@@ -13,7 +13,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData, TensorPrimitive};
+use burn::tensor::{Element, Int, Tensor, TensorData, TensorPrimitive};
 use soup_core::schema::Schema;
 use soup_core::{Error, Result};
 
@@ -33,6 +33,55 @@ pub(crate) trait Deposits: Backend {
         let (_, _) = (slot, after);
         x.clone()
     }
+
+    /// Rows `rows` of the leaf `x`, a table of embeddings, for one pass through the graph, after which the gradient of each has been added
+    /// to its place in `slot`: nothing as large as the table is made of it.
+    fn enter_rows(x: &Tensor<Self, 2>, slot: Slot, rows: &Rows) -> Tensor<Self, 2> {
+        let _ = slot;
+        rows.of(x)
+    }
+}
+
+/// Which rows of a table are looked up.
+#[derive(Clone, Debug)]
+pub(crate) struct Rows {
+    /// In range.
+    at: Arc<[u32]>,
+    learned: Learned,
+}
+
+/// Which rows of a table have a gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Learned {
+    All,
+    /// The row of padding has none, as `torch.nn.Embedding` has it for its `padding_idx`: also where it is looked up.
+    AllBut(u32),
+    /// The table is a constant.
+    Nothing,
+}
+
+impl Rows {
+    /// The rows `at`, which the table has.
+    pub(crate) fn new(at: Arc<[u32]>, learned: Learned) -> Rows {
+        Rows { at, learned }
+    }
+
+    /// Them, of `table`.
+    pub(crate) fn of<B: Backend>(&self, table: &Tensor<B, 2>) -> Tensor<B, 2> {
+        let at: Vec<i64> = self.at.iter().map(|&row| i64::from(row)).collect();
+        let at = TensorData::new(at, [self.at.len()]);
+        let at = Tensor::<B, 1, Int>::from_data(at, (&table.device(), B::IntElem::dtype()));
+        table.clone().select(0, at)
+    }
+
+    /// Which row of the table each is; `None` for those that have no gradient.
+    fn learned(&self) -> impl Iterator<Item = Option<usize>> {
+        self.at.iter().map(|&row| match self.learned {
+            Learned::AllBut(other) if other == row => None,
+            Learned::Nothing => None,
+            _ => Some(row as usize),
+        })
+    }
 }
 
 impl Deposits for Flex {}
@@ -50,6 +99,30 @@ impl<B: Backend> Deposits for Autodiff<B> {
             OpsKind::Tracked(step) => step.finish(slot, x.primitive),
             OpsKind::UnTracked(step) => step.finish(x.primitive),
         }))
+    }
+
+    fn enter_rows(x: &Tensor<Self, 2>, slot: Slot, rows: &Rows) -> Tensor<Self, 2> {
+        let x = x.clone().into_primitive().tensor();
+        let step = DepositRows.prepare::<NoCheckpointing>([x.node]).compute_bound();
+        let out = rows.of(&Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(x.primitive)));
+        let out = out.into_primitive().tensor();
+        Tensor::from_primitive(TensorPrimitive::Float(match step.stateful() {
+            OpsKind::Tracked(step) => step.finish((slot, rows.clone()), out),
+            OpsKind::UnTracked(step) => step.finish(out),
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct DepositRows;
+
+impl<B: Backend> Backward<B, 1> for DepositRows {
+    type State = (Slot, Rows);
+
+    fn backward(self, ops: Ops<(Slot, Rows), 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = gradients.consume::<B>(&ops.node);
+        let (slot, rows) = ops.state;
+        slot.add_rows(&rows, Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(gradient)).into_data());
     }
 }
 
@@ -124,12 +197,27 @@ impl Slot {
         }
     }
 
+    /// The same of a gradient of some rows.
+    fn add_rows(&self, rows: &Rows, gradient: TensorData) {
+        let mut sum = self.sink.lock();
+        let [name] = &self.names[..] else {
+            sum.error.get_or_insert(Error::internal("rows of several tensors"));
+            return;
+        };
+        let added = self.values(gradient).and_then(|values| sum.flat.add_rows(name, rows.learned(), &values));
+        if let Err(error) = added {
+            sum.error.get_or_insert(error);
+        }
+    }
+
+    fn values(&self, gradient: TensorData) -> Result<Vec<f32>> {
+        let values = gradient.convert::<f32>().into_vec::<f32>();
+        values.map_err(|e| Error::internal(format!("gradient of {:?} is not f32: {e:?}", self.names)))
+    }
+
     fn add_to(&self, flat: &mut FlatGradient, gradient: TensorData) -> Result<()> {
         let inputs = gradient.shape.iter().next().copied().unwrap_or(1);
-        let values = gradient
-            .convert::<f32>()
-            .into_vec::<f32>()
-            .map_err(|e| Error::internal(format!("gradient of {:?} is not f32: {e:?}", self.names)))?;
+        let values = self.values(gradient)?;
         match &self.layout {
             Layout::Transposed => flat.add_transposed(&self.names, &values, inputs),
             Layout::EndToEnd => flat.add_parts(&self.names, &values),
@@ -181,6 +269,24 @@ mod tests {
         let (a, b) = ([4.0, 12.0, 20.0], [8.0, 16.0, 24.0]);
         let want: Vec<f32> = a.into_iter().chain(b).chain([6.0; 6]).collect();
         assert_eq!(sink.take().unwrap(), want);
+    }
+
+    #[test]
+    fn the_gradient_of_rows_lands_in_their_rows() {
+        let table = Schema::new(vec![TensorSpec::new("t", Dtype::F32, [3, 2])]).unwrap();
+        let x = leaf([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]);
+        let of = |learned| {
+            let sink = Sink::zeros(&table);
+            let rows = Rows::new(vec![2, 0, 2, 1].into(), learned);
+            let out = Differentiable::enter_rows(&x, slot(&sink, &["t"], Layout::EndToEnd), &rows);
+            let weights = Tensor::from_data([[1.0, 1.0], [2.0, 3.0], [10.0, 20.0], [7.0, 7.0]], &FlexDevice);
+            assert_eq!(out.to_data().to_vec::<f32>().unwrap(), [5.0, 6.0, 1.0, 2.0, 5.0, 6.0, 3.0, 4.0]);
+            (out * weights).sum().backward();
+            sink.take().unwrap()
+        };
+        assert_eq!(of(Learned::All), [2.0, 3.0, 7.0, 7.0, 11.0, 21.0]);
+        assert_eq!(of(Learned::AllBut(2)), [2.0, 3.0, 7.0, 7.0, 0.0, 0.0]);
+        assert_eq!(of(Learned::Nothing), [0.0; 6]);
     }
 
     #[test]

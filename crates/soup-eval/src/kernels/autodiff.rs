@@ -7,6 +7,8 @@
 //!
 //! The forward pass is [`Flex`]'s own, so that a sample's logits are the ones that it is judged by.
 
+mod texts;
+
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
@@ -19,6 +21,7 @@ use burn::tensor::{Tensor, TensorData, TensorPrimitive};
 use super::attention::Split;
 use super::flex::{self, contiguous_owned, rows_in_place, side_by_side, values};
 use super::math::{erf, exp, sigmoid, tanh};
+use super::texts::Spans;
 use super::{Activation, Kernels, Norm, plain};
 
 impl Kernels for Autodiff<Flex> {
@@ -103,10 +106,23 @@ impl Kernels for Autodiff<Flex> {
         match step.compute_bound().stateful() {
             OpsKind::Tracked(step) => {
                 let (out, shares) = flex::attention(query.clone(), key_value.clone(), sizes);
-                lift(step.finish(Attended { query, key_value, shares, sizes }, primitive(out)))
+                lift(step.finish(Attended { query, key_value, shares }, primitive(out)))
             }
             OpsKind::UnTracked(step) => lift(step.finish(primitive(Flex::attend(query, key_value, sizes)))),
         }
+    }
+
+    fn attend_texts(
+        query: Tensor<Self, 2>,
+        key_value: Tensor<Self, 2>,
+        texts: &Spans,
+        heads: usize,
+    ) -> Tensor<Self, 2> {
+        texts::attend(query, key_value, texts, heads)
+    }
+
+    fn first_of_each(x: Tensor<Self, 2>, texts: &Spans) -> Tensor<Self, 2> {
+        texts::first_of_each(x, texts)
     }
 }
 
@@ -314,8 +330,6 @@ struct Attended {
     query: Tensor<Flex, 2>,
     key_value: Tensor<Flex, 2>,
     shares: Tensor<Flex, 4>,
-    /// Batch and heads.
-    sizes: [usize; 2],
 }
 
 impl Backward<Flex, 2> for Attend {
@@ -323,25 +337,37 @@ impl Backward<Flex, 2> for Attend {
 
     fn backward(self, ops: Ops<Attended, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let gradient: Tensor<Flex, 2> = lift(gradients.consume::<Flex>(&ops.node));
-        let Attended { query, key_value, shares, sizes } = ops.state;
-        let split = Split::<Flex>::new(query, key_value, sizes);
-        let scale = split.scale();
-        let [batch, heads, asked, width] = split.query.dims();
-        // The products take views as they are; only `side_by_side` copies.
-        let gradient = gradient.reshape([batch, asked, heads, width]).swap_dims(1, 2);
-        let d_value = shares.clone().swap_dims(2, 3).matmul(gradient.clone());
-        let d_shares = gradient.matmul(split.value.swap_dims(2, 3));
-        let d_scores = softmax_gradient(d_shares, shares, scale);
-        let d_key = d_scores.clone().swap_dims(2, 3).matmul(split.query);
-        let d_query = d_scores.matmul(split.key);
+        let Attended { query, key_value, shares } = ops.state;
+        let (d_query, d_key_value) = attention_gradients(gradient, query, key_value, shares);
         let [query, key_value] = ops.parents;
         if let Some(query) = query {
-            gradients.register::<Flex>(query.id, primitive(side_by_side([d_query])));
+            gradients.register::<Flex>(query.id, primitive(d_query));
         }
         if let Some(key_value) = key_value {
-            gradients.register::<Flex>(key_value.id, primitive(side_by_side([d_key, d_value])));
+            gradients.register::<Flex>(key_value.id, primitive(d_key_value));
         }
     }
+}
+
+/// From the gradient of an attention, and what that was made of and made, those of its queries and of its keys and values.
+fn attention_gradients(
+    gradient: Tensor<Flex, 2>,
+    query: Tensor<Flex, 2>,
+    key_value: Tensor<Flex, 2>,
+    shares: Tensor<Flex, 4>,
+) -> (Tensor<Flex, 2>, Tensor<Flex, 2>) {
+    let [batch, heads, _, _] = shares.dims();
+    let split = Split::<Flex>::new(query, key_value, [batch, heads]);
+    let scale = split.scale();
+    let [batch, heads, asked, width] = split.query.dims();
+    // The products take views as they are; only `side_by_side` copies.
+    let gradient = gradient.reshape([batch, asked, heads, width]).swap_dims(1, 2);
+    let d_value = shares.clone().swap_dims(2, 3).matmul(gradient.clone());
+    let d_shares = gradient.matmul(split.value.swap_dims(2, 3));
+    let d_scores = softmax_gradient(d_shares, shares, scale);
+    let d_key = d_scores.clone().swap_dims(2, 3).matmul(split.query);
+    let d_query = d_scores.matmul(split.key);
+    (side_by_side([d_query]), side_by_side([d_key, d_value]))
 }
 
 /// Turns the gradient of `shares = softmax(scale * x)` into that of x.
@@ -426,7 +452,7 @@ fn vector(values: Vec<f32>) -> FlexTensor {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::flex::tests::{ACTIVATIONS, noise};
     use super::*;
 
@@ -448,7 +474,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check<const D: usize>(
+    pub(super) fn check<const D: usize>(
         what: &str,
         (sizes, range): (&[usize], f32),
         fused: &dyn Fn(&[Tensor<Differentiable, 1>]) -> Tensor<Differentiable, D>,

@@ -6,6 +6,7 @@
 mod activation;
 mod attention;
 mod product;
+mod texts;
 
 use burn::backend::Flex;
 use burn::backend::flex::{FlexDevice, FlexTensor};
@@ -16,7 +17,9 @@ use self::activation::activate;
 pub(super) use self::activation::{GELU_TANH_CUBE, GELU_TANH_SCALE};
 use self::attention::{Attention, Sizes};
 use self::product::{PANEL, Product, Then, pack_columns, pack_rows, packed_len};
+pub(super) use self::texts::{attend_texts, shares_len};
 use super::math::{exp, sigmoid};
+use super::texts::Spans;
 use super::{Activation, Kernels, Norm, tensor};
 use crate::parameters::visitor::Layout;
 
@@ -213,6 +216,15 @@ impl Kernels for Flex {
 
     fn attend(query: Tensor<Self, 2>, key_value: Tensor<Self, 2>, sizes: [usize; 2]) -> Tensor<Self, 2> {
         attend(query, key_value, sizes, None)
+    }
+
+    fn attend_texts(
+        query: Tensor<Self, 2>,
+        key_value: Tensor<Self, 2>,
+        texts: &Spans,
+        heads: usize,
+    ) -> Tensor<Self, 2> {
+        attend_texts(query, key_value, texts, heads, None)
     }
 }
 

@@ -8,6 +8,7 @@ use soup_core::Result;
 use crate::architecture::Architecture;
 use crate::config::{ImageClassifier, Settings};
 use crate::kernels::{Activation, Kernels};
+use crate::kind::Images;
 use crate::models::vit::{Encoder, EncoderConfig};
 use crate::parameters::visitor::{Form, Loaded, Visitor};
 use crate::transformer::Linear;
@@ -31,6 +32,7 @@ impl Architecture for Deit {
     const NAME: &str = "DeiTForImageClassification";
     const MODEL_TYPE: &str = MODEL_TYPE;
 
+    type Kind = Images;
     type Model<F: Form> = DeitModel<F>;
 
     fn from_json(text: &str) -> Result<Self> {
@@ -71,6 +73,7 @@ impl Architecture for DeitWithTeacher {
     const NAME: &str = "DeiTForImageClassificationWithTeacher";
     const MODEL_TYPE: &str = MODEL_TYPE;
 
+    type Kind = Images;
     type Model<F: Form> = DeitWithTeacherModel<F>;
 
     fn from_json(text: &str) -> Result<Self> {

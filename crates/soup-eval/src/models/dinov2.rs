@@ -16,6 +16,7 @@ use soup_core::Result;
 use crate::architecture::Architecture;
 use crate::config::{ImageClassifier, Settings, check_size, wrong};
 use crate::kernels::{Activation, Kernels};
+use crate::kind::Images;
 use crate::parameters::visitor::{Form, Loaded, Visitor};
 use crate::preprocess::ImageSize;
 use crate::transformer::config::{TransformerConfig, activation};
@@ -92,6 +93,7 @@ impl Architecture for Dinov2 {
     const MODEL_TYPE: &str = "dinov2";
     const ANY_SIZE: bool = true;
 
+    type Kind = Images;
     type Model<F: Form> = Dinov2Model<F>;
 
     fn from_json(text: &str) -> Result<Self> {

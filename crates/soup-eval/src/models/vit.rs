@@ -10,6 +10,7 @@ use soup_core::Result;
 use crate::architecture::Architecture;
 use crate::config::{ImageClassifier, Settings, check_size};
 use crate::kernels::{Activation, Kernels};
+use crate::kind::Images;
 use crate::parameters::visitor::{Form, Loaded, Visitor};
 use crate::transformer::config::{TransformerConfig, activation};
 use crate::transformer::{Attention, Embedding, LayerNorm, Linear, first};
@@ -29,6 +30,7 @@ impl Architecture for Vit {
     const NAME: &str = "ViTForImageClassification";
     const MODEL_TYPE: &str = "vit";
 
+    type Kind = Images;
     type Model<F: Form> = VitModel<F>;
 
     fn from_json(text: &str) -> Result<Self> {

@@ -15,7 +15,7 @@ use soup_core::{Error, Result};
 use super::Parameters;
 use super::interpolation::Interpolation;
 use crate::device::Precision;
-use crate::gradient::sink::{Sink, Slot};
+use crate::gradient::sink::{Rows, Sink, Slot};
 use crate::kernels::Kernels;
 
 /// The tensors of a checkpoint that one parameter of a model is made of.
@@ -160,6 +160,16 @@ impl<B: Kernels, const D: usize> Parameter<B, D> {
         match &self.slot {
             Some(slot) => B::enter(&self.values, slot.clone(), activation),
             None => self.values.clone(),
+        }
+    }
+}
+
+impl<B: Kernels> Parameter<B, 2> {
+    /// Some rows of a table, for one use.
+    pub(crate) fn rows(&self, rows: &Rows) -> Tensor<B, 2> {
+        match &self.slot {
+            Some(slot) => B::enter_rows(&self.values, slot.clone(), rows),
+            None => rows.of(&self.values),
         }
     }
 }

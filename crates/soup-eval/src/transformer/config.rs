@@ -8,7 +8,8 @@ use crate::config::{ImageClassifier, OneOrTwo, Settings, check_size, wrong};
 use crate::kernels::Activation;
 use crate::preprocess::ImageSize;
 
-const LAYERS_MAX: usize = 1024;
+/// Most layers of any transformer.
+pub(crate) const LAYERS_MAX: usize = 1024;
 
 /// Sizes and options that all vision transformers have.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,42 +104,53 @@ impl TransformerConfig {
         if self.patch.height > image.height || self.patch.width > image.width {
             return Err(wrong("patch_size is larger than image_size"));
         }
-        if !(self.epsilon >= 0.0 && self.epsilon.is_finite()) {
-            return Err(wrong(format!(
-                "layer_norm_eps is {}, expected a small positive number",
-                self.epsilon
-            )));
-        }
-        Ok(())
+        check_epsilon(self.epsilon)
     }
 
     /// Heads share the hidden state evenly, and all of them are there.
     fn check_heads(&self, raw: &Raw) -> Result<()> {
-        if !self.hidden.is_multiple_of(self.heads) {
-            return Err(wrong(format!(
-                "hidden_size {} is not a multiple of num_attention_heads {}",
-                self.hidden, self.heads
-            )));
-        }
+        check_share(self.hidden, self.heads)?;
         let share = self.hidden / self.heads;
         if let Some(width) = raw.head_dim.filter(|width| *width != share) {
             return Err(wrong(format!(
                 "head_dim is {width}, expected hidden_size / num_attention_heads = {share}"
             )));
         }
-        match &raw.pruned_heads {
-            Value::Null => Ok(()),
-            Value::Object(layers) if layers.is_empty() => Ok(()),
-            other => {
-                Err(wrong(format!("pruned_heads is {other}: models without some heads are not supported")))
-            }
-        }
+        check_pruned(&raw.pruned_heads)
     }
 
     /// Rows and columns of patches; pixels beyond the last whole patch are not looked at.
     pub(crate) fn grid(&self) -> (usize, usize) {
         let image = self.classifier.image;
         (image.height / self.patch.height, image.width / self.patch.width)
+    }
+}
+
+/// # Errors
+/// [`Data`](soup_core::ErrorKind::Data) for an epsilon that no normalisation has.
+pub(crate) fn check_epsilon(epsilon: f64) -> Result<()> {
+    match epsilon >= 0.0 && epsilon.is_finite() {
+        true => Ok(()),
+        false => Err(wrong(format!("layer_norm_eps is {epsilon}, expected a small positive number"))),
+    }
+}
+
+/// # Errors
+/// [`Data`](soup_core::ErrorKind::Data) where heads cannot share the hidden state evenly.
+pub(crate) fn check_share(hidden: usize, heads: usize) -> Result<()> {
+    match hidden.is_multiple_of(heads) {
+        true => Ok(()),
+        false => Err(wrong(format!("hidden_size {hidden} is not a multiple of num_attention_heads {heads}"))),
+    }
+}
+
+/// # Errors
+/// [`Data`](soup_core::ErrorKind::Data) where some heads are not there.
+pub(crate) fn check_pruned(pruned_heads: &Value) -> Result<()> {
+    match pruned_heads {
+        Value::Null => Ok(()),
+        Value::Object(layers) if layers.is_empty() => Ok(()),
+        other => Err(wrong(format!("pruned_heads is {other}: models without some heads are not supported"))),
     }
 }
 

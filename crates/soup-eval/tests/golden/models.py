@@ -7,13 +7,16 @@ For every CASE, a tiny model whose parameters are all random, in models/CASE:
 config.json, model.safetensors   as transformers saves them
 preprocessor_config.json         where images have another size than image_size: cuts that size out of them
 golden.safetensors
-    pixel_values   f32, [samples, channels, height, width], what the model gets
+    pixel_values   f32, [samples, channels, height, width], what the model gets, where that is images
+    ids, types     i64, the tokens of one text after the other, where it is texts
+    lengths        i64, how many each text has
     labels         i64
     logits         f32, in f32
     logits_f64     f64, in f64
     scalars        f64, [loss, derivative with respect to beta], of the mean loss with BETA and SMOOTHING
     gradient/NAME  f32, of that loss, taken in f64, with respect to the checkpoint's tensor NAME
 """
+import inspect
 import json
 import pathlib
 import sys
@@ -73,13 +76,67 @@ CASES = {
     "dinov2_oblong": ("Dinov2", "ForImageClassification", {**ODD, "mlp_ratio": 2}, [8, 32]),
 }
 
+TEXT = {
+    "vocab_size": 61,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 40,
+    "max_position_embeddings": 40,
+    "num_labels": 3,
+}
+ODD_TEXT = {
+    "vocab_size": 37,
+    "hidden_size": 20,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 33,
+    "max_position_embeddings": 29,
+    "num_labels": 5,
+    "layer_norm_eps": 0.01,
+    "type_vocab_size": 4,
+    "pad_token_id": 7,
+}
+DISTILLED = {
+    "vocab_size": 61,
+    "dim": 24,
+    "n_layers": 2,
+    "n_heads": 3,
+    "hidden_dim": 40,
+    "max_position_embeddings": 40,
+    "num_labels": 3,
+}
+HEAD = "ForSequenceClassification"
+# Looked at as they are, text by text: none is padded. The token that pads is among their tokens all the same.
+TEXT_CASES = {
+    "bert": ("Bert", HEAD, TEXT),
+    "bert_odd": ("Bert", HEAD, {**ODD_TEXT, "hidden_act": "gelu_new"}),
+    "bert_unpadded": ("Bert", HEAD, {**TEXT, "hidden_act": "silu", "pad_token_id": None, "num_hidden_layers": 1}),
+    "bert_shallow": ("Bert", HEAD, {**TEXT, "num_hidden_layers": 0, "num_attention_heads": 1}),
+    "roberta": ("Roberta", HEAD, {**TEXT, "type_vocab_size": 1, "layer_norm_eps": 1e-5}),
+    "roberta_odd": ("Roberta", HEAD, {**ODD_TEXT, "hidden_act": "relu"}),
+    "distilbert": ("DistilBert", HEAD, DISTILLED),
+    "distilbert_odd": (
+        "DistilBert",
+        HEAD,
+        {
+            **DISTILLED,
+            "activation": "relu",
+            "n_layers": 3,
+            "n_heads": 2,
+            "pad_token_id": 3,
+            "sinusoidal_pos_embds": True,
+        },
+    ),
+}
+
 
 def randomise(model):
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
             parameter.normal_(0.0, 0.3)
             # What is multiplied by is around one, of either sign for the scales of layers.
-            if "norm" in name and name.endswith("weight") or "lambda1" in name:
+            if "norm" in name.lower() and name.endswith("weight") or "lambda1" in name:
                 parameter.add_(1.0)
 
 
@@ -94,7 +151,18 @@ def run(model, pixels):
     return model(pixel_values=pixels.to(dtype)).logits
 
 
-def make(case, family, head, options, size=None):
+def run_texts(model, texts):
+    """Each text alone: what it comes out as depends on nothing else."""
+    with_types = "token_type_ids" in inspect.signature(model.forward).parameters
+    logits = []
+    for ids, types in texts:
+        others = {"token_type_ids": types[None]} if with_types else {}
+        logits.append(model(input_ids=ids[None], **others).logits)
+    return torch.cat(logits)
+
+
+def new_model(case, family, head, options):
+    """A model of random parameters, saved."""
     torch.manual_seed(sum(case.encode()))
     # Eager attention: plain operations, as the definition has them.
     config = getattr(transformers, f"{family}Config")(**options, attn_implementation="eager")
@@ -103,6 +171,38 @@ def make(case, family, head, options, size=None):
     folder = HERE / "models" / case
     folder.mkdir(parents=True, exist_ok=True)
     saved(model, folder)
+    return config, model, folder
+
+
+def make_texts(case, family, head, options):
+    config, model, folder = new_model(case, family, head, options)
+    longest = config.max_position_embeddings
+    if family == "Roberta":
+        longest -= config.pad_token_id + 1
+    # The longest there may be, the shortest, and some between; of pairs, the second one's tokens are of type 1.
+    lengths = [longest, 1, 2, 11, 11, 5, longest // 2, 3]
+    type_vocab_size = getattr(config, "type_vocab_size", 1)
+    texts = []
+    for nth, length in enumerate(lengths):
+        ids = torch.randint(config.vocab_size, (length,))
+        if config.pad_token_id is not None and nth % 2 == 1:
+            ids[length // 2] = config.pad_token_id
+        types = torch.zeros(length, dtype=torch.int64)
+        if nth % 3 == 0:
+            types[length // 3 :] = min(1, type_vocab_size - 1)
+        if nth == 3:
+            types[-2:] = type_vocab_size - 1
+        texts.append((ids, types))
+    inputs = {
+        "ids": torch.cat([ids for ids, _ in texts]),
+        "types": torch.cat([types for _, types in texts]),
+        "lengths": torch.tensor(lengths),
+    }
+    write(case, model, folder, inputs, lambda model: run_texts(model, texts), len(lengths), config.num_labels)
+
+
+def make(case, family, head, options, size=None):
+    config, model, folder = new_model(case, family, head, options)
     if size is not None:
         crop = {"height": size[0], "width": size[1]}
         preprocessor = {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 40}, "crop_size": crop}
@@ -110,12 +210,16 @@ def make(case, family, head, options, size=None):
     else:
         size = config.image_size if isinstance(config.image_size, (list, tuple)) else [config.image_size] * 2
     pixels = torch.randn(SAMPLES, config.num_channels, *size)
-    labels = torch.randint(config.num_labels, (SAMPLES,))
+    write(case, model, folder, {"pixel_values": pixels}, lambda model: run(model, pixels), SAMPLES, config.num_labels)
+
+
+def write(case, model, folder, inputs, forward, samples, classes):
+    labels = torch.randint(classes, (samples,))
     with torch.no_grad():
-        logits = run(model, pixels)
+        logits = forward(model)
     model.double()
     beta = torch.tensor(BETA, dtype=torch.float64, requires_grad=True)
-    exact = run(model, pixels)
+    exact = forward(model)
     loss = torch.nn.functional.cross_entropy(beta * exact, labels, label_smoothing=SMOOTHING)
     loss.backward()
     # Saved in the parameters' places, the gradients get the names, and are put together in the way, of the file.
@@ -125,7 +229,7 @@ def make(case, family, head, options, size=None):
     with tempfile.TemporaryDirectory() as other:
         gradients = saved(model, other)
     golden = {
-        "pixel_values": pixels,
+        **inputs,
         "labels": labels,
         "logits": logits,
         "logits_f64": exact.detach(),
@@ -136,5 +240,8 @@ def make(case, family, head, options, size=None):
     print(f"{case}: loss {loss.item():.4f}, f32 is off by {(logits - exact).abs().max().item():.1e}")
 
 
-for case in sys.argv[1:] or CASES:
-    make(case, *CASES[case])
+for case in sys.argv[1:] or [*CASES, *TEXT_CASES]:
+    if case in TEXT_CASES:
+        make_texts(case, *TEXT_CASES[case])
+    else:
+        make(case, *CASES[case])
