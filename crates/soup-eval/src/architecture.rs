@@ -9,6 +9,7 @@ use soup_core::schema::Schema;
 use soup_core::{Error, Result};
 
 use crate::config::ImageClassifier;
+use crate::convolution::norm::Norms;
 use crate::device::Precision;
 use crate::gradient::sink::Sink;
 use crate::kernels::Kernels;
@@ -25,6 +26,9 @@ pub(crate) trait Architecture: Sized + Send + Sync + 'static {
 
     /// Whether images may have another size than `image_size`.
     const ANY_SIZE: bool = false;
+    /// Whether it has convolutions over more than the patches of an image, with normalisations that have running statistics. Only the
+    /// processor's kernels have been held against others for those.
+    const CONVOLVES: bool = false;
 
     /// A model, with one form or another of its parameters in it.
     type Model<F: Form>: Send + Sync;
@@ -64,6 +68,17 @@ pub(crate) trait Architecture: Sized + Send + Sync + 'static {
 
     /// Logits `[batch, classes]` of normalised pixels `[batch, channels, height, width]`.
     fn forward<B: Kernels>(&self, model: &Self::Model<Loaded<B>>, pixels: Tensor<B, 4>) -> Tensor<B, 2>;
+
+    /// The same, with running statistics as `norms` says, where it has some.
+    fn forward_by<B: Kernels>(
+        &self,
+        model: &Self::Model<Loaded<B>>,
+        pixels: Tensor<B, 4>,
+        norms: &mut Norms<'_, B>,
+    ) -> Tensor<B, 2> {
+        let _ = norms;
+        self.forward(model, pixels)
+    }
 
     /// Checks that a pool of `schema` can be evaluated; tensors that the forward pass does not use are ignored.
     ///

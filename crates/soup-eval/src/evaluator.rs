@@ -13,6 +13,7 @@ use crate::architecture::Architecture;
 use crate::budget::is_too_much;
 use crate::classes::Classes;
 use crate::config::ImageClassifier;
+use crate::convolution::norm::{Norms, Observed, Observer, Statistics, by_layer};
 use crate::dataset::{Dataset, Input, Sample, Target};
 use crate::device::uploads::Uploads;
 use crate::device::{self, Differentiable, Precision, Site, With};
@@ -73,6 +74,9 @@ pub trait Evaluator: Send + Sync {
     /// The class of its arithmetic, as [`numerics`](crate::numerics) gives it: within one, the same samples and weights give the same bits.
     fn numerics(&self) -> &str;
 
+    /// Whether its models have running statistics, which [`Model::observe`] gives.
+    fn has_statistics(&self) -> bool;
+
     /// Checks that a schema has what the architecture needs; tensors that it does not use are ignored.
     ///
     /// # Errors
@@ -129,6 +133,20 @@ pub trait Model: Send + Sync {
     /// [`Internal`](soup_core::ErrorKind::Internal) where `range` is not in `prepared`.
     fn logits(&self, prepared: &Prepared, range: Range<usize>, cancel: &dyn Fn() -> bool)
     -> Result<Vec<f32>>;
+
+    /// The running statistics that the samples `range` of `prepared` have as one block, in which every normalisation is by the block's
+    /// own: two tensors a layer, in the order of the layers. Blocks are put together by [`add_block`](crate::add_block) and
+    /// [`averaged`](crate::averaged).
+    ///
+    /// # Errors
+    /// As [`logits`](Model::logits); [`Data`](soup_core::ErrorKind::Data) where a layer sees one value a channel only.
+    fn observe(&self, prepared: &Prepared, range: Range<usize>) -> Result<Vec<Observed>>;
+
+    /// Normalises by these statistics from now on: by the names of their tensors, two a layer.
+    ///
+    /// # Errors
+    /// [`Internal`](soup_core::ErrorKind::Internal) where one of a layer's is missing.
+    fn normalise_by(&mut self, statistics: &[(String, Vec<f32>)]) -> Result<()>;
 }
 
 /// The evaluator of the architecture that `config.json` names.
@@ -160,6 +178,13 @@ pub(crate) fn evaluator_of<A: Architecture>(spec: &EvaluatorSpec) -> Result<Box<
         }
     };
     let architecture = architecture.resized(preprocessor.output())?;
+    if A::CONVOLVES && spec.device != DeviceKind::Cpu {
+        return Err(Error::configuration(format!(
+            "{} is evaluated on the processor (cpu) alone so far, not on {}",
+            A::NAME,
+            spec.device
+        )));
+    }
     device::open(spec.device, spec.precision, Parts { architecture, preprocessor, spec })
 }
 
@@ -217,6 +242,10 @@ impl<A: Architecture, B: Differentiable> Evaluator for ArchitectureEvaluator<A, 
         &self.site.numerics
     }
 
+    fn has_statistics(&self) -> bool {
+        A::CONVOLVES
+    }
+
     fn check_schema(&self, schema: &Schema) -> Result<()> {
         self.architecture.check_schema(schema)
     }
@@ -232,6 +261,7 @@ impl<A: Architecture, B: Differentiable> Evaluator for ArchitectureEvaluator<A, 
             device: self.site.device.clone(),
             precision: self.site.precision,
             uploads: self.uploads.clone(),
+            statistics: None,
         }))
     }
 
@@ -327,6 +357,8 @@ struct ArchitectureModel<A: Architecture, B: Backend> {
     device: B::Device,
     precision: Precision,
     uploads: Arc<Uploads<B>>,
+    /// Running statistics instead of those that the model was loaded with.
+    statistics: Option<Statistics<B>>,
 }
 
 impl<A: Architecture, B: Kernels> ArchitectureModel<A, B> {
@@ -345,7 +377,9 @@ impl<A: Architecture, B: Kernels> ArchitectureModel<A, B> {
             let bytes = (padded * self.stride() * size_of::<B::FloatElem>()) as u64;
             let of = (prepared.identity(), first, rows);
             let pixels = self.uploads.batch(of, bytes, || Ok(self.upload(pixels, padded)))?;
-            let mut values = kernels::values(self.architecture.forward(&self.model, pixels), "logits")?;
+            let mut norms = self.statistics.as_ref().map_or(Norms::Stored, Norms::Given);
+            let logits = self.architecture.forward_by(&self.model, pixels, &mut norms);
+            let mut values = kernels::values(logits, "logits")?;
             if values.len() != padded * self.classes {
                 return Err(Error::internal(format!("{} logits of {padded} samples", values.len())));
             }
@@ -382,6 +416,22 @@ impl<A: Architecture, B: Kernels> Model for ArchitectureModel<A, B> {
             out.extend(self.batch(prepared, first, batch)?);
         }
         Ok(out)
+    }
+
+    fn observe(&self, prepared: &Prepared, range: Range<usize>) -> Result<Vec<Observed>> {
+        let (samples, stride) = (range.len(), self.stride());
+        let pixels = prepared.pixels_of(range, stride, A::NAME)?;
+        B::on(&self.device, self.precision, || {
+            let mut observer = Observer::default();
+            let pixels = self.upload(pixels, samples);
+            self.architecture.forward_by(&self.model, pixels, &mut Norms::Seen(&mut observer));
+            observer.take()
+        })
+    }
+
+    fn normalise_by(&mut self, statistics: &[(String, Vec<f32>)]) -> Result<()> {
+        self.statistics = Some(by_layer(statistics, &self.device)?);
+        Ok(())
     }
 }
 

@@ -5,6 +5,8 @@
 
 mod deit;
 mod dinov2;
+mod efficientnet;
+mod resnet;
 mod vit;
 
 use serde_json::Value;
@@ -14,6 +16,8 @@ use crate::architecture::Architecture;
 use crate::evaluator::{Evaluator, EvaluatorSpec, evaluator_of};
 use crate::models::deit::{Deit, DeitWithTeacher};
 use crate::models::dinov2::Dinov2;
+use crate::models::efficientnet::EfficientNet;
+use crate::models::resnet::Resnet;
 use crate::models::vit::Vit;
 
 /// An architecture that is evaluated here.
@@ -28,7 +32,14 @@ const fn known<A: Architecture>() -> Known {
 }
 
 /// All of them. Where a config names none, its model type means the first that has it.
-const KNOWN: [Known; 4] = [known::<Vit>(), known::<Deit>(), known::<DeitWithTeacher>(), known::<Dinov2>()];
+const KNOWN: [Known; 6] = [
+    known::<Vit>(),
+    known::<Deit>(),
+    known::<DeitWithTeacher>(),
+    known::<Dinov2>(),
+    known::<Resnet>(),
+    known::<EfficientNet>(),
+];
 
 /// The evaluator of the architecture that the config names.
 ///

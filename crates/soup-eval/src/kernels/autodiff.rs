@@ -7,6 +7,8 @@
 //!
 //! The forward pass is [`Flex`]'s own, so that a sample's logits are the ones that it is judged by.
 
+mod convolution;
+
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
@@ -19,7 +21,8 @@ use burn::tensor::{Tensor, TensorData, TensorPrimitive};
 use super::attention::Split;
 use super::flex::{self, contiguous_owned, rows_in_place, side_by_side, values};
 use super::math::{erf, exp, sigmoid, tanh};
-use super::{Activation, Kernels, Norm, plain};
+use super::windows::Windows;
+use super::{Activation, Filters, Finish, Kernels, Norm, plain};
 
 impl Kernels for Autodiff<Flex> {
     fn matmul<const D: usize>(left: Tensor<Self, D>, right: Tensor<Self, D>) -> Tensor<Self, D> {
@@ -107,6 +110,26 @@ impl Kernels for Autodiff<Flex> {
             }
             OpsKind::UnTracked(step) => lift(step.finish(primitive(Flex::attend(query, key_value, sizes)))),
         }
+    }
+
+    fn channels_last(images: Tensor<Self, 4>) -> Tensor<Self, 2> {
+        Tensor::from_inner(Flex::channels_last(images.inner()))
+    }
+
+    fn convolve(x: Tensor<Self, 2>, filters: Filters<Self>, windows: &Windows) -> Tensor<Self, 2> {
+        convolution::convolve(x, filters, windows)
+    }
+
+    fn finish(x: Tensor<Self, 2>, finish: Finish<'_, Self>) -> Tensor<Self, 2> {
+        convolution::finish(x, finish)
+    }
+
+    fn largest(x: Tensor<Self, 2>, windows: &Windows) -> Tensor<Self, 2> {
+        convolution::largest(x, windows)
+    }
+
+    fn mean(x: Tensor<Self, 2>, batch: usize) -> Tensor<Self, 2> {
+        convolution::mean(x, batch)
     }
 }
 

@@ -38,6 +38,11 @@ pub(crate) enum Layout {
     Transposed,
     /// One tensor of position embeddings, `[1, tokens, width]`, at the places of another grid.
     Interpolated(Arc<Interpolation>),
+    /// Filters of a convolution, `[out, channels, height, width]`, transposed and the channels last:
+    /// `[height * width * channels, out]`.
+    Filters { channels: usize },
+    /// Filters of one channel each, `[channels, 1, height, width]`, the channels last: `[height * width, channels]`.
+    PerChannel,
 }
 
 /// What stands for the parameters of a model.
@@ -112,6 +117,39 @@ pub(crate) trait Visitor {
         let stored = [&[outputs], inputs].concat();
         self.visit(Stored { names, shape: stored, layout: Layout::Transposed }, shape)
     }
+
+    /// The filters `name` from `channels` to `outputs`, of a window of that height and width: `[height * width * channels, outputs]`.
+    ///
+    /// # Errors
+    /// As [`visit`](Visitor::visit).
+    fn filters(
+        &mut self,
+        name: String,
+        [channels, outputs]: [usize; 2],
+        [height, width]: [usize; 2],
+    ) -> Result<<Self::Form as Form>::Parameter<2>> {
+        let stored = vec![outputs, channels, height, width];
+        let layout = Layout::Filters { channels };
+        let shape = [height * width * channels, outputs];
+        self.visit(Stored { names: vec![name], shape: stored, layout }, shape)
+    }
+
+    /// The filters `name` of one channel each, of a window of that height and width: `[height * width, channels]`.
+    ///
+    /// # Errors
+    /// As [`visit`](Visitor::visit).
+    fn filters_per_channel(
+        &mut self,
+        name: String,
+        channels: usize,
+        [height, width]: [usize; 2],
+    ) -> Result<<Self::Form as Form>::Parameter<2>> {
+        let stored = vec![channels, 1, height, width];
+        self.visit(
+            Stored { names: vec![name], shape: stored, layout: Layout::PerChannel },
+            [height * width, channels],
+        )
+    }
 }
 
 /// Nothing: the parameters are only named.
@@ -159,6 +197,14 @@ impl<B: Kernels, const D: usize> Parameter<B, D> {
     pub(crate) fn on<const A: usize>(&self, activation: &Tensor<B, A>) -> Tensor<B, D> {
         match &self.slot {
             Some(slot) => B::enter(&self.values, slot.clone(), activation),
+            None => self.values.clone(),
+        }
+    }
+
+    /// The values, of which no gradient is wanted: it stays 0.
+    pub(crate) fn constant(&self) -> Tensor<B, D> {
+        match &self.slot {
+            Some(_) => self.values.clone().set_require_grad(false),
             None => self.values.clone(),
         }
     }
