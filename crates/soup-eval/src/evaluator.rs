@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use soup_core::schema::Schema;
+use soup_core::batch_norm::is_statistic;
+use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::weights::Weights;
 use soup_core::{Error, Result};
 
@@ -22,7 +23,7 @@ use crate::gradient::{Gradient, Graph, LossSpec};
 use crate::kernels::{self, Kernels};
 use crate::models;
 use crate::parameters::Parameters;
-use crate::parameters::visitor::Loaded;
+use crate::parameters::visitor::{Listing, Loaded};
 use crate::prepared::Prepared;
 use crate::preprocess::Preprocessor;
 use soup_core::devices::DeviceKind;
@@ -74,8 +75,11 @@ pub trait Evaluator: Send + Sync {
     /// The class of its arithmetic, as [`numerics`](crate::numerics) gives it: within one, the same samples and weights give the same bits.
     fn numerics(&self) -> &str;
 
-    /// Whether its models have running statistics, which [`Model::observe`] gives.
-    fn has_statistics(&self) -> bool;
+    /// The names of the running statistics that its models have, which are those that [`Model::observe`] gives.
+    ///
+    /// # Errors
+    /// None for an architecture whose schema can be checked.
+    fn statistics(&self) -> Result<Vec<String>>;
 
     /// Checks that a schema has what the architecture needs; tensors that it does not use are ignored.
     ///
@@ -242,8 +246,11 @@ impl<A: Architecture, B: Differentiable> Evaluator for ArchitectureEvaluator<A, 
         &self.site.numerics
     }
 
-    fn has_statistics(&self) -> bool {
-        A::CONVOLVES
+    fn statistics(&self) -> Result<Vec<String>> {
+        let mut listing = Listing::default();
+        self.architecture.parameters(&mut listing)?;
+        let all = listing.tensors.into_iter().map(|(name, shape)| TensorSpec::new(name, Dtype::F32, shape));
+        Ok(all.filter(is_statistic).map(|tensor| tensor.name).collect())
     }
 
     fn check_schema(&self, schema: &Schema) -> Result<()> {

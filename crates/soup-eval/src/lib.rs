@@ -47,7 +47,7 @@ mod transformer;
 
 pub use budget::Budget;
 pub use classes::Classes;
-pub use convolution::norm::{Observed, add_block, averaged};
+pub use convolution::norm::{Observed, add_block, averaged, rounded};
 pub use dataset::{Dataset, Input, Sample, Samples, Target};
 pub use device::{Precision, numerics};
 pub use evaluator::{BATCH_SIZE_DEFAULT, Evaluator, EvaluatorSpec, Model, evaluator};

@@ -12,6 +12,8 @@ use std::collections::HashMap;
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use half::{bf16, f16};
+use soup_core::schema::Dtype;
 use soup_core::{Error, Result};
 
 use crate::kernels::{self, Kernels};
@@ -121,6 +123,28 @@ pub fn add_block(sums: &mut Vec<Observed>, block: Vec<Observed>) -> Result<()> {
 pub fn averaged(mut sums: Vec<Observed>, blocks: u64) -> Vec<Observed> {
     sums.iter_mut().flat_map(|sum| &mut sum.values).for_each(|v| *v /= blocks as f64);
     sums
+}
+
+/// Values as a checkpoint has them in tensors of `dtype`, little-endian, rounded once; and as a model that is made of it has them.
+///
+/// # Errors
+/// [`Data`](soup_core::ErrorKind::Data) where that is no floating-point type that models are made of.
+pub fn rounded(values: &[f64], dtype: Dtype) -> Result<(Vec<u8>, Vec<f32>)> {
+    fn each<const N: usize>(values: &[f64], of: impl Fn(f64) -> ([u8; N], f32)) -> (Vec<u8>, Vec<f32>) {
+        let (bytes, values): (Vec<[u8; N]>, Vec<f32>) = values.iter().map(|&v| of(v)).unzip();
+        (bytes.concat(), values)
+    }
+    Ok(match dtype {
+        Dtype::F32 => each(values, |v| ((v as f32).to_le_bytes(), v as f32)),
+        Dtype::F64 => each(values, |v| (v.to_le_bytes(), v as f32)),
+        Dtype::F16 => each(values, |v| (f16::from_f64(v).to_le_bytes(), f16::from_f64(v).to_f32())),
+        Dtype::BF16 => each(values, |v| (bf16::from_f64(v).to_le_bytes(), bf16::from_f64(v).to_f32())),
+        other => {
+            return Err(Error::data(format!(
+                "running statistics are {other}, expected a floating-point type"
+            )));
+        }
+    })
 }
 
 /// By layer, as a forward pass takes them.
@@ -253,6 +277,22 @@ mod tests {
         assert_eq!(averaged(sums.clone(), 3)[0].values, [3.0, 6.0]);
         let other = vec![Observed { name: "m.running_mean".into(), values: vec![1.0, 2.0] }];
         assert!(add_block(&mut sums, other).is_err());
+    }
+
+    #[test]
+    fn values_are_rounded_once_to_what_a_checkpoint_has() {
+        // Between two neighbours of each type.
+        for (dtype, step) in [(Dtype::F32, 23), (Dtype::F16, 10), (Dtype::BF16, 7)] {
+            let above = 1.0 + 2f64.powi(-step);
+            let (bytes, values) = rounded(&[1.0 + 0.6 * 2f64.powi(-step)], dtype).unwrap();
+            assert_eq!(
+                (bytes.len() as u64, f64::from(values[0])),
+                (if dtype == Dtype::F32 { 4 } else { 2 }, above),
+                "{dtype}"
+            );
+        }
+        assert_eq!(rounded(&[0.1], Dtype::F64).unwrap(), (0.1f64.to_le_bytes().to_vec(), vec![0.1]));
+        assert!(rounded(&[1.0], Dtype::I64).is_err());
     }
 
     #[test]

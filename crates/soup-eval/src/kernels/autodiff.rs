@@ -449,11 +449,11 @@ fn vector(values: Vec<f32>) -> FlexTensor {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::flex::tests::{ACTIVATIONS, noise};
     use super::*;
 
-    type Differentiable = Autodiff<Flex>;
+    pub(super) type Differentiable = Autodiff<Flex>;
 
     /// What `f` makes of leaves of `sizes`, and the gradient of each leaf, for a loss that is a linear map of that.
     fn run<const D: usize>(
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check<const D: usize>(
+    pub(super) fn check<const D: usize>(
         what: &str,
         (sizes, range): (&[usize], f32),
         fused: &dyn Fn(&[Tensor<Differentiable, 1>]) -> Tensor<Differentiable, D>,

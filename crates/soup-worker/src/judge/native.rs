@@ -1,5 +1,7 @@
 //! The judge in this process: soup-eval on the worker's compute threads.
 
+mod recomputing;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,13 +11,14 @@ use soup_core::devices::DeviceKind;
 use soup_core::machine::PartFigures;
 use soup_core::run::DatasetSpec;
 use soup_core::schema::Schema;
-use soup_core::survey::Survey;
+use soup_core::survey::{Ability, Survey};
 use soup_core::tally;
 use soup_core::weights::Weights;
 use soup_core::{Error, Result};
 use soup_eval::{Evaluator, EvaluatorSpec, LossSpec, Model, Precision, Prepared, evaluator};
 
 use super::samples::{Samples, SamplesMemory};
+use super::statistics::Statistics;
 use super::{Gradient, Judge, Judged, Loaded, Loss, Purpose, Vessel};
 use crate::compute::{Compute, Waiting};
 use crate::survey::Surveyed;
@@ -134,6 +137,14 @@ impl Inner {
         })
     }
 
+    /// How many samples dataset `index` has. Blocks; call on a compute thread.
+    fn samples_of(&self, index: u32, waiting: &Waiting) -> Result<u64> {
+        let spec = self.setting.datasets.get(index as usize);
+        let spec = spec.ok_or_else(|| Error::internal(format!("the run has no dataset {index}")))?;
+        let opened = self.samples.dataset(index as usize, &self.setting, &*self.evaluator()?, waiting);
+        Ok(opened.map_err(|e| e.context(format!("dataset {:?}", spec.name)))?.len())
+    }
+
     /// Looks at the datasets. Blocks; call on a compute thread.
     fn survey(&self, waiting: &Waiting) -> Result<Surveyed> {
         let evaluator = self.evaluator()?;
@@ -150,7 +161,11 @@ impl Inner {
             notes.extend(dataset.notes().iter().map(|note| format!("dataset {:?} {note}", spec.name)));
             samples.push(dataset.len());
         }
-        Ok(Surveyed { survey: Survey::of_classes(samples, evaluator.classes()), notes })
+        let mut survey = Survey::of_classes(samples, evaluator.classes());
+        if self.can_recompute(&*evaluator)? {
+            survey.abilities.insert(Ability::Statistics);
+        }
+        Ok(Surveyed { survey, notes })
     }
 
     /// Decodes the block of the first of `positions`, and with it those that are asked for right after it, unless there are none.
@@ -271,12 +286,12 @@ impl Vessel for ByTensor {
 
     async fn load(self: Box<Self>) -> Result<Arc<dyn Loaded>> {
         let ByTensor { of, weights } = *self;
-        let inner = of.clone();
-        of.compute(move |of, _| {
-            let model = of.evaluator()?.load(&of.schema, weights)?;
-            Ok(Arc::new(NativeSoup { of: inner, model: model.into() }) as Arc<dyn Loaded>)
-        })
-        .await
+        let model = of.compute(move |of, _| of.evaluator()?.load(&of.schema, weights)).await?;
+        let mut soup = NativeSoup { of, model: model.into(), statistics: None };
+        if let Some(dataset) = soup.of.setting.calibration {
+            soup.recompute(dataset).await?;
+        }
+        Ok(Arc::new(soup))
     }
 }
 
@@ -310,6 +325,8 @@ impl Vessel for Flat {
 struct NativeSoup {
     of: Arc<Inner>,
     model: Arc<dyn Model>,
+    /// What was recomputed of it.
+    statistics: Option<Statistics>,
 }
 
 /// The parameters of a step.
@@ -379,6 +396,10 @@ impl Loaded for NativeSoup {
             Ok(Judged { said: tally::Judged::Outcomes(outcomes), logits: kept })
         };
         self.of.compute(work).await
+    }
+
+    fn statistics(&self) -> Option<&Statistics> {
+        self.statistics.as_ref()
     }
 
     async fn differentiate(&self, _: u32, _: Vec<u64>, _: Loss, _: Cancelled) -> Result<Gradient> {

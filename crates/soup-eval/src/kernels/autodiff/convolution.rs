@@ -313,3 +313,43 @@ impl Backward<Flex, 1> for Mean {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Differentiable, check};
+    use super::*;
+    use crate::kernels::windows::{Window, by_pixel};
+
+    /// Filters of all channels as leaves; those of one channel each are held against the plain ones with all other kernels.
+    #[test]
+    fn filters_have_gradients() {
+        let window = |side, stride, padding| Window { size: [side; 2], stride, padding: [padding; 2] };
+        for (batch, image, window) in [
+            (2, [5, 6], window(3, 1, [1, 1])),
+            (3, [7, 4], window(5, 2, [1, 2])),
+            (2, [6, 5], window(1, 2, [-1, 0])),
+            (1, [4, 4], window(4, 1, [0, 0])),
+        ] {
+            let (channels, outputs) = (3, 5);
+            let windows = Windows::new(window, batch, image);
+            let pixels = batch * image[0] * image[1];
+            let inputs = windows.pixels() * channels;
+            let of = |l: &[Tensor<Differentiable, 1>]| {
+                let weight = l[1].clone().reshape([inputs, outputs]);
+                (l[0].clone().reshape([pixels, channels]), Filters::Dense(weight, outputs))
+            };
+            check(
+                &format!("{windows:?}"),
+                (&[pixels * channels, inputs * outputs], 1.0),
+                &|l| {
+                    let (x, filters) = of(l);
+                    Differentiable::convolve(x, filters, &windows)
+                },
+                &|l| {
+                    let (x, filters) = of(l);
+                    by_pixel::convolve(x, filters, &windows)
+                },
+            );
+        }
+    }
+}
