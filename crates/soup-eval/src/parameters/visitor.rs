@@ -263,6 +263,8 @@ mod tests {
         three: F::Parameter<3>,
         four: F::Parameter<4>,
         matrices: F::Parameter<2>,
+        filters: F::Parameter<2>,
+        filters_per_channel: F::Parameter<2>,
     }
 
     fn ranks<V: Visitor>(visitor: &mut V) -> Result<Ranks<V::Form>> {
@@ -272,6 +274,8 @@ mod tests {
             three: visitor.tensor("three".to_owned(), [2, 1, 3])?,
             four: visitor.tensor("four".to_owned(), [2, 3, 1, 2])?,
             matrices: visitor.matrices(vec!["left".to_owned(), "right".to_owned()], 2, &[1, 2, 2])?,
+            filters: visitor.filters("filters".to_owned(), [3, 2], [1, 2])?,
+            filters_per_channel: visitor.filters_per_channel("each".to_owned(), 3, [2, 1])?,
         })
     }
 
@@ -286,7 +290,9 @@ mod tests {
     fn a_listing_has_every_tensor_of_the_checkpoint() {
         let mut listing = Listing::default();
         ranks(&mut listing).unwrap();
-        assert_eq!(listing.tensors.len(), 6);
+        assert_eq!(listing.tensors.len(), 8);
+        assert_eq!(listing.tensors[6], ("filters".to_owned(), vec![2, 3, 1, 2]));
+        assert_eq!(listing.tensors[7], ("each".to_owned(), vec![3, 1, 2, 1]));
         assert_eq!(listing.tensors[3], ("four".to_owned(), vec![2, 3, 1, 2]));
         assert_eq!(listing.tensors[5], ("right".to_owned(), vec![2, 1, 2, 2]));
     }
@@ -313,7 +319,13 @@ mod tests {
         let four = model.four.on(&three).square().sum();
         let matrices = model.matrices.on(&nothing);
         assert_eq!(matrices.dims(), [4, 4]);
-        ((one + two + three + four + matrices.square().sum()) * 0.5).backward();
+        let filters = model.filters.on(&nothing);
+        // The second pixel's last channel of the first output.
+        let at = schema.range(schema.index_of("filters").unwrap()).start as usize / 4;
+        let shown = filters.clone().slice([5..6, 0..1]).into_data().to_vec::<f32>().unwrap();
+        assert_eq!((filters.dims(), shown), ([6, 2], vec![values[at + 5]]));
+        let filters = filters.square().sum() + model.filters_per_channel.on(&nothing).square().sum();
+        ((one + two + three + four + matrices.square().sum() + filters) * 0.5).backward();
         assert_eq!(sink.take().unwrap(), values);
     }
 
