@@ -104,6 +104,24 @@ async fn what_is_judged_first_is_made_ready_as_far_as_there_is_room() {
     assert_eq!(kept(&small), 5);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn few_samples_of_blocks_that_are_not_kept_are_the_same() {
+    let (native, parameters) = judge(4, u64::MAX).await;
+    let (forgetful, _) = judge(4, 0).await;
+    for positions in
+        [vec![9, 0], vec![5, 4, 11, 5], vec![10], vec![0, 1, 2, 3, 7, 6], (0..SAMPLES).rev().collect()]
+    {
+        let judged = async |native: &Native| {
+            let loaded = load_soup(native, &parameters, Purpose::Judging).await;
+            loaded.judge(0, positions.clone(), false, Cancelled::default()).await.unwrap()
+        };
+        let (all, some) = (judged(&native).await, judged(&forgetful).await);
+        assert_eq!(outcomes(&all).len(), positions.len());
+        assert!(outcomes(&all).iter().zip(outcomes(&some)).all(|(a, b)| same(a, b)), "{positions:?}");
+    }
+    assert_eq!(kept(&forgetful), 0);
+}
+
 #[tokio::test]
 async fn a_sample_is_judged_the_same_in_any_order_of_positions() {
     let (native, parameters) = judge(5, u64::MAX).await;
