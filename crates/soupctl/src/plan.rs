@@ -6,7 +6,7 @@ use soup_core::batch_norm;
 use soup_core::machine::{Room, Space, Tier, choose_room};
 use soup_core::memory::{Cut, SHARDS_AHEAD, memory_for, soups_kept};
 use soup_core::plan::{DatasetPlan, Evaluations, FilePlan, Memory, PlanReport, Shards};
-use soup_core::recipe::RecipeKind;
+use soup_core::recipe::{RecipeKind, given, ranking};
 use soup_core::run::{DatasetSpec, DiagnosisLevel, RunSpec};
 use soup_core::schema::Schema;
 use soup_core::shard::ShardPlan;
@@ -50,6 +50,13 @@ async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
     let (schema, note) = batch_norm::settle(agreement.schema, spec.batch_norm)?;
     notes.extend(note);
     let ingredients: Vec<String> = checkpoints.iter().map(|c| c.name.clone()).collect();
+    // What names ingredients has to name these.
+    if let Some(table) = &spec.ingredient_weights {
+        notes.extend(given::soup(table, &ingredients, &schema)?.1);
+    }
+    if let Some(table) = &spec.ranked_by {
+        ranking::given(table, &ingredients)?;
+    }
     let k = ingredients.len() as u32;
     let shards = ShardPlan::new(schema.bytes());
     let memory = match spec.streams() {
