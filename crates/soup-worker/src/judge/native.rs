@@ -6,14 +6,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use soup_core::devices::DeviceKind;
+use soup_core::journal::sha256_hex;
 use soup_core::machine::PartFigures;
 use soup_core::run::DatasetSpec;
 use soup_core::schema::Schema;
 use soup_core::survey::Survey;
 use soup_core::tally;
+use soup_core::texts::{PinnedFile, TextProcessing, is_of_texts};
 use soup_core::weights::Weights;
 use soup_core::{Error, Result};
-use soup_eval::{Evaluator, EvaluatorSpec, LossSpec, Model, Precision, Prepared, evaluator};
+use soup_eval::{
+    Evaluator, EvaluatorSpec, LossSpec, Model, Precision, Prepared, TOKENIZER_BYTES_MAX, TokenizerFiles,
+    evaluator,
+};
+use soup_store::location::Location;
+use soup_store::read;
 
 use super::samples::{Samples, SamplesMemory};
 use super::{Gradient, Judge, Judged, Loaded, Loss, Purpose, Vessel};
@@ -29,7 +36,7 @@ type Ahead = BTreeMap<u64, Arc<Prepared>>;
 pub(crate) struct Setting {
     /// Text of `config.json`.
     pub(crate) model_json: String,
-    /// Text of `preprocessor_config.json`; empty where there is none.
+    /// Text of `preprocessor_config.json`, or a [`TextProcessing`] where the model is one of texts; empty where there is none.
     pub(crate) preprocessor_json: String,
     /// Samples in one forward pass, and in a block of decoded samples.
     pub(crate) batch_size: u32,
@@ -102,14 +109,17 @@ impl Inner {
         self.compute.run(move || work(&of, &waiting)).await
     }
 
-    fn evaluator(&self) -> Result<Arc<dyn Evaluator>> {
+    fn evaluator(&self, waiting: &Waiting) -> Result<Arc<dyn Evaluator>> {
         let mut slot = self.evaluator.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(evaluator) = &*slot {
             return Ok(evaluator.clone());
         }
+        let processing = Some(&self.setting.preprocessor_json).filter(|j| !j.is_empty());
+        let of_texts = is_of_texts(&self.setting.model_json);
         let made: Arc<dyn Evaluator> = evaluator(&EvaluatorSpec {
             config_json: self.setting.model_json.clone(),
-            preprocessor_json: Some(self.setting.preprocessor_json.clone()).filter(|j| !j.is_empty()),
+            preprocessor_json: processing.filter(|_| !of_texts).cloned(),
+            tokenizer: processing.filter(|_| of_texts).map(|json| tokenizer(json, waiting)).transpose()?,
             batch_size: self.setting.batch_size,
             device: self.place.device,
             precision: self.place.precision,
@@ -126,7 +136,7 @@ impl Inner {
         let spec = spec.ok_or_else(|| Error::internal(format!("the run has no dataset {dataset}")))?;
         let named = |e: Error| e.context(format!("dataset {:?}", spec.name));
         self.samples.block((dataset, first), |length| {
-            let evaluator = self.evaluator()?;
+            let evaluator = self.evaluator(waiting)?;
             let opened =
                 self.samples.dataset(dataset as usize, &self.setting, &*evaluator, waiting).map_err(named)?;
             let end = first.saturating_add(length).min(opened.len());
@@ -136,7 +146,7 @@ impl Inner {
 
     /// Looks at the datasets. Blocks; call on a compute thread.
     fn survey(&self, waiting: &Waiting) -> Result<Surveyed> {
-        let evaluator = self.evaluator()?;
+        let evaluator = self.evaluator(waiting)?;
         evaluator.check_schema(&self.schema)?;
         let (mut samples, mut notes) = (Vec::new(), Vec::new());
         for (index, spec) in self.setting.datasets.iter().enumerate() {
@@ -147,7 +157,9 @@ impl Inner {
             }
             // What keeps all images from being judged mostly shows in the first one.
             evaluator.prepare(&dataset, 0..1).map_err(named)?;
-            notes.extend(dataset.notes().iter().map(|note| format!("dataset {:?} {note}", spec.name)));
+            let looked_over = evaluator.look_over(&dataset).map_err(named)?;
+            let all = dataset.notes().iter().chain(&looked_over);
+            notes.extend(all.map(|note| format!("dataset {:?} {note}", spec.name)));
             samples.push(dataset.len());
         }
         Ok(Surveyed { survey: Survey::of_classes(samples, evaluator.classes()), notes })
@@ -162,7 +174,7 @@ impl Inner {
         ahead: &mut Ahead,
     ) -> Result<()> {
         let Some(spec) = self.setting.datasets.get(dataset as usize) else { return Ok(()) };
-        let evaluator = self.evaluator()?;
+        let evaluator = self.evaluator(waiting)?;
         let block_bytes = evaluator.sample_bytes().saturating_mul(self.samples.block_len()).max(1);
         let run = self.samples.missing(dataset, positions, self.samples.ahead_bytes() / block_bytes);
         let alone = run.end - run.start <= self.samples.block_len();
@@ -235,6 +247,26 @@ impl Inner {
     }
 }
 
+/// The tokenizer that a run's document tells of: what is in the file has to be what it was when the run was submitted.
+///
+/// # Errors
+/// [`Data`](soup_core::ErrorKind::Data) where it is not; otherwise what the store says.
+fn tokenizer(json: &str, waiting: &Waiting) -> Result<TokenizerFiles> {
+    let TextProcessing { tokenizer: PinnedFile { url, size_bytes, sha256 }, tokenizer_config } =
+        TextProcessing::parse(json)?;
+    if size_bytes > TOKENIZER_BYTES_MAX {
+        return Err(Error::data(format!(
+            "{url} has {size_bytes} bytes, expected at most {TOKENIZER_BYTES_MAX}"
+        )));
+    }
+    let content =
+        waiting.wait(async { read::read_small(&Location::parse(&url)?, TOKENIZER_BYTES_MAX).await })?;
+    if content.len() as u64 != size_bytes || sha256_hex(&content) != sha256 {
+        return Err(Error::data(format!("{url} is another file than when the run was submitted")));
+    }
+    Ok(TokenizerFiles { tokenizer_json: content, config_json: tokenizer_config })
+}
+
 /// Samples that are judged together; by default none.
 #[derive(Default)]
 struct Batch {
@@ -272,8 +304,8 @@ impl Vessel for ByTensor {
     async fn load(self: Box<Self>) -> Result<Arc<dyn Loaded>> {
         let ByTensor { of, weights } = *self;
         let inner = of.clone();
-        of.compute(move |of, _| {
-            let model = of.evaluator()?.load(&of.schema, weights)?;
+        of.compute(move |of, waiting| {
+            let model = of.evaluator(waiting)?.load(&of.schema, weights)?;
             Ok(Arc::new(NativeSoup { of: inner, model: model.into() }) as Arc<dyn Loaded>)
         })
         .await
@@ -342,7 +374,7 @@ impl Loaded for NativeStep {
             let Loss { beta, label_smoothing, scale } = loss;
             let loss = LossSpec { beta, label_smoothing, scale };
             let cancel = || cancelled.get();
-            let evaluator = inner.evaluator()?;
+            let evaluator = inner.evaluator(waiting)?;
             let gradient =
                 evaluator.differentiate(&inner.schema, &parameters, &samples, range, &loss, &cancel)?;
             let soup_eval::Gradient { values, loss, d_beta, correct, total } = gradient;

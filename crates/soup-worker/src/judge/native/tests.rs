@@ -80,7 +80,8 @@ async fn a_sample_is_judged_the_same_in_any_order_of_positions() {
     let all =
         async |positions: Vec<u64>| loaded.judge(0, positions, true, Cancelled::default()).await.unwrap();
     let in_order = all((0..SAMPLES).collect()).await;
-    let classes = native.0.evaluator().unwrap().classes() as usize;
+    let classes = |inner: &Inner, waiting: &Waiting| Ok(inner.evaluator(waiting)?.classes() as usize);
+    let classes = native.0.compute(classes).await.unwrap();
     let rows = in_order.logits.clone().unwrap();
     assert_eq!(rows.len(), SAMPLES as usize * classes);
     let orders: [Vec<u64>; 4] =
