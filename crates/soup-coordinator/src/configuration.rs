@@ -1,11 +1,13 @@
-//! What says which model an ingredient is, and how its images become pixels: files beside the ingredients, or those that were
-//! named instead.
+//! What says which model an ingredient is, and how its images become pixels or its texts tokens: files beside the ingredients, or those
+//! that were named instead.
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
-use soup_core::companion::{CONFIG, PREPROCESSOR, PROCESSOR};
+use soup_core::companion::{CONFIG, PREPROCESSOR, PROCESSOR, TOKENIZER, TOKENIZER_CONFIG};
+use soup_core::journal::sha256_hex;
 use soup_core::run::{NamedConfig, RunSpec};
 use soup_core::schema::Dtype;
+use soup_core::texts::{PinnedFile, TextProcessing, is_of_texts};
 use soup_core::{Error, Result};
 use soup_store::checkpoint::Checkpoint;
 use soup_store::pool;
@@ -15,7 +17,7 @@ use soup_store::pool;
 pub struct Configuration {
     /// Text of `config.json`; empty where there is none and the native judge is not asked.
     pub model_json: String,
-    /// Text of `preprocessor_config.json`; likewise.
+    /// Text of `preprocessor_config.json`, or a [`TextProcessing`] where the model is one of texts; likewise.
     pub preprocessor_json: String,
     /// Files that go with the model: name and content.
     pub companions: Vec<(String, Bytes)>,
@@ -30,7 +32,9 @@ pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configu
     let model = named(&spec.model_config, CONFIG, &mut companions)?;
     // What another judge needs of them it says itself.
     let judged = spec.validation.as_ref().filter(|_| spec.judge.is_none());
+    let of_texts = model.as_deref().is_some_and(is_of_texts);
     let preprocessor = match judged {
+        Some(_) if of_texts => Some(texts(spec, first, &companions).await?),
         Some(_) => preprocessor(&spec.preprocessor_config, &mut companions)?,
         None => named(&spec.preprocessor_config, PREPROCESSOR, &mut companions)?,
     };
@@ -47,6 +51,44 @@ pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configu
         state_dtype(&mut companions, dtype);
     }
     Ok(Configuration { model_json, preprocessor_json, companions })
+}
+
+/// Largest `tokenizer_config.json`, in bytes: it is told to every worker.
+const TOKENIZER_CONFIG_BYTES_MAX: usize = 1 << 20;
+
+/// How texts become tokens: by the files beside the ingredients.
+async fn texts(spec: &RunSpec, first: &Checkpoint, companions: &[(String, Bytes)]) -> Result<String> {
+    if let Some(NamedConfig { url, .. }) = &spec.preprocessor_config {
+        return Err(Error::usage(format!(
+            "--preprocessor-config {url} says how images become pixels, and the model is one of texts: leave it out"
+        )));
+    }
+    let found = |name: &str| companions.iter().find(|(n, _)| n == name).map(|(_, content)| content);
+    let place = pool::place_of(first, TOKENIZER).await?;
+    let (Some(tokenizer), Some(place)) = (found(TOKENIZER), place) else {
+        may_be_read(first, TOKENIZER, false).await?;
+        return Err(no_tokenizer(first));
+    };
+    let config = match found(TOKENIZER_CONFIG) {
+        None => None,
+        Some(content) if content.len() > TOKENIZER_CONFIG_BYTES_MAX => {
+            return Err(Error::data(format!(
+                "{TOKENIZER_CONFIG} has {} bytes, and at most {TOKENIZER_CONFIG_BYTES_MAX} are possible",
+                content.len()
+            )));
+        }
+        Some(content) => Some(
+            std::str::from_utf8(content)
+                .map(str::to_owned)
+                .map_err(|e| Error::data(format!("{TOKENIZER_CONFIG} is not UTF-8")).with_source(e))?,
+        ),
+    };
+    let tokenizer = PinnedFile {
+        url: place.to_string(),
+        size_bytes: tokenizer.len() as u64,
+        sha256: sha256_hex(tokenizer),
+    };
+    TextProcessing { tokenizer, tokenizer_config: config }.to_json()
 }
 
 /// Has `config.json` state the dtype of the soup, where it states one: whoever loads a model goes by it.
@@ -93,6 +135,7 @@ async fn may_be_read(first: &Checkpoint, name: &str, found: bool) -> Result<()> 
         None => Ok(()),
         Some(denied) => Err(denied.context(match name {
             CONFIG => "let it be read, or name a configuration with --model-config",
+            TOKENIZER => "let it be read",
             _ => "let it be read, or name one with --preprocessor-config",
         })),
     }
@@ -154,6 +197,14 @@ fn agree(flat: &str, nested: &Map<String, Value>) -> Result<()> {
 fn no_config(first: &Checkpoint) -> Error {
     Error::data(format!(
         "found no config.json beside ingredient {:?} or in the folder above it: name one with --model-config",
+        first.name
+    ))
+}
+
+fn no_tokenizer(first: &Checkpoint) -> Error {
+    Error::data(format!(
+        "found no {TOKENIZER} beside ingredient {:?} or in the folder above it, so how texts become tokens is not known (a vocabulary alone \
+         does not say): save one there with save_pretrained of a fast tokenizer of transformers",
         first.name
     ))
 }

@@ -28,13 +28,18 @@ pub const PREPROCESSOR: &str = "preprocessor_config.json";
 /// The companion that says so in newer versions of transformers, under `image_processor`.
 pub const PROCESSOR: &str = "processor_config.json";
 
+/// The companion that says which tokens texts become.
+pub const TOKENIZER: &str = "tokenizer.json";
+/// The companion that says what else transformers does with texts.
+pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+
 /// Longest value that is shown, in characters.
 const SHOWN_CHARS_MAX: usize = 60;
 /// Deepest nesting that is looked into; deeper values are compared whole.
 const DEPTH_MAX: usize = 16;
 
 /// Settings that say where a file comes from, or how it was stored.
-const PROVENANCE: [&str; 10] = [
+const PROVENANCE: [&str; 14] = [
     "_name_or_path",
     "_commit_hash",
     "transformers_version",
@@ -45,6 +50,10 @@ const PROVENANCE: [&str; 10] = [
     "_valid_processor_keys",
     "_attn_implementation",
     "_attn_implementation_autoset",
+    "name_or_path",
+    "tokenizer_file",
+    "special_tokens_map_file",
+    "is_local",
 ];
 
 /// Settings that change training, or a program's comfort, and no tensor's meaning in evaluation.
@@ -80,7 +89,56 @@ const TRAINING: [&str; 28] = [
 ];
 
 /// What transformers takes where a `config.json` of a model type does not say.
-const DEFAULTS: [(&str, &[(&str, &str)]); 3] = [("vit", VIT), ("deit", VIT), ("dinov2", DINOV2)];
+const DEFAULTS: [(&str, &[(&str, &str)]); 6] = [
+    ("vit", VIT),
+    ("deit", VIT),
+    ("dinov2", DINOV2),
+    ("bert", BERT),
+    ("roberta", ROBERTA),
+    ("distilbert", DISTILBERT),
+];
+
+const BERT: &[(&str, &str)] = &[
+    ("vocab_size", "30522"),
+    ("hidden_size", "768"),
+    ("num_hidden_layers", "12"),
+    ("num_attention_heads", "12"),
+    ("intermediate_size", "3072"),
+    ("hidden_act", "\"gelu\""),
+    ("max_position_embeddings", "512"),
+    ("type_vocab_size", "2"),
+    ("layer_norm_eps", "1e-12"),
+    ("pad_token_id", "0"),
+    ("position_embedding_type", "\"absolute\""),
+    ("is_decoder", "false"),
+];
+
+const ROBERTA: &[(&str, &str)] = &[
+    ("vocab_size", "50265"),
+    ("hidden_size", "768"),
+    ("num_hidden_layers", "12"),
+    ("num_attention_heads", "12"),
+    ("intermediate_size", "3072"),
+    ("hidden_act", "\"gelu\""),
+    ("max_position_embeddings", "512"),
+    ("type_vocab_size", "2"),
+    ("layer_norm_eps", "1e-12"),
+    ("pad_token_id", "1"),
+    ("position_embedding_type", "\"absolute\""),
+    ("is_decoder", "false"),
+];
+
+const DISTILBERT: &[(&str, &str)] = &[
+    ("vocab_size", "30522"),
+    ("dim", "768"),
+    ("n_layers", "6"),
+    ("n_heads", "12"),
+    ("hidden_dim", "3072"),
+    ("activation", "\"gelu\""),
+    ("max_position_embeddings", "512"),
+    ("pad_token_id", "0"),
+    ("sinusoidal_pos_embds", "false"),
+];
 
 const VIT: &[(&str, &str)] = &[
     ("hidden_size", "768"),

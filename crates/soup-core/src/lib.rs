@@ -51,6 +51,7 @@ pub mod significance;
 pub mod soup;
 pub mod survey;
 pub mod tally;
+pub mod texts;
 pub mod weights;
 
 pub use error::{Error, ErrorKind, Result};

@@ -199,7 +199,7 @@ pub enum DiagnosisLevel {
 pub struct DatasetSpec {
     /// Name in reports.
     pub name: String,
-    /// A Parquet file, a folder of them, or a folder of images by class.
+    /// A Parquet file, a folder of them, or a folder of images by class; of texts also JSON lines or tab-separated values.
     pub url: String,
     /// How it is read.
     #[serde(flatten)]
@@ -211,7 +211,7 @@ pub struct DatasetSpec {
 pub struct DatasetOptions {
     /// Column of the images, by default `image` or `img`. Parquet only.
     pub image_column: Option<String>,
-    /// Column of the labels, by default `label`, `labels` or `fine_label`. Parquet only.
+    /// Column of the labels, by default `label`, `labels` or `fine_label`. Tables only.
     pub label_column: Option<String>,
     /// Use the first samples only.
     pub limit: Option<u64>,
@@ -221,10 +221,15 @@ pub struct DatasetOptions {
     /// Use the files of this split only, where they are of several: `train`, `validation`, `test`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub named_split: Option<String>,
-    /// What another judge than the native one is told besides, by its own names.
+    /// What the judge is told besides, by its own names. The native one knows [`TEXT_COLUMN`] and [`PAIR_COLUMN`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub others: BTreeMap<String, String>,
 }
+
+/// The option of a dataset that names the column of its texts; without it, they are looked for under their usual names.
+pub const TEXT_COLUMN: &str = "text-column";
+/// The option that names the column of the second texts, where there are pairs.
+pub const PAIR_COLUMN: &str = "text-pair-column";
 
 /// Most of those, and their longest text.
 const OPTIONS_MAX: usize = 64;
@@ -378,9 +383,11 @@ impl RunSpec {
                 )));
             }
             let others = &set.options.others;
-            if let (None, Some(option)) = (&self.judge, others.keys().next()) {
+            let unknown = others.keys().find(|key| ![TEXT_COLUMN, PAIR_COLUMN].contains(&key.as_str()));
+            if let (None, Some(option)) = (&self.judge, unknown) {
                 return Err(Error::usage(format!(
-                    "dataset {:?} has the option {option:?}, which the native judge does not know: name the judge that does",
+                    "dataset {:?} has the option {option:?}, which the native judge does not know ({TEXT_COLUMN} and {PAIR_COLUMN} it \
+                     does): name the judge that does",
                     set.name
                 )));
             }
@@ -563,7 +570,7 @@ mod tests {
                     "kind": "greedy", "order": "sorted", "accept": "at-least", "seed": 0, "max_ingredients": null,
                     "passes": 1, "metric": "accuracy"
                 },
-                "validation": { "name": "v", "url": "lm:dev", "others": { "text-column": "sentence" } },
+                "validation": { "name": "v", "url": "lm:dev", "others": { "max-length": "64" } },
                 "tests": [], "output": "/o", "overwrite": false, "batch_size": 1, "allow_nan": false, "baselines": false,
                 "lookahead": 0, "workers_min": 1, "model_config": null, "preprocessor_config": null
             }))
@@ -572,7 +579,13 @@ mod tests {
             spec
         };
         let refused = spec(None).validate().unwrap_err().chain();
-        assert!(refused.contains("text-column"), "{refused}");
+        assert!(refused.contains("the option \"max-length\""), "{refused}");
+        let mut own = spec(None);
+        if let Some(set) = &mut own.validation {
+            set.options.others =
+                [TEXT_COLUMN, PAIR_COLUMN].map(|key| (key.to_owned(), "s".to_owned())).into();
+        }
+        own.validate().unwrap();
         let known = spec(Some("lm"));
         known.validate().unwrap();
         assert_eq!(known.judges_own(known.validation.as_ref().unwrap()), Some("dev"));

@@ -97,6 +97,12 @@ impl Classes {
         }
     }
 
+    /// The class that a label means which is a text: the one of that name, else of that number.
+    pub(crate) fn label(&self, text: &str) -> Option<u32> {
+        let numbered = || number(text).filter(|&id| id < self.count() && !self.has_other_numbers());
+        self.find(text).or_else(numbered)
+    }
+
     /// Whether several classes go by this name.
     fn is_shared(&self, name: &str) -> bool {
         let found = self.exact.get(name).or_else(|| self.folded.get(&fold(name)));

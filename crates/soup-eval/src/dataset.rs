@@ -1,9 +1,13 @@
-//! Labelled images.
+//! Labelled images, and labelled texts.
 //!
-//! Two layouts are understood: the Parquet files of Hugging Face datasets (`parquet`), and folders of images with one
-//! folder per class (`folder`). Opening reads metadata only; reading a range touches only what holds it.
+//! Of both, the Parquet files of Hugging Face datasets are understood (`parquet`); of images, folders with one folder per class
+//! (`folder`); of texts, JSON lines and tab-separated values (`lines`). Opening reads metadata only, or where lines are; reading a range
+//! touches only what holds it.
 
+mod columns;
 mod folder;
+mod labels;
+mod lines;
 mod parquet;
 mod splits;
 
@@ -11,12 +15,13 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use soup_core::run::{DatasetOptions, Split};
+use soup_core::run::{DatasetOptions, PAIR_COLUMN, Split, TEXT_COLUMN};
 use soup_core::{Error, Result};
 
 use crate::budget::{Budget, Claim};
 use crate::classes::{Alignment, Classes, Source};
-use crate::source::Files;
+use crate::dataset::labels::Labels;
+use crate::source::{FileEntry, Files};
 
 /// One sample, as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +37,13 @@ pub struct Sample {
 pub enum Input {
     /// An encoded image (PNG, JPEG, WebP).
     Image(Bytes),
+    /// A text, or a pair of texts.
+    Text {
+        /// The text, or the first one.
+        first: String,
+        /// The second one of a pair.
+        second: Option<String>,
+    },
 }
 
 /// What models look at.
@@ -93,6 +105,79 @@ pub struct Dataset {
 enum Layout {
     Parquet(parquet::Parquet),
     Folder(folder::Folder),
+    Lines(lines::Lines),
+}
+
+/// Files that tell of a dataset, and hold none.
+const ABOUT: [&str; 3] = ["dataset_infos.json", "dataset_info.json", "state.json"];
+
+/// The tables of texts among `entries`, and how they are read.
+fn texts(
+    (files, budget): (&Arc<dyn Files>, &Budget),
+    entries: Vec<FileEntry>,
+    options: &DatasetOptions,
+    about: &str,
+) -> Result<(Layout, Vec<String>)> {
+    if options.image_column.is_some() {
+        return Err(Error::data(format!("{about} has an image-column, and the model looks at texts")));
+    }
+    let of = |extensions: &[&str]| -> Vec<FileEntry> {
+        let named = |e: &&FileEntry| {
+            has_extension(&e.path, extensions)
+                && !ABOUT.contains(&e.path.rsplit('/').next().unwrap_or_default())
+        };
+        entries.iter().filter(named).cloned().collect()
+    };
+    let [first, second, third] = [of(&["parquet"]), of(&lines::JSON[..2]), of(&lines::TABS)];
+    // What ends in .json is mostly about others.
+    let json =
+        if first.is_empty() && third.is_empty() && second.is_empty() { of(&lines::JSON) } else { second };
+    let mut kinds = [first, json, third].into_iter().enumerate().filter(|(_, of)| !of.is_empty());
+    let Some((kind, chosen)) = kinds.next() else {
+        return Err(Error::data(format!(
+            "{about} has neither .parquet nor .jsonl nor .tsv files, of which texts are read: there are {} files",
+            entries.len()
+        )));
+    };
+    if let Some((_, others)) = kinds.next() {
+        return Err(Error::data(format!(
+            "{about} has files of several kinds, such as {:?} and {:?}: name those of one by a glob",
+            chosen[0].path, others[0].path
+        )));
+    }
+    let (tables, mut notes) = splits::choose(chosen, options.named_split.as_deref(), about)?;
+    if kind == 0 {
+        let parquet = parquet::Parquet::open(files, &tables, (options, InputKind::Texts), budget)?;
+        notes.extend(parquet.note().map(str::to_owned));
+        return Ok((Layout::Parquet(parquet), notes));
+    }
+    let lines = lines::Lines::open(files.as_ref(), &tables, kind == 2, options)?;
+    notes.extend(lines.notes().iter().cloned());
+    Ok((Layout::Lines(lines), notes))
+}
+
+/// The tables or the folders of images among `entries`, and how they are read.
+fn images(
+    (files, budget): (&Arc<dyn Files>, &Budget),
+    entries: Vec<FileEntry>,
+    options: &DatasetOptions,
+    about: &str,
+) -> Result<(Layout, Vec<String>)> {
+    if let Some(option) = [TEXT_COLUMN, PAIR_COLUMN].iter().find(|name| options.others.contains_key(**name)) {
+        return Err(Error::data(format!("{about} has the option {option}, and the model looks at images")));
+    }
+    let (tables, others): (Vec<_>, Vec<_>) =
+        entries.into_iter().partition(|e| has_extension(&e.path, &["parquet"]));
+    let named = options.named_split.as_deref();
+    if tables.is_empty() {
+        let folder = folder::Folder::new(&others, named, about)?;
+        let notes = folder.notes().to_vec();
+        return Ok((Layout::Folder(folder), notes));
+    }
+    let (tables, mut notes) = splits::choose(tables, named, about)?;
+    notes.extend(folder::beside_tables(&others));
+    let parquet = parquet::Parquet::open(files, &tables, (options, InputKind::Images), budget)?;
+    Ok((Layout::Parquet(parquet), notes))
 }
 
 impl Dataset {
@@ -110,25 +195,31 @@ impl Dataset {
     /// # Errors
     /// Those of [`open`](Dataset::open), and [`Data`](soup_core::ErrorKind::Data) for metadata that takes more than the budget has.
     pub fn open_within(files: Arc<dyn Files>, options: &DatasetOptions, budget: Budget) -> Result<Dataset> {
+        Dataset::open_of(files, options, budget, InputKind::Images)
+    }
+
+    /// Opens the dataset in `files` for models that look at `input`. Of texts: Parquet, JSON lines or tab-separated values.
+    ///
+    /// # Errors
+    /// Those of [`open_within`](Dataset::open_within).
+    pub fn open_of(
+        files: Arc<dyn Files>,
+        options: &DatasetOptions,
+        budget: Budget,
+        input: InputKind,
+    ) -> Result<Dataset> {
         let about = format!("dataset {}", files.describe());
         let mut entries = files.list().map_err(|e| e.context(&*about))?;
         entries.retain(|e| !hidden(&e.path));
         entries.sort();
-        let (tables, others): (Vec<_>, Vec<_>) =
-            entries.into_iter().partition(|e| has_extension(&e.path, &["parquet"]));
-        let named = options.named_split.as_deref();
-        let (layout, notes) = if tables.is_empty() {
-            let folder = folder::Folder::new(&others, named, &about)?;
-            let notes = folder.notes().to_vec();
-            (Layout::Folder(folder), notes)
-        } else {
-            let (tables, mut notes) = splits::choose(tables, named, &about)?;
-            notes.extend(folder::beside_tables(&others));
-            (Layout::Parquet(parquet::Parquet::open(&files, &tables, options, &budget)?), notes)
+        let (layout, notes) = match input {
+            InputKind::Images => images((&files, &budget), entries, options, &about)?,
+            InputKind::Texts => texts((&files, &budget), entries, options, &about)?,
         };
         let len = match &layout {
             Layout::Parquet(parquet) => parquet.len(),
             Layout::Folder(folder) => folder.len(),
+            Layout::Lines(lines) => lines.len(),
         };
         if len == 0 {
             return Err(Error::data(format!("dataset {} has no samples", files.describe())));
@@ -165,6 +256,7 @@ impl Dataset {
         match &self.layout {
             Layout::Parquet(parquet) => parquet.label_names(),
             Layout::Folder(folder) => Some(folder.label_names()),
+            Layout::Lines(_) => None,
         }
     }
 
@@ -174,9 +266,16 @@ impl Dataset {
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data), naming the dataset and the classes that the model does not have.
     pub fn align(&mut self, model: &Classes, among_own: bool) -> Result<()> {
-        let (names, source) = match &self.layout {
-            Layout::Parquet(parquet) => (parquet.label_names(), Source::Labels),
+        let (names, source) = match &mut self.layout {
+            Layout::Parquet(parquet) => {
+                parquet.labels = Labels::of(model);
+                (parquet.label_names(), Source::Labels)
+            }
             Layout::Folder(folder) => (Some(folder.label_names()), Source::Folders),
+            Layout::Lines(lines) => {
+                lines.labels = Labels::of(model);
+                (None, Source::Labels)
+            }
         };
         let about = format!("dataset {}", self.files.describe());
         let alignment = match names {
@@ -233,6 +332,7 @@ impl Dataset {
         let at = match &self.layout {
             Layout::Parquet(parquet) => parquet.place(row),
             Layout::Folder(folder) => folder.place(row),
+            Layout::Lines(lines) => lines.place(row),
         };
         format!("dataset {} {at}", self.files.describe())
     }
@@ -261,12 +361,13 @@ impl Dataset {
             _ => format!("dataset {}", self.files.describe()),
         };
         let known = (rows.end - rows.start).saturating_mul(SAMPLE_BYTES).saturating_add(match &self.layout {
-            Layout::Parquet(_) => 0,
+            Layout::Parquet(_) | Layout::Lines(_) => 0,
             Layout::Folder(folder) => folder.bytes(rows.clone()),
         });
         let (samples, claim) = self.budget.reading(what, known, |reading| match &self.layout {
             Layout::Parquet(parquet) => parquet.read(&self.files, rows.clone(), reading),
             Layout::Folder(folder) => folder.read(self.files.as_ref(), rows.clone()),
+            Layout::Lines(lines) => lines.read(&self.files, rows.clone(), reading),
         })?;
         let mut samples: Vec<Sample> = match self.split {
             None => samples,

@@ -24,6 +24,7 @@ use crate::models;
 use crate::parameters::Parameters;
 use crate::parameters::visitor::{Listing, Loaded};
 use crate::prepared::{Inputs, Prepared};
+use crate::tokenizer::TokenizerFiles;
 use soup_core::devices::DeviceKind;
 
 /// Samples a forward pass unless told otherwise: large enough for the matrix products, small enough for the cache.
@@ -38,6 +39,8 @@ pub struct EvaluatorSpec {
     pub config_json: String,
     /// Text of its `preprocessor_config.json`, where there is one.
     pub preprocessor_json: Option<String>,
+    /// Its tokenizer, where there is one.
+    pub tokenizer: Option<TokenizerFiles>,
     /// Samples a forward pass.
     pub batch_size: u32,
     /// Where models are evaluated.
@@ -54,6 +57,7 @@ impl Default for EvaluatorSpec {
         EvaluatorSpec {
             config_json: String::new(),
             preprocessor_json: None,
+            tokenizer: None,
             batch_size: BATCH_SIZE_DEFAULT,
             device: DeviceKind::default(),
             precision: Precision::default(),
@@ -368,20 +372,29 @@ impl<A: Architecture, B: Differentiable> ArchitectureEvaluator<A, B> {
     ) -> Result<()> {
         let classes = self.classes();
         for (number, sample) in samples {
+            let label = check_label(sample.target, classes, || dataset.place(number))?;
             let at = || dataset.place(number);
-            let Target::Class(label) = sample.target;
-            if label >= classes {
-                return Err(Error::data(format!(
-                    "{}: label {label} is not one of the model's {classes} classes (0 to {})",
-                    at(),
-                    classes - 1
-                )));
-            }
             self.kind.add(&sample.input, dataset.budget(), inputs).map_err(|e| e.context(at()))?;
             labels.push(label);
         }
         Ok(())
     }
+}
+
+/// The class that a sample `at` somewhere has, of so many.
+///
+/// # Errors
+/// [`Data`](soup_core::ErrorKind::Data) where it is none of them.
+pub(crate) fn check_label(target: Target, classes: u32, at: impl Fn() -> String) -> Result<u32> {
+    let Target::Class(label) = target;
+    if label >= classes {
+        return Err(Error::data(format!(
+            "{}: label {label} is not one of the model's {classes} classes (0 to {})",
+            at(),
+            classes.saturating_sub(1)
+        )));
+    }
+    Ok(label)
 }
 
 struct ArchitectureModel<A: Architecture, B: Backend> {

@@ -4,8 +4,8 @@
 //!
 //! | word | meaning |
 //! |---|---|
-//! | dataset | labelled images, as Hugging Face Parquet or as one folder per class; read by [`Files`] |
-//! | sample | an input (an encoded image) and a target (its class) |
+//! | dataset | labelled images, as Hugging Face Parquet or as one folder per class, or labelled texts, as Parquet or in lines; read by [`Files`] |
+//! | sample | an input (an encoded image, a text or a pair of texts) and a target (its class) |
 //! | prepared | samples as a model takes them (images decoded, resized and normalised; texts as tokens); made once, judged many times |
 //! | model | an architecture with parameters in it, ready to evaluate |
 //! | device | where models are evaluated, in an arithmetic: the processor, or what this build can drive besides ([`DeviceKind`], [`Precision`]) |
@@ -17,7 +17,7 @@
 //! # Flow
 //!
 //! ```text
-//! config.json, preprocessor_config.json ─► evaluator() ─► Evaluator ─ load(schema, bytes) ─► Model
+//! config.json, preprocessor_config.json or tokenizer.json ─► evaluator() ─► Evaluator ─ load(schema, bytes) ─► Model
 //! Files ─► Dataset ─────────────────────────────────────► Evaluator ─ prepare(range) ──────► Prepared
 //!                                        Model.logits(Prepared) ─► Prepared.outcomes(logits) ─► Vec<Outcome>
 //!                         Evaluator ─ differentiate(schema, bytes, Prepared, LossSpec) ─────► Gradient
@@ -44,6 +44,7 @@ mod parameters;
 mod prepared;
 pub mod preprocess;
 pub mod source;
+mod tokenizer;
 mod transformer;
 
 pub use budget::Budget;
@@ -55,3 +56,4 @@ pub use evaluator::{BATCH_SIZE_DEFAULT, Evaluator, EvaluatorSpec, Model, evaluat
 pub use gradient::{Gradient, LossSpec};
 pub use prepared::{Inputs, Prepared};
 pub use source::{FileEntry, Files, LocalFiles};
+pub use tokenizer::{TOKENIZER_BYTES_MAX, TokenizerFiles};

@@ -19,7 +19,7 @@ fn open(path: &std::path::Path, options: &DatasetOptions) -> Result<Dataset> {
 }
 
 fn image_of(sample: &Sample) -> &Bytes {
-    let Input::Image(image) = &sample.input;
+    let Input::Image(image) = &sample.input else { panic!("{sample:?}") };
     image
 }
 

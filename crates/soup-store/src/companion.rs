@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
-use soup_core::companion::{self, CONFIG, Companion, Content, Ignored, PREPROCESSOR, PROCESSOR};
+use soup_core::companion::{
+    self, CONFIG, Companion, Content, Ignored, PREPROCESSOR, PROCESSOR, TOKENIZER, TOKENIZER_CONFIG,
+};
 use soup_core::{Error, Result};
 
 use crate::checkpoint::Checkpoint;
@@ -19,10 +21,10 @@ use crate::pool::{COMPANION_BYTES_MAX, COMPONENTS};
 use crate::read::{self, Stamp};
 
 /// Files that are compared setting by setting.
-const SETTINGS: [&str; 3] = [CONFIG, PREPROCESSOR, PROCESSOR];
+const SETTINGS: [&str; 4] = [CONFIG, PREPROCESSOR, PROCESSOR, TOKENIZER_CONFIG];
 /// Files that are compared as a whole: they say which token a row of an embedding stands for.
 const VOCABULARIES: [&str; 7] = [
-    "tokenizer.json",
+    TOKENIZER,
     "vocab.txt",
     "vocab.json",
     "merges.txt",

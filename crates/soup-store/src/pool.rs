@@ -261,6 +261,22 @@ pub async fn companions(checkpoint: &Checkpoint) -> Result<Vec<(String, Bytes)>>
     Ok(found)
 }
 
+/// Where companion `name` of `checkpoint` lies, where there is one: it is found as [`companions`] finds it.
+///
+/// # Errors
+/// As [`companions`].
+pub async fn place_of(checkpoint: &Checkpoint, name: &str) -> Result<Option<Location>> {
+    let own = checkpoint.folder();
+    let around = own.as_ref().and_then(Location::parent);
+    for folder in own.into_iter().chain(around) {
+        let file = folder.join(name)?;
+        if read::read_small_if_readable(&file, COMPANION_BYTES_MAX).await?.is_some() {
+            return Ok(Some(file));
+        }
+    }
+    Ok(None)
+}
+
 /// The preprocessing that MLflow keeps apart from the model, in a folder of its own.
 async fn component(folders: &[Location]) -> Result<Option<(String, Bytes)>> {
     for folder in folders {

@@ -31,7 +31,7 @@ pub(crate) struct DatasetEntry {
 #[derive(serde::Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct DatasetFields {
-    /// A Parquet file, a folder of them, or a folder of images by class
+    /// A Parquet file, a folder of them, or a folder of images by class; of texts also JSON lines or tab-separated values
     url: String,
     /// The split, where there are several: train, validation, test [default: the only one]
     split: Option<String>,
@@ -41,7 +41,7 @@ struct DatasetFields {
     label_column: Option<String>,
     /// Use the first samples only
     limit: Option<u64>,
-    /// What another judge is told besides, by its own names
+    /// What the judge is told besides, by its own names; of texts text-column and text-pair-column
     #[serde(default)]
     options: BTreeMap<String, String>,
 }

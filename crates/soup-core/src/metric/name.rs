@@ -12,6 +12,20 @@ const PARTS_MAX: usize = 8;
 /// Longest name of one, in bytes.
 const PART_BYTES_MAX: usize = 64;
 
+/// Tasks of GLUE (Wang et al., 2019), and what they are judged by.
+const GLUE: [(&str, &str); 10] = [
+    ("glue/cola", "matthews"),
+    ("glue/sst2", "accuracy"),
+    ("glue/mrpc", "accuracy+binary-f1"),
+    ("glue/qqp", "accuracy+binary-f1"),
+    ("glue/mnli", "accuracy"),
+    ("glue/mnli_matched", "accuracy"),
+    ("glue/mnli_mismatched", "accuracy"),
+    ("glue/qnli", "accuracy"),
+    ("glue/rte", "accuracy"),
+    ("glue/wnli", "accuracy"),
+];
+
 /// The name of a metric, or of several whose mean it is: `accuracy+binary-f1`. Whether there is such a metric, the survey tells.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
@@ -45,9 +59,22 @@ impl TryFrom<String> for MetricName {
 impl FromStr for MetricName {
     type Err = Error;
 
+    /// A task of GLUE stands for what it is judged by: `glue/mrpc` is `accuracy+binary-f1`.
+    ///
     /// # Errors
-    /// [`Usage`](crate::ErrorKind::Usage) for what can be no metric's name, and for a metric that is named twice.
+    /// [`Usage`](crate::ErrorKind::Usage) for what can be no metric's name, for a metric that is named twice, and for a task that is none of
+    /// classes.
     fn from_str(name: &str) -> Result<MetricName> {
+        if name.starts_with("glue/") {
+            let found = GLUE.iter().find(|(task, _)| *task == name);
+            let known = || GLUE.map(|(task, _)| task).join(", ");
+            return match found {
+                Some((_, metric)) => Ok(MetricName((*metric).to_owned())),
+                None => {
+                    Err(Error::usage(format!("metric {name:?} is no task of classes: there are {}", known())))
+                }
+            };
+        }
         let parts: Vec<&str> = name.split('+').collect();
         let refused = |why: String| Err(Error::usage(format!("metric {name:?} {why}")));
         if parts.len() > PARTS_MAX {
@@ -114,5 +141,19 @@ impl MetricName {
             )));
         }
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_of_glue_stand_for_what_they_are_judged_by() {
+        for (task, metric) in GLUE {
+            assert_eq!(task.parse::<MetricName>().unwrap(), metric.parse().unwrap());
+        }
+        let error = "glue/stsb".parse::<MetricName>().unwrap_err().chain();
+        assert!(error.contains("\"glue/stsb\" is no task of classes: there are glue/cola"), "{error}");
     }
 }

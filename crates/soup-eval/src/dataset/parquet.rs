@@ -1,9 +1,10 @@
-//! Hugging Face Parquet: one file or several (in the order of their names), a column of images, a column of labels.
+//! Hugging Face Parquet: one file or several (in the order of their names), a column of images or of texts, or two of pairs, and a column
+//! of labels.
 //!
 //! An image column is a group with a `bytes` field (the `Image` feature of datasets) or plain binary. Opening reads the
 //! footers. Reading a range decodes, of the row groups that hold it, the two columns, and skips whole pages before the
 //! range; [`chunks`] turns the reader's many small reads into few requests, and [`pages`] asks before any of them is unpacked. Images are
-//! lent from the pages that they are in.
+//! lent from the pages that they are in; texts are copied, and labels that are texts are names of the model's classes.
 
 mod chunks;
 mod pages;
@@ -12,7 +13,7 @@ mod unbroken;
 use std::ops::Range;
 use std::sync::Arc;
 
-use ::parquet::basic::Type;
+use ::parquet::basic::{ConvertedType, Type};
 use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
 use ::parquet::data_type::{ByteArray, DataType};
 use ::parquet::errors::ParquetError;
@@ -28,7 +29,9 @@ use soup_core::{Error, Result};
 use self::chunks::{Chunks, Stream};
 use self::pages::Pages;
 use self::unbroken::unbroken;
-use super::{Input, Sample, Target};
+use super::columns::{self, Column, TextColumns};
+use super::labels::Labels;
+use super::{Input, InputKind, Sample, Target};
 use crate::budget::{Budget, Reading};
 use crate::source::{FileEntry, Files};
 
@@ -42,15 +45,42 @@ const METADATA_UNPACKED: u64 = 16;
 pub(super) struct Parquet {
     tables: Vec<Table>,
     names: Option<Vec<String>>,
+    /// What labels that are texts mean.
+    pub(super) labels: Labels,
+}
+
+/// The leaf columns that samples are in.
+#[derive(Clone, Copy)]
+enum Inputs {
+    Image(usize),
+    Text { first: usize, second: Option<usize> },
+}
+
+impl Inputs {
+    fn leaves(self) -> impl Iterator<Item = usize> {
+        let [first, second] = match self {
+            Inputs::Image(leaf) => [Some(leaf), None],
+            Inputs::Text { first, second } => [Some(first), second],
+        };
+        first.into_iter().chain(second)
+    }
+}
+
+/// A label, as stored.
+enum Label {
+    Number(i64),
+    Text(Bytes),
 }
 
 /// One file.
 struct Table {
     entry: FileEntry,
     metadata: ParquetMetaData,
-    /// Leaf columns.
-    image: usize,
+    inputs: Inputs,
+    /// A leaf column.
     label: usize,
+    /// What people should know of its columns.
+    note: Option<String>,
     /// First row of every row group in the dataset; one more at the end.
     starts: Vec<u64>,
 }
@@ -60,7 +90,7 @@ impl Parquet {
     pub(super) fn open(
         files: &Arc<dyn Files>,
         entries: &[FileEntry],
-        options: &DatasetOptions,
+        options: (&DatasetOptions, InputKind),
         budget: &Budget,
     ) -> Result<Parquet> {
         let mut tables: Vec<Table> = Vec::new();
@@ -96,7 +126,12 @@ impl Parquet {
                 other.entry.path
             )));
         }
-        Ok(Parquet { tables, names: of_first })
+        Ok(Parquet { tables, names: of_first, labels: Labels::default() })
+    }
+
+    /// What people should know of the columns.
+    pub(super) fn note(&self) -> Option<&str> {
+        self.tables.iter().find_map(|table| table.note.as_deref())
     }
 
     /// Where a row is, for messages.
@@ -135,7 +170,12 @@ impl Parquet {
             for (group, bounds) in table.starts.windows(2).enumerate() {
                 let (start, end) = (range.start.max(bounds[0]), range.end.min(bounds[1]));
                 if start < end {
-                    table.read((files, reading), group, start - bounds[0]..end - bounds[0], &mut out)?;
+                    table.read(
+                        (files, reading),
+                        group,
+                        start - bounds[0]..end - bounds[0],
+                        (&self.labels, &mut out),
+                    )?;
                 }
             }
         }
@@ -147,7 +187,7 @@ impl Table {
     fn open(
         (files, budget): (&Arc<dyn Files>, &Budget),
         entry: &FileEntry,
-        options: &DatasetOptions,
+        (options, input): (&DatasetOptions, InputKind),
         first_row: u64,
     ) -> Result<Table> {
         let at = || format!("dataset {} file {:?}", files.describe(), entry.path);
@@ -162,8 +202,14 @@ impl Table {
         )?;
         let schema = metadata.file_metadata().schema_descr();
         let url = files.describe();
-        let label = label_column(schema, options.label_column.as_deref(), &url)?;
-        let image = image_column(schema, options.image_column.as_deref(), &url)?;
+        let (inputs, label, note) = match input {
+            InputKind::Images => {
+                let label = label_column(schema, options.label_column.as_deref(), &url)?;
+                let image = image_column(schema, options.image_column.as_deref(), &url)?;
+                (Inputs::Image(image), label, None)
+            }
+            InputKind::Texts => text_columns(schema, options, &at())?,
+        };
         let mut starts = vec![first_row];
         let mut row = first_row;
         for group in metadata.row_groups() {
@@ -174,7 +220,7 @@ impl Table {
                     start >= 0 && chunk.compressed_size() >= 0
                 })
             };
-            if !sound(label) || !sound(image) {
+            if !sound(label) || !inputs.leaves().all(sound) {
                 return Err(Error::data(format!("{}: corrupt row group metadata", at())));
             }
             row = u64::try_from(group.num_rows())
@@ -184,7 +230,7 @@ impl Table {
                 .ok_or_else(|| Error::data(format!("{}: row group of {} rows", at(), group.num_rows())))?;
             starts.push(row);
         }
-        Ok(Table { entry: entry.clone(), metadata, image, label, starts })
+        Ok(Table { entry: entry.clone(), metadata, inputs, label, note, starts })
     }
 
     /// The largest label, where the footer has it for some of the rows.
@@ -204,41 +250,104 @@ impl Table {
         (files, reading): (&Arc<dyn Files>, &Reading),
         group: usize,
         range: Range<u64>,
-        out: &mut Vec<Sample>,
+        (labels, out): (&Labels, &mut Vec<Sample>),
     ) -> Result<()> {
         let first_row = self.starts[group] + range.start;
         let at = || format!("dataset {} file {:?}", files.describe(), self.entry.path);
-        let column = |leaf: usize| {
-            unbroken(|| self.column((files, reading), group, leaf)).map_err(|e| e.context(at()))
+        let row = |index: usize| format!("dataset {} row {}", files.describe(), first_row + index as u64);
+        let of_leaf = |leaf: usize, what: &str| {
+            self.bytes((files, reading), group, leaf, &range, what).map_err(|e| e.context(at()))
         };
-        let level = |leaf: usize| self.metadata.file_metadata().schema_descr().column(leaf).max_def_level();
-        let reader = column(self.label)?;
-        let labels = unbroken(|| match reader {
-            ColumnReader::Int32ColumnReader(reader) => cells(reader, level(self.label), &range, i64::from),
-            ColumnReader::Int64ColumnReader(reader) => cells(reader, level(self.label), &range, |v| v),
-            _ => Err(ParquetError::General("labels are not integers".to_owned())),
+        let classes = self.labels((files, reading), group, &range).map_err(|e| e.context(at()))?;
+        let classes = classes.into_iter().enumerate().map(|(index, label)| {
+            let class = match label {
+                Some(Label::Text(text)) => {
+                    let text = std::str::from_utf8(&text);
+                    let text = text.map_err(|e| Error::data("its label is not UTF-8").with_source(e));
+                    return text.and_then(|text| labels.of_text(text)).map_err(|e| e.context(row(index)));
+                }
+                Some(Label::Number(number)) => u32::try_from(number).map_err(|_| number.to_string()),
+                None => Err("null".to_owned()),
+            };
+            class.map_err(|what| Error::data(format!("{} has no label: it is {what}", row(index))))
         });
-        let labels = labels.map_err(|e| e.context(at()))?;
-        let reader = column(self.image)?;
-        let images = unbroken(|| match reader {
-            ColumnReader::ByteArrayColumnReader(reader) => {
-                cells(reader, level(self.image), &range, |v| Bytes::from_owner(Lent(v)))
+        let samples: Vec<Result<Input>> = match self.inputs {
+            Inputs::Image(leaf) => {
+                let missing = |index| {
+                    Error::data(format!("{} has no image bytes (a path alone cannot be read)", row(index)))
+                };
+                let images = of_leaf(leaf, "images")?.into_iter().enumerate();
+                images.map(|(index, image)| Ok(Input::Image(image.ok_or_else(|| missing(index))?))).collect()
             }
-            _ => Err(ParquetError::General("images are not binary".to_owned())),
-        });
-        let images = images.map_err(|e| e.context(at()))?;
-        for (index, (image, label)) in images.into_iter().zip(labels).enumerate() {
-            let row = || format!("dataset {} row {}", files.describe(), first_row + index as u64);
-            let label = label.and_then(|l| u32::try_from(l).ok()).ok_or_else(|| {
-                let what = label.map_or("null".to_owned(), |l| l.to_string());
-                Error::data(format!("{} has no label: it is {what}", row()))
-            })?;
-            let image = image.ok_or_else(|| {
-                Error::data(format!("{} has no image bytes (a path alone cannot be read)", row()))
-            })?;
-            out.push(Sample { input: Input::Image(image), target: Target::Class(label) });
+            Inputs::Text { first, second } => {
+                let firsts = of_leaf(first, "texts")?;
+                let seconds = second.map(|leaf| of_leaf(leaf, "texts")).transpose()?;
+                let text = |index: usize, bytes: Option<Bytes>| {
+                    let bytes = bytes
+                        .ok_or_else(|| Error::data(format!("{} has no text: it is null", row(index))))?;
+                    if !reading.may(bytes.len() as u64) {
+                        return Err(Error::data("the texts do not fit"));
+                    }
+                    String::from_utf8(bytes.to_vec()).map_err(|e| {
+                        Error::data(format!("{}: its text is not UTF-8", row(index))).with_source(e)
+                    })
+                };
+                let mut seconds = seconds.map(Vec::into_iter);
+                let both = |(index, bytes): (usize, Option<Bytes>)| {
+                    let second = seconds.as_mut().map(|seconds| text(index, seconds.next().flatten()));
+                    Ok(Input::Text { first: text(index, bytes)?, second: second.transpose()? })
+                };
+                firsts.into_iter().enumerate().map(both).collect()
+            }
+        };
+        for (input, class) in samples.into_iter().zip(classes) {
+            out.push(Sample { target: Target::Class(class?), input: input? });
         }
         Ok(())
+    }
+
+    /// The labels of the rows `range` of a row group.
+    fn labels(
+        &self,
+        of: (&Arc<dyn Files>, &Reading),
+        group: usize,
+        range: &Range<u64>,
+    ) -> Result<Vec<Option<Label>>> {
+        let level = self.level(self.label);
+        let reader = unbroken(|| self.column(of, group, self.label))?;
+        unbroken(|| match reader {
+            ColumnReader::Int32ColumnReader(reader) => {
+                cells(reader, level, range, |v| Label::Number(i64::from(v)))
+            }
+            ColumnReader::Int64ColumnReader(reader) => cells(reader, level, range, Label::Number),
+            ColumnReader::ByteArrayColumnReader(reader) => {
+                cells(reader, level, range, |v| Label::Text(Bytes::from_owner(Lent(v))))
+            }
+            _ => Err(ParquetError::General("labels are not integers".to_owned())),
+        })
+    }
+
+    /// The cells of a leaf of `what`, which are bytes, in the rows `range` of a row group.
+    fn bytes(
+        &self,
+        of: (&Arc<dyn Files>, &Reading),
+        group: usize,
+        leaf: usize,
+        range: &Range<u64>,
+        what: &str,
+    ) -> Result<Vec<Option<Bytes>>> {
+        let reader = unbroken(|| self.column(of, group, leaf))?;
+        unbroken(|| match reader {
+            ColumnReader::ByteArrayColumnReader(reader) => {
+                cells(reader, self.level(leaf), range, |v| Bytes::from_owner(Lent(v)))
+            }
+            _ => Err(ParquetError::General(format!("{what} are not binary"))),
+        })
+    }
+
+    /// The definition level of a leaf's cells that are there.
+    fn level(&self, leaf: usize) -> i16 {
+        self.metadata.file_metadata().schema_descr().column(leaf).max_def_level()
     }
 
     fn column(
@@ -331,14 +440,14 @@ fn find(
 fn label_column(schema: &SchemaDescriptor, name: Option<&str>, url: &str) -> Result<usize> {
     let leaf = find(schema, name, &LABEL_COLUMNS, None).ok_or_else(|| {
         let wanted = name.map_or(LABEL_COLUMNS.join(", "), str::to_owned);
-        Error::data(format!("dataset {url} has no labels: no column {wanted} among {}", columns(schema)))
+        Error::data(format!("dataset {url} has no labels: no column {wanted} among {}", listed(schema)))
     })?;
     match schema.column(leaf).physical_type() {
         Type::INT32 | Type::INT64 => Ok(leaf),
         other => Err(Error::data(format!(
             "dataset {url} has no labels: column {:?} is {other}, expected integers (columns: {})",
             schema.column(leaf).name(),
-            columns(schema)
+            listed(schema)
         ))),
     }
 }
@@ -350,13 +459,43 @@ fn image_column(schema: &SchemaDescriptor, name: Option<&str>, url: &str) -> Res
         let wanted = name.map_or(IMAGE_COLUMNS.join(", "), str::to_owned);
         Error::data(format!(
             "dataset {url} has no images: no column {wanted} with encoded images among {}",
-            columns(schema)
+            listed(schema)
         ))
     })
 }
 
+/// The columns of texts and labels, and what people should know of them.
+fn text_columns(
+    schema: &SchemaDescriptor,
+    options: &DatasetOptions,
+    about: &str,
+) -> Result<(Inputs, usize, Option<String>)> {
+    let top = |leaf: &usize| {
+        let column = schema.column(*leaf);
+        column.max_rep_level() == 0 && column.path().parts().len() == 1
+    };
+    let leaves: Vec<usize> = (0..schema.num_columns()).filter(top).collect();
+    let all = leaves.iter().map(|&leaf| {
+        let column = schema.column(leaf);
+        let text = matches!(column.converted_type(), ConvertedType::NONE | ConvertedType::UTF8);
+        (column.name().to_owned(), text && column.physical_type() == Type::BYTE_ARRAY)
+    });
+    let all: Vec<(String, bool)> = all.collect();
+    let candidates: Vec<Column<'_>> = all.iter().map(|(name, text)| Column { name, text: *text }).collect();
+    let (TextColumns { first, second, label }, note) = columns::choose(&candidates, options, about)?;
+    let label_is = schema.column(leaves[label]).physical_type();
+    if !(matches!(label_is, Type::INT32 | Type::INT64) || candidates[label].text) {
+        return Err(Error::data(format!(
+            "{about} has no labels: column {:?} is {label_is}, expected integers, or names of classes",
+            candidates[label].name
+        )));
+    }
+    let inputs = Inputs::Text { first: leaves[first], second: second.map(|at| leaves[at]) };
+    Ok((inputs, leaves[label], note))
+}
+
 /// Top-level column names, for messages.
-fn columns(schema: &SchemaDescriptor) -> String {
+fn listed(schema: &SchemaDescriptor) -> String {
     let fields = schema.root_schema().get_fields();
     fields.iter().take(50).map(|f| f.name()).collect::<Vec<_>>().join(", ")
 }

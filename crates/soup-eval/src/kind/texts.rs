@@ -9,12 +9,13 @@ use soup_core::{Error, Result};
 
 use super::Kind;
 use crate::architecture::Architecture;
-use crate::budget::Budget;
+use crate::budget::{Budget, is_too_much};
 use crate::classes::Classes;
-use crate::dataset::{Input, InputKind};
-use crate::evaluator::EvaluatorSpec;
+use crate::dataset::{Dataset, Input, InputKind};
+use crate::evaluator::{EvaluatorSpec, check_label};
 use crate::kernels::texts::Spans;
 use crate::prepared::{Inputs, Prepared, Tokens};
+use crate::tokenizer::{Encoded, Takes, TextTokenizer, TokenizerFiles};
 
 /// What goes into a classifier of texts, and what comes out.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +25,8 @@ pub(crate) struct TextClassifier {
     pub(crate) vocabulary: usize,
     /// Types of tokens are below; `None`: the model does not look at them.
     pub(crate) types: Option<usize>,
+    /// Whether it is told the types of tokens where no file says whether it is.
+    pub(crate) types_unless_told: bool,
     /// Tokens of the longest text that it has positions for.
     pub(crate) longest: usize,
 }
@@ -47,9 +50,36 @@ pub(crate) struct TextBatch {
 /// See the module.
 pub(crate) struct Texts {
     classifier: TextClassifier,
+    /// Nothing where only prepared texts are judged.
+    tokenizer: Option<TextTokenizer>,
 }
 
+/// Texts that are looked over at a time.
+const LOOKED_OVER: u64 = 1024;
+
 impl Texts {
+    fn tokenizer(&self) -> Result<&TextTokenizer> {
+        self.tokenizer.as_ref().ok_or_else(|| {
+            Error::data(
+                "how texts become tokens is not known: there is no tokenizer.json beside the ingredients or in the folder above them",
+            )
+        })
+    }
+
+    fn encode(&self, input: &Input) -> Result<Encoded> {
+        let Input::Text { first, second } = input else {
+            return Err(Error::internal("an image was handed to a model of texts"));
+        };
+        let (encoded, vocabulary) =
+            (self.tokenizer()?.encode(first, second.as_deref())?, self.classifier.vocabulary);
+        match encoded.ids.iter().find(|&&id| id as usize >= vocabulary) {
+            None => Ok(encoded),
+            Some(id) => Err(Error::data(format!(
+                "its token {id} is not one of the model's {vocabulary}: the tokenizer is another model's"
+            ))),
+        }
+    }
+
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data) for a text that `model` cannot take.
     fn check_tokens(&self, tokens: &Tokens<'_>, model: &str) -> Result<()> {
@@ -86,7 +116,14 @@ impl Kind for Texts {
             )));
         }
         let classifier = architecture.classifier().clone();
-        Ok((architecture, Texts { classifier }))
+        let takes = Takes {
+            longest: classifier.longest,
+            types: classifier.types.is_some(),
+            types_unless_told: classifier.types_unless_told,
+        };
+        let open = |files: &TokenizerFiles| TextTokenizer::open(files, takes);
+        let tokenizer = spec.tokenizer.as_ref().map(open).transpose()?;
+        Ok((architecture, Texts { classifier, tokenizer }))
     }
 
     fn classes(classifier: &TextClassifier) -> &Classes {
@@ -102,8 +139,46 @@ impl Kind for Texts {
         Inputs::Tokens { ids: Vec::new(), types: Vec::new(), ends: Vec::with_capacity(samples) }
     }
 
-    fn add(&self, _: &Input, _: &Budget, _: &mut Inputs) -> Result<()> {
-        Err(Error::data("how texts become tokens is not known"))
+    fn add(&self, input: &Input, _: &Budget, to: &mut Inputs) -> Result<()> {
+        let Inputs::Tokens { ids, types, ends } = to else {
+            return Err(Error::internal("a text was put beside images"));
+        };
+        let encoded = self.encode(input)?;
+        ids.extend(encoded.ids);
+        types.extend(encoded.types);
+        ends.push(ids.len());
+        Ok(())
+    }
+
+    fn look_over(&self, dataset: &Dataset) -> Result<Vec<String>> {
+        let (mut cut, mut first, mut at_a_time) = (0u64, 0, LOOKED_OVER);
+        while first < dataset.len() {
+            let end = dataset.len().min(first.saturating_add(at_a_time));
+            let samples = match dataset.read(first..end) {
+                Ok(samples) => samples,
+                // Fewer of them may fit.
+                Err(error) if is_too_much(&error) && end - first > 1 => {
+                    at_a_time = (end - first) / 2;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            for (sample, at) in samples.iter().zip(first..) {
+                // What cannot be taken is found here, before anything is loaded.
+                let encoded = self.encode(&sample.input).map_err(|e| e.context(dataset.place(at)))?;
+                check_label(sample.target, self.classifier.classes.count(), || dataset.place(at))?;
+                cut += u64::from(encoded.cut);
+            }
+            first = end;
+        }
+        Ok(match cut {
+            0 => Vec::new(),
+            _ => vec![format!(
+                "has {cut} texts of {} that are cut {}",
+                dataset.len(),
+                self.tokenizer()?.limit()
+            )],
+        })
     }
 
     fn check(&self, prepared: &Prepared, range: Range<usize>, model: &str) -> Result<()> {

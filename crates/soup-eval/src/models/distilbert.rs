@@ -98,6 +98,7 @@ impl Architecture for DistilBert {
                 classes: settings.classes()?,
                 vocabulary: raw.vocab_size,
                 types: None,
+                types_unless_told: false,
                 longest: raw.max_position_embeddings,
             },
         };

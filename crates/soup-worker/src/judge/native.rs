@@ -8,14 +8,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use soup_core::devices::DeviceKind;
+use soup_core::journal::sha256_hex;
 use soup_core::machine::PartFigures;
 use soup_core::run::DatasetSpec;
 use soup_core::schema::Schema;
 use soup_core::survey::{Ability, Survey};
 use soup_core::tally;
+use soup_core::texts::{PinnedFile, TextProcessing, is_of_texts};
 use soup_core::weights::Weights;
 use soup_core::{Error, Result};
-use soup_eval::{Dataset, Evaluator, EvaluatorSpec, LossSpec, Model, Precision, Prepared, evaluator};
+use soup_eval::{
+    Dataset, Evaluator, EvaluatorSpec, LossSpec, Model, Precision, Prepared, TOKENIZER_BYTES_MAX,
+    TokenizerFiles, evaluator,
+};
+use soup_store::location::Location;
+use soup_store::read;
 
 use super::samples::{Samples, SamplesMemory};
 use super::statistics::Statistics;
@@ -37,7 +44,7 @@ type Ahead = BTreeMap<u64, Arc<Prepared>>;
 pub(crate) struct Setting {
     /// Text of `config.json`.
     pub(crate) model_json: String,
-    /// Text of `preprocessor_config.json`; empty where there is none.
+    /// Text of `preprocessor_config.json`, or a [`TextProcessing`] where the model is one of texts; empty where there is none.
     pub(crate) preprocessor_json: String,
     /// Samples in one forward pass, and in a block of decoded samples.
     pub(crate) batch_size: u32,
@@ -110,14 +117,17 @@ impl Inner {
         self.compute.run(move || work(&of, &waiting)).await
     }
 
-    fn evaluator(&self) -> Result<Arc<dyn Evaluator>> {
+    fn evaluator(&self, waiting: &Waiting) -> Result<Arc<dyn Evaluator>> {
         let mut slot = self.evaluator.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(evaluator) = &*slot {
             return Ok(evaluator.clone());
         }
+        let processing = Some(&self.setting.preprocessor_json).filter(|j| !j.is_empty());
+        let of_texts = is_of_texts(&self.setting.model_json);
         let made: Arc<dyn Evaluator> = evaluator(&EvaluatorSpec {
             config_json: self.setting.model_json.clone(),
-            preprocessor_json: Some(self.setting.preprocessor_json.clone()).filter(|j| !j.is_empty()),
+            preprocessor_json: processing.filter(|_| !of_texts).cloned(),
+            tokenizer: processing.filter(|_| of_texts).map(|json| tokenizer(json, waiting)).transpose()?,
             batch_size: self.setting.batch_size,
             device: self.place.device,
             precision: self.place.precision,
@@ -132,7 +142,7 @@ impl Inner {
     fn block(&self, dataset: u32, first: u64, waiting: &Waiting) -> Result<Arc<Prepared>> {
         let named = self.naming(dataset)?;
         self.samples.block((dataset, first), |length| {
-            let (evaluator, opened) = (self.evaluator()?, self.opened(dataset, waiting)?);
+            let (evaluator, opened) = (self.evaluator(waiting)?, self.opened(dataset, waiting)?);
             let end = first.saturating_add(length).min(opened.len());
             evaluator.prepare(&opened, first.min(end)..end).map_err(named)
         })
@@ -145,7 +155,7 @@ impl Inner {
 
     /// Dataset `index`. Blocks; call on a compute thread.
     fn opened(&self, index: u32, waiting: &Waiting) -> Result<Arc<Dataset>> {
-        let opened = self.samples.dataset(index as usize, &self.setting, &*self.evaluator()?, waiting);
+        let opened = self.samples.dataset(index as usize, &self.setting, &*self.evaluator(waiting)?, waiting);
         opened.map_err(self.naming(index)?)
     }
 
@@ -158,7 +168,7 @@ impl Inner {
 
     /// Looks at the datasets. Blocks; call on a compute thread.
     fn survey(&self, waiting: &Waiting) -> Result<Surveyed> {
-        let evaluator = self.evaluator()?;
+        let evaluator = self.evaluator(waiting)?;
         evaluator.check_schema(&self.schema)?;
         let (mut samples, mut notes) = (Vec::new(), Vec::new());
         for (index, spec) in self.setting.datasets.iter().enumerate() {
@@ -169,7 +179,9 @@ impl Inner {
             }
             // What keeps all images from being judged mostly shows in the first one.
             evaluator.prepare(&dataset, 0..1).map_err(named)?;
-            notes.extend(dataset.notes().iter().map(|note| format!("dataset {:?} {note}", spec.name)));
+            let looked_over = evaluator.look_over(&dataset).map_err(named)?;
+            let all = dataset.notes().iter().chain(&looked_over);
+            notes.extend(all.map(|note| format!("dataset {:?} {note}", spec.name)));
             samples.push(dataset.len());
         }
         let mut survey = Survey::of_classes(samples, evaluator.classes());
@@ -188,7 +200,7 @@ impl Inner {
         ahead: &mut Ahead,
     ) -> Result<()> {
         let Some(spec) = self.setting.datasets.get(dataset as usize) else { return Ok(()) };
-        let evaluator = self.evaluator()?;
+        let evaluator = self.evaluator(waiting)?;
         let block_bytes = evaluator.sample_bytes().saturating_mul(self.samples.block_len()).max(1);
         let run = self.samples.missing(dataset, positions, self.samples.ahead_bytes() / block_bytes);
         let alone = run.end - run.start <= self.samples.block_len();
@@ -213,7 +225,7 @@ impl Inner {
     /// Decodes the blocks of the validation set that begin at `first`, as many as are decoded at a time, if there is room to keep them. Gives
     /// where the next ones begin; `first`, where there are none.
     fn decode_ahead(&self, first: u64, waiting: &Waiting) -> Result<u64> {
-        let (evaluator, opened) = (self.evaluator()?, self.opened(VALIDATION, waiting)?);
+        let (evaluator, opened) = (self.evaluator(waiting)?, self.opened(VALIDATION, waiting)?);
         let block = self.samples.block_len();
         let blocks = self.samples.ahead_bytes() / evaluator.sample_bytes().saturating_mul(block).max(1);
         let run = first..first.saturating_add(block.saturating_mul(blocks.max(1))).min(opened.len());
@@ -268,7 +280,7 @@ impl Inner {
         let block_len = self.samples.block_len();
         let few = within.len() as u64 * FEW_OF_A_BLOCK <= block_len;
         if few && !ahead.contains_key(&first) && !self.samples.has((dataset, first)) {
-            let evaluator = self.evaluator()?;
+            let evaluator = self.evaluator(waiting)?;
             if !self.samples.has_room(evaluator.sample_bytes().saturating_mul(block_len)) {
                 let some = evaluator.prepare_some(&*self.opened(dataset, waiting)?, first, &within);
                 return some.map_err(self.naming(dataset)?);
@@ -298,6 +310,26 @@ impl Inner {
             ))),
         }
     }
+}
+
+/// The tokenizer that a run's document tells of: what is in the file has to be what it was when the run was submitted.
+///
+/// # Errors
+/// [`Data`](soup_core::ErrorKind::Data) where it is not; otherwise what the store says.
+fn tokenizer(json: &str, waiting: &Waiting) -> Result<TokenizerFiles> {
+    let TextProcessing { tokenizer: PinnedFile { url, size_bytes, sha256 }, tokenizer_config } =
+        TextProcessing::parse(json)?;
+    if size_bytes > TOKENIZER_BYTES_MAX {
+        return Err(Error::data(format!(
+            "{url} has {size_bytes} bytes, expected at most {TOKENIZER_BYTES_MAX}"
+        )));
+    }
+    let content =
+        waiting.wait(async { read::read_small(&Location::parse(&url)?, TOKENIZER_BYTES_MAX).await })?;
+    if content.len() as u64 != size_bytes || sha256_hex(&content) != sha256 {
+        return Err(Error::data(format!("{url} is another file than when the run was submitted")));
+    }
+    Ok(TokenizerFiles { tokenizer_json: content, config_json: tokenizer_config })
 }
 
 /// Samples that are judged together; by default none.
@@ -348,7 +380,7 @@ impl Vessel for ByTensor {
 
     async fn load(self: Box<Self>) -> Result<Arc<dyn Loaded>> {
         let ByTensor { of, weights } = *self;
-        let model = of.compute(move |of, _| of.evaluator()?.load(&of.schema, weights)).await?;
+        let model = of.compute(move |of, waiting| of.evaluator(waiting)?.load(&of.schema, weights)).await?;
         let mut soup = NativeSoup { of, model: model.into(), statistics: None };
         if let Some(dataset) = soup.of.setting.calibration {
             soup.recompute(dataset).await?;
@@ -421,7 +453,7 @@ impl Loaded for NativeStep {
             let Loss { beta, label_smoothing, scale } = loss;
             let loss = LossSpec { beta, label_smoothing, scale };
             let cancel = || cancelled.get();
-            let evaluator = inner.evaluator()?;
+            let evaluator = inner.evaluator(waiting)?;
             let gradient =
                 evaluator.differentiate(&inner.schema, &parameters, &samples, range, &loss, &cancel)?;
             let soup_eval::Gradient { values, loss, d_beta, correct, total } = gradient;

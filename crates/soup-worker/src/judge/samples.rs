@@ -86,7 +86,7 @@ impl Samples {
         let spec = &setting.datasets[index];
         let pin = setting.fingerprint(index).map(str::to_owned);
         let files = Arc::new(StoreFiles::new(&spec.url, pin, waiting.clone()));
-        let mut dataset = Dataset::open_within(files, &spec.options, self.decoding.clone())?;
+        let mut dataset = Dataset::open_of(files, &spec.options, self.decoding.clone(), evaluator.input())?;
         dataset.align(evaluator.class_names(), setting.class_subset)?;
         Ok(self.datasets[index].get_or_init(|| Arc::new(dataset)).clone())
     }

@@ -143,6 +143,7 @@ impl TextConfig {
                 classes: settings.classes()?,
                 vocabulary: raw.vocab_size,
                 types: Some(raw.type_vocab_size),
+                types_unless_told: true,
                 longest: raw.max_position_embeddings,
             },
         };

@@ -98,7 +98,8 @@ async fn what_is_judged_first_is_made_ready_as_far_as_there_is_room() {
     let (ready, otherwise) = (judged(&native).await, judged(&other).await);
     assert!(outcomes(&ready).iter().zip(outcomes(&otherwise)).all(|(a, b)| same(a, b)));
 
-    let sample = native.0.evaluator().unwrap().sample_bytes();
+    let sample =
+        native.0.compute(|inner, waiting| Ok(inner.evaluator(waiting)?.sample_bytes())).await.unwrap();
     let (small, _) = judge(5, 7 * sample).await;
     small.make_ready(Cancelled::default()).await;
     assert_eq!(kept(&small), 5);
@@ -130,7 +131,8 @@ async fn a_sample_is_judged_the_same_in_any_order_of_positions() {
     let all =
         async |positions: Vec<u64>| loaded.judge(0, positions, true, Cancelled::default()).await.unwrap();
     let in_order = all((0..SAMPLES).collect()).await;
-    let classes = native.0.evaluator().unwrap().classes() as usize;
+    let classes = |inner: &Inner, waiting: &Waiting| Ok(inner.evaluator(waiting)?.classes() as usize);
+    let classes = native.0.compute(classes).await.unwrap();
     let rows = in_order.logits.clone().unwrap();
     assert_eq!(rows.len(), SAMPLES as usize * classes);
     let orders: [Vec<u64>; 4] =

@@ -1,0 +1,92 @@
+//! How the texts of a run become tokens: what everybody who judges is told.
+//!
+//! A `tokenizer.json` is too large for records and messages. What is told is where it is and what is in it: whoever reads it compares
+//! size and SHA-256. This document takes the place of a `preprocessor_config.json`, where the model is one of texts.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+
+/// What the names of architectures that tell classes of texts apart end in.
+const OF_TEXTS: &str = "ForSequenceClassification";
+/// Model types that are meant so where no architecture is named.
+const MODEL_TYPES: [&str; 3] = ["bert", "roberta", "distilbert"];
+
+/// The document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextProcessing {
+    /// The `tokenizer.json`.
+    pub tokenizer: PinnedFile,
+    /// Text of the `tokenizer_config.json` beside it, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer_config: Option<String>,
+}
+
+/// A file by what is in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PinnedFile {
+    /// Where it is.
+    pub url: String,
+    /// Its size.
+    pub size_bytes: u64,
+    /// The SHA-256 of its content, in hexadecimal digits.
+    pub sha256: String,
+}
+
+impl TextProcessing {
+    /// The document as it is told.
+    ///
+    /// # Errors
+    /// [`Internal`](crate::ErrorKind::Internal) where it cannot be written.
+    pub fn to_json(&self) -> Result<String> {
+        serde_json::to_string(self)
+            .map_err(|e| Error::internal("how texts become tokens could not be written").with_source(e))
+    }
+
+    /// # Errors
+    /// [`Data`](crate::ErrorKind::Data) where it is none.
+    pub fn parse(text: &str) -> Result<TextProcessing> {
+        serde_json::from_str(text)
+            .map_err(|e| Error::data("how texts become tokens is not understood").with_source(e))
+    }
+}
+
+/// Whether the model of a `config.json` looks at texts and tells their classes apart.
+pub fn is_of_texts(config_json: &str) -> bool {
+    let Ok(config) = serde_json::from_str::<Value>(config_json) else { return false };
+    match config["architectures"].get(0).and_then(Value::as_str) {
+        Some(architecture) => architecture.ends_with(OF_TEXTS),
+        None => config["model_type"].as_str().is_some_and(|of| MODEL_TYPES.contains(&of)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_of_texts_are_told_by_their_architecture() {
+        for (config, is) in [
+            (r#"{"architectures": ["BertForSequenceClassification"], "model_type": "bert"}"#, true),
+            (r#"{"model_type": "distilbert"}"#, true),
+            (r#"{"architectures": ["BertModel"], "model_type": "bert"}"#, false),
+            (r#"{"architectures": ["ViTForImageClassification"]}"#, false),
+            ("{}", false),
+            ("", false),
+        ] {
+            assert_eq!(is_of_texts(config), is, "{config}");
+        }
+    }
+
+    #[test]
+    fn a_document_is_read_as_it_was_written() {
+        let tokenizer = PinnedFile { url: "/p/tokenizer.json".into(), size_bytes: 7, sha256: "ab".into() };
+        let document = TextProcessing { tokenizer, tokenizer_config: Some("{}".into()) };
+        assert_eq!(TextProcessing::parse(&document.to_json().unwrap()).unwrap(), document);
+        let error = TextProcessing::parse(r#"{"do_resize": true}"#).unwrap_err();
+        assert!(error.chain().starts_with("how texts become tokens is not understood"), "{}", error.chain());
+    }
+}

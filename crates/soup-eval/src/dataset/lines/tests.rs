@@ -1,0 +1,112 @@
+use std::sync::Arc;
+
+use super::super::{Dataset, InputKind};
+use super::*;
+use crate::budget::Budget;
+use crate::classes::Classes;
+use crate::source::LocalFiles;
+
+fn dataset(files: &[(&str, &str)], options: &DatasetOptions) -> Result<(tempfile::TempDir, Dataset)> {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    let files = Arc::new(LocalFiles::new(dir.path()));
+    let mut dataset = Dataset::open_of(files, options, Budget::default(), InputKind::Texts)?;
+    let names = ["no", "yes"].map(str::to_owned).to_vec();
+    dataset.align(&Classes::new(names, &std::collections::BTreeMap::new()), false)?;
+    Ok((dir, dataset))
+}
+
+/// `first|second=class` of each sample.
+fn rows(dataset: &Dataset, range: Range<u64>) -> Result<Vec<String>> {
+    let shown = |sample: &Sample| {
+        let Target::Class(class) = sample.target;
+        match &sample.input {
+            Input::Text { first, second: None } => format!("{first}={class}"),
+            Input::Text { first, second: Some(second) } => format!("{first}|{second}={class}"),
+            Input::Image(_) => "image".to_owned(),
+        }
+    };
+    Ok(dataset.read(range)?.iter().map(shown).collect())
+}
+
+fn all(files: &[(&str, &str)]) -> std::result::Result<Vec<String>, String> {
+    let (_dir, dataset) = dataset(files, &DatasetOptions::default()).map_err(|e| e.chain())?;
+    rows(&dataset, 0..dataset.len()).map_err(|e| e.chain())
+}
+
+#[test]
+fn json_lines_have_texts_and_labels() {
+    let text = "{\"text\": \"a\\tb\", \"label\": 1}\r\n{\"label\": \"no\", \"text\": \"\"}\n{\"text\": \"é\", \"label\": \"YES\"}";
+    assert_eq!(all(&[("x.jsonl", text)]).unwrap(), ["a\tb=1", "=0", "é=1"]);
+    let pair = "{\"premise\": \"a\", \"hypothesis\": \"b\", \"label\": 0}\n";
+    assert_eq!(all(&[("x.json", pair)]).unwrap(), ["a|b=0"]);
+}
+
+#[test]
+fn tab_separated_values_have_no_quotes() {
+    let text = "\u{feff}index\tsentence1\tsentence2\tlabel\r\n0\t\"a\tb \"\"\tyes\r\n1\tc\t\t0\n";
+    assert_eq!(all(&[("x.tsv", text)]).unwrap(), ["\"a|b \"\"=1", "c|=0"]);
+}
+
+#[test]
+fn several_files_are_one_dataset() {
+    let line = |text: &str, label: u32| format!("{{\"text\": \"{text}\", \"label\": {label}}}\n");
+    let many: String = (0..1000).map(|i| line(&format!("t{i}"), i % 2)).collect();
+    let (_dir, dataset) =
+        dataset(&[("b.jsonl", &line("last", 1)), ("a.jsonl", &many)], &DatasetOptions::default()).unwrap();
+    assert_eq!(dataset.len(), 1001);
+    for range in [0..1, 255..258, 511..769, 998..1001, 1000..1001, 4..4] {
+        let want: Vec<String> = range
+            .clone()
+            .map(|i| if i == 1000 { "last=1".to_owned() } else { format!("t{i}={}", i % 2) })
+            .collect();
+        assert_eq!(rows(&dataset, range).unwrap(), want);
+    }
+    assert!(dataset.place(1000).ends_with("file \"b.jsonl\" line 1"), "{}", dataset.place(1000));
+}
+
+#[test]
+fn lines_that_cannot_be_used_are_named() {
+    let good = "{\"text\": \"a\", \"label\": 1}\n";
+    for (line, part) in [
+        ("", "line 2: not a JSON object"),
+        ("[1]", "line 2: not a JSON object"),
+        ("{\"text\": 7, \"label\": 1}", "line 2: text is 7, no text"),
+        ("{\"text\": \"a\"}", "line 2: has no label: it is not there"),
+        ("{\"text\": \"a\", \"label\": null}", "line 2: has no label: it is null"),
+        ("{\"text\": \"a\", \"label\": -1}", "line 2: has no label: it is -1"),
+        ("{\"text\": \"a\", \"label\": 0.5}", "line 2: has no label: it is 0.5"),
+        ("{\"text\": \"a\", \"label\": \"maybe\"}", "line 2: label \"maybe\" is no class of the model"),
+    ] {
+        let error = all(&[("x.jsonl", &format!("{good}{line}\n{good}"))]).unwrap_err();
+        assert!(error.contains(part), "{error}");
+    }
+    let error = all(&[("x.tsv", "sentence\tlabel\na\t1\nb\n")]).unwrap_err();
+    assert!(error.contains("line 3: 1 columns, and the first line names 2"), "{error}");
+    let error = all(&[("x.tsv", "gj04\t1\t\tOur friends.\n")]).unwrap_err();
+    assert!(error.contains("its first line has to name the columns"), "{error}");
+    let error = all(&[("x.json", "[{\"text\": \"a\", \"label\": 1}]")]).unwrap_err();
+    assert!(error.contains("is one JSON array"), "{error}");
+    let error = all(&[("x.jsonl", good), ("x.tsv", "text\tlabel\n")]).unwrap_err();
+    assert!(error.contains("files of several kinds"), "{error}");
+    assert!(all(&[("x.tsv", "text\tlabel\n")]).unwrap_err().contains("has no samples"));
+    assert!(all(&[("x.md", "text")]).unwrap_err().contains("neither .parquet"));
+}
+
+#[test]
+fn columns_may_be_named() {
+    let text = "{\"text\": \"a\", \"body\": \"b\", \"stars\": 1, \"label\": 0}\n";
+    let options = DatasetOptions {
+        label_column: Some("stars".to_owned()),
+        others: [("text-column".to_owned(), "body".to_owned())].into(),
+        ..DatasetOptions::default()
+    };
+    let (_dir, named) = dataset(&[("x.jsonl", text)], &options).unwrap();
+    assert_eq!(rows(&named, 0..1).unwrap(), ["b=1"]);
+    assert!(named.notes()[0].contains("not from text"), "{:?}", named.notes());
+    let images = DatasetOptions { image_column: Some("i".to_owned()), ..DatasetOptions::default() };
+    let error = dataset(&[("x.jsonl", text)], &images).err().unwrap().chain();
+    assert!(error.contains("image-column"), "{error}");
+}

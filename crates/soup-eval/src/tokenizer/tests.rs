@@ -1,0 +1,102 @@
+use super::*;
+
+/// A tokenizer of a few words.
+fn json(normalizer: &str, truncation: &str) -> String {
+    format!(
+        r###"{{"version": "1.0", "truncation": {truncation}, "padding": {{"strategy": {{"Fixed": 20}}, "direction": "Right",
+        "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}},
+        "added_tokens": [{{"id": 2, "content": "[CLS]", "single_word": false, "lstrip": false, "rstrip": false,
+        "normalized": false, "special": true}}],
+        "normalizer": {normalizer}, "pre_tokenizer": {{"type": "BertPreTokenizer"}},
+        "post_processor": {{"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}}, "decoder": null,
+        "model": {{"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 100,
+        "vocab": {{"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "a": 4, "b": 5, "##b": 6}}}}}}"###
+    )
+}
+
+const LOWERCASE: &str = r#"{"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null, "lowercase": true}"#;
+
+fn open(tokenizer: &str, config: Option<&str>, longest: usize) -> std::result::Result<TextTokenizer, String> {
+    let files = TokenizerFiles {
+        tokenizer_json: tokenizer.to_owned().into(),
+        config_json: config.map(str::to_owned),
+    };
+    let takes = Takes { longest, types: true, types_unless_told: true };
+    TextTokenizer::open(&files, takes).map_err(|e| e.chain())
+}
+
+#[test]
+fn texts_and_pairs_become_tokens_and_are_not_padded() {
+    let tokenizer = open(&json(LOWERCASE, "null"), None, 10).unwrap();
+    let one = tokenizer.encode("A ab c", None).unwrap();
+    assert_eq!((one.ids, one.types, one.cut), (vec![2, 4, 4, 6, 1, 3], vec![0; 6], false));
+    let pair = tokenizer.encode("a", Some("b b")).unwrap();
+    assert_eq!((pair.ids, pair.types), (vec![2, 4, 3, 5, 5, 3], vec![0, 0, 0, 1, 1, 1]));
+    assert_eq!(tokenizer.encode("", None).unwrap().ids, [2, 3]);
+}
+
+#[test]
+fn long_texts_are_cut_where_something_says_so() {
+    let own = r#"{"direction": "Left", "max_length": 4, "strategy": "LongestFirst", "stride": 0}"#;
+    for (truncation, config, longest, limit, want) in [
+        ("null", None, 5, "to 5 tokens (what the model has positions for)", vec![2, 4, 5, 4, 3]),
+        ("null", Some(r#"{"model_max_length": 4}"#), 5, "to 4 tokens (model_max_length", vec![2, 4, 5, 3]),
+        ("null", Some(r#"{"model_max_length": 1e30}"#), 6, "to 6 tokens (what", vec![2, 4, 5, 4, 5, 3]),
+        (own, None, 5, "to 4 tokens (truncation in tokenizer.json)", vec![2, 4, 5, 3]),
+        ("null", Some(r#"{"truncation_side": "left"}"#), 3, "to 3 tokens", vec![2, 5, 3]),
+    ] {
+        let tokenizer = open(&json("null", truncation), config, longest).unwrap();
+        assert!(tokenizer.limit().starts_with(limit), "{}", tokenizer.limit());
+        let cut = tokenizer.encode("a b a b a b", None).unwrap();
+        assert!(cut.cut && cut.ids.len() <= longest, "{:?}", cut.ids);
+        if truncation == "null" && !config.is_some_and(|c| c.contains("left")) {
+            assert_eq!(cut.ids, want);
+        } else {
+            assert_eq!((cut.ids.len(), cut.ids.last()), (want.len(), Some(&3)));
+            assert_eq!(cut.ids[cut.ids.len() - 2], 5, "the end is kept");
+        }
+        assert!(!tokenizer.encode("a", None).unwrap().cut);
+    }
+    assert!(open(&json("null", "null"), None, 3).err().unwrap().contains("nothing would be left"));
+}
+
+#[test]
+fn what_the_two_files_say_has_to_agree() {
+    for (config, part) in [
+        (r#"{"do_lower_case": false}"#, "do_lower_case is false, and tokenizer.json beside it does true"),
+        (r#"{"strip_accents": true}"#, "strip_accents is true"),
+        (r#"{"tokenize_chinese_chars": false}"#, "tokenize_chinese_chars is false"),
+        (r#"{"split_special_tokens": true}"#, "split_special_tokens is true"),
+        (r#"{"do_basic_tokenize": false}"#, "do_basic_tokenize is false"),
+        (r#"{"model_max_length": "long"}"#, "model_max_length is \"long\""),
+        (r#"{"model_max_length": 0}"#, "model_max_length is 0"),
+        (r#"{"truncation_side": "middle"}"#, "truncation_side is \"middle\""),
+        (r#"{"mask_token": "[MASK]"}"#, "mask_token has the token \"[MASK]\""),
+        (r#"{"added_tokens_decoder": {"3": {"content": "[CLS]"}}}"#, "added_tokens_decoder has the token"),
+        ("[]", "tokenizer_config.json: not understood"),
+    ] {
+        let error = open(&json(LOWERCASE, "null"), Some(config), 10).err().unwrap();
+        assert!(error.contains(part), "{error}");
+    }
+    let agrees = r#"{"do_lower_case": true, "strip_accents": null, "cls_token": {"content": "[CLS]"}, "model_max_length": 512,
+        "added_tokens_decoder": {"2": {"content": "[CLS]"}}, "tokenizer_class": "BertTokenizer"}"#;
+    assert!(open(&json(LOWERCASE, "null"), Some(agrees), 10).is_ok());
+    assert!(open(&json("null", "null"), Some(r#"{"do_lower_case": true}"#), 10).is_err());
+    assert!(open("{}", None, 10).err().unwrap().starts_with("tokenizer.json is not understood"));
+}
+
+#[test]
+fn models_are_told_types_as_transformers_does() {
+    let types = |config: Option<&str>| {
+        let tokenizer = open(&json(LOWERCASE, "null"), config, 10).unwrap();
+        tokenizer.encode("a", Some("b")).map(|e| e.types[3]).map_err(|e| e.chain())
+    };
+    assert_eq!(types(None), Ok(1));
+    assert_eq!(types(Some(r#"{"tokenizer_class": "BertTokenizerFast"}"#)), Ok(1));
+    assert_eq!(types(Some(r#"{"tokenizer_class": "RobertaTokenizerFast"}"#)), Ok(0));
+    let told =
+        r#"{"tokenizer_class": "BertTokenizer", "model_input_names": ["input_ids", "attention_mask"]}"#;
+    assert_eq!(types(Some(told)), Ok(0));
+    assert!(types(Some(r#"{"tokenizer_class": "MyTokenizer"}"#)).unwrap_err().contains("\"MyTokenizer\""));
+}

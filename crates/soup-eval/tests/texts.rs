@@ -1,0 +1,129 @@
+//! Texts in Parquet, and what becomes of them: read, made tokens, judged.
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+
+mod pool;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
+use soup_core::run::DatasetOptions;
+use soup_core::weights::Weights;
+use soup_core::{ErrorKind, Result};
+use soup_eval::{
+    Budget, Dataset, Evaluator, EvaluatorSpec, Input, InputKind, LocalFiles, Target, TokenizerFiles,
+    evaluator,
+};
+
+/// The pool of reviews.
+fn reviews(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/pools/bert-reviews").join(name)
+}
+
+fn text(name: &str) -> String {
+    std::fs::read_to_string(reviews(name)).unwrap()
+}
+
+fn evaluator_of(config_json: String, batch_size: u32) -> Result<Box<dyn Evaluator>> {
+    let tokenizer = TokenizerFiles {
+        tokenizer_json: text("tokenizer.json").into(),
+        config_json: Some(text("tokenizer_config.json")),
+    };
+    evaluator(&EvaluatorSpec {
+        config_json,
+        tokenizer: Some(tokenizer),
+        batch_size,
+        ..EvaluatorSpec::default()
+    })
+}
+
+fn open(path: &Path, evaluator: &dyn Evaluator, options: &DatasetOptions) -> Result<Dataset> {
+    let files = Arc::new(LocalFiles::new(path));
+    let mut dataset = Dataset::open_of(files, options, Budget::default(), InputKind::Texts)?;
+    dataset.align(evaluator.class_names(), false)?;
+    Ok(dataset)
+}
+
+/// A Parquet file of pairs whose labels are names; a `None` is null.
+fn pairs(rows: &[(Option<&str>, &str, &str)]) -> tempfile::TempDir {
+    let schema = "message m { optional binary premise (UTF8); required binary hypothesis (UTF8); \
+                  required binary label (UTF8); }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let properties = Arc::new(WriterProperties::builder().build());
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, properties).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let bytes = |text: &str| ByteArray::from(text.as_bytes().to_vec());
+    let premises: Vec<ByteArray> = rows.iter().filter_map(|r| r.0.map(bytes)).collect();
+    let levels: Vec<i16> = rows.iter().map(|r| i16::from(r.0.is_some())).collect();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<ByteArrayType>().write_batch(&premises, Some(&levels), None).unwrap();
+    column.close().unwrap();
+    for texts in
+        [rows.iter().map(|r| bytes(r.1)).collect::<Vec<_>>(), rows.iter().map(|r| bytes(r.2)).collect()]
+    {
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<ByteArrayType>().write_batch(&texts, None, None).unwrap();
+        column.close().unwrap();
+    }
+    group.close().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("x.parquet"), writer.into_inner().unwrap()).unwrap();
+    dir
+}
+
+#[test]
+fn pairs_come_from_parquet_with_names_for_labels() {
+    let evaluator = evaluator_of(text("config.json"), 4).unwrap();
+    let of = |rows: &[(Option<&str>, &str, &str)]| {
+        let dir = pairs(rows);
+        open(dir.path(), &*evaluator, &DatasetOptions::default())?.read(0..rows.len() as u64).map(|samples| {
+            let shown = |input: &Input, target: &Target| match (input, target) {
+                (Input::Text { first, second }, Target::Class(class)) => {
+                    format!("{first}|{}={class}", second.clone().unwrap_or_default())
+                }
+                _ => "no text".to_owned(),
+            };
+            samples.iter().map(|s| shown(&s.input, &s.target)).collect::<Vec<_>>()
+        })
+    };
+    let rows = [(Some("a"), "b", "positive"), (Some("é"), "", "Negative"), (Some(""), "c", "1")];
+    assert_eq!(of(&rows).unwrap(), ["a|b=1", "é|=0", "|c=1"]);
+    let refused = |rows: &[(Option<&str>, &str, &str)]| {
+        let error = of(rows).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Data);
+        error.chain()
+    };
+    assert!(refused(&[rows[0], (None, "b", "positive")]).contains("row 1 has no text: it is null"));
+    assert!(refused(&[rows[0], (Some("a"), "b", "so-so")]).contains("row 1: label \"so-so\" is no class"));
+}
+
+/// The same reviews in Parquet and as tab-separated values are the same samples, whatever is prepared with them.
+#[test]
+fn both_forms_of_a_dataset_are_the_same_samples() {
+    let evaluator = evaluator_of(text("config.json"), 16).unwrap();
+    let options = DatasetOptions::default();
+    let [parquet, tabs] = ["parquet", "tsv"]
+        .map(|form| open(&reviews(&format!("data/test.{form}")), &*evaluator, &options).unwrap());
+    assert_eq!((parquet.len(), tabs.len()), (400, 400));
+    let all = evaluator.prepare(&parquet, 0..400).unwrap();
+    assert_eq!(evaluator.prepare(&tabs, 0..400).unwrap(), all);
+    assert_eq!(evaluator.prepare(&tabs, 17..31).unwrap(), all.pick(17..31).unwrap());
+    assert_eq!(evaluator.look_over(&tabs).unwrap(), [""; 0], "nothing is cut");
+    let (schema, bytes) = pool::parameters_in(&reviews("ingredients/m0.safetensors"));
+    let model = evaluator.load(&schema, Weights::copied_from(&schema, &bytes).unwrap()).unwrap();
+    let logits = model.logits(&all, 0..400, &|| false).unwrap();
+    let right = all.outcomes(0..400, &logits).unwrap().iter().filter(|o| o.label == o.prediction).count();
+    assert!(right > 300, "{right}");
+}
+
+#[test]
+fn a_tokenizer_of_another_model_is_refused() {
+    let small = text("config.json").replace("\"vocab_size\": ", "\"vocab_size\": 20, \"was\": ");
+    let evaluator = evaluator_of(small, 4).unwrap();
+    let dataset = open(&reviews("data/val.jsonl"), &*evaluator, &DatasetOptions::default()).unwrap();
+    let error = evaluator.prepare(&dataset, 0..1).unwrap_err().chain();
+    assert!(error.contains("line 1: its token ") && error.contains("not one of the model's 20"), "{error}");
+}

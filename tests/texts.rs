@@ -1,0 +1,169 @@
+//! Soups of text classifiers, against PyTorch and transformers (`pools/bert-reviews`): which are tried, what each trial counts, what is
+//! chosen, and a learned soup. Counts are compared exactly, soups by their bits.
+
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use soup_tests::{Output, Soupctl, strings};
+use tempfile::TempDir;
+
+const SOUPCTL: &str = env!("CARGO_BIN_EXE_soupctl-under-test");
+/// What a cook ends with where data cannot be used.
+const DATA: i32 = 65;
+
+fn pool() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("pools/bert-reviews")
+}
+
+fn reference() -> Value {
+    serde_json::from_str(&std::fs::read_to_string(pool().join("reference.json")).unwrap()).unwrap()
+}
+
+/// A cook of the pool, or of a copy of it.
+fn cook_of(pool: &Path, dir: &Path, args: &[&str]) -> Output {
+    let (data, pool) = (pool.join("data"), pool.display().to_string());
+    let at = |name: &str| data.join(name).display().to_string();
+    Soupctl::new(SOUPCTL)
+        .dir(dir)
+        .args(["cook", "--pool", &pool, "--validation", &at("val.jsonl"), "--output", "soup", "-o", "json"])
+        .args(args)
+        .run()
+}
+
+fn cook(args: &[&str]) -> Value {
+    let dir = TempDir::new().unwrap();
+    cook_of(&pool(), dir.path(), args).json()
+}
+
+fn near(what: &str, got: &Value, expected: &Value, tolerance: f64) {
+    let (got, expected) = (got.as_f64().unwrap(), expected.as_f64().unwrap());
+    assert!((got - expected).abs() <= tolerance, "{what}: {got}, the reference has {expected}");
+}
+
+/// Every recipe that decides, by one metric, on data in both other forms.
+fn check(recipe: &str, metric: &str, as_glue: &str) {
+    let data = pool().join("data");
+    let [parquet, tabs] = ["parquet", "tsv"].map(|form| format!("{form}={}/test.{form}", data.display()));
+    let args =
+        ["--recipe", recipe, "--metric", as_glue, "--evaluate", "full", "--test", &parquet, "--test", &tabs];
+    let result = cook(&args);
+    let reference = reference();
+    let cooks = reference["cooks"].as_array().unwrap();
+    let expected = cooks.iter().find(|c| c["recipe"] == recipe && c["metric"] == metric).unwrap();
+    assert_eq!(strings(&result["ingredients"]), strings(&expected["ingredients"]), "{recipe} by {metric}");
+    let trials = |of: &Value| -> Vec<(String, u64, String)> {
+        let trial = |t: &Value| {
+            let text = |key: &str| t[key].as_str().unwrap().to_owned();
+            (text("candidate"), t["correct"].as_u64().unwrap(), text("verdict"))
+        };
+        of["trials"].as_array().unwrap().iter().map(trial).collect()
+    };
+    assert_eq!(trials(&result), trials(expected), "{recipe} by {metric}");
+    assert_eq!(result["score"]["correct"], expected["score"]["correct"]);
+    near("loss", &result["score"]["loss"], &expected["score"]["loss"], 1e-5);
+    for form in ["parquet", "tsv"] {
+        let (got, want) = (&result["test"][form], &expected["test"]["test"]);
+        assert_eq!(got["correct"], want["correct"], "{form}");
+        near(form, &got["loss"], &want["loss"], 1e-5);
+    }
+    assert_eq!(result["baselines"]["uniform"]["correct"], expected["baselines"]["uniform"]["correct"]);
+    assert_eq!(result["sha256"], expected["sha256"], "the bits of the soup");
+}
+
+#[test]
+fn greedy_soups_equal_the_reference() {
+    check("greedy", "accuracy", "glue/sst2");
+    check("greedy", "accuracy+binary-f1", "glue/mrpc");
+}
+
+#[test]
+fn pruned_soups_equal_the_reference() {
+    check("pruned", "accuracy", "accuracy");
+    check("pruned", "accuracy+binary-f1", "glue/qqp");
+}
+
+/// The reference steps in f32, ours in f64: weights agree to 1e-3 after twelve steps.
+#[test]
+fn a_learned_soup_equals_the_reference() {
+    let train = pool().join("data/train.jsonl").display().to_string();
+    let result = cook(&[
+        "--recipe",
+        "learned",
+        "--train",
+        &train,
+        "--granularity",
+        "model",
+        "--lr",
+        "0.1",
+        "--epochs",
+        "3",
+        "--mini-batch",
+        "64",
+        "--shuffle=false",
+        "--no-baselines",
+    ]);
+    let reference = &reference()["learned"];
+    let steps = result["learned"]["steps"].as_array().unwrap();
+    let losses = reference["losses"].as_array().unwrap();
+    assert_eq!(steps.len(), losses.len());
+    near("first loss", &steps[0]["loss"], &losses[0], 2e-6);
+    for (step, expected) in steps.iter().zip(losses) {
+        near("loss", &step["loss"], expected, 1e-3);
+    }
+    near("beta", &result["learned"]["beta"], &reference["beta"], 1e-3);
+    for (ingredient, expected) in reference["weights"].as_object().unwrap() {
+        near(ingredient, &result["weights"][ingredient], expected, 1e-3);
+    }
+    near("validation loss", &result["score"]["loss"], &reference["validation"]["loss"], 1e-3);
+}
+
+/// A copy of the pool whose file `name` is changed by `change`.
+fn changed(name: &str, change: impl FnOnce(String) -> Option<String>) -> TempDir {
+    let dir = TempDir::new().unwrap();
+    for part in ["", "ingredients", "data"] {
+        let (from, to) = (pool().join(part), dir.path().join(part));
+        std::fs::create_dir_all(&to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_file() {
+                std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            }
+        }
+    }
+    let at = dir.path().join(name);
+    match change(std::fs::read_to_string(&at).unwrap()) {
+        Some(text) => std::fs::write(at, text).unwrap(),
+        None => std::fs::remove_file(at).unwrap(),
+    }
+    dir
+}
+
+#[track_caller]
+fn refused(changed: &TempDir, args: &[&str], parts: &[&str]) {
+    cook_of(changed.path(), changed.path(), args).fails(DATA, parts);
+}
+
+#[test]
+fn what_is_not_known_of_texts_is_refused_by_name() {
+    refused(&changed("tokenizer.json", |_| None), &[], &["no tokenizer.json beside ingredient \"m0\""]);
+    refused(&changed("tokenizer.json", |_| Some("{}".into())), &[], &["tokenizer.json is not understood"]);
+    let cased = |text: String| Some(text.replace("\"do_lower_case\": true", "\"do_lower_case\": false"));
+    refused(&changed("tokenizer_config.json", cased), &[], &["do_lower_case is false"]);
+    let relative = |text: String| Some(text.replace("\"absolute\"", "\"relative_key\""));
+    refused(&changed("config.json", relative), &[], &["position_embedding_type is \"relative_key\""]);
+    let strange = |text: String| Some(text.replacen("\"label\": 1", "\"label\": \"maybe\"", 1));
+    refused(&changed("data/val.jsonl", strange), &[], &["label \"maybe\" is no class of the model"]);
+    let body = |text: String| Some(text.replace("\"text\":", "\"body\":"));
+    refused(&changed("data/val.jsonl", body), &[], &["none of the usual columns among", "text-column"]);
+}
+
+#[test]
+fn texts_that_are_cut_are_counted() {
+    let short = |text: String| Some(text.replace("\"model_max_length\": 40", "\"model_max_length\": 12"));
+    let dir = changed("tokenizer_config.json", short);
+    let result = cook_of(dir.path(), dir.path(), &["--recipe", "uniform", "--no-baselines"]).json();
+    let notes = result["notes"].to_string();
+    assert!(notes.contains("texts of 640 that are cut to 12 tokens (model_max_length"), "{notes}");
+}
