@@ -199,6 +199,91 @@ fn greedy_with_the_strict_rule_equals_the_reference() {
     assert!(share < 0.2, "rejected trials took {share} of their samples");
 }
 
+/// How often a fair coin that is thrown `n` times shows heads at least `k` times.
+fn at_least(k: u64, n: u64) -> f64 {
+    let ways = |k: u64| (1..=k).fold(1.0, |product, i| product * (n - k + i) as f64 / i as f64);
+    (k..=n).map(ways).sum::<f64>() / 2f64.powi(n as i32)
+}
+
+#[test]
+fn what_is_accepted_by_significance_is_what_its_test_says() {
+    let dir = TempDir::new().unwrap();
+    let significant = |alpha: &str, output: &str, more: &[&str]| {
+        let flags = ["--accept", "significant", "--alpha", alpha, "--output", output];
+        cook(dir.path(), &[&flags[..], more].concat()).json()
+    };
+    let result = significant("0.2", "soup", &[]);
+    assert_eq!(strings(&result["ingredients"]), ["m02", "m10"]);
+    assert_eq!(result["options"]["alpha"], 0.2);
+    let trials = result["trials"].as_array().unwrap();
+    let better = trials.iter().filter(|t| !t["compared"].is_null());
+    for trial in better.clone() {
+        let [gains, losses] = ["gains", "losses"].map(|key| trial["compared"][key].as_u64().unwrap());
+        let p = trial["compared"]["p"].as_f64().unwrap();
+        assert!((p - at_least(gains, gains + losses)).abs() < 1e-9, "{trial}");
+        assert_eq!(trial["verdict"] == "accepted", p <= 0.2, "{trial}");
+        let bar = (trial["bar"].as_f64().unwrap() * 2000.0).round() as u64;
+        assert_eq!(trial["correct"].as_u64().unwrap() + losses, bar + gains, "{trial}");
+    }
+    // The reference has two that score better than what they had to reach: m02, and then m03 or m08.
+    let shown: Vec<&str> = better.map(|t| t["candidate"].as_str().unwrap()).collect();
+    assert_eq!(shown, ["m02", "m03", "m08"]);
+    let full = significant("0.2", "full", &["--evaluate", "full", "--workers", "3"]);
+    assert_eq!((&full["sha256"], &full["ingredients"]), (&result["sha256"], &result["ingredients"]));
+    // By chance alone one in six would gain as much: at the usual level nothing is accepted.
+    assert_eq!(strings(&significant("0.05", "none", &["--no-baselines"])["ingredients"]), ["m10"]);
+    let log = |run: &Value| {
+        Soupctl::new(SOUPCTL)
+            .dir(dir.path())
+            .args(["log", run.as_str().unwrap(), "--verify", "--state-url", ".soup-state"])
+            .run()
+            .stderr
+    };
+    assert!(log(&result["run"]).contains(", 3 comparisons sample by sample"), "{}", log(&result["run"]));
+    cook(dir.path(), &["--accept", "significant", "--metric", "loss"]).fails(2, &["is a test of accuracies"]);
+    cook(dir.path(), &["--alpha", "0.1"]).fails(2, &["belongs to accept significant"]);
+}
+
+#[test]
+fn a_ranking_that_is_given_leads_to_the_same_soups_without_judging_the_ingredients() {
+    let dir = TempDir::new().unwrap();
+    let reference = example_json("reference.json");
+    let val = |name: &str| reference["ingredients"][name]["val"]["correct"].as_u64().unwrap();
+    let names: Vec<&String> = reference["ingredients"].as_object().unwrap().keys().collect();
+    let csv: String = names.iter().map(|name| format!("{name},{}\n", val(name))).collect();
+    std::fs::write(dir.path().join("scores.csv"), format!("model,correct\n{csv}")).unwrap();
+    for recipe in ["greedy", "pruned"] {
+        let flags = ["--recipe", recipe, "--ranked-by", "scores.csv", "--output", recipe, "--fresh"];
+        let result = cook(dir.path(), &flags).json();
+        let plain = cook(dir.path(), &["--recipe", recipe, "--output", "plain", "--overwrite"]).json();
+        for same in ["sha256", "ingredients", "order", "score", "test"] {
+            assert_eq!(result[same], plain[same], "{recipe} {same}");
+        }
+        // The best single ingredient is a baseline, and where greedy begins.
+        assert_eq!(result["ranking"].as_array().unwrap().len(), 1, "{recipe}");
+        assert_eq!(result["baselines"]["best_single"]["ingredients"], serde_json::json!(["m10"]));
+        let notes = strings(&result["notes"]);
+        assert!(notes.iter().any(|note| note.contains("ranked by scores that were given")), "{notes:?}");
+        let run = result["run"].as_str().unwrap();
+        let log = Soupctl::new(SOUPCTL)
+            .dir(dir.path())
+            .args(["log", run, "--verify", "--state-url", ".soup-state"])
+            .run();
+        assert!(log.stderr.contains("decisions made again"), "{log:?}");
+    }
+    let refused = |text: &str, flags: &[&str], part: &str| {
+        std::fs::write(dir.path().join("s.json"), text).unwrap();
+        let flags = [&["--ranked-by", "s.json", "--output", "none"], flags].concat();
+        cook(dir.path(), &flags).fails(2, &[part]);
+        assert!(!dir.path().join("none").exists());
+    };
+    refused(r#"{"m00": 1}"#, &[], "ingredient \"m01\" is not ranked");
+    refused(r#"{"m00": 1, "m99": 2}"#, &[], "\"m99\" is ranked, but there is no ingredient of that name");
+    refused(r#"{"m00": "1"}"#, &[], "not a JSON object from ingredients to scores");
+    refused(r#"{"m00": 1}"#, &["--order", "random"], "and so does --order");
+    refused(r#"{"m00": 1}"#, &["--recipe", "uniform"], "the uniform recipe takes none");
+}
+
 #[test]
 fn on_all_samples_every_trial_counts_what_the_reference_does() {
     for (recipe, args) in [
@@ -267,6 +352,38 @@ fn the_soup_does_not_depend_on_the_number_of_workers() {
     }
     // Everything: digest, decisions, counts, and losses to the last bit.
     assert!(results.windows(2).all(|w| w[0] == w[1]), "{results:#?}");
+}
+
+/// What `soup.json` says of the ingredients' digests: by which algorithm, and the digests.
+fn pool_digests(folder: &Path) -> (String, Vec<String>) {
+    let manifest: Value = serde_json::from_slice(&std::fs::read(folder.join("soup.json")).unwrap()).unwrap();
+    let of = |ingredient: &Value| ingredient["sha256"].as_str().unwrap().to_owned();
+    let algorithm = manifest["pool_digest"]["algorithm"].as_str().unwrap().to_owned();
+    (algorithm, manifest["pool"].as_array().unwrap().iter().map(of).collect())
+}
+
+#[test]
+fn another_digest_of_the_ingredients_leads_to_the_same_soup() {
+    let dir = TempDir::new().unwrap();
+    let digests = |output: &str, flags: &[&str]| {
+        let result = cook(dir.path(), &[&["--recipe", "uniform", "--output", output], flags].concat()).json();
+        check_soup(&result, "uniform");
+        pool_digests(&dir.path().join(output))
+    };
+    let (by, sha256) = digests("sha256", &[]);
+    assert_eq!(by, "SHA-256 of the SHA-256 of each shard of the flattened parameters, in order");
+    let (by, blake3) = digests("blake3", &["--digest", "blake3"]);
+    assert_eq!(by, "SHA-256 of the BLAKE3 of each shard of the flattened parameters, in order");
+    assert!(sha256.iter().all(|digest| !blake3.contains(digest)) && blake3.len() == 16);
+    // From the disk, and in passes that keep nothing, it is the same.
+    let disk = ["--digest", "blake3", "--memory", "1MiB", "--disk-cache", "cache"];
+    std::fs::create_dir(dir.path().join("cache")).unwrap();
+    assert_eq!(digests("disk", &[&disk[..], &["--audit", "100%"]].concat()).1, blake3);
+    let pool = example();
+    let streamed = ["cook", "--pool", pool.to_str().unwrap(), "--recipe", "uniform", "--digest", "blake3"];
+    let streamed = [&streamed[..], &["--output", "streamed", "-o", "json"]].concat();
+    Soupctl::new(SOUPCTL).dir(dir.path()).args(streamed).run().json();
+    assert_eq!(pool_digests(&dir.path().join("streamed")).1, blake3);
 }
 
 #[test]

@@ -501,6 +501,7 @@ async fn what_somebody_says_is_bounded_before_it_is_kept() {
         workers_min: 1,
         missing: v1::Missing::Refuse.into(),
         evaluate: v1::Evaluate::Early.into(),
+        digest: v1::DigestKind::Sha256.into(),
         ..RunSpec::default()
     };
     let submitted = client.clone().submit(SubmitRequest { spec: Some(spec), fresh: false }).await;

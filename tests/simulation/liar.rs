@@ -112,12 +112,12 @@ impl Liar {
             }
             (
                 Lie::Loads,
-                Answer::Loaded(v1::Loaded { sha256, .. }) | Answer::Passed(v1::Passed { sha256, .. }),
+                Answer::Loaded(v1::Loaded { digests, .. }) | Answer::Passed(v1::Passed { digests, .. }),
             ) => {
-                sha256.iter_mut().for_each(|digest| digest[0] ^= 1);
+                digests.iter_mut().for_each(|digest| digest[0] ^= 1);
             }
             (Lie::Blends, Answer::Loaded(loaded)) if known.changed.contains(&of(key)) => {
-                loaded.sha256.reverse()
+                loaded.digests.reverse()
             }
             (Lie::HandIns, Answer::Evaluated(evaluated)) => {
                 let (run, epoch) = known.run.clone();

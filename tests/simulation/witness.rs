@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use futures::FutureExt;
 use serde_json::Value;
 use soup_core::journal::{Entry, Fold, Record, Rejected, RunState, Scored, verify};
-use soup_core::recipe::RecipeSpec;
+use soup_core::recipe::{RecipeSpec, Setting};
 use soup_core::{Error, Result};
 use soup_store::state::State;
 use tokio::runtime::Runtime;
@@ -96,7 +96,12 @@ impl Witness {
         let (1, Some((run, records))) = (seen.len(), seen.iter().next()) else {
             return Err(broken(format!("the state has the runs {:?}", seen.keys())));
         };
-        let verified = verify(recipe, ingredients, pool::spec(recipe.kind, Some(0)).deciding_set(), records)?;
+        let verified = verify(
+            recipe,
+            &Setting::of(ingredients),
+            pool::spec(recipe.kind, Some(0)).deciding_set(),
+            records,
+        )?;
         let trials = report["trials"].as_array().map_or(0, Vec::len) as u64;
         if verified.decisions != trials {
             return Err(broken(format!(

@@ -75,6 +75,7 @@ fn begin(of: &Incarnation, prepared: &PreparedRun, key: &PeerKey) -> v1::BeginRu
         batch_norm: prepared.schema.batch_norm().map_or_else(String::new, |b| b.name().to_owned()),
         calibration: spec.calibration_set().map(|set| set.0),
         fingerprints: prepared.fingerprints.clone(),
+        digest: v1::DigestKind::from(spec.digest).into(),
         peer_key: key.0.to_vec(),
         output: spec.output.clone(),
         files: prepared
@@ -277,7 +278,7 @@ fn handed_in(message: v1::HandedIn) -> Result<HandedIn> {
 fn result(answer: Option<Answer>) -> Result<TaskResult> {
     Ok(match answer.ok_or_else(|| Error::internal("a worker sent a result without content"))? {
         Answer::Loaded(l) => TaskResult::Loaded {
-            sha256: l.sha256.iter().map(|d| sha256(d)).collect::<Result<_>>()?,
+            digests: l.digests.iter().map(|d| sha256(d)).collect::<Result<_>>()?,
             notes: l.notes,
         },
         Answer::Surveyed(s) => {
@@ -291,7 +292,7 @@ fn result(answer: Option<Answer>) -> Result<TaskResult> {
         Answer::Reread(r) => {
             let blend = |bytes: &[u8]| (!bytes.is_empty()).then(|| sha256(bytes)).transpose();
             TaskResult::Reread(Reread {
-                sha256: r.sha256.iter().map(|d| sha256(d)).collect::<Result<_>>()?,
+                digests: r.digests.iter().map(|d| sha256(d)).collect::<Result<_>>()?,
                 blend: blend(&r.blend_sha256)?,
                 served: blend(&r.served_sha256)?,
             })
@@ -301,7 +302,7 @@ fn result(answer: Option<Answer>) -> Result<TaskResult> {
         Answer::Measured(m) => TaskResult::Measured(m.grams.into_iter().map(Into::into).collect()),
         Answer::Compared(c) => TaskResult::Compared(Box::new(c.try_into()?)),
         Answer::Passed(p) => TaskResult::Passed {
-            sha256: p.sha256.iter().map(|d| sha256(d)).collect::<Result<_>>()?,
+            digests: p.digests.iter().map(|d| sha256(d)).collect::<Result<_>>()?,
             grams: p.grams.into_iter().map(Into::into).collect(),
             notes: p.notes,
         },
@@ -323,7 +324,7 @@ mod tests {
     fn a_malformed_answer_fails_its_attempt_and_says_what_was_read() {
         let of = Incarnation { run: "r".to_owned(), epoch: 2 };
         let attempt = Attempt { of, key: TaskKey { task: 3, attempt: 4 } };
-        let loaded = v1::Loaded { sha256: vec![vec![1, 2, 3]], notes: Vec::new(), bytes_read: 5 };
+        let loaded = v1::Loaded { digests: vec![vec![1, 2, 3]], notes: Vec::new(), bytes_read: 5 };
         let done = v1::TaskDone {
             key: Some(key_of(&attempt)),
             result: Some(Answer::Loaded(loaded)),

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use soup_core::agree::{Terms, agree};
 use soup_core::batch_norm;
 use soup_core::judge::JudgeId;
-use soup_core::recipe::given;
 use soup_core::recipe::learned::Groups;
+use soup_core::recipe::{given, ranking};
 use soup_core::run::RunSpec;
 use soup_core::schema::{Dtype, Schema};
 use soup_core::shard::ShardPlan;
@@ -45,6 +45,8 @@ pub(crate) struct PreparedRun {
     pub(crate) groups: Arc<Groups>,
     /// The soup of the weights that are given, for the recipe that takes them.
     pub(crate) given: Option<Soup>,
+    /// The scores by which ingredients are ranked, in pool order, where these are given.
+    pub(crate) ranking: Option<Arc<[f64]>>,
     /// What the datasets are, as far as their stores tell; empty for a judge's own.
     pub(crate) fingerprints: Vec<String>,
     /// Names of the datasets, the validation set first, the one that is learned from last.
@@ -89,6 +91,9 @@ impl PreparedRun {
     }
 }
 
+/// What people should know of a ranking that is given.
+const RANKED: &str = "ingredients were ranked by scores that were given (ranked-by), not by this run's: the best single ingredient is the best of these";
+
 /// Prepares what `spec` asks for; `fresh` makes it a run of its own. `judge` is who judges, where anything is judged.
 ///
 /// # Errors
@@ -117,6 +122,8 @@ pub(crate) async fn prepare(
         }
         None => None,
     };
+    let ranking = spec.ranked_by.as_ref().map(|table| ranking::given(table, &names)).transpose()?;
+    notes.extend(ranking.as_ref().map(|_| RANKED.to_owned()));
     let mut fingerprints = Vec::new();
     for dataset in spec.datasets() {
         let named = |e: Error| e.context(format!("dataset {:?}", dataset.name));
@@ -145,6 +152,7 @@ pub(crate) async fn prepare(
         contexts,
         names,
         given,
+        ranking,
         shards: ShardPlan::new(schema.bytes()),
         groups: Arc::new(Groups::new(spec.recipe.learn.unwrap_or_default().granularity, &schema)),
         datasets: spec.datasets().map(|d| d.name.clone()).collect(),

@@ -113,7 +113,7 @@ fn manifest(
         "specification": prepared.spec,
         "pool": prepared.checkpoints.iter().zip(written.ingredients).map(ingredient).collect::<Vec<_>>(),
         "pool_digest": {
-            "algorithm": "SHA-256 of the SHA-256 of each shard of the flattened parameters, in order",
+            "algorithm": format!("SHA-256 of the {} of each shard of the flattened parameters, in order", prepared.spec.digest.name()),
             "shard_bytes": prepared.shards.shard_bytes(),
         },
         "files": prepared.files.iter().zip(written.files).map(file).collect::<Vec<_>>(),

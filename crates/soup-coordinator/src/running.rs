@@ -503,6 +503,7 @@ fn plan(prepared: &PreparedRun, recall: bool, start_timeout_ms: Millis) -> Plan 
         recipe: spec.recipe.clone(),
         groups: prepared.groups.clone(),
         given: prepared.given.clone(),
+        ranking: prepared.ranking.clone(),
         train: spec.train_set(),
         calibration: spec.calibration_set(),
         diagnosis: DiagnosisPlan {

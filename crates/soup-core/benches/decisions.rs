@@ -286,6 +286,7 @@ fn plan(workers: u32) -> Plan {
         streams: false,
         groups: Arc::new(Groups { names: Vec::new(), of: Vec::new(), classifier: Vec::new() }),
         given: None,
+        ranking: None,
         diagnosis: DiagnosisPlan { layers: Some(Arc::new(layers)), ..DiagnosisPlan::default() },
         train: None,
         calibration: None,
@@ -297,6 +298,7 @@ fn plan(workers: u32) -> Plan {
             kind: RecipeKind::Greedy,
             order: Order::Sorted,
             accept: Accept::AtLeast,
+            alpha: None,
             seed: 1,
             max_ingredients: None,
             passes: 1,
@@ -328,8 +330,8 @@ fn new_worker(worker: WorkerId) -> NewWorker {
 fn answer(work: &Work, samples: &[u64]) -> (&'static str, TaskResult) {
     match work {
         Work::Load(shard) => {
-            let sha256 = vec![[shard.0 as u8; 32]; INGREDIENTS as usize];
-            ("loaded", TaskResult::Loaded { sha256, notes: Vec::new() })
+            let digests = vec![[shard.0 as u8; 32]; INGREDIENTS as usize];
+            ("loaded", TaskResult::Loaded { digests, notes: Vec::new() })
         }
         Work::Survey => {
             let survey = Survey::of_classes(vec![SAMPLES], 10);

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::ledger::Gradients;
 use crate::recipe::{Replay, Verdict};
+use crate::significance::Discordant;
 use crate::survey::Survey;
 use crate::tally::Tally;
 
@@ -35,7 +36,7 @@ pub use wire::{ScoredSlice, SoupRecord, TallyRecord};
 
 /// Newest version of the records' shape. A record has the oldest one that knows its kind, so that who does not know it says so
 /// ([`Entry::version`]).
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// What the first record of a log has in the place of its predecessor's SHA-256.
 pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
@@ -82,6 +83,8 @@ pub enum Entry {
     Scored(Scored),
     /// A soup is certain not to reach its bar, before all of its samples were judged.
     Rejected(Rejected),
+    /// Two soups that have their scores were compared sample by sample.
+    Compared(Compared),
     /// A step of a learned soup: what its update is made from.
     Stepped(Stepped),
     /// A worker turned out not to be believed: what it had a part in is taken back, and asked for again.
@@ -120,6 +123,7 @@ impl Entry {
             Entry::Slices(_) => "slices",
             Entry::Scored(_) => "scored",
             Entry::Rejected(_) => "rejected",
+            Entry::Compared(_) => "compared",
             Entry::Stepped(_) => "stepped",
             Entry::Retracted(_) => "retracted",
             Entry::Publishing { .. } => "publishing",
@@ -135,6 +139,7 @@ impl Entry {
         match self {
             Entry::Retracted(_) => 2,
             Entry::Rejected(_) => 3,
+            Entry::Compared(_) => 4,
             Entry::Submitted(operation) if operation.lookahead.is_none() => 3,
             Entry::Slices(slices) if slices.iter().any(ScoredSlice::has_outcomes) => 3,
             _ => 1,
@@ -186,7 +191,7 @@ pub struct Surveyed {
     /// What the judge told; without data, of no samples.
     #[serde(flatten)]
     pub survey: Survey,
-    /// SHA-256 over the SHA-256 of each shard, of every ingredient in pool order, in hexadecimal.
+    /// SHA-256 over the digests of the shards, of every ingredient in pool order, in hexadecimal.
     pub ingredients_sha256: Vec<String>,
 }
 
@@ -223,6 +228,23 @@ pub struct Rejected {
     /// What the samples add up to that were judged.
     #[serde(with = "wire::tally")]
     pub judged: Tally,
+    /// The decisions that this makes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decisions: Vec<Decided>,
+}
+
+/// What happened to the samples of the set on which the recipe decides, with two soups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compared {
+    /// Position of that set.
+    pub dataset: u32,
+    /// The soup that was tried.
+    pub soup: SoupRecord,
+    /// The one that it may replace.
+    pub reference: SoupRecord,
+    /// The samples that only one of them got right.
+    #[serde(flatten)]
+    pub counts: Discordant,
     /// The decisions that this makes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub decisions: Vec<Decided>,

@@ -1,5 +1,5 @@
 //! Everything known so far about a run: what the survey told, the scores, by dataset and soup, soups that were rejected before they had one,
-//! and the steps of a learned soup. Beside it: what a score is asked for ([`Evaluation`]), and the ranges in which it is found out
+//! pairs of soups that were compared sample by sample, and the steps of a learned soup. Beside it: what a score is asked for ([`Evaluation`]), and the ranges in which it is found out
 //! ([`Slice`]).
 
 use std::cmp::Ordering;
@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::metric::Metric;
 use crate::sequence::SequenceId;
+use crate::significance::Discordant;
 use crate::soup::Soup;
 use crate::tally::Tally;
 
@@ -103,6 +104,28 @@ pub enum Finding {
     Score(Tally),
     /// That it is rejected, on the set on which the recipe decides.
     Rejection(Rejection),
+    /// How it compares with another soup, on the set on which the recipe decides.
+    Comparison(Comparison),
+}
+
+/// What happened to the samples with a soup and with another one, which both have their scores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Comparison {
+    /// The other one.
+    pub reference: Soup,
+    /// The samples that only one of them got right.
+    pub counts: Discordant,
+}
+
+impl Finding {
+    /// The soup that what was found stands and falls with, besides the one that it is about.
+    pub fn other(&self) -> Option<&Soup> {
+        match self {
+            Finding::Score(_) => None,
+            Finding::Rejection(Rejection { bar, .. }) => Some(bar),
+            Finding::Comparison(Comparison { reference, .. }) => Some(reference),
+        }
+    }
 }
 
 /// What is known about a run.
@@ -113,6 +136,8 @@ pub struct Ledger {
     scores: BTreeMap<(Dataset, Soup), Tally>,
     /// On the set on which the recipe decides.
     rejections: BTreeMap<Soup, Rejection>,
+    /// There too: a soup, and the one that it was compared with.
+    comparisons: BTreeMap<(Soup, Soup), Discordant>,
     /// The set on which the recipe decides.
     deciding: Dataset,
     /// Samples of every dataset, once counted.
@@ -228,6 +253,16 @@ impl Ledger {
                 };
                 seen
             }
+            Finding::Comparison(Comparison { reference, counts }) => {
+                let key = (soup.clone(), reference.clone());
+                let before = self.comparisons.insert(key.clone(), *counts);
+                let seen = look(self);
+                match before {
+                    Some(before) => self.comparisons.insert(key, before),
+                    None => self.comparisons.remove(&key),
+                };
+                seen
+            }
         }
     }
 
@@ -236,6 +271,9 @@ impl Ledger {
         match finding {
             Finding::Score(score) => self.record(evaluation.dataset, evaluation.soup, score),
             Finding::Rejection(rejection) => drop(self.rejections.insert(evaluation.soup, rejection)),
+            Finding::Comparison(Comparison { reference, counts }) => {
+                self.comparisons.insert((evaluation.soup, reference), counts);
+            }
         }
     }
 
@@ -249,12 +287,24 @@ impl Ledger {
         self.rejections.iter()
     }
 
-    /// Forgets what turned out not to be believed: the score of a soup, its rejection, and those of soups that did not reach it.
+    /// How `soup` compares with `reference` sample by sample, if it was compared with it.
+    pub fn comparison(&self, soup: &Soup, reference: &Soup) -> Option<Discordant> {
+        self.comparisons.get(&(soup.clone(), reference.clone())).copied()
+    }
+
+    /// All pairs of soups that were compared sample by sample.
+    pub fn comparisons(&self) -> impl ExactSizeIterator<Item = (&(Soup, Soup), &Discordant)> {
+        self.comparisons.iter()
+    }
+
+    /// Forgets what turned out not to be believed: the score of a soup, its rejection, those of soups that did not reach it, and what it was
+    /// compared with.
     pub fn retract(&mut self, dataset: Dataset, soup: &Soup) {
         self.scores.remove(&(dataset, soup.clone()));
         if dataset == self.deciding {
             self.rejections.remove(soup);
             self.rejections.retain(|_, rejection| rejection.bar != *soup);
+            self.comparisons.retain(|(candidate, reference), _| candidate != soup && reference != soup);
         }
     }
 

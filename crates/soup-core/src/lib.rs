@@ -29,6 +29,7 @@ pub mod batch_norm;
 pub mod companion;
 pub mod devices;
 pub mod diagnosis;
+pub mod digest;
 pub mod error;
 pub mod journal;
 pub mod judge;

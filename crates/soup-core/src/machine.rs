@@ -27,6 +27,7 @@
 mod answers;
 mod assign;
 mod auditing;
+mod comparing;
 mod deadlines;
 mod diagnosing;
 mod exchange;
@@ -67,6 +68,7 @@ use crate::tally::{Judged, Tally};
 
 pub use auditing::AuditPlan;
 use auditing::Auditing;
+use comparing::Comparing;
 use deadlines::Deadlines;
 use diagnosing::Diagnosing;
 pub use diagnosing::{LINE_SEGMENTS, Measured, PLANE_SIDE};
@@ -124,6 +126,8 @@ pub struct Plan {
     pub groups: Arc<Groups>,
     /// The soup of the weights that are given, for the recipe that takes them.
     pub given: Option<Soup>,
+    /// The scores by which ingredients are ranked, in pool order, where these are given.
+    pub ranking: Option<Arc<[f64]>>,
     /// The dataset that is learned from, for a recipe that learns.
     pub train: Option<Dataset>,
     /// The dataset on which the judge recomputes every soup's running statistics, where it does.
@@ -240,6 +244,7 @@ pub struct Machine {
     goals: Goals,
     judging: Judging,
     trying: Trying,
+    comparing: Comparing,
     proving: Proving,
     statistics: Statistics,
     diagnosing: Diagnosing,
@@ -257,8 +262,13 @@ impl Machine {
     /// [`ErrorKind::Usage`] where the recipe's options make no sense for the pool.
     pub fn new(plan: Plan, now: Millis) -> Result<Machine> {
         let train = plan.train.unwrap_or(Dataset::VALIDATION);
-        let (groups, given) = (plan.groups.clone(), plan.given.clone());
-        let setting = Setting { ingredients: plan.ingredients, groups, train, given };
+        let setting = Setting {
+            ingredients: plan.ingredients,
+            groups: plan.groups.clone(),
+            train,
+            given: plan.given.clone(),
+            ranking: plan.ranking.clone(),
+        };
         Ok(Machine {
             recipe: plan.recipe.build_for(&setting)?,
             ledger: Ledger::new(plan.ingredients).deciding_on(train),
@@ -277,6 +287,7 @@ impl Machine {
             goals: Goals::default(),
             judging: Judging::default(),
             trying: Trying::default(),
+            comparing: Comparing::default(),
             proving: Proving::default(),
             statistics: Statistics::default(),
             diagnosing: Diagnosing::default(),
@@ -323,7 +334,12 @@ impl Machine {
             Event::Cancel => self.finish(Err(Error::cancelled("the run was cancelled")), &mut out),
             Event::Recorded => self.recorded(&mut out),
             Event::Recalled(evaluation, score) => self.recalled(evaluation, score),
-            Event::Recollected(evaluation, outcomes) => self.recollected(evaluation, outcomes),
+            Event::Recollected(evaluation, outcomes) => {
+                if let Err(error) = self.recollected_to_compare(&evaluation, outcomes.as_deref()) {
+                    self.finish(Err(error), &mut out);
+                }
+                self.recollected(evaluation, outcomes);
+            }
             Event::HandedIn(worker, evaluation, slice, judged) => {
                 self.handed_in(worker, evaluation, slice, judged, &mut out);
             }

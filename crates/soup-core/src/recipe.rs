@@ -15,14 +15,16 @@ use crate::metric::{Metric, MetricName};
 use crate::soup::{Ingredient, Soup};
 use crate::tally::Tally;
 
+use crate::significance::Discordant;
 use learned::{Groups, LearnSpec, Learned, LearnedSoup, MiniBatch};
+use ranking::Candidates;
 
 mod best_single;
 pub mod given;
 mod greedy;
 pub mod learned;
 mod pruned;
-mod ranking;
+pub mod ranking;
 mod uniform;
 mod walk;
 
@@ -68,12 +70,23 @@ impl Replay {
 pub enum Step {
     /// Scores of these soups on the validation set; the most urgent first, never empty, none known yet.
     Try(Vec<Trial>),
+    /// What happened to every sample with both of two soups, whose scores are known.
+    Compare(Pair),
     /// Loss and gradient of a soup on a mini-batch.
     Differentiate(Box<MiniBatch>),
     /// Nothing that can be asked for: something that is not a score has to be known first.
     Waiting,
     /// Nothing: this is the soup.
     Done(Soup),
+}
+
+/// Two soups that are compared sample by sample, on the set on which the recipe decides.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pair {
+    /// The one that is tried.
+    pub candidate: Soup,
+    /// The one that it may replace.
+    pub reference: Soup,
 }
 
 /// One soup to be scored.
@@ -109,6 +122,8 @@ pub struct Decision {
     pub early: bool,
     /// What it had to reach: the incumbent's score.
     pub bar: Tally,
+    /// The samples that only one of the two got right, where the rule asks for them.
+    pub compared: Option<Discordant>,
     /// Whether it became the incumbent.
     pub verdict: Verdict,
 }
@@ -155,17 +170,26 @@ pub enum Accept {
     AtLeast,
     /// When it scores better (the authors' code).
     Better,
+    /// When it gets more samples right than luck makes a soup get that is no better than the incumbent: where a one-sided
+    /// [exact McNemar test](crate::significance::McNemar) of what both did on every sample is at most [`alpha`](RecipeSpec::alpha).
+    Significant,
 }
 
 impl Accept {
-    /// Whether a trial that compares to its bar so is accepted.
+    /// Whether a trial that compares to its bar so is accepted; with [`Significant`](Accept::Significant), whether it can be. (Of n
+    /// discordant samples at least half are gains with a probability of one half or more, and alpha is below that.)
     pub fn holds(self, order: Ordering) -> bool {
         match self {
             Accept::AtLeast => order != Ordering::Less,
-            Accept::Better => order == Ordering::Greater,
+            Accept::Better | Accept::Significant => order == Ordering::Greater,
         }
     }
 }
+
+/// What luck may do if not said: 1 time in 20.
+pub const ALPHA_DEFAULT: f64 = 0.05;
+/// What it can be: below this.
+const ALPHA_END: f64 = 0.5;
 
 /// Which recipe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -214,6 +238,10 @@ pub struct RecipeSpec {
     pub order: Order,
     /// The rule of acceptance.
     pub accept: Accept,
+    /// How often a trial may be accepted that is no better than the incumbent, for the rule that asks for significance; above 0 and below
+    /// one half. It is that of each trial by itself: many trials are tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<f64>,
     /// Seed of [`Order::Random`].
     pub seed: u64,
     /// Greedy stops once the soup has this many ingredients.
@@ -238,12 +266,15 @@ pub struct Setting {
     pub train: Dataset,
     /// The soup of the weights that are given, for the recipe that takes them.
     pub given: Option<Soup>,
+    /// The scores by which ingredients are ranked, in pool order, where these are given.
+    pub ranking: Option<Arc<[f64]>>,
 }
 
 impl Setting {
     /// A pool of which nothing is known but the number of its ingredients.
     pub fn of(ingredients: u32) -> Setting {
-        Setting { ingredients, groups: Arc::new(Groups::model()), train: Dataset::VALIDATION, given: None }
+        let groups = Arc::new(Groups::model());
+        Setting { ingredients, groups, train: Dataset::VALIDATION, given: None, ranking: None }
     }
 }
 
@@ -269,6 +300,8 @@ impl RecipeSpec {
         if walks && self.passes == 0 {
             return Err(Error::usage("passes is 0, but a recipe makes at least 1 pass"));
         }
+        self.check_rule()?;
+        let candidates = Candidates { ingredients, scores: setting.ranking.clone() };
         if self.kind == RecipeKind::Greedy && self.max_ingredients == Some(0) {
             return Err(Error::usage("max-ingredients is 0, but a soup has at least 1 ingredient"));
         }
@@ -277,20 +310,55 @@ impl RecipeSpec {
             // Never another soup in their place.
             RecipeKind::Weighted => Box::new(uniform::Fixed { soup: setting.given.clone() }),
             RecipeKind::BestSingle => Box::new(best_single::BestSingle { ingredients }),
-            RecipeKind::Greedy => Box::new(greedy::Greedy { spec: self.clone(), ingredients }),
-            RecipeKind::Pruned => Box::new(pruned::Pruned { spec: self.clone(), ingredients, uniform: soup }),
+            RecipeKind::Greedy => Box::new(greedy::Greedy { spec: self.clone(), candidates }),
+            RecipeKind::Pruned => Box::new(pruned::Pruned { spec: self.clone(), candidates, uniform: soup }),
             RecipeKind::Learned => {
                 let (groups, train) = (setting.groups.clone(), setting.train);
-                Box::new(LearnedSoup::new(self.clone(), ingredients, groups, train)?)
+                Box::new(LearnedSoup::new(self.clone(), candidates, groups, train)?)
             }
         })
     }
 
+    /// Whether it takes the ingredients in an order of their scores.
+    pub fn ranks(&self) -> bool {
+        match self.kind {
+            RecipeKind::Greedy | RecipeKind::Pruned => true,
+            RecipeKind::Learned => self.learn.is_some_and(|learn| learn.init == learned::Init::Greedy),
+            RecipeKind::Uniform | RecipeKind::BestSingle | RecipeKind::Weighted => false,
+        }
+    }
+
+    /// Whether two soups are compared sample by sample.
+    pub fn compares_samples(&self) -> bool {
+        self.accept == Accept::Significant
+    }
+
+    fn check_rule(&self) -> Result<()> {
+        match (self.accept, self.alpha) {
+            (Accept::Significant, None) => Err(Error::usage(
+                "accept significant has no alpha: say how often luck may be taken for skill",
+            )),
+            (Accept::Significant, Some(alpha)) if !(alpha > 0.0 && alpha < ALPHA_END) => {
+                Err(Error::usage(format!("alpha is {alpha}, must be above 0 and below {ALPHA_END}")))
+            }
+            (Accept::Significant, Some(_)) if self.metric != MetricName::default() => {
+                Err(Error::usage(format!(
+                    "accept significant is a test of accuracies, and soups are compared by {}: leave out the metric, or take another rule",
+                    self.metric
+                )))
+            }
+            (Accept::AtLeast | Accept::Better, Some(alpha)) => Err(Error::usage(format!(
+                "alpha {alpha} belongs to accept significant, and to no other rule"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// How many soups the recipe scores at most in a pool of `ingredients`, without lookahead: first those without a bar
-    /// (rankings and the start), then the trials.
-    pub fn trials_max(&self, ingredients: u32) -> (u64, u64) {
+    /// (rankings and the start), then the trials. `ranked`: the ranking is given.
+    pub fn trials_max(&self, ingredients: u32, ranked: bool) -> (u64, u64) {
         let count = u64::from(ingredients);
-        let singles = if self.order == Order::Sorted { count } else { 0 };
+        let singles = if self.order == Order::Sorted && !ranked { count } else { 0 };
         // Every pass but the last changes the soup by one ingredient at least, so that the next one has less to try.
         let trials = |first_pass: u64, passes_max: u64| {
             let passes = u64::from(self.passes).min(passes_max);
@@ -299,7 +367,8 @@ impl RecipeSpec {
         let learns_from_greedy = self.learn.is_some_and(|l| l.init == learned::Init::Greedy);
         match self.kind {
             RecipeKind::Learned if learns_from_greedy => {
-                RecipeSpec { kind: RecipeKind::Greedy, passes: 1, ..self.clone() }.trials_max(ingredients)
+                RecipeSpec { kind: RecipeKind::Greedy, passes: 1, ..self.clone() }
+                    .trials_max(ingredients, ranked)
             }
             RecipeKind::Uniform | RecipeKind::Weighted | RecipeKind::Learned => (0, 0),
             RecipeKind::BestSingle => (count, 0),

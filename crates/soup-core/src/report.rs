@@ -13,7 +13,7 @@ use crate::judge::JudgeId;
 use crate::ledger::{Dataset, Ledger};
 use crate::metric::{ClassMetric, Metric, MetricName};
 use crate::recipe::{Accept, RecipeSpec, Replay, Verdict};
-use crate::significance::{Bootstrap, Discordant, Interval, McNemar, is_fragile};
+use crate::significance::{Bootstrap, Discordant, Interval, McNemar, is_fragile, is_fragile_at};
 use crate::soup::{Ingredient, Soup};
 use crate::tally::{Outcome, Tally};
 
@@ -268,10 +268,23 @@ pub struct TrialReport {
     pub bar: f64,
     /// How it ended.
     pub verdict: Verdict,
+    /// How it compares with the soup that it had to reach, sample by sample, where the rule asks for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared: Option<Compared>,
     /// Whether it had ended otherwise with two samples more right, or two fewer; where that is known: of figures of counts that all samples
     /// were judged for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fragile: Option<bool>,
+}
+
+/// How two soups compare sample by sample.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Compared {
+    /// The samples that only one of them got right.
+    #[serde(flatten)]
+    pub counts: Discordant,
+    /// How often a soup that is no better gains at least as much: a one-sided [exact McNemar test](McNemar).
+    pub p: f64,
 }
 
 /// JSON has no word for what is not finite.
@@ -426,6 +439,8 @@ pub struct Sources<'a> {
     pub replay: &'a Replay,
     /// By which rule.
     pub accept: Accept,
+    /// That of the rule which asks for significance.
+    pub alpha: Option<f64>,
 }
 
 impl Sources<'_> {
@@ -489,9 +504,11 @@ impl Sources<'_> {
                 bound: if d.early { self.metric.0?.reach(&d.score, &d.bar) } else { None },
                 bar: self.metric.0?.value(&d.bar),
                 verdict: d.verdict,
-                fragile: match d.early {
-                    true => None,
-                    false => is_fragile(self.metric.0?, self.accept, &d.score, &d.bar),
+                compared: d.compared.map(|counts| Compared { counts, p: McNemar::of(counts).better }),
+                fragile: match (d.early, self.alpha) {
+                    (true, _) => None,
+                    (false, None) => is_fragile(self.metric.0?, self.accept, &d.score, &d.bar),
+                    (false, Some(alpha)) => d.compared.map(|counts| is_fragile_at(alpha, counts)),
                 },
             })
         };
@@ -554,6 +571,7 @@ mod tests {
                 bound: None,
                 bar,
                 verdict,
+                compared: None,
                 fragile: None,
             };
             let json = serde_json::to_string(&trial).unwrap();
@@ -574,6 +592,7 @@ mod tests {
             bound: Some(0.87),
             bar: 0.875,
             verdict: Verdict::Rejected,
+            compared: None,
             fragile: None,
         };
         let json = serde_json::json!({

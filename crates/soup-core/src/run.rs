@@ -10,12 +10,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::agree::{Missing, Terms};
 use crate::batch_norm::BatchNorm;
+use crate::digest::DigestKind;
 use crate::error::{Error, Result};
 use crate::judge::JudgeId;
 use crate::ledger::Dataset;
 use crate::metric::{Metric, check_word, is_in_words};
 use crate::recipe::given::{self, WeightTable};
-use crate::recipe::{RecipeKind, RecipeSpec};
+use crate::recipe::ranking::{self, ScoreTable};
+use crate::recipe::{Order, RecipeKind, RecipeSpec};
 use crate::schema::Dtype;
 
 /// Most samples in one forward pass.
@@ -55,6 +57,9 @@ pub struct RunSpec {
     pub allow_nan: bool,
     /// Also score the best single ingredient and the uniform soup.
     pub baselines: bool,
+    /// By which algorithm the content of ingredients is told apart.
+    #[serde(default, skip_serializing_if = "DigestKind::is_default")]
+    pub digest: DigestKind,
     /// When a trial ends.
     #[serde(default, skip_serializing_if = "Evaluate::is_early")]
     pub evaluate: Evaluate,
@@ -79,6 +84,9 @@ pub struct RunSpec {
     /// The weights of the ingredients, for the recipe that takes them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingredient_weights: Option<WeightTable>,
+    /// The scores by which ingredients are ranked, for recipes that rank them, which then do not score them for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranked_by: Option<ScoreTable>,
     /// What becomes of tensors that only some ingredients have, in a soup that is not judged.
     #[serde(default, skip_serializing_if = "is_refuse")]
     pub missing: Missing,
@@ -335,6 +343,7 @@ impl RunSpec {
             (_, None) => {}
         }
         self.check_judging()?;
+        self.check_ranking()?;
         self.check_calibration()?;
         if (self.recipe.kind == RecipeKind::Learned) != self.train.is_some() {
             return Err(Error::usage(
@@ -403,6 +412,23 @@ impl RunSpec {
             )));
         }
         Ok(())
+    }
+
+    /// Checks what ingredients are ranked by.
+    fn check_ranking(&self) -> Result<()> {
+        let Some(table) = &self.ranked_by else { return Ok(()) };
+        if !self.recipe.ranks() {
+            return Err(Error::usage(format!(
+                "--ranked-by gives an order to the greedy and the pruned recipe, and the {} recipe takes none: leave it out",
+                self.recipe.kind.name()
+            )));
+        }
+        if self.recipe.order != Order::Sorted {
+            return Err(Error::usage(
+                "--ranked-by says in which order ingredients are taken, and so does --order: give one of them",
+            ));
+        }
+        ranking::check(table)
     }
 
     /// Checks what running statistics are recomputed on.

@@ -23,10 +23,10 @@ mod fragile;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::tally::Outcome;
+use crate::tally::{Outcome, Tally};
 
 pub use bootstrap::{Bootstrap, Interval};
-pub use fragile::{FRAGILE_CLASSES_MAX, FRAGILE_SAMPLES, is_fragile};
+pub use fragile::{FRAGILE_CLASSES_MAX, FRAGILE_SAMPLES, is_fragile, is_fragile_at};
 
 /// How many samples only one of two models got right.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +54,16 @@ impl Discordant {
             }
         }
         Ok(found)
+    }
+
+    /// Whether this can be how two soups with these scores differ: as many samples more are right, of so many.
+    pub fn is_between(self, candidate: &Tally, reference: &Tally) -> bool {
+        let (Tally::Classes(candidate), Tally::Classes(reference)) = (candidate, reference) else {
+            return false;
+        };
+        let right = (candidate.correct.checked_sub(self.gains), reference.correct.checked_sub(self.losses));
+        let wrong = candidate.total.saturating_sub(candidate.correct);
+        candidate.total == reference.total && right.0.is_some() && right.0 == right.1 && self.losses <= wrong
     }
 
     /// Both.
@@ -188,6 +198,29 @@ mod tests {
                 last = got;
             }
         }
+    }
+
+    #[test]
+    fn counts_are_between_two_scores_where_as_many_samples_are_right() {
+        let score = |correct, total| crate::tally::Counts { correct, total, ..Default::default() }.into();
+        let between = |gains, losses, candidate: u64, reference: u64| {
+            Discordant { gains, losses }.is_between(&score(candidate, 10), &score(reference, 10))
+        };
+        assert!(between(3, 1, 7, 5) && between(0, 0, 10, 10) && between(5, 5, 5, 5));
+        assert!(
+            !between(3, 1, 7, 6) && !between(8, 6, 7, 5),
+            "six of ten are right with one and wrong with the other"
+        );
+        assert!(!between(2, 0, 1, 0) && !between(1, 4, 7, 10));
+        assert!(!Discordant::default().is_between(&score(5, 10), &score(5, 11)));
+    }
+
+    #[test]
+    fn verdicts_that_two_samples_turn_are_fragile() {
+        let fragile = |gains, losses| is_fragile_at(0.05, Discordant { gains, losses });
+        // P(X >= 5 of 5) is 0.031, of 4 of 4 0.0625.
+        assert!(fragile(5, 0) && fragile(4, 0) && fragile(3, 0));
+        assert!(!fragile(2, 0) && !fragile(40, 0) && !fragile(0, 40));
     }
 
     #[test]

@@ -167,6 +167,12 @@ impl Survey {
         if demands.recompute {
             needs("--batch-norm recompute", Ability::Statistics)?;
         }
+        if demands.recipe.compares_samples() && !matches!(self.tallies, Tallies::Classes { .. }) {
+            return Err(Error::usage(format!(
+                "accept significant compares classifiers, and judge {} tells of no classes",
+                demands.judge.name
+            )));
+        }
         if demands.full_diagnosis {
             needs("a full diagnosis", Ability::Logits)?;
             if !matches!(self.tallies, Tallies::Classes { .. }) {
@@ -316,6 +322,7 @@ mod tests {
             kind,
             order: Order::Sorted,
             accept: Accept::AtLeast,
+            alpha: None,
             seed: 0,
             max_ingredients: None,
             passes: 1,
@@ -380,6 +387,7 @@ mod tests {
             kind: RecipeKind::Learned,
             order: Order::Sorted,
             accept: Accept::AtLeast,
+            alpha: None,
             seed: 0,
             max_ingredients: None,
             passes: 1,

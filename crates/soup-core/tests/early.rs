@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 use proptest::prelude::*;
-use soup_core::ledger::{Dataset, Evaluation, Finding, Ledger, Rejection, slices};
+use soup_core::ledger::{Comparison, Dataset, Evaluation, Finding, Ledger, Rejection, slices};
 use soup_core::metric::Metric;
-use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec, Step, Verdict};
+use soup_core::recipe::{Accept, Order, Pair, RecipeKind, RecipeSpec, Step, Verdict};
 use soup_core::sequence::{Sequence, SequenceId};
+use soup_core::significance::Discordant;
 use soup_core::soup::Soup;
 use soup_core::tally::{Outcome, Tally};
 
@@ -69,6 +70,13 @@ fn cook(
                 let told = replay.decisions.iter().map(|d| (d.candidate.0, d.pass, d.verdict)).collect();
                 return (soup, told, judged);
             }
+            Step::Compare(Pair { candidate, reference }) => {
+                let counts =
+                    Discordant::of(&world.outcomes(&candidate), &world.outcomes(&reference)).unwrap();
+                let evaluation = Evaluation { dataset: Dataset::VALIDATION, soup: candidate };
+                ledger.find(evaluation, Finding::Comparison(Comparison { reference, counts }));
+                continue;
+            }
             other => panic!("{other:?}"),
         };
         let outcomes = world.outcomes(&trial.soup);
@@ -100,14 +108,19 @@ proptest! {
         classes in 2u32..5,
         batch_size in 1u32..8,
         metric in prop::sample::select(&METRICS[..]),
-        accept in prop::sample::select(vec![Accept::AtLeast, Accept::Better]),
+        accept in prop::sample::select(vec![Accept::AtLeast, Accept::Better, Accept::Significant]),
+        alpha in 0.001f64..0.499,
         kind in prop::sample::select(vec![RecipeKind::Greedy, RecipeKind::Pruned]),
         passes in 1u32..3,
     ) {
+        // Significance is one of accuracies.
+        let tested = accept == Accept::Significant;
+        let metric = if tested { "accuracy" } else { metric };
         let spec = RecipeSpec {
             kind,
             order: Order::Sorted,
             accept,
+            alpha: tested.then_some(alpha),
             seed: 0,
             max_ingredients: None,
             passes,

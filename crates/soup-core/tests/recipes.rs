@@ -103,6 +103,7 @@ fn accepted(spec: &RecipeSpec, new: f64, old: f64) -> bool {
     match spec.accept {
         Accept::AtLeast => new >= old - 1e-12,
         Accept::Better => new > old + 1e-12,
+        Accept::Significant => panic!("it needs more than scores: see early.rs"),
     }
 }
 
@@ -250,7 +251,7 @@ fn effort(spec: &RecipeSpec, ingredients: u32, world: World) -> (u64, u64) {
     loop {
         match recipe.next(&ledger) {
             Step::Done(_) => return (rankings, trials),
-            other @ (Step::Differentiate(_) | Step::Waiting) => panic!("{other:?}"),
+            other @ (Step::Compare(_) | Step::Differentiate(_) | Step::Waiting) => panic!("{other:?}"),
             Step::Try(open) => {
                 let first = &open[0];
                 if first.bar.is_none() {
@@ -300,6 +301,7 @@ fn specs() -> impl Strategy<Value = RecipeSpec> {
             kind,
             order,
             accept,
+            alpha: None,
             seed,
             max_ingredients,
             passes,
@@ -342,7 +344,7 @@ proptest! {
     #[test]
     fn a_recipe_ends_within_its_estimate(spec in specs(), ingredients in 1u32..9, world in worlds()) {
         let (rankings, trials) = effort(&spec, ingredients, world);
-        let (rankings_expected, trials_max) = spec.trials_max(ingredients);
+        let (rankings_expected, trials_max) = spec.trials_max(ingredients, false);
         prop_assert_eq!(rankings, rankings_expected);
         prop_assert!(trials <= trials_max, "{} trials, at most {} expected", trials, trials_max);
     }
@@ -379,6 +381,7 @@ fn spec() -> RecipeSpec {
         kind: RecipeKind::Greedy,
         order: Order::Sorted,
         accept: Accept::AtLeast,
+        alpha: None,
         seed: 0,
         max_ingredients: None,
         passes: 1,
@@ -408,7 +411,7 @@ fn options_out_of_range_are_refused() {
 #[test]
 fn estimates_of_the_papers_pools() {
     let estimate = |kind, order, passes, max_ingredients, n| {
-        RecipeSpec { kind, order, passes, max_ingredients, ..spec() }.trials_max(n)
+        RecipeSpec { kind, order, passes, max_ingredients, ..spec() }.trials_max(n, false)
     };
     use Order::{Pool, Sorted};
     assert_eq!(estimate(RecipeKind::Greedy, Sorted, 1, None, 72), (72, 71));

@@ -16,6 +16,7 @@ fn spec() -> RecipeSpec {
         kind: RecipeKind::Greedy,
         order: Order::Sorted,
         accept: Accept::AtLeast,
+        alpha: None,
         seed: 0,
         max_ingredients: None,
         passes: 1,

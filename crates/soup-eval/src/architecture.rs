@@ -8,6 +8,7 @@ use burn::tensor::Tensor;
 use soup_core::schema::Schema;
 use soup_core::{Error, Result};
 
+use crate::convolution::norm::Norms;
 use crate::device::Precision;
 use crate::gradient::sink::Sink;
 use crate::kernels::Kernels;
@@ -28,6 +29,9 @@ pub(crate) trait Architecture: Sized + Send + Sync + 'static {
 
     /// Whether images may have another size than `image_size`.
     const ANY_SIZE: bool = false;
+    /// Whether it has convolutions over more than the patches of an image, with normalisations that have running statistics. Only the
+    /// processor's kernels have been held against others for those.
+    const CONVOLVES: bool = false;
 
     /// A model, with one form or another of its parameters in it.
     type Model<F: Form>: Send + Sync;
@@ -68,6 +72,17 @@ pub(crate) trait Architecture: Sized + Send + Sync + 'static {
         model: &Self::Model<Loaded<B>>,
         batch: <Self::Kind as Kind>::Batch<B>,
     ) -> Tensor<B, 2>;
+
+    /// The same, with running statistics as `norms` says, where it has some.
+    fn forward_by<B: Kernels>(
+        &self,
+        model: &Self::Model<Loaded<B>>,
+        batch: <Self::Kind as Kind>::Batch<B>,
+        norms: &mut Norms<'_, B>,
+    ) -> Tensor<B, 2> {
+        let _ = norms;
+        self.forward(model, batch)
+    }
 
     /// Checks that a pool of `schema` can be evaluated; tensors that the forward pass does not use are ignored.
     ///

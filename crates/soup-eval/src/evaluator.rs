@@ -4,13 +4,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
-use soup_core::schema::Schema;
+use soup_core::batch_norm::is_statistic;
+use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::weights::Weights;
 use soup_core::{Error, Result};
 
 use crate::architecture::Architecture;
 use crate::budget::is_too_much;
 use crate::classes::Classes;
+use crate::convolution::norm::{Norms, Observed, Observer, Statistics, by_layer};
 use crate::dataset::{Dataset, InputKind, Sample, Target};
 use crate::device::uploads::Uploads;
 use crate::device::{self, Differentiable, Precision, Site, With};
@@ -20,7 +22,7 @@ use crate::kernels::{self, Kernels};
 use crate::kind::Kind;
 use crate::models;
 use crate::parameters::Parameters;
-use crate::parameters::visitor::Loaded;
+use crate::parameters::visitor::{Listing, Loaded};
 use crate::prepared::{Inputs, Prepared};
 use crate::tokenizer::TokenizerFiles;
 use soup_core::devices::DeviceKind;
@@ -78,6 +80,12 @@ pub trait Evaluator: Send + Sync {
     /// The class of its arithmetic, as [`numerics`](crate::numerics) gives it: within one, the same samples and weights give the same bits.
     fn numerics(&self) -> &str;
 
+    /// The names of the running statistics that its models have, which are those that [`Model::observe`] gives.
+    ///
+    /// # Errors
+    /// None for an architecture whose schema can be checked.
+    fn statistics(&self) -> Result<Vec<String>>;
+
     /// Checks that a schema has what the architecture needs; tensors that it does not use are ignored.
     ///
     /// # Errors
@@ -128,6 +136,12 @@ pub trait Evaluator: Send + Sync {
     /// [`Data`](soup_core::ErrorKind::Data) naming dataset and row where an image cannot be decoded or a label is not
     /// one of the model's classes, or where a sample takes more than the budget has; the errors of reading.
     fn prepare(&self, dataset: &Dataset, range: Range<u64>) -> Result<Prepared>;
+
+    /// Of the samples from `first` on those at the positions `within`, in their order; what lies between them is read, and not decoded.
+    ///
+    /// # Errors
+    /// As [`prepare`](Evaluator::prepare), of those samples alone.
+    fn prepare_some(&self, dataset: &Dataset, first: u64, within: &[usize]) -> Result<Prepared>;
 }
 
 /// A model with parameters in it. Evaluations may run on several threads at once.
@@ -141,6 +155,20 @@ pub trait Model: Send + Sync {
     /// [`Internal`](soup_core::ErrorKind::Internal) where `range` is not in `prepared`.
     fn logits(&self, prepared: &Prepared, range: Range<usize>, cancel: &dyn Fn() -> bool)
     -> Result<Vec<f32>>;
+
+    /// The running statistics that the samples `range` of `prepared` have as one block, in which every normalisation is by the block's
+    /// own: two tensors a layer, in the order of the layers. Blocks are put together by [`add_block`](crate::add_block) and
+    /// [`averaged`](crate::averaged).
+    ///
+    /// # Errors
+    /// As [`logits`](Model::logits); [`Data`](soup_core::ErrorKind::Data) where a layer sees one value a channel only.
+    fn observe(&self, prepared: &Prepared, range: Range<usize>) -> Result<Vec<Observed>>;
+
+    /// Normalises by these statistics from now on: by the names of their tensors, two a layer.
+    ///
+    /// # Errors
+    /// [`Internal`](soup_core::ErrorKind::Internal) where one of a layer's is missing.
+    fn normalise_by(&mut self, statistics: &[(String, Vec<f32>)]) -> Result<()>;
 }
 
 /// The evaluator of the architecture that `config.json` names.
@@ -161,6 +189,13 @@ pub fn evaluator(spec: &EvaluatorSpec) -> Result<Box<dyn Evaluator>> {
 /// The evaluator of the architecture `A`.
 pub(crate) fn evaluator_of<A: Architecture>(spec: &EvaluatorSpec) -> Result<Box<dyn Evaluator>> {
     let (architecture, kind) = A::Kind::open(A::from_json(&spec.config_json)?, spec)?;
+    if A::CONVOLVES && spec.device != DeviceKind::Cpu {
+        return Err(Error::configuration(format!(
+            "{} is evaluated on the processor (cpu) alone so far, not on {}",
+            A::NAME,
+            spec.device
+        )));
+    }
     device::open(spec.device, spec.precision, Parts { architecture, kind, spec })
 }
 
@@ -217,6 +252,13 @@ impl<A: Architecture, B: Differentiable> Evaluator for ArchitectureEvaluator<A, 
         &self.site.numerics
     }
 
+    fn statistics(&self) -> Result<Vec<String>> {
+        let mut listing = Listing::default();
+        self.architecture.parameters(&mut listing)?;
+        let all = listing.tensors.into_iter().map(|(name, shape)| TensorSpec::new(name, Dtype::F32, shape));
+        Ok(all.filter(is_statistic).map(|tensor| tensor.name).collect())
+    }
+
     fn check_schema(&self, schema: &Schema) -> Result<()> {
         self.architecture.check_schema(schema)
     }
@@ -232,6 +274,7 @@ impl<A: Architecture, B: Differentiable> Evaluator for ArchitectureEvaluator<A, 
             device: self.site.device.clone(),
             precision: self.site.precision,
             uploads: self.uploads.clone(),
+            statistics: None,
         }))
     }
 
@@ -272,15 +315,44 @@ impl<A: Architecture, B: Differentiable> Evaluator for ArchitectureEvaluator<A, 
     }
 
     fn prepare(&self, dataset: &Dataset, range: Range<u64>) -> Result<Prepared> {
-        let samples = (range.end.saturating_sub(range.start)) as usize;
-        let mut inputs = self.kind.none(samples);
-        let mut labels = Vec::with_capacity(samples);
-        let (mut first, mut at_a_time) = (range.start, samples.max(1) as u64);
+        let samples = range.end.saturating_sub(range.start) as usize;
+        self.prepare_where(dataset, range, samples, &|_| true)
+    }
+
+    fn prepare_some(&self, dataset: &Dataset, first: u64, within: &[usize]) -> Result<Prepared> {
+        let mut sorted = within.to_vec();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let (Some(&least), Some(&most)) = (sorted.first(), sorted.last()) else {
+            return Ok(Prepared::default());
+        };
+        let at = |within: usize| first.saturating_add(within as u64);
+        let wanted = |sample: u64| sorted.binary_search(&((sample - first) as usize)).is_ok();
+        let some =
+            self.prepare_where(dataset, at(least)..at(most).saturating_add(1), sorted.len(), &wanted)?;
+        some.pick(within.iter().map(|position| sorted.partition_point(|other| other < position)))
+    }
+}
+
+impl<A: Architecture, B: Differentiable> ArchitectureEvaluator<A, B> {
+    /// Reads the samples `range`, and prepares those of them that are `wanted`, of which there are `count`.
+    fn prepare_where(
+        &self,
+        dataset: &Dataset,
+        range: Range<u64>,
+        count: usize,
+        wanted: &dyn Fn(u64) -> bool,
+    ) -> Result<Prepared> {
+        let mut inputs = self.kind.none(count);
+        let mut labels = Vec::with_capacity(count);
+        let samples = range.end.saturating_sub(range.start);
+        let (mut first, mut at_a_time) = (range.start, samples.max(1));
         while first < range.end {
             let end = range.end.min(first.saturating_add(at_a_time));
             match dataset.read(first..end) {
                 Ok(samples) => {
-                    self.add(dataset, first, &samples, (&mut inputs, &mut labels))?;
+                    let samples = (first..).zip(samples.iter()).filter(|(at, _)| wanted(*at));
+                    self.add(dataset, samples, (&mut inputs, &mut labels))?;
                     first = end;
                 }
                 // Fewer of them may fit.
@@ -290,20 +362,17 @@ impl<A: Architecture, B: Differentiable> Evaluator for ArchitectureEvaluator<A, 
         }
         Ok(Prepared::new(inputs, labels)?.among(dataset.subset()))
     }
-}
 
-impl<A: Architecture, B: Differentiable> ArchitectureEvaluator<A, B> {
-    /// Appends what the model takes of `samples`, of which `first` is the first one's number, and their labels.
-    fn add(
+    /// Appends what the model takes of `samples`, which come with their numbers, and their labels.
+    fn add<'a>(
         &self,
         dataset: &Dataset,
-        first: u64,
-        samples: &[Sample],
+        samples: impl Iterator<Item = (u64, &'a Sample)>,
         (inputs, labels): (&mut Inputs, &mut Vec<u32>),
     ) -> Result<()> {
         let classes = self.classes();
-        for (index, sample) in samples.iter().enumerate() {
-            let at = || dataset.place(first + index as u64);
+        for (number, sample) in samples {
+            let at = || dataset.place(number);
             let label = check_label(sample.target, classes, at)?;
             self.kind.add(&sample.input, dataset.budget(), inputs).map_err(|e| e.context(at()))?;
             labels.push(label);
@@ -337,6 +406,8 @@ struct ArchitectureModel<A: Architecture, B: Backend> {
     device: B::Device,
     precision: Precision,
     uploads: Arc<Uploads<Batch<A, B>>>,
+    /// Running statistics instead of those that the model was loaded with.
+    statistics: Option<Statistics<B>>,
 }
 
 impl<A: Architecture, B: Kernels> ArchitectureModel<A, B> {
@@ -351,7 +422,9 @@ impl<A: Architecture, B: Kernels> ArchitectureModel<A, B> {
             let of = (prepared.identity(), range.start, rows);
             let upload = || self.kind.batch::<B>(prepared, range.clone(), padded, &self.device);
             let batch = self.uploads.batch(of, bytes, upload)?;
-            let mut values = kernels::values(self.architecture.forward(&self.model, batch), "logits")?;
+            let mut norms = self.statistics.as_ref().map_or(Norms::Stored, Norms::Given);
+            let logits = self.architecture.forward_by(&self.model, batch, &mut norms);
+            let mut values = kernels::values(logits, "logits")?;
             if values.len() != padded * self.classes {
                 return Err(Error::internal(format!("{} logits of {padded} samples", values.len())));
             }
@@ -377,6 +450,22 @@ impl<A: Architecture, B: Kernels> Model for ArchitectureModel<A, B> {
             out.extend(self.batch(prepared, first..range.end.min(first + self.batch_size))?);
         }
         Ok(out)
+    }
+
+    fn observe(&self, prepared: &Prepared, range: Range<usize>) -> Result<Vec<Observed>> {
+        self.kind.check(prepared, range.clone(), A::NAME)?;
+        B::on(&self.device, self.precision, || {
+            let mut observer = Observer::default();
+            let samples = range.len();
+            let batch = self.kind.batch::<B>(prepared, range, samples, &self.device)?;
+            self.architecture.forward_by(&self.model, batch, &mut Norms::Seen(&mut observer));
+            observer.take()
+        })
+    }
+
+    fn normalise_by(&mut self, statistics: &[(String, Vec<f32>)]) -> Result<()> {
+        self.statistics = Some(by_layer(statistics, &self.device)?);
+        Ok(())
     }
 }
 

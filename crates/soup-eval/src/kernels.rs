@@ -16,6 +16,7 @@ mod cube;
 mod flex;
 mod math;
 pub(crate) mod texts;
+pub(crate) mod windows;
 
 use attention::Split;
 use burn::tensor::backend::Backend;
@@ -25,8 +26,9 @@ use texts::Spans;
 
 use crate::device::Precision;
 use crate::gradient::sink::Deposits;
-use crate::parameters::transpose;
 use crate::parameters::visitor::Layout;
+use crate::parameters::{pixels_first, transpose};
+use windows::{Windows, by_pixel};
 
 /// The function between the two linear maps of a transformer's MLP; the names are transformers' (`hidden_act`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,6 +76,25 @@ pub(crate) struct Norm<B: Backend> {
     pub(crate) gamma: Tensor<B, 1>,
     pub(crate) beta: Tensor<B, 1>,
     pub(crate) epsilon: f64,
+}
+
+/// The weights of a convolution, for one use.
+#[derive(Clone, Debug)]
+pub(crate) enum Filters<B: Backend> {
+    /// From all channels of a window to so many outputs: a parameter of the layout [`Filters`](Layout::Filters).
+    Dense(Tensor<B, 2>, usize),
+    /// Every channel by itself: a parameter of the layout [`PerChannel`](Layout::PerChannel).
+    PerChannel(Tensor<B, 2>),
+}
+
+/// What follows a convolution: a factor and a summand of each channel, what is added to that, and an activation of it all.
+#[derive(Clone, Debug)]
+pub(crate) struct Finish<'a, B: Backend> {
+    pub(crate) scale: Tensor<B, 1>,
+    pub(crate) shift: Tensor<B, 1>,
+    /// As large as the result.
+    pub(crate) residual: Option<&'a Tensor<B, 2>>,
+    pub(crate) act: Activation,
 }
 
 /// A tensor of `values` in the backend's own type. burn's default would be the type of whichever backend used the device first.
@@ -127,6 +148,10 @@ pub(crate) trait Kernels: Deposits {
         let values = match (layout, &shape[..]) {
             (Layout::Transposed, [inputs, outputs]) => transpose(&values, *outputs, *inputs),
             (Layout::Interpolated(map), _) => map.apply(&values),
+            (&Layout::Filters { channels }, &[inputs, outputs]) => {
+                transpose(&pixels_first(&values, channels, inputs / channels), outputs, inputs)
+            }
+            (Layout::PerChannel, &[pixels, channels]) => transpose(&values, channels, pixels),
             _ => values,
         };
         tensor(values, shape, device)
@@ -271,6 +296,48 @@ pub(crate) trait Kernels: Deposits {
         let [_, hidden] = x.dims();
         let firsts = texts.iter().map(|rows| x.clone().slice([rows.start..rows.start + 1, 0..hidden]));
         Tensor::cat(firsts.collect(), 0)
+    }
+
+    /// Images `[batch, channels, height, width]` with their channels last, a row for every pixel: `[batch * height * width, channels]`.
+    /// No gradient is wanted of them.
+    fn channels_last(images: Tensor<Self, 4>) -> Tensor<Self, 2> {
+        let [batch, channels, height, width] = images.dims();
+        images.permute([0, 2, 3, 1]).reshape([batch * height * width, channels])
+    }
+
+    /// The products of `filters` with the windows of images whose channels are last: a row for every place of the window.
+    fn convolve(x: Tensor<Self, 2>, filters: Filters<Self>, windows: &Windows) -> Tensor<Self, 2> {
+        by_pixel::convolve(x, filters, windows)
+    }
+
+    /// [`convolve`](Kernels::convolve), then [`finish`](Kernels::finish).
+    fn convolve_then(
+        x: Tensor<Self, 2>,
+        filters: Filters<Self>,
+        windows: &Windows,
+        finish: Finish<'_, Self>,
+    ) -> Tensor<Self, 2> {
+        Self::finish(Self::convolve(x, filters, windows), finish)
+    }
+
+    /// `act(x * scale + shift + residual)`, scale and shift along the rows.
+    fn finish(x: Tensor<Self, 2>, finish: Finish<'_, Self>) -> Tensor<Self, 2> {
+        by_pixel::finish(x, finish)
+    }
+
+    /// The largest value of each channel in every window, of those in the image; no window is all beyond it.
+    fn largest(x: Tensor<Self, 2>, windows: &Windows) -> Tensor<Self, 2> {
+        by_pixel::largest(&x, windows)
+    }
+
+    /// The mean of each channel over the pixels of each of `batch` images: `[batch, channels]`.
+    fn mean(x: Tensor<Self, 2>, batch: usize) -> Tensor<Self, 2> {
+        by_pixel::mean(x, batch)
+    }
+
+    /// Every pixel of an image times the image's own factors, `[batch, channels]`.
+    fn scale_images(x: Tensor<Self, 2>, factors: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        by_pixel::scale_images(x, factors)
     }
 }
 

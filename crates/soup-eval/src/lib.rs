@@ -31,6 +31,7 @@ mod architecture;
 mod budget;
 pub mod classes;
 mod config;
+mod convolution;
 pub mod dataset;
 mod device;
 pub mod evaluator;
@@ -48,6 +49,7 @@ mod transformer;
 
 pub use budget::Budget;
 pub use classes::Classes;
+pub use convolution::norm::{Observed, add_block, averaged, rounded};
 pub use dataset::{Dataset, Input, InputKind, Sample, Samples, Target};
 pub use device::{Precision, numerics};
 pub use evaluator::{BATCH_SIZE_DEFAULT, Evaluator, EvaluatorSpec, Model, evaluator};

@@ -7,6 +7,8 @@ mod bert;
 mod deit;
 mod dinov2;
 mod distilbert;
+mod efficientnet;
+mod resnet;
 mod roberta;
 mod vit;
 
@@ -19,6 +21,8 @@ use crate::models::bert::Bert;
 use crate::models::deit::{Deit, DeitWithTeacher};
 use crate::models::dinov2::Dinov2;
 use crate::models::distilbert::DistilBert;
+use crate::models::efficientnet::EfficientNet;
+use crate::models::resnet::Resnet;
 use crate::models::roberta::Roberta;
 use crate::models::vit::Vit;
 
@@ -34,7 +38,7 @@ const fn known<A: Architecture>() -> Known {
 }
 
 /// All of them. Where a config names none, its model type means the first that has it.
-const KNOWN: [Known; 7] = [
+const KNOWN: [Known; 9] = [
     known::<Vit>(),
     known::<Deit>(),
     known::<DeitWithTeacher>(),
@@ -42,6 +46,8 @@ const KNOWN: [Known; 7] = [
     known::<Bert>(),
     known::<Roberta>(),
     known::<DistilBert>(),
+    known::<Resnet>(),
+    known::<EfficientNet>(),
 ];
 
 /// The evaluator of the architecture that the config names.

@@ -153,6 +153,20 @@ impl FlatGradient {
         self.add_parts(names, &transposed)
     }
 
+    /// Adds the gradient of filters `name` of so many channels from that of their matrix, `[pixels * channels, outputs]`.
+    ///
+    /// # Errors
+    /// As [`add`](FlatGradient::add).
+    pub(crate) fn add_filters(
+        &mut self,
+        names: &[String],
+        gradient: &[f32],
+        [inputs, channels]: [usize; 2],
+    ) -> Result<()> {
+        let by_output = transpose(gradient, inputs, gradient.len().checked_div(inputs).unwrap_or(0));
+        self.add_parts(names, &pixels_first(&by_output, inputs.checked_div(channels).unwrap_or(0), channels))
+    }
+
     /// Adds the gradients of the tensors `names`, all of one size, that lie end to end.
     ///
     /// # Errors
@@ -202,6 +216,12 @@ pub(crate) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32>
         }
     }
     out
+}
+
+/// Filters `[outputs, channels, pixels]` as `[outputs, pixels, channels]`; and back, with the two sizes exchanged.
+pub(crate) fn pixels_first(values: &[f32], channels: usize, pixels: usize) -> Vec<f32> {
+    // No dimension is 0: a config has none.
+    values.chunks_exact(channels * pixels).flat_map(|filter| transpose(filter, channels, pixels)).collect()
 }
 
 /// Checks that `schema` has each of `expected`, of that shape and floating point; names the first that it has not.

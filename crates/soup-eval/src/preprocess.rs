@@ -190,17 +190,16 @@ fn shifted(index: usize, by: isize, len: usize) -> Option<usize> {
     index.checked_add_signed(by).filter(|&i| i < len)
 }
 
-/// The values of the 256 levels: rescaled in f64 and rounded, then normalised in f32, as numpy does.
-fn levels(rescale: Option<f64>, normalise: Option<(f64, f64)>) -> [f32; 256] {
+/// The values of the 256 levels: rescaled in f64 and rounded, less 1 where there is an offset, then normalised in f32 by a mean and a
+/// deviation, as often as these are given: as numpy does.
+fn levels(rescale: Option<f64>, offset: bool, normalise: &[(f64, f64)]) -> [f32; 256] {
     std::array::from_fn(|level| {
         let value = match rescale {
             Some(factor) => (level as f64 * factor) as f32,
             None => level as f32,
         };
-        match normalise {
-            Some((mean, std)) => (value - mean as f32) / std as f32,
-            None => value,
-        }
+        let value = if offset { value - 1.0 } else { value };
+        normalise.iter().fold(value, |value, (mean, std)| (value - *mean as f32) / *std as f32)
     })
 }
 
@@ -237,8 +236,9 @@ mod tests {
 
     #[test]
     fn levels_follow_the_two_steps() {
-        let of = levels(Some(1.0 / 255.0), Some((0.5, 0.25)));
+        let of = levels(Some(1.0 / 255.0), false, &[(0.5, 0.25)]);
         assert_eq!((of[0], of[255]), (-2.0, 2.0));
-        assert_eq!(levels(None, None)[7], 7.0);
+        assert_eq!(levels(None, false, &[])[7], 7.0);
+        assert_eq!(levels(Some(1.0 / 127.5), true, &[(0.0, 0.5), (0.0, 0.25)])[255], 8.0);
     }
 }

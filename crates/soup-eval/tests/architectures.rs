@@ -9,11 +9,11 @@ use soup_core::ErrorKind;
 use soup_core::devices::DeviceKind;
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::weights::Weights;
-use soup_eval::{Evaluator, EvaluatorSpec, LossSpec, Prepared, evaluator};
+use soup_eval::{Evaluator, EvaluatorSpec, LossSpec, Observed, Prepared, evaluator};
 
 const NEVER: &dyn Fn() -> bool = &|| false;
 /// The folders of `golden/models`, which `golden/models.py` makes: of models of images,
-const IMAGES: [&str; 11] = [
+const IMAGES: [&str; 18] = [
     "vit",
     "vit_odd",
     "deit",
@@ -25,6 +25,13 @@ const IMAGES: [&str; 11] = [
     "dinov2_smaller",
     "dinov2_larger",
     "dinov2_oblong",
+    "resnet",
+    "resnet_odd",
+    "resnet_bottleneck",
+    "resnet_bottleneck_first",
+    "efficientnet",
+    "efficientnet_odd",
+    "efficientnet_even",
 ];
 /// and of texts.
 const TEXTS: [&str; 8] = [
@@ -42,11 +49,27 @@ fn cases() -> impl Iterator<Item = &'static str> {
     IMAGES.into_iter().chain(TEXTS)
 }
 
-/// Every case on every device that this build has and that takes it.
+/// Whether a case has running statistics.
+fn is_convolutional(case: &str) -> bool {
+    case.starts_with("resnet") || case.starts_with("efficientnet")
+}
+
+/// Every case on every device that this build has and that evaluates it.
 fn everywhere() -> impl Iterator<Item = (DeviceKind, &'static str)> {
-    let takes = |device, case| device == DeviceKind::Cpu || !TEXTS.contains(&case);
+    let takes =
+        |device, case| device == DeviceKind::Cpu || !(TEXTS.contains(&case) || is_convolutional(case));
     let all = pool::DEVICES.iter().flat_map(|&device| cases().map(move |case| (device, case)));
     all.filter(move |&(device, case)| takes(device, case))
+}
+
+/// Whether nothing looks at a tensor in evaluation.
+fn is_unused(tensor: &str) -> bool {
+    tensor.ends_with("mask_token") || tensor.ends_with("num_batches_tracked")
+}
+
+/// Whether a tensor is a running statistic, by which there is no gradient.
+fn is_statistic(tensor: &str) -> bool {
+    tensor.ends_with("running_mean") || tensor.ends_with("running_var")
 }
 
 fn path(case: &str, file: &str) -> PathBuf {
@@ -179,7 +202,7 @@ fn gradients_agree_with_pytorch() {
             }
             assert!(off < 1e-4, "{device}, {case}: {} is off by {off}", tensor.name);
             worst = worst.max(off);
-            if tensor.name.ends_with("mask_token") {
+            if is_unused(&tensor.name) || is_statistic(&tensor.name) {
                 assert!(got.iter().all(|&v| v == 0.0), "{case}: nothing looks at {}", tensor.name);
             }
         }
@@ -187,6 +210,43 @@ fn gradients_agree_with_pytorch() {
         let scalar = largest_difference(&[got.loss as f32, got.d_beta as f32], &golden(case, "scalars"));
         println!("{device}, {case}: gradient {worst:.1e}, loss and its derivative {scalar:.1e}");
         assert!(scalar < 1e-5, "{device}, {case}: {scalar}");
+    }
+}
+
+/// The statistics of all samples as one block, those of each layer by the root mean square of its own.
+#[test]
+fn statistics_of_a_block_are_those_of_pytorch_in_training() {
+    for case in cases() {
+        let (schema, bytes) = model(case);
+        let (prepared, evaluator) = (samples(case), evaluator_of(case, 2));
+        let mut model = evaluator.load(&schema, Weights::copied_from(&schema, &bytes).unwrap()).unwrap();
+        let observed = model.observe(&prepared, 0..prepared.len()).unwrap();
+        let statistics = schema.tensors().iter().filter(|t| is_statistic(&t.name)).count();
+        assert_eq!((observed.len(), statistics > 0), (statistics, is_convolutional(case)), "{case}");
+        let names: Vec<_> = observed.iter().map(|o| o.name.clone()).collect();
+        assert_eq!(evaluator.statistics().unwrap().len(), statistics, "{case}");
+        assert!(evaluator.statistics().unwrap().iter().all(|name| names.contains(name)), "{case}");
+        let mut worst = 0f64;
+        for Observed { name, values } in &observed {
+            let want = golden(case, &format!("block/{name}"));
+            let off = values.iter().zip(&want).map(|(g, w)| (g - w).abs()).fold(0.0, f64::max) / rms(&want);
+            assert!(off < 1e-5, "{case}: {name} is off by {off}");
+            worst = worst.max(off);
+        }
+        println!("{case}: {statistics} statistics, off by {worst:.1e}");
+        // A model that is given them is another one, and one that is given its own is itself.
+        let before = model.logits(&prepared, 0..prepared.len(), NEVER).unwrap();
+        let own = |name: &str| {
+            let range = schema.range(schema.index_of(name).unwrap());
+            pool::values_of(&bytes[range.start as usize..range.end as usize])
+        };
+        let given: Vec<_> = observed.iter().map(|o| (o.name.clone(), own(&o.name))).collect();
+        model.normalise_by(&given).unwrap();
+        assert_eq!(model.logits(&prepared, 0..prepared.len(), NEVER).unwrap(), before);
+        let given = |o: &Observed| (o.name.clone(), o.values.iter().map(|&v| v as f32).collect::<Vec<_>>());
+        model.normalise_by(&observed.iter().map(given).collect::<Vec<_>>()).unwrap();
+        let after = model.logits(&prepared, 0..prepared.len(), NEVER).unwrap();
+        assert_eq!(after != before, is_convolutional(case), "{case}");
     }
 }
 
@@ -267,7 +327,7 @@ fn every_parameter_is_checked() {
             reshaped.iter_mut().filter(|t| t.name == tensor.name).for_each(|t| t.shape.push(1));
             for specs in [missing, reshaped] {
                 let checked = evaluator.check_schema(&Schema::new(specs).unwrap());
-                if tensor.name.ends_with("mask_token") {
+                if is_unused(&tensor.name) {
                     assert!(checked.is_ok(), "{case}: nothing looks at {}", tensor.name);
                     continue;
                 }
@@ -346,6 +406,10 @@ fn options_that_are_not_understood_are_refused_by_name() {
             serde_json::json!({ "architectures": null, "model_type": "dinov2_with_registers" }),
             "unknown architecture \"dinov2_with_registers\"",
         ),
+        ("resnet", serde_json::json!({ "layer_type": "preact" }), "unknown layer_type \"preact\""),
+        ("resnet", serde_json::json!({ "hidden_act": "selu" }), "unknown hidden_act \"selu\""),
+        ("efficientnet", serde_json::json!({ "pooling_type": "sum" }), "unknown pooling_type \"sum\""),
+        ("efficientnet", serde_json::json!({ "hidden_dim": 1280 }), "hidden_dim is 1280, expected 320"),
     ] {
         let error =
             evaluator_with(changed(case, changes), preprocessor(case), (DeviceKind::Cpu, 1)).err().unwrap();

@@ -181,6 +181,26 @@ fn a_folder_of_images_by_class() {
 }
 
 #[test]
+fn some_samples_are_prepared_without_those_between_them() {
+    let dir = folder(&[("Bag/a.png", 10), ("Bag/b.png", 20), ("Sandal/a.png", 30), ("Sandal/c.png", 40)]);
+    std::fs::write(dir.path().join("Sandal/b.png"), b"not a png").unwrap();
+    let evaluator = pool::evaluator_of(4);
+    let mut dataset = open(dir.path(), &DatasetOptions::default()).unwrap();
+    dataset.align(evaluator.class_names(), false).unwrap();
+    assert!(evaluator.prepare(&dataset, 1..5).is_err(), "one of them is no image");
+    // In any order, and more than once.
+    let some = evaluator.prepare_some(&dataset, 1, &[3, 0, 1, 0]).unwrap();
+    let one = |at: u64| evaluator.prepare(&dataset, at..at + 1).unwrap();
+    let mut expected = one(4);
+    [1, 2, 1].into_iter().for_each(|at| expected.append(one(at)).unwrap());
+    assert_eq!(some, expected);
+    let error = evaluator.prepare_some(&dataset, 1, &[0, 2]).unwrap_err().chain();
+    assert!(error.contains("\"Sandal/b.png\""), "{error}");
+    assert!(evaluator.prepare_some(&dataset, 0, &[5]).is_err());
+    assert!(evaluator.prepare_some(&dataset, 0, &[]).unwrap().is_empty());
+}
+
+#[test]
 fn rows_that_cannot_be_used_are_named() {
     let dir = folder(&[("a/a.png", 1), ("b/b.png", 1)]);
     std::fs::write(dir.path().join("b/c.png"), b"not a png").unwrap();

@@ -61,6 +61,29 @@ fn resizing_is_pillows() {
 }
 
 #[test]
+fn values_are_those_of_transformers() {
+    let cases: serde_json::Value = serde_json::from_str(include_str!("golden/processors.json")).unwrap();
+    let cases = cases.as_array().unwrap();
+    assert!(cases.len() >= 30);
+    for case in cases {
+        let number = |key: &str| case[key].as_u64().unwrap() as usize;
+        let size = ImageSize { height: number("height"), width: number("width") };
+        let config = case["config"].to_string();
+        // Of models that take images of any size, the file alone says which.
+        let usual = ImageSize { height: 1, width: 1 };
+        let preprocessor = Preprocessor::of_any_size(&config, usual, 3).unwrap();
+        assert_eq!(preprocessor.output(), size, "{config}");
+        let (name, mut values) = (case["image"].as_str().unwrap(), Vec::new());
+        preprocessor.apply(&image(name), &Budget::default(), &mut values).unwrap();
+        let first: Vec<f32> =
+            case["first"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect();
+        assert_eq!(values[..4], first, "{name}: {config}");
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        assert_eq!(sha256(&bytes), case["sha256"].as_str().unwrap(), "{name}: {config}");
+    }
+}
+
+#[test]
 fn an_image_of_another_size_is_refused() {
     let output = ImageSize { height: 28, width: 28 };
     let preprocessor = Preprocessor::from_json(r#"{"do_resize": false}"#, output, 3).unwrap();

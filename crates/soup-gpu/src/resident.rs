@@ -60,7 +60,7 @@ impl GpuPlace {
 impl Place for GpuPlace {
     fn keep(&self, ingredient: Ingredient, buffer: Buffer) -> Result<()> {
         let digest = self.shard.layout.of(&self.digests, ingredient)?;
-        let sha256 = buffer.sha256();
+        let taken = buffer.digest();
         for (piece, rows) in self.shard.pieces() {
             let start = ingredient.index() * rows.stride;
             let fill = &mut |offset: usize, out: &mut [u8]| piece.gather(buffer.bytes(), offset, out);
@@ -70,7 +70,7 @@ impl Place for GpuPlace {
             let kept = self.shard.plan.on_host.iter().flat_map(|range| &buffer.bytes()[range.clone()]);
             *lock(&self.on_host) = Some(kept.copied().collect());
         }
-        *lock(digest) = Some(sha256);
+        *lock(digest) = Some(taken);
         Ok(())
     }
 

@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 
 use soup_core::agree::Missing;
+use soup_core::digest::DigestKind;
 use soup_core::judge::{JudgeId, Offer};
 use soup_core::ledger::{Dataset, Evaluation};
 use soup_core::machine::{FileDigest, Proof, Report, TaskKey, Tier};
 use soup_core::metric::Metric;
 use soup_core::recipe::given::{GivenWeight, WeightTable};
 use soup_core::recipe::learned::{Granularity, Init, LearnSpec, Optimizer, Schedule, WeightRule};
+use soup_core::recipe::ranking::ScoreTable;
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec, Verdict};
 use soup_core::run::{
     DatasetOptions, DatasetSpec, DiagnosisLevel, DiagnosisSpec, Evaluate, NamedConfig, RunSpec, Split,
     check_judge_name,
 };
+use soup_core::significance::McNemar;
 use soup_core::soup::{Ingredient, Soup, Weight};
 use soup_core::survey::Ability;
 use soup_core::tally::Tally;
@@ -67,6 +70,7 @@ enumeration!(
     Weighted
 );
 enumeration!(Tier, v1::Tier, "where a shard is kept", Device, Memory, Disk);
+enumeration!(DigestKind, v1::DigestKind, "algorithm of digests", Sha256, Blake3);
 enumeration!(Evaluate, v1::Evaluate, "when trials end", Early, Full);
 enumeration!(Missing, v1::Missing, "what becomes of missing tensors", Refuse, Skip, First);
 enumeration!(Granularity, v1::learn::Granularity, "granularity", Model, Layer, Tensor);
@@ -76,7 +80,7 @@ enumeration!(Schedule, v1::learn::Schedule, "schedule", Constant, Cosine);
 enumeration!(DiagnosisLevel, v1::diagnosis::Level, "diagnosis level", None, Geometry, Full);
 enumeration!(Init, v1::learn::Init, "init", Uniform, Greedy);
 enumeration!(Order, v1::recipe::Order, "recipe order", Sorted, Random, Pool);
-enumeration!(Accept, v1::recipe::Accept, "recipe accept", AtLeast, Better);
+enumeration!(Accept, v1::recipe::Accept, "recipe accept", AtLeast, Better, Significant);
 enumeration!(
     ErrorKind,
     v1::failure::Kind,
@@ -102,6 +106,7 @@ impl From<RecipeSpec> for v1::Recipe {
             passes: r.passes,
             metric: r.metric.into(),
             learn: r.learn.map(Into::into),
+            alpha: r.alpha,
         }
     }
 }
@@ -161,6 +166,7 @@ impl TryFrom<v1::Recipe> for RecipeSpec {
             passes: r.passes,
             metric: r.metric.parse()?,
             learn: r.learn.map(TryInto::try_into).transpose()?,
+            alpha: r.alpha,
         })
     }
 }
@@ -254,6 +260,8 @@ impl From<RunSpec> for v1::RunSpec {
             calibration: s.calibration.map(Into::into),
             audit_ppm: s.audit_ppm,
             evaluate: v1::Evaluate::from(s.evaluate).into(),
+            digest: v1::DigestKind::from(s.digest).into(),
+            ranked_by: s.ranked_by.map(|table| table.into_iter().collect()).unwrap_or_default(),
         }
     }
 }
@@ -263,6 +271,7 @@ impl TryFrom<v1::RunSpec> for RunSpec {
     fn try_from(s: v1::RunSpec) -> Result<Self> {
         let missing = s.missing().try_into()?;
         let evaluate = s.evaluate().try_into()?;
+        let digest = s.digest().try_into()?;
         let spec = RunSpec {
             pool: s.pool,
             recipe: required(s.recipe, "recipe")?.try_into()?,
@@ -290,6 +299,8 @@ impl TryFrom<v1::RunSpec> for RunSpec {
             calibration: s.calibration.map(Into::into),
             audit_ppm: s.audit_ppm,
             evaluate,
+            digest,
+            ranked_by: Some(s.ranked_by.into_iter().collect()).filter(|table: &ScoreTable| !table.is_empty()),
         };
         spec.validate()?;
         Ok(spec)
@@ -505,6 +516,7 @@ pub fn report_event(report: &Report, datasets: &[String], metric: Option<&Metric
             bar_value: value(&d.bar),
             accepted: d.verdict == Verdict::Accepted,
             early: d.early,
+            p: d.compared.map(|counts| McNemar::of(counts).better),
         }),
         Report::Writing { written, files } => {
             Event::Writing(v1::Writing { files_written: *written, files: *files })

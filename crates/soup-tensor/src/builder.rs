@@ -6,6 +6,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use soup_core::digest::DigestKind;
 use soup_core::shard::Segment;
 use soup_core::soup::Ingredient;
 use soup_core::{Error, Result};
@@ -35,6 +36,7 @@ pub trait Place: Send + Sync {
 pub struct ShardBuilder {
     layout: Layout,
     place: Box<dyn Place>,
+    digest: DigestKind,
     /// One an ingredient, once it was handed in.
     inspected: Vec<Mutex<Option<Inspected>>>,
 }
@@ -43,7 +45,13 @@ impl ShardBuilder {
     /// A shard in `layout` that goes to `place`.
     pub fn new(layout: Layout, place: Box<dyn Place>) -> ShardBuilder {
         let inspected = (0..layout.ingredients()).map(|_| Mutex::default()).collect();
-        ShardBuilder { layout, place, inspected }
+        ShardBuilder { layout, place, digest: DigestKind::default(), inspected }
+    }
+
+    /// The same, whose ingredients are digested by this algorithm.
+    #[must_use]
+    pub fn digested_by(self, digest: DigestKind) -> ShardBuilder {
+        ShardBuilder { digest, ..self }
     }
 
     /// Where to read the shard of one ingredient to: zeros so far, in the layout of the schema. What the ingredient lacks stays
@@ -53,7 +61,7 @@ impl ShardBuilder {
     /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) where the system refuses the memory.
     pub fn buffer(&self) -> Result<Buffer> {
         let bytes = self.layout.bytes();
-        Buffer::zeroed(bytes).ok_or_else(|| no_memory(bytes as u64))
+        Buffer::zeroed(bytes, self.digest).ok_or_else(|| no_memory(bytes as u64))
     }
 
     /// Inspects the shard of `ingredient` on this thread and keeps it. One that goes to the disk or a device leaves memory.

@@ -137,7 +137,7 @@ impl Place for DiskPlace {
     fn keep(&self, ingredient: Ingredient, buffer: Buffer) -> Result<()> {
         let slot = self.layout.of(&self.digests, ingredient)?;
         self.file.write(ingredient.index(), buffer.bytes())?;
-        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(buffer.sha256());
+        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(buffer.digest());
         Ok(())
     }
 

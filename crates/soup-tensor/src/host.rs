@@ -69,7 +69,7 @@ impl ShardMemory for HostShards {
     }
 
     fn digest(&self, ingredient: Ingredient) -> Result<[u8; 32]> {
-        self.layout.of(&self.buffers, ingredient).map(Buffer::sha256)
+        self.layout.of(&self.buffers, ingredient).map(Buffer::digest)
     }
 
     fn resident_bytes(&self) -> u64 {

@@ -54,6 +54,7 @@ pub use buffer::Buffer;
 pub use builder::{Place, ShardBuilder};
 pub use check::{DifferingIntegers, Findings, NonFinite};
 pub use device::Device;
+pub use digests::Hasher;
 pub use layout::Layout;
 pub use pass::{Having, Pass, Passed, Passing, non_finite};
 
@@ -108,7 +109,7 @@ pub trait ShardMemory: Send + Sync {
     /// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) where `base` is not [`bytes`](Self::bytes) long.
     fn gram(&self, base: Option<&[u8]>) -> soup_core::Result<Vec<SegmentGram>>;
 
-    /// SHA-256 of the shard of `ingredient`, as it was loaded.
+    /// The digest of the shard of `ingredient`, as it was loaded, by the algorithm of its [builder](ShardBuilder::digested_by).
     ///
     /// # Errors
     /// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) for an ingredient that the shard has not.

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
+use soup_core::digest::DigestKind;
 use soup_core::schema::{Dtype, Schema};
 use soup_core::shard::{Segment, Stored, segments};
 use soup_core::soup::{Ingredient, Soup};
@@ -54,6 +55,7 @@ pub struct Passing {
     /// Whether all is stored in the soup's dtypes.
     native: bool,
     products: bool,
+    digest: DigestKind,
     pieces: Vec<Piece>,
     tiles: Vec<Range<usize>>,
 }
@@ -101,9 +103,16 @@ impl Passing {
             stored,
             base,
             products,
+            digest: DigestKind::default(),
         };
         passing.cut();
         passing
+    }
+
+    /// The same, of which what is read is digested by this algorithm.
+    #[must_use]
+    pub fn digested_by(self, digest: DigestKind) -> Passing {
+        Passing { digest, ..self }
     }
 
     fn cut(&mut self) {
@@ -168,8 +177,8 @@ impl Passing {
 /// What was found in a shard.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Passed {
-    /// SHA-256 of what each ingredient stores of it.
-    pub sha256: Vec<[u8; 32]>,
+    /// The digest of what each ingredient stores of it.
+    pub digests: Vec<[u8; 32]>,
     /// What is wrong with the ingredients.
     pub findings: Findings,
     /// Inner products, if they are wanted; by part of a tensor that is averaged.
@@ -208,7 +217,7 @@ impl Pass {
         let vectors = passing.ingredients() + usize::from(passing.has_base());
         Ok(Pass {
             soup: soup.map(Parts::new),
-            digests: Digests::new(passing.ingredients()),
+            digests: Digests::new(passing.digest, passing.ingredients()),
             non_finite: BTreeMap::new(),
             differing: BTreeSet::new(),
             grams: Vec::new(),
@@ -382,7 +391,7 @@ impl Pass {
             .into_iter()
             .map(|(i, tensor)| DifferingIntegers { ingredient: ingredient(i), tensor });
         Passed {
-            sha256: self.digests.finish(),
+            digests: self.digests.finish(),
             findings: Findings { non_finite: non_finite.collect(), differing_integers: differing.collect() },
             grams: self
                 .grams

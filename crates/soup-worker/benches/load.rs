@@ -2,7 +2,8 @@
 //!
 //! A worker loads a pool from the local disk: the reads, digests and checks of a run. In the same rounds, the same files
 //! are read by plain positioned reads, in the same parts on as many threads, into fresh memory too; and once more with a
-//! SHA-256 of every part on the thread that read it, which is the least that a load has to do. First the files are in the page
+//! SHA-256 of every part on the thread that read it, which is the least that a load by SHA-256 has to do. The worker loads by SHA-256 and
+//! by BLAKE3. First the files are in the page
 //! cache, so that the disk bounds nothing, which is the hardest case; then they are taken out of it before each reading, so
 //! that they come from the disk. Best of several rounds, because machines are shared.
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs, unreachable_pub)]
@@ -20,6 +21,7 @@ use cost::{Cost, measure};
 use futures::{StreamExt, TryStreamExt, stream};
 use pool::Pool;
 use sha2::{Digest, Sha256};
+use soup_proto::v1::{BeginRun, DigestKind};
 use soup_store::load::LoadLimits;
 use soup_worker::bench::BenchWorker;
 use tokio::runtime::{Builder, Runtime};
@@ -53,17 +55,19 @@ fn main() {
 fn compare(threads: usize, cold: bool) {
     let runtime = Builder::new_multi_thread().worker_threads(threads).enable_all().build().unwrap();
     let pool = runtime.block_on(Pool::write(INGREDIENTS, INGREDIENT_BYTES));
-    let mut costs = [Cost::new(INGREDIENTS * INGREDIENT_BYTES); 3];
+    let mut costs = [Cost::new(INGREDIENTS * INGREDIENT_BYTES); 4];
     for round in 0..=ROUNDS {
         let before = || {
             if cold {
                 evict(&pool)
             }
         };
-        let works: [&dyn Fn(); 3] =
-            [&|| plain(&pool, threads, false), &|| plain(&pool, threads, true), &|| {
-                load(&runtime, &pool, threads)
-            }];
+        let works: [&dyn Fn(); 4] = [
+            &|| plain(&pool, threads, false),
+            &|| plain(&pool, threads, true),
+            &|| load(&runtime, &pool, threads, DigestKind::Sha256),
+            &|| load(&runtime, &pool, threads, DigestKind::Blake3),
+        ];
         let spent = works.map(|work| {
             before();
             measure(work)
@@ -73,11 +77,15 @@ fn compare(threads: usize, cold: bool) {
             costs.iter_mut().zip(spent).for_each(|(cost, spent)| cost.add(spent));
         }
     }
-    let [plain, hashed, load] = costs;
-    println!("{threads} threads, from the {}: load {load}", if cold { "disk" } else { "page cache" });
-    for (name, other) in [("plain reads", plain), ("plain reads and SHA-256", hashed)] {
-        let (speed, cpu) = (load.rate() / other.rate(), other.cpu() / load.cpu());
-        println!("  {name}: {other}; the load has {speed:.2} of its speed, {cpu:.2} by CPU time");
+    let [plain, hashed, by_sha256, by_blake3] = costs;
+    println!("{threads} threads, from the {}", if cold { "disk" } else { "page cache" });
+    println!("  plain reads: {plain}; and SHA-256: {hashed}");
+    for (name, load) in [("SHA-256", by_sha256), ("BLAKE3", by_blake3)] {
+        let of = |other: Cost| (load.rate() / other.rate(), other.cpu() / load.cpu());
+        let ((speed, cpu), (hashed, _)) = (of(plain), of(hashed));
+        println!(
+            "  load by {name}: {load}; {speed:.2} of the speed of plain reads, {cpu:.2} by CPU time; {hashed:.2} of that with SHA-256"
+        );
     }
 }
 
@@ -92,9 +100,10 @@ fn evict(pool: &Pool) {
 }
 
 /// A fresh worker of `threads` slots loads every shard, with as many tasks at a time as it would be given.
-fn load(runtime: &Runtime, pool: &Pool, threads: usize) {
+fn load(runtime: &Runtime, pool: &Pool, threads: usize, digest: DigestKind) {
     runtime.block_on(async {
-        let worker = BenchWorker::new(threads as u32, pool.begin.clone()).unwrap();
+        let begin = BeginRun { digest: digest.into(), ..pool.begin.clone() };
+        let worker = BenchWorker::new(threads as u32, begin).unwrap();
         let loads = pool.loads.iter().map(|task| worker.load(task.clone()));
         let loaded: Vec<_> = stream::iter(loads).buffer_unordered(threads + 1).try_collect().await.unwrap();
         let bytes: u64 = loaded.iter().sum();

@@ -1,7 +1,7 @@
 //! What a worker keeps: itself, and the run it works on.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use soup_core::judge::{JudgeId, Offer};
@@ -26,6 +26,7 @@ use crate::passages::Passages;
 use crate::peers::Peers;
 use crate::shards::Shards;
 use crate::soups::Soups;
+use crate::task::Cancelled;
 use crate::{DiskCache, WorkerConfig};
 use soup_trust::Connect;
 
@@ -228,6 +229,19 @@ impl Worker {
     }
 }
 
+/// What is made ready while shards are loaded.
+#[derive(Default)]
+struct Readying {
+    begun: AtomicBool,
+    cancelled: Cancelled,
+}
+
+impl Drop for Readying {
+    fn drop(&mut self) {
+        self.cancelled.set();
+    }
+}
+
 /// A run as a worker sees it.
 pub(crate) struct Active {
     pub(crate) begun: Begun,
@@ -239,6 +253,7 @@ pub(crate) struct Active {
     pub(crate) logits: Logits,
     /// Who scores its soups; `None` where this worker has not the judge that the run wants.
     judge: Option<Arc<dyn Judge>>,
+    readying: Readying,
     /// Those that this worker has, for people.
     offered: Vec<String>,
     owners: watch::Sender<Option<Arc<Owners>>>,
@@ -274,6 +289,7 @@ impl Active {
                 Some(earlier) => earlier.judge.clone(),
                 None => worker.judge(&begun, cut.samples),
             },
+            readying: Readying::default(),
             offered: worker.offers().into_iter().map(|offer| offer.id.to_string()).collect(),
             owners: watch::Sender::new(None),
             me: AtomicU64::new(0),
@@ -300,6 +316,21 @@ impl Active {
             )),
             None => Error::internal("something is to be judged in a run without data"),
         })
+    }
+
+    /// Has the judge make ready what is judged first, while shards are loaded; once.
+    pub(crate) fn make_ready(&self) {
+        let Readying { begun, cancelled } = &self.readying;
+        let Some(judge) = self.judge.clone().filter(|_| self.compute.is_concurrent()) else { return };
+        if !begun.swap(true, Ordering::Relaxed) {
+            let cancelled = cancelled.clone();
+            tokio::spawn(async move { judge.make_ready(cancelled).await });
+        }
+    }
+
+    /// What is needed is asked for by itself from now on.
+    pub(crate) fn is_ready(&self) {
+        self.readying.cancelled.set();
     }
 
     /// Takes a newer placement. `me` keeps the shards that are its own, and no others.
@@ -380,6 +411,7 @@ mod tests {
         let judge_of = |judge: Option<JudgeId>| {
             let run = format!("{judge:?}");
             let begin = soup_proto::v1::BeginRun {
+                digest: soup_proto::v1::DigestKind::Sha256.into(),
                 peer_key: vec![7; 32],
                 run: run.clone(),
                 epoch: 1,

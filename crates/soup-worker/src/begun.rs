@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use soup_core::digest::DigestKind;
 use soup_core::judge::JudgeId;
 use soup_core::schema::Schema;
 use soup_core::shard::ShardPlan;
@@ -32,6 +33,8 @@ pub(crate) struct Begun {
     pub(crate) keep_logits: bool,
     /// Accept elements that are not finite.
     pub(crate) allow_nan: bool,
+    /// By which algorithm shards of ingredients are digested.
+    pub(crate) digest: DigestKind,
     /// Keep no shard.
     pub(crate) streams: bool,
     /// Where the output is staged, and its files.

@@ -99,6 +99,11 @@ impl Compute {
         }
     }
 
+    /// Whether computations go on by themselves while others are waited for.
+    pub(crate) fn is_concurrent(&self) -> bool {
+        matches!(self.0, Place::Threads(_))
+    }
+
     /// How a computation waits for I/O. Call on the runtime that does the I/O.
     pub(crate) fn waiting(&self) -> Waiting {
         Waiting(matches!(self.0, Place::Threads(_)).then(Handle::current))

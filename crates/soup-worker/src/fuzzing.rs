@@ -32,6 +32,7 @@ fn known() -> v1::BeginRun {
     let tensor =
         |name: &str| v1::Tensor { name: name.into(), dtype: "F32".into(), shape: vec![4], taken_from: None };
     v1::BeginRun {
+        digest: v1::DigestKind::Sha256.into(),
         run: "uniform-1".into(),
         epoch: 1,
         peer_key: vec![7; soup_trust::ticket::KEY_BYTES],

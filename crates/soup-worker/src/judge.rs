@@ -77,6 +77,10 @@ pub(crate) trait Judge: Send + Sync {
     /// Where there is no room for it.
     async fn vessel(&self, purpose: Purpose) -> Result<Box<dyn Vessel>>;
 
+    /// Makes ready what is judged first, as far as there is room for it and until `cancelled` says so. What goes wrong is found again, and told,
+    /// by whoever needs it.
+    async fn make_ready(&self, _cancelled: Cancelled) {}
+
     /// Soups that it has at most at a time.
     fn soups_max(&self) -> u64 {
         u64::MAX

@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use sha2::{Digest, Sha256};
 use soup_core::machine::Tier;
 use soup_core::schema::Schema;
 use soup_core::shard::{Segment, Shard};
@@ -40,6 +39,7 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: ShardSo
         return Ok(Loaded { bytes_read: 0, ..loaded });
     }
     soup_store::failpoint::reach("before-load");
+    run.make_ready();
     let range = run.begun.plan.range(Shard(task.shard));
     let count = task.ingredients.len() as u32;
     let (schema, host) = (&run.begun.schema, Device::cpu(NonZeroUsize::MIN));
@@ -55,7 +55,7 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: ShardSo
             device.builder(schema, range, count)?
         }
     };
-    let builder = Arc::new(builder);
+    let builder = Arc::new(builder.digested_by(run.begun.digest));
     let compute = &worker.compute;
     let jobs = (0..count).zip(&task.ingredients).map(|(index, source)| {
         let builder = builder.clone();
@@ -76,8 +76,8 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: ShardSo
             let has = |i: Ingredient, tensor: usize| is_covered(&segments, tensor, &covered[i.index()]);
             let (memory, findings) = builder.finish(has)?;
             let notes = judge(&findings, &run.begun.ingredients, &run.begun.schema, run.begun.allow_nan)?;
-            let digests = 0..run.begun.ingredients.len() as u32;
-            let sha256 = digests.map(|i| memory.digest(Ingredient(i))).collect::<Result<_>>()?;
+            let ingredients = 0..run.begun.ingredients.len() as u32;
+            let digests = ingredients.map(|i| memory.digest(Ingredient(i))).collect::<Result<_>>()?;
             tracing::debug!(
                 run = run.begun.run,
                 shard = task.shard,
@@ -86,7 +86,7 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: ShardSo
                 disk_bytes = memory.disk_bytes(),
                 "shard resident"
             );
-            let loaded = Loaded { sha256, notes, bytes_read };
+            let loaded = Loaded { digests, notes, bytes_read };
             run.shards.keep(task.shard, memory, &loaded);
             Ok(loaded)
         })
@@ -112,9 +112,9 @@ async fn read_ingredient(
     };
     let reads = reads.clone();
     let read = compute.beside(move || {
-        let mut hash = Sha256::new();
-        let bytes = local.load(&reads, buffer.bytes_mut(), |part| hash.update(part))?;
-        buffer.set_digest(hash.finalize().into());
+        let mut hasher = buffer.hasher();
+        let bytes = local.load(&reads, buffer.bytes_mut(), |part| hasher.update(part))?;
+        buffer.set_digest(hasher.finish());
         builder.keep(ingredient, buffer)?;
         Ok((bytes, local))
     });

@@ -254,8 +254,8 @@ impl From<Answer> for Answered {
     fn from(answer: Answer) -> Answered {
         let bytes = |digests: Vec<[u8; 32]>| digests.into_iter().map(Vec::from).collect();
         match answer {
-            Answer::Loaded(Loaded { sha256, notes, bytes_read }) => {
-                Answered::Loaded(v1::Loaded { sha256: bytes(sha256), notes, bytes_read })
+            Answer::Loaded(Loaded { digests, notes, bytes_read }) => {
+                Answered::Loaded(v1::Loaded { digests: bytes(digests), notes, bytes_read })
             }
             Answer::Surveyed(Surveyed { survey, notes }) => {
                 Answered::Surveyed(v1::Surveyed::new(survey, notes))
@@ -295,14 +295,14 @@ impl From<Answer> for Answered {
                 Answered::Measured(v1::Measured { grams: grams.into_iter().map(Into::into).collect() })
             }
             Answer::Compared(found) => Answered::Compared((&*found).into()),
-            Answer::Reread(Reread { sha256, blend, served }, bytes_read) => Answered::Reread(v1::Reread {
-                sha256: bytes(sha256),
+            Answer::Reread(Reread { digests, blend, served }, bytes_read) => Answered::Reread(v1::Reread {
+                digests: bytes(digests),
                 blend_sha256: blend.map_or_else(Vec::new, Vec::from),
                 served_sha256: served.map_or_else(Vec::new, Vec::from),
                 bytes_read,
             }),
-            Answer::Passed(Passed { sha256, grams, notes, bytes_read }) => Answered::Passed(v1::Passed {
-                sha256: bytes(sha256),
+            Answer::Passed(Passed { digests, grams, notes, bytes_read }) => Answered::Passed(v1::Passed {
+                digests: bytes(digests),
                 grams: grams.into_iter().map(Into::into).collect(),
                 notes,
                 bytes_read,
@@ -337,6 +337,7 @@ impl TryFrom<v1::BeginRun> for Begun {
     fn try_from(begin: v1::BeginRun) -> Result<Self> {
         check_places(&begin)?;
         let schema = Arc::new(begin.schema()?);
+        let digest = begin.digest().try_into()?;
         let plan = ShardPlan::new(schema.bytes());
         if plan.shard_bytes() != begin.shard_bytes {
             let text =
@@ -368,6 +369,7 @@ impl TryFrom<v1::BeginRun> for Begun {
             judge: begin.judge.map(Into::into),
             keep_logits: begin.keep_logits,
             allow_nan: begin.allow_nan,
+            digest,
             streams: begin.streams,
             output: begin.output,
             schema,
@@ -420,6 +422,7 @@ mod tests {
         };
         let file = |start, end| v1::OutputFile { start, end, ..Default::default() };
         let begin = |files| v1::BeginRun {
+            digest: v1::DigestKind::Sha256.into(),
             peer_key: vec![7; 32],
             tensors: vec![tensor("a"), tensor("b")],
             shard_bytes: ShardPlan::new(32).shard_bytes(),

@@ -30,7 +30,7 @@ pub(crate) struct Passage {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Passed {
     /// SHA-256 of the shard of every ingredient, in pool order.
-    pub(crate) sha256: Vec<[u8; 32]>,
+    pub(crate) digests: Vec<[u8; 32]>,
     /// The inner products of all ingredients, where they are wanted.
     pub(crate) grams: Vec<LayerGram>,
     /// What people should know.
@@ -98,7 +98,7 @@ impl Passages {
         let mut all = self.passed.write().unwrap_or_else(PoisonError::into_inner);
         let known = all.entry(shard).or_insert_with(|| Passed { bytes_read: 0, ..passed.clone() });
         known.bytes_read += passed.bytes_read;
-        match known.sha256 == passed.sha256 {
+        match known.digests == passed.digests {
             true => Ok(()),
             false => Err(Error::data(format!(
                 "an ingredient changed while the run was reading shard {shard} of it: run again"
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn what_is_read_twice_has_to_be_the_same() {
         let passages = Passages::new(1);
-        let passed = |digest: u8| Passed { sha256: vec![[digest; 32]], bytes_read: 7, ..Passed::default() };
+        let passed = |digest: u8| Passed { digests: vec![[digest; 32]], bytes_read: 7, ..Passed::default() };
         passages.note(3, &passed(1)).unwrap();
         passages.note(3, &passed(1)).unwrap();
         assert_eq!((passages.numbers(), passages.found(3).unwrap().bytes_read), (vec![3], 14));

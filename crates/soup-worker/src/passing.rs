@@ -48,7 +48,8 @@ fn passage(run: &Active, task: ShardSources) -> Passage {
     let ingredients: Vec<Having> = task.ingredients.iter().map(having).collect();
     let base = task.base.as_ref().map(having);
     let range = run.begun.plan.range(Shard(task.shard));
-    let passing = Passing::new(&run.begun.schema, range, &ingredients, base.as_ref(), task.products);
+    let passing = Passing::new(&run.begun.schema, range, &ingredients, base.as_ref(), task.products)
+        .digested_by(run.begun.digest);
     let sources = task.ingredients.into_iter().chain(task.base).collect();
     Passage { sources, passing: Arc::new(passing) }
 }
@@ -93,13 +94,13 @@ pub(crate) async fn reread(
     soup: Option<&Soup>,
 ) -> Result<(Reread, u64)> {
     let shard = task.shard;
-    let (blend, Passed { sha256, bytes_read, .. }) =
+    let (blend, Passed { digests, bytes_read, .. }) =
         go_over(run, &Arc::new(passage(run, task)), soup).await?;
-    let Some(soup) = soup else { return Ok((Reread { sha256, ..Reread::default() }, bytes_read)) };
+    let Some(soup) = soup else { return Ok((Reread { digests, ..Reread::default() }, bytes_read)) };
     let served = blends::served(run, shard, soup).await?;
-    let digests = run.compute.beside(move || Ok((digest(&blend), digest(&served))));
-    let (blend, served) = digests.await?;
-    Ok((Reread { sha256, blend: Some(blend), served: Some(served) }, bytes_read))
+    let both = run.compute.beside(move || Ok((digest(&blend), digest(&served))));
+    let (blend, served) = both.await?;
+    Ok((Reread { digests, blend: Some(blend), served: Some(served) }, bytes_read))
 }
 
 fn digest(bytes: &[u8]) -> [u8; 32] {
@@ -146,7 +147,7 @@ fn answer(run: &Active, pass: Pass) -> Result<Passed> {
         notes.push(format!("{text}, and infinite ones there"));
     }
     let grams = diagnose::by_layer(&Layers::new(&run.begun.schema), found.grams);
-    Ok(Passed { sha256: found.sha256, notes, bytes_read: 0, grams })
+    Ok(Passed { digests: found.digests, notes, bytes_read: 0, grams })
 }
 
 /// The files of a shard, open; `None` where some are not on a local disk.

@@ -10,7 +10,7 @@ use soup_tensor::ShardMemory;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Loaded {
     /// SHA-256 of the shard of every ingredient, in pool order; none where nothing was read.
-    pub(crate) sha256: Vec<[u8; 32]>,
+    pub(crate) digests: Vec<[u8; 32]>,
     /// What people should know.
     pub(crate) notes: Vec<String>,
     /// Bytes that were read for this.

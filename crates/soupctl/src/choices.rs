@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use soup_core::agree::Missing;
 use soup_core::batch_norm::BatchNorm;
+use soup_core::digest::DigestKind;
 use soup_core::recipe::learned::{Granularity, Init, Optimizer, Schedule, WeightRule};
 use soup_core::recipe::{Accept, Order, RecipeKind};
 use soup_core::run::{DiagnosisLevel, Evaluate};
@@ -178,6 +179,8 @@ pub(crate) enum AcceptRule {
     AtLeast,
     /// When it scores better (the authors' code)
     Better,
+    /// When it scores better than luck explains: an exact McNemar test of all samples, at --alpha
+    Significant,
 }
 
 /// What is found out about the pool itself.
@@ -301,6 +304,25 @@ pub(crate) enum EvaluateName {
     Full,
 }
 
+/// By which algorithm the content of ingredients is told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum DigestName {
+    /// SHA-256
+    Sha256,
+    /// BLAKE3, which takes a fraction of the time
+    Blake3,
+}
+
+impl From<DigestName> for DigestKind {
+    fn from(name: DigestName) -> Self {
+        match name {
+            DigestName::Sha256 => DigestKind::Sha256,
+            DigestName::Blake3 => DigestKind::Blake3,
+        }
+    }
+}
+
 impl From<EvaluateName> for Evaluate {
     fn from(name: EvaluateName) -> Self {
         match name {
@@ -314,6 +336,7 @@ impl From<AcceptRule> for Accept {
     fn from(name: AcceptRule) -> Self {
         match name {
             AcceptRule::AtLeast => Accept::AtLeast,
+            AcceptRule::Significant => Accept::Significant,
             AcceptRule::Better => Accept::Better,
         }
     }

@@ -15,7 +15,7 @@ use soup_core::{Error, Result};
 use soup_store::local;
 
 use crate::choices::{
-    AcceptRule, BatchNormName, CandidateOrder, DtypeName, EvaluateName, MissingName, RecipeName,
+    AcceptRule, BatchNormName, CandidateOrder, DigestName, DtypeName, EvaluateName, MissingName, RecipeName,
 };
 use crate::choices::{DiagnosisName, GranularityName, InitName, OptimizerName, ScheduleName, WeightRuleName};
 use crate::datasets::{DatasetEntry, TestSets};
@@ -83,6 +83,12 @@ pub(crate) struct CookOptions {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL",
           help_heading = INPUT)]
     pub(crate) allow_nan: Option<bool>,
+    /// By which algorithm workers digest what they read of ingredients, which takes longer than reading where that is fast [default: sha256]
+    ///
+    /// The digests are compared when a shard is read again, are part of what a soup's scores are kept under, and stand in soup.json. Files that
+    /// are written have SHA-256 in any case.
+    #[arg(long, value_enum, help_heading = INPUT)]
+    pub(crate) digest: Option<DigestName>,
     /// What becomes of tensors that only some ingredients have (poolers, other heads), in a soup that is not judged [default: refuse]
     #[arg(long, value_enum, help_heading = INPUT)]
     pub(crate) missing: Option<MissingName>,
@@ -113,9 +119,19 @@ pub(crate) struct CookOptions {
     /// In which order candidates are tried [default: sorted]
     #[arg(long, value_enum, help_heading = RECIPE)]
     pub(crate) order: Option<CandidateOrder>,
+    /// Rank the ingredients by scores that are known already, instead of judging each of them first: a JSON file {"ingredient": score, ...}
+    /// or a CSV file with a name and a score in each line
+    ///
+    /// Every ingredient has to be named. Scores are taken to be of --metric: of the loss the lower is better. They decide the order in which
+    /// candidates are tried and which ingredient is the best single one, and are compared with nothing else. In a cook file a path too.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, help_heading = RECIPE)]
+    pub(crate) ranked_by: Option<String>,
     /// When a trial is accepted [default: at-least]
     #[arg(long, value_enum, help_heading = RECIPE)]
     pub(crate) accept: Option<AcceptRule>,
+    /// How often --accept significant may take luck for skill: p of a one-sided exact McNemar test, for each trial [default: 0.05]
+    #[arg(long, value_name = "P", help_heading = RECIPE)]
+    pub(crate) alpha: Option<f64>,
     /// Seed of the random order, and of random mini-batches [default: 0]
     #[arg(long, value_name = "N", help_heading = RECIPE)]
     pub(crate) seed: Option<u64>,
@@ -354,6 +370,7 @@ impl CookOptions {
             disk_cache,
             judge_dir,
             weights_file,
+            ranked_by,
             signing_key,
             calibration,
             ..
@@ -374,7 +391,7 @@ impl CookOptions {
             )));
         }
         let places = [model_config, preprocessor_config, base, output, state_url, disk_cache, judge_dir];
-        let others = places.into_iter().chain([weights_file, signing_key]).flatten();
+        let others = places.into_iter().chain([weights_file, ranked_by, signing_key]).flatten();
         for url in pool.iter_mut().chain(datasets).chain(others) {
             *url = absolute(folder, url)?;
         }
@@ -410,8 +427,8 @@ impl CookOptions {
         }
         first! {
             lists: pool test ignore_config gate;
-            others: weights_file ingredient_weights validation model_config preprocessor_config class_subset allow_nan missing batch_norm calibration out_dtype recipe order accept seed max_ingredients passes
-                metric output overwrite state_url signing_key fresh batch_size no_baselines evaluate lookahead audit workers memory disk_cache disk threads device device_memory precision numerics coordinator listen
+            others: weights_file ingredient_weights validation model_config preprocessor_config class_subset allow_nan missing batch_norm calibration out_dtype recipe order ranked_by accept alpha seed max_ingredients passes
+                metric output overwrite state_url signing_key fresh batch_size no_baselines evaluate digest lookahead audit workers memory disk_cache disk threads device device_memory precision numerics coordinator listen
                 judge judge_dir judge_timeout min_workers train train_share granularity weights optimizer lr schedule warmup clip epochs mini_batch parts
                 shuffle label_smoothing init fold_beta diagnose base require_shared_init
         }

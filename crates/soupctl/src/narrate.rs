@@ -187,10 +187,11 @@ impl Narrator {
             Some(Kind::Classes(bar)) if self.is_accuracy() => plain(bar.correct),
             _ => format!("{:.4}", decided.bar_value),
         };
+        let p = decided.p.map_or(String::new(), |p| format!(", p = {p:.4}"));
         let total = (self.trials_max)(self.ingredients.len() as u32);
         let width = total.max(1).to_string().len();
         let line = format!(
-            "trial {:>width$}  {sign} {}  {:>2} {:<11}  {}  {} (bar {least})",
+            "trial {:>width$}  {sign} {}  {:>2} {:<11}  {}  {} (bar {least}{p})",
             decided.trial,
             self.name(decided.candidate),
             soup.members.len(),
@@ -333,6 +334,7 @@ mod tests {
             bar_value: 0.874,
             accepted,
             early: false,
+            p: None,
         })
     }
 
@@ -364,6 +366,15 @@ mod tests {
         check(
             decided(&[1], 0, false),
             &["trial  3  - m00         1 ingredient   1750/2000  87.50 %  rejected (bar 1748)"],
+        );
+    }
+
+    #[test]
+    fn a_rule_that_asks_for_significance_is_told_with_what_it_found() {
+        let Event::Decided(decided) = decided(&[0, 1, 2], 2, false) else { unreachable!() };
+        check(
+            Event::Decided(Decided { p: Some(0.412), ..decided }),
+            &["trial  3  + m02         3 ingredients  1750/2000  87.50 %  rejected (bar 1748, p = 0.4120)"],
         );
     }
 

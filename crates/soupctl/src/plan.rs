@@ -6,7 +6,7 @@ use soup_core::batch_norm;
 use soup_core::machine::{Room, Space, Tier, choose_room};
 use soup_core::memory::{Cut, SHARDS_AHEAD, memory_for, soups_kept};
 use soup_core::plan::{DatasetPlan, Evaluations, FilePlan, Memory, PlanReport, Shards};
-use soup_core::recipe::RecipeKind;
+use soup_core::recipe::{RecipeKind, given, ranking};
 use soup_core::run::{DatasetSpec, DiagnosisLevel, RunSpec};
 use soup_core::schema::Schema;
 use soup_core::shard::ShardPlan;
@@ -50,6 +50,13 @@ async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
     let (schema, note) = batch_norm::settle(agreement.schema, spec.batch_norm)?;
     notes.extend(note);
     let ingredients: Vec<String> = checkpoints.iter().map(|c| c.name.clone()).collect();
+    // What names ingredients has to name these.
+    if let Some(table) = &spec.ingredient_weights {
+        notes.extend(given::soup(table, &ingredients, &schema)?.1);
+    }
+    if let Some(table) = &spec.ranked_by {
+        ranking::given(table, &ingredients)?;
+    }
     let k = ingredients.len() as u32;
     let shards = ShardPlan::new(schema.bytes());
     let memory = match spec.streams() {
@@ -302,17 +309,30 @@ fn does_not_fit(shards: &ShardPlan, k: u32, memory: &Memory) -> Option<String> {
 }
 
 fn evaluations(spec: &RunSpec, k: u32) -> Evaluations {
-    let (ranked, trials_max) = spec.recipe.trials_max(k);
+    let given_ranking = spec.ranked_by.is_some();
+    let (ranked, trials_max) = spec.recipe.trials_max(k, given_ranking);
     let kind = spec.recipe.kind;
     // Baselines cost the single ingredients where the recipe does not rank them, and the uniform soup where it does
     // not begin with it. The result of the uniform recipe is scored in any case.
-    let singles = if spec.baselines && ranked < u64::from(k) { u64::from(k) } else { 0 };
+    // Where the ranking is given, only its best one is a baseline; greedy begins with it.
+    let all_singles = !given_ranking || spec.diagnosis.level == DiagnosisLevel::Full;
+    let singles = match (spec.baselines, all_singles) {
+        (true, true) if ranked < u64::from(k) => u64::from(k),
+        (true, false) => u64::from(kind != RecipeKind::Greedy),
+        _ => 0,
+    };
     let given = matches!(kind, RecipeKind::Uniform | RecipeKind::Weighted);
     let uniform = (spec.baselines && kind != RecipeKind::Pruned) || given;
     let soups = if spec.baselines { 3 } else { 1 };
     // A learned soup is found on a set of its own, and then scored like any other.
     let validation_max = match kind {
-        RecipeKind::Learned if spec.baselines => u64::from(k) + 2,
+        RecipeKind::Learned if spec.baselines => {
+            if all_singles {
+                u64::from(k) + 2
+            } else {
+                3
+            }
+        }
         RecipeKind::Learned => 1,
         _ if spec.validation.is_none() => 0,
         RecipeKind::Weighted if spec.baselines => u64::from(k) + 2,

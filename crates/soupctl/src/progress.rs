@@ -33,8 +33,8 @@ impl Progress {
         if quiet {
             return Progress::Quiet;
         }
-        let recipe = spec.recipe.clone();
-        let narrator = Narrator::new(recipe.metric.clone(), move |k| recipe.trials_max(k).1);
+        let (recipe, ranked) = (spec.recipe.clone(), spec.ranked_by.is_some());
+        let narrator = Narrator::new(recipe.metric.clone(), move |k| recipe.trials_max(k, ranked).1);
         Progress::Shown(Box::new(Shown { narrator, watched: print::is_watched(), bar: None, told: None }))
     }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use soup_core::journal::{Decided, Entry, Record, sha256_hex, verify};
+use soup_core::recipe::{Setting, ranking};
 use soup_core::run::RunSpec;
 use soup_core::tally::Tally;
 use soup_core::{Error, Result};
@@ -174,11 +175,17 @@ pub(crate) async fn log(args: LogArgs) -> Result<()> {
         };
         let spec: RunSpec =
             serde_json::from_value(plan["spec"].clone()).map_err(|e| unreadable().with_source(e))?;
-        let ingredients = plan["ingredients"].as_array().map_or(0, Vec::len) as u32;
-        let v = verify(&spec.recipe, ingredients, spec.deciding_set(), &records)?;
+        let names = plan["ingredients"].as_array().into_iter().flatten();
+        let names: Vec<String> = names.map(|i| i["name"].as_str().unwrap_or_default().to_owned()).collect();
+        let ranking = spec.ranked_by.as_ref().map(|table| ranking::given(table, &names)).transpose()?;
+        let setting = Setting { ranking, ..Setting::of(names.len() as u32) };
+        let v = verify(&spec.recipe, &setting, spec.deciding_set(), &records)?;
         let mut steps = if v.steps > 0 { format!(", {} steps", v.steps) } else { String::new() };
         if v.rejections > 0 {
             steps.push_str(&format!(", {} of them certain before all samples were judged", v.rejections));
+        }
+        if v.comparisons > 0 {
+            steps.push_str(&format!(", {} comparisons sample by sample", v.comparisons));
         }
         if v.retractions > 0 {
             steps.push_str(&format!(", {} times something was taken back", v.retractions));
@@ -220,6 +227,15 @@ fn what(entry: &Entry) -> String {
             r.soup.members,
             r.judged.samples(),
             verdicts(&r.decisions)
+        ),
+        Entry::Compared(c) => format!(
+            "dataset {} soup {:?} beside {:?}: {} gained, {} lost {}",
+            c.dataset,
+            c.soup.members,
+            c.reference.members,
+            c.counts.gains,
+            c.counts.losses,
+            verdicts(&c.decisions)
         ),
         Entry::Retracted(r) => {
             format!("{} soups are scored again, {} decisions remain: {}", r.scores.len(), r.decisions, r.why)

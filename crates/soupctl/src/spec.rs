@@ -1,11 +1,12 @@
 //! From options to a specification: defaults, and checks that need no I/O.
 
 mod learned;
+mod ranking;
 
 use std::path::Path;
 
 use soup_core::recipe::given::{self, WeightTable};
-use soup_core::recipe::{RecipeKind, RecipeSpec};
+use soup_core::recipe::{ALPHA_DEFAULT, Accept, RecipeKind, RecipeSpec};
 use soup_core::run::{CONFIG_BYTES_MAX, DiagnosisSpec, Evaluate, NamedConfig, RunSpec};
 use soup_core::{Error, ErrorKind, Result};
 use soup_store::location::Location;
@@ -163,6 +164,7 @@ impl Cook {
         let train = learned::train_set(&options, validation.as_mut())?;
         let baselines = validation.is_some() && !options.no_baselines.unwrap_or(false);
         let ingredient_weights = weights(&options)?;
+        let ranked_by = options.ranked_by.as_deref().map(ranking::read).transpose()?;
         let native = validation.is_some() && options.judge.is_none();
         let numerics = options.numerics.or_else(|| numerics_of(&cluster).filter(|_| native));
         let spec = RunSpec {
@@ -183,6 +185,7 @@ impl Cook {
             allow_nan: options.allow_nan.unwrap_or(false),
             baselines,
             evaluate: options.evaluate.map_or_else(Evaluate::default, Into::into),
+            digest: options.digest.map(Into::into).unwrap_or_default(),
             lookahead: options.lookahead.and_then(Lookahead::trials),
             workers_min: options.min_workers.unwrap_or(workers),
             audit_ppm: options.audit.map_or(0, |share| share.0),
@@ -191,6 +194,7 @@ impl Cook {
             ignore_config: options.ignore_config,
             class_subset: options.class_subset.unwrap_or(false),
             ingredient_weights,
+            ranked_by,
             missing: options.missing.map(Into::into).unwrap_or_default(),
             out_dtype: options.out_dtype.map(Into::into),
             numerics,
@@ -293,10 +297,12 @@ fn check_places(options: &CookOptions) -> Result<()> {
 fn recipe(options: &CookOptions) -> Result<RecipeSpec> {
     let kind = options.recipe.map(RecipeKind::from).unwrap_or_default();
     let learn = learned::learn(options, kind)?;
+    let accept = options.accept.map(Into::into).unwrap_or_default();
     Ok(RecipeSpec {
         kind,
         order: options.order.map(Into::into).unwrap_or_default(),
-        accept: options.accept.map(Into::into).unwrap_or_default(),
+        accept,
+        alpha: options.alpha.or_else(|| (accept == Accept::Significant).then_some(ALPHA_DEFAULT)),
         seed: options.seed.unwrap_or(0),
         max_ingredients: options.max_ingredients,
         passes: options.passes.unwrap_or(if kind == RecipeKind::Pruned { 2 } else { 1 }),

@@ -107,7 +107,7 @@ async fn answers_that_do_not_count() {
     script.works("w2").await;
     // What cannot be understood fails the attempt, and here the run.
     let load = script.takes("w1");
-    let loaded = v1::Loaded { sha256: vec![vec![1, 2, 3]], notes: Vec::new(), bytes_read: 5 };
+    let loaded = v1::Loaded { digests: vec![vec![1, 2, 3]], notes: Vec::new(), bytes_read: 5 };
     let loaded = v1::task_done::Result::Loaded(loaded);
     script.says("w1", "done, with a digest of three bytes", done(&load, Some(loaded))).await;
     script.ends();

@@ -69,6 +69,7 @@ impl Running {
             ledger: self.machine.ledger(),
             replay: &replay,
             accept: spec.recipe.accept,
+            alpha: spec.recipe.alpha,
         };
         let uniform = Soup::uniform(self.prepared.names.len() as u32);
         let mut seconds: BTreeMap<String, f64> =

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use sha2::{Digest, Sha256};
 
 use super::append::next_epoch;
-use super::{Claim, Decided, Entry, GENESIS, Operation, Record, Retracted, Surveyed, VERSION};
+use super::{Claim, Compared, Decided, Entry, GENESIS, Operation, Record, Retracted, Surveyed, VERSION};
 use crate::error::{Error, Result};
-use crate::ledger::{Dataset, Evaluation, Gradients, Rejection};
+use crate::ledger::{Comparison, Dataset, Evaluation, Gradients, Rejection};
 use crate::sequence::SequenceId;
+use crate::soup::Soup;
 use crate::tally::{Judged, Tally};
 
 /// How far a run has come.
@@ -92,6 +93,8 @@ pub struct Fold {
     pub scores: Vec<(Evaluation, Tally)>,
     /// Soups that were rejected before they had a score, in the order they were recorded.
     pub rejections: Vec<(Evaluation, Rejection)>,
+    /// Soups that were compared sample by sample, in the order they were recorded.
+    pub comparisons: Vec<(Evaluation, Comparison)>,
     /// The outcomes that scores add up, by their SHA-256, where they are kept.
     pub outcomes: BTreeMap<Evaluation, [u8; 32]>,
     /// Slices of evaluations that are not complete.
@@ -123,6 +126,7 @@ impl Default for Fold {
             surveyed: None,
             scores: Vec::new(),
             rejections: Vec::new(),
+            comparisons: Vec::new(),
             outcomes: BTreeMap::new(),
             slices: BTreeMap::new(),
             decisions: 0,
@@ -220,6 +224,18 @@ impl Fold {
         Ok(())
     }
 
+    fn compare(&mut self, compared: &Compared) -> Result<()> {
+        let Compared { dataset, soup, reference, counts, decisions } = compared;
+        let evaluation = Evaluation { dataset: Dataset(*dataset), soup: soup.soup()? };
+        let reference = Evaluation { soup: reference.soup()?, ..evaluation };
+        if !self.scored.contains(&evaluation) || !self.scored.contains(&reference) {
+            return Err(Error::data("it compares soups that have no scores"));
+        }
+        self.decide(decisions)?;
+        self.comparisons.push((evaluation, Comparison { reference: reference.soup, counts: *counts }));
+        Ok(())
+    }
+
     fn retract(&mut self, retracted: &Retracted) -> Result<()> {
         let Retracted { scores, steps, decisions, why: _ } = retracted;
         if *steps as usize > self.steps.len() || *decisions > self.decisions {
@@ -235,12 +251,14 @@ impl Fold {
         self.scored.retain(|evaluation| !gone.contains(evaluation));
         self.outcomes.retain(|evaluation, _| !gone.contains(evaluation));
         self.slices.retain(|evaluation, _| !gone.contains(evaluation));
-        // Who did not reach a bar that is not known any more may reach the next one.
-        self.rejections.retain(|(Evaluation { dataset, soup }, Rejection { bar, .. })| {
-            [soup, bar]
+        let stays = |Evaluation { dataset, soup }: &Evaluation, other: &Soup| {
+            [soup, other]
                 .into_iter()
                 .all(|of| !gone.contains(&Evaluation { dataset: *dataset, soup: of.clone() }))
-        });
+        };
+        // Who did not reach a bar that is not known any more may reach the next one.
+        self.rejections.retain(|(of, rejection)| stays(of, &rejection.bar));
+        self.comparisons.retain(|(of, comparison)| stays(of, &comparison.reference));
         self.steps.truncate(*steps as usize);
         self.decisions = *decisions;
         Ok(())
@@ -296,6 +314,7 @@ impl Fold {
                 self.rejections.retain(|(of, _)| *of != evaluation);
                 self.rejections.push((evaluation, Rejection { bar, judged: rejected.judged.clone() }));
             }
+            Entry::Compared(compared) => self.compare(compared)?,
             Entry::Stepped(stepped) => {
                 let next = self.steps.len() as u32 + 1;
                 if stepped.step != next {

@@ -44,7 +44,7 @@ impl Log {
 
 #[test]
 fn what_a_newer_version_wrote_is_said_to_be_newer() {
-    let newer = br#"{"v":4,"seq":0,"kind":"something-new","body":{}}"#;
+    let newer = br#"{"v":5,"seq":0,"kind":"something-new","body":{}}"#;
     let error = Fold::default().push(0, newer).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert!(error.chain().contains("written by a newer version of soupctl"), "{}", error.chain());

@@ -1,9 +1,9 @@
 //! Whether the decisions in a log are the ones that its scores make.
 
-use super::{Decided, Entry, Record, Rejected, Retracted, Surveyed};
+use super::{Compared, Decided, Entry, Record, Rejected, Retracted, Surveyed};
 use crate::error::{Error, Result};
-use crate::ledger::{Dataset, Evaluation, Finding, Ledger, Rejection};
-use crate::recipe::{Recipe, RecipeSpec};
+use crate::ledger::{Comparison, Dataset, Evaluation, Finding, Ledger, Rejection};
+use crate::recipe::{Recipe, RecipeSpec, Setting};
 use crate::survey::Survey;
 use crate::tally::{Judged, Tally};
 
@@ -20,26 +20,28 @@ pub struct Verified {
     pub decisions: u64,
     /// Soups that were rejected before all of their samples were judged, each of them certain by what was.
     pub rejections: u64,
+    /// Pairs of soups that were compared sample by sample, each of them as their scores differ.
+    pub comparisons: u64,
     /// Steps of a learned soup that stand.
     pub steps: u64,
     /// How often something was taken back, since a worker turned out not to be believed.
     pub retractions: u64,
 }
 
-/// Makes every decision of a log again, from the scores recorded before it on the set `deciding`.
+/// Makes every decision of a log again, from the scores recorded before it on the set `deciding`; `setting` is what the recipe knew.
 ///
 /// # Errors
 /// [`ErrorKind::Data`](crate::ErrorKind::Data) naming the record whose decisions are not those of the recipe.
 pub fn verify(
     recipe: &RecipeSpec,
-    ingredients: u32,
+    setting: &Setting,
     deciding: Dataset,
     records: &[Record],
 ) -> Result<Verified> {
     let mut verifying = Verifying {
         spec: recipe,
-        recipe: recipe.build(ingredients)?,
-        ledger: Ledger::new(ingredients).deciding_on(deciding),
+        recipe: recipe.build_for(setting)?,
+        ledger: Ledger::new(setting.ingredients).deciding_on(deciding),
         survey: Survey::default(),
         seen: Verified { records: records.len() as u64, ..Verified::default() },
     };
@@ -47,7 +49,8 @@ pub fn verify(
         verifying.take(record).map_err(|e| e.context(format!("record {} of the log", record.seq)))?;
     }
     let Verifying { ledger, seen, .. } = verifying;
-    Ok(Verified { rejections: ledger.rejections().len() as u64, ..seen })
+    let (rejections, comparisons) = (ledger.rejections().len() as u64, ledger.comparisons().len() as u64);
+    Ok(Verified { rejections, comparisons, ..seen })
 }
 
 /// A log that is gone through.
@@ -80,6 +83,7 @@ impl Verifying<'_> {
                 self.seen.scores += 1;
             }
             Entry::Rejected(rejected) => self.reject(rejected)?,
+            Entry::Compared(compared) => self.compare(compared)?,
             Entry::Retracted(retracted) => self.retract(retracted)?,
             _ => {}
         }
@@ -124,6 +128,19 @@ impl Verifying<'_> {
         }
         let rejection = Rejection { bar, judged: judged.clone() };
         self.find(evaluation, Finding::Rejection(rejection), &rejected.decisions)
+    }
+
+    /// Whether two soups differ by as many samples as their scores do.
+    fn compare(&mut self, compared: &Compared) -> Result<()> {
+        let (soup, reference, counts) = (compared.soup.soup()?, compared.reference.soup()?, compared.counts);
+        let evaluation = Evaluation { dataset: Dataset(compared.dataset), soup };
+        let scores = self.ledger.deciding(&evaluation.soup).zip(self.ledger.deciding(&reference));
+        let fits = scores.is_some_and(|(candidate, reference)| counts.is_between(candidate, reference));
+        if evaluation.dataset != self.ledger.deciding_set() || !fits {
+            return Err(Error::data("it compares soups in a way in which their scores do not differ"));
+        }
+        let comparison = Comparison { reference, counts };
+        self.find(evaluation, Finding::Comparison(comparison), &compared.decisions)
     }
 
     fn retract(&mut self, retracted: &Retracted) -> Result<()> {

@@ -14,7 +14,7 @@ impl Machine {
     pub(super) fn check_answer(&self, work: &Work, result: &TaskResult) -> Result<()> {
         match (work, result) {
             (Work::Load(_), TaskResult::Loaded { .. }) if self.plan.streams => Ok(()),
-            (Work::Load(_), TaskResult::Loaded { sha256, .. }) => self.check_count(sha256.len()),
+            (Work::Load(_), TaskResult::Loaded { digests, .. }) => self.check_count(digests.len()),
             (Work::Survey, TaskResult::Surveyed { survey, .. }) => self.check_survey(survey).map(drop),
             (Work::Evaluate(evaluation, slice), TaskResult::Evaluated(judged)) => {
                 let about = || {
@@ -34,14 +34,14 @@ impl Machine {
             }
             (Work::Dot(dot), TaskResult::Dotted(segments)) => self.check_dots(dot.shard.0, segments),
             (Work::Gram(shard), TaskResult::Measured(grams)) => self.check_grams(shard.0, grams),
-            (Work::Pass(shard), TaskResult::Passed { sha256, grams, .. }) => {
-                self.check_count(sha256.len()).and_then(|()| self.check_grams(shard.0, grams))
+            (Work::Pass(shard), TaskResult::Passed { digests, grams, .. }) => {
+                self.check_count(digests.len()).and_then(|()| self.check_grams(shard.0, grams))
             }
             (Work::Compare(of), TaskResult::Compared(found)) => self.check_compared(of, found),
             (Work::Reread(shard, soup), TaskResult::Reread(found)) => {
                 let blends = [found.blend, found.served].iter().flatten().count();
                 match blends == if soup.is_some() { 2 } else { 0 } {
-                    true => self.check_count(found.sha256.len()),
+                    true => self.check_count(found.digests.len()),
                     false => Err(Error::internal(format!("a worker read shard {} again by halves", shard.0))),
                 }
             }

@@ -168,8 +168,8 @@ pub struct FileDigest {
 /// What was found in a shard that was read again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reread {
-    /// SHA-256 of the shard of every ingredient in pool order.
-    pub sha256: Vec<[u8; 32]>,
+    /// Of the shard of every ingredient in pool order, by the run's [`DigestKind`](crate::digest::DigestKind).
+    pub digests: Vec<[u8; 32]>,
     /// SHA-256 of the blend that was made of that, where one was wanted.
     pub blend: Option<[u8; 32]>,
     /// SHA-256 of the blend that the shard's owner gave.
@@ -179,10 +179,10 @@ pub struct Reread {
 /// What a worker brings back.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TaskResult {
-    /// Of [`Work::Load`]: SHA-256 of the shard of every ingredient in pool order, and what people should know.
+    /// Of [`Work::Load`]: the digest of the shard of every ingredient in pool order, and what people should know.
     Loaded {
         /// One per ingredient; none where nothing was read.
-        sha256: Vec<[u8; 32]>,
+        digests: Vec<[u8; 32]>,
         /// One line each.
         notes: Vec<String>,
     },
@@ -211,8 +211,8 @@ pub enum TaskResult {
     Compared(Box<Alternatives>),
     /// Of [`Work::Pass`].
     Passed {
-        /// SHA-256 of the shard of every ingredient in pool order.
-        sha256: Vec<[u8; 32]>,
+        /// Of the shard of every ingredient in pool order.
+        digests: Vec<[u8; 32]>,
         /// The inner products of the ingredients, where they are wanted.
         grams: Vec<LayerGram>,
         /// What people should know, one line each.

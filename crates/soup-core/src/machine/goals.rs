@@ -1,8 +1,8 @@
 //! Which scores are wanted now.
 
 use super::progress::Progress;
-use super::{Action, BTreeMap, BTreeSet, Dataset, Error, Evaluation, Machine, Report, Soup, Work};
-use crate::recipe::{Step, Trial, Verdict};
+use super::{Action, BTreeMap, BTreeSet, Dataset, Error, Evaluation, Ledger, Machine, Report, Soup, Work};
+use crate::recipe::{Step, Trial, Verdict, ranking};
 use crate::soup::Ingredient;
 use crate::tally::Tally;
 
@@ -35,6 +35,11 @@ impl Goals {
     /// Trials that were accepted, and all that are decided.
     pub(super) fn accepted(&self) -> (u32, u32) {
         self.accepted
+    }
+
+    /// What is known is wanted no more.
+    pub(super) fn leave_known(&mut self, ledger: &Ledger) {
+        self.wanted.retain(|e| ledger.score(e.dataset, &e.soup).is_none());
     }
 
     /// Whether a score is wanted.
@@ -84,6 +89,8 @@ impl Machine {
                 };
                 trials.into_iter().map(goal).collect()
             }
+            // In a moment more is known: what is under way goes on.
+            Step::Compare(pair) => return self.compare(pair, out),
             Step::Differentiate(mini) => {
                 self.begin_step(*mini);
                 Vec::new()
@@ -120,7 +127,11 @@ impl Machine {
         if self.plan.baselines || self.plan.diagnosis.full {
             soups.extend(self.best_single());
             soups.extend(Soup::uniform(self.plan.ingredients));
-            validation.extend((0..self.plan.ingredients).map(|i| Soup::single(Ingredient(i))));
+            // Who gave the ranking knows the others.
+            if self.plan.ranking.is_none() || self.plan.diagnosis.full {
+                validation.extend((0..self.plan.ingredients).map(|i| Soup::single(Ingredient(i))));
+            }
+            validation.extend(self.best_single());
             validation.extend(Soup::uniform(self.plan.ingredients));
         }
         let on = |dataset: Dataset, soups: Vec<Soup>| {
@@ -134,8 +145,13 @@ impl Machine {
         goals
     }
 
-    /// The ingredient with the best validation score, the first one of equals; `None` until all are scored.
+    /// The ingredient with the best validation score, the first one of equals; `None` until all are scored. Where the ranking is given, the
+    /// best one of that.
     pub fn best_single(&self) -> Option<Soup> {
+        if let Some(scores) = &self.plan.ranking {
+            let lower_is_better = self.ledger.metric()?.lower_is_better();
+            return ranking::best(scores, lower_is_better).map(Soup::single);
+        }
         let mut best: Option<(Soup, &Tally)> = None;
         for soup in (0..self.plan.ingredients).map(|i| Soup::single(Ingredient(i))) {
             let score = self.ledger.validation(&soup)?;

@@ -129,7 +129,7 @@ impl Placement {
     /// What was found in a shard, and by whom.
     pub(super) fn digests_of(&self, shard: Shard) -> Option<(WorkerId, &[[u8; 32]])> {
         let digests = self.digests.get(shard.0 as usize)?.as_ref();
-        digests.map(|(by, sha256)| (*by, sha256.as_slice()))
+        digests.map(|(by, digests)| (*by, digests.as_slice()))
     }
 
     /// Who read shards under one number has another one.
@@ -160,7 +160,7 @@ impl Placement {
 }
 
 impl Machine {
-    /// SHA-256 of each shard of ingredient `index`, once all are loaded.
+    /// The digest of each shard of ingredient `index`, once all are loaded.
     pub fn ingredient_digests(&self, index: usize) -> Option<Vec<[u8; 32]>> {
         let of = |d: &Option<(WorkerId, Vec<[u8; 32]>)>| d.as_ref().and_then(|(_, d)| d.get(index).copied());
         self.placement.digests.iter().map(of).collect()
@@ -343,14 +343,15 @@ impl Machine {
         &mut self,
         worker: WorkerId,
         shard: Shard,
-        sha256: Vec<[u8; 32]>,
+        digests: Vec<[u8; 32]>,
         out: &mut Vec<Action>,
     ) {
         if !self.placement.is_loading(shard, worker) {
             return;
         }
         if !self.plan.streams
-            && (self.load_claimed(worker, shard, &sha256, out) || !self.digested(worker, shard, sha256, out))
+            && (self.load_claimed(worker, shard, &digests, out)
+                || !self.digested(worker, shard, digests, out))
         {
             return;
         }
@@ -385,15 +386,15 @@ impl Machine {
         &mut self,
         by: WorkerId,
         shard: Shard,
-        sha256: Vec<[u8; 32]>,
+        digests: Vec<[u8; 32]>,
         out: &mut Vec<Action>,
     ) -> bool {
         let slot = &mut self.placement.digests[shard.0 as usize];
-        let error = if let Some((_, known)) = slot.as_ref().filter(|(_, known)| *known != sha256) {
-            let changed = known.iter().zip(&sha256).position(|(a, b)| a != b).unwrap_or(0);
+        let error = if let Some((_, known)) = slot.as_ref().filter(|(_, known)| *known != digests) {
+            let changed = known.iter().zip(&digests).position(|(a, b)| a != b).unwrap_or(0);
             Error::data(format!("ingredient {changed} changed while the run was reading it: run again"))
         } else {
-            *slot = Some((by, sha256));
+            *slot = Some((by, digests));
             return true;
         };
         self.finish(Err(error), out);

@@ -8,9 +8,10 @@ use std::collections::{BTreeSet, VecDeque};
 use super::progress::Progress;
 use super::{Action, Error, Evaluation, Fold, Judged, Machine, Millis, Report, Result, Slice, Tally};
 use crate::journal::{
-    Decided, Entry, Rejected, Retracted, Scored, ScoredSlice, ScoredSoup, Stepped, Surveyed, sha256_hex,
+    Compared, Decided, Entry, Rejected, Retracted, Scored, ScoredSlice, ScoredSoup, Stepped, Surveyed,
+    sha256_hex,
 };
-use crate::ledger::{Finding, Gradients, Rejection};
+use crate::ledger::{Comparison, Finding, Gradients, Rejection};
 use crate::tally::packed::Packed;
 
 /// Slices in one entry.
@@ -55,13 +56,8 @@ struct Found {
 impl Found {
     /// Whether this is about one of `evaluations`, or decided by the score of one.
     fn is_of(&self, evaluations: &BTreeSet<Evaluation>) -> bool {
-        let bar = match &self.finding {
-            Finding::Score(_) => None,
-            Finding::Rejection(Rejection { bar, .. }) => {
-                Some(Evaluation { soup: bar.clone(), ..self.evaluation })
-            }
-        };
-        evaluations.contains(&self.evaluation) || bar.is_some_and(|bar| evaluations.contains(&bar))
+        let other = self.finding.other().map(|soup| Evaluation { soup: soup.clone(), ..self.evaluation });
+        evaluations.contains(&self.evaluation) || other.is_some_and(|other| evaluations.contains(&other))
     }
 }
 
@@ -183,6 +179,9 @@ impl Machine {
                 .map_err(|e| misfit("it rejects a soup as its judge cannot have judged it").with_source(e))?;
             self.ledger.find(evaluation.clone(), Finding::Rejection(rejection.clone()));
         }
+        for (evaluation, comparison) in &log.comparisons {
+            self.ledger.find(evaluation.clone(), Finding::Comparison(comparison.clone()));
+        }
         self.trying.adopt(&log.outcomes);
         let groups = self.plan.groups.names.len();
         if log.steps.iter().any(|s| s.dots.len() != groups) {
@@ -224,7 +223,7 @@ impl Machine {
         Some((InFlight::Surveyed(found.clone()), Entry::Surveyed(found)))
     }
 
-    /// SHA-256 over the SHA-256 of each shard, of every ingredient, once all are loaded.
+    /// SHA-256 over the digest of each shard, of every ingredient, once all are loaded.
     fn ingredients_sha256(&self) -> Option<Vec<String>> {
         let one = |i: u32| Some(sha256_hex(&self.ingredient_digests(i as usize)?.concat()));
         (0..self.plan.ingredients).map(one).collect()
@@ -272,6 +271,13 @@ impl Machine {
                 soup,
                 bar: bar.into(),
                 judged: judged.clone(),
+                decisions,
+            }),
+            Finding::Comparison(Comparison { reference, counts }) => Entry::Compared(Compared {
+                dataset,
+                soup,
+                reference: reference.into(),
+                counts: *counts,
                 decisions,
             }),
         };
@@ -330,10 +336,14 @@ impl Machine {
                 if let Some(sha256) = outcomes_sha256 {
                     self.trying.name(evaluation.clone(), sha256);
                 }
-                out.push(Action::Report(match finding {
-                    Finding::Score(score) => Report::Scored(evaluation, score),
-                    Finding::Rejection(rejection) => Report::Rejected(evaluation, rejection.judged.samples()),
-                }));
+                match finding {
+                    Finding::Score(score) => out.push(Action::Report(Report::Scored(evaluation, score))),
+                    Finding::Rejection(rejection) => {
+                        out.push(Action::Report(Report::Rejected(evaluation, rejection.judged.samples())));
+                    }
+                    // The decision that it makes is told.
+                    Finding::Comparison(_) => {}
+                }
                 self.goals.ask_again();
             }
             Some(InFlight::Retracted(retracted, evaluations)) => {
@@ -362,6 +372,7 @@ impl Machine {
         for evaluation in evaluations {
             self.ledger.retract(evaluation.dataset, &evaluation.soup);
             self.trying.forget(evaluation);
+            self.comparing.forget(evaluation);
         }
         self.ledger.retract_steps(of.steps as usize);
         self.recorder.decisions = of.decisions;
@@ -405,8 +416,10 @@ impl Machine {
             return;
         }
         let samples = self.samples_of(&evaluation);
+        // What happened to every sample is asked for where soups are compared by it.
+        let told = |outcomes: &Option<[u8; 32]>| outcomes.is_some() || !self.compares(evaluation.dataset);
         let fits = |s: &Tally| self.check_judged(&Judged::Tally(s.clone()), samples).is_ok();
-        if let Some((score, outcomes_sha256)) = kept.filter(|(score, _)| fits(score)) {
+        if let Some((score, outcomes_sha256)) = kept.filter(|(score, of)| fits(score) && told(of)) {
             self.judging.forget(&evaluation);
             self.recorder.remembered(evaluation, score, outcomes_sha256);
         }

@@ -143,7 +143,7 @@ impl Machine {
         &mut self,
         worker: WorkerId,
         shard: Shard,
-        sha256: &[[u8; 32]],
+        digests: &[[u8; 32]],
         out: &mut Vec<Action>,
     ) -> bool {
         if !self.plan.audit.takes_load(shard) {
@@ -154,7 +154,7 @@ impl Machine {
         let claims = self.rereading.loads.entry(shard).or_default();
         match known {
             // It was read, and perhaps audited, before.
-            Some((_, known)) if claims.is_empty() && known == sha256 => {
+            Some((_, known)) if claims.is_empty() && known == digests => {
                 self.rereading.loads.remove(&shard);
                 return false;
             }
@@ -164,7 +164,7 @@ impl Machine {
             _ => {}
         }
         if claims.iter().all(|claim| claim.by != worker) {
-            claims.push(Claim { by: worker, at, said: sha256.to_vec() });
+            claims.push(Claim { by: worker, at, said: digests.to_vec() });
         }
         self.settle_load(shard, out);
         true
@@ -181,7 +181,7 @@ impl Machine {
     ) {
         let Some(soup) = soup else {
             if self.rereading.loads.contains_key(&shard) {
-                self.load_claimed(worker, shard, &found.sha256, out);
+                self.load_claimed(worker, shard, &found.digests, out);
             }
             return;
         };
@@ -277,8 +277,9 @@ impl Machine {
         let known = self.placement.digests_of(shard).map(|(_, known)| known.to_vec());
         let of = self.rereading.blends.get(&key).filter(|(of, _)| *of == owner);
         let claims = of.map_or(&[][..], |(_, claims)| claims);
-        let good = |c: &Reread| c.blend == c.served && known.as_ref().is_none_or(|known| *known == c.sha256);
-        let agree = |a: &Reread, b: &Reread| a.sha256 == b.sha256 && a.blend == b.blend && good(a) == good(b);
+        let good = |c: &Reread| c.blend == c.served && known.as_ref().is_none_or(|known| *known == c.digests);
+        let agree =
+            |a: &Reread, b: &Reread| a.digests == b.digests && a.blend == b.blend && good(a) == good(b);
         // The owner is on the side of whom it gave what that made.
         let with_owner = 1 + claims.iter().filter(|c| good(&c.said)).count();
         let against: Vec<&Claim<Reread>> = claims.iter().filter(|c| !good(&c.said)).collect();

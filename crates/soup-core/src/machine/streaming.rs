@@ -24,17 +24,17 @@ impl Machine {
         &mut self,
         worker: WorkerId,
         shard: Shard,
-        sha256: Vec<[u8; 32]>,
+        digests: Vec<[u8; 32]>,
         grams: Vec<LayerGram>,
         notes: Vec<String>,
         out: &mut Vec<Action>,
     ) {
         // Somebody else reads it too, and nothing is published before both say the same.
-        self.load_claimed(worker, shard, &sha256, out);
+        self.load_claimed(worker, shard, &digests, out);
         // Where others said something else, one more worker tells who is right; who is not is left out.
         let disputed = self.rereading.is_open(shard)
-            && self.placement.digests_of(shard).is_some_and(|(_, known)| known != sha256);
-        if disputed || self.deeds.is_quarantined(worker) || !self.digested(worker, shard, sha256, out) {
+            && self.placement.digests_of(shard).is_some_and(|(_, known)| known != digests);
+        if disputed || self.deeds.is_quarantined(worker) || !self.digested(worker, shard, digests, out) {
             return;
         }
         notes.into_iter().for_each(|n| self.note(n, out));

@@ -351,8 +351,8 @@ impl Machine {
             }
         }
         match (work, result) {
-            (Work::Load(shard), TaskResult::Loaded { sha256, notes }) => {
-                self.loaded(worker, shard, sha256, out);
+            (Work::Load(shard), TaskResult::Loaded { digests, notes }) => {
+                self.loaded(worker, shard, digests, out);
                 notes.into_iter().for_each(|n| self.note(n, out));
             }
             (Work::Survey, TaskResult::Surveyed { survey, notes }) => {
@@ -388,8 +388,8 @@ impl Machine {
                 self.reread(worker, shard, soup.as_deref(), found, out);
             }
             (Work::Compare(work), TaskResult::Compared(found)) => self.compare_done(&work, *found),
-            (Work::Pass(shard), TaskResult::Passed { sha256, grams, notes }) => {
-                self.passed(worker, shard, sha256, grams, notes, out);
+            (Work::Pass(shard), TaskResult::Passed { digests, grams, notes }) => {
+                self.passed(worker, shard, digests, grams, notes, out);
             }
             // Checked before.
             _ => {}

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 mod auditing;
+mod comparing;
 mod proving;
 mod reading_back;
 mod statistics;
@@ -14,7 +15,7 @@ mod trying;
 use super::*;
 use crate::diagnosis::boosting::{Hits, samme};
 use crate::diagnosis::ensemble::{Alternatives, Newton};
-use crate::journal::{Claim, Entry, Fold, Record, Rejected, Scored};
+use crate::journal::{Claim, Compared, Entry, Fold, Record, Rejected, Scored};
 use crate::metric::{Metric, MetricName};
 use crate::recipe::learned::{Granularity, Init, LearnSpec, Optimizer, Schedule, WeightRule};
 use crate::recipe::{Accept, Decision, Order, RecipeKind, Step, Verdict};
@@ -50,6 +51,7 @@ fn plan(kind: RecipeKind, ingredients: u32, files: u32) -> Plan {
         shard_bytes: vec![100; 5],
         pool_bytes: 500,
         given: None,
+        ranking: None,
         groups: Arc::new(Groups {
             names: vec!["a".into(), "b".into()],
             of: vec![Some(0), None, Some(1)],
@@ -73,6 +75,7 @@ fn plan(kind: RecipeKind, ingredients: u32, files: u32) -> Plan {
             kind,
             order: Order::Sorted,
             accept: Accept::AtLeast,
+            alpha: None,
             seed: 1,
             max_ingredients: None,
             passes: 2,
@@ -134,12 +137,12 @@ fn answer_in(work: &Work, plan: &Plan, samples: Option<&[u32]>) -> TaskResult {
     match work {
         Work::Load(shard) => {
             let known = if plan.streams { 0 } else { ingredients as usize };
-            TaskResult::Loaded { sha256: vec![[shard.0 as u8; 32]; known], notes: vec![] }
+            TaskResult::Loaded { digests: vec![[shard.0 as u8; 32]; known], notes: vec![] }
         }
         Work::Pass(shard) => {
             let TaskResult::Measured(grams) = answer(&Work::Gram(*shard), plan) else { unreachable!() };
-            let sha256 = vec![[shard.0 as u8; 32]; ingredients as usize];
-            TaskResult::Passed { sha256, grams, notes: vec!["a note of a pass".into()] }
+            let digests = vec![[shard.0 as u8; 32]; ingredients as usize];
+            TaskResult::Passed { digests, grams, notes: vec!["a note of a pass".into()] }
         }
         Work::Survey => TaskResult::Surveyed {
             survey: Survey::of_classes(SAMPLES[..plan.datasets as usize].to_vec(), 10),
@@ -154,8 +157,8 @@ fn answer_in(work: &Work, plan: &Plan, samples: Option<&[u32]>) -> TaskResult {
         Work::Write(..) => TaskResult::Written(digest),
         Work::Reread(shard, soup) => {
             let blend = soup.as_ref().map(|_| [7; 32]);
-            let sha256 = vec![[shard.0 as u8; 32]; ingredients as usize];
-            TaskResult::Reread(Reread { sha256, blend, served: blend })
+            let digests = vec![[shard.0 as u8; 32]; ingredients as usize];
+            TaskResult::Reread(Reread { digests, blend, served: blend })
         }
         Work::ReadBack(_) => TaskResult::ReadBack { bytes: digest.bytes, sha256: digest.file_sha256 },
         Work::Digest(_) => TaskResult::Digested([7; 32]),
@@ -462,6 +465,13 @@ impl Cluster {
     }
 }
 
+/// Whether the decisions of these records are those of the cluster's recipe.
+fn verified_by(cluster: &Cluster, records: &[Record]) -> Result<crate::journal::Verified> {
+    let plan = &cluster.machine.plan;
+    let setting = Setting { ranking: plan.ranking.clone(), ..Setting::of(plan.ingredients) };
+    crate::journal::verify(&plan.recipe, &setting, cluster.machine.ledger.deciding_set(), records)
+}
+
 fn reference(plan: &Plan) -> (Soup, Vec<Decision>, Vec<Option<Tally>>) {
     let mut cluster = Cluster::new(plan.clone());
     cluster.join();
@@ -481,7 +491,7 @@ fn every_recipe_ends_on_one_worker() {
         let done = loop {
             match recipe.next(&ledger) {
                 Step::Done(soup) => break soup,
-                other @ (Step::Differentiate(_) | Step::Waiting) => panic!("{other:?}"),
+                other @ (Step::Compare(_) | Step::Differentiate(_) | Step::Waiting) => panic!("{other:?}"),
                 Step::Try(open) => {
                     for t in open {
                         let e = Evaluation { dataset: Dataset::VALIDATION, soup: t.soup };
@@ -1054,7 +1064,7 @@ fn an_ingredient_that_changes_between_two_loads_is_refused() {
     cluster.lose(0);
     let at = cluster.inbox.iter().position(|(_, _, w)| matches!(w, Work::Load(_))).unwrap();
     let (worker, key, _) = cluster.inbox.remove(at).unwrap();
-    let other = TaskResult::Loaded { sha256: vec![[99; 32]; 2], notes: vec![] };
+    let other = TaskResult::Loaded { digests: vec![[99; 32]; 2], notes: vec![] };
     cluster.event(Event::Done(worker, key, other));
     assert_eq!(cluster.result.unwrap().unwrap_err().kind(), ErrorKind::Data);
 }
@@ -1082,10 +1092,13 @@ proptest! {
             Just(RecipeKind::Greedy), Just(RecipeKind::Pruned), Just(RecipeKind::BestSingle), Just(RecipeKind::Learned)
         ],
         lookahead in 0..4u32,
+        alpha in prop_oneof![Just(None), Just(Some(0.3))],
         steps in prop::collection::vec((0..100u32, any::<prop::sample::Index>()), 0..400),
     ) {
         let mut plan = plan(kind, 5, 2);
         plan.lookahead = lookahead.checked_sub(1);
+        plan.recipe.alpha = alpha;
+        plan.recipe.accept = alpha.map_or(Accept::AtLeast, |_| Accept::Significant);
         let expected = reference(&plan);
         let mut cluster = Cluster::new(plan);
         cluster.join();
@@ -1113,21 +1126,22 @@ proptest! {
         cluster.run_quietly();
         prop_assert_eq!(cluster.outcome(), expected);
         let mut records = cluster.records.clone();
-        let verified = crate::journal::verify(&cluster.machine.plan.recipe, 5, cluster.machine.ledger.deciding_set(), &records).unwrap();
+        let verified = verified_by(&cluster, &records).unwrap();
         prop_assert_eq!(verified.decisions as usize, cluster.trials.len());
         // A decision that the scores do not make is found.
         for record in &mut records {
-            let (Entry::Scored(Scored { decisions, .. }) | Entry::Rejected(Rejected { decisions, .. })) =
-                &mut record.entry
-            else {
-                continue;
+            let decisions = match &mut record.entry {
+                Entry::Scored(Scored { decisions, .. })
+                | Entry::Rejected(Rejected { decisions, .. })
+                | Entry::Compared(Compared { decisions, .. }) => decisions,
+                _ => continue,
             };
             if let Some(decided) = decisions.first_mut() {
                 decided.candidate += 1;
                 break;
             }
         }
-        let lie = crate::journal::verify(&cluster.machine.plan.recipe, 5, cluster.machine.ledger.deciding_set(), &records);
+        let lie = verified_by(&cluster, &records);
         prop_assert_eq!(lie.is_err(), verified.decisions > 0);
         prop_assert!(cluster.placements > 0);
     }

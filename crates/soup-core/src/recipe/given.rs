@@ -61,7 +61,7 @@ pub fn deserialize<'de, D: Deserializer<'de>>(
 }
 
 /// A map in which no name comes twice: of two weights for one name, which is meant is not known.
-fn named_once<'de, V: Deserialize<'de>, D: Deserializer<'de>>(
+pub(super) fn named_once<'de, V: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<BTreeMap<String, V>, D::Error> {
     struct NamedOnce<V>(PhantomData<V>);
@@ -69,7 +69,7 @@ fn named_once<'de, V: Deserialize<'de>, D: Deserializer<'de>>(
         type Value = BTreeMap<String, V>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a map of names to weights")
+            f.write_str("a map of names to numbers")
         }
 
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {

@@ -7,20 +7,19 @@
 use crate::ledger::Ledger;
 use crate::soup::{Ingredient, Soup};
 
-use super::ranking::{self, From};
+use super::ranking::{Candidates, From};
 use super::walk::{Considered, Walk, walk};
 use super::{Recipe, RecipeSpec, Replay};
 
 /// See the module.
 pub(super) struct Greedy {
     pub(super) spec: RecipeSpec,
-    /// Number of ingredients in the pool; at least one.
-    pub(super) ingredients: u32,
+    pub(super) candidates: Candidates,
 }
 
 impl Recipe for Greedy {
     fn replay(&self, ledger: &Ledger, lookahead: usize) -> Replay {
-        let order = match ranking::order(&self.spec, self.ingredients, ledger, From::Best) {
+        let order = match self.candidates.order(&self.spec, ledger, From::Best) {
             Ok(order) => order,
             Err(step) => return Replay::needing(step),
         };

@@ -34,6 +34,7 @@ use crate::schema::Schema;
 use crate::soup::{Ingredient, Soup, Weight};
 
 use super::greedy::Greedy;
+use super::ranking::Candidates;
 use super::{Recipe, RecipeKind, RecipeSpec, Replay, Step};
 
 use batches::Batches;
@@ -293,13 +294,14 @@ struct Progress {
 impl LearnedSoup {
     pub(super) fn new(
         spec: RecipeSpec,
-        ingredients: u32,
+        candidates: Candidates,
         groups: Arc<Groups>,
         train: Dataset,
     ) -> Result<LearnedSoup> {
         let learn = spec.learn.unwrap_or_default();
         learn.validate()?;
-        let greedy = Greedy { spec: RecipeSpec { kind: RecipeKind::Greedy, passes: 1, ..spec }, ingredients };
+        let ingredients = candidates.ingredients;
+        let greedy = Greedy { spec: RecipeSpec { kind: RecipeKind::Greedy, passes: 1, ..spec }, candidates };
         Ok(LearnedSoup { seed: spec.seed, learn, ingredients, groups, train, greedy, memo: Mutex::new(None) })
     }
 

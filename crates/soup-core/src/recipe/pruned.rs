@@ -4,22 +4,21 @@
 use crate::ledger::Ledger;
 use crate::soup::Soup;
 
-use super::ranking::{self, From};
+use super::ranking::{Candidates, From};
 use super::walk::{Considered, Walk, walk};
 use super::{Recipe, RecipeSpec, Replay};
 
 /// See the module.
 pub(super) struct Pruned {
     pub(super) spec: RecipeSpec,
-    /// Number of ingredients in the pool; at least one.
-    pub(super) ingredients: u32,
+    pub(super) candidates: Candidates,
     /// The mean of all of them.
     pub(super) uniform: Soup,
 }
 
 impl Recipe for Pruned {
     fn replay(&self, ledger: &Ledger, lookahead: usize) -> Replay {
-        let order = match ranking::order(&self.spec, self.ingredients, ledger, From::Worst) {
+        let order = match self.candidates.order(&self.spec, ledger, From::Worst) {
             Ok(order) => order,
             Err(step) => return Replay::needing(step),
         };

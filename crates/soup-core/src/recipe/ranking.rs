@@ -1,10 +1,21 @@
-//! The order in which candidates are taken: by validation score, shuffled, or as in the pool.
+//! The order in which candidates are taken: by score, shuffled, or as in the pool.
+//!
+//! Scores are those on the validation set, which are found out first: one evaluation for every ingredient. Or they are [given](given): who
+//! judged the ingredients before need not do so again. What is given decides the order and nothing else: it is never compared with a
+//! score that the run finds out itself.
 
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
 use crate::ledger::Ledger;
+use crate::metric::Metric;
 use crate::random::SplitMix64;
 use crate::soup::{Ingredient, Soup};
 use crate::tally::Tally;
 
+use super::given::named_once;
 use super::{Order, RecipeSpec, Step, Trial};
 
 /// Which end of the ranking comes first.
@@ -16,18 +27,93 @@ pub(super) enum From {
     Worst,
 }
 
-/// The order of all `ingredients` under `spec`, or the step that is needed to know it.
-pub(super) fn order(
-    spec: &RecipeSpec,
-    ingredients: u32,
-    ledger: &Ledger,
-    from: From,
-) -> Result<Vec<Ingredient>, Step> {
-    match spec.order {
-        Order::Pool => Ok(pool_order(ingredients)),
-        Order::Random => Ok(shuffled(ingredients, spec.seed)),
-        Order::Sorted => sorted(ingredients, ledger, from),
+/// Scores by the names of ingredients.
+pub type ScoreTable = BTreeMap<String, f64>;
+
+/// The scores in a JSON document.
+///
+/// # Errors
+/// For anything but an object from ingredients to numbers that names each once.
+pub fn parse(json: &[u8]) -> serde_json::Result<ScoreTable> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let table = named_once(&mut deserializer)?;
+    deserializer.end().map(|()| table)
+}
+
+/// Checks scores without their pool.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for one that is no finite number.
+pub fn check(table: &ScoreTable) -> Result<()> {
+    match table.iter().find(|(_, score)| !score.is_finite()) {
+        Some((name, score)) => {
+            Err(Error::usage(format!("{name:?} is ranked by {score}, which is no number to rank by")))
+        }
+        None => Ok(()),
     }
+}
+
+/// The scores of ingredients called `names`, in this order.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for an ingredient without a score, and for a name that is no ingredient.
+pub fn given(table: &ScoreTable, names: &[String]) -> Result<Arc<[f64]>> {
+    check(table)?;
+    if let Some(unknown) = table.keys().find(|key| !names.contains(key)) {
+        return Err(Error::usage(format!("{unknown:?} is ranked, but there is no ingredient of that name")));
+    }
+    let score = |name: &String| {
+        let unranked = || {
+            Error::usage(format!("ingredient {name:?} is not ranked: give every ingredient a score, or none"))
+        };
+        table.get(name).copied().ok_or_else(unranked)
+    };
+    names.iter().map(score).collect()
+}
+
+/// The ingredients that are put in an order.
+#[derive(Clone, Debug)]
+pub(super) struct Candidates {
+    /// Ingredients in the pool; at least one.
+    pub(super) ingredients: u32,
+    /// Their scores in pool order, where they are given.
+    pub(super) scores: Option<Arc<[f64]>>,
+}
+
+impl Candidates {
+    /// Their order under `spec`, or the step that is needed to know it.
+    pub(super) fn order(
+        &self,
+        spec: &RecipeSpec,
+        ledger: &Ledger,
+        from: From,
+    ) -> Result<Vec<Ingredient>, Step> {
+        match (spec.order, &self.scores) {
+            (Order::Pool, _) => Ok(pool_order(self.ingredients)),
+            (Order::Random, _) => Ok(shuffled(self.ingredients, spec.seed)),
+            (Order::Sorted, Some(scores)) => Ok(sorted_by(scores, ledger, from)),
+            (Order::Sorted, None) => sorted(self.ingredients, ledger, from),
+        }
+    }
+}
+
+/// The ingredient with the best of these scores, the first one of equals.
+pub fn best(scores: &[f64], lower_is_better: bool) -> Option<Ingredient> {
+    let better = |a: f64, b: f64| if lower_is_better { a < b } else { a > b };
+    let first = (0..scores.len()).reduce(|best, at| if better(scores[at], scores[best]) { at } else { best });
+    first.map(|at| Ingredient(at as u32))
+}
+
+/// All ingredients by the scores that are given, which are of the direction of the metric; ties in pool order.
+fn sorted_by(scores: &[f64], ledger: &Ledger, from: From) -> Vec<Ingredient> {
+    let mut order = pool_order(scores.len() as u32);
+    let highest_first = (from == From::Best) != ledger.metric().is_some_and(Metric::lower_is_better);
+    order.sort_by(|a, b| {
+        let [a, b] = [a, b].map(|ingredient| scores[ingredient.0 as usize]);
+        let order = if highest_first { b.partial_cmp(&a) } else { a.partial_cmp(&b) };
+        order.unwrap_or(Ordering::Equal)
+    });
+    order
 }
 
 /// All ingredients by their score, ties in pool order (whichever end comes first).
@@ -72,11 +158,6 @@ pub(super) fn shuffle<T>(items: &mut [T], seed: u64) {
     for place in (1..items.len()).rev() {
         items.swap(place, random.below(place as u64 + 1) as usize);
     }
-}
-
-/// Whether `score` satisfies `bar` under the rule of `spec`.
-pub(super) fn accepts(spec: &RecipeSpec, ledger: &Ledger, score: &Tally, bar: &Tally) -> bool {
-    spec.accept.holds(ledger.compare(score, bar))
 }
 
 #[cfg(test)]

@@ -3,13 +3,16 @@
 //! The walk is *real* while every trial has a score, and *virtual* after the first one without: from there on open
 //! trials count as rejected, so that the trials which would come next can be proposed ahead of time. A virtual walk
 //! still follows the scores it finds (a trial that is known keeps its verdict), but it decides nothing.
+//!
+//! Where the rule asks for significance, the score of a trial does not decide alone: one that is better is compared with the incumbent
+//! sample by sample, and the walk waits for that. It is known in a moment.
 
 use crate::ledger::Ledger;
 use crate::soup::{Ingredient, Soup};
 use crate::tally::Tally;
 
-use super::ranking::accepts;
-use super::{Bar, Decision, RecipeSpec, Replay, Step, Trial, Verdict};
+use super::{Bar, Decision, Pair, RecipeSpec, Replay, Step, Trial, Verdict};
+use crate::significance::{Discordant, McNemar};
 
 /// One walk over a ledger.
 pub(super) struct Walk<'a> {
@@ -24,6 +27,8 @@ pub(super) struct Walk<'a> {
     decided: Option<Soup>,
     decisions: Vec<Decision>,
     open: Vec<Trial>,
+    /// What the walk waits for, while nothing is open.
+    comparing: Option<Pair>,
 }
 
 /// What a step of the walk says about the rest of it.
@@ -60,6 +65,7 @@ pub(super) fn walk(
         decided: None,
         decisions: Vec::new(),
         open: Vec::new(),
+        comparing: None,
     };
     let mut pass = 1;
     while one_pass(&mut walk, pass) && pass < spec.passes {
@@ -92,11 +98,19 @@ impl Walk<'_> {
         let Some(score) = score.or_else(|| self.ledger.deciding(&soup)) else {
             return self.leave_open(soup);
         };
-        let accepted = !early && accepts(self.spec, self.ledger, score, self.bar);
+        let can_be = !early && self.spec.accept.holds(self.ledger.compare(score, self.bar));
+        let mut compared = None;
+        if can_be && self.spec.compares_samples() {
+            compared = self.ledger.comparison(&soup, &self.incumbent);
+            if compared.is_none() {
+                return self.wait_for(soup);
+            }
+        }
+        let accepted = can_be && compared.is_none_or(|counts| self.is_significant(counts));
         if self.open.is_empty() {
             let verdict = if accepted { Verdict::Accepted } else { Verdict::Rejected };
-            let (score, bar) = (score.clone(), self.bar.clone());
-            self.decisions.push(Decision { soup: soup.clone(), candidate, pass, score, early, bar, verdict });
+            let (soup, score, bar) = (soup.clone(), score.clone(), self.bar.clone());
+            self.decisions.push(Decision { soup, candidate, pass, score, early, bar, compared, verdict });
         }
         if !accepted {
             return Considered::Rejected;
@@ -104,6 +118,20 @@ impl Walk<'_> {
         self.incumbent = soup;
         self.bar = score;
         Considered::Accepted
+    }
+
+    fn is_significant(&self, counts: Discordant) -> bool {
+        self.spec.alpha.is_some_and(|alpha| McNemar::of(counts).better <= alpha)
+    }
+
+    /// The verdict on `soup` needs a comparison with the incumbent. Where the walk is virtual the soup counts as rejected.
+    fn wait_for(&mut self, soup: Soup) -> Considered {
+        if !self.open.is_empty() {
+            return Considered::Rejected;
+        }
+        self.decided = Some(self.incumbent.clone());
+        self.comparing = Some(Pair { candidate: soup, reference: self.incumbent.clone() });
+        Considered::Enough
     }
 
     fn leave_open(&mut self, soup: Soup) -> Considered {
@@ -121,7 +149,11 @@ impl Walk<'_> {
     /// What the walk found out.
     fn finish(self) -> Replay {
         let incumbent = self.decided.unwrap_or(self.incumbent);
-        let step = if self.open.is_empty() { Step::Done(incumbent.clone()) } else { Step::Try(self.open) };
+        let step = match self.comparing {
+            Some(pair) => Step::Compare(pair),
+            None if self.open.is_empty() => Step::Done(incumbent.clone()),
+            None => Step::Try(self.open),
+        };
         Replay { order: self.order, decisions: self.decisions, incumbent: Some(incumbent), step }
     }
 }

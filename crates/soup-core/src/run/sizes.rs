@@ -3,6 +3,7 @@
 use super::{CONFIG_BYTES_MAX, DatasetSpec, RunSpec};
 use crate::error::{Error, Result};
 use crate::recipe::given::{GivenWeight, WeightTable};
+use crate::recipe::ranking::ScoreTable;
 
 /// Longest URL or path, in bytes.
 const URL_BYTES_MAX: usize = 8 << 10;
@@ -47,6 +48,7 @@ pub(super) fn check(spec: &RunSpec) -> Result<()> {
         at_most(flag, "bytes in a name", name.len(), NAME_BYTES_MAX)?;
     }
     spec.datasets().try_for_each(dataset)?;
+    spec.ranked_by.as_ref().map_or(Ok(()), ranking)?;
     spec.ingredient_weights.as_ref().map_or(Ok(()), weights)
 }
 
@@ -57,6 +59,19 @@ fn dataset(set: &DatasetSpec) -> Result<()> {
     names
         .chain([&set.name])
         .try_for_each(|name| at_most("a dataset", "bytes in a name", name.len(), NAME_BYTES_MAX))
+}
+
+fn ranking(table: &ScoreTable) -> Result<()> {
+    let names = table.keys();
+    names
+        .clone()
+        .try_for_each(|name| at_most("--ranked-by", "bytes in a name", name.len(), NAME_BYTES_MAX))?;
+    at_most(
+        "--ranked-by",
+        "bytes of scores",
+        names.map(|name| name.len() + WEIGHT_BYTES).sum(),
+        WEIGHTS_BYTES_MAX,
+    )
 }
 
 fn weights(table: &WeightTable) -> Result<()> {

@@ -13,6 +13,7 @@
 //! depends on which class is taken for which, and all ways are tried: exactly, for up to [`FRAGILE_CLASSES_MAX`] classes. Nothing is said
 //! of more classes, nor of losses and other judges' figures, which one sample can move as far as it likes.
 
+use super::{Discordant, McNemar};
 use crate::metric::{ClassMetric, Margins, Metric, compare_margins};
 use crate::recipe::Accept;
 use crate::tally::{Counts, Tally};
@@ -39,6 +40,21 @@ pub fn is_fragile(metric: &Metric, accept: Accept, score: &Tally, bar: &Tally) -
         return None;
     }
     Some(Search::new((of, *classes), accept, score, bar).turns(FRAGILE_SAMPLES))
+}
+
+/// Whether a verdict is fragile that asks for significance: other predictions for a sample make one gain more or one less, or one loss more or
+/// one less.
+pub fn is_fragile_at(alpha: f64, counts: Discordant) -> bool {
+    let accepted = |gains: u64, losses: u64| McNemar::of(Discordant { gains, losses }).better <= alpha;
+    let Discordant { gains, losses } = counts;
+    let samples = u64::from(FRAGILE_SAMPLES);
+    let before = accepted(gains, losses);
+    (0..=samples).any(|of_gains| {
+        let of_losses = samples - of_gains;
+        let better = accepted(gains + of_gains, losses.saturating_sub(of_losses));
+        let worse = accepted(gains.saturating_sub(of_gains), losses + of_losses);
+        better != before || worse != before
+    })
 }
 
 fn turns_by_counts(accept: Accept, score: &Counts, bar: u64) -> bool {

@@ -7,6 +7,7 @@
 //!
 //! The forward pass is [`Flex`]'s own, so that a sample's logits are the ones that it is judged by.
 
+mod convolution;
 mod texts;
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -22,7 +23,8 @@ use super::attention::Split;
 use super::flex::{self, contiguous_owned, rows_in_place, side_by_side, values};
 use super::math::{erf, exp, sigmoid, tanh};
 use super::texts::Spans;
-use super::{Activation, Kernels, Norm, plain};
+use super::windows::Windows;
+use super::{Activation, Filters, Finish, Kernels, Norm, plain};
 
 impl Kernels for Autodiff<Flex> {
     fn matmul<const D: usize>(left: Tensor<Self, D>, right: Tensor<Self, D>) -> Tensor<Self, D> {
@@ -123,6 +125,26 @@ impl Kernels for Autodiff<Flex> {
 
     fn first_of_each(x: Tensor<Self, 2>, texts: &Spans) -> Tensor<Self, 2> {
         texts::first_of_each(x, texts)
+    }
+
+    fn channels_last(images: Tensor<Self, 4>) -> Tensor<Self, 2> {
+        Tensor::from_inner(Flex::channels_last(images.inner()))
+    }
+
+    fn convolve(x: Tensor<Self, 2>, filters: Filters<Self>, windows: &Windows) -> Tensor<Self, 2> {
+        convolution::convolve(x, filters, windows)
+    }
+
+    fn finish(x: Tensor<Self, 2>, finish: Finish<'_, Self>) -> Tensor<Self, 2> {
+        convolution::finish(x, finish)
+    }
+
+    fn largest(x: Tensor<Self, 2>, windows: &Windows) -> Tensor<Self, 2> {
+        convolution::largest(x, windows)
+    }
+
+    fn mean(x: Tensor<Self, 2>, batch: usize) -> Tensor<Self, 2> {
+        convolution::mean(x, batch)
     }
 }
 
@@ -456,7 +478,7 @@ pub(super) mod tests {
     use super::super::flex::tests::{ACTIVATIONS, noise};
     use super::*;
 
-    type Differentiable = Autodiff<Flex>;
+    pub(super) type Differentiable = Autodiff<Flex>;
 
     /// What `f` makes of leaves of `sizes`, and the gradient of each leaf, for a loss that is a linear map of that.
     fn run<const D: usize>(

@@ -126,6 +126,8 @@ macro_rules! step {
     };
 }
 
+mod convolution;
+
 fn shaped<B: Kernels>(leaf: &Tensor<B, 1>, shape: [usize; 2]) -> Tensor<B, 2> {
     leaf.clone().reshape(shape)
 }

@@ -5,6 +5,7 @@
 
 mod activation;
 mod attention;
+mod convolution;
 mod product;
 mod texts;
 
@@ -16,12 +17,16 @@ use pulp::{Simd, WithSimd};
 use self::activation::activate;
 pub(super) use self::activation::{GELU_TANH_CUBE, GELU_TANH_SCALE};
 use self::attention::{Attention, Sizes};
+use self::convolution::{Dense, Largest, Mean, PerChannel};
+pub(super) use self::convolution::{Image, dense_by_rows, places, seen};
 use self::product::{PANEL, Product, Then, pack_columns, pack_rows, packed_len};
 pub(super) use self::texts::{attend_texts, shares_len};
 use super::math::{exp, sigmoid};
 use super::texts::Spans;
-use super::{Activation, Kernels, Norm, tensor};
+use super::windows::Windows;
+use super::{Activation, Filters, Finish, Kernels, Norm, tensor};
 use crate::parameters::visitor::Layout;
+use crate::parameters::{pixels_first, transpose};
 
 /// Sums are kept in this many lanes, so that they vectorise; the order of additions is fixed by the row alone.
 const LANES: usize = 16;
@@ -41,13 +46,20 @@ impl Kernels for Flex {
         shape: [usize; D],
         device: &FlexDevice,
     ) -> Tensor<Self, D> {
+        let packed = |values: &[f32], [inputs, outputs]: [usize; 2]| {
+            let mut packed = vec![0.0; packed_len(inputs, outputs)];
+            pack_columns(&mut packed, inputs, outputs, |output| &values[output * inputs..][..inputs]);
+            let mut shape = shape;
+            (shape[0], shape[1]) = (packed.len() / PANEL, PANEL);
+            tensor(packed, shape, device)
+        };
         match (layout, &shape[..]) {
-            (Layout::Transposed, &[inputs, outputs]) => {
-                let mut packed = vec![0.0; packed_len(inputs, outputs)];
-                pack_columns(&mut packed, inputs, outputs, |output| &values[output * inputs..][..inputs]);
-                let mut shape = shape;
-                (shape[0], shape[1]) = (packed.len() / PANEL, PANEL);
-                tensor(packed, shape, device)
+            (Layout::Transposed, &[inputs, outputs]) => packed(&values, [inputs, outputs]),
+            (&Layout::Filters { channels }, &[inputs, outputs]) => {
+                packed(&pixels_first(&values, channels, inputs / channels), [inputs, outputs])
+            }
+            (Layout::PerChannel, &[pixels, channels]) => {
+                tensor(transpose(&values, channels, pixels), shape, device)
             }
             (Layout::Interpolated(map), _) => tensor(map.apply(&values), shape, device),
             _ => tensor(values, shape, device),
@@ -104,8 +116,7 @@ impl Kernels for Flex {
         let right = contiguous_owned(right);
         let mut packed = vec![0.0; packed_len(inputs, columns)];
         pack_rows(&mut packed, inputs, columns, |input| &values(&right)[input * columns..][..columns]);
-        let then = Then { bias: None, act: Activation::Linear, residual: None };
-        product(left, &packed, columns, then)
+        product(left, &packed, columns, Then::NOTHING)
     }
 
     fn linear_act(
@@ -115,7 +126,7 @@ impl Kernels for Flex {
         act: Activation,
     ) -> Tensor<Self, 2> {
         let (weight, bias) = (contiguous_owned(weight), bias.map(contiguous));
-        product(x, values(&weight), outputs, Then { bias: bias.as_ref().map(values), act, residual: None })
+        product(x, values(&weight), outputs, Then { bias: bias.as_ref().map(values), act, ..Then::NOTHING })
     }
 
     fn linear_residual(
@@ -126,7 +137,7 @@ impl Kernels for Flex {
     ) -> Tensor<Self, 2> {
         let (weight, bias, residual) = (contiguous_owned(weight), bias.map(contiguous), contiguous(residual));
         let (bias, residual) = (bias.as_ref().map(values), Some(values(&residual)));
-        product(x, values(&weight), outputs, Then { bias, act: Activation::Linear, residual })
+        product(x, values(&weight), outputs, Then { bias, residual, ..Then::NOTHING })
     }
 
     fn bias_act(x: Tensor<Self, 2>, bias: Option<&Tensor<Self, 1>>, act: Activation) -> Tensor<Self, 2> {
@@ -225,6 +236,101 @@ impl Kernels for Flex {
         heads: usize,
     ) -> Tensor<Self, 2> {
         attend_texts(query, key_value, texts, heads, None)
+    }
+
+    fn channels_last(images: Tensor<Self, 4>) -> Tensor<Self, 2> {
+        let [batch, channels, height, width] = images.dims();
+        let images = contiguous_owned(images);
+        // No dimension is 0: a config has none, and an empty batch is never run.
+        let by_image = values(&images).chunks_exact(channels * height * width);
+        let out = by_image.flat_map(|image| transpose(image, channels, height * width)).collect();
+        tensor(out, [batch * height * width, channels], &FlexDevice)
+    }
+
+    fn convolve(x: Tensor<Self, 2>, filters: Filters<Self>, windows: &Windows) -> Tensor<Self, 2> {
+        convolve(x, filters, windows, Then::NOTHING)
+    }
+
+    fn convolve_then(
+        x: Tensor<Self, 2>,
+        filters: Filters<Self>,
+        windows: &Windows,
+        finish: Finish<'_, Self>,
+    ) -> Tensor<Self, 2> {
+        finishing(finish, |then| convolve(x, filters, windows, then))
+    }
+
+    fn finish(x: Tensor<Self, 2>, finish: Finish<'_, Self>) -> Tensor<Self, 2> {
+        finishing(finish, |then| rows_in_place(x, |row, index| convolution::finish(row, then, index)))
+    }
+
+    fn largest(x: Tensor<Self, 2>, windows: &Windows) -> Tensor<Self, 2> {
+        let [_, channels] = x.dims();
+        let x = contiguous_owned(x);
+        let mut out = vec![0.0; windows.rows() * channels];
+        vectorised(Largest { input: values(&x), channels, windows, out: &mut out });
+        tensor(out, [windows.rows(), channels], &FlexDevice)
+    }
+
+    fn mean(x: Tensor<Self, 2>, batch: usize) -> Tensor<Self, 2> {
+        let [_, channels] = x.dims();
+        let x = contiguous_owned(x);
+        let mut out = vec![0.0; batch * channels];
+        vectorised(Mean { input: values(&x), channels, out: &mut out });
+        tensor(out, [batch, channels], &FlexDevice)
+    }
+
+    fn scale_images(x: Tensor<Self, 2>, factors: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        let ([rows, _], [batch, channels]) = (x.dims(), factors.dims());
+        let (pixels, factors) = (rows / batch, contiguous_owned(factors));
+        let factors = values(&factors);
+        rows_in_place(x, |row, index| {
+            let factors = &factors[index / pixels * channels..][..channels];
+            row.iter_mut().zip(factors).for_each(|(v, f)| *v *= f);
+        })
+    }
+}
+
+/// Does `work` with what is to follow it.
+fn finishing<T>(finish: Finish<'_, Flex>, work: impl FnOnce(Then<'_>) -> T) -> T {
+    let Finish { scale, shift, residual, act } = finish;
+    let (scale, shift) = (contiguous_owned(scale), contiguous_owned(shift));
+    let residual = residual.map(contiguous);
+    work(Then {
+        scale: Some(values(&scale)),
+        bias: Some(values(&shift)),
+        residual: residual.as_ref().map(values),
+        act,
+    })
+}
+
+/// A convolution, and what comes after it.
+fn convolve(
+    x: Tensor<Flex, 2>,
+    filters: Filters<Flex>,
+    windows: &Windows,
+    then: Then<'_>,
+) -> Tensor<Flex, 2> {
+    let [_, channels] = x.dims();
+    match filters {
+        Filters::Dense(weight, outputs) if windows.are_pixels() => {
+            product(x, values(&contiguous_owned(weight)), outputs, then)
+        }
+        Filters::Dense(weight, outputs) => {
+            let (x, weight) = (contiguous_owned(x), contiguous_owned(weight));
+            let mut out = vec![0.0; windows.rows() * outputs];
+            let right = values(&weight);
+            let dense = Dense { input: values(&x), sizes: [channels, outputs], windows, right, then };
+            dense.run(&mut out);
+            tensor(out, [windows.rows(), outputs], &FlexDevice)
+        }
+        Filters::PerChannel(weight) => {
+            let (x, weight) = (contiguous_owned(x), contiguous_owned(weight));
+            let mut out = vec![0.0; windows.rows() * channels];
+            let (input, weight) = (values(&x), values(&weight));
+            vectorised(PerChannel { input, channels, windows, weight, then, out: &mut out });
+            tensor(out, [windows.rows(), channels], &FlexDevice)
+        }
     }
 }
 

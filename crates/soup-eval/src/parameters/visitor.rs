@@ -38,6 +38,11 @@ pub(crate) enum Layout {
     Transposed,
     /// One tensor of position embeddings, `[1, tokens, width]`, at the places of another grid.
     Interpolated(Arc<Interpolation>),
+    /// Filters of a convolution, `[out, channels, height, width]`, transposed and the channels last:
+    /// `[height * width * channels, out]`.
+    Filters { channels: usize },
+    /// Filters of one channel each, `[channels, 1, height, width]`, the channels last: `[height * width, channels]`.
+    PerChannel,
 }
 
 /// What stands for the parameters of a model.
@@ -112,6 +117,39 @@ pub(crate) trait Visitor {
         let stored = [&[outputs], inputs].concat();
         self.visit(Stored { names, shape: stored, layout: Layout::Transposed }, shape)
     }
+
+    /// The filters `name` from `channels` to `outputs`, of a window of that height and width: `[height * width * channels, outputs]`.
+    ///
+    /// # Errors
+    /// As [`visit`](Visitor::visit).
+    fn filters(
+        &mut self,
+        name: String,
+        [channels, outputs]: [usize; 2],
+        [height, width]: [usize; 2],
+    ) -> Result<<Self::Form as Form>::Parameter<2>> {
+        let stored = vec![outputs, channels, height, width];
+        let layout = Layout::Filters { channels };
+        let shape = [height * width * channels, outputs];
+        self.visit(Stored { names: vec![name], shape: stored, layout }, shape)
+    }
+
+    /// The filters `name` of one channel each, of a window of that height and width: `[height * width, channels]`.
+    ///
+    /// # Errors
+    /// As [`visit`](Visitor::visit).
+    fn filters_per_channel(
+        &mut self,
+        name: String,
+        channels: usize,
+        [height, width]: [usize; 2],
+    ) -> Result<<Self::Form as Form>::Parameter<2>> {
+        let stored = vec![channels, 1, height, width];
+        self.visit(
+            Stored { names: vec![name], shape: stored, layout: Layout::PerChannel },
+            [height * width, channels],
+        )
+    }
 }
 
 /// Nothing: the parameters are only named.
@@ -159,6 +197,14 @@ impl<B: Kernels, const D: usize> Parameter<B, D> {
     pub(crate) fn on<const A: usize>(&self, activation: &Tensor<B, A>) -> Tensor<B, D> {
         match &self.slot {
             Some(slot) => B::enter(&self.values, slot.clone(), activation),
+            None => self.values.clone(),
+        }
+    }
+
+    /// The values, of which no gradient is wanted: it stays 0.
+    pub(crate) fn constant(&self) -> Tensor<B, D> {
+        match &self.slot {
+            Some(_) => self.values.clone().set_require_grad(false),
             None => self.values.clone(),
         }
     }
@@ -227,6 +273,8 @@ mod tests {
         three: F::Parameter<3>,
         four: F::Parameter<4>,
         matrices: F::Parameter<2>,
+        filters: F::Parameter<2>,
+        filters_per_channel: F::Parameter<2>,
     }
 
     fn ranks<V: Visitor>(visitor: &mut V) -> Result<Ranks<V::Form>> {
@@ -236,6 +284,8 @@ mod tests {
             three: visitor.tensor("three".to_owned(), [2, 1, 3])?,
             four: visitor.tensor("four".to_owned(), [2, 3, 1, 2])?,
             matrices: visitor.matrices(vec!["left".to_owned(), "right".to_owned()], 2, &[1, 2, 2])?,
+            filters: visitor.filters("filters".to_owned(), [3, 2], [1, 2])?,
+            filters_per_channel: visitor.filters_per_channel("each".to_owned(), 3, [2, 1])?,
         })
     }
 
@@ -250,7 +300,9 @@ mod tests {
     fn a_listing_has_every_tensor_of_the_checkpoint() {
         let mut listing = Listing::default();
         ranks(&mut listing).unwrap();
-        assert_eq!(listing.tensors.len(), 6);
+        assert_eq!(listing.tensors.len(), 8);
+        assert_eq!(listing.tensors[6], ("filters".to_owned(), vec![2, 3, 1, 2]));
+        assert_eq!(listing.tensors[7], ("each".to_owned(), vec![3, 1, 2, 1]));
         assert_eq!(listing.tensors[3], ("four".to_owned(), vec![2, 3, 1, 2]));
         assert_eq!(listing.tensors[5], ("right".to_owned(), vec![2, 1, 2, 2]));
     }
@@ -277,7 +329,13 @@ mod tests {
         let four = model.four.on(&three).square().sum();
         let matrices = model.matrices.on(&nothing);
         assert_eq!(matrices.dims(), [4, 4]);
-        ((one + two + three + four + matrices.square().sum()) * 0.5).backward();
+        let filters = model.filters.on(&nothing);
+        // The second pixel's last channel of the first output.
+        let at = schema.range(schema.index_of("filters").unwrap()).start as usize / 4;
+        let shown = filters.clone().slice([5..6, 0..1]).into_data().to_vec::<f32>().unwrap();
+        assert_eq!((filters.dims(), shown), ([6, 2], vec![values[at + 5]]));
+        let filters = filters.square().sum() + model.filters_per_channel.on(&nothing).square().sum();
+        ((one + two + three + four + matrices.square().sum() + filters) * 0.5).backward();
         assert_eq!(sink.take().unwrap(), values);
     }
 

@@ -13,31 +13,57 @@ struct Defaults {
     /// A size that is one number means the shorter edge, not a square.
     shortest_edge: bool,
     resample: u64,
+    /// The edge of what is cut out, where the file does not say.
     crop: Option<u64>,
+    do_crop: bool,
+    /// The part of the shorter edge that is cut out of images that become smaller than [`WARPED`] (`crop_pct`); `None`: there is no such
+    /// option.
+    part: Option<f64>,
+    /// Whether there are an offset after rescaling and a second division by the deviations (`rescale_offset`, `include_top`).
+    top: bool,
     mean: [f64; 3],
     std: [f64; 3],
 }
+
+/// Images that become at least so large are resized to a square instead of being cut out of a larger one.
+const WARPED: usize = 384;
 
 const HALF: [f64; 3] = [0.5; 3];
 const CLIP_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
 const CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 
-const VIT: Defaults =
-    Defaults { edge: None, shortest_edge: false, resample: 2, crop: None, mean: HALF, std: HALF };
+const VIT: Defaults = Defaults {
+    edge: None,
+    shortest_edge: false,
+    resample: 2,
+    crop: None,
+    do_crop: false,
+    part: None,
+    top: false,
+    mean: HALF,
+    std: HALF,
+};
 const SIGLIP: Defaults = Defaults { resample: 3, ..VIT };
-const DEIT: Defaults = Defaults { edge: Some(256), resample: 3, crop: Some(224), ..VIT };
+const DEIT: Defaults = Defaults { edge: Some(256), resample: 3, crop: Some(224), do_crop: true, ..VIT };
 const CLIP: Defaults = Defaults {
     edge: Some(224),
     shortest_edge: true,
     resample: 3,
     crop: Some(224),
+    do_crop: true,
     mean: CLIP_MEAN,
     std: CLIP_STD,
+    ..VIT
 };
+const CONVNEXT: Defaults =
+    Defaults { edge: Some(384), shortest_edge: true, part: Some(224.0 / 256.0), ..VIT };
+const EFFICIENTNET: Defaults = Defaults { edge: Some(346), resample: 0, crop: Some(289), top: true, ..VIT };
 
-/// Options that change pixels in ways that are not implemented, with the values at which they do nothing.
-const REFUSED: [&str; 6] =
-    ["do_pad", "do_thumbnail", "do_align_long_axis", "crop_pct", "rescale_offset", "do_flip_channel_order"];
+/// Options that change pixels in ways that are not implemented, with the values at which they do nothing. Some processors have those that
+/// are named apart.
+const REFUSED: [&str; 4] = ["do_pad", "do_thumbnail", "do_align_long_axis", "do_flip_channel_order"];
+const OF_CONVNEXT: [&str; 1] = ["crop_pct"];
+const OF_EFFICIENTNET: [&str; 2] = ["rescale_offset", "include_top"];
 
 /// Options that are understood.
 const KNOWN: [&str; 15] = [
@@ -100,9 +126,11 @@ fn defaults(name: Option<&str>) -> Result<Defaults> {
         "Siglip" => SIGLIP,
         "DeiT" | "Beit" => DEIT,
         "CLIP" | "ChineseCLIP" | "Bit" => CLIP,
+        "ConvNext" => CONVNEXT,
+        "EfficientNet" => EFFICIENTNET,
         _ => {
             return Err(wrong(format!(
-                "unknown image_processor_type {name:?}: known are those of ViT, DeiT, Beit, CLIP, Bit and Siglip"
+                "unknown image_processor_type {name:?}: known are those of ViT, DeiT, Beit, CLIP, Bit, Siglip, ConvNext and EfficientNet"
             )));
         }
     })
@@ -120,32 +148,25 @@ pub(super) fn from_json(
     let raw = Raw(map);
     let name = raw.get("image_processor_type").or_else(|| raw.get("feature_extractor_type"));
     let defaults = defaults(name.and_then(Value::as_str))?;
-    if let Some(key) = REFUSED.iter().find(|k| raw.get(k).is_some_and(|v| *v != Value::Bool(false))) {
+    let is_on = |key: &&&str| raw.get(key).is_some_and(|v| *v != Value::Bool(false));
+    let others = [(&OF_CONVNEXT[..], defaults.part.is_none()), (&OF_EFFICIENTNET, !defaults.top)];
+    let others = others.iter().filter(|(_, foreign)| *foreign).flat_map(|(keys, _)| keys.iter());
+    if let Some(key) = REFUSED.iter().chain(others).find(is_on) {
         return Err(wrong(format!("{key} is not supported")));
     }
     raw.refuse_unknown(output, channels)?;
-    let resize = match raw.flag("do_resize", true)? {
+    let mut resize = match raw.flag("do_resize", true)? {
         true => Some((raw.target(&defaults, output)?, raw.filter(&defaults)?)),
         false => None,
     };
-    let crop = match raw.flag("do_center_crop", defaults.crop.is_some())? {
+    let mut crop = match raw.flag("do_center_crop", defaults.do_crop)? {
         true => Some(raw.crop(&defaults)?),
         false => None,
     };
-    let rescale = match raw.flag("do_rescale", true)? {
-        true => Some(raw.number("rescale_factor", 1.0 / 255.0)?),
-        false => None,
-    };
-    let levels = if raw.flag("do_normalize", true)? {
-        let mean = raw.per_channel("image_mean", &defaults.mean, channels)?;
-        let std = raw.per_channel("image_std", &defaults.std, channels)?;
-        if let Some(bad) = std.iter().find(|&&s| s <= 0.0) {
-            return Err(wrong(format!("image_std has {bad}, expected positive numbers")));
-        }
-        mean.into_iter().zip(std).map(|pair| levels(rescale, Some(pair))).collect()
-    } else {
-        vec![levels(rescale, None); channels]
-    };
+    if let Some(part) = defaults.part {
+        (resize, crop) = raw.part_of(resize, crop, raw.number("crop_pct", part)?)?;
+    }
+    let levels = raw.levels(&defaults, channels)?;
     let mut preprocessor = Preprocessor { resize, crop, output, channels, levels };
     if any_size {
         preprocessor.output = preprocessor.size().unwrap_or(output);
@@ -188,6 +209,9 @@ impl Preprocessor {
     }
 }
 
+/// To which size images are resized, if at all, and how.
+type Resize = Option<(Target, Filter)>;
+
 /// The file's fields; null means absent.
 struct Raw(Map<String, Value>);
 
@@ -200,10 +224,12 @@ impl Raw {
     fn refuse_unknown(&self, output: ImageSize, channels: usize) -> Result<()> {
         // What is off or absent changes nothing, and names with an underscore are private to the program that wrote them.
         let idle = |value: &Value| matches!(value, Value::Null | Value::Bool(false));
-        let known = |key: &str| KNOWN.contains(&key) || HARMLESS.contains(&key) || key.starts_with('_');
-        if let Some((key, value)) =
-            self.0.iter().find(|(key, value)| !idle(value) && !known(key) && !REFUSED.contains(&key.as_str()))
-        {
+        // What is not this processor's was refused before.
+        let checked = [&REFUSED[..], &OF_CONVNEXT, &OF_EFFICIENTNET].concat();
+        let known = |key: &str| {
+            KNOWN.contains(&key) || HARMLESS.contains(&key) || checked.contains(&key) || key.starts_with('_')
+        };
+        if let Some((key, value)) = self.0.iter().find(|(key, value)| !idle(value) && !known(key)) {
             return Err(wrong(format!(
                 "{key} is {value}, an option that is not known: if it changes no pixel, leave it out in a copy that is named with \
                  --preprocessor-config"
@@ -221,6 +247,60 @@ impl Raw {
             )));
         }
         Ok(())
+    }
+
+    /// For every channel what becomes of the 256 levels.
+    fn levels(&self, defaults: &Defaults, channels: usize) -> Result<Vec<[f32; 256]>> {
+        let rescale = match self.flag("do_rescale", true)? {
+            true => Some(self.number("rescale_factor", 1.0 / 255.0)?),
+            false => None,
+        };
+        // Only what is rescaled has an offset.
+        let offset = defaults.top && rescale.is_some() && self.flag("rescale_offset", false)?;
+        let (normalise, again) =
+            (self.flag("do_normalize", true)?, defaults.top && self.flag("include_top", true)?);
+        if !normalise && !again {
+            return Ok(vec![levels(rescale, offset, &[]); channels]);
+        }
+        let mean = self.per_channel("image_mean", &defaults.mean, channels)?;
+        let std = self.per_channel("image_std", &defaults.std, channels)?;
+        if let Some(bad) = std.iter().find(|&&s| s <= 0.0) {
+            return Err(wrong(format!("image_std has {bad}, expected positive numbers")));
+        }
+        let of = |(mean, std)| {
+            let steps = [normalise.then_some((mean, std)), again.then_some((0.0, std))];
+            levels(rescale, offset, &steps.into_iter().flatten().collect::<Vec<_>>())
+        };
+        Ok(mean.into_iter().zip(std).map(of).collect())
+    }
+
+    /// What is done to images of which a part is cut out, unless they become large: these are resized to a square.
+    fn part_of(
+        &self,
+        resize: Resize,
+        crop: Option<ImageSize>,
+        part: f64,
+    ) -> Result<(Resize, Option<ImageSize>)> {
+        if crop.is_some() {
+            return Err(wrong("do_center_crop is not supported for images that are cropped by crop_pct"));
+        }
+        let Some((target, filter)) = resize else { return Ok((None, None)) };
+        let Target::ShortestEdge(edge) = target else {
+            return Err(wrong("size has no shortest_edge, by which images are cropped (crop_pct)"));
+        };
+        let square = ImageSize { height: edge, width: edge };
+        if edge >= WARPED {
+            return Ok((Some((Target::Exact(square), filter)), None));
+        }
+        if !(part > 0.0 && edge as f64 / part < (SIDE_MAX + 1) as f64) {
+            return Err(wrong(format!("crop_pct is {part}, expected a part of 1")));
+        }
+        // Truncated, in floating point, as the original does.
+        let whole = (edge as f64 / part) as usize;
+        if whole == 0 {
+            return Err(wrong(format!("crop_pct is {part}, expected a part of 1")));
+        }
+        Ok((Some((Target::ShortestEdge(whole), filter)), Some(square)))
     }
 
     fn flag(&self, key: &str, default: bool) -> Result<bool> {
@@ -382,6 +462,45 @@ mod tests {
     }
 
     #[test]
+    fn a_part_is_cut_out_of_what_is_not_large() {
+        let of = |more: &str, side: usize| {
+            let json = format!(r#"{{"feature_extractor_type": "ConvNextFeatureExtractor"{more}}}"#);
+            let got = parse(&json, side, 3).unwrap();
+            (got.resize.map(|(target, _)| target), got.crop.map(|crop| crop.height))
+        };
+        assert_eq!(of("", 384), (Some(square(384)), None));
+        // As microsoft/resnet-50 has it.
+        assert_eq!(
+            of(r#", "size": 224, "crop_pct": 0.875"#, 224),
+            (Some(Target::ShortestEdge(256)), Some(224))
+        );
+        assert_eq!(
+            of(r#", "size": {"shortest_edge": 383}"#, 383),
+            (Some(Target::ShortestEdge(437)), Some(383))
+        );
+        assert_eq!(of(r#", "do_resize": false"#, 30), (None, None));
+    }
+
+    #[test]
+    fn efficientnet_divides_twice() {
+        let of = |more: &str| {
+            let json = format!(
+                r#"{{"image_processor_type": "EfficientNetImageProcessor", "image_mean": 0.25, "image_std": 0.5{more}}}"#
+            );
+            parse(&json, 346, 1).unwrap().levels[0][255]
+        };
+        assert_eq!(of(""), 3.0);
+        assert_eq!(of(r#", "include_top": false"#), 1.5);
+        assert_eq!(of(r#", "do_normalize": false"#), 2.0);
+        assert_eq!(of(r#", "do_normalize": false, "include_top": false"#), 1.0);
+        assert_eq!(of(r#", "rescale_offset": true, "include_top": false"#), -0.5);
+        let cropped = r#"{"image_processor_type": "EfficientNetImageProcessorFast", "do_center_crop": true}"#;
+        let cropped = parse(cropped, 289, 3).unwrap();
+        assert_eq!(cropped.resize, Some((square(346), Filter::Nearest)));
+        assert_eq!(cropped.crop, Some(ImageSize { height: 289, width: 289 }));
+    }
+
+    #[test]
     fn the_file_says_which_of_all_sizes() {
         let usual = ImageSize { height: 518, width: 518 };
         let check = |json: &str, height, width| {
@@ -415,10 +534,18 @@ mod tests {
     fn what_is_not_understood_is_refused() {
         let error = |json: &str| parse(json, 224, 3).unwrap_err().chain();
         assert!(
-            error(r#"{"image_processor_type": "ConvNextImageProcessor"}"#)
-                .contains("\"ConvNextImageProcessor\"")
+            error(r#"{"image_processor_type": "LevitImageProcessor"}"#).contains("\"LevitImageProcessor\"")
         );
         assert!(error(r#"{"crop_pct": 0.875}"#).contains("crop_pct is not supported"));
+        assert!(error(r#"{"include_top": true}"#).contains("include_top is not supported"));
+        assert!(error(r#"{"rescale_offset": true}"#).contains("rescale_offset is not supported"));
+        let convnext =
+            |more: &str| error(&format!(r#"{{"image_processor_type": "ConvNextImageProcessor"{more}}}"#));
+        assert!(convnext(r#", "size": {"height": 3, "width": 3}"#).contains("size has no shortest_edge"));
+        assert!(convnext(r#", "size": 3, "crop_pct": 0"#).contains("crop_pct is 0"));
+        assert!(convnext(r#", "size": 3, "crop_pct": 4"#).contains("crop_pct is 4"));
+        assert!(convnext(r#", "do_center_crop": true, "crop_size": 224"#).contains("do_center_crop"));
+        assert!(convnext(r#", "rescale_offset": true"#).contains("rescale_offset is not supported"));
         assert!(error(r#"{"resample": 7}"#).contains("resample is 7"));
         assert!(
             error(r#"{"size": 225}"#).contains("225 x 225 pixels, the model takes 224 x 224 (image_size")

@@ -1,11 +1,12 @@
-"""Makes the golden files of the architectures with PyTorch and transformers (2.15 and 5.24 when they were checked in).
+"""Makes the golden files of the architectures with PyTorch and transformers (2.15 and 5.24 when they were checked in; the convolutional
+ones by 4.57).
 
     pip install torch "transformers>=5" safetensors && python models.py [CASE...]
 
 For every CASE, a tiny model whose parameters are all random, in models/CASE:
 
 config.json, model.safetensors   as transformers saves them
-preprocessor_config.json         where images have another size than image_size: cuts that size out of them
+preprocessor_config.json         where images have another size than image_size, or there is no such: cuts that size out of them
 golden.safetensors
     pixel_values   f32, [samples, channels, height, width], what the model gets, where that is images
     ids, types     i64, the tokens of one text after the other, where it is texts
@@ -14,7 +15,8 @@ golden.safetensors
     logits         f32, in f32
     logits_f64     f64, in f64
     scalars        f64, [loss, derivative with respect to beta], of the mean loss with BETA and SMOOTHING
-    gradient/NAME  f32, of that loss, taken in f64, with respect to the checkpoint's tensor NAME
+    gradient/NAME  f32, of that loss, taken in f64, with respect to the checkpoint's tensor NAME; zeros for running statistics
+    block/NAME     f64, the running statistic NAME after a pass in training, taken in f64, over all samples as one block
 """
 import inspect
 import json
@@ -51,6 +53,21 @@ ODD = {
 OBLONG = {"image_size": [15, 22], "patch_size": [4, 5], "intermediate_size": 40}
 # Two thirds of the MLP are no multiple of 8.
 UNEVEN = {"hidden_size": 20, "num_attention_heads": 4}
+RESNET = {"embedding_size": 10, "hidden_sizes": [12, 20], "depths": [2, 1], "layer_type": "basic", "num_labels": 5}
+# Two stages in three blocks, of which the last has the input added.
+EFFICIENTNET = {
+    "width_coefficient": 0.25,
+    "depth_coefficient": 1.0,
+    "in_channels": [32, 64],
+    "out_channels": [64, 96],
+    "kernel_sizes": [3, 5],
+    "strides": [1, 2],
+    "num_block_repeats": [1, 2],
+    "expand_ratios": [1, 3],
+    "hidden_dim": 320,
+    "image_size": 20,
+    "num_labels": 5,
+}
 CASES = {
     "vit": ("ViT", "ForImageClassification", {**SMALL, "intermediate_size": 40}),
     "vit_odd": ("ViT", "ForImageClassification", {**ODD, **OBLONG}),
@@ -74,6 +91,80 @@ CASES = {
         [23, 31],
     ),
     "dinov2_oblong": ("Dinov2", "ForImageClassification", {**ODD, "mlp_ratio": 2}, [8, 32]),
+    "resnet": ("ResNet", "ForImageClassification", RESNET, [24, 24]),
+    # A stage without the layer that its depth says, and an activation that is not that within a layer; an oblong image.
+    "resnet_odd": (
+        "ResNet",
+        "ForImageClassification",
+        {
+            **RESNET,
+            "num_channels": 1,
+            "embedding_size": 9,
+            "hidden_sizes": [9, 17, 17],
+            "depths": [1, 2, 0],
+            "hidden_act": "gelu",
+            "downsample_in_first_stage": True,
+        },
+        [29, 43],
+    ),
+    "resnet_bottleneck": (
+        "ResNet",
+        "ForImageClassification",
+        {**RESNET, "hidden_sizes": [16, 37], "layer_type": "bottleneck"},
+        [21, 32],
+    ),
+    "resnet_bottleneck_first": (
+        "ResNet",
+        "ForImageClassification",
+        {
+            **RESNET,
+            "hidden_sizes": [19, 24],
+            "layer_type": "bottleneck",
+            "downsample_in_bottleneck": True,
+            "downsample_in_first_stage": True,
+            "hidden_act": "silu",
+        },
+        [31, 26],
+    ),
+    "efficientnet": ("EfficientNet", "ForImageClassification", EFFICIENTNET),
+    # Everything away from its default: widths that are not rounded down by much, windows of even and of one pixel, padding on both sides
+    # of the second block with a step of two.
+    "efficientnet_odd": (
+        "EfficientNet",
+        "ForImageClassification",
+        {
+            **EFFICIENTNET,
+            "num_channels": 1,
+            "width_coefficient": 0.3,
+            "depth_divisor": 5,
+            "depth_coefficient": 1.4,
+            "in_channels": [32, 64, 40, 70],
+            "out_channels": [64, 40, 70, 30],
+            "kernel_sizes": [4, 5, 1, 3],
+            "strides": [2, 2, 2, 1],
+            "num_block_repeats": [1, 1, 1, 1],
+            "expand_ratios": [2, 1, 3, 1],
+            "depthwise_padding": [2, 5],
+            "squeeze_expansion_ratio": 0.4,
+            "hidden_act": "gelu_new",
+            "hidden_dim": 385,
+            "pooling_type": "max",
+            "batch_norm_eps": 0.05,
+        },
+        [37, 50],
+    ),
+    "efficientnet_even": (
+        "EfficientNet",
+        "ForImageClassification",
+        {
+            **EFFICIENTNET,
+            "kernel_sizes": [2, 4],
+            "squeeze_expansion_ratio": 0.01,
+            "hidden_act": "relu",
+            "depthwise_padding": [1],
+        },
+        [19, 17],
+    ),
 }
 
 TEXT = {
@@ -132,12 +223,21 @@ TEXT_CASES = {
 
 
 def randomise(model):
+    convolutional = any(name.endswith("running_var") for name, _ in model.named_buffers())
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
             parameter.normal_(0.0, 0.3)
+            if convolutional and parameter.dim() == 4:
+                # As many inputs as a window has values.
+                parameter.div_(0.3 * parameter[0].numel() ** 0.5)
             # What is multiplied by is around one, of either sign for the scales of layers.
-            if "norm" in name.lower() and name.endswith("weight") or "lambda1" in name:
+            if ("norm" in name.lower() or "_bn." in name) and name.endswith("weight") or "lambda1" in name:
                 parameter.add_(1.0)
+        for name, buffer in sorted(model.named_buffers()):
+            if name.endswith("running_mean"):
+                buffer.normal_(0.0, 0.3)
+            if name.endswith("running_var"):
+                buffer.uniform_(0.3, 2.0)
 
 
 def saved(model, folder):
@@ -159,6 +259,20 @@ def run_texts(model, texts):
         others = {"token_type_ids": types[None]} if with_types else {}
         logits.append(model(input_ids=ids[None], **others).logits)
     return torch.cat(logits)
+
+
+def block_statistics(model, forward):
+    """The running statistics that all samples have as one block. They stay in the model."""
+    layers = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for layer in layers:
+        layer.momentum = 1.0
+        layer.train()
+    with torch.no_grad():
+        forward(model)
+    for layer in layers:
+        layer.eval()
+    names = ("running_mean", "running_var")
+    return {name: buffer.clone() for name, buffer in model.named_buffers() if name.endswith(names)}
 
 
 def new_model(case, family, head, options):
@@ -208,6 +322,7 @@ def make(case, family, head, options, size=None):
         preprocessor = {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 40}, "crop_size": crop}
         (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n")
     else:
+        (folder / "preprocessor_config.json").unlink(missing_ok=True)
         size = config.image_size if isinstance(config.image_size, (list, tuple)) else [config.image_size] * 2
     pixels = torch.randn(SAMPLES, config.num_channels, *size)
     write(case, model, folder, {"pixel_values": pixels}, lambda model: run(model, pixels), SAMPLES, config.num_labels)
@@ -222,10 +337,14 @@ def write(case, model, folder, inputs, forward, samples, classes):
     exact = forward(model)
     loss = torch.nn.functional.cross_entropy(beta * exact, labels, label_smoothing=SMOOTHING)
     loss.backward()
+    block = block_statistics(model, forward)
     # Saved in the parameters' places, the gradients get the names, and are put together in the way, of the file.
     for parameter in model.parameters():
         gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
         parameter.data = gradient.float()
+    model.float()
+    for buffer in model.buffers():
+        buffer.zero_()
     with tempfile.TemporaryDirectory() as other:
         gradients = saved(model, other)
     golden = {
@@ -235,6 +354,7 @@ def write(case, model, folder, inputs, forward, samples, classes):
         "logits_f64": exact.detach(),
         "scalars": torch.tensor([loss.item(), beta.grad.item()], dtype=torch.float64),
         **{f"gradient/{name}": gradient for name, gradient in gradients.items()},
+        **{f"block/{name}": values for name, values in block.items()},
     }
     save_file(golden, folder / "golden.safetensors")
     print(f"{case}: loss {loss.item():.4f}, f32 is off by {(logits - exact).abs().max().item():.1e}")

@@ -72,8 +72,12 @@ pub(crate) fn parameters_in(file: &Path) -> (Schema, Vec<u8>) {
     let file = std::fs::read(file).unwrap();
     let tensors = SafeTensors::deserialize(&file).unwrap();
     let specs = tensors.iter().map(|(name, view)| {
-        assert_eq!(view.dtype(), safetensors::Dtype::F32);
-        TensorSpec::new(name, Dtype::F32, view.shape().iter().map(|&d| d as u64).collect::<Vec<_>>())
+        let dtype = match view.dtype() {
+            safetensors::Dtype::F32 => Dtype::F32,
+            safetensors::Dtype::I64 => Dtype::I64,
+            other => panic!("{name} is {other:?}"),
+        };
+        TensorSpec::new(name, dtype, view.shape().iter().map(|&d| d as u64).collect::<Vec<_>>())
     });
     let schema = Schema::new(specs.collect()).unwrap();
     let bytes =

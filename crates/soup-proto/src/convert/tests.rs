@@ -4,7 +4,7 @@ use soup_core::batch_norm::BatchNorm;
 use soup_core::diagnosis::boosting::Hits;
 use soup_core::diagnosis::ensemble::{Alternatives, Newton};
 use soup_core::machine::Differentiate;
-use soup_core::metric::{Formula, SumMetric};
+use soup_core::metric::{Formula, MetricName, SumMetric};
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::survey::{Ability, Survey, Tallies};
 use soup_core::tally::{Counts, Judged, Outcome, Sums};
@@ -30,6 +30,7 @@ fn spec() -> RunSpec {
             kind: RecipeKind::Learned,
             order: Order::Random,
             accept: Accept::Better,
+            alpha: None,
             seed: u64::MAX,
             max_ingredients: Some(3),
             passes: 2,
@@ -72,6 +73,7 @@ fn spec() -> RunSpec {
         ignore_config: vec!["hidden_act".into()],
         class_subset: false,
         ingredient_weights: None,
+        ranked_by: None,
         missing: Missing::Refuse,
         out_dtype: None,
         judge: Some("lm".into()),
@@ -80,7 +82,51 @@ fn spec() -> RunSpec {
         calibration: None,
         audit_ppm: 20_000,
         evaluate: Evaluate::Full,
+        digest: soup_core::digest::DigestKind::Blake3,
     }
+}
+
+#[test]
+fn a_ranking_and_a_level_of_significance_survive() {
+    let mut spec = spec();
+    spec.recipe = RecipeSpec {
+        kind: RecipeKind::Greedy,
+        order: Order::Sorted,
+        accept: Accept::Significant,
+        alpha: Some(0.1),
+        metric: MetricName::default(),
+        learn: None,
+        ..spec.recipe
+    };
+    spec.train = None;
+    spec.ranked_by = Some([("a".to_owned(), 0.25), ("b".to_owned(), -1.0)].into());
+    assert_eq!(RunSpec::try_from(v1::RunSpec::from(spec.clone())).unwrap(), spec);
+    let refused = |change: &dyn Fn(&mut v1::RunSpec), part: &str| {
+        let mut wire = v1::RunSpec::from(spec.clone());
+        change(&mut wire);
+        let error = RunSpec::try_from(wire).unwrap_err();
+        assert!(error.chain().contains(part), "{}", error.chain());
+    };
+    fn recipe(change: impl Fn(&mut v1::Recipe)) -> impl Fn(&mut v1::RunSpec) {
+        move |wire| change(wire.recipe.as_mut().unwrap())
+    }
+    refused(
+        &|wire| {
+            wire.ranked_by.insert("a".to_owned(), f64::NAN);
+        },
+        "which is no number to rank by",
+    );
+    for alpha in [0.0, 0.5, f64::NAN, -1.0] {
+        refused(&recipe(|recipe| recipe.alpha = Some(alpha)), "must be above 0 and below 0.5");
+    }
+    refused(&recipe(|recipe| recipe.alpha = None), "accept significant has no alpha");
+    refused(&recipe(|recipe| recipe.metric = "loss".to_owned()), "is a test of accuracies");
+    refused(&recipe(|recipe| recipe.set_order(v1::recipe::Order::Pool)), "and so does --order");
+    refused(
+        &recipe(|recipe| recipe.set_kind(v1::recipe::Kind::BestSingle)),
+        "the best-single recipe takes none",
+    );
+    refused(&recipe(|recipe| recipe.set_accept(v1::recipe::Accept::Better)), "belongs to accept significant");
 }
 
 #[test]

@@ -73,8 +73,14 @@ fn about(view: &View<'_>, shown: usize) -> String {
     let trials = &view.report.trials;
     let accepted = trials.iter().filter(|t| t.verdict == Verdict::Accepted).count();
     let verb = if view.report.options.kind == RecipeKind::Pruned { "removes" } else { "adds" };
+    let reached = match view.report.options.alpha {
+        None => "reached the bar (line)".to_owned(),
+        Some(alpha) => {
+            format!("were better than the bar (line) by more than luck explains (p of at most {alpha})")
+        }
+    };
     let mut about = format!(
-        "Each trial {verb} one ingredient: {accepted} of {} reached the bar (line) and became the soup (discs).",
+        "Each trial {verb} one ingredient: {accepted} of {} {reached} and became the soup (discs).",
         trials.len()
     );
     let early: Vec<&TrialReport> = trials.iter().filter(|t| is_early(t)).collect();
@@ -133,8 +139,9 @@ fn one(view: &View<'_>, (number, trial): Numbered<'_>, x: &Scale, y: &Scale, spa
         true => format!(" after {} of {} samples", trial.evaluated, trial.out_of),
         false => String::new(),
     };
+    let p = trial.compared.map_or(String::new(), |compared| format!(" (p = {:.4})", compared.p));
     let tooltip = format!(
-        "trial {number}, {}: {most}{} against {}, {verdict}{after}",
+        "trial {number}, {}: {most}{} against {}{p}, {verdict}{after}",
         trial.candidate,
         unit.value(value),
         unit.value(trial.bar)

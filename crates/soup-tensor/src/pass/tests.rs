@@ -157,7 +157,7 @@ fn a_pass_gives_the_bits_of_a_shard_that_is_kept() {
             assert_eq!(passed.grams, kept.gram(None).unwrap());
             assert_eq!(passed.findings, findings);
             let digests = (0..3).map(|i| kept.digest(Ingredient(i)).unwrap());
-            assert_eq!(passed.sha256, digests.collect::<Vec<_>>());
+            assert_eq!(passed.digests, digests.collect::<Vec<_>>());
             assert_eq!(passed.overflown, BTreeSet::new());
         }
     }
@@ -206,7 +206,7 @@ fn a_pass_without_a_soup_finds_the_same() {
     let (_, passed) = pool.pass(None, Some(&base), 2);
     assert_eq!(passed.grams, kept.gram(Some(&pool.read(&base).0)).unwrap());
     assert_eq!(passed.findings, findings);
-    assert_eq!(passed.sha256[0], kept.digest(Ingredient(0)).unwrap());
+    assert_eq!(passed.digests[0], kept.digest(Ingredient(0)).unwrap());
 }
 
 /// A pool that stores its tensors in other dtypes, on which the soup is `out`; the last one is taken from ingredient 1.

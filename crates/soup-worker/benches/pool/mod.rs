@@ -43,6 +43,7 @@ impl Pool {
             ..LoadShard::default()
         };
         let begin = BeginRun {
+            digest: soup_proto::v1::DigestKind::Sha256.into(),
             peer_key: vec![7; 32],
             run: "bench".to_owned(),
             epoch: 1,

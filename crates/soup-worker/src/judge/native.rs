@@ -1,5 +1,7 @@
 //! The judge in this process: soup-eval on the worker's compute threads.
 
+mod recomputing;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,23 +12,29 @@ use soup_core::journal::sha256_hex;
 use soup_core::machine::PartFigures;
 use soup_core::run::DatasetSpec;
 use soup_core::schema::Schema;
-use soup_core::survey::Survey;
+use soup_core::survey::{Ability, Survey};
 use soup_core::tally;
 use soup_core::texts::{PinnedFile, TextProcessing, is_of_texts};
 use soup_core::weights::Weights;
 use soup_core::{Error, Result};
 use soup_eval::{
-    Evaluator, EvaluatorSpec, LossSpec, Model, Precision, Prepared, TOKENIZER_BYTES_MAX, TokenizerFiles,
-    evaluator,
+    Dataset, Evaluator, EvaluatorSpec, LossSpec, Model, Precision, Prepared, TOKENIZER_BYTES_MAX,
+    TokenizerFiles, evaluator,
 };
 use soup_store::location::Location;
 use soup_store::read;
 
 use super::samples::{Samples, SamplesMemory};
+use super::statistics::Statistics;
 use super::{Gradient, Judge, Judged, Loaded, Loss, Purpose, Vessel};
 use crate::compute::{Compute, Waiting};
 use crate::survey::Surveyed;
 use crate::task::Cancelled;
+
+/// Position of the validation set.
+const VALIDATION: u32 = 0;
+/// What are few samples of a block: one in so many at most.
+const FEW_OF_A_BLOCK: u64 = 2;
 
 /// Blocks that were decoded together with one that was asked for, for as long as a call lasts: by their first samples.
 type Ahead = BTreeMap<u64, Arc<Prepared>>;
@@ -132,16 +140,30 @@ impl Inner {
 
     /// The block of decoded samples that begins at `first`; what lies beyond the dataset's end is left out.
     fn block(&self, dataset: u32, first: u64, waiting: &Waiting) -> Result<Arc<Prepared>> {
-        let spec = self.setting.datasets.get(dataset as usize);
-        let spec = spec.ok_or_else(|| Error::internal(format!("the run has no dataset {dataset}")))?;
-        let named = |e: Error| e.context(format!("dataset {:?}", spec.name));
+        let named = self.naming(dataset)?;
         self.samples.block((dataset, first), |length| {
-            let evaluator = self.evaluator(waiting)?;
-            let opened =
-                self.samples.dataset(dataset as usize, &self.setting, &*evaluator, waiting).map_err(named)?;
+            let (evaluator, opened) = (self.evaluator(waiting)?, self.opened(dataset, waiting)?);
             let end = first.saturating_add(length).min(opened.len());
             evaluator.prepare(&opened, first.min(end)..end).map_err(named)
         })
+    }
+
+    /// How many samples dataset `index` has. Blocks; call on a compute thread.
+    fn samples_of(&self, index: u32, waiting: &Waiting) -> Result<u64> {
+        Ok(self.opened(index, waiting)?.len())
+    }
+
+    /// Dataset `index`. Blocks; call on a compute thread.
+    fn opened(&self, index: u32, waiting: &Waiting) -> Result<Arc<Dataset>> {
+        let opened = self.samples.dataset(index as usize, &self.setting, &*self.evaluator(waiting)?, waiting);
+        opened.map_err(self.naming(index)?)
+    }
+
+    /// Says of an error which dataset it is about.
+    fn naming(&self, index: u32) -> Result<impl Fn(Error) -> Error + '_> {
+        let spec = self.setting.datasets.get(index as usize);
+        let spec = spec.ok_or_else(|| Error::internal(format!("the run has no dataset {index}")))?;
+        Ok(|e: Error| e.context(format!("dataset {:?}", spec.name)))
     }
 
     /// Looks at the datasets. Blocks; call on a compute thread.
@@ -162,7 +184,11 @@ impl Inner {
             notes.extend(all.map(|note| format!("dataset {:?} {note}", spec.name)));
             samples.push(dataset.len());
         }
-        Ok(Surveyed { survey: Survey::of_classes(samples, evaluator.classes()), notes })
+        let mut survey = Survey::of_classes(samples, evaluator.classes());
+        if self.can_recompute(&*evaluator)? {
+            survey.abilities.insert(Ability::Statistics);
+        }
+        Ok(Surveyed { survey, notes })
     }
 
     /// Decodes the block of the first of `positions`, and with it those that are asked for right after it, unless there are none.
@@ -196,6 +222,24 @@ impl Inner {
         Ok(())
     }
 
+    /// Decodes the blocks of the validation set that begin at `first`, as many as are decoded at a time, if there is room to keep them. Gives
+    /// where the next ones begin; `first`, where there are none.
+    fn decode_ahead(&self, first: u64, waiting: &Waiting) -> Result<u64> {
+        let (evaluator, opened) = (self.evaluator(waiting)?, self.opened(VALIDATION, waiting)?);
+        let block = self.samples.block_len();
+        let blocks = self.samples.ahead_bytes() / evaluator.sample_bytes().saturating_mul(block).max(1);
+        let run = first..first.saturating_add(block.saturating_mul(blocks.max(1))).min(opened.len());
+        let bytes = evaluator.sample_bytes().saturating_mul(run.end.saturating_sub(run.start));
+        if run.is_empty() || !self.samples.has_room(bytes) {
+            return Ok(first);
+        }
+        let all = evaluator.prepare(&opened, run.clone()).map_err(self.naming(VALIDATION)?)?;
+        for (first, within) in self.samples.blocks_of(run.clone()) {
+            self.samples.keep((VALIDATION, first), &Arc::new(all.pick(within)?));
+        }
+        Ok(run.end)
+    }
+
     /// The samples at `positions`, decoded: as they are kept, where they are all of a block or consecutive in it.
     fn gather(&self, dataset: u32, positions: &[u64], waiting: &Waiting) -> Result<Batch> {
         self.gather_with(dataset, positions, waiting, &Ahead::new())
@@ -211,17 +255,38 @@ impl Inner {
     ) -> Result<Batch> {
         let mut blocks = self.samples.by_block(positions);
         let Some((first, within)) = blocks.next() else { return Ok(Batch::default()) };
-        let block = self.block_with(dataset, first, &within, waiting, ahead)?;
         if blocks.len() == 0 && within.windows(2).all(|w| w[0] + 1 == w[1]) {
             let range = within[0]..within[0] + within.len();
-            return Ok(Batch { samples: block, range });
+            let samples = self.block_with(dataset, first, &within, waiting, ahead)?;
+            return Ok(Batch { samples, range });
         }
-        let mut all = block.pick(within)?;
+        let mut all = self.some_with(dataset, first, within, waiting, ahead)?;
         for (first, within) in blocks {
-            let block = self.block_with(dataset, first, &within, waiting, ahead)?;
-            all.append(block.pick(within)?)?;
+            all.append(self.some_with(dataset, first, within, waiting, ahead)?)?;
         }
         Ok(Batch { range: 0..all.len(), samples: Arc::new(all) })
+    }
+
+    /// The samples at the positions `within` the block that begins at `first`. The others are decoded too where there is room to keep the
+    /// block; where there is none they would be decoded in vain, every time that samples are asked for in another order than their own.
+    fn some_with(
+        &self,
+        dataset: u32,
+        first: u64,
+        within: Vec<usize>,
+        waiting: &Waiting,
+        ahead: &Ahead,
+    ) -> Result<Prepared> {
+        let block_len = self.samples.block_len();
+        let few = within.len() as u64 * FEW_OF_A_BLOCK <= block_len;
+        if few && !ahead.contains_key(&first) && !self.samples.has((dataset, first)) {
+            let evaluator = self.evaluator(waiting)?;
+            if !self.samples.has_room(evaluator.sample_bytes().saturating_mul(block_len)) {
+                let some = evaluator.prepare_some(&*self.opened(dataset, waiting)?, first, &within);
+                return some.map_err(self.naming(dataset)?);
+            }
+        }
+        self.block_with(dataset, first, &within, waiting, ahead)?.pick(within)
     }
 
     /// The block that begins at `first`, which has to have samples at the positions `within` it.
@@ -280,6 +345,18 @@ impl Judge for Native {
         self.0.compute(Inner::survey).await
     }
 
+    /// Decodes the validation set, so that shards are read and samples decoded at the same time.
+    async fn make_ready(&self, cancelled: Cancelled) {
+        let mut first = 0;
+        while !cancelled.get() {
+            match self.0.compute(move |of, waiting| of.decode_ahead(first, waiting)).await {
+                Ok(next) if next > first => first = next,
+                Ok(_) => return,
+                Err(error) => return tracing::debug!(%error, "samples are not decoded ahead"),
+            }
+        }
+    }
+
     async fn vessel(&self, purpose: Purpose) -> Result<Box<dyn Vessel>> {
         let of = self.0.clone();
         Ok(match purpose {
@@ -303,12 +380,12 @@ impl Vessel for ByTensor {
 
     async fn load(self: Box<Self>) -> Result<Arc<dyn Loaded>> {
         let ByTensor { of, weights } = *self;
-        let inner = of.clone();
-        of.compute(move |of, waiting| {
-            let model = of.evaluator(waiting)?.load(&of.schema, weights)?;
-            Ok(Arc::new(NativeSoup { of: inner, model: model.into() }) as Arc<dyn Loaded>)
-        })
-        .await
+        let model = of.compute(move |of, waiting| of.evaluator(waiting)?.load(&of.schema, weights)).await?;
+        let mut soup = NativeSoup { of, model: model.into(), statistics: None };
+        if let Some(dataset) = soup.of.setting.calibration {
+            soup.recompute(dataset).await?;
+        }
+        Ok(Arc::new(soup))
     }
 }
 
@@ -342,6 +419,8 @@ impl Vessel for Flat {
 struct NativeSoup {
     of: Arc<Inner>,
     model: Arc<dyn Model>,
+    /// What was recomputed of it.
+    statistics: Option<Statistics>,
 }
 
 /// The parameters of a step.
@@ -411,6 +490,10 @@ impl Loaded for NativeSoup {
             Ok(Judged { said: tally::Judged::Outcomes(outcomes), logits: kept })
         };
         self.of.compute(work).await
+    }
+
+    fn statistics(&self) -> Option<&Statistics> {
+        self.statistics.as_ref()
     }
 
     async fn differentiate(&self, _: u32, _: Vec<u64>, _: Loss, _: Cancelled) -> Result<Gradient> {

@@ -126,6 +126,17 @@ impl Samples {
         }
     }
 
+    /// Whether a block is kept.
+    pub(crate) fn has(&self, key: BlockKey) -> bool {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).blocks.contains_key(&key)
+    }
+
+    /// Whether so many bytes more would be kept.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.bytes.saturating_add(bytes) <= self.bytes_max
+    }
+
     /// Samples in a block.
     pub(crate) fn block_len(&self) -> u64 {
         self.block

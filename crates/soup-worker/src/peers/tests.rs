@@ -117,6 +117,7 @@ impl AsyncWrite for FaultyStream {
 fn worker(network: Arc<dyn Connect>, schema: &Schema, owner: &str, me: u64) -> (Arc<Worker>, Arc<Active>) {
     let worker = Arc::new(bench::worker(network, 1).unwrap());
     let begin = BeginRun {
+        digest: soup_proto::v1::DigestKind::Sha256.into(),
         peer_key: vec![7; 32],
         run: "r".into(),
         epoch: 1,

@@ -53,6 +53,7 @@ async fn several_files_are_digested_from_what_was_written() {
     let worker = bench::worker(Arc::new(crate::Tcp), 1).unwrap();
     let plan = ShardPlan::new(schema.bytes());
     let begin = BeginRun {
+        digest: soup_proto::v1::DigestKind::Sha256.into(),
         peer_key: vec![7; 32],
         run: "r".into(),
         epoch: 1,

@@ -61,6 +61,7 @@ fn whole(mut options: CookOptions, workers: u32) -> Result<()> {
     if options.weights_file.take().is_some() {
         return Ok(());
     }
+    options.ranked_by = None;
     options.resolve(Path::new(FOLDER), options.judge.clone().as_ref())?;
     let flags =
         CookOptions { listen: Some(LISTEN.to_owned()), min_workers: Some(workers), ..CookOptions::default() };
@@ -81,6 +82,7 @@ fn places(options: &CookOptions, claims: &[Claim]) -> Result<()> {
         output,
         state_url,
         weights_file,
+        ranked_by,
         signing_key,
         judge,
         ..
@@ -96,6 +98,7 @@ fn places(options: &CookOptions, claims: &[Claim]) -> Result<()> {
         ("output", output),
         ("state-url", state_url),
         ("weights-file", weights_file),
+        ("ranked-by", ranked_by),
         ("signing-key", signing_key),
     ];
     let others = others.into_iter().filter_map(|(key, url)| Some((key, url.as_ref()?)));
@@ -147,6 +150,8 @@ mod tests {
         check("pool: /data/pool\nrecipe: uniform\noutput: file:///data/soup\n", 4, &claims()).unwrap();
         // What is about an embedded cluster says nothing where there is another one.
         check(&format!("{GOOD}workers: 2\nmemory: 8GiB\n"), 4, &[]).unwrap();
+        // What only pods have is read there.
+        check(&format!("{GOOD}ranked-by: /data/scores.csv\n"), 4, &claims()).unwrap();
     }
 
     #[test]
@@ -164,6 +169,7 @@ mod tests {
         check("base: /data/../home/base\n", "base");
         check("base: /database/base\n", "base");
         check("signing-key: key.pem\n", "signing-key");
+        check("ranked-by: scores.csv\n", "ranked-by");
         check("calibration: file:///tmp/x\nbatch-norm: recompute\n", "calibration");
         check("recipe: stew\n", "stew");
         check("batch-size: 0\n", "batch");

@@ -19,12 +19,12 @@ pub(super) async fn answer(assignment: &Assignment) -> Answer {
     let (result, bytes_read) = match &assignment.work {
         Work::Load(shard) => {
             let read = if prepared.spec.streams() { 0 } else { ingredients };
-            let sha256 = digests(shard.0, read);
-            (TaskResult::Loaded { sha256, notes: Vec::new() }, BYTES_READ * read as u64)
+            let digests = digests(shard.0, read);
+            (TaskResult::Loaded { digests, notes: Vec::new() }, BYTES_READ * read as u64)
         }
         Work::Pass(shard) => {
-            let sha256 = digests(shard.0, ingredients);
-            (TaskResult::Passed { sha256, grams: Vec::new(), notes: Vec::new() }, BYTES_READ)
+            let digests = digests(shard.0, ingredients);
+            (TaskResult::Passed { digests, grams: Vec::new(), notes: Vec::new() }, BYTES_READ)
         }
         Work::Survey => {
             let survey = Survey::of_classes(vec![SAMPLES], CLASSES);

@@ -22,13 +22,13 @@ fn lie(result: TaskResult) -> TaskResult {
             }
             TaskResult::Evaluated(Judged::Outcomes(outcomes))
         }
-        TaskResult::Loaded { mut sha256, notes } => {
-            sha256[0][0] ^= 1;
-            TaskResult::Loaded { sha256, notes }
+        TaskResult::Loaded { mut digests, notes } => {
+            digests[0][0] ^= 1;
+            TaskResult::Loaded { digests, notes }
         }
-        TaskResult::Passed { mut sha256, grams, notes } => {
-            sha256[0][0] ^= 1;
-            TaskResult::Passed { sha256, grams, notes }
+        TaskResult::Passed { mut digests, grams, notes } => {
+            digests[0][0] ^= 1;
+            TaskResult::Passed { digests, grams, notes }
         }
         TaskResult::Measured(mut grams) => {
             grams[0].packed[0] += 0.5;
@@ -42,7 +42,7 @@ fn lie(result: TaskResult) -> TaskResult {
             TaskResult::Differentiated(PartFigures { loss: figures.loss + 0.5, ..figures })
         }
         TaskResult::Reread(mut reread) if reread.blend.is_none() => {
-            reread.sha256[0][0] ^= 1;
+            reread.digests[0][0] ^= 1;
             TaskResult::Reread(reread)
         }
         TaskResult::Reread(reread) => {
@@ -70,10 +70,7 @@ fn assert_noted(cluster: &Cluster, part: &str) {
 
 /// The log makes the decisions that it says, those that were taken back included.
 fn assert_verified(cluster: &Cluster) -> crate::journal::Verified {
-    let deciding = cluster.machine.ledger.deciding_set();
-    let recipe = &cluster.machine.plan.recipe;
-    let verified =
-        crate::journal::verify(recipe, cluster.machine.plan.ingredients, deciding, &cluster.records).unwrap();
+    let verified = verified_by(cluster, &cluster.records).unwrap();
     assert_eq!(verified.decisions as usize, cluster.trials.len());
     verified
 }

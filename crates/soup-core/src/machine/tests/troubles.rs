@@ -221,7 +221,7 @@ fn answers_that_cannot_be_are_asked_of_another() {
             _ => None,
         }),
         ("too few digests", |w| match w {
-            Work::Load(_) => Some(TaskResult::Loaded { sha256: vec![[1; 32]], notes: vec![] }),
+            Work::Load(_) => Some(TaskResult::Loaded { digests: vec![[1; 32]], notes: vec![] }),
             _ => None,
         }),
         ("inner products of nothing", |w| match w {

@@ -18,9 +18,7 @@ fn told(cluster: &Cluster) -> Vec<(Soup, Ingredient, u32, Verdict)> {
 }
 
 fn verified(cluster: &Cluster) -> crate::journal::Verified {
-    let Plan { recipe, ingredients, .. } = &cluster.machine.plan;
-    let deciding = cluster.machine.ledger.deciding_set();
-    crate::journal::verify(recipe, *ingredients, deciding, &cluster.records).unwrap()
+    verified_by(cluster, &cluster.records).unwrap()
 }
 
 /// Samples that were judged of soups that were rejected, and how many there were.
@@ -120,8 +118,7 @@ fn a_log_with_a_verdict_that_is_not_certain_is_refused() {
         let mut records = cluster.records.clone();
         let Entry::Rejected(rejected) = &mut records[at].entry else { unreachable!() };
         change(rejected);
-        let Plan { recipe, ingredients, .. } = &cluster.machine.plan;
-        crate::journal::verify(recipe, *ingredients, Dataset::VALIDATION, &records).unwrap_err().chain()
+        verified_by(&cluster, &records).unwrap_err().chain()
     };
     let right = |rejected: &mut crate::journal::Rejected| {
         let Tally::Classes(counts) = &mut rejected.judged else { unreachable!() };

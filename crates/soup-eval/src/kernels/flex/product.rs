@@ -8,6 +8,8 @@
 //! only which chains are made side by side: what a row comes out as depends on that row and on the matrix, not on the rows beside it
 //! or on how many there are, and not on the width of a machine's vectors either.
 
+use std::ops::Range;
+
 use pulp::{Simd, WithSimd};
 
 use super::activation::activate;
@@ -23,6 +25,16 @@ const INPUTS_AT_ONCE: usize = 192;
 const VALUES_AT_ONCE: usize = 32 << 10;
 /// Inputs whose panel is written at a time while columns are packed.
 const PACKED_AT_ONCE: usize = 64;
+
+/// Inputs of so many that are gone over at a time.
+fn inputs_at_once(inputs: usize) -> usize {
+    inputs.div_ceil(inputs.div_ceil(INPUTS_AT_ONCE))
+}
+
+/// Rows of so many inputs that are gone over panel by panel.
+pub(super) fn rows_at_once(inputs: usize) -> usize {
+    (VALUES_AT_ONCE / inputs_at_once(inputs) / TILE).max(1) * TILE
+}
 
 /// Values of a packed matrix.
 pub(in crate::kernels) fn packed_len(inputs: usize, columns: usize) -> usize {
@@ -69,15 +81,28 @@ pub(super) fn pack_rows<'a>(
 /// What is done to a product.
 #[derive(Clone, Copy)]
 pub(super) struct Then<'a> {
-    /// Added to every row.
+    /// What every row is multiplied by.
+    pub(super) scale: Option<&'a [f32]>,
+    /// Added to that.
     pub(super) bias: Option<&'a [f32]>,
-    /// Applied to that.
-    pub(super) act: Activation,
-    /// Added in the end; as large as the result.
+    /// Added to that; as large as the result.
     pub(super) residual: Option<&'a [f32]>,
+    /// Applied in the end.
+    pub(super) act: Activation,
 }
 
-/// `act(left * right + bias) + residual`.
+impl Then<'_> {
+    /// Nothing.
+    pub(super) const NOTHING: Then<'static> =
+        Then { scale: None, bias: None, residual: None, act: Activation::Linear };
+
+    /// The same of `rows` of the result, which has so many columns.
+    pub(super) fn of_rows(self, rows: Range<usize>, columns: usize) -> Self {
+        Then { residual: self.residual.map(|all| &all[rows.start * columns..rows.end * columns]), ..self }
+    }
+}
+
+/// `act((left * right) * scale + bias + residual)`.
 pub(super) struct Product<'a> {
     /// [rows, inputs].
     pub(super) left: &'a [f32],
@@ -119,8 +144,7 @@ impl Product<'_> {
     fn run<S: Simd, const V: usize>(mut self, simd: S) {
         let [inputs, columns] = self.sizes;
         let rows = self.left.len() / inputs;
-        let inputs_at_once = inputs.div_ceil(inputs.div_ceil(INPUTS_AT_ONCE));
-        let rows_at_once = (VALUES_AT_ONCE / inputs_at_once / TILE).max(1) * TILE;
+        let (inputs_at_once, rows_at_once) = (inputs_at_once(inputs), rows_at_once(inputs));
         for first in (0..rows).step_by(rows_at_once) {
             let block = first..rows.min(first + rows_at_once);
             for first_input in (0..inputs).step_by(inputs_at_once) {
@@ -174,14 +198,15 @@ impl Product<'_> {
     fn finish<S: Simd, const R: usize>(&self, simd: S, part: &Part<'_>, sums: &mut [[f32; PANEL]; R]) {
         let [_, columns] = self.sizes;
         let width = PANEL.min(columns - part.first_column);
-        let Then { bias, act, residual } = self.then;
+        let Then { scale, bias, residual, act } = self.then;
         let mut more = [0.0; PANEL];
+        if let Some(scale) = scale {
+            get(&scale[part.first_column..][..width], &mut more);
+            sums.iter_mut().for_each(|sums| multiply(simd, sums, &more));
+        }
         if let Some(bias) = bias {
             get(&bias[part.first_column..][..width], &mut more);
             sums.iter_mut().for_each(|sums| add(simd, sums, &more));
-        }
-        if act != Activation::Linear {
-            apart(simd, Activate { act, values: sums.as_flattened_mut() });
         }
         if let Some(residual) = residual {
             let first = part.first_row * columns + part.first_column;
@@ -189,6 +214,9 @@ impl Product<'_> {
                 get(&residual[first + row * columns..][..width], &mut more);
                 add(simd, sums, &more);
             }
+        }
+        if act != Activation::Linear {
+            apart(simd, Activate { act, values: sums.as_flattened_mut() });
         }
     }
 }
@@ -205,6 +233,14 @@ fn add<S: Simd>(simd: S, sums: &mut [f32; PANEL], more: &[f32; PANEL]) {
     let (sums, more) = (S::as_mut_simd_f32s(sums).0, S::as_simd_f32s(more).0);
     for (sum, &more) in sums.iter_mut().zip(more) {
         *sum = simd.add_f32s(*sum, more);
+    }
+}
+
+#[inline(always)]
+fn multiply<S: Simd>(simd: S, sums: &mut [f32; PANEL], by: &[f32; PANEL]) {
+    let (sums, by) = (S::as_mut_simd_f32s(sums).0, S::as_simd_f32s(by).0);
+    for (sum, &by) in sums.iter_mut().zip(by) {
+        *sum = simd.mul_f32s(*sum, by);
     }
 }
 
@@ -302,7 +338,8 @@ mod tests {
         let mut out = vec![f32::NAN; left.len() / sizes[0] * sizes[1]];
         let residual = noise(out.len(), 4);
         let residual = (left.len() > sizes[0]).then_some(&residual[..]);
-        let then = Then { bias: Some(&bias), act: Activation::Gelu, residual };
+        let scale = noise(sizes[1], 5);
+        let then = Then { scale: Some(&scale), bias: Some(&bias), residual, act: Activation::Gelu };
         let product = Product { left, right, sizes, then, out: &mut out };
         match scalar {
             true => product.with_simd(pulp::Scalar::new()),
@@ -330,7 +367,7 @@ mod tests {
     fn an_element_depends_on_its_row_alone() {
         let [inputs, columns] = [430, 21];
         let (left, right) = (noise(9 * inputs, 1), noise(packed_len(inputs, columns), 2));
-        let then = Then { bias: None, act: Activation::Linear, residual: None };
+        let then = Then::NOTHING;
         for rows in 1..=9 {
             let mut out = vec![f32::NAN; rows * columns];
             let left = &left[..rows * inputs];

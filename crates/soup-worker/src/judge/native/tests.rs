@@ -72,6 +72,57 @@ fn same(a: &Outcome, b: &Outcome) -> bool {
     (a.label, a.prediction, a.loss.to_bits()) == (b.label, b.prediction, b.loss.to_bits())
 }
 
+/// Samples of the validation set that are kept from the first on.
+fn kept(native: &Native) -> u64 {
+    let all: Vec<u64> = (0..SAMPLES).collect();
+    let block = native.0.samples.block_len() as usize;
+    let missing = |positions: &[u64]| native.0.samples.missing(0, positions, 1).is_empty();
+    all.chunks(block).take_while(|block| missing(block)).map(|block| block.len() as u64).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_judged_first_is_made_ready_as_far_as_there_is_room() {
+    let (native, parameters) = judge(5, u64::MAX).await;
+    let cancelled = Cancelled::default();
+    cancelled.set();
+    native.make_ready(cancelled).await;
+    assert_eq!(kept(&native), 0, "nobody wants it any more");
+    native.make_ready(Cancelled::default()).await;
+    assert_eq!(kept(&native), SAMPLES);
+    // What was made ready is what is judged otherwise.
+    let (other, _) = judge(5, u64::MAX).await;
+    let judged = async |native: &Native| {
+        let loaded = load_soup(native, &parameters, Purpose::Judging).await;
+        loaded.judge(0, (0..SAMPLES).collect(), false, Cancelled::default()).await.unwrap()
+    };
+    let (ready, otherwise) = (judged(&native).await, judged(&other).await);
+    assert!(outcomes(&ready).iter().zip(outcomes(&otherwise)).all(|(a, b)| same(a, b)));
+
+    let bytes = native.0.compute(|inner, waiting| Ok(inner.evaluator(waiting)?.sample_bytes()));
+    let sample = bytes.await.unwrap();
+    let (small, _) = judge(5, 7 * sample).await;
+    small.make_ready(Cancelled::default()).await;
+    assert_eq!(kept(&small), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn few_samples_of_blocks_that_are_not_kept_are_the_same() {
+    let (native, parameters) = judge(4, u64::MAX).await;
+    let (forgetful, _) = judge(4, 0).await;
+    for positions in
+        [vec![9, 0], vec![5, 4, 11, 5], vec![10], vec![0, 1, 2, 3, 7, 6], (0..SAMPLES).rev().collect()]
+    {
+        let judged = async |native: &Native| {
+            let loaded = load_soup(native, &parameters, Purpose::Judging).await;
+            loaded.judge(0, positions.clone(), false, Cancelled::default()).await.unwrap()
+        };
+        let (all, some) = (judged(&native).await, judged(&forgetful).await);
+        assert_eq!(outcomes(&all).len(), positions.len());
+        assert!(outcomes(&all).iter().zip(outcomes(&some)).all(|(a, b)| same(a, b)), "{positions:?}");
+    }
+    assert_eq!(kept(&forgetful), 0);
+}
+
 #[tokio::test]
 async fn a_sample_is_judged_the_same_in_any_order_of_positions() {
     let (native, parameters) = judge(5, u64::MAX).await;
