@@ -372,8 +372,8 @@ impl<A: Architecture, B: Differentiable> ArchitectureEvaluator<A, B> {
     ) -> Result<()> {
         let classes = self.classes();
         for (number, sample) in samples {
-            let label = check_label(sample.target, classes, || dataset.place(number))?;
             let at = || dataset.place(number);
+            let label = check_label(sample.target, classes, at)?;
             self.kind.add(&sample.input, dataset.budget(), inputs).map_err(|e| e.context(at()))?;
             labels.push(label);
         }
