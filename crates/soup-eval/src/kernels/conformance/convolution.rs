@@ -163,6 +163,15 @@ fn bits(x: Tensor<Flex, 2>) -> Vec<u32> {
     values(x, "values").unwrap().into_iter().map(f32::to_bits).collect()
 }
 
+fn gelu_after<'a>(
+    scale: &Tensor<Flex, 1>,
+    shift: &Tensor<Flex, 1>,
+    residual: &'a Tensor<Flex, 2>,
+) -> Finish<'a, Flex> {
+    let (scale, shift) = (scale.clone(), shift.clone());
+    Finish { scale, shift, residual: Some(residual), act: Activation::Gelu }
+}
+
 /// On the processor: alone and beside others, and in one pass with what follows or in two.
 #[test]
 fn an_image_comes_out_as_the_same_bits_whatever_is_beside_it() {
@@ -178,23 +187,28 @@ fn an_image_comes_out_as_the_same_bits_whatever_is_beside_it() {
             let [scale, shift] = [3, 4].map(|seed| tensor(host(outputs, seed), [outputs], &FlexDevice));
             let added =
                 tensor(host(on.windows.rows() * outputs, 5), [on.windows.rows(), outputs], &FlexDevice);
-            let finish = |residual| Finish {
-                scale: scale.clone(),
-                shift: shift.clone(),
-                residual: Some(residual),
-                act: Activation::Gelu,
-            };
             let images: Tensor<Flex, 2> =
                 tensor(host(on.pixels() * on.channels, 1), [on.pixels(), on.channels], &FlexDevice);
-            let all = Flex::convolve_then(images.clone(), filters.clone(), &on.windows, finish(&added));
+            let all = Flex::convolve_then(
+                images.clone(),
+                filters.clone(),
+                &on.windows,
+                gelu_after(&scale, &shift, &added),
+            );
             let apart = Flex::convolve(images.clone(), filters.clone(), &on.windows);
-            assert_eq!(bits(Flex::finish(apart, finish(&added))), bits(all.clone()), "{:?}", on.windows);
+            assert_eq!(
+                bits(Flex::finish(apart, gelu_after(&scale, &shift, &added))),
+                bits(all.clone()),
+                "{:?}",
+                on.windows
+            );
             let rows = on.windows.rows() / on.windows.batch;
             for nth in 0..on.windows.batch {
                 let alone = Windows { batch: 1, ..on.windows };
                 let image = images.clone().slice_dim(0, nth * one..(nth + 1) * one);
                 let added = added.clone().slice_dim(0, nth * rows..(nth + 1) * rows);
-                let got = Flex::convolve_then(image, filters.clone(), &alone, finish(&added));
+                let got =
+                    Flex::convolve_then(image, filters.clone(), &alone, gelu_after(&scale, &shift, &added));
                 let want = all.clone().slice_dim(0, nth * rows..(nth + 1) * rows);
                 assert_eq!(bits(got), bits(want), "image {nth} of {:?}", on.windows);
             }
