@@ -4,6 +4,7 @@
 //! outside this folder knows a family by name.
 
 mod bert;
+mod clip;
 mod deit;
 mod dinov2;
 mod distilbert;
@@ -18,8 +19,9 @@ use soup_core::{Error, Result};
 use crate::architecture::Architecture;
 use crate::evaluator::{Evaluator, EvaluatorSpec, evaluator_of};
 use crate::models::bert::Bert;
+use crate::models::clip::Clip;
 use crate::models::deit::{Deit, DeitWithTeacher};
-use crate::models::dinov2::Dinov2;
+use crate::models::dinov2::{Dinov2, Dinov2WithRegisters};
 use crate::models::distilbert::DistilBert;
 use crate::models::efficientnet::EfficientNet;
 use crate::models::resnet::Resnet;
@@ -38,11 +40,13 @@ const fn known<A: Architecture>() -> Known {
 }
 
 /// All of them. Where a config names none, its model type means the first that has it.
-const KNOWN: [Known; 9] = [
+const KNOWN: [Known; 11] = [
     known::<Vit>(),
     known::<Deit>(),
     known::<DeitWithTeacher>(),
     known::<Dinov2>(),
+    known::<Dinov2WithRegisters>(),
+    known::<Clip>(),
     known::<Bert>(),
     known::<Roberta>(),
     known::<DistilBert>(),
@@ -67,6 +71,12 @@ fn find(config_json: &str) -> Result<&'static Known> {
         Some(name) => name == known.name,
         None => model_type == Some(known.model_type),
     });
+    if name == Some("CLIPModel") {
+        return Err(Error::data(
+            "CLIPModel compares images with texts and has no classes of its own: supported is CLIPForImageClassification, which has a \
+             classifier",
+        ));
+    }
     let Some(known) = found else {
         let names: Vec<String> =
             KNOWN.iter().map(|k| format!("{} (model_type {:?})", k.name, k.model_type)).collect();

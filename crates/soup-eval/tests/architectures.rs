@@ -13,7 +13,7 @@ use soup_eval::{Evaluator, EvaluatorSpec, LossSpec, Observed, Prepared, evaluato
 
 const NEVER: &dyn Fn() -> bool = &|| false;
 /// The folders of `golden/models`, which `golden/models.py` makes: of models of images,
-const IMAGES: [&str; 18] = [
+const IMAGES: [&str; 25] = [
     "vit",
     "vit_odd",
     "deit",
@@ -32,6 +32,13 @@ const IMAGES: [&str; 18] = [
     "efficientnet",
     "efficientnet_odd",
     "efficientnet_even",
+    "registers",
+    "registers_smaller",
+    "registers_oblong",
+    "registers_larger",
+    "clip",
+    "clip_odd",
+    "clip_whole",
 ];
 /// and of texts.
 const TEXTS: [&str; 8] = [
@@ -64,7 +71,7 @@ fn everywhere() -> impl Iterator<Item = (DeviceKind, &'static str)> {
 
 /// Whether nothing looks at a tensor in evaluation.
 fn is_unused(tensor: &str) -> bool {
-    tensor.ends_with("mask_token") || tensor.ends_with("num_batches_tracked")
+    ["mask_token", ".post_layernorm.", "text_model.", "num_batches_tracked"].iter().any(|part| tensor.contains(part))
 }
 
 /// Whether a tensor is a running statistic, by which there is no gradient.
@@ -361,7 +368,8 @@ fn only_dinov2_takes_images_of_another_size() {
             .map_err(|e| (e.kind(), e.chain()))
     };
     assert_eq!(of("dinov2", 24), Ok(()));
-    for case in ["vit", "deit", "deit_teacher"] {
+    assert_eq!(of("registers", 24), Ok(()));
+    for case in ["vit", "deit", "deit_teacher", "clip"] {
         assert_eq!(of(case, 16), Ok(()));
         let (kind, text) = of(case, 24).unwrap_err();
         assert_eq!(kind, ErrorKind::Data);
@@ -403,13 +411,17 @@ fn options_that_are_not_understood_are_refused_by_name() {
         ),
         (
             "dinov2",
-            serde_json::json!({ "architectures": null, "model_type": "dinov2_with_registers" }),
-            "unknown architecture \"dinov2_with_registers\"",
+            serde_json::json!({ "architectures": null, "model_type": "dinov3_vit" }),
+            "unknown architecture \"dinov3_vit\"",
         ),
         ("resnet", serde_json::json!({ "layer_type": "preact" }), "unknown layer_type \"preact\""),
         ("resnet", serde_json::json!({ "hidden_act": "selu" }), "unknown hidden_act \"selu\""),
         ("efficientnet", serde_json::json!({ "pooling_type": "sum" }), "unknown pooling_type \"sum\""),
         ("efficientnet", serde_json::json!({ "hidden_dim": 1280 }), "hidden_dim is 1280, expected 320"),
+        ("registers", serde_json::json!({ "num_register_tokens": 0 }), "num_register_tokens is 0, expected 1"),
+        ("registers", serde_json::json!({ "image_size": [16, 20] }), "image_size is [16, 20]"),
+        ("clip", serde_json::json!({ "vision_config": { "hidden_act": "mish" } }), "unknown hidden_act \"mish\""),
+        ("clip", serde_json::json!({ "architectures": ["CLIPModel"] }), "CLIPModel compares images with texts"),
     ] {
         let error =
             evaluator_with(changed(case, changes), preprocessor(case), (DeviceKind::Cpu, 1)).err().unwrap();

@@ -75,8 +75,20 @@ pub(crate) trait Visitor {
         name: String,
         shape: [usize; D],
     ) -> Result<<Self::Form as Form>::Parameter<D>> {
-        let stored = Stored { names: vec![name], shape: shape.to_vec(), layout: Layout::EndToEnd };
-        self.visit(stored, shape)
+        self.reshaped(name, shape.to_vec(), shape)
+    }
+
+    /// The tensor `name` of shape `stored`, which has another `shape` of as many elements in the model.
+    ///
+    /// # Errors
+    /// As [`visit`](Visitor::visit).
+    fn reshaped<const D: usize>(
+        &mut self,
+        name: String,
+        stored: Vec<usize>,
+        shape: [usize; D],
+    ) -> Result<<Self::Form as Form>::Parameter<D>> {
+        self.visit(Stored { names: vec![name], shape: stored, layout: Layout::EndToEnd }, shape)
     }
 
     /// The vectors `names` of `width` elements each, end to end.

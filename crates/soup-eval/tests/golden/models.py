@@ -51,6 +51,16 @@ ODD = {
 }
 # Neither square nor a whole number of patches.
 OBLONG = {"image_size": [15, 22], "patch_size": [4, 5], "intermediate_size": 40}
+
+
+def clip(options):
+    """The options of a CLIP whose image tower has `options`, which no tower has a say in how many classes there are."""
+    text = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8, "vocab_size": 9}
+    vision = {**SMALL, "intermediate_size": 40, **options}
+    classes = vision.pop("num_labels")
+    return {"vision_config": vision, "text_config": text, "num_labels": classes}
+
+
 # Two thirds of the MLP are no multiple of 8.
 UNEVEN = {"hidden_size": 20, "num_attention_heads": 4}
 RESNET = {"embedding_size": 10, "hidden_sizes": [12, 20], "depths": [2, 1], "layer_type": "basic", "num_labels": 5}
@@ -165,6 +175,25 @@ CASES = {
         },
         [19, 17],
     ),
+    "registers": ("Dinov2WithRegisters", "ForImageClassification", {**SMALL, "num_register_tokens": 3}),
+    # 9 x 9 positions become 4 x 4 and 3 x 2, 4 x 4 become 5 x 7: with antialiasing, which only shows where there are fewer.
+    "registers_smaller": (
+        "Dinov2WithRegisters",
+        "ForImageClassification",
+        {**ODD, "image_size": 38, "num_register_tokens": 1, "mlp_ratio": 2},
+        [16, 16],
+    ),
+    "registers_oblong": ("Dinov2WithRegisters", "ForImageClassification", {**SMALL, "image_size": 36}, [13, 9]),
+    "registers_larger": (
+        "Dinov2WithRegisters",
+        "ForImageClassification",
+        {**SMALL, **UNEVEN, "use_swiglu_ffn": True, "mlp_ratio": 2},
+        [23, 31],
+    ),
+    "clip": ("CLIP", "ForImageClassification", clip({})),
+    "clip_odd": ("CLIP", "ForImageClassification", clip({**ODD, "image_size": 19, "patch_size": 5})),
+    # With a text tower, as what is made of a whole CLIP may have it.
+    "clip_whole": ("CLIP", "ForImageClassification", clip({"hidden_act": "gelu", "num_hidden_layers": 1})),
 }
 
 TEXT = {
@@ -281,6 +310,8 @@ def new_model(case, family, head, options):
     # Eager attention: plain operations, as the definition has them.
     config = getattr(transformers, f"{family}Config")(**options, attn_implementation="eager")
     model = getattr(transformers, family + head)(config).eval()
+    if case == "clip_whole":
+        model.text_model = transformers.CLIPTextModel._from_config(config.text_config)
     randomise(model)
     folder = HERE / "models" / case
     folder.mkdir(parents=True, exist_ok=True)
@@ -317,14 +348,15 @@ def make_texts(case, family, head, options):
 
 def make(case, family, head, options, size=None):
     config, model, folder = new_model(case, family, head, options)
+    images = getattr(config, "vision_config", config)
     if size is not None:
         crop = {"height": size[0], "width": size[1]}
         preprocessor = {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 40}, "crop_size": crop}
         (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n")
     else:
         (folder / "preprocessor_config.json").unlink(missing_ok=True)
-        size = config.image_size if isinstance(config.image_size, (list, tuple)) else [config.image_size] * 2
-    pixels = torch.randn(SAMPLES, config.num_channels, *size)
+        size = images.image_size if isinstance(images.image_size, (list, tuple)) else [images.image_size] * 2
+    pixels = torch.randn(SAMPLES, images.num_channels, *size)
     write(case, model, folder, {"pixel_values": pixels}, lambda model: run(model, pixels), SAMPLES, config.num_labels)
 
 
