@@ -15,7 +15,7 @@ use crate::kernels::Kernels;
 use crate::kind::Kind;
 use crate::parameters::visitor::{Form, Listing, Loaded, Loader, Visitor};
 use crate::parameters::{self, Parameters};
-use crate::preprocess::ImageSize;
+use crate::preprocess::{ImageSize, Preprocessor};
 
 /// What `config.json` says about a model that tells classes apart, of images or of texts.
 pub(crate) trait Architecture: Sized + Send + Sync + 'static {
@@ -59,6 +59,14 @@ pub(crate) trait Architecture: Sized + Send + Sync + 'static {
 
     /// What goes into it, and what comes out.
     fn classifier(&self) -> &<Self::Kind as Kind>::Classifier;
+
+    /// How images become pixels where no `preprocessor_config.json` says so, of an architecture whose `config.json` does.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) where that is not understood.
+    fn preprocessor(&self) -> Result<Option<Preprocessor>> {
+        Ok(None)
+    }
 
     /// Has `visitor` visit every parameter that the forward pass needs, and puts what it gives in their places.
     ///

@@ -90,6 +90,11 @@ impl Settings {
         serde_json::from_str(text).map(Settings).map_err(|e| wrong("not understood").with_source(e))
     }
 
+    /// Those of another file, in these words.
+    pub(crate) fn of(settings: Map<String, Value>) -> Settings {
+        Settings(settings)
+    }
+
     /// The settings, with `value` for `key` where the file does not say: what transformers takes then.
     pub(crate) fn or(mut self, key: &str, value: Value) -> Settings {
         self.0.entry(key).or_insert(value);

@@ -11,6 +11,7 @@ mod distilbert;
 mod efficientnet;
 mod resnet;
 mod roberta;
+mod timm;
 mod vit;
 
 use serde_json::Value;
@@ -26,6 +27,7 @@ use crate::models::distilbert::DistilBert;
 use crate::models::efficientnet::EfficientNet;
 use crate::models::resnet::Resnet;
 use crate::models::roberta::Roberta;
+use crate::models::timm::TimmVit;
 use crate::models::vit::Vit;
 
 /// An architecture that is evaluated here.
@@ -54,6 +56,9 @@ const KNOWN: [Known; 11] = [
     known::<EfficientNet>(),
 ];
 
+/// Those of timm, whose configs have another form.
+const TIMM: Known = known::<TimmVit>();
+
 /// The evaluator of the architecture that the config names.
 ///
 /// # Errors
@@ -65,6 +70,9 @@ pub(crate) fn evaluator(spec: &EvaluatorSpec) -> Result<Box<dyn Evaluator>> {
 fn find(config_json: &str) -> Result<&'static Known> {
     let config: Value = serde_json::from_str(config_json)
         .map_err(|e| Error::data("config.json is not valid JSON").with_source(e))?;
+    if timm::is_timm(&config) {
+        return Ok(&TIMM);
+    }
     let name = config["architectures"].get(0).and_then(Value::as_str);
     let model_type = config["model_type"].as_str();
     let found = KNOWN.iter().find(|known| match name {

@@ -12,8 +12,8 @@ use soup_core::weights::Weights;
 use soup_eval::{Evaluator, EvaluatorSpec, LossSpec, Observed, Prepared, evaluator};
 
 const NEVER: &dyn Fn() -> bool = &|| false;
-/// The folders of `golden/models`, which `golden/models.py` makes: of models of images,
-const IMAGES: [&str; 25] = [
+/// The folders of `golden/models`, which `golden/models.py` and `golden/timm_models.py` make: of models of images,
+const IMAGES: [&str; 30] = [
     "vit",
     "vit_odd",
     "deit",
@@ -39,6 +39,11 @@ const IMAGES: [&str; 25] = [
     "clip",
     "clip_odd",
     "clip_whole",
+    "timm",
+    "timm_registers",
+    "timm_gap",
+    "timm_clip",
+    "timm_gated",
 ];
 /// and of texts.
 const TEXTS: [&str; 8] = [
@@ -271,7 +276,9 @@ fn a_classifier_of_images_refuses_texts() {
             assert_eq!(error.kind(), ErrorKind::Data);
             let text = error.chain();
             assert!(text.starts_with("the samples are tokens of texts, "), "{case}: {text}");
-            assert!(text.contains("ForImageClassification"), "{case}: {text}");
+            let name =
+                if case.starts_with("timm") { "timm's VisionTransformer" } else { "ForImageClassification" };
+            assert!(text.contains(name), "{case}: {text}");
         }
     }
 }
@@ -369,7 +376,7 @@ fn only_dinov2_takes_images_of_another_size() {
     };
     assert_eq!(of("dinov2", 24), Ok(()));
     assert_eq!(of("registers", 24), Ok(()));
-    for case in ["vit", "deit", "deit_teacher", "clip"] {
+    for case in ["vit", "deit", "deit_teacher", "clip", "timm"] {
         assert_eq!(of(case, 16), Ok(()));
         let (kind, text) = of(case, 24).unwrap_err();
         assert_eq!(kind, ErrorKind::Data);
@@ -378,6 +385,25 @@ fn only_dinov2_takes_images_of_another_size() {
     let (kind, text) = of("dinov2", 3).unwrap_err();
     assert_eq!(kind, ErrorKind::Data);
     assert!(text.contains("patch_size is larger than the images, which become 3 x 3 pixels"), "{text}");
+}
+
+/// timm's `config.json` says how images become pixels; a `preprocessor_config.json` comes first.
+#[test]
+fn timm_says_itself_how_images_become_pixels() {
+    let of = |case: &str, preprocessor_json: Option<&str>| {
+        evaluator(&EvaluatorSpec {
+            config_json: config(case),
+            preprocessor_json: preprocessor_json.map(str::to_owned),
+            ..EvaluatorSpec::default()
+        })
+        .map(drop)
+        .map_err(|e| e.chain())
+    };
+    assert_eq!(of("timm", None), Ok(()));
+    assert!(of("timm", Some(r#"{"size": 17}"#)).unwrap_err().contains("images become 17 x 17 pixels"));
+    // Of one channel.
+    assert!(of("timm_gap", None).is_ok());
+    assert!(of("vit", None).unwrap_err().contains("--preprocessor-config"));
 }
 
 #[test]
@@ -418,10 +444,32 @@ fn options_that_are_not_understood_are_refused_by_name() {
         ("resnet", serde_json::json!({ "hidden_act": "selu" }), "unknown hidden_act \"selu\""),
         ("efficientnet", serde_json::json!({ "pooling_type": "sum" }), "unknown pooling_type \"sum\""),
         ("efficientnet", serde_json::json!({ "hidden_dim": 1280 }), "hidden_dim is 1280, expected 320"),
-        ("registers", serde_json::json!({ "num_register_tokens": 0 }), "num_register_tokens is 0, expected 1"),
+        (
+            "registers",
+            serde_json::json!({ "num_register_tokens": 0 }),
+            "num_register_tokens is 0, expected 1",
+        ),
         ("registers", serde_json::json!({ "image_size": [16, 20] }), "image_size is [16, 20]"),
-        ("clip", serde_json::json!({ "vision_config": { "hidden_act": "mish" } }), "unknown hidden_act \"mish\""),
-        ("clip", serde_json::json!({ "architectures": ["CLIPModel"] }), "CLIPModel compares images with texts"),
+        (
+            "clip",
+            serde_json::json!({ "vision_config": { "hidden_act": "mish" } }),
+            "unknown hidden_act \"mish\"",
+        ),
+        (
+            "timm",
+            serde_json::json!({ "architecture": "resnet50" }),
+            "unknown architecture \"resnet50\" of timm",
+        ),
+        (
+            "timm",
+            serde_json::json!({ "model_args": { "qk_norm": true } }),
+            "qk_norm is true: only false is supp",
+        ),
+        (
+            "clip",
+            serde_json::json!({ "architectures": ["CLIPModel"] }),
+            "CLIPModel compares images with texts",
+        ),
     ] {
         let error =
             evaluator_with(changed(case, changes), preprocessor(case), (DeviceKind::Cpu, 1)).err().unwrap();

@@ -360,7 +360,7 @@ def make(case, family, head, options, size=None):
     write(case, model, folder, {"pixel_values": pixels}, lambda model: run(model, pixels), SAMPLES, config.num_labels)
 
 
-def write(case, model, folder, inputs, forward, samples, classes):
+def write(case, model, folder, inputs, forward, samples, classes, saved=saved):
     labels = torch.randint(classes, (samples,))
     with torch.no_grad():
         logits = forward(model)
@@ -392,8 +392,9 @@ def write(case, model, folder, inputs, forward, samples, classes):
     print(f"{case}: loss {loss.item():.4f}, f32 is off by {(logits - exact).abs().max().item():.1e}")
 
 
-for case in sys.argv[1:] or [*CASES, *TEXT_CASES]:
-    if case in TEXT_CASES:
-        make_texts(case, *TEXT_CASES[case])
-    else:
-        make(case, *CASES[case])
+if __name__ == "__main__":
+    for case in sys.argv[1:] or [*CASES, *TEXT_CASES]:
+        if case in TEXT_CASES:
+            make_texts(case, *TEXT_CASES[case])
+        else:
+            make(case, *CASES[case])
