@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
-use soup_core::companion::{CONFIG, PREPROCESSOR, PROCESSOR, TOKENIZER, TOKENIZER_CONFIG};
+use soup_core::companion::{CONFIG, PREPROCESSOR, PROCESSOR, TOKENIZER, TOKENIZER_CONFIG, is_timm};
 use soup_core::journal::sha256_hex;
 use soup_core::run::{NamedConfig, RunSpec};
 use soup_core::schema::Dtype;
@@ -17,7 +17,8 @@ use soup_store::pool;
 pub struct Configuration {
     /// Text of `config.json`; empty where there is none and the native judge is not asked.
     pub model_json: String,
-    /// Text of `preprocessor_config.json`, or a [`TextProcessing`] where the model is one of texts; likewise.
+    /// Text of `preprocessor_config.json`, or a [`TextProcessing`] where the model is one of texts; likewise, and where `config.json` says
+    /// itself how images become pixels.
     pub preprocessor_json: String,
     /// Files that go with the model: name and content.
     pub companions: Vec<(String, Bytes)>,
@@ -43,7 +44,11 @@ pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configu
         Some(_) => {
             may_be_read(first, CONFIG, model.is_some()).await?;
             may_be_read(first, PREPROCESSOR, preprocessor.is_some()).await?;
-            (model.ok_or_else(|| no_config(first))?, preprocessor.ok_or_else(|| no_preprocessor(first))?)
+            let model = model.ok_or_else(|| no_config(first))?;
+            // Empty: the model's own file says it.
+            let own = || says_pixels(&model).then(String::new);
+            let preprocessor = preprocessor.or_else(own).ok_or_else(|| no_preprocessor(first))?;
+            (model, preprocessor)
         }
         None => (model.unwrap_or_default(), preprocessor.unwrap_or_default()),
     };
@@ -51,6 +56,11 @@ pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configu
         state_dtype(&mut companions, dtype);
     }
     Ok(Configuration { model_json, preprocessor_json, companions })
+}
+
+/// Whether a `config.json` says itself how images become pixels.
+fn says_pixels(config_json: &str) -> bool {
+    serde_json::from_str(config_json).is_ok_and(|config| is_timm(&config))
 }
 
 /// Largest `tokenizer_config.json`, in bytes: it is told to every worker.

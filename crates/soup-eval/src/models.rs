@@ -15,6 +15,7 @@ mod timm;
 mod vit;
 
 use serde_json::Value;
+use soup_core::companion::is_timm;
 use soup_core::{Error, Result};
 
 use crate::architecture::Architecture;
@@ -70,7 +71,7 @@ pub(crate) fn evaluator(spec: &EvaluatorSpec) -> Result<Box<dyn Evaluator>> {
 fn find(config_json: &str) -> Result<&'static Known> {
     let config: Value = serde_json::from_str(config_json)
         .map_err(|e| Error::data("config.json is not valid JSON").with_source(e))?;
-    if timm::is_timm(&config) {
+    if is_timm(&config) {
         return Ok(&TIMM);
     }
     let name = config["architectures"].get(0).and_then(Value::as_str);

@@ -57,11 +57,6 @@ const LAYER: Names = Names {
 /// The same of one whose branches are scaled.
 const SCALED_LAYER: Names = Names { scales: Some(["ls1.gamma", "ls2.gamma"]), ..LAYER };
 
-/// Whether a `config.json` is one of timm's.
-pub(crate) fn is_timm(config: &Value) -> bool {
-    config["architecture"].is_string() && config["architectures"].is_null() && config["model_type"].is_null()
-}
-
 impl Architecture for TimmVit {
     const NAME: &str = "timm's VisionTransformer";
     const MODEL_TYPE: &str = "timm";
