@@ -33,6 +33,9 @@ pub const TOKENIZER: &str = "tokenizer.json";
 /// The companion that says what else transformers does with texts.
 pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
+/// The companion that says what the classes are, of a model that compares images with texts.
+pub const PROMPTS: &str = "prompts.json";
+
 /// Longest value that is shown, in characters.
 const SHOWN_CHARS_MAX: usize = 60;
 /// Deepest nesting that is looked into; deeper values are compared whole.
@@ -588,7 +591,8 @@ mod tests {
         silent(CONFIG, json!({ "model_type": "deit" }), deit);
         let gated = json!({ "model_type": "dinov2", "use_swiglu_ffn": true });
         refused(CONFIG, json!({ "model_type": "dinov2" }), gated, "use_swiglu_ffn");
-        let registers = |count: u32| json!({ "model_type": "dinov2_with_registers", "num_register_tokens": count });
+        let registers =
+            |count: u32| json!({ "model_type": "dinov2_with_registers", "num_register_tokens": count });
         let unsaid = json!({ "model_type": "dinov2_with_registers" });
         silent(CONFIG, unsaid.clone(), registers(4));
         refused(CONFIG, unsaid, registers(1), "num_register_tokens");

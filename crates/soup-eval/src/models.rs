@@ -21,7 +21,7 @@ use soup_core::{Error, Result};
 use crate::architecture::Architecture;
 use crate::evaluator::{Evaluator, EvaluatorSpec, evaluator_of};
 use crate::models::bert::Bert;
-use crate::models::clip::Clip;
+use crate::models::clip::{Clip, ClipZeroShot};
 use crate::models::deit::{Deit, DeitWithTeacher};
 use crate::models::dinov2::{Dinov2, Dinov2WithRegisters};
 use crate::models::distilbert::DistilBert;
@@ -43,13 +43,14 @@ const fn known<A: Architecture>() -> Known {
 }
 
 /// All of them. Where a config names none, its model type means the first that has it.
-const KNOWN: [Known; 11] = [
+const KNOWN: [Known; 12] = [
     known::<Vit>(),
     known::<Deit>(),
     known::<DeitWithTeacher>(),
     known::<Dinov2>(),
     known::<Dinov2WithRegisters>(),
     known::<Clip>(),
+    known::<ClipZeroShot>(),
     known::<Bert>(),
     known::<Roberta>(),
     known::<DistilBert>(),
@@ -80,12 +81,6 @@ fn find(config_json: &str) -> Result<&'static Known> {
         Some(name) => name == known.name,
         None => model_type == Some(known.model_type),
     });
-    if name == Some("CLIPModel") {
-        return Err(Error::data(
-            "CLIPModel compares images with texts and has no classes of its own: supported is CLIPForImageClassification, which has a \
-             classifier",
-        ));
-    }
     let Some(known) = found else {
         let names: Vec<String> =
             KNOWN.iter().map(|k| format!("{} (model_type {:?})", k.name, k.model_type)).collect();

@@ -10,6 +10,7 @@ use burn::tensor::Tensor;
 use soup_core::Result;
 
 use self::config::TransformerConfig;
+use self::layer::Causal;
 use crate::config::ImageClassifier;
 use crate::kernels::{Activation, Kernels, Norm};
 use crate::parameters::interpolation::{Interpolation, Resampling};
@@ -327,7 +328,27 @@ impl<B: Kernels> Attention<Loaded<B>> {
     /// What the first `asked` tokens of each of `batch` images take from all `tokens` of theirs:
     /// `[batch * tokens, hidden]` to `[batch * asked, hidden]`.
     pub(crate) fn forward(&self, x: Tensor<B, 2>, [batch, tokens]: [usize; 2], asked: usize) -> Tensor<B, 2> {
-        let (query, key_value) = match &self.maps {
+        let (query, key_value) = self.maps.forward(x, [batch, tokens], asked);
+        B::attend(query, key_value, [batch, self.heads])
+    }
+
+    /// What each token of some texts takes from those that `causal` says: `[tokens of all, hidden]` to as many.
+    pub(crate) fn causal(&self, x: Tensor<B, 2>, causal: &Causal) -> Tensor<B, 2> {
+        let [tokens, _] = x.dims();
+        let (query, key_value) = self.maps.forward(x, [1, tokens], tokens);
+        causal.attend(query, &key_value, self.heads)
+    }
+}
+
+impl<B: Kernels> Projection<Loaded<B>> {
+    /// Queries of the first `asked` tokens of each of `batch` images, keys and values of all `tokens` side by side.
+    fn forward(
+        &self,
+        x: Tensor<B, 2>,
+        [batch, tokens]: [usize; 2],
+        asked: usize,
+    ) -> (Tensor<B, 2>, Tensor<B, 2>) {
+        match self {
             Projection::Apart { query, key_value } => {
                 let key_value = key_value.forward(x.clone(), Activation::Linear);
                 (query.forward(first(x, [batch, tokens], asked), Activation::Linear), key_value)
@@ -338,8 +359,7 @@ impl<B: Kernels> Attention<Loaded<B>> {
                 let query = all.clone().slice([0..rows, 0..columns / 3]);
                 (first(query, [batch, tokens], asked), all.slice([0..rows, columns / 3..columns]))
             }
-        };
-        B::attend(query, key_value, [batch, self.heads])
+        }
     }
 }
 

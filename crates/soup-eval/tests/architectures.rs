@@ -9,11 +9,11 @@ use soup_core::ErrorKind;
 use soup_core::devices::DeviceKind;
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::weights::Weights;
-use soup_eval::{Evaluator, EvaluatorSpec, LossSpec, Observed, Prepared, evaluator};
+use soup_eval::{Evaluator, EvaluatorSpec, LossSpec, Observed, Prepared, Prompts, TokenizerFiles, evaluator};
 
 const NEVER: &dyn Fn() -> bool = &|| false;
 /// The folders of `golden/models`, which `golden/models.py` and `golden/timm_models.py` make: of models of images,
-const IMAGES: [&str; 30] = [
+const IMAGES: [&str; 32] = [
     "vit",
     "vit_odd",
     "deit",
@@ -44,6 +44,8 @@ const IMAGES: [&str; 30] = [
     "timm_gap",
     "timm_clip",
     "timm_gated",
+    "clip_zero_shot",
+    "clip_zero_shot_early",
 ];
 /// and of texts.
 const TEXTS: [&str; 8] = [
@@ -66,22 +68,43 @@ fn is_convolutional(case: &str) -> bool {
     case.starts_with("resnet") || case.starts_with("efficientnet")
 }
 
+/// Whether a case is evaluated on the processor alone.
+fn is_for_processors(case: &str) -> bool {
+    TEXTS.contains(&case) || is_convolutional(case) || is_zero_shot(case)
+}
+
 /// Every case on every device that this build has and that evaluates it.
 fn everywhere() -> impl Iterator<Item = (DeviceKind, &'static str)> {
-    let takes =
-        |device, case| device == DeviceKind::Cpu || !(TEXTS.contains(&case) || is_convolutional(case));
+    let takes = |device, case| device == DeviceKind::Cpu || !is_for_processors(case);
     let all = pool::DEVICES.iter().flat_map(|&device| cases().map(move |case| (device, case)));
     all.filter(move |&(device, case)| takes(device, case))
 }
 
+/// Whether classes are what prompts say.
+fn is_zero_shot(case: &str) -> bool {
+    case.starts_with("clip_zero_shot")
+}
+
 /// Whether nothing looks at a tensor in evaluation.
-fn is_unused(tensor: &str) -> bool {
-    ["mask_token", ".post_layernorm.", "text_model.", "num_batches_tracked"].iter().any(|part| tensor.contains(part))
+fn is_unused(case: &str, tensor: &str) -> bool {
+    let parts = ["mask_token", ".post_layernorm.", "text_model.", "num_batches_tracked"];
+    !is_zero_shot(case) && parts.iter().any(|part| tensor.contains(part))
 }
 
 /// Whether a tensor is a running statistic, by which there is no gradient.
 fn is_statistic(tensor: &str) -> bool {
     tensor.ends_with("running_mean") || tensor.ends_with("running_var")
+}
+
+/// The prompts of a case, and the tokenizer that they need.
+fn prompts(case: &str) -> (Option<Prompts>, Option<TokenizerFiles>) {
+    if !is_zero_shot(case) {
+        return (None, None);
+    }
+    let prompts = std::fs::read_to_string(path(case, "prompts.json")).unwrap();
+    let prompts = Prompts::from_json(&prompts).unwrap();
+    let tokenizer_json = std::fs::read(path(case, "tokenizer.json")).unwrap().into();
+    (Some(prompts), Some(TokenizerFiles { tokenizer_json, config_json: None }))
 }
 
 fn path(case: &str, file: &str) -> PathBuf {
@@ -97,18 +120,21 @@ fn preprocessor(case: &str) -> String {
     std::fs::read_to_string(path(case, "preprocessor_config.json")).unwrap_or("{}".to_owned())
 }
 
-fn evaluator_with(
+fn spec(
     config_json: String,
     preprocessor_json: String,
     (device, batch_size): (DeviceKind, u32),
+) -> EvaluatorSpec {
+    let preprocessor_json = Some(preprocessor_json);
+    EvaluatorSpec { config_json, preprocessor_json, batch_size, device, ..EvaluatorSpec::default() }
+}
+
+fn evaluator_with(
+    config_json: String,
+    preprocessor_json: String,
+    on: (DeviceKind, u32),
 ) -> Result<Box<dyn Evaluator>, soup_core::Error> {
-    evaluator(&EvaluatorSpec {
-        config_json,
-        preprocessor_json: Some(preprocessor_json),
-        batch_size,
-        device,
-        ..EvaluatorSpec::default()
-    })
+    evaluator(&spec(config_json, preprocessor_json, on))
 }
 
 fn evaluator_of(case: &str, batch_size: u32) -> Box<dyn Evaluator> {
@@ -116,7 +142,10 @@ fn evaluator_of(case: &str, batch_size: u32) -> Box<dyn Evaluator> {
 }
 
 fn evaluator_on(device: DeviceKind, case: &str, batch_size: u32) -> Box<dyn Evaluator> {
-    evaluator_with(config(case), preprocessor(case), (device, batch_size)).unwrap()
+    let (prompts, tokenizer) = prompts(case);
+    let spec =
+        EvaluatorSpec { prompts, tokenizer, ..spec(config(case), preprocessor(case), (device, batch_size)) };
+    evaluator(&spec).unwrap()
 }
 
 fn golden(case: &str, name: &str) -> Vec<f64> {
@@ -214,7 +243,7 @@ fn gradients_agree_with_pytorch() {
             }
             assert!(off < 1e-4, "{device}, {case}: {} is off by {off}", tensor.name);
             worst = worst.max(off);
-            if is_unused(&tensor.name) || is_statistic(&tensor.name) {
+            if is_unused(case, &tensor.name) || is_statistic(&tensor.name) {
                 assert!(got.iter().all(|&v| v == 0.0), "{case}: nothing looks at {}", tensor.name);
             }
         }
@@ -276,9 +305,8 @@ fn a_classifier_of_images_refuses_texts() {
             assert_eq!(error.kind(), ErrorKind::Data);
             let text = error.chain();
             assert!(text.starts_with("the samples are tokens of texts, "), "{case}: {text}");
-            let name =
-                if case.starts_with("timm") { "timm's VisionTransformer" } else { "ForImageClassification" };
-            assert!(text.contains(name), "{case}: {text}");
+            let names = ["ForImageClassification", "timm's VisionTransformer", "CLIPModel"];
+            assert!(names.iter().any(|name| text.contains(name)), "{case}: {text}");
         }
     }
 }
@@ -341,7 +369,7 @@ fn every_parameter_is_checked() {
             reshaped.iter_mut().filter(|t| t.name == tensor.name).for_each(|t| t.shape.push(1));
             for specs in [missing, reshaped] {
                 let checked = evaluator.check_schema(&Schema::new(specs).unwrap());
-                if is_unused(&tensor.name) {
+                if is_unused(case, &tensor.name) {
                     assert!(checked.is_ok(), "{case}: nothing looks at {}", tensor.name);
                     continue;
                 }
@@ -385,6 +413,30 @@ fn only_dinov2_takes_images_of_another_size() {
     let (kind, text) = of("dinov2", 3).unwrap_err();
     assert_eq!(kind, ErrorKind::Data);
     assert!(text.contains("patch_size is larger than the images, which become 3 x 3 pixels"), "{text}");
+}
+
+/// As transformers has it: an image's logits are cosines times a scale, here e to the power of 1.7.
+#[test]
+fn classes_are_what_prompts_say() {
+    let evaluator = evaluator_of("clip_zero_shot", 4);
+    assert_eq!(evaluator.class_names().names(), ["w11", "w12 w13", "w14", "w15 w11 w16", "w17"]);
+    let scale = 1.7f32.exp();
+    for case in IMAGES.into_iter().filter(|case| is_zero_shot(case)) {
+        assert!(logits(DeviceKind::Cpu, case, 4).iter().all(|logit| logit.abs() <= scale * 1.0001), "{case}");
+    }
+    let (prompts, tokenizer) = prompts("clip_zero_shot");
+    let spec = spec(config("clip_zero_shot"), "{}".to_owned(), (DeviceKind::Cpu, 4));
+    let error = |spec: &EvaluatorSpec| soup_eval::evaluator(spec).err().unwrap().chain();
+    assert!(
+        error(&EvaluatorSpec { tokenizer, ..spec.clone() })
+            .starts_with("CLIPModel compares images with texts")
+    );
+    assert!(error(&EvaluatorSpec { prompts, ..spec.clone() }).contains("there is no tokenizer.json"));
+    let (_, tokenizer) = self::prompts("clip_zero_shot");
+    let long =
+        Prompts::new(vec![("a".to_owned(), vec!["w1 ".repeat(11)]), ("b".to_owned(), vec!["w2".to_owned()])]);
+    let long = EvaluatorSpec { prompts: Some(long.unwrap()), tokenizer, ..spec };
+    assert!(error(&long).contains("is too long: it would be cut to 12 tokens"), "{}", error(&long));
 }
 
 /// timm's `config.json` says how images become pixels; a `preprocessor_config.json` comes first.

@@ -4,6 +4,8 @@
 //! The classifier looks at them as the last layer leaves them: the tower's last normalisation, which belongs to the token for the whole,
 //! has no part in it. A checkpoint may have the text tower, too. What is not needed is ignored, and its gradient is zero.
 
+mod zero_shot;
+
 use burn::tensor::Tensor;
 use serde::Deserialize;
 use serde_json::json;
@@ -18,6 +20,8 @@ use crate::parameters::visitor::{Form, Loaded, Visitor};
 use crate::transformer::config::{TransformerConfig, activation};
 use crate::transformer::layer::{Layers, MlpConfig, Names};
 use crate::transformer::{Before, Embedding, EmbeddingNames, LayerNorm, Linear, Maps};
+
+pub(crate) use self::zero_shot::ClipZeroShot;
 
 /// What `config.json` says about a `CLIPForImageClassification`.
 pub(crate) struct Clip {
@@ -54,8 +58,12 @@ impl Architecture for Clip {
     }
 
     fn forward<B: Kernels>(&self, model: &ClipModel<Loaded<B>>, pixels: Tensor<B, 4>) -> Tensor<B, 2> {
-        let state = model.tower.forward(pixels, &self.tower);
-        let [batch, tokens, hidden] = state.dims();
+        let [batch, _, _, _] = pixels.dims();
+        let (rows, columns) = self.tower.transformer.grid();
+        let tokens = 1 + rows * columns;
+        let state: Tensor<B, 2> = model.tower.forward(pixels, &self.tower, tokens);
+        let hidden = self.tower.transformer.hidden;
+        let state = state.reshape([batch, tokens, hidden]);
         let mean = state.slice([0..batch, 1..tokens]).mean_dim(1).reshape([batch, hidden]);
         model.classifier.forward(mean, Activation::Linear)
     }
@@ -153,13 +161,13 @@ impl<F: Form> Tower<F> {
 }
 
 impl<B: Kernels> Tower<Loaded<B>> {
-    /// The last hidden state `[batch, tokens, hidden]`.
-    fn forward(&self, pixels: Tensor<B, 4>, config: &TowerConfig) -> Tensor<B, 3> {
+    /// The last hidden state `[batch * asked, hidden]` of the first `asked` tokens of each image, of which the first is the one for the
+    /// whole.
+    fn forward(&self, pixels: Tensor<B, 4>, config: &TowerConfig, asked: usize) -> Tensor<B, 2> {
         let x = self.embedding.forward(pixels, &config.transformer);
         let [batch, tokens, hidden] = x.dims();
         let normed = self.norm_before.forward(&x.reshape([batch * tokens, hidden]));
-        let shape = [batch, tokens, hidden];
-        self.layers.forward(normed.reshape(shape), tokens).reshape(shape)
+        self.layers.forward(normed.reshape([batch, tokens, hidden]), asked)
     }
 }
 

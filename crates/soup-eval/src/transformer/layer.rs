@@ -1,10 +1,12 @@
-//! A layer of an encoder of images: it normalises first, and what is between its attention and its end may be gated.
+//! A layer of an encoder that normalises first, mostly of images; what is between its attention and its end may be gated.
 
 use burn::tensor::Tensor;
 use soup_core::Result;
 
 use super::config::TransformerConfig;
 use super::{Attention, LayerNorm, LayerScale, Linear, Maps, first};
+use crate::gradient::sink::{Learned, Rows};
+use crate::kernels::texts::Spans;
 use crate::kernels::{Activation, Kernels};
 use crate::parameters::visitor::{Form, Loaded, Visitor};
 
@@ -66,6 +68,44 @@ impl<B: Kernels> Layers<Loaded<B>> {
         }
         last.forward(x, [batch, tokens], asked)
     }
+
+    /// From the tokens `[tokens of all, hidden]` of texts to their last hidden state, each by those up to itself.
+    pub(crate) fn forward_causal(&self, x: Tensor<B, 2>, causal: &Causal) -> Tensor<B, 2> {
+        self.0.iter().fold(x, |x, layer| {
+            let context = layer.attention.causal(layer.norm1.forward(&x), causal);
+            layer.after(context, &x)
+        })
+    }
+}
+
+/// Which tokens of texts look at which: each at those of its text up to itself, as if it were the last of a text of its own.
+pub(crate) struct Causal {
+    /// The rows of all of these texts.
+    rows: Rows,
+    spans: Spans,
+}
+
+impl Causal {
+    /// Of the tokens of `texts`.
+    pub(crate) fn new(texts: &Spans) -> Causal {
+        let prefixes = || texts.iter().flat_map(|text| text.clone().map(move |last| text.start..last + 1));
+        // Texts have far less than 2^16 tokens, and there are not many at a time.
+        let rows: Vec<u32> = prefixes().flatten().map(|row| row as u32).collect();
+        Causal {
+            rows: Rows::new(rows.into(), Learned::All),
+            spans: Spans::new(prefixes().map(|prefix| prefix.len())),
+        }
+    }
+
+    /// What each token takes by its query, of all of which `key_value` has keys and values.
+    pub(super) fn attend<B: Kernels>(
+        &self,
+        query: Tensor<B, 2>,
+        key_value: &Tensor<B, 2>,
+        heads: usize,
+    ) -> Tensor<B, 2> {
+        B::attend_texts(query, self.rows.of(key_value), &self.spans, heads)
+    }
 }
 
 struct Layer<F: Form> {
@@ -113,7 +153,12 @@ impl<B: Kernels> Layer<Loaded<B>> {
     /// One layer over `[batch * tokens, hidden]`; of each image, the first `asked` tokens come out: `[batch * asked, hidden]`.
     fn forward(&self, x: Tensor<B, 2>, [batch, tokens]: [usize; 2], asked: usize) -> Tensor<B, 2> {
         let context = self.attention.forward(self.norm1.forward(&x), [batch, tokens], asked);
-        let attended = self.branch(0, &self.attended, context, &first(x, [batch, tokens], asked));
+        self.after(context, &first(x, [batch, tokens], asked))
+    }
+
+    /// What follows the attention, whose context is of the rows `x`.
+    fn after(&self, context: Tensor<B, 2>, x: &Tensor<B, 2>) -> Tensor<B, 2> {
+        let attended = self.branch(0, &self.attended, context, x);
         let normed = self.norm2.forward(&attended);
         let between = match self.mlp {
             MlpConfig::Plain { activation, .. } => self.up.forward(normed, activation),
