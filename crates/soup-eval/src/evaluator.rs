@@ -24,6 +24,7 @@ use crate::models;
 use crate::parameters::Parameters;
 use crate::parameters::visitor::{Listing, Loaded};
 use crate::prepared::{Inputs, Prepared};
+use crate::prompts::Prompts;
 use crate::tokenizer::TokenizerFiles;
 use soup_core::devices::DeviceKind;
 
@@ -41,6 +42,8 @@ pub struct EvaluatorSpec {
     pub preprocessor_json: Option<String>,
     /// Its tokenizer, where there is one.
     pub tokenizer: Option<TokenizerFiles>,
+    /// What the classes are, of a model that compares images with texts.
+    pub prompts: Option<Prompts>,
     /// Samples a forward pass.
     pub batch_size: u32,
     /// Where models are evaluated.
@@ -58,6 +61,7 @@ impl Default for EvaluatorSpec {
             config_json: String::new(),
             preprocessor_json: None,
             tokenizer: None,
+            prompts: None,
             batch_size: BATCH_SIZE_DEFAULT,
             device: DeviceKind::default(),
             precision: Precision::default(),
@@ -188,7 +192,14 @@ pub fn evaluator(spec: &EvaluatorSpec) -> Result<Box<dyn Evaluator>> {
 
 /// The evaluator of the architecture `A`.
 pub(crate) fn evaluator_of<A: Architecture>(spec: &EvaluatorSpec) -> Result<Box<dyn Evaluator>> {
-    let (architecture, kind) = A::Kind::open(A::from_json(&spec.config_json)?, spec)?;
+    if !A::ON_DEVICES && spec.device != DeviceKind::Cpu {
+        return Err(Error::configuration(format!(
+            "{} is judged on the processor alone, not on {}",
+            A::NAME,
+            spec.device
+        )));
+    }
+    let (architecture, kind) = A::Kind::open(A::from_spec(spec)?, spec)?;
     if A::CONVOLVES && spec.device != DeviceKind::Cpu {
         return Err(Error::configuration(format!(
             "{} is evaluated on the processor (cpu) alone so far, not on {}",
