@@ -92,8 +92,7 @@ pub(crate) mod by_pixel {
         let ([_, channels], [height, width]) = (x.dims(), windows.image);
         let mut image = x.clone().reshape([windows.batch, height, width, channels]);
         let (mut pads, window) = ([(0, 0); 4], &windows.window);
-        for along in 0..2 {
-            let [before, after] = window.padding[along];
+        for (along, [before, after]) in window.padding.into_iter().enumerate() {
             let cut = |side: isize| (-side).max(0) as usize;
             let length = windows.image[along];
             image = image.slice_dim(along + 1, cut(before)..length - cut(after));

@@ -266,8 +266,8 @@ impl<const R: usize, const V: usize> WithSimd for Places<'_, R, V> {
                     let at = first + column * kept + channel;
                     for (nth, sums) in sums.iter_mut().enumerate() {
                         let pixel = S::as_simd_f32s(&padded.values[at + nth * step..][..PANEL]).0;
-                        for v in 0..V {
-                            sums[v] = simd.mul_add_f32s(pixel[v], weight[v], sums[v]);
+                        for ((sum, &pixel), &weight) in sums.iter_mut().zip(pixel).zip(weight) {
+                            *sum = simd.mul_add_f32s(pixel, weight, *sum);
                         }
                     }
                 }
