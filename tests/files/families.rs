@@ -89,9 +89,7 @@ fn an_architecture_that_timm_has_and_we_have_not_is_refused_by_name() {
 fn a_soup_of_clips_with_classifiers_has_its_tensors() {
     let place = pool_of("clip_whole");
     place.cook(&["--validation", "images"]).fails(65, &["preprocessor_config.json", "--preprocessor-config"]);
-    let processor =
-        r#"{"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 16}, "crop_size": 16}"#;
-    place.write("pool/preprocessor_config.json", processor);
+    place.write("pool/preprocessor_config.json", CLIP_PROCESSOR);
     let result = place.cook(&["--validation", "images"]).json();
     assert_eq!(result["score"]["total"], 5);
     let soup = tensors(&place.path().join("soup/model.safetensors"));
