@@ -41,6 +41,9 @@ pub struct EvaluatorSpec {
     pub preprocessor_json: Option<String>,
     /// Its tokenizer, where there is one.
     pub tokenizer: Option<TokenizerFiles>,
+    /// The tokens of each class's label, its end included, in the order of the classes: for models that answer in words. Others have
+    /// no use for them. Where there are none, the tokenizer makes them of the names of the classes.
+    pub label_tokens: Vec<Vec<u32>>,
     /// Samples a forward pass.
     pub batch_size: u32,
     /// Where models are evaluated.
@@ -58,6 +61,7 @@ impl Default for EvaluatorSpec {
             config_json: String::new(),
             preprocessor_json: None,
             tokenizer: None,
+            label_tokens: Vec::new(),
             batch_size: BATCH_SIZE_DEFAULT,
             device: DeviceKind::default(),
             precision: Precision::default(),

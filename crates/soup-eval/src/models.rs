@@ -10,6 +10,7 @@ mod distilbert;
 mod efficientnet;
 mod resnet;
 mod roberta;
+mod t5;
 mod vit;
 
 use serde_json::Value;
@@ -24,6 +25,7 @@ use crate::models::distilbert::DistilBert;
 use crate::models::efficientnet::EfficientNet;
 use crate::models::resnet::Resnet;
 use crate::models::roberta::Roberta;
+use crate::models::t5::T5;
 use crate::models::vit::Vit;
 
 /// An architecture that is evaluated here.
@@ -38,7 +40,7 @@ const fn known<A: Architecture>() -> Known {
 }
 
 /// All of them. Where a config names none, its model type means the first that has it.
-const KNOWN: [Known; 9] = [
+const KNOWN: [Known; 10] = [
     known::<Vit>(),
     known::<Deit>(),
     known::<DeitWithTeacher>(),
@@ -46,6 +48,7 @@ const KNOWN: [Known; 9] = [
     known::<Bert>(),
     known::<Roberta>(),
     known::<DistilBert>(),
+    known::<T5>(),
     known::<Resnet>(),
     known::<EfficientNet>(),
 ];

@@ -128,6 +128,7 @@ impl Inner {
             config_json: self.setting.model_json.clone(),
             preprocessor_json: processing.filter(|_| !of_texts).cloned(),
             tokenizer: processing.filter(|_| of_texts).map(|json| tokenizer(json, waiting)).transpose()?,
+            label_tokens: Vec::new(),
             batch_size: self.setting.batch_size,
             device: self.place.device,
             precision: self.place.precision,
