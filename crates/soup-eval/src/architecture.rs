@@ -33,6 +33,8 @@ pub(crate) trait Architecture: Sized + Send + Sync + 'static {
     /// Whether it has convolutions over more than the patches of an image, with normalisations that have running statistics. Only the
     /// processor's kernels have been held against others for those.
     const CONVOLVES: bool = false;
+    /// Whether it answers in words: its classes are told apart by the tokens of their labels.
+    const ANSWERS: bool = false;
 
     /// Whether it can be evaluated on devices, too.
     const ON_DEVICES: bool = true;
@@ -67,6 +69,17 @@ pub(crate) trait Architecture: Sized + Send + Sync + 'static {
             size.width,
             size.height
         )))
+    }
+
+    /// The same for classes whose labels have these tokens, in the order of the classes; none where no tokens are known.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) where it has no use for them, or cannot do without, or they are no labels of its classes.
+    fn with_labels(self, labels: &[Vec<u32>]) -> Result<Self> {
+        match labels.is_empty() {
+            true => Ok(self),
+            false => Err(Error::data(format!("{} has no use for the texts of labels", Self::NAME))),
+        }
     }
 
     /// What goes into it, and what comes out.

@@ -44,6 +44,9 @@ pub struct EvaluatorSpec {
     pub tokenizer: Option<TokenizerFiles>,
     /// What the classes are, of a model that compares images with texts.
     pub prompts: Option<Prompts>,
+    /// The tokens of each class's label, its end included, in the order of the classes: for models that answer in words. Others have
+    /// no use for them. Where there are none, the tokenizer makes them of the names of the classes.
+    pub label_tokens: Vec<Vec<u32>>,
     /// Samples a forward pass.
     pub batch_size: u32,
     /// Where models are evaluated.
@@ -62,6 +65,7 @@ impl Default for EvaluatorSpec {
             preprocessor_json: None,
             tokenizer: None,
             prompts: None,
+            label_tokens: Vec::new(),
             batch_size: BATCH_SIZE_DEFAULT,
             device: DeviceKind::default(),
             precision: Precision::default(),

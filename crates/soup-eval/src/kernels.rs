@@ -15,12 +15,16 @@ mod conformance;
 mod cube;
 mod flex;
 mod math;
+pub(crate) mod relative;
 pub(crate) mod texts;
 pub(crate) mod windows;
+
+use std::sync::Arc;
 
 use attention::Split;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Element, Tensor, TensorData};
+use relative::{Pairs, Relative};
 use soup_core::{Error, Result};
 use texts::Spans;
 
@@ -295,6 +299,33 @@ pub(crate) trait Kernels: Deposits {
         Tensor::cat(parts.collect(), 0)
     }
 
+    /// The products of every row with every row of a `table` that has been loaded as it is stored: `x * table^T`.
+    fn against_rows(x: Tensor<Self, 2>, table: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        Self::matmul(x, table.transpose())
+    }
+
+    /// Every row over its root mean square, times `gamma` (Zhang and Sennrich, "Root mean square layer normalization").
+    fn rms_rows(x: &Tensor<Self, 2>, gamma: &Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
+        plain::rms_norm(x, gamma, epsilon)
+    }
+
+    /// Attention of the rows that ask to those they are paired with, by `heads`: queries `[asked of all, heads * width]`; keys and values
+    /// side by side, `[tokens of all, 2 * heads * width]`; as many rows as queries come out. Products are not scaled; what `relative`
+    /// says is added to them.
+    fn attend_pairs(
+        query: Tensor<Self, 2>,
+        key_value: Tensor<Self, 2>,
+        (pairs, heads): (&Pairs, usize),
+        relative: Option<&Relative<Self>>,
+    ) -> Tensor<Self, 2> {
+        relative::attend_pairs(query, key_value, (pairs, heads), relative)
+    }
+
+    /// The logarithm of the probability that each row of `logits`, `[rows, choices]`, gives to the choice in `at`: `[rows, 1]`.
+    fn log_likelihoods(logits: Tensor<Self, 2>, at: &Arc<[u32]>) -> Tensor<Self, 2> {
+        plain::log_likelihoods(logits, at)
+    }
+
     /// The first row of each of `texts`: `[tokens of all, hidden]` to `[texts, hidden]`.
     fn first_of_each(x: Tensor<Self, 2>, texts: &Spans) -> Tensor<Self, 2> {
         let [_, hidden] = x.dims();
@@ -349,7 +380,7 @@ pub(crate) trait Kernels: Deposits {
 pub(crate) mod plain {
     use super::{Activation, Norm};
     use burn::tensor::backend::Backend;
-    use burn::tensor::{Tensor, activation};
+    use burn::tensor::{Element, Int, Tensor, TensorData, activation};
 
     pub(crate) fn bias_act<B: Backend>(
         x: Tensor<B, 2>,
@@ -399,6 +430,18 @@ pub(crate) mod plain {
         let variance = centred.clone().square().mean_dim(1);
         let normed = centred / (variance + norm.epsilon).sqrt();
         normed * norm.gamma.clone().unsqueeze() + norm.beta.clone().unsqueeze()
+    }
+
+    pub(crate) fn rms_norm<B: Backend>(x: &Tensor<B, 2>, gamma: &Tensor<B, 1>, epsilon: f64) -> Tensor<B, 2> {
+        let square = x.clone().square().mean_dim(1);
+        x.clone() / (square + epsilon).sqrt() * gamma.clone().unsqueeze()
+    }
+
+    pub(crate) fn log_likelihoods<B: Backend>(logits: Tensor<B, 2>, at: &[u32]) -> Tensor<B, 2> {
+        let rows: Vec<i64> = at.iter().map(|&at| i64::from(at)).collect();
+        let at = TensorData::new(rows, [at.len(), 1]);
+        let at = Tensor::<B, 2, Int>::from_data(at, (&logits.device(), B::IntElem::dtype()));
+        activation::log_softmax(logits, 1).gather(1, at)
     }
 
     pub(crate) fn softmax<B: Backend>(x: Tensor<B, 4>, scale: f32) -> Tensor<B, 4> {

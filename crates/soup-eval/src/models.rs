@@ -11,6 +11,7 @@ mod distilbert;
 mod efficientnet;
 mod resnet;
 mod roberta;
+mod t5;
 mod timm;
 mod vit;
 
@@ -28,6 +29,7 @@ use crate::models::distilbert::DistilBert;
 use crate::models::efficientnet::EfficientNet;
 use crate::models::resnet::Resnet;
 use crate::models::roberta::Roberta;
+use crate::models::t5::T5;
 use crate::models::timm::TimmVit;
 use crate::models::vit::Vit;
 
@@ -43,7 +45,7 @@ const fn known<A: Architecture>() -> Known {
 }
 
 /// All of them. Where a config names none, its model type means the first that has it.
-const KNOWN: [Known; 12] = [
+const KNOWN: [Known; 13] = [
     known::<Vit>(),
     known::<Deit>(),
     known::<DeitWithTeacher>(),
@@ -54,6 +56,7 @@ const KNOWN: [Known; 12] = [
     known::<Bert>(),
     known::<Roberta>(),
     known::<DistilBert>(),
+    known::<T5>(),
     known::<Resnet>(),
     known::<EfficientNet>(),
 ];

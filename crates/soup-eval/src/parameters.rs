@@ -76,6 +76,29 @@ impl<'a> Parameters<'a> {
         }
     }
 
+    /// Whether tensors `one` and `other`, whose values nobody has taken yet, are of the same type and bytes.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) where one is missing.
+    pub(crate) fn are_equal(&self, one: &str, other: &str) -> Result<bool> {
+        let index = |name: &str| self.schema.index_of(name).ok_or_else(|| missing(name));
+        let (one, other) = (index(one)?, index(other)?);
+        let tensors = self.schema.tensors();
+        if one == other || tensors[one].dtype != tensors[other].dtype {
+            return Ok(one == other);
+        }
+        Ok(match &self.bytes {
+            Bytes::Flat(bytes) => {
+                let of = |index| {
+                    let range = self.schema.range(index);
+                    &bytes[range.start as usize..range.end as usize]
+                };
+                of(one) == of(other)
+            }
+            Bytes::Own(weights) => weights.borrow().tensor(one) == weights.borrow().tensor(other),
+        })
+    }
+
     fn convert(&self, index: usize, bytes: &[u8]) -> Result<Vec<f32>> {
         let name = &self.schema.tensors()[index].name;
         match self.schema.tensors()[index].dtype {

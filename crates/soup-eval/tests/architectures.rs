@@ -48,7 +48,7 @@ const IMAGES: [&str; 32] = [
     "clip_zero_shot_early",
 ];
 /// and of texts.
-const TEXTS: [&str; 8] = [
+const TEXTS: [&str; 13] = [
     "bert",
     "bert_odd",
     "bert_unpadded",
@@ -57,6 +57,11 @@ const TEXTS: [&str; 8] = [
     "roberta_odd",
     "distilbert",
     "distilbert_odd",
+    "t5",
+    "t5_odd",
+    "t5_gated",
+    "t5_narrow",
+    "t5_far",
 ];
 
 fn cases() -> impl Iterator<Item = &'static str> {
@@ -132,9 +137,10 @@ fn spec(
 fn evaluator_with(
     config_json: String,
     preprocessor_json: String,
+    label_tokens: Vec<Vec<u32>>,
     on: (DeviceKind, u32),
 ) -> Result<Box<dyn Evaluator>, soup_core::Error> {
-    evaluator(&spec(config_json, preprocessor_json, on))
+    evaluator(&EvaluatorSpec { label_tokens, ..spec(config_json, preprocessor_json, on) })
 }
 
 fn evaluator_of(case: &str, batch_size: u32) -> Box<dyn Evaluator> {
@@ -143,8 +149,12 @@ fn evaluator_of(case: &str, batch_size: u32) -> Box<dyn Evaluator> {
 
 fn evaluator_on(device: DeviceKind, case: &str, batch_size: u32) -> Box<dyn Evaluator> {
     let (prompts, tokenizer) = prompts(case);
-    let spec =
-        EvaluatorSpec { prompts, tokenizer, ..spec(config(case), preprocessor(case), (device, batch_size)) };
+    let spec = EvaluatorSpec {
+        prompts,
+        tokenizer,
+        label_tokens: labels(case),
+        ..spec(config(case), preprocessor(case), (device, batch_size))
+    };
     evaluator(&spec).unwrap()
 }
 
@@ -154,6 +164,16 @@ fn golden(case: &str, name: &str) -> Vec<f64> {
 
 fn integers<T>(case: &str, name: &str, convert: impl Fn(f64) -> T) -> Vec<T> {
     golden(case, name).into_iter().map(convert).collect()
+}
+
+/// What answers in words has for its classes, none for others.
+fn labels(case: &str) -> Vec<Vec<u32>> {
+    if !case.starts_with("t5") {
+        return Vec::new();
+    }
+    let mut ids = integers(case, "label_ids", |id| id as u32).into_iter();
+    let lengths = integers(case, "label_lengths", |length| length as usize);
+    lengths.into_iter().map(|length| ids.by_ref().take(length).collect()).collect()
 }
 
 fn samples(case: &str) -> Prepared {
@@ -399,7 +419,7 @@ fn changed(case: &str, changes: serde_json::Value) -> String {
 fn only_dinov2_takes_images_of_another_size() {
     let of = |case: &str, crop: usize| {
         let crop = format!("{{\"do_center_crop\": true, \"crop_size\": {crop}}}");
-        evaluator_with(config(case), crop, (DeviceKind::Cpu, 1))
+        evaluator_with(config(case), crop, Vec::new(), (DeviceKind::Cpu, 1))
             .map(|_| ())
             .map_err(|e| (e.kind(), e.chain()))
     };
@@ -493,6 +513,9 @@ fn options_that_are_not_understood_are_refused_by_name() {
             serde_json::json!({ "architectures": null, "model_type": "dinov3_vit" }),
             "unknown architecture \"dinov3_vit\"",
         ),
+        ("t5", serde_json::json!({ "num_labels": 4, "id2label": null }), "3 texts of labels for 4 classes"),
+        ("t5", serde_json::json!({ "scalable_attention": true }), "scalable_attention is true"),
+        ("t5", serde_json::json!({ "model_type": "mt5" }), "model_type is \"mt5\", but that of T5For"),
         ("resnet", serde_json::json!({ "layer_type": "preact" }), "unknown layer_type \"preact\""),
         ("resnet", serde_json::json!({ "hidden_act": "selu" }), "unknown hidden_act \"selu\""),
         ("efficientnet", serde_json::json!({ "pooling_type": "sum" }), "unknown pooling_type \"sum\""),
@@ -525,8 +548,88 @@ fn options_that_are_not_understood_are_refused_by_name() {
         ),
     ] {
         let error =
-            evaluator_with(changed(case, changes), preprocessor(case), (DeviceKind::Cpu, 1)).err().unwrap();
+            evaluator_with(changed(case, changes), preprocessor(case), labels(case), (DeviceKind::Cpu, 1))
+                .err()
+                .unwrap();
         assert_eq!(error.kind(), ErrorKind::Data);
         assert!(error.chain().contains(text), "{text}: {error:?}");
+    }
+}
+
+/// Without labels nothing is guessed, and a classifier with a head of its own has no use for any.
+#[test]
+fn labels_are_for_models_that_answer_in_words() {
+    let of = |case: &str, labels: Vec<Vec<u32>>| {
+        let made = evaluator_with(config(case), preprocessor(case), labels, (DeviceKind::Cpu, 1));
+        let error = made.err().unwrap();
+        (error.kind(), error.chain())
+    };
+    let (kind, text) = of("t5", Vec::new());
+    assert_eq!(kind, ErrorKind::Data);
+    assert!(
+        text.starts_with("T5ForConditionalGeneration: classes are told apart by the texts of "),
+        "{text}"
+    );
+    let (kind, text) = of("bert", labels("t5"));
+    assert_eq!(kind, ErrorKind::Data);
+    assert_eq!(text, "BertForSequenceClassification has no use for the texts of labels");
+}
+
+/// Checkpoints have the embeddings by one to four names.
+#[test]
+fn embeddings_are_read_by_any_of_their_names() {
+    let (schema, bytes) = model("t5");
+    let values = |name: &str| {
+        let range = schema.range(schema.index_of(name).unwrap());
+        bytes[range.start as usize..range.end as usize].to_vec()
+    };
+    // The same checkpoint with the embeddings by other names.
+    let by = |names: &[&str], change: bool| {
+        let shared = schema.index_of("shared.weight").unwrap();
+        let mut tensors: Vec<_> = schema.tensors().iter().map(|t| (t.clone(), values(&t.name))).collect();
+        let (spec, embeddings) = tensors.remove(shared);
+        for (nth, &name) in names.iter().enumerate() {
+            let mut embeddings = embeddings.clone();
+            if change && nth == 1 {
+                embeddings[2] ^= 1;
+            }
+            tensors.push((TensorSpec::new(name, spec.dtype, spec.shape.clone()), embeddings));
+        }
+        let renamed = Schema::new(tensors.iter().map(|(spec, _)| spec.clone()).collect()).unwrap();
+        let of = |name: &str| tensors.iter().find(|(spec, _)| spec.name == name).unwrap().1.clone();
+        let flat = renamed.tensors().iter().flat_map(|t| of(&t.name)).collect::<Vec<u8>>();
+        (renamed, flat)
+    };
+    let (evaluator, prepared) = (evaluator_of("t5", 4), samples("t5"));
+    let spec = LossSpec { beta: 1.0, label_smoothing: 0.0, scale: 1.0 };
+    let range = 0..prepared.len();
+    let want = logits(DeviceKind::Cpu, "t5", 4);
+    let of_embeddings = |(schema, bytes): &(Schema, Vec<u8>), name: &str| {
+        let gradient =
+            evaluator.differentiate(schema, bytes, &prepared, range.clone(), &spec, NEVER).unwrap();
+        let at = schema.range(schema.index_of(name).unwrap());
+        gradient.values[at.start as usize / 4..at.end as usize / 4].to_vec()
+    };
+    let gradient = of_embeddings(&(schema.clone(), bytes.clone()), "shared.weight");
+    let names =
+        ["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"];
+    for names in [&names[..], &names[1..], &names[2..], &names[1..2], &names[3..]] {
+        let renamed = by(names, false);
+        let loaded =
+            evaluator.load(&renamed.0, Weights::copied_from(&renamed.0, &renamed.1).unwrap()).unwrap();
+        assert_eq!(loaded.logits(&prepared, range.clone(), NEVER).unwrap(), want, "{names:?}");
+        assert_eq!(of_embeddings(&renamed, names[0]), gradient, "{names:?}");
+        // What is a copy moves nothing by itself.
+        assert!(names[1..].iter().all(|name| of_embeddings(&renamed, name).iter().all(|&g| g == 0.0)));
+        if let [read, other, ..] = names {
+            let (renamed, flat) = by(names, true);
+            let loaded = evaluator.load(&renamed, Weights::copied_from(&renamed, &flat).unwrap());
+            let differentiated =
+                evaluator.differentiate(&renamed, &flat, &prepared, range.clone(), &spec, NEVER);
+            for error in [loaded.err().unwrap(), differentiated.unwrap_err()] {
+                let text = format!("tensors {read:?} and {other:?} differ");
+                assert!(error.chain().starts_with(&text), "{error:?}");
+            }
+        }
     }
 }

@@ -80,8 +80,7 @@ pub(super) fn choose(
 /// The columns of the usual names.
 fn usual(columns: &[Column<'_>], about: &str, all: &str) -> Result<Vec<&'static str>> {
     let there = |name: &&str| columns.iter().any(|c| c.name == *name && c.text);
-    let found: Vec<&[&'static str]> =
-        TEXTS.into_iter().filter(|names| names.iter().all(|n| there(n))).collect();
+    let found: Vec<&[&'static str]> = TEXTS.into_iter().filter(|names| names.iter().all(&there)).collect();
     // The sentence of a question is no text of its own.
     let part = |names: &&[&str]| {
         found.iter().any(|other| other.len() > names.len() && names.iter().all(|n| other.contains(n)))

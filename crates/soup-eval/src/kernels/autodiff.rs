@@ -8,7 +8,12 @@
 //! The forward pass is [`Flex`]'s own, so that a sample's logits are the ones that it is judged by.
 
 mod convolution;
+mod likelihood;
+mod relative;
+mod rms;
 mod texts;
+
+use std::sync::Arc;
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
@@ -22,6 +27,7 @@ use burn::tensor::{Tensor, TensorData, TensorPrimitive};
 use super::attention::Split;
 use super::flex::{self, contiguous_owned, rows_in_place, side_by_side, values};
 use super::math::{erf, exp, sigmoid, tanh};
+use super::relative::{Pairs, Relative};
 use super::texts::Spans;
 use super::windows::Windows;
 use super::{Activation, Filters, Finish, Kernels, Norm, plain};
@@ -121,6 +127,23 @@ impl Kernels for Autodiff<Flex> {
         heads: usize,
     ) -> Tensor<Self, 2> {
         texts::attend(query, key_value, texts, heads)
+    }
+
+    fn rms_rows(x: &Tensor<Self, 2>, gamma: &Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
+        rms::rms_rows(x, gamma, epsilon)
+    }
+
+    fn attend_pairs(
+        query: Tensor<Self, 2>,
+        key_value: Tensor<Self, 2>,
+        of: (&Pairs, usize),
+        relative: Option<&Relative<Self>>,
+    ) -> Tensor<Self, 2> {
+        relative::attend_pairs(query, key_value, of, relative)
+    }
+
+    fn log_likelihoods(logits: Tensor<Self, 2>, at: &Arc<[u32]>) -> Tensor<Self, 2> {
+        likelihood::log_likelihoods(logits, at)
     }
 
     fn first_of_each(x: Tensor<Self, 2>, texts: &Spans) -> Tensor<Self, 2> {
@@ -381,6 +404,17 @@ fn attention_gradients(
     let [batch, heads, _, _] = shares.dims();
     let split = Split::<Flex>::new(query, key_value, [batch, heads]);
     let scale = split.scale();
+    let (d_query, d_key_value, _) = split_gradients(gradient, split, shares, scale);
+    (d_query, d_key_value)
+}
+
+/// The same, and the gradient of what was scaled to become shares: `[batch, heads, asked, tokens]`.
+fn split_gradients(
+    gradient: Tensor<Flex, 2>,
+    split: Split<Flex>,
+    shares: Tensor<Flex, 4>,
+    scale: f32,
+) -> (Tensor<Flex, 2>, Tensor<Flex, 2>, Tensor<Flex, 4>) {
     let [batch, heads, asked, width] = split.query.dims();
     // The products take views as they are; only `side_by_side` copies.
     let gradient = gradient.reshape([batch, asked, heads, width]).swap_dims(1, 2);
@@ -388,8 +422,8 @@ fn attention_gradients(
     let d_shares = gradient.matmul(split.value.swap_dims(2, 3));
     let d_scores = softmax_gradient(d_shares, shares, scale);
     let d_key = d_scores.clone().swap_dims(2, 3).matmul(split.query);
-    let d_query = d_scores.matmul(split.key);
-    (side_by_side([d_query]), side_by_side([d_key, d_value]))
+    let d_query = d_scores.clone().matmul(split.key);
+    (side_by_side([d_query]), side_by_side([d_key, d_value]), d_scores)
 }
 
 /// Turns the gradient of `shares = softmax(scale * x)` into that of x.

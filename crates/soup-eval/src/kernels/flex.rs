@@ -6,8 +6,13 @@
 mod activation;
 mod attention;
 mod convolution;
+mod likelihood;
 mod product;
+mod relative;
+mod rms;
 mod texts;
+
+use std::sync::Arc;
 
 use burn::backend::Flex;
 use burn::backend::flex::{FlexDevice, FlexTensor};
@@ -19,9 +24,12 @@ pub(super) use self::activation::{GELU_TANH_CUBE, GELU_TANH_SCALE};
 use self::attention::{Attention, Sizes};
 use self::convolution::{Dense, Largest, Mean, PerChannel};
 pub(super) use self::convolution::{Image, dense_by_rows, places, seen};
+pub(super) use self::likelihood::partition;
 use self::product::{PANEL, Product, Then, pack_columns, pack_rows, packed_len};
+pub(super) use self::relative::attend_pairs;
 pub(super) use self::texts::{attend_texts, shares_len};
 use super::math::{exp, sigmoid};
+use super::relative::{Pairs, Relative};
 use super::texts::Spans;
 use super::windows::Windows;
 use super::{Activation, Filters, Finish, Kernels, Norm, tensor};
@@ -239,6 +247,31 @@ impl Kernels for Flex {
         attend_texts(query, key_value, texts, heads, None)
     }
 
+    fn against_rows(x: Tensor<Self, 2>, table: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        let [columns, inputs] = table.dims();
+        let table = contiguous_owned(table);
+        let mut packed = vec![0.0; packed_len(inputs, columns)];
+        pack_columns(&mut packed, inputs, columns, |column| &values(&table)[column * inputs..][..inputs]);
+        product(x, &packed, columns, Then::NOTHING)
+    }
+
+    fn rms_rows(x: &Tensor<Self, 2>, gamma: &Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
+        rms::rms_rows(x, gamma, epsilon)
+    }
+
+    fn attend_pairs(
+        query: Tensor<Self, 2>,
+        key_value: Tensor<Self, 2>,
+        (pairs, heads): (&Pairs, usize),
+        relative: Option<&Relative<Self>>,
+    ) -> Tensor<Self, 2> {
+        attend_pairs(query, key_value, (pairs, heads), relative, None)
+    }
+
+    fn log_likelihoods(logits: Tensor<Self, 2>, at: &Arc<[u32]>) -> Tensor<Self, 2> {
+        likelihood::log_likelihoods(logits, at)
+    }
+
     fn channels_last(images: Tensor<Self, 4>) -> Tensor<Self, 2> {
         let [batch, channels, height, width] = images.dims();
         let images = contiguous_owned(images);
@@ -382,6 +415,8 @@ fn attend(
         query: values(&query),
         key_value: values(&key_value),
         out: &mut out,
+        scale: sizes.scale(),
+        bias: None,
         shares,
     });
     tensor(out, shape, &FlexDevice)

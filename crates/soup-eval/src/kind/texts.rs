@@ -100,6 +100,29 @@ impl Texts {
     }
 }
 
+/// The tokens of the names of `classes`, which are the texts that a model answers with.
+///
+/// # Errors
+/// [`Data`](soup_core::ErrorKind::Data) where the names are made up, or cannot be made tokens.
+fn labels_of(classes: &Classes, tokenizer: &TextTokenizer) -> Result<Vec<Vec<u32>>> {
+    let names = classes.names();
+    if names.iter().enumerate().all(|(id, name)| *name == format!("LABEL_{id}")) {
+        return Err(Error::data(format!(
+            "config.json: id2label has no names for the {} classes, and they are the texts that the model answers with",
+            names.len()
+        )));
+    }
+    let tokens = |name: &String| {
+        let of = || format!("the name of class {name:?} (id2label in config.json)");
+        let encoded = tokenizer.encode(name, None).map_err(|e| e.context(of()))?;
+        match encoded.cut {
+            true => Err(Error::data(format!("{} is cut {}", of(), tokenizer.limit()))),
+            false => Ok(encoded.ids),
+        }
+    };
+    names.iter().map(tokens).collect()
+}
+
 impl Kind for Texts {
     const INPUT: InputKind = InputKind::Texts;
 
@@ -123,6 +146,12 @@ impl Kind for Texts {
         };
         let open = |files: &TokenizerFiles| TextTokenizer::open(files, takes);
         let tokenizer = spec.tokenizer.as_ref().map(open).transpose()?;
+        let architecture = match &tokenizer {
+            Some(tokenizer) if A::ANSWERS && spec.label_tokens.is_empty() => {
+                architecture.with_labels(&labels_of(&classifier.classes, tokenizer)?)?
+            }
+            _ => architecture.with_labels(&spec.label_tokens)?,
+        };
         Ok((architecture, Texts { classifier, tokenizer }))
     }
 

@@ -1,5 +1,5 @@
 """Makes the golden files of the architectures with PyTorch and transformers (2.15 and 5.24 when they were checked in; the convolutional
-ones by 4.57).
+ones and T5 by 4.57).
 
     pip install torch "transformers>=5" safetensors && python models.py [CASE...]
 
@@ -12,8 +12,10 @@ golden.safetensors
     pixel_values   f32, [samples, channels, height, width], what the model gets, where that is images
     ids, types     i64, the tokens of one text after the other, where it is texts
     lengths        i64, how many each text has
+    label_ids      i64, the tokens of the label of one class after the other, where classes have such
+    label_lengths  i64, how many each label has
     labels         i64
-    logits         f32, in f32
+    logits         f32, in f32: with labels in tokens, the log-probabilities of these
     logits_f64     f64, in f64
     scalars        f64, [loss, derivative with respect to beta], of the mean loss with BETA and SMOOTHING
     gradient/NAME  f32, of that loss, taken in f64, with respect to the checkpoint's tensor NAME; zeros for running statistics
@@ -251,6 +253,56 @@ TEXT_CASES = {
     ),
 }
 
+T5 = {
+    "vocab_size": 61,
+    "d_model": 24,
+    "d_kv": 8,
+    "d_ff": 40,
+    "num_layers": 2,
+    "num_heads": 3,
+    "num_labels": 3,
+    "decoder_start_token_id": 0,
+}
+# Classes are told apart by the probabilities of their labels' tokens, of which the last is the end of a text.
+LABEL_CASES = {
+    "t5": T5,
+    # As T5 v1.1 and Flan-T5 have it.
+    "t5_gated": {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    # Everything away from its default: heads that are wider together than the hidden state, stacks of different depths, few buckets
+    # that do not halve evenly, another start and end.
+    "t5_odd": {
+        **T5,
+        "vocab_size": 37,
+        "d_model": 20,
+        "d_kv": 9,
+        "d_ff": 33,
+        "num_layers": 3,
+        "num_decoder_layers": 1,
+        "num_heads": 4,
+        "num_labels": 5,
+        "relative_attention_num_buckets": 7,
+        "relative_attention_max_distance": 11,
+        "layer_norm_epsilon": 0.01,
+        "feed_forward_proj": "gated-silu",
+        "decoder_start_token_id": 5,
+        "eos_token_id": 11,
+    },
+    # Heads that are narrower together, an activation that is not gated, a head of its own.
+    "t5_narrow": {
+        **T5,
+        "d_kv": 5,
+        "num_heads": 2,
+        "num_layers": 1,
+        "num_decoder_layers": 3,
+        "feed_forward_proj": "gelu",
+        "tie_word_embeddings": False,
+        "relative_attention_num_buckets": 12,
+        "relative_attention_max_distance": 30,
+    },
+    # Texts that are longer than the farthest distance.
+    "t5_far": {**T5, "num_layers": 1, "num_labels": 2, "relative_attention_max_distance": 40},
+}
+
 
 ZERO_SHOT_TEXT = {
     "hidden_size": 20,
@@ -296,6 +348,9 @@ def randomise(model):
             if convolutional and parameter.dim() == 4:
                 # As many inputs as a window has values.
                 parameter.div_(0.3 * parameter[0].numel() ** 0.5)
+            # Products with keys that nothing scales: as T5 has its queries in the beginning.
+            if name.endswith("Attention.q.weight"):
+                parameter.div_(model.config.d_kv**0.5)
             # What is multiplied by is around one, of either sign for the scales of layers.
             if ("norm" in name.lower() or "_bn." in name) and name.endswith("weight") or "lambda1" in name:
                 parameter.add_(1.0)
@@ -309,6 +364,7 @@ def randomise(model):
 def saved(model, folder):
     """Saves, and reads back the tensors by the names that they have in the file."""
     model.save_pretrained(folder)
+    (pathlib.Path(folder) / "generation_config.json").unlink(missing_ok=True)
     return load_file(pathlib.Path(folder) / "model.safetensors")
 
 
@@ -325,6 +381,16 @@ def run_texts(model, texts):
         others = {"token_type_ids": types[None]} if with_types else {}
         logits.append(model(input_ids=ids[None], **others).logits)
     return torch.cat(logits)
+
+
+def run_labels(model, texts, labels):
+    """What the decoder gives to the tokens of each label, each text and each label alone."""
+    scores = []
+    for ids, _ in texts:
+        logits = [model(input_ids=ids[None], labels=label[None]).logits[0] for label in labels]
+        chosen = [torch.log_softmax(of, -1).gather(1, label[:, None]) for of, label in zip(logits, labels)]
+        scores.append(torch.stack([of.sum() for of in chosen]))
+    return torch.stack(scores)
 
 
 def block_statistics(model, forward):
@@ -428,6 +494,25 @@ def make_zero_shot(case, options, templates):
     write(case, model, folder, {"pixel_values": pixels}, forward, SAMPLES, len(prompts))
 
 
+def make_labels(case, options):
+    config, model, folder = new_model(case, "T5", "ForConditionalGeneration", options)
+    lengths = [70 if case == "t5_far" else 29, 1, 2, 11, 11, 5, 14, 3]
+    texts = [(torch.randint(config.vocab_size, (n,)), torch.zeros(n, dtype=torch.int64)) for n in lengths]
+    # One is nothing but the end, one another's beginning, one long.
+    labels = [torch.randint(12, config.vocab_size, (n,)) for n in [3, 1, 0, 20, 2][: config.num_labels]]
+    labels[1] = labels[0][:1]
+    labels = [torch.cat([label, torch.tensor([config.eos_token_id])]) for label in labels]
+    inputs = {
+        "ids": torch.cat([ids for ids, _ in texts]),
+        "types": torch.cat([types for _, types in texts]),
+        "lengths": torch.tensor(lengths),
+        "label_ids": torch.cat(labels),
+        "label_lengths": torch.tensor([len(label) for label in labels]),
+    }
+    forward = lambda model: run_labels(model, texts, labels)
+    write(case, model, folder, inputs, forward, len(lengths), config.num_labels)
+
+
 def make(case, family, head, options, size=None):
     config, model, folder = new_model(case, family, head, options)
     images = getattr(config, "vision_config", config)
@@ -475,10 +560,12 @@ def write(case, model, folder, inputs, forward, samples, classes, saved=saved):
 
 
 if __name__ == "__main__":
-    for case in sys.argv[1:] or [*CASES, *TEXT_CASES, *ZERO_SHOT_CASES]:
+    for case in sys.argv[1:] or [*CASES, *TEXT_CASES, *ZERO_SHOT_CASES, *LABEL_CASES]:
         if case in ZERO_SHOT_CASES:
             make_zero_shot(case, *ZERO_SHOT_CASES[case])
         elif case in TEXT_CASES:
             make_texts(case, *TEXT_CASES[case])
+        elif case in LABEL_CASES:
+            make_labels(case, LABEL_CASES[case])
         else:
             make(case, *CASES[case])

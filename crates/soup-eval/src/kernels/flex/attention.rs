@@ -21,6 +21,13 @@ pub(super) struct Sizes {
     pub(super) width: usize,
 }
 
+impl Sizes {
+    /// The scale of scaled dot-product attention.
+    pub(super) fn scale(&self) -> f32 {
+        1.0 / (self.width as f32).sqrt()
+    }
+}
+
 /// The attention that [`Kernels::attend`](crate::kernels::Kernels::attend) is about.
 pub(super) struct Attention<'a> {
     pub(super) sizes: Sizes,
@@ -30,6 +37,11 @@ pub(super) struct Attention<'a> {
     pub(super) key_value: &'a [f32],
     /// [batch * asked, heads * width].
     pub(super) out: &'a mut [f32],
+    /// What the sum of a product and its bias is multiplied by.
+    pub(super) scale: f32,
+    /// What is added to products by how far the token is from the query, from the farthest before it on: [heads, asked + tokens - 1]. A
+    /// token with -inf is not looked at.
+    pub(super) bias: Option<&'a [f32]>,
     /// How much of every token each query takes, [batch, heads, asked, tokens], where that is wanted.
     pub(super) shares: Option<&'a mut [f32]>,
 }
@@ -108,10 +120,14 @@ impl Attention<'_> {
         times::<S, R, V, H>(simd, query, of.keys, tokens, scores, |row, column| {
             row * padded + column..row * padded + column + PANEL
         });
-        let scale = 1.0 / (width as f32).sqrt();
         let mut shares: [&[f32]; R] = [&[]; R];
         for (row, (scores, shares)) in scores.chunks_exact_mut(padded).zip(&mut shares).enumerate() {
-            softmax(scores, tokens, scale);
+            if let Some(bias) = self.bias {
+                let places = asked + tokens - 1;
+                let bias = &bias[of.head * places..][asked - 1 - (first + row)..][..tokens];
+                scores.iter_mut().zip(bias).for_each(|(score, bias)| *score += bias);
+            }
+            softmax(scores, tokens, self.scale);
             *shares = &scores[..tokens];
             if let Some(wanted) = &mut self.shares {
                 let at = ((of.image * heads + of.head) * asked + first + row) * tokens;
@@ -181,7 +197,16 @@ mod tests {
     fn attention(sizes: Sizes, query: &[f32], key_value: &[f32], scalar: bool) -> (Vec<f32>, Vec<f32>) {
         let mut out = vec![f32::NAN; query.len()];
         let mut shares = vec![f32::NAN; sizes.batch * sizes.heads * sizes.asked * sizes.tokens];
-        let work = Attention { sizes, query, key_value, out: &mut out, shares: Some(&mut shares) };
+        // With a bias by place that is a little different for every head, and -inf for tokens after the query where all are asked.
+        let (asked, places) = (sizes.asked, sizes.asked + sizes.tokens - 1);
+        let of_place = |at: usize| match at % places {
+            place if asked == sizes.tokens && place >= asked => f32::NEG_INFINITY,
+            _ => (at % 7) as f32 * 0.25,
+        };
+        let bias: Vec<f32> = (0..sizes.heads * places).map(of_place).collect();
+        let (scale, bias) = if sizes.heads == 3 { (sizes.scale(), None) } else { (1.0, Some(&bias[..])) };
+        let work =
+            Attention { sizes, query, key_value, out: &mut out, scale, bias, shares: Some(&mut shares) };
         match scalar {
             true => work.with_simd(pulp::Scalar::new()),
             false => pulp::Arch::new().dispatch(work),

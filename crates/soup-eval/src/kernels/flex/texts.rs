@@ -38,6 +38,8 @@ pub(in crate::kernels) fn attend_texts(
             query: &query[asked.start * hidden..asked.end * hidden],
             key_value: &key_value[tokens.start * 2 * hidden..tokens.end * 2 * hidden],
             out: &mut out[asked.start * hidden..asked.end * hidden],
+            scale: sizes.scale(),
+            bias: None,
             shares: of_text,
         });
     }

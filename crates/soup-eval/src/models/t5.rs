@@ -1,0 +1,179 @@
+//! `T5ForConditionalGeneration` (Raffel et al., "Exploring the limits of transfer learning with a unified text-to-text transformer") as a
+//! classifier, the way it is judged on GLUE: every class has a *label*, the tokens of a text with its end, and what a class scores is
+//! the logarithm of the probability that the decoder, given the text, gives to the tokens of its label one after the other.
+//!
+//! The encoder runs once a text. The decoder sees all labels of all texts as texts of their own: of each the token that it starts with
+//! and the label's tokens but the last, from which it is to tell the label's.
+
+mod config;
+mod labels;
+mod stack;
+
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+use soup_core::schema::Schema;
+use soup_core::{Error, Result};
+
+use self::config::T5Config;
+use self::labels::Labels;
+use self::stack::{Reads, Stack};
+use crate::architecture::Architecture;
+use crate::config::Settings;
+use crate::device::Precision;
+use crate::gradient::sink::{Learned, Rows, Sink};
+use crate::kernels::relative::Pairs;
+use crate::kernels::texts::Spans;
+use crate::kernels::{Activation, Kernels, tensor};
+use crate::kind::{TextBatch, TextClassifier, Texts};
+use crate::parameters::visitor::{Form, Listing, Loaded, Loader, Visitor};
+use crate::parameters::{self, Parameters};
+use crate::transformer::Linear;
+
+/// Rows whose logits are there at a time: as many as make the most of packing the table that they are products with.
+const ROWS_AT_A_TIME: usize = 512;
+
+/// What `config.json` says about a `T5ForConditionalGeneration`.
+pub(crate) struct T5 {
+    config: T5Config,
+    labels: Labels,
+}
+
+/// A `T5ForConditionalGeneration`.
+pub(crate) struct T5Model<F: Form> {
+    /// Embeddings of tokens, `[vocabulary, hidden]`, for both stacks.
+    embeddings: F::Parameter<2>,
+    encoder: Stack<F>,
+    decoder: Stack<F>,
+    /// From the hidden state to the vocabulary; `None`: the embeddings.
+    head: Option<Linear<F>>,
+}
+
+impl T5 {
+    /// The names that a checkpoint may have the embeddings by. Those of one checkpoint are all the same tensor.
+    fn names_of_embeddings(&self) -> &'static [&'static str] {
+        static NAMES: [&str; 4] = [
+            "shared.weight",
+            "encoder.embed_tokens.weight",
+            "decoder.embed_tokens.weight",
+            // Where it is not one of its own.
+            "lm_head.weight",
+        ];
+        if self.config.tied { &NAMES } else { &NAMES[..3] }
+    }
+
+    /// Those that are tensors of `schema`.
+    fn embeddings_in(&self, schema: &Schema) -> impl Iterator<Item = &'static str> {
+        self.names_of_embeddings().iter().copied().filter(move |name| schema.index_of(name).is_some())
+    }
+
+    /// The parameters, with the embeddings by the name `embeddings`.
+    fn visit<V: Visitor>(&self, visitor: &mut V, embeddings: &str) -> Result<T5Model<V::Form>> {
+        let config = &self.config;
+        let (vocabulary, hidden) = (config.classifier.vocabulary, config.hidden);
+        let head = |visitor: &mut V| Linear::visit(visitor, &["lm_head"], vocabulary, &[hidden], false);
+        Ok(T5Model {
+            embeddings: visitor.tensor(embeddings.to_owned(), [vocabulary, hidden])?,
+            encoder: Stack::visit(visitor, "encoder", config)?,
+            decoder: Stack::visit(visitor, "decoder", config)?,
+            head: if config.tied { None } else { Some(head(visitor)?) },
+        })
+    }
+
+    /// The name by which the embeddings of a checkpoint of `schema` are read: its first.
+    fn embeddings_read(&self, schema: &Schema) -> &'static str {
+        self.embeddings_in(schema).next().unwrap_or(self.names_of_embeddings()[0])
+    }
+
+    /// The logarithms of the probabilities of the labels' tokens, `[rows, 1]`, by the decoder's last state of each.
+    fn likelihoods<B: Kernels>(
+        &self,
+        model: &T5Model<Loaded<B>>,
+        state: Tensor<B, 2>,
+        targets: &[u32],
+    ) -> Tensor<B, 2> {
+        let [rows, hidden] = state.dims();
+        let parts = (0..rows).step_by(ROWS_AT_A_TIME).map(|first| {
+            let part = first..rows.min(first + ROWS_AT_A_TIME);
+            let some = state.clone().slice([part.clone(), 0..hidden]);
+            let logits = match &model.head {
+                Some(head) => head.forward(some, Activation::Linear),
+                None => B::against_rows(some, model.embeddings.on(&state)),
+            };
+            B::log_likelihoods(logits, &Arc::from(&targets[part]))
+        });
+        Tensor::cat(parts.collect(), 0)
+    }
+}
+
+impl Architecture for T5 {
+    const NAME: &str = "T5ForConditionalGeneration";
+    const MODEL_TYPE: &str = "t5";
+
+    const ANSWERS: bool = true;
+
+    type Kind = Texts;
+    type Model<F: Form> = T5Model<F>;
+
+    fn from_json(text: &str) -> Result<Self> {
+        let config = T5Config::read(&Settings::parse(text)?)?;
+        Ok(T5 { config, labels: Labels::default() })
+    }
+
+    fn with_labels(self, labels: &[Vec<u32>]) -> Result<Self> {
+        let labels = Labels::new(labels, &self.config).map_err(|e| e.context(Self::NAME))?;
+        Ok(T5 { labels, ..self })
+    }
+
+    fn classifier(&self) -> &TextClassifier {
+        &self.config.classifier
+    }
+
+    fn parameters<V: Visitor>(&self, visitor: &mut V) -> Result<T5Model<V::Form>> {
+        self.visit(visitor, self.names_of_embeddings()[0])
+    }
+
+    fn check_schema(&self, schema: &Schema) -> Result<()> {
+        let mut listing = Listing::default();
+        self.visit(&mut listing, self.embeddings_read(schema))?;
+        parameters::check_schema(schema, &listing.tensors, Self::NAME)
+    }
+
+    /// The embeddings are those of the first of their names that the checkpoint has, which alone has a gradient.
+    fn load<B: Kernels>(
+        &self,
+        parameters: &Parameters<'_>,
+        sink: Option<&Sink>,
+        (device, precision): (&B::Device, Precision),
+    ) -> Result<T5Model<Loaded<B>>> {
+        let schema = parameters.schema();
+        self.check_schema(schema)?;
+        let read = self.embeddings_read(schema);
+        for other in self.embeddings_in(schema) {
+            if !parameters.are_equal(read, other)? {
+                return Err(Error::data(format!(
+                    "tensors {read:?} and {other:?} differ: {} has the same embeddings in both",
+                    Self::NAME
+                )));
+            }
+        }
+        self.visit(&mut Loader::<B> { parameters, sink, device, precision }, read)
+    }
+
+    fn forward<B: Kernels>(&self, model: &T5Model<Loaded<B>>, batch: TextBatch) -> Tensor<B, 2> {
+        let (texts, labels) = (batch.texts, &self.labels);
+        let count = texts.count();
+        let embed = |ids: Arc<[u32]>| model.embeddings.rows(&Rows::new(ids, Learned::All));
+        let of_all = |of_one: &[u32]| -> Arc<[u32]> { of_one.repeat(count).into() };
+        let encoded = model.encoder.forward(embed(batch.ids), &Pairs::within(texts.clone()), None);
+        let asking = Spans::new(std::iter::repeat_n(labels.tokens(), count));
+        let reads = Reads { encoded, pairs: Pairs::new(asking, texts) };
+        let steps = Pairs::within(Spans::new(labels.lengths().repeat(count)));
+        let state = model.decoder.forward(embed(of_all(labels.starts())), &steps, Some(&reads));
+        let state = if self.config.tied { state * (self.config.hidden as f64).powf(-0.5) } else { state };
+        let likelihoods = self.likelihoods(model, state, &of_all(labels.targets()));
+        let device = likelihoods.device();
+        let of_class = tensor::<B, 2>(labels.of_class(), [labels.tokens(), labels.lengths().len()], &device);
+        B::matmul(likelihoods.reshape([count, labels.tokens()]), of_class)
+    }
+}
