@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use soup_tests::{Output, Soupctl, example, strings};
+use soup_tests::{Output, Soupctl, example};
 use tempfile::TempDir;
 
 const SOUPCTL: &str = env!("CARGO_BIN_EXE_soupctl-under-test");
@@ -43,10 +43,12 @@ fn treated(treatment: &str) -> Vec<String> {
 /// The same without the cook file, which names a calibration set.
 fn cook_treated(dir: &Path, output: &str, treatment: &str, args: &[&str]) -> Output {
     let data = |name: &str| pool().join(format!("data/{name}.parquet")).display().to_string();
-    let (pool, test) = (pool().display().to_string(), format!("test={}", data("test")));
+    let (own, test) = (pool().display().to_string(), format!("test={}", data("test")));
+    let own = if args.contains(&"--pool") { &[][..] } else { &["--pool", &own] };
     Soupctl::new(SOUPCTL)
         .dir(dir)
-        .args(["cook", "--pool", &pool, "--validation", &data("val"), "--test", &test])
+        .args(["cook", "--validation", &data("val"), "--test", &test])
+        .args(own)
         .args(["--output", output, "-o", "json"])
         .args(treated(treatment))
         .args(args)
@@ -174,11 +176,10 @@ fn what_cannot_be_recomputed_is_said() {
         Soupctl::new(SOUPCTL).dir(dir.path()).args(args).run()
     };
     assert_eq!(limited(32).json()["batch_norm"]["samples"], 32);
-    // Statistics need somebody who has them.
-    let vit = ["--recipe", "uniform", "--pool", example().to_str().unwrap()].map(str::to_owned);
-    let vit: Vec<&str> = vit.iter().map(String::as_str).collect();
-    cook_treated(dir.path(), "x", "recompute", &vit).fails(2, &["the pool has no running statistics"]);
-    let plain = ["cook", "--pool", pool().to_str().unwrap(), "--recipe", "uniform"].map(str::to_owned);
+    let of_example = ["--recipe", "uniform", "--pool", example().to_str().unwrap()].map(str::to_owned);
+    let of_example: Vec<&str> = of_example.iter().map(String::as_str).collect();
+    cook_treated(dir.path(), "x", "recompute", &of_example).fails(2, &["the pool has no running statistics"]);
+    let pool = pool().display().to_string();
+    let plain = ["cook", "--pool", &pool, "--recipe", "uniform", "--output", "x"];
     Soupctl::new(SOUPCTL).dir(dir.path()).args(plain).run().fails(2, &["--batch-norm"]);
-    assert_eq!(strings(&reference()["pool"]["recompute"]["greedy"]["ingredients"]).len(), 3);
 }

@@ -193,8 +193,8 @@ fn a_dataset_that_is_not_parquet() {
 #[test]
 fn an_unknown_architecture() {
     let pool = Pool::of(&["m00"]);
-    std::fs::write(pool.path().join("config.json"), r#"{"model_type": "resnet"}"#).unwrap();
-    check_pool(&pool, 65, &["unknown architecture \"resnet\"", "ViTForImageClassification"]);
+    std::fs::write(pool.path().join("config.json"), r#"{"model_type": "swinv2"}"#).unwrap();
+    check_pool(&pool, 65, &["unknown architecture \"swinv2\"", "ViTForImageClassification"]);
 }
 
 #[test]

@@ -35,6 +35,7 @@ fuzz_target!(|text: &str| {
         config_json: first.into(),
         preprocessor_json: Some(preprocessing.into()).filter(|text: &String| !text.is_empty()),
         batch_size: 1,
+        ..EvaluatorSpec::default()
     };
     if let Ok(evaluator) = evaluator(&spec) {
         assert!(evaluator.classes() >= 2);

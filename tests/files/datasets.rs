@@ -372,8 +372,8 @@ fn what_needs_no_parameter_is_found_by_plan_and_before_anything_is_loaded() {
             place.change_json(&format!("pool/{name}/{file}"), change);
         }
     };
-    both(&|p| p["image_processor_type"] = json!("ConvNextImageProcessor"), "preprocessor_config.json");
-    find(&place, &["ConvNextImageProcessor"]);
+    both(&|p| p["image_processor_type"] = json!("LevitImageProcessor"), "preprocessor_config.json");
+    find(&place, &["LevitImageProcessor"]);
     both(&|p| p["image_processor_type"] = json!("ViTImageProcessor"), "preprocessor_config.json");
     both(&|c| c["architectures"] = json!(["BertModel"]), "config.json");
     find(&place, &["BertModel", "unknown architecture"]);

@@ -9,6 +9,7 @@ mod averaging;
 mod checkpoints;
 mod companions;
 mod datasets;
+mod families;
 #[allow(dead_code)] // not every module uses all of it
 mod fixture;
 mod limits;

@@ -3,11 +3,11 @@
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
-use soup_core::companion::{CONFIG, PREPROCESSOR, PROCESSOR, TOKENIZER, TOKENIZER_CONFIG};
+use soup_core::companion::{CONFIG, PREPROCESSOR, PROCESSOR, PROMPTS, TOKENIZER, TOKENIZER_CONFIG, is_timm};
 use soup_core::journal::sha256_hex;
 use soup_core::run::{NamedConfig, RunSpec};
 use soup_core::schema::Dtype;
-use soup_core::texts::{PinnedFile, TextProcessing, is_of_texts};
+use soup_core::texts::{PinnedFile, PromptProcessing, TextProcessing, is_of_prompts, is_of_texts};
 use soup_core::{Error, Result};
 use soup_store::checkpoint::Checkpoint;
 use soup_store::pool;
@@ -17,7 +17,8 @@ use soup_store::pool;
 pub struct Configuration {
     /// Text of `config.json`; empty where there is none and the native judge is not asked.
     pub model_json: String,
-    /// Text of `preprocessor_config.json`, or a [`TextProcessing`] where the model is one of texts; likewise.
+    /// Text of `preprocessor_config.json`, or a [`TextProcessing`] or [`PromptProcessing`] where the model looks at texts; likewise, and where `config.json` says
+    /// itself how images become pixels.
     pub preprocessor_json: String,
     /// Files that go with the model: name and content.
     pub companions: Vec<(String, Bytes)>,
@@ -35,6 +36,9 @@ pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configu
     let of_texts = model.as_deref().is_some_and(is_of_texts);
     let preprocessor = match judged {
         Some(_) if of_texts => Some(texts(spec, first, &companions).await?),
+        Some(_) if model.as_deref().is_some_and(is_of_prompts) => {
+            Some(prompts(spec, first, &mut companions).await?)
+        }
         Some(_) => preprocessor(&spec.preprocessor_config, &mut companions)?,
         None => named(&spec.preprocessor_config, PREPROCESSOR, &mut companions)?,
     };
@@ -43,7 +47,11 @@ pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configu
         Some(_) => {
             may_be_read(first, CONFIG, model.is_some()).await?;
             may_be_read(first, PREPROCESSOR, preprocessor.is_some()).await?;
-            (model.ok_or_else(|| no_config(first))?, preprocessor.ok_or_else(|| no_preprocessor(first))?)
+            let model = model.ok_or_else(|| no_config(first))?;
+            // Empty: the model's own file says it.
+            let own = || says_pixels(&model).then(String::new);
+            let preprocessor = preprocessor.or_else(own).ok_or_else(|| no_preprocessor(first))?;
+            (model, preprocessor)
         }
         None => (model.unwrap_or_default(), preprocessor.unwrap_or_default()),
     };
@@ -53,8 +61,15 @@ pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configu
     Ok(Configuration { model_json, preprocessor_json, companions })
 }
 
+/// Whether a `config.json` says itself how images become pixels.
+fn says_pixels(config_json: &str) -> bool {
+    serde_json::from_str(config_json).is_ok_and(|config| is_timm(&config))
+}
+
 /// Largest `tokenizer_config.json`, in bytes: it is told to every worker.
 const TOKENIZER_CONFIG_BYTES_MAX: usize = 1 << 20;
+/// Largest `prompts.json`, in bytes: likewise.
+const PROMPTS_BYTES_MAX: usize = 1 << 20;
 
 /// How texts become tokens: by the files beside the ingredients.
 async fn texts(spec: &RunSpec, first: &Checkpoint, companions: &[(String, Bytes)]) -> Result<String> {
@@ -63,6 +78,37 @@ async fn texts(spec: &RunSpec, first: &Checkpoint, companions: &[(String, Bytes)
             "--preprocessor-config {url} says how images become pixels, and the model is one of texts: leave it out"
         )));
     }
+    tokenizer(first, companions).await?.to_json()
+}
+
+/// How images and prompts become what a model takes, and which prompts there are: by the files beside the ingredients.
+async fn prompts(
+    spec: &RunSpec,
+    first: &Checkpoint,
+    companions: &mut Vec<(String, Bytes)>,
+) -> Result<String> {
+    let images = preprocessor(&spec.preprocessor_config, companions)?;
+    may_be_read(first, PREPROCESSOR, images.is_some()).await?;
+    let images = images.ok_or_else(|| no_preprocessor(first))?;
+    let Some((_, content)) = companions.iter().find(|(name, _)| name == PROMPTS) else {
+        may_be_read(first, PROMPTS, false).await?;
+        return Err(no_prompts(first));
+    };
+    if content.len() > PROMPTS_BYTES_MAX {
+        return Err(Error::data(format!(
+            "{PROMPTS} has {} bytes, and at most {PROMPTS_BYTES_MAX} are possible",
+            content.len()
+        )));
+    }
+    let prompts = std::str::from_utf8(content)
+        .map(str::to_owned)
+        .map_err(|e| Error::data(format!("{PROMPTS} is not UTF-8")).with_source(e))?;
+    let texts = tokenizer(first, companions).await?;
+    PromptProcessing { images, texts, prompts }.to_json()
+}
+
+/// How texts become tokens.
+async fn tokenizer(first: &Checkpoint, companions: &[(String, Bytes)]) -> Result<TextProcessing> {
     let found = |name: &str| companions.iter().find(|(n, _)| n == name).map(|(_, content)| content);
     let place = pool::place_of(first, TOKENIZER).await?;
     let (Some(tokenizer), Some(place)) = (found(TOKENIZER), place) else {
@@ -88,7 +134,7 @@ async fn texts(spec: &RunSpec, first: &Checkpoint, companions: &[(String, Bytes)
         size_bytes: tokenizer.len() as u64,
         sha256: sha256_hex(tokenizer),
     };
-    TextProcessing { tokenizer, tokenizer_config: config }.to_json()
+    Ok(TextProcessing { tokenizer, tokenizer_config: config })
 }
 
 /// Has `config.json` state the dtype of the soup, where it states one: whoever loads a model goes by it.
@@ -135,7 +181,7 @@ async fn may_be_read(first: &Checkpoint, name: &str, found: bool) -> Result<()> 
         None => Ok(()),
         Some(denied) => Err(denied.context(match name {
             CONFIG => "let it be read, or name a configuration with --model-config",
-            TOKENIZER => "let it be read",
+            TOKENIZER | PROMPTS => "let it be read",
             _ => "let it be read, or name one with --preprocessor-config",
         })),
     }
@@ -205,6 +251,14 @@ fn no_tokenizer(first: &Checkpoint) -> Error {
     Error::data(format!(
         "found no {TOKENIZER} beside ingredient {:?} or in the folder above it, so how texts become tokens is not known (a vocabulary alone \
          does not say): save one there with save_pretrained of a fast tokenizer of transformers",
+        first.name
+    ))
+}
+
+fn no_prompts(first: &Checkpoint) -> Error {
+    Error::data(format!(
+        "found no {PROMPTS} beside ingredient {:?} or in the folder above it: CLIPModel compares images with texts and has no classes but those \
+         that it tells of, as {{\"classes\": [\"tench\", …], \"templates\": [\"a photo of a {{}}.\", …]}}",
         first.name
     ))
 }

@@ -33,6 +33,9 @@ pub const TOKENIZER: &str = "tokenizer.json";
 /// The companion that says what else transformers does with texts.
 pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
+/// The companion that says what the classes are, of a model that compares images with texts.
+pub const PROMPTS: &str = "prompts.json";
+
 /// Longest value that is shown, in characters.
 const SHOWN_CHARS_MAX: usize = 60;
 /// Deepest nesting that is looked into; deeper values are compared whole.
@@ -57,7 +60,7 @@ const PROVENANCE: [&str; 14] = [
 ];
 
 /// Settings that change training, or a program's comfort, and no tensor's meaning in evaluation.
-const TRAINING: [&str; 28] = [
+const TRAINING: [&str; 35] = [
     "attention_dropout",
     "attention_probs_dropout_prob",
     "classifier_dropout",
@@ -86,13 +89,22 @@ const TRAINING: [&str; 28] = [
     "torchscript",
     "use_cache",
     "use_mask_token",
+    // timm's.
+    "attn_drop_rate",
+    "drop_rate",
+    "fix_init",
+    "patch_drop_rate",
+    "pos_drop_rate",
+    "proj_drop_rate",
+    "weight_init",
 ];
 
 /// What transformers takes where a `config.json` of a model type does not say.
-const DEFAULTS: [(&str, &[(&str, &str)]); 6] = [
+const DEFAULTS: [(&str, &[(&str, &str)]); 7] = [
     ("vit", VIT),
     ("deit", VIT),
     ("dinov2", DINOV2),
+    ("dinov2_with_registers", DINOV2_WITH_REGISTERS),
     ("bert", BERT),
     ("roberta", ROBERTA),
     ("distilbert", DISTILBERT),
@@ -167,6 +179,26 @@ const DINOV2: &[(&str, &str)] = &[
     ("qkv_bias", "true"),
     ("use_swiglu_ffn", "false"),
 ];
+
+const DINOV2_WITH_REGISTERS: &[(&str, &str)] = &[
+    ("hidden_size", "768"),
+    ("num_hidden_layers", "12"),
+    ("num_attention_heads", "12"),
+    ("mlp_ratio", "4"),
+    ("hidden_act", "\"gelu\""),
+    ("layer_norm_eps", "1e-6"),
+    ("image_size", "224"),
+    ("patch_size", "16"),
+    ("num_channels", "3"),
+    ("qkv_bias", "true"),
+    ("use_swiglu_ffn", "false"),
+    ("num_register_tokens", "4"),
+];
+
+/// Whether a `config.json` is one of timm's, which says itself how images become pixels.
+pub fn is_timm(config: &Value) -> bool {
+    config["architecture"].is_string() && config["architectures"].is_null() && config["model_type"].is_null()
+}
 
 /// The companion of one name beside one ingredient.
 #[derive(Clone, Debug)]
@@ -559,6 +591,11 @@ mod tests {
         silent(CONFIG, json!({ "model_type": "deit" }), deit);
         let gated = json!({ "model_type": "dinov2", "use_swiglu_ffn": true });
         refused(CONFIG, json!({ "model_type": "dinov2" }), gated, "use_swiglu_ffn");
+        let registers =
+            |count: u32| json!({ "model_type": "dinov2_with_registers", "num_register_tokens": count });
+        let unsaid = json!({ "model_type": "dinov2_with_registers" });
+        silent(CONFIG, unsaid.clone(), registers(4));
+        refused(CONFIG, unsaid, registers(1), "num_register_tokens");
         let made_up = json!({ "id2label": { "0": "LABEL_0", "1": "LABEL_1" } });
         noted(CONFIG, json!({ "id2label": { "0": "cat", "1": "dog" } }), made_up, "id2label");
     }

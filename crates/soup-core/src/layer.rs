@@ -21,7 +21,7 @@ pub fn layer_of(name: &str) -> &str {
         end += 1;
     }
     let has = |word: &str| name.contains(word);
-    if has("embed") || has("patch") || has("cls_token") || has("class_token") {
+    if ["embed", "patch", "cls_token", "class_token", "reg_token"].into_iter().any(has) {
         "embeddings"
     } else if is_classifier(name) {
         "classifier"
@@ -114,6 +114,9 @@ mod tests {
         check("classifier.bias", "classifier");
         check("distillation_classifier.bias", "classifier");
         check("deit.embeddings.distillation_token", "embeddings");
+        check("reg_token", "embeddings");
+        check("blocks.3.attn.qkv.weight", "blocks.3");
+        check("fc_norm.weight", "final");
         check("vit.layernorm.weight", "final");
         check("layer.x.weight", "final");
         check("", "final");

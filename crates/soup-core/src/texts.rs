@@ -24,6 +24,18 @@ pub struct TextProcessing {
     pub tokenizer_config: Option<String>,
 }
 
+/// The document of a model that compares images with texts: how both become what it takes, and which texts there are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromptProcessing {
+    /// Text of the `preprocessor_config.json`.
+    pub images: String,
+    /// How the prompts become tokens.
+    pub texts: TextProcessing,
+    /// Text of the `prompts.json`.
+    pub prompts: String,
+}
+
 /// A file by what is in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,6 +66,30 @@ impl TextProcessing {
     }
 }
 
+impl PromptProcessing {
+    /// As [`TextProcessing::to_json`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn to_json(&self) -> Result<String> {
+        serde_json::to_string(self)
+            .map_err(|e| Error::internal("what the prompts are could not be written").with_source(e))
+    }
+
+    /// # Errors
+    /// [`Data`](crate::ErrorKind::Data) where it is none.
+    pub fn parse(text: &str) -> Result<PromptProcessing> {
+        serde_json::from_str(text)
+            .map_err(|e| Error::data("what the prompts are is not understood").with_source(e))
+    }
+}
+
+/// Whether the model of a `config.json` compares images with texts, and has no classes but those that prompts tell of.
+pub fn is_of_prompts(config_json: &str) -> bool {
+    let config = serde_json::from_str::<Value>(config_json).unwrap_or_default();
+    config["architectures"].get(0).and_then(Value::as_str) == Some("CLIPModel")
+}
+
 /// Whether the model of a `config.json` looks at texts and tells their classes apart.
 pub fn is_of_texts(config_json: &str) -> bool {
     let Ok(config) = serde_json::from_str::<Value>(config_json) else { return false };
@@ -82,10 +118,23 @@ mod tests {
     }
 
     #[test]
+    fn models_of_prompts_are_told_by_their_architecture() {
+        assert!(is_of_prompts(r#"{"architectures": ["CLIPModel"], "model_type": "clip"}"#));
+        for config in
+            [r#"{"architectures": ["CLIPForImageClassification"]}"#, r#"{"model_type": "clip"}"#, "[]", ""]
+        {
+            assert!(!is_of_prompts(config), "{config}");
+        }
+    }
+
+    #[test]
     fn a_document_is_read_as_it_was_written() {
         let tokenizer = PinnedFile { url: "/p/tokenizer.json".into(), size_bytes: 7, sha256: "ab".into() };
         let document = TextProcessing { tokenizer, tokenizer_config: Some("{}".into()) };
         assert_eq!(TextProcessing::parse(&document.to_json().unwrap()).unwrap(), document);
+        let texts = document;
+        let document = PromptProcessing { images: "{}".into(), texts, prompts: "{}".into() };
+        assert_eq!(PromptProcessing::parse(&document.to_json().unwrap()).unwrap(), document);
         let error = TextProcessing::parse(r#"{"do_resize": true}"#).unwrap_err();
         assert!(error.chain().starts_with("how texts become tokens is not understood"), "{}", error.chain());
     }

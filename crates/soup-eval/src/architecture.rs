@@ -10,12 +10,13 @@ use soup_core::{Error, Result};
 
 use crate::convolution::norm::Norms;
 use crate::device::Precision;
+use crate::evaluator::EvaluatorSpec;
 use crate::gradient::sink::Sink;
 use crate::kernels::Kernels;
 use crate::kind::Kind;
 use crate::parameters::visitor::{Form, Listing, Loaded, Loader, Visitor};
 use crate::parameters::{self, Parameters};
-use crate::preprocess::ImageSize;
+use crate::preprocess::{ImageSize, Preprocessor};
 
 /// What `config.json` says about a model that tells classes apart, of images or of texts.
 pub(crate) trait Architecture: Sized + Send + Sync + 'static {
@@ -35,6 +36,9 @@ pub(crate) trait Architecture: Sized + Send + Sync + 'static {
     /// Whether it answers in words: its classes are told apart by the tokens of their labels.
     const ANSWERS: bool = false;
 
+    /// Whether it can be evaluated on devices, too.
+    const ON_DEVICES: bool = true;
+
     /// A model, with one form or another of its parameters in it.
     type Model<F: Form>: Send + Sync;
 
@@ -45,6 +49,14 @@ pub(crate) trait Architecture: Sized + Send + Sync + 'static {
     /// [`Data`](soup_core::ErrorKind::Data) where it is not JSON, where a value is out of range, or where it describes
     /// something that cannot classify.
     fn from_json(text: &str) -> Result<Self>;
+
+    /// The same of what an evaluator is made of, where there is more to it than a `config.json`.
+    ///
+    /// # Errors
+    /// As [`from_json`](Architecture::from_json).
+    fn from_spec(spec: &EvaluatorSpec) -> Result<Self> {
+        Self::from_json(&spec.config_json)
+    }
 
     /// The same for images of `size`, another one than `image_size`.
     ///
@@ -72,6 +84,14 @@ pub(crate) trait Architecture: Sized + Send + Sync + 'static {
 
     /// What goes into it, and what comes out.
     fn classifier(&self) -> &<Self::Kind as Kind>::Classifier;
+
+    /// How images become pixels where no `preprocessor_config.json` says so, of an architecture whose `config.json` does.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) where that is not understood.
+    fn preprocessor(&self) -> Result<Option<Preprocessor>> {
+        Ok(None)
+    }
 
     /// Has `visitor` visit every parameter that the forward pass needs, and puts what it gives in their places.
     ///

@@ -71,6 +71,9 @@ impl RawImages {
     }
 }
 
+/// The settings that [`RawClasses`] has.
+const OF_CLASSES: [&str; 4] = ["id2label", "label2id", "num_labels", "problem_type"];
+
 /// The file's own form of what comes out.
 #[derive(Deserialize)]
 struct RawClasses {
@@ -87,10 +90,33 @@ impl Settings {
         serde_json::from_str(text).map(Settings).map_err(|e| wrong("not understood").with_source(e))
     }
 
+    /// Those of another file, in these words.
+    pub(crate) fn of(settings: Map<String, Value>) -> Settings {
+        Settings(settings)
+    }
+
     /// The settings, with `value` for `key` where the file does not say: what transformers takes then.
     pub(crate) fn or(mut self, key: &str, value: Value) -> Settings {
         self.0.entry(key).or_insert(value);
         self
+    }
+
+    /// The settings of a part of the model, the object `key`: what they say of classes is what the whole's say. `None` where there is no
+    /// such object.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) where it is something else.
+    pub(crate) fn part(&self, key: &str) -> Result<Option<Settings>> {
+        let mut part = match self.0.get(key) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(Value::Object(part)) => part.clone(),
+            Some(other) => return Err(wrong(format!("{key} is {other}, expected settings"))),
+        };
+        for key in OF_CLASSES {
+            part.remove(key);
+            part.extend(self.0.get(key).map(|value| (key.to_owned(), value.clone())));
+        }
+        Ok(Some(Settings(part)))
     }
 
     /// Those that `T` knows of.

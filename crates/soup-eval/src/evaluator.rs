@@ -24,6 +24,7 @@ use crate::models;
 use crate::parameters::Parameters;
 use crate::parameters::visitor::{Listing, Loaded};
 use crate::prepared::{Inputs, Prepared};
+use crate::prompts::Prompts;
 use crate::tokenizer::TokenizerFiles;
 use soup_core::devices::DeviceKind;
 
@@ -44,6 +45,8 @@ pub struct EvaluatorSpec {
     /// The tokens of each class's label, its end included, in the order of the classes: for models that answer in words. Others have
     /// no use for them. Where there are none, the tokenizer makes them of the names of the classes.
     pub label_tokens: Vec<Vec<u32>>,
+    /// What the classes are, of a model that compares images with texts.
+    pub prompts: Option<Prompts>,
     /// Samples a forward pass.
     pub batch_size: u32,
     /// Where models are evaluated.
@@ -62,6 +65,7 @@ impl Default for EvaluatorSpec {
             preprocessor_json: None,
             tokenizer: None,
             label_tokens: Vec::new(),
+            prompts: None,
             batch_size: BATCH_SIZE_DEFAULT,
             device: DeviceKind::default(),
             precision: Precision::default(),
@@ -192,7 +196,14 @@ pub fn evaluator(spec: &EvaluatorSpec) -> Result<Box<dyn Evaluator>> {
 
 /// The evaluator of the architecture `A`.
 pub(crate) fn evaluator_of<A: Architecture>(spec: &EvaluatorSpec) -> Result<Box<dyn Evaluator>> {
-    let (architecture, kind) = A::Kind::open(A::from_json(&spec.config_json)?, spec)?;
+    if !A::ON_DEVICES && spec.device != DeviceKind::Cpu {
+        return Err(Error::configuration(format!(
+            "{} is judged on the processor alone, not on {}",
+            A::NAME,
+            spec.device
+        )));
+    }
+    let (architecture, kind) = A::Kind::open(A::from_spec(spec)?, spec)?;
     if A::CONVOLVES && spec.device != DeviceKind::Cpu {
         return Err(Error::configuration(format!(
             "{} is evaluated on the processor (cpu) alone so far, not on {}",
@@ -376,8 +387,8 @@ impl<A: Architecture, B: Differentiable> ArchitectureEvaluator<A, B> {
     ) -> Result<()> {
         let classes = self.classes();
         for (number, sample) in samples {
-            let label = check_label(sample.target, classes, || dataset.place(number))?;
             let at = || dataset.place(number);
+            let label = check_label(sample.target, classes, at)?;
             self.kind.add(&sample.input, dataset.budget(), inputs).map_err(|e| e.context(at()))?;
             labels.push(label);
         }

@@ -182,7 +182,7 @@ pub(crate) trait Kernels: Deposits {
             .reshape([batch * rows * columns, channels * height * width])
     }
 
-    /// The tokens of images `[batch, tokens, hidden]`: those of `whole`, `[1, 1, hidden]` each, before those of the patches,
+    /// The tokens of images `[batch, tokens, hidden]`: those of `whole`, `[1, some, hidden]` each, before those of the patches,
     /// `[batch * patches, hidden]`; and the embedding of its position, `[1, tokens, hidden]`, added to each.
     fn tokens(
         whole: Vec<Tensor<Self, 3>>,
@@ -191,9 +191,13 @@ pub(crate) trait Kernels: Deposits {
     ) -> Tensor<Self, 3> {
         let [rows, hidden] = patches.dims();
         let [_, tokens, _] = positions.dims();
-        let patches_of_one = tokens - whole.len();
+        let patches_of_one = tokens - whole.iter().map(|token| token.dims()[1]).sum::<usize>();
         let batch = rows / patches_of_one;
-        let mut all: Vec<_> = whole.into_iter().map(|token| token.expand([batch, 1, hidden])).collect();
+        let expand = |some: Tensor<Self, 3>| {
+            let [_, count, _] = some.dims();
+            some.expand([batch, count, hidden])
+        };
+        let mut all: Vec<_> = whole.into_iter().map(expand).collect();
         all.push(patches.reshape([batch, patches_of_one, hidden]));
         Tensor::cat(all, 1) + positions
     }

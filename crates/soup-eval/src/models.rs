@@ -4,6 +4,7 @@
 //! outside this folder knows a family by name.
 
 mod bert;
+mod clip;
 mod deit;
 mod dinov2;
 mod distilbert;
@@ -11,21 +12,25 @@ mod efficientnet;
 mod resnet;
 mod roberta;
 mod t5;
+mod timm;
 mod vit;
 
 use serde_json::Value;
+use soup_core::companion::is_timm;
 use soup_core::{Error, Result};
 
 use crate::architecture::Architecture;
 use crate::evaluator::{Evaluator, EvaluatorSpec, evaluator_of};
 use crate::models::bert::Bert;
+use crate::models::clip::{Clip, ClipZeroShot};
 use crate::models::deit::{Deit, DeitWithTeacher};
-use crate::models::dinov2::Dinov2;
+use crate::models::dinov2::{Dinov2, Dinov2WithRegisters};
 use crate::models::distilbert::DistilBert;
 use crate::models::efficientnet::EfficientNet;
 use crate::models::resnet::Resnet;
 use crate::models::roberta::Roberta;
 use crate::models::t5::T5;
+use crate::models::timm::TimmVit;
 use crate::models::vit::Vit;
 
 /// An architecture that is evaluated here.
@@ -40,11 +45,14 @@ const fn known<A: Architecture>() -> Known {
 }
 
 /// All of them. Where a config names none, its model type means the first that has it.
-const KNOWN: [Known; 10] = [
+const KNOWN: [Known; 13] = [
     known::<Vit>(),
     known::<Deit>(),
     known::<DeitWithTeacher>(),
     known::<Dinov2>(),
+    known::<Dinov2WithRegisters>(),
+    known::<Clip>(),
+    known::<ClipZeroShot>(),
     known::<Bert>(),
     known::<Roberta>(),
     known::<DistilBert>(),
@@ -52,6 +60,9 @@ const KNOWN: [Known; 10] = [
     known::<Resnet>(),
     known::<EfficientNet>(),
 ];
+
+/// Those of timm, whose configs have another form.
+const TIMM: Known = known::<TimmVit>();
 
 /// The evaluator of the architecture that the config names.
 ///
@@ -64,6 +75,9 @@ pub(crate) fn evaluator(spec: &EvaluatorSpec) -> Result<Box<dyn Evaluator>> {
 fn find(config_json: &str) -> Result<&'static Known> {
     let config: Value = serde_json::from_str(config_json)
         .map_err(|e| Error::data("config.json is not valid JSON").with_source(e))?;
+    if is_timm(&config) {
+        return Ok(&TIMM);
+    }
     let name = config["architectures"].get(0).and_then(Value::as_str);
     let model_type = config["model_type"].as_str();
     let found = KNOWN.iter().find(|known| match name {

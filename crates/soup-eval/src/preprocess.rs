@@ -8,8 +8,10 @@
 mod decode;
 mod processor;
 pub mod resize;
+mod timm;
 mod whole;
 
+use serde_json::{Map, Value};
 use soup_core::{Error, Result};
 
 use self::resize::Filter;
@@ -43,6 +45,17 @@ enum Target {
     Exact(ImageSize),
     /// The shorter edge gets this many pixels, the other one its share.
     ShortestEdge(usize),
+    /// As small as covers this size, the sides in their proportion.
+    Cover(ImageSize),
+}
+
+/// Which side of a crop has more, where the two cannot have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Margins {
+    /// The far one has a pixel more; transformers cuts so.
+    Floor,
+    /// Half a pixel goes to the even number of pixels; where there are too few, the far side gets one more. torchvision cuts so.
+    HalfEven,
 }
 
 /// The steps from an encoded image to normalised values.
@@ -50,6 +63,7 @@ enum Target {
 pub struct Preprocessor {
     resize: Option<(Target, Filter)>,
     crop: Option<ImageSize>,
+    margins: Margins,
     /// Size that the model takes.
     output: ImageSize,
     channels: usize,
@@ -73,6 +87,19 @@ impl Preprocessor {
     /// As [`from_json`](Preprocessor::from_json).
     pub fn of_any_size(text: &str, usual: ImageSize, channels: usize) -> Result<Preprocessor> {
         processor::from_json(text, usual, channels, true)
+    }
+
+    /// The transform of timm for evaluation, as the `pretrained_cfg` of its `config.json` says, for a model that takes images of `output`
+    /// pixels and `channels` channels (1 or 3).
+    ///
+    /// # Errors
+    /// As [`from_json`](Preprocessor::from_json).
+    pub fn of_timm(
+        pretrained_cfg: &Map<String, Value>,
+        output: ImageSize,
+        channels: usize,
+    ) -> Result<Preprocessor> {
+        timm::of(pretrained_cfg, output, channels)
     }
 
     /// Size of the images that come out.
@@ -142,7 +169,7 @@ impl Preprocessor {
             pixels = resize::resize(&pixels, width, height, filter);
         }
         if let Some(size) = self.crop {
-            pixels = crop(&pixels, size);
+            pixels = crop(&pixels, size, self.margins);
         }
         pixels
     }
@@ -158,16 +185,22 @@ impl Target {
                 let long = |short: usize, long: usize| ((edge * long) as f64 / short as f64) as usize;
                 if width <= height { (edge, long(width, height)) } else { (long(height, width), edge) }
             }
+            Target::Cover(size) => {
+                let (wide, high) = (width as f64, height as f64);
+                let ratio = (high / size.height as f64).min(wide / size.width as f64);
+                let side = |side: f64| (side / ratio).round_ties_even() as usize;
+                (side(wide), side(high))
+            }
         }
     }
 }
 
 /// Cuts `size` out of the centre; what lies outside of the image is black.
-fn crop(pixels: &Pixels, size: ImageSize) -> Pixels {
+fn crop(pixels: &Pixels, size: ImageSize, margins: Margins) -> Pixels {
     let channels = pixels.channels;
     let mut values = vec![0; size.height * size.width * channels];
-    let top = offset(pixels.height, size.height);
-    let left = offset(pixels.width, size.width);
+    let top = margins.offset(pixels.height, size.height);
+    let left = margins.offset(pixels.width, size.width);
     for row in 0..size.height {
         let Some(from) = shifted(row, top, pixels.height) else { continue };
         for column in 0..size.width {
@@ -180,10 +213,19 @@ fn crop(pixels: &Pixels, size: ImageSize) -> Pixels {
     Pixels { width: size.width, height: size.height, channels, values }
 }
 
-/// Where the cut begins: before the image (negative) where the image is smaller.
-fn offset(have: usize, want: usize) -> isize {
-    // Floor of the halves on both sides of zero: (have - want) // 2 in Python. Sides are far below 2^31.
-    (have as isize - want as isize).div_euclid(2)
+impl Margins {
+    /// Where the cut begins: before the image (negative) where the image is smaller.
+    fn offset(self, have: usize, want: usize) -> isize {
+        // Sides are far below 2^31.
+        let margin = have as isize - want as isize;
+        match self {
+            // Floor of the halves on both sides of zero: (have - want) // 2 in Python.
+            Margins::Floor => margin.div_euclid(2),
+            Margins::HalfEven if margin > 0 => (margin as f64 / 2.0).round_ties_even() as isize,
+            // Towards zero.
+            Margins::HalfEven => margin / 2,
+        }
+    }
 }
 
 fn shifted(index: usize, by: isize, len: usize) -> Option<usize> {
@@ -221,7 +263,7 @@ mod tests {
     }
 
     fn check_crop(width: usize, height: usize, want: &[u8]) {
-        assert_eq!(crop(&grey(3, 3), ImageSize { height, width }).values, want);
+        assert_eq!(crop(&grey(3, 3), ImageSize { height, width }, Margins::Floor).values, want);
     }
 
     #[test]
@@ -232,6 +274,16 @@ mod tests {
         check_crop(5, 1, &[0, 4, 5, 6, 0]);
         check_crop(4, 1, &[0, 4, 5, 6]);
         check_crop(1, 5, &[0, 2, 5, 8, 0]);
+    }
+
+    #[test]
+    fn margins_are_those_of_the_original() {
+        let of = |margins: Margins| {
+            [(9, 4), (7, 4), (8, 4), (4, 9), (4, 7), (4, 4)].map(|(h, w)| margins.offset(h, w))
+        };
+        assert_eq!(of(Margins::Floor), [2, 1, 2, -3, -2, 0]);
+        // round(2.5), round(1.5) in Python; then what torchvision pads before.
+        assert_eq!(of(Margins::HalfEven), [2, 2, 2, -2, -1, 0]);
     }
 
     #[test]

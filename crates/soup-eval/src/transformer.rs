@@ -3,15 +3,17 @@
 //! Each has a `visit`, which describes its parameters, and a forward pass.
 
 pub(crate) mod config;
+pub(crate) mod layer;
 pub(crate) mod texts;
 
 use burn::tensor::Tensor;
 use soup_core::Result;
 
 use self::config::TransformerConfig;
+use self::layer::Causal;
 use crate::config::ImageClassifier;
 use crate::kernels::{Activation, Kernels, Norm};
-use crate::parameters::interpolation::Interpolation;
+use crate::parameters::interpolation::{Interpolation, Resampling};
 use crate::parameters::visitor::{Form, Loaded, Visitor};
 
 /// Linear maps of the same inputs, side by side.
@@ -134,11 +136,46 @@ impl<B: Kernels> LayerNorm<Loaded<B>> {
     }
 }
 
-/// What turns images into tokens: one a patch, and before them some that stand for the whole.
+/// Tokens of a checkpoint that stand before those of the patches.
+pub(crate) struct Before {
+    /// Name of their tensor.
+    pub(crate) name: String,
+    /// Its shape.
+    pub(crate) stored: Vec<usize>,
+    /// How many they are.
+    pub(crate) count: usize,
+}
+
+impl Before {
+    /// One token, stored as `[1, 1, hidden]`.
+    pub(crate) fn one(name: String, hidden: usize) -> Before {
+        Before { name, stored: vec![1, 1, hidden], count: 1 }
+    }
+}
+
+/// What the tensors of an [`Embedding`] are called, and which of them there are.
+pub(crate) struct EmbeddingNames {
+    /// The map of the patches, less `.weight` and `.bias`.
+    pub(crate) patch: String,
+    pub(crate) patch_bias: bool,
+    pub(crate) positions: String,
+    /// Whether positions are stored as `[tokens, hidden]`, not `[1, tokens, hidden]`.
+    pub(crate) flat_positions: bool,
+    /// Tokens that have positions.
+    pub(crate) placed: Vec<Before>,
+    /// Tokens that have none. They come after the others.
+    pub(crate) unplaced: Vec<Before>,
+    /// How positions are interpolated, where images have another size.
+    pub(crate) resampling: Resampling,
+}
+
+/// What turns images into tokens: one a patch, and before them some that stand for the whole, or for nothing (registers).
 pub(crate) struct Embedding<F: Form> {
     patch: Linear<F>,
-    /// [1, 1, hidden] each.
-    whole: Vec<F::Parameter<3>>,
+    /// [1, count, hidden] each.
+    placed: Vec<F::Parameter<3>>,
+    /// As those.
+    unplaced: Vec<F::Parameter<3>>,
     /// [1, tokens, hidden]: of the images' grid of patches, whichever is in the checkpoint.
     positions: F::Parameter<3>,
 }
@@ -151,26 +188,59 @@ impl<F: Form> Embedding<F> {
         whole: &[&str],
         config: &TransformerConfig,
     ) -> Result<Self> {
+        let name = |name: &str| format!("{at}.{name}");
+        let names = EmbeddingNames {
+            patch: name("patch_embeddings.projection"),
+            patch_bias: true,
+            positions: name("position_embeddings"),
+            flat_positions: false,
+            placed: whole.iter().map(|token| Before::one(name(token), config.hidden)).collect(),
+            unplaced: Vec::new(),
+            resampling: Resampling::Plain,
+        };
+        Embedding::of(visitor, names, config)
+    }
+
+    /// The one of those names.
+    pub(crate) fn of(
+        visitor: &mut impl Visitor<Form = F>,
+        names: EmbeddingNames,
+        config: &TransformerConfig,
+    ) -> Result<Self> {
         let patch = [config.classifier.channels, config.patch.height, config.patch.width];
-        let (name, hidden) = (|name: &str| format!("{at}.{name}"), config.hidden);
-        let (stored, grid) = (config.positions, config.grid());
+        let (hidden, stored, grid) = (config.hidden, config.positions, config.grid());
+        let placed: usize = names.placed.iter().map(|token| token.count).sum();
         Ok(Embedding {
-            whole: whole
-                .iter()
-                .map(|token| visitor.tensor(name(token), [1, 1, hidden]))
-                .collect::<Result<_>>()?,
+            placed: Before::visit(visitor, names.placed, hidden)?,
+            unplaced: Before::visit(visitor, names.unplaced, hidden)?,
             positions: match stored == grid {
                 true => {
-                    let tokens = whole.len() + grid.0 * grid.1;
-                    visitor.tensor(name("position_embeddings"), [1, tokens, hidden])?
+                    let tokens = placed + grid.0 * grid.1;
+                    let shape =
+                        if names.flat_positions { vec![tokens, hidden] } else { vec![1, tokens, hidden] };
+                    visitor.reshaped(names.positions, shape, [1, tokens, hidden])?
                 }
                 false => {
-                    let map = Interpolation::new(whole.len(), stored, grid);
-                    visitor.interpolated(name("position_embeddings"), map, hidden)?
+                    let map = Interpolation::by(names.resampling, placed, stored, grid);
+                    visitor.interpolated(names.positions, map, hidden)?
                 }
             },
-            patch: Linear::visit(visitor, &[&name("patch_embeddings.projection")], hidden, &patch, true)?,
+            patch: Linear::visit(visitor, &[&names.patch], hidden, &patch, names.patch_bias)?,
         })
+    }
+}
+
+impl Before {
+    /// All `tokens`, `[1, count, hidden]` each.
+    fn visit<V: Visitor>(
+        visitor: &mut V,
+        tokens: Vec<Before>,
+        hidden: usize,
+    ) -> Result<Vec<<V::Form as Form>::Parameter<3>>> {
+        tokens
+            .into_iter()
+            .map(|token| visitor.reshaped(token.name, token.stored, [1, token.count, hidden]))
+            .collect()
     }
 }
 
@@ -181,32 +251,76 @@ impl<B: Kernels> Embedding<Loaded<B>> {
         let patches = B::patches(pixels, [rows, columns], [config.patch.height, config.patch.width]);
         let tokens = self.patch.forward(patches, Activation::Linear);
         let positions = self.positions.on(&tokens);
-        let whole = self.whole.iter().map(|token| token.on(&tokens)).collect();
-        B::tokens(whole, tokens, positions)
+        let placed = self.placed.iter().map(|token| token.on(&tokens)).collect();
+        let x = B::tokens(placed, tokens, positions);
+        match self.unplaced.is_empty() {
+            true => x,
+            false => self.with_unplaced(x, rows * columns),
+        }
+    }
+
+    /// Puts the tokens without a position before those of the `patches`.
+    fn with_unplaced(&self, x: Tensor<B, 3>, patches: usize) -> Tensor<B, 3> {
+        let [batch, tokens, hidden] = x.dims();
+        let placed = tokens - patches;
+        let mut parts = Vec::new();
+        if placed > 0 {
+            parts.push(x.clone().slice([0..batch, 0..placed]));
+        }
+        for token in &self.unplaced {
+            let token = token.on(&x);
+            let [_, count, _] = token.dims();
+            parts.push(token.expand([batch, count, hidden]));
+        }
+        parts.push(x.slice([0..batch, placed..tokens]));
+        Tensor::cat(parts, 1)
     }
 }
 
+/// What the maps to queries, keys and values are called, each relative to its layer.
+pub(crate) enum Maps {
+    Apart([&'static str; 3]),
+    /// All in one tensor, in that order.
+    Fused(&'static str),
+}
+
 /// Attention of the tokens of an image to each other.
-///
-/// Key and value are kept as one linear map, apart from the query, because a last layer needs the queries of those tokens
-/// only that a classifier looks at: the other rows of that layer are never computed.
 pub(crate) struct Attention<F: Form> {
-    query: Linear<F>,
-    key_value: Linear<F>,
+    maps: Projection<F>,
     heads: usize,
 }
 
+/// Where queries, keys and values come from.
+///
+/// Key and value are kept as one linear map, apart from the query, because a last layer needs the queries of those tokens
+/// only that a classifier looks at: the other rows of that layer are never computed. Those that a checkpoint has in one tensor stay one
+/// map: it is looked at once, and all rows of it are.
+enum Projection<F: Form> {
+    Apart { query: Linear<F>, key_value: Linear<F> },
+    Fused(Linear<F>),
+}
+
 impl<F: Form> Attention<F> {
-    /// The one whose maps are called `at.query`, `at.key` and `at.value`.
+    /// The one of the layer at `at`.
     pub(crate) fn visit(
         visitor: &mut impl Visitor<Form = F>,
         at: &str,
+        maps: &Maps,
         config: &TransformerConfig,
     ) -> Result<Self> {
-        let [query, key, value] = ["query", "key", "value"].map(|name| format!("{at}.{name}"));
-        let mut linear =
-            |names: &[&str]| Linear::visit(visitor, names, config.hidden, &[config.hidden], config.qkv_bias);
-        Ok(Attention { query: linear(&[&query])?, key_value: linear(&[&key, &value])?, heads: config.heads })
+        let name = |name: &str| format!("{at}.{name}");
+        let mut linear = |names: &[&str], outputs| {
+            Linear::visit(visitor, names, outputs, &[config.hidden], config.qkv_bias)
+        };
+        let maps = match maps {
+            Maps::Apart(names) => {
+                let [query, key, value] = names.map(name);
+                let query = linear(&[&query], config.hidden)?;
+                Projection::Apart { query, key_value: linear(&[&key, &value], config.hidden)? }
+            }
+            Maps::Fused(all) => Projection::Fused(linear(&[&name(all)], 3 * config.hidden)?),
+        };
+        Ok(Attention { maps, heads: config.heads })
     }
 }
 
@@ -214,9 +328,38 @@ impl<B: Kernels> Attention<Loaded<B>> {
     /// What the first `asked` tokens of each of `batch` images take from all `tokens` of theirs:
     /// `[batch * tokens, hidden]` to `[batch * asked, hidden]`.
     pub(crate) fn forward(&self, x: Tensor<B, 2>, [batch, tokens]: [usize; 2], asked: usize) -> Tensor<B, 2> {
-        let key_value = self.key_value.forward(x.clone(), Activation::Linear);
-        let query = self.query.forward(first(x, [batch, tokens], asked), Activation::Linear);
+        let (query, key_value) = self.maps.forward(x, [batch, tokens], asked);
         B::attend(query, key_value, [batch, self.heads])
+    }
+
+    /// What each token of some texts takes from those that `causal` says: `[tokens of all, hidden]` to as many.
+    pub(crate) fn causal(&self, x: Tensor<B, 2>, causal: &Causal) -> Tensor<B, 2> {
+        let [tokens, _] = x.dims();
+        let (query, key_value) = self.maps.forward(x, [1, tokens], tokens);
+        causal.attend(query, &key_value, self.heads)
+    }
+}
+
+impl<B: Kernels> Projection<Loaded<B>> {
+    /// Queries of the first `asked` tokens of each of `batch` images, keys and values of all `tokens` side by side.
+    fn forward(
+        &self,
+        x: Tensor<B, 2>,
+        [batch, tokens]: [usize; 2],
+        asked: usize,
+    ) -> (Tensor<B, 2>, Tensor<B, 2>) {
+        match self {
+            Projection::Apart { query, key_value } => {
+                let key_value = key_value.forward(x.clone(), Activation::Linear);
+                (query.forward(first(x, [batch, tokens], asked), Activation::Linear), key_value)
+            }
+            Projection::Fused(all) => {
+                let all = all.forward(x, Activation::Linear);
+                let [rows, columns] = all.dims();
+                let query = all.clone().slice([0..rows, 0..columns / 3]);
+                (first(query, [batch, tokens], asked), all.slice([0..rows, columns / 3..columns]))
+            }
+        }
     }
 }
 

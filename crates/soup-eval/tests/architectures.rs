@@ -9,11 +9,11 @@ use soup_core::ErrorKind;
 use soup_core::devices::DeviceKind;
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::weights::Weights;
-use soup_eval::{Evaluator, EvaluatorSpec, LossSpec, Observed, Prepared, evaluator};
+use soup_eval::{Evaluator, EvaluatorSpec, LossSpec, Observed, Prepared, Prompts, TokenizerFiles, evaluator};
 
 const NEVER: &dyn Fn() -> bool = &|| false;
-/// The folders of `golden/models`, which `golden/models.py` makes: of models of images,
-const IMAGES: [&str; 18] = [
+/// The folders of `golden/models`, which `golden/models.py` and `golden/timm_models.py` make: of models of images,
+const IMAGES: [&str; 32] = [
     "vit",
     "vit_odd",
     "deit",
@@ -32,6 +32,20 @@ const IMAGES: [&str; 18] = [
     "efficientnet",
     "efficientnet_odd",
     "efficientnet_even",
+    "registers",
+    "registers_smaller",
+    "registers_oblong",
+    "registers_larger",
+    "clip",
+    "clip_odd",
+    "clip_whole",
+    "timm",
+    "timm_registers",
+    "timm_gap",
+    "timm_clip",
+    "timm_gated",
+    "clip_zero_shot",
+    "clip_zero_shot_early",
 ];
 /// and of texts.
 const TEXTS: [&str; 13] = [
@@ -59,22 +73,43 @@ fn is_convolutional(case: &str) -> bool {
     case.starts_with("resnet") || case.starts_with("efficientnet")
 }
 
+/// Whether a case is evaluated on the processor alone.
+fn is_for_processors(case: &str) -> bool {
+    TEXTS.contains(&case) || is_convolutional(case) || is_zero_shot(case)
+}
+
 /// Every case on every device that this build has and that evaluates it.
 fn everywhere() -> impl Iterator<Item = (DeviceKind, &'static str)> {
-    let takes =
-        |device, case| device == DeviceKind::Cpu || !(TEXTS.contains(&case) || is_convolutional(case));
+    let takes = |device, case| device == DeviceKind::Cpu || !is_for_processors(case);
     let all = pool::DEVICES.iter().flat_map(|&device| cases().map(move |case| (device, case)));
     all.filter(move |&(device, case)| takes(device, case))
 }
 
+/// Whether classes are what prompts say.
+fn is_zero_shot(case: &str) -> bool {
+    case.starts_with("clip_zero_shot")
+}
+
 /// Whether nothing looks at a tensor in evaluation.
-fn is_unused(tensor: &str) -> bool {
-    tensor.ends_with("mask_token") || tensor.ends_with("num_batches_tracked")
+fn is_unused(case: &str, tensor: &str) -> bool {
+    let parts = ["mask_token", ".post_layernorm.", "text_model.", "num_batches_tracked"];
+    !is_zero_shot(case) && parts.iter().any(|part| tensor.contains(part))
 }
 
 /// Whether a tensor is a running statistic, by which there is no gradient.
 fn is_statistic(tensor: &str) -> bool {
     tensor.ends_with("running_mean") || tensor.ends_with("running_var")
+}
+
+/// The prompts of a case, and the tokenizer that they need.
+fn prompts(case: &str) -> (Option<Prompts>, Option<TokenizerFiles>) {
+    if !is_zero_shot(case) {
+        return (None, None);
+    }
+    let prompts = std::fs::read_to_string(path(case, "prompts.json")).unwrap();
+    let prompts = Prompts::from_json(&prompts).unwrap();
+    let tokenizer_json = std::fs::read(path(case, "tokenizer.json")).unwrap().into();
+    (Some(prompts), Some(TokenizerFiles { tokenizer_json, config_json: None }))
 }
 
 fn path(case: &str, file: &str) -> PathBuf {
@@ -90,20 +125,21 @@ fn preprocessor(case: &str) -> String {
     std::fs::read_to_string(path(case, "preprocessor_config.json")).unwrap_or("{}".to_owned())
 }
 
+fn spec(
+    config_json: String,
+    preprocessor_json: String,
+    (device, batch_size): (DeviceKind, u32),
+) -> EvaluatorSpec {
+    let preprocessor_json = Some(preprocessor_json);
+    EvaluatorSpec { config_json, preprocessor_json, batch_size, device, ..EvaluatorSpec::default() }
+}
+
 fn evaluator_with(
     config_json: String,
     preprocessor_json: String,
-    label_tokens: Vec<Vec<u32>>,
-    (device, batch_size): (DeviceKind, u32),
+    on: (DeviceKind, u32),
 ) -> Result<Box<dyn Evaluator>, soup_core::Error> {
-    evaluator(&EvaluatorSpec {
-        config_json,
-        preprocessor_json: Some(preprocessor_json),
-        label_tokens,
-        batch_size,
-        device,
-        ..EvaluatorSpec::default()
-    })
+    evaluator(&spec(config_json, preprocessor_json, on))
 }
 
 fn evaluator_of(case: &str, batch_size: u32) -> Box<dyn Evaluator> {
@@ -111,7 +147,14 @@ fn evaluator_of(case: &str, batch_size: u32) -> Box<dyn Evaluator> {
 }
 
 fn evaluator_on(device: DeviceKind, case: &str, batch_size: u32) -> Box<dyn Evaluator> {
-    evaluator_with(config(case), preprocessor(case), labels(case), (device, batch_size)).unwrap()
+    let (prompts, tokenizer) = prompts(case);
+    let spec = EvaluatorSpec {
+        prompts,
+        tokenizer,
+        label_tokens: labels(case),
+        ..spec(config(case), preprocessor(case), (device, batch_size))
+    };
+    evaluator(&spec).unwrap()
 }
 
 fn golden(case: &str, name: &str) -> Vec<f64> {
@@ -219,7 +262,7 @@ fn gradients_agree_with_pytorch() {
             }
             assert!(off < 1e-4, "{device}, {case}: {} is off by {off}", tensor.name);
             worst = worst.max(off);
-            if is_unused(&tensor.name) || is_statistic(&tensor.name) {
+            if is_unused(case, &tensor.name) || is_statistic(&tensor.name) {
                 assert!(got.iter().all(|&v| v == 0.0), "{case}: nothing looks at {}", tensor.name);
             }
         }
@@ -281,7 +324,8 @@ fn a_classifier_of_images_refuses_texts() {
             assert_eq!(error.kind(), ErrorKind::Data);
             let text = error.chain();
             assert!(text.starts_with("the samples are tokens of texts, "), "{case}: {text}");
-            assert!(text.contains("ForImageClassification"), "{case}: {text}");
+            let names = ["ForImageClassification", "timm's VisionTransformer", "CLIPModel"];
+            assert!(names.iter().any(|name| text.contains(name)), "{case}: {text}");
         }
     }
 }
@@ -344,7 +388,7 @@ fn every_parameter_is_checked() {
             reshaped.iter_mut().filter(|t| t.name == tensor.name).for_each(|t| t.shape.push(1));
             for specs in [missing, reshaped] {
                 let checked = evaluator.check_schema(&Schema::new(specs).unwrap());
-                if is_unused(&tensor.name) {
+                if is_unused(case, &tensor.name) {
                     assert!(checked.is_ok(), "{case}: nothing looks at {}", tensor.name);
                     continue;
                 }
@@ -373,12 +417,13 @@ fn changed(case: &str, changes: serde_json::Value) -> String {
 fn only_dinov2_takes_images_of_another_size() {
     let of = |case: &str, crop: usize| {
         let crop = format!("{{\"do_center_crop\": true, \"crop_size\": {crop}}}");
-        evaluator_with(config(case), crop, Vec::new(), (DeviceKind::Cpu, 1))
+        evaluator_with(config(case), crop, (DeviceKind::Cpu, 1))
             .map(|_| ())
             .map_err(|e| (e.kind(), e.chain()))
     };
     assert_eq!(of("dinov2", 24), Ok(()));
-    for case in ["vit", "deit", "deit_teacher"] {
+    assert_eq!(of("registers", 24), Ok(()));
+    for case in ["vit", "deit", "deit_teacher", "clip", "timm"] {
         assert_eq!(of(case, 16), Ok(()));
         let (kind, text) = of(case, 24).unwrap_err();
         assert_eq!(kind, ErrorKind::Data);
@@ -387,6 +432,49 @@ fn only_dinov2_takes_images_of_another_size() {
     let (kind, text) = of("dinov2", 3).unwrap_err();
     assert_eq!(kind, ErrorKind::Data);
     assert!(text.contains("patch_size is larger than the images, which become 3 x 3 pixels"), "{text}");
+}
+
+/// As transformers has it: an image's logits are cosines times a scale, here e to the power of 1.7.
+#[test]
+fn classes_are_what_prompts_say() {
+    let evaluator = evaluator_of("clip_zero_shot", 4);
+    assert_eq!(evaluator.class_names().names(), ["w11", "w12 w13", "w14", "w15 w11 w16", "w17"]);
+    let scale = 1.7f32.exp();
+    for case in IMAGES.into_iter().filter(|case| is_zero_shot(case)) {
+        assert!(logits(DeviceKind::Cpu, case, 4).iter().all(|logit| logit.abs() <= scale * 1.0001), "{case}");
+    }
+    let (prompts, tokenizer) = prompts("clip_zero_shot");
+    let spec = spec(config("clip_zero_shot"), "{}".to_owned(), (DeviceKind::Cpu, 4));
+    let error = |spec: &EvaluatorSpec| soup_eval::evaluator(spec).err().unwrap().chain();
+    assert!(
+        error(&EvaluatorSpec { tokenizer, ..spec.clone() })
+            .starts_with("CLIPModel compares images with texts")
+    );
+    assert!(error(&EvaluatorSpec { prompts, ..spec.clone() }).contains("there is no tokenizer.json"));
+    let (_, tokenizer) = self::prompts("clip_zero_shot");
+    let long =
+        Prompts::new(vec![("a".to_owned(), vec!["w1 ".repeat(11)]), ("b".to_owned(), vec!["w2".to_owned()])]);
+    let long = EvaluatorSpec { prompts: Some(long.unwrap()), tokenizer, ..spec };
+    assert!(error(&long).contains("is too long: it would be cut to 12 tokens"), "{}", error(&long));
+}
+
+/// timm's `config.json` says how images become pixels; a `preprocessor_config.json` comes first.
+#[test]
+fn timm_says_itself_how_images_become_pixels() {
+    let of = |case: &str, preprocessor_json: Option<&str>| {
+        evaluator(&EvaluatorSpec {
+            config_json: config(case),
+            preprocessor_json: preprocessor_json.map(str::to_owned),
+            ..EvaluatorSpec::default()
+        })
+        .map(drop)
+        .map_err(|e| e.chain())
+    };
+    assert_eq!(of("timm", None), Ok(()));
+    assert!(of("timm", Some(r#"{"size": 17}"#)).unwrap_err().contains("images become 17 x 17 pixels"));
+    // Of one channel.
+    assert!(of("timm_gap", None).is_ok());
+    assert!(of("vit", None).unwrap_err().contains("--preprocessor-config"));
 }
 
 #[test]
@@ -420,21 +508,44 @@ fn options_that_are_not_understood_are_refused_by_name() {
         ),
         (
             "dinov2",
-            serde_json::json!({ "architectures": null, "model_type": "dinov2_with_registers" }),
-            "unknown architecture \"dinov2_with_registers\"",
+            serde_json::json!({ "architectures": null, "model_type": "dinov3_vit" }),
+            "unknown architecture \"dinov3_vit\"",
         ),
-        ("t5", serde_json::json!({ "num_labels": 4, "id2label": null }), "3 texts of labels for 4 classes"),
         ("t5", serde_json::json!({ "scalable_attention": true }), "scalable_attention is true"),
         ("t5", serde_json::json!({ "model_type": "mt5" }), "model_type is \"mt5\", but that of T5For"),
         ("resnet", serde_json::json!({ "layer_type": "preact" }), "unknown layer_type \"preact\""),
         ("resnet", serde_json::json!({ "hidden_act": "selu" }), "unknown hidden_act \"selu\""),
         ("efficientnet", serde_json::json!({ "pooling_type": "sum" }), "unknown pooling_type \"sum\""),
         ("efficientnet", serde_json::json!({ "hidden_dim": 1280 }), "hidden_dim is 1280, expected 320"),
+        (
+            "registers",
+            serde_json::json!({ "num_register_tokens": 0 }),
+            "num_register_tokens is 0, expected 1",
+        ),
+        ("registers", serde_json::json!({ "image_size": [16, 20] }), "image_size is [16, 20]"),
+        (
+            "clip",
+            serde_json::json!({ "vision_config": { "hidden_act": "mish" } }),
+            "unknown hidden_act \"mish\"",
+        ),
+        (
+            "timm",
+            serde_json::json!({ "architecture": "resnet50" }),
+            "unknown architecture \"resnet50\" of timm",
+        ),
+        (
+            "timm",
+            serde_json::json!({ "model_args": { "qk_norm": true } }),
+            "qk_norm is true: only false is supp",
+        ),
+        (
+            "clip",
+            serde_json::json!({ "architectures": ["CLIPModel"] }),
+            "CLIPModel compares images with texts",
+        ),
     ] {
         let error =
-            evaluator_with(changed(case, changes), preprocessor(case), labels(case), (DeviceKind::Cpu, 1))
-                .err()
-                .unwrap();
+            evaluator_with(changed(case, changes), preprocessor(case), (DeviceKind::Cpu, 1)).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Data);
         assert!(error.chain().contains(text), "{text}: {error:?}");
     }
@@ -443,9 +554,9 @@ fn options_that_are_not_understood_are_refused_by_name() {
 /// Without labels nothing is guessed, and a classifier with a head of its own has no use for any.
 #[test]
 fn labels_are_for_models_that_answer_in_words() {
-    let of = |case: &str, labels: Vec<Vec<u32>>| {
-        let made = evaluator_with(config(case), preprocessor(case), labels, (DeviceKind::Cpu, 1));
-        let error = made.err().unwrap();
+    let of = |case: &str, label_tokens: Vec<Vec<u32>>| {
+        let spec = spec(config(case), preprocessor(case), (DeviceKind::Cpu, 1));
+        let error = evaluator(&EvaluatorSpec { label_tokens, ..spec }).err().unwrap();
         (error.kind(), error.chain())
     };
     let (kind, text) = of("t5", Vec::new());

@@ -60,6 +60,24 @@ fn resizing_is_pillows() {
     }
 }
 
+/// What timm's transform for evaluation makes of images, bit by bit (`golden/timm_models.py`).
+#[test]
+fn transforms_are_timms() {
+    let cases: serde_json::Value = serde_json::from_str(include_str!("golden/timm.json")).unwrap();
+    let cases = cases.as_array().unwrap();
+    assert!(cases.len() >= 18);
+    for case in cases {
+        let config = case["pretrained_cfg"].as_object().unwrap();
+        let side = |at: usize| config["input_size"][at].as_u64().unwrap() as usize;
+        let size = ImageSize { height: side(1), width: side(2) };
+        let preprocessor = Preprocessor::of_timm(config, size, side(0)).unwrap();
+        let mut values = Vec::new();
+        preprocessor.apply(&image(case["image"].as_str().unwrap()), &Budget::default(), &mut values).unwrap();
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        assert_eq!(sha256(&bytes), case["sha256"].as_str().unwrap(), "{case}");
+    }
+}
+
 #[test]
 fn values_are_those_of_transformers() {
     let cases: serde_json::Value = serde_json::from_str(include_str!("golden/processors.json")).unwrap();

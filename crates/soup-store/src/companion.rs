@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 use soup_core::companion::{
-    self, CONFIG, Companion, Content, Ignored, PREPROCESSOR, PROCESSOR, TOKENIZER, TOKENIZER_CONFIG,
+    self, CONFIG, Companion, Content, Ignored, PREPROCESSOR, PROCESSOR, PROMPTS, TOKENIZER, TOKENIZER_CONFIG,
 };
 use soup_core::{Error, Result};
 
@@ -22,8 +22,8 @@ use crate::read::{self, Stamp};
 
 /// Files that are compared setting by setting.
 const SETTINGS: [&str; 4] = [CONFIG, PREPROCESSOR, PROCESSOR, TOKENIZER_CONFIG];
-/// Files that are compared as a whole: they say which token a row of an embedding stands for.
-const VOCABULARIES: [&str; 7] = [
+/// Files that are compared as a whole: they say which token a row of an embedding stands for, and what the classes are called.
+const VOCABULARIES: [&str; 8] = [
     TOKENIZER,
     "vocab.txt",
     "vocab.json",
@@ -31,6 +31,7 @@ const VOCABULARIES: [&str; 7] = [
     "tokenizer.model",
     "spiece.model",
     "sentencepiece.bpe.model",
+    PROMPTS,
 ];
 /// Largest file of settings, and most bytes of all files of one name: they are compared with each other.
 const SETTINGS_BYTES_MAX: u64 = 16 << 20;

@@ -41,7 +41,7 @@ const INGREDIENTS_FOLDER: &str = "ingredients";
 pub const COMPANION_BYTES_MAX: u64 = 64 << 20;
 
 /// The small files that go along with a model: configuration, preprocessing, tokenizer.
-pub const COMPANIONS: [&str; 14] = [
+pub const COMPANIONS: [&str; 15] = [
     "config.json",
     "preprocessor_config.json",
     "processor_config.json",
@@ -56,6 +56,7 @@ pub const COMPANIONS: [&str; 14] = [
     "tokenizer.model",
     "spiece.model",
     "sentencepiece.bpe.model",
+    "prompts.json",
 ];
 
 /// A pool, opened.

@@ -26,7 +26,8 @@ const DECODING_BYTES: u64 = 1 << 30;
 pub struct Survey {
     /// Text of `config.json`.
     pub model_json: String,
-    /// Text of `preprocessor_config.json`, or a [`TextProcessing`](soup_core::texts::TextProcessing) where the model is one of texts.
+    /// Text of `preprocessor_config.json`, or a [`TextProcessing`](soup_core::texts::TextProcessing) or [`PromptProcessing`](soup_core::texts::PromptProcessing)
+    /// where the model looks at texts.
     pub preprocessor_json: String,
     /// Samples in one forward pass.
     pub batch_size: u32,

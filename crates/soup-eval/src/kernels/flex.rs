@@ -102,13 +102,14 @@ impl Kernels for Flex {
         positions: Tensor<Self, 3>,
     ) -> Tensor<Self, 3> {
         let ([rows, hidden], [_, tokens, _]) = (patches.dims(), positions.dims());
-        let patches_of_one = tokens - whole.len();
+        let patches_of_one = tokens - whole.iter().map(|token| token.dims()[1]).sum::<usize>();
         let whole: Vec<FlexTensor> = whole.into_iter().map(contiguous_owned).collect();
         let (patches, positions) = (contiguous_owned(patches), contiguous_owned(positions));
         let batch = rows / patches_of_one;
         let mut out = Vec::with_capacity(batch * tokens * hidden);
         for patches in values(&patches).chunks_exact(patches_of_one * hidden) {
-            let rows = whole.iter().map(values).chain(patches.chunks_exact(hidden));
+            let whole = whole.iter().flat_map(|some| values(some).chunks_exact(hidden));
+            let rows = whole.chain(patches.chunks_exact(hidden));
             for (row, position) in rows.zip(values(&positions).chunks_exact(hidden)) {
                 out.extend(row.iter().zip(position).map(|(v, p)| v + p));
             }

@@ -44,11 +44,11 @@ impl Kind for Images {
         let preprocessor = match &spec.preprocessor_json {
             Some(json) if A::ANY_SIZE => Preprocessor::of_any_size(json, image, channels)?,
             Some(json) => Preprocessor::from_json(json, image, channels)?,
-            None => {
-                return Err(Error::data(
+            None => architecture.preprocessor()?.ok_or_else(|| {
+                Error::data(
                     "how images become pixels is not known: there is no preprocessor_config.json: name one with --preprocessor-config",
-                ));
-            }
+                )
+            })?,
         };
         let size = preprocessor.output();
         let architecture = if size == image { architecture } else { architecture.resized(size)? };

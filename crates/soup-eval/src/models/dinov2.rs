@@ -5,6 +5,9 @@
 //! The images may have another size than `image_size`, which the published checkpoints have from pre-training: the position
 //! embeddings are then interpolated, once when a model is loaded.
 //!
+//! `Dinov2WithRegistersForImageClassification` has a few more tokens, which nothing looks at in the end (Darcet et al., "Vision
+//! transformers need registers"), and its position embeddings are interpolated with antialiasing.
+//!
 //! A checkpoint mostly has a `mask_token` too, which only pre-training looks at: nothing here needs it, and its gradient
 //! is zero.
 
@@ -17,29 +20,43 @@ use crate::architecture::Architecture;
 use crate::config::{ImageClassifier, Settings, check_size, wrong};
 use crate::kernels::{Activation, Kernels};
 use crate::kind::Images;
+use crate::parameters::interpolation::Resampling;
 use crate::parameters::visitor::{Form, Loaded, Visitor};
 use crate::preprocess::ImageSize;
 use crate::transformer::config::{TransformerConfig, activation};
-use crate::transformer::{Attention, Embedding, LayerNorm, LayerScale, Linear};
+use crate::transformer::layer::{Layers, MlpConfig, Names};
+use crate::transformer::{Before, Embedding, EmbeddingNames, LayerNorm, Linear, Maps};
 
 /// What `config.json` says about a `Dinov2ForImageClassification`.
-pub(crate) struct Dinov2 {
+pub(crate) type Dinov2 = Dinov2Config<false>;
+/// What `config.json` says about a `Dinov2WithRegistersForImageClassification`.
+pub(crate) type Dinov2WithRegisters = Dinov2Config<true>;
+
+/// What `config.json` says about either of them.
+pub(crate) struct Dinov2Config<const REGISTERS: bool> {
     transformer: TransformerConfig,
     mlp: MlpConfig,
+    /// How many registers there are.
+    registers: usize,
 }
 
-/// What is between the attentions.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum MlpConfig {
-    Plain {
-        intermediate: usize,
-        activation: Activation,
-    },
-    /// SwiGLU: `intermediate` gates and as many values.
-    Gated {
-        intermediate: usize,
-    },
-}
+/// Most registers of any model.
+const REGISTERS_MAX: u64 = 1024;
+/// As many as transformers takes where the file does not say.
+const REGISTERS_DEFAULT: usize = 4;
+
+/// What the tensors of a layer are called.
+const LAYER: Names = Names {
+    norm1: "norm1",
+    maps: Maps::Apart(["attention.attention.query", "attention.attention.key", "attention.attention.value"]),
+    attended: "attention.output.dense",
+    norm2: "norm2",
+    up: "mlp.fc1",
+    down: "mlp.fc2",
+    scales: Some(["layer_scale1.lambda1", "layer_scale2.lambda1"]),
+};
+/// The same with a gated MLP.
+const GATED_LAYER: Names = Names { up: "mlp.weights_in", down: "mlp.weights_out", ..LAYER };
 
 /// The file's own form of what not all transformers have; defaults are those of transformers' `Dinov2Config`.
 #[derive(Deserialize)]
@@ -62,50 +79,64 @@ impl Default for Raw {
     }
 }
 
-impl MlpConfig {
-    fn new(raw: &Raw, hidden: usize) -> Result<MlpConfig> {
-        if !(raw.mlp_ratio > 0.0 && raw.mlp_ratio.is_finite()) {
-            return Err(wrong(format!("mlp_ratio is {}, expected a positive number", raw.mlp_ratio)));
+impl Raw {
+    fn mlp(&self, hidden: usize) -> Result<MlpConfig> {
+        if !(self.mlp_ratio > 0.0 && self.mlp_ratio.is_finite()) {
+            return Err(wrong(format!("mlp_ratio is {}, expected a positive number", self.mlp_ratio)));
         }
         // Truncated, in floating point, as the original does.
-        let intermediate = (hidden as f64 * raw.mlp_ratio) as usize;
+        let intermediate = (hidden as f64 * self.mlp_ratio) as usize;
         check_size("hidden_size * mlp_ratio", intermediate)?;
-        if raw.use_swiglu_ffn {
+        if self.use_swiglu_ffn {
             // About as many parameters as without gates: two thirds, rounded up. `hidden_act` has no say.
             let intermediate = (intermediate * 2 / 3).next_multiple_of(8);
             check_size("hidden_size * mlp_ratio * 2 / 3", intermediate)?;
             return Ok(MlpConfig::Gated { intermediate });
         }
-        Ok(MlpConfig::Plain { intermediate, activation: activation(&raw.hidden_act)? })
+        Ok(MlpConfig::Plain { intermediate, activation: activation(&self.hidden_act)? })
+    }
+
+    /// How many registers there are, of a model that may have some or may have none.
+    fn registers(&self, some: bool) -> Result<usize> {
+        let count = &self.num_register_tokens;
+        match (some, count.as_u64()) {
+            (true, None) if count.is_null() => Ok(REGISTERS_DEFAULT),
+            (true, Some(count @ 1..=REGISTERS_MAX)) => Ok(count as usize),
+            (false, None) if count.is_null() => Ok(0),
+            (false, Some(0)) => Ok(0),
+            (true, _) => Err(wrong(format!("num_register_tokens is {count}, expected 1 to {REGISTERS_MAX}"))),
+            (false, _) => Err(wrong(format!(
+                "num_register_tokens is {count}: models with registers have model_type \"dinov2_with_registers\""
+            ))),
+        }
     }
 }
 
-/// A `Dinov2ForImageClassification`.
+/// A `Dinov2ForImageClassification`, with registers or without.
 pub(crate) struct Dinov2Model<F: Form> {
     embedding: Embedding<F>,
-    layers: Vec<Layer<F>>,
+    layers: Layers<F>,
     norm: LayerNorm<F>,
     classifier: Linear<F>,
 }
 
-impl Architecture for Dinov2 {
-    const NAME: &str = "Dinov2ForImageClassification";
-    const MODEL_TYPE: &str = "dinov2";
+impl<const REGISTERS: bool> Architecture for Dinov2Config<REGISTERS> {
+    const NAME: &str = match REGISTERS {
+        true => "Dinov2WithRegistersForImageClassification",
+        false => "Dinov2ForImageClassification",
+    };
+    const MODEL_TYPE: &str = if REGISTERS { "dinov2_with_registers" } else { "dinov2" };
     const ANY_SIZE: bool = true;
 
     type Kind = Images;
     type Model<F: Form> = Dinov2Model<F>;
 
     fn from_json(text: &str) -> Result<Self> {
-        let settings = Settings::parse(text)?.or("patch_size", json!(14)).or("layer_norm_eps", json!(1e-6));
+        let patch = if REGISTERS { 16 } else { 14 };
+        let settings =
+            Settings::parse(text)?.or("patch_size", json!(patch)).or("layer_norm_eps", json!(1e-6));
         let transformer = TransformerConfig::read(&settings)?;
         let raw = settings.read::<Raw>()?;
-        if raw.num_register_tokens.as_u64() != Some(0) && !raw.num_register_tokens.is_null() {
-            return Err(wrong(format!(
-                "num_register_tokens is {}: models with registers (model_type \"dinov2_with_registers\") are not supported",
-                raw.num_register_tokens
-            )));
-        }
         let image = transformer.classifier.image;
         if image.height != image.width {
             return Err(wrong(format!(
@@ -115,7 +146,11 @@ impl Architecture for Dinov2 {
                 Self::NAME
             )));
         }
-        Ok(Dinov2 { mlp: MlpConfig::new(&raw, transformer.hidden)?, transformer })
+        Ok(Dinov2Config {
+            mlp: raw.mlp(transformer.hidden)?,
+            registers: raw.registers(REGISTERS)?,
+            transformer,
+        })
     }
 
     fn resized(mut self, size: ImageSize) -> Result<Self> {
@@ -139,13 +174,15 @@ impl Architecture for Dinov2 {
 
     fn parameters<V: Visitor>(&self, visitor: &mut V) -> Result<Dinov2Model<V::Form>> {
         let config = &self.transformer;
-        let embedding = Embedding::visit(visitor, "dinov2.embeddings", &["cls_token"], config)?;
-        let layers = (0..config.layers)
-            .map(|index| Layer::visit(visitor, &format!("dinov2.encoder.layer.{index}"), config, self.mlp));
+        let name = |name: &str| format!("{}.{name}", Self::MODEL_TYPE);
+        let layer = match self.mlp {
+            MlpConfig::Plain { .. } => &LAYER,
+            MlpConfig::Gated { .. } => &GATED_LAYER,
+        };
         Ok(Dinov2Model {
-            embedding,
-            layers: layers.collect::<Result<_>>()?,
-            norm: LayerNorm::visit(visitor, "dinov2.layernorm", config)?,
+            embedding: Embedding::of(visitor, self.embedding_names(), config)?,
+            layers: Layers::visit(visitor, &name("encoder.layer"), layer, (config, self.mlp))?,
+            norm: LayerNorm::visit(visitor, &name("layernorm"), config)?,
             classifier: Linear::classifier(visitor, "classifier", 2 * config.hidden, &config.classifier)?,
         })
     }
@@ -153,89 +190,33 @@ impl Architecture for Dinov2 {
     fn forward<B: Kernels>(&self, model: &Dinov2Model<Loaded<B>>, pixels: Tensor<B, 4>) -> Tensor<B, 2> {
         let x = model.embedding.forward(pixels, &self.transformer);
         let [batch, tokens, hidden] = x.dims();
-        let embedded: Tensor<B, 2> = x.reshape([batch * tokens, hidden]);
-        let last = model.layers.iter().fold(embedded, |x, layer| layer.forward(x, [batch, tokens]));
+        let last = model.layers.forward(x, tokens);
         let state = model.norm.forward(&last).reshape([batch, tokens, hidden]);
         let whole = state.clone().slice([0..batch, 0..1]).reshape([batch, hidden]);
-        let patches = state.slice([0..batch, 1..tokens]).mean_dim(1).reshape([batch, hidden]);
+        let patches =
+            state.slice([0..batch, 1 + self.registers..tokens]).mean_dim(1).reshape([batch, hidden]);
         model.classifier.forward(Tensor::cat(vec![whole, patches], 1), Activation::Linear)
     }
 }
 
-struct Layer<F: Form> {
-    norm1: LayerNorm<F>,
-    attention: Attention<F>,
-    attended: Linear<F>,
-    scale1: LayerScale<F>,
-    norm2: LayerNorm<F>,
-    mlp: Mlp<F>,
-    scale2: LayerScale<F>,
-}
-
-impl<F: Form> Layer<F> {
-    fn visit(
-        visitor: &mut impl Visitor<Form = F>,
-        at: &str,
-        config: &TransformerConfig,
-        mlp: MlpConfig,
-    ) -> Result<Self> {
-        let (name, hidden) = (|name: &str| format!("{at}.{name}"), config.hidden);
-        Ok(Layer {
-            norm1: LayerNorm::visit(visitor, &name("norm1"), config)?,
-            attention: Attention::visit(visitor, &name("attention.attention"), config)?,
-            attended: Linear::visit(visitor, &[&name("attention.output.dense")], hidden, &[hidden], true)?,
-            scale1: LayerScale::visit(visitor, name("layer_scale1.lambda1"), config)?,
-            norm2: LayerNorm::visit(visitor, &name("norm2"), config)?,
-            mlp: Mlp::visit(visitor, &name("mlp"), hidden, mlp)?,
-            scale2: LayerScale::visit(visitor, name("layer_scale2.lambda1"), config)?,
-        })
-    }
-}
-
-impl<B: Kernels> Layer<Loaded<B>> {
-    /// One layer over `[batch * tokens, hidden]`.
-    fn forward(&self, x: Tensor<B, 2>, [batch, tokens]: [usize; 2]) -> Tensor<B, 2> {
-        let context = self.attention.forward(self.norm1.forward(&x), [batch, tokens], tokens);
-        let attended = self.scale1.add_to(self.attended.forward(context, Activation::Linear), &x);
-        let branch = self.mlp.forward(self.norm2.forward(&attended));
-        self.scale2.add_to(branch, &attended)
-    }
-}
-
-struct Mlp<F: Form> {
-    config: MlpConfig,
-    /// Of a gated one, gates and values side by side: so they are in the checkpoint.
-    up: Linear<F>,
-    down: Linear<F>,
-}
-
-impl<F: Form> Mlp<F> {
-    fn visit(
-        visitor: &mut impl Visitor<Form = F>,
-        at: &str,
-        hidden: usize,
-        config: MlpConfig,
-    ) -> Result<Self> {
-        let ([up, down], outputs, intermediate) = match config {
-            MlpConfig::Plain { intermediate, .. } => (["fc1", "fc2"], intermediate, intermediate),
-            MlpConfig::Gated { intermediate } => {
-                (["weights_in", "weights_out"], 2 * intermediate, intermediate)
-            }
+impl<const REGISTERS: bool> Dinov2Config<REGISTERS> {
+    fn embedding_names(&self) -> EmbeddingNames {
+        let (name, hidden) =
+            (|name: &str| format!("{}.embeddings.{name}", Self::MODEL_TYPE), self.transformer.hidden);
+        let registers = Before {
+            name: name("register_tokens"),
+            stored: vec![1, self.registers, hidden],
+            count: self.registers,
         };
-        let mut linear = |name: &str, outputs, inputs| {
-            Linear::visit(visitor, &[&format!("{at}.{name}")], outputs, &[inputs], true)
-        };
-        Ok(Mlp { config, up: linear(up, outputs, hidden)?, down: linear(down, hidden, intermediate)? })
-    }
-}
-
-impl<B: Kernels> Mlp<Loaded<B>> {
-    fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        let between = match self.config {
-            MlpConfig::Plain { activation, .. } => self.up.forward(x, activation),
-            MlpConfig::Gated { .. } => B::swiglu(self.up.forward(x, Activation::Linear)),
-        };
-        self.down.forward(between, Activation::Linear)
+        EmbeddingNames {
+            patch: name("patch_embeddings.projection"),
+            patch_bias: true,
+            positions: name("position_embeddings"),
+            flat_positions: false,
+            placed: vec![Before::one(name("cls_token"), hidden)],
+            unplaced: if REGISTERS { vec![registers] } else { Vec::new() },
+            resampling: if REGISTERS { Resampling::Antialiased } else { Resampling::Plain },
+        }
     }
 }
 
@@ -257,6 +238,18 @@ mod tests {
         config.parameters(&mut listing).unwrap();
         // As in facebook/dinov2-base-imagenet1k-1-layer without its mask token: 4 + 18 a layer + 2 + 2.
         assert_eq!(listing.tensors.len(), 8 + 12 * 18);
+    }
+
+    #[test]
+    fn registers_have_defaults_of_their_own() {
+        let config = Dinov2WithRegisters::from_json("{}").unwrap();
+        assert_eq!(
+            (config.registers, config.transformer.epsilon, config.transformer.grid()),
+            (4, 1e-6, (14, 14))
+        );
+        let mut listing = Listing::default();
+        config.parameters(&mut listing).unwrap();
+        assert_eq!(listing.tensors.len(), 9 + 12 * 18);
     }
 
     #[test]
@@ -303,6 +296,14 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_refused() {
         assert!(error(r#"{"num_register_tokens": 4}"#).contains("num_register_tokens is 4"));
+        let error_of_registers = |count: &str| {
+            let json = format!(r#"{{"num_register_tokens": {count}}}"#);
+            Dinov2WithRegisters::from_json(&json).err().map(|e| e.chain()).unwrap_or_default()
+        };
+        for count in ["0", "-1", "1.5", "\"4\"", "1025"] {
+            let text = format!("num_register_tokens is {count}, expected 1 to 1024");
+            assert!(error_of_registers(count).contains(&text), "{count}");
+        }
         assert!(Dinov2::from_json(r#"{"num_register_tokens": 0}"#).is_ok());
         assert!(error(r#"{"image_size": [224, 238]}"#).contains("image_size is [224, 238]"));
         assert!(error(r#"{"hidden_act": "geglu"}"#).contains("unknown hidden_act \"geglu\""));

@@ -13,7 +13,8 @@ use crate::kernels::{Activation, Kernels};
 use crate::kind::Images;
 use crate::parameters::visitor::{Form, Loaded, Visitor};
 use crate::transformer::config::{TransformerConfig, activation};
-use crate::transformer::{Attention, Embedding, LayerNorm, Linear, first};
+use crate::transformer::layer::{Layers, MlpConfig, Names};
+use crate::transformer::{Embedding, LayerNorm, Linear, Maps};
 
 /// What `config.json` says about a `ViTForImageClassification`.
 pub(crate) struct Vit {
@@ -59,9 +60,19 @@ impl Architecture for Vit {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct EncoderConfig {
     pub(crate) transformer: TransformerConfig,
-    intermediate: usize,
-    activation: Activation,
+    mlp: MlpConfig,
 }
+
+/// What the tensors of a layer are called.
+const LAYER: Names = Names {
+    norm1: "layernorm_before",
+    maps: Maps::Apart(["attention.attention.query", "attention.attention.key", "attention.attention.value"]),
+    attended: "attention.output.dense",
+    norm2: "layernorm_after",
+    up: "intermediate.dense",
+    down: "output.dense",
+    scales: None,
+};
 
 /// The file's own form of what not all transformers have; defaults are those of transformers' `ViTConfig`.
 #[derive(Deserialize)]
@@ -85,14 +96,15 @@ impl EncoderConfig {
         let raw = settings.read::<Raw>()?;
         check_size("intermediate_size", raw.intermediate_size)?;
         let activation = activation(&raw.hidden_act)?;
-        Ok(EncoderConfig { transformer, intermediate: raw.intermediate_size, activation })
+        let mlp = MlpConfig::Plain { intermediate: raw.intermediate_size, activation };
+        Ok(EncoderConfig { transformer, mlp })
     }
 }
 
 /// From images to the last hidden state.
 pub(crate) struct Encoder<F: Form> {
     embedding: Embedding<F>,
-    layers: Vec<Layer<F>>,
+    layers: Layers<F>,
     norm: LayerNorm<F>,
 }
 
@@ -104,13 +116,12 @@ impl<F: Form> Encoder<F> {
         whole: &[&str],
         config: &EncoderConfig,
     ) -> Result<Self> {
-        let embedding = Embedding::visit(visitor, &format!("{at}.embeddings"), whole, &config.transformer)?;
-        let layers = (0..config.transformer.layers)
-            .map(|index| Layer::visit(visitor, &format!("{at}.encoder.layer.{index}"), config));
+        let (transformer, mlp) = (&config.transformer, config.mlp);
+        let layers = format!("{at}.encoder.layer");
         Ok(Encoder {
-            embedding,
-            layers: layers.collect::<Result<_>>()?,
-            norm: LayerNorm::visit(visitor, &format!("{at}.layernorm"), &config.transformer)?,
+            embedding: Embedding::visit(visitor, &format!("{at}.embeddings"), whole, transformer)?,
+            layers: Layers::visit(visitor, &layers, &LAYER, (transformer, mlp))?,
+            norm: LayerNorm::visit(visitor, &format!("{at}.layernorm"), transformer)?,
         })
     }
 }
@@ -118,53 +129,8 @@ impl<F: Form> Encoder<F> {
 impl<B: Kernels> Encoder<Loaded<B>> {
     /// The last hidden state `[batch * asked, hidden]` of the first `asked` tokens of each image.
     pub(crate) fn forward(&self, pixels: Tensor<B, 4>, asked: usize, config: &EncoderConfig) -> Tensor<B, 2> {
-        let mut x = self.embedding.forward(pixels, &config.transformer);
-        for (index, layer) in self.layers.iter().enumerate() {
-            let [_, tokens, _] = x.dims();
-            x = layer.forward(x, if index + 1 == self.layers.len() { asked } else { tokens });
-        }
-        let [batch, tokens, hidden] = x.dims();
-        self.norm.forward(&first(x.reshape([batch * tokens, hidden]), [batch, tokens], asked))
-    }
-}
-
-struct Layer<F: Form> {
-    norm_before: LayerNorm<F>,
-    attention: Attention<F>,
-    attended: Linear<F>,
-    norm_after: LayerNorm<F>,
-    up: Linear<F>,
-    activation: Activation,
-    down: Linear<F>,
-}
-
-impl<F: Form> Layer<F> {
-    fn visit(visitor: &mut impl Visitor<Form = F>, at: &str, config: &EncoderConfig) -> Result<Self> {
-        let (transformer, hidden) = (&config.transformer, config.transformer.hidden);
-        let name = |name: &str| format!("{at}.{name}");
-        let intermediate = config.intermediate;
-        Ok(Layer {
-            norm_before: LayerNorm::visit(visitor, &name("layernorm_before"), transformer)?,
-            attention: Attention::visit(visitor, &name("attention.attention"), transformer)?,
-            attended: Linear::visit(visitor, &[&name("attention.output.dense")], hidden, &[hidden], true)?,
-            norm_after: LayerNorm::visit(visitor, &name("layernorm_after"), transformer)?,
-            up: Linear::visit(visitor, &[&name("intermediate.dense")], intermediate, &[hidden], true)?,
-            activation: config.activation,
-            down: Linear::visit(visitor, &[&name("output.dense")], hidden, &[intermediate], true)?,
-        })
-    }
-}
-
-impl<B: Kernels> Layer<Loaded<B>> {
-    /// One layer over `[batch, tokens, hidden]`; only the first `asked` tokens of the result are computed.
-    fn forward(&self, x: Tensor<B, 3>, asked: usize) -> Tensor<B, 3> {
-        let [batch, tokens, hidden] = x.dims();
-        let flat: Tensor<B, 2> = x.reshape([batch * tokens, hidden]);
-        let context = self.attention.forward(self.norm_before.forward(&flat), [batch, tokens], asked);
-        let attended = self.attended.add_to(context, &first(flat, [batch, tokens], asked));
-        let normed = self.norm_after.forward(&attended);
-        let out = self.down.add_to(self.up.forward(normed, self.activation), &attended);
-        out.reshape([batch, asked, hidden])
+        let x = self.embedding.forward(pixels, &config.transformer);
+        self.norm.forward(&self.layers.forward(x, asked))
     }
 }
 
@@ -184,7 +150,8 @@ mod tests {
         let vit = Vit::from_json("{}").unwrap();
         let config = &vit.encoder.transformer;
         assert_eq!((config.hidden, config.layers, config.heads), (768, 12, 12));
-        assert_eq!((vit.encoder.intermediate, vit.encoder.activation), (3072, Activation::Gelu));
+        let mlp = MlpConfig::Plain { intermediate: 3072, activation: Activation::Gelu };
+        assert_eq!(vit.encoder.mlp, mlp);
         assert_eq!(config.grid(), (14, 14));
         assert_eq!(vit.classifier().classes.names(), ["LABEL_0", "LABEL_1"]);
         // 4 + 16 a layer + 2 + 2, as in google/vit-base-patch16-224 without its pooler.

@@ -2,12 +2,24 @@
 //!
 //! As in transformers, an embedding of the new grid is a weighted sum of 4 x 4 of the old one: bicubic convolution (Keys,
 //! "Cubic convolution interpolation for digital image processing") with the constant [`A`], the grids' outer edges, not their
-//! outermost patches, on each other (`align_corners=False`), no antialiasing, and beyond an edge the patches at the edge. That is a
-//! linear map, of each axis on its own. Its weights are made once, in f32 as PyTorch makes them, and serve both ways: embeddings go
-//! through the map, gradients through its transpose.
+//! outermost patches, on each other (`align_corners=False`), and beyond an edge the patches at the edge. Some models have it
+//! [antialiased](Resampling::Antialiased): with another constant, of as many more as the new grid is coarser, and nothing beyond an edge.
+//! That is a linear map, of each axis on its own. Its weights are made once, in f32 as PyTorch makes them, and serve both ways:
+//! embeddings go through the map, gradients through its transpose.
 
-/// The constant of PyTorch's bicubic convolution.
+/// The constant of PyTorch's bicubic convolution,
 const A: f32 = -0.75;
+/// and where it is antialiased, which is Pillow's.
+const A_ANTIALIASED: f32 = -0.5;
+
+/// How the embeddings of a grid become those of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resampling {
+    /// Of 4 x 4 of them, however much coarser the new grid is.
+    Plain,
+    /// The same stretched over as many as one place of a coarser grid covers (`antialias=True`).
+    Antialiased,
+}
 
 /// A map from the embeddings of one grid to those of another.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,7 +36,7 @@ struct Axis {
     /// Positions on the old grid.
     from: usize,
     /// Of every position on the new one, those on the old one that it is a sum of, with their weights.
-    taps: Vec<[(usize, f32); 4]>,
+    taps: Vec<Vec<(usize, f32)>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,8 +49,23 @@ enum Way {
 
 impl Interpolation {
     /// From rows and columns of patches to others; before them there are `whole` tokens for the whole.
+    pub(crate) fn by(
+        resampling: Resampling,
+        whole: usize,
+        from: (usize, usize),
+        to: (usize, usize),
+    ) -> Interpolation {
+        let axis = match resampling {
+            Resampling::Plain => Axis::new,
+            Resampling::Antialiased => Axis::antialiased,
+        };
+        Interpolation { whole, rows: axis(from.0, to.0), columns: axis(from.1, to.1) }
+    }
+
+    /// The same, [plain](Resampling::Plain).
+    #[cfg(test)]
     pub(crate) fn new(whole: usize, from: (usize, usize), to: (usize, usize)) -> Interpolation {
-        Interpolation { whole, rows: Axis::new(from.0, to.0), columns: Axis::new(from.1, to.1) }
+        Interpolation::by(Resampling::Plain, whole, from, to)
     }
 
     /// Tokens of the old grid.
@@ -74,18 +101,36 @@ impl Interpolation {
 impl Axis {
     fn new(from: usize, to: usize) -> Axis {
         let scale = from as f32 / to as f32;
-        let taps = |position: usize| {
+        let taps = |position: usize| -> Vec<(usize, f32)> {
             let at = scale * (position as f32 + 0.5) - 0.5;
             let before = at.floor();
             let past = at - before;
-            let weights = [far(past + 1.0), near(past), near(1.0 - past), far(2.0 - past)];
+            let weights = [far(A, past + 1.0), near(A, past), near(A, 1.0 - past), far(A, 2.0 - past)];
             let tap = |(nth, weight)| {
                 // Grids are far smaller than 2^24.
                 let old = (before as isize + nth as isize - 1).clamp(0, from as isize - 1);
                 (old as usize, weight)
             };
-            let mut found = weights.into_iter().enumerate().map(tap);
-            std::array::from_fn(|_| found.next().unwrap_or_default())
+            weights.into_iter().enumerate().map(tap).collect()
+        };
+        Axis { from, taps: (0..to).map(taps).collect() }
+    }
+
+    fn antialiased(from: usize, to: usize) -> Axis {
+        let scale = from as f32 / to as f32;
+        let stretch = scale.max(1.0);
+        let taps = |position: usize| -> Vec<(usize, f32)> {
+            let (centre, support) = (scale * (position as f32 + 0.5), 2.0 * stretch);
+            // Truncated, as the original does; grids are far smaller than 2^24.
+            let first = (centre - support + 0.5).max(0.0) as usize;
+            let end = ((centre + support + 0.5) as usize).min(from);
+            let weight = |old: usize| match ((old as f32 - centre + 0.5) * (1.0 / stretch)).abs() {
+                distance if distance < 1.0 => near(A_ANTIALIASED, distance),
+                distance if distance < 2.0 => far(A_ANTIALIASED, distance),
+                _ => 0.0,
+            };
+            let sum: f32 = (first..end).map(weight).sum();
+            (first..end).map(|old| (old, weight(old) / sum)).collect()
         };
         Axis { from, taps: (0..to).map(taps).collect() }
     }
@@ -119,14 +164,14 @@ impl Axis {
     }
 }
 
-/// The weight of what is `distance` away, up to 1.
-fn near(distance: f32) -> f32 {
-    ((A + 2.0) * distance - (A + 3.0)) * distance * distance + 1.0
+/// The weight of what is `distance` away, up to 1, by the constant `a`.
+fn near(a: f32, distance: f32) -> f32 {
+    ((a + 2.0) * distance - (a + 3.0)) * distance * distance + 1.0
 }
 
 /// The weight of what is `distance` away, 1 to 2.
-fn far(distance: f32) -> f32 {
-    ((A * distance - 5.0 * A) * distance + 8.0 * A) * distance - 4.0 * A
+fn far(a: f32, distance: f32) -> f32 {
+    ((a * distance - 5.0 * a) * distance + 8.0 * a) * distance - 4.0 * a
 }
 
 #[cfg(test)]
@@ -160,7 +205,9 @@ mod tests {
     #[test]
     fn weights_add_up_to_one() {
         for (from, to) in [(37, 16), (16, 37), (1, 5), (5, 1), (3, 3), (14, 13)] {
-            for taps in Axis::new(from, to).taps {
+            for taps in
+                [Axis::new(from, to), Axis::antialiased(from, to)].into_iter().flat_map(|axis| axis.taps)
+            {
                 let sum: f32 = taps.iter().map(|&(_, weight)| weight).sum();
                 assert!((sum - 1.0).abs() < 1e-6, "{from} to {to}: {sum}");
             }
@@ -176,7 +223,12 @@ mod tests {
 
     #[test]
     fn gradients_go_through_the_transpose() {
-        let map = Interpolation::new(2, (4, 3), (2, 7));
+        for resampling in [Resampling::Plain, Resampling::Antialiased] {
+            there_and_back(&Interpolation::by(resampling, 2, (4, 3), (2, 7)));
+        }
+    }
+
+    fn there_and_back(map: &Interpolation) {
         assert_eq!((map.stored(), map.tokens()), (14, 16));
         let width = 3;
         let stored: Vec<f32> = (0..14 * width).map(|i| ((i * 37 % 11) as f32 - 5.0) / 8.0).collect();

@@ -6,7 +6,7 @@
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
@@ -49,6 +49,8 @@ pub(crate) enum Layout {
 pub(crate) trait Form: 'static {
     /// What stands for one of rank `D`.
     type Parameter<const D: usize>: Send + Sync;
+    /// What stands for a tensor of rank `D` that is made of parameters, once, and kept.
+    type Kept<const D: usize>: Default + Send + Sync;
 }
 
 /// Goes over the parameters of an architecture.
@@ -75,8 +77,20 @@ pub(crate) trait Visitor {
         name: String,
         shape: [usize; D],
     ) -> Result<<Self::Form as Form>::Parameter<D>> {
-        let stored = Stored { names: vec![name], shape: shape.to_vec(), layout: Layout::EndToEnd };
-        self.visit(stored, shape)
+        self.reshaped(name, shape.to_vec(), shape)
+    }
+
+    /// The tensor `name` of shape `stored`, which has another `shape` of as many elements in the model.
+    ///
+    /// # Errors
+    /// As [`visit`](Visitor::visit).
+    fn reshaped<const D: usize>(
+        &mut self,
+        name: String,
+        stored: Vec<usize>,
+        shape: [usize; D],
+    ) -> Result<<Self::Form as Form>::Parameter<D>> {
+        self.visit(Stored { names: vec![name], shape: stored, layout: Layout::EndToEnd }, shape)
     }
 
     /// The vectors `names` of `width` elements each, end to end.
@@ -157,6 +171,7 @@ pub(crate) struct Listed;
 
 impl Form for Listed {
     type Parameter<const D: usize> = ();
+    type Kept<const D: usize> = ();
 }
 
 /// Notes the tensors of a checkpoint that an architecture needs.
@@ -181,6 +196,7 @@ pub(crate) struct Loaded<B: Backend>(PhantomData<fn() -> B>);
 
 impl<B: Backend> Form for Loaded<B> {
     type Parameter<const D: usize> = Parameter<B, D>;
+    type Kept<const D: usize> = OnceLock<Tensor<B, D>>;
 }
 
 /// One parameter of a model, with values in it.
@@ -207,6 +223,11 @@ impl<B: Kernels, const D: usize> Parameter<B, D> {
             Some(_) => self.values.clone().set_require_grad(false),
             None => self.values.clone(),
         }
+    }
+
+    /// Whether its gradient goes anywhere: what is made of it is then made anew for every pass through the graph.
+    pub(crate) fn is_learned(&self) -> bool {
+        self.slot.is_some()
     }
 }
 

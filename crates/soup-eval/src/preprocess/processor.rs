@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use soup_core::{Error, Result};
 
 use super::resize::{Filter, SIDE_MAX};
-use super::{ImageSize, Preprocessor, Target, levels};
+use super::{ImageSize, Margins, Preprocessor, Target, levels};
 
 /// What a processor does where its file does not say.
 struct Defaults {
@@ -167,7 +167,7 @@ pub(super) fn from_json(
         (resize, crop) = raw.part_of(resize, crop, raw.number("crop_pct", part)?)?;
     }
     let levels = raw.levels(&defaults, channels)?;
-    let mut preprocessor = Preprocessor { resize, crop, output, channels, levels };
+    let mut preprocessor = Preprocessor { resize, crop, margins: Margins::Floor, output, channels, levels };
     if any_size {
         preprocessor.output = preprocessor.size().unwrap_or(output);
     }
@@ -182,7 +182,7 @@ impl Preprocessor {
         match (self.crop, self.resize) {
             (Some(size), _) | (None, Some((Target::Exact(size), _))) => Some(size),
             (None, Some((Target::ShortestEdge(edge), _))) => Some(ImageSize { height: edge, width: edge }),
-            (None, None) => None,
+            (None, None | Some((Target::Cover(_), _))) => None,
         }
     }
 

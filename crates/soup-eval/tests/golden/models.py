@@ -7,6 +7,7 @@ For every CASE, a tiny model whose parameters are all random, in models/CASE:
 
 config.json, model.safetensors   as transformers saves them
 preprocessor_config.json         where images have another size than image_size, or there is no such: cuts that size out of them
+tokenizer.json, prompts.json     where classes are what prompts say
 golden.safetensors
     pixel_values   f32, [samples, channels, height, width], what the model gets, where that is images
     ids, types     i64, the tokens of one text after the other, where it is texts
@@ -53,6 +54,16 @@ ODD = {
 }
 # Neither square nor a whole number of patches.
 OBLONG = {"image_size": [15, 22], "patch_size": [4, 5], "intermediate_size": 40}
+
+
+def clip(options):
+    """The options of a CLIP whose image tower has `options`, which no tower has a say in how many classes there are."""
+    text = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8, "vocab_size": 9}
+    vision = {**SMALL, "intermediate_size": 40, **options}
+    classes = vision.pop("num_labels")
+    return {"vision_config": vision, "text_config": text, "num_labels": classes}
+
+
 # Two thirds of the MLP are no multiple of 8.
 UNEVEN = {"hidden_size": 20, "num_attention_heads": 4}
 RESNET = {"embedding_size": 10, "hidden_sizes": [12, 20], "depths": [2, 1], "layer_type": "basic", "num_labels": 5}
@@ -167,6 +178,25 @@ CASES = {
         },
         [19, 17],
     ),
+    "registers": ("Dinov2WithRegisters", "ForImageClassification", {**SMALL, "num_register_tokens": 3}),
+    # 9 x 9 positions become 4 x 4 and 3 x 2, 4 x 4 become 5 x 7: with antialiasing, which only shows where there are fewer.
+    "registers_smaller": (
+        "Dinov2WithRegisters",
+        "ForImageClassification",
+        {**ODD, "image_size": 38, "num_register_tokens": 1, "mlp_ratio": 2},
+        [16, 16],
+    ),
+    "registers_oblong": ("Dinov2WithRegisters", "ForImageClassification", {**SMALL, "image_size": 36}, [13, 9]),
+    "registers_larger": (
+        "Dinov2WithRegisters",
+        "ForImageClassification",
+        {**SMALL, **UNEVEN, "use_swiglu_ffn": True, "mlp_ratio": 2},
+        [23, 31],
+    ),
+    "clip": ("CLIP", "ForImageClassification", clip({})),
+    "clip_odd": ("CLIP", "ForImageClassification", clip({**ODD, "image_size": 19, "patch_size": 5})),
+    # With a text tower, as what is made of a whole CLIP may have it.
+    "clip_whole": ("CLIP", "ForImageClassification", clip({"hidden_act": "gelu", "num_hidden_layers": 1})),
 }
 
 TEXT = {
@@ -274,6 +304,42 @@ LABEL_CASES = {
 }
 
 
+ZERO_SHOT_TEXT = {
+    "hidden_size": 20,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 28,
+    "vocab_size": 61,
+    "max_position_embeddings": 12,
+    "bos_token_id": 59,
+    "eos_token_id": 60,
+}
+ZERO_SHOT_IMAGES = {**SMALL, "intermediate_size": 40}
+# A whole CLIP, and what its classes' prompts are.
+ZERO_SHOT_CASES = {
+    "clip_zero_shot": (
+        {"text_config": ZERO_SHOT_TEXT, "vision_config": ZERO_SHOT_IMAGES, "projection_dim": 16},
+        ["w1 w2 {}"],
+    ),
+    # The wrong end of early files, several prompts a class, options away from their defaults.
+    "clip_zero_shot_early": (
+        {
+            "text_config": {
+                **ZERO_SHOT_TEXT,
+                "eos_token_id": 2,
+                "hidden_act": "gelu",
+                "num_hidden_layers": 3,
+                "layer_norm_eps": 0.01,
+            },
+            "vision_config": {**ZERO_SHOT_IMAGES, "num_channels": 1, "hidden_act": "gelu_new", "layer_norm_eps": 0.02},
+            "projection_dim": 11,
+        },
+        ["{}", "w2 w3 w4 w5 w2 {}", "w7 {} w8"],
+    ),
+}
+ZERO_SHOT_CLASSES = ["w11", "w12 w13", "w14", "w15 w11 w16", "w17"]
+
+
 def randomise(model):
     convolutional = any(name.endswith("running_var") for name, _ in model.named_buffers())
     with torch.no_grad():
@@ -347,6 +413,8 @@ def new_model(case, family, head, options):
     # Eager attention: plain operations, as the definition has them.
     config = getattr(transformers, f"{family}Config")(**options, attn_implementation="eager")
     model = getattr(transformers, family + head)(config).eval()
+    if case == "clip_whole":
+        model.text_model = transformers.CLIPTextModel._from_config(config.text_config)
     randomise(model)
     folder = HERE / "models" / case
     folder.mkdir(parents=True, exist_ok=True)
@@ -400,20 +468,66 @@ def make_labels(case, options):
     write(case, model, folder, inputs, forward, len(lengths), config.num_labels)
 
 
+def zero_shot(model, prompts, tokenizer, pixels):
+    """How well every image fits the prompts of every class: as transformers has it where a class has one prompt."""
+    encoded = [[tokenizer.encode(prompt).ids for prompt in of_class] for _, of_class in prompts]
+    if len(encoded[0]) == 1:
+        longest = max(len(ids) for [ids] in encoded)
+        padded = torch.tensor([ids + [60] * (longest - len(ids)) for [ids] in encoded])
+        mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for [ids] in encoded])
+        return model(input_ids=padded, attention_mask=mask, pixel_values=pixels).logits_per_image.contiguous()
+
+    def normed(features):
+        features = getattr(features, "pooler_output", features)
+        return features / features.norm(dim=-1, keepdim=True)
+
+    classes = []
+    for of_class in encoded:
+        texts = [normed(model.get_text_features(input_ids=torch.tensor([ids]))) for ids in of_class]
+        classes.append(normed(torch.cat(texts).mean(dim=0, keepdim=True)))
+    images = normed(model.get_image_features(pixel_values=pixels))
+    return model.logit_scale.exp() * images @ torch.cat(classes).T
+
+
+def make_zero_shot(case, options, templates):
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    config, model, folder = new_model(case, "CLIP", "Model", options)
+    with torch.no_grad():
+        model.logit_scale.fill_(1.7)
+    saved(model, folder)
+    vocabulary = {f"w{token}": token for token in range(59)} | {"<s>": 59, "</s>": 60}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=[("<s>", 59), ("</s>", 60)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    prompts = [[name, [template.format(name) for template in templates]] for name in ZERO_SHOT_CLASSES]
+    said = {"classes": ZERO_SHOT_CLASSES, "templates": templates}
+    (folder / "prompts.json").write_text(json.dumps(said, indent=1) + "\n")
+    images = config.vision_config
+    pixels = torch.randn(SAMPLES, images.num_channels, images.image_size, images.image_size)
+
+    def forward(model):
+        return zero_shot(model, prompts, tokenizer, pixels.to(next(model.parameters()).dtype))
+
+    write(case, model, folder, {"pixel_values": pixels}, forward, SAMPLES, len(prompts))
+
+
 def make(case, family, head, options, size=None):
     config, model, folder = new_model(case, family, head, options)
+    images = getattr(config, "vision_config", config)
     if size is not None:
         crop = {"height": size[0], "width": size[1]}
         preprocessor = {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 40}, "crop_size": crop}
         (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n")
     else:
         (folder / "preprocessor_config.json").unlink(missing_ok=True)
-        size = config.image_size if isinstance(config.image_size, (list, tuple)) else [config.image_size] * 2
-    pixels = torch.randn(SAMPLES, config.num_channels, *size)
+        size = images.image_size if isinstance(images.image_size, (list, tuple)) else [images.image_size] * 2
+    pixels = torch.randn(SAMPLES, images.num_channels, *size)
     write(case, model, folder, {"pixel_values": pixels}, lambda model: run(model, pixels), SAMPLES, config.num_labels)
 
 
-def write(case, model, folder, inputs, forward, samples, classes):
+def write(case, model, folder, inputs, forward, samples, classes, saved=saved):
     labels = torch.randint(classes, (samples,))
     with torch.no_grad():
         logits = forward(model)
@@ -445,10 +559,13 @@ def write(case, model, folder, inputs, forward, samples, classes):
     print(f"{case}: loss {loss.item():.4f}, f32 is off by {(logits - exact).abs().max().item():.1e}")
 
 
-for case in sys.argv[1:] or [*CASES, *TEXT_CASES, *LABEL_CASES]:
-    if case in TEXT_CASES:
-        make_texts(case, *TEXT_CASES[case])
-    elif case in LABEL_CASES:
-        make_labels(case, LABEL_CASES[case])
-    else:
-        make(case, *CASES[case])
+if __name__ == "__main__":
+    for case in sys.argv[1:] or [*CASES, *TEXT_CASES, *ZERO_SHOT_CASES, *LABEL_CASES]:
+        if case in ZERO_SHOT_CASES:
+            make_zero_shot(case, *ZERO_SHOT_CASES[case])
+        elif case in LABEL_CASES:
+            make_labels(case, LABEL_CASES[case])
+        elif case in TEXT_CASES:
+            make_texts(case, *TEXT_CASES[case])
+        else:
+            make(case, *CASES[case])

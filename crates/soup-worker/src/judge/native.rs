@@ -14,11 +14,11 @@ use soup_core::run::DatasetSpec;
 use soup_core::schema::Schema;
 use soup_core::survey::{Ability, Survey};
 use soup_core::tally;
-use soup_core::texts::{PinnedFile, TextProcessing, is_of_texts};
+use soup_core::texts::{PinnedFile, PromptProcessing, TextProcessing, is_of_prompts, is_of_texts};
 use soup_core::weights::Weights;
 use soup_core::{Error, Result};
 use soup_eval::{
-    Dataset, Evaluator, EvaluatorSpec, LossSpec, Model, Precision, Prepared, TOKENIZER_BYTES_MAX,
+    Dataset, Evaluator, EvaluatorSpec, LossSpec, Model, Precision, Prepared, Prompts, TOKENIZER_BYTES_MAX,
     TokenizerFiles, evaluator,
 };
 use soup_store::location::Location;
@@ -44,7 +44,8 @@ type Ahead = BTreeMap<u64, Arc<Prepared>>;
 pub(crate) struct Setting {
     /// Text of `config.json`.
     pub(crate) model_json: String,
-    /// Text of `preprocessor_config.json`, or a [`TextProcessing`] where the model is one of texts; empty where there is none.
+    /// Text of `preprocessor_config.json`, or a [`TextProcessing`] where the model is one of texts, or a [`PromptProcessing`] where it compares images
+    /// with them; empty where there is none.
     pub(crate) preprocessor_json: String,
     /// Samples in one forward pass, and in a block of decoded samples.
     pub(crate) batch_size: u32,
@@ -122,17 +123,13 @@ impl Inner {
         if let Some(evaluator) = &*slot {
             return Ok(evaluator.clone());
         }
-        let processing = Some(&self.setting.preprocessor_json).filter(|j| !j.is_empty());
-        let of_texts = is_of_texts(&self.setting.model_json);
         let made: Arc<dyn Evaluator> = evaluator(&EvaluatorSpec {
             config_json: self.setting.model_json.clone(),
-            preprocessor_json: processing.filter(|_| !of_texts).cloned(),
-            tokenizer: processing.filter(|_| of_texts).map(|json| tokenizer(json, waiting)).transpose()?,
-            label_tokens: Vec::new(),
             batch_size: self.setting.batch_size,
             device: self.place.device,
             precision: self.place.precision,
             device_samples_bytes: self.place.samples_bytes,
+            ..processing(&self.setting, waiting)?
         })?
         .into();
         *slot = Some(made.clone());
@@ -313,13 +310,38 @@ impl Inner {
     }
 }
 
+/// How samples, and prompts, become what the model takes: what an evaluator is made of besides the model itself.
+///
+/// # Errors
+/// [`Data`](soup_core::ErrorKind::Data) where that is not understood; those of [`tokenizer`].
+fn processing(setting: &Setting, waiting: &Waiting) -> Result<EvaluatorSpec> {
+    let (model, json) = (&setting.model_json, &setting.preprocessor_json);
+    let nothing = EvaluatorSpec::default();
+    if json.is_empty() {
+        return Ok(nothing);
+    }
+    if is_of_texts(model) {
+        let tokenizer = Some(tokenizer(TextProcessing::parse(json)?, waiting)?);
+        return Ok(EvaluatorSpec { tokenizer, ..nothing });
+    }
+    if !is_of_prompts(model) {
+        return Ok(EvaluatorSpec { preprocessor_json: Some(json.clone()), ..nothing });
+    }
+    let PromptProcessing { images, texts, prompts } = PromptProcessing::parse(json)?;
+    Ok(EvaluatorSpec {
+        preprocessor_json: Some(images),
+        tokenizer: Some(tokenizer(texts, waiting)?),
+        prompts: Some(Prompts::from_json(&prompts)?),
+        ..nothing
+    })
+}
+
 /// The tokenizer that a run's document tells of: what is in the file has to be what it was when the run was submitted.
 ///
 /// # Errors
 /// [`Data`](soup_core::ErrorKind::Data) where it is not; otherwise what the store says.
-fn tokenizer(json: &str, waiting: &Waiting) -> Result<TokenizerFiles> {
-    let TextProcessing { tokenizer: PinnedFile { url, size_bytes, sha256 }, tokenizer_config } =
-        TextProcessing::parse(json)?;
+fn tokenizer(texts: TextProcessing, waiting: &Waiting) -> Result<TokenizerFiles> {
+    let TextProcessing { tokenizer: PinnedFile { url, size_bytes, sha256 }, tokenizer_config } = texts;
     if size_bytes > TOKENIZER_BYTES_MAX {
         return Err(Error::data(format!(
             "{url} has {size_bytes} bytes, expected at most {TOKENIZER_BYTES_MAX}"

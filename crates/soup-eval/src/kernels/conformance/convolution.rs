@@ -163,8 +163,9 @@ fn bits(x: Tensor<Flex, 2>) -> Vec<u32> {
     values(x, "values").unwrap().into_iter().map(f32::to_bits).collect()
 }
 
-fn finishing<'a>(
-    (scale, shift): (&Tensor<Flex, 1>, &Tensor<Flex, 1>),
+fn gelu_after<'a>(
+    scale: &Tensor<Flex, 1>,
+    shift: &Tensor<Flex, 1>,
     residual: &'a Tensor<Flex, 2>,
 ) -> Finish<'a, Flex> {
     let (scale, shift) = (scale.clone(), shift.clone());
@@ -192,11 +193,11 @@ fn an_image_comes_out_as_the_same_bits_whatever_is_beside_it() {
                 images.clone(),
                 filters.clone(),
                 &on.windows,
-                finishing((&scale, &shift), &added),
+                gelu_after(&scale, &shift, &added),
             );
             let apart = Flex::convolve(images.clone(), filters.clone(), &on.windows);
             assert_eq!(
-                bits(Flex::finish(apart, finishing((&scale, &shift), &added))),
+                bits(Flex::finish(apart, gelu_after(&scale, &shift, &added))),
                 bits(all.clone()),
                 "{:?}",
                 on.windows
@@ -207,7 +208,7 @@ fn an_image_comes_out_as_the_same_bits_whatever_is_beside_it() {
                 let image = images.clone().slice_dim(0, nth * one..(nth + 1) * one);
                 let added = added.clone().slice_dim(0, nth * rows..(nth + 1) * rows);
                 let got =
-                    Flex::convolve_then(image, filters.clone(), &alone, finishing((&scale, &shift), &added));
+                    Flex::convolve_then(image, filters.clone(), &alone, gelu_after(&scale, &shift, &added));
                 let want = all.clone().slice_dim(0, nth * rows..(nth + 1) * rows);
                 assert_eq!(bits(got), bits(want), "image {nth} of {:?}", on.windows);
             }
