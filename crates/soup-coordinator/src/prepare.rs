@@ -94,6 +94,23 @@ impl PreparedRun {
 /// What people should know of a ranking that is given.
 const RANKED: &str = "ingredients were ranked by scores that were given (ranked-by), not by this run's: the best single ingredient is the best of these";
 
+/// What the datasets are, one by one.
+///
+/// # Errors
+/// Where one cannot be listed.
+async fn fingerprints(spec: &RunSpec) -> Result<Vec<String>> {
+    let mut fingerprints = Vec::new();
+    for dataset in spec.datasets() {
+        let named = |e: Error| e.context(format!("dataset {:?}", dataset.name));
+        fingerprints.push(match spec.judges_own(dataset) {
+            // What is in it is the judge's, and so is its identity.
+            Some(_) => String::new(),
+            None => data::fingerprint(&dataset.url).await.map_err(named)?,
+        });
+    }
+    Ok(fingerprints)
+}
+
 /// Prepares what `spec` asks for; `fresh` makes it a run of its own. `judge` is who judges, where anything is judged.
 ///
 /// # Errors
@@ -124,15 +141,7 @@ pub(crate) async fn prepare(
     };
     let ranking = spec.ranked_by.as_ref().map(|table| ranking::given(table, &names)).transpose()?;
     notes.extend(ranking.as_ref().map(|_| RANKED.to_owned()));
-    let mut fingerprints = Vec::new();
-    for dataset in spec.datasets() {
-        let named = |e: Error| e.context(format!("dataset {:?}", dataset.name));
-        fingerprints.push(match spec.judges_own(dataset) {
-            // What is in it is the judge's, and so is its identity.
-            Some(_) => String::new(),
-            None => data::fingerprint(&dataset.url).await.map_err(named)?,
-        });
-    }
+    let fingerprints = fingerprints(&spec).await?;
     let base = base(&spec, &checkpoints[0], &schema).await?;
     let inputs = Inputs {
         spec: &spec,

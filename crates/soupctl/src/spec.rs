@@ -164,7 +164,6 @@ impl Cook {
         let train = learned::train_set(&options, validation.as_mut())?;
         let baselines = validation.is_some() && !options.no_baselines.unwrap_or(false);
         let ingredient_weights = weights(&options)?;
-        let ranked_by = options.ranked_by.as_deref().map(ranking::read).transpose()?;
         let native = validation.is_some() && options.judge.is_none();
         let numerics = options.numerics.or_else(|| numerics_of(&cluster).filter(|_| native));
         let spec = RunSpec {
@@ -194,7 +193,7 @@ impl Cook {
             ignore_config: options.ignore_config,
             class_subset: options.class_subset.unwrap_or(false),
             ingredient_weights,
-            ranked_by,
+            ranked_by: options.ranked_by.as_deref().map(ranking::read).transpose()?,
             missing: options.missing.map(Into::into).unwrap_or_default(),
             out_dtype: options.out_dtype.map(Into::into),
             numerics,
@@ -203,8 +202,6 @@ impl Cook {
             calibration: options.calibration.map(|set| set.named(CALIBRATION)).transpose()?,
         };
         spec.validate()?;
-        // The options of the recipe, which need no pool to be checked.
-        spec.recipe.build(1)?;
         check_output(&spec)?;
         check_workers(&spec, &cluster)?;
         gates::check_spec(&options.gate, &spec)?;

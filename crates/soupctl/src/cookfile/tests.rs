@@ -46,6 +46,7 @@ fn ingredient_weights() -> WeightTable {
 }
 
 /// What they say.
+#[allow(clippy::too_many_lines)] // a list of all there are
 fn every_value() -> CookOptions {
     let set = |url: &str| DatasetEntry { url: url.into(), ..DatasetEntry::default() };
     CookOptions {
