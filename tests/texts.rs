@@ -1,5 +1,5 @@
-//! Soups of text classifiers, against PyTorch and transformers (`pools/bert-reviews`): which are tried, what each trial counts, what is
-//! chosen, and a learned soup. Counts are compared exactly, soups by their bits.
+//! Soups of text classifiers, against PyTorch and transformers (`pools/bert-reviews`; `pools/t5-reviews` of a model that answers with the
+//! name of a class): which are tried, what each trial counts, what is chosen, and a learned soup. Counts are compared exactly, soups by their bits.
 
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
@@ -17,8 +17,17 @@ fn pool() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("pools/bert-reviews")
 }
 
+/// The pool of a model that answers.
+fn answering() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("pools/t5-reviews")
+}
+
+fn reference_of(pool: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(pool.join("reference.json")).unwrap()).unwrap()
+}
+
 fn reference() -> Value {
-    serde_json::from_str(&std::fs::read_to_string(pool().join("reference.json")).unwrap()).unwrap()
+    reference_of(&pool())
 }
 
 /// A cook of the pool, or of a copy of it.
@@ -44,12 +53,18 @@ fn near(what: &str, got: &Value, expected: &Value, tolerance: f64) {
 
 /// Every recipe that decides, by one metric, on data in both other forms.
 fn check(recipe: &str, metric: &str, as_glue: &str) {
-    let data = pool().join("data");
-    let [parquet, tabs] = ["parquet", "tsv"].map(|form| format!("{form}={}/test.{form}", data.display()));
-    let args =
-        ["--recipe", recipe, "--metric", as_glue, "--evaluate", "full", "--test", &parquet, "--test", &tabs];
-    let result = cook(&args);
-    let reference = reference();
+    check_of(&pool(), &["parquet", "tsv"], [recipe, metric, as_glue]);
+}
+
+/// The same of a pool whose test data is in these forms.
+fn check_of(pool: &Path, forms: &[&str], [recipe, metric, as_glue]: [&str; 3]) {
+    let at = pool.join("data").display().to_string();
+    let tests: Vec<String> = forms.iter().map(|form| format!("{form}={at}/test.{form}")).collect();
+    let mut args = vec!["--recipe", recipe, "--metric", as_glue, "--evaluate", "full"];
+    args.extend(tests.iter().flat_map(|test| ["--test", test.as_str()]));
+    let dir = TempDir::new().unwrap();
+    let result = cook_of(pool, dir.path(), &args).json();
+    let reference = reference_of(pool);
     let cooks = reference["cooks"].as_array().unwrap();
     let expected = cooks.iter().find(|c| c["recipe"] == recipe && c["metric"] == metric).unwrap();
     assert_eq!(strings(&result["ingredients"]), strings(&expected["ingredients"]), "{recipe} by {metric}");
@@ -63,7 +78,7 @@ fn check(recipe: &str, metric: &str, as_glue: &str) {
     assert_eq!(trials(&result), trials(expected), "{recipe} by {metric}");
     assert_eq!(result["score"]["correct"], expected["score"]["correct"]);
     near("loss", &result["score"]["loss"], &expected["score"]["loss"], 1e-5);
-    for form in ["parquet", "tsv"] {
+    for &form in forms {
         let (got, want) = (&result["test"][form], &expected["test"]["test"]);
         assert_eq!(got["correct"], want["correct"], "{form}");
         near(form, &got["loss"], &want["loss"], 1e-5);
@@ -82,6 +97,12 @@ fn greedy_soups_equal_the_reference() {
 fn pruned_soups_equal_the_reference() {
     check("pruned", "accuracy", "accuracy");
     check("pruned", "accuracy+binary-f1", "glue/qqp");
+}
+
+#[test]
+fn soups_of_a_model_that_answers_equal_the_reference() {
+    check_of(&answering(), &["jsonl"], ["greedy", "accuracy", "accuracy"]);
+    check_of(&answering(), &["jsonl"], ["pruned", "accuracy", "accuracy"]);
 }
 
 /// The reference steps in f32, ours in f64: weights agree to 1e-3 after twelve steps.
@@ -121,9 +142,13 @@ fn a_learned_soup_equals_the_reference() {
 
 /// A copy of the pool whose file `name` is changed by `change`.
 fn changed(name: &str, change: impl FnOnce(String) -> Option<String>) -> TempDir {
+    changed_of(&pool(), name, change)
+}
+
+fn changed_of(pool: &Path, name: &str, change: impl FnOnce(String) -> Option<String>) -> TempDir {
     let dir = TempDir::new().unwrap();
     for part in ["", "ingredients", "data"] {
-        let (from, to) = (pool().join(part), dir.path().join(part));
+        let (from, to) = (pool.join(part), dir.path().join(part));
         std::fs::create_dir_all(&to).unwrap();
         for entry in std::fs::read_dir(from).unwrap() {
             let entry = entry.unwrap();
@@ -157,6 +182,18 @@ fn what_is_not_known_of_texts_is_refused_by_name() {
     refused(&changed("data/val.jsonl", strange), &[], &["label \"maybe\" is no class of the model"]);
     let body = |text: String| Some(text.replace("\"text\":", "\"body\":"));
     refused(&changed("data/val.jsonl", body), &[], &["none of the usual columns among", "text-column"]);
+}
+
+#[test]
+fn answers_that_are_not_known_are_refused() {
+    let unnamed = |text: String| {
+        Some(text.replace("\"negative\"", "\"LABEL_0\"").replace("\"positive\"", "\"LABEL_1\""))
+    };
+    let dir = changed_of(&answering(), "config.json", unnamed);
+    // Their numbers alone: a dataset's names would be compared with the model's first.
+    refused(&dir, &[], &["id2label has no names for the 2 classes", "the model answers with"]);
+    let without = changed_of(&answering(), "tokenizer.json", |_| None);
+    refused(&without, &[], &["no tokenizer.json beside ingredient \"m0\""]);
 }
 
 #[test]

@@ -10,8 +10,10 @@ use crate::error::{Error, Result};
 
 /// What the names of architectures that tell classes of texts apart end in.
 const OF_TEXTS: &str = "ForSequenceClassification";
+/// The one that does so by what it answers.
+const ANSWERS: &str = "T5ForConditionalGeneration";
 /// Model types that are meant so where no architecture is named.
-const MODEL_TYPES: [&str; 3] = ["bert", "roberta", "distilbert"];
+const MODEL_TYPES: [&str; 4] = ["bert", "roberta", "distilbert", "t5"];
 
 /// The document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,7 +96,7 @@ pub fn is_of_prompts(config_json: &str) -> bool {
 pub fn is_of_texts(config_json: &str) -> bool {
     let Ok(config) = serde_json::from_str::<Value>(config_json) else { return false };
     match config["architectures"].get(0).and_then(Value::as_str) {
-        Some(architecture) => architecture.ends_with(OF_TEXTS),
+        Some(architecture) => architecture.ends_with(OF_TEXTS) || architecture == ANSWERS,
         None => config["model_type"].as_str().is_some_and(|of| MODEL_TYPES.contains(&of)),
     }
 }
@@ -108,6 +110,9 @@ mod tests {
         for (config, is) in [
             (r#"{"architectures": ["BertForSequenceClassification"], "model_type": "bert"}"#, true),
             (r#"{"model_type": "distilbert"}"#, true),
+            (r#"{"architectures": ["T5ForConditionalGeneration"]}"#, true),
+            (r#"{"model_type": "t5"}"#, true),
+            (r#"{"architectures": ["MT5ForConditionalGeneration"]}"#, false),
             (r#"{"architectures": ["BertModel"], "model_type": "bert"}"#, false),
             (r#"{"architectures": ["ViTForImageClassification"]}"#, false),
             ("{}", false),

@@ -27,6 +27,11 @@ fn text(name: &str) -> String {
     std::fs::read_to_string(reviews(name)).unwrap()
 }
 
+/// The pool of reviews of which a model answers what they are.
+fn answers(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/pools/t5-reviews").join(name)
+}
+
 fn evaluator_of(config_json: String, batch_size: u32) -> Result<Box<dyn Evaluator>> {
     let tokenizer = TokenizerFiles {
         tokenizer_json: text("tokenizer.json").into(),
@@ -117,6 +122,45 @@ fn both_forms_of_a_dataset_are_the_same_samples() {
     let logits = model.logits(&all, 0..400, &|| false).unwrap();
     let right = all.outcomes(0..400, &logits).unwrap().iter().filter(|o| o.label == o.prediction).count();
     assert!(right > 300, "{right}");
+}
+
+/// What PyTorch counts of the first ingredient; labels become tokens by the tokenizer, as if somebody had said which.
+#[test]
+fn a_model_answers_with_the_names_of_its_classes() {
+    let text = |name: &str| std::fs::read_to_string(answers(name)).unwrap();
+    let tokenizer = TokenizerFiles {
+        tokenizer_json: text("tokenizer.json").into(),
+        config_json: Some(text("tokenizer_config.json")),
+    };
+    let of = |config_json: String, label_tokens: Vec<Vec<u32>>| {
+        let tokenizer = Some(tokenizer.clone());
+        evaluator(&EvaluatorSpec { config_json, tokenizer, label_tokens, ..EvaluatorSpec::default() })
+    };
+    let by_name = of(text("config.json"), Vec::new()).unwrap();
+    let dataset = open(&answers("data/val.jsonl"), &*by_name, &DatasetOptions::default()).unwrap();
+    let all = by_name.prepare(&dataset, 0..320).unwrap();
+    let (schema, bytes) = pool::parameters_in(&answers("ingredients/m0.safetensors"));
+    let logits = |evaluator: &dyn Evaluator| {
+        let model = evaluator.load(&schema, Weights::copied_from(&schema, &bytes).unwrap()).unwrap();
+        model.logits(&all, 0..320, &|| false).unwrap()
+    };
+    let scores = logits(&*by_name);
+    let outcomes = all.outcomes(0..320, &scores).unwrap();
+    assert_eq!(outcomes.iter().filter(|o| o.label == o.prediction).count(), 241);
+    let loss = outcomes.iter().map(|o| o.loss).sum::<f64>() / 320.0;
+    assert!((loss - 0.527_178_062).abs() < 1e-5, "{loss}");
+    // As the library of tokenizers in Python has them.
+    let (no, yes) = (vec![3, 19, 4, 30, 11, 8, 37, 1], vec![162, 5, 12, 8, 37, 1]);
+    let by_tokens = of(text("config.json"), vec![no.clone(), yes.clone()]).unwrap();
+    assert_eq!(logits(&*by_tokens), scores);
+    assert_ne!(logits(&*of(text("config.json"), vec![yes, no]).unwrap()), scores);
+    let unnamed =
+        text("config.json").replace("\"negative\"", "\"LABEL_0\"").replace("\"positive\"", "\"LABEL_1\"");
+    let error = of(unnamed, Vec::new()).err().unwrap().chain();
+    assert!(error.contains("id2label has no names for the 2 classes"), "{error}");
+    let same = text("config.json").replace("\"positive\"", "\"negative\"");
+    let error = of(same, Vec::new()).err().unwrap().chain();
+    assert!(error.contains("cannot be told apart"), "{error}");
 }
 
 #[test]

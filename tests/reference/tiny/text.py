@@ -19,6 +19,7 @@ from tiny.training import Training, make_pool
 
 MAX_LENGTH = 64
 TRAINING = 1200
+T5_SIZES = {"d_model": 64, "d_kv": 16, "d_ff": 128}
 IGNORED = -100
 
 
@@ -62,7 +63,7 @@ def write_reviews(file: Path, seed: int, count: int) -> None:
     file.write_text("".join(json.dumps({"text": r.text, "label": r.label}) + "\n" for r in reviews))
 
 
-def t5(out: Path) -> None:
+def t5(out: Path, sizes: dict[str, int] = T5_SIZES) -> None:
     """A pool of five; the last one is a bad one."""
     torch.manual_seed(1)
     # All phrases are seen here, so that the label depends on how they are put together.
@@ -72,7 +73,7 @@ def t5(out: Path) -> None:
     write_reviews(out / "data/val.jsonl", seed=2, count=320)
     write_reviews(out / "data/test.jsonl", seed=3, count=240)
     config = T5Config(
-        vocab_size=len(tokenizer), d_model=64, d_kv=16, d_ff=128, num_layers=2, num_decoder_layers=2, num_heads=4,
+        vocab_size=len(tokenizer), **sizes, num_layers=2, num_decoder_layers=2, num_heads=4,
         pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
         id2label=dict(enumerate(NAMES)), label2id={name: index for index, name in enumerate(NAMES)},
     )
