@@ -480,6 +480,7 @@ fn timm_says_itself_how_images_become_pixels() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines)] // a table
 fn options_that_are_not_understood_are_refused_by_name() {
     for (case, changes, text) in [
         ("deit", serde_json::json!({ "hidden_act": "geglu" }), "unknown hidden_act \"geglu\""),

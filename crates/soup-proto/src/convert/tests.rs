@@ -11,6 +11,7 @@ use soup_core::tally::{Counts, Judged, Outcome, Sums};
 
 use super::*;
 
+#[allow(clippy::too_many_lines)] // a list of all there are
 fn spec() -> RunSpec {
     let set = |name: &str| DatasetSpec {
         name: name.into(),
