@@ -27,7 +27,7 @@ use burn::tensor::{Tensor, TensorData, TensorPrimitive};
 use super::attention::Split;
 use super::flex::{self, contiguous_owned, rows_in_place, side_by_side, values};
 use super::math::{erf, exp, sigmoid, tanh};
-use super::relative::{Pairs, Relative};
+use super::relative::{Pairs, Relative, Scores};
 use super::texts::Spans;
 use super::windows::Windows;
 use super::{Activation, Filters, Finish, Kernels, Norm, plain};
@@ -126,7 +126,8 @@ impl Kernels for Autodiff<Flex> {
         texts: &Spans,
         heads: usize,
     ) -> Tensor<Self, 2> {
-        texts::attend(query, key_value, texts, heads)
+        let [rows, _] = query.dims();
+        relative::attend(query, key_value, (&Pairs::of_texts(texts, rows), heads), &Scores::Scaled)
     }
 
     fn rms_rows(x: &Tensor<Self, 2>, gamma: &Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
@@ -139,7 +140,7 @@ impl Kernels for Autodiff<Flex> {
         of: (&Pairs, usize),
         relative: Option<&Relative<Self>>,
     ) -> Tensor<Self, 2> {
-        relative::attend_pairs(query, key_value, of, relative)
+        relative::attend(query, key_value, of, &Scores::And(relative))
     }
 
     fn log_likelihoods(logits: Tensor<Self, 2>, at: &Arc<[u32]>) -> Tensor<Self, 2> {

@@ -10,7 +10,6 @@ mod likelihood;
 mod product;
 mod relative;
 mod rms;
-mod texts;
 
 use std::sync::Arc;
 
@@ -27,9 +26,8 @@ pub(super) use self::convolution::{Image, dense_by_rows, places, seen};
 pub(super) use self::likelihood::partition;
 use self::product::{PANEL, Product, Then, pack_columns, pack_rows, packed_len};
 pub(super) use self::relative::attend_pairs;
-pub(super) use self::texts::{attend_texts, shares_len};
 use super::math::{exp, sigmoid};
-use super::relative::{Pairs, Relative};
+use super::relative::{Pairs, Relative, Scores};
 use super::texts::Spans;
 use super::windows::Windows;
 use super::{Activation, Filters, Finish, Kernels, Norm, tensor};
@@ -244,7 +242,9 @@ impl Kernels for Flex {
         texts: &Spans,
         heads: usize,
     ) -> Tensor<Self, 2> {
-        attend_texts(query, key_value, texts, heads, None)
+        let [rows, _] = query.dims();
+        let pairs = Pairs::of_texts(texts, rows);
+        attend_pairs(query, key_value, (&pairs, heads), &Scores::Scaled, None)
     }
 
     fn against_rows(x: Tensor<Self, 2>, table: Tensor<Self, 2>) -> Tensor<Self, 2> {
@@ -265,7 +265,7 @@ impl Kernels for Flex {
         (pairs, heads): (&Pairs, usize),
         relative: Option<&Relative<Self>>,
     ) -> Tensor<Self, 2> {
-        attend_pairs(query, key_value, (pairs, heads), relative, None)
+        attend_pairs(query, key_value, (pairs, heads), &Scores::And(relative), None)
     }
 
     fn log_likelihoods(logits: Tensor<Self, 2>, at: &Arc<[u32]>) -> Tensor<Self, 2> {

@@ -32,6 +32,14 @@ impl Pairs {
         Pairs { asking: texts.clone(), asked: texts }
     }
 
+    /// Queries of so many rows ask the tokens of their text: one for each token, or one for each text.
+    pub(super) fn of_texts(texts: &Spans, rows: usize) -> Pairs {
+        match rows == texts.rows() {
+            true => Pairs::within(texts.clone()),
+            false => Pairs::new(Spans::new(vec![1; texts.count()]), texts.clone()),
+        }
+    }
+
     /// The rows of those that ask, and of those that are asked.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
         self.asking.iter().zip(self.asked.iter())
@@ -41,6 +49,14 @@ impl Pairs {
     pub(super) fn shares_len(&self, heads: usize) -> usize {
         self.iter().map(|(asking, asked)| heads * asking.len() * asked.len()).sum()
     }
+}
+
+/// What the products of queries and keys become before they are shares.
+pub(super) enum Scores<'a, B: Backend> {
+    /// They are divided by the root of a head's width.
+    Scaled,
+    /// They stay, and this is added to them.
+    And(Option<&'a Relative<B>>),
 }
 
 /// How distances become buckets.
@@ -154,6 +170,15 @@ mod tests {
         let buckets = Buckets { count: 8, farthest: 20, causal: true };
         assert_eq!(buckets.places(3, 3).collect::<Vec<_>>(), [Some(2), Some(1), Some(0), None, None]);
         assert_eq!(buckets.places(1, 1).collect::<Vec<_>>(), [Some(0)]);
+    }
+
+    #[test]
+    fn queries_of_texts_ask_their_tokens() {
+        let texts = Spans::new([3, 1, 2]);
+        for rows in [texts.rows(), texts.count()] {
+            let pairs = Pairs::of_texts(&texts, rows).iter().collect::<Vec<_>>();
+            assert_eq!(pairs, texts.asked(rows).collect::<Vec<_>>());
+        }
     }
 
     #[test]

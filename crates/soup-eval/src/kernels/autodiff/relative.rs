@@ -1,4 +1,4 @@
-//! Attention by relative position under automatic differentiation: one node for all pairs of a batch.
+//! Attention of some rows to others under automatic differentiation: one node for all pairs of a batch.
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
@@ -11,47 +11,54 @@ use burn::tensor::Tensor;
 use super::{lift, primitive, split_gradients};
 use crate::kernels::attention::Split;
 use crate::kernels::flex::{attend_pairs as forward, contiguous_owned, values};
-use crate::kernels::relative::{Buckets, Pairs, Relative};
+use crate::kernels::relative::{Buckets, Pairs, Relative, Scores};
 use crate::kernels::tensor;
 
-/// [`Kernels::attend_pairs`](crate::kernels::Kernels::attend_pairs).
-pub(super) fn attend_pairs(
+/// [`Kernels::attend_texts`](crate::kernels::Kernels::attend_texts) and [`Kernels::attend_pairs`](crate::kernels::Kernels::attend_pairs).
+pub(super) fn attend(
     query: Tensor<Autodiff<Flex>, 2>,
     key_value: Tensor<Autodiff<Flex>, 2>,
     (pairs, heads): (&Pairs, usize),
-    relative: Option<&Relative<Autodiff<Flex>>>,
+    scores: &Scores<'_, Autodiff<Flex>>,
 ) -> Tensor<Autodiff<Flex>, 2> {
     let (query, key_value) = (primitive(query), primitive(key_value));
-    let (q, kv) = (lift::<Flex, 2>(query.primitive), lift::<Flex, 2>(key_value.primitive));
-    let mut shares = vec![0.0; pairs.shares_len(heads)];
-    let attended = |buckets, shares| Attended {
-        query: q.clone(),
-        key_value: kv.clone(),
-        shares,
-        pairs: pairs.clone(),
-        heads,
-        buckets,
+    let nodes = [query.node, key_value.node];
+    let (query, key_value) = (lift::<Flex, 2>(query.primitive), lift::<Flex, 2>(key_value.primitive));
+    let out = |scores: &Scores<'_, Flex>, shares: Option<&mut [f32]>| {
+        primitive(forward(query.clone(), key_value.clone(), (pairs, heads), scores, shares))
     };
-    match relative {
-        None => {
-            let step = AttendPairs.prepare::<NoCheckpointing>([query.node, key_value.node]);
-            let out = forward(q.clone(), kv.clone(), (pairs, heads), None, Some(&mut shares));
-            lift(match step.compute_bound().stateful() {
-                OpsKind::Tracked(step) => step.finish(attended(None, shares), primitive(out)),
-                OpsKind::UnTracked(step) => step.finish(primitive(out)),
-            })
-        }
-        Some(Relative { table, buckets }) => {
-            let table = primitive(table.clone());
-            let step = AttendRelative.prepare::<NoCheckpointing>([query.node, key_value.node, table.node]);
-            let relative = Relative { table: lift(table.primitive), buckets: *buckets };
-            let out = forward(q.clone(), kv.clone(), (pairs, heads), Some(&relative), Some(&mut shares));
-            lift(match step.compute_bound().stateful() {
-                OpsKind::Tracked(step) => step.finish(attended(Some(*buckets), shares), primitive(out)),
-                OpsKind::UnTracked(step) => step.finish(primitive(out)),
-            })
-        }
+    let tracked = |scores: &Scores<'_, Flex>| {
+        let mut shares = vec![0.0; pairs.shares_len(heads)];
+        let out = out(scores, Some(&mut shares));
+        let (query, key_value, pairs) = (query.clone(), key_value.clone(), pairs.clone());
+        let (scaled, buckets) = match scores {
+            Scores::Scaled => (true, None),
+            Scores::And(relative) => (false, relative.map(|relative| relative.buckets)),
+        };
+        (Attended { query, key_value, shares, pairs, heads, scaled, buckets }, out)
+    };
+    if let Scores::And(Some(Relative { table, buckets })) = scores {
+        let table = primitive(table.clone());
+        let [query, key_value] = nodes;
+        let step = Attend.prepare::<NoCheckpointing>([query, key_value, table.node]);
+        let relative = Relative { table: lift(table.primitive), buckets: *buckets };
+        let scores = Scores::And(Some(&relative));
+        return lift(match step.compute_bound().stateful() {
+            OpsKind::Tracked(step) => {
+                let (state, out) = tracked(&scores);
+                step.finish(state, out)
+            }
+            OpsKind::UnTracked(step) => step.finish(out(&scores, None)),
+        });
     }
+    let scores = if matches!(scores, Scores::Scaled) { Scores::Scaled } else { Scores::And(None) };
+    lift(match Attend.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
+        OpsKind::Tracked(step) => {
+            let (state, out) = tracked(&scores);
+            step.finish(state, out)
+        }
+        OpsKind::UnTracked(step) => step.finish(out(&scores, None)),
+    })
 }
 
 /// What an attention was made of.
@@ -63,13 +70,15 @@ struct Attended {
     shares: Vec<f32>,
     pairs: Pairs,
     heads: usize,
+    /// Whether products were scaled.
+    scaled: bool,
     buckets: Option<Buckets>,
 }
 
 impl Attended {
     /// From the gradient of what came out those of queries, of keys and values, and of the table `[buckets, heads]`.
     fn gradients(self, gradient: Tensor<Flex, 2>) -> [Tensor<Flex, 2>; 3] {
-        let Attended { query, key_value, shares, pairs, heads, buckets } = self;
+        let Attended { query, key_value, shares, pairs, heads, scaled, buckets } = self;
         let [_, width] = query.dims();
         let rows = buckets.map_or(1, |buckets| buckets.count);
         let mut d_table = vec![0.0; rows * heads];
@@ -83,7 +92,8 @@ impl Attended {
             let split = Split::new(query, key_value.clone().slice([asked, 0..2 * width]), [1, heads]);
             let gradient = gradient.clone().slice([asking, 0..width]);
             let shares = tensor(of_pair, sizes, &FlexDevice);
-            let (d_query, d_key_value, d_scores) = split_gradients(gradient, split, shares, 1.0);
+            let scale = if scaled { split.scale() } else { 1.0 };
+            let (d_query, d_key_value, d_scores) = split_gradients(gradient, split, shares, scale);
             d_queries.push(d_query);
             d_key_values.push(d_key_value);
             if let Some(buckets) = buckets {
@@ -110,29 +120,14 @@ fn add_by_bucket(d_table: &mut [f32], buckets: Buckets, d_scores: Tensor<Flex, 4
     }
 }
 
+/// Of queries, keys and values, and of a table where there is one.
 #[derive(Debug)]
-struct AttendPairs;
+struct Attend;
 
-impl Backward<Flex, 2> for AttendPairs {
+impl<const N: usize> Backward<Flex, N> for Attend {
     type State = Attended;
 
-    fn backward(self, ops: Ops<Attended, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let gradient: Tensor<Flex, 2> = lift(gradients.consume::<Flex>(&ops.node));
-        for (parent, of) in ops.parents.into_iter().zip(ops.state.gradients(gradient)) {
-            if let Some(parent) = parent {
-                gradients.register::<Flex>(parent.id, primitive(of));
-            }
-        }
-    }
-}
-
-#[derive(Debug)]
-struct AttendRelative;
-
-impl Backward<Flex, 3> for AttendRelative {
-    type State = Attended;
-
-    fn backward(self, ops: Ops<Attended, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Attended, N>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let gradient: Tensor<Flex, 2> = lift(gradients.consume::<Flex>(&ops.node));
         for (parent, of) in ops.parents.into_iter().zip(ops.state.gradients(gradient)) {
             if let Some(parent) = parent {

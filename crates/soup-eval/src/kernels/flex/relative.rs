@@ -1,4 +1,4 @@
-//! Attention by relative position.
+//! Attention of some rows to others, pair by pair: within texts of different lengths, and by relative position.
 
 use burn::backend::Flex;
 use burn::backend::flex::FlexDevice;
@@ -6,22 +6,26 @@ use burn::tensor::Tensor;
 
 use super::attention::{Attention, Sizes};
 use super::{contiguous, contiguous_owned, values, vectorised};
-use crate::kernels::relative::{Buckets, Pairs, Relative};
+use crate::kernels::relative::{Buckets, Pairs, Scores};
 use crate::kernels::tensor;
 
-/// [`Kernels::attend_pairs`](crate::kernels::Kernels::attend_pairs); how much of every token each query takes goes to `shares`, where
-/// that is wanted: `[heads, asking, asked]` of one pair after the other, [`Pairs::shares_len`] in all.
+/// [`Kernels::attend_texts`](crate::kernels::Kernels::attend_texts) and [`Kernels::attend_pairs`](crate::kernels::Kernels::attend_pairs);
+/// how much of every token each query takes goes to `shares`, where that is wanted: `[heads, asking, asked]` of one pair after the
+/// other, [`Pairs::shares_len`] in all.
 pub(in crate::kernels) fn attend_pairs(
     query: Tensor<Flex, 2>,
     key_value: Tensor<Flex, 2>,
     (pairs, heads): (&Pairs, usize),
-    relative: Option<&Relative<Flex>>,
+    scores: &Scores<'_, Flex>,
     mut shares: Option<&mut [f32]>,
 ) -> Tensor<Flex, 2> {
     let [rows, width] = query.dims();
     let (query, key_value) = (contiguous_owned(query), contiguous_owned(key_value));
     let (query, key_value) = (values(&query), values(&key_value));
-    let table = relative.map(|relative| (contiguous(&relative.table), relative.buckets));
+    let table = match scores {
+        Scores::And(Some(relative)) => Some((contiguous(&relative.table), relative.buckets)),
+        Scores::And(None) | Scores::Scaled => None,
+    };
     let mut out = vec![0.0; rows * width];
     for (asking, asked) in pairs.iter() {
         let sizes = Sizes { batch: 1, heads, asked: asking.len(), tokens: asked.len(), width: width / heads };
@@ -39,7 +43,7 @@ pub(in crate::kernels) fn attend_pairs(
             query: &query[asking.start * width..asking.end * width],
             key_value: &key_value[asked.start * 2 * width..asked.end * 2 * width],
             out: &mut out[asking.start * width..asking.end * width],
-            scale: 1.0,
+            scale: if matches!(scores, Scores::Scaled) { sizes.scale() } else { 1.0 },
             bias: bias.as_deref(),
             shares: of_pair,
         });
@@ -64,6 +68,7 @@ fn by_place(table: &[f32], buckets: Buckets, Sizes { heads, asked, tokens, .. }:
 mod tests {
     use super::super::tests::noise;
     use super::*;
+    use crate::kernels::relative::Relative;
     use crate::kernels::texts::Spans;
     use crate::kernels::{Kernels, relative};
 
@@ -96,6 +101,25 @@ mod tests {
                 let key_value = key_value.clone().slice([asked, 0..2 * width]);
                 let alone = Flex::attend_pairs(query, key_value, (&alone, heads), relative);
                 assert_eq!(host(alone), host(all.clone().slice([asking, 0..width])));
+            }
+        }
+    }
+
+    /// The bits of each text's rows are those of the text alone, whatever is beside it.
+    #[test]
+    fn a_text_comes_out_as_if_it_were_alone() {
+        let (lengths, heads, hidden) = ([5usize, 1, 17, 33, 2], 3, 24);
+        let texts = Spans::new(lengths);
+        for rows in [texts.rows(), texts.count()] {
+            let query = noise([rows, hidden], 1.0, 1);
+            let key_value = noise([texts.rows(), 2 * hidden], 1.0, 2);
+            let all = Flex::attend_texts(query.clone(), key_value.clone(), &texts, heads);
+            for (asked, tokens) in texts.asked(rows) {
+                let query = query.clone().slice([asked.clone(), 0..hidden]);
+                let key_value = key_value.clone().slice([tokens, 0..2 * hidden]);
+                let alone = Flex::attend(query, key_value, [1, heads]).into_data();
+                let here = all.clone().slice([asked, 0..hidden]).into_data();
+                assert_eq!(here.to_vec::<f32>().unwrap(), alone.to_vec::<f32>().unwrap());
             }
         }
     }
