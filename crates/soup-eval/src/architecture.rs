@@ -30,14 +30,10 @@ pub(crate) trait Architecture: Sized + Send + Sync + 'static {
 
     /// Whether images may have another size than `image_size`.
     const ANY_SIZE: bool = false;
-    /// Whether it has convolutions over more than the patches of an image, with normalisations that have running statistics. Only the
-    /// processor's kernels have been held against others for those.
-    const CONVOLVES: bool = false;
     /// Whether it answers in words: its classes are told apart by the tokens of their labels.
     const ANSWERS: bool = false;
-
     /// Whether it can be evaluated on devices, too.
-    const ON_DEVICES: bool = true;
+    const ON_DEVICES: bool = <Self::Kind as Kind>::ON_DEVICES;
 
     /// A model, with one form or another of its parameters in it.
     type Model<F: Form>: Send + Sync;

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use soup_core::run::{DatasetOptions, PAIR_COLUMN, Split, TEXT_COLUMN};
 use soup_core::{Error, Result};
 
-use crate::budget::{Budget, Claim};
+use crate::budget::{Budget, Claim, is_too_much};
 use crate::classes::{Alignment, Classes, Source};
 use crate::dataset::labels::Labels;
 use crate::source::{FileEntry, Files};
@@ -324,6 +324,33 @@ impl Dataset {
         let mut classes = self.classes.clone().filter(|_| self.among_own)?;
         classes.sort_unstable();
         Some(classes)
+    }
+
+    /// Reads the samples `range` in parts of at most `at_a_time`, and of fewer where those take more than the budget has: `take` gets each
+    /// part, with the number of its first sample.
+    ///
+    /// # Errors
+    /// Those of [`read`](Dataset::read), and of `take`.
+    pub(crate) fn read_in_parts(
+        &self,
+        range: Range<u64>,
+        mut at_a_time: u64,
+        mut take: impl FnMut(u64, &[Sample]) -> Result<()>,
+    ) -> Result<()> {
+        let mut first = range.start;
+        while first < range.end {
+            let end = range.end.min(first.saturating_add(at_a_time));
+            match self.read(first..end) {
+                Ok(samples) => {
+                    take(first, &samples)?;
+                    first = end;
+                }
+                // Fewer of them may fit.
+                Err(error) if is_too_much(&error) && end - first > 1 => at_a_time = (end - first) / 2,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Where sample `sample` is, for messages.

@@ -10,7 +10,6 @@ use soup_core::weights::Weights;
 use soup_core::{Error, Result};
 
 use crate::architecture::Architecture;
-use crate::budget::is_too_much;
 use crate::classes::Classes;
 use crate::convolution::norm::{Norms, Observed, Observer, Statistics, by_layer};
 use crate::dataset::{Dataset, InputKind, Sample, Target};
@@ -204,13 +203,6 @@ pub(crate) fn evaluator_of<A: Architecture>(spec: &EvaluatorSpec) -> Result<Box<
         )));
     }
     let (architecture, kind) = A::Kind::open(A::from_spec(spec)?, spec)?;
-    if A::CONVOLVES && spec.device != DeviceKind::Cpu {
-        return Err(Error::configuration(format!(
-            "{} is evaluated on the processor (cpu) alone so far, not on {}",
-            A::NAME,
-            spec.device
-        )));
-    }
     device::open(spec.device, spec.precision, Parts { architecture, kind, spec })
 }
 
@@ -360,21 +352,10 @@ impl<A: Architecture, B: Differentiable> ArchitectureEvaluator<A, B> {
     ) -> Result<Prepared> {
         let mut inputs = self.kind.none(count);
         let mut labels = Vec::with_capacity(count);
-        let samples = range.end.saturating_sub(range.start);
-        let (mut first, mut at_a_time) = (range.start, samples.max(1));
-        while first < range.end {
-            let end = range.end.min(first.saturating_add(at_a_time));
-            match dataset.read(first..end) {
-                Ok(samples) => {
-                    let samples = (first..).zip(samples.iter()).filter(|(at, _)| wanted(*at));
-                    self.add(dataset, samples, (&mut inputs, &mut labels))?;
-                    first = end;
-                }
-                // Fewer of them may fit.
-                Err(error) if is_too_much(&error) && end - first > 1 => at_a_time = (end - first) / 2,
-                Err(error) => return Err(error),
-            }
-        }
+        dataset.read_in_parts(range, u64::MAX, |first, samples| {
+            let samples = (first..).zip(samples).filter(|(at, _)| wanted(*at));
+            self.add(dataset, samples, (&mut inputs, &mut labels))
+        })?;
         Ok(Prepared::new(inputs, labels)?.among(dataset.subset()))
     }
 

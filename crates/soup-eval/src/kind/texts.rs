@@ -4,12 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
-use soup_core::devices::DeviceKind;
 use soup_core::{Error, Result};
 
 use super::Kind;
 use crate::architecture::Architecture;
-use crate::budget::{Budget, is_too_much};
+use crate::budget::Budget;
 use crate::classes::Classes;
 use crate::dataset::{Dataset, Input, InputKind};
 use crate::evaluator::{EvaluatorSpec, check_label};
@@ -125,19 +124,14 @@ fn labels_of(classes: &Classes, tokenizer: &TextTokenizer) -> Result<Vec<Vec<u32
 
 impl Kind for Texts {
     const INPUT: InputKind = InputKind::Texts;
+    /// Attention within texts is the processor's.
+    const ON_DEVICES: bool = false;
 
     type Classifier = TextClassifier;
 
     type Batch<B: Backend> = TextBatch;
 
     fn open<A: Architecture<Kind = Self>>(architecture: A, spec: &EvaluatorSpec) -> Result<(A, Self)> {
-        if spec.device != DeviceKind::Cpu {
-            return Err(Error::configuration(format!(
-                "{} is judged on the processor alone, not on {}",
-                A::NAME,
-                spec.device
-            )));
-        }
         let classifier = architecture.classifier().clone();
         let takes = Takes {
             longest: classifier.longest,
@@ -180,26 +174,16 @@ impl Kind for Texts {
     }
 
     fn look_over(&self, dataset: &Dataset) -> Result<Vec<String>> {
-        let (mut cut, mut first, mut at_a_time) = (0u64, 0, LOOKED_OVER);
-        while first < dataset.len() {
-            let end = dataset.len().min(first.saturating_add(at_a_time));
-            let samples = match dataset.read(first..end) {
-                Ok(samples) => samples,
-                // Fewer of them may fit.
-                Err(error) if is_too_much(&error) && end - first > 1 => {
-                    at_a_time = (end - first) / 2;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
+        let mut cut = 0u64;
+        dataset.read_in_parts(0..dataset.len(), LOOKED_OVER, |first, samples| {
             for (sample, at) in samples.iter().zip(first..) {
                 // What cannot be taken is found here, before anything is loaded.
                 let encoded = self.encode(&sample.input).map_err(|e| e.context(dataset.place(at)))?;
                 check_label(sample.target, self.classifier.classes.count(), || dataset.place(at))?;
                 cut += u64::from(encoded.cut);
             }
-            first = end;
-        }
+            Ok(())
+        })?;
         Ok(match cut {
             0 => Vec::new(),
             _ => vec![format!(

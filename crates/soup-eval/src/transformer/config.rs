@@ -94,12 +94,7 @@ impl TransformerConfig {
     fn check(&self) -> Result<()> {
         check_size("hidden_size", self.hidden)?;
         check_size("num_attention_heads", self.heads)?;
-        if self.layers > LAYERS_MAX {
-            return Err(wrong(format!(
-                "num_hidden_layers is {}, expected at most {LAYERS_MAX}",
-                self.layers
-            )));
-        }
+        check_layers(self.layers)?;
         let image = self.classifier.image;
         if self.patch.height > image.height || self.patch.width > image.width {
             return Err(wrong("patch_size is larger than image_size"));
@@ -132,6 +127,15 @@ pub(crate) fn check_epsilon(epsilon: f64) -> Result<()> {
     match epsilon >= 0.0 && epsilon.is_finite() {
         true => Ok(()),
         false => Err(wrong(format!("layer_norm_eps is {epsilon}, expected a small positive number"))),
+    }
+}
+
+/// # Errors
+/// [`Data`](soup_core::ErrorKind::Data) for more layers than any model has.
+pub(crate) fn check_layers(layers: usize) -> Result<()> {
+    match layers <= LAYERS_MAX {
+        true => Ok(()),
+        false => Err(wrong(format!("num_hidden_layers is {layers}, expected at most {LAYERS_MAX}"))),
     }
 }
 

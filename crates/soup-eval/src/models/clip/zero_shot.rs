@@ -22,7 +22,7 @@ use crate::kernels::{Activation, Kernels};
 use crate::kind::Images;
 use crate::parameters::visitor::{Form, Loaded, Visitor};
 use crate::tokenizer::{Takes, TextTokenizer};
-use crate::transformer::config::{LAYERS_MAX, TransformerConfig, activation, check_epsilon, check_share};
+use crate::transformer::config::{TransformerConfig, activation, check_epsilon, check_layers, check_share};
 use crate::transformer::layer::{Causal, Layers, MlpConfig};
 use crate::transformer::{LayerNorm, Linear};
 
@@ -264,12 +264,7 @@ impl TextConfig {
         }
         check_share(raw.hidden_size, raw.num_attention_heads)?;
         check_epsilon(raw.layer_norm_eps)?;
-        if raw.num_hidden_layers > LAYERS_MAX {
-            return Err(wrong(format!(
-                "num_hidden_layers is {}, expected at most {LAYERS_MAX}",
-                raw.num_hidden_layers
-            )));
-        }
+        check_layers(raw.num_hidden_layers)?;
         let activation = activation(&raw.hidden_act)?;
         Ok(TextConfig {
             transformer: TransformerConfig {

@@ -7,7 +7,7 @@ use soup_core::Result;
 use crate::config::{Settings, check_size, wrong};
 use crate::kernels::Activation;
 use crate::kind::{TextBatch, TextClassifier};
-use crate::transformer::config::{LAYERS_MAX, activation, check_epsilon, check_pruned, check_share};
+use crate::transformer::config::{activation, check_epsilon, check_layers, check_pruned, check_share};
 
 /// Most types of tokens: prepared texts have a byte for each.
 const TYPES_MAX: usize = 256;
@@ -163,10 +163,7 @@ impl TextConfig {
             ("max_position_embeddings", self.positions_max),
         ];
         sizes.into_iter().try_for_each(|(name, size)| check_size(name, size))?;
-        if self.layers > LAYERS_MAX {
-            let layers = self.layers;
-            return Err(wrong(format!("num_hidden_layers is {layers}, expected at most {LAYERS_MAX}")));
-        }
+        check_layers(self.layers)?;
         check_epsilon(self.epsilon)?;
         check_share(self.hidden, self.heads)?;
         let others = settings.read::<RawOthers>()?;
