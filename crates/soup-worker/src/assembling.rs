@@ -58,5 +58,6 @@ pub(crate) async fn loaded(run: &Arc<Active>, soup: &Soup) -> Result<Arc<InMemor
 async fn entered(run: &Arc<Active>, soup: &Soup, purpose: Purpose) -> Result<Arc<InMemory>> {
     let place = run.soups.enter(run.soups_kept()).await;
     let soup = load(run, soup, purpose).await?;
+    run.is_ready();
     Ok(Arc::new(InMemory { soup, _place: place }))
 }

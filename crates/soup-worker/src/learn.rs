@@ -27,7 +27,6 @@ pub(crate) async fn differentiate(
     let Differentiate { step, part, soup, beta, label_smoothing, scale, samples } = task;
     run.gradients.begin(step);
     let at = assembling::of_step(&run, &soup).await?;
-    run.is_ready();
     let _slot = slot(context).await?;
     let loss = Loss { beta: beta.get(), label_smoothing: label_smoothing.get(), scale: scale.get() };
     let gradient = at.soup.differentiate(dataset.0, samples, loss, context.cancelled.clone()).await?;

@@ -82,7 +82,6 @@ async fn prove(
     Samples { dataset, start, end }: Samples,
 ) -> Result<Proof> {
     let loaded = assembling::loaded(&run, soup).await?;
-    run.is_ready();
     let _slot = slot(context).await?;
     let judge = || loaded.soup.judge(dataset, (start..end).collect(), false, context.cancelled.clone());
     let (judged, second) = (judge().await?.said, judge().await?.said);
@@ -96,7 +95,6 @@ async fn prove(
 /// samples are judged.
 async fn evaluate(context: &Context, run: Arc<Active>, soup: &Soup, asked: Positions) -> Result<Done> {
     let loaded = assembling::loaded(&run, soup).await?;
-    run.is_ready();
     let _slot = slot(context).await?;
     let cancelled = context.cancelled.clone();
     let (judged, samples) = match asked {

@@ -170,14 +170,13 @@ impl Inner {
         evaluator.check_schema(&self.schema)?;
         let (mut samples, mut notes) = (Vec::new(), Vec::new());
         for (index, spec) in self.setting.datasets.iter().enumerate() {
-            let named = |e: Error| e.context(format!("dataset {:?}", spec.name));
-            let dataset = self.samples.dataset(index, &self.setting, &*evaluator, waiting).map_err(named)?;
+            let (named, dataset) = (self.naming(index as u32)?, self.opened(index as u32, waiting)?);
             if dataset.is_empty() {
                 return Err(named(Error::data(format!("{} has no samples", dataset.describe()))));
             }
             // What keeps all images from being judged mostly shows in the first one.
-            evaluator.prepare(&dataset, 0..1).map_err(named)?;
-            let looked_over = evaluator.look_over(&dataset).map_err(named)?;
+            evaluator.prepare(&dataset, 0..1).map_err(&named)?;
+            let looked_over = evaluator.look_over(&dataset).map_err(&named)?;
             let all = dataset.notes().iter().chain(&looked_over);
             notes.extend(all.map(|note| format!("dataset {:?} {note}", spec.name)));
             samples.push(dataset.len());
@@ -197,44 +196,47 @@ impl Inner {
         waiting: &Waiting,
         ahead: &mut Ahead,
     ) -> Result<()> {
-        let Some(spec) = self.setting.datasets.get(dataset as usize) else { return Ok(()) };
-        let evaluator = self.evaluator(waiting)?;
-        let block_bytes = evaluator.sample_bytes().saturating_mul(self.samples.block_len()).max(1);
-        let run = self.samples.missing(dataset, positions, self.samples.ahead_bytes() / block_bytes);
+        let run = self.samples.missing(dataset, positions, self.blocks_ahead(waiting)?);
         let alone = run.end - run.start <= self.samples.block_len();
         if alone || ahead.contains_key(&run.start) {
             return Ok(());
         }
-        let named = |e: Error| e.context(format!("dataset {:?}", spec.name));
-        let opened = self.samples.dataset(dataset as usize, &self.setting, &*evaluator, waiting);
-        let opened = opened.map_err(named)?;
-        let run = run.start.min(opened.len())..run.end.min(opened.len());
-        let all = evaluator.prepare(&opened, run.clone()).map_err(named)?;
-        // Those before it are used up.
+        let len = self.opened(dataset, waiting)?.len();
+        // Those before them are used up.
         ahead.clear();
-        for (first, within) in self.samples.blocks_of(run) {
+        *ahead = self.blocks(dataset, run.start.min(len)..run.end.min(len), waiting)?;
+        Ok(())
+    }
+
+    /// How many blocks a thread decodes at a time.
+    fn blocks_ahead(&self, waiting: &Waiting) -> Result<u64> {
+        let block_bytes = self.evaluator(waiting)?.sample_bytes().saturating_mul(self.samples.block_len());
+        Ok(self.samples.ahead_bytes() / block_bytes.max(1))
+    }
+
+    /// The blocks of the samples `run`, which begin with one and are in the dataset: decoded together, and kept as far as there is room.
+    fn blocks(&self, dataset: u32, run: Range<u64>, waiting: &Waiting) -> Result<Ahead> {
+        let (evaluator, opened) = (self.evaluator(waiting)?, self.opened(dataset, waiting)?);
+        let all = evaluator.prepare(&opened, run.clone()).map_err(self.naming(dataset)?)?;
+        let block = |(first, within)| {
             let block = Arc::new(all.pick(within)?);
             self.samples.keep((dataset, first), &block);
-            ahead.insert(first, block);
-        }
-        Ok(())
+            Ok((first, block))
+        };
+        self.samples.blocks_of(run).map(block).collect()
     }
 
     /// Decodes the blocks of the validation set that begin at `first`, as many as are decoded at a time, if there is room to keep them. Gives
     /// where the next ones begin; `first`, where there are none.
     fn decode_ahead(&self, first: u64, waiting: &Waiting) -> Result<u64> {
-        let (evaluator, opened) = (self.evaluator(waiting)?, self.opened(VALIDATION, waiting)?);
-        let block = self.samples.block_len();
-        let blocks = self.samples.ahead_bytes() / evaluator.sample_bytes().saturating_mul(block).max(1);
-        let run = first..first.saturating_add(block.saturating_mul(blocks.max(1))).min(opened.len());
-        let bytes = evaluator.sample_bytes().saturating_mul(run.end.saturating_sub(run.start));
-        if run.is_empty() || !self.samples.has_room(bytes) {
+        let at_a_time = self.samples.block_len().saturating_mul(self.blocks_ahead(waiting)?.max(1));
+        let run = first..first.saturating_add(at_a_time).min(self.opened(VALIDATION, waiting)?.len());
+        let bytes =
+            |samples: u64| Ok::<_, Error>(self.evaluator(waiting)?.sample_bytes().saturating_mul(samples));
+        if run.is_empty() || !self.samples.has_room(bytes(run.end - run.start)?) {
             return Ok(first);
         }
-        let all = evaluator.prepare(&opened, run.clone()).map_err(self.naming(VALIDATION)?)?;
-        for (first, within) in self.samples.blocks_of(run.clone()) {
-            self.samples.keep((VALIDATION, first), &Arc::new(all.pick(within)?));
-        }
+        self.blocks(VALIDATION, run.clone(), waiting)?;
         Ok(run.end)
     }
 
