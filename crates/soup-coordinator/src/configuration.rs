@@ -66,10 +66,21 @@ fn says_pixels(config_json: &str) -> bool {
     serde_json::from_str(config_json).is_ok_and(|config| is_timm(&config))
 }
 
-/// Largest `tokenizer_config.json`, in bytes: it is told to every worker.
-const TOKENIZER_CONFIG_BYTES_MAX: usize = 1 << 20;
-/// Largest `prompts.json`, in bytes: likewise.
-const PROMPTS_BYTES_MAX: usize = 1 << 20;
+/// Largest file whose text is told to every worker, in bytes.
+const TOLD_BYTES_MAX: usize = 1 << 20;
+
+/// The text of a file that is told to every worker.
+fn told(name: &str, content: &Bytes) -> Result<String> {
+    if content.len() > TOLD_BYTES_MAX {
+        let bytes = content.len();
+        return Err(Error::data(format!(
+            "{name} has {bytes} bytes, and at most {TOLD_BYTES_MAX} are possible"
+        )));
+    }
+    std::str::from_utf8(content)
+        .map(str::to_owned)
+        .map_err(|e| Error::data(format!("{name} is not UTF-8")).with_source(e))
+}
 
 /// How texts become tokens: by the files beside the ingredients.
 async fn texts(spec: &RunSpec, first: &Checkpoint, companions: &[(String, Bytes)]) -> Result<String> {
@@ -94,15 +105,7 @@ async fn prompts(
         may_be_read(first, PROMPTS, false).await?;
         return Err(no_prompts(first));
     };
-    if content.len() > PROMPTS_BYTES_MAX {
-        return Err(Error::data(format!(
-            "{PROMPTS} has {} bytes, and at most {PROMPTS_BYTES_MAX} are possible",
-            content.len()
-        )));
-    }
-    let prompts = std::str::from_utf8(content)
-        .map(str::to_owned)
-        .map_err(|e| Error::data(format!("{PROMPTS} is not UTF-8")).with_source(e))?;
+    let prompts = told(PROMPTS, content)?;
     let texts = tokenizer(first, companions).await?;
     PromptProcessing { images, texts, prompts }.to_json()
 }
@@ -115,20 +118,7 @@ async fn tokenizer(first: &Checkpoint, companions: &[(String, Bytes)]) -> Result
         may_be_read(first, TOKENIZER, false).await?;
         return Err(no_tokenizer(first));
     };
-    let config = match found(TOKENIZER_CONFIG) {
-        None => None,
-        Some(content) if content.len() > TOKENIZER_CONFIG_BYTES_MAX => {
-            return Err(Error::data(format!(
-                "{TOKENIZER_CONFIG} has {} bytes, and at most {TOKENIZER_CONFIG_BYTES_MAX} are possible",
-                content.len()
-            )));
-        }
-        Some(content) => Some(
-            std::str::from_utf8(content)
-                .map(str::to_owned)
-                .map_err(|e| Error::data(format!("{TOKENIZER_CONFIG} is not UTF-8")).with_source(e))?,
-        ),
-    };
+    let config = found(TOKENIZER_CONFIG).map(|content| told(TOKENIZER_CONFIG, content)).transpose()?;
     let tokenizer = PinnedFile {
         url: place.to_string(),
         size_bytes: tokenizer.len() as u64,
