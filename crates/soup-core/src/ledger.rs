@@ -245,25 +245,30 @@ impl Ledger {
                 seen
             }
             Finding::Rejection(rejection) => {
-                let before = self.rejections.insert(soup.clone(), rejection.clone());
-                let seen = look(self);
-                match before {
-                    Some(before) => self.rejections.insert(soup.clone(), before),
-                    None => self.rejections.remove(soup),
-                };
-                seen
+                self.with(|ledger| &mut ledger.rejections, soup.clone(), rejection.clone(), look)
             }
             Finding::Comparison(Comparison { reference, counts }) => {
                 let key = (soup.clone(), reference.clone());
-                let before = self.comparisons.insert(key.clone(), *counts);
-                let seen = look(self);
-                match before {
-                    Some(before) => self.comparisons.insert(key, before),
-                    None => self.comparisons.remove(&key),
-                };
-                seen
+                self.with(|ledger| &mut ledger.comparisons, key, *counts, look)
             }
         }
+    }
+
+    /// What `look` sees with another value in one of its maps.
+    fn with<K: Ord + Clone, V, T>(
+        &mut self,
+        map: fn(&mut Ledger) -> &mut BTreeMap<K, V>,
+        key: K,
+        value: V,
+        look: impl FnOnce(&Ledger) -> T,
+    ) -> T {
+        let before = map(self).insert(key.clone(), value);
+        let seen = look(self);
+        match before {
+            Some(before) => map(self).insert(key, before),
+            None => map(self).remove(&key),
+        };
+        seen
     }
 
     /// Records what was found out.

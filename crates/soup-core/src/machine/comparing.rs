@@ -8,12 +8,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{Action, Dataset, Error, Evaluation, Judged, Machine, Result};
+use super::{Action, Dataset, Error, Evaluation, Machine, Result};
 use crate::ledger::{Comparison, Finding};
 use crate::recipe::Pair;
 use crate::significance::Discordant;
 use crate::soup::Soup;
-use crate::tally::{Outcome, Tally};
+use crate::tally::{Counts, Outcome, Tally};
 
 /// The pair that is being compared.
 #[derive(Debug, Default)]
@@ -101,7 +101,7 @@ impl Machine {
     /// Whether outcomes are those that a soup's score adds up.
     fn are_of(&self, outcomes: &[Outcome], soup: &Soup) -> bool {
         let Some(Tally::Classes(score)) = self.ledger.deciding(soup) else { return false };
-        let Tally::Classes(counted) = Judged::Outcomes(outcomes.to_vec()).tally() else { return false };
+        let counted: Counts = outcomes.iter().collect();
         (counted.total, counted.correct, &counted.confusion) == (score.total, score.correct, &score.confusion)
     }
 }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -45,6 +45,11 @@ pub enum GivenWeight {
 /// # Errors
 /// For anything but an object from ingredients to weights that names each once.
 pub fn parse(json: &[u8]) -> serde_json::Result<WeightTable> {
+    parse_named_once(json)
+}
+
+/// The map in a JSON document in which no name comes twice.
+pub(super) fn parse_named_once<V: DeserializeOwned>(json: &[u8]) -> serde_json::Result<BTreeMap<String, V>> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let table = named_once(&mut deserializer)?;
     deserializer.end().map(|()| table)
@@ -61,7 +66,7 @@ pub fn deserialize<'de, D: Deserializer<'de>>(
 }
 
 /// A map in which no name comes twice: of two weights for one name, which is meant is not known.
-pub(super) fn named_once<'de, V: Deserialize<'de>, D: Deserializer<'de>>(
+fn named_once<'de, V: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<BTreeMap<String, V>, D::Error> {
     struct NamedOnce<V>(PhantomData<V>);

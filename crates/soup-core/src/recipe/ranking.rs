@@ -15,7 +15,7 @@ use crate::random::SplitMix64;
 use crate::soup::{Ingredient, Soup};
 use crate::tally::Tally;
 
-use super::given::named_once;
+use super::given::parse_named_once;
 use super::{Order, RecipeSpec, Step, Trial};
 
 /// Which end of the ranking comes first.
@@ -35,9 +35,7 @@ pub type ScoreTable = BTreeMap<String, f64>;
 /// # Errors
 /// For anything but an object from ingredients to numbers that names each once.
 pub fn parse(json: &[u8]) -> serde_json::Result<ScoreTable> {
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let table = named_once(&mut deserializer)?;
-    deserializer.end().map(|()| table)
+    parse_named_once(json)
 }
 
 /// Checks scores without their pool.
