@@ -246,13 +246,20 @@ fn weights(options: &CookOptions) -> Result<Option<WeightTable>> {
             "--weights-file and ingredient-weights both give weights: give one of them",
         ));
     }
-    let about = || format!("weights file {path:?}");
-    let unreadable = |e: std::io::Error| Error::usage(format!("{} cannot be read", about())).with_source(e);
-    let bytes = local::read_small(Path::new(path), WEIGHTS_BYTES_MAX).map_err(unreadable)?;
-    let table = given::parse(&bytes).map_err(|e| {
-        Error::usage(format!("{} is not a JSON object from ingredients to weights", about())).with_source(e)
+    let about = format!("weights file {path:?}");
+    let table = given::parse(&small_file(&about, path, WEIGHTS_BYTES_MAX)?).map_err(|e| {
+        Error::usage(format!("{about} is not a JSON object from ingredients to weights")).with_source(e)
     })?;
     Ok(Some(table))
+}
+
+/// The content of the file at `path`, which has at most `bytes_max` bytes; `about` names it.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) where it cannot be read.
+fn small_file(about: &str, path: &str, bytes_max: u64) -> Result<Vec<u8>> {
+    let unreadable = |e: std::io::Error| Error::usage(format!("{about} cannot be read")).with_source(e);
+    local::read_small(Path::new(path), bytes_max).map_err(unreadable)
 }
 
 /// Refuses what names no place, and URLs with credentials, which must not be shown.

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use soup_core::recipe::ranking::{self, ScoreTable};
 use soup_core::{Error, Result};
-use soup_store::local;
 
 /// Largest file of scores.
 const SCORES_BYTES_MAX: u64 = 16 << 20;
@@ -14,13 +13,12 @@ const SCORES_BYTES_MAX: u64 = 16 << 20;
 /// # Errors
 /// [`Usage`](soup_core::ErrorKind::Usage) for a file that cannot be read or understood.
 pub(super) fn read(path: &str) -> Result<ScoreTable> {
-    let about = || format!("file of scores {path:?}");
-    let unreadable = |e: std::io::Error| Error::usage(format!("{} cannot be read", about())).with_source(e);
-    let bytes = local::read_small(Path::new(path), SCORES_BYTES_MAX).map_err(unreadable)?;
+    let about = format!("file of scores {path:?}");
+    let bytes = super::small_file(&about, path, SCORES_BYTES_MAX)?;
     let csv = Path::new(path).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
-    let table = if csv { lines(&bytes) } else { json(&bytes) }.map_err(|e| e.context(about()))?;
+    let table = if csv { lines(&bytes) } else { json(&bytes) }.map_err(|e| e.context(&*about))?;
     match table.is_empty() {
-        true => Err(Error::usage(format!("{} has no scores", about()))),
+        true => Err(Error::usage(format!("{about} has no scores"))),
         false => Ok(table),
     }
 }
