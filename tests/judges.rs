@@ -151,6 +151,19 @@ fn sums_decide_by_their_own_metric() {
     assert_eq!(of(&result["score"]), best, "{result:#}");
     let again = cook(dir.path(), "--sums", &["--metric", "perplexity", "--workers", "3"]).run().json();
     assert_eq!(essence(&again), essence(&result));
+    // By what the judge promises of its figures verdicts are certain early, and what they are.
+    let full = cook(dir.path(), "--sums", &["--metric", "perplexity", "--evaluate", "full"]).run().json();
+    let verdicts = |result: &Value| -> Vec<(Value, Value)> {
+        let trials = result["trials"].as_array().unwrap();
+        trials.iter().map(|t| (t["ingredient"].clone(), t["verdict"].clone())).collect()
+    };
+    assert_eq!((&result["sha256"], verdicts(&result)), (&full["sha256"], verdicts(&full)));
+    let early = |t: &&Value| t["evaluated"].as_u64() < t["out_of"].as_u64();
+    assert!(trials.iter().filter(early).all(|t| t["verdict"] == "rejected" && t["bound"].is_f64()));
+    assert!(trials.iter().any(|t| early(&t)), "{result:#}");
+    let broken =
+        cook(dir.path(), "--sums --fault tokens", &["--metric", "perplexity", "--workers", "1"]).run();
+    broken.fails(1, &["judge lin said that tokens is the same of all soups"]);
     let refused = cook(dir.path(), "--sums", &[]).run();
     refused.fails(2, &["there is no metric \"accuracy\", there are perplexity"]);
     let learned = ["--metric", "perplexity", "--recipe", "learned"];

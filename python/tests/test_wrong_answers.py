@@ -39,6 +39,10 @@ WRONG_SURVEYS = {
         soup_judge.Survey([1], figures=["a"], metrics=[soup_judge.Metric("m", "a", lower_is_better=True)] * 2),
         "the same name",
     ),
+    "range": (soup_judge.Survey([1], figures=["a"], ranges={"b": soup_judge.Range()}), "none of the figures a"),
+    "ends": (soup_judge.Survey([1], figures=["a"], ranges={"a": soup_judge.Range(1.0, 0.0)}), "from 1.0 to 0.0"),
+    "endless": (soup_judge.Survey([1], figures=["a"], ranges={"a": soup_judge.Range(-math.inf)}), "from -inf"),
+    "of classes": (soup_judge.Survey([1], classes=2, ranges={"a": soup_judge.Range()}), "a classifier has none"),
 }
 
 

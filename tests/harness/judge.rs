@@ -62,6 +62,8 @@ pub enum Fault {
     RandomStatistics,
     /// Says that it recomputed statistics, and wrote none.
     NoStatistics,
+    /// Counts more tokens each time, whose number it promised to be the same.
+    Tokens,
 }
 
 impl Fault {
@@ -91,6 +93,7 @@ impl Fault {
             "nan-statistics" => Fault::NanStatistics,
             "random-statistics" => Fault::RandomStatistics,
             "no-statistics" => Fault::NoStatistics,
+            "tokens" => Fault::Tokens,
             other => panic!("no fault is called {other}"),
         }
     }
@@ -339,10 +342,14 @@ impl Linear {
                 u64::from(std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos()),
             );
         }
+        let more = match self.wrong(Fault::Tokens) {
+            true => self.calls.load(Ordering::Relaxed) as f64,
+            false => 0.0,
+        };
         let judged = match self.options.sums {
             true => block::Judged::Sums(v1::Sums {
                 samples: labels.len() as u64,
-                values: vec![losses.iter().sum(), 2.0 * losses.len() as f64],
+                values: vec![losses.iter().sum(), 2.0 * losses.len() as f64 + more],
             }),
             false => block::Judged::Outcomes(v1::Outcomes { labels, predictions, losses }),
         };
@@ -414,6 +421,10 @@ impl Judge for Linear {
                     by: "tokens".to_owned(),
                     lower_is_better: true,
                 }],
+                ranges: vec![
+                    v1::Range { figure: "nll".to_owned(), least: Some(0.0), ..Default::default() },
+                    v1::Range { figure: "tokens".to_owned(), fixed: true, ..Default::default() },
+                ],
             }),
             false => survey::Tallies::Classes(CLASSES as u32),
         };

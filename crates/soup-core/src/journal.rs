@@ -36,7 +36,7 @@ pub use wire::{ScoredSlice, SoupRecord, TallyRecord};
 
 /// Newest version of the records' shape. A record has the oldest one that knows its kind, so that who does not know it says so
 /// ([`Entry::version`]).
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// What the first record of a log has in the place of its predecessor's SHA-256.
 pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
@@ -138,6 +138,8 @@ impl Entry {
     pub fn version(&self) -> u32 {
         match self {
             Entry::Retracted(_) => 2,
+            // By what the judge promised of its figures.
+            Entry::Rejected(rejected) if matches!(rejected.judged, Tally::Sums(_)) => 5,
             Entry::Rejected(_) => 3,
             Entry::Compared(_) => 4,
             Entry::Submitted(operation) if operation.lookahead.is_none() => 3,
@@ -186,7 +188,7 @@ fn is_zero(ppm: &u32) -> bool {
 }
 
 /// What is known once the pool is resident and the datasets are counted.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Surveyed {
     /// What the judge told; without data, of no samples.
     #[serde(flatten)]

@@ -13,6 +13,7 @@ mod bound;
 mod exact;
 mod margins;
 mod name;
+mod range;
 
 use std::cmp::Ordering;
 
@@ -25,6 +26,7 @@ use exact::Exact;
 pub(crate) use margins::Margins;
 pub(crate) use name::is_in_words;
 pub use name::{MetricName, check_word};
+pub use range::{Range, Ranges};
 
 /// Values that lie no further apart in `f64` may be equal; rounding is off by less than a thousandth of it.
 const NEAR: f64 = 1e-9;
@@ -128,7 +130,7 @@ impl Formula {
 }
 
 /// The figure by which soups are compared: one, or the mean of several that have one direction.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Metric {
     /// Of a model with so many classes.
     Classes {
@@ -137,8 +139,13 @@ pub enum Metric {
         /// Classes of the model.
         classes: u32,
     },
-    /// Of figures; at least one.
-    Sums(Vec<SumMetric>),
+    /// Of figures.
+    Sums {
+        /// At least one.
+        of: Vec<SumMetric>,
+        /// What the judge promises of its figures.
+        ranges: Ranges,
+    },
 }
 
 impl Metric {
@@ -153,21 +160,22 @@ impl Metric {
         Ok(Metric::Classes { of, classes })
     }
 
-    /// The metric of this name among those of a judge.
+    /// The metric of this name among those of a judge that promises so much of its figures.
     ///
     /// # Errors
     /// As [`of_classes`](Metric::of_classes).
-    pub fn of_sums(name: &MetricName, known: &[SumMetric]) -> Result<Metric> {
+    pub fn of_sums(name: &MetricName, known: &[SumMetric], ranges: &Ranges) -> Result<Metric> {
         let named = |part: &str| known.iter().find(|m| m.name == part).cloned();
         let names = known.iter().map(|m| m.name.as_str());
-        Ok(Metric::Sums(name.resolve(named, names, |m| m.lower_is_better)?))
+        let of = name.resolve(named, names, |m| m.lower_is_better)?;
+        Ok(Metric::Sums { of, ranges: ranges.clone() })
     }
 
     /// Whether a lower value is the better one.
     pub fn lower_is_better(&self) -> bool {
         match self {
             Metric::Classes { of, .. } => of.iter().any(|m| m.lower_is_better()),
-            Metric::Sums(of) => of.iter().any(|m| m.lower_is_better),
+            Metric::Sums { of, .. } => of.iter().any(|m| m.lower_is_better),
         }
     }
 
@@ -177,7 +185,7 @@ impl Metric {
             (Metric::Classes { of, classes }, Tally::Classes(counts)) => {
                 mean(of.iter().map(|m| m.value(counts, *classes)))
             }
-            (Metric::Sums(of), Tally::Sums(sums)) => mean(of.iter().map(|m| m.formula.value(sums))),
+            (Metric::Sums { of, .. }, Tally::Sums(sums)) => mean(of.iter().map(|m| m.formula.value(sums))),
             _ => f64::NAN,
         }
     }
@@ -403,7 +411,7 @@ mod tests {
             ("perplexity", Formula::ExpRatio(nll, tokens)),
         ]
         .map(|(name, formula)| SumMetric { name: name.to_owned(), formula, lower_is_better: true });
-        let metric = |name: &str| Metric::of_sums(&name.parse().unwrap(), &known).unwrap();
+        let metric = |name: &str| Metric::of_sums(&name.parse().unwrap(), &known, &Ranges::new()).unwrap();
         assert_eq!(metric("nll").value(&sums(6.0, 12.0)), 1.5);
         assert_eq!(metric("token-nll").value(&sums(6.0, 12.0)), 0.5);
         assert_eq!(metric("perplexity").value(&sums(6.0, 12.0)), libm::exp(0.5));

@@ -351,7 +351,7 @@ impl Figures {
                     metric: own.filter_map(|(name, value)| Some((field(name), value?))).collect(),
                 }
             }
-            (Tally::Classes(counts), Metric::Sums(_)) => {
+            (Tally::Classes(counts), Metric::Sums { .. }) => {
                 Figures::Sums { samples: counts.total, figures: BTreeMap::new(), value }
             }
             (Tally::Sums(sums), _) => Figures::Sums {
@@ -610,7 +610,7 @@ mod tests {
         let name: MetricName = "nll".parse().unwrap();
         let nll =
             SumMetric { name: "nll".into(), formula: Formula::Mean("nll".into()), lower_is_better: true };
-        let score = Figures::new(&tally, &Metric::Sums(vec![nll]), &name);
+        let score = Figures::new(&tally, &Metric::Sums { of: vec![nll], ranges: Default::default() }, &name);
         assert_eq!((score.value(&name), score.samples(), score.headline()), (Some(1.5), 4, "1.5000".into()));
         let ranked = Ranked { ingredient: "a".into(), score, test: BTreeMap::new() };
         let json = serde_json::json!({

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::judge::JudgeId;
 use crate::ledger::Dataset;
-use crate::metric::{Metric, MetricName, SumMetric, check_word};
+use crate::metric::{Metric, MetricName, Ranges, SumMetric, check_word};
 use crate::recipe::{RecipeKind, RecipeSpec};
 use crate::tally::{Counts, Judged, Tally};
 
@@ -65,7 +65,7 @@ impl fmt::Display for Ability {
 }
 
 /// Which tallies a judge gives.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Tallies {
     /// Counts of a classifier.
@@ -77,13 +77,16 @@ pub enum Tallies {
     Sums {
         /// The figures.
         figures: BTreeSet<String>,
+        /// What it promises of some of them.
+        #[serde(default, skip_serializing_if = "Ranges::is_empty")]
+        ranges: Ranges,
         /// What is made of them.
         metrics: Vec<SumMetric>,
     },
 }
 
 /// What a judge says of a run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Survey {
     /// Samples of every dataset, the validation set first.
     pub samples: Vec<u64>,
@@ -192,14 +195,14 @@ impl Survey {
     pub fn metric(&self, name: &MetricName) -> Result<Metric> {
         match &self.tallies {
             Tallies::Classes { classes } => Metric::of_classes(name, *classes),
-            Tallies::Sums { metrics, .. } => Metric::of_sums(name, metrics),
+            Tallies::Sums { metrics, ranges, .. } => Metric::of_sums(name, metrics, ranges),
         }
     }
 
     /// Whether figures and metrics are what they can be.
     fn check_tallies(&self) -> Result<()> {
         let wrong = |why: String| Err(Error::internal(format!("it says that it gives {why}")));
-        let Tallies::Sums { figures, metrics } = &self.tallies else {
+        let Tallies::Sums { figures, ranges, metrics } = &self.tallies else {
             return match self.tallies {
                 Tallies::Classes { classes: 0 } => wrong("counts of no classes".to_owned()),
                 Tallies::Classes { classes } if classes > CLASSES_MAX => {
@@ -221,6 +224,16 @@ impl Survey {
                 // It may be of any length.
                 let begins: String = name.chars().take(64).collect();
                 return wrong(format!("{begins:?}, which {why}"));
+            }
+        }
+        for (figure, range) in ranges {
+            if !figures.contains(figure) {
+                let begins: String = figure.chars().take(64).collect();
+                return wrong(format!("a range of {begins:?}, which is none of its figures"));
+            }
+            if !range.is_one() {
+                let (least, most) = (range.least.unwrap_or(f64::MIN), range.most.unwrap_or(f64::MAX));
+                return wrong(format!("{figure:?} from {least} to {most}"));
             }
         }
         for metric in metrics {
@@ -267,10 +280,18 @@ impl Survey {
                     false => wrong("counts that do not add up".to_owned()),
                 }
             }
-            (Tallies::Sums { figures, .. }, Judged::Tally(Tally::Sums(sums))) => {
-                match sums.figures.keys().eq(figures) {
-                    true => Ok(()),
-                    false => wrong(format!("{} figures that are not {figures:?}", sums.figures.len())),
+            (Tallies::Sums { figures, ranges, .. }, Judged::Tally(Tally::Sums(sums))) => {
+                if !sums.figures.keys().eq(figures) {
+                    return wrong(format!("{} figures that are not {figures:?}", sums.figures.len()));
+                }
+                // Verdicts on some of the samples go by what was promised.
+                let promised =
+                    sums.figures.iter().filter_map(|(name, sum)| Some((name, sum, ranges.get(name)?)));
+                match promised.into_iter().find(|(_, sum, range)| !range.holds(**sum, samples)) {
+                    None => Ok(()),
+                    Some((name, sum, _)) => wrong(format!(
+                        "{name} of {sum} over {samples} samples, which is not in the range that its judge told"
+                    )),
                 }
             }
             _ => wrong("another kind of tally than the survey told".to_owned()),
@@ -292,7 +313,7 @@ fn adds_up(counts: &Counts, classes: u32) -> bool {
 mod tests {
     use super::*;
     use crate::ErrorKind;
-    use crate::metric::Formula;
+    use crate::metric::{Formula, Range};
     use crate::recipe::learned::LearnSpec;
     use crate::recipe::{Accept, Order};
     use crate::tally::{Outcome, Sums};
@@ -306,6 +327,7 @@ mod tests {
             samples: vec![10],
             tallies: Tallies::Sums {
                 figures: [nll.clone(), tokens.clone()].into(),
+                ranges: [(nll.clone(), Range { least: Some(0.0), ..Range::default() })].into(),
                 metrics: vec![
                     metric("perplexity", Formula::ExpRatio(nll.clone(), tokens.clone()), true),
                     metric("nll", Formula::Mean(nll), true),
@@ -415,7 +437,7 @@ mod tests {
     fn a_judge_that_contradicts_itself_is_refused() {
         let with = |change: &dyn Fn(&mut BTreeSet<String>, &mut Vec<SumMetric>)| {
             let mut survey = language_model();
-            if let Tallies::Sums { figures, metrics } = &mut survey.tallies {
+            if let Tallies::Sums { figures, metrics, .. } = &mut survey.tallies {
                 change(figures, metrics);
             }
             survey

@@ -44,7 +44,7 @@ pub struct Survey {
 }
 
 /// What a survey found, and who was asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Found {
     /// Who.
     pub judge: JudgeId,
@@ -53,7 +53,7 @@ pub struct Found {
 }
 
 /// What a survey found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Surveyed {
     /// What the judge tells.
     pub survey: soup_core::survey::Survey,

@@ -26,6 +26,18 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Range:
+    """What a figure of one sample can be, of whatever soup. Every answer is held against it: outside is wrong."""
+
+    least: float | None = None
+    """Not less than this; None: there is no such end."""
+    most: float | None = None
+    """Not more than this; None: there is no such end."""
+    fixed: bool = False
+    """Whether it is the same of all soups, as a count of tokens is."""
+
+
+@dataclass(frozen=True)
 class Survey:
     """What a judge finds without a parameter."""
 
@@ -37,6 +49,9 @@ class Survey:
     """Names of what `Sums` tells, 1 to 64 of them, in this order."""
     metrics: Sequence[Metric] = ()
     """What is made of the figures."""
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+    """What is promised of some figures, by their names: a soup is then rejected as soon as it cannot reach another one
+    any more, before all samples are judged."""
     notes: Sequence[str] = ()
     """What people should know, one line each."""
 

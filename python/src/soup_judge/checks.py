@@ -74,6 +74,8 @@ def survey(judge: Judge, survey: Survey, datasets: Sequence[Dataset]) -> wire.Su
             raise WrongAnswer(f"Survey.classes is {survey.classes!r}: give a count of at least 1")
         if survey.metrics:
             raise WrongAnswer("Survey.metrics are made of figures: a classifier has none")
+        if survey.ranges:
+            raise WrongAnswer("Survey.ranges are of figures: a classifier has none")
         told.classes = int(survey.classes)
         return told
     if judge.logits:
@@ -111,6 +113,14 @@ def _figures(survey: Survey) -> wire.Figures:
             by=metric.by,
             lower_is_better=metric.lower_is_better,
         )
+    for figure, promised in survey.ranges.items():
+        if figure not in names:
+            raise WrongAnswer(f"Survey.ranges: {figure!r} is none of the figures {listed(names)}")
+        least, most = promised.least, promised.most
+        ends = [end for end in (least, most) if end is not None]
+        if not all(math.isfinite(end) for end in ends) or (len(ends) == 2 and ends[0] > ends[1]):
+            raise WrongAnswer(f"Survey.ranges: {figure!r} from {least} to {most} is no range of numbers")
+        figures.ranges.add(figure=figure, least=least, most=most, fixed=promised.fixed)
     return figures
 
 

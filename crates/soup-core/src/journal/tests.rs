@@ -44,8 +44,8 @@ impl Log {
 
 #[test]
 fn what_a_newer_version_wrote_is_said_to_be_newer() {
-    let newer = br#"{"v":5,"seq":0,"kind":"something-new","body":{}}"#;
-    let error = Fold::default().push(0, newer).unwrap_err();
+    let newer = format!(r#"{{"v":{},"seq":0,"kind":"something-new","body":{{}}}}"#, VERSION + 1);
+    let error = Fold::default().push(0, newer.as_bytes()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert!(error.chain().contains("written by a newer version of soupctl"), "{}", error.chain());
     for broken in [&br#"{"v":1,"seq":0,"kind":"something-new","body":{}}"#[..], br#"{"v":0}"#, b"{}"] {

@@ -175,6 +175,7 @@ impl Machine {
             }
             None => total(judged.values().map(Judged::tally))?,
         };
+        self.check_fixed(evaluation.dataset, &score)?;
         let kept = outcomes.filter(|outcomes| outcomes.len() as u64 <= PACKED_MAX).map(|outcomes| {
             let packed = Packed::of(&outcomes);
             self.sequence_made(evaluation, &outcomes, &packed.sha256);

@@ -2,7 +2,8 @@
 
 use super::{Dataset, Error, Evaluation, Judged, Machine, Result, Slice, slices};
 use crate::metric::Metric;
-use crate::survey::{Demands, Survey};
+use crate::survey::{Demands, Survey, Tallies};
+use crate::tally::Tally;
 
 /// What follows from a survey.
 #[derive(Clone, Debug, Default)]
@@ -89,5 +90,29 @@ impl Machine {
         let survey =
             self.survey().ok_or_else(|| Error::internal("something was judged before the survey"))?;
         survey.fits(judged, samples)
+    }
+
+    /// Whether the figures of a whole score that the judge promised to be the same of all soups are. Early verdicts went by that.
+    ///
+    /// # Errors
+    /// [`Internal`](crate::ErrorKind::Internal) naming the figure where they are not.
+    pub(super) fn check_fixed(&self, dataset: Dataset, score: &Tally) -> Result<()> {
+        let Some(Tallies::Sums { ranges, .. }) = self.survey().map(|survey| &survey.tallies) else {
+            return Ok(());
+        };
+        let other = self.ledger.scores().find_map(|(set, _, tally)| match tally {
+            Tally::Sums(sums) if set == dataset => Some(sums),
+            _ => None,
+        });
+        let (Tally::Sums(sums), Some(other)) = (score, other) else { return Ok(()) };
+        let fixed = ranges.iter().filter(|(_, range)| range.fixed).map(|(name, _)| name);
+        let both = fixed.filter_map(|name| Some((name, sums.figures.get(name)?, other.figures.get(name)?)));
+        match both.into_iter().find(|(_, a, b)| !a.is_nan() && !b.is_nan() && a != b) {
+            None => Ok(()),
+            Some((name, a, b)) => Err(Error::internal(format!(
+                "judge {} said that {name} is the same of all soups, and told {b} of one and {a} of another",
+                self.plan.judge.as_ref().map_or("?", |judge| &judge.name)
+            ))),
+        }
     }
 }

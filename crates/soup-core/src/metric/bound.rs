@@ -14,22 +14,38 @@
 //! Of more classes Matthews' correlation may be larger with a wrong prediction (three samples of one class taken for another, and two
 //! more to come: it is). There its numerator is largest where all that is left is right, its denominator smallest where all of that is
 //! predicted to be of the class that is predicted most, and the one by the other is not exceeded.
+//!
+//! Of figures that are no counts of classes as much is known as their judge promises ([`range`](super::range)).
 
 use super::margins::{Class, Margins};
-use super::{ClassMetric, Metric, NEAR, mean};
+use super::{ClassMetric, Metric, NEAR, Ranges, SumMetric, mean};
 use crate::recipe::Accept;
-use crate::tally::{Counts, Tally};
+use crate::tally::{Counts, Sums, Tally};
+
+/// What rounding may do to quotients and to the mean of some of them, relative to what they are.
+const MEAN_ROUNDING: f64 = 1e-14;
 
 impl Metric {
     /// Whether a soup whose samples `judged` so far add up to this is certain to be rejected by `accept` in the end, whatever becomes of
     /// the samples that are left, where `bar` is the score of another one on all samples of the same dataset. `false` where that is not
-    /// known: of figures that are no counts of classes, and of labels that are not those of the bar.
+    /// known: of figures of which nothing is promised, and of labels that are not those of the bar.
     ///
     /// It holds for losses that are not negative, as cross-entropies are.
     pub fn falls_short(&self, accept: Accept, judged: &Tally, bar: &Tally) -> bool {
         match self.best(judged, bar) {
             Some(Best::Score(best)) => !accept.holds(self.compare(&best, bar)),
             Some(Best::AtMost(value)) => value + NEAR < self.value(bar),
+            Some(Best::End(value)) => {
+                let bar = self.value(bar);
+                // As [`compare`](Metric::compare) does: what is not a number is worse than any that is one.
+                if value.is_nan() {
+                    !bar.is_nan()
+                } else if self.lower_is_better() {
+                    value > bar
+                } else {
+                    value < bar
+                }
+            }
             None => false,
         }
     }
@@ -38,15 +54,19 @@ impl Metric {
     pub fn reach(&self, judged: &Tally, bar: &Tally) -> Option<f64> {
         self.best(judged, bar).map(|best| match best {
             Best::Score(best) => self.value(&best),
-            Best::AtMost(value) => value,
+            Best::AtMost(value) | Best::End(value) => value,
         })
     }
 
     fn best(&self, judged: &Tally, bar: &Tally) -> Option<Best> {
-        let (Metric::Classes { of, classes }, Tally::Classes(judged), Tally::Classes(whole)) =
-            (self, judged, bar)
-        else {
-            return None;
+        let (of, classes, judged, whole) = match (self, judged, bar) {
+            (Metric::Classes { of, classes }, Tally::Classes(judged), Tally::Classes(whole)) => {
+                (of, classes, judged, whole)
+            }
+            (Metric::Sums { of, ranges }, Tally::Sums(judged), Tally::Sums(whole)) => {
+                return best_end(of, ranges, judged, whole).map(Best::End);
+            }
+            _ => return None,
         };
         let best = completed(judged, whole)?;
         if !of.contains(&ClassMetric::Matthews) || *classes <= 2 {
@@ -65,6 +85,23 @@ enum Best {
     Score(Tally),
     /// Some score of no larger value.
     AtMost(f64),
+    /// Some score of no better value, however that is rounded; not a number: it has none.
+    End(f64),
+}
+
+/// The better end of what a metric of figures can come to; `None` where that has no end.
+fn best_end(of: &[SumMetric], ranges: &Ranges, judged: &Sums, whole: &Sums) -> Option<f64> {
+    let mut ends = Vec::with_capacity(of.len());
+    for metric in of {
+        let interval = metric.formula.interval(ranges, judged, whole)?;
+        ends.push(if metric.lower_is_better { interval.least } else { interval.most });
+    }
+    let (value, off) = (mean(ends.iter().copied()), mean(ends.iter().map(|end| end.abs())));
+    if value.is_infinite() {
+        return None;
+    }
+    let off = MEAN_ROUNDING * off;
+    Some(if of.iter().any(|metric| metric.lower_is_better) { value - off } else { value + off })
 }
 
 /// The counts of `judged` with all samples right that are in `whole` beyond those, at no loss. `None` where `whole` has not all labels
@@ -116,6 +153,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::metric::{Formula, Range};
     use crate::tally::Outcome;
 
     const METRICS: [&str; 8] = [
@@ -273,6 +311,89 @@ mod tests {
                     let short = |n: usize| metric.falls_short(accept, &tally(&tried[..n]), &tally(&bar));
                     prop_assert!(!accepted || (0..=tried.len()).all(|n| !short(n)), "{:?}", metric);
                     prop_assert!(accepted || !is_tight(&metric) || short(tried.len()), "all decide: {:?}", metric);
+                }
+            }
+        }
+    }
+
+    /// Figures `hits` in 0 to 1, `nll` of 0 and more, `tokens` that are fixed, and `x` of which nothing is promised.
+    fn of_figures(name: &str) -> Metric {
+        let (hits, nll, tokens) = ("hits".to_owned(), "nll".to_owned(), "tokens".to_owned());
+        let known = [
+            ("accuracy", Formula::Mean(hits.clone()), false),
+            ("nll", Formula::Mean(nll.clone()), true),
+            ("perplexity", Formula::ExpRatio(nll.clone(), tokens.clone()), true),
+            ("hits-of-tokens", Formula::Ratio(hits.clone(), tokens.clone()), false),
+            ("nll-of-hits", Formula::Ratio(nll.clone(), hits.clone()), true),
+            ("x", Formula::Mean("x".into()), false),
+        ];
+        let known = known.map(|(name, formula, lower_is_better)| SumMetric {
+            name: name.into(),
+            formula,
+            lower_is_better,
+        });
+        let of = |least, most, fixed| Range { least, most, fixed };
+        let ranges = [
+            (hits, of(Some(0.0), Some(1.0), false)),
+            (nll, of(Some(0.0), None, false)),
+            (tokens, of(None, None, true)),
+        ];
+        Metric::of_sums(&name.parse().unwrap(), &known, &ranges.into()).unwrap()
+    }
+
+    fn sums(of: &[[f64; 3]]) -> Tally {
+        let figure = |at: usize| of.iter().fold(0.0, |sum, sample| sum + sample[at]);
+        let figures = [("hits", figure(0)), ("nll", figure(1)), ("tokens", figure(2)), ("x", figure(0))];
+        let figures = figures.into_iter().map(|(name, sum)| (name.to_owned(), sum)).collect();
+        Sums { samples: of.len() as u64, figures }.into()
+    }
+
+    #[test]
+    fn figures_fall_short_by_what_is_promised_of_them() {
+        // Of ten samples six have to be hits.
+        let bar = sums(&[[0.6, 2.0, 3.0]; 10]);
+        let of = |name: &str, hit: f64, nll: f64, n: usize| {
+            of_figures(name).falls_short(Accept::AtLeast, &sums(&vec![[hit, nll, 3.0]; n]), &bar)
+        };
+        assert!(of("accuracy", 0.0, 0.0, 5) && !of("accuracy", 0.0, 0.0, 4));
+        assert!(of("hits-of-tokens", 0.0, 0.0, 5) && !of("hits-of-tokens", 0.0, 0.0, 4));
+        assert!(of("nll", 0.0, 4.1, 5) && !of("nll", 0.0, 3.9, 5));
+        assert!(of("perplexity", 0.0, 4.1, 5) && !of("perplexity", 0.0, 3.9, 5));
+        // By hits that may be none: nobody knows.
+        assert!(!of("nll-of-hits", 0.0, 100.0, 9));
+        assert!(!of("x", 0.0, 100.0, 9));
+        let reach = of_figures("accuracy").reach(&sums(&[[0.0, 0.0, 3.0]; 5]), &bar).unwrap();
+        assert!((reach - 0.5).abs() < 1e-12, "{reach}");
+        let nan = sums(&[[f64::NAN, 0.0, 3.0]]);
+        assert!(of_figures("accuracy").falls_short(Accept::AtLeast, &nan, &bar));
+        let bar = sums(&[[f64::NAN, 0.0, 3.0]; 10]);
+        assert!(!of_figures("accuracy").falls_short(Accept::AtLeast, &nan, &bar), "as bad as the bar");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+        #[test]
+        fn verdicts_on_parts_are_those_on_all_of_figures(
+            of in prop::collection::vec((0u32..4, 0u32..4, 0u32..30, 0u32..30, 1u32..9), 1..60),
+            scale in prop::sample::select(vec![3.0, 7.0, 0.1, 1e9]),
+        ) {
+            let sample = |hit: u32, nll: u32, tokens| [f64::from(hit) / 3.0, f64::from(nll) / scale, f64::from(tokens)];
+            let bar: Vec<_> = of.iter().map(|&(a, _, c, _, e)| sample(a, c, e)).collect();
+            let tried: Vec<_> = of.iter().map(|&(_, b, _, d, e)| sample(b, d, e)).collect();
+            let names =
+                ["accuracy", "nll", "perplexity", "hits-of-tokens", "nll-of-hits", "accuracy+hits-of-tokens", "nll+perplexity"];
+            for name in names {
+                let metric = of_figures(name);
+                for accept in [Accept::AtLeast, Accept::Better] {
+                    let accepted = accept.holds(metric.compare(&sums(&tried), &sums(&bar)));
+                    let short = |n: usize| metric.falls_short(accept, &sums(&tried[..n]), &sums(&bar));
+                    prop_assert!(!accepted || (0..=tried.len()).all(|n| !short(n)), "{}", name);
+                }
+                let (end, sign) = (metric.value(&sums(&tried)), if metric.lower_is_better() { -1.0 } else { 1.0 });
+                for n in 0..=tried.len() {
+                    let reach = metric.reach(&sums(&tried[..n]), &sums(&bar));
+                    prop_assert!(reach.is_none_or(|reach| end.is_nan() || sign * (end - reach) <= 0.0), "{} {:?}", end, reach);
                 }
             }
         }

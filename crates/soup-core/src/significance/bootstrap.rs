@@ -351,7 +351,11 @@ mod tests {
         assert!(
             [0.0, 1.0, f64::NAN].into_iter().all(|confidence| refused(Bootstrap { confidence, ..default }))
         );
-        assert!(default.interval(&Metric::Sums(Vec::new()), &same, &same).is_err());
+        assert!(
+            default
+                .interval(&Metric::Sums { of: Vec::new(), ranges: Default::default() }, &same, &same)
+                .is_err()
+        );
         assert!(default.interval(&metric("loss"), &same, &same[1..]).is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use soup_core::metric::{Formula, SumMetric};
+use soup_core::metric::{Formula, Range, SumMetric};
 use soup_core::survey::{Ability, Survey, Tallies};
 use soup_core::tally::{Counts, Judged, Outcome, Sums, Tally};
 use soup_core::{Error, Result};
@@ -102,9 +102,10 @@ impl v1::Surveyed {
         let Survey { samples, tallies, abilities } = survey;
         let tallies = match tallies {
             Tallies::Classes { classes } => v1::surveyed::Tallies::Classes(classes),
-            Tallies::Sums { figures, metrics } => v1::surveyed::Tallies::Figures(v1::Figures {
+            Tallies::Sums { figures, ranges, metrics } => v1::surveyed::Tallies::Figures(v1::Figures {
                 names: figures.into_iter().collect(),
                 metrics: metrics.into_iter().map(Into::into).collect(),
+                ranges: ranges.into_iter().map(Into::into).collect(),
             }),
         };
         let abilities = abilities.into_iter().map(|a| a.name().to_owned()).collect();
@@ -118,8 +119,15 @@ impl v1::Surveyed {
     pub fn survey(self) -> Result<(Survey, Vec<String>)> {
         let tallies = match required(self.tallies, "what a judge tells")? {
             v1::surveyed::Tallies::Classes(classes) => Tallies::Classes { classes },
-            v1::surveyed::Tallies::Figures(v1::Figures { names, metrics }) => Tallies::Sums {
+            v1::surveyed::Tallies::Figures(v1::Figures { names, metrics, ranges }) => Tallies::Sums {
                 figures: distinct(names, "a figure")?,
+                ranges: {
+                    distinct(
+                        ranges.iter().map(|range| range.figure.clone()).collect(),
+                        "the range of a figure",
+                    )?;
+                    ranges.into_iter().map(<(String, Range)>::from).collect()
+                },
                 metrics: metrics.into_iter().map(TryInto::try_into).collect::<Result<_>>()?,
             },
         };
@@ -132,6 +140,18 @@ fn distinct(names: Vec<String>, what: &str) -> Result<BTreeSet<String>> {
     let count = names.len();
     let names: BTreeSet<String> = names.into_iter().collect();
     if names.len() == count { Ok(names) } else { Err(malformed(&format!("{what} is named twice"))) }
+}
+
+impl From<(String, Range)> for v1::FigureRange {
+    fn from((figure, Range { least, most, fixed }): (String, Range)) -> Self {
+        v1::FigureRange { figure, least, most, fixed }
+    }
+}
+
+impl From<v1::FigureRange> for (String, Range) {
+    fn from(v1::FigureRange { figure, least, most, fixed }: v1::FigureRange) -> Self {
+        (figure, Range { least, most, fixed })
+    }
 }
 
 impl From<SumMetric> for v1::FigureMetric {

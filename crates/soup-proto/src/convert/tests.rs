@@ -4,7 +4,7 @@ use soup_core::batch_norm::BatchNorm;
 use soup_core::diagnosis::boosting::Hits;
 use soup_core::diagnosis::ensemble::{Alternatives, Newton};
 use soup_core::machine::Differentiate;
-use soup_core::metric::{Formula, MetricName, SumMetric};
+use soup_core::metric::{Formula, MetricName, Range, SumMetric};
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::survey::{Ability, Survey, Tallies};
 use soup_core::tally::{Counts, Judged, Outcome, Sums};
@@ -249,9 +249,14 @@ fn surveys_survive() {
     ];
     let metric = |(i, formula)| SumMetric { name: format!("m{i}"), formula, lower_is_better: i > 0 };
     let metrics = formulas.into_iter().enumerate().map(metric).collect();
+    let ranges = [
+        (nll.clone(), Range { least: Some(0.0), ..Range::default() }),
+        (tokens.clone(), Range { fixed: true, ..Range::default() }),
+    ];
+    let ranges = ranges.into();
     let lm = Survey {
         samples: vec![3],
-        tallies: Tallies::Sums { figures: [nll, tokens].into(), metrics },
+        tallies: Tallies::Sums { figures: [nll, tokens].into(), ranges, metrics },
         abilities: [Ability::Gradients].into(),
     };
     for survey in [lm.clone(), Survey::of_classes(vec![7, 2], 10)] {

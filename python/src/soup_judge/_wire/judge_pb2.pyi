@@ -104,12 +104,26 @@ class Survey(_message.Message):
     def __init__(self, samples: _Optional[_Iterable[int]] = ..., classes: _Optional[int] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Figures(_message.Message):
-    __slots__ = ("names", "metrics")
+    __slots__ = ("names", "metrics", "ranges")
     NAMES_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
+    RANGES_FIELD_NUMBER: _ClassVar[int]
     names: _containers.RepeatedScalarFieldContainer[str]
     metrics: _containers.RepeatedCompositeFieldContainer[Metric]
-    def __init__(self, names: _Optional[_Iterable[str]] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ...) -> None: ...
+    ranges: _containers.RepeatedCompositeFieldContainer[Range]
+    def __init__(self, names: _Optional[_Iterable[str]] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., ranges: _Optional[_Iterable[_Union[Range, _Mapping]]] = ...) -> None: ...
+
+class Range(_message.Message):
+    __slots__ = ("figure", "least", "most", "fixed")
+    FIGURE_FIELD_NUMBER: _ClassVar[int]
+    LEAST_FIELD_NUMBER: _ClassVar[int]
+    MOST_FIELD_NUMBER: _ClassVar[int]
+    FIXED_FIELD_NUMBER: _ClassVar[int]
+    figure: str
+    least: float
+    most: float
+    fixed: bool
+    def __init__(self, figure: _Optional[str] = ..., least: _Optional[float] = ..., most: _Optional[float] = ..., fixed: bool = ...) -> None: ...
 
 class Metric(_message.Message):
     __slots__ = ("name", "formula", "figure", "by", "lower_is_better")

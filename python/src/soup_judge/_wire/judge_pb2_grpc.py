@@ -85,7 +85,8 @@ class JudgeServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Release(self, request, context):
-        """Forgets a generation: its file goes away after the answer. Forgetting what is not known is no error.
+        """Forgets a generation: after the answer its file goes away, or is written over for a later generation, so nothing of it may be
+        mapped any more. Forgetting what is not known is no error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

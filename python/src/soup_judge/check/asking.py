@@ -107,6 +107,13 @@ class Asking:
             count = len(self.survey.figures.names)
             require(not any(math.isinf(value) for value in block.sums.values), "a sum is infinite")
             require(len(block.sums.values) == count, f"{len(block.sums.values)} values for {count} figures")
+            sums = dict(zip(self.survey.figures.names, block.sums.values))  # noqa: B905
+            for each in self.survey.figures.ranges:
+                # Rounding is not held against it; not a number is outside of every range, and allowed.
+                slack = 1e-9 * samples * max(abs(each.least), abs(each.most))
+                low = each.HasField("least") and sums[each.figure] < samples * each.least - slack
+                high = each.HasField("most") and sums[each.figure] > samples * each.most + slack
+                require(not low and not high, f"{each.figure} is {sums[each.figure]}, outside of its range")
             return
         require(block.WhichOneof("judged") == "outcomes", "the survey tells of classes, the block not of outcomes")
         told = block.outcomes

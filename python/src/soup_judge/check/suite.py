@@ -85,6 +85,8 @@ class Suite(Asking):
                 require(metric.formula, f"metric {metric.name} has no formula")
                 require(metric.figure in names, f"metric {metric.name} is made of {metric.figure}")
                 require(metric.by in ([""] if mean else names), f"metric {metric.name} is by {metric.by!r}")
+            promised = [each.figure for each in survey.figures.ranges]
+            require(set(promised) <= set(names) and len(set(promised)) == len(promised), f"ranges of {promised}")
         self.survey = survey
 
     def check_unknown_generation(self) -> None:

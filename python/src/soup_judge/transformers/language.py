@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from soup_judge.answers import Metric, Sums, Survey
+from soup_judge.answers import Metric, Range, Sums, Survey
 from soup_judge.data import TEXT_OPTIONS, read_table
 from soup_judge.schema import Dataset, Schema
 from soup_judge.transformers.base import TokenizedJudge
@@ -50,6 +50,7 @@ class CausalPerplexity(TokenizedJudge):
                 Metric("perplexity", "nll", by="tokens", exp=True, lower_is_better=True),
                 Metric("nll-per-token", "nll", by="tokens", lower_is_better=True),
             ],
+            ranges={"nll": Range(least=0.0), "tokens": Range(least=0.0, fixed=True)},
             notes=notes,
         )
 

@@ -1,10 +1,11 @@
 //! What a judge answers, checked: nothing of it is believed before.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use soup_core::judge::{JudgeId, Offer};
 use soup_core::machine::PartFigures;
-use soup_core::metric::{Formula, SumMetric, check_word};
+use soup_core::metric::{Formula, Range, Ranges, SumMetric, check_word};
 use soup_core::survey::{Ability, Survey, Tallies};
 use soup_core::tally::{Judged, Outcome, Sums};
 use soup_core::{Error, Result};
@@ -117,14 +118,29 @@ pub(super) fn surveyed(
             if names.len() != count {
                 return Err(wrong("names a figure twice"));
             }
+            let ranges = ranges(figures.ranges)?;
             Tallies::Sums {
                 figures: names,
+                ranges,
                 metrics: figures.metrics.into_iter().map(metric).collect::<Result<_>>()?,
             }
         }
     };
     let notes = notes.iter().take(NOTES_MAX).map(|note| plain(note)).collect();
     Ok(Surveyed { survey: Survey { samples, tallies, abilities: abilities.clone() }, notes })
+}
+
+fn ranges(said: Vec<soup_proto::judge_v1::Range>) -> Result<Ranges> {
+    let mut ranges = Ranges::new();
+    for soup_proto::judge_v1::Range { figure, least, most, fixed } in said {
+        match ranges.entry(figure) {
+            Entry::Vacant(new) => _ = new.insert(Range { least, most, fixed }),
+            Entry::Occupied(known) => {
+                return Err(wrong(format!("promises two ranges of {:?}", plain(known.key()))));
+            }
+        }
+    }
+    Ok(ranges)
 }
 
 fn metric(metric: soup_proto::judge_v1::Metric) -> Result<SumMetric> {
@@ -221,7 +237,7 @@ pub(super) fn differentiated(said: &Differentiated, samples: u64) -> Result<Part
 #[cfg(test)]
 mod tests {
     use soup_core::tally::Tally;
-    use soup_proto::judge_v1::{Figures, Metric, Outcomes, Sums as WireSums};
+    use soup_proto::judge_v1::{Figures, Metric, Outcomes, Range, Sums as WireSums};
 
     use super::*;
 
@@ -269,10 +285,14 @@ mod tests {
 
     #[test]
     fn a_survey_is_of_what_was_asked() {
-        let figures = |names: &[&str], metrics| {
+        let promise = |names: &[&str], metrics, promised: &[&str]| {
             let names = names.iter().map(|n| (*n).to_owned()).collect();
-            Some(WireTallies::Figures(Figures { names, metrics }))
+            let range =
+                |figure: &str| Range { figure: figure.to_owned(), least: Some(0.0), ..Range::default() };
+            let ranges = promised.iter().map(|figure| range(figure)).collect();
+            Some(WireTallies::Figures(Figures { names, metrics, ranges }))
         };
+        let figures = |names: &[&str], metrics| promise(names, metrics, &[]);
         let of = |samples: Vec<u64>, tallies| {
             let said = soup_proto::judge_v1::Survey { samples, tallies, notes: vec!["a\nb".into()] };
             surveyed(said, &BTreeSet::new(), 1)
@@ -287,6 +307,8 @@ mod tests {
         assert!(of(vec![3], figures(&["a"], vec![metric(1)])).is_ok());
         says(of(vec![3], figures(&["a"], vec![metric(0)])), "no formula");
         says(of(vec![3], figures(&["a"], vec![metric(9)])), "no formula");
+        assert!(of(vec![3], promise(&["a"], vec![], &["a"])).is_ok());
+        says(of(vec![3], promise(&["a"], vec![], &["a", "a"])), "two ranges of \"a\"");
     }
 
     #[test]
@@ -316,7 +338,15 @@ mod tests {
         };
         says(of(sums(2, vec![]), false), "another kind");
         let lm = Survey {
-            tallies: Tallies::Sums { figures: ["nll".to_owned(), "tokens".into()].into(), metrics: vec![] },
+            tallies: Tallies::Sums {
+                figures: ["nll".to_owned(), "tokens".into()].into(),
+                ranges: [(
+                    "tokens".to_owned(),
+                    soup_core::metric::Range { least: Some(1.0), most: Some(4.0), fixed: true },
+                )]
+                .into(),
+                metrics: vec![],
+            },
             ..classes.clone()
         };
         // The judge's own order.
@@ -326,6 +356,7 @@ mod tests {
         let expected = [("nll".to_owned(), 1.5), ("tokens".to_owned(), 7.0)].into();
         assert_eq!(said, Judged::Tally(Tally::Sums(Sums { samples: 2, figures: expected })));
         assert!(of(sums(2, vec![7.0, f64::NAN])).is_ok(), "not a number is an answer");
+        says(of(sums(2, vec![9.0, 1.0])), "tokens of 9 over 2 samples, which is not in the range");
         says(of(sums(3, vec![7.0, 1.0])), "told of 3 samples, for 2");
         says(of(sums(2, vec![7.0])), "gave 1 figures, and has 2");
         says(of(sums(2, vec![7.0, f64::INFINITY])), "an infinite nll");
