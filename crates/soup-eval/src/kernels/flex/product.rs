@@ -19,6 +19,9 @@ use crate::kernels::Activation;
 pub(in crate::kernels) const PANEL: usize = 16;
 /// Rows of a tile: with two vectors a row, twelve sums in the sixteen registers of AVX2.
 pub(super) const TILE: usize = 6;
+/// Rows of a tile where a row is one vector (AVX-512), so that it has as many sums. They are more than the ways of the nearest cache, and
+/// rows whose distance is a multiple of 4 KiB share one of its sets: these rows are gathered beside each other first.
+const TALL_TILE: usize = 2 * TILE;
 /// Inputs at a time: so much of a panel is in the nearest cache, beside the rows of a tile, even where two threads share it.
 const INPUTS_AT_ONCE: usize = 192;
 /// Values of the left matrix that are gone over panel by panel: they stay in the second cache.
@@ -33,7 +36,7 @@ fn inputs_at_once(inputs: usize) -> usize {
 
 /// Rows of so many inputs that are gone over panel by panel.
 pub(super) fn rows_at_once(inputs: usize) -> usize {
-    (VALUES_AT_ONCE / inputs_at_once(inputs) / TILE).max(1) * TILE
+    (VALUES_AT_ONCE / inputs_at_once(inputs) / TALL_TILE).max(1) * TALL_TILE
 }
 
 /// Values of a packed matrix.
@@ -131,6 +134,10 @@ impl WithSimd for Product<'_> {
 
 /// A part of a product whose sums are made in one go: some inputs of some rows, by the columns of a panel.
 struct Part<'a> {
+    /// These inputs of the first row, and from there on.
+    left: &'a [f32],
+    /// From a row to the next one there.
+    stride: usize,
     first_row: usize,
     first_column: usize,
     first_input: usize,
@@ -145,26 +152,53 @@ impl Product<'_> {
         let [inputs, columns] = self.sizes;
         let rows = self.left.len() / inputs;
         let (inputs_at_once, rows_at_once) = (inputs_at_once(inputs), rows_at_once(inputs));
+        let mut gathered = Vec::new();
         for first in (0..rows).step_by(rows_at_once) {
             let block = first..rows.min(first + rows_at_once);
             for first_input in (0..inputs).step_by(inputs_at_once) {
                 let here = inputs_at_once.min(inputs - first_input);
+                let (left, stride) = match V {
+                    1 => {
+                        gathered.clear();
+                        for row in block.clone() {
+                            gathered.extend_from_slice(&self.left[row * inputs + first_input..][..here]);
+                        }
+                        (&gathered[..], here)
+                    }
+                    _ => (&self.left[block.start * inputs + first_input..], inputs),
+                };
                 for first_column in (0..columns).step_by(PANEL) {
                     let panel = &self.right[first_column * inputs + first_input * PANEL..][..here * PANEL];
-                    for first_row in block.clone().step_by(TILE) {
-                        let part = Part { first_row, first_column, first_input, panel };
-                        match block.end - first_row {
-                            1 => self.part::<S, 1, V>(simd, &part),
-                            2 => self.part::<S, 2, V>(simd, &part),
-                            3 => self.part::<S, 3, V>(simd, &part),
-                            4 => self.part::<S, 4, V>(simd, &part),
-                            5 => self.part::<S, 5, V>(simd, &part),
-                            _ => self.part::<S, TILE, V>(simd, &part),
-                        }
+                    let mut first_row = block.start;
+                    while first_row < block.end {
+                        let left = &left[(first_row - block.start) * stride..];
+                        let part = Part { left, stride, first_row, first_column, first_input, panel };
+                        first_row += self.rows::<S, V>(simd, &part, block.end - first_row);
                     }
                 }
             }
         }
+    }
+
+    /// Makes the sums of as many rows as are a tile, of so many that are left. Says how many.
+    #[inline(always)]
+    fn rows<S: Simd, const V: usize>(&mut self, simd: S, part: &Part<'_>, left: usize) -> usize {
+        match left {
+            1 => self.part::<S, 1, V>(simd, part),
+            2 => self.part::<S, 2, V>(simd, part),
+            3 => self.part::<S, 3, V>(simd, part),
+            4 => self.part::<S, 4, V>(simd, part),
+            5 => self.part::<S, 5, V>(simd, part),
+            TALL_TILE.. if V == 1 => {
+                self.part::<S, TALL_TILE, V>(simd, part);
+                return TALL_TILE;
+            }
+            _ => {
+                self.part::<S, TILE, V>(simd, part);
+                return TILE;
+            }
+        }
+        left
     }
 
     // Arrays are filled by loops: what `map` and `from_fn` call is compiled by itself, for no vectors at all.
@@ -176,7 +210,7 @@ impl Product<'_> {
         let first = part.first_row * columns + part.first_column;
         let mut left: [&[f32]; R] = [&[]; R];
         for (row, left) in left.iter_mut().enumerate() {
-            *left = &self.left[(part.first_row + row) * inputs + part.first_input..][..here];
+            *left = &part.left[row * part.stride..][..here];
         }
         let mut sums = [[0.0; PANEL]; R];
         if part.first_input > 0 {
@@ -332,19 +366,15 @@ mod tests {
         crate::kernels::flex::tests::noise([len], 1.0, seed).into_data().to_vec().unwrap()
     }
 
-    /// A product of `rows` rows; `scalar` is without any vectors.
-    fn product(left: &[f32], right: &[f32], sizes: [usize; 2], scalar: bool) -> Vec<f32> {
+    /// A product with all that can follow it, made by `run`.
+    fn product(left: &[f32], right: &[f32], sizes: [usize; 2], run: impl FnOnce(Product<'_>)) -> Vec<f32> {
         let bias = noise(sizes[1], 3);
         let mut out = vec![f32::NAN; left.len() / sizes[0] * sizes[1]];
         let residual = noise(out.len(), 4);
         let residual = (left.len() > sizes[0]).then_some(&residual[..]);
         let scale = noise(sizes[1], 5);
         let then = Then { scale: Some(&scale), bias: Some(&bias), residual, act: Activation::Gelu };
-        let product = Product { left, right, sizes, then, out: &mut out };
-        match scalar {
-            true => product.with_simd(pulp::Scalar::new()),
-            false => pulp::Arch::new().dispatch(product),
-        }
+        run(Product { left, right, sizes, then, out: &mut out });
         out
     }
 
@@ -386,11 +416,24 @@ mod tests {
 
     #[test]
     fn vectors_of_any_width_give_the_same_bits() {
-        for [rows, inputs, columns] in [[1, 1, 1], [7, 64, 10], [13, 300, 33], [6, 16, 48], [5, 1030, 24]] {
+        let shapes =
+            [[1, 1, 1], [7, 64, 10], [13, 300, 33], [6, 16, 48], [5, 1030, 24], [29, 40, 17], [180, 200, 20]];
+        for [rows, inputs, columns] in shapes {
             let (left, right) = (noise(rows * inputs, 1), noise(packed_len(inputs, columns), 2));
-            let sizes = [inputs, columns];
-            let [vectors, scalar] = [false, true].map(|scalar| product(&left, &right, sizes, scalar));
-            assert!(vectors.iter().zip(&scalar).all(|(a, b)| a.to_bits() == b.to_bits()), "{sizes:?}");
+            let product = |run: fn(Product<'_>)| {
+                let out = product(&left, &right, [inputs, columns], run);
+                out.iter().map(|value| value.to_bits()).collect::<Vec<_>>()
+            };
+            let widest = product(|of| pulp::Arch::new().dispatch(of));
+            assert!(
+                widest == product(|of| of.with_simd(pulp::Scalar::new())),
+                "{rows} x {inputs} x {columns}"
+            );
+            #[cfg(target_arch = "x86_64")]
+            if pulp::x86::V3::try_new().is_some() {
+                let narrower = product(|of| Simd::vectorize(pulp::x86::V3::try_new().unwrap(), of));
+                assert!(widest == narrower, "{rows} x {inputs} x {columns}");
+            }
         }
     }
 }
