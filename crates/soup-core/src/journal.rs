@@ -27,8 +27,8 @@ use crate::error::Error;
 use crate::ledger::Gradients;
 use crate::recipe::{Replay, Verdict};
 use crate::significance::Discordant;
-use crate::survey::Survey;
-use crate::tally::Tally;
+use crate::survey::{Survey, Tallies};
+use crate::tally::{Judged, Tally};
 
 pub use fold::{Fold, Owner, RunState, Slices, Tail, sha256_hex};
 pub use verify::{Verified, verify};
@@ -137,6 +137,7 @@ impl Entry {
     /// The oldest version of records that has entries of this kind.
     pub fn version(&self) -> u32 {
         match self {
+            _ if self.has_values() => 5,
             Entry::Retracted(_) => 2,
             // By what the judge promised of its figures.
             Entry::Rejected(rejected) if matches!(rejected.judged, Tally::Sums(_)) => 5,
@@ -145,6 +146,20 @@ impl Entry {
             Entry::Submitted(operation) if operation.lookahead.is_none() => 3,
             Entry::Slices(slices) if slices.iter().any(ScoredSlice::has_outcomes) => 3,
             _ => 1,
+        }
+    }
+
+    /// Whether it tells of numbers that are predicted.
+    fn has_values(&self) -> bool {
+        let of = |tally: &Tally| matches!(tally, Tally::Values(_));
+        match self {
+            Entry::Surveyed(surveyed) => matches!(surveyed.survey.tallies, Tallies::Values { .. }),
+            Entry::Slices(slices) => {
+                slices.iter().any(|slice| matches!(&slice.judged, Judged::Tally(tally) if of(tally)))
+            }
+            Entry::Scored(scored) => of(&scored.score),
+            Entry::Rejected(rejected) => of(&rejected.judged),
+            _ => false,
         }
     }
 

@@ -1,8 +1,8 @@
 //! The figures by which soups are compared: the value of a [`Metric`] for a [`Tally`], and which of two tallies is better.
 //!
 //! A metric is asked for by its [name](MetricName), and becomes one when the survey has told what there is. Of
-//! classes there are those that everybody knows ([`ClassMetric`]); a judge that tells of other figures says itself what is made of
-//! them ([`SumMetric`]). A name may be the mean of several: `accuracy+binary-f1`.
+//! classes there are those that everybody knows ([`ClassMetric`]), and so there are of predicted numbers ([`ValueMetric`]); a judge that
+//! tells of other figures says itself what is made of them ([`SumMetric`]). A name may be the mean of several: `accuracy+binary-f1`.
 //!
 //! Comparing is deterministic everywhere, and figures of counts are compared as what they are: two that are equal are a tie, however
 //! `f64` rounds the ways to them. They are computed in `f64` from integers in a fixed order of additions, and where that leaves
@@ -14,6 +14,7 @@ mod exact;
 mod margins;
 mod name;
 mod range;
+mod values;
 
 use std::cmp::Ordering;
 
@@ -27,6 +28,7 @@ pub(crate) use margins::Margins;
 pub(crate) use name::is_in_words;
 pub use name::{MetricName, check_word};
 pub use range::{Range, Ranges};
+pub use values::ValueMetric;
 
 /// Values that lie no further apart in `f64` may be equal; rounding is off by less than a thousandth of it.
 const NEAR: f64 = 1e-9;
@@ -139,6 +141,8 @@ pub enum Metric {
         /// Classes of the model.
         classes: u32,
     },
+    /// Of a model that predicts a number; at least one.
+    Values(Vec<ValueMetric>),
     /// Of figures.
     Sums {
         /// At least one.
@@ -160,6 +164,31 @@ impl Metric {
         Ok(Metric::Classes { of, classes })
     }
 
+    /// The metric of this name over predicted numbers.
+    ///
+    /// # Errors
+    /// As [`of_classes`](Metric::of_classes).
+    pub fn of_values(name: &MetricName) -> Result<Metric> {
+        let named = |part: &str| ValueMetric::ALL.into_iter().find(|m| m.name() == part);
+        let of = name.resolve(named, ValueMetric::ALL.map(ValueMetric::name), |m| m.lower_is_better())?;
+        Ok(Metric::Values(of))
+    }
+
+    /// Whether there is a metric of this name over classes, or over predicted numbers: before it is known which of them a model tells of.
+    ///
+    /// # Errors
+    /// As [`of_classes`](Metric::of_classes).
+    pub fn check_native(name: &MetricName) -> Result<()> {
+        let (classes, values) =
+            (ClassMetric::ALL.map(ClassMetric::name), ValueMetric::ALL.map(ValueMetric::name));
+        let known = classes.into_iter().chain(values);
+        name.resolve(|part| known.clone().find(|known| *known == part), known.clone(), |_| false)?;
+        match name.parts().all(|part| values.contains(&part)) {
+            true => Metric::of_values(name).map(drop),
+            false => Metric::of_classes(name, 1).map(drop),
+        }
+    }
+
     /// The metric of this name among those of a judge that promises so much of its figures.
     ///
     /// # Errors
@@ -175,6 +204,7 @@ impl Metric {
     pub fn lower_is_better(&self) -> bool {
         match self {
             Metric::Classes { of, .. } => of.iter().any(|m| m.lower_is_better()),
+            Metric::Values(of) => of.iter().any(|m| m.lower_is_better()),
             Metric::Sums { of, .. } => of.iter().any(|m| m.lower_is_better),
         }
     }
@@ -185,6 +215,7 @@ impl Metric {
             (Metric::Classes { of, classes }, Tally::Classes(counts)) => {
                 mean(of.iter().map(|m| m.value(counts, *classes)))
             }
+            (Metric::Values(of), Tally::Values(values)) => mean(of.iter().map(|m| m.value(values))),
             (Metric::Sums { of, .. }, Tally::Sums(sums)) => mean(of.iter().map(|m| m.formula.value(sums))),
             _ => f64::NAN,
         }

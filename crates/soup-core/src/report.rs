@@ -11,7 +11,7 @@ use crate::diagnosis::Diagnosis;
 use crate::error::Result;
 use crate::judge::JudgeId;
 use crate::ledger::{Dataset, Ledger};
-use crate::metric::{ClassMetric, Metric, MetricName};
+use crate::metric::{ClassMetric, Metric, MetricName, ValueMetric};
 use crate::recipe::{Accept, RecipeSpec, Replay, Verdict};
 use crate::significance::{Bootstrap, Discordant, Interval, McNemar, is_fragile, is_fragile_at};
 use crate::soup::{Ingredient, Soup};
@@ -114,6 +114,15 @@ pub enum Figures {
         /// The run's metric by its name, and what it is the mean of, where that is neither of the above.
         #[serde(flatten)]
         metric: BTreeMap<String, f64>,
+    },
+    /// Of a model that predicts a number.
+    Values {
+        /// Samples.
+        samples: u64,
+        /// Every metric of predicted numbers, by its name.
+        metrics: BTreeMap<String, Option<f64>>,
+        /// The run's metric.
+        value: Option<f64>,
     },
     /// Of anything else.
     Sums {
@@ -351,7 +360,12 @@ impl Figures {
                     metric: own.filter_map(|(name, value)| Some((field(name), value?))).collect(),
                 }
             }
-            (Tally::Classes(counts), Metric::Sums { .. }) => {
+            (Tally::Values(values), _) => Figures::Values {
+                samples: tally.samples(),
+                metrics: ValueMetric::ALL.map(|m| (m.name().to_owned(), finite(m.value(values)))).into(),
+                value,
+            },
+            (Tally::Classes(counts), Metric::Values(_) | Metric::Sums { .. }) => {
                 Figures::Sums { samples: counts.total, figures: BTreeMap::new(), value }
             }
             (Tally::Sums(sums), _) => Figures::Sums {
@@ -368,7 +382,7 @@ impl Figures {
             (Figures::Classes { .. }, "accuracy") => self.accuracy(),
             (Figures::Classes { loss, .. }, "loss") => *loss,
             (Figures::Classes { metric, .. }, name) => metric.get(&field(name)).copied(),
-            (Figures::Sums { value, .. }, _) => *value,
+            (Figures::Values { value, .. } | Figures::Sums { value, .. }, _) => *value,
         };
         value.filter(|v| v.is_finite())
     }
@@ -386,7 +400,7 @@ impl Figures {
     pub fn samples(&self) -> u64 {
         match self {
             Figures::Classes { total, .. } => *total,
-            Figures::Sums { samples, .. } => *samples,
+            Figures::Values { samples, .. } | Figures::Sums { samples, .. } => *samples,
         }
     }
 
@@ -402,7 +416,7 @@ impl Figures {
     pub fn loss(&self) -> Option<f64> {
         match self {
             Figures::Classes { loss, .. } => *loss,
-            Figures::Sums { .. } => None,
+            Figures::Values { .. } | Figures::Sums { .. } => None,
         }
     }
 
@@ -410,7 +424,7 @@ impl Figures {
     pub fn headline(&self) -> String {
         match self {
             Figures::Classes { correct, total, .. } => percent(*correct, *total),
-            Figures::Sums { value, .. } => number(*value),
+            Figures::Values { value, .. } | Figures::Sums { value, .. } => number(*value),
         }
     }
 }
@@ -601,6 +615,23 @@ mod tests {
         });
         assert_eq!(serde_json::to_value(&trial).unwrap(), json);
         assert_eq!(serde_json::from_value::<TrialReport>(json).unwrap(), trial);
+    }
+
+    #[test]
+    fn figures_of_predicted_numbers_read_back_as_they_were_written() {
+        let values: crate::tally::Values = [(1.0, 2.0), (2.0, 4.0), (4.0, 8.0)]
+            .map(|(truth, prediction)| crate::tally::Value { truth, prediction })
+            .into_iter()
+            .collect();
+        let name: MetricName = "glue/stsb".parse().unwrap();
+        let score = Figures::new(&values.into(), &Metric::of_values(&name).unwrap(), &name);
+        assert_eq!((score.value(&name), score.samples(), score.headline()), (Some(1.0), 3, "1.0000".into()));
+        let ranked = Ranked { ingredient: "a".into(), score, test: BTreeMap::new() };
+        let json = serde_json::json!({
+            "ingredient": "a", "samples": 3, "metrics": { "mse": 7.0, "pearson": 1.0, "spearman": 1.0 }, "value": 1.0,
+        });
+        assert_eq!(serde_json::to_value(&ranked).unwrap(), json);
+        assert_eq!(serde_json::from_value::<Ranked>(json).unwrap(), ranked);
     }
 
     #[test]

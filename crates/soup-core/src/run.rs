@@ -330,7 +330,7 @@ impl RunSpec {
         self.recipe.build(1)?;
         match &self.judge {
             // What the native judge does not know is found out before anything is read for it.
-            None => drop(Metric::of_classes(&self.recipe.metric, 1)?),
+            None => Metric::check_native(&self.recipe.metric)?,
             Some(name) => check_judge_name(name)?,
         }
         match (&self.judge, &self.numerics) {

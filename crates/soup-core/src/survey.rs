@@ -13,6 +13,7 @@ use crate::judge::JudgeId;
 use crate::ledger::Dataset;
 use crate::metric::{Metric, MetricName, Ranges, SumMetric, check_word};
 use crate::recipe::{RecipeKind, RecipeSpec};
+use crate::tally::values::VALUES_MAX;
 use crate::tally::{Counts, Judged, Tally};
 
 /// Most samples of a dataset: slices of it are asked for by their positions, which are lists.
@@ -72,6 +73,11 @@ pub enum Tallies {
     Classes {
         /// Its classes.
         classes: u32,
+    },
+    /// Values: numbers that are predicted.
+    Values {
+        /// How many of each sample: one.
+        values: u32,
     },
     /// Sums of figures.
     Sums {
@@ -133,6 +139,11 @@ impl Survey {
         Survey { samples, tallies: Tallies::Classes { classes }, abilities: native_abilities() }
     }
 
+    /// Of a model that predicts a number, and can do nothing else.
+    pub fn of_values(samples: Vec<u64>) -> Survey {
+        Survey { samples, tallies: Tallies::Values { values: 1 }, abilities: BTreeSet::new() }
+    }
+
     /// Whether this answers what was asked, and what the judge can do is enough. Gives the metric by which soups are compared.
     ///
     /// # Errors
@@ -148,6 +159,13 @@ impl Survey {
         if let Some(many) = self.samples.iter().find(|&&n| n > SAMPLES_MAX) {
             return Err(Error::data(format!(
                 "a survey found a dataset of {many} samples; at most {SAMPLES_MAX} are possible: use a part of it (limit)"
+            )));
+        }
+        let kept = self.samples.iter().find(|&&n| n > VALUES_MAX);
+        if let (Tallies::Values { .. }, Some(many)) = (&self.tallies, kept) {
+            return Err(Error::data(format!(
+                "a survey found a dataset of {many} samples of which numbers are predicted, and every score keeps them: at most \
+                 {VALUES_MAX} are possible: use a part of it (limit)"
             )));
         }
         let train = demands.train.and_then(|set| self.samples.get(set.0 as usize));
@@ -195,6 +213,7 @@ impl Survey {
     pub fn metric(&self, name: &MetricName) -> Result<Metric> {
         match &self.tallies {
             Tallies::Classes { classes } => Metric::of_classes(name, *classes),
+            Tallies::Values { .. } => Metric::of_values(name),
             Tallies::Sums { metrics, ranges, .. } => Metric::of_sums(name, metrics, ranges),
         }
     }
@@ -207,6 +226,9 @@ impl Survey {
                 Tallies::Classes { classes: 0 } => wrong("counts of no classes".to_owned()),
                 Tallies::Classes { classes } if classes > CLASSES_MAX => {
                     wrong(format!("counts of {classes} classes; at most {CLASSES_MAX} are possible"))
+                }
+                Tallies::Values { values } if values != 1 => {
+                    wrong(format!("{values} numbers of each sample; one is possible"))
                 }
                 _ => Ok(()),
             };
@@ -253,10 +275,7 @@ impl Survey {
     /// [`Internal`](crate::ErrorKind::Internal) saying what is wrong.
     pub fn fits(&self, judged: &Judged, samples: u64) -> Result<()> {
         let wrong = |what: String| Err(Error::internal(format!("a worker returned {what}")));
-        let got = match judged {
-            Judged::Outcomes(outcomes) => outcomes.len() as u64,
-            Judged::Tally(tally) => tally.samples(),
-        };
+        let got = judged.samples();
         if got != samples {
             return wrong(format!("what happened to {got} samples, for {samples}"));
         }
@@ -278,6 +297,12 @@ impl Survey {
                 match adds_up(counts, *classes) {
                     true => Ok(()),
                     false => wrong("counts that do not add up".to_owned()),
+                }
+            }
+            (Tallies::Values { .. }, Judged::Tally(Tally::Values(values))) => {
+                match values.samples().iter().find(|value| !value.truth.is_finite()) {
+                    Some(value) => wrong(format!("a true number of {}", value.truth)),
+                    None => Ok(()),
                 }
             }
             (Tallies::Sums { figures, ranges, .. }, Judged::Tally(Tally::Sums(sums))) => {
@@ -316,7 +341,7 @@ mod tests {
     use crate::metric::{Formula, Range};
     use crate::recipe::learned::LearnSpec;
     use crate::recipe::{Accept, Order};
-    use crate::tally::{Outcome, Sums};
+    use crate::tally::{Outcome, Sums, Value};
 
     fn language_model() -> Survey {
         let of = |a: &str, b: &str| (a.to_owned(), b.to_owned());
@@ -397,6 +422,12 @@ mod tests {
         refused(&classes, greedy, "accuracy+loss", false, "better when it is low");
         refused(&Survey { samples: vec![], ..classes.clone() }, greedy, "loss", false, "1 are wanted");
         refused(&Survey { samples: vec![0], ..classes.clone() }, greedy, "loss", false, "at least one");
+        let values = Survey::of_values(vec![VALUES_MAX]);
+        refused(&values, greedy, "accuracy", false, "there are pearson, spearman, mse");
+        refused(&values, RecipeKind::Learned, "mse", false, "the learned recipe needs gradients");
+        refused(&values, greedy, "mse", true, "a full diagnosis needs logits");
+        let many = Survey::of_values(vec![VALUES_MAX + 1]);
+        refused(&many, greedy, "mse", false, "65537 samples of which numbers are predicted");
         let endless = Survey { samples: vec![u64::MAX], ..classes };
         refused(&endless, greedy, "loss", false, "18446744073709551615 samples; at most 2147483648");
     }
@@ -442,7 +473,9 @@ mod tests {
             }
             survey
         };
-        let cases: [(Survey, &str); 7] = [
+        let two = Survey { tallies: Tallies::Values { values: 2 }, ..Survey::of_values(vec![10]) };
+        let cases: [(Survey, &str); 8] = [
+            (two, "2 numbers of each sample"),
             (with(&|figures, _| figures.clear()), "0 figures"),
             (
                 with(&|figures, _| {
@@ -495,6 +528,12 @@ mod tests {
             change(&mut counts);
             Judged::Tally(counts.into())
         };
+        let numbers = Survey::of_values(vec![2]);
+        let values = |truths: &[f64]| {
+            let value = |&truth: &f64| Value { truth, prediction: f64::NAN };
+            Judged::Tally(truths.iter().map(value).collect::<crate::tally::Values>().into())
+        };
+        assert!(numbers.fits(&values(&[1.0, -2.5]), 2).is_ok(), "NaN is a prediction");
         let wrong = [
             (&classes, Judged::Outcomes(vec![outcome(0, 0)]), "1 samples, for 2"),
             (&classes, Judged::Outcomes(vec![outcome(0, 0), outcome(3, 0)]), "label 3"),
@@ -517,6 +556,10 @@ mod tests {
             (&classes, sums(&["nll", "tokens"], 2), "another kind"),
             (&language_model(), sums(&["nll"], 2), "figures"),
             (&language_model(), good.clone(), "another kind"),
+            (&numbers, good.clone(), "another kind"),
+            (&classes, values(&[1.0, 2.0]), "another kind"),
+            (&numbers, values(&[1.0]), "1 samples, for 2"),
+            (&numbers, values(&[1.0, f64::INFINITY]), "a true number of inf"),
         ];
         for (survey, judged, expected) in wrong {
             let error = survey.fits(&judged, 2).unwrap_err();

@@ -5,17 +5,22 @@
 //! - An *outcome* is what happened to one sample of a classifier. *Counts* are what outcomes add up to.
 //! - A *figure* is a named number that adds up over samples (`nll`, `tokens`); *sums* are what a judge says that tells of figures and
 //!   not of classes.
-//! - A *tally* is either. The *score* of a soup on a dataset is the tally of all its samples.
+//! - A *value* is the true number of a sample with the predicted one. Values are kept: how they correlate is no sum.
+//! - A *tally* is one of the three. The *score* of a soup on a dataset is the tally of all its samples.
 //!
 //! Counts add exactly and in any order, so how the work was cut can never change a verdict. Losses and figures are floating point:
 //! they are added sample by sample within a slice and then slice by slice, in order, and slices are cut by the
 //! dataset's size alone, never by the number of workers.
 
+pub mod agreement;
 pub mod packed;
+pub mod values;
 
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
+
+pub use values::{Value, Values};
 
 /// What happened to one sample.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -83,6 +88,8 @@ pub struct Sums {
 pub enum Tally {
     /// Of a classifier.
     Classes(Counts),
+    /// Of a model that predicts a number.
+    Values(Values),
     /// Of anything else.
     Sums(Sums),
 }
@@ -92,6 +99,7 @@ impl Tally {
     pub fn samples(&self) -> u64 {
         match self {
             Tally::Classes(counts) => counts.total,
+            Tally::Values(values) => values.samples().len() as u64,
             Tally::Sums(sums) => sums.samples,
         }
     }
@@ -100,7 +108,7 @@ impl Tally {
     pub fn counts(&self) -> Option<&Counts> {
         match self {
             Tally::Classes(counts) => Some(counts),
-            Tally::Sums(_) => None,
+            Tally::Values(_) | Tally::Sums(_) => None,
         }
     }
 
@@ -113,6 +121,10 @@ impl Tally {
         match (self, other) {
             (Tally::Classes(sum), Tally::Classes(more)) => {
                 sum.merge(more);
+                Ok(())
+            }
+            (Tally::Values(values), Tally::Values(more)) => {
+                values.append(more);
                 Ok(())
             }
             (Tally::Sums(sum), Tally::Sums(more)) if sum.figures.keys().eq(more.figures.keys()) => {
@@ -128,6 +140,12 @@ impl Tally {
 impl From<Counts> for Tally {
     fn from(counts: Counts) -> Tally {
         Tally::Classes(counts)
+    }
+}
+
+impl From<Values> for Tally {
+    fn from(values: Values) -> Tally {
+        Tally::Values(values)
     }
 }
 
@@ -163,6 +181,21 @@ impl Judged {
         }
     }
 
+    /// Appends what was said of the samples that follow.
+    ///
+    /// # Errors
+    /// [`Internal`](crate::ErrorKind::Internal) where the two are of different kinds.
+    pub fn append(&mut self, next: Judged) -> Result<()> {
+        match (self, next) {
+            (Judged::Outcomes(all), Judged::Outcomes(more)) => {
+                all.extend(more);
+                Ok(())
+            }
+            (Judged::Tally(sum), Judged::Tally(more)) => sum.merge(&more),
+            _ => Err(Error::internal("samples were told of in different kinds")),
+        }
+    }
+
     /// Whether this is the same to the last bit; what is no number is the same as another.
     pub fn is_same(&self, other: &Judged) -> bool {
         let same = |a: f64, b: f64| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
@@ -176,6 +209,12 @@ impl Judged {
             (Judged::Tally(Tally::Classes(a)), Judged::Tally(Tally::Classes(b))) => {
                 (a.total, a.correct, &a.confusion) == (b.total, b.correct, &b.confusion)
                     && same(a.loss_sum, b.loss_sum)
+            }
+            (Judged::Tally(Tally::Values(a)), Judged::Tally(Tally::Values(b))) => {
+                let value =
+                    |(a, b): (&Value, &Value)| same(a.truth, b.truth) && same(a.prediction, b.prediction);
+                let (a, b) = (a.samples(), b.samples());
+                a.len() == b.len() && a.iter().zip(b).all(value)
             }
             (Judged::Tally(Tally::Sums(a)), Judged::Tally(Tally::Sums(b))) => {
                 a.samples == b.samples
@@ -211,11 +250,30 @@ mod tests {
     }
 
     #[test]
+    fn values_are_put_in_the_order_of_their_samples() {
+        let values = |of: &[(f64, f64)]| -> Values {
+            of.iter().map(|&(truth, prediction)| Value { truth, prediction }).collect()
+        };
+        let mut all: Tally = values(&[(1.0, 0.5), (2.0, f64::NAN)]).into();
+        all.merge(&values(&[(3.0, 2.5)]).into()).unwrap();
+        let Tally::Values(kept) = &all else { unreachable!() };
+        assert_eq!((all.samples(), all.counts(), kept.samples()[2].prediction), (3, None, 2.5));
+        let said = |of: &[(f64, f64)]| Judged::Tally(values(of).into());
+        let first = said(&[(1.0, f64::NAN), (2.0, 0.0)]);
+        assert!(first.is_same(&said(&[(1.0, -f64::NAN), (2.0, 0.0)])));
+        assert!(!first.is_same(&said(&[(1.0, f64::NAN), (2.0, -0.0)])));
+        assert!(!first.is_same(&said(&[(1.0, f64::NAN)])));
+        let mut outcomes = Judged::Outcomes(Vec::new());
+        assert!(outcomes.append(first).is_err());
+    }
+
+    #[test]
     fn tallies_of_different_kinds_are_never_added() {
         let mut classes = Tally::Classes(Counts::default());
         let mut total = sums(1, &[("nll", 1.0)]);
         assert!(classes.merge(&total).is_err());
         assert!(total.merge(&classes).is_err());
+        assert!(classes.merge(&Values::default().into()).is_err());
         assert!(total.merge(&sums(1, &[("tokens", 1.0)])).is_err());
         assert!(total.merge(&sums(1, &[])).is_err());
         assert_eq!(total, sums(1, &[("nll", 1.0)]), "nothing is added by halves");

@@ -502,7 +502,7 @@ pub fn report_event(report: &Report, datasets: &[String], metric: Option<&Metric
         Report::Scored(Evaluation { dataset: Dataset(d), soup }, score) => Event::Scored(v1::Scored {
             dataset: datasets.get(*d as usize).cloned().unwrap_or_default(),
             soup: Some(soup.into()),
-            score: Some(score.into()),
+            score: Some(v1::Tally::in_short(score)),
             value: value(score),
         }),
         Report::Decided(trial, d) => Event::Decided(v1::Decided {
@@ -510,8 +510,8 @@ pub fn report_event(report: &Report, datasets: &[String], metric: Option<&Metric
             soup: Some((&d.soup).into()),
             candidate: d.candidate.0,
             pass: d.pass,
-            score: Some((&d.score).into()),
-            bar: Some((&d.bar).into()),
+            score: Some(v1::Tally::in_short(&d.score)),
+            bar: Some(v1::Tally::in_short(&d.bar)),
             value: metric.map_or(f64::NAN, |metric| d.value(metric)),
             bar_value: value(&d.bar),
             accepted: d.verdict == Verdict::Accepted,

@@ -262,6 +262,7 @@ fn samples(tally: &Tally) -> u64 {
     match &tally.kind {
         Some(Kind::Classes(counts)) => counts.total,
         Some(Kind::Sums(sums)) => sums.samples,
+        Some(Kind::Values(values)) => values.truths.len() as u64,
         None => 0,
     }
 }

@@ -217,7 +217,7 @@ fn what(entry: &Entry) -> String {
             let recalled = if s.recalled { ", of an earlier run" } else { "" };
             let score = match &s.score {
                 Tally::Classes(counts) => format!("{}/{}{recalled}", counts.correct, counts.total),
-                Tally::Sums(sums) => format!("{} samples{recalled}", sums.samples),
+                Tally::Values(_) | Tally::Sums(_) => format!("{} samples{recalled}", s.score.samples()),
             };
             format!("dataset {} soup {:?}: {score} {}", s.dataset, s.soup.members, verdicts(&s.decisions))
         }

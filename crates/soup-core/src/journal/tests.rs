@@ -3,7 +3,7 @@ use crate::error::ErrorKind;
 use crate::ledger::Dataset;
 use crate::sequence::SequenceId;
 use crate::soup::{Ingredient, Soup, Weight};
-use crate::tally::{Counts, Judged, Sums};
+use crate::tally::{Counts, Judged, Sums, Value, Values};
 
 /// A log as a store keeps it.
 #[derive(Default)]
@@ -175,6 +175,34 @@ fn sums_read_back_as_they_were_written() {
     let json = serde_json::to_string(&TallyRecord(score.clone())).unwrap();
     assert_eq!(json, r#"{"samples":3,"figures":{"nll":"0.30000000000000004","tokens":"inf"}}"#);
     assert_eq!(serde_json::from_str::<TallyRecord>(&json).unwrap().0, score);
+}
+
+#[test]
+fn values_read_back_to_the_bits_that_were_written_and_are_newer_than_older_programs() {
+    let value = |truth, prediction| Value { truth, prediction };
+    let values: Values = [value(3.8, 0.1 + 0.2), value(0.0, f64::INFINITY)].into_iter().collect();
+    let json = serde_json::to_string(&TallyRecord(values.clone().into())).unwrap();
+    assert_eq!(json, r#"{"values":"ZmZmZmZmDkA0MzMzMzPTPwAAAAAAAAAAAAAAAAAA8H8="}"#);
+    assert_eq!(serde_json::from_str::<TallyRecord>(&json).unwrap().0, values.clone().into());
+    for broken in [r#"{"values":"ZmY="}"#, r#"{"values":"-"}"#] {
+        assert!(serde_json::from_str::<TallyRecord>(broken).is_err());
+    }
+    let soup = Soup::single(Ingredient(0));
+    let surveyed = Surveyed { survey: Survey::of_values(vec![2]), ..Surveyed::default() };
+    let slice = ScoredSlice { judged: Judged::Tally(values.clone().into()), ..slice(&soup, 0) };
+    let Entry::Scored(scored) = scored(&soup, 0.0, &[]) else { unreachable!() };
+    let mut log = Log::default();
+    log.add(1, "x", Entry::EpochClaim(Claim::default()))
+        .add(1, "x", Entry::Surveyed(surveyed.clone()))
+        .add(1, "x", Entry::Slices(vec![slice]))
+        .add(1, "x", Entry::Scored(Scored { score: values.clone().into(), ..scored }));
+    let text = |i: usize| String::from_utf8(log.objects[i].clone()).unwrap();
+    assert!(text(0).contains("\"v\":1") && (1..4).all(|i| text(i).contains("\"v\":5")));
+    assert!(text(1).contains(r#""body":{"samples":[2],"values":1,"abilities":[]"#), "{}", text(1));
+    assert_eq!(log.fold.surveyed, Some(surveyed));
+    assert_eq!(log.fold.scores[0].1, values.into());
+    let error = Log::refold(&[log.objects[0].clone(), text(1).replace("\"v\":5", "\"v\":1").into_bytes()]);
+    assert!(error.unwrap_err().chain().contains("version 1, and its kind 5"));
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::error::{Error, Result};
@@ -10,7 +12,7 @@ use crate::ledger::Dataset;
 use crate::sequence::SequenceId;
 use crate::soup::{Ingredient, Soup, Weight};
 use crate::tally::packed::{PACKED_MAX, pack, unpack};
-use crate::tally::{Counts, Judged, Sums, Tally};
+use crate::tally::{Counts, Judged, Sums, Tally, Values};
 
 /// A soup in a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,9 +99,6 @@ mod sequence {
 
 /// What was judged, in a record: a tally, or packed outcomes as base64.
 mod judged {
-    use base64::Engine;
-    use base64::engine::general_purpose::STANDARD;
-
     use super::*;
 
     #[derive(Serialize, Deserialize)]
@@ -157,6 +156,10 @@ pub(super) mod tally {
             /// Label, prediction and how often, where it occurred.
             confusion: Vec<(u32, u32, u64)>,
         },
+        Values {
+            /// Their bytes as base64.
+            values: String,
+        },
         Sums {
             samples: u64,
             figures: BTreeMap<String, String>,
@@ -171,6 +174,7 @@ pub(super) mod tally {
                 loss_sum: text(counts.loss_sum),
                 confusion: counts.confusion.iter().map(|(&(label, got), &n)| (label, got, n)).collect(),
             },
+            Tally::Values(values) => TallyRecord::Values { values: STANDARD.encode(values.to_bytes()) },
             Tally::Sums(sums) => TallyRecord::Sums {
                 samples: sums.samples,
                 figures: sums.figures.iter().map(|(name, sum)| (name.clone(), text(*sum))).collect(),
@@ -188,6 +192,10 @@ pub(super) mod tally {
                 loss_sum: number(&loss_sum)?,
                 confusion: confusion.into_iter().map(|(label, got, n)| ((label, got), n)).collect(),
             }),
+            TallyRecord::Values { values } => {
+                let bytes = STANDARD.decode(values).map_err(de::Error::custom)?;
+                Tally::Values(Values::from_bytes(&bytes).map_err(|e| de::Error::custom(e.chain()))?)
+            }
             TallyRecord::Sums { samples, figures } => {
                 let sum = |(name, sum): (String, String)| Ok((name, number(&sum)?));
                 Tally::Sums(Sums {

@@ -11,7 +11,7 @@ use crate::error::ErrorKind;
 use crate::judge::JudgeId;
 use crate::sequence::SequenceId;
 use crate::soup::{Ingredient, Soup};
-use crate::tally::{Judged, Tally};
+use crate::tally::{Judged, Tally, Values};
 
 /// What workers' judges said.
 #[derive(Debug, Default)]
@@ -234,14 +234,42 @@ pub(super) fn difference(a: &Judged, b: &Judged, tolerance: f64) -> Option<Strin
             let figure = |(name, sum): (&String, &f64)| far(name, *sum, *b.figures.get(name)?, a.samples);
             a.figures.iter().find_map(figure)
         }
-        _ => Some("one tells of classes and the other of figures".to_owned()),
+        (Tally::Values(a), Tally::Values(b)) => difference_of_values(&a, &b, tolerance),
+        _ => Some("one tells of classes and the other of figures or numbers".to_owned()),
     }
+}
+
+/// The same of numbers that are predicted: by the root of the mean of squares, as predictions may be near nothing.
+fn difference_of_values(a: &Values, b: &Values, tolerance: f64) -> Option<String> {
+    let pairs = || a.samples().iter().zip(b.samples());
+    if let Some((at, (a, b))) = pairs().enumerate().find(|(_, (a, b))| a.truth != b.truth) {
+        return Some(format!(
+            "sample {at} is {} there and {} here; do both have the same data?",
+            a.truth, b.truth
+        ));
+    }
+    let same = |a: f64, b: f64| a == b || (a.is_nan() && b.is_nan());
+    let others = pairs().map(|(a, b)| (a.prediction, b.prediction)).filter(|(a, b)| !same(*a, *b));
+    let apart = others.map(|(a, b)| (a - b) * (a - b)).sum::<f64>();
+    let largest = |(a, b): (f64, f64)| (a * a).max(b * b);
+    let finite =
+        pairs().map(|(a, b)| (a.prediction, b.prediction)).filter(|(a, b)| a.is_finite() && b.is_finite());
+    let size = finite.map(largest).sum::<f64>();
+    let near = apart == 0.0 || apart.sqrt() <= tolerance * size.sqrt();
+    let root = |sum: f64| (sum / a.samples().len() as f64).sqrt();
+    (!near).then(|| {
+        format!(
+            "predictions of about {} are {} apart; {tolerance} of that is tolerated",
+            root(size),
+            root(apart)
+        )
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tally::{Outcome, Sums};
+    use crate::tally::{Outcome, Sums, Value};
 
     #[test]
     fn judges_differ_by_what_they_say_and_by_how_much() {
@@ -270,5 +298,19 @@ mod tests {
         assert_eq!(difference(&sums(f64::NAN), &sums(f64::NAN), 0.0), None);
         assert!(difference(&sums(1.0), &sums(1.1), 0.01).is_some_and(|s| s.contains("nll is 0.5 there")));
         assert!(difference(&sums(1.0), &first, 0.01).is_some());
+        let values = |of: &[(f64, f64)]| {
+            let values: Values = of.iter().map(|&(truth, prediction)| Value { truth, prediction }).collect();
+            Judged::Tally(values.into())
+        };
+        let numbers = values(&[(1.0, 3.0), (2.0, f64::NAN), (3.0, 4.0)]);
+        let differs = |other: &[(f64, f64)], tolerance| difference(&numbers, &values(other), tolerance);
+        assert_eq!(difference(&numbers, &numbers, 0.0), None);
+        let near = [(1.0, 3.0), (2.0, f64::NAN), (3.0, 4.001)];
+        assert!(differs(&near, 0.0).is_some_and(|s| s.contains("are 0.000577")));
+        assert_eq!(differs(&near, 1e-3), None);
+        let other = [(1.0, 3.0), (2.5, f64::NAN), (3.0, 4.0)];
+        assert!(differs(&other, 0.1).is_some_and(|s| s.contains("sample 1 is 2 there and 2.5 here")));
+        let finite = [(1.0, 3.0), (2.0, 1.0), (3.0, 4.0)];
+        assert!(differs(&finite, 0.1).is_some_and(|s| s.contains("NaN apart")));
     }
 }

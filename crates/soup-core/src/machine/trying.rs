@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::{Action, Dataset, Evaluation, Judged, Machine, Result, Slice, Work, WorkerId};
 use crate::ledger::{Finding, Rejection};
+use crate::metric::Metric;
 use crate::recipe::Bar;
 use crate::run::LOOKAHEAD_MAX;
 use crate::sequence::{Sequence, SequenceId};
@@ -198,7 +199,7 @@ impl Machine {
             return asked as usize;
         }
         let slices = self.slices_of(self.ledger.deciding_set()).len() as u32;
-        let needed = if self.plan.early { self.trying.needed(slices) } else { slices };
+        let needed = if self.ends_early() { self.trying.needed(slices) } else { slices };
         let judging = self.workers.values().filter(|worker| worker.judges && !worker.leaving);
         // One more for each than it computes at a time waits with it.
         let places = judging.map(|worker| u64::from(worker.slots) + 1).sum::<u64>();
@@ -212,7 +213,7 @@ impl Machine {
 
     /// Takes what the goals have to reach, and asks for the outcomes of soups that have to be reached.
     pub(super) fn try_for(&mut self, bars: BTreeMap<Evaluation, Bar>, out: &mut Vec<Action>) {
-        self.trying.bars = if self.plan.early { bars } else { BTreeMap::new() };
+        self.trying.bars = if self.ends_early() { bars } else { BTreeMap::new() };
         let of: Vec<Soup> = self.trying.bars.values().map(|bar| bar.soup.clone()).collect();
         for soup in of {
             if self.trying.sequences.contains_key(&soup) {
@@ -360,6 +361,11 @@ impl Machine {
 
     /// The set on which a verdict can be certain early.
     pub(super) fn is_tried(&self, dataset: Dataset) -> bool {
-        self.plan.early && dataset == self.ledger.deciding_set()
+        self.ends_early() && dataset == self.ledger.deciding_set()
+    }
+
+    /// Whether a verdict can be certain early: how numbers correlate that are predicted is known of all samples alone.
+    fn ends_early(&self) -> bool {
+        self.plan.early && !matches!(self.metric(), Some(Metric::Values(_)))
     }
 }

@@ -13,10 +13,11 @@ const PARTS_MAX: usize = 8;
 const PART_BYTES_MAX: usize = 64;
 
 /// Tasks of GLUE (Wang et al., 2019), and what they are judged by.
-const GLUE: [(&str, &str); 10] = [
+const GLUE: [(&str, &str); 11] = [
     ("glue/cola", "matthews"),
     ("glue/sst2", "accuracy"),
     ("glue/mrpc", "accuracy+binary-f1"),
+    ("glue/stsb", "pearson+spearman"),
     ("glue/qqp", "accuracy+binary-f1"),
     ("glue/mnli", "accuracy"),
     ("glue/mnli_matched", "accuracy"),
@@ -63,7 +64,7 @@ impl FromStr for MetricName {
     ///
     /// # Errors
     /// [`Usage`](crate::ErrorKind::Usage) for what can be no metric's name, for a metric that is named twice, and for a task that is none of
-    /// classes.
+    /// GLUE's.
     fn from_str(name: &str) -> Result<MetricName> {
         if name.starts_with("glue/") {
             let found = GLUE.iter().find(|(task, _)| *task == name);
@@ -71,7 +72,7 @@ impl FromStr for MetricName {
             return match found {
                 Some((_, metric)) => Ok(MetricName((*metric).to_owned())),
                 None => {
-                    Err(Error::usage(format!("metric {name:?} is no task of classes: there are {}", known())))
+                    Err(Error::usage(format!("metric {name:?} is no task of GLUE: there are {}", known())))
                 }
             };
         }
@@ -153,7 +154,7 @@ mod tests {
         for (task, metric) in GLUE {
             assert_eq!(task.parse::<MetricName>().unwrap(), metric.parse().unwrap());
         }
-        let error = "glue/stsb".parse::<MetricName>().unwrap_err().chain();
-        assert!(error.contains("\"glue/stsb\" is no task of classes: there are glue/cola"), "{error}");
+        let error = "glue/ax".parse::<MetricName>().unwrap_err().chain();
+        assert!(error.contains("\"glue/ax\" is no task of GLUE: there are glue/cola"), "{error}");
     }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use soup_core::metric::{Formula, Range, SumMetric};
 use soup_core::survey::{Ability, Survey, Tallies};
-use soup_core::tally::{Counts, Judged, Outcome, Sums, Tally};
+use soup_core::tally::values::VALUES_MAX;
+use soup_core::tally::{Counts, Judged, Outcome, Sums, Tally, Value, Values};
 use soup_core::{Error, Result};
 
 use super::{malformed, required};
@@ -44,6 +45,7 @@ impl From<&Tally> for v1::Tally {
     fn from(tally: &Tally) -> Self {
         let kind = match tally {
             Tally::Classes(counts) => v1::tally::Kind::Classes(counts.into()),
+            Tally::Values(values) => v1::tally::Kind::Values(values.into()),
             Tally::Sums(Sums { samples, figures }) => v1::tally::Kind::Sums(v1::Sums {
                 samples: *samples,
                 figures: figures.iter().map(|(name, sum)| (name.clone(), *sum)).collect(),
@@ -58,10 +60,44 @@ impl TryFrom<v1::Tally> for Tally {
     fn try_from(tally: v1::Tally) -> Result<Self> {
         Ok(match required(tally.kind, "a tally's kind")? {
             v1::tally::Kind::Classes(counts) => Tally::Classes(counts.try_into()?),
+            v1::tally::Kind::Values(values) => Tally::Values(values.try_into()?),
             v1::tally::Kind::Sums(v1::Sums { samples, figures }) => {
                 Tally::Sums(Sums { samples, figures: figures.into_iter().collect() })
             }
         })
+    }
+}
+
+impl From<&Values> for v1::Values {
+    fn from(values: &Values) -> Self {
+        let (truths, predictions) = values.samples().iter().map(|v| (v.truth, v.prediction)).unzip();
+        v1::Values { truths, predictions }
+    }
+}
+
+impl TryFrom<v1::Values> for Values {
+    type Error = Error;
+    fn try_from(v1::Values { truths, predictions }: v1::Values) -> Result<Self> {
+        if truths.len() != predictions.len() || truths.len() as u64 > VALUES_MAX {
+            return Err(malformed("columns of values differ in length, or are too long"));
+        }
+        let pairs = truths.into_iter().zip(predictions);
+        Ok(pairs.map(|(truth, prediction)| Value { truth, prediction }).collect())
+    }
+}
+
+impl v1::Tally {
+    /// A tally for people: how many samples there are where it keeps one number after the other, which the metric's value tells more of.
+    pub(super) fn in_short(tally: &Tally) -> Self {
+        match tally {
+            Tally::Values(_) => v1::Tally {
+                kind: Some(v1::tally::Kind::Sums(v1::Sums {
+                    samples: tally.samples(),
+                    ..Default::default()
+                })),
+            },
+            Tally::Classes(_) | Tally::Sums(_) => tally.into(),
+        }
     }
 }
 
@@ -102,6 +138,7 @@ impl v1::Surveyed {
         let Survey { samples, tallies, abilities } = survey;
         let tallies = match tallies {
             Tallies::Classes { classes } => v1::surveyed::Tallies::Classes(classes),
+            Tallies::Values { values } => v1::surveyed::Tallies::Values(values),
             Tallies::Sums { figures, ranges, metrics } => v1::surveyed::Tallies::Figures(v1::Figures {
                 names: figures.into_iter().collect(),
                 metrics: metrics.into_iter().map(Into::into).collect(),
@@ -119,6 +156,7 @@ impl v1::Surveyed {
     pub fn survey(self) -> Result<(Survey, Vec<String>)> {
         let tallies = match required(self.tallies, "what a judge tells")? {
             v1::surveyed::Tallies::Classes(classes) => Tallies::Classes { classes },
+            v1::surveyed::Tallies::Values(values) => Tallies::Values { values },
             v1::surveyed::Tallies::Figures(v1::Figures { names, metrics, ranges }) => Tallies::Sums {
                 figures: distinct(names, "a figure")?,
                 ranges: {

@@ -7,7 +7,7 @@ use soup_core::machine::Differentiate;
 use soup_core::metric::{Formula, MetricName, Range, SumMetric};
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::survey::{Ability, Survey, Tallies};
-use soup_core::tally::{Counts, Judged, Outcome, Sums};
+use soup_core::tally::{Counts, Judged, Outcome, Sums, Tally, Value, Values};
 
 use super::*;
 
@@ -233,9 +233,16 @@ fn outcomes_survive() {
     let counts: Counts = outcomes.iter().collect();
     let sums =
         Sums { samples: 3, figures: [("nll".to_owned(), f64::INFINITY), ("tokens".to_owned(), 0.1)].into() };
-    for judged in [Judged::Outcomes(outcomes), Judged::Tally(counts.into()), Judged::Tally(sums.into())] {
+    let value = |truth, prediction| Value { truth, prediction };
+    let values: Values = [value(3.8, f64::INFINITY), value(0.1 + 0.2, -1.0)].into_iter().collect();
+    let tallies = [counts.into(), sums.into(), values.into()].map(Judged::Tally);
+    for judged in tallies.into_iter().chain([Judged::Outcomes(outcomes)]) {
         assert_eq!(Judged::try_from(v1::Evaluated::from(&judged)).unwrap(), judged);
     }
+    let uneven = v1::Values { truths: vec![1.0], predictions: vec![] };
+    refused(Values::try_from(uneven), "columns of values differ in length");
+    let long = vec![0.0; 65_537];
+    refused(Values::try_from(v1::Values { truths: long.clone(), predictions: long }), "or are too long");
 }
 
 #[test]
@@ -259,7 +266,7 @@ fn surveys_survive() {
         tallies: Tallies::Sums { figures: [nll, tokens].into(), ranges, metrics },
         abilities: [Ability::Gradients].into(),
     };
-    for survey in [lm.clone(), Survey::of_classes(vec![7, 2], 10)] {
+    for survey in [lm.clone(), Survey::of_classes(vec![7, 2], 10), Survey::of_values(vec![4])] {
         let notes = vec!["a note".to_owned()];
         assert_eq!(v1::Surveyed::new(survey.clone(), notes.clone()).survey().unwrap(), (survey, notes));
     }
