@@ -85,6 +85,14 @@ WRONG_SUMS = {
     "infinite": (soup_judge.Sums({"nll": math.inf, "tokens": 2}), "infinite nll", "not a number"),
     "samples": (soup_judge.Sums({"nll": 1.0, "tokens": 2}, samples=3), "the block has 2"),
 }
+NUMBERS = soup_judge.Survey([10], values=True)
+WRONG_VALUES = {
+    "sums": (soup_judge.Sums({}), "return Values"),
+    "length": (soup_judge.Values([0.0], [0.0, 0.0]), "Values.truths is float64 [1]", "give 2 real numbers"),
+    "type": (soup_judge.Values([0.0, 1.0], [0, 1]), "Values.predictions is int64"),
+    "truth": (soup_judge.Values([0.0, math.nan], [0.0, 1.0]), "Values.truths has something that is not finite"),
+    "infinite": (soup_judge.Values([0.0, 1.0], [0.0, math.inf]), "Values.predictions has infinity"),
+}
 PERPLEXITY = soup_judge.Survey(
     [10],
     figures=["nll", "tokens"],
@@ -99,6 +107,21 @@ def test_sums_that_may_not_be_sent(scripted, refused, name):
     client = scripted(open=PERPLEXITY, judge=lambda *_: answer)
     with refused.fault("WrongAnswer", *texts):
         client.judge("s", 1, 0, [0, 1])
+
+
+@pytest.mark.parametrize("name", WRONG_VALUES)
+def test_values_that_may_not_be_sent(scripted, refused, name):
+    answer, *texts = WRONG_VALUES[name]
+    client = scripted(open=NUMBERS, judge=lambda *_: answer)
+    with refused.fault("WrongAnswer", *texts):
+        client.judge("s", 1, 0, [0, 1])
+
+
+def test_values_one_after_the_other(scripted):
+    client = scripted(open=NUMBERS, judge=soup_judge.Values([0.5, 3.8], np.array([math.nan, 2.5], np.float32)))
+    (block,) = client.judge("s", 1, 0, [0, 1])
+    assert list(block.values.truths) == [0.5, 3.8]
+    assert math.isnan(block.values.predictions[0]) and block.values.predictions[1] == 2.5
 
 
 def test_sums_in_the_order_of_the_survey(serving, perceptron):

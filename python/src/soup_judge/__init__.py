@@ -12,7 +12,7 @@ Subclass `Judge`, and `serve` it:
     soup_judge.serve(MyJudge())
 """
 
-from soup_judge.answers import Gradient, Loss, Metric, OfLogits, Outcomes, Range, Sums, Survey
+from soup_judge.answers import Gradient, Loss, Metric, OfLogits, Outcomes, Range, Sums, Survey, Values
 from soup_judge.errors import Refused, WrongAnswer
 from soup_judge.judge import Judge
 from soup_judge.schema import Dataset, Schema, Tensor
@@ -37,6 +37,7 @@ __all__ = [
     "Survey",
     "Tensor",
     "Tensors",
+    "Values",
     "WrongAnswer",
     "serve",
 ]

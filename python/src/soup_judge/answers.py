@@ -45,6 +45,8 @@ class Survey:
     """Of every dataset, in the order asked; each at least 1."""
     classes: int | None = None
     """Of a classifier, which answers with `Outcomes`."""
+    values: bool = False
+    """Whether a number is predicted of each sample, told as `Values`; of at most 65536 samples a dataset."""
     figures: Sequence[str] = ()
     """Names of what `Sums` tells, 1 to 64 of them, in this order."""
     metrics: Sequence[Metric] = ()
@@ -115,6 +117,16 @@ class Sums:
 
 
 @dataclass(frozen=True)
+class Values:
+    """What was predicted of the samples of a block, in the order of their positions; one element a sample."""
+
+    truths: ArrayLike
+    """The true numbers."""
+    predictions: ArrayLike
+    """The predicted ones. Not a number is an answer, and the worst; infinity is none."""
+
+
+@dataclass(frozen=True)
 class Gradient:
     """The derivatives of a `Loss` over a block of samples."""
 
@@ -178,8 +190,8 @@ class Loss:
         )
 
 
-Answer = Outcomes | Sums
-Kind = Literal["outcomes", "sums"]
+Answer = Outcomes | Sums | Values
+Kind = Literal["outcomes", "sums", "values"]
 
 
 def checked_rows(logits: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], NDArray[np.int64]]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from soup_judge._wire import judge_pb2 as wire
-from soup_judge.answers import Gradient, Outcomes, Sums, Survey
+from soup_judge.answers import Answer, Gradient, Outcomes, Sums, Survey, Values
 from soup_judge.errors import WrongAnswer
 from soup_judge.judge import Judge, default_digest, default_numerics
 from soup_judge.schema import Dataset, Schema, listed
@@ -23,6 +23,7 @@ PROTOCOL = 1
 _WORD = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
 _FIGURE = re.compile(r"[a-z0-9_-]{1,64}")
 _MOST_FIGURES = 64
+_MOST_VALUES = 65536
 
 
 def description(judge: Judge) -> wire.DescribeResponse:
@@ -64,9 +65,10 @@ def survey(judge: Judge, survey: Survey, datasets: Sequence[Dataset]) -> wire.Su
     for dataset, count in zip(datasets, survey.samples, strict=True):
         if not _is_count(count) or count < 1:
             raise WrongAnswer(f"Survey.samples says {count!r} for dataset {dataset.name}: give a count of at least 1")
-    if (survey.classes is None) == (not survey.figures):
+    if [survey.classes is not None, bool(survey.figures), bool(survey.values)].count(True) != 1:
         raise WrongAnswer(
-            "Survey has to tell either of classes (of a classifier) or of figures (sums), and of one of them"
+            "Survey has to tell either of classes (of a classifier), of figures (sums) or of values (numbers), "
+            "and of one of them"
         )
     told = wire.Survey(samples=[int(count) for count in survey.samples], notes=[_line(note) for note in survey.notes])
     if survey.classes is not None:
@@ -79,7 +81,14 @@ def survey(judge: Judge, survey: Survey, datasets: Sequence[Dataset]) -> wire.Su
         told.classes = int(survey.classes)
         return told
     if judge.logits:
-        raise WrongAnswer("Survey tells of figures, but the judge declares logits: set `logits = False`")
+        raise WrongAnswer("Survey tells of no classes, but the judge declares logits: set `logits = False`")
+    if survey.values:
+        if survey.metrics:
+            raise WrongAnswer("Survey.metrics are made of figures: predicted numbers have their own")
+        if max(survey.samples) > _MOST_VALUES:
+            raise WrongAnswer(f"Survey.samples: values are told of at most {_MOST_VALUES} samples of a dataset")
+        told.values = 1
+        return told
     told.figures.CopyFrom(_figures(survey))
     return told
 
@@ -124,19 +133,23 @@ def _figures(survey: Survey) -> wire.Figures:
     return figures
 
 
-def block(index: int, answer: Outcomes | Sums, survey: wire.Survey, samples: int, logits: bool) -> wire.Block:
+def block(index: int, answer: Answer, survey: wire.Survey, samples: int, logits: bool) -> wire.Block:
     """What was judged of a block of `samples`, for the wire, or `WrongAnswer`."""
     if survey.WhichOneof("tallies") == "figures":
         if not isinstance(answer, Sums):
             raise WrongAnswer(f"judge returned {_kind(answer)}: the survey tells of figures, so return Sums")
         return wire.Block(block=index, sums=_sums(answer, list(survey.figures.names), samples))
+    if survey.WhichOneof("tallies") == "values":
+        if not isinstance(answer, Values):
+            raise WrongAnswer(f"judge returned {_kind(answer)}: the survey tells of values, so return Values")
+        return wire.Block(block=index, values=_values(answer, samples))
     if not isinstance(answer, Outcomes):
         raise WrongAnswer(f"judge returned {_kind(answer)}: the survey tells of classes, so return Outcomes")
     classes = survey.classes
     told = wire.Outcomes(
         labels=_classes("labels", answer.labels, samples, classes),
         predictions=_classes("predictions", answer.predictions, samples, classes),
-        losses=_column("losses", answer.losses, samples, np.floating).astype(np.float64).tolist(),
+        losses=_column("Outcomes.losses", answer.losses, samples, np.floating).astype(np.float64).tolist(),
     )
     if -math.inf in told.losses:
         raise WrongAnswer("Outcomes.losses has minus infinity: give not a number where a loss is none")
@@ -152,6 +165,18 @@ def block(index: int, answer: Outcomes | Sums, survey: wire.Survey, samples: int
             f"Outcomes.logits is {rows.dtype} {list(rows.shape)}: give real numbers, [{samples}, {classes}] here"
         )
     return wire.Block(block=index, outcomes=told, logits=rows.astype("<f4").tobytes())
+
+
+def _values(answer: Values, samples: int) -> wire.Values:
+    truths, predictions = (
+        _column(f"Values.{what}", column, samples, np.floating).astype(np.float64)
+        for what, column in (("truths", answer.truths), ("predictions", answer.predictions))
+    )
+    if not np.isfinite(truths).all():
+        raise WrongAnswer("Values.truths has something that is not finite: every sample has a true number")
+    if np.isinf(predictions).any():
+        raise WrongAnswer("Values.predictions has infinity: give not a number where there is no prediction")
+    return wire.Values(truths=truths.tolist(), predictions=predictions.tolist())
 
 
 def _sums(answer: Sums, names: list[str], samples: int) -> wire.Sums:
@@ -176,7 +201,7 @@ def _sums(answer: Sums, names: list[str], samples: int) -> wire.Sums:
 
 
 def _classes(what: str, values: ArrayLike, samples: int, bound: int) -> list[int]:
-    column = _column(what, values, samples, np.integer)
+    column = _column(f"Outcomes.{what}", values, samples, np.integer)
     if ((column < 0) | (column >= bound)).any():
         raise WrongAnswer(
             f"Outcomes.{what} has {column.min()} to {column.max()}: classes are counted from 0 and below {bound}"
@@ -191,9 +216,7 @@ def _column(
     column = np.asarray(values)
     if column.shape != (samples,) or not np.issubdtype(column.dtype, kind):
         wanted = "integers" if kind is np.integer else "real numbers"
-        raise WrongAnswer(
-            f"Outcomes.{what} is {column.dtype} {list(column.shape)}: give {samples} {wanted}, one a sample"
-        )
+        raise WrongAnswer(f"{what} is {column.dtype} {list(column.shape)}: give {samples} {wanted}, one a sample")
     return column
 
 

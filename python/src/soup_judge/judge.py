@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from soup_judge.answers import Gradient, Loss, Outcomes, Sums, Survey
+from soup_judge.answers import Answer, Gradient, Loss, Survey
 from soup_judge.errors import Refused
 from soup_judge.schema import Dataset, Schema, listed
 from soup_judge.tensors import Tensors
@@ -69,7 +69,7 @@ class Judge:
         """
         raise NotImplementedError(f"{type(self).__name__} has no load")
 
-    def judge(self, model: Any, dataset: Dataset, positions: NDArray[np.int64]) -> Outcomes | Sums:
+    def judge(self, model: Any, dataset: Dataset, positions: NDArray[np.int64]) -> Answer:
         """What happens to a block of samples: those at `positions` of the dataset, counted from 0, in this order."""
         raise NotImplementedError(f"{type(self).__name__} has no judge")
 

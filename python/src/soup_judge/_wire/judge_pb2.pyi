@@ -92,16 +92,18 @@ class OpenResponse(_message.Message):
     def __init__(self, progress: _Optional[_Union[Progress, _Mapping]] = ..., survey: _Optional[_Union[Survey, _Mapping]] = ...) -> None: ...
 
 class Survey(_message.Message):
-    __slots__ = ("samples", "classes", "figures", "notes")
+    __slots__ = ("samples", "classes", "figures", "values", "notes")
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     FIGURES_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
     NOTES_FIELD_NUMBER: _ClassVar[int]
     samples: _containers.RepeatedScalarFieldContainer[int]
     classes: int
     figures: Figures
+    values: int
     notes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, samples: _Optional[_Iterable[int]] = ..., classes: _Optional[int] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, samples: _Optional[_Iterable[int]] = ..., classes: _Optional[int] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., values: _Optional[int] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Figures(_message.Message):
     __slots__ = ("names", "metrics", "ranges")
@@ -212,16 +214,18 @@ class JudgeResponse(_message.Message):
     def __init__(self, generation: _Optional[int] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., block: _Optional[_Union[Block, _Mapping]] = ...) -> None: ...
 
 class Block(_message.Message):
-    __slots__ = ("block", "outcomes", "sums", "logits")
+    __slots__ = ("block", "outcomes", "sums", "values", "logits")
     BLOCK_FIELD_NUMBER: _ClassVar[int]
     OUTCOMES_FIELD_NUMBER: _ClassVar[int]
     SUMS_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
     LOGITS_FIELD_NUMBER: _ClassVar[int]
     block: int
     outcomes: Outcomes
     sums: Sums
+    values: Values
     logits: bytes
-    def __init__(self, block: _Optional[int] = ..., outcomes: _Optional[_Union[Outcomes, _Mapping]] = ..., sums: _Optional[_Union[Sums, _Mapping]] = ..., logits: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, block: _Optional[int] = ..., outcomes: _Optional[_Union[Outcomes, _Mapping]] = ..., sums: _Optional[_Union[Sums, _Mapping]] = ..., values: _Optional[_Union[Values, _Mapping]] = ..., logits: _Optional[bytes] = ...) -> None: ...
 
 class Outcomes(_message.Message):
     __slots__ = ("labels", "predictions", "losses")
@@ -232,6 +236,14 @@ class Outcomes(_message.Message):
     predictions: _containers.RepeatedScalarFieldContainer[int]
     losses: _containers.RepeatedScalarFieldContainer[float]
     def __init__(self, labels: _Optional[_Iterable[int]] = ..., predictions: _Optional[_Iterable[int]] = ..., losses: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class Values(_message.Message):
+    __slots__ = ("truths", "predictions")
+    TRUTHS_FIELD_NUMBER: _ClassVar[int]
+    PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
+    truths: _containers.RepeatedScalarFieldContainer[float]
+    predictions: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, truths: _Optional[_Iterable[float]] = ..., predictions: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Sums(_message.Message):
     __slots__ = ("samples", "values")

@@ -101,6 +101,13 @@ class Asking:
 
     def _check_block(self, block: wire.Block, samples: int) -> None:
         assert self.survey is not None
+        if self.survey.values:
+            require(block.WhichOneof("judged") == "values", "the survey tells of values, the block not of them")
+            truths, predictions = block.values.truths, block.values.predictions
+            require(len(truths) == len(predictions) == samples, f"columns are not of {samples} samples")
+            require(all(math.isfinite(truth) for truth in truths), "a true number is not finite")
+            require(not any(math.isinf(each) for each in predictions), "a prediction is infinite")
+            return
         if not self._classes():
             require(block.WhichOneof("judged") == "sums", "the survey tells of figures, the block not of sums")
             require(block.sums.samples == samples, f"sums of {block.sums.samples} samples, not {samples}")
@@ -136,6 +143,12 @@ class Asking:
             # Logits that are nearly equal may change places.
             slack = math.ceil(tolerance * len(labels[0]))
             require(abs(correct[0] - correct[1]) <= slack, f"{correct[0]} and {correct[1]} samples are right")
+            return
+        if self.survey.values:
+            truths = [[truth for block in blocks for truth in block.values.truths] for blocks in (one, other)]
+            require(truths[0] == truths[1], "true numbers differ")
+            told = [[each for block in blocks for each in block.values.predictions] for blocks in (one, other)]
+            close(math.hypot(*told[0]), math.hypot(*told[1]), tolerance, "predictions differ")
             return
         for index, name in enumerate(self.survey.figures.names):
             sums = [sum(block.sums.values[index] for block in blocks) for blocks in (one, other)]

@@ -73,9 +73,11 @@ class Suite(Asking):
         require(len(counts) == len(self.datasets), f"{len(counts)} counts for {len(self.datasets)} datasets")
         require(min(counts) >= 1, "a dataset has no samples")
         tallies = survey.WhichOneof("tallies")
-        require(tallies is not None, "neither classes nor figures")
+        require(tallies is not None, "neither classes nor figures nor values")
         if tallies == "classes":
             require(survey.classes >= 1, "no classes")
+        elif tallies == "values":
+            require(survey.values == 1, f"{survey.values} numbers of each sample")
         else:
             names = list(survey.figures.names)
             require(1 <= len(names) <= 64 and len(set(names)) == len(names), f"figures are {names}")

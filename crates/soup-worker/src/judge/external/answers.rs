@@ -7,7 +7,7 @@ use soup_core::judge::{JudgeId, Offer};
 use soup_core::machine::PartFigures;
 use soup_core::metric::{Formula, Range, Ranges, SumMetric, check_word};
 use soup_core::survey::{Ability, Survey, Tallies};
-use soup_core::tally::{Judged, Outcome, Sums};
+use soup_core::tally::{Judged, Outcome, Sums, Value, Values};
 use soup_core::{Error, Result};
 use soup_proto::JUDGE_PROTOCOL_VERSION;
 use soup_proto::judge_v1::metric::Formula as WireFormula;
@@ -110,8 +110,9 @@ pub(super) fn surveyed(
     if samples.len() != datasets {
         return Err(wrong(format!("surveyed {} datasets, and was asked for {datasets}", samples.len())));
     }
-    let tallies = match tallies.ok_or_else(|| wrong("says neither classes nor figures"))? {
+    let tallies = match tallies.ok_or_else(|| wrong("says neither classes nor values nor figures"))? {
         WireTallies::Classes(classes) => Tallies::Classes { classes },
+        WireTallies::Values(values) => Tallies::Values { values },
         WireTallies::Figures(figures) => {
             let count = figures.names.len();
             let names: BTreeSet<String> = figures.names.into_iter().collect();
@@ -191,6 +192,7 @@ pub(super) fn judged(said: Block, asked: &Asked<'_>) -> Result<(Judged, Vec<f32>
             let outcome = |((label, prediction), loss)| Outcome { label, prediction, loss };
             Judged::Outcomes(columns.map(outcome).collect())
         }
+        Some(block::Judged::Values(of)) => Judged::Tally(values(of, asked.samples)?.into()),
         Some(block::Judged::Sums(of)) => {
             if of.samples != count {
                 return Err(wrong(format!("told of {} samples, for {count}", of.samples)));
@@ -220,6 +222,23 @@ pub(super) fn judged(said: Block, asked: &Asked<'_>) -> Result<(Judged, Vec<f32>
         return Err(wrong(format!("gave {} bytes of logits where {expected} are due", logits.len())));
     }
     Ok((judged, logits.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()))
+}
+
+/// True and predicted numbers of a block of so many samples.
+fn values(of: soup_proto::judge_v1::Values, samples: usize) -> Result<Values> {
+    let soup_proto::judge_v1::Values { truths, predictions } = of;
+    if [truths.len(), predictions.len()] != [samples; 2] {
+        return Err(wrong(format!(
+            "told of {} true numbers and {} predictions, for {samples} samples",
+            truths.len(),
+            predictions.len()
+        )));
+    }
+    if predictions.iter().any(|prediction| prediction.is_infinite()) {
+        return Err(wrong("gave an infinite prediction"));
+    }
+    let pairs = truths.into_iter().zip(predictions);
+    Ok(pairs.map(|(truth, prediction)| Value { truth, prediction }).collect())
 }
 
 /// What a judge says of a step's part of `samples` samples.
@@ -300,7 +319,7 @@ mod tests {
         let known = of(vec![3], Some(WireTallies::Classes(2))).unwrap();
         assert_eq!((known.survey.samples, known.notes), (vec![3], vec!["a\\nb".to_owned()]));
         says(of(vec![3, 4], Some(WireTallies::Classes(2))), "2 datasets, and was asked for 1");
-        says(of(vec![3], None), "neither classes nor figures");
+        says(of(vec![3], None), "neither classes nor values nor figures");
         says(of(vec![3], figures(&["a", "a"], vec![])), "a figure twice");
         let metric =
             |formula: i32| Metric { name: "m".into(), formula, figure: "a".into(), ..Metric::default() };
@@ -309,6 +328,11 @@ mod tests {
         says(of(vec![3], figures(&["a"], vec![metric(9)])), "no formula");
         assert!(of(vec![3], promise(&["a"], vec![], &["a"])).is_ok());
         says(of(vec![3], promise(&["a"], vec![], &["a", "a"])), "two ranges of \"a\"");
+    }
+
+    fn values_block() -> Block {
+        let of = soup_proto::judge_v1::Values { truths: vec![1.0; 2], predictions: vec![1.0; 2] };
+        Block { judged: Some(block::Judged::Values(of)), ..Block::default() }
     }
 
     #[test]
@@ -337,6 +361,19 @@ mod tests {
             ..Block::default()
         };
         says(of(sums(2, vec![]), false), "another kind");
+        let numbers = Survey::of_values(vec![9]);
+        let values = |truths: Vec<f64>, predictions: Vec<f64>| {
+            let of = soup_proto::judge_v1::Values { truths, predictions };
+            let block = Block { judged: Some(block::Judged::Values(of)), ..Block::default() };
+            judged(block, &Asked { survey: &numbers, figures: &[], samples: 2, logits: false })
+        };
+        let (said, _) = values(vec![1.0, 2.0], vec![0.5, f64::NAN]).unwrap();
+        let Judged::Tally(Tally::Values(said)) = said else { unreachable!() };
+        assert_eq!((said.samples()[0].truth, said.samples()[0].prediction), (1.0, 0.5));
+        says(values(vec![1.0], vec![0.5; 2]), "told of 1 true numbers and 2 predictions, for 2");
+        says(values(vec![1.0, f64::NAN], vec![0.5; 2]), "a true number of NaN");
+        says(values(vec![1.0; 2], vec![0.5, f64::NEG_INFINITY]), "an infinite prediction");
+        says(of(values_block(), false), "another kind");
         let lm = Survey {
             tallies: Tallies::Sums {
                 figures: ["nll".to_owned(), "tokens".into()].into(),

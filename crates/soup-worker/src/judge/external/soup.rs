@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex as SyncMutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use soup_core::batch_norm::statistics_bytes;
-use soup_core::tally::{Judged as Said, Tally};
+use soup_core::tally::Judged as Said;
 use soup_core::{Error, Result};
 use soup_proto::judge_v1::{
     DifferentiateRequest, DifferentiateResponse, JudgeRequest, JudgeResponse, LoadRequest, LoadResponse,
@@ -251,13 +251,11 @@ impl Generation {
     }
 }
 
-/// Adds what was said of the next block: outcomes one after the other, tallies in the order of the blocks.
+/// Adds what was said of the next block.
 fn add(said: &mut Option<Said>, next: Said) -> Result<()> {
-    match (said.as_mut(), next) {
-        (None, next) => *said = Some(next),
-        (Some(Said::Outcomes(all)), Said::Outcomes(more)) => all.extend(more),
-        (Some(Said::Tally(sum)), Said::Tally(more)) => Tally::merge(sum, &more)?,
-        _ => return Err(Error::internal("blocks were told of in different kinds")),
+    match said {
+        None => *said = Some(next),
+        Some(all) => all.append(next)?,
     }
     Ok(())
 }
