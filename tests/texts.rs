@@ -1,5 +1,6 @@
 //! Soups of text classifiers, against PyTorch and transformers (`pools/bert-reviews`; `pools/t5-reviews` of a model that answers with the
-//! name of a class): which are tried, what each trial counts, what is chosen, and a learned soup. Counts are compared exactly, soups by their bits.
+//! name of a class; `pools/bert-ratings` of one that predicts a number, with scipy): which are tried, what each trial counts, what is
+//! chosen, and a learned soup. Counts are compared exactly, soups by their bits.
 
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
@@ -12,6 +13,9 @@ use tempfile::TempDir;
 const SOUPCTL: &str = env!("CARGO_BIN_EXE_soupctl-under-test");
 /// What a cook ends with where data cannot be used.
 const DATA: i32 = 65;
+/// What it ends with where something is asked for that there is not, and where a gate is not reached.
+const USAGE: i32 = 2;
+const GATE: i32 = 3;
 
 fn pool() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("pools/bert-reviews")
@@ -20,6 +24,11 @@ fn pool() -> PathBuf {
 /// The pool of a model that answers.
 fn answering() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("pools/t5-reviews")
+}
+
+/// The pool of a model that predicts a number.
+fn rating() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("pools/bert-ratings")
 }
 
 fn reference_of(pool: &Path) -> Value {
@@ -103,6 +112,112 @@ fn pruned_soups_equal_the_reference() {
 fn soups_of_a_model_that_answers_equal_the_reference() {
     check_of(&answering(), &["jsonl"], ["greedy", "accuracy", "accuracy"]);
     check_of(&answering(), &["jsonl"], ["pruned", "accuracy", "accuracy"]);
+}
+
+/// What a cook of predicted numbers says beside the reference: by the same trials to the same soup.
+fn check_numbers(result: &Value, recipe: &str, metric: &str) {
+    let reference = reference_of(&rating());
+    let cooks = reference["cooks"].as_array().unwrap();
+    let expected = cooks.iter().find(|c| c["recipe"] == recipe && c["metric"] == metric).unwrap();
+    let what = format!("{recipe} by {metric}");
+    assert_eq!(strings(&result["ingredients"]), strings(&expected["ingredients"]), "{what}");
+    let same = |got: &Value, expected: &Value| {
+        assert_eq!(got["samples"], expected["samples"], "{what}");
+        near(&what, &got["value"], &expected["value"], 2e-5);
+        for name in ["pearson", "spearman", "mse"] {
+            near(name, &got["metrics"][name], &expected["metrics"][name], 2e-5);
+        }
+    };
+    let (trials, others) = (result["trials"].as_array().unwrap(), expected["trials"].as_array().unwrap());
+    assert_eq!(trials.len(), others.len(), "{what}");
+    for (trial, other) in trials.iter().zip(others) {
+        assert_eq!(
+            (&trial["candidate"], &trial["verdict"]),
+            (&other["candidate"], &other["verdict"]),
+            "{what}"
+        );
+        assert_eq!(trial["evaluated"], trial["out_of"], "all samples are judged");
+        same(trial, other);
+    }
+    same(&result["score"], &expected["score"]);
+    same(&result["baselines"]["uniform"], &expected["baselines"]["uniform"]);
+    same(&result["baselines"]["best_single"], &expected["baselines"]["best_single"]);
+    assert_eq!(result["sha256"], expected["sha256"], "the bits of the soup");
+    for (form, got) in result["test"].as_object().unwrap() {
+        assert_eq!(got["samples"], 300, "{form}");
+        same(got, &expected["test"]["test"]);
+    }
+}
+
+#[test]
+fn soups_of_a_model_that_predicts_a_number_equal_the_reference() {
+    let at = rating().join("data").display().to_string();
+    let tests = ["jsonl", "parquet", "tsv"].map(|form| format!("{form}={at}/test.{form}"));
+    for (recipe, metric, as_glue) in [
+        ("greedy", "pearson+spearman", "glue/stsb"),
+        ("greedy", "mse", "mse"),
+        ("pruned", "pearson+spearman", "pearson+spearman"),
+        ("pruned", "mse", "mse"),
+    ] {
+        let mut args = vec!["--recipe", recipe, "--metric", as_glue, "--gate", "jsonl>=0.1", "--quiet"];
+        args.extend(tests.iter().flat_map(|test| ["--test", test.as_str()]));
+        let dir = TempDir::new().unwrap();
+        check_numbers(&cook_of(&rating(), dir.path(), &args).json(), recipe, metric);
+    }
+}
+
+/// However the work is cut: by two workers, in other batches, and from the scores that an earlier run left.
+#[test]
+fn numbers_are_the_same_however_the_work_is_cut() {
+    let dir = TempDir::new().unwrap();
+    let run = |args: &[&str]| {
+        let all = [&["--metric", "glue/stsb", "--overwrite", "--quiet"], args].concat();
+        cook_of(&rating(), dir.path(), &all).json()
+    };
+    let (one, three, again) =
+        (run(&["--workers", "1"]), run(&["--workers", "3", "--fresh"]), run(&["--fresh"]));
+    for other in [&three, &again] {
+        check_numbers(other, "greedy", "pearson+spearman");
+        for key in ["trials", "ranking", "score", "sha256"] {
+            assert_eq!(one[key], other[key], "{key}");
+        }
+    }
+}
+
+#[test]
+fn what_means_nothing_of_numbers_is_refused_by_name() {
+    let refused = |args: &[&str], parts: &[&str]| {
+        let dir = TempDir::new().unwrap();
+        cook_of(&rating(), dir.path(), args).fails(USAGE, parts);
+    };
+    refused(&[], &["there is no metric \"accuracy\", there are pearson, spearman, mse"]);
+    let significant = ["--metric", "mse", "--accept", "significant"];
+    refused(&significant, &["accept significant compares classifiers", "tells of no classes"]);
+    let train = rating().join("data/val.jsonl").display().to_string();
+    let learned = ["--metric", "mse", "--recipe", "learned", "--train", &train];
+    refused(&learned, &["the learned recipe needs gradients"]);
+    let dir = TempDir::new().unwrap();
+    cook_of(&pool(), dir.path(), &["--metric", "pearson"])
+        .fails(USAGE, &["there is no metric \"pearson\", there are accuracy"]);
+    let below = ["--metric", "pearson", "--recipe", "uniform", "--gate", "validation>=0.99"];
+    cook_of(&rating(), dir.path(), &below).fails(GATE, &["0.99"]);
+}
+
+#[test]
+fn labels_that_are_no_numbers_are_refused_by_name() {
+    let of = |change: &dyn Fn(String) -> String, parts: &[&str]| {
+        let dir = changed_of(&rating(), "data/val.jsonl", |text| Some(change(text)));
+        cook_of(dir.path(), dir.path(), &["--metric", "mse"]).fails(DATA, parts);
+    };
+    let first = |text: &str, label: &str| {
+        let (line, rest) = text.split_once('\n').unwrap();
+        let (before, _) = line.split_once("\"score\":").unwrap();
+        format!("{before}\"score\": {label}}}\n{rest}")
+    };
+    of(&|text| first(&text, "\"high\""), &["line 1", "label \"high\" is no number"]);
+    of(&|text| first(&text, "null"), &["line 1", "has no label: it is null"]);
+    of(&|text| first(&text, "1e999"), &["line 1"]);
+    of(&|text| text.replace("\"score\"", "\"rating\""), &["no column of labels among", "label-column"]);
 }
 
 /// The reference steps in f32, ours in f64: weights agree to 1e-3 after twelve steps.

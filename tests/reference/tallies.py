@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from scipy.stats import pearsonr, spearmanr
+
 
 @dataclass
 class Counts:
@@ -63,7 +65,27 @@ class Sums:
         return {"samples": self.samples, "figures": figures, "value": finite(metric.value(self))}
 
 
-Tally = Counts | Sums
+@dataclass
+class Values:
+    """The true number of each sample, and the predicted one."""
+
+    truths: list[float] = field(default_factory=list)
+    predictions: list[float] = field(default_factory=list)
+
+    def metrics(self) -> dict[str, float]:
+        squares = [(a - b) ** 2 for a, b in zip(self.truths, self.predictions, strict=True)]
+        return {
+            "pearson": float(pearsonr(self.truths, self.predictions)[0]),
+            "spearman": float(spearmanr(self.truths, self.predictions)[0]),
+            "mse": math.fsum(squares) / len(squares),
+        }
+
+    def figures(self, metric: "Metric") -> dict[str, object]:
+        metrics = {name: finite(value) for name, value in self.metrics().items()}
+        return {"samples": len(self.truths), "metrics": metrics, "value": finite(metric.value(self))}
+
+
+Tally = Counts | Sums | Values
 
 
 def finite(value: float) -> float | None:
@@ -91,16 +113,18 @@ class Metric:
     """The figure by which soups are compared, by its name; `a+b` is the mean of two."""
 
     PERPLEXITY = "perplexity"
-    LOWER_IS_BETTER = frozenset({"loss", PERPLEXITY})
+    LOWER_IS_BETTER = frozenset({"loss", "mse", PERPLEXITY})
+    OF_VALUES = frozenset({"pearson", "spearman", "mse"})
 
     def __init__(self, name: str):
         self.name = name
         self.parts = name.split("+")
-        known = {"accuracy", "binary-f1", "matthews", "loss", self.PERPLEXITY}
+        known = {"accuracy", "binary-f1", "matthews", "loss", self.PERPLEXITY, *self.OF_VALUES}
         if unknown := set(self.parts) - known:
             raise SystemExit(f"there is no metric {', '.join(sorted(unknown))} here, there are {', '.join(sorted(known))}")
-        if len(self.parts) > 1 and not set(self.parts) <= {"accuracy", "binary-f1"}:
-            raise SystemExit(f"metric {name}: only a mean of accuracy and binary-f1 is compared exactly here")
+        means = [{"accuracy", "binary-f1"}, {"pearson", "spearman"}]
+        if len(self.parts) > 1 and not any(set(self.parts) <= known for known in means):
+            raise SystemExit(f"metric {name}: only means of accuracy and binary-f1, or of correlations, are compared here")
         self.lower_is_better = name in self.LOWER_IS_BETTER
 
     def value(self, tally: Tally) -> float:
@@ -112,6 +136,10 @@ class Metric:
 
     def key(self, tally: Tally) -> Fraction | float:
         """What orders tallies as the metric does: the better, the larger, and equal where it is equal."""
+        if isinstance(tally, Values):
+            metrics = tally.metrics()
+            mean = sum(metrics[part] for part in self.parts) / len(self.parts)
+            return -mean if self.lower_is_better else mean
         if isinstance(tally, Sums):
             figures = tally.figures_by_name
             return -math.exp(figures["nll"] / figures["tokens"])

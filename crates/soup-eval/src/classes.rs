@@ -24,7 +24,7 @@ const IMAGENET: [(usize, &str, &str); 5] = [
 ];
 const IMAGENET_CLASSES: usize = 1000;
 
-/// The classes of a model.
+/// The classes of a model. One that has none predicts a number.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Classes {
     /// By class.
@@ -77,6 +77,21 @@ impl Classes {
             }
         }
         Classes { names, named, exact, folded }
+    }
+
+    /// Of a model that predicts a number.
+    pub fn none() -> Classes {
+        Classes::new(Vec::new(), &BTreeMap::new())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// Logits of a sample: one a class, or the number that is predicted.
+    pub(crate) fn outputs(&self) -> usize {
+        self.names.len().max(1)
     }
 
     /// Names, by class.

@@ -145,10 +145,35 @@ impl Settings {
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data) where there are none to tell apart.
     pub(crate) fn classes(&self) -> Result<Classes> {
+        let classes = self.classes_or_number()?;
+        match classes.is_empty() {
+            false => Ok(classes),
+            true => Err(wrong(
+                "the model predicts a number (a regression, num_labels 1), and such a model is judged by classes alone",
+            )),
+        }
+    }
+
+    /// The same; none where the model predicts a number, as transformers tells a regression: by one label, or by its problem's type.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) where there is neither.
+    pub(crate) fn classes_or_number(&self) -> Result<Classes> {
         let raw = self.read::<RawClasses>()?;
         let classes = Classes::new(labels(raw.id2label, raw.num_labels)?, &numbers(raw.label2id));
-        check_problem(raw.problem_type.as_deref(), &classes)?;
-        Ok(classes)
+        match (raw.problem_type.as_deref(), classes.count()) {
+            (None | Some("regression"), 1) => Ok(Classes::none()),
+            (Some("regression"), more) => Err(wrong(format!(
+                "problem_type is \"regression\" and num_labels {more}: models that predict one number can be scored"
+            ))),
+            (None | Some("single_label_classification"), 2..) => Ok(classes),
+            (None | Some("single_label_classification"), _) => {
+                Err(wrong("the model tells one class (num_labels 1): every sample would count as right"))
+            }
+            (Some(other), _) => Err(wrong(format!(
+                "problem_type is {other:?}: only models that tell classes apart or predict a number can be scored"
+            ))),
+        }
     }
 }
 
@@ -170,21 +195,6 @@ pub(crate) fn check_size(name: &str, size: usize) -> Result<()> {
 
 pub(crate) fn wrong(text: impl std::fmt::Display) -> Error {
     Error::data(format!("config.json: {text}"))
-}
-
-/// Refuses what has no classes: all figures are about which class was predicted.
-fn check_problem(problem_type: Option<&str>, classes: &Classes) -> Result<()> {
-    if let Some(other) = problem_type.filter(|p| *p != "single_label_classification") {
-        return Err(wrong(format!(
-            "problem_type is {other:?}: only models that tell classes apart can be scored"
-        )));
-    }
-    if classes.count() < 2 {
-        return Err(wrong(
-            "the model has one class (num_labels 1, a regression): every sample would count as right",
-        ));
-    }
-    Ok(())
 }
 
 /// The ids in `label2id`, which some programs write as text; what is no id says nothing.
@@ -239,8 +249,17 @@ mod tests {
         let error = |json: &str| classes(json).unwrap_err().chain();
         assert!(error(r#"{"id2label": {}}"#).contains("num_labels is 0"));
         assert!(error(r#"{"num_labels": 0}"#).contains("num_labels is 0"));
-        assert!(error(r#"{"num_labels": 1}"#).contains("one class"));
+        assert!(error(r#"{"num_labels": 1}"#).contains("predicts a number"));
         assert!(error(r#"{"id2label": {"0": "price"}}"#).contains("a regression"));
+        let one_class = r#"{"num_labels": 1, "problem_type": "single_label_classification"}"#;
+        assert!(error(one_class).contains("one class"));
+        let number = |json: &str| Settings::parse(json).unwrap().classes_or_number().map(|c| c.is_empty());
+        for json in
+            [r#"{"num_labels": 1}"#, r#"{"id2label": {"0": "LABEL_0"}, "problem_type": "regression"}"#]
+        {
+            assert_eq!(number(json).ok(), Some(true), "{json}");
+        }
+        assert_eq!(number("{}").ok(), Some(false));
         for problem in ["regression", "multi_label_classification"] {
             let config = format!(r#"{{"problem_type": "{problem}", "num_labels": 3}}"#);
             assert!(error(&config).contains(problem));

@@ -24,7 +24,7 @@ use crate::dataset::labels::Labels;
 use crate::source::{FileEntry, Files};
 
 /// One sample, as stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     /// What is shown to a model.
     pub input: Input,
@@ -56,10 +56,12 @@ pub enum InputKind {
 }
 
 /// What a model should say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Target {
     /// A class, by its number.
     Class(u32),
+    /// A number, which is finite.
+    Number(f64),
 }
 
 /// Samples, and what is taken from the budget as long as they are there.
@@ -260,12 +262,20 @@ impl Dataset {
         }
     }
 
-    /// Numbers the classes as the model does, by their names, where both have names. `among_own`: predictions are taken among the
-    /// dataset's classes alone.
+    /// Numbers the classes as the model does, by their names, where both have names; for a model that has none, labels are numbers.
+    /// `among_own`: predictions are taken among the dataset's classes alone.
     ///
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data), naming the dataset and the classes that the model does not have.
     pub fn align(&mut self, model: &Classes, among_own: bool) -> Result<()> {
+        if let Layout::Parquet(parquet) = &self.layout {
+            parquet
+                .check_labels(model)
+                .map_err(|e| e.context(format!("dataset {}", self.files.describe())))?;
+        }
+        if model.is_empty() {
+            return self.align_numbers(among_own);
+        }
         let (names, source) = match &mut self.layout {
             Layout::Parquet(parquet) => {
                 parquet.labels = Labels::of(model);
@@ -298,6 +308,24 @@ impl Dataset {
         }
         (self.classes, self.among_own) = (alignment.map, among_own);
         self.check_largest_label(model)
+    }
+
+    /// Labels are numbers.
+    fn align_numbers(&mut self, among_own: bool) -> Result<()> {
+        let refused = |what: &str| Err(Error::data(format!("dataset {} {what}", self.files.describe())));
+        if among_own {
+            return refused("has numbers for the model: --class-subset is about classes");
+        }
+        if let Some(names) = self.label_names() {
+            let first = names.first().map_or("", String::as_str);
+            return refused(&format!("has classes, such as {first:?}, and the model predicts a number"));
+        }
+        match &mut self.layout {
+            Layout::Parquet(parquet) => parquet.labels = Labels::of(&Classes::none()),
+            Layout::Lines(lines) => lines.labels = Labels::of(&Classes::none()),
+            Layout::Folder(_) => {}
+        }
+        Ok(())
     }
 
     /// Refuses labels that are no class as far as metadata tells of them. What a limit leaves out is no sample.
@@ -407,7 +435,7 @@ impl Dataset {
         };
         if let Some(classes) = &self.classes {
             for (sample, number) in samples.iter_mut().zip(range) {
-                let Target::Class(class) = &mut sample.target;
+                let Target::Class(class) = &mut sample.target else { continue };
                 *class = *classes.get(*class as usize).ok_or_else(|| {
                     let (at, count) = (self.place(number), classes.len());
                     Error::data(format!("{at}: label {class} is not one of its {count} classes"))

@@ -22,7 +22,7 @@ use crate::kind::Kind;
 use crate::models;
 use crate::parameters::Parameters;
 use crate::parameters::visitor::{Listing, Loaded};
-use crate::prepared::{Inputs, Prepared};
+use crate::prepared::{Inputs, Prepared, Targets};
 use crate::prompts::Prompts;
 use crate::tokenizer::TokenizerFiles;
 use soup_core::devices::DeviceKind;
@@ -75,10 +75,10 @@ impl Default for EvaluatorSpec {
 
 /// One architecture with its preprocessing. One per worker and run, shared by its compute threads.
 pub trait Evaluator: Send + Sync {
-    /// Number of classes of the classifier.
+    /// Number of classes of the classifier; 0 where its models predict a number.
     fn classes(&self) -> u32;
 
-    /// The classes, for [`Dataset::align`].
+    /// The classes, for [`Dataset::align`]; none where its models predict a number.
     fn class_names(&self) -> &Classes;
 
     /// What its models look at, for [`Dataset::open`].
@@ -153,8 +153,8 @@ pub trait Evaluator: Send + Sync {
 
 /// A model with parameters in it. Evaluations may run on several threads at once.
 pub trait Model: Send + Sync {
-    /// The logits of the samples `range` of `prepared`: `range.len()` rows of one logit a class, for
-    /// [`Prepared::outcomes`]. A row depends on its sample alone. `cancel` is asked before every batch.
+    /// The logits of the samples `range` of `prepared`: `range.len()` rows of one logit a class, or of the number that is predicted, for
+    /// [`Prepared::judged`]. A row depends on its sample alone. `cancel` is asked before every batch.
     ///
     /// # Errors
     /// [`Cancelled`](soup_core::ErrorKind::Cancelled) when `cancel` says so;
@@ -277,7 +277,7 @@ impl<A: Architecture, B: Differentiable> Evaluator for ArchitectureEvaluator<A, 
             architecture: self.architecture.clone(),
             kind: self.kind.clone(),
             batch_size: self.batch_size,
-            classes: self.classes() as usize,
+            classes: self.class_names().outputs(),
             device: self.site.device.clone(),
             precision: self.site.precision,
             uploads: self.uploads.clone(),
@@ -306,7 +306,7 @@ impl<A: Architecture, B: Differentiable> Evaluator for ArchitectureEvaluator<A, 
             kind: &self.kind,
             sink,
             batch_size: self.batch_size,
-            classes: self.classes() as usize,
+            classes: self.class_names().outputs(),
             device: self.site.device.clone(),
             precision: self.site.precision,
         };
@@ -351,46 +351,53 @@ impl<A: Architecture, B: Differentiable> ArchitectureEvaluator<A, B> {
         wanted: &dyn Fn(u64) -> bool,
     ) -> Result<Prepared> {
         let mut inputs = self.kind.none(count);
-        let mut labels = Vec::with_capacity(count);
+        let mut targets = Targets::none(self.class_names(), count);
         dataset.read_in_parts(range, u64::MAX, |first, samples| {
             let samples = (first..).zip(samples).filter(|(at, _)| wanted(*at));
-            self.add(dataset, samples, (&mut inputs, &mut labels))
+            self.add(dataset, samples, (&mut inputs, &mut targets))
         })?;
-        Ok(Prepared::new(inputs, labels)?.among(dataset.subset()))
+        Ok(Prepared::new(inputs, targets)?.among(dataset.subset()))
     }
 
-    /// Appends what the model takes of `samples`, which come with their numbers, and their labels.
+    /// Appends what the model takes of `samples`, which come with their positions, and what it should say.
     fn add<'a>(
         &self,
         dataset: &Dataset,
         samples: impl Iterator<Item = (u64, &'a Sample)>,
-        (inputs, labels): (&mut Inputs, &mut Vec<u32>),
+        (inputs, targets): (&mut Inputs, &mut Targets),
     ) -> Result<()> {
-        let classes = self.classes();
         for (number, sample) in samples {
             let at = || dataset.place(number);
-            let label = check_label(sample.target, classes, at)?;
+            check_target(sample.target, self.class_names(), at)?;
             self.kind.add(&sample.input, dataset.budget(), inputs).map_err(|e| e.context(at()))?;
-            labels.push(label);
+            if !targets.push(sample.target) {
+                return Err(Error::internal("samples have classes and numbers"));
+            }
         }
         Ok(())
     }
 }
 
-/// The class that a sample `at` somewhere has, of so many.
+/// Whether a model of these classes can say what it should to a sample `at` somewhere.
 ///
 /// # Errors
-/// [`Data`](soup_core::ErrorKind::Data) where it is none of them.
-pub(crate) fn check_label(target: Target, classes: u32, at: impl Fn() -> String) -> Result<u32> {
-    let Target::Class(label) = target;
-    if label >= classes {
-        return Err(Error::data(format!(
-            "{}: label {label} is not one of the model's {classes} classes (0 to {})",
+/// [`Data`](soup_core::ErrorKind::Data) where that is none of its classes.
+pub(crate) fn check_target(target: Target, classes: &Classes, at: impl Fn() -> String) -> Result<()> {
+    match (target, classes.count()) {
+        (Target::Number(_), 0) => Ok(()),
+        (Target::Number(number), _) => {
+            Err(Error::data(format!("{}: {number} is no class, and the model tells classes apart", at())))
+        }
+        (Target::Class(label), 0) => {
+            Err(Error::data(format!("{}: {label} is a class, and the model predicts a number", at())))
+        }
+        (Target::Class(label), count) if label < count => Ok(()),
+        (Target::Class(label), count) => Err(Error::data(format!(
+            "{}: label {label} is not one of the model's {count} classes (0 to {})",
             at(),
-            classes.saturating_sub(1)
-        )));
+            count - 1
+        ))),
     }
-    Ok(label)
 }
 
 struct ArchitectureModel<A: Architecture, B: Backend> {

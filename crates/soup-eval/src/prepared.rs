@@ -5,19 +5,93 @@
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 
-use soup_core::tally::Outcome;
+use soup_core::tally::{Judged, Outcome, Value, Values};
 use soup_core::{Error, Result};
 
+use crate::classes::Classes;
+use crate::dataset::Target;
 use crate::outcome::{outcome, outcome_among};
 
-/// Samples ready for a model: what it looks at, and the class of each. By default none.
+/// Samples ready for a model: what it looks at, and what it should say to each. By default none.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Prepared {
     inputs: Inputs,
-    labels: Vec<u32>,
+    targets: Targets,
     /// The classes that predictions are taken among, ascending; `None`: all.
     among: Option<Arc<[u32]>>,
     identity: Identity,
+}
+
+/// What a model should say to samples, to one after the other.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Targets {
+    /// The class of each.
+    Classes(Vec<u32>),
+    /// The number of each.
+    Numbers(Vec<f64>),
+}
+
+impl Default for Targets {
+    fn default() -> Targets {
+        Targets::Classes(Vec::new())
+    }
+}
+
+impl Targets {
+    /// None yet, with room for so many, for a model of these classes.
+    pub(crate) fn none(classes: &Classes, samples: usize) -> Targets {
+        match classes.is_empty() {
+            false => Targets::Classes(Vec::with_capacity(samples)),
+            true => Targets::Numbers(Vec::with_capacity(samples)),
+        }
+    }
+
+    /// Adds one. Whether it is of the same kind: otherwise nothing is done.
+    pub(crate) fn push(&mut self, target: Target) -> bool {
+        match (self, target) {
+            (Targets::Classes(all), Target::Class(class)) => all.push(class),
+            (Targets::Numbers(all), Target::Number(number)) => all.push(number),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Appends `more`. Whether they are of the same kind: otherwise nothing is done.
+    fn append(&mut self, more: Targets) -> bool {
+        match (self, more) {
+            (Targets::Classes(all), Targets::Classes(more)) => all.extend(more),
+            (Targets::Numbers(all), Targets::Numbers(more)) => all.extend(more),
+            _ => return false,
+        }
+        true
+    }
+
+    fn is_as(&self, other: &Targets) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Targets::Classes(all) => all.len(),
+            Targets::Numbers(all) => all.len(),
+        }
+    }
+
+    /// Those at `positions`, which are there.
+    fn pick(&self, positions: &[usize]) -> Targets {
+        match self {
+            Targets::Classes(all) => Targets::Classes(positions.iter().map(|&at| all[at]).collect()),
+            Targets::Numbers(all) => Targets::Numbers(positions.iter().map(|&at| all[at]).collect()),
+        }
+    }
+
+    /// Memory held, in bytes.
+    fn size_bytes(&self) -> usize {
+        match self {
+            Targets::Classes(all) => size_of_val(all.as_slice()),
+            Targets::Numbers(all) => size_of_val(all.as_slice()),
+        }
+    }
 }
 
 /// Which samples these are: those and their clones are the same ones, others are not, whatever is in them. What is made of samples is kept
@@ -171,7 +245,8 @@ impl Prepared {
         if stride * labels.len() != values.len() {
             return Err(Error::data(format!("{} pixels are not {} samples", values.len(), labels.len())));
         }
-        Ok(Prepared { inputs: Inputs::Pixels { values, stride }, labels, ..Prepared::default() })
+        let targets = Targets::Classes(labels);
+        Ok(Prepared { inputs: Inputs::Pixels { values, stride }, targets, ..Prepared::default() })
     }
 
     /// Texts as the ids of their tokens.
@@ -202,21 +277,21 @@ impl Prepared {
             types.extend_from_slice(of_types);
             ends.push(ids.len());
         }
-        Prepared::new(Inputs::Tokens { ids, types, ends }, labels)
+        Prepared::new(Inputs::Tokens { ids, types, ends }, Targets::Classes(labels))
     }
 
-    /// As many samples as `labels`, whose `inputs` are these.
+    /// As many samples as `targets`, whose `inputs` are these.
     ///
     /// # Errors
     /// [`Internal`](soup_core::ErrorKind::Internal) where there are not as many inputs.
-    pub(crate) fn new(inputs: Inputs, labels: Vec<u32>) -> Result<Prepared> {
+    pub(crate) fn new(inputs: Inputs, targets: Targets) -> Result<Prepared> {
         let samples = match &inputs {
             Inputs::Pixels { values, stride } => values.len().checked_div(*stride).unwrap_or(0),
             Inputs::Tokens { ends, .. } => ends.len(),
         };
-        match samples == labels.len() {
-            true => Ok(Prepared { inputs, labels, ..Prepared::default() }),
-            false => Err(Error::internal(format!("{samples} inputs are not {} samples", labels.len()))),
+        match samples == targets.len() {
+            true => Ok(Prepared { inputs, targets, ..Prepared::default() }),
+            false => Err(Error::internal(format!("{samples} inputs are not {} samples", targets.len()))),
         }
     }
 
@@ -227,17 +302,20 @@ impl Prepared {
 
     /// Number of samples.
     pub fn len(&self) -> usize {
-        self.labels.len()
+        self.targets.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.labels.is_empty()
+        self.len() == 0
     }
 
-    /// The labels, in order.
+    /// The labels, in order; none of samples of which a number is predicted.
     pub fn labels(&self) -> &[u32] {
-        &self.labels
+        match &self.targets {
+            Targets::Classes(labels) => labels,
+            Targets::Numbers(_) => &[],
+        }
     }
 
     /// What a model looks at, in the same order.
@@ -296,9 +374,14 @@ impl Prepared {
     /// The labels of the samples `range`, which are there.
     ///
     /// # Errors
-    /// [`Data`](soup_core::ErrorKind::Data) where one is not below `classes`.
+    /// [`Data`](soup_core::ErrorKind::Data) where one is not below `classes`, or they are numbers.
     pub(crate) fn labels_of(&self, range: Range<usize>, classes: usize) -> Result<&[u32]> {
-        let labels = &self.labels[range];
+        let Targets::Classes(labels) = &self.targets else {
+            return Err(Error::data(
+                "a number is predicted of the samples, and the classes of them were asked for",
+            ));
+        };
+        let labels = &labels[range];
         match labels.iter().find(|&&l| l as usize >= classes) {
             Some(label) => {
                 Err(Error::data(format!("label {label} is not one of the model's {classes} classes")))
@@ -316,7 +399,7 @@ impl Prepared {
         positions.iter().try_for_each(|&at| self.check(&(at..at.saturating_add(1))))?;
         Ok(Prepared {
             inputs: self.inputs.pick(&positions),
-            labels: positions.iter().map(|&at| self.labels[at]).collect(),
+            targets: self.targets.pick(&positions),
             among: self.among.clone(),
             identity: Identity::default(),
         })
@@ -334,10 +417,10 @@ impl Prepared {
             *self = more;
             return Ok(());
         }
-        if self.among != more.among || !self.inputs.append(more.inputs) {
+        let alike = self.among == more.among && self.targets.is_as(&more.targets);
+        if !alike || !self.inputs.append(more.inputs) || !self.targets.append(more.targets) {
             return Err(Error::internal("samples of two datasets were put together"));
         }
-        self.labels.extend(more.labels);
         self.identity = Identity::default();
         Ok(())
     }
@@ -360,9 +443,27 @@ impl Prepared {
         })
     }
 
+    /// What a model that gives these logits says of the samples `range`.
+    ///
+    /// # Errors
+    /// As [`outcomes`](Prepared::outcomes).
+    pub fn judged(&self, range: Range<usize>, logits: &[f32]) -> Result<Judged> {
+        let Targets::Numbers(numbers) = &self.targets else {
+            return self.outcomes(range, logits).map(Judged::Outcomes);
+        };
+        match numbers.get(range.clone()).filter(|numbers| numbers.len() == logits.len()) {
+            Some(numbers) => {
+                let pairs = numbers.iter().zip(logits);
+                let value = |(&truth, &logit): (&f64, &f32)| Value { truth, prediction: logit.into() };
+                Ok(Judged::Tally(pairs.map(value).collect::<Values>().into()))
+            }
+            None => Err(Error::internal(format!("{} numbers for the samples {range:?}", logits.len()))),
+        }
+    }
+
     /// Memory held, in bytes.
     pub fn size_bytes(&self) -> u64 {
-        (self.inputs.size_bytes() + size_of_val(self.labels.as_slice())) as u64
+        (self.inputs.size_bytes() + self.targets.size_bytes()) as u64
     }
 }
 
@@ -474,6 +575,29 @@ mod tests {
         let mut both = samples.pick([0]).unwrap();
         both.append(samples.clone()).unwrap();
         assert!(both.append(samples.among(None)).is_err());
+    }
+
+    #[test]
+    fn numbers_are_kept_beside_what_is_predicted() {
+        let tokens = |count: usize| Inputs::Tokens {
+            ids: vec![5; count],
+            types: vec![0; count],
+            ends: (1..=count).collect(),
+        };
+        let some = Prepared::new(tokens(3), Targets::Numbers(vec![0.5, 3.8, -1.0])).unwrap();
+        let mut all = some.pick([2, 0]).unwrap();
+        all.append(some.pick([1]).unwrap()).unwrap();
+        let Judged::Tally(said) = all.judged(1..3, &[0.25, f32::NAN]).unwrap() else { unreachable!() };
+        let soup_core::tally::Tally::Values(said) = said else { unreachable!() };
+        let values: Vec<(f64, f64)> = said.samples().iter().map(|v| (v.truth, v.prediction)).collect();
+        assert_eq!((values[0], values[1].0), ((0.5, 0.25), 3.8));
+        assert!(values[1].1.is_nan() && all.labels().is_empty());
+        assert!(all.judged(1..3, &[0.25]).is_err() && all.judged(2..4, &[0.25; 2]).is_err());
+        let error = all.outcomes(0..3, &[0.0; 6]).unwrap_err().chain();
+        assert!(error.contains("a number is predicted"), "{error}");
+        let labelled = Prepared::new(tokens(1), Targets::Classes(vec![1])).unwrap();
+        assert!(all.append(labelled).is_err());
+        assert_eq!((all.len(), all.size_bytes()), (3, 3 * 4 + 3 + 3 * 8 + 3 * 8));
     }
 
     #[test]

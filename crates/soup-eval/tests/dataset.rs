@@ -24,7 +24,7 @@ fn image_of(sample: &Sample) -> &Bytes {
 }
 
 fn class_of(sample: &Sample) -> u32 {
-    let Target::Class(class) = sample.target;
+    let Target::Class(class) = sample.target else { panic!("{sample:?}") };
     class
 }
 

@@ -4,11 +4,13 @@ from kinds.base import Judge, Options
 from kinds.causal_lm import CausalLmJudge
 from kinds.clip import ClipJudge
 from kinds.images import ImageJudge
+from kinds.regression import RegressionJudge
 from kinds.seq2seq import Seq2SeqJudge
 from kinds.text import TextJudge
 
 KINDS: dict[str, type[Judge]] = {
     "text": TextJudge,
+    "regression": RegressionJudge,
     "seq2seq": Seq2SeqJudge,
     "causal-lm": CausalLmJudge,
     "clip": ClipJudge,

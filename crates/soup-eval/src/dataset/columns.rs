@@ -17,6 +17,8 @@ const TEXTS: [&[&str]; 9] = [
     &["text_a"],
 ];
 const LABELS: [&str; 5] = ["label", "labels", "gold_label", "is_duplicate", "Quality"];
+/// Numbers, where there are no labels of other names: STS-B has them.
+const NUMBERS: &str = "score";
 /// Most columns that a message lists.
 const LISTED_MAX: usize = 50;
 
@@ -64,7 +66,10 @@ pub(super) fn choose(
         Some(name) => at(name)
             .ok_or_else(|| Error::data(format!("{about} has no labels: no column {name} among {all}")))?,
         None => {
-            let found: Vec<usize> = LABELS.iter().filter_map(|name| at(name)).collect();
+            let mut found: Vec<usize> = LABELS.iter().filter_map(|name| at(name)).collect();
+            if found.is_empty() {
+                found.extend(at(NUMBERS));
+            }
             let [label] = found[..] else {
                 let what = if found.is_empty() { "no column of labels" } else { "several columns of labels" };
                 return Err(Error::data(format!("{about} has {what} among {all}: name it by label-column")));
@@ -154,6 +159,8 @@ mod tests {
             (&["text_a", "text_b", "labels:i"], "text_a+text_b labels"),
             (&["Quality", "#1 ID:i", "#2 ID:i", "#1 String", "#2 String"], "#1 String+#2 String Quality"),
             (&["text", "label:i"], "text label"),
+            (&["sentence1", "sentence2", "score:i"], "sentence1+sentence2 score"),
+            (&["text", "label:i", "score:i"], "text label"),
             (&["text", "label:i", "title"], "text label is read from the columns text, and not from title"),
         ] {
             assert_eq!(of(names, &[], None).unwrap(), want);

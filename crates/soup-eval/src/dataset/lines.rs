@@ -13,7 +13,7 @@ use soup_core::{Error, Result};
 
 use super::columns::{Column, TextColumns, choose};
 use super::labels::Labels;
-use super::{Input, Sample, Target};
+use super::{Input, Sample};
 use crate::budget::Reading;
 use crate::source::{FileEntry, Files};
 
@@ -172,7 +172,7 @@ impl Table {
     fn sample(&self, line: &[u8], labels: &Labels) -> Result<Sample> {
         let line = std::str::from_utf8(line).map_err(|e| Error::data("not UTF-8").with_source(e))?;
         let line = line.strip_suffix('\r').unwrap_or(line).trim_start_matches('\u{feff}');
-        let (input, class) = match &self.form {
+        let (input, target) = match &self.form {
             Form::Json { first, second, label } => {
                 let row: Map<String, Value> = serde_json::from_str(line)
                     .map_err(|e| Error::data("not a JSON object").with_source(e))?;
@@ -180,16 +180,17 @@ impl Table {
                     Some(Value::String(text)) => Ok(text.clone()),
                     other => Err(Error::data(format!("{key} is {}, no text", shown(other)))),
                 };
-                let class = match row.get(label) {
+                let target = match row.get(label) {
                     Some(Value::String(name)) => labels.of_text(name)?,
-                    Some(Value::Number(number)) => number
-                        .as_u64()
-                        .and_then(|class| u32::try_from(class).ok())
-                        .ok_or_else(|| Error::data(format!("has no label: it is {number}")))?,
+                    Some(Value::Number(number)) => match (number.as_i64(), number.as_f64()) {
+                        (Some(integer), _) => labels.of_integer(integer)?,
+                        (None, Some(number)) => labels.of_number(number)?,
+                        (None, None) => return Err(Error::data(format!("has no label: it is {number}"))),
+                    },
                     other => return Err(Error::data(format!("has no label: it is {}", shown(other)))),
                 };
                 let second = second.as_ref().map(text).transpose()?;
-                (Input::Text { first: text(first)?, second }, class)
+                (Input::Text { first: text(first)?, second }, target)
             }
             Form::Tabs { columns, of } => {
                 let cells: Vec<&str> = line.split('\t').collect();
@@ -200,11 +201,11 @@ impl Table {
                     )));
                 }
                 let second = columns.second.map(|at| cells[at].to_owned());
-                let class = labels.of_text(cells[columns.label])?;
-                (Input::Text { first: cells[columns.first].to_owned(), second }, class)
+                let target = labels.of_text(cells[columns.label])?;
+                (Input::Text { first: cells[columns.first].to_owned(), second }, target)
             }
         };
-        Ok(Sample { input, target: Target::Class(class) })
+        Ok(Sample { input, target })
     }
 }
 

@@ -31,8 +31,9 @@ use self::pages::Pages;
 use self::unbroken::unbroken;
 use super::columns::{self, Column, TextColumns};
 use super::labels::Labels;
-use super::{Input, InputKind, Sample, Target};
+use super::{Input, InputKind, Sample};
 use crate::budget::{Budget, Reading};
+use crate::classes::Classes;
 use crate::source::{FileEntry, Files};
 
 const IMAGE_COLUMNS: [&str; 2] = ["image", "img"];
@@ -45,7 +46,7 @@ const METADATA_UNPACKED: u64 = 16;
 pub(super) struct Parquet {
     tables: Vec<Table>,
     names: Option<Vec<String>>,
-    /// What labels that are texts mean.
+    /// What labels mean.
     pub(super) labels: Labels,
 }
 
@@ -68,7 +69,8 @@ impl Inputs {
 
 /// A label, as stored.
 enum Label {
-    Number(i64),
+    Integer(i64),
+    Number(f64),
     Text(Bytes),
 }
 
@@ -143,6 +145,14 @@ impl Parquet {
             }
             _ => format!("row {row}"),
         }
+    }
+
+    /// Whether labels may be what a model of these classes should say.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data), naming the column and its type.
+    pub(super) fn check_labels(&self, model: &Classes) -> Result<()> {
+        self.tables.iter().try_for_each(|table| table.check_label(model))
     }
 
     /// The largest label that the footers tell of, and the file that has it.
@@ -233,6 +243,25 @@ impl Table {
         Ok(Table { entry: entry.clone(), metadata, inputs, label, note, starts })
     }
 
+    fn check_label(&self, model: &Classes) -> Result<()> {
+        let column = self.metadata.file_metadata().schema_descr().column(self.label);
+        let (stored, is) = (column.physical_type(), column.converted_type());
+        let wrong = |is: &dyn std::fmt::Display, expected: &str| {
+            let (file, name) = (&self.entry.path, column.name());
+            Err(Error::data(format!(
+                "file {file:?} has no labels: column {name:?} is {is}, expected {expected}"
+            )))
+        };
+        match (model.is_empty(), stored) {
+            // What is stored is the number times some power of ten.
+            (true, Type::INT32 | Type::INT64) if is == ConvertedType::DECIMAL => {
+                wrong(&is, "integers or floating-point numbers")
+            }
+            (false, Type::FLOAT | Type::DOUBLE) => wrong(&stored, "integers, or names of classes"),
+            _ => Ok(()),
+        }
+    }
+
     /// The largest label, where the footer has it for some of the rows.
     fn largest_label(&self) -> Option<i64> {
         let largest = |statistics: &Statistics| match statistics {
@@ -258,18 +287,17 @@ impl Table {
         let of_leaf = |leaf: usize, what: &str| {
             self.bytes((files, reading), group, leaf, &range, what).map_err(|e| e.context(at()))
         };
-        let classes = self.labels((files, reading), group, &range).map_err(|e| e.context(at()))?;
-        let classes = classes.into_iter().enumerate().map(|(index, label)| {
-            let class = match label {
-                Some(Label::Text(text)) => {
-                    let text = std::str::from_utf8(&text);
-                    let text = text.map_err(|e| Error::data("its label is not UTF-8").with_source(e));
-                    return text.and_then(|text| labels.of_text(text)).map_err(|e| e.context(row(index)));
-                }
-                Some(Label::Number(number)) => u32::try_from(number).map_err(|_| number.to_string()),
-                None => Err("null".to_owned()),
+        let targets = self.labels((files, reading), group, &range).map_err(|e| e.context(at()))?;
+        let targets = targets.into_iter().enumerate().map(|(index, label)| {
+            let target = match label {
+                Some(Label::Text(text)) => std::str::from_utf8(&text)
+                    .map_err(|e| Error::data("its label is not UTF-8").with_source(e))
+                    .and_then(|text| labels.of_text(text)),
+                Some(Label::Integer(number)) => labels.of_integer(number),
+                Some(Label::Number(number)) => labels.of_number(number),
+                None => Err(Error::data("has no label: it is null")),
             };
-            class.map_err(|what| Error::data(format!("{} has no label: it is {what}", row(index))))
+            target.map_err(|e| e.context(row(index)))
         });
         let samples: Vec<Result<Input>> = match self.inputs {
             Inputs::Image(leaf) => {
@@ -300,8 +328,8 @@ impl Table {
                 firsts.into_iter().enumerate().map(both).collect()
             }
         };
-        for (input, class) in samples.into_iter().zip(classes) {
-            out.push(Sample { target: Target::Class(class?), input: input? });
+        for (input, target) in samples.into_iter().zip(targets) {
+            out.push(Sample { target: target?, input: input? });
         }
         Ok(())
     }
@@ -317,13 +345,17 @@ impl Table {
         let reader = unbroken(|| self.column(of, group, self.label))?;
         unbroken(|| match reader {
             ColumnReader::Int32ColumnReader(reader) => {
-                cells(reader, level, range, |v| Label::Number(i64::from(v)))
+                cells(reader, level, range, |v| Label::Integer(i64::from(v)))
             }
-            ColumnReader::Int64ColumnReader(reader) => cells(reader, level, range, Label::Number),
+            ColumnReader::Int64ColumnReader(reader) => cells(reader, level, range, Label::Integer),
+            ColumnReader::FloatColumnReader(reader) => {
+                cells(reader, level, range, |v| Label::Number(v.into()))
+            }
+            ColumnReader::DoubleColumnReader(reader) => cells(reader, level, range, Label::Number),
             ColumnReader::ByteArrayColumnReader(reader) => {
                 cells(reader, level, range, |v| Label::Text(Bytes::from_owner(Lent(v))))
             }
-            _ => Err(ParquetError::General("labels are not integers".to_owned())),
+            _ => Err(ParquetError::General("labels are neither integers nor numbers".to_owned())),
         })
     }
 
@@ -484,9 +516,10 @@ fn text_columns(
     let candidates: Vec<Column<'_>> = all.iter().map(|(name, text)| Column { name, text: *text }).collect();
     let (TextColumns { first, second, label }, note) = columns::choose(&candidates, options, about)?;
     let label_is = schema.column(leaves[label]).physical_type();
-    if !(matches!(label_is, Type::INT32 | Type::INT64) || candidates[label].text) {
+    let numbers = [Type::INT32, Type::INT64, Type::FLOAT, Type::DOUBLE];
+    if !numbers.contains(&label_is) && !candidates[label].text {
         return Err(Error::data(format!(
-            "{about} has no labels: column {:?} is {label_is}, expected integers, or names of classes",
+            "{about} has no labels: column {:?} is {label_is}, expected numbers, or names of classes",
             candidates[label].name
         )));
     }

@@ -10,8 +10,8 @@ use super::Kind;
 use crate::architecture::Architecture;
 use crate::budget::Budget;
 use crate::classes::Classes;
-use crate::dataset::{Dataset, Input, InputKind};
-use crate::evaluator::{EvaluatorSpec, check_label};
+use crate::dataset::{Dataset, Input, InputKind, Target};
+use crate::evaluator::{EvaluatorSpec, check_target};
 use crate::kernels::texts::Spans;
 use crate::prepared::{Inputs, Prepared, Tokens};
 use crate::tokenizer::{Encoded, Takes, TextTokenizer, TokenizerFiles};
@@ -31,9 +31,9 @@ pub(crate) struct TextClassifier {
 }
 
 impl TextClassifier {
-    /// Number of classes: that of the logits.
+    /// Logits of a text.
     pub(crate) fn outputs(&self) -> usize {
-        self.classes.count() as usize
+        self.classes.outputs()
     }
 }
 
@@ -175,23 +175,28 @@ impl Kind for Texts {
 
     fn look_over(&self, dataset: &Dataset) -> Result<Vec<String>> {
         let mut cut = 0u64;
+        let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);
         dataset.read_in_parts(0..dataset.len(), LOOKED_OVER, |first, samples| {
             for (sample, at) in samples.iter().zip(first..) {
                 // What cannot be taken is found here, before anything is loaded.
                 let encoded = self.encode(&sample.input).map_err(|e| e.context(dataset.place(at)))?;
-                check_label(sample.target, self.classifier.classes.count(), || dataset.place(at))?;
+                check_target(sample.target, &self.classifier.classes, || dataset.place(at))?;
+                if let Target::Number(number) = sample.target {
+                    (least, most) = (least.min(number), most.max(number));
+                }
                 cut += u64::from(encoded.cut);
             }
             Ok(())
         })?;
-        Ok(match cut {
-            0 => Vec::new(),
-            _ => vec![format!(
-                "has {cut} texts of {} that are cut {}",
-                dataset.len(),
-                self.tokenizer()?.limit()
-            )],
-        })
+        let mut notes = Vec::new();
+        if cut > 0 {
+            let limit = self.tokenizer()?.limit();
+            notes.push(format!("has {cut} texts of {} that are cut {limit}", dataset.len()));
+        }
+        if least == most {
+            notes.push(format!("has the number {least} for all of its texts: nothing correlates with it"));
+        }
+        Ok(notes)
     }
 
     fn check(&self, prepared: &Prepared, range: Range<usize>, model: &str) -> Result<()> {

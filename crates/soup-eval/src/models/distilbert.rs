@@ -95,7 +95,7 @@ impl Architecture for DistilBert {
             positions: if raw.sinusoidal_pos_embds { Positions::Constant } else { Positions::FromZero },
             pad: pad(raw.pad_token_id, raw.vocab_size)?,
             classifier: TextClassifier {
-                classes: settings.classes()?,
+                classes: settings.classes_or_number()?,
                 vocabulary: raw.vocab_size,
                 types: None,
                 types_unless_told: false,

@@ -181,7 +181,10 @@ impl Inner {
             notes.extend(all.map(|note| format!("dataset {:?} {note}", spec.name)));
             samples.push(dataset.len());
         }
-        let mut survey = Survey::of_classes(samples, evaluator.classes());
+        let mut survey = match evaluator.class_names().is_empty() {
+            false => Survey::of_classes(samples, evaluator.classes()),
+            true => Survey::of_values(samples),
+        };
         if self.can_recompute(&*evaluator)? {
             survey.abilities.insert(Ability::Statistics);
         }
@@ -499,7 +502,7 @@ impl Loaded for NativeSoup {
     ) -> Result<Judged> {
         let model = self.model.clone();
         let work = move |inner: &Inner, waiting: &Waiting| {
-            let mut outcomes = Vec::with_capacity(positions.len());
+            let mut said: Option<tally::Judged> = None;
             let mut kept = logits.then(Vec::new);
             // As many as a block at a time: that is one forward pass, and where they are a block nothing is copied.
             let (at_a_time, mut ahead) = (inner.setting.batch_size.max(1) as usize, Ahead::new());
@@ -507,12 +510,17 @@ impl Loaded for NativeSoup {
                 inner.look_ahead(dataset, &positions[nth * at_a_time..], waiting, &mut ahead)?;
                 let Batch { samples, range } = inner.gather_with(dataset, some, waiting, &ahead)?;
                 let rows = model.logits(&samples, range.clone(), &|| cancelled.get())?;
-                outcomes.extend(samples.outcomes(range, &rows)?);
+                let judged = samples.judged(range, &rows)?;
+                match &mut said {
+                    Some(said) => said.append(judged)?,
+                    None => said = Some(judged),
+                }
                 if let Some(kept) = &mut kept {
                     kept.extend(rows);
                 }
             }
-            Ok(Judged { said: tally::Judged::Outcomes(outcomes), logits: kept })
+            let none = || tally::Judged::Outcomes(Vec::new());
+            Ok(Judged { said: said.unwrap_or_else(none), logits: kept })
         };
         self.of.compute(work).await
     }

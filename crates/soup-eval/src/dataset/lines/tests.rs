@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::super::{Dataset, InputKind};
+use super::super::{Dataset, InputKind, Target};
 use super::*;
 use crate::budget::Budget;
 use crate::classes::Classes;
@@ -21,7 +21,7 @@ fn dataset(files: &[(&str, &str)], options: &DatasetOptions) -> Result<(tempfile
 /// `first|second=class` of each sample.
 fn rows(dataset: &Dataset, range: Range<u64>) -> Result<Vec<String>> {
     let shown = |sample: &Sample| {
-        let Target::Class(class) = sample.target;
+        let Target::Class(class) = sample.target else { panic!("{sample:?}") };
         match &sample.input {
             Input::Text { first, second: None } => format!("{first}={class}"),
             Input::Text { first, second: Some(second) } => format!("{first}|{second}={class}"),

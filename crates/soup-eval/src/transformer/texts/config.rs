@@ -140,7 +140,7 @@ impl TextConfig {
             positions: Positions::FromZero,
             pad: pad(raw.pad_token_id, raw.vocab_size)?,
             classifier: TextClassifier {
-                classes: settings.classes()?,
+                classes: settings.classes_or_number()?,
                 vocabulary: raw.vocab_size,
                 types: Some(raw.type_vocab_size),
                 types_unless_told: true,
@@ -256,7 +256,7 @@ mod tests {
             (r#"{"pad_token_id": 30522}"#, "pad_token_id is 30522"),
             (r#"{"layer_norm_eps": -1}"#, "layer_norm_eps is -1"),
             (r#"{"num_hidden_layers": 5000}"#, "num_hidden_layers is 5000"),
-            (r#"{"num_labels": 1}"#, "a regression"),
+            (r#"{"num_labels": 3, "problem_type": "regression"}"#, "predict one number"),
             (r#"{"problem_type": "multi_label_classification", "num_labels": 3}"#, "multi_label"),
         ] {
             assert!(error(json).contains(part), "{json}: {}", error(json));
