@@ -6,7 +6,7 @@ mod pool;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::data_type::{ByteArray, ByteArrayType, DataType, DoubleType, FloatType, Int32Type};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
@@ -103,6 +103,67 @@ fn pairs_come_from_parquet_with_names_for_labels() {
     };
     assert!(refused(&[rows[0], (None, "b", "positive")]).contains("row 1 has no text: it is null"));
     assert!(refused(&[rows[0], (Some("a"), "b", "so-so")]).contains("row 1: label \"so-so\" is no class"));
+}
+
+/// What a model that predicts a number should say to one text in Parquet with this label, whose column is declared so.
+fn number<T: DataType>(label: T::T, declared: &str, names: Option<&str>) -> std::result::Result<f64, String> {
+    let schema = format!("message m {{ required binary text (UTF8); required {declared}; }}");
+    let info =
+        format!(r#"{{"info": {{"features": {{"label": {{"names": {}}}}}}}}}"#, names.unwrap_or("null"));
+    let about = vec![parquet::file::metadata::KeyValue::new("huggingface".to_owned(), info)];
+    let properties = WriterProperties::builder().set_key_value_metadata(Some(about)).build();
+    let schema = Arc::new(parse_message_type(&schema).unwrap());
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties)).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<ByteArrayType>().write_batch(&[ByteArray::from("fine")], None, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<T>().write_batch(&[label], None, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("x.parquet"), writer.into_inner().unwrap()).unwrap();
+    let one = text("config.json").replace("\"1\": \"positive\"", "").replace("\"negative\",", "\"negative\"");
+    let one = one.replace("single_label_classification", "regression");
+    let evaluator = evaluator_of(one, 4).map_err(|e| e.chain())?;
+    let opened = open(dir.path(), &*evaluator, &DatasetOptions::default());
+    let samples = opened.and_then(|dataset| dataset.read(0..1)).map_err(|e| e.chain())?;
+    match samples[0].target {
+        Target::Number(number) => Ok(number),
+        Target::Class(class) => Err(format!("class {class}")),
+    }
+}
+
+#[test]
+fn numbers_come_from_columns_of_any_type_that_says_them() {
+    assert_eq!(number::<DoubleType>(3.8, "double label", None), Ok(3.8));
+    assert_eq!(number::<FloatType>(2.5, "float score", None), Ok(2.5));
+    assert_eq!(number::<Int32Type>(-4, "int32 label", None), Ok(-4.0));
+    assert_eq!(number::<ByteArrayType>("4.25".into(), "binary label (UTF8)", None), Ok(4.25));
+    let refused = |got: std::result::Result<f64, String>, part: &str| {
+        assert!(got.as_ref().is_err_and(|error| error.contains(part)), "{got:?}");
+    };
+    refused(number::<DoubleType>(f64::NAN, "double label", None), "row 0: has no label: it is NaN");
+    refused(number::<ByteArrayType>("four".into(), "binary label (UTF8)", None), "\"four\" is no number");
+    let stars = Some(r#"["1 star", "2 stars"]"#);
+    refused(number::<Int32Type>(1, "int32 label", stars), "has classes, such as \"1 star\"");
+    let decimal = number::<Int32Type>(38, "int32 label (DECIMAL(3, 1))", None);
+    refused(decimal, "column \"label\" is DECIMAL, expected integers or floating-point numbers");
+}
+
+#[test]
+fn labels_of_classes_are_no_fractions() {
+    let evaluator = evaluator_of(text("config.json"), 4).unwrap();
+    let ratings = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/pools/bert-ratings/data");
+    let error = open(&ratings.join("test.parquet"), &*evaluator, &DatasetOptions::default()).err().unwrap();
+    assert!(
+        error.chain().contains("column \"label\" is DOUBLE, expected integers, or names of classes"),
+        "{error:?}"
+    );
+    let lines = open(&ratings.join("test.jsonl"), &*evaluator, &DatasetOptions::default()).unwrap();
+    let error = lines.read(0..1).unwrap_err().chain();
+    assert!(error.contains("line 1: has no label: it is"), "{error}");
 }
 
 /// The same reviews in Parquet and as tab-separated values are the same samples, whatever is prepared with them.

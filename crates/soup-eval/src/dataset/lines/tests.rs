@@ -51,6 +51,30 @@ fn tab_separated_values_have_no_quotes() {
 }
 
 #[test]
+fn numbers_are_read_where_the_model_predicts_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |name: &str, text: &str| {
+        std::fs::write(dir.path().join(name), text).unwrap();
+        let files = Arc::new(LocalFiles::new(dir.path().join(name)));
+        let mut dataset =
+            Dataset::open_of(files, &DatasetOptions::default(), Budget::default(), InputKind::Texts).unwrap();
+        assert!(dataset.align(&Classes::none(), true).unwrap_err().chain().contains("--class-subset"));
+        dataset.align(&Classes::none(), false).unwrap();
+        let samples = dataset.read(0..dataset.len()).map_err(|e| e.chain())?;
+        Ok::<_, String>(samples.iter().map(|sample| sample.target).collect::<Vec<Target>>())
+    };
+    let tabs = "index\tgenre\tsentence1\tsentence2\tscore\n0\tnews\ta\tb\t3.800\n1\tnews\t\"c\td\t5\n";
+    assert_eq!(of("x.tsv", tabs).unwrap(), [Target::Number(3.8), Target::Number(5.0)]);
+    let json = "{\"text\": \"a\", \"score\": 0.1}\n{\"text\": \"b\", \"score\": -2}\n{\"text\": \"c\", \"score\": \"1e1\"}\n";
+    let numbers = [0.1, -2.0, 10.0].map(Target::Number);
+    assert_eq!(of("x.jsonl", json).unwrap(), numbers);
+    let one = |label: &str| of("y.jsonl", &format!("{{\"text\": \"a\", \"label\": {label}}}\n")).unwrap_err();
+    assert!(one("9007199254740993").contains("has no label: it is 9007199254740993"));
+    assert!(one("\"inf\"").contains("label \"inf\" is no number"));
+    assert!(one("true").contains("has no label: it is true"));
+}
+
+#[test]
 fn several_files_are_one_dataset() {
     let line = |text: &str, label: u32| format!("{{\"text\": \"{text}\", \"label\": {label}}}\n");
     let many: String = (0..1000).map(|i| line(&format!("t{i}"), i % 2)).collect();
