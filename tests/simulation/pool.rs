@@ -11,6 +11,7 @@ use soup_core::metric::MetricName;
 use soup_core::recipe::learned::{Granularity, Init, LearnSpec};
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec};
 use soup_core::run::{DatasetOptions, DatasetSpec, DiagnosisSpec, Evaluate, RunSpec};
+use soup_core::texts::Decoding;
 
 use crate::random::Random;
 
@@ -114,6 +115,7 @@ pub fn spec(kind: RecipeKind, lookahead: Option<u32>) -> RunSpec {
         batch_norm: None,
         calibration: None,
         audit_ppm: 0,
+        decoding: Decoding::Labels,
     }
 }
 

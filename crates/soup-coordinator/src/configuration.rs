@@ -7,7 +7,9 @@ use soup_core::companion::{CONFIG, PREPROCESSOR, PROCESSOR, PROMPTS, TOKENIZER, 
 use soup_core::journal::sha256_hex;
 use soup_core::run::{NamedConfig, RunSpec};
 use soup_core::schema::Dtype;
-use soup_core::texts::{PinnedFile, PromptProcessing, TextProcessing, is_of_prompts, is_of_texts};
+use soup_core::texts::{
+    Decoding, PinnedFile, PromptProcessing, TextProcessing, answers, is_of_prompts, is_of_texts,
+};
 use soup_core::{Error, Result};
 use soup_store::checkpoint::Checkpoint;
 use soup_store::pool;
@@ -33,6 +35,7 @@ pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configu
     let model = named(&spec.model_config, CONFIG, &mut companions)?;
     // What another judge needs of them it says itself.
     let judged = spec.validation.as_ref().filter(|_| spec.judge.is_none());
+    check_decoding(spec, model.as_deref())?;
     let of_texts = model.as_deref().is_some_and(is_of_texts);
     let preprocessor = match judged {
         Some(_) if of_texts => Some(texts(spec, first, &companions).await?),
@@ -59,6 +62,18 @@ pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configu
         state_dtype(&mut companions, dtype);
     }
     Ok(Configuration { model_json, preprocessor_json, companions })
+}
+
+/// Refuses what only a model that answers in words can be asked for.
+fn check_decoding(spec: &RunSpec, model: Option<&str>) -> Result<()> {
+    // Without a file it is said elsewhere what is missing.
+    match spec.decoding.is_labels() || model.is_none_or(answers) {
+        true => Ok(()),
+        false => Err(Error::usage(format!(
+            "--decoding {} is for models that answer in words (T5ForConditionalGeneration), and config.json tells of none: leave it out",
+            spec.decoding.name()
+        ))),
+    }
 }
 
 /// Whether a `config.json` says itself how images become pixels.
@@ -89,7 +104,7 @@ async fn texts(spec: &RunSpec, first: &Checkpoint, companions: &[(String, Bytes)
             "--preprocessor-config {url} says how images become pixels, and the model is one of texts: leave it out"
         )));
     }
-    tokenizer(first, companions).await?.to_json()
+    TextProcessing { decoding: spec.decoding, ..tokenizer(first, companions).await? }.to_json()
 }
 
 /// How images and prompts become what a model takes, and which prompts there are: by the files beside the ingredients.
@@ -124,7 +139,7 @@ async fn tokenizer(first: &Checkpoint, companions: &[(String, Bytes)]) -> Result
         size_bytes: tokenizer.len() as u64,
         sha256: sha256_hex(tokenizer),
     };
-    Ok(TextProcessing { tokenizer, tokenizer_config: config })
+    Ok(TextProcessing { tokenizer, tokenizer_config: config, decoding: Decoding::default() })
 }
 
 /// Has `config.json` state the dtype of the soup, where it states one: whoever loads a model goes by it.
@@ -303,6 +318,25 @@ mod tests {
         let other = r#"{"do_resize": false}"#;
         let error = of(&[(PREPROCESSOR, other), (PROCESSOR, nested)]).unwrap_err().chain();
         assert!(error.contains("do_resize false") && error.contains("--preprocessor-config"), "{error}");
+    }
+
+    #[test]
+    fn only_what_answers_is_decoded() {
+        let spec = serde_json::json!({
+            "pool": ["/p"], "recipe": {
+                "kind": "uniform", "order": "sorted", "accept": "at-least", "seed": 0, "max_ingredients": null,
+                "passes": 1, "metric": "accuracy"
+            },
+            "validation": { "name": "v", "url": "/v" }, "tests": [], "output": "/o", "overwrite": false, "batch_size": 1,
+            "allow_nan": false, "baselines": false, "workers_min": 1, "model_config": null, "preprocessor_config": null,
+            "decoding": "greedy"
+        });
+        let spec: RunSpec = serde_json::from_value(spec).unwrap();
+        check_decoding(&spec, Some(r#"{"model_type": "t5"}"#)).unwrap();
+        let bert = Some(r#"{"model_type": "bert"}"#);
+        let error = check_decoding(&spec, bert).unwrap_err().chain();
+        assert!(error.starts_with("--decoding greedy is for models that answer in words"), "{error}");
+        check_decoding(&RunSpec { decoding: Decoding::Labels, ..spec }, bert).unwrap();
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::recipe::given::{self, WeightTable};
 use crate::recipe::ranking::{self, ScoreTable};
 use crate::recipe::{Order, RecipeKind, RecipeSpec};
 use crate::schema::Dtype;
+use crate::texts::Decoding;
 
 /// Most samples in one forward pass.
 pub const BATCH_SIZE_MAX: u32 = 65_536;
@@ -106,6 +107,9 @@ pub struct RunSpec {
     /// The set on which they are computed anew, where they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<DatasetSpec>,
+    /// Which class a model that answers in words is taken to say.
+    #[serde(default, skip_serializing_if = "Decoding::is_labels")]
+    pub decoding: Decoding,
 }
 
 fn is_zero(ppm: &u32) -> bool {
@@ -343,6 +347,7 @@ impl RunSpec {
             (_, None) => {}
         }
         self.check_judging()?;
+        self.check_decoding()?;
         self.check_ranking()?;
         self.check_calibration()?;
         if (self.recipe.kind == RecipeKind::Learned) != self.train.is_some() {
@@ -412,6 +417,32 @@ impl RunSpec {
             )));
         }
         Ok(())
+    }
+
+    /// Checks what is asked for beside answers that may be of no class.
+    fn check_decoding(&self) -> Result<()> {
+        let refused = |why: &str| Err(Error::usage(format!("--decoding {} {why}", self.decoding.name())));
+        match self.decoding {
+            Decoding::Labels => Ok(()),
+            Decoding::Greedy if self.judge.is_some() => {
+                refused("is about the native judge, and the run is judged by another: leave it out")
+            }
+            Decoding::Greedy if self.validation.is_none() => {
+                refused("is about predictions: name held-out labelled data with --validation")
+            }
+            Decoding::Greedy if self.class_subset => refused(
+                "and --class-subset contradict each other: a model writes what it writes, whatever classes a dataset has",
+            ),
+            Decoding::Greedy
+                if self.recipe.kind == RecipeKind::Learned
+                    || self.diagnosis.level == DiagnosisLevel::Full =>
+            {
+                refused(
+                    "is about predictions; the learned recipe and a full diagnosis work with the probabilities of all labels",
+                )
+            }
+            Decoding::Greedy => Ok(()),
+        }
     }
 
     /// Checks what ingredients are ranked by.
@@ -591,6 +622,39 @@ mod tests {
         assert_eq!(known.judges_own(known.validation.as_ref().unwrap()), Some("dev"));
         assert_eq!(spec(Some("l")).judges_own(known.validation.as_ref().unwrap()), None);
         assert!(spec(Some("native")).validate().is_err() && spec(Some("a b")).validate().is_err());
+    }
+
+    #[test]
+    fn greedy_decoding_is_for_predictions_of_the_native_judge() {
+        let spec = |change: &dyn Fn(&mut RunSpec)| {
+            let mut spec: RunSpec = serde_json::from_value(serde_json::json!({
+                "pool": ["/p"], "recipe": {
+                    "kind": "greedy", "order": "sorted", "accept": "at-least", "seed": 0, "max_ingredients": null,
+                    "passes": 1, "metric": "accuracy"
+                },
+                "validation": { "name": "v", "url": "/v" }, "tests": [], "output": "/o", "overwrite": false,
+                "batch_size": 1, "allow_nan": false, "baselines": false, "workers_min": 1, "decoding": "greedy",
+                "model_config": null, "preprocessor_config": null
+            }))
+            .unwrap();
+            change(&mut spec);
+            spec.validate().map_err(|e| e.chain())
+        };
+        spec(&|_| {}).unwrap();
+        let refused = |change: &dyn Fn(&mut RunSpec), part: &str| {
+            let error = spec(change).unwrap_err();
+            assert!(error.starts_with("--decoding greedy ") && error.contains(part), "{error}");
+        };
+        refused(&|s| s.judge = Some("lm".to_owned()), "about the native judge");
+        refused(&|s| s.class_subset = true, "--class-subset");
+        refused(&|s| s.diagnosis.level = DiagnosisLevel::Full, "a full diagnosis");
+        refused(
+            &|s| {
+                s.validation = None;
+                s.recipe.kind = RecipeKind::Uniform;
+            },
+            "--validation",
+        );
     }
 
     #[test]

@@ -12,8 +12,44 @@ use crate::error::{Error, Result};
 const OF_TEXTS: &str = "ForSequenceClassification";
 /// The one that does so by what it answers.
 const ANSWERS: &str = "T5ForConditionalGeneration";
+/// Its model type.
+const ANSWERS_TYPE: &str = "t5";
 /// Model types that are meant so where no architecture is named.
-const MODEL_TYPES: [&str; 4] = ["bert", "roberta", "distilbert", "t5"];
+const MODEL_TYPES: [&str; 4] = ["bert", "roberta", "distilbert", ANSWERS_TYPE];
+
+/// Which class a model that answers in words is taken to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Decoding {
+    /// The class whose label is the most probable answer.
+    #[default]
+    Labels,
+    /// The class whose label the model writes where each token is the most probable one; none, where it writes anything else.
+    Greedy,
+}
+
+impl Decoding {
+    /// All of them.
+    pub const ALL: [Decoding; 2] = [Decoding::Labels, Decoding::Greedy];
+
+    /// The name in options, messages and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Decoding::Labels => "labels",
+            Decoding::Greedy => "greedy",
+        }
+    }
+
+    /// The one of that name.
+    pub fn from_name(name: &str) -> Option<Decoding> {
+        Self::ALL.into_iter().find(|one| one.name() == name)
+    }
+
+    /// Whether it is what is done unless told otherwise.
+    pub fn is_labels(&self) -> bool {
+        *self == Decoding::Labels
+    }
+}
 
 /// The document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +60,9 @@ pub struct TextProcessing {
     /// Text of the `tokenizer_config.json` beside it, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer_config: Option<String>,
+    /// What becomes of answers, of a model that answers in words.
+    #[serde(default, skip_serializing_if = "Decoding::is_labels")]
+    pub decoding: Decoding,
 }
 
 /// The document of a model that compares images with texts: how both become what it takes, and which texts there are.
@@ -92,6 +131,15 @@ pub fn is_of_prompts(config_json: &str) -> bool {
     config["architectures"].get(0).and_then(Value::as_str) == Some("CLIPModel")
 }
 
+/// Whether the model of a `config.json` answers in words.
+pub fn answers(config_json: &str) -> bool {
+    let config = serde_json::from_str::<Value>(config_json).unwrap_or_default();
+    match config["architectures"].get(0).and_then(Value::as_str) {
+        Some(architecture) => architecture == ANSWERS,
+        None => config["model_type"] == ANSWERS_TYPE,
+    }
+}
+
 /// Whether the model of a `config.json` looks at texts and tells their classes apart.
 pub fn is_of_texts(config_json: &str) -> bool {
     let Ok(config) = serde_json::from_str::<Value>(config_json) else { return false };
@@ -119,6 +167,7 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(is_of_texts(config), is, "{config}");
+            assert_eq!(answers(config), is && config.to_lowercase().contains("t5"), "{config}");
         }
     }
 
@@ -135,8 +184,13 @@ mod tests {
     #[test]
     fn a_document_is_read_as_it_was_written() {
         let tokenizer = PinnedFile { url: "/p/tokenizer.json".into(), size_bytes: 7, sha256: "ab".into() };
-        let document = TextProcessing { tokenizer, tokenizer_config: Some("{}".into()) };
+        let document =
+            TextProcessing { tokenizer, tokenizer_config: Some("{}".into()), decoding: Decoding::Labels };
         assert_eq!(TextProcessing::parse(&document.to_json().unwrap()).unwrap(), document);
+        // What was kept of a run before there was a choice is what it was.
+        assert!(!document.to_json().unwrap().contains("decoding"));
+        let greedy = TextProcessing { decoding: Decoding::Greedy, ..document.clone() };
+        assert_eq!(TextProcessing::parse(&greedy.to_json().unwrap()).unwrap(), greedy);
         let texts = document;
         let document = PromptProcessing { images: "{}".into(), texts, prompts: "{}".into() };
         assert_eq!(PromptProcessing::parse(&document.to_json().unwrap()).unwrap(), document);

@@ -6,6 +6,7 @@
 
 use burn::tensor::Tensor;
 use soup_core::schema::Schema;
+use soup_core::texts::Decoding;
 use soup_core::{Error, Result};
 
 use crate::convolution::norm::Norms;
@@ -67,11 +68,13 @@ pub(crate) trait Architecture: Sized + Send + Sync + 'static {
         )))
     }
 
-    /// The same for classes whose labels have these tokens, in the order of the classes; none where no tokens are known.
+    /// The same for classes whose labels have these tokens, in the order of the classes; none where no tokens are known. `decoding`: which
+    /// of them it is taken to answer; others than those that [answer](Architecture::ANSWERS) are not asked.
     ///
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data) where it has no use for them, or cannot do without, or they are no labels of its classes.
-    fn with_labels(self, labels: &[Vec<u32>]) -> Result<Self> {
+    fn with_labels(self, labels: &[Vec<u32>], decoding: Decoding) -> Result<Self> {
+        let _ = decoding;
         match labels.is_empty() {
             true => Ok(self),
             false => Err(Error::data(format!("{} has no use for the texts of labels", Self::NAME))),
@@ -80,6 +83,12 @@ pub(crate) trait Architecture: Sized + Send + Sync + 'static {
 
     /// What goes into it, and what comes out.
     fn classifier(&self) -> &<Self::Kind as Kind>::Classifier;
+
+    /// Whether rows have one value more than there are classes, which says what the answer is: a class, or their number for an answer
+    /// that is none of their labels.
+    fn says_answers(&self) -> bool {
+        false
+    }
 
     /// How images become pixels where no `preprocessor_config.json` says so, of an architecture whose `config.json` does.
     ///

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use burn::tensor::backend::Backend;
 use soup_core::batch_norm::is_statistic;
 use soup_core::schema::{Dtype, Schema, TensorSpec};
+use soup_core::texts::Decoding;
 use soup_core::weights::Weights;
 use soup_core::{Error, Result};
 
@@ -22,7 +23,7 @@ use crate::kind::Kind;
 use crate::models;
 use crate::parameters::Parameters;
 use crate::parameters::visitor::{Listing, Loaded};
-use crate::prepared::{Inputs, Prepared, Targets};
+use crate::prepared::{Inputs, Predictions, Prepared, Targets};
 use crate::prompts::Prompts;
 use crate::tokenizer::TokenizerFiles;
 use soup_core::devices::DeviceKind;
@@ -46,6 +47,8 @@ pub struct EvaluatorSpec {
     /// The tokens of each class's label, its end included, in the order of the classes: for models that answer in words. Others have
     /// no use for them. Where there are none, the tokenizer makes them of the names of the classes.
     pub label_tokens: Vec<Vec<u32>>,
+    /// Which class such a model is taken to answer.
+    pub decoding: Decoding,
     /// Samples a forward pass.
     pub batch_size: u32,
     /// Where models are evaluated.
@@ -65,6 +68,7 @@ impl Default for EvaluatorSpec {
             tokenizer: None,
             prompts: None,
             label_tokens: Vec::new(),
+            decoding: Decoding::default(),
             batch_size: BATCH_SIZE_DEFAULT,
             device: DeviceKind::default(),
             precision: Precision::default(),
@@ -77,6 +81,10 @@ impl Default for EvaluatorSpec {
 pub trait Evaluator: Send + Sync {
     /// Number of classes of the classifier; 0 where its models predict a number.
     fn classes(&self) -> u32;
+
+    /// How many classes a prediction is one of: those of the classifier, and after them, where it [answers](Decoding::Greedy) in words, one
+    /// for all answers that are no label.
+    fn predictions(&self) -> u32;
 
     /// The classes, for [`Dataset::align`]; none where its models predict a number.
     fn class_names(&self) -> &Classes;
@@ -153,8 +161,9 @@ pub trait Evaluator: Send + Sync {
 
 /// A model with parameters in it. Evaluations may run on several threads at once.
 pub trait Model: Send + Sync {
-    /// The logits of the samples `range` of `prepared`: `range.len()` rows of one logit a class, or of the number that is predicted, for
-    /// [`Prepared::judged`]. A row depends on its sample alone. `cancel` is asked before every batch.
+    /// The logits of the samples `range` of `prepared`: `range.len()` rows of one logit a class, and of the answer where that is asked
+    /// for, or of the number that is predicted, for [`Prepared::judged`]. A row depends on its sample alone. `cancel` is asked before every
+    /// batch.
     ///
     /// # Errors
     /// [`Cancelled`](soup_core::ErrorKind::Cancelled) when `cancel` says so;
@@ -202,6 +211,13 @@ pub(crate) fn evaluator_of<A: Architecture>(spec: &EvaluatorSpec) -> Result<Box<
             spec.device
         )));
     }
+    if !A::ANSWERS && !spec.decoding.is_labels() {
+        return Err(Error::data(format!(
+            "{} does not answer in words: there is no {} decoding of it",
+            A::NAME,
+            spec.decoding.name()
+        )));
+    }
     let (architecture, kind) = A::Kind::open(A::from_spec(spec)?, spec)?;
     device::open(spec.device, spec.precision, Parts { architecture, kind, spec })
 }
@@ -247,6 +263,10 @@ impl<A: Architecture, B: Differentiable> Evaluator for ArchitectureEvaluator<A, 
         self.class_names().count()
     }
 
+    fn predictions(&self) -> u32 {
+        self.classes() + u32::from(self.architecture.says_answers())
+    }
+
     fn class_names(&self) -> &Classes {
         A::Kind::classes(self.architecture.classifier())
     }
@@ -277,7 +297,7 @@ impl<A: Architecture, B: Differentiable> Evaluator for ArchitectureEvaluator<A, 
             architecture: self.architecture.clone(),
             kind: self.kind.clone(),
             batch_size: self.batch_size,
-            classes: self.class_names().outputs(),
+            row: (self.predictions() as usize).max(1),
             device: self.site.device.clone(),
             precision: self.site.precision,
             uploads: self.uploads.clone(),
@@ -294,6 +314,9 @@ impl<A: Architecture, B: Differentiable> Evaluator for ArchitectureEvaluator<A, 
         loss: &LossSpec,
         cancel: &dyn Fn() -> bool,
     ) -> Result<Gradient> {
+        if self.architecture.says_answers() {
+            return Err(Error::usage("an answer has no gradient: only the probabilities of labels do"));
+        }
         let parameters = Parameters::new(schema, parameters)?;
         let sink = Sink::zeros(schema);
         let graph = Graph::<A, B> {
@@ -318,7 +341,15 @@ impl<A: Architecture, B: Differentiable> Evaluator for ArchitectureEvaluator<A, 
     }
 
     fn look_over(&self, dataset: &Dataset) -> Result<Vec<String>> {
-        self.kind.look_over(dataset)
+        let mut notes = self.kind.look_over(dataset)?;
+        if self.architecture.says_answers() {
+            notes.push(format!(
+                "is judged by what the model writes: answers that are no class's label are class {}, which no sample has (and which macro-f1 \
+                 counts as one)",
+                self.classes()
+            ));
+        }
+        Ok(notes)
     }
 
     fn prepare(&self, dataset: &Dataset, range: Range<u64>) -> Result<Prepared> {
@@ -356,7 +387,12 @@ impl<A: Architecture, B: Differentiable> ArchitectureEvaluator<A, B> {
             let samples = (first..).zip(samples).filter(|(at, _)| wanted(*at));
             self.add(dataset, samples, (&mut inputs, &mut targets))
         })?;
-        Ok(Prepared::new(inputs, targets)?.among(dataset.subset()))
+        let predictions = match dataset.subset() {
+            _ if self.architecture.says_answers() => Predictions::Answers,
+            Some(classes) => Predictions::Among(classes.into()),
+            None => Predictions::Largest,
+        };
+        Ok(Prepared::new(inputs, targets)?.predicting(predictions))
     }
 
     /// Appends what the model takes of `samples`, which come with their positions, and what it should say.
@@ -405,7 +441,8 @@ struct ArchitectureModel<A: Architecture, B: Backend> {
     kind: Arc<A::Kind>,
     model: A::Model<Loaded<B>>,
     batch_size: usize,
-    classes: usize,
+    /// Values that a sample comes out as.
+    row: usize,
     device: B::Device,
     precision: Precision,
     uploads: Arc<Uploads<Batch<A, B>>>,
@@ -428,10 +465,10 @@ impl<A: Architecture, B: Kernels> ArchitectureModel<A, B> {
             let mut norms = self.statistics.as_ref().map_or(Norms::Stored, Norms::Given);
             let logits = self.architecture.forward_by(&self.model, batch, &mut norms);
             let mut values = kernels::values(logits, "logits")?;
-            if values.len() != padded * self.classes {
+            if values.len() != padded * self.row {
                 return Err(Error::internal(format!("{} logits of {padded} samples", values.len())));
             }
-            values.truncate(rows * self.classes);
+            values.truncate(rows * self.row);
             Ok(values)
         })
     }
@@ -445,7 +482,7 @@ impl<A: Architecture, B: Kernels> Model for ArchitectureModel<A, B> {
         cancel: &dyn Fn() -> bool,
     ) -> Result<Vec<f32>> {
         self.kind.check(prepared, range.clone(), A::NAME)?;
-        let mut out = Vec::with_capacity(range.len() * self.classes);
+        let mut out = Vec::with_capacity(range.len() * self.row);
         for first in range.clone().step_by(self.batch_size) {
             if cancel() {
                 return Err(Error::cancelled("evaluation was cancelled"));

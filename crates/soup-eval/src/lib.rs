@@ -55,7 +55,7 @@ pub use dataset::{Dataset, Input, InputKind, Sample, Samples, Target};
 pub use device::{Precision, numerics};
 pub use evaluator::{BATCH_SIZE_DEFAULT, Evaluator, EvaluatorSpec, Model, evaluator};
 pub use gradient::{Gradient, LossSpec};
-pub use prepared::{Inputs, Prepared};
+pub use prepared::{Inputs, Predictions, Prepared};
 pub use prompts::Prompts;
 pub use source::{FileEntry, Files, LocalFiles};
 pub use tokenizer::{TOKENIZER_BYTES_MAX, TokenizerFiles};

@@ -7,6 +7,10 @@
 //! trusted about the sample: its loss is `+inf`, and its prediction the first of the *wrong* classes
 //! with the largest logit that is not NaN (the first wrong class where all are NaN). With a single class, which leaves
 //! no wrong one, the prediction is 1, a class that does not exist.
+//!
+//! A model that answers in words may be taken at its word instead: then its rows say what the answer is, after the log-probabilities
+//! of the labels, which the loss is still made of. An answer that is no label is a class of its own, after all others, that no sample
+//! has; so is that of a row that is not finite.
 
 use soup_core::tally::Outcome;
 
@@ -30,6 +34,18 @@ pub(crate) fn outcome_among(logits: &[f32], label: u32, classes: &[u32]) -> Outc
     let found = outcome(&own, at as u32);
     let prediction = classes.get(found.prediction as usize).copied().unwrap_or(logits.len() as u32);
     Outcome { label, prediction, ..found }
+}
+
+/// The outcome of one sample whose answer is the last value of `row`, as a class or as the number of classes; before it there are the
+/// log-probabilities of the labels.
+pub(crate) fn outcome_of_answer(row: &[f32], label: u32) -> Outcome {
+    let (logits, answer) = row.split_at(row.len().saturating_sub(1));
+    let none = logits.len() as u32;
+    if !logits.iter().all(|l| l.is_finite()) {
+        return Outcome { label, prediction: none, loss: f64::INFINITY };
+    }
+    let prediction = answer.first().map_or(none, |&class| class as u32);
+    Outcome { label, prediction, loss: cross_entropy(logits, label as usize) }
 }
 
 /// First class among the allowed ones with the largest logit that is not NaN.
@@ -88,6 +104,20 @@ mod tests {
         assert_eq!(outcome_among(&logits, 2, &[0, 1, 2, 3]), outcome(&logits, 2));
         // A prediction that no class can be is none.
         assert_eq!(outcome_among(&[f32::NAN, 0.0], 0, &[0]).prediction, 2);
+    }
+
+    #[test]
+    fn an_answer_counts_whatever_is_most_probable() {
+        let loss = (1.0 + (-1.0f64).exp()).ln();
+        for (answer, prediction) in [(0.0, 0), (1.0, 1), (2.0, 2)] {
+            let got = outcome_of_answer(&[2.0, 1.0, answer], 0);
+            assert_eq!((got.label, got.prediction), (0, prediction));
+            assert!((got.loss - loss).abs() < 1e-12);
+        }
+        for bad in [f32::NAN, INF, -INF] {
+            let got = outcome_of_answer(&[bad, 1.0, 1.0], 1);
+            assert_eq!((got.prediction, got.loss), (2, f64::INFINITY));
+        }
     }
 
     #[test]

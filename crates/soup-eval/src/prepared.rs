@@ -10,15 +10,14 @@ use soup_core::{Error, Result};
 
 use crate::classes::Classes;
 use crate::dataset::Target;
-use crate::outcome::{outcome, outcome_among};
+use crate::outcome::{outcome, outcome_among, outcome_of_answer};
 
 /// Samples ready for a model: what it looks at, and what it should say to each. By default none.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Prepared {
     inputs: Inputs,
     targets: Targets,
-    /// The classes that predictions are taken among, ascending; `None`: all.
-    among: Option<Arc<[u32]>>,
+    predictions: Predictions,
     identity: Identity,
 }
 
@@ -92,6 +91,18 @@ impl Targets {
             Targets::Numbers(all) => size_of_val(all.as_slice()),
         }
     }
+}
+
+/// How the rows that a model gives become predictions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Predictions {
+    /// The class with the largest logit.
+    #[default]
+    Largest,
+    /// The one among these, ascending.
+    Among(Arc<[u32]>),
+    /// What the row says last, after the logits.
+    Answers,
 }
 
 /// Which samples these are: those and their clones are the same ones, others are not, whatever is in them. What is made of samples is kept
@@ -295,9 +306,9 @@ impl Prepared {
         }
     }
 
-    /// The same samples, with predictions taken among `classes`, ascending; `None`: all.
-    pub(crate) fn among(self, classes: Option<Vec<u32>>) -> Prepared {
-        Prepared { among: classes.map(Arc::from), ..self }
+    /// The same samples, with predictions made in this way.
+    pub fn predicting(self, predictions: Predictions) -> Prepared {
+        Prepared { predictions, ..self }
     }
 
     /// Number of samples.
@@ -400,7 +411,7 @@ impl Prepared {
         Ok(Prepared {
             inputs: self.inputs.pick(&positions),
             targets: self.targets.pick(&positions),
-            among: self.among.clone(),
+            predictions: self.predictions.clone(),
             identity: Identity::default(),
         })
     }
@@ -408,7 +419,7 @@ impl Prepared {
     /// Appends the samples of `more`, which are of the same dataset.
     ///
     /// # Errors
-    /// [`Internal`](soup_core::ErrorKind::Internal) where they are of another kind or shape, or have other classes to be predicted.
+    /// [`Internal`](soup_core::ErrorKind::Internal) where they are of another kind or shape, or predictions are made in another way.
     pub fn append(&mut self, more: Prepared) -> Result<()> {
         if more.is_empty() {
             return Ok(());
@@ -417,7 +428,7 @@ impl Prepared {
             *self = more;
             return Ok(());
         }
-        let alike = self.among == more.among && self.targets.is_as(&more.targets);
+        let alike = self.predictions == more.predictions && self.targets.is_as(&more.targets);
         if !alike || !self.inputs.append(more.inputs) || !self.targets.append(more.targets) {
             return Err(Error::internal("samples of two datasets were put together"));
         }
@@ -425,21 +436,25 @@ impl Prepared {
         Ok(())
     }
 
-    /// The outcomes of the samples `range` by their logits, of which each has `logits.len() / range.len()`.
+    /// The outcomes of the samples `range` by the rows that a model gives, of which each has `logits.len() / range.len()` values.
     ///
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data) where a label is not one of the classes,
     /// [`Internal`](soup_core::ErrorKind::Internal) where samples or logits are not there.
     pub fn outcomes(&self, range: Range<usize>, logits: &[f32]) -> Result<Vec<Outcome>> {
-        let classes = logits.len().checked_div(range.len()).unwrap_or(0);
-        if range.end > self.len() || classes * range.len() != logits.len() {
+        let values = logits.len().checked_div(range.len()).unwrap_or(0);
+        if range.end > self.len() || values * range.len() != logits.len() {
             return Err(Error::internal(format!("{} logits for the samples {range:?}", logits.len())));
         }
+        let classes = values.saturating_sub(usize::from(self.predictions == Predictions::Answers));
         let labels = self.labels_of(range, classes)?;
-        let rows = logits.chunks_exact(classes.max(1)).zip(labels);
-        Ok(match &self.among {
-            None => rows.map(|(row, &label)| outcome(row, label)).collect(),
-            Some(among) => rows.map(|(row, &label)| outcome_among(row, label, among)).collect(),
+        let rows = logits.chunks_exact(values.max(1)).zip(labels);
+        Ok(match &self.predictions {
+            Predictions::Largest => rows.map(|(row, &label)| outcome(row, label)).collect(),
+            Predictions::Among(classes) => {
+                rows.map(|(row, &label)| outcome_among(row, label, classes)).collect()
+            }
+            Predictions::Answers => rows.map(|(row, &label)| outcome_of_answer(row, label)).collect(),
         })
     }
 
@@ -567,14 +582,22 @@ mod tests {
             outcomes.iter().map(|o| o.prediction).collect::<Vec<_>>()
         };
         assert_eq!(predictions(&samples), [1, 1]);
-        let samples = samples.among(Some(vec![0, 2]));
+        let samples = samples.predicting(Predictions::Among([0, 2].into()));
         assert_eq!(predictions(&samples), [2, 2]);
         assert!(samples.outcomes(0..2, &logits[..5]).is_err());
         assert!(samples.outcomes(1..3, &logits).is_err());
         // Others of the same dataset are judged in the same way, and only those.
         let mut both = samples.pick([0]).unwrap();
         both.append(samples.clone()).unwrap();
-        assert!(both.append(samples.among(None)).is_err());
+        assert!(both.append(samples.clone().predicting(Predictions::Largest)).is_err());
+        // An answer is no class that a sample may have.
+        let answers = |labels| {
+            let samples = Prepared::from_pixels(vec![0.0; 2], labels).unwrap();
+            samples.predicting(Predictions::Answers).outcomes(0..2, &logits)
+        };
+        let outcomes = answers(vec![0, 1]).unwrap();
+        assert_eq!(outcomes.iter().map(|o| o.prediction).collect::<Vec<_>>(), [2, 2]);
+        assert!(answers(vec![0, 2]).is_err());
     }
 
     #[test]

@@ -11,11 +11,12 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use soup_core::run::DatasetOptions;
+use soup_core::texts::Decoding;
 use soup_core::weights::Weights;
 use soup_core::{ErrorKind, Result};
 use soup_eval::{
-    Budget, Dataset, Evaluator, EvaluatorSpec, Input, InputKind, LocalFiles, Target, TokenizerFiles,
-    evaluator,
+    Budget, Dataset, Evaluator, EvaluatorSpec, Input, InputKind, LocalFiles, LossSpec, Predictions, Prepared,
+    Target, TokenizerFiles, evaluator,
 };
 
 /// The pool of reviews.
@@ -222,6 +223,64 @@ fn a_model_answers_with_the_names_of_its_classes() {
     let same = text("config.json").replace("\"positive\"", "\"negative\"");
     let error = of(same, Vec::new()).err().unwrap().chain();
     assert!(error.contains("cannot be told apart"), "{error}");
+}
+
+/// Tiny models with random parameters write what transformers has them write: labels, beginnings of labels, longer answers.
+#[test]
+fn what_a_model_writes_is_what_transformers_has_it_write() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let read = |name: &str| std::fs::read_to_string(golden.join(name)).unwrap();
+    let cases: serde_json::Value = serde_json::from_str(&read("answers.json")).unwrap();
+    for (case, of) in cases.as_object().unwrap() {
+        let tokens = |key: &str| -> Vec<Vec<u32>> { serde_json::from_value(of[key].clone()).unwrap() };
+        let mut config: serde_json::Value =
+            serde_json::from_str(&read(&format!("models/{case}/config.json"))).unwrap();
+        config["eos_token_id"] = of["end"].clone();
+        let labelled = |decoding| {
+            let spec = EvaluatorSpec {
+                config_json: config.to_string(),
+                label_tokens: tokens("labels"),
+                decoding,
+                batch_size: 16,
+                ..EvaluatorSpec::default()
+            };
+            evaluator(&spec).unwrap()
+        };
+        let (greedy, by_labels) = (labelled(Decoding::Greedy), labelled(Decoding::Labels));
+        let classes = tokens("labels").len();
+        assert_eq!((greedy.classes(), greedy.predictions()), (classes as u32, classes as u32 + 1));
+        assert_eq!(by_labels.predictions(), classes as u32);
+        let texts = tokens("texts");
+        let (count, texts) = (texts.len(), texts.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let samples = Prepared::from_tokens(&texts, vec![0; count]).unwrap();
+        let (schema, bytes) = pool::parameters_in(&golden.join(format!("models/{case}/model.safetensors")));
+        let rows = |evaluator: &dyn Evaluator| {
+            let model = evaluator.load(&schema, Weights::copied_from(&schema, &bytes).unwrap()).unwrap();
+            model.logits(&samples, 0..count, &|| false).unwrap()
+        };
+        let (answers, logits) = (rows(&*greedy), rows(&*by_labels));
+        let said: Vec<u32> = serde_json::from_value(of["said"].clone()).unwrap();
+        let labels: Vec<f32> = answers.chunks(classes + 1).flat_map(|row| row[..classes].to_vec()).collect();
+        assert_eq!(labels, logits, "{case}: probabilities are the same");
+        let of_labels = samples.outcomes(0..count, &logits).unwrap();
+        let samples = samples.clone().predicting(Predictions::Answers);
+        let outcomes = samples.outcomes(0..count, &answers).unwrap();
+        let predictions: Vec<u32> = outcomes.iter().map(|o| o.prediction).collect();
+        assert_eq!(predictions, said, "{case}");
+        assert!((0..=classes).all(|class| said.contains(&(class as u32))), "{case}: {said:?}");
+        assert!(outcomes.iter().zip(&of_labels).all(|(a, b)| a.loss == b.loss), "{case}");
+        let loss = LossSpec { beta: 1.0, label_smoothing: 0.0, scale: 1.0 };
+        let error = greedy.differentiate(&schema, &bytes, &samples, 0..1, &loss, &|| false).unwrap_err();
+        assert!(error.chain().contains("an answer has no gradient"), "{}", error.chain());
+    }
+}
+
+#[test]
+fn what_does_not_answer_is_not_decoded() {
+    let config_json = text("config.json");
+    let spec = EvaluatorSpec { config_json, decoding: Decoding::Greedy, ..EvaluatorSpec::default() };
+    let error = evaluator(&spec).err().unwrap().chain();
+    assert!(error.starts_with("BertForSequenceClassification does not answer in words"), "{error}");
 }
 
 #[test]

@@ -262,6 +262,7 @@ impl From<RunSpec> for v1::RunSpec {
             evaluate: v1::Evaluate::from(s.evaluate).into(),
             digest: v1::DigestKind::from(s.digest).into(),
             ranked_by: s.ranked_by.map(|table| table.into_iter().collect()).unwrap_or_default(),
+            decoding: schema::decoding_to_wire(s.decoding),
         }
     }
 }
@@ -301,6 +302,7 @@ impl TryFrom<v1::RunSpec> for RunSpec {
             evaluate,
             digest,
             ranked_by: Some(s.ranked_by.into_iter().collect()).filter(|table: &ScoreTable| !table.is_empty()),
+            decoding: schema::decoding(s.decoding)?,
         };
         spec.validate()?;
         Ok(spec)

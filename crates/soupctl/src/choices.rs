@@ -9,6 +9,7 @@ use soup_core::digest::DigestKind;
 use soup_core::recipe::learned::{Granularity, Init, Optimizer, Schedule, WeightRule};
 use soup_core::recipe::{Accept, Order, RecipeKind};
 use soup_core::run::{DiagnosisLevel, Evaluate};
+use soup_core::texts::Decoding;
 
 use soup_core::schema::Dtype;
 
@@ -302,6 +303,25 @@ pub(crate) enum EvaluateName {
     Early,
     /// When all of its samples are judged
     Full,
+}
+
+/// Which class a model that answers in words is taken to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum DecodingName {
+    /// The one whose label is the most probable answer
+    Labels,
+    /// The one whose label it writes, token by token the most probable one; whatever else it writes is wrong
+    Greedy,
+}
+
+impl From<DecodingName> for Decoding {
+    fn from(name: DecodingName) -> Self {
+        match name {
+            DecodingName::Labels => Decoding::Labels,
+            DecodingName::Greedy => Decoding::Greedy,
+        }
+    }
 }
 
 /// By which algorithm the content of ingredients is told apart.

@@ -15,7 +15,8 @@ use soup_core::{Error, Result};
 use soup_store::local;
 
 use crate::choices::{
-    AcceptRule, BatchNormName, CandidateOrder, DigestName, DtypeName, EvaluateName, MissingName, RecipeName,
+    AcceptRule, BatchNormName, CandidateOrder, DecodingName, DigestName, DtypeName, EvaluateName,
+    MissingName, RecipeName,
 };
 use crate::choices::{DiagnosisName, GranularityName, InitName, OptimizerName, ScheduleName, WeightRuleName};
 use crate::datasets::{DatasetEntry, TestSets};
@@ -276,6 +277,9 @@ pub(crate) struct CookOptions {
     /// samples are judged. The soup is the same [default: early]
     #[arg(long, value_name = "WHEN", help_heading = EVALUATION)]
     pub(crate) evaluate: Option<EvaluateName>,
+    /// Which class a model that answers in words (T5) is taken to say [default: labels]
+    #[arg(long, value_enum, help_heading = EVALUATION)]
+    pub(crate) decoding: Option<DecodingName>,
     /// Trials evaluated ahead of their turn, as if the open ones were rejected: a number, or as many as keep the workers busy by how many
     /// trials were accepted so far and what they took [default: auto]
     #[arg(long, value_name = "N", help_heading = EVALUATION)]
@@ -428,7 +432,7 @@ impl CookOptions {
         first! {
             lists: pool test ignore_config gate;
             others: weights_file ingredient_weights validation model_config preprocessor_config class_subset allow_nan missing batch_norm calibration out_dtype recipe order ranked_by accept alpha seed max_ingredients passes
-                metric output overwrite state_url signing_key fresh batch_size no_baselines evaluate digest lookahead audit workers memory disk_cache disk threads device device_memory precision numerics coordinator listen
+                metric output overwrite state_url signing_key fresh batch_size no_baselines evaluate decoding digest lookahead audit workers memory disk_cache disk threads device device_memory precision numerics coordinator listen
                 judge judge_dir judge_timeout min_workers train train_share granularity weights optimizer lr schedule warmup clip epochs mini_batch parts
                 shuffle label_smoothing init fold_beta diagnose base require_shared_init
         }

@@ -200,6 +200,7 @@ impl Cook {
             judge: options.judge.map(|judge| judge.name),
             batch_norm: options.batch_norm.map(Into::into),
             calibration: options.calibration.map(|set| set.named(CALIBRATION)).transpose()?,
+            decoding: options.decoding.map(Into::into).unwrap_or_default(),
         };
         spec.validate()?;
         check_output(&spec)?;

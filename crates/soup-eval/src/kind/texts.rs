@@ -142,9 +142,9 @@ impl Kind for Texts {
         let tokenizer = spec.tokenizer.as_ref().map(open).transpose()?;
         let architecture = match &tokenizer {
             Some(tokenizer) if A::ANSWERS && spec.label_tokens.is_empty() => {
-                architecture.with_labels(&labels_of(&classifier.classes, tokenizer)?)?
+                architecture.with_labels(&labels_of(&classifier.classes, tokenizer)?, spec.decoding)?
             }
-            _ => architecture.with_labels(&spec.label_tokens)?,
+            _ => architecture.with_labels(&spec.label_tokens, spec.decoding)?,
         };
         Ok((architecture, Texts { classifier, tokenizer }))
     }

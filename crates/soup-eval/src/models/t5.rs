@@ -4,6 +4,10 @@
 //!
 //! The encoder runs once a text. The decoder sees all labels of all texts as texts of their own: of each the token that it starts with
 //! and the label's tokens but the last, from which it is to tell the label's.
+//!
+//! Where it is taken at its word ([`Decoding::Greedy`]), the same pass says what it writes, as far as that matters: it writes a label
+//! exactly if each of the label's tokens is the most probable one after those before it. So nothing is written token by token, and of
+//! an answer that is no label nothing more is known.
 
 mod config;
 mod labels;
@@ -11,8 +15,9 @@ mod stack;
 
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Element as _, Int, Tensor, TensorData};
 use soup_core::schema::Schema;
+use soup_core::texts::Decoding;
 use soup_core::{Error, Result};
 
 use self::config::T5Config;
@@ -37,6 +42,7 @@ const ROWS_AT_A_TIME: usize = 512;
 pub(crate) struct T5 {
     config: T5Config,
     labels: Labels,
+    decoding: Decoding,
 }
 
 /// A `T5ForConditionalGeneration`.
@@ -85,25 +91,55 @@ impl T5 {
         self.embeddings_in(schema).next().unwrap_or(self.names_of_embeddings()[0])
     }
 
-    /// The logarithms of the probabilities of the labels' tokens, `[rows, 1]`, by the decoder's last state of each.
-    fn likelihoods<B: Kernels>(
-        &self,
-        model: &T5Model<Loaded<B>>,
-        state: Tensor<B, 2>,
-        targets: &[u32],
-    ) -> Tensor<B, 2> {
+    /// What the decoder's last states say of the labels' tokens `targets`.
+    fn said<B: Kernels>(&self, model: &T5Model<Loaded<B>>, state: Tensor<B, 2>, targets: &[u32]) -> Said<B> {
         let [rows, hidden] = state.dims();
-        let parts = (0..rows).step_by(ROWS_AT_A_TIME).map(|first| {
+        let (mut likelihoods, mut hits) = (Vec::new(), Vec::new());
+        for first in (0..rows).step_by(ROWS_AT_A_TIME) {
             let part = first..rows.min(first + ROWS_AT_A_TIME);
             let some = state.clone().slice([part.clone(), 0..hidden]);
             let logits = match &model.head {
                 Some(head) => head.forward(some, Activation::Linear),
                 None => B::against_rows(some, model.embeddings.on(&state)),
             };
-            B::log_likelihoods(logits, &Arc::from(&targets[part]))
-        });
-        Tensor::cat(parts.collect(), 0)
+            if self.says_answers() {
+                hits.push(most_probable(&logits, &targets[part.clone()]));
+            }
+            likelihoods.push(B::log_likelihoods(logits, &Arc::from(&targets[part])));
+        }
+        let hits = if hits.is_empty() { None } else { Some(Tensor::cat(hits, 0)) };
+        Said { likelihoods: Tensor::cat(likelihoods, 0), hits }
     }
+
+    /// The class of each answer, or the number of classes where it is no label: `[count, 1]`, by the tokens that are what is written.
+    fn answers<B: Kernels>(&self, hits: Tensor<B, 2>, of_class: Tensor<B, 2>) -> Tensor<B, 2> {
+        let (device, lengths) = (hits.device(), self.labels.lengths());
+        let classes = lengths.len();
+        let whole = tensor::<B, 2>(lengths.iter().map(|&l| l as f32).collect(), [1, classes], &device);
+        let hits = B::matmul(hits, of_class);
+        let count = hits.dims()[0];
+        let written = hits.equal(whole.expand([count, classes])).float();
+        // No two labels are written at once: the sum is of one number, or of none.
+        let numbers = (0..classes).map(|class| class as f32 - classes as f32).collect();
+        B::matmul(written, tensor(numbers, [classes, 1], &device)) + classes as f64
+    }
+}
+
+/// What the decoder says of the tokens of all labels of all texts, `[rows, 1]`.
+struct Said<B: Kernels> {
+    /// The logarithms of their probabilities.
+    likelihoods: Tensor<B, 2>,
+    /// One where the token is the most probable one, else zero; only where answers are asked for.
+    hits: Option<Tensor<B, 2>>,
+}
+
+/// One where the first of the largest of a row of `logits` is the one of `targets`, else zero: `[rows, 1]`.
+fn most_probable<B: Kernels>(logits: &Tensor<B, 2>, targets: &[u32]) -> Tensor<B, 2> {
+    let device = logits.device();
+    let targets: Vec<i64> = targets.iter().map(|&id| i64::from(id)).collect();
+    let data = TensorData::new(targets, [logits.dims()[0], 1]);
+    let targets = Tensor::<B, 2, Int>::from_data(data, (&device, B::IntElem::dtype()));
+    logits.clone().argmax(1).equal(targets).float()
 }
 
 impl Architecture for T5 {
@@ -117,12 +153,16 @@ impl Architecture for T5 {
 
     fn from_json(text: &str) -> Result<Self> {
         let config = T5Config::read(&Settings::parse(text)?)?;
-        Ok(T5 { config, labels: Labels::default() })
+        Ok(T5 { config, labels: Labels::default(), decoding: Decoding::default() })
     }
 
-    fn with_labels(self, labels: &[Vec<u32>]) -> Result<Self> {
-        let labels = Labels::new(labels, &self.config).map_err(|e| e.context(Self::NAME))?;
-        Ok(T5 { labels, ..self })
+    fn with_labels(self, labels: &[Vec<u32>], decoding: Decoding) -> Result<Self> {
+        let labels = Labels::new(labels, &self.config, decoding).map_err(|e| e.context(Self::NAME))?;
+        Ok(T5 { labels, decoding, ..self })
+    }
+
+    fn says_answers(&self) -> bool {
+        self.decoding == Decoding::Greedy
     }
 
     fn classifier(&self) -> &TextClassifier {
@@ -171,9 +211,16 @@ impl Architecture for T5 {
         let steps = Pairs::within(Spans::new(labels.lengths().repeat(count)));
         let state = model.decoder.forward(embed(of_all(labels.starts())), &steps, Some(&reads));
         let state = if self.config.tied { state * (self.config.hidden as f64).powf(-0.5) } else { state };
-        let likelihoods = self.likelihoods(model, state, &of_all(labels.targets()));
+        let Said { likelihoods, hits } = self.said(model, state, &of_all(labels.targets()));
         let device = likelihoods.device();
         let of_class = tensor::<B, 2>(labels.of_class(), [labels.tokens(), labels.lengths().len()], &device);
-        B::matmul(likelihoods.reshape([count, labels.tokens()]), of_class)
+        let logits = B::matmul(likelihoods.reshape([count, labels.tokens()]), of_class.clone());
+        match hits {
+            None => logits,
+            Some(hits) => {
+                let answers = self.answers(hits.reshape([count, labels.tokens()]), of_class);
+                Tensor::cat(vec![logits, answers], 1)
+            }
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use soup_core::batch_norm::BatchNorm;
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::soup::Ingredient;
+use soup_core::texts::Decoding;
 use soup_core::{Error, Result};
 
 use super::malformed;
@@ -22,6 +23,20 @@ pub(super) fn batch_norm(name: String) -> Result<Option<BatchNorm>> {
         BatchNorm::from_name(&name).ok_or_else(unknown)
     };
     super::non_empty(name).map(known).transpose()
+}
+
+/// What becomes of answers; what nobody says is what was always done.
+pub(super) fn decoding(name: String) -> Result<Decoding> {
+    let known = |name: String| {
+        let unknown = || malformed(&format!("unknown decoding {name:?}"));
+        Decoding::from_name(&name).ok_or_else(unknown)
+    };
+    Ok(super::non_empty(name).map(known).transpose()?.unwrap_or_default())
+}
+
+/// The same as it travels: nothing where it is what was always done.
+pub(super) fn decoding_to_wire(decoding: Decoding) -> String {
+    if decoding.is_labels() { String::new() } else { decoding.name().to_owned() }
 }
 
 /// The tensors of `schema`, as they travel.

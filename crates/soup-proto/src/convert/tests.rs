@@ -8,6 +8,7 @@ use soup_core::metric::{Formula, MetricName, Range, SumMetric};
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::survey::{Ability, Survey, Tallies};
 use soup_core::tally::{Counts, Judged, Outcome, Sums, Tally, Value, Values};
+use soup_core::texts::Decoding;
 
 use super::*;
 
@@ -84,7 +85,19 @@ fn spec() -> RunSpec {
         audit_ppm: 20_000,
         evaluate: Evaluate::Full,
         digest: soup_core::digest::DigestKind::Blake3,
+        decoding: Decoding::Labels,
     }
+}
+
+#[test]
+fn how_answers_are_decoded_survives() {
+    let mut spec = RunSpec { judge: None, decoding: Decoding::Greedy, train: None, ..spec() };
+    spec.recipe = RecipeSpec { kind: RecipeKind::Greedy, learn: None, ..spec.recipe };
+    spec.diagnosis.level = DiagnosisLevel::Geometry;
+    assert_eq!(RunSpec::try_from(v1::RunSpec::from(spec.clone())).unwrap(), spec);
+    let unknown = v1::RunSpec { decoding: "beam".to_owned(), ..spec.into() };
+    let error = RunSpec::try_from(unknown).unwrap_err();
+    assert!(error.chain().contains("unknown decoding \"beam\""), "{}", error.chain());
 }
 
 #[test]

@@ -182,7 +182,7 @@ impl Inner {
             samples.push(dataset.len());
         }
         let mut survey = match evaluator.class_names().is_empty() {
-            false => Survey::of_classes(samples, evaluator.classes()),
+            false => Survey::of_classes(samples, evaluator.predictions()),
             true => Survey::of_values(samples),
         };
         if self.can_recompute(&*evaluator)? {
@@ -326,8 +326,10 @@ fn processing(setting: &Setting, waiting: &Waiting) -> Result<EvaluatorSpec> {
         return Ok(nothing);
     }
     if is_of_texts(model) {
-        let tokenizer = Some(tokenizer(TextProcessing::parse(json)?, waiting)?);
-        return Ok(EvaluatorSpec { tokenizer, ..nothing });
+        let texts = TextProcessing::parse(json)?;
+        let decoding = texts.decoding;
+        let tokenizer = Some(tokenizer(texts, waiting)?);
+        return Ok(EvaluatorSpec { tokenizer, decoding, ..nothing });
     }
     if !is_of_prompts(model) {
         return Ok(EvaluatorSpec { preprocessor_json: Some(json.clone()), ..nothing });
@@ -346,7 +348,8 @@ fn processing(setting: &Setting, waiting: &Waiting) -> Result<EvaluatorSpec> {
 /// # Errors
 /// [`Data`](soup_core::ErrorKind::Data) where it is not; otherwise what the store says.
 fn tokenizer(texts: TextProcessing, waiting: &Waiting) -> Result<TokenizerFiles> {
-    let TextProcessing { tokenizer: PinnedFile { url, size_bytes, sha256 }, tokenizer_config } = texts;
+    let TextProcessing { tokenizer: PinnedFile { url, size_bytes, sha256 }, tokenizer_config, decoding: _ } =
+        texts;
     if size_bytes > TOKENIZER_BYTES_MAX {
         return Err(Error::data(format!(
             "{url} has {size_bytes} bytes, expected at most {TOKENIZER_BYTES_MAX}"

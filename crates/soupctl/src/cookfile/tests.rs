@@ -3,7 +3,7 @@ use soup_core::ErrorKind;
 use soup_core::recipe::given::GivenWeight;
 
 use super::*;
-use crate::choices::{BatchNormName, DtypeName, MissingName, RecipeName};
+use crate::choices::{BatchNormName, DecodingName, DtypeName, MissingName, RecipeName};
 
 /// The error of a cook file with this text.
 #[track_caller]
@@ -18,7 +18,7 @@ fn refused(text: &str, expect: &[&str]) {
 const EVERY_KEY: &str = "pool: [a, b]\nvalidation: {url: v, split: val, image-column: i, label-column: l, limit: 7, options: {text-column: s}}\ntest:\n  z: t1\n  a: {url: t2}\n\
     model-config: c\npreprocessor-config: p\nignore-config: hidden_act\nclass-subset: true\nweights-file: w\ningredient-weights: {a: 0.5, b: {x: 1}}\nallow-nan: true\nrecipe: best-single\norder: random\nranked-by: r\naccept: better\nalpha: 0.1\n\
     seed: 3\nmax-ingredients: 4\npasses: 5\nmetric: macro-f1\noutput: o\nsigning-key: k\noverwrite: true\nbatch-size: 6\n\
-    no-baselines: true\ngate: [test>=0.85, \"v <= 1%\"]\nevaluate: full\ndigest: blake3\nlookahead: 2\naudit: 2%\nworkers: 3\nmemory: 8GiB\ndisk-cache: /cache\ndisk: 1TiB\n\
+    no-baselines: true\ngate: [test>=0.85, \"v <= 1%\"]\nevaluate: full\ndecoding: greedy\ndigest: blake3\nlookahead: 2\naudit: 2%\nworkers: 3\nmemory: 8GiB\ndisk-cache: /cache\ndisk: 1TiB\n\
     threads: 2\ndevice: cpu\ndevice-memory: 80GiB\nprecision: bf16\nnumerics: cuda\ncoordinator: h:1\nlisten: h:2\n\
     judge: lm\njudge-dir: /d\njudge-timeout: 90\n\
     min-workers: 1\ntrain: t\ntrain-share: 0.25\ngranularity: layer\nweights: sum-to-one\noptimizer: adamw\n\
@@ -83,6 +83,7 @@ fn every_value() -> CookOptions {
         no_baselines: Some(true),
         gate: vec!["test>=0.85".parse().unwrap(), "v <= 1%".parse().unwrap()],
         evaluate: Some(EvaluateName::Full),
+        decoding: Some(DecodingName::Greedy),
         digest: Some(DigestName::Blake3),
         lookahead: Some(Lookahead::Trials(2)),
         audit: Some(Share(20_000)),

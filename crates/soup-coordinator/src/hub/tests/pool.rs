@@ -6,6 +6,7 @@ use soup_core::metric::MetricName;
 use soup_core::recipe::{Accept, Order, RecipeKind, RecipeSpec};
 use soup_core::run::{DatasetOptions, DatasetSpec, DiagnosisLevel, DiagnosisSpec, Evaluate, RunSpec};
 use soup_core::shard::SHARD_BYTES_MIN;
+use soup_core::texts::Decoding;
 use soup_store::location::Location;
 use soup_store::output::Staging;
 
@@ -78,6 +79,7 @@ pub(super) fn averages(name: &str, output: &str) -> RunSpec {
         batch_norm: None,
         calibration: None,
         audit_ppm: 0,
+        decoding: Decoding::Labels,
     }
 }
 

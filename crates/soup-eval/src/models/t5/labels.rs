@@ -1,5 +1,6 @@
 //! What classes are called in tokens.
 
+use soup_core::texts::Decoding;
 use soup_core::{Error, Result};
 
 use super::config::T5Config;
@@ -22,8 +23,8 @@ pub(super) struct Labels {
 impl Labels {
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data) where there is not one a class, and none like another, or one is not of the vocabulary's
-    /// tokens with an end.
-    pub(super) fn new(labels: &[Vec<u32>], config: &T5Config) -> Result<Labels> {
+    /// tokens with an end. Where the model writes its answers, they have to end where it does.
+    pub(super) fn new(labels: &[Vec<u32>], config: &T5Config, decoding: Decoding) -> Result<Labels> {
         let classes = config.classifier.classes.names();
         if labels.is_empty() {
             return Err(Error::data(
@@ -42,7 +43,11 @@ impl Labels {
             return Err(Error::data(format!("{tokens} tokens of labels are too many, at most {TOKENS_MAX}")));
         }
         for (nth, (label, class)) in labels.iter().zip(classes).enumerate() {
-            check(label, config).map_err(|e| e.context(format!("the label of class {class:?}")))?;
+            let of = |e: Error| e.context(format!("the label of class {class:?}"));
+            check(label, config).map_err(of)?;
+            if decoding == Decoding::Greedy {
+                check_end(label, config).map_err(of)?;
+            }
             if let Some(other) = labels[..nth].iter().position(|other| other == label) {
                 return Err(Error::data(format!(
                     "classes {:?} and {class:?} cannot be told apart: their labels have the same tokens",
@@ -114,15 +119,54 @@ fn check(label: &[u32], config: &T5Config) -> Result<()> {
     }
 }
 
+/// # Errors
+/// [`Data`](soup_core::ErrorKind::Data) where the model cannot write it: it stops after the first end.
+fn check_end(label: &[u32], config: &T5Config) -> Result<()> {
+    let &[end] = config.ends.as_slice() else {
+        return Err(Error::data(format!(
+            "where answers end has to be known, and only one end can be that of a label: eos_token_id in config.json is {:?}",
+            config.ends
+        )));
+    };
+    match label.iter().position(|&id| id == end) {
+        Some(at) if at + 1 < label.len() => Err(Error::data(format!(
+            "its token {at} is the end of an answer already: nothing is written after it"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Settings;
 
-    fn labels(labels: &[&[u32]]) -> Result<Labels> {
-        let json = r#"{"vocab_size": 20, "num_labels": 3, "decoder_start_token_id": 7}"#;
-        let config = T5Config::read(&Settings::parse(json)?)?;
-        Labels::new(&labels.iter().map(|label| label.to_vec()).collect::<Vec<_>>(), &config)
+    fn labels(of: &[&[u32]]) -> Result<Labels> {
+        labels_of(of, "1", Decoding::Labels)
+    }
+
+    fn labels_of(labels: &[&[u32]], ends: &str, decoding: Decoding) -> Result<Labels> {
+        let json = format!(
+            r#"{{"vocab_size": 20, "num_labels": 3, "decoder_start_token_id": 7, "eos_token_id": {ends}}}"#
+        );
+        let config = T5Config::read(&Settings::parse(&json)?)?;
+        Labels::new(&labels.iter().map(|label| label.to_vec()).collect::<Vec<_>>(), &config, decoding)
+    }
+
+    #[test]
+    fn what_is_written_has_one_end() {
+        let (good, within) = ([&[5, 6, 1][..], &[5, 1], &[1]], [&[5, 1, 6, 1][..], &[5, 1], &[1]]);
+        let greedy = |of: &[&[u32]], ends| labels_of(of, ends, Decoding::Greedy).map_err(|e| e.chain());
+        assert_eq!(greedy(&good, "1").unwrap(), labels(&good).unwrap());
+        assert!(labels(&within).is_ok() && labels_of(&good, "[1, 2]", Decoding::Labels).is_ok());
+        for (of, ends, part) in [
+            (&within, "1", "the label of class \"LABEL_0\": its token 1 is the end of an answer already"),
+            (&good, "[1, 2]", "eos_token_id in config.json is [1, 2]"),
+            (&good, "null", "eos_token_id in config.json is []"),
+        ] {
+            let error = greedy(of, ends).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]
