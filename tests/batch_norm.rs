@@ -62,6 +62,34 @@ fn same_score(what: &str, got: &Value, want: &Value) {
     assert!((loss - expected).abs() <= TOLERANCE, "{what}: loss {loss}, PyTorch has {expected}");
 }
 
+/// Statistics are averaged by the weights, and weights do not follow them. The reference steps in f32, ours in f64.
+#[test]
+fn a_learned_soup_equals_the_reference() {
+    let dir = TempDir::new().unwrap();
+    let train = pool().join("data/calibration.parquet").display().to_string();
+    let args =
+        ["--recipe", "learned", "--train", &train, "--granularity", "model", "--lr", "0.1", "--epochs", "3"];
+    let order = ["--mini-batch", "25", "--shuffle=false", "--no-baselines"];
+    let result = cook_treated(dir.path(), "learned", "average", &[&args[..], &order].concat()).json();
+    let want = &reference()["learned"];
+    let near = |what: &str, got: &Value, expected: &Value, tolerance: f64| {
+        let (got, expected) = (got.as_f64().unwrap(), expected.as_f64().unwrap());
+        assert!((got - expected).abs() <= tolerance, "{what}: {got}, PyTorch has {expected}");
+    };
+    let (steps, losses) =
+        (result["learned"]["steps"].as_array().unwrap(), want["losses"].as_array().unwrap());
+    assert_eq!(steps.len(), losses.len());
+    near("first loss", &steps[0]["loss"], &losses[0], 2e-6);
+    for (step, expected) in steps.iter().zip(losses) {
+        near("loss", &step["loss"], expected, 1e-3);
+    }
+    near("beta", &result["learned"]["beta"], &want["beta"], 1e-3);
+    for (ingredient, expected) in want["weights"].as_object().unwrap() {
+        near(ingredient, &result["weights"][ingredient], expected, 1e-3);
+    }
+    near("validation loss", &result["score"]["loss"], &want["validation"]["loss"], 1e-3);
+}
+
 #[track_caller]
 fn check(result: &Value, treatment: &str, recipe: &str) {
     let want = &reference()["pool"][treatment][recipe];

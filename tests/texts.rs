@@ -35,10 +35,6 @@ fn reference_of(pool: &Path) -> Value {
     serde_json::from_str(&std::fs::read_to_string(pool.join("reference.json")).unwrap()).unwrap()
 }
 
-fn reference() -> Value {
-    reference_of(&pool())
-}
-
 /// A cook of the pool, or of a copy of it.
 fn cook_of(pool: &Path, dir: &Path, args: &[&str]) -> Output {
     let (data, pool) = (pool.join("data"), pool.display().to_string());
@@ -50,11 +46,6 @@ fn cook_of(pool: &Path, dir: &Path, args: &[&str]) -> Output {
         .run()
 }
 
-fn cook(args: &[&str]) -> Value {
-    let dir = TempDir::new().unwrap();
-    cook_of(&pool(), dir.path(), args).json()
-}
-
 fn near(what: &str, got: &Value, expected: &Value, tolerance: f64) {
     let (got, expected) = (got.as_f64().unwrap(), expected.as_f64().unwrap());
     assert!((got - expected).abs() <= tolerance, "{what}: {got}, the reference has {expected}");
@@ -62,19 +53,21 @@ fn near(what: &str, got: &Value, expected: &Value, tolerance: f64) {
 
 /// Every recipe that decides, by one metric, on data in both other forms.
 fn check(recipe: &str, metric: &str, as_glue: &str) {
-    check_of(&pool(), &["parquet", "tsv"], [recipe, metric, as_glue]);
+    check_of(&pool(), "cooks", &["parquet", "tsv"], ([recipe, metric, as_glue], &[]));
 }
 
-/// The same of a pool whose test data is in these forms.
-fn check_of(pool: &Path, forms: &[&str], [recipe, metric, as_glue]: [&str; 3]) {
+/// The same of a pool whose test data is in these forms, and whose reference has the cook among those called `among`.
+fn check_of(pool: &Path, among: &str, forms: &[&str], (cook, more): ([&str; 3], &[&str])) {
+    let [recipe, metric, as_glue] = cook;
     let at = pool.join("data").display().to_string();
     let tests: Vec<String> = forms.iter().map(|form| format!("{form}={at}/test.{form}")).collect();
     let mut args = vec!["--recipe", recipe, "--metric", as_glue, "--evaluate", "full"];
     args.extend(tests.iter().flat_map(|test| ["--test", test.as_str()]));
+    args.extend(more);
     let dir = TempDir::new().unwrap();
     let result = cook_of(pool, dir.path(), &args).json();
     let reference = reference_of(pool);
-    let cooks = reference["cooks"].as_array().unwrap();
+    let cooks = reference[among].as_array().unwrap();
     let expected = cooks.iter().find(|c| c["recipe"] == recipe && c["metric"] == metric).unwrap();
     assert_eq!(strings(&result["ingredients"]), strings(&expected["ingredients"]), "{recipe} by {metric}");
     let trials = |of: &Value| -> Vec<(String, u64, String)> {
@@ -110,8 +103,54 @@ fn pruned_soups_equal_the_reference() {
 
 #[test]
 fn soups_of_a_model_that_answers_equal_the_reference() {
-    check_of(&answering(), &["jsonl"], ["greedy", "accuracy", "accuracy"]);
-    check_of(&answering(), &["jsonl"], ["pruned", "accuracy", "accuracy"]);
+    check_of(&answering(), "cooks", &["jsonl"], (["greedy", "accuracy", "accuracy"], &[]));
+    check_of(&answering(), "cooks", &["jsonl"], (["pruned", "accuracy", "accuracy"], &[]));
+}
+
+#[test]
+fn soups_of_what_a_model_writes_equal_the_reference() {
+    let greedy = &["--decoding", "greedy"];
+    check_of(&answering(), "written", &["jsonl"], (["pruned", "accuracy", "accuracy"], greedy));
+}
+
+/// What the model has for positive reviews is no class's name any more: it writes it all the same, and all of them are wrong.
+#[test]
+fn answers_that_are_no_label_are_wrong() {
+    let renamed = |text: String| Some(text.replace("\"positive\"", "\"good\""));
+    let dir = changed_of(&answering(), "config.json", renamed);
+    let by = |decoding: &str, output: &str| {
+        let args =
+            ["--recipe", "best-single", "--metric", "accuracy", "--decoding", decoding, "--output", output];
+        let pool = dir.path().display().to_string();
+        let data = dir.path().join("data/val.jsonl").display().to_string();
+        let cook = ["cook", "--pool", &pool, "--validation", &data, "-o", "json", "--no-baselines"];
+        Soupctl::new(SOUPCTL).dir(dir.path()).args(cook).args(args).run().json()
+    };
+    let (written, by_labels) = (by("greedy", "w"), by("labels", "l"));
+    let reference = &reference_of(&answering())["written"][0];
+    // Reviews that are negative, and called so.
+    let right = |ingredient: &Value| {
+        let ranked = reference["ranking"].as_array().unwrap().iter().find(|r| r["ingredient"] == *ingredient);
+        ranked.unwrap()["confusion"][0][2].clone()
+    };
+    for one in written["ranking"].as_array().unwrap() {
+        assert_eq!(one["correct"], right(&one["ingredient"]), "{one}");
+    }
+    let notes = written["notes"].to_string();
+    assert!(notes.contains("answers that are no class's label are class 2, which no sample has"), "{notes}");
+    assert!(!by_labels["notes"].to_string().contains("no class's label"));
+    // Nothing of one is recalled for the other.
+    assert_ne!(written["run"], by_labels["run"]);
+}
+
+#[test]
+fn only_what_answers_is_taken_at_its_word() {
+    let dir = TempDir::new().unwrap();
+    cook_of(&pool(), dir.path(), &["--decoding", "greedy"])
+        .fails(USAGE, &["--decoding greedy is for models that answer in words"]);
+    let learned = ["--decoding", "greedy", "--recipe", "learned"];
+    cook_of(&answering(), dir.path(), &learned).fails(USAGE, &["the probabilities of all labels"]);
+    cook_of(&answering(), dir.path(), &["--decoding", "beam"]).fails(USAGE, &["labels, greedy"]);
 }
 
 /// What a cook of predicted numbers says beside the reference: by the same trials to the same soup.
@@ -223,8 +262,14 @@ fn labels_that_are_no_numbers_are_refused_by_name() {
 /// The reference steps in f32, ours in f64: weights agree to 1e-3 after twelve steps.
 #[test]
 fn a_learned_soup_equals_the_reference() {
-    let train = pool().join("data/train.jsonl").display().to_string();
-    let result = cook(&[
+    check_learned(&pool(), "train.jsonl", "64");
+    check_learned(&answering(), "test.jsonl", "64");
+}
+
+fn check_learned(pool: &Path, train: &str, mini_batch: &str) {
+    let train = pool.join("data").join(train).display().to_string();
+    let dir = TempDir::new().unwrap();
+    let learned = [
         "--recipe",
         "learned",
         "--train",
@@ -236,11 +281,12 @@ fn a_learned_soup_equals_the_reference() {
         "--epochs",
         "3",
         "--mini-batch",
-        "64",
+        mini_batch,
         "--shuffle=false",
         "--no-baselines",
-    ]);
-    let reference = &reference()["learned"];
+    ];
+    let result = cook_of(pool, dir.path(), &learned).json();
+    let reference = &reference_of(pool)["learned"];
     let steps = result["learned"]["steps"].as_array().unwrap();
     let losses = reference["losses"].as_array().unwrap();
     assert_eq!(steps.len(), losses.len());

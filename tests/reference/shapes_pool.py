@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Makes tests/pools/resnet-shapes: a tiny ResNet's fine-tunings, two of it from scratch, and what plain PyTorch says of their soups.
 
-`reference.json` has a report (as `judged_torch.py` gives it) for each way to treat running statistics and each recipe, and the
-counts of the uniform soup of both networks from scratch.
+`reference.json` has a report (as `judged_torch.py` gives it) for each way to treat running statistics and each recipe, a learned
+soup (`learning.py`) whose statistics are averaged, and the counts of the uniform soup of both networks from scratch.
 """
 
 import argparse
@@ -12,10 +12,12 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from torch.func import functional_call
 from transformers import ConvNextImageProcessor, ResNetConfig, ResNetForImageClassification
 
 import running
 from kinds import KINDS, Options
+from learning import Learning, learned
 from recipes import PASSES, Ledger, cook
 from soups import Pool, load_pool
 from tallies import Metric
@@ -25,6 +27,7 @@ from tiny.training import Training, make_pool
 
 NOISE = 40.0
 BATCH_SIZE = 32
+LEARNING = Learning(lr=0.1, epochs=3, mini_batch=25)
 SETS = {"val": (2, 200), "calibration": (4, 100), "test": (3, 100)}
 BASE = Training(steps=120, lr=2e-3, seed=1, wrong=0.2)
 INGREDIENTS = {
@@ -92,7 +95,16 @@ def reference(out: Path) -> dict[str, object]:
         ledger = ledger_of(scratch, treatment)
         alone = {name: tally.figures(metric) for name, tally in ledger.ranking()}
         collapse[treatment] = {"alone": alone, "uniform": ledger.tally(frozenset(scratch)).figures(metric)}
-    return {"batch_size": BATCH_SIZE, "pool": reports, "scratch": collapse}
+    learning = learned_soup(judge, pool, calibration, validation)
+    return {"batch_size": BATCH_SIZE, "pool": reports, "learned": learning, "scratch": collapse}
+
+
+def learned_soup(judge, pool: Pool, train, validation) -> dict[str, object]:
+    """Learned from the pictures that are there for statistics: they have labels, too."""
+    model = judge.model.eval()
+    logits = lambda parameters, inputs: functional_call(model, parameters, kwargs=inputs).logits
+    report, soup = learned(pool, logits, train, LEARNING)
+    return {**report, "validation": judge.score({**next(iter(pool.values())), **soup}, validation).figures(Metric("accuracy"))}
 
 
 def main() -> None:

@@ -5,13 +5,14 @@ from kinds.causal_lm import CausalLmJudge
 from kinds.clip import ClipJudge
 from kinds.images import ImageJudge
 from kinds.regression import RegressionJudge
-from kinds.seq2seq import Seq2SeqJudge
+from kinds.seq2seq import Seq2SeqJudge, WrittenJudge
 from kinds.text import TextJudge
 
 KINDS: dict[str, type[Judge]] = {
     "text": TextJudge,
     "regression": RegressionJudge,
     "seq2seq": Seq2SeqJudge,
+    "seq2seq-written": WrittenJudge,
     "causal-lm": CausalLmJudge,
     "clip": ClipJudge,
     "images": ImageJudge,

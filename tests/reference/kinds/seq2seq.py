@@ -2,6 +2,9 @@
 
 The texts are the names of the classes in the pool's configuration. What a label scores is the log-probability of its
 text, end of sequence included; the label that scores highest is the prediction, and scores are logits to the loss.
+
+Or the model is taken at its word (`WrittenJudge`): the prediction is the label that it writes, token by token the most probable
+one, and one more class where it writes anything else.
 """
 
 from pathlib import Path
@@ -39,10 +42,29 @@ class Seq2SeqJudge(Judge[Labelled]):
         )
         return -losses.view(targets.shape).sum(dim=-1)
 
+    def scores(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Those of all labels."""
+        return torch.stack([self.score_of(inputs, target) for target in self.targets], dim=-1)
+
+    def add(self, counts: Counts, labels: torch.Tensor, inputs: dict[str, torch.Tensor]) -> None:
+        add_logits(counts, labels, self.scores(inputs))
+
     def tally(self, samples: Labelled) -> Counts:
         counts = Counts()
         for block in self.blocks(len(samples.labels)):
-            inputs = {name: tensor[block] for name, tensor in samples.inputs.items()}
-            scores = torch.stack([self.score_of(inputs, target) for target in self.targets], dim=-1)
-            add_logits(counts, samples.labels[block], scores)
+            self.add(counts, samples.labels[block], {name: tensor[block] for name, tensor in samples.inputs.items()})
         return counts
+
+
+class WrittenJudge(Seq2SeqJudge):
+    def add(self, counts: Counts, labels: torch.Tensor, inputs: dict[str, torch.Tensor]) -> None:
+        targets = [[int(token) for token in target if token != IGNORED] for target in self.targets]
+        # What is longer than the longest label is none.
+        longest = max(len(target) for target in targets) + 1
+        written = self.model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=longest)
+        losses = torch.nn.functional.cross_entropy(self.scores(inputs), labels, reduction="none")
+        end = self.model.config.eos_token_id
+        for label, tokens, loss in zip(labels.tolist(), written[:, 1:].tolist(), losses.tolist(), strict=True):
+            # Behind its end an answer is padded, where others are longer.
+            answer = tokens[: tokens.index(end) + 1] if end in tokens else tokens
+            counts.add(label, targets.index(answer) if answer in targets else len(targets), loss)
