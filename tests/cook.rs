@@ -6,8 +6,11 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Value;
+use soup_core::run::DatasetOptions;
+use soup_eval::{Dataset, Input, LocalFiles, Target};
 use soup_tests::{Output, Pool, Soupctl, example, example_json, strings, test_counts};
 use tempfile::TempDir;
 
@@ -107,6 +110,54 @@ fn check_significance(result: &Value) {
         let difference = of["difference"].as_f64().unwrap();
         assert!(low <= difference && difference <= high, "{of}");
     }
+}
+
+/// A tar file of plain files: headers of ustar.
+fn tar(members: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let mut archive = Vec::new();
+    for (name, content) in members {
+        let mut header = [0u8; 512];
+        header[..name.len()].copy_from_slice(name.as_bytes());
+        header[100..108].copy_from_slice(b"0000644\0");
+        header[124..136].copy_from_slice(format!("{:011o}\0", content.len()).as_bytes());
+        header[148..156].fill(b' ');
+        header[156] = b'0';
+        header[257..265].copy_from_slice(b"ustar\x0000");
+        let sum: u32 = header.iter().map(|&b| u32::from(b)).sum();
+        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        archive.extend_from_slice(&header);
+        archive.extend_from_slice(content);
+        archive.resize(archive.len().next_multiple_of(512), 0);
+    }
+    archive.resize(archive.len() + 1024, 0);
+    archive
+}
+
+/// The validation set as WebDataset has it: the same samples in the same order, and so the same soup.
+#[test]
+fn archives_of_samples_are_the_same_samples() {
+    let dir = TempDir::new().unwrap();
+    let files = Arc::new(LocalFiles::new(example().join("data/val.parquet")));
+    let dataset = Dataset::open(files, &DatasetOptions::default()).unwrap();
+    let samples = dataset.read(0..dataset.len()).unwrap();
+    for (nth, part) in samples.chunks(700).enumerate() {
+        let members = part.iter().enumerate().flat_map(|(at, sample)| {
+            let Input::Image(image) = &sample.input else { panic!("{sample:?}") };
+            let Target::Class(class) = sample.target;
+            let name = format!("{:05}", nth * 700 + at);
+            [(format!("{name}.cls"), class.to_string().into_bytes()), (format!("{name}.png"), image.to_vec())]
+        });
+        let archive = tar(&members.collect::<Vec<_>>());
+        std::fs::write(dir.path().join(format!("fashion-val-{nth:06}.tar")), archive).unwrap();
+    }
+    let archives = dir.path().join("fashion-val-*.tar").display().to_string();
+    let pool = example().display().to_string();
+    let args =
+        ["cook", "--pool", &pool, "--validation", &archives, "--recipe", "greedy", "--evaluate", "full"];
+    let out = ["--no-baselines", "--output", "soup", "-o", "json"];
+    let result = Soupctl::new(SOUPCTL).dir(dir.path()).args(args).args(out).run().json();
+    check_soup(&result, "greedy");
+    check_trials(&result, "greedy", "val_correct", "kept");
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Labelled images, and labelled texts.
 //!
 //! Of both, the Parquet files of Hugging Face datasets are understood (`parquet`); of images, folders with one folder per class
-//! (`folder`); of texts, JSON lines and tab-separated values (`lines`). Opening reads metadata only, or where lines are; reading a range
+//! (`folder`) and the tar files of WebDataset (`archives`); of texts, JSON lines and tab-separated values (`lines`). Opening reads metadata only, or where lines are; reading a range
 //! touches only what holds it.
 
+mod archives;
 mod columns;
 mod folder;
 mod labels;
@@ -107,6 +108,7 @@ pub struct Dataset {
 enum Layout {
     Parquet(parquet::Parquet),
     Folder(folder::Folder),
+    Archives(archives::Archives),
     Lines(lines::Lines),
 }
 
@@ -158,7 +160,7 @@ fn texts(
     Ok((Layout::Lines(lines), notes))
 }
 
-/// The tables or the folders of images among `entries`, and how they are read.
+/// The tables, the archives or the folders of images among `entries`, and how they are read.
 fn images(
     (files, budget): (&Arc<dyn Files>, &Budget),
     entries: Vec<FileEntry>,
@@ -171,19 +173,30 @@ fn images(
     let (tables, others): (Vec<_>, Vec<_>) =
         entries.into_iter().partition(|e| has_extension(&e.path, &["parquet"]));
     let named = options.named_split.as_deref();
+    let (archives, others): (Vec<_>, Vec<_>) = match tables.is_empty() && !folder::has_images(&others) {
+        true => others.into_iter().partition(|e| has_extension(&e.path, &["tar"])),
+        false => (Vec::new(), others),
+    };
+    if !archives.is_empty() {
+        let (archives, mut notes) = splits::choose(archives, named, about)?;
+        notes.extend(folder::beside_tables(&others, ".tar"));
+        let archives = archives::Archives::open(files.as_ref(), archives, options)?;
+        notes.extend(archives.notes().iter().cloned());
+        return Ok((Layout::Archives(archives), notes));
+    }
     if tables.is_empty() {
         let folder = folder::Folder::new(&others, named, about)?;
         let notes = folder.notes().to_vec();
         return Ok((Layout::Folder(folder), notes));
     }
     let (tables, mut notes) = splits::choose(tables, named, about)?;
-    notes.extend(folder::beside_tables(&others));
+    notes.extend(folder::beside_tables(&others, ".parquet"));
     let parquet = parquet::Parquet::open(files, &tables, (options, InputKind::Images), budget)?;
     Ok((Layout::Parquet(parquet), notes))
 }
 
 impl Dataset {
-    /// Opens the dataset in `files`: Parquet if there is any `.parquet` file, else a folder of images by class.
+    /// Opens the dataset in `files`: Parquet if there is any `.parquet` file, else a folder of images by class, else archives of samples.
     ///
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data) where there is neither, where there are no labels, or where the metadata is
@@ -221,6 +234,7 @@ impl Dataset {
         let len = match &layout {
             Layout::Parquet(parquet) => parquet.len(),
             Layout::Folder(folder) => folder.len(),
+            Layout::Archives(archives) => archives.len(),
             Layout::Lines(lines) => lines.len(),
         };
         if len == 0 {
@@ -258,7 +272,7 @@ impl Dataset {
         match &self.layout {
             Layout::Parquet(parquet) => parquet.label_names(),
             Layout::Folder(folder) => Some(folder.label_names()),
-            Layout::Lines(_) => None,
+            Layout::Archives(_) | Layout::Lines(_) => None,
         }
     }
 
@@ -282,6 +296,10 @@ impl Dataset {
                 (parquet.label_names(), Source::Labels)
             }
             Layout::Folder(folder) => (Some(folder.label_names()), Source::Folders),
+            Layout::Archives(archives) => {
+                archives.labels = Labels::of(model);
+                (None, Source::Labels)
+            }
             Layout::Lines(lines) => {
                 lines.labels = Labels::of(model);
                 (None, Source::Labels)
@@ -387,6 +405,7 @@ impl Dataset {
         let at = match &self.layout {
             Layout::Parquet(parquet) => parquet.place(row),
             Layout::Folder(folder) => folder.place(row),
+            Layout::Archives(archives) => archives.place(row),
             Layout::Lines(lines) => lines.place(row),
         };
         format!("dataset {} {at}", self.files.describe())
@@ -418,10 +437,12 @@ impl Dataset {
         let known = (rows.end - rows.start).saturating_mul(SAMPLE_BYTES).saturating_add(match &self.layout {
             Layout::Parquet(_) | Layout::Lines(_) => 0,
             Layout::Folder(folder) => folder.bytes(rows.clone()),
+            Layout::Archives(archives) => archives.bytes(rows.clone()),
         });
         let (samples, claim) = self.budget.reading(what, known, |reading| match &self.layout {
             Layout::Parquet(parquet) => parquet.read(&self.files, rows.clone(), reading),
             Layout::Folder(folder) => folder.read(self.files.as_ref(), rows.clone()),
+            Layout::Archives(archives) => archives.read(self.files.as_ref(), rows.clone()),
             Layout::Lines(lines) => lines.read(&self.files, rows.clone(), reading),
         })?;
         let mut samples: Vec<Sample> = match self.split {

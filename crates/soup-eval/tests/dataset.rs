@@ -3,6 +3,7 @@
 
 mod pool;
 
+use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,7 +13,9 @@ use bytes::Bytes;
 use image::{GrayImage, ImageFormat, Luma};
 use soup_core::run::DatasetOptions;
 use soup_core::{ErrorKind, Result};
-use soup_eval::{Dataset, EvaluatorSpec, FileEntry, Files, Input, LocalFiles, Sample, Target, evaluator};
+use soup_eval::{
+    Classes, Dataset, EvaluatorSpec, FileEntry, Files, Input, LocalFiles, Sample, Target, evaluator,
+};
 
 fn open(path: &std::path::Path, options: &DatasetOptions) -> Result<Dataset> {
     Dataset::open(Arc::new(LocalFiles::new(path)), options)
@@ -64,6 +67,45 @@ fn what_the_reader_of_parquet_trips_over_is_refused() {
         assert_eq!(error.kind(), ErrorKind::Data);
         assert!(error.chain().contains(expect), "{}", error.chain());
     }
+}
+
+/// Archives that webdataset and Python's tarfile wrote are the same five samples, whatever their labels are written in.
+#[test]
+fn archives_are_read_as_they_are_written() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/archives");
+    let names = ["cat", "dog", "owl"].map(str::to_owned).to_vec();
+    let classes = Classes::new(names, &BTreeMap::new());
+    let read = |path: &std::path::Path, options: &DatasetOptions| {
+        let mut dataset = open(path, options).unwrap();
+        dataset.align(&classes, false).unwrap();
+        (dataset.read(0..dataset.len()).unwrap(), dataset.notes().to_vec(), dataset.place(4))
+    };
+    let plain = DatasetOptions::default();
+    let (numbers, notes, place) = read(&folder.join("numbers.tar"), &plain);
+    assert_eq!(numbers.iter().map(class_of).collect::<Vec<_>>(), [2, 0, 1, 1, 0]);
+    assert!(numbers.iter().all(|s| image_of(s).starts_with(b"\x89PNG")) && notes.is_empty());
+    assert!(place.ends_with("archive \"numbers.tar\" sample \"000004\""), "{place}");
+    for name in ["keys", "names", "ustar", "pax", "gnu"] {
+        let (samples, notes, _) = read(&folder.join(name).with_extension("tar"), &plain);
+        assert_eq!(samples, numbers, "{name}");
+        let left_out = "members of its archives that are neither image nor label were left out: .seg.png";
+        let others = ["keys", "names"].contains(&name);
+        assert_eq!(notes, [left_out].map(str::to_owned)[..if others { 0 } else { 1 }], "{name}");
+    }
+    // A folder of them is one dataset, in the order of their names.
+    let dir = tempfile::tempdir().unwrap();
+    for (from, to) in [("numbers", "train/1"), ("keys", "val/1"), ("keys", "val/0")] {
+        let to = dir.path().join(to).with_extension("tar");
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(folder.join(from).with_extension("tar"), to).unwrap();
+    }
+    std::fs::write(dir.path().join("classnames.txt"), "cat\ndog\nowl\n").unwrap();
+    let error = open(dir.path(), &plain).err().unwrap();
+    assert!(error.chain().contains("several splits (train, validation)"), "{}", error.chain());
+    let val = DatasetOptions { named_split: Some("val".into()), limit: Some(7), ..plain };
+    let (seven, _, place) = read(dir.path(), &val);
+    assert_eq!((seven[..5].to_vec(), seven[5..].to_vec()), (numbers.to_vec(), numbers[..2].to_vec()));
+    assert!(place.contains("val/0.tar"), "{place}");
 }
 
 #[test]

@@ -49,7 +49,8 @@ pub(crate) struct CookOptions {
     #[serde(deserialize_with = "crate::datasets::one_or_many")]
     #[schemars(with = "crate::datasets::OneOrMany")]
     pub(crate) pool: Vec<String>,
-    /// Held-out labelled data on which the recipe decides: Parquet, or a folder of images by class; with a --judge whatever that reads.
+    /// Held-out labelled data on which the recipe decides: Parquet, a folder of images by class, or images in tar files; with a --judge whatever
+    /// that reads.
     /// Not needed by the uniform and the weighted recipe, whose soup is then not scored
     ///
     /// Of a folder with several splits one is named: URL#validation. In a cook file also a map {url, split, image-column,

@@ -11,9 +11,9 @@ use soup_core::{Error, Result};
 use super::{Input, Sample, Target, has_extension, splits};
 use crate::source::{FileEntry, Files};
 
-const IMAGES: [&str; 6] = ["png", "jpg", "jpeg", "jpe", "jfif", "webp"];
+pub(super) const IMAGES: [&str; 6] = ["png", "jpg", "jpeg", "jpe", "jfif", "webp"];
 /// Images that cannot be decoded: each is a sample that would be missing.
-const UNREADABLE: [&str; 17] = [
+pub(super) const UNREADABLE: [&str; 17] = [
     "gif", "bmp", "dib", "tif", "tiff", "heic", "heif", "avif", "jp2", "j2k", "jxl", "ppm", "pgm", "pbm",
     "pnm", "ico", "tga",
 ];
@@ -23,7 +23,7 @@ const DATA: [&str; 14] =
 /// What file managers leave in folders.
 const LITTER: [&str; 2] = ["thumbs.db", "desktop.ini"];
 /// Larger files are refused before they are read.
-const IMAGE_BYTES_MAX: u64 = 256 << 20;
+pub(super) const IMAGE_BYTES_MAX: u64 = 256 << 20;
 
 pub(super) struct Folder {
     /// By label.
@@ -183,8 +183,14 @@ fn notes(others: &[&FileEntry], loose: &[&FileEntry]) -> Vec<String> {
     notes
 }
 
-/// What is left out beside Parquet files, counted: only what may hold samples.
-pub(super) fn beside_tables(others: &[FileEntry]) -> Option<String> {
+/// Whether there are images in folders among `entries`, be they of a kind that cannot be decoded.
+pub(super) fn has_images(entries: &[FileEntry]) -> bool {
+    let is_image = |e: &FileEntry| has_extension(&e.path, &IMAGES) || has_extension(&e.path, &UNREADABLE);
+    entries.iter().any(|e| e.path.contains('/') && is_image(e))
+}
+
+/// What is left out beside the files `of` one kind, counted: only what may hold samples.
+pub(super) fn beside_tables(others: &[FileEntry], of: &str) -> Option<String> {
     let data = |e: &&FileEntry| {
         let image = e.path.contains('/') && has_extension(&e.path, &[&IMAGES[..], &UNREADABLE].concat());
         // A Hub folder describes itself in JSON.
@@ -193,7 +199,7 @@ pub(super) fn beside_tables(others: &[FileEntry]) -> Option<String> {
     let left_out: Vec<&FileEntry> = others.iter().filter(data).collect();
     let first = left_out.first()?;
     Some(format!(
-        "is read from its .parquet files; {} other files with data were left out, such as {:?}",
+        "is read from its {of} files; {} other files with data were left out, such as {:?}",
         left_out.len(),
         first.path
     ))
@@ -206,7 +212,7 @@ fn nothing(others: &[&FileEntry], about: &str) -> Error {
         Some(first) => format!("there are {} other files, such as {:?}", others.len(), first.path),
     };
     Error::data(format!(
-        "{about} has neither .parquet files nor images ({}) in class folders: {found}",
+        "{about} has neither .parquet files nor images ({}) in class folders, nor .tar files with such: {found}",
         IMAGES.join(", ")
     ))
 }
@@ -249,7 +255,7 @@ mod tests {
         assert!(error(&["a/x.png", "b/c/x.png"]).contains("another depth"));
         assert!(error(&["a/x.png", "b/x.gif"]).contains("\"b/x.gif\" is of a kind that cannot be decoded"));
         assert!(error(&["train/1.png", "val/2.png"]).contains("its folders are splits (train, val)"));
-        assert!(error(&["a/x.tar"]).contains("1 other files, such as \"a/x.tar\""));
+        assert!(error(&["a/x.tar.gz"]).contains("1 other files, such as \"a/x.tar.gz\""));
     }
 
     #[test]

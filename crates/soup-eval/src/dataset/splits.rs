@@ -36,15 +36,17 @@ fn sharded(stem: &str) -> Option<&str> {
     (digits(index) && digits(of) && !name.is_empty()).then_some(name)
 }
 
-fn is_parquet(file: &str) -> bool {
-    file.to_ascii_lowercase().ends_with(".parquet")
+/// Whether a file holds samples of any class: the name of its folder is none of a class.
+fn is_table(file: &str) -> bool {
+    let file = file.to_ascii_lowercase();
+    file.ends_with(".parquet") || file.ends_with(".tar")
 }
 
 /// How many files the split of a sharded file has, as its name says.
 fn shards(path: &str) -> Option<(&str, u64)> {
     let file = path.rsplit('/').next().unwrap_or(path);
     let stem = file.split('.').next().unwrap_or(file);
-    if !is_parquet(file) {
+    if !is_table(file) {
         return None;
     }
     Some((sharded(stem)?, stem.rsplit_once("-of-")?.1.parse().ok()?))
@@ -60,7 +62,7 @@ fn split_of(path: &str) -> Option<String> {
     let (folders, file) = path.rsplit_once('/').unwrap_or(("", path));
     let stem = file.split('.').next().unwrap_or(file);
     let by_folder = |folders: &str| folders.rsplit('/').find_map(word);
-    if !is_parquet(file) {
+    if !is_table(file) {
         // An image lies in the folder of its class, which may be called like a split, and that in the folder of a split.
         return by_folder(folders.rsplit_once('/')?.0).map(str::to_owned);
     }
@@ -126,7 +128,7 @@ fn once(entries: &[FileEntry], about: &str) -> Result<()> {
         let key = match shards(&entry.path) {
             // All files of a sharded split lie together, whatever their number.
             Some((split, _)) => split,
-            None if is_parquet(file) && word(file.split('.').next().unwrap_or(file)).is_some() => file,
+            None if is_table(file) && word(file.split('.').next().unwrap_or(file)).is_some() => file,
             None => continue,
         };
         if let Some(other) = folders.insert(key, folder).filter(|other| *other != folder) {
@@ -196,6 +198,10 @@ mod tests {
         check("latest/0.parquet", None);
         check("val/data-0-of-1.parquet", Some("validation"));
         check("cat/x-0-of-1.png", None);
+        check("imagenet-val-000007.tar", Some("validation"));
+        check("imagenet1k-train-0012.tar", Some("train"));
+        check("test/0.tar", Some("test"));
+        check("0.tar", None);
     }
 
     #[test]
