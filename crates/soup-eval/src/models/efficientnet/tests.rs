@@ -13,28 +13,19 @@ const B0: &str = r#"{"width_coefficient": 1.0, "depth_coefficient": 1.0, "hidden
 #[test]
 fn sizes_are_those_of_the_published_models() {
     let b0 = EfficientNet::from_json(B0).unwrap();
-    assert_eq!((b0.blocks.len(), b0.stem.outputs, b0.top.channels), (16, 32, 320));
+    assert_eq!((b0.body.blocks.len(), b0.body.stem.outputs, b0.top.channels), (16, 32, 320));
     // 49 convolutions with a normalisation, two linear maps a block, and the classifier.
     assert_eq!(tensors(B0).len(), 49 * 5 + 16 * 4 + 2);
     // The default is google/efficientnet-b7.
     let b7 = EfficientNet::from_json("{}").unwrap();
-    assert_eq!((b7.blocks.len(), b7.stem.outputs, b7.top.channels, b7.top.outputs), (55, 64, 640, 2560));
+    assert_eq!(
+        (b7.body.blocks.len(), b7.body.stem.outputs, b7.top.channels, b7.top.outputs),
+        (55, 64, 640, 2560)
+    );
     assert_eq!(b7.classifier.image, ImageSize { height: 600, width: 600 });
-    assert_eq!(b7.blocks[0].squeezed, 16);
+    assert_eq!(b7.body.blocks[0].squeezed, 16);
     let name = "efficientnet.encoder.blocks.4.squeeze_excite.reduce.weight".to_owned();
     assert!(tensors("{}").contains(&(name, vec![8, 192, 1, 1])));
-}
-
-#[test]
-fn steps_of_two_are_padded_on_the_far_side_unless_listed() {
-    let raw = Raw { depthwise_padding: vec![3], ..Raw::default() };
-    assert_eq!(raw.padding(0, 3, 2), [0, 1]);
-    assert_eq!(raw.padding(3, 3, 2), [1, 1]);
-    assert_eq!(raw.padding(0, 1, 2), [-1, 0]);
-    assert_eq!(raw.padding(0, 4, 2), [1, 2]);
-    for nth in [0, 3] {
-        assert_eq!((raw.padding(nth, 5, 1), raw.padding(nth, 4, 1)), ([2, 2], [1, 2]));
-    }
 }
 
 #[test]
