@@ -14,6 +14,7 @@ mod roberta;
 mod t5;
 mod timm;
 mod vit;
+mod zero_shot;
 
 use serde_json::Value;
 use soup_core::companion::is_timm;

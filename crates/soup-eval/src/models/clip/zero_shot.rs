@@ -1,8 +1,7 @@
 //! `CLIPModel`: an image tower and a text tower, whose outputs are projected to where they can be compared. Classes are what prompts say,
 //! and a logit is how well an image fits the prompts of a class (Radford et al., section 3.1): the cosine, times a scale that is learned.
 //!
-//! A class with several prompts is the mean of them, each of length one, made of length one again. The prompts are encoded by the model
-//! itself, once: they are no input. What they come out as is differentiated like everything else.
+//! The prompts are encoded by the model itself, once: they are no input. What they come out as is differentiated like everything else.
 //!
 //! Attention in the text tower is causal, so what comes after the token that ends a text changes nothing: it is cut off, and a text is what
 //! its last token comes out as.
@@ -20,16 +19,12 @@ use crate::gradient::sink::{Learned, Rows};
 use crate::kernels::texts::Spans;
 use crate::kernels::{Activation, Kernels};
 use crate::kind::Images;
+use crate::models::zero_shot::{Described, check_known, classes_of, cosines, longest, some_at_a_time};
 use crate::parameters::visitor::{Form, Loaded, Visitor};
-use crate::tokenizer::{Takes, TextTokenizer};
+use crate::tokenizer::Takes;
 use crate::transformer::config::{TransformerConfig, activation, check_epsilon, check_layers, check_share};
 use crate::transformer::layer::{Causal, Layers, MlpConfig};
 use crate::transformer::{LayerNorm, Linear};
-
-/// Tokens that are encoded at a time: what bounds the memory that takes.
-const TOKENS_AT_A_TIME: usize = 1024;
-/// Tokens of the longest prompt: three times as many as CLIP was trained with. Attention takes memory by their square.
-const PROMPT_TOKENS_MAX: usize = 256;
 
 /// What `config.json` says about a `CLIPModel`, and the classes.
 pub(crate) struct ClipZeroShot {
@@ -82,14 +77,11 @@ impl Architecture for ClipZeroShot {
     }
 
     fn from_spec(spec: &EvaluatorSpec) -> Result<Self> {
-        let Some(prompts) = &spec.prompts else { return Self::from_json(&spec.config_json) };
-        let Some(files) = &spec.tokenizer else {
-            return Err(Error::data("how prompts become tokens is not known: there is no tokenizer.json"));
-        };
-        Self::of(&Settings::parse(&spec.config_json)?, prompts.classes().to_vec(), |texts| {
+        let Some(described) = Described::by(spec)? else { return Self::from_json(&spec.config_json) };
+        let classes = described.prompts.classes().to_vec();
+        Self::of(&Settings::parse(&spec.config_json)?, classes, |texts| {
             let takes = Takes { longest: texts.longest(), types: false, types_unless_told: false };
-            let tokenizer = TextTokenizer::open(files, takes)?;
-            prompts.texts().iter().map(|prompt| tokens(&tokenizer, prompt)).collect()
+            Ok(described.tokens(takes)?.into_iter().map(|text| text.ids).collect())
         })
     }
 
@@ -130,7 +122,7 @@ impl Architecture for ClipZeroShot {
             true => self.classes(model),
             false => model.classes.get_or_init(|| self.classes(model)).clone(),
         };
-        let cosines = B::matmul(of_length_one(images), classes.transpose());
+        let cosines = cosines(images, classes);
         let log: Tensor<B, 2> = model.scale.on(&cosines).reshape([1, 1]);
         cosines * exp(log)
     }
@@ -157,25 +149,9 @@ impl ClipZeroShot {
             let tokens = model.tokens.rows(&texts.ids) + model.positions.rows(&texts.positions);
             let state = model.texts.forward_causal(tokens, &texts.causal);
             let last = model.text_norm.forward(&texts.last.of(&state));
-            of_length_one(model.text_projection.forward(last, Activation::Linear))
+            model.text_projection.forward(last, Activation::Linear)
         });
-        let all = Tensor::cat(texts.collect(), 0);
-        let ([texts, width], classes) = (all.dims(), self.classifier().outputs());
-        if texts == classes {
-            return all;
-        }
-        of_length_one(all.reshape([classes, texts / classes, width]).mean_dim(1).reshape([classes, width]))
-    }
-}
-
-/// The tokens of a prompt, with those that are put before and behind it.
-fn tokens(tokenizer: &TextTokenizer, prompt: &str) -> Result<Vec<u32>> {
-    let encoded = tokenizer.encode(prompt, None).map_err(|e| e.context(format!("prompt {prompt:?}")))?;
-    match encoded.cut {
-        false => Ok(encoded.ids),
-        true => {
-            Err(Error::data(format!("prompt {prompt:?} is too long: it would be cut {}", tokenizer.limit())))
-        }
+        classes_of(texts.collect(), self.classifier().outputs())
     }
 }
 
@@ -183,12 +159,6 @@ fn tokens(tokenizer: &TextTokenizer, prompt: &str) -> Result<Vec<u32>> {
 fn exp<B: Kernels>(x: Tensor<B, 2>) -> Tensor<B, 2> {
     let sigmoid = |x| B::bias_act(x, None, Activation::Sigmoid);
     sigmoid(x.clone()) / sigmoid(x.neg())
-}
-
-/// Rows divided by their lengths.
-fn of_length_one<B: Kernels>(x: Tensor<B, 2>) -> Tensor<B, 2> {
-    let length = x.clone().square().sum_dim(1).sqrt();
-    x / length
 }
 
 /// What `config.json` says about a text tower.
@@ -285,33 +255,18 @@ impl TextConfig {
     /// Prompts up to their ends, some at a time.
     fn some_at_a_time(&self, prompts: &[Vec<u32>]) -> Result<Vec<Texts>> {
         let texts = prompts.iter().map(|text| self.up_to_its_end(text));
-        let texts: Vec<&[u32]> = texts.collect::<Result<_>>()?;
-        let (mut some, mut tokens, mut all) = (Vec::new(), 0, Vec::new());
-        for text in texts {
-            if tokens + text.len() > TOKENS_AT_A_TIME && !some.is_empty() {
-                all.push(Texts::new(&std::mem::take(&mut some)));
-                tokens = 0;
-            }
-            tokens += text.len();
-            some.push(text);
-        }
-        all.push(Texts::new(&some));
-        Ok(all)
+        let texts = texts.collect::<Result<Vec<_>>>()?;
+        Ok(some_at_a_time(texts, |text| text.len()).iter().map(|some| Texts::new(some)).collect())
     }
 
     /// Tokens of the longest prompt.
     fn longest(&self) -> usize {
-        self.positions.min(PROMPT_TOKENS_MAX)
+        longest(self.positions)
     }
 
     /// The tokens of `text` that what it comes out as depends on.
     fn up_to_its_end<'a>(&self, text: &'a [u32]) -> Result<&'a [u32]> {
-        if let Some(id) = text.iter().find(|&&id| id as usize >= self.vocabulary) {
-            return Err(Error::data(format!(
-                "token {id} of a prompt is not one of the {} of CLIPModel",
-                self.vocabulary
-            )));
-        }
+        check_known(text, self.vocabulary, ClipZeroShot::NAME)?;
         // Early files have a wrong end, and there it is the token with the largest id, which the true one has: so transformers does.
         let end = match self.end {
             2 => text.iter().max().and_then(|largest| text.iter().position(|id| id == largest)),
