@@ -262,8 +262,8 @@ fn no_tokenizer(first: &Checkpoint) -> Error {
 
 fn no_prompts(first: &Checkpoint) -> Error {
     Error::data(format!(
-        "found no {PROMPTS} beside ingredient {:?} or in the folder above it: CLIPModel compares images with texts and has no classes but those \
-         that it tells of, as {{\"classes\": [\"tench\", …], \"templates\": [\"a photo of a {{}}.\", …]}}",
+        "found no {PROMPTS} beside ingredient {:?} or in the folder above it: the model compares images with texts and has no classes \
+         but those that it tells of, as {{\"classes\": [\"tench\", …], \"templates\": [\"a photo of a {{}}.\", …]}}",
         first.name
     ))
 }

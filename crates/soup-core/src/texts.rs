@@ -51,6 +51,11 @@ impl Decoding {
     }
 }
 
+/// Architectures that compare images with texts.
+const OF_PROMPTS: [&str; 2] = ["CLIPModel", "AlignModel"];
+/// The model type that is meant so where no architecture is named: that of CLIP may also have a classifier.
+const PROMPTS_MODEL_TYPE: &str = "align";
+
 /// The document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -128,7 +133,10 @@ impl PromptProcessing {
 /// Whether the model of a `config.json` compares images with texts, and has no classes but those that prompts tell of.
 pub fn is_of_prompts(config_json: &str) -> bool {
     let config = serde_json::from_str::<Value>(config_json).unwrap_or_default();
-    config["architectures"].get(0).and_then(Value::as_str) == Some("CLIPModel")
+    match config["architectures"].get(0).and_then(Value::as_str) {
+        Some(architecture) => OF_PROMPTS.contains(&architecture),
+        None => config["model_type"].as_str() == Some(PROMPTS_MODEL_TYPE),
+    }
 }
 
 /// Whether the model of a `config.json` answers in words.
@@ -173,7 +181,13 @@ mod tests {
 
     #[test]
     fn models_of_prompts_are_told_by_their_architecture() {
-        assert!(is_of_prompts(r#"{"architectures": ["CLIPModel"], "model_type": "clip"}"#));
+        for config in [
+            r#"{"architectures": ["CLIPModel"], "model_type": "clip"}"#,
+            r#"{"architectures": ["AlignModel"]}"#,
+            r#"{"model_type": "align"}"#,
+        ] {
+            assert!(is_of_prompts(config), "{config}");
+        }
         for config in
             [r#"{"architectures": ["CLIPForImageClassification"]}"#, r#"{"model_type": "clip"}"#, "[]", ""]
         {

@@ -3,6 +3,7 @@
 //! To add one: a file with its config, the description of its parameters and its forward pass, and a line in [`KNOWN`]. Nothing
 //! outside this folder knows a family by name.
 
+mod align;
 mod bert;
 mod clip;
 mod deit;
@@ -22,6 +23,7 @@ use soup_core::{Error, Result};
 
 use crate::architecture::Architecture;
 use crate::evaluator::{Evaluator, EvaluatorSpec, evaluator_of};
+use crate::models::align::Align;
 use crate::models::bert::Bert;
 use crate::models::clip::{Clip, ClipZeroShot};
 use crate::models::deit::{Deit, DeitWithTeacher};
@@ -46,7 +48,7 @@ const fn known<A: Architecture>() -> Known {
 }
 
 /// All of them. Where a config names none, its model type means the first that has it.
-const KNOWN: [Known; 13] = [
+const KNOWN: [Known; 14] = [
     known::<Vit>(),
     known::<Deit>(),
     known::<DeitWithTeacher>(),
@@ -54,6 +56,7 @@ const KNOWN: [Known; 13] = [
     known::<Dinov2WithRegisters>(),
     known::<Clip>(),
     known::<ClipZeroShot>(),
+    known::<Align>(),
     known::<Bert>(),
     known::<Roberta>(),
     known::<DistilBert>(),

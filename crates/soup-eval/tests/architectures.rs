@@ -13,7 +13,7 @@ use soup_eval::{Evaluator, EvaluatorSpec, LossSpec, Observed, Prepared, Prompts,
 
 const NEVER: &dyn Fn() -> bool = &|| false;
 /// The folders of `golden/models`, which `golden/models.py` and `golden/timm_models.py` make: of models of images,
-const IMAGES: [&str; 32] = [
+const IMAGES: [&str; 35] = [
     "vit",
     "vit_odd",
     "deit",
@@ -46,6 +46,9 @@ const IMAGES: [&str; 32] = [
     "timm_gated",
     "clip_zero_shot",
     "clip_zero_shot_early",
+    "align",
+    "align_odd",
+    "align_unpadded",
 ];
 /// and of texts.
 const TEXTS: [&str; 13] = [
@@ -70,7 +73,7 @@ fn cases() -> impl Iterator<Item = &'static str> {
 
 /// Whether a case has running statistics.
 fn is_convolutional(case: &str) -> bool {
-    case.starts_with("resnet") || case.starts_with("efficientnet")
+    ["resnet", "efficientnet", "align"].iter().any(|family| case.starts_with(family))
 }
 
 /// Whether a case is evaluated on the processor alone.
@@ -87,13 +90,16 @@ fn everywhere() -> impl Iterator<Item = (DeviceKind, &'static str)> {
 
 /// Whether classes are what prompts say.
 fn is_zero_shot(case: &str) -> bool {
-    case.starts_with("clip_zero_shot")
+    case.starts_with("clip_zero_shot") || case.starts_with("align")
 }
 
 /// Whether nothing looks at a tensor in evaluation.
 fn is_unused(case: &str, tensor: &str) -> bool {
-    let parts = ["mask_token", ".post_layernorm.", "text_model.", "num_batches_tracked"];
-    !is_zero_shot(case) && parts.iter().any(|part| tensor.contains(part))
+    let parts = match is_zero_shot(case) {
+        true => &["text_model.pooler.", "num_batches_tracked"][..],
+        false => &["mask_token", ".post_layernorm.", "text_model.", "num_batches_tracked"],
+    };
+    parts.iter().any(|part| tensor.contains(part))
 }
 
 /// Whether a tensor is a running statistic, by which there is no gradient.
@@ -355,7 +361,7 @@ fn a_classifier_of_images_refuses_texts() {
             assert_eq!(error.kind(), ErrorKind::Data);
             let text = error.chain();
             assert!(text.starts_with("the samples are tokens of texts, "), "{case}: {text}");
-            let names = ["ForImageClassification", "timm's VisionTransformer", "CLIPModel"];
+            let names = ["ForImageClassification", "timm's VisionTransformer", "CLIPModel", "AlignModel"];
             assert!(names.iter().any(|name| text.contains(name)), "{case}: {text}");
         }
     }
@@ -465,13 +471,13 @@ fn only_dinov2_takes_images_of_another_size() {
     assert!(text.contains("patch_size is larger than the images, which become 3 x 3 pixels"), "{text}");
 }
 
-/// As transformers has it: an image's logits are cosines times a scale, here e to the power of 1.7.
+/// As transformers has it: an image's logits are cosines times a scale, e to the power of 1.7 here, or by a temperature of 0.2.
 #[test]
 fn classes_are_what_prompts_say() {
     let evaluator = evaluator_of("clip_zero_shot", 4);
     assert_eq!(evaluator.class_names().names(), ["w11", "w12 w13", "w14", "w15 w11 w16", "w17"]);
-    let scale = 1.7f32.exp();
     for case in IMAGES.into_iter().filter(|case| is_zero_shot(case)) {
+        let scale = if case.starts_with("align") { 5.0 } else { 1.7f32.exp() };
         assert!(logits(DeviceKind::Cpu, case, 4).iter().all(|logit| logit.abs() <= scale * 1.0001), "{case}");
     }
     let (prompts, tokenizer) = prompts("clip_zero_shot");
@@ -576,6 +582,7 @@ fn options_that_are_not_understood_are_refused_by_name() {
             serde_json::json!({ "architectures": ["CLIPModel"] }),
             "CLIPModel compares images with texts",
         ),
+        ("align", serde_json::json!({}), "AlignModel compares images with texts"),
     ] {
         let error =
             evaluator_with(changed(case, changes), preprocessor(case), labels(case), (DeviceKind::Cpu, 1))

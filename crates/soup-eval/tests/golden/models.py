@@ -1,5 +1,5 @@
 """Makes the golden files of the architectures with PyTorch and transformers (2.15 and 5.24 when they were checked in; the convolutional
-ones and T5 by 4.57).
+ones, ALIGN and T5 by 4.57).
 
     pip install torch "transformers>=5" safetensors && python models.py [CASE...]
 
@@ -315,14 +315,22 @@ ZERO_SHOT_TEXT = {
     "eos_token_id": 60,
 }
 ZERO_SHOT_IMAGES = {**SMALL, "intermediate_size": 40}
-# A whole CLIP, and what its classes' prompts are.
+# Two stages in three blocks, as EFFICIENTNET has them, and a text tower: what is compared are the channels of the last block.
+ALIGN = {
+    "vision_config": {name: value for name, value in EFFICIENTNET.items() if name not in ("hidden_dim", "num_labels")},
+    "text_config": {**TEXT, "max_position_embeddings": 12},
+    "projection_dim": 24,
+}
+# A whole CLIP or ALIGN, and what its classes' prompts are.
 ZERO_SHOT_CASES = {
     "clip_zero_shot": (
+        "CLIP",
         {"text_config": ZERO_SHOT_TEXT, "vision_config": ZERO_SHOT_IMAGES, "projection_dim": 16},
         ["w1 w2 {}"],
     ),
     # The wrong end of early files, several prompts a class, options away from their defaults.
     "clip_zero_shot_early": (
+        "CLIP",
         {
             "text_config": {
                 **ZERO_SHOT_TEXT,
@@ -335,6 +343,47 @@ ZERO_SHOT_CASES = {
             "projection_dim": 11,
         },
         ["{}", "w2 w3 w4 w5 w2 {}", "w7 {} w8"],
+    ),
+    "align": ("Align", ALIGN, ["w1 w2 {}"]),
+    # Everything away from its default, several prompts a class, and their tokens of another type.
+    "align_odd": (
+        "Align",
+        {
+            "vision_config": {
+                **ALIGN["vision_config"],
+                "num_channels": 1,
+                "width_coefficient": 0.3,
+                "depth_divisor": 5,
+                "depth_coefficient": 1.4,
+                "in_channels": [32, 64, 40],
+                "out_channels": [64, 40, 30],
+                "kernel_sizes": [4, 5, 3],
+                "strides": [2, 2, 1],
+                "num_block_repeats": [1, 1, 1],
+                "expand_ratios": [2, 1, 3],
+                "depthwise_padding": [2],
+                "squeeze_expansion_ratio": 0.4,
+                "hidden_act": "gelu_new",
+                "hidden_dim": 385,
+                "pooling_type": "max",
+                "batch_norm_eps": 0.05,
+            },
+            "text_config": {**ODD_TEXT, "vocab_size": 61, "hidden_act": "relu"},
+            "projection_dim": 10,
+        },
+        ["{}", "w2 w3 w7 w5 w2 {}", "w7 {} w8"],
+        [37, 26],
+    ),
+    # One layer of texts, no token that pads, images of another size than image_size.
+    "align_unpadded": (
+        "Align",
+        {
+            **ALIGN,
+            "vision_config": {**ALIGN["vision_config"], "kernel_sizes": [2, 3], "hidden_act": "relu", "image_size": 600},
+            "text_config": {**ALIGN["text_config"], "num_hidden_layers": 1, "hidden_act": "silu", "pad_token_id": None},
+        },
+        ["{} w4", "w9 {}"],
+        [19, 17],
     ),
 }
 ZERO_SHOT_CLASSES = ["w11", "w12 w13", "w14", "w15 w11 w16", "w17"]
@@ -451,8 +500,13 @@ def make_texts(case, family, head, options):
 
 def zero_shot(model, prompts, tokenizer, pixels):
     """How well every image fits the prompts of every class: as transformers has it where a class has one prompt."""
-    encoded = [[tokenizer.encode(prompt).ids for prompt in of_class] for _, of_class in prompts]
-    if len(encoded[0]) == 1:
+    types = "Align" in type(model).__name__
+
+    def with_types(encoding):
+        return {"token_type_ids": torch.tensor([encoding.type_ids])} if types else {}
+
+    if len(prompts[0][1]) == 1:
+        encoded = [[tokenizer.encode(prompt).ids for prompt in of_class] for _, of_class in prompts]
         longest = max(len(ids) for [ids] in encoded)
         padded = torch.tensor([ids + [60] * (longest - len(ids)) for [ids] in encoded])
         mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for [ids] in encoded])
@@ -463,30 +517,36 @@ def zero_shot(model, prompts, tokenizer, pixels):
         return features / features.norm(dim=-1, keepdim=True)
 
     classes = []
-    for of_class in encoded:
-        texts = [normed(model.get_text_features(input_ids=torch.tensor([ids]))) for ids in of_class]
+    for _, of_class in prompts:
+        encoded = [tokenizer.encode(prompt) for prompt in of_class]
+        texts = [normed(model.get_text_features(input_ids=torch.tensor([e.ids]), **with_types(e))) for e in encoded]
         classes.append(normed(torch.cat(texts).mean(dim=0, keepdim=True)))
     images = normed(model.get_image_features(pixel_values=pixels))
-    return model.logit_scale.exp() * images @ torch.cat(classes).T
+    scale = 1 / model.temperature if types else model.logit_scale.exp()
+    return scale * images @ torch.cat(classes).T
 
 
-def make_zero_shot(case, options, templates):
+def make_zero_shot(case, family, options, templates, size=None):
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-    config, model, folder = new_model(case, "CLIP", "Model", options)
+    config, model, folder = new_model(case, family, "Model", options)
     with torch.no_grad():
-        model.logit_scale.fill_(1.7)
+        if family == "CLIP":
+            model.logit_scale.fill_(1.7)
+        else:
+            model.temperature.fill_(0.2)
     saved(model, folder)
     vocabulary = {f"w{token}": token for token in range(59)} | {"<s>": 59, "</s>": 60}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="w0"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=[("<s>", 59), ("</s>", 60)])
+    template = "<s>:3 $A:1 </s>:2" if case == "align_odd" else "<s> $A </s>"
+    tokenizer.post_processor = processors.TemplateProcessing(template, special_tokens=[("<s>", 59), ("</s>", 60)])
     tokenizer.save(str(folder / "tokenizer.json"))
     prompts = [[name, [template.format(name) for template in templates]] for name in ZERO_SHOT_CLASSES]
     said = {"classes": ZERO_SHOT_CLASSES, "templates": templates}
     (folder / "prompts.json").write_text(json.dumps(said, indent=1) + "\n")
     images = config.vision_config
-    pixels = torch.randn(SAMPLES, images.num_channels, images.image_size, images.image_size)
+    pixels = torch.randn(SAMPLES, images.num_channels, *preprocess(folder, images, size))
 
     def forward(model):
         return zero_shot(model, prompts, tokenizer, pixels.to(next(model.parameters()).dtype))
@@ -516,6 +576,12 @@ def make_labels(case, options):
 def make(case, family, head, options, size=None):
     config, model, folder = new_model(case, family, head, options)
     images = getattr(config, "vision_config", config)
+    pixels = torch.randn(SAMPLES, images.num_channels, *preprocess(folder, images, size))
+    write(case, model, folder, {"pixel_values": pixels}, lambda model: run(model, pixels), SAMPLES, config.num_labels)
+
+
+def preprocess(folder, images, size):
+    """The size of images, which a preprocessing says where it is given."""
     if size is not None:
         crop = {"height": size[0], "width": size[1]}
         preprocessor = {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 40}, "crop_size": crop}
@@ -523,8 +589,7 @@ def make(case, family, head, options, size=None):
     else:
         (folder / "preprocessor_config.json").unlink(missing_ok=True)
         size = images.image_size if isinstance(images.image_size, (list, tuple)) else [images.image_size] * 2
-    pixels = torch.randn(SAMPLES, images.num_channels, *size)
-    write(case, model, folder, {"pixel_values": pixels}, lambda model: run(model, pixels), SAMPLES, config.num_labels)
+    return size
 
 
 def write(case, model, folder, inputs, forward, samples, classes, saved=saved):
