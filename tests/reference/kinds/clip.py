@@ -1,6 +1,7 @@
 """Zero-shot classifiers: `CLIPModel` on Parquet, with prompts for every class.
 
-`prompts.json` of the pool has a list of prompts by class, in the order of the labels. A class is the mean of its prompts'
+`prompts.json` of the pool has a list of prompts by class, in the order of the labels; or `classes` and `templates`, in which `{}`
+stands for the name of a class. A class is the mean of its prompts'
 embeddings, each of length one, brought to length one again; a logit is its product with the image's embedding, of length
 one too, times exp of the learned scale.
 """
@@ -26,7 +27,7 @@ class ClipJudge(Judge[Labelled]):
         self.model = CLIPModel(self.config)
         self.processor = AutoImageProcessor.from_pretrained(pool, use_fast=False)
         tokenizer = AutoTokenizer.from_pretrained(pool)
-        prompts: dict[str, list[str]] = json.loads((pool / "prompts.json").read_text())
+        prompts = prompts_of(pool / "prompts.json")
         length = self.config.text_config.max_position_embeddings
         self.prompts = [
             tokenizer(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
@@ -46,6 +47,18 @@ class ClipJudge(Judge[Labelled]):
         counts = Counts()
         classes = self.classes() * self.model.logit_scale.exp()
         for block in self.blocks(len(samples.labels)):
-            images = self.model.get_image_features(pixel_values=samples.inputs["pixel_values"][block])
-            add_logits(counts, samples.labels[block], normalize(images, dim=-1) @ classes.T)
+            logits = self.images(samples.inputs["pixel_values"][block]) @ classes.T
+            add_logits(counts, samples.labels[block], logits)
         return counts
+
+    def images(self, pixels: torch.Tensor) -> torch.Tensor:
+        """One row an image, of length one."""
+        return normalize(self.model.get_image_features(pixel_values=pixels), dim=-1)
+
+
+def prompts_of(file: Path) -> dict[str, list[str]]:
+    """Prompts by class, of either form of the file."""
+    said = json.loads(file.read_text())
+    if set(said) != {"classes", "templates"}:
+        return said
+    return {name: [template.replace("{}", name) for template in said["templates"]] for name in said["classes"]}
