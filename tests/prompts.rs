@@ -167,3 +167,61 @@ fn what_is_not_known_of_prompts_is_refused_by_name() {
         |text: String| Some(text.replace("a photo of a {}.", &format!("{}{{}}", "a photo ".repeat(6))));
     refused(&changed("prompts.json", long), &["is too long: it would be cut to 12 tokens"]);
 }
+
+/// The file of a golden model of open_clip.
+fn of_open_clip(name: &str) -> PathBuf {
+    let golden = "../crates/soup-eval/tests/golden/models/open_clip";
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(golden).join(name)
+}
+
+/// Folders as open_clip's hub has them, twice the same model: its own configuration, names and preprocessing. The files are named, since
+/// such folders often have a `model.safetensors` of transformers besides.
+#[test]
+fn a_pool_of_open_clip_is_cooked_as_it_is() {
+    let dir = TempDir::new().unwrap();
+    let pool = dir.path().join("pool");
+    for ingredient in ["a", "b"] {
+        let folder = pool.join(ingredient);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::copy(of_open_clip("model.safetensors"), folder.join("open_clip_model.safetensors")).unwrap();
+        std::fs::copy(of_open_clip("open_clip_config.json"), folder.join("open_clip_config.json")).unwrap();
+        let mut words = std::fs::read_to_string(of_open_clip("tokenizer.json")).unwrap();
+        for (nth, class) in ["circle", "square", "triangle", "cross"].iter().enumerate() {
+            words = words.replace(&format!("\"w{}\":", nth + 11), &format!("\"{class}\":"));
+        }
+        std::fs::write(folder.join("tokenizer.json"), words).unwrap();
+        let prompts =
+            r#"{"classes": ["circle", "square", "triangle", "cross"], "templates": ["w1 {}", "{} w2"]}"#;
+        std::fs::write(folder.join("prompts.json"), prompts).unwrap();
+    }
+    let named = pool.join("*/open_clip_model.safetensors");
+    let result = cook_of(&named, dir.path(), &["--recipe", "greedy"]).json();
+    assert_eq!(result["ingredients"].as_array().unwrap().len(), 2);
+    assert_eq!(result["score"]["total"], 160);
+    // Of two that are the same the soup is the same, too.
+    let single = &result["baselines"]["best_single"];
+    assert_eq!(
+        (&result["score"]["correct"], &result["score"]["loss"]),
+        (&single["correct"], &single["loss"])
+    );
+    let soup = dir.path().join("soup");
+    let config = std::fs::read(soup.join("open_clip_config.json")).unwrap();
+    assert_eq!(config, std::fs::read(of_open_clip("open_clip_config.json")).unwrap());
+    let names = |file: &Path| -> Vec<String> {
+        let bytes = std::fs::read(file).unwrap();
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let mut names: Vec<String> = tensors.names().iter().map(|name| name.to_string()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&soup.join("model.safetensors")), names(&of_open_clip("model.safetensors")));
+    // What open_clip would make another model of is refused before anything is loaded.
+    let config = String::from_utf8(config)
+        .unwrap()
+        .replace("\"vision_cfg\": {", "\"vision_cfg\": {\"pool_type\": \"avg\",");
+    for ingredient in ["a", "b"] {
+        std::fs::write(pool.join(ingredient).join("open_clip_config.json"), &config).unwrap();
+    }
+    let refused = cook_of(&named, dir.path(), &["--recipe", "uniform", "--overwrite"]);
+    refused.fails(DATA, &["vision_cfg.pool_type is \"avg\": only \"tok\" is supported"]);
+}

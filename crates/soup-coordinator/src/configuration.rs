@@ -3,7 +3,10 @@
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
-use soup_core::companion::{CONFIG, PREPROCESSOR, PROCESSOR, PROMPTS, TOKENIZER, TOKENIZER_CONFIG, is_timm};
+use soup_core::companion::{
+    CONFIG, OPEN_CLIP_CONFIG, PREPROCESSOR, PROCESSOR, PROMPTS, TOKENIZER, TOKENIZER_CONFIG, is_open_clip,
+    is_timm,
+};
 use soup_core::journal::sha256_hex;
 use soup_core::run::{NamedConfig, RunSpec};
 use soup_core::schema::Dtype;
@@ -32,7 +35,10 @@ pub struct Configuration {
 /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for a file that is missing or not UTF-8; otherwise what the store says.
 pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configuration> {
     let mut companions = pool::companions(first).await?;
-    let model = named(&spec.model_config, CONFIG, &mut companions)?;
+    let model = match named(&spec.model_config, CONFIG, &mut companions)? {
+        Some(model) => Some(model),
+        None => named(&None, OPEN_CLIP_CONFIG, &mut companions)?,
+    };
     // What another judge needs of them it says itself.
     let judged = spec.validation.as_ref().filter(|_| spec.judge.is_none());
     check_decoding(spec, model.as_deref())?;
@@ -40,7 +46,8 @@ pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configu
     let preprocessor = match judged {
         Some(_) if of_texts => Some(texts(spec, first, &companions).await?),
         Some(_) if model.as_deref().is_some_and(is_of_prompts) => {
-            Some(prompts(spec, first, &mut companions).await?)
+            let own = model.as_deref().is_some_and(says_pixels);
+            Some(prompts(spec, first, &mut companions, own).await?)
         }
         Some(_) => preprocessor(&spec.preprocessor_config, &mut companions)?,
         None => named(&spec.preprocessor_config, PREPROCESSOR, &mut companions)?,
@@ -76,9 +83,9 @@ fn check_decoding(spec: &RunSpec, model: Option<&str>) -> Result<()> {
     }
 }
 
-/// Whether a `config.json` says itself how images become pixels.
+/// Whether a model's own file says itself how images become pixels.
 fn says_pixels(config_json: &str) -> bool {
-    serde_json::from_str(config_json).is_ok_and(|config| is_timm(&config))
+    serde_json::from_str(config_json).is_ok_and(|config| is_timm(&config) || is_open_clip(&config))
 }
 
 /// Largest file whose text is told to every worker, in bytes.
@@ -107,15 +114,17 @@ async fn texts(spec: &RunSpec, first: &Checkpoint, companions: &[(String, Bytes)
     TextProcessing { decoding: spec.decoding, ..tokenizer(first, companions).await? }.to_json()
 }
 
-/// How images and prompts become what a model takes, and which prompts there are: by the files beside the ingredients.
+/// How images and prompts become what a model takes, and which prompts there are: by the files beside the ingredients. Where the
+/// model's `own` file says how images become pixels, nothing else has to.
 async fn prompts(
     spec: &RunSpec,
     first: &Checkpoint,
     companions: &mut Vec<(String, Bytes)>,
+    own: bool,
 ) -> Result<String> {
     let images = preprocessor(&spec.preprocessor_config, companions)?;
     may_be_read(first, PREPROCESSOR, images.is_some()).await?;
-    let images = images.ok_or_else(|| no_preprocessor(first))?;
+    let images = images.or_else(|| own.then(String::new)).ok_or_else(|| no_preprocessor(first))?;
     let Some((_, content)) = companions.iter().find(|(name, _)| name == PROMPTS) else {
         may_be_read(first, PROMPTS, false).await?;
         return Err(no_prompts(first));

@@ -23,6 +23,8 @@ use crate::error::{Error, Result};
 
 /// The companion that says what a model is.
 pub const CONFIG: &str = "config.json";
+/// The companion that says so of a model of open_clip, and how images become pixels.
+pub const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
 /// The companion that says how images become pixels.
 pub const PREPROCESSOR: &str = "preprocessor_config.json";
 /// The companion that says so in newer versions of transformers, under `image_processor`.
@@ -198,6 +200,11 @@ const DINOV2_WITH_REGISTERS: &[(&str, &str)] = &[
 /// Whether a `config.json` is one of timm's, which says itself how images become pixels.
 pub fn is_timm(config: &Value) -> bool {
     config["architecture"].is_string() && config["architectures"].is_null() && config["model_type"].is_null()
+}
+
+/// Whether a configuration is one of open_clip's, which says itself how images become pixels.
+pub fn is_open_clip(config: &Value) -> bool {
+    config["model_cfg"].is_object() && config["architectures"].is_null() && config["model_type"].is_null()
 }
 
 /// The companion of one name beside one ingredient.

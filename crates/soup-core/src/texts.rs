@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::companion::is_open_clip;
 use crate::error::{Error, Result};
 
 /// What the names of architectures that tell classes of texts apart end in.
@@ -74,7 +75,7 @@ pub struct TextProcessing {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PromptProcessing {
-    /// Text of the `preprocessor_config.json`.
+    /// Text of the `preprocessor_config.json`; empty where the model's own file says it.
     pub images: String,
     /// How the prompts become tokens.
     pub texts: TextProcessing,
@@ -133,6 +134,9 @@ impl PromptProcessing {
 /// Whether the model of a `config.json` compares images with texts, and has no classes but those that prompts tell of.
 pub fn is_of_prompts(config_json: &str) -> bool {
     let config = serde_json::from_str::<Value>(config_json).unwrap_or_default();
+    if is_open_clip(&config) {
+        return true;
+    }
     match config["architectures"].get(0).and_then(Value::as_str) {
         Some(architecture) => OF_PROMPTS.contains(&architecture),
         None => config["model_type"].as_str() == Some(PROMPTS_MODEL_TYPE),
@@ -185,6 +189,7 @@ mod tests {
             r#"{"architectures": ["CLIPModel"], "model_type": "clip"}"#,
             r#"{"architectures": ["AlignModel"]}"#,
             r#"{"model_type": "align"}"#,
+            r#"{"model_cfg": {"embed_dim": 512}}"#,
         ] {
             assert!(is_of_prompts(config), "{config}");
         }

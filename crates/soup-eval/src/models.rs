@@ -18,14 +18,14 @@ mod vit;
 mod zero_shot;
 
 use serde_json::Value;
-use soup_core::companion::is_timm;
+use soup_core::companion::{is_open_clip, is_timm};
 use soup_core::{Error, Result};
 
 use crate::architecture::Architecture;
 use crate::evaluator::{Evaluator, EvaluatorSpec, evaluator_of};
 use crate::models::align::Align;
 use crate::models::bert::Bert;
-use crate::models::clip::{Clip, ClipZeroShot};
+use crate::models::clip::{Clip, ClipZeroShot, OpenClip};
 use crate::models::deit::{Deit, DeitWithTeacher};
 use crate::models::dinov2::{Dinov2, Dinov2WithRegisters};
 use crate::models::distilbert::DistilBert;
@@ -65,8 +65,9 @@ const KNOWN: [Known; 14] = [
     known::<EfficientNet>(),
 ];
 
-/// Those of timm, whose configs have another form.
+/// Those of timm, and of open_clip, whose configs have another form.
 const TIMM: Known = known::<TimmVit>();
+const OPEN_CLIP: Known = known::<OpenClip>();
 
 /// The evaluator of the architecture that the config names.
 ///
@@ -81,6 +82,9 @@ fn find(config_json: &str) -> Result<&'static Known> {
         .map_err(|e| Error::data("config.json is not valid JSON").with_source(e))?;
     if is_timm(&config) {
         return Ok(&TIMM);
+    }
+    if is_open_clip(&config) {
+        return Ok(&OPEN_CLIP);
     }
     let name = config["architectures"].get(0).and_then(Value::as_str);
     let model_type = config["model_type"].as_str();

@@ -14,6 +14,7 @@ mod whole;
 use serde_json::{Map, Value};
 use soup_core::{Error, Result};
 
+pub(crate) use self::processor::{CLIP_MEAN, CLIP_STD};
 use self::resize::Filter;
 use crate::budget::Budget;
 

@@ -42,6 +42,26 @@ impl<F: Form> Linear<F> {
         })
     }
 
+    /// The map whose tensor is `name`, stored from inputs to outputs and not the other way round, without a bias.
+    pub(crate) fn of_inputs(
+        visitor: &mut impl Visitor<Form = F>,
+        name: &str,
+        [inputs, outputs]: [usize; 2],
+    ) -> Result<Self> {
+        Ok(Linear { weight: visitor.matrix(name.to_owned(), [inputs, outputs])?, outputs, bias: None })
+    }
+
+    /// The map whose tensors are `weight` and `bias`.
+    fn of_tensors(
+        visitor: &mut impl Visitor<Form = F>,
+        [weight, bias]: [String; 2],
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<Self> {
+        let weight = visitor.matrices(vec![weight], outputs, &[inputs])?;
+        Ok(Linear { weight, outputs, bias: Some(visitor.vectors(vec![bias], outputs)?) })
+    }
+
     /// The classifier `name`, from `inputs` to the logits.
     pub(crate) fn classifier(
         visitor: &mut impl Visitor<Form = F>,
@@ -282,6 +302,11 @@ pub(crate) enum Maps {
     Apart([&'static str; 3]),
     /// All in one tensor, in that order.
     Fused(&'static str),
+    /// The same, by the names of its tensors.
+    Packed {
+        weight: &'static str,
+        bias: &'static str,
+    },
 }
 
 /// Attention of the tokens of an image to each other.
@@ -319,6 +344,10 @@ impl<F: Form> Attention<F> {
                 Projection::Apart { query, key_value: linear(&[&key, &value], config.hidden)? }
             }
             Maps::Fused(all) => Projection::Fused(linear(&[&name(all)], 3 * config.hidden)?),
+            Maps::Packed { weight, bias } => {
+                let names = [name(weight), name(bias)];
+                Projection::Fused(Linear::of_tensors(visitor, names, 3 * config.hidden, config.hidden)?)
+            }
         };
         Ok(Attention { maps, heads: config.heads })
     }

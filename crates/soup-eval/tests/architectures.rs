@@ -12,8 +12,9 @@ use soup_core::weights::Weights;
 use soup_eval::{Evaluator, EvaluatorSpec, LossSpec, Observed, Prepared, Prompts, TokenizerFiles, evaluator};
 
 const NEVER: &dyn Fn() -> bool = &|| false;
-/// The folders of `golden/models`, which `golden/models.py` and `golden/timm_models.py` make: of models of images,
-const IMAGES: [&str; 35] = [
+/// The folders of `golden/models`, which `golden/models.py`, `golden/timm_models.py` and `golden/open_clip_models.py` make: of models of
+/// images,
+const IMAGES: [&str; 37] = [
     "vit",
     "vit_odd",
     "deit",
@@ -49,6 +50,8 @@ const IMAGES: [&str; 35] = [
     "align",
     "align_odd",
     "align_unpadded",
+    "open_clip",
+    "open_clip_odd",
 ];
 /// and of texts.
 const TEXTS: [&str; 13] = [
@@ -90,7 +93,7 @@ fn everywhere() -> impl Iterator<Item = (DeviceKind, &'static str)> {
 
 /// Whether classes are what prompts say.
 fn is_zero_shot(case: &str) -> bool {
-    case.starts_with("clip_zero_shot") || case.starts_with("align")
+    ["clip_zero_shot", "align", "open_clip"].iter().any(|family| case.starts_with(family))
 }
 
 /// Whether nothing looks at a tensor in evaluation.
@@ -123,7 +126,8 @@ fn path(case: &str, file: &str) -> PathBuf {
 }
 
 fn config(case: &str) -> String {
-    std::fs::read_to_string(path(case, "config.json")).unwrap()
+    let file = if case.starts_with("open_clip") { "open_clip_config.json" } else { "config.json" };
+    std::fs::read_to_string(path(case, file)).unwrap()
 }
 
 /// Where images have another size than `image_size`, the preprocessing says so.
@@ -361,7 +365,13 @@ fn a_classifier_of_images_refuses_texts() {
             assert_eq!(error.kind(), ErrorKind::Data);
             let text = error.chain();
             assert!(text.starts_with("the samples are tokens of texts, "), "{case}: {text}");
-            let names = ["ForImageClassification", "timm's VisionTransformer", "CLIPModel", "AlignModel"];
+            let names = [
+                "ForImageClassification",
+                "timm's VisionTransformer",
+                "CLIPModel",
+                "AlignModel",
+                "open_clip's CLIP",
+            ];
             assert!(names.iter().any(|name| text.contains(name)), "{case}: {text}");
         }
     }
@@ -495,9 +505,9 @@ fn classes_are_what_prompts_say() {
     assert!(error(&long).contains("is too long: it would be cut to 12 tokens"), "{}", error(&long));
 }
 
-/// timm's `config.json` says how images become pixels; a `preprocessor_config.json` comes first.
+/// The configurations of timm and open_clip say how images become pixels; a `preprocessor_config.json` comes first.
 #[test]
-fn timm_says_itself_how_images_become_pixels() {
+fn some_say_themselves_how_images_become_pixels() {
     let of = |case: &str, preprocessor_json: Option<&str>| {
         evaluator(&EvaluatorSpec {
             config_json: config(case),
@@ -512,6 +522,12 @@ fn timm_says_itself_how_images_become_pixels() {
     // Of one channel.
     assert!(of("timm_gap", None).is_ok());
     assert!(of("vit", None).unwrap_err().contains("--preprocessor-config"));
+    let (prompts, tokenizer) = prompts("open_clip_odd");
+    let config_json = config("open_clip_odd");
+    let own = EvaluatorSpec { config_json, prompts, tokenizer, ..EvaluatorSpec::default() };
+    assert!(evaluator(&own).is_ok());
+    let other = EvaluatorSpec { preprocessor_json: Some(r#"{"size": 17}"#.to_owned()), ..own };
+    assert!(evaluator(&other).err().unwrap().chain().contains("images become 17 x 17 pixels"));
 }
 
 #[test]
@@ -583,6 +599,7 @@ fn options_that_are_not_understood_are_refused_by_name() {
             "CLIPModel compares images with texts",
         ),
         ("align", serde_json::json!({}), "AlignModel compares images with texts"),
+        ("open_clip", serde_json::json!({}), "open_clip's CLIP compares images with texts"),
     ] {
         let error =
             evaluator_with(changed(case, changes), preprocessor(case), labels(case), (DeviceKind::Cpu, 1))

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, HashMap};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 use soup_core::companion::{
-    self, CONFIG, Companion, Content, Ignored, PREPROCESSOR, PROCESSOR, PROMPTS, TOKENIZER, TOKENIZER_CONFIG,
+    self, CONFIG, Companion, Content, Ignored, OPEN_CLIP_CONFIG, PREPROCESSOR, PROCESSOR, PROMPTS, TOKENIZER,
+    TOKENIZER_CONFIG,
 };
 use soup_core::{Error, Result};
 
@@ -21,7 +22,7 @@ use crate::pool::{COMPANION_BYTES_MAX, COMPONENTS};
 use crate::read::{self, Stamp};
 
 /// Files that are compared setting by setting.
-const SETTINGS: [&str; 4] = [CONFIG, PREPROCESSOR, PROCESSOR, TOKENIZER_CONFIG];
+const SETTINGS: [&str; 5] = [CONFIG, OPEN_CLIP_CONFIG, PREPROCESSOR, PROCESSOR, TOKENIZER_CONFIG];
 /// Files that are compared as a whole: they say which token a row of an embedding stands for, and what the classes are called.
 const VOCABULARIES: [&str; 8] = [
     TOKENIZER,

@@ -41,8 +41,9 @@ const INGREDIENTS_FOLDER: &str = "ingredients";
 pub const COMPANION_BYTES_MAX: u64 = 64 << 20;
 
 /// The small files that go along with a model: configuration, preprocessing, tokenizer.
-pub const COMPANIONS: [&str; 15] = [
+pub const COMPANIONS: [&str; 16] = [
     "config.json",
+    "open_clip_config.json",
     "preprocessor_config.json",
     "processor_config.json",
     "generation_config.json",

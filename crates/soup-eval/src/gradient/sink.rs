@@ -220,7 +220,7 @@ impl Slot {
         let values = self.values(gradient)?;
         match &self.layout {
             Layout::Transposed => flat.add_transposed(&self.names, &values, inputs),
-            Layout::EndToEnd => flat.add_parts(&self.names, &values),
+            Layout::EndToEnd | Layout::Matrix => flat.add_parts(&self.names, &values),
             Layout::Interpolated(map) => flat.add_parts(&self.names, &map.transposed(&values)),
             &Layout::Filters { channels } => flat.add_filters(&self.names, &values, [inputs, channels]),
             Layout::PerChannel => flat.add_transposed(&self.names, &values, inputs),

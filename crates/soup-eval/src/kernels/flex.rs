@@ -61,6 +61,9 @@ impl Kernels for Flex {
         };
         match (layout, &shape[..]) {
             (Layout::Transposed, &[inputs, outputs]) => packed(&values, [inputs, outputs]),
+            (Layout::Matrix, &[inputs, outputs]) => {
+                packed(&transpose(&values, inputs, outputs), [inputs, outputs])
+            }
             (&Layout::Filters { channels }, &[inputs, outputs]) => {
                 packed(&pixels_first(&values, channels, inputs / channels), [inputs, outputs])
             }

@@ -4,6 +4,7 @@
 //! The classifier looks at them as the last layer leaves them: the tower's last normalisation, which belongs to the token for the whole,
 //! has no part in it. A checkpoint may have the text tower, too. What is not needed is ignored, and its gradient is zero.
 
+mod open_clip;
 mod zero_shot;
 
 use burn::tensor::Tensor;
@@ -21,6 +22,7 @@ use crate::transformer::config::{TransformerConfig, activation};
 use crate::transformer::layer::{Layers, MlpConfig, Names};
 use crate::transformer::{Before, Embedding, EmbeddingNames, LayerNorm, Linear, Maps};
 
+pub(crate) use self::open_clip::OpenClip;
 pub(crate) use self::zero_shot::ClipZeroShot;
 
 /// What `config.json` says about a `CLIPForImageClassification`.

@@ -36,6 +36,8 @@ pub(crate) enum Layout {
     /// Matrices, `[out, in]` once all dimensions but the first are taken as one, side by side and transposed:
     /// `[in, names * out]`.
     Transposed,
+    /// A matrix `[in, out]`, as it is in the model.
+    Matrix,
     /// One tensor of position embeddings, `[1, tokens, width]`, at the places of another grid.
     Interpolated(Arc<Interpolation>),
     /// Filters of a convolution, `[out, channels, height, width]`, transposed and the channels last:
@@ -130,6 +132,19 @@ pub(crate) trait Visitor {
         let shape = [inputs.iter().product(), names.len() * outputs];
         let stored = [&[outputs], inputs].concat();
         self.visit(Stored { names, shape: stored, layout: Layout::Transposed }, shape)
+    }
+
+    /// The matrix `name` from `inputs` to `outputs`, stored as `[inputs, outputs]`.
+    ///
+    /// # Errors
+    /// As [`visit`](Visitor::visit).
+    fn matrix(
+        &mut self,
+        name: String,
+        [inputs, outputs]: [usize; 2],
+    ) -> Result<<Self::Form as Form>::Parameter<2>> {
+        let shape = [inputs, outputs];
+        self.visit(Stored { names: vec![name], shape: shape.to_vec(), layout: Layout::Matrix }, shape)
     }
 
     /// The filters `name` from `channels` to `outputs`, of a window of that height and width: `[height * width * channels, outputs]`.

@@ -29,8 +29,9 @@ struct Defaults {
 const WARPED: usize = 384;
 
 const HALF: [f64; 3] = [0.5; 3];
-const CLIP_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
-const CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
+/// What CLIP's images are normalised by.
+pub(crate) const CLIP_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
+pub(crate) const CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 
 const VIT: Defaults = Defaults {
     edge: None,

@@ -336,7 +336,7 @@ fn processing(setting: &Setting, waiting: &Waiting) -> Result<EvaluatorSpec> {
     }
     let PromptProcessing { images, texts, prompts } = PromptProcessing::parse(json)?;
     Ok(EvaluatorSpec {
-        preprocessor_json: Some(images),
+        preprocessor_json: Some(images).filter(|images| !images.is_empty()),
         tokenizer: Some(tokenizer(texts, waiting)?),
         prompts: Some(Prompts::from_json(&prompts)?),
         ..nothing

@@ -28,9 +28,9 @@ use crate::transformer::{LayerNorm, Linear};
 
 /// What `config.json` says about a `CLIPModel`, and the classes.
 pub(crate) struct ClipZeroShot {
-    images: TowerConfig,
-    texts: TextConfig,
-    projection: usize,
+    pub(super) images: TowerConfig,
+    pub(super) texts: TextConfig,
+    pub(super) projection: usize,
     /// The tokens of prompts, some at a time.
     prompts: Vec<Texts>,
 }
@@ -46,18 +46,18 @@ struct Texts {
 
 /// A `CLIPModel`.
 pub(crate) struct ClipZeroShotModel<F: Form> {
-    images: Tower<F>,
-    image_norm: LayerNorm<F>,
-    image_projection: Linear<F>,
-    tokens: F::Parameter<2>,
-    positions: F::Parameter<2>,
-    texts: Layers<F>,
-    text_norm: LayerNorm<F>,
-    text_projection: Linear<F>,
+    pub(super) images: Tower<F>,
+    pub(super) image_norm: LayerNorm<F>,
+    pub(super) image_projection: Linear<F>,
+    pub(super) tokens: F::Parameter<2>,
+    pub(super) positions: F::Parameter<2>,
+    pub(super) texts: Layers<F>,
+    pub(super) text_norm: LayerNorm<F>,
+    pub(super) text_projection: Linear<F>,
     /// The logarithm of the scale of logits, `[1]`.
-    scale: F::Parameter<1>,
+    pub(super) scale: F::Parameter<1>,
     /// What the prompts come out as, once that is known: `[classes, projection]`.
-    classes: F::Kept<2>,
+    pub(super) classes: F::Kept<2>,
 }
 
 impl Architecture for ClipZeroShot {
@@ -78,11 +78,7 @@ impl Architecture for ClipZeroShot {
 
     fn from_spec(spec: &EvaluatorSpec) -> Result<Self> {
         let Some(described) = Described::by(spec)? else { return Self::from_json(&spec.config_json) };
-        let classes = described.prompts.classes().to_vec();
-        Self::of(&Settings::parse(&spec.config_json)?, classes, |texts| {
-            let takes = Takes { longest: texts.longest(), types: false, types_unless_told: false };
-            Ok(described.tokens(takes)?.into_iter().map(|text| text.ids).collect())
-        })
+        Self::described(&Settings::parse(&spec.config_json)?, &described)
     }
 
     fn classifier(&self) -> &ImageClassifier {
@@ -129,6 +125,14 @@ impl Architecture for ClipZeroShot {
 }
 
 impl ClipZeroShot {
+    /// Of the classes that prompts say.
+    pub(super) fn described(settings: &Settings, described: &Described<'_>) -> Result<Self> {
+        Self::of(settings, described.prompts.classes().to_vec(), |texts| {
+            let takes = Takes { longest: texts.longest(), types: false, types_unless_told: false };
+            Ok(described.tokens(takes)?.into_iter().map(|text| text.ids).collect())
+        })
+    }
+
     /// Of classes with as many prompts each, which become what `tokens` gives for a text tower, class by class.
     fn of(
         settings: &Settings,
@@ -162,13 +166,13 @@ fn exp<B: Kernels>(x: Tensor<B, 2>) -> Tensor<B, 2> {
 }
 
 /// What `config.json` says about a text tower.
-struct TextConfig {
+pub(super) struct TextConfig {
     /// Its sizes; what is about images in it has no part.
-    transformer: TransformerConfig,
-    mlp: MlpConfig,
-    vocabulary: usize,
+    pub(super) transformer: TransformerConfig,
+    pub(super) mlp: MlpConfig,
+    pub(super) vocabulary: usize,
     /// Tokens of the longest text.
-    positions: usize,
+    pub(super) positions: usize,
     end: u32,
 }
 
