@@ -142,8 +142,9 @@ fn archives_of_samples_are_the_same_samples() {
     let samples = dataset.read(0..dataset.len()).unwrap();
     for (nth, part) in samples.chunks(700).enumerate() {
         let members = part.iter().enumerate().flat_map(|(at, sample)| {
-            let Input::Image(image) = &sample.input else { panic!("{sample:?}") };
-            let Target::Class(class) = sample.target;
+            let (Input::Image(image), Target::Class(class)) = (&sample.input, sample.target) else {
+                panic!("{sample:?}")
+            };
             let name = format!("{:05}", nth * 700 + at);
             [(format!("{name}.cls"), class.to_string().into_bytes()), (format!("{name}.png"), image.to_vec())]
         });

@@ -341,6 +341,7 @@ impl Dataset {
         match &mut self.layout {
             Layout::Parquet(parquet) => parquet.labels = Labels::of(&Classes::none()),
             Layout::Lines(lines) => lines.labels = Labels::of(&Classes::none()),
+            Layout::Archives(archives) => archives.labels = Labels::of(&Classes::none()),
             Layout::Folder(_) => {}
         }
         Ok(())

@@ -175,25 +175,27 @@ impl Archives {
             let (first, second) = (first?, second?);
             let (image, label) =
                 if row.image.start < row.label.start { (first, second) } else { (second, first) };
-            let class = self.class(&label)?;
-            Ok(Sample { input: Input::Image(image), target: Target::Class(class) })
+            Ok(Sample { input: Input::Image(image), target: self.target(&label)? })
         };
         let at = |row: u64| format!("dataset {} {}", files.describe(), self.place(row));
         rows.iter().zip(range).map(|(row, nth)| read(row).map_err(|e: Error| e.context(at(nth)))).collect()
     }
 
-    /// The class that a label says.
-    fn class(&self, label: &[u8]) -> Result<u32> {
+    /// What a label says.
+    fn target(&self, label: &[u8]) -> Result<Target> {
         let shown = || -> String { String::from_utf8_lossy(label).chars().take(60).collect() };
         match &self.form.says {
-            Says::Number => text_of(label)?.parse().map_err(|e| {
-                Error::data(format!(
-                    "{:?} is no number of a class, as .{} should be (names of classes are read from .txt)",
-                    shown(),
-                    self.form.label
-                ))
-                .with_source(e)
-            }),
+            Says::Number => {
+                let class: u32 = text_of(label)?.parse().map_err(|e| {
+                    Error::data(format!(
+                        "{:?} is no number of a class, as .{} should be (names of classes are read from .txt)",
+                        shown(),
+                        self.form.label
+                    ))
+                    .with_source(e)
+                })?;
+                self.labels.of_integer(class.into())
+            }
             Says::Text => self.labels.of_text(text_of(label)?),
             Says::Key(key) => {
                 let row: Map<String, Value> = serde_json::from_slice(label).map_err(|e| {
@@ -201,10 +203,11 @@ impl Archives {
                 })?;
                 match row.get(key) {
                     Some(Value::String(name)) => self.labels.of_text(name),
-                    Some(Value::Number(number)) => number
-                        .as_u64()
-                        .and_then(|class| u32::try_from(class).ok())
-                        .ok_or_else(|| Error::data(format!("has no label: {key} is {number}"))),
+                    Some(Value::Number(number)) => match (number.as_i64(), number.as_f64()) {
+                        (Some(whole), _) => self.labels.of_integer(whole),
+                        (None, value) => self.labels.of_number(value.unwrap_or(f64::NAN)),
+                    }
+                    .map_err(|_| Error::data(format!("has no label: {key} is {number}"))),
                     Some(_) => {
                         Err(Error::data(format!("has no label: {key} is neither a number nor a text")))
                     }
