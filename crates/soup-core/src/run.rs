@@ -203,7 +203,7 @@ pub enum DiagnosisLevel {
 pub struct DatasetSpec {
     /// Name in reports.
     pub name: String,
-    /// A Parquet file, a folder of them, or a folder of images by class; of texts also JSON lines or tab-separated values.
+    /// A Parquet file, a folder of them, a folder of images by class, or tar files of images; of texts also JSON lines or tab-separated values.
     pub url: String,
     /// How it is read.
     #[serde(flatten)]
@@ -213,9 +213,10 @@ pub struct DatasetSpec {
 /// How a dataset is read. By default all of it, from its usual columns.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatasetOptions {
-    /// Column of the images, by default `image` or `img`. Parquet only.
+    /// Column of the images, by default `image` or `img`; in tar files what their names end in. Tables and tar files only.
     pub image_column: Option<String>,
-    /// Column of the labels, by default `label`, `labels` or `fine_label`. Tables only.
+    /// Column of the labels, by default `label`, `labels` or `fine_label`; in tar files what their names end in, or a key. Tables and tar
+    /// files only.
     pub label_column: Option<String>,
     /// Use the first samples only.
     pub limit: Option<u64>,

@@ -31,7 +31,7 @@ pub(crate) struct DatasetEntry {
 #[derive(serde::Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct DatasetFields {
-    /// A Parquet file, a folder of them, or a folder of images by class; of texts also JSON lines or tab-separated values
+    /// A Parquet file, a folder of them, a folder of images by class, or tar files of images; of texts also JSON lines or tab-separated values
     url: String,
     /// The split, where there are several: train, validation, test [default: the only one]
     split: Option<String>,

@@ -128,21 +128,8 @@ impl Cook {
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) for what is missing, out of range or contradictory.
-    pub(crate) fn new(
-        flags: CookOptions,
-        mut file: CookOptions,
-        cwd: &Path,
-        purpose: Purpose,
-    ) -> Result<Cook> {
-        if flags.coordinator.is_some() || flags.listen.is_some() {
-            // Where the command line says who works, the file's cluster is moot.
-            file = file.without_workers();
-            (file.judge_dir, file.judge_timeout) = (None, None);
-            (file.coordinator, file.listen) = (None, None);
-        }
-        if flags.coordinator.is_some() {
-            file.signing_key = None;
-        }
+    pub(crate) fn new(flags: CookOptions, file: CookOptions, cwd: &Path, purpose: Purpose) -> Result<Cook> {
+        let file = beside(&flags, file);
         let mut options = flags.or(file);
         if purpose == Purpose::Taste {
             options.diagnose = options.diagnose.or(Some(DiagnosisName::Full));
@@ -230,6 +217,19 @@ impl Cook {
 /// A configuration of which only the name is known yet.
 fn unread(url: String) -> NamedConfig {
     NamedConfig { url, text: String::new() }
+}
+
+/// What a cook file says beside these flags: where the command line says who works, the file's cluster is moot.
+fn beside(flags: &CookOptions, mut file: CookOptions) -> CookOptions {
+    if flags.coordinator.is_some() || flags.listen.is_some() {
+        file = file.without_workers();
+        (file.judge_dir, file.judge_timeout) = (None, None);
+        (file.coordinator, file.listen) = (None, None);
+    }
+    if flags.coordinator.is_some() {
+        file.signing_key = None;
+    }
+    file
 }
 
 /// Largest file of weights.
