@@ -313,7 +313,7 @@ mod tests {
             (r#"{"decoder_start_token_id": null}"#, "decoder_start_token_id is missing"),
             (r#"{"eos_token_id": -1}"#, "eos_token_id is -1"),
             (r#"{"eos_token_id": [1, 40000]}"#, "eos_token_id is 40000"),
-            (r#"{"num_labels": 1}"#, "one class"),
+            (r#"{"num_labels": 1}"#, "predicts a number"),
         ] {
             let error = read(json).err().map(|e| e.chain()).unwrap_or_default();
             assert!(error.contains(part), "{json}: {error}");
