@@ -1,13 +1,20 @@
-"""Three ViT checkpoints of 1.84 B parameters as sparse files, and one image a class. See cook.sh."""
+"""Checkpoints of ViTs with 1.84 B parameters, and images of three classes.
+
+    python pool.py FOLDER          three of zeros, in f32, as sparse files, and one image a class. See cook.sh
+    python pool.py FOLDER noise    four of noise, in bf16, and eight images. See greedy.sh
+"""
 
 import json
 import os
+import random
 import struct
 import sys
 import zlib
 
 HIDDEN, WIDE, LAYERS, SIZE, PATCH, CLASSES = 1664, 8192, 48, 224, 14, 3
-INGREDIENTS = 3
+# bf16: a sign and the exponent of 1/64 but for its last bit, and that bit with the fraction.
+HIGH = bytes(0x80 & byte | 0x3C for byte in range(256))
+LOW = bytes(0x80 | byte for byte in range(256))
 
 
 def shapes():
@@ -79,29 +86,51 @@ def png(path, level):
         f.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
 
 
-def main(folder):
+def noise(name, shape, index):
+    """A tensor in bf16. Its signs are the same in all checkpoints, as if they were fine-tunings of one."""
+    count = 1
+    for d in shape:
+        count *= d
+    if len(shape) == 1 and name.endswith("bias"):
+        return bytes(2 * count)
+    if len(shape) == 1:
+        return struct.pack("<H", 0x3F80) * count
+    values = bytearray(2 * count)
+    values[1::2] = random.Random(name).randbytes(count).translate(HIGH)
+    values[0::2] = random.Random(f"{name} {index}").randbytes(count).translate(LOW)
+    return values
+
+
+def main(folder, noisy=""):
+    ingredients, (dtype, width) = (4, ("BF16", 2)) if noisy else (3, ("F32", 4))
     header, at = {}, 0
     for name, shape in sorted(shapes().items()):
-        count = 4
+        count = width
         for d in shape:
             count *= d
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [at, at + count]}
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + count]}
         at += count
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    for index in range(INGREDIENTS):
+    for index in range(ingredients):
         place = f"{folder}/pool/m{index}"
         os.makedirs(place)
         with open(f"{place}/model.safetensors", "wb") as f:
             f.write(struct.pack("<Q", len(text)) + text)
-            f.truncate(8 + len(text) + at)
+            if noisy:
+                for name, tensor in header.items():
+                    f.write(noise(name, tensor["shape"], index))
+            else:
+                f.truncate(8 + len(text) + at)
         for name, content in (("config.json", CONFIG), ("preprocessor_config.json", PREPROCESSOR)):
             with open(f"{place}/{name}", "w") as f:
                 json.dump(content, f)
-    for index in range(CLASSES):
-        os.makedirs(f"{folder}/images/class{index}")
-        png(f"{folder}/images/class{index}/a.png", 80 * index)
-    print(f"{INGREDIENTS} checkpoints of {at // 4:,} parameters, {at / 2**30:.2f} GiB each")
+    images = 8 if noisy else CLASSES
+    for index in range(images):
+        place = f"{folder}/images/class{index % CLASSES}"
+        os.makedirs(place, exist_ok=True)
+        png(f"{place}/{index}.png", 240 * index // images)
+    print(f"{ingredients} checkpoints of {at // width:,} parameters, {at / 2**30:.2f} GiB each")
 
 
-main(sys.argv[1])
+main(*sys.argv[1:])
