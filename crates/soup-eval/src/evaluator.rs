@@ -452,16 +452,17 @@ struct ArchitectureModel<A: Architecture, B: Backend> {
 
 impl<A: Architecture, B: Kernels> ArchitectureModel<A, B> {
     /// The logits of one batch: the samples `range` of `prepared`. What a sample comes out as cannot depend on how many
-    /// others there are: either no kernel lets it ([`Kernels::ANY_BATCH`]), or the forward pass always has the same shape; rows that are
-    /// missing are then zeros, and their logits are dropped.
+    /// others there are: either no kernel lets it ([`Kernels::ANY_BATCH`]), or the forward pass has the same shape whatever they are; samples
+    /// that are missing are then zeros or texts of one token, and their logits are dropped.
     fn batch(&self, prepared: &Prepared, range: Range<usize>) -> Result<Vec<f32>> {
         let rows = range.len();
-        let padded = if B::ANY_BATCH { rows } else { self.batch_size };
+        let of = (!B::ANY_BATCH).then_some(self.batch_size);
+        let padded = of.unwrap_or(rows);
         B::on(&self.device, self.precision, || {
             let bytes = self.kind.batch_bytes::<B>(padded);
-            let of = (prepared.identity(), range.start, rows);
-            let upload = || self.kind.batch::<B>(prepared, range.clone(), padded, &self.device);
-            let batch = self.uploads.batch(of, bytes, upload)?;
+            let samples = (prepared.identity(), range.start, rows);
+            let upload = || self.kind.batch::<B>(prepared, range.clone(), of, &self.device);
+            let batch = self.uploads.batch(samples, bytes, upload)?;
             let mut norms = self.statistics.as_ref().map_or(Norms::Stored, Norms::Given);
             let logits = self.architecture.forward_by(&self.model, batch, &mut norms);
             let mut values = kernels::values(logits, "logits")?;
@@ -483,11 +484,18 @@ impl<A: Architecture, B: Kernels> Model for ArchitectureModel<A, B> {
     ) -> Result<Vec<f32>> {
         self.kind.check(prepared, range.clone(), A::NAME)?;
         let mut out = Vec::with_capacity(range.len() * self.row);
-        for first in range.clone().step_by(self.batch_size) {
+        let mut rest = range;
+        while !rest.is_empty() {
             if cancel() {
                 return Err(Error::cancelled("evaluation was cancelled"));
             }
-            out.extend(self.batch(prepared, first..range.end.min(first + self.batch_size))?);
+            let count = match B::ANY_BATCH {
+                true => rest.len().min(self.batch_size),
+                false => self.kind.fitting(prepared, rest.clone(), self.batch_size)?,
+            };
+            let batch = rest.start..rest.start + count.max(1);
+            rest.start = batch.end;
+            out.extend(self.batch(prepared, batch)?);
         }
         Ok(out)
     }
@@ -496,8 +504,7 @@ impl<A: Architecture, B: Kernels> Model for ArchitectureModel<A, B> {
         self.kind.check(prepared, range.clone(), A::NAME)?;
         B::on(&self.device, self.precision, || {
             let mut observer = Observer::default();
-            let samples = range.len();
-            let batch = self.kind.batch::<B>(prepared, range, samples, &self.device)?;
+            let batch = self.kind.batch::<B>(prepared, range, None, &self.device)?;
             self.architecture.forward_by(&self.model, batch, &mut Norms::Seen(&mut observer));
             observer.take()
         })

@@ -143,7 +143,7 @@ impl<A: Architecture, B: Kernels + AutodiffBackend> Graph<'_, A, B> {
         labels: &[u32],
         (loss, sum): (&LossSpec, &mut Gradient),
     ) -> Result<()> {
-        let batch = self.kind.batch::<B>(prepared, batch, labels.len(), &self.device)?;
+        let batch = self.kind.batch::<B>(prepared, batch, None, &self.device)?;
         let logits = self.architecture.forward(&self.model, batch);
         let values = kernels::values(logits.clone(), "logits")?;
         let mut cotangents = vec![0.0; values.len()];

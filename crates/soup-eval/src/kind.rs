@@ -71,8 +71,18 @@ pub(crate) trait Kind: Sized + Send + Sync + 'static {
     /// [`Data`](soup_core::ErrorKind::Data) where they are of another kind or shape.
     fn check(&self, prepared: &Prepared, range: Range<usize>, model: &str) -> Result<()>;
 
-    /// The samples `range` of `prepared`, which were [checked](Kind::check), as a batch; with `rows` samples where the kind has samples of
-    /// one shape, of which the last ones are zeros.
+    /// How many of the samples `range` of `prepared`, which were [checked](Kind::check), go through a model at once, from the first one on,
+    /// where all batches of up to `samples` of them have one shape; at least one.
+    ///
+    /// # Errors
+    /// As [`check`](Kind::check).
+    fn fitting(&self, prepared: &Prepared, range: Range<usize>, samples: usize) -> Result<usize> {
+        let _ = prepared;
+        Ok(range.len().min(samples))
+    }
+
+    /// The samples `range` of `prepared`, which were [checked](Kind::check), as a batch. Where it is to be of the one shape that batches of
+    /// up to `of` samples have, which it [fits](Kind::fitting), others of no meaning follow them until there are as many.
     ///
     /// # Errors
     /// As [`check`](Kind::check).
@@ -80,7 +90,7 @@ pub(crate) trait Kind: Sized + Send + Sync + 'static {
         &self,
         prepared: &Prepared,
         range: Range<usize>,
-        rows: usize,
+        of: Option<usize>,
         device: &B::Device,
     ) -> Result<Self::Batch<B>>;
 

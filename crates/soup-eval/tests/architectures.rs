@@ -79,16 +79,9 @@ fn is_convolutional(case: &str) -> bool {
     ["resnet", "efficientnet", "align"].iter().any(|family| case.starts_with(family))
 }
 
-/// Whether a case is evaluated on the processor alone.
-fn is_for_processors(case: &str) -> bool {
-    TEXTS.contains(&case) || is_convolutional(case) || is_zero_shot(case)
-}
-
-/// Every case on every device that this build has and that evaluates it.
+/// Every case on every device that this build has.
 fn everywhere() -> impl Iterator<Item = (DeviceKind, &'static str)> {
-    let takes = |device, case| device == DeviceKind::Cpu || !is_for_processors(case);
-    let all = pool::DEVICES.iter().flat_map(|&device| cases().map(move |case| (device, case)));
-    all.filter(move |&(device, case)| takes(device, case))
+    pool::DEVICES.iter().flat_map(|&device| cases().map(move |case| (device, case)))
 }
 
 /// Whether classes are what prompts say.
@@ -317,9 +310,9 @@ fn gradients_agree_with_pytorch() {
 /// multiplies the rounding of f32 from layer to layer.
 #[test]
 fn statistics_of_a_block_are_those_of_pytorch_in_training() {
-    for case in cases() {
+    for (device, case) in everywhere() {
         let (schema, bytes) = model(case);
-        let (prepared, evaluator) = (samples(case), evaluator_of(case, 2));
+        let (prepared, evaluator) = (samples(case), evaluator_on(device, case, 2));
         let mut model = evaluator.load(&schema, Weights::copied_from(&schema, &bytes).unwrap()).unwrap();
         let observed = model.observe(&prepared, 0..prepared.len()).unwrap();
         let statistics = schema.tensors().iter().filter(|t| is_statistic(&t.name)).count();
@@ -331,10 +324,10 @@ fn statistics_of_a_block_are_those_of_pytorch_in_training() {
         for Observed { name, values } in &observed {
             let want = golden(case, &format!("block/{name}"));
             let off = values.iter().zip(&want).map(|(g, w)| (g - w).abs()).fold(0.0, f64::max) / rms(&want);
-            assert!(off < 1e-4, "{case}: {name} is off by {off}");
+            assert!(off < 1e-4, "{device}, {case}: {name} is off by {off}");
             worst = worst.max(off);
         }
-        println!("{case}: {statistics} statistics, off by {worst:.1e}");
+        println!("{device}, {case}: {statistics} statistics, off by {worst:.1e}");
         // A model that is given them is another one, and one that is given its own is itself.
         let before = model.logits(&prepared, 0..prepared.len(), NEVER).unwrap();
         let own = |name: &str| {
@@ -347,7 +340,7 @@ fn statistics_of_a_block_are_those_of_pytorch_in_training() {
         let given = |o: &Observed| (o.name.clone(), o.values.iter().map(|&v| v as f32).collect::<Vec<_>>());
         model.normalise_by(&observed.iter().map(given).collect::<Vec<_>>()).unwrap();
         let after = model.logits(&prepared, 0..prepared.len(), NEVER).unwrap();
-        assert_eq!(after != before, is_convolutional(case), "{case}");
+        assert_eq!(after != before, is_convolutional(case), "{device}, {case}");
     }
 }
 
@@ -380,18 +373,18 @@ fn a_classifier_of_images_refuses_texts() {
 /// What a text comes out as has nothing to do with those before and after it.
 #[test]
 fn texts_are_judged_as_if_each_were_alone() {
-    for case in TEXTS {
+    for (device, case) in everywhere().filter(|(_, case)| TEXTS.contains(case)) {
         let ((schema, bytes), all) = (model(case), samples(case));
-        let evaluator = evaluator_of(case, 32);
+        let evaluator = evaluator_on(device, case, 32);
         let loaded = evaluator.load(&schema, Weights::copied_from(&schema, &bytes).unwrap()).unwrap();
         let together = loaded.logits(&all, 0..all.len(), NEVER).unwrap();
-        let classes = together.len() / all.len();
+        let (classes, what) = (together.len() / all.len(), format!("{device}, {case}"));
         for at in 0..all.len() {
             let want = &together[at * classes..][..classes];
-            assert_eq!(loaded.logits(&all, at..at + 1, NEVER).unwrap(), want, "{case}, text {at}");
+            assert_eq!(loaded.logits(&all, at..at + 1, NEVER).unwrap(), want, "{what}, text {at}");
             let beside = all.pick([at, 0, at, 1]).unwrap();
             let got = loaded.logits(&beside, 0..4, NEVER).unwrap();
-            assert_eq!((&got[..classes], &got[2 * classes..][..classes]), (want, want), "{case}, text {at}");
+            assert_eq!((&got[..classes], &got[2 * classes..][..classes]), (want, want), "{what}, text {at}");
         }
     }
 }

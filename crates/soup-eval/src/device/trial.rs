@@ -11,7 +11,10 @@ use burn::backend::flex::FlexDevice;
 use soup_core::{Error, Result};
 
 use super::Precision;
-use crate::kernels::{Activation, Kernels, Norm, tensor, values};
+use crate::kernels::relative::{Buckets, Pairs, Relative};
+use crate::kernels::texts::Spans;
+use crate::kernels::windows::{Window, Windows};
+use crate::kernels::{Activation, Filters, Finish, Kernels, Norm, tensor, values};
 use crate::parameters::visitor::Layout;
 use soup_core::devices::DeviceKind;
 
@@ -91,7 +94,61 @@ fn steps<B: Kernels>(device: &B::Device) -> Result<Vec<(String, Vec<f32>)>> {
         let out = B::attend(query, both, [batch, heads]);
         all.push((format!("attention of {tokens} tokens"), values(out, "values")?));
     }
+    texts::<B>(device, &mut all)?;
+    images::<B>(device, &mut all)?;
     Ok(all)
+}
+
+/// Attention within texts and by pairs, with what is done with texts besides.
+fn texts<B: Kernels>(device: &B::Device, all: &mut Vec<(String, Vec<f32>)>) -> Result<()> {
+    let (texts, heads, width) = (Spans::new([5, 1, 70]), 3, 12);
+    let matrix = |seed, rows, width| tensor::<B, 2>(noise(rows * width, seed), [rows, width], device);
+    let rows = texts.rows();
+    let (query, both) = (matrix(13, rows, width), matrix(14, rows, 2 * width));
+    let mut add = |what: &str, out| -> Result<()> {
+        all.push((what.to_owned(), values::<B, 2>(out, "values")?));
+        Ok(())
+    };
+    add("attention within texts", B::attend_texts(query.clone(), both.clone(), &texts, heads))?;
+    let buckets = Buckets { count: 8, farthest: 20, causal: true };
+    let relative = Relative { table: matrix(15, 8, heads), buckets };
+    let pairs = Pairs::within(texts.clone());
+    let by_place = B::attend_pairs(query.clone(), both.clone(), (&pairs, heads), Some(&relative));
+    add("attention by relative position", by_place)?;
+    let few = matrix(16, 6, width);
+    let pairs = Pairs::new(Spans::new([1, 2, 3]), texts.clone());
+    add("attention of others", B::attend_pairs(few, both.clone(), (&pairs, heads), None))?;
+    add("first tokens", B::first_of_each(query.clone(), &texts))?;
+    let gamma = tensor::<B, 1>(noise(width, 17), [width], device);
+    add("root mean square", B::rms_rows(&query, &gamma, 1e-6))?;
+    let at: Vec<u32> = (0..rows).map(|row| (row % 24) as u32).collect();
+    add("likelihoods", B::log_likelihoods(both, &at.into()))
+}
+
+/// Convolutions, and what comes after them.
+fn images<B: Kernels>(device: &B::Device, all: &mut Vec<(String, Vec<f32>)>) -> Result<()> {
+    let (channels, outputs) = (6, 5);
+    let window = Window { size: [3, 2], stride: 2, padding: [[1, 1], [-1, 2]] };
+    let windows = Windows::new(window, 2, [7, 6]);
+    let x = tensor::<B, 2>(noise(2 * 42 * channels, 18), [84, channels], device);
+    let mut add = |what: &str, out| -> Result<()> {
+        all.push((what.to_owned(), values::<B, 2>(out, "values")?));
+        Ok(())
+    };
+    let inputs = windows.pixels() * channels;
+    let (dense, each) = (noise(inputs * outputs, 19), noise(inputs, 20));
+    let dense = B::parameter(dense, &Layout::Filters { channels }, [inputs, outputs], device);
+    let each = B::parameter(each, &Layout::PerChannel, [windows.pixels(), channels], device);
+    let out = B::convolve(x.clone(), Filters::Dense(dense, outputs), &windows);
+    add("convolution", out.clone())?;
+    add("convolution of each channel", B::convolve(x.clone(), Filters::PerChannel(each), &windows))?;
+    add("largest values", B::largest(x, &windows))?;
+    let [scale, shift] = [21, 22].map(|seed| tensor::<B, 1>(noise(outputs, seed), [outputs], device));
+    for residual in [None, Some(&out)] {
+        let (scale, shift, act) = (scale.clone(), shift.clone(), Activation::Relu);
+        add("what follows it", B::finish(out.clone(), Finish { scale, shift, residual, act }))?;
+    }
+    Ok(())
 }
 
 fn products<B: Kernels>(device: &B::Device, all: &mut Vec<(String, Vec<f32>)>) -> Result<()> {

@@ -11,6 +11,8 @@ use std::sync::Arc;
 pub(crate) struct Spans {
     /// Row after the last one of each.
     ends: Arc<[usize]>,
+    /// Rows after all of them, which nobody looks at.
+    beyond: usize,
 }
 
 impl Spans {
@@ -20,7 +22,13 @@ impl Spans {
             *end += length;
             Some(*end)
         });
-        Spans { ends: ends.collect() }
+        Spans { ends: ends.collect(), beyond: 0 }
+    }
+
+    /// The same among so many rows, at least as many as the texts have: what is evaluated where the number of rows has to be known before.
+    pub(crate) fn among(self, rows: usize) -> Spans {
+        let beyond = rows.saturating_sub(self.ends.last().copied().unwrap_or(0));
+        Spans { beyond, ..self }
     }
 
     /// How many texts there are.
@@ -28,15 +36,22 @@ impl Spans {
         self.ends.len()
     }
 
-    /// How many rows all have.
+    /// How many rows there are.
     pub(crate) fn rows(&self) -> usize {
-        self.ends.last().copied().unwrap_or(0)
+        self.ends.last().copied().unwrap_or(0) + self.beyond
     }
 
     /// The rows of each.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Range<usize>> {
         let firsts = std::iter::once(&0).chain(self.ends.iter());
         firsts.zip(self.ends.iter()).map(|(&first, &end)| first..end)
+    }
+
+    /// The first row of each.
+    #[cfg(feature = "cube")]
+    pub(super) fn firsts(&self) -> Vec<u32> {
+        // A batch has far fewer than 2^32 rows.
+        self.iter().map(|rows| rows.start as u32).collect()
     }
 
     /// Of each text the rows of what is asked, of so many in all, and the rows of its tokens: those are the same, or it is one row for
@@ -60,6 +75,9 @@ mod tests {
         assert_eq!(spans.iter().collect::<Vec<_>>(), [0..3, 3..4, 4..6]);
         assert_eq!(spans.asked(6).collect::<Vec<_>>(), [(0..3, 0..3), (3..4, 3..4), (4..6, 4..6)]);
         assert_eq!(spans.asked(3).collect::<Vec<_>>(), [(0..1, 0..3), (1..2, 3..4), (2..3, 4..6)]);
+        let among = spans.among(9);
+        assert_eq!((among.count(), among.rows()), (3, 9));
+        assert_eq!(among.asked(9).collect::<Vec<_>>(), [(0..3, 0..3), (3..4, 3..4), (4..6, 4..6)]);
         assert_eq!((Spans::new([]).count(), Spans::new([]).rows()), (0, 0));
     }
 }

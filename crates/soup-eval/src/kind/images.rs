@@ -86,9 +86,10 @@ impl Kind for Images {
         &self,
         prepared: &Prepared,
         range: Range<usize>,
-        rows: usize,
+        of: Option<usize>,
         device: &B::Device,
     ) -> Result<Tensor<B, 4>> {
+        let rows = of.unwrap_or(range.len());
         let ([channels, height, width], values) = (self.shape, rows * self.stride());
         let mut padded = Vec::with_capacity(values);
         padded.extend_from_slice(prepared.pixels_of(range, self.stride(), "the model")?);

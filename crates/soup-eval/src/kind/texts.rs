@@ -53,6 +53,16 @@ pub(crate) struct Texts {
     tokenizer: Option<TextTokenizer>,
 }
 
+/// Tokens for each text of a batch of one shape: most batches of short texts have all of theirs.
+const TOKENS_A_TEXT: usize = 64;
+
+/// How many tokens are in every batch of up to `samples` texts that a text of `length` tokens is in, where batches have one shape: that
+/// follows from this text alone, and not from those beside it. A longer one than has room in the usual batches is in larger ones.
+fn rows_of_batches(length: usize, samples: usize) -> usize {
+    let (usual, alone) = (TOKENS_A_TEXT * samples, length + samples - 1);
+    if alone <= usual { usual } else { alone.next_power_of_two() }
+}
+
 /// Texts that are looked over at a time.
 const LOOKED_OVER: u64 = 1024;
 
@@ -124,9 +134,6 @@ fn labels_of(classes: &Classes, tokenizer: &TextTokenizer) -> Result<Vec<Vec<u32
 
 impl Kind for Texts {
     const INPUT: InputKind = InputKind::Texts;
-    /// Attention within texts is the processor's.
-    const ON_DEVICES: bool = false;
-
     type Classifier = TextClassifier;
 
     type Batch<B: Backend> = TextBatch;
@@ -203,23 +210,114 @@ impl Kind for Texts {
         self.check_tokens(&prepared.tokens_of(range, model)?, model)
     }
 
-    /// Nothing is padded: what a text comes out as depends on its tokens alone.
+    fn fitting(&self, prepared: &Prepared, range: Range<usize>, samples: usize) -> Result<usize> {
+        let (mut rows, mut tokens, mut count) = (None, 0, 0);
+        for length in prepared.tokens_of(range, "the model")?.lengths().take(samples) {
+            let own = rows_of_batches(length, samples);
+            tokens += length;
+            // The texts that are missing have a token each.
+            if tokens + (samples - count - 1) > own || own != *rows.get_or_insert(own) {
+                break;
+            }
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// No text is padded: what it comes out as depends on its tokens alone.
     fn batch<B: Backend>(
         &self,
         prepared: &Prepared,
         range: Range<usize>,
-        _: usize,
+        of: Option<usize>,
         _: &B::Device,
     ) -> Result<TextBatch> {
         let tokens = prepared.tokens_of(range, "the model")?;
-        Ok(TextBatch {
-            ids: tokens.ids.into(),
-            types: tokens.types.iter().map(|&of| u32::from(of)).collect(),
-            texts: Spans::new(tokens.lengths()),
-        })
+        let mut lengths: Vec<usize> = tokens.lengths().collect();
+        let (mut ids, mut types) =
+            (tokens.ids.to_vec(), tokens.types.iter().map(|&of| u32::from(of)).collect::<Vec<_>>());
+        if let (Some(samples), Some(&first)) = (of, lengths.first()) {
+            let rows = rows_of_batches(first, samples);
+            lengths.resize(samples.max(lengths.len()), 1);
+            // Any token will do.
+            ids.resize(rows.max(ids.len()), 0);
+            types.resize(rows.max(types.len()), 0);
+        }
+        let texts = Spans::new(lengths).among(ids.len());
+        Ok(TextBatch { ids: ids.into(), types: types.into(), texts })
     }
 
     fn batch_bytes<B: Backend>(&self, rows: usize) -> u64 {
         rows as u64 * self.sample_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+    use burn::backend::flex::FlexDevice;
+
+    use super::*;
+
+    fn texts() -> Texts {
+        let classifier = TextClassifier {
+            classes: Classes::new(vec!["a".to_owned(), "b".to_owned()], &Default::default()),
+            vocabulary: 9,
+            types: None,
+            types_unless_told: false,
+            longest: 4096,
+        };
+        Texts { classifier, tokenizer: None }
+    }
+
+    fn prepared(lengths: &[usize]) -> Prepared {
+        let texts: Vec<Vec<u32>> = lengths.iter().map(|&length| vec![7; length]).collect();
+        let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+        Prepared::from_tokens(&texts, vec![0; lengths.len()]).unwrap()
+    }
+
+    /// The lengths of the texts of each batch of one shape, and how many rows it has.
+    fn batches(lengths: &[usize], samples: usize) -> Vec<(Vec<usize>, usize)> {
+        let (texts, prepared) = (texts(), prepared(lengths));
+        let (mut first, mut all) = (0, Vec::new());
+        while first < lengths.len() {
+            let count = texts.fitting(&prepared, first..lengths.len(), samples).unwrap();
+            let range = first..first + count;
+            let batch = texts.batch::<Flex>(&prepared, range.clone(), Some(samples), &FlexDevice).unwrap();
+            assert_eq!(batch.texts.count(), samples);
+            assert_eq!((batch.ids.len(), batch.types.len()), (batch.texts.rows(), batch.texts.rows()));
+            let own: Vec<usize> = batch.texts.iter().take(count).map(|rows| rows.len()).collect();
+            assert_eq!(own, lengths[range]);
+            all.push((own, batch.texts.rows()));
+            first += count;
+        }
+        all
+    }
+
+    #[test]
+    fn batches_of_one_shape_have_the_texts_that_fit() {
+        assert_eq!(batches(&[5, 64, 3], 2), [(vec![5, 64], 128), (vec![3], 128)]);
+        // 127 tokens leave one for the other text.
+        assert_eq!(
+            batches(&[127, 1, 126, 2, 3], 2),
+            [(vec![127, 1], 128), (vec![126, 2], 128), (vec![3], 128)]
+        );
+        assert_eq!(batches(&[100, 100], 2), [(vec![100], 128), (vec![100], 128)]);
+        assert_eq!(batches(&[64, 65, 4096], 1), [(vec![64], 64), (vec![65], 128), (vec![4096], 4096)]);
+    }
+
+    #[test]
+    fn a_long_text_is_not_among_short_ones() {
+        assert_eq!(
+            batches(&[9, 128, 9, 128, 129, 4000], 2),
+            [
+                (vec![9], 128),
+                (vec![128], 256),
+                (vec![9], 128),
+                (vec![128], 256),
+                (vec![129], 256),
+                (vec![4000], 4096)
+            ]
+        );
     }
 }

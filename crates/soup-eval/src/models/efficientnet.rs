@@ -42,8 +42,6 @@ impl Architecture for EfficientNet {
     const NAME: &str = "EfficientNetForImageClassification";
     const MODEL_TYPE: &str = "efficientnet";
     const ANY_SIZE: bool = true;
-    /// Only the processor's kernels for convolutions and running statistics have been held against others.
-    const ON_DEVICES: bool = false;
 
     type Kind = Images;
     type Model<F: Form> = EfficientNetModel<F>;

@@ -136,8 +136,6 @@ impl Architecture for Resnet {
     const NAME: &str = "ResNetForImageClassification";
     const MODEL_TYPE: &str = "resnet";
     const ANY_SIZE: bool = true;
-    /// Only the processor's kernels for convolutions and running statistics have been held against others.
-    const ON_DEVICES: bool = false;
 
     type Kind = Images;
     type Model<F: Form> = ResnetModel<F>;

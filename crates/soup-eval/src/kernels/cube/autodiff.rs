@@ -1,5 +1,12 @@
 //! The kernels on a device under automatic differentiation: plain operations of burn's, but for products, whose backward pass is products in
-//! the same precision too, and activations, since burn's slope of GELU there is that of its approximation.
+//! the same precision too, for activations, since burn's slope of GELU there is that of its approximation, and for what has a kernel of
+//! several passes: attention of rows to others, windows on images, likelihoods.
+
+mod attention;
+mod choices;
+mod windows;
+
+use std::sync::Arc;
 
 use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -12,9 +19,12 @@ use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElemen
 use soup_core::Result;
 
 use super::matmul::product;
-use super::{lift, primitive, steps};
+use super::{lift, primitive, scale_of, steps};
 use crate::device::Precision;
-use crate::kernels::{Activation, Kernels};
+use crate::kernels::relative::{Pairs, Relative};
+use crate::kernels::texts::Spans;
+use crate::kernels::windows::Windows;
+use crate::kernels::{Activation, Filters, Finish, Kernels};
 use crate::parameters::visitor::Layout;
 
 impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> Kernels
@@ -62,6 +72,46 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> Kernels
             OpsKind::Tracked(step) => step.finish((left.primitive, right.primitive), out),
             OpsKind::UnTracked(step) => step.finish(out),
         }))
+    }
+
+    fn attend_texts(
+        query: Tensor<Self, 2>,
+        key_value: Tensor<Self, 2>,
+        texts: &Spans,
+        heads: usize,
+    ) -> Tensor<Self, 2> {
+        let [rows, width] = query.dims();
+        let (pairs, scale) = (Pairs::of_texts(texts, rows), scale_of(width, heads));
+        attention::attend(query, key_value, (&pairs, heads, scale), None)
+    }
+
+    fn attend_pairs(
+        query: Tensor<Self, 2>,
+        key_value: Tensor<Self, 2>,
+        (pairs, heads): (&Pairs, usize),
+        relative: Option<&Relative<Self>>,
+    ) -> Tensor<Self, 2> {
+        attention::attend(query, key_value, (pairs, heads, 1.0), relative)
+    }
+
+    fn log_likelihoods(logits: Tensor<Self, 2>, at: &Arc<[u32]>) -> Tensor<Self, 2> {
+        choices::log_likelihoods(logits, at)
+    }
+
+    fn first_of_each(x: Tensor<Self, 2>, texts: &Spans) -> Tensor<Self, 2> {
+        choices::first_of_each(x, texts)
+    }
+
+    fn convolve(x: Tensor<Self, 2>, filters: Filters<Self>, on: &Windows) -> Tensor<Self, 2> {
+        windows::convolve(x, filters, on)
+    }
+
+    fn finish(x: Tensor<Self, 2>, finish: Finish<'_, Self>) -> Tensor<Self, 2> {
+        windows::finish(x, finish)
+    }
+
+    fn largest(x: Tensor<Self, 2>, on: &Windows) -> Tensor<Self, 2> {
+        windows::largest(x, on)
     }
 }
 

@@ -3,8 +3,9 @@
 //! They go by rows of the last dimension. Rows lie one after the other at one distance, the *pitch*, which is the row's length or, where
 //! a device likes rows aligned, more.
 
-mod programs;
+pub(super) mod programs;
 
+use burn::tensor::DType;
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_dtype;
@@ -20,17 +21,17 @@ const UNITS: (usize, usize) = (32, 256);
 const ELEMENTS_A_UNIT: usize = 4;
 
 /// A tensor whose rows are at one distance.
-struct Rows<R: CubeRuntime> {
-    tensor: CubeTensor<R>,
-    rows: usize,
+pub(super) struct Rows<R: CubeRuntime> {
+    pub(super) tensor: CubeTensor<R>,
+    pub(super) rows: usize,
     /// Elements of a row.
-    width: usize,
-    pitch: usize,
+    pub(super) width: usize,
+    pub(super) pitch: usize,
 }
 
 impl<R: CubeRuntime> Rows<R> {
     /// Those of `tensor`; copied where they are at several distances.
-    fn of(tensor: CubeTensor<R>) -> Rows<R> {
+    pub(super) fn of(tensor: CubeTensor<R>) -> Rows<R> {
         let tensor = match pitch(&tensor) {
             Some(_) => tensor,
             None => into_contiguous(tensor),
@@ -42,7 +43,7 @@ impl<R: CubeRuntime> Rows<R> {
     }
 
     /// Those of a new tensor of the same shape, but rows of `width`.
-    fn like(&self, width: usize) -> Rows<R> {
+    pub(super) fn like(&self, width: usize) -> Rows<R> {
         let mut shape = self.tensor.meta.shape().clone();
         let last = shape.num_dims() - 1;
         shape[last] = width;
@@ -50,27 +51,46 @@ impl<R: CubeRuntime> Rows<R> {
         Rows::of(empty_device_dtype(client.clone(), device.clone(), shape, *dtype))
     }
 
-    fn elements(&self) -> usize {
+    pub(super) fn elements(&self) -> usize {
         self.rows * self.width
     }
 
+    /// Those of a new matrix of so many rows of so many elements, of the same type.
+    pub(super) fn matrix(&self, shape: [usize; 2]) -> Rows<R> {
+        let CubeTensor { client, device, dtype, .. } = &self.tensor;
+        Rows::of(empty_device_dtype(client.clone(), device.clone(), shape.into(), *dtype))
+    }
+
     /// One unit for each of `elements`.
-    fn by_element(&self, elements: usize) -> (CubeCount, CubeDim) {
+    pub(super) fn by_element(&self, elements: usize) -> (CubeCount, CubeDim) {
         let dim = CubeDim::new(&self.tensor.client, elements);
         (calculate_cube_count_elemwise(&self.tensor.client, elements, dim), dim)
     }
 
-    /// One cube for each row, and the units of it: a power of two.
-    fn by_row(&self) -> (CubeCount, CubeDim, usize) {
-        let units = (self.width / ELEMENTS_A_UNIT).next_power_of_two().clamp(UNITS.0, UNITS.1);
-        let alone = CubeDim::new_1d(1);
-        let count = calculate_cube_count_elemwise(&self.tensor.client, self.rows, alone);
-        (count, CubeDim::new_1d(units as u32), units)
+    /// So many cubes of so many units.
+    pub(super) fn by_cube(&self, cubes: usize, units: usize) -> (CubeCount, CubeDim) {
+        let count = calculate_cube_count_elemwise(&self.tensor.client, cubes, CubeDim::new_1d(1));
+        (count, CubeDim::new_1d(units as u32))
     }
 
-    fn arg(&self) -> TensorArg<R> {
+    /// One cube for each row, and the units of it: a power of two.
+    pub(super) fn by_row(&self) -> (CubeCount, CubeDim, usize) {
+        let units = (self.width / ELEMENTS_A_UNIT).next_power_of_two().clamp(UNITS.0, UNITS.1);
+        let (count, dim) = self.by_cube(self.rows, units);
+        (count, dim, units)
+    }
+
+    pub(super) fn arg(&self) -> TensorArg<R> {
         self.tensor.clone().into_tensor_arg()
     }
+}
+
+/// Whole numbers where `like` is.
+pub(super) fn u32s<R: CubeRuntime>(like: &CubeTensor<R>, values: &[u32]) -> CubeTensor<R> {
+    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_ne_bytes()).collect();
+    let (client, shape) = (like.client.clone(), [values.len()].into());
+    let handle = client.create_from_slice(&bytes);
+    CubeTensor::new_contiguous(client, like.device.clone(), shape, handle, DType::U32)
 }
 
 /// The distance of the rows of `tensor`, where it is one.
@@ -273,6 +293,33 @@ pub(super) fn softmax<R: CubeRuntime>(x: CubeTensor<R>, scale: f32) -> CubeTenso
         x.pitch,
         out.pitch,
         scale,
+        units,
+        x.tensor.dtype.into(),
+    );
+    out.tensor
+}
+
+/// Every row over its root mean square, times `gamma`.
+pub(super) fn rms_rows<R: CubeRuntime>(
+    x: CubeTensor<R>,
+    gamma: CubeTensor<R>,
+    epsilon: f32,
+) -> CubeTensor<R> {
+    let (x, gamma) = (Rows::of(x), Rows::of(gamma));
+    let out = x.like(x.width);
+    let (count, dim, units) = x.by_row();
+    programs::rms_rows::launch(
+        &x.tensor.client,
+        count,
+        dim,
+        x.arg(),
+        gamma.arg(),
+        out.arg(),
+        x.rows,
+        x.width,
+        x.pitch,
+        out.pitch,
+        epsilon,
         units,
         x.tensor.dtype.into(),
     );

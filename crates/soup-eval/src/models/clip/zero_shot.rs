@@ -63,8 +63,6 @@ pub(crate) struct ClipZeroShotModel<F: Form> {
 impl Architecture for ClipZeroShot {
     const NAME: &str = "CLIPModel";
     const MODEL_TYPE: &str = "clip";
-    /// Attention within texts is the processor's.
-    const ON_DEVICES: bool = false;
 
     type Kind = Images;
     type Model<F: Form> = ClipZeroShotModel<F>;

@@ -41,7 +41,7 @@ pub(crate) enum Positions {
 }
 
 impl Positions {
-    /// The position of every token.
+    /// The position of every token; of those of no text, any.
     pub(crate) fn of(self, batch: &TextBatch) -> Vec<u32> {
         let mut positions = Vec::with_capacity(batch.ids.len());
         for rows in batch.texts.iter() {
@@ -59,6 +59,7 @@ impl Positions {
                 }
             }
         }
+        positions.resize(batch.ids.len(), 0);
         positions
     }
 

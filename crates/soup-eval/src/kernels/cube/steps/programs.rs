@@ -176,6 +176,45 @@ pub(super) fn norm_rows<F: Float>(
     }
 }
 
+/// Rows over their root mean squares; a cube a row.
+#[cube(launch)]
+pub(super) fn rms_rows<F: Float>(
+    x: &Tensor<F>,
+    gamma: &Tensor<F>,
+    out: &mut Tensor<F>,
+    rows: usize,
+    width: usize,
+    x_pitch: usize,
+    out_pitch: usize,
+    epsilon: f32,
+    #[comptime] units: usize,
+    #[define(F)] _dtype: StorageType,
+) {
+    let row = CUBE_POS;
+    if row < rows {
+        let mut shared = SharedMemory::<f32>::new(units);
+        let unit = UNIT_POS as usize;
+        let first = row * x_pitch;
+
+        let mut squares = f32::new(0.0);
+        let mut column = unit;
+        while column < width {
+            let value = f32::cast_from(x[first + column]);
+            squares += value * value;
+            column += units;
+        }
+        let mean = together(squares, &mut shared, units, false) / f32::cast_from(width);
+        let inverse = f32::new(1.0) / (mean + epsilon).sqrt();
+
+        let mut column = unit;
+        while column < width {
+            let scaled = f32::cast_from(x[first + column]) * inverse * f32::cast_from(gamma[column]);
+            out[row * out_pitch + column] = F::cast_from(scaled);
+            column += units;
+        }
+    }
+}
+
 /// `softmax(scale * x)`; a cube a row.
 #[cube(launch)]
 pub(super) fn softmax<F: Float>(
@@ -223,7 +262,7 @@ pub(super) fn softmax<F: Float>(
 
 /// The sum of `value` over the units of the cube, or the largest.
 #[cube]
-fn together(
+pub(in crate::kernels::cube) fn together(
     value: f32,
     shared: &mut SharedMemory<f32>,
     #[comptime] units: usize,
@@ -249,7 +288,7 @@ fn together(
 
 /// NaN is passed over: what it is subtracted from becomes NaN anyhow.
 #[cube]
-fn larger(a: f32, b: f32) -> f32 {
+pub(in crate::kernels::cube) fn larger(a: f32, b: f32) -> f32 {
     select(a > b, a, b)
 }
 
@@ -267,7 +306,7 @@ fn tanh(v: f32) -> f32 {
 }
 
 #[cube]
-fn activate(v: f32, #[comptime] activation: Activation) -> f32 {
+pub(in crate::kernels::cube) fn activate(v: f32, #[comptime] activation: Activation) -> f32 {
     if comptime!(activation == Activation::Gelu) {
         f32::new(0.5) * v * (f32::new(1.0) + Erf::erf(v * f32::new(std::f32::consts::FRAC_1_SQRT_2)))
     } else if comptime!(activation == Activation::GeluTanh) {
