@@ -261,6 +261,13 @@ fn labels_that_are_no_numbers_are_refused_by_name() {
     of(&|text| text.replace("\"score\"", "\"rating\""), &["no column of labels among", "label-column"]);
 }
 
+/// Whatever else is called so: votes, for example.
+#[test]
+fn scores_are_no_classes() {
+    let dir = changed_of(&pool(), "data/val.jsonl", |text| Some(text.replace("\"label\"", "\"score\"")));
+    cook_of(dir.path(), dir.path(), &[]).fails(DATA, &["no column of labels but score", "label-column"]);
+}
+
 /// The reference steps in f32, ours in f64: weights agree to 1e-3 after twelve steps.
 #[test]
 fn a_learned_soup_equals_the_reference() {

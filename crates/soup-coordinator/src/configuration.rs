@@ -35,12 +35,19 @@ pub struct Configuration {
 /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for a file that is missing or not UTF-8; otherwise what the store says.
 pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configuration> {
     let mut companions = pool::companions(first).await?;
-    let model = match named(&spec.model_config, CONFIG, &mut companions)? {
-        Some(model) => Some(model),
-        None => named(&None, OPEN_CLIP_CONFIG, &mut companions)?,
-    };
     // What another judge needs of them it says itself.
     let judged = spec.validation.as_ref().filter(|_| spec.judge.is_none());
+    let model = match named(&spec.model_config, CONFIG, &mut companions)? {
+        Some(model) => Some(model),
+        None => {
+            let other = named(&None, OPEN_CLIP_CONFIG, &mut companions)?;
+            if judged.is_some() {
+                may_be_read(first, CONFIG, false).await?;
+                may_be_read(first, OPEN_CLIP_CONFIG, other.is_some()).await?;
+            }
+            other
+        }
+    };
     check_decoding(spec, model.as_deref())?;
     let of_texts = model.as_deref().is_some_and(is_of_texts);
     let preprocessor = match judged {
@@ -55,7 +62,6 @@ pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configu
     // Averaging needs neither.
     let (model_json, preprocessor_json) = match judged {
         Some(_) => {
-            may_be_read(first, CONFIG, model.is_some()).await?;
             may_be_read(first, PREPROCESSOR, preprocessor.is_some()).await?;
             let model = model.ok_or_else(|| no_config(first))?;
             // Empty: the model's own file says it.
@@ -194,7 +200,7 @@ async fn may_be_read(first: &Checkpoint, name: &str, found: bool) -> Result<()> 
     match pool::why_missing(first, name).await {
         None => Ok(()),
         Some(denied) => Err(denied.context(match name {
-            CONFIG => "let it be read, or name a configuration with --model-config",
+            CONFIG | OPEN_CLIP_CONFIG => "let it be read, or name a configuration with --model-config",
             TOKENIZER | PROMPTS => "let it be read",
             _ => "let it be read, or name one with --preprocessor-config",
         })),

@@ -427,6 +427,11 @@ fn canonical(file: &str, settings: &Map<String, Value>) -> Map<String, Value> {
                 settings.insert((*key).to_owned(), default);
             }
         }
+    } else if file == OPEN_CLIP_CONFIG {
+        if let Some(Value::Object(model)) = settings.get_mut("model_cfg") {
+            // What open_clip takes where a file does not say.
+            model.entry("quick_gelu").or_insert(Value::Bool(false));
+        }
     } else {
         // The same processors under the names that they had and have.
         let names = ["image_processor_type", "feature_extractor_type"];

@@ -27,6 +27,7 @@ use exact::Exact;
 pub(crate) use margins::Margins;
 pub(crate) use name::is_in_words;
 pub use name::{MetricName, check_word};
+pub(crate) use range::FIXED_WITHIN;
 pub use range::{Range, Ranges};
 pub use values::ValueMetric;
 

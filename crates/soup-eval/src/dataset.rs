@@ -282,11 +282,12 @@ impl Dataset {
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data), naming the dataset and the classes that the model does not have.
     pub fn align(&mut self, model: &Classes, among_own: bool) -> Result<()> {
-        if let Layout::Parquet(parquet) = &self.layout {
-            parquet
-                .check_labels(model)
-                .map_err(|e| e.context(format!("dataset {}", self.files.describe())))?;
-        }
+        let labels = match &self.layout {
+            Layout::Parquet(parquet) => parquet.check_labels(model),
+            Layout::Lines(lines) => lines.check_labels(model),
+            Layout::Folder(_) | Layout::Archives(_) => Ok(()),
+        };
+        labels.map_err(|e| e.context(format!("dataset {}", self.files.describe())))?;
         if model.is_empty() {
             return self.align_numbers(among_own);
         }

@@ -1,7 +1,7 @@
 //! What is known of the data, before a parameter is loaded: what the judge told, and what follows from it.
 
 use super::{Dataset, Error, Evaluation, Judged, Machine, Result, Slice, slices};
-use crate::metric::Metric;
+use crate::metric::{FIXED_WITHIN, Metric};
 use crate::survey::{Demands, Survey, Tallies};
 use crate::tally::Tally;
 
@@ -107,7 +107,8 @@ impl Machine {
         let (Tally::Sums(sums), Some(other)) = (score, other) else { return Ok(()) };
         let fixed = ranges.iter().filter(|(_, range)| range.fixed).map(|(name, _)| name);
         let both = fixed.filter_map(|name| Some((name, sums.figures.get(name)?, other.figures.get(name)?)));
-        match both.into_iter().find(|(_, a, b)| !a.is_nan() && !b.is_nan() && a != b) {
+        let apart = |a: f64, b: f64| (a - b).abs() > FIXED_WITHIN * a.abs().max(b.abs());
+        match both.into_iter().find(|(_, a, b)| apart(**a, **b)) {
             None => Ok(()),
             Some((name, a, b)) => Err(Error::internal(format!(
                 "judge {} said that {name} is the same of all soups, and told {b} of one and {a} of another",

@@ -336,7 +336,7 @@ mod tests {
         let ranges = [
             (hits, of(Some(0.0), Some(1.0), false)),
             (nll, of(Some(0.0), None, false)),
-            (tokens, of(None, None, true)),
+            (tokens, of(Some(0.0), None, true)),
         ];
         Metric::of_sums(&name.parse().unwrap(), &known, &ranges.into()).unwrap()
     }
@@ -364,6 +364,15 @@ mod tests {
         assert!(!of("x", 0.0, 100.0, 9));
         let reach = of_figures("accuracy").reach(&sums(&[[0.0, 0.0, 3.0]; 5]), &bar).unwrap();
         assert!((reach - 0.5).abs() < 1e-12, "{reach}");
+        // Perplexities that are infinite are a tie, and tokens that are not what was promised prove nothing.
+        let lost = sums(&[[0.0, 1e4, 3.0]; 10]);
+        for accept in [Accept::AtLeast, Accept::Better] {
+            let perplexity = of_figures("perplexity");
+            let end = accept.holds(perplexity.compare(&lost, &lost));
+            assert!(!(end && perplexity.falls_short(accept, &sums(&[[0.0, 1e4, 3.0]; 9]), &lost)));
+        }
+        let broken = sums(&[[0.0, 4.1, 50.0]; 5]);
+        assert!(!of_figures("perplexity").falls_short(Accept::AtLeast, &broken, &bar));
         let nan = sums(&[[f64::NAN, 0.0, 3.0]]);
         assert!(of_figures("accuracy").falls_short(Accept::AtLeast, &nan, &bar));
         let bar = sums(&[[f64::NAN, 0.0, 3.0]; 10]);

@@ -16,6 +16,8 @@ use crate::tally::Sums;
 
 /// What rounding may do to a sum of so many samples, of what they add up to at most.
 const ROUNDING: f64 = 4.0 * f64::EPSILON;
+/// How far the sums of a figure may be apart that is the same of all soups, relative to them.
+pub(crate) const FIXED_WITHIN: f64 = 1e-9;
 /// How much larger an exponential may come out than that of a larger number, relative to it.
 const EXP_ROUNDING: f64 = 1e-14;
 
@@ -46,14 +48,15 @@ impl Range {
     /// What `samples` samples add up to, at least and at most, that begin with a sum `from`.
     fn sum(&self, from: f64, samples: u64) -> Interval {
         let end = |each: Option<f64>, sign: f64| {
-            let each = each.unwrap_or(sign * f64::INFINITY);
-            match samples {
-                0 => from,
-                _ => {
-                    from + samples as f64 * each
-                        + sign * ROUNDING * samples as f64 * (from.abs() + samples as f64 * each.abs())
+            let (each, samples) = (each.unwrap_or(sign * f64::INFINITY), samples as f64);
+            let value = match samples > 0.0 {
+                true => {
+                    from + samples * each + sign * ROUNDING * samples * (from.abs() + samples * each.abs())
                 }
-            }
+                false => from,
+            };
+            // Infinity less infinity: nobody knows.
+            if value.is_nan() && !from.is_nan() { sign * f64::INFINITY } else { value }
         };
         Interval { least: end(self.least, -1.0), most: end(self.most, 1.0) }
     }
@@ -94,8 +97,16 @@ impl Formula {
         let sum = |figure: &String| {
             let from = judged.figures.get(figure).copied()?;
             let range = ranges.get(figure).copied().unwrap_or_default();
-            let fixed = whole.figures.get(figure).filter(|_| range.fixed && !from.is_nan());
-            Some(fixed.map_or_else(|| range.sum(from, left), |&sum| Interval { least: sum, most: sum }))
+            let rest = range.sum(from, left);
+            match whole.figures.get(figure).filter(|_| range.fixed && !from.is_nan()) {
+                None => Some(rest),
+                Some(&sum) if rest.least <= sum && sum <= rest.most => {
+                    let off = FIXED_WITHIN * sum.abs();
+                    Some(Interval { least: sum - off, most: sum + off })
+                }
+                // It is not what was promised: all samples decide.
+                Some(_) => None,
+            }
         };
         let samples = whole.samples as f64;
         match self {
@@ -104,7 +115,9 @@ impl Formula {
             Formula::ExpRatio(figure, by) => {
                 let Interval { least, most } = sum(figure)?.by(sum(by)?)?;
                 let (least, most) = (libm::exp(least), libm::exp(most));
-                Some(Interval { least: least - EXP_ROUNDING * least, most: most + EXP_ROUNDING * most })
+                // What is infinite stays so.
+                let below = if least.is_finite() { least - EXP_ROUNDING * least } else { least };
+                Some(Interval { least: below, most: most + EXP_ROUNDING * most })
             }
         }
     }
@@ -131,6 +144,9 @@ mod tests {
         for samples in [10, 30, 1000] {
             assert!(tenth.holds((0..samples).map(|_| 0.1).sum(), samples), "{samples}");
         }
+        // What is infinite is not known to be less than anything.
+        let Interval { least, most } = tenth.sum(f64::INFINITY, 3);
+        assert!(!least.is_nan() && !most.is_nan(), "{least} {most}");
         let any = Range::default();
         assert!(any.is_one() && any.holds(f64::MAX, 1) && any.holds(f64::MIN, 1));
         for (least, most) in [(Some(1.0), Some(0.0)), (Some(f64::NAN), None), (None, Some(f64::INFINITY))] {

@@ -29,6 +29,15 @@ pub(super) struct TextColumns {
     /// Of the second texts, where there are pairs.
     pub(super) second: Option<usize>,
     pub(super) label: usize,
+    /// Whether the labels are numbers that are taken for some because nothing else is: no classes.
+    pub(super) scores: bool,
+}
+
+/// What is wrong with labels that are [scores](TextColumns::scores) of a model that has classes.
+pub(super) fn no_classes() -> Error {
+    Error::data(format!(
+        "has no column of labels but {NUMBERS}, which is one for models that predict a number: name it by label-column"
+    ))
 }
 
 /// A column that may be meant.
@@ -62,23 +71,26 @@ pub(super) fn choose(
         texts_at(name).ok_or_else(|| Error::data(format!("{about}: no column {name} of texts among {all}")))
     };
     let found = named.iter().map(found).collect::<Result<Vec<usize>>>()?;
-    let label = match &options.label_column {
-        Some(name) => at(name)
-            .ok_or_else(|| Error::data(format!("{about} has no labels: no column {name} among {all}")))?,
+    let (label, scores) = match &options.label_column {
+        Some(name) => {
+            let none = || Error::data(format!("{about} has no labels: no column {name} among {all}"));
+            (at(name).ok_or_else(none)?, false)
+        }
         None => {
             let mut found: Vec<usize> = LABELS.iter().filter_map(|name| at(name)).collect();
-            if found.is_empty() {
+            let scores = found.is_empty();
+            if scores {
                 found.extend(at(NUMBERS));
             }
             let [label] = found[..] else {
                 let what = if found.is_empty() { "no column of labels" } else { "several columns of labels" };
                 return Err(Error::data(format!("{about} has {what} among {all}: name it by label-column")));
             };
-            label
+            (label, scores)
         }
     };
     let Some(&first) = found.first() else { return Err(Error::internal("no column of texts")) };
-    let chosen = TextColumns { first, second: found.get(1).copied(), label };
+    let chosen = TextColumns { first, second: found.get(1).copied(), label, scores };
     Ok((chosen, unread(columns, &chosen)))
 }
 

@@ -11,10 +11,11 @@ use serde_json::{Map, Value};
 use soup_core::run::DatasetOptions;
 use soup_core::{Error, Result};
 
-use super::columns::{Column, TextColumns, choose};
+use super::columns::{Column, TextColumns, choose, no_classes};
 use super::labels::Labels;
 use super::{Input, Sample};
 use crate::budget::Reading;
+use crate::classes::Classes;
 use crate::source::{FileEntry, Files};
 
 /// Extensions of JSON lines.
@@ -48,7 +49,7 @@ struct Table {
 
 enum Form {
     /// The keys of the first text, the second one and the label.
-    Json { first: String, second: Option<String>, label: String },
+    Json { first: String, second: Option<String>, label: String, scores: bool },
     /// Their columns, of so many.
     Tabs { columns: TextColumns, of: usize },
 }
@@ -78,6 +79,21 @@ impl Lines {
             tables.push(table);
         }
         Ok(Lines { tables, labels: Labels::default(), notes })
+    }
+
+    /// Whether labels may be what a model of these classes should say.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) naming the file.
+    pub(super) fn check_labels(&self, model: &Classes) -> Result<()> {
+        let scores = |table: &&Table| match &table.form {
+            Form::Json { scores, .. } => *scores,
+            Form::Tabs { columns, .. } => columns.scores,
+        };
+        match self.tables.iter().find(scores).filter(|_| !model.is_empty()) {
+            Some(table) => Err(no_classes().context(format!("file {:?}", table.entry.path))),
+            None => Ok(()),
+        }
     }
 
     /// What people should know.
@@ -173,7 +189,7 @@ impl Table {
         let line = std::str::from_utf8(line).map_err(|e| Error::data("not UTF-8").with_source(e))?;
         let line = line.strip_suffix('\r').unwrap_or(line).trim_start_matches('\u{feff}');
         let (input, target) = match &self.form {
-            Form::Json { first, second, label } => {
+            Form::Json { first, second, label, .. } => {
                 let row: Map<String, Value> = serde_json::from_str(line)
                     .map_err(|e| Error::data("not a JSON object").with_source(e))?;
                 let text = |key: &String| match row.get(key) {
@@ -184,8 +200,9 @@ impl Table {
                     Some(Value::String(name)) => labels.of_text(name)?,
                     Some(Value::Number(number)) => match (number.as_i64(), number.as_f64()) {
                         (Some(integer), _) => labels.of_integer(integer)?,
-                        (None, Some(number)) => labels.of_number(number)?,
-                        (None, None) => return Err(Error::data(format!("has no label: it is {number}"))),
+                        (None, Some(value)) if !number.is_u64() => labels.of_number(value)?,
+                        // More than can be told to the last digit.
+                        (None, _) => return Err(Error::data(format!("has no label: it is {number}"))),
                     },
                     other => return Err(Error::data(format!("has no label: it is {}", shown(other)))),
                 };
@@ -283,8 +300,12 @@ fn json_form(head: &[u8], options: &DatasetOptions, about: &str) -> Result<(Form
         row.iter().map(|(name, value)| Column { name, text: value.is_string() }).collect();
     let (chosen, note) = choose(&columns, options, about)?;
     let name = |at: usize| columns[at].name.to_owned();
-    let form =
-        Form::Json { first: name(chosen.first), second: chosen.second.map(name), label: name(chosen.label) };
+    let form = Form::Json {
+        first: name(chosen.first),
+        second: chosen.second.map(name),
+        label: name(chosen.label),
+        scores: chosen.scores,
+    };
     Ok((form, note))
 }
 

@@ -54,14 +54,14 @@ pub(super) struct Parquet {
 #[derive(Clone, Copy)]
 enum Inputs {
     Image(usize),
-    Text { first: usize, second: Option<usize> },
+    Text { first: usize, second: Option<usize>, scores: bool },
 }
 
 impl Inputs {
     fn leaves(self) -> impl Iterator<Item = usize> {
         let [first, second] = match self {
             Inputs::Image(leaf) => [Some(leaf), None],
-            Inputs::Text { first, second } => [Some(first), second],
+            Inputs::Text { first, second, .. } => [Some(first), second],
         };
         first.into_iter().chain(second)
     }
@@ -252,10 +252,23 @@ impl Table {
                 "file {file:?} has no labels: column {name:?} is {is}, expected {expected}"
             )))
         };
+        if !model.is_empty() && matches!(self.inputs, Inputs::Text { scores: true, .. }) {
+            return Err(columns::no_classes().context(format!("file {:?}", self.entry.path)));
+        }
+        // What is stored of others is not the number: it is times some power of ten, or has no sign, or is a time.
+        let is_stored = matches!(
+            is,
+            ConvertedType::NONE
+                | ConvertedType::INT_8
+                | ConvertedType::INT_16
+                | ConvertedType::INT_32
+                | ConvertedType::INT_64
+                | ConvertedType::UINT_8
+                | ConvertedType::UINT_16
+        );
         match (model.is_empty(), stored) {
-            // What is stored is the number times some power of ten.
-            (true, Type::INT32 | Type::INT64) if is == ConvertedType::DECIMAL => {
-                wrong(&is, "integers or floating-point numbers")
+            (true, Type::INT32 | Type::INT64) if !is_stored => {
+                wrong(&is, "signed integers or floating-point numbers")
             }
             (false, Type::FLOAT | Type::DOUBLE) => wrong(&stored, "integers, or names of classes"),
             _ => Ok(()),
@@ -307,7 +320,7 @@ impl Table {
                 let images = of_leaf(leaf, "images")?.into_iter().enumerate();
                 images.map(|(index, image)| Ok(Input::Image(image.ok_or_else(|| missing(index))?))).collect()
             }
-            Inputs::Text { first, second } => {
+            Inputs::Text { first, second, .. } => {
                 let firsts = of_leaf(first, "texts")?;
                 let seconds = second.map(|leaf| of_leaf(leaf, "texts")).transpose()?;
                 let text = |index: usize, bytes: Option<Bytes>| {
@@ -514,7 +527,7 @@ fn text_columns(
     });
     let all: Vec<(String, bool)> = all.collect();
     let candidates: Vec<Column<'_>> = all.iter().map(|(name, text)| Column { name, text: *text }).collect();
-    let (TextColumns { first, second, label }, note) = columns::choose(&candidates, options, about)?;
+    let (TextColumns { first, second, label, scores }, note) = columns::choose(&candidates, options, about)?;
     let label_is = schema.column(leaves[label]).physical_type();
     let numbers = [Type::INT32, Type::INT64, Type::FLOAT, Type::DOUBLE];
     if !numbers.contains(&label_is) && !candidates[label].text {
@@ -523,7 +536,7 @@ fn text_columns(
             candidates[label].name
         )));
     }
-    let inputs = Inputs::Text { first: leaves[first], second: second.map(|at| leaves[at]) };
+    let inputs = Inputs::Text { first: leaves[first], second: second.map(|at| leaves[at]), scores };
     Ok((inputs, leaves[label], note))
 }
 

@@ -142,7 +142,10 @@ fn images<B: Kernels>(device: &B::Device, all: &mut Vec<(String, Vec<f32>)>) -> 
     let out = B::convolve(x.clone(), Filters::Dense(dense, outputs), &windows);
     add("convolution", out.clone())?;
     add("convolution of each channel", B::convolve(x.clone(), Filters::PerChannel(each), &windows))?;
-    add("largest values", B::largest(x, &windows))?;
+    add("largest values", B::largest(x.clone(), &windows))?;
+    add("means of images", B::mean(x.clone(), 2))?;
+    let factors = tensor::<B, 2>(noise(2 * channels, 23), [2, channels], device);
+    add("scaled images", B::scale_images(x, factors))?;
     let [scale, shift] = [21, 22].map(|seed| tensor::<B, 1>(noise(outputs, seed), [outputs], device));
     for residual in [None, Some(&out)] {
         let (scale, shift, act) = (scale.clone(), shift.clone(), Activation::Relu);
@@ -180,7 +183,15 @@ fn rows<B: Kernels>(device: &B::Device, all: &mut Vec<(String, Vec<f32>)>) -> Re
         let matrix = |seed, width| tensor::<B, 2>(noise(rows * width, seed), [rows, width], device);
         let vector = |seed| tensor::<B, 1>(noise(width, seed), [width], device);
         let (x, along, residual) = (matrix(7, width), vector(8), matrix(9, width));
-        for act in [Activation::Gelu, Activation::GeluTanh, Activation::Silu, Activation::Relu] {
+        for act in [
+            Activation::Gelu,
+            Activation::GeluTanh,
+            Activation::QuickGelu,
+            Activation::Relu,
+            Activation::Silu,
+            Activation::Tanh,
+            Activation::Sigmoid,
+        ] {
             add("bias and activation", B::bias_act(x.clone(), Some(&along), act))?;
             add("activation", B::bias_act(x.clone(), None, act))?;
         }

@@ -64,8 +64,6 @@ impl Architecture for Align {
     const NAME: &str = "AlignModel";
     const MODEL_TYPE: &str = "align";
     const ANY_SIZE: bool = true;
-    /// Convolutions, and attention within texts, are the processor's.
-    const ON_DEVICES: bool = false;
 
     type Kind = Images;
     type Model<F: Form> = AlignModel<F>;

@@ -95,8 +95,9 @@ impl T5 {
     fn said<B: Kernels>(&self, model: &T5Model<Loaded<B>>, state: Tensor<B, 2>, targets: &[u32]) -> Said<B> {
         let [rows, hidden] = state.dims();
         let (mut likelihoods, mut hits) = (Vec::new(), Vec::new());
-        for first in (0..rows).step_by(ROWS_AT_A_TIME) {
-            let part = first..rows.min(first + ROWS_AT_A_TIME);
+        let at_a_time = rows_at_a_time(rows);
+        for first in (0..rows).step_by(at_a_time) {
+            let part = first..rows.min(first + at_a_time);
             let some = state.clone().slice([part.clone(), 0..hidden]);
             let logits = match &model.head {
                 Some(head) => head.forward(some, Activation::Linear),
@@ -123,6 +124,12 @@ impl T5 {
         let numbers = (0..classes).map(|class| class as f32 - classes as f32).collect();
         B::matmul(written, tensor(numbers, [classes, 1], &device)) + classes as f64
     }
+}
+
+/// So many that all parts are alike, where there is such a number: nothing depends on where in a batch a text is then.
+fn rows_at_a_time(rows: usize) -> usize {
+    let divisors = (ROWS_AT_A_TIME / 8..=ROWS_AT_A_TIME.min(rows)).rev();
+    divisors.into_iter().find(|&n| rows.is_multiple_of(n)).unwrap_or(ROWS_AT_A_TIME)
 }
 
 /// What the decoder says of the tokens of all labels of all texts, `[rows, 1]`.

@@ -116,8 +116,8 @@ class Asking:
             require(len(block.sums.values) == count, f"{len(block.sums.values)} values for {count} figures")
             sums = dict(zip(self.survey.figures.names, block.sums.values))  # noqa: B905
             for each in self.survey.figures.ranges:
-                # Rounding is not held against it; not a number is outside of every range, and allowed.
-                slack = 1e-9 * samples * max(abs(each.least), abs(each.most))
+                # So much rounding a worker allows, too; not a number is outside of every range, and allowed.
+                slack = 4 * np.finfo(np.float64).eps * samples**2 * max(abs(each.least), abs(each.most))
                 low = each.HasField("least") and sums[each.figure] < samples * each.least - slack
                 high = each.HasField("most") and sums[each.figure] > samples * each.most + slack
                 require(not low and not high, f"{each.figure} is {sums[each.figure]}, outside of its range")

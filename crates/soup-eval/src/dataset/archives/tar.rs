@@ -18,8 +18,12 @@ const BLOCK: u64 = 512;
 const WINDOW_BYTES: u64 = 64 << 10;
 /// Longest text that describes a member, in bytes: its name, and whatever PAX has.
 const EXTENSION_BYTES_MAX: u64 = 1 << 20;
-/// How far behind an end is looked for what should not be there.
-const BEHIND_BYTES: u64 = WINDOW_BYTES;
+/// Read at a time where headers are near each other.
+const AHEAD_BYTES: u64 = 8 << 20;
+/// What lies between two headers that are near: to read it costs less than to ask once more.
+const NEAR_BYTES: u64 = 1 << 20;
+/// More zeros than any writer fills an archive up with are not believed to be that.
+const BEHIND_BYTES: u64 = 16 << 20;
 /// Shown of a name, in characters.
 const SHOWN_MAX: usize = 100;
 
@@ -77,7 +81,10 @@ impl<'a> Members<'a> {
                 b'L' => described.name = Some(self.long_name(size).map_err(of)?),
                 // Old writers told folders by their names alone.
                 b'5' => described = Described::default(),
-                b'0' | b'\0' | b'7' if described.name.is_none() && name.ends_with(b"/") => {}
+                b'0' | b'\0' | b'7' if described.name.is_none() && name.ends_with(b"/") => {
+                    self.take(described.size.unwrap_or(size)).map_err(of)?;
+                    described = Described::default();
+                }
                 b'0' | b'\0' | b'7' => {
                     let name = match described.name {
                         Some(name) => name,
@@ -114,11 +121,16 @@ impl<'a> Members<'a> {
 
     /// Nothing but zeros may come after the end: whoever puts two archives into one file has the second one read by nobody.
     fn check_behind(&mut self) -> Result<()> {
-        let end = self.entry.size_bytes.min(self.at.saturating_add(BEHIND_BYTES));
-        match self.read(self.at..end)?.iter().any(|&b| b != 0) {
+        let (end, whole) = (self.at - BLOCK, self.entry.size_bytes);
+        let mut more = whole.saturating_sub(self.at) > BEHIND_BYTES;
+        while !more && self.at < whole {
+            let next = whole.min(self.at.saturating_add(WINDOW_BYTES));
+            more = self.read(self.at..next)?.iter().any(|&b| b != 0);
+            self.at = next;
+        }
+        match more {
             true => Err(Error::data(format!(
-                "it goes on after its end at byte {}, such as two archives in one file do: write them as two",
-                self.at - BLOCK
+                "it goes on after its end at byte {end}, such as two archives in one file do: write them as two"
             ))),
             false => Ok(()),
         }
@@ -193,7 +205,10 @@ impl<'a> Members<'a> {
             let from = from as usize;
             return Ok(window.slice(from..from + (range.end - range.start) as usize));
         }
-        let end = range.end.max(self.entry.size_bytes.min(range.start.saturating_add(WINDOW_BYTES)));
+        let near =
+            range.start.saturating_sub(start + window.len() as u64) <= NEAR_BYTES && !window.is_empty();
+        let ahead = if near { AHEAD_BYTES } else { WINDOW_BYTES };
+        let end = range.end.max(self.entry.size_bytes.min(range.start.saturating_add(ahead)));
         let read = self.files.read(&self.entry.path, range.start..end)?;
         let wanted = (range.end - range.start) as usize;
         if read.len() < wanted {

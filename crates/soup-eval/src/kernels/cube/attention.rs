@@ -51,7 +51,6 @@ impl Lists {
             shares: 0,
             longest: [0; 2],
         };
-        // A device has far fewer than 2^32 of anything that is counted here.
         for (asking, asked) in pairs.iter() {
             for (own, row) in asking.clone().enumerate() {
                 let numbers = [asked.start, asked.len(), own, lists.shares];
@@ -64,6 +63,12 @@ impl Lists {
             }
             lists.longest = [lists.longest[0].max(asking.len()), lists.longest[1].max(asked.len())];
         }
+        // It is caught where work is handed to a device, as a product is that cannot be. Rows are far fewer.
+        let shares = lists.shares;
+        assert!(
+            u32::try_from(shares).is_ok(),
+            "{shares} shares of attention at a time: take a smaller --batch-size"
+        );
         lists
     }
 

@@ -59,7 +59,8 @@ impl Architecture for OpenClip {
     fn from_spec(spec: &EvaluatorSpec) -> Result<Self> {
         let Some(described) = Described::by(spec)? else { return Self::from_json(&spec.config_json) };
         let source = Source::parse(&spec.config_json)?;
-        let clip = ClipZeroShot::described(&Settings::of(source.settings()?), &described)?;
+        let clip = ClipZeroShot::described(&Settings::of(source.settings()?), &described)
+            .map_err(|e| e.context("open_clip_config.json, in the words of CLIPModel"))?;
         Ok(OpenClip { clip, source })
     }
 

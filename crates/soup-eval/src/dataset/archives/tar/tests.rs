@@ -188,11 +188,26 @@ fn what_is_cut_off_or_goes_on_is_refused() {
     }
     assert_eq!(listed(whole[..2048].to_vec()).unwrap().len(), 1);
     refused([whole.clone(), whole.clone()].concat(), "goes on after its end at byte 1536");
+    // GNU's writer fills its records up, which may be long.
+    let far = [whole.clone(), vec![0; 300 << 10], whole.clone()].concat();
+    refused(far, "goes on after its end at byte 1536");
+    assert_eq!(listed([whole.clone(), vec![0; 300 << 10]].concat()).unwrap().len(), 1);
+    refused([whole.clone(), vec![0; 17 << 20]].concat(), "goes on after its end at byte 1536");
     refused(vec![b'x'; 1024], "a header at byte 0 is none: it is no tar file");
     let mut damaged = whole;
     damaged[3] ^= 1;
     refused(damaged, "or damaged");
     refused(ended(&[member("x", b'x', &pax(&[("path", "p")]))]), "ends where a member should be");
+}
+
+/// Old writers told folders by their names: what is said of one is not of the next member, and what is in it no header.
+#[test]
+fn folders_of_old_writers_are_passed_over() {
+    let size = member("x", b'x', &pax(&[("size", "700")]));
+    let folder = member("folder/", b'0', &[b'x'; 700]);
+    let members = listed(ended(&[size, folder.clone(), member("a.cls", b'0', b"3")])).unwrap();
+    assert_eq!(members.iter().map(|(_, bytes)| bytes.end - bytes.start).collect::<Vec<_>>(), [1]);
+    assert_eq!(listed(ended(&[folder, member("a.cls", b'0', b"3")])).unwrap().len(), 1);
 }
 
 #[test]

@@ -11,6 +11,8 @@ use crate::preprocess::{CLIP_MEAN, CLIP_STD, Preprocessor};
 pub(super) struct Source {
     model: Map<String, Value>,
     pixels: Map<String, Value>,
+    /// Whether it has anything to say of pixels.
+    says_pixels: bool,
 }
 
 /// Options of either tower that make another model of it, unless they are off.
@@ -227,7 +229,8 @@ impl Source {
         let whole: Map<String, Value> =
             serde_json::from_str(text).map_err(|e| wrong("not understood").with_source(e))?;
         let (model, pixels) = (object(&whole, "model_cfg")?, object(&whole, "preprocess_cfg")?);
-        Ok(Source { model, pixels })
+        let says_pixels = whole.get("preprocess_cfg").is_some_and(Value::is_object);
+        Ok(Source { model, pixels, says_pixels })
     }
 
     /// What the model is, in the words of a `CLIPModel`.
@@ -268,8 +271,8 @@ impl Source {
                 "vocab_size": text.vocab_size,
                 "hidden_act": activation,
                 "layer_norm_eps": epsilon(&text.norm_kwargs),
-                // So a CLIPModel says that a text ends with its largest token.
-                "eos_token_id": 2,
+                // The last one of open_clip's tokenizer, so that it is the largest of each text.
+                "eos_token_id": text.vocab_size.saturating_sub(1),
             },
         });
         match whole {
@@ -283,6 +286,9 @@ impl Source {
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data) where that is not understood.
     pub(super) fn preprocessor(&self, classifier: &ImageClassifier) -> Result<Preprocessor> {
+        if !self.says_pixels {
+            return Err(wrong("there is no preprocess_cfg, which says how images become pixels"));
+        }
         let raw: RawPixels = PIXELS.read(&self.pixels)?;
         let (image, channels) = (classifier.image, classifier.channels);
         let sizes = [json!(image.height), json!([image.height, image.width])];
@@ -383,7 +389,8 @@ mod tests {
             source.preprocessor(&ImageClassifier { image, channels: 3, classes })
         };
         let error = |pixels: &str| of(pixels).err().map(|e| e.chain()).unwrap_or_default();
-        assert_eq!(of("null").unwrap().output(), ImageSize { height: 16, width: 16 });
+        assert_eq!(of("{}").unwrap().output(), ImageSize { height: 16, width: 16 });
+        assert!(error("null").contains("there is no preprocess_cfg"));
         assert!(of(r#"{"size": [16, 16], "mode": "RGB", "resize_mode": "squash", "fill_color": 0}"#).is_ok());
         assert!(error(r#"{"size": 32}"#).contains("preprocess_cfg.size is 32, the model takes [16,16]"));
         assert!(error(r#"{"resize_mode": "longest"}"#).contains("preprocess_cfg.resize_mode is \"longest\""));
