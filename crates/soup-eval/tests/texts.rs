@@ -150,7 +150,7 @@ fn numbers_come_from_columns_of_any_type_that_says_them() {
     let stars = Some(r#"["1 star", "2 stars"]"#);
     refused(number::<Int32Type>(1, "int32 label", stars), "has classes, such as \"1 star\"");
     let decimal = number::<Int32Type>(38, "int32 label (DECIMAL(3, 1))", None);
-    refused(decimal, "column \"label\" is DECIMAL, expected integers or floating-point numbers");
+    refused(decimal, "column \"label\" is DECIMAL, expected signed integers or floating-point numbers");
 }
 
 #[test]
@@ -162,7 +162,10 @@ fn labels_of_classes_are_no_fractions() {
         error.chain().contains("column \"label\" is DOUBLE, expected integers, or names of classes"),
         "{error:?}"
     );
-    let lines = open(&ratings.join("test.jsonl"), &*evaluator, &DatasetOptions::default()).unwrap();
+    let error = open(&ratings.join("test.jsonl"), &*evaluator, &DatasetOptions::default()).err().unwrap();
+    assert!(error.chain().contains("no column of labels but score"), "{error:?}");
+    let named = DatasetOptions { label_column: Some("score".to_owned()), ..DatasetOptions::default() };
+    let lines = open(&ratings.join("test.jsonl"), &*evaluator, &named).unwrap();
     let error = lines.read(0..1).unwrap_err().chain();
     assert!(error.contains("line 1: has no label: it is"), "{error}");
 }

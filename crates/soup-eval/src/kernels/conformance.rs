@@ -127,6 +127,7 @@ macro_rules! step {
 }
 
 mod convolution;
+mod texts;
 
 fn shaped<B: Kernels>(leaf: &Tensor<B, 1>, shape: [usize; 2]) -> Tensor<B, 2> {
     leaf.clone().reshape(shape)

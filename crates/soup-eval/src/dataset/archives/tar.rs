@@ -21,7 +21,7 @@ const EXTENSION_BYTES_MAX: u64 = 1 << 20;
 /// Read at a time where headers are near each other.
 const AHEAD_BYTES: u64 = 8 << 20;
 /// What lies between two headers that are near: to read it costs less than to ask once more.
-const NEAR_BYTES: u64 = 1 << 20;
+const NEAR_BYTES: u64 = 256 << 10;
 /// More zeros than any writer fills an archive up with are not believed to be that.
 const BEHIND_BYTES: u64 = 16 << 20;
 /// Shown of a name, in characters.

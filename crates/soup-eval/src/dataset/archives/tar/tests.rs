@@ -250,3 +250,16 @@ fn of_large_members_nothing_is_read() {
     let bytes: u64 = reads.iter().map(|range| range.end - range.start).sum();
     assert!(reads.len() == 3 && bytes <= 3 * WINDOW_BYTES, "{reads:?}");
 }
+
+/// To ask once more would cost more than what lies between their headers.
+#[test]
+fn members_that_are_not_large_are_read_over() {
+    let image = vec![7; 110 << 10];
+    let members = (0..100).map(|nth| member(&format!("{nth:03}.jpg"), b'0', &image));
+    let files = InMemory::one(ended(&members.collect::<Vec<_>>()));
+    let entry = &files.list().unwrap()[0];
+    let mut members = Members::new(&files, entry);
+    while members.next().unwrap().is_some() {}
+    let reads = files.reads.lock().unwrap();
+    assert!(reads.len() <= 4, "{reads:?}");
+}
