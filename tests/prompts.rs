@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use soup_tests::{Output, Soupctl, strings};
+use soup_tests::{Output, Soupctl, copy_of, strings};
 use tempfile::TempDir;
 
 const SOUPCTL: &str = env!("CARGO_BIN_EXE_soupctl-under-test");
@@ -125,23 +125,7 @@ fn a_learned_soup_equals_the_reference() {
 
 /// A copy of the pool whose file `name` is changed by `change`, or left out.
 fn changed(name: &str, change: impl FnOnce(String) -> Option<String>) -> TempDir {
-    let dir = TempDir::new().unwrap();
-    for part in ["", "ingredients"] {
-        let (from, to) = (pool().join(part), dir.path().join(part));
-        std::fs::create_dir_all(&to).unwrap();
-        for entry in std::fs::read_dir(from).unwrap() {
-            let entry = entry.unwrap();
-            if entry.file_type().unwrap().is_file() {
-                std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-            }
-        }
-    }
-    let at = dir.path().join(name);
-    match change(std::fs::read_to_string(&at).unwrap()) {
-        Some(text) => std::fs::write(at, text).unwrap(),
-        None => std::fs::remove_file(at).unwrap(),
-    }
-    dir
+    copy_of(&pool(), name, change)
 }
 
 #[track_caller]

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use soup_tests::{Output, Soupctl, strings};
+use soup_tests::{Output, Soupctl, copy_of, strings};
 use tempfile::TempDir;
 
 const SOUPCTL: &str = env!("CARGO_BIN_EXE_soupctl-under-test");
@@ -117,7 +117,7 @@ fn soups_of_what_a_model_writes_equal_the_reference() {
 #[test]
 fn answers_that_are_no_label_are_wrong() {
     let renamed = |text: String| Some(text.replace("\"positive\"", "\"good\""));
-    let dir = changed_of(&answering(), "config.json", renamed);
+    let dir = copy_of(&answering(), "config.json", renamed);
     let by = |decoding: &str, output: &str| {
         let args =
             ["--recipe", "best-single", "--metric", "accuracy", "--decoding", decoding, "--output", output];
@@ -247,7 +247,7 @@ fn what_means_nothing_of_numbers_is_refused_by_name() {
 #[test]
 fn labels_that_are_no_numbers_are_refused_by_name() {
     let of = |change: &dyn Fn(String) -> String, parts: &[&str]| {
-        let dir = changed_of(&rating(), "data/val.jsonl", |text| Some(change(text)));
+        let dir = copy_of(&rating(), "data/val.jsonl", |text| Some(change(text)));
         cook_of(dir.path(), dir.path(), &["--metric", "mse"]).fails(DATA, parts);
     };
     let first = |text: &str, label: &str| {
@@ -264,7 +264,7 @@ fn labels_that_are_no_numbers_are_refused_by_name() {
 /// Whatever else is called so: votes, for example.
 #[test]
 fn scores_are_no_classes() {
-    let dir = changed_of(&pool(), "data/val.jsonl", |text| Some(text.replace("\"label\"", "\"score\"")));
+    let dir = copy_of(&pool(), "data/val.jsonl", |text| Some(text.replace("\"label\"", "\"score\"")));
     cook_of(dir.path(), dir.path(), &[]).fails(DATA, &["no column of labels but score", "label-column"]);
 }
 
@@ -312,27 +312,7 @@ fn check_learned(pool: &Path, train: &str, mini_batch: &str) {
 
 /// A copy of the pool whose file `name` is changed by `change`.
 fn changed(name: &str, change: impl FnOnce(String) -> Option<String>) -> TempDir {
-    changed_of(&pool(), name, change)
-}
-
-fn changed_of(pool: &Path, name: &str, change: impl FnOnce(String) -> Option<String>) -> TempDir {
-    let dir = TempDir::new().unwrap();
-    for part in ["", "ingredients", "data"] {
-        let (from, to) = (pool.join(part), dir.path().join(part));
-        std::fs::create_dir_all(&to).unwrap();
-        for entry in std::fs::read_dir(from).unwrap() {
-            let entry = entry.unwrap();
-            if entry.file_type().unwrap().is_file() {
-                std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-            }
-        }
-    }
-    let at = dir.path().join(name);
-    match change(std::fs::read_to_string(&at).unwrap()) {
-        Some(text) => std::fs::write(at, text).unwrap(),
-        None => std::fs::remove_file(at).unwrap(),
-    }
-    dir
+    copy_of(&pool(), name, change)
 }
 
 #[track_caller]
@@ -359,10 +339,10 @@ fn answers_that_are_not_known_are_refused() {
     let unnamed = |text: String| {
         Some(text.replace("\"negative\"", "\"LABEL_0\"").replace("\"positive\"", "\"LABEL_1\""))
     };
-    let dir = changed_of(&answering(), "config.json", unnamed);
+    let dir = copy_of(&answering(), "config.json", unnamed);
     // Their numbers alone: a dataset's names would be compared with the model's first.
     refused(&dir, &[], &["id2label has no names for the 2 classes", "the model answers with"]);
-    let without = changed_of(&answering(), "tokenizer.json", |_| None);
+    let without = copy_of(&answering(), "tokenizer.json", |_| None);
     refused(&without, &[], &["no tokenizer.json beside ingredient \"m0\""]);
 }
 

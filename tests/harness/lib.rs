@@ -33,6 +33,27 @@ pub fn example_json(name: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(example().join(name)).unwrap()).unwrap()
 }
 
+/// A copy of `pool` whose file `name` is changed by `change`, or left out.
+pub fn copy_of(pool: &Path, name: &str, change: impl FnOnce(String) -> Option<String>) -> TempDir {
+    let dir = TempDir::new().unwrap();
+    for part in ["", "ingredients", "data"] {
+        let (from, to) = (pool.join(part), dir.path().join(part));
+        std::fs::create_dir_all(&to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_file() {
+                std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            }
+        }
+    }
+    let at = dir.path().join(name);
+    match change(std::fs::read_to_string(&at).unwrap()) {
+        Some(text) => std::fs::write(at, text).unwrap(),
+        None => std::fs::remove_file(at).unwrap(),
+    }
+    dir
+}
+
 /// A call of the binary.
 pub struct Soupctl {
     command: Command,

@@ -229,7 +229,11 @@ impl Metric {
         {
             return order;
         }
-        let (x, y) = (self.value(a), self.value(b));
+        self.compare_values(self.value(a), self.value(b))
+    }
+
+    /// Which value is better, as [`compare`](Metric::compare).
+    fn compare_values(&self, x: f64, y: f64) -> Ordering {
         let order = x.partial_cmp(&y).unwrap_or_else(|| y.is_nan().cmp(&x.is_nan()));
         // Of two numbers the lower may be better; NaN is worse either way.
         if self.lower_is_better() && !x.is_nan() && !y.is_nan() { order.reverse() } else { order }

@@ -181,6 +181,20 @@ impl Judged {
         }
     }
 
+    /// Adds what was said of the next samples to what was `said` so far, if anything was.
+    ///
+    /// # Errors
+    /// As [`append`](Judged::append).
+    pub fn add(said: &mut Option<Judged>, next: Judged) -> Result<()> {
+        match said {
+            Some(said) => said.append(next),
+            None => {
+                *said = Some(next);
+                Ok(())
+            }
+        }
+    }
+
     /// Appends what was said of the samples that follow.
     ///
     /// # Errors

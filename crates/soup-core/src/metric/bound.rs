@@ -35,17 +35,7 @@ impl Metric {
         match self.best(judged, bar) {
             Some(Best::Score(best)) => !accept.holds(self.compare(&best, bar)),
             Some(Best::AtMost(value)) => value + NEAR < self.value(bar),
-            Some(Best::End(value)) => {
-                let bar = self.value(bar);
-                // As [`compare`](Metric::compare) does: what is not a number is worse than any that is one.
-                if value.is_nan() {
-                    !bar.is_nan()
-                } else if self.lower_is_better() {
-                    value > bar
-                } else {
-                    value < bar
-                }
-            }
+            Some(Best::End(value)) => self.compare_values(value, self.value(bar)).is_lt(),
             None => false,
         }
     }

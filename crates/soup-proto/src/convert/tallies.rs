@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use soup_core::metric::{Formula, Range, SumMetric};
+use soup_core::metric::{Formula, Range, Ranges, SumMetric};
 use soup_core::survey::{Ability, Survey, Tallies};
 use soup_core::tally::values::VALUES_MAX;
 use soup_core::tally::{Counts, Judged, Outcome, Sums, Tally, Value, Values};
@@ -159,13 +159,7 @@ impl v1::Surveyed {
             v1::surveyed::Tallies::Values(values) => Tallies::Values { values },
             v1::surveyed::Tallies::Figures(v1::Figures { names, metrics, ranges }) => Tallies::Sums {
                 figures: distinct(names, "a figure")?,
-                ranges: {
-                    distinct(
-                        ranges.iter().map(|range| range.figure.clone()).collect(),
-                        "the range of a figure",
-                    )?;
-                    ranges.into_iter().map(<(String, Range)>::from).collect()
-                },
+                ranges: of_distinct(ranges)?,
                 metrics: metrics.into_iter().map(TryInto::try_into).collect::<Result<_>>()?,
             },
         };
@@ -178,6 +172,12 @@ fn distinct(names: Vec<String>, what: &str) -> Result<BTreeSet<String>> {
     let count = names.len();
     let names: BTreeSet<String> = names.into_iter().collect();
     if names.len() == count { Ok(names) } else { Err(malformed(&format!("{what} is named twice"))) }
+}
+
+fn of_distinct(ranges: Vec<v1::FigureRange>) -> Result<Ranges> {
+    let count = ranges.len();
+    let ranges: Ranges = ranges.into_iter().map(Into::into).collect();
+    if ranges.len() == count { Ok(ranges) } else { Err(malformed("the range of a figure is named twice")) }
 }
 
 impl From<(String, Range)> for v1::FigureRange {

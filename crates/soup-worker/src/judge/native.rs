@@ -513,11 +513,7 @@ impl Loaded for NativeSoup {
                 inner.look_ahead(dataset, &positions[nth * at_a_time..], waiting, &mut ahead)?;
                 let Batch { samples, range } = inner.gather_with(dataset, some, waiting, &ahead)?;
                 let rows = model.logits(&samples, range.clone(), &|| cancelled.get())?;
-                let judged = samples.judged(range, &rows)?;
-                match &mut said {
-                    Some(said) => said.append(judged)?,
-                    None => said = Some(judged),
-                }
+                tally::Judged::add(&mut said, samples.judged(range, &rows)?)?;
                 if let Some(kept) = &mut kept {
                     kept.extend(rows);
                 }

@@ -193,7 +193,7 @@ impl Generation {
             }
             let asked = Asked { survey: &known.surveyed.survey, figures: &known.figures, samples, logits };
             let (judged, logits) = answers::judged(next, &asked)?;
-            add(&mut said, judged)?;
+            Said::add(&mut said, judged)?;
             all_logits.extend(logits);
         }
         if self.next_block(seat, &mut answer).await?.is_some() {
@@ -249,15 +249,6 @@ impl Generation {
             _ => Err(answers::wrong("ended without having differentiated")),
         }
     }
-}
-
-/// Adds what was said of the next block.
-fn add(said: &mut Option<Said>, next: Said) -> Result<()> {
-    match said {
-        None => *said = Some(next),
-        Some(all) => all.append(next)?,
-    }
-    Ok(())
 }
 
 #[tonic::async_trait]
