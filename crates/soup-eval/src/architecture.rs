@@ -33,8 +33,6 @@ pub(crate) trait Architecture: Sized + Send + Sync + 'static {
     const ANY_SIZE: bool = false;
     /// Whether it answers in words: its classes are told apart by the tokens of their labels.
     const ANSWERS: bool = false;
-    /// Whether it can be evaluated on devices, too.
-    const ON_DEVICES: bool = <Self::Kind as Kind>::ON_DEVICES;
 
     /// A model, with one form or another of its parameters in it.
     type Model<F: Form>: Send + Sync;

@@ -288,26 +288,22 @@ impl Dataset {
             Layout::Folder(_) | Layout::Archives(_) => Ok(()),
         };
         labels.map_err(|e| e.context(format!("dataset {}", self.files.describe())))?;
-        if model.is_empty() {
-            return self.align_numbers(among_own);
+        match &mut self.layout {
+            Layout::Parquet(parquet) => parquet.labels = Labels::of(model),
+            Layout::Archives(archives) => archives.labels = Labels::of(model),
+            Layout::Lines(lines) => lines.labels = Labels::of(model),
+            // Its labels are folders.
+            Layout::Folder(_) => {}
         }
-        let (names, source) = match &mut self.layout {
-            Layout::Parquet(parquet) => {
-                parquet.labels = Labels::of(model);
-                (parquet.label_names(), Source::Labels)
-            }
-            Layout::Folder(folder) => (Some(folder.label_names()), Source::Folders),
-            Layout::Archives(archives) => {
-                archives.labels = Labels::of(model);
-                (None, Source::Labels)
-            }
-            Layout::Lines(lines) => {
-                lines.labels = Labels::of(model);
-                (None, Source::Labels)
-            }
+        if model.is_empty() {
+            return self.check_numbers(among_own);
+        }
+        let source = match self.layout {
+            Layout::Folder(_) => Source::Folders,
+            _ => Source::Labels,
         };
         let about = format!("dataset {}", self.files.describe());
-        let alignment = match names {
+        let alignment = match self.label_names() {
             Some(names) => model.align(names, source).map_err(|e| e.context(&*about))?,
             None => Alignment::default(),
         };
@@ -329,8 +325,8 @@ impl Dataset {
         self.check_largest_label(model)
     }
 
-    /// Labels are numbers.
-    fn align_numbers(&mut self, among_own: bool) -> Result<()> {
+    /// Whether labels can be numbers.
+    fn check_numbers(&self, among_own: bool) -> Result<()> {
         let refused = |what: &str| Err(Error::data(format!("dataset {} {what}", self.files.describe())));
         if among_own {
             return refused("has numbers for the model: --class-subset is about classes");
@@ -338,12 +334,6 @@ impl Dataset {
         if let Some(names) = self.label_names() {
             let first = names.first().map_or("", String::as_str);
             return refused(&format!("has classes, such as {first:?}, and the model predicts a number"));
-        }
-        match &mut self.layout {
-            Layout::Parquet(parquet) => parquet.labels = Labels::of(&Classes::none()),
-            Layout::Lines(lines) => lines.labels = Labels::of(&Classes::none()),
-            Layout::Archives(archives) => archives.labels = Labels::of(&Classes::none()),
-            Layout::Folder(_) => {}
         }
         Ok(())
     }

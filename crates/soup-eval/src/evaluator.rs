@@ -204,13 +204,6 @@ pub fn evaluator(spec: &EvaluatorSpec) -> Result<Box<dyn Evaluator>> {
 
 /// The evaluator of the architecture `A`.
 pub(crate) fn evaluator_of<A: Architecture>(spec: &EvaluatorSpec) -> Result<Box<dyn Evaluator>> {
-    if !A::ON_DEVICES && spec.device != DeviceKind::Cpu {
-        return Err(Error::configuration(format!(
-            "{} is judged on the processor alone, not on {}",
-            A::NAME,
-            spec.device
-        )));
-    }
     if !A::ANSWERS && !spec.decoding.is_labels() {
         return Err(Error::data(format!(
             "{} does not answer in words: there is no {} decoding of it",

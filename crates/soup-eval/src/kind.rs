@@ -25,8 +25,6 @@ use crate::prepared::{Inputs, Prepared};
 pub(crate) trait Kind: Sized + Send + Sync + 'static {
     /// Which it is.
     const INPUT: InputKind;
-    /// Whether it is there on devices, too.
-    const ON_DEVICES: bool = true;
 
     /// What a config says of what goes in and what comes out.
     type Classifier;

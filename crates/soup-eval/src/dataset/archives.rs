@@ -203,13 +203,10 @@ impl Archives {
                 })?;
                 match row.get(key) {
                     Some(Value::String(name)) => self.labels.of_text(name),
-                    Some(Value::Number(number)) => match (number.as_i64(), number.as_f64()) {
-                        (Some(whole), _) => self.labels.of_integer(whole),
-                        // More than can be told to the last digit.
-                        (None, _) if number.is_u64() => Err(Error::data("is too large")),
-                        (None, value) => self.labels.of_number(value.unwrap_or(f64::NAN)),
-                    }
-                    .map_err(|_| Error::data(format!("has no label: {key} is {number}"))),
+                    Some(Value::Number(number)) => self
+                        .labels
+                        .of_json(number)
+                        .map_err(|_| Error::data(format!("has no label: {key} is {number}"))),
                     Some(_) => {
                         Err(Error::data(format!("has no label: {key} is neither a number nor a text")))
                     }

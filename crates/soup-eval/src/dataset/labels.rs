@@ -33,6 +33,19 @@ impl Labels {
         }
     }
 
+    /// What a number in JSON means.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) as for integers and others.
+    pub(super) fn of_json(&self, number: &serde_json::Number) -> Result<Target> {
+        match (number.as_i64(), number.as_f64()) {
+            (Some(integer), _) => self.of_integer(integer),
+            (None, Some(other)) if !number.is_u64() => self.of_number(other),
+            // More than can be told to the last digit.
+            (None, _) => Err(Error::data(format!("has no label: it is {number}"))),
+        }
+    }
+
     /// What any number means.
     ///
     /// # Errors

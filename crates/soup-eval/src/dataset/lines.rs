@@ -198,12 +198,7 @@ impl Table {
                 };
                 let target = match row.get(label) {
                     Some(Value::String(name)) => labels.of_text(name)?,
-                    Some(Value::Number(number)) => match (number.as_i64(), number.as_f64()) {
-                        (Some(integer), _) => labels.of_integer(integer)?,
-                        (None, Some(value)) if !number.is_u64() => labels.of_number(value)?,
-                        // More than can be told to the last digit.
-                        (None, _) => return Err(Error::data(format!("has no label: it is {number}"))),
-                    },
+                    Some(Value::Number(number)) => labels.of_json(number)?,
                     other => return Err(Error::data(format!("has no label: it is {}", shown(other)))),
                 };
                 let second = second.as_ref().map(text).transpose()?;

@@ -44,8 +44,6 @@ const LAYER: Names = Names {
 impl Architecture for OpenClip {
     const NAME: &str = "open_clip's CLIP";
     const MODEL_TYPE: &str = "open_clip";
-    /// As of a `CLIPModel`.
-    const ON_DEVICES: bool = ClipZeroShot::ON_DEVICES;
 
     type Kind = Images;
     type Model<F: Form> = ClipZeroShotModel<F>;
