@@ -9,8 +9,6 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 tests/large/pool.py "$folder" noise
 mkdir "$folder/cache"
-# What is freed goes back to the system, and does not stay with the thread that freed it.
-export MALLOC_MMAP_THRESHOLD_=131072
 /usr/bin/time -f '%e seconds, %M KB at the peak' "$soupctl" cook --pool "$folder/pool" --validation "$folder/images" \
     --recipe greedy --no-baselines --batch-size 4 --diagnose none --workers 1 --threads 2 \
     --memory 4GiB --disk-cache "$folder/cache" --output "$folder/soup" --quiet -o json > "$folder/result.json"

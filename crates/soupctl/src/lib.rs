@@ -58,6 +58,11 @@ use crate::args::{Cli, Command};
 use crate::kubernetes::KubernetesCommand;
 use crate::spec::Purpose;
 
+/// Soups are made by whatever threads are free, of tensors of many MB. glibc's allocator keeps for each thread what was freed of its
+/// memory, up to a model; this one lets all threads have it, and gives back to the system what nobody takes for a second.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The program: parses the command line, does what it says, prints an error if there is one. Gives the exit code.
 #[must_use]
 pub fn main() -> ExitCode {

@@ -272,7 +272,12 @@ impl<B: Kernels> Visitor for Loader<'_, B> {
     fn visit<const D: usize>(&mut self, stored: Stored, shape: [usize; D]) -> Result<Parameter<B, D>> {
         let mut values = Vec::new();
         for name in &stored.names {
-            values.append(&mut self.parameters.values(name)?);
+            let mut more = self.parameters.values(name)?;
+            // Most are of one tensor, which need not be copied.
+            match values.is_empty() {
+                true => values = more,
+                false => values.append(&mut more),
+            }
         }
         if values.len() != stored.names.len() * stored.shape.iter().product::<usize>() {
             return Err(Error::internal(format!(
