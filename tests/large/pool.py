@@ -1,7 +1,8 @@
 """Checkpoints of ViTs with 1.84 B parameters, and images of three classes.
 
-    python pool.py FOLDER          three of zeros, in f32, as sparse files, and one image a class. See cook.sh
-    python pool.py FOLDER noise    four of noise, in bf16, and eight images. See greedy.sh
+    python pool.py FOLDER                three of zeros, in f32, as sparse files, and one image a class. See cook.sh
+    python pool.py FOLDER noise          four of noise, in bf16, and eight images. See greedy.sh
+    python pool.py FOLDER noise small    eight of 305 M parameters instead
 """
 
 import json
@@ -11,7 +12,9 @@ import struct
 import sys
 import zlib
 
-HIDDEN, WIDE, LAYERS, SIZE, PATCH, CLASSES = 1664, 8192, 48, 224, 14, 3
+SMALL = sys.argv[2:] == ["noise", "small"]
+HIDDEN, WIDE, LAYERS, PATCH = (1024, 4096, 24, 32) if SMALL else (1664, 8192, 48, 14)
+SIZE, CLASSES = 224, 3
 # bf16: a sign and the exponent of 1/64 but for its last bit, and that bit with the fraction.
 HIGH = bytes(0x80 & byte | 0x3C for byte in range(256))
 LOW = bytes(0x80 | byte for byte in range(256))
@@ -101,8 +104,8 @@ def noise(name, shape, index):
     return values
 
 
-def main(folder, noisy=""):
-    ingredients, (dtype, width) = (4, ("BF16", 2)) if noisy else (3, ("F32", 4))
+def main(folder, noisy="", _size=""):
+    ingredients, (dtype, width) = (8 if SMALL else 4, ("BF16", 2)) if noisy else (3, ("F32", 4))
     header, at = {}, 0
     for name, shape in sorted(shapes().items()):
         count = width
