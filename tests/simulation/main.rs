@@ -8,6 +8,7 @@
 //! ```text
 //! cargo test -p soup-tests --test simulation                          64 seeds
 //! SOUP_SEEDS=10000 cargo test -p soup-tests --test simulation         so many, in parallel
+//! SOUP_SEEDS=10000..20000 cargo test -p soup-tests --test simulation  those from one on, to before another
 //! SOUP_SEED=17 cargo test -p soup-tests --test simulation -- --nocapture   one, with its log
 //! ```
 
@@ -154,8 +155,15 @@ fn check(world: &World, ended: &Ended) -> Result<(), String> {
     Ok(())
 }
 
-fn setting(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|e| panic!("{name}={text}: {e}")))
+fn number(name: &str, text: &str) -> u64 {
+    text.parse().unwrap_or_else(|e| panic!("{name}={text}: {e}"))
+}
+
+/// `SOUP_SEEDS`: so many, or from one on to before another.
+fn many() -> Option<Vec<u64>> {
+    let (name, text) = ("SOUP_SEEDS", std::env::var("SOUP_SEEDS").ok()?);
+    let (from, to) = text.split_once("..").unwrap_or(("0", &text));
+    Some((number(name, from)..number(name, to)).collect())
 }
 
 #[derive(Default)]
@@ -183,12 +191,10 @@ impl Totals {
 
 #[test]
 fn every_world_cooks_the_same_soup() {
-    let seeds: Vec<u64> = match (setting("SOUP_SEED"), setting("SOUP_SEEDS")) {
-        (Some(seed), _) => vec![seed],
-        (None, Some(seeds)) => (0..seeds).collect(),
-        (None, None) => (0..SEEDS).chain(ONCE_FAILED).chain(FAILED_SINCE).collect(),
-    };
-    let show = setting("SOUP_SEED").is_some();
+    let one = std::env::var("SOUP_SEED").ok().map(|text| number("SOUP_SEED", &text));
+    let usual = || (0..SEEDS).chain(ONCE_FAILED).chain(FAILED_SINCE).collect();
+    let seeds = one.map(|seed| vec![seed]).or_else(many).unwrap_or_else(usual);
+    let show = one.is_some();
     let begun = Instant::now();
     let (next, totals) = (AtomicUsize::new(0), Mutex::new(Totals::default()));
     let work = || {
