@@ -56,22 +56,24 @@ impl<'a> Parameters<'a> {
         self.schema
     }
 
-    /// The values of tensor `name`, converted to f32. Of parameters that are used up they can be had once.
+    /// Appends the values of tensor `name`, converted to f32, to `values`. Of parameters that are used up they can be had once.
     ///
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data) where it is missing or not floating point.
-    pub(crate) fn values(&self, name: &str) -> Result<Vec<f32>> {
+    pub(crate) fn append(&self, name: &str, values: &mut Vec<f32>) -> Result<()> {
         let index = self.schema.index_of(name).ok_or_else(|| missing(name))?;
         let range = self.schema.range(index);
         match &self.bytes {
             // In range: the constructor compared the sizes, and the schema's offsets are ascending.
-            Bytes::Flat(bytes) => self.convert(index, &bytes[range.start as usize..range.end as usize]),
+            Bytes::Flat(bytes) => {
+                self.convert(index, &bytes[range.start as usize..range.end as usize], values)
+            }
             Bytes::Own(weights) => {
                 let bytes = weights.borrow_mut().take(index);
                 if bytes.len() as u64 != range.end - range.start {
                     return Err(Error::internal(format!("tensor {name:?} is used twice")));
                 }
-                self.convert(index, &bytes)
+                self.convert(index, &bytes, values)
             }
         }
     }
@@ -99,15 +101,20 @@ impl<'a> Parameters<'a> {
         })
     }
 
-    fn convert(&self, index: usize, bytes: &[u8]) -> Result<Vec<f32>> {
+    fn convert(&self, index: usize, bytes: &[u8], values: &mut Vec<f32>) -> Result<()> {
         let name = &self.schema.tensors()[index].name;
         match self.schema.tensors()[index].dtype {
-            Dtype::F32 => Ok(each(bytes, f32::from_le_bytes)),
-            Dtype::F64 => Ok(each(bytes, |b| f64::from_le_bytes(b) as f32)),
-            Dtype::F16 => Ok(each(bytes, |b| half::f16::from_le_bytes(b).to_f32())),
-            Dtype::BF16 => Ok(each(bytes, |b| half::bf16::from_le_bytes(b).to_f32())),
-            other => Err(Error::data(format!("tensor {name:?} is {other}, expected a floating-point type"))),
+            Dtype::F32 => each(bytes, values, f32::from_le_bytes),
+            Dtype::F64 => each(bytes, values, |b| f64::from_le_bytes(b) as f32),
+            Dtype::F16 => each(bytes, values, |b| half::f16::from_le_bytes(b).to_f32()),
+            Dtype::BF16 => each(bytes, values, |b| half::bf16::from_le_bytes(b).to_f32()),
+            other => {
+                return Err(Error::data(format!(
+                    "tensor {name:?} is {other}, expected a floating-point type"
+                )));
+            }
         }
+        Ok(())
     }
 }
 
@@ -221,8 +228,8 @@ fn missing(name: &str) -> Error {
     Error::data(format!("tensor {name:?} is missing"))
 }
 
-fn each<const N: usize>(bytes: &[u8], convert: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    bytes.as_chunks::<N>().0.iter().map(|&b| convert(b)).collect()
+fn each<const N: usize>(bytes: &[u8], values: &mut Vec<f32>, convert: impl Fn([u8; N]) -> f32) {
+    values.extend(bytes.as_chunks::<N>().0.iter().map(|&b| convert(b)));
 }
 
 /// `[rows, columns]` to `[columns, rows]`, in square blocks that fit the cache.
@@ -296,6 +303,12 @@ mod tests {
     use super::*;
     use soup_core::schema::TensorSpec;
 
+    fn values(parameters: &Parameters<'_>, name: &str) -> Result<Vec<f32>> {
+        let mut values = Vec::new();
+        parameters.append(name, &mut values)?;
+        Ok(values)
+    }
+
     #[test]
     fn every_float_dtype_becomes_f32() {
         let spec = |name: &str, dtype| TensorSpec::new(name, dtype, [2]);
@@ -315,16 +328,16 @@ mod tests {
         bytes.extend([1, 2]);
         let parameters = Parameters::new(&schema, &bytes).unwrap();
         for name in ["bf16", "f16", "f32", "f64"] {
-            assert_eq!(parameters.values(name).unwrap(), [1.5, -2.0], "{name}");
+            assert_eq!(values(&parameters, name).unwrap(), [1.5, -2.0], "{name}");
         }
-        assert!(parameters.values("i8").unwrap_err().chain().contains("is I8"));
-        assert!(parameters.values("w").unwrap_err().chain().contains("\"w\" is missing"));
+        assert!(values(&parameters, "i8").unwrap_err().chain().contains("is I8"));
+        assert!(values(&parameters, "w").unwrap_err().chain().contains("\"w\" is missing"));
         assert!(Parameters::new(&schema, &bytes[1..]).is_err());
         // Those that are used up are the same, once.
         let owned = Parameters::owned(&schema, Weights::copied_from(&schema, &bytes).unwrap()).unwrap();
         for name in ["bf16", "f16", "f32", "f64"] {
-            assert_eq!(owned.values(name).unwrap(), [1.5, -2.0], "{name}");
-            assert!(owned.values(name).unwrap_err().chain().contains("is used twice"));
+            assert_eq!(values(&owned, name).unwrap(), [1.5, -2.0], "{name}");
+            assert!(values(&owned, name).unwrap_err().chain().contains("is used twice"));
         }
         assert!(Parameters::owned(&schema, Weights::default()).is_err());
     }

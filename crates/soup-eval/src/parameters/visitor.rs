@@ -270,16 +270,12 @@ impl<B: Kernels> Visitor for Loader<'_, B> {
     type Form = Loaded<B>;
 
     fn visit<const D: usize>(&mut self, stored: Stored, shape: [usize; D]) -> Result<Parameter<B, D>> {
-        let mut values = Vec::new();
+        let elements = stored.names.len() * stored.shape.iter().product::<usize>();
+        let mut values = Vec::with_capacity(elements);
         for name in &stored.names {
-            let mut more = self.parameters.values(name)?;
-            // Most are of one tensor, which need not be copied.
-            match values.is_empty() {
-                true => values = more,
-                false => values.append(&mut more),
-            }
+            self.parameters.append(name, &mut values)?;
         }
-        if values.len() != stored.names.len() * stored.shape.iter().product::<usize>() {
+        if values.len() != elements {
             return Err(Error::internal(format!(
                 "{} elements of {:?} are not of shape {shape:?}",
                 values.len(),
