@@ -59,9 +59,8 @@ use crate::kubernetes::KubernetesCommand;
 use crate::spec::Purpose;
 
 /// Soups are made by whatever threads are free, of tensors of many MB. glibc's allocator keeps for each thread what was freed of its
-/// memory, up to a model; this one lets all threads have it, and gives back to the system what nobody takes for a second. Fuzzers bring
-/// their own, which finds more.
-#[cfg(not(fuzzing))]
+/// memory, up to a model; this one lets all threads have it, and gives back to the system what nobody takes for a second.
+#[cfg(feature = "worker")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
