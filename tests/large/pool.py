@@ -12,7 +12,8 @@ import struct
 import sys
 import zlib
 
-SMALL = sys.argv[2:] == ["noise", "small"]
+FOLDER, *KIND = sys.argv[1:]
+NOISY, SMALL = KIND[:1] == ["noise"], KIND == ["noise", "small"]
 HIDDEN, WIDE, LAYERS, PATCH = (1024, 4096, 24, 32) if SMALL else (1664, 8192, 48, 14)
 SIZE, CLASSES = 224, 3
 # bf16: a sign and the exponent of 1/64 but for its last bit, and that bit with the fraction.
@@ -104,8 +105,8 @@ def noise(name, shape, index):
     return values
 
 
-def main(folder, noisy="", _size=""):
-    ingredients, (dtype, width) = (8 if SMALL else 4, ("BF16", 2)) if noisy else (3, ("F32", 4))
+def main(folder):
+    ingredients, (dtype, width) = (8 if SMALL else 4, ("BF16", 2)) if NOISY else (3, ("F32", 4))
     header, at = {}, 0
     for name, shape in sorted(shapes().items()):
         count = width
@@ -120,7 +121,7 @@ def main(folder, noisy="", _size=""):
         os.makedirs(place)
         with open(f"{place}/model.safetensors", "wb") as f:
             f.write(struct.pack("<Q", len(text)) + text)
-            if noisy:
+            if NOISY:
                 for name, tensor in header.items():
                     f.write(noise(name, tensor["shape"], index))
             else:
@@ -128,7 +129,7 @@ def main(folder, noisy="", _size=""):
         for name, content in (("config.json", CONFIG), ("preprocessor_config.json", PREPROCESSOR)):
             with open(f"{place}/{name}", "w") as f:
                 json.dump(content, f)
-    images = 8 if noisy else CLASSES
+    images = 8 if NOISY else CLASSES
     for index in range(images):
         place = f"{folder}/images/class{index % CLASSES}"
         os.makedirs(place, exist_ok=True)
@@ -136,4 +137,4 @@ def main(folder, noisy="", _size=""):
     print(f"{ingredients} checkpoints of {at // width:,} parameters, {at / 2**30:.2f} GiB each")
 
 
-main(*sys.argv[1:])
+main(FOLDER)
