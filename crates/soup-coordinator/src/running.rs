@@ -97,7 +97,7 @@ impl Running {
         let of = started.owned.incarnation();
         let shards = prepared.shards.count();
         let audit = AuditPlan::new(prepared.spec.audit_ppm, started.seals.audits());
-        let plan = Plan { audit, ..plan(prepared, started.recall.looks(), config.start_timeout_ms) };
+        let plan = Plan { audit, ..plan(prepared, started.recall.looks(), limits(config)) };
         let sized = messages::check_size(&of, prepared);
         // A log that the machine trips over is this run's trouble alone.
         let resume = || Machine::resume(plan, now, &started.owned.fold);
@@ -480,7 +480,7 @@ fn verdict(verdict: Verdict) -> &'static str {
     }
 }
 
-fn plan(prepared: &PreparedRun, recall: bool, start_timeout_ms: Millis) -> Plan {
+fn plan(prepared: &PreparedRun, recall: bool, limits: Limits) -> Plan {
     let spec = &prepared.spec;
     let ingredients = prepared.names.len() as u32;
     let resident = |s| {
@@ -518,7 +518,17 @@ fn plan(prepared: &PreparedRun, recall: bool, start_timeout_ms: Millis) -> Plan 
         workers_min: spec.workers_min,
         recall,
         audit: AuditPlan::default(),
-        limits: Limits { start_timeout_ms, ..Limits::default() },
+        limits,
+    }
+}
+
+/// How long a run waits, and for whom.
+fn limits(config: &CoordinatorConfig) -> Limits {
+    let limits = Limits { start_timeout_ms: config.start_timeout_ms, ..Limits::default() };
+    match config.one_process {
+        // Workers that an earlier coordinator had ended with it.
+        true => Limits { settle_ms: 0, ..limits },
+        false => limits,
     }
 }
 
