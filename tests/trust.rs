@@ -504,9 +504,13 @@ async fn what_somebody_says_is_bounded_before_it_is_kept() {
         digest: v1::DigestKind::Sha256.into(),
         ..RunSpec::default()
     };
-    let submitted = client.clone().submit(SubmitRequest { spec: Some(spec), fresh: false }).await;
-    let refused = submitted.unwrap_err();
+    let submit = |protocol| SubmitRequest { spec: Some(spec.clone()), protocol, ..SubmitRequest::default() };
+    let refused = client.clone().submit(submit(PROTOCOL_VERSION)).await.unwrap_err();
     assert!(refused.message().contains("--pool has 9000 bytes in a URL"), "{refused:?}");
+    // Options of another version might mean something else, or be dropped.
+    let refused = client.clone().submit(submit(PROTOCOL_VERSION - 1)).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused:?}");
+    assert!(refused.message().starts_with("the client (version ) speaks protocol"), "{refused:?}");
     let refused = client.clone().watch(WatchRequest { run: "r".repeat(5000) }).await.unwrap_err();
     assert!(refused.message().ends_with("and at most 4096 are taken here"), "{refused:?}");
     // And it serves on.

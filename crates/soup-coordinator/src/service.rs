@@ -114,7 +114,8 @@ impl Coordinator for Service {
             )));
         }
         let admitted = self.hub.admit(caller.client()).map_err(|e| exhausted(&e))?;
-        let SubmitRequest { spec, fresh } = request.into_inner();
+        let SubmitRequest { spec, fresh, version, protocol } = request.into_inner();
+        check_protocol("the client", &version, protocol)?;
         let wire = spec.ok_or_else(|| status_of(&Error::usage("the request has no run")))?;
         let spec = RunSpec::try_from(wire).map_err(|e| status_of(&e))?;
         if !self.one_process {
@@ -280,16 +281,18 @@ async fn first_message(up: &mut Streaming<WorkerMessage>) -> Result<Register, St
         Some(WorkerMessage { message: Some(worker_message::Message::Register(register)) }) => register,
         _ => return Err(status_of(&Error::usage("a worker's first message has to register it"))),
     };
-    if register.protocol != PROTOCOL_VERSION {
-        let text = format!(
-            "worker {:?} (version {}) speaks protocol {}, this coordinator (version {}) protocol {PROTOCOL_VERSION}: start \
-             the same version",
-            register.name,
-            register.version,
-            register.protocol,
-            env!("CARGO_PKG_VERSION")
-        );
-        return Err(status_of(&Error::configuration(text)));
-    }
+    check_protocol(&format!("worker {:?}", register.name), &register.version, register.protocol)?;
     Ok(register)
+}
+
+/// Whether `who`, of `version`, means what this coordinator understands.
+fn check_protocol(who: &str, version: &str, protocol: u32) -> Result<(), Status> {
+    if protocol == PROTOCOL_VERSION {
+        return Ok(());
+    }
+    Err(status_of(&Error::configuration(format!(
+        "{who} (version {version:.64}) speaks protocol {protocol}, this coordinator (version {}) protocol {PROTOCOL_VERSION}: start the \
+         same version",
+        env!("CARGO_PKG_VERSION")
+    ))))
 }

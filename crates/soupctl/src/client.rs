@@ -9,7 +9,7 @@ use soup_proto::v1::run_event::Event;
 use soup_proto::v1::{
     CancelRequest, JudgesRequest, ListRequest, ProbeRequest, RunEvent, SubmitRequest, WatchRequest,
 };
-use soup_proto::{CONTROL_BYTES_MAX, error_of, no_http2};
+use soup_proto::{CONTROL_BYTES_MAX, PROTOCOL_VERSION, error_of, no_http2};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status, Streaming};
 
@@ -86,7 +86,12 @@ impl Client {
     ) -> Result<String> {
         let begun = Instant::now();
         let run = loop {
-            let submit = SubmitRequest { spec: Some(ask.spec.clone().into()), fresh: ask.fresh };
+            let submit = SubmitRequest {
+                spec: Some(ask.spec.clone().into()),
+                fresh: ask.fresh,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                protocol: PROTOCOL_VERSION,
+            };
             let submitted = tokio::select! {
                 answer = tokio::time::timeout(SUBMIT_TIMEOUT, self.coordinator.submit(submit)) => answer,
                 _ = signals.next() => return Err(Error::cancelled("interrupted before the run was submitted")),
