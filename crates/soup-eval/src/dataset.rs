@@ -181,6 +181,7 @@ fn images(
         let (archives, mut notes) = splits::choose(archives, named, about)?;
         notes.extend(folder::beside_tables(&others, ".tar"));
         let archives = archives::Archives::open(files.as_ref(), archives, options)?;
+        let archives = archives.named(files.as_ref(), &others)?;
         notes.extend(archives.notes().iter().cloned());
         return Ok((Layout::Archives(archives), notes));
     }
@@ -272,7 +273,8 @@ impl Dataset {
         match &self.layout {
             Layout::Parquet(parquet) => parquet.label_names(),
             Layout::Folder(folder) => Some(folder.label_names()),
-            Layout::Archives(_) | Layout::Lines(_) => None,
+            Layout::Archives(archives) => archives.label_names(),
+            Layout::Lines(_) => None,
         }
     }
 

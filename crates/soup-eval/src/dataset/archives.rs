@@ -3,9 +3,10 @@
 //!
 //! Opening reads the headers of all members, and so finds where every image and every label is; reading a range reads those, neighbours
 //! together. The label is the number of a class (`cls`), a key of a JSON object (`json`), or the name of a class in words (`txt`): the
-//! first of these that the first sample has, and then that of all. A sample that lacks its image or its label is refused by name. What
-//! other members there are is nobody's business, and is said.
+//! first of these that the first sample has, and then that of all. What numbers stand for may be said beside the archives ([`names`]). A
+//! sample that lacks its image or its label is refused by name. What other members there are is nobody's business, and is said.
 
+mod names;
 mod tar;
 
 use std::collections::{BTreeSet, HashSet};
@@ -51,6 +52,8 @@ pub(super) struct Archives {
     rows: Vec<Row>,
     form: Form,
     pub(super) labels: Labels,
+    /// What its own numbers of classes stand for, where that is said.
+    names: Option<Vec<String>>,
     notes: Vec<String>,
 }
 
@@ -117,7 +120,24 @@ impl Archives {
                 files.describe()
             ))
         })?;
-        Ok(Archives { entries, rows, form, labels: Labels::default(), notes: noted(&others) })
+        Ok(Archives { entries, rows, form, labels: Labels::default(), names: None, notes: noted(&others) })
+    }
+
+    /// With what `others`, the files beside the archives, say of their classes.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) where that is not understood; the errors of [`Files`].
+    pub(super) fn named(self, files: &dyn Files, others: &[FileEntry]) -> Result<Archives> {
+        match (names::find(&self.entries, others), &self.form.says) {
+            // Labels are names themselves.
+            (None, _) | (_, Says::Text) => Ok(self),
+            (Some(entry), _) => Ok(Archives { names: Some(names::read(files, entry)?), ..self }),
+        }
+    }
+
+    /// Names of its classes by label, where it says them.
+    pub(super) fn label_names(&self) -> Option<&[String]> {
+        self.names.as_deref()
     }
 
     /// What people should know.
@@ -202,7 +222,7 @@ impl Archives {
                     Error::data(format!(".{} is not a JSON object", self.form.label)).with_source(e)
                 })?;
                 match row.get(key) {
-                    Some(Value::String(name)) => self.labels.of_text(name),
+                    Some(Value::String(name)) => self.of_name(name),
                     Some(Value::Number(number)) => self
                         .labels
                         .of_json(number)
@@ -215,6 +235,24 @@ impl Archives {
                         self.form.label
                     ))),
                 }
+            }
+        }
+    }
+}
+
+impl Archives {
+    /// What the name of a class says beside others that have numbers.
+    fn of_name(&self, name: &str) -> Result<Target> {
+        let Some(names) = &self.names else { return self.labels.of_text(name) };
+        let mut found = (0u32..).zip(names).filter(|(_, other)| *other == name).map(|(class, _)| class);
+        let shown = || name.chars().take(60).collect::<String>();
+        match (found.next(), found.next()) {
+            (Some(class), None) => Ok(Target::Class(class)),
+            (None, _) => {
+                Err(Error::data(format!("label {:?} is none of the names in {}", shown(), names::FILE)))
+            }
+            (Some(_), Some(_)) => {
+                Err(Error::data(format!("label {:?} is several of the names in {}", shown(), names::FILE)))
             }
         }
     }

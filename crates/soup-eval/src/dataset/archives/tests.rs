@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use super::tar::tests::{InMemory, ended, member, summed};
 use super::*;
 use crate::classes::Classes;
+use crate::dataset::Dataset;
 
 type Parts<'a> = &'a [(&'a str, &'a [u8])];
 
@@ -239,4 +240,57 @@ fn whatever_an_archive_says_it_is_read_within_its_bounds() {
         }
     }
     assert!(read > 0);
+}
+
+/// The classes of all samples, for a model of cats, dogs and owls, where `names` is beside the archive; and the notes.
+fn with_names(parts: Parts<'_>, names: &[u8]) -> std::result::Result<(Vec<u32>, Vec<String>), String> {
+    let files = vec![
+        ("classnames.txt".to_owned(), names.to_vec()),
+        ("nshards.txt".to_owned(), b"1".to_vec()),
+        ("test/0.tar".to_owned(), archive(parts)),
+    ];
+    let files = std::sync::Arc::new(InMemory { files, ..InMemory::default() });
+    let read = || {
+        let mut dataset = Dataset::open(files, &DatasetOptions::default())?;
+        let names = ["cat", "dog", "owl"].map(str::to_owned).to_vec();
+        dataset.align(&Classes::new(names, &BTreeMap::new()), false)?;
+        let samples = dataset.read(0..dataset.len())?;
+        let class = |sample: &Sample| match sample.target {
+            Target::Class(class) => class,
+            Target::Number(_) => panic!(),
+        };
+        Ok((samples.iter().map(class).collect(), dataset.notes().to_vec()))
+    };
+    read().map_err(|e: Error| e.chain())
+}
+
+#[test]
+fn numbers_stand_for_the_names_beside_the_archives() {
+    let numbers: Parts<'_> = &[("a.cls", b"0"), ("a.jpg", b"A"), ("b.cls", b"2"), ("b.jpg", b"B")];
+    assert_eq!(with_names(numbers, b"cat\ndog\nowl\n").unwrap(), (vec![0, 2], vec![]));
+    let other = "its labels are numbered in another order than the model's classes, and were aligned by name";
+    assert_eq!(
+        with_names(numbers, b"\xef\xbb\xbfOwl\r\ndog\r\ncat").unwrap(),
+        (vec![2, 0], vec![other.to_owned()])
+    );
+    let json: Parts<'_> = &[
+        ("a.json", br#"{"label": 0}"#),
+        ("a.jpg", b"A"),
+        ("b.json", br#"{"label": "dog"}"#),
+        ("b.jpg", b"B"),
+    ];
+    assert_eq!(with_names(json, b"owl\ndog\ncat").unwrap().0, [2, 1]);
+    // Names need none beside them.
+    assert_eq!(with_names(&[("a.txt", b"owl"), ("a.jpg", b"A")], b"").unwrap(), (vec![2], vec![]));
+    for (parts, names, part) in [
+        (numbers, &b"cat\ndog\nowls"[..], "has classes that are no class of the model: \"owls\""),
+        (numbers, b"cat\ndog", "archive \"test/0.tar\" sample \"b\": label 2 is not one of its 2 classes"),
+        (numbers, b"cat\n\nowl", "file \"classnames.txt\": class 1 has no name"),
+        (numbers, b" \n", "file \"classnames.txt\": class 0 has no name"),
+        (numbers, b"cat\xff", "file \"classnames.txt\": it is not UTF-8"),
+        (json, b"owl\ncat", "label \"dog\" is none of the names in classnames.txt"),
+    ] {
+        let error = with_names(parts, names).unwrap_err();
+        assert!(error.contains(part), "{error}");
+    }
 }
