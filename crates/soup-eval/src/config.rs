@@ -137,7 +137,7 @@ impl Settings {
         if channels != 1 && channels != 3 {
             return Err(wrong(format!("num_channels is {channels}, expected 1 (grey) or 3 (RGB)")));
         }
-        Ok(ImageClassifier { image, channels, classes: self.classes()? })
+        Ok(ImageClassifier { image, channels, classes: self.classes_or_number()? })
     }
 
     /// The classes that the file tells of.
@@ -178,9 +178,9 @@ impl Settings {
 }
 
 impl ImageClassifier {
-    /// Number of classes: that of the logits.
+    /// Logits of an image.
     pub(crate) fn outputs(&self) -> usize {
-        self.classes.count() as usize
+        self.classes.outputs()
     }
 }
 
@@ -249,14 +249,17 @@ mod tests {
         let error = |json: &str| classes(json).unwrap_err().chain();
         assert!(error(r#"{"id2label": {}}"#).contains("num_labels is 0"));
         assert!(error(r#"{"num_labels": 0}"#).contains("num_labels is 0"));
-        assert!(error(r#"{"num_labels": 1}"#).contains("predicts a number"));
-        assert!(error(r#"{"id2label": {"0": "price"}}"#).contains("a regression"));
+        // Where nothing but classes will do.
+        let numberless = Settings::parse(r#"{"num_labels": 1}"#).unwrap().classes().unwrap_err();
+        assert!(numberless.chain().contains("predicts a number"));
         let one_class = r#"{"num_labels": 1, "problem_type": "single_label_classification"}"#;
         assert!(error(one_class).contains("one class"));
-        let number = |json: &str| Settings::parse(json).unwrap().classes_or_number().map(|c| c.is_empty());
-        for json in
-            [r#"{"num_labels": 1}"#, r#"{"id2label": {"0": "LABEL_0"}, "problem_type": "regression"}"#]
-        {
+        let number = |json: &str| classes(json).map(|c| c.is_empty());
+        for json in [
+            r#"{"num_labels": 1}"#,
+            r#"{"id2label": {"0": "price"}}"#,
+            r#"{"id2label": {"0": "LABEL_0"}, "problem_type": "regression"}"#,
+        ] {
             assert_eq!(number(json).ok(), Some(true), "{json}");
         }
         assert_eq!(number("{}").ok(), Some(false));

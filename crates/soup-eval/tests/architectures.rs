@@ -234,16 +234,27 @@ fn logits_agree_with_transformers() {
 
 /// Of the first label alone the same model has the same logit, and takes it for a number.
 #[test]
-fn models_of_texts_with_one_label_predict_a_number() {
-    let cases = [("bert", "classifier"), ("roberta", "classifier.out_proj"), ("distilbert", "classifier")];
+fn models_with_one_label_predict_a_number() {
+    let cases = [
+        ("bert", "classifier"),
+        ("roberta", "classifier.out_proj"),
+        ("distilbert", "classifier"),
+        ("vit", "classifier"),
+        ("deit", "classifier"),
+        ("dinov2", "classifier"),
+        ("clip", "classifier"),
+        ("resnet", "classifier.1"),
+        ("efficientnet", "classifier"),
+    ];
     for (case, head) in cases {
         let (schema, bytes) = model(case);
-        let (mut specs, mut flat) = (schema.tensors().to_vec(), Vec::new());
+        let (mut specs, mut flat, mut classes) = (schema.tensors().to_vec(), Vec::new(), 0);
         for (index, spec) in specs.iter_mut().enumerate() {
             let range = schema.range(index);
             let mut tensor = &bytes[range.start as usize..range.end as usize];
             if spec.name.strip_prefix(head).is_some_and(|leaf| leaf == ".weight" || leaf == ".bias") {
-                tensor = &tensor[..tensor.len() / spec.shape[0] as usize];
+                classes = spec.shape[0] as usize;
+                tensor = &tensor[..tensor.len() / classes];
                 spec.shape[0] = 1;
             }
             flat.extend_from_slice(tensor);
@@ -251,12 +262,12 @@ fn models_of_texts_with_one_label_predict_a_number() {
         let one = Schema::new(specs).unwrap();
         let said = serde_json::json!({ "id2label": { "0": "LABEL_0" }, "label2id": { "LABEL_0": 0 }, "problem_type": "regression" });
         let evaluator =
-            evaluator_with(changed(case, said), "{}".to_owned(), Vec::new(), (DeviceKind::Cpu, 4));
+            evaluator_with(changed(case, said), preprocessor(case), Vec::new(), (DeviceKind::Cpu, 4));
         let (evaluator, prepared) = (evaluator.unwrap(), samples(case));
         assert!(evaluator.class_names().is_empty() && evaluator.check_schema(&schema).is_err(), "{case}");
         let loaded = evaluator.load(&one, Weights::copied_from(&one, &flat).unwrap()).unwrap();
         let got = loaded.logits(&prepared, 0..prepared.len(), NEVER).unwrap();
-        let want: Vec<f64> = golden(case, "logits").into_iter().step_by(3).collect();
+        let want: Vec<f64> = golden(case, "logits").into_iter().step_by(classes).collect();
         assert!(largest_difference(&got, &want) <= 1e-4, "{case}");
     }
 }

@@ -206,6 +206,9 @@ impl Archives {
         let shown = || -> String { String::from_utf8_lossy(label).chars().take(60).collect() };
         match &self.form.says {
             Says::Number => {
+                if self.labels.are_numbers() {
+                    return self.labels.of_text(text_of(label)?);
+                }
                 let class: u32 = text_of(label)?.parse().map_err(|e| {
                     Error::data(format!(
                         "{:?} is no number of a class, as .{} should be (names of classes are read from .txt)",

@@ -16,7 +16,7 @@ impl Labels {
     }
 
     /// Whether they are numbers that are to be predicted.
-    fn are_numbers(&self) -> bool {
+    pub(super) fn are_numbers(&self) -> bool {
         self.0.as_ref().is_some_and(Classes::is_empty)
     }
 

@@ -170,6 +170,9 @@ fn settings(arguments: &Arguments, source: &Source) -> Result<Map<String, Value>
     set("num_channels", json!(arguments.raw.in_chans));
     set("qkv_bias", json!(arguments.raw.qkv_bias));
     set("layer_norm_eps", json!(arguments.epsilon()?));
+    if arguments.raw.num_classes == 1 {
+        return Err(wrong("num_classes is 1, and what one class means is not said: a number, or yes and no"));
+    }
     set("num_labels", json!(arguments.raw.num_classes));
     let Some(names) = source.class_names()? else { return Ok(settings) };
     if names.len() != arguments.raw.num_classes {

@@ -294,3 +294,30 @@ fn numbers_stand_for_the_names_beside_the_archives() {
         assert!(error.contains(part), "{error}");
     }
 }
+
+/// The numbers of all samples, for a model that predicts one.
+fn numbers(parts: Parts<'_>) -> std::result::Result<Vec<f64>, String> {
+    let files = InMemory::one(archive(parts));
+    let read = || {
+        let mut archives = Archives::open(&files, files.list()?, &DatasetOptions::default())?;
+        archives.labels = Labels::of(&Classes::none());
+        archives.read(&files, 0..archives.len())
+    };
+    let number = |sample: Sample| match sample.target {
+        Target::Number(number) => number,
+        Target::Class(_) => panic!(),
+    };
+    Ok(read().map_err(|e| e.chain())?.into_iter().map(number).collect())
+}
+
+#[test]
+fn labels_are_numbers_for_a_model_that_predicts_one() {
+    let parts: Parts<'_> = &[("a.cls", b"3"), ("a.jpg", b"A"), ("b.cls", b"-2.5\n"), ("b.jpg", b"B")];
+    assert_eq!(numbers(parts), Ok(vec![3.0, -2.5]));
+    assert_eq!(numbers(&[("a.json", br#"{"label": 0.25}"#), ("a.jpg", b"A")]), Ok(vec![0.25]));
+    assert_eq!(numbers(&[("a.txt", b"1e3"), ("a.jpg", b"A")]), Ok(vec![1000.0]));
+    for label in [&b"nan"[..], b"inf", b"old", b""] {
+        let error = numbers(&[("a.cls", label), ("a.jpg", b"A")]).unwrap_err();
+        assert!(error.contains("is no number, and the model predicts one"), "{error}");
+    }
+}

@@ -102,6 +102,9 @@ fn what_timm_builds_otherwise_is_refused() {
     assert!(of(json!({ "mlp_ratio": 0 })).contains("mlp_ratio is 0"));
     assert!(of(json!({ "reg_tokens": 9999 })).contains("reg_tokens is 9999"));
     assert!(of(json!({ "num_classes": 0 })).contains("num_labels is 0"));
+    assert!(
+        of(json!({ "num_classes": 1 })).contains("num_classes is 1, and what one class means is not said")
+    );
     for name in [
         "aimv2_large_patch14_224",
         "vit_base_patch16_siglip_224",
