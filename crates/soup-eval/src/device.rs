@@ -78,6 +78,23 @@ pub(crate) struct Site<B: Differentiable> {
     pub(crate) precision: Precision,
     /// The class of numerics.
     pub(crate) numerics: String,
+    /// What it is and calls itself, unless it is the processor.
+    #[cfg_attr(not(feature = "cube"), allow(dead_code))]
+    pub(crate) tried: Option<(DeviceKind, String)>,
+}
+
+impl<B: Differentiable> Site<B> {
+    /// Tries whether gradients are what they are on the processor, once a process; call it before one is taken.
+    ///
+    /// # Errors
+    /// [`Configuration`](soup_core::ErrorKind::Configuration), naming the device, where they are not.
+    pub(crate) fn try_gradients(&self) -> Result<()> {
+        #[cfg(feature = "cube")]
+        if let Some((name, title)) = &self.tried {
+            return trial::pass_backwards(self, (*name, title));
+        }
+        Ok(())
+    }
 }
 
 /// What is done with a backend that is known at run time only.
@@ -98,7 +115,7 @@ pub(crate) fn open<W: With>(device: DeviceKind, precision: Precision, with: W) -
         DeviceKind::Cpu => {
             only_f32(device, precision)?;
             let numerics = JudgeId::native().numerics;
-            Ok(with.with::<Autodiff<Flex>>(Site { device: FlexDevice, precision, numerics }))
+            Ok(with.with::<Autodiff<Flex>>(Site { device: FlexDevice, precision, numerics, tried: None }))
         }
         #[cfg(feature = "cuda")]
         DeviceKind::Cuda(index) => cuda::open(index, precision, with),

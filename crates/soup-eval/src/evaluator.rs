@@ -318,6 +318,7 @@ impl<A: Architecture, B: Differentiable> Evaluator for ArchitectureEvaluator<A, 
         if self.architecture.says_answers() {
             return Err(Error::usage("an answer has no gradient: only the probabilities of labels do"));
         }
+        self.site.try_gradients()?;
         let parameters = Parameters::new(schema, parameters)?;
         let sink = Sink::zeros(schema);
         let graph = Graph::<A, B> {

@@ -21,15 +21,15 @@ pub(super) fn open<W: With>(index: u32, precision: Precision, with: W) -> Result
     let Card { title, class } =
         card(index).map_err(|e| Error::configuration(format!("{name} is not there: {e}")))?;
     let numerics = format!("cuda-{class}-{precision}");
-    let name = (name, title.as_str());
+    let (tried, name) = (Some((name, title.clone())), (name, title.as_str()));
     match precision {
         Precision::F32 | Precision::Tf32 => {
             trial::pass::<Cuda<f32>>(&device, name, precision)?;
-            Ok(with.with::<Autodiff<Cuda<f32>>>(Site { device, precision, numerics }))
+            Ok(with.with::<Autodiff<Cuda<f32>>>(Site { device, precision, numerics, tried }))
         }
         Precision::Bf16 => {
             trial::pass::<Cuda<half::bf16>>(&device, name, precision)?;
-            Ok(with.with::<Autodiff<Cuda<half::bf16>>>(Site { device, precision, numerics }))
+            Ok(with.with::<Autodiff<Cuda<half::bf16>>>(Site { device, precision, numerics, tried }))
         }
     }
 }

@@ -29,7 +29,8 @@ pub(super) fn open<W: With>(index: u32, precision: Precision, with: W) -> Result
     };
     trial::pass::<Vulkan>(&device, (name, &found.title), precision)?;
     let numerics = format!("vulkan-{precision}-{}", sanitised(&found.title));
-    Ok(with.with::<Autodiff<Vulkan>>(Site { device, precision, numerics }))
+    let tried = Some((name, found.title.clone()));
+    Ok(with.with::<Autodiff<Vulkan>>(Site { device, precision, numerics, tried }))
 }
 
 /// A device of the list.
