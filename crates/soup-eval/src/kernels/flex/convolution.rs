@@ -12,7 +12,7 @@ use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
 
 use super::activation::activate;
-use super::product::{PANEL, Product, Then, pack_rows, packed_len, rows_at_once};
+use super::product::{PANEL, Product, Then, pack_rows, packed_len, rows_worth_making};
 use super::{contiguous_owned, tensor, values, vectorised};
 use crate::kernels::Filters;
 use crate::kernels::windows::Windows;
@@ -128,7 +128,7 @@ impl Dense<'_> {
     pub(super) fn run(&self, out: &mut [f32]) {
         let ([channels, _], [height, width]) = (self.sizes, self.windows.image);
         let inputs = self.windows.pixels() * channels;
-        let at_once = rows_at_once(inputs).min(self.windows.rows());
+        let at_once = rows_worth_making(inputs).min(self.windows.rows());
         let mut gathered = vec![0.0; at_once * inputs];
         let mut padded = Image::new(self.windows, channels);
         let (mut filled, mut done) = (0, 0);

@@ -19,24 +19,37 @@ use crate::kernels::Activation;
 pub(in crate::kernels) const PANEL: usize = 16;
 /// Rows of a tile: with two vectors a row, twelve sums in the sixteen registers of AVX2.
 pub(super) const TILE: usize = 6;
-/// Rows of a tile where a row is one vector (AVX-512), so that it has as many sums. They are more than the ways of the nearest cache, and
-/// rows whose distance is a multiple of 4 KiB share one of its sets: these rows are gathered beside each other first.
+/// Rows of a tile where a row of a panel is one vector (AVX-512). They are more than the ways of the nearest cache, and rows whose distance
+/// is a multiple of 4 KiB share one of its sets: these rows are gathered beside each other first.
 const TALL_TILE: usize = 2 * TILE;
+/// Panels of a tile there: with twelve rows, 24 sums in the 32 registers. A value of the left matrix is read once for both, since
+/// processors that multiply two such vectors in a cycle read no more than two in one either.
+const PANELS: usize = 2;
 /// Inputs at a time: so much of a panel is in the nearest cache, beside the rows of a tile, even where two threads share it.
 const INPUTS_AT_ONCE: usize = 192;
+/// The same of [`PANELS`], which are more than that cache holds: a vector of each is wanted every twelve cycles, and comes from the second
+/// one in time. What counts there is how often sums are written and read again.
+const TALL_INPUTS_AT_ONCE: usize = 4 * INPUTS_AT_ONCE;
 /// Values of the left matrix that are gone over panel by panel: they stay in the second cache.
 const VALUES_AT_ONCE: usize = 32 << 10;
+/// The same beside [`PANELS`]: processors with AVX-512 have at least 1 MiB there for each core.
+const TALL_VALUES_AT_ONCE: usize = 128 << 10;
 /// Inputs whose panel is written at a time while columns are packed.
 const PACKED_AT_ONCE: usize = 64;
 
-/// Inputs of so many that are gone over at a time.
-fn inputs_at_once(inputs: usize) -> usize {
-    inputs.div_ceil(inputs.div_ceil(INPUTS_AT_ONCE))
+/// Inputs of so many that are gone over at a time, of no more than `most`.
+fn inputs_at_once(inputs: usize, most: usize) -> usize {
+    inputs.div_ceil(inputs.div_ceil(most))
 }
 
-/// Rows of so many inputs that are gone over panel by panel.
-pub(super) fn rows_at_once(inputs: usize) -> usize {
-    (VALUES_AT_ONCE / inputs_at_once(inputs) / TALL_TILE).max(1) * TALL_TILE
+/// Rows of which so many inputs are gone over at a time, panel by panel: `values` in all.
+fn rows_at_once(inputs_at_once: usize, values: usize) -> usize {
+    (values / inputs_at_once / TALL_TILE).max(1) * TALL_TILE
+}
+
+/// Rows of so many inputs that are worth making at a time.
+pub(super) fn rows_worth_making(inputs: usize) -> usize {
+    rows_at_once(inputs_at_once(inputs, INPUTS_AT_ONCE), VALUES_AT_ONCE)
 }
 
 /// Values of a packed matrix.
@@ -132,8 +145,8 @@ impl WithSimd for Product<'_> {
     }
 }
 
-/// A part of a product whose sums are made in one go: some inputs of some rows, by the columns of a panel.
-struct Part<'a> {
+/// A part of a product whose sums are made in one go: some inputs of some rows, by the columns of `P` panels.
+struct Part<'a, const P: usize> {
     /// These inputs of the first row, and from there on.
     left: &'a [f32],
     /// From a row to the next one there.
@@ -141,8 +154,23 @@ struct Part<'a> {
     first_row: usize,
     first_column: usize,
     first_input: usize,
-    /// Their inputs of a panel.
-    panel: &'a [f32],
+    /// Their inputs of each panel.
+    panels: [&'a [f32]; P],
+}
+
+/// The sums of a row, by panel.
+type Sums<const P: usize> = [[f32; PANEL]; P];
+
+/// Rows that are gone over panel by panel, and some of their inputs.
+struct Block<'a> {
+    rows: Range<usize>,
+    first_input: usize,
+    /// So many.
+    inputs: usize,
+    /// Those of the first row, and from there on.
+    left: &'a [f32],
+    /// From a row to the next one there.
+    stride: usize,
 }
 
 impl Product<'_> {
@@ -151,50 +179,85 @@ impl Product<'_> {
     fn run<S: Simd, const V: usize>(mut self, simd: S) {
         let [inputs, columns] = self.sizes;
         let rows = self.left.len() / inputs;
-        let (inputs_at_once, rows_at_once) = (inputs_at_once(inputs), rows_at_once(inputs));
+        let (most, values) = match V {
+            1 => (TALL_INPUTS_AT_ONCE, TALL_VALUES_AT_ONCE),
+            _ => (INPUTS_AT_ONCE, VALUES_AT_ONCE),
+        };
+        let inputs_at_once = inputs_at_once(inputs, most);
+        let rows_at_once = rows_at_once(inputs_at_once, values);
         let mut gathered = Vec::new();
         for first in (0..rows).step_by(rows_at_once) {
-            let block = first..rows.min(first + rows_at_once);
+            let rows = first..rows.min(first + rows_at_once);
             for first_input in (0..inputs).step_by(inputs_at_once) {
                 let here = inputs_at_once.min(inputs - first_input);
                 let (left, stride) = match V {
                     1 => {
                         gathered.clear();
-                        for row in block.clone() {
+                        for row in rows.clone() {
                             gathered.extend_from_slice(&self.left[row * inputs + first_input..][..here]);
                         }
                         (&gathered[..], here)
                     }
-                    _ => (&self.left[block.start * inputs + first_input..], inputs),
+                    _ => (&self.left[rows.start * inputs + first_input..], inputs),
                 };
-                for first_column in (0..columns).step_by(PANEL) {
-                    let panel = &self.right[first_column * inputs + first_input * PANEL..][..here * PANEL];
-                    let mut first_row = block.start;
-                    while first_row < block.end {
-                        let left = &left[(first_row - block.start) * stride..];
-                        let part = Part { left, stride, first_row, first_column, first_input, panel };
-                        first_row += self.rows::<S, V>(simd, &part, block.end - first_row);
+                let block = Block { rows: rows.clone(), first_input, inputs: here, left, stride };
+                let mut first_column = 0;
+                while first_column < columns {
+                    if V == 1 && columns - first_column > PANEL {
+                        self.panels::<S, V, PANELS>(simd, &block, first_column);
+                        first_column += PANELS * PANEL;
+                    } else {
+                        self.panels::<S, V, 1>(simd, &block, first_column);
+                        first_column += PANEL;
                     }
                 }
             }
         }
     }
 
+    /// The products of a block with `P` panels.
+    #[inline(always)]
+    fn panels<S: Simd, const V: usize, const P: usize>(
+        &mut self,
+        simd: S,
+        block: &Block<'_>,
+        first_column: usize,
+    ) {
+        let [inputs, _] = self.sizes;
+        let &Block { ref rows, first_input, inputs: here, left, stride } = block;
+        let mut panels: [&[f32]; P] = [&[]; P];
+        for (nth, panel) in panels.iter_mut().enumerate() {
+            let first = (first_column + nth * PANEL) * inputs + first_input * PANEL;
+            *panel = &self.right[first..][..here * PANEL];
+        }
+        let mut first_row = rows.start;
+        while first_row < rows.end {
+            let left = &left[(first_row - rows.start) * stride..];
+            let part = Part { left, stride, first_row, first_column, first_input, panels };
+            first_row += self.rows::<S, V, P>(simd, &part, rows.end - first_row);
+        }
+    }
+
     /// Makes the sums of as many rows as are a tile, of so many that are left. Says how many.
     #[inline(always)]
-    fn rows<S: Simd, const V: usize>(&mut self, simd: S, part: &Part<'_>, left: usize) -> usize {
+    fn rows<S: Simd, const V: usize, const P: usize>(
+        &mut self,
+        simd: S,
+        part: &Part<'_, P>,
+        left: usize,
+    ) -> usize {
         match left {
-            1 => self.part::<S, 1, V>(simd, part),
-            2 => self.part::<S, 2, V>(simd, part),
-            3 => self.part::<S, 3, V>(simd, part),
-            4 => self.part::<S, 4, V>(simd, part),
-            5 => self.part::<S, 5, V>(simd, part),
+            1 => self.part::<S, 1, V, P>(simd, part),
+            2 => self.part::<S, 2, V, P>(simd, part),
+            3 => self.part::<S, 3, V, P>(simd, part),
+            4 => self.part::<S, 4, V, P>(simd, part),
+            5 => self.part::<S, 5, V, P>(simd, part),
             TALL_TILE.. if V == 1 => {
-                self.part::<S, TALL_TILE, V>(simd, part);
+                self.part::<S, TALL_TILE, V, P>(simd, part);
                 return TALL_TILE;
             }
             _ => {
-                self.part::<S, TILE, V>(simd, part);
+                self.part::<S, TILE, V, P>(simd, part);
                 return TILE;
             }
         }
@@ -203,54 +266,59 @@ impl Product<'_> {
 
     // Arrays are filled by loops: what `map` and `from_fn` call is compiled by itself, for no vectors at all.
     #[inline(always)]
-    fn part<S: Simd, const R: usize, const V: usize>(&mut self, simd: S, part: &Part<'_>) {
+    fn part<S: Simd, const R: usize, const V: usize, const P: usize>(&mut self, simd: S, part: &Part<'_, P>) {
         let [inputs, columns] = self.sizes;
-        let here = part.panel.len() / PANEL;
-        let width = PANEL.min(columns - part.first_column);
+        let here = part.panels[0].len() / PANEL;
+        let width = (P * PANEL).min(columns - part.first_column);
         let first = part.first_row * columns + part.first_column;
         let mut left: [&[f32]; R] = [&[]; R];
         for (row, left) in left.iter_mut().enumerate() {
             *left = &part.left[row * part.stride..][..here];
         }
-        let mut sums = [[0.0; PANEL]; R];
+        let mut sums = [[[0.0; PANEL]; P]; R];
         if part.first_input > 0 {
             for (row, sums) in sums.iter_mut().enumerate() {
                 get(&self.out[first + row * columns..][..width], sums);
             }
         }
-        tile::<S, R, V>(simd, left, part.panel, &mut sums);
+        apart(simd, Tile::<R, V, P> { left, panels: part.panels, sums: &mut sums });
         if part.first_input + here == inputs {
             self.finish(simd, part, &mut sums);
         }
         for (row, sums) in sums.iter().enumerate() {
-            put(sums, &mut self.out[first + row * columns..][..width]);
+            put_all(sums, &mut self.out[first + row * columns..][..width]);
         }
     }
 
     /// Does what is to be done to the sums of all inputs.
     #[inline(always)]
-    fn finish<S: Simd, const R: usize>(&self, simd: S, part: &Part<'_>, sums: &mut [[f32; PANEL]; R]) {
+    fn finish<S: Simd, const R: usize, const P: usize>(
+        &self,
+        simd: S,
+        part: &Part<'_, P>,
+        sums: &mut [Sums<P>; R],
+    ) {
         let [_, columns] = self.sizes;
-        let width = PANEL.min(columns - part.first_column);
+        let width = (P * PANEL).min(columns - part.first_column);
         let Then { scale, bias, residual, act } = self.then;
-        let mut more = [0.0; PANEL];
+        let mut more = [[0.0; PANEL]; P];
         if let Some(scale) = scale {
             get(&scale[part.first_column..][..width], &mut more);
-            sums.iter_mut().for_each(|sums| multiply(simd, sums, &more));
+            sums.iter_mut().for_each(|sums| multiply(simd, sums.as_flattened_mut(), more.as_flattened()));
         }
         if let Some(bias) = bias {
             get(&bias[part.first_column..][..width], &mut more);
-            sums.iter_mut().for_each(|sums| add(simd, sums, &more));
+            sums.iter_mut().for_each(|sums| add(simd, sums.as_flattened_mut(), more.as_flattened()));
         }
         if let Some(residual) = residual {
             let first = part.first_row * columns + part.first_column;
             for (row, sums) in sums.iter_mut().enumerate() {
                 get(&residual[first + row * columns..][..width], &mut more);
-                add(simd, sums, &more);
+                add(simd, sums.as_flattened_mut(), more.as_flattened());
             }
         }
         if act != Activation::Linear {
-            apart(simd, Activate { act, values: sums.as_flattened_mut() });
+            apart(simd, Activate { act, values: sums.as_flattened_mut().as_flattened_mut() });
         }
     }
 }
@@ -263,7 +331,7 @@ fn apart<S: Simd, W: WithSimd>(simd: S, work: W) -> W::Output {
 }
 
 #[inline(always)]
-fn add<S: Simd>(simd: S, sums: &mut [f32; PANEL], more: &[f32; PANEL]) {
+fn add<S: Simd>(simd: S, sums: &mut [f32], more: &[f32]) {
     let (sums, more) = (S::as_mut_simd_f32s(sums).0, S::as_simd_f32s(more).0);
     for (sum, &more) in sums.iter_mut().zip(more) {
         *sum = simd.add_f32s(*sum, more);
@@ -271,19 +339,19 @@ fn add<S: Simd>(simd: S, sums: &mut [f32; PANEL], more: &[f32; PANEL]) {
 }
 
 #[inline(always)]
-fn multiply<S: Simd>(simd: S, sums: &mut [f32; PANEL], by: &[f32; PANEL]) {
+fn multiply<S: Simd>(simd: S, sums: &mut [f32], by: &[f32]) {
     let (sums, by) = (S::as_mut_simd_f32s(sums).0, S::as_simd_f32s(by).0);
     for (sum, &by) in sums.iter_mut().zip(by) {
         *sum = simd.mul_f32s(*sum, by);
     }
 }
 
-/// As many values as there are. A whole panel is what has to be fast.
+/// As many values as there are. Whole panels are what has to be fast.
 #[inline(always)]
-fn get(from: &[f32], to: &mut [f32; PANEL]) {
-    match from.as_array::<PANEL>() {
-        Some(from) => *to = *from,
-        None => to[..from.len()].copy_from_slice(from),
+fn get<const P: usize>(from: &[f32], to: &mut Sums<P>) {
+    match from.as_chunks::<PANEL>() {
+        (whole, []) if whole.len() == P => to.copy_from_slice(whole),
+        _ => to.as_flattened_mut()[..from.len()].copy_from_slice(from),
     }
 }
 
@@ -296,6 +364,15 @@ pub(super) fn put(sums: &[f32; PANEL], out: &mut [f32]) {
     }
 }
 
+/// The same of several panels.
+#[inline(always)]
+fn put_all<const P: usize>(sums: &Sums<P>, out: &mut [f32]) {
+    match out.as_chunks_mut::<PANEL>() {
+        (whole, []) if whole.len() == P => whole.copy_from_slice(sums),
+        _ => out.copy_from_slice(&sums.as_flattened()[..out.len()]),
+    }
+}
+
 /// Adds to `sums`, for as many columns as `V` vectors have, the products of `left`, which has as many inputs as the panel.
 #[inline(always)]
 pub(super) fn tile<S: Simd, const R: usize, const V: usize>(
@@ -304,41 +381,57 @@ pub(super) fn tile<S: Simd, const R: usize, const V: usize>(
     panel: &[f32],
     sums: &mut [[f32; PANEL]; R],
 ) {
-    apart(simd, Tile::<R, V> { left, panel, sums });
+    let mut of_panels = [[[0.0; PANEL]; 1]; R];
+    for (of_panels, sums) in of_panels.iter_mut().zip(sums.iter()) {
+        of_panels[0] = *sums;
+    }
+    apart(simd, Tile::<R, V, 1> { left, panels: [panel], sums: &mut of_panels });
+    for (of_panels, sums) in of_panels.iter().zip(sums) {
+        *sums = of_panels[0];
+    }
 }
 
-struct Tile<'a, const R: usize, const V: usize> {
+/// Adds to `sums` the products of rows with panels, which have as many inputs, for as many columns of each as `V` vectors have.
+struct Tile<'a, const R: usize, const V: usize, const P: usize> {
     left: [&'a [f32]; R],
-    panel: &'a [f32],
-    sums: &'a mut [[f32; PANEL]; R],
+    panels: [&'a [f32]; P],
+    sums: &'a mut [Sums<P>; R],
 }
 
-impl<const R: usize, const V: usize> WithSimd for Tile<'_, R, V> {
+impl<const R: usize, const V: usize, const P: usize> WithSimd for Tile<'_, R, V, P> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let panel = self.panel.as_chunks::<PANEL>().0;
-        let inputs = panel.len();
-        // Known to be as long, rows need no check of every input.
+        let inputs = self.panels[0].len() / PANEL;
+        // Known to be as long, rows and panels need no check of every input.
         let mut left = self.left;
         for left in &mut left {
             *left = &left[..inputs];
         }
-        let mut sums = [[simd.splat_f32s(0.0); V]; R];
-        for (sums, from) in sums.iter_mut().zip(self.sums.iter()) {
+        let mut panels: [&[[f32; PANEL]]; P] = [&[]; P];
+        for (panel, from) in panels.iter_mut().zip(self.panels) {
+            *panel = &from.as_chunks::<PANEL>().0[..inputs];
+        }
+        let mut sums = [[[simd.splat_f32s(0.0); V]; P]; R];
+        for (sums, from) in sums.as_flattened_mut().iter_mut().zip(self.sums.as_flattened()) {
             sums.copy_from_slice(&S::as_simd_f32s(from).0[..V]);
         }
         for input in 0..inputs {
-            let right = S::as_simd_f32s(&panel[input]).0;
+            let mut right = [[simd.splat_f32s(0.0); V]; P];
+            for (right, panel) in right.iter_mut().zip(&panels) {
+                right.copy_from_slice(&S::as_simd_f32s(&panel[input]).0[..V]);
+            }
             for (left, sums) in left.iter().zip(&mut sums) {
                 let left = simd.splat_f32s(left[input]);
-                for (sum, &right) in sums.iter_mut().zip(right) {
-                    *sum = simd.mul_add_f32s(left, right, *sum);
+                for (sums, right) in sums.iter_mut().zip(&right) {
+                    for (sum, &right) in sums.iter_mut().zip(right) {
+                        *sum = simd.mul_add_f32s(left, right, *sum);
+                    }
                 }
             }
         }
-        for (sums, to) in sums.iter().zip(self.sums) {
+        for (sums, to) in sums.as_flattened().iter().zip(self.sums.as_flattened_mut()) {
             S::as_mut_simd_f32s(to).0[..V].copy_from_slice(sums);
         }
     }
