@@ -201,6 +201,19 @@ mod tests {
 
     #[cfg(feature = "vulkan")]
     #[test]
+    fn a_device_that_judges_may_learn() {
+        struct Try;
+        impl With for Try {
+            type Out = Result<()>;
+            fn with<B: Differentiable>(self, site: Site<B>) -> Result<()> {
+                site.try_gradients()
+            }
+        }
+        open(DeviceKind::Vulkan(0), Precision::F32, Try).unwrap().unwrap();
+    }
+
+    #[cfg(feature = "vulkan")]
+    #[test]
     fn a_class_has_no_strange_characters() {
         assert_eq!(sanitised("llvmpipe (LLVM 15.0.6, 256 bits)"), "llvmpipe-llvm-15.0.6-256-bits");
         assert_eq!(sanitised("  NVIDIA H200 "), "nvidia-h200");
