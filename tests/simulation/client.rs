@@ -52,7 +52,9 @@ async fn attempt(coordinator: &str, network: &Network, spec: &RunSpec, witness: 
     let channel: Channel = network.connect(&endpoint).await.map_err(unreachable)?;
     let mut client = CoordinatorClient::new(channel);
     // The same request is the same run, however often it is made.
-    let submit = client.submit(SubmitRequest { spec: Some(spec.clone().into()), fresh: false });
+    let spec = Some(spec.clone().into());
+    let protocol = soup_proto::PROTOCOL_VERSION;
+    let submit = client.submit(SubmitRequest { spec, protocol, ..SubmitRequest::default() });
     let silent = |_| Error::unavailable("the coordinator did not answer");
     let answer = tokio::time::timeout(SUBMIT_TIMEOUT, submit).await.map_err(silent)?;
     let run = answer.map_err(|s| error_of(&s))?.into_inner().run;
