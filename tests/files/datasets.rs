@@ -306,7 +306,7 @@ fn what_has_no_classes_is_not_scored() {
     for (key, value, part) in [
         ("problem_type", json!("regression"), "regression"),
         ("problem_type", json!("multi_label_classification"), "multi_label"),
-        ("id2label", json!({ "0": "price" }), "predicts a number"),
+        ("id2label", json!({ "0": "price" }), "expected [1, 16] by config.json"),
     ] {
         let before = std::fs::read(place.ingredient("a").join("config.json")).unwrap();
         place.change_json("pool/a/config.json", |config| config[key] = value);

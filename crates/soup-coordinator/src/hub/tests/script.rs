@@ -44,7 +44,7 @@ pub(super) fn config() -> CoordinatorConfig {
         runs_per_client_max: 2,
         insecure: false,
         recover: true,
-        one_process: true,
+        one_process: false,
         window: Window::default(),
     }
 }
