@@ -52,6 +52,19 @@ pub(crate) enum Activation {
 }
 
 impl Activation {
+    /// Every one, for those who try them all.
+    #[cfg(any(test, feature = "cube"))]
+    pub(crate) const ALL: [Activation; 8] = [
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::QuickGelu,
+        Activation::Relu,
+        Activation::Silu,
+        Activation::Tanh,
+        Activation::Sigmoid,
+        Activation::Linear,
+    ];
+
     /// The activation that transformers calls `name`.
     pub(crate) fn from_name(name: &str) -> Option<Activation> {
         Some(match name {

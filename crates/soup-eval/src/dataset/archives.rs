@@ -241,9 +241,7 @@ impl Archives {
             }
         }
     }
-}
 
-impl Archives {
     /// What the name of a class says beside others that have numbers.
     fn of_name(&self, name: &str) -> Result<Target> {
         let Some(names) = &self.names else { return self.labels.of_text(name) };

@@ -510,7 +510,7 @@ fn vector(values: Vec<f32>) -> FlexTensor {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::flex::tests::{ACTIVATIONS, noise};
+    use super::super::flex::tests::noise;
     use super::*;
 
     pub(super) type Differentiable = Autodiff<Flex>;
@@ -552,7 +552,7 @@ pub(super) mod tests {
     #[test]
     fn a_bias_with_an_activation() {
         for (rows, width) in SHAPES {
-            for act in ACTIVATIONS {
+            for act in Activation::ALL {
                 check(
                     &format!("{act:?}"),
                     (&[rows * width, width], 3.0),

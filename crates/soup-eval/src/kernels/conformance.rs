@@ -5,7 +5,7 @@ use burn::backend::{Autodiff, Flex};
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Tensor, TensorData};
 
-use super::flex::tests::{ACTIVATIONS, noise};
+use super::flex::tests::noise;
 use super::{Activation, Kernels, Norm, plain, tensor, values};
 use crate::device::{Differentiable, Precision, Site, With, open};
 use crate::parameters::visitor::Layout;
@@ -261,7 +261,7 @@ step!(
 fn steps_between_products() {
     for shape @ [rows, width] in ROWS {
         let (all, name) = (rows * width, format!("{rows} x {width}"));
-        for act in ACTIVATIONS {
+        for act in Activation::ALL {
             check(&format!("{act:?} with bias, {name}"), &BiasAct { shape, act }, &[all, width]);
             check(&format!("{act:?}, {name}"), &Act { shape, act }, &[all]);
         }
@@ -416,7 +416,7 @@ impl With for NotANumber {
                     values(B::InnerBackend::softmax_scaled(x.clone().reshape([1, 1, 2, 2]), 1.0), "values")?,
                 ),
             ];
-            for act in ACTIVATIONS {
+            for act in Activation::ALL {
                 let out = B::InnerBackend::bias_act(x.clone(), None, act);
                 all.push((format!("{act:?}"), values(out, "values")?));
             }

@@ -577,22 +577,11 @@ pub(super) mod tests {
         }
     }
 
-    pub(in super::super) const ACTIVATIONS: [Activation; 8] = [
-        Activation::Gelu,
-        Activation::GeluTanh,
-        Activation::QuickGelu,
-        Activation::Relu,
-        Activation::Silu,
-        Activation::Tanh,
-        Activation::Sigmoid,
-        Activation::Linear,
-    ];
-
     #[test]
     fn the_fused_kernels_do_what_the_plain_ones_do() {
         for (rows, width) in [(1, 1), (3, 7), (17, 64), (5, 129)] {
             let (x, bias) = (noise([rows, width], 6.0, 1), noise([width], 1.0, 2));
-            for act in ACTIVATIONS {
+            for act in Activation::ALL {
                 check(
                     Flex::bias_act(x.clone(), Some(&bias), act),
                     plain::bias_act(x.clone(), Some(&bias), act),
@@ -663,7 +652,7 @@ pub(super) mod tests {
     #[test]
     fn nan_stays_nan() {
         let x = Tensor::<Flex, 2>::from_data([[f32::NAN, 1.0, -1.0]], &FlexDevice);
-        for act in ACTIVATIONS {
+        for act in Activation::ALL {
             let out = Flex::bias_act(x.clone(), None, act).into_data().to_vec::<f32>().unwrap();
             assert!(out[0].is_nan() && out[1].is_finite(), "{act:?}");
         }

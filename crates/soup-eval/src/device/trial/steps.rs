@@ -60,18 +60,23 @@ impl<B: Kernels + AutodiffBackend> Take<B> for Slopes {
         let mut gradients = (out * map).sum().backward();
         for (nth, leaf) in leaves.into_iter().enumerate() {
             let slopes = match leaf {
-                Leaf::Vector(x) => x.grad_remove(&mut gradients).map(|slopes| slopes.into_data()),
-                Leaf::Matrix(x) => x.grad_remove(&mut gradients).map(|slopes| slopes.into_data()),
-                Leaf::Matrices(x) => x.grad_remove(&mut gradients).map(|slopes| slopes.into_data()),
+                Leaf::Vector(x) => slopes_by(&x, &mut gradients)?,
+                Leaf::Matrix(x) => slopes_by(&x, &mut gradients)?,
+                Leaf::Matrices(x) => slopes_by(&x, &mut gradients)?,
             };
-            let what = format!("slopes {nth} of {what}");
-            let none = || Error::internal(format!("{what} are not there"));
-            let values = slopes.ok_or_else(none)?.convert::<f32>().into_vec::<f32>();
-            let values = values.map_err(|e| Error::internal(format!("{what} are not f32: {e:?}")))?;
-            to.push((what, values));
+            to.push((format!("slopes {nth} of {what}"), slopes));
         }
         Ok(())
     }
+}
+
+/// The slopes by one leaf.
+fn slopes_by<B: AutodiffBackend, const D: usize>(
+    x: &Tensor<B, D>,
+    gradients: &mut B::Gradients,
+) -> Result<Vec<f32>> {
+    let slopes = x.grad_remove(gradients).ok_or_else(|| Error::internal("no slopes came back"))?;
+    values(slopes, "slopes")
 }
 
 /// A tensor that a step is a function of.
@@ -217,15 +222,8 @@ fn products<B: Kernels, T: Take<B>>(bench: &mut Bench<'_, B, T>) -> Result<()> {
 fn rows<B: Kernels, T: Take<B>>(bench: &mut Bench<'_, B, T>) -> Result<()> {
     for sizes @ [rows, width] in ROWS {
         let of = |what: &str| format!("{what} of {rows} x {width}");
-        for act in [
-            Activation::Gelu,
-            Activation::GeluTanh,
-            Activation::QuickGelu,
-            Activation::Relu,
-            Activation::Silu,
-            Activation::Tanh,
-            Activation::Sigmoid,
-        ] {
+        // The identity is what all else is tried without.
+        for act in Activation::ALL.into_iter().filter(|act| *act != Activation::Linear) {
             let (x, along) = (bench.matrix(7, sizes), bench.vector(8, width));
             bench.add(of("bias and activation"), B::bias_act(x, Some(&along), act))?;
             let x = bench.matrix(7, sizes);

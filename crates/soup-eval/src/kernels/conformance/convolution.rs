@@ -141,7 +141,7 @@ fn convolutions() {
 fn what_follows_convolutions() {
     for shape @ [rows, width] in ROWS {
         let (all, name) = (rows * width, format!("{rows} x {width}"));
-        for act in ACTIVATIONS {
+        for act in Activation::ALL {
             check(&format!("{act:?} after all, {name}"), &Then { shape, act }, &[all, width, width, all]);
             check(&format!("{act:?} after a scale, {name}"), &Alone { shape, act }, &[all, width, width]);
         }

@@ -151,7 +151,7 @@ fn times<S: Simd, const R: usize, const V: usize, const H: usize>(
     place: impl Fn(usize, usize) -> Range<usize>,
 ) {
     for (nth, panel) in right.chunks_exact(left[0].len() * PANEL).enumerate() {
-        let mut sums = [[0.0; PANEL]; R];
+        let mut sums = [[[0.0; PANEL]; 1]; R];
         match columns - nth * PANEL > PANEL / 2 {
             true => tile::<S, R, V>(simd, left, panel, &mut sums),
             false => tile::<S, R, H>(simd, left, panel, &mut sums),

@@ -159,7 +159,7 @@ struct Part<'a, const P: usize> {
 }
 
 /// The sums of a row, by panel.
-type Sums<const P: usize> = [[f32; PANEL]; P];
+pub(super) type Sums<const P: usize> = [[f32; PANEL]; P];
 
 /// Rows that are gone over panel by panel, and some of their inputs.
 struct Block<'a> {
@@ -286,7 +286,7 @@ impl Product<'_> {
             self.finish(simd, part, &mut sums);
         }
         for (row, sums) in sums.iter().enumerate() {
-            put_all(sums, &mut self.out[first + row * columns..][..width]);
+            put(sums, &mut self.out[first + row * columns..][..width]);
         }
     }
 
@@ -357,16 +357,7 @@ fn get<const P: usize>(from: &[f32], to: &mut Sums<P>) {
 
 /// Writes as many as there is room for.
 #[inline(always)]
-pub(super) fn put(sums: &[f32; PANEL], out: &mut [f32]) {
-    match out.as_mut_array::<PANEL>() {
-        Some(out) => *out = *sums,
-        None => out.copy_from_slice(&sums[..out.len()]),
-    }
-}
-
-/// The same of several panels.
-#[inline(always)]
-fn put_all<const P: usize>(sums: &Sums<P>, out: &mut [f32]) {
+pub(super) fn put<const P: usize>(sums: &Sums<P>, out: &mut [f32]) {
     match out.as_chunks_mut::<PANEL>() {
         (whole, []) if whole.len() == P => whole.copy_from_slice(sums),
         _ => out.copy_from_slice(&sums.as_flattened()[..out.len()]),
@@ -379,16 +370,9 @@ pub(super) fn tile<S: Simd, const R: usize, const V: usize>(
     simd: S,
     left: [&[f32]; R],
     panel: &[f32],
-    sums: &mut [[f32; PANEL]; R],
+    sums: &mut [Sums<1>; R],
 ) {
-    let mut of_panels = [[[0.0; PANEL]; 1]; R];
-    for (of_panels, sums) in of_panels.iter_mut().zip(sums.iter()) {
-        of_panels[0] = *sums;
-    }
-    apart(simd, Tile::<R, V, 1> { left, panels: [panel], sums: &mut of_panels });
-    for (of_panels, sums) in of_panels.iter().zip(sums) {
-        *sums = of_panels[0];
-    }
+    apart(simd, Tile::<R, V, 1> { left, panels: [panel], sums });
 }
 
 /// Adds to `sums` the products of rows with panels, which have as many inputs, for as many columns of each as `V` vectors have.
