@@ -177,10 +177,9 @@ impl Machine {
             let text = "no worker is left that may judge";
             return self.finish(Err(Error::new(kind, why.chain()).context(text)), out);
         }
-        if let Some(error) = self.hopeless() {
-            return self.finish(Err(error), out);
+        if !self.end_where_hopeless(out) {
+            self.settle_truth(out);
         }
-        self.settle_truth(out);
     }
 
     /// A worker is gone, and its proof with it.

@@ -540,23 +540,32 @@ impl Machine {
         self.lose_proof(worker, out);
         self.lose_gradients(worker, out);
         self.abandon_shards_of(worker);
-        if let Some(error) = self.hopeless() {
-            self.finish(Err(error), out);
-        }
+        self.end_where_hopeless(out);
     }
 
-    /// The reason why a task cannot be done any more: every worker that is left has failed at it.
-    pub(super) fn hopeless(&self) -> Option<Error> {
+    /// Ends the run where there is work that nobody can do any more, not even those whom it left out. Whether it did.
+    pub(super) fn end_where_hopeless(&mut self, out: &mut Vec<Action>) -> bool {
+        if self.hopeless(None).is_some() {
+            self.ask_again(out);
+        }
+        let Some(error) = self.hopeless(None) else { return false };
+        self.finish(Err(error), out);
+        true
+    }
+
+    /// The reason why a task cannot be done any more: every worker that is left, but for one, has failed at it.
+    pub(super) fn hopeless(&self, but: Option<WorkerId>) -> Option<Error> {
+        let left = || self.workers.iter().filter(move |(worker, _)| Some(**worker) != but);
         let failed_everywhere = |(work, t): &(&Work, &Task)| {
             // Of what is audited, what was said before is enough where nobody else can say anything.
             let audits = matches!(work, Work::Reread(..)) || self.auditing.awaits(work);
             let can = |(w, state): (&WorkerId, &WorkerState)| {
                 may(work, state, self.recomputes()) && !t.failed_on.contains(w)
             };
-            !audits && !t.failed_on.is_empty() && !self.workers.iter().any(can)
+            !audits && !t.failed_on.is_empty() && !left().any(can)
         };
         let (_, task) =
-            self.tasks.by_work.iter().find(failed_everywhere).filter(|_| !self.workers.is_empty())?;
+            self.tasks.by_work.iter().find(failed_everywhere).filter(|_| left().next().is_some())?;
         task.reason.clone().map(|(kind, text)| Error::new(kind, text))
     }
 

@@ -186,11 +186,14 @@ impl Machine {
         }
     }
 
-    /// Whether the others may judge, and have room for the shards of `worker`.
+    /// Whether the others may judge, have room for the shards of `worker`, and can do what there is to do.
     pub(super) fn can_do_without(&self, worker: WorkerId) -> bool {
         let others = || self.workers.iter().filter(|(other, state)| **other != worker && !state.leaving);
         let judged = !self.is_judging() || others().any(|(_, state)| state.judges);
-        others().next().is_some() && judged && self.fits_without(worker)
+        others().next().is_some()
+            && judged
+            && self.fits_without(worker)
+            && self.hopeless(Some(worker)).is_none()
     }
 
     /// Goes on without a worker that is there.
