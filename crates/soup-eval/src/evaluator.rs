@@ -211,14 +211,6 @@ pub(crate) fn evaluator_of<A: Architecture>(spec: &EvaluatorSpec) -> Result<Box<
             spec.decoding.name()
         )));
     }
-    // Which label was written is told by numbers that arithmetic of a device may round.
-    if !spec.decoding.is_labels() && spec.device != DeviceKind::Cpu {
-        return Err(Error::configuration(format!(
-            "--decoding {} is judged on the processor alone, not on {}",
-            spec.decoding.name(),
-            spec.device
-        )));
-    }
     let (architecture, kind) = A::Kind::open(A::from_spec(spec)?, spec)?;
     device::open(spec.device, spec.precision, Parts { architecture, kind, spec })
 }

@@ -339,6 +339,12 @@ pub(crate) trait Kernels: Deposits {
         plain::log_likelihoods(logits, at)
     }
 
+    /// One for each row of `logits`, `[rows, choices]`, of which the choice in `at` is the most probable one, else zero: `[rows, 1]`. Of
+    /// equal ones it is the first; of a row that is not all numbers none. It has no gradient.
+    fn most_probable(logits: Tensor<Self, 2>, at: &Arc<[u32]>) -> Tensor<Self, 2> {
+        plain::most_probable(logits, at)
+    }
+
     /// The first row of each of `texts`: `[tokens of all, hidden]` to `[texts, hidden]`.
     fn first_of_each(x: Tensor<Self, 2>, texts: &Spans) -> Tensor<Self, 2> {
         let [_, hidden] = x.dims();
@@ -451,10 +457,21 @@ pub(crate) mod plain {
     }
 
     pub(crate) fn log_likelihoods<B: Backend>(logits: Tensor<B, 2>, at: &[u32]) -> Tensor<B, 2> {
-        let rows: Vec<i64> = at.iter().map(|&at| i64::from(at)).collect();
-        let at = TensorData::new(rows, [at.len(), 1]);
-        let at = Tensor::<B, 2, Int>::from_data(at, (&logits.device(), B::IntElem::dtype()));
+        let at = indices(at, &logits.device());
         activation::log_softmax(logits, 1).gather(1, at)
+    }
+
+    pub(crate) fn most_probable<B: Backend>(logits: Tensor<B, 2>, at: &[u32]) -> Tensor<B, 2> {
+        let at = indices(at, &logits.device());
+        // What is not a number makes a sum of it all none either.
+        let numbers = (logits.clone().sum_dim(1) * 0.0).equal_elem(0.0);
+        logits.argmax(1).equal(at).bool_and(numbers).float()
+    }
+
+    /// One index a row.
+    fn indices<B: Backend>(at: &[u32], device: &B::Device) -> Tensor<B, 2, Int> {
+        let rows: Vec<i64> = at.iter().map(|&at| i64::from(at)).collect();
+        Tensor::from_data(TensorData::new(rows, [at.len(), 1]), (device, B::IntElem::dtype()))
     }
 
     pub(crate) fn softmax<B: Backend>(x: Tensor<B, 4>, scale: f32) -> Tensor<B, 4> {

@@ -156,6 +156,10 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> Kernels for
         lift(choices::log_likelihoods(primitive(logits), at))
     }
 
+    fn most_probable(logits: Tensor<Self, 2>, at: &Arc<[u32]>) -> Tensor<Self, 2> {
+        lift(choices::most_probable(primitive(logits), at))
+    }
+
     fn first_of_each(x: Tensor<Self, 2>, texts: &Spans) -> Tensor<Self, 2> {
         lift(choices::rows(primitive(x), &texts.firsts()))
     }

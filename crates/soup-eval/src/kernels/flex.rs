@@ -275,6 +275,10 @@ impl Kernels for Flex {
         likelihood::log_likelihoods(logits, at)
     }
 
+    fn most_probable(logits: Tensor<Self, 2>, at: &Arc<[u32]>) -> Tensor<Self, 2> {
+        likelihood::most_probable(logits, at)
+    }
+
     fn channels_last(images: Tensor<Self, 4>) -> Tensor<Self, 2> {
         let [batch, channels, height, width] = images.dims();
         let images = contiguous_owned(images);

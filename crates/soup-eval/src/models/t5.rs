@@ -15,7 +15,7 @@ mod stack;
 
 use std::sync::Arc;
 
-use burn::tensor::{Element as _, Int, Tensor, TensorData};
+use burn::tensor::Tensor;
 use soup_core::schema::Schema;
 use soup_core::texts::Decoding;
 use soup_core::{Error, Result};
@@ -103,26 +103,27 @@ impl T5 {
                 Some(head) => head.forward(some, Activation::Linear),
                 None => B::against_rows(some, model.embeddings.on(&state)),
             };
+            let targets = Arc::from(&targets[part]);
             if self.says_answers() {
-                hits.push(most_probable(&logits, &targets[part.clone()]));
+                hits.push(B::most_probable(logits.clone(), &targets));
             }
-            likelihoods.push(B::log_likelihoods(logits, &Arc::from(&targets[part])));
+            likelihoods.push(B::log_likelihoods(logits, &targets));
         }
         let hits = if hits.is_empty() { None } else { Some(Tensor::cat(hits, 0)) };
         Said { likelihoods: Tensor::cat(likelihoods, 0), hits }
     }
 
     /// The class of each answer, or the number of classes where it is no label: `[count, 1]`, by the tokens that are what is written.
+    /// Arithmetic of whole numbers, which is exact on every device: products are of zeros and ones alone.
     fn answers<B: Kernels>(&self, hits: Tensor<B, 2>, of_class: Tensor<B, 2>) -> Tensor<B, 2> {
         let (device, lengths) = (hits.device(), self.labels.lengths());
         let classes = lengths.len();
-        let whole = tensor::<B, 2>(lengths.iter().map(|&l| l as f32).collect(), [1, classes], &device);
-        let hits = B::matmul(hits, of_class);
-        let count = hits.dims()[0];
-        let written = hits.equal(whole.expand([count, classes])).float();
+        let row = |values: Vec<f32>| tensor::<B, 2>(values, [1, classes], &device);
+        // One more than are missing is none.
+        let written = B::matmul(hits, of_class) - row(lengths.iter().map(|&l| l as f32 - 1.0).collect());
+        let numbers = row((0..classes).map(|class| class as f32 - classes as f32).collect());
         // No two labels are written at once: the sum is of one number, or of none.
-        let numbers = (0..classes).map(|class| class as f32 - classes as f32).collect();
-        B::matmul(written, tensor(numbers, [classes, 1], &device)) + classes as f64
+        (written.clamp_min(0.0) * numbers).sum_dim(1) + classes as f64
     }
 }
 
@@ -138,15 +139,6 @@ struct Said<B: Kernels> {
     likelihoods: Tensor<B, 2>,
     /// One where the token is the most probable one, else zero; only where answers are asked for.
     hits: Option<Tensor<B, 2>>,
-}
-
-/// One where the first of the largest of a row of `logits` is the one of `targets`, else zero: `[rows, 1]`.
-fn most_probable<B: Kernels>(logits: &Tensor<B, 2>, targets: &[u32]) -> Tensor<B, 2> {
-    let device = logits.device();
-    let targets: Vec<i64> = targets.iter().map(|&id| i64::from(id)).collect();
-    let data = TensorData::new(targets, [logits.dims()[0], 1]);
-    let targets = Tensor::<B, 2, Int>::from_data(data, (&device, B::IntElem::dtype()));
-    logits.clone().argmax(1).equal(targets).float()
 }
 
 impl Architecture for T5 {

@@ -84,6 +84,49 @@ fn choices([rows, choices]: [usize; 2]) -> Vec<u32> {
     (0..rows).map(|row| (row * 5 % choices) as u32).collect()
 }
 
+/// Whether choices are the most probable ones of rows with many equal values.
+struct MostProbable([usize; 2]);
+
+impl MostProbable {
+    fn logits(&self) -> Values {
+        host(self.0.iter().product(), 1).into_iter().map(|value| (value * 2.0).round()).collect()
+    }
+}
+
+impl With for MostProbable {
+    type Out = Values;
+
+    fn with<B: Differentiable>(self, site: Site<B>) -> Values {
+        let run = || {
+            let logits = tensor(self.logits(), self.0, &site.device);
+            values(B::InnerBackend::most_probable(logits, &choices(self.0).into()), "values")
+        };
+        B::InnerBackend::on(&site.device, site.precision, run).unwrap()
+    }
+}
+
+#[test]
+fn most_probable_choices_are_the_first_of_the_largest() {
+    for sizes @ [_, width] in [[1, 1], [400, 3], [200, 7], [50, 64], [9, 1030]] {
+        let logits = MostProbable(sizes).logits();
+        let want = logits.chunks_exact(width).zip(choices(sizes)).map(|(row, at)| {
+            let largest = row.iter().fold(f32::NEG_INFINITY, |m, &v| m.max(v));
+            f32::from(u8::from(row.iter().position(|&v| v == largest) == Some(at as usize)))
+        });
+        let want: Values = want.collect();
+        assert!(width != 3 || (want.contains(&1.0) && want.contains(&0.0)));
+        for &device in DEVICES {
+            for precision in [Precision::F32, Precision::Bf16] {
+                if device == DeviceKind::Cpu && precision != Precision::F32 {
+                    continue;
+                }
+                let got = open(device, precision, MostProbable(sizes)).unwrap();
+                assert_eq!(got, want, "{device} in {precision}: {sizes:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn attention_within_texts() {
     for lengths in LENGTHS {

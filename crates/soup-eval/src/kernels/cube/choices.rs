@@ -1,4 +1,4 @@
-//! Rows that are picked out of others, and how likely one choice of many is.
+//! Rows that are picked out of others, how likely one choice of many is, and whether it is the most probable one.
 
 mod programs;
 
@@ -37,6 +37,28 @@ pub(super) fn log_likelihoods<R: CubeRuntime>(logits: CubeTensor<R>, at: &[u32])
     let out = logits.matrix([logits.rows, 1]);
     let (count, dim, units) = logits.by_row();
     programs::log_likelihoods::launch(
+        &logits.tensor.client,
+        count,
+        dim,
+        logits.arg(),
+        u32s(&logits.tensor, at).into_tensor_arg(),
+        out.arg(),
+        logits.rows,
+        logits.width,
+        logits.pitch,
+        out.pitch,
+        units,
+        logits.tensor.dtype.into(),
+    );
+    out.tensor
+}
+
+/// One for each row of `logits` of which the choice in `at` is the most probable one, else zero: `[rows, 1]`.
+pub(super) fn most_probable<R: CubeRuntime>(logits: CubeTensor<R>, at: &[u32]) -> CubeTensor<R> {
+    let logits = Rows::of(logits);
+    let out = logits.matrix([logits.rows, 1]);
+    let (count, dim, units) = logits.by_row();
+    programs::most_probable::launch(
         &logits.tensor.client,
         count,
         dim,

@@ -1,4 +1,4 @@
-//! How likely one choice of many is.
+//! How likely one choice of many is, and whether it is the most probable one.
 
 use burn::backend::Flex;
 use burn::backend::flex::FlexDevice;
@@ -15,6 +15,21 @@ pub(super) fn log_likelihoods(logits: Tensor<Flex, 2>, at: &[u32]) -> Tensor<Fle
     let logits = contiguous_owned(logits);
     let mut out = vec![0.0; rows];
     vectorised(LogLikelihoods { logits: values(&logits), choices, at, out: &mut out });
+    tensor(out, [rows, 1], &FlexDevice)
+}
+
+/// [`Kernels::most_probable`](crate::kernels::Kernels::most_probable).
+pub(super) fn most_probable(logits: Tensor<Flex, 2>, at: &[u32]) -> Tensor<Flex, 2> {
+    let [rows, choices] = logits.dims();
+    let logits = contiguous_owned(logits);
+    let is_one = |(row, &at): (&[f32], &u32)| {
+        let (before, others) = row.split_at(at as usize);
+        let own = others[0];
+        // Compared so that what is not a number is never below.
+        before.iter().all(|&v| v < own) && others.iter().all(|&v| v <= own)
+    };
+    let out =
+        values(&logits).chunks_exact(choices).zip(at).map(|row| f32::from(u8::from(is_one(row)))).collect();
     tensor(out, [rows, 1], &FlexDevice)
 }
 
@@ -65,6 +80,22 @@ mod tests {
                 // In f32 the largest of them have steps of 2e-6.
                 assert!((f64::from(got) - want).abs() < 1e-5, "{got} for {want}");
             }
+        }
+    }
+
+    #[test]
+    fn the_first_of_the_largest_is_the_most_probable_one() {
+        let is = |row: [f32; 3], at: u32| {
+            let logits = Tensor::<Flex, 2>::from_data([row], &FlexDevice);
+            let one = |of: Tensor<Flex, 2>| of.into_data().to_vec::<f32>().unwrap() == [1.0];
+            let plain = one(crate::kernels::plain::most_probable(logits.clone(), &[at]));
+            assert_eq!(one(Flex::most_probable(logits, &vec![at].into())), plain, "{row:?} at {at}");
+            plain
+        };
+        assert!(is([0.0, 2.0, 1.0], 1) && !is([0.0, 2.0, 1.0], 2) && !is([0.0, 2.0, 1.0], 0));
+        assert!(is([2.0, 2.0, 1.0], 0) && !is([2.0, 2.0, 1.0], 1) && is([0.0, -0.0, -1.0], 0));
+        for at in 0..3 {
+            assert!(!is([f32::NAN, 2.0, 1.0], at) && !is([2.0, 1.0, f32::NAN], at));
         }
     }
 

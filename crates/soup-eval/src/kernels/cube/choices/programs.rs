@@ -57,6 +57,43 @@ pub(super) fn log_likelihoods<F: Float>(
     }
 }
 
+/// Whether a choice is the most probable one; a cube a row.
+#[cube(launch)]
+pub(super) fn most_probable<F: Float>(
+    logits: &Tensor<F>,
+    at: &Tensor<u32>,
+    out: &mut Tensor<F>,
+    rows: usize,
+    width: usize,
+    pitch: usize,
+    out_pitch: usize,
+    #[comptime] units: usize,
+    #[define(F)] _dtype: StorageType,
+) {
+    let row = CUBE_POS;
+    if row < rows {
+        let mut shared = SharedMemory::<f32>::new(units);
+        let first = row * pitch;
+        let chosen = usize::cast_from(at[row]);
+        let own = f32::cast_from(logits[first + chosen]);
+        // So many of the row are below it, or are it or one after it and no more. What is not a number is neither.
+        let mut below = f32::new(0.0);
+        let mut column = UNIT_POS as usize;
+        while column < width {
+            let value = f32::cast_from(logits[first + column]);
+            if value < own || (value == own && column >= chosen) {
+                below += f32::new(1.0);
+            }
+            column += units;
+        }
+        let below = together(below, &mut shared, units, false);
+        if UNIT_POS == 0 {
+            out[row * out_pitch] =
+                F::cast_from(select(below == f32::cast_from(width), f32::new(1.0), f32::new(0.0)));
+        }
+    }
+}
+
 /// The gradients of logits: of a choice, one where it is made, less its probability; a cube a row.
 #[cube(launch)]
 pub(super) fn log_likelihood_gradients<F: Float>(
