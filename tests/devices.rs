@@ -15,8 +15,11 @@ const SOUPCTL: &str = env!("CARGO_BIN_EXE_soupctl-under-test");
 const SAMPLES: usize = 150;
 
 fn cook(dir: &Path, args: &[&str]) -> Output {
-    let (pool, data) =
-        (example().display().to_string(), example().join("data/val.parquet").display().to_string());
+    cook_of(&example(), "data/val.parquet", dir, args)
+}
+
+fn cook_of(pool: &Path, data: &str, dir: &Path, args: &[&str]) -> Output {
+    let (pool, data) = (pool.display().to_string(), pool.join(data).display().to_string());
     let file = format!(
         "pool: {pool}\nvalidation: {{url: {data}, limit: {SAMPLES}}}\noutput: soup\noverwrite: true\n"
     );
@@ -143,6 +146,29 @@ mod vulkan {
         assert!((loss(&device) - loss(&host)).abs() < 1e-4, "{} and {}", loss(&device), loss(&host));
         // The same bits in another process.
         assert_eq!(cooked(&DEVICE)["ranking"], device["ranking"]);
+    }
+
+    /// Texts, convolutions, prompts, numbers and answers in words.
+    #[test]
+    fn the_device_judges_other_families_as_the_processor_does() {
+        let pools: [(&str, &str, &[&str]); 6] = [
+            ("bert-reviews", "data/val.jsonl", &[]),
+            ("bert-ratings", "data/val.jsonl", &["--metric", "mse"]),
+            ("t5-reviews", "data/val.jsonl", &[]),
+            ("t5-reviews", "data/val.jsonl", &["--decoding", "greedy"]),
+            ("clip-shapes", "data/val.parquet", &[]),
+            ("resnet-shapes", "data/val.parquet", &["--batch-norm", "average"]),
+        ];
+        for (pool, data, args) in pools {
+            let path = example().with_file_name(pool);
+            let cooked = |more: &[&str]| {
+                let dir = TempDir::new().unwrap();
+                cook_of(&path, data, dir.path(), &[&["--no-baselines"], args, more].concat()).json()
+            };
+            let (host, device) = (cooked(&[]), cooked(&DEVICE));
+            assert!(numerics(&device).starts_with("vulkan-f32"), "{pool}: {}", numerics(&device));
+            assert_eq!(decided(&device), decided(&host), "{pool} {args:?}");
+        }
     }
 
     /// One worker on the device and one on the processor: their blends are the same, their judges are not.
