@@ -234,7 +234,9 @@ fn what_means_nothing_of_numbers_is_refused_by_name() {
     refused(&significant, &["accept significant is a test of accuracies", "compared by mse"]);
     let train = rating().join("data/val.jsonl").display().to_string();
     let learned = ["--metric", "mse", "--recipe", "learned", "--train", &train];
-    refused(&learned, &["the learned recipe needs gradients"]);
+    let smoothed = [&learned[..], &["--label-smoothing", "0.1"]].concat();
+    refused(&smoothed, &["--label-smoothing spreads labels over classes"]);
+    refused(&[&learned[..], &["--fold-beta"]].concat(), &["--fold-beta folds a temperature"]);
     let dir = TempDir::new().unwrap();
     cook_of(&pool(), dir.path(), &["--metric", "pearson"])
         .fails(USAGE, &["there is no metric \"pearson\", there are accuracy"]);
@@ -271,11 +273,17 @@ fn scores_are_no_classes() {
 /// The reference steps in f32, ours in f64: weights agree to 1e-3 after twelve steps.
 #[test]
 fn a_learned_soup_equals_the_reference() {
-    check_learned(&pool(), "train.jsonl", "64");
-    check_learned(&answering(), "test.jsonl", "64");
+    check_learned(&pool(), "train.jsonl", &[]);
+    check_learned(&answering(), "test.jsonl", &[]);
 }
 
-fn check_learned(pool: &Path, train: &str, mini_batch: &str) {
+#[test]
+fn a_learned_soup_of_a_model_that_predicts_a_number_equals_the_reference() {
+    let result = check_learned(&rating(), "test.jsonl", &["--metric", "mse"]);
+    assert_eq!(result["learned"]["beta"], 1.0, "a number has no temperature");
+}
+
+fn check_learned(pool: &Path, train: &str, more: &[&str]) -> Value {
     let train = pool.join("data").join(train).display().to_string();
     let dir = TempDir::new().unwrap();
     let learned = [
@@ -290,11 +298,11 @@ fn check_learned(pool: &Path, train: &str, mini_batch: &str) {
         "--epochs",
         "3",
         "--mini-batch",
-        mini_batch,
+        "64",
         "--shuffle=false",
         "--no-baselines",
     ];
-    let result = cook_of(pool, dir.path(), &learned).json();
+    let result = cook_of(pool, dir.path(), &[&learned, more].concat()).json();
     let reference = &reference_of(pool)["learned"];
     let steps = result["learned"]["steps"].as_array().unwrap();
     let losses = reference["losses"].as_array().unwrap();
@@ -307,7 +315,9 @@ fn check_learned(pool: &Path, train: &str, mini_batch: &str) {
     for (ingredient, expected) in reference["weights"].as_object().unwrap() {
         near(ingredient, &result["weights"][ingredient], expected, 1e-3);
     }
-    near("validation loss", &result["score"]["loss"], &reference["validation"]["loss"], 1e-3);
+    let score = |of: &Value| of.get("loss").or_else(|| of["metrics"].get("mse")).unwrap().clone();
+    near("validation loss", &score(&result["score"]), &score(&reference["validation"]), 1e-3);
+    result
 }
 
 /// A copy of the pool whose file `name` is changed by `change`.

@@ -1,6 +1,6 @@
 """The learned soup the authors' way: the tensors of all ingredients are stacked, every step mixes them by one weight an ingredient under
 softmax, runs a mini-batch through the mixed model, and lets autograd go all the way back to the weights and to an inverse temperature.
-AdamW without weight decay; mini-batches in the order of the file.
+AdamW without weight decay; mini-batches in the order of the file. A number that is predicted has no temperature.
 
 Running statistics are mixed like parameters, and weights do not follow them: PyTorch has no gradient by them.
 """
@@ -16,6 +16,8 @@ from running import is_statistic
 from soups import Pool, StateDict
 
 Logits = Callable[[StateDict, dict[str, torch.Tensor]], torch.Tensor]
+Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Of what a model says, the inverse temperature and the targets."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,17 @@ class Learning:
     mini_batch: int
 
 
-def learned(pool: Pool, logits: Logits, train: Labelled, how: Learning) -> tuple[dict[str, object], StateDict]:
+def cross_entropy(logits: torch.Tensor, beta: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(beta * logits, labels)
+
+
+def squared_error(predicted: torch.Tensor, beta: torch.Tensor, truths: torch.Tensor) -> torch.Tensor:
+    return F.mse_loss(predicted.squeeze(-1), truths)
+
+
+def learned(
+    pool: Pool, logits: Logits, train: Labelled, how: Learning, loss_of: Loss = cross_entropy
+) -> tuple[dict[str, object], StateDict]:
     """What soupctl reports of learning, and the soup that was learned. `logits` are those of a model with these parameters."""
     names = [name for name, tensor in next(iter(pool.values())).items() if tensor.is_floating_point()]
     stacked = {name: torch.stack([ingredient[name] for ingredient in pool.values()]) for name in names}
@@ -46,7 +58,7 @@ def learned(pool: Pool, logits: Logits, train: Labelled, how: Learning) -> tuple
         for begin in range(0, len(labels), how.mini_batch):
             part = slice(begin, begin + how.mini_batch)
             inputs = {name: tensor[part] for name, tensor in train.inputs.items()}
-            loss = F.cross_entropy(beta * logits(mixed(), inputs), labels[part])
+            loss = loss_of(logits(mixed(), inputs), beta, labels[part])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

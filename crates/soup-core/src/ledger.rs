@@ -68,11 +68,11 @@ pub fn slices(samples: u64, batch_size: u32) -> Vec<Slice> {
 /// Loss and gradient of one step of a learned soup, summed over its mini-batch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Gradients {
-    /// Mean loss of the mini-batch, in nats.
+    /// Mean loss of the mini-batch: cross-entropy in nats, or the squared error of a number.
     pub loss: f64,
-    /// Its derivative with respect to beta.
+    /// Its derivative with respect to beta; 0 of numbers.
     pub d_beta: f64,
-    /// Samples whose prediction is their label.
+    /// Samples whose prediction is their label; 0 of numbers.
     pub correct: u64,
     /// Samples of the mini-batch.
     pub total: u64,

@@ -308,7 +308,7 @@ pub struct LearnedReport {
     pub groups: Vec<String>,
     /// `weights[group][ingredient]`, the pool's ingredients in pool order.
     pub weights: Vec<Vec<f64>>,
-    /// What the logits were multiplied by, learned too.
+    /// What the logits were multiplied by, learned too; 1 of a model that predicts a number.
     pub beta: f64,
     /// Whether beta is in the classifier's parameters.
     pub beta_folded: bool,
@@ -323,9 +323,10 @@ pub struct LearnedReport {
 pub struct LearnedStep {
     /// Counts from 1.
     pub step: u32,
-    /// Mean loss of the mini-batch before the step, in nats; `null` where it is not finite.
+    /// Mean loss of the mini-batch before the step, a cross-entropy in nats or the squared error of a predicted number; `null` where it is
+    /// not finite.
     pub loss: Option<f64>,
-    /// Correct predictions in the mini-batch.
+    /// Correct predictions in the mini-batch; 0 of numbers.
     pub correct: u64,
     /// Samples of the mini-batch.
     pub total: u64,
@@ -410,6 +411,11 @@ impl Figures {
             Figures::Classes { correct, total, .. } if *total > 0 => Some(*correct as f64 / *total as f64),
             _ => None,
         }
+    }
+
+    /// Whether they are of numbers that are predicted.
+    pub fn of_numbers(&self) -> bool {
+        matches!(self, Figures::Values { .. })
     }
 
     /// Mean cross-entropy in nats, where it is known and finite.

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::judge::JudgeId;
 use crate::ledger::Dataset;
 use crate::metric::{Metric, MetricName, Ranges, SumMetric, check_word};
+use crate::recipe::learned::LearnSpec;
 use crate::recipe::{RecipeKind, RecipeSpec};
 use crate::tally::values::VALUES_MAX;
 use crate::tally::{Counts, Judged, Tally};
@@ -139,9 +140,9 @@ impl Survey {
         Survey { samples, tallies: Tallies::Classes { classes }, abilities: native_abilities() }
     }
 
-    /// Of a model that predicts a number, and can do nothing else.
+    /// Of a model that predicts a number: the squared error has a gradient, and there are no logits.
     pub fn of_values(samples: Vec<u64>) -> Survey {
-        Survey { samples, tallies: Tallies::Values { values: 1 }, abilities: BTreeSet::new() }
+        Survey { samples, tallies: Tallies::Values { values: 1 }, abilities: [Ability::Gradients].into() }
     }
 
     /// Whether this answers what was asked, and what the judge can do is enough. Gives the metric by which soups are compared.
@@ -184,6 +185,7 @@ impl Survey {
         };
         if demands.recipe.kind == RecipeKind::Learned {
             needs("the learned recipe", Ability::Gradients)?;
+            demands.recipe.learn.as_ref().map_or(Ok(()), |learn| self.check_learning(learn))?;
         }
         if demands.recompute {
             needs("--batch-norm recompute", Ability::Statistics)?;
@@ -204,6 +206,22 @@ impl Survey {
             }
         }
         self.metric(&demands.recipe.metric).map_err(|e| e.context(format!("judge {}", demands.judge.name)))
+    }
+
+    /// Whether what is asked of learning means anything of what is told.
+    fn check_learning(&self, learn: &LearnSpec) -> Result<()> {
+        let classes = |option: &str, what: &str| {
+            Err(Error::usage(format!("{option} {what}, and the model predicts a number: leave it out")))
+        };
+        match &self.tallies {
+            Tallies::Values { .. } if learn.label_smoothing != 0.0 => {
+                classes("--label-smoothing", "spreads labels over classes")
+            }
+            Tallies::Values { .. } if learn.fold_beta => {
+                classes("--fold-beta", "folds a temperature of logits into a classifier")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The metric of this name.
@@ -339,7 +357,6 @@ mod tests {
     use super::*;
     use crate::ErrorKind;
     use crate::metric::{Formula, Range};
-    use crate::recipe::learned::LearnSpec;
     use crate::recipe::{Accept, Order};
     use crate::tally::{Outcome, Sums, Value};
 
@@ -424,12 +441,44 @@ mod tests {
         refused(&Survey { samples: vec![0], ..classes.clone() }, greedy, "loss", false, "at least one");
         let values = Survey::of_values(vec![VALUES_MAX]);
         refused(&values, greedy, "accuracy", false, "there are pearson, spearman, mse");
-        refused(&values, RecipeKind::Learned, "mse", false, "the learned recipe needs gradients");
         refused(&values, greedy, "mse", true, "a full diagnosis needs logits");
         let many = Survey::of_values(vec![VALUES_MAX + 1]);
         refused(&many, greedy, "mse", false, "65537 samples of which numbers are predicted");
         let endless = Survey { samples: vec![u64::MAX], ..classes };
         refused(&endless, greedy, "loss", false, "18446744073709551615 samples; at most 2147483648");
+    }
+
+    /// Of a model that predicts a number, weights are learned, and nothing that is about classes.
+    #[test]
+    fn learning_from_numbers_takes_no_options_of_classes() {
+        let (judge, survey) = (JudgeId::native(), Survey::of_values(vec![10, 10]));
+        let check = |learn: LearnSpec| {
+            let recipe = RecipeSpec {
+                kind: RecipeKind::Learned,
+                order: Order::Sorted,
+                accept: Accept::AtLeast,
+                alpha: None,
+                seed: 0,
+                max_ingredients: None,
+                passes: 1,
+                metric: "mse".parse().unwrap(),
+                learn: Some(learn),
+            };
+            let demands = Demands {
+                judge: &judge,
+                datasets: 2,
+                recipe: &recipe,
+                full_diagnosis: false,
+                recompute: false,
+                train: Some(Dataset(1)),
+            };
+            survey.check(&demands).map(drop).map_err(|e| e.chain())
+        };
+        check(LearnSpec::default()).unwrap();
+        let smoothed = check(LearnSpec { label_smoothing: 0.1, ..LearnSpec::default() }).unwrap_err();
+        assert!(smoothed.contains("--label-smoothing spreads labels over classes"), "{smoothed}");
+        let folded = check(LearnSpec { fold_beta: true, ..LearnSpec::default() }).unwrap_err();
+        assert!(folded.contains("--fold-beta folds a temperature"), "{folded}");
     }
 
     /// Half of what a small file claims to have: each step would draw among them.

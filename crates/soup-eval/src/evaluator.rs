@@ -323,7 +323,7 @@ impl<A: Architecture, B: Differentiable> Evaluator for ArchitectureEvaluator<A, 
             kind: &self.kind,
             sink,
             batch_size: self.batch_size,
-            classes: self.class_names().outputs(),
+            outputs: self.class_names().outputs(),
             device: self.site.device.clone(),
             precision: self.site.precision,
         };

@@ -1,7 +1,7 @@
 //! The gradient of a loss over samples with respect to every parameter of a model.
 //!
-//! The graph that is differentiated ends at the logits. The loss is taken from them in f64 on the host, and its
-//! derivatives with respect to the logits, the *cotangents*, go back into the graph: the gradient of
+//! The graph that is differentiated ends at the logits, or at the number that a model predicts. The loss is taken from them in f64 on the
+//! host, and its derivatives with respect to the logits, the *cotangents*, go back into the graph: the gradient of
 //! `sum(logits * cotangents)` is that of the loss. So the loss is as exact as its logits, and no loss needs an operation
 //! in burn.
 //!
@@ -23,6 +23,7 @@ use burn::tensor::backend::AutodiffBackend;
 use soup_core::{Error, Result};
 
 use crate::architecture::Architecture;
+use crate::dataset::Target;
 use crate::device::Precision;
 use crate::gradient::sink::Sink;
 use crate::kernels::{self, Kernels};
@@ -31,7 +32,9 @@ use crate::outcome::outcome;
 use crate::parameters::visitor::Loaded;
 use crate::prepared::Prepared;
 
-/// How the loss of samples is taken: the cross-entropy, in nats, of `beta * logits` against smoothed labels.
+/// How the loss of samples is taken: the cross-entropy, in nats, of `beta * logits` against smoothed labels; of a model that predicts a
+/// number the squared error, as in transformers. A number has no temperature, and no label that could be smoothed: beta does nothing
+/// there, and what is smoothed is refused.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossSpec {
     /// What logits are multiplied by: an inverse temperature.
@@ -55,7 +58,7 @@ pub struct Gradient {
     pub loss: f64,
     /// The derivative of `loss` with respect to `beta`.
     pub d_beta: f64,
-    /// Samples predicted right, as [`Prepared::outcomes`] predicts.
+    /// Samples predicted right, as [`Prepared::outcomes`] predicts. Numbers are neither right nor wrong: none of them.
     pub correct: u64,
     /// Samples in all.
     pub total: u64,
@@ -63,17 +66,37 @@ pub struct Gradient {
 
 impl LossSpec {
     /// # Errors
-    /// [`Usage`](soup_core::ErrorKind::Usage) for a label smoothing that is not between 0 and 1.
-    fn check(&self) -> Result<()> {
+    /// [`Usage`](soup_core::ErrorKind::Usage) for a label smoothing that is not between 0 and 1, or not 0 where the targets are numbers.
+    fn check(&self, numbers: bool) -> Result<()> {
+        if numbers && self.label_smoothing != 0.0 {
+            return Err(Error::usage("label smoothing spreads classes, and the model predicts a number"));
+        }
         if (0.0..=1.0).contains(&self.label_smoothing) {
             return Ok(());
         }
         Err(Error::usage(format!("label smoothing {} is out of range: 0 to 1", self.label_smoothing)))
     }
 
-    /// `scale` times the loss of one sample, and its derivative with respect to beta; the derivatives with respect to
-    /// the logits go to `cotangents`. `label` is an index of `logits`.
-    fn loss_of(&self, logits: &[f32], label: usize, cotangents: &mut [f32]) -> (f64, f64) {
+    /// `scale` times the loss of one sample that comes out as `row`, and its derivative with respect to beta; the derivatives with
+    /// respect to the row go to `cotangents`. A class is an index of the row, and a number's row is one value.
+    fn loss_of(&self, row: &[f32], target: Target, cotangents: &mut [f32]) -> (f64, f64) {
+        match target {
+            Target::Class(label) => self.cross_entropy(row, label as usize, cotangents),
+            Target::Number(truth) => (self.squared_error(row, truth, cotangents), 0.0),
+        }
+    }
+
+    fn squared_error(&self, row: &[f32], truth: f64, cotangents: &mut [f32]) -> f64 {
+        let mut loss = 0.0;
+        for (&predicted, cotangent) in row.iter().zip(cotangents) {
+            let error = f64::from(predicted) - truth;
+            *cotangent = if error.is_finite() { (2.0 * self.scale * error) as f32 } else { f32::NAN };
+            loss += if error.is_finite() { error * error } else { f64::INFINITY };
+        }
+        self.scale * loss
+    }
+
+    fn cross_entropy(&self, logits: &[f32], label: usize, cotangents: &mut [f32]) -> (f64, f64) {
         if !logits.iter().all(|l| l.is_finite()) {
             cotangents.fill(f32::NAN);
             return (self.scale * f64::INFINITY, f64::NAN);
@@ -105,7 +128,8 @@ pub(crate) struct Graph<'a, A: Architecture, B: AutodiffBackend> {
     pub(crate) sink: Sink,
     /// Largest number of samples of a micro-batch.
     pub(crate) batch_size: usize,
-    pub(crate) classes: usize,
+    /// Values that a sample comes out as.
+    pub(crate) outputs: usize,
     pub(crate) device: B::Device,
     pub(crate) precision: Precision,
 }
@@ -119,17 +143,17 @@ impl<A: Architecture, B: Kernels + AutodiffBackend> Graph<'_, A, B> {
         loss: &LossSpec,
         cancel: &dyn Fn() -> bool,
     ) -> Result<Gradient> {
-        loss.check()?;
+        loss.check(prepared.are_numbers())?;
         self.kind.check(prepared, range.clone(), A::NAME)?;
-        let labels = prepared.labels_of(range.clone(), self.classes)?;
+        let targets = prepared.targets_of(range.clone(), self.outputs)?;
         let mut sum = Gradient { values: Vec::new(), loss: 0.0, d_beta: 0.0, correct: 0, total: 0 };
-        for (first, labels) in range.step_by(self.batch_size).zip(labels.chunks(self.batch_size)) {
+        for (first, targets) in range.step_by(self.batch_size).zip(targets.chunks(self.batch_size)) {
             if cancel() {
                 return Err(Error::cancelled("differentiation was cancelled"));
             }
-            let batch = first..first + labels.len();
+            let batch = first..first + targets.len();
             B::on(&self.device, self.precision, || {
-                self.add_batch(prepared, batch, labels, (loss, &mut sum))
+                self.add_batch(prepared, batch, targets, (loss, &mut sum))
             })?;
         }
         Ok(Gradient { values: self.sink.take()?, ..sum })
@@ -140,23 +164,26 @@ impl<A: Architecture, B: Kernels + AutodiffBackend> Graph<'_, A, B> {
         &self,
         prepared: &Prepared,
         batch: Range<usize>,
-        labels: &[u32],
+        targets: &[Target],
         (loss, sum): (&LossSpec, &mut Gradient),
     ) -> Result<()> {
         let batch = self.kind.batch::<B>(prepared, batch, None, &self.device)?;
         let logits = self.architecture.forward(&self.model, batch);
         let values = kernels::values(logits.clone(), "logits")?;
         let mut cotangents = vec![0.0; values.len()];
-        let rows = values.chunks_exact(self.classes).zip(cotangents.chunks_exact_mut(self.classes));
-        for ((row, cotangents), &label) in rows.zip(labels) {
-            let (scaled_loss, d_beta) = loss.loss_of(row, label as usize, cotangents);
+        let rows = values.chunks_exact(self.outputs).zip(cotangents.chunks_exact_mut(self.outputs));
+        for ((row, cotangents), &target) in rows.zip(targets) {
+            let (scaled_loss, d_beta) = loss.loss_of(row, target, cotangents);
             sum.loss += scaled_loss;
             sum.d_beta += d_beta;
-            sum.correct += u64::from(outcome(row, label).prediction == label);
+            sum.correct += match target {
+                Target::Class(label) => u64::from(outcome(row, label).prediction == label),
+                Target::Number(_) => 0,
+            };
             sum.total += 1;
         }
         let product =
-            logits * kernels::tensor::<B, 2>(cotangents, [labels.len(), self.classes], &self.device);
+            logits * kernels::tensor::<B, 2>(cotangents, [targets.len(), self.outputs], &self.device);
         // Nobody asks what the sum is: a device may add it up in any order.
         product.sum().backward();
         Ok(())
@@ -169,7 +196,7 @@ mod tests {
 
     fn of(spec: LossSpec, logits: &[f32], label: usize) -> (f64, f64, Vec<f32>) {
         let mut cotangents = vec![0.0; logits.len()];
-        let (loss, d_beta) = spec.loss_of(logits, label, &mut cotangents);
+        let (loss, d_beta) = spec.loss_of(logits, Target::Class(label as u32), &mut cotangents);
         (loss, d_beta, cotangents)
     }
 
@@ -185,6 +212,24 @@ mod tests {
         assert!((loss - 0.25 * want).abs() < 1e-15, "{loss}");
         // Probabilities and targets both add up to one.
         assert!(cotangents.iter().sum::<f32>().abs() < 1e-7);
+    }
+
+    #[test]
+    fn a_number_has_the_squared_error_and_no_temperature() {
+        let of = |predicted: f32, beta: f64| {
+            let mut cotangents = [f32::NAN];
+            let spec = LossSpec { beta, label_smoothing: 0.0, scale: 0.25 };
+            let (loss, d_beta) = spec.loss_of(&[predicted], Target::Number(3.5), &mut cotangents);
+            (loss, d_beta, cotangents[0])
+        };
+        assert_eq!(of(2.0, 1.0), (0.25 * 2.25, 0.0, -0.25 * 3.0));
+        assert_eq!(of(2.0, 7.0), of(2.0, 1.0));
+        let (loss, d_beta, slope) = of(f32::INFINITY, 1.0);
+        assert!(loss == f64::INFINITY && d_beta == 0.0 && slope.is_nan());
+        assert!(of(f32::NAN, 1.0).0 == f64::INFINITY);
+        let smoothed = LossSpec { beta: 1.0, label_smoothing: 0.1, scale: 1.0 };
+        assert!(smoothed.check(true).unwrap_err().chain().contains("the model predicts a number"));
+        smoothed.check(false).unwrap();
     }
 
     #[test]

@@ -401,6 +401,29 @@ impl Prepared {
         }
     }
 
+    /// Whether what a model should say to the samples are numbers.
+    pub(crate) fn are_numbers(&self) -> bool {
+        matches!(self.targets, Targets::Numbers(_))
+    }
+
+    /// What a model that gives `outputs` values of a sample should say to the samples `range`, which are there.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) for a class that is none of as many, and for numbers beside several values.
+    pub(crate) fn targets_of(&self, range: Range<usize>, outputs: usize) -> Result<Vec<Target>> {
+        match &self.targets {
+            Targets::Classes(_) => {
+                Ok(self.labels_of(range, outputs)?.iter().copied().map(Target::Class).collect())
+            }
+            Targets::Numbers(numbers) if outputs == 1 => {
+                Ok(numbers[range].iter().copied().map(Target::Number).collect())
+            }
+            Targets::Numbers(_) => Err(Error::data(format!(
+                "a number should be predicted of the samples, and the model gives {outputs} values"
+            ))),
+        }
+    }
+
     /// Some of these samples, in the order given; positions may repeat.
     ///
     /// # Errors

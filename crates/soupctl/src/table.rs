@@ -190,8 +190,10 @@ fn details(report: &RunReport) -> Vec<(&'static str, String)> {
         (label, c.sentence(share))
     }));
     if let Some(learned) = &report.learned {
-        let folded = if learned.beta_folded { ", in the classifier" } else { "" };
-        details.push(("beta", format!("{:.4}{folded}", learned.beta)));
+        if !report.score.as_ref().is_some_and(Figures::of_numbers) {
+            let folded = if learned.beta_folded { ", in the classifier" } else { "" };
+            details.push(("beta", format!("{:.4}{folded}", learned.beta)));
+        }
         details.push(("steps", steps(learned)));
     }
     if let Some(diagnosis) = &report.diagnosis {

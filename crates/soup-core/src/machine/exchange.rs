@@ -120,11 +120,11 @@ pub struct Dot {
 /// What differentiating a part tells besides the gradient.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PartFigures {
-    /// Sum over the samples of scale times loss, in nats.
+    /// Sum over the samples of scale times loss: cross-entropy in nats, or the squared error of a number.
     pub loss: f64,
-    /// Its derivative with respect to beta.
+    /// Its derivative with respect to beta; 0 of numbers.
     pub d_beta: f64,
-    /// Samples whose prediction is their label.
+    /// Samples whose prediction is their label; 0 of numbers.
     pub correct: u64,
     /// Samples.
     pub total: u64,

@@ -1,7 +1,7 @@
 //! Learned weights, and how they were learned.
 
 use maud::{Markup, html};
-use soup_core::report::{LearnedReport, LearnedStep};
+use soup_core::report::{Figures, LearnedReport, LearnedStep};
 
 use crate::plot::bars::{Bar, bars};
 use crate::plot::frame::{Axis, Frame, Head, figure, line, x_axis, y_axis};
@@ -19,18 +19,22 @@ const POINTS_MAX: usize = 600;
 /// Weights, loss and beta.
 pub(crate) fn render(view: &View<'_>) -> Markup {
     let Some(learned) = &view.report.learned else { return html! {} };
-    let lead = format!(
-        "Learned from {} in {} steps; beta {:.4}{}.",
-        learned.train,
-        learned.steps.len(),
-        learned.beta,
-        if learned.beta_folded { ", in the classifier" } else { "" }
-    );
-    let parts = vec![
-        weights(view, learned),
-        curve(learned, "Loss", "mean cross-entropy of the mini-batch, nats", |s| s.loss),
-        curve(learned, "Beta", "what logits are multiplied by", |s| Some(s.beta)),
-    ];
+    // A number has no temperature.
+    let numbers = view.report.score.as_ref().is_some_and(Figures::of_numbers);
+    let beta = match (numbers, learned.beta_folded) {
+        (true, _) => String::new(),
+        (false, true) => format!("; beta {:.4}, in the classifier", learned.beta),
+        (false, false) => format!("; beta {:.4}", learned.beta),
+    };
+    let lead = format!("Learned from {} in {} steps{beta}.", learned.train, learned.steps.len());
+    let loss = match numbers {
+        true => "mean squared error of the mini-batch",
+        false => "mean cross-entropy of the mini-batch, nats",
+    };
+    let mut parts = vec![weights(view, learned), curve(learned, "Loss", loss, |s| s.loss)];
+    if !numbers {
+        parts.push(curve(learned, "Beta", "what logits are multiplied by", |s| Some(s.beta)));
+    }
     section("learned", "Learned weights", &lead, parts)
 }
 
