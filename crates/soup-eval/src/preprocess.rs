@@ -1,7 +1,7 @@
 //! From an encoded image to what a model eats, as `preprocessor_config.json` says.
 //!
 //! Follows the image processors of transformers that work on PIL images: decode, convert to grey or RGB, resize
-//! ([`resize`], bit for bit as Pillow does), crop the centre, rescale, normalise. (The "fast" processors resize on
+//! ([`resize`], bit for bit as Pillow 13 does), crop the centre, rescale, normalise. (The "fast" processors resize on
 //! tensors and differ from these by a grey level here and there.) PNG and lossless WebP decode exactly; JPEG decoders
 //! may differ by a grey level. The EXIF orientation is applied, as the datasets library does.
 
