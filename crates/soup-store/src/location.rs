@@ -93,6 +93,7 @@ impl Location {
         let Some((scheme, rest)) = text.split_once("://") else {
             return local(Path::new(text));
         };
+        refuse_doubtful(scheme, rest)?;
         match scheme.to_ascii_lowercase().as_str() {
             "file" => {
                 let path = parse_url(text)?.to_file_path().map_err(|()| {
@@ -351,6 +352,19 @@ fn parse_url(text: &str) -> Result<Url> {
     Ok(url)
 }
 
+/// Refuses what of a URL is read in more than one way: `%2F`, which is part of a name to some and to others what ends one, and control
+/// characters, some of which are dropped where URLs are read. The text is not repeated: nobody has looked for credentials in it yet.
+fn refuse_doubtful(scheme: &str, rest: &str) -> Result<()> {
+    let what = if rest.contains(char::is_control) {
+        "a control character in its name: no name may have one"
+    } else if rest.as_bytes().windows(3).any(|three| three.eq_ignore_ascii_case(b"%2f")) {
+        "%2F in its name, which not everybody takes for a slash: write \"/\""
+    } else {
+        return Ok(());
+    };
+    Err(Error::usage(format!("a place in {scheme}:// has {what}")))
+}
+
 /// Refuses a URL with credentials, before anything else is said about it. What is no URL passes.
 pub(crate) fn refuse_credentials(text: &str) -> Result<()> {
     Url::parse(&text.replace('#', "%23")).map_or(Ok(()), |url| refuse_user(&url))
@@ -402,11 +416,12 @@ fn remote_in(text: &str, store_of: impl FnOnce(&Url) -> Result<Arc<dyn ObjectSto
     let url = parse_url(text)?;
     let (scheme, path) = ObjectStoreScheme::parse(&url)
         .map_err(|e| Error::usage(format!("{url} is not a usable place")).with_source(e))?;
+    let whole = StorePath::from_url_path(url.path())
+        .map_err(|e| Error::usage(format!("{url} is not a usable place")).with_source(e))?;
     let mut base = url.clone();
     // Of `https://s3.region.amazonaws.com/bucket/key` the bucket belongs to the store.
-    let bucket =
-        url.path_segments().into_iter().flatten().filter(|s| !s.is_empty()).count() - path.parts_count();
-    base.set_path(&url.path_segments().into_iter().flatten().take(bucket).collect::<Vec<_>>().join("/"));
+    let bucket = url.path_segments().and_then(|mut names| names.next()).filter(|_| path != whole);
+    base.set_path(bucket.unwrap_or_default());
     let store = store_of(&base)?;
     Ok(Location {
         store,
@@ -510,6 +525,51 @@ mod tests {
             "https://s3.eu-west-1.amazonaws.com/bucket/a/b",
             "https://s3.eu-west-1.amazonaws.com/bucket/a/b",
         );
+    }
+
+    #[test]
+    fn no_text_is_more_than_refused() {
+        let plain = "/ // a a/ a//b /a %2Fa a%2Fb a%2fb/c a%2F a/%2F/b %252Fa a/../b .. %2e%2e/a a/%2e/b %00 a%0Ab % %z %ff/a a#1 a%23 ä/ß \
+                     %C3%A4 a\\b a|b [ : :1/a @ a:b ~ $HOME ? a?b=%2F * b/%252e%252e/c";
+        let paths = plain.split(' ').chain(["", " ", "a b", "a\u{0}b", "a\tb", "\u{202e}a"]);
+        let starts = "/ file:// file:/// memory:// s3:// s3://b/ s3a://b/ gs://b/ az://c/ abfss://c@h/ http://h/ https://h/ \
+                      https://s3.eu-west-1.amazonaws.com/ https://s3.eu-west-1.amazonaws.com/b/ https://b.s3.eu-west-1.amazonaws.com/ \
+                      https://x.blob.core.windows.net/ https://x.r2.cloudflarestorage.com/b/";
+        let starts = starts.split(' ').chain([""]);
+        for text in starts.flat_map(|start| paths.clone().map(move |path| format!("{start}{path}"))) {
+            match Location::named(&text) {
+                Ok(place) => {
+                    let shown = place.to_string();
+                    assert_eq!(Location::named(&shown).unwrap(), place, "{text:?} as {shown:?}");
+                    let slash = text.to_ascii_lowercase().contains("%2f");
+                    assert!(!slash || !text.contains("://"), "{text:?}");
+                }
+                // Without the feature there are fewer stores.
+                Err(e) if !cfg!(feature = "cloud") && e.kind() == ErrorKind::Configuration => {}
+                Err(e) => assert_eq!(e.kind(), ErrorKind::Usage, "{text:?}: {}", e.chain()),
+            }
+        }
+    }
+
+    #[cfg(feature = "cloud")]
+    #[test]
+    fn a_bucket_in_the_path_is_no_part_of_a_place() {
+        for (text, path) in [
+            ("https://s3.eu-west-1.amazonaws.com/b/a%20b/c", "a b/c"),
+            ("https://s3.eu-west-1.amazonaws.com/b/", ""),
+            ("https://b.s3.eu-west-1.amazonaws.com/a/c", "a/c"),
+            ("https://x.r2.cloudflarestorage.com/b/b", "b"),
+            ("s3://b/b/c", "b/c"),
+        ] {
+            let place = Location::named(text).unwrap();
+            assert_eq!(place.path().as_ref(), path, "{text}");
+            assert_eq!(place.to_string(), text.trim_end_matches('/'));
+        }
+        refused("s3://b/pool%2Fa", ErrorKind::Usage, "a place in s3:// has %2F in its name");
+        refused("http://h/a%2fb", ErrorKind::Usage, "write \"/\"");
+        refused("file:///a%2Fb", ErrorKind::Usage, "%2F");
+        refused("s3://b/a\tb", ErrorKind::Usage, "has a control character in its name");
+        refused("s3://b/a//b", ErrorKind::Usage, "not a usable place");
     }
 
     #[cfg(feature = "cloud")]
