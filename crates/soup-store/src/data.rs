@@ -102,15 +102,26 @@ mod tests {
     async fn a_file_a_folder_and_a_glob() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().to_str().unwrap();
-        for path in
-            ["a/1.parquet", "a/2.parquet", "b/1.parquet", "b/x.txt", ".git/1.parquet", "b/._1.parquet"]
-        {
+        for path in [
+            "a/1.parquet",
+            "a/2.parquet",
+            "b/1.parquet",
+            "b/x.txt",
+            ".git/1.parquet",
+            "b/._1.parquet",
+            "c#1/x",
+            "d/x#1",
+        ] {
             let path = folder.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "x").unwrap();
         }
         assert_eq!(names(&format!("{root}/a/1.parquet")).await.unwrap(), ["1.parquet"]);
-        assert_eq!(names(root).await.unwrap(), ["a/1.parquet", "a/2.parquet", "b/1.parquet", "b/x.txt"]);
+        assert_eq!(
+            names(root).await.unwrap(),
+            ["a/1.parquet", "a/2.parquet", "b/1.parquet", "b/x.txt", "c#1/x", "d/x#1"]
+        );
+        assert_eq!(names(&format!("{root}/d/x#1")).await.unwrap(), ["x#1"]);
         assert_eq!(names(&format!("{root}/*/1.parquet")).await.unwrap(), ["a/1.parquet", "b/1.parquet"]);
         assert_eq!(names(&format!("{root}/**/*.txt")).await.unwrap(), ["b/x.txt"]);
         assert!(names(&format!("{root}/c")).await.unwrap_err().contains("does not exist"));

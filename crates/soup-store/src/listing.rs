@@ -245,7 +245,7 @@ impl Walk<'_> {
         for entry in std::fs::read_dir(path).map_err(Stop::Io)? {
             let entry = entry.map_err(Stop::Io)?;
             let shown = format!("{prefix}{}", entry.file_name().to_string_lossy());
-            if (self.deep && is_hidden(&shown)) || is_upload(&shown) {
+            if self.deep && is_hidden(&shown) {
                 continue;
             }
             let (location, metadata) = match self.usable(&entry, &shown) {
@@ -289,12 +289,6 @@ impl Walk<'_> {
             Some(other) => Err(Odd { special: true, ..Odd::new(shown, other.what()) }),
         }
     }
-}
-
-/// Whether the store's client keeps parts of unfinished files under names like this, and reads none of them.
-fn is_upload(name: &str) -> bool {
-    let parts = name.rsplit('/').next().and_then(|last| last.split_once('#'));
-    parts.is_some_and(|(_, rest)| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// As the store's client would say it, so that it can be compared with what that says.

@@ -38,6 +38,9 @@ impl Kind {
     /// The kind of the file `name`.
     pub(super) fn of(name: &str) -> Kind {
         let lower = name.to_ascii_lowercase();
+        if is_upload(&lower) {
+            return Kind::Unfinished;
+        }
         if let Some(stem) = lower.strip_suffix(EXTENSION) {
             return safetensors(stem);
         }
@@ -72,6 +75,12 @@ impl Kind {
     pub(super) fn is_weights(&self) -> bool {
         !matches!(self, Kind::Training | Kind::Doubtful | Kind::Other)
     }
+}
+
+/// Whether a store's client (`object_store`) was writing a safetensors file under this name: `m.safetensors#1`.
+fn is_upload(lower: &str) -> bool {
+    let part = lower.split_once('#').filter(|(name, _)| name.ends_with(EXTENSION));
+    part.is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn safetensors(stem: &str) -> Kind {
@@ -168,7 +177,12 @@ mod tests {
         );
         check(
             Kind::Weights,
-            &["model-00001-of-00001.safetensors", "best-of-3.safetensors", "consolidated.safetensors"],
+            &[
+                "model-00001-of-00001.safetensors",
+                "best-of-3.safetensors",
+                "consolidated.safetensors",
+                "m#1.safetensors",
+            ],
         );
         check(Kind::Shard, &["model-00001-of-00002.safetensors", "x-00003-of-00010.safetensors"]);
         check(Kind::Variant("fp16".into()), &["model.fp16.safetensors", "model.safetensors.index.fp16.json"]);
@@ -195,7 +209,7 @@ mod tests {
         check(Kind::Foreign(FLAX), &["flax_model.msgpack"]);
         check(Kind::Foreign(ZERO), &["mp_rank_00_model_states.pt"]);
         check(Kind::Foreign(DISTRIBUTED), &["__0_0.distcp"]);
-        check(Kind::Unfinished, &["model.safetensors.gz", "model.safetensors.incomplete"]);
+        check(Kind::Unfinished, &["model.safetensors.gz", "model.safetensors.incomplete", "m.safetensors#1"]);
         check(Kind::Doubtful, &["features.bin", "x.h5"]);
         check(
             Kind::Other,

@@ -37,6 +37,25 @@ async fn a_folder_of_files() {
     check("files3", &tree, &["p/b.safetensors", "p/a b.safetensors"], &["b", "a b"]).await;
 }
 
+/// In which one of the store's clients sees parts of unfinished files.
+#[tokio::test]
+async fn names_with_a_number_sign() {
+    let tree = [
+        "p/a/model.safetensors",
+        "p/run#2/model.safetensors",
+        "p/run#10/model.safetensors",
+        "q/m#1.safetensors",
+    ];
+    check("number", &tree, &["p"], &["a", "run#10", "run#2"]).await;
+    check("number2", &tree, &["p/*"], &["a", "run#10", "run#2"]).await;
+    let local = tempfile::tempdir().unwrap();
+    let root = Location::local(local.path()).unwrap();
+    files(&root, &tree).await;
+    assert_eq!(pool(&root, &["p/run#2", "q"]).await.unwrap(), ["run#2", "m#1"]);
+    files(&root, &["q/m.safetensors#3"]).await;
+    fails(pool(&root, &["q"]).await, ErrorKind::Data, "\"m.safetensors#3\" is not whole");
+}
+
 #[tokio::test]
 async fn a_folder_of_folders() {
     let tree = [
