@@ -8,7 +8,7 @@
 //! 4. a folder with a folder `ingredients`, which then counts instead;
 //! 5. a folder of checkpoints: `*.safetensors` files and checkpoint folders.
 //!
-//! What is there and is no ingredient is [refused or noted](survey). An ingredient is named by its file or folder, or by [what
+//! What is there and is no ingredient is [refused or noted](survey), what lies [beside](beside) a checkpoint or the folder `ingredients` too. An ingredient is named by its file or folder, or by [what
 //! differs](names) in its path. *Pool order* is the order of the URLs, and by name within each.
 
 use std::collections::HashMap;
@@ -26,6 +26,7 @@ use crate::listing;
 use crate::location::Location;
 use crate::read;
 
+mod beside;
 mod kinds;
 mod names;
 mod prefix;
@@ -203,7 +204,8 @@ async fn discover(url: &str) -> Result<Survey> {
     if let Some(layout) = survey::layout(&listing) {
         let mut survey = Survey::default();
         let entry = location.name().to_owned();
-        survey.found.push(survey::checkpoint(&location, entry, layout, &listing, &mut survey.notes));
+        let found = survey::checkpoint(&location, entry, layout, &listing, &mut survey.notes).await?;
+        survey.found.push(found);
         return Ok(survey);
     }
     if listing.entries.is_empty() && listing.odd.is_empty() {
@@ -217,7 +219,10 @@ async fn discover(url: &str) -> Result<Survey> {
     match listing.entries.iter().find(|e| e.stamp.is_none() && e.name == INGREDIENTS_FOLDER) {
         Some(ingredients) => {
             let inside = listing::look(&ingredients.location).await?;
-            survey::among(&ingredients.location.to_string(), inside.entries, inside.odd).await
+            let mut survey =
+                survey::among(&ingredients.location.to_string(), inside.entries, inside.odd).await?;
+            survey.notes.extend(beside::ingredients(&location, &listing).await?);
+            Ok(survey)
         }
         None => survey::among(&location.to_string(), listing.entries, listing.odd).await,
     }

@@ -8,16 +8,16 @@ use futures::{StreamExt, TryStreamExt};
 use soup_core::{Error, ErrorKind, Result};
 
 use super::kinds::Kind;
-use super::{Form, Found, IN_FLIGHT, stem};
+use super::{Form, Found, IN_FLIGHT, beside, stem};
 use crate::checkpoint::{EXTENSION, INDEX_FILE, Layout, MODEL_FILE};
 use crate::listing::{self, Entry, Listing, Odd, is_hidden};
 use crate::location::Location;
 use crate::output::MANIFEST_FILE;
 
 /// Files looked at to find out whether checkpoints are deeper in a folder.
-const DEEP_FILES_MAX: usize = 1000;
+pub(super) const DEEP_FILES_MAX: usize = 1000;
 /// Most names that a text lists.
-const NAMES_MAX: usize = 8;
+pub(super) const NAMES_MAX: usize = 8;
 
 /// What was found in a place.
 #[derive(Debug, Default)]
@@ -208,7 +208,7 @@ async fn folder(entry: Entry) -> Result<Survey> {
         Err(e) => return Err(e),
     };
     if let Some(layout) = layout(&listing) {
-        let found = checkpoint(&entry.location, entry.name, layout, &listing, &mut survey.notes);
+        let found = checkpoint(&entry.location, entry.name, layout, &listing, &mut survey.notes).await?;
         match has(&listing, MANIFEST_FILE) {
             true => survey.soups.push(found),
             false => survey.found.push(found),
@@ -227,42 +227,29 @@ async fn folder(entry: Entry) -> Result<Survey> {
 }
 
 /// A folder that is a checkpoint, and notes about what else is in it.
-pub(super) fn checkpoint(
+pub(super) async fn checkpoint(
     location: &Location,
     entry: String,
     layout: Layout,
     listing: &Listing,
     notes: &mut Vec<String>,
-) -> Found {
+) -> Result<Found> {
     let own = |name: &str| name == MODEL_FILE && layout == Layout::One;
-    let mut beside: Vec<String> = Vec::new();
+    let mut others: Vec<String> = Vec::new();
     for (name, kind) in files(listing) {
         let holds = matches!(kind, Kind::Weights | Kind::Variant(_) | Kind::Adapter | Kind::Shard);
         if holds && name.ends_with(EXTENSION) && !own(name) {
-            beside.push(name.to_owned());
+            others.push(name.to_owned());
         }
     }
-    let checkpoints: Vec<&str> = listing
-        .entries
-        .iter()
-        .filter(|e| e.stamp.is_none() && e.name.starts_with("checkpoint"))
-        .map(|e| e.name.as_str())
-        .collect();
-    if !checkpoints.is_empty() {
-        let text = if checkpoints.len() == 1 { "which is" } else { "which are" };
-        notes.push(format!(
-            "left out of {location}: {}, {text} beside its {}: name {location}/checkpoint* to take them",
-            some(checkpoints.into_iter()),
-            if layout == Layout::One { MODEL_FILE } else { INDEX_FILE },
-        ));
-    }
-    Found {
+    notes.extend(beside::checkpoint(location, layout, listing).await?);
+    Ok(Found {
         name: location.name().to_owned(),
         entry,
         location: location.clone(),
         form: Form::Folder(layout),
-        beside,
-    }
+        beside: others,
+    })
 }
 
 /// Why a folder that is no checkpoint plainly is meant to be one, and what to do.

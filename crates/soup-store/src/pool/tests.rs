@@ -202,6 +202,17 @@ async fn what_is_left_out_is_noted() {
     )
     .await;
     left_out(
+        "runs",
+        &[
+            "p/m/epoch_2/model.safetensors",
+            "p/m/old/run/x.safetensors",
+            "p/m/logs/x",
+            "p/m/.git/y.safetensors",
+        ],
+        &["p/m: \"epoch_2\" and \"old\", which are beside its model.safetensors: name", "/p/m/* in the pool"],
+    )
+    .await;
+    left_out(
         "beside",
         &["p/m/ema.safetensors", "p/m/model.fp16.safetensors"],
         &["\"ema.safetensors\" and \"model.fp16"],
@@ -221,6 +232,37 @@ async fn what_is_left_out_is_noted() {
     .await;
     let same = noted("same", &["p/x.safetensors", "p/x.pt"], &["m", "x"]).await;
     assert!(same.contains("\"x.pt\", which is a checkpoint that is there as safetensors too"), "{same}");
+}
+
+#[tokio::test]
+async fn checkpoints_beside_what_counts_are_noted() {
+    let root = memory("beside");
+    let all: Vec<String> = (0..70).map(|n| format!("many/{n:02}/x")).collect();
+    files(&root, &all.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let tree = [
+        "p/model.safetensors",
+        "p/a/model.safetensors",
+        "p/best_model/model.safetensors",
+        "q/ingredients/a/model.safetensors",
+        "q/c/model.safetensors",
+        "q/e.safetensors",
+        "q/logs/x",
+        "many/model.safetensors",
+    ];
+    files(&root, &tree).await;
+    for (url, names, expect) in [
+        ("p", ["p"], "p: \"a\" and \"best_model\", which are beside its model.safetensors"),
+        (
+            "q",
+            ["a"],
+            "q: \"c\" and \"e.safetensors\", which are beside its folder \"ingredients\", which counts",
+        ),
+        ("many", ["many"], "/many has 6 more folders, which were not looked into"),
+    ] {
+        let pool = open_pool(&[format!("{root}/{url}")]).await.unwrap();
+        assert_eq!(pool.checkpoints.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), names);
+        assert!(pool.notes.len() == 1 && pool.notes[0].contains(expect), "{:?}", pool.notes);
+    }
 }
 
 #[tokio::test]
