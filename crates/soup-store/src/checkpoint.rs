@@ -26,6 +26,12 @@ pub const INDEX_FILE: &str = "model.safetensors.index.json";
 /// Ending of a checkpoint file.
 pub const EXTENSION: &str = ".safetensors";
 
+/// What is before the [`EXTENSION`] in the name of a safetensors file, in whichever case that is written; `None` for other files.
+pub(crate) fn file_stem(name: &str) -> Option<&str> {
+    let (stem, extension) = name.split_at_checked(name.len().checked_sub(EXTENSION.len())?)?;
+    extension.eq_ignore_ascii_case(EXTENSION).then_some(stem)
+}
+
 /// Largest index file.
 const INDEX_BYTES_MAX: u64 = 64 << 20;
 /// Longest name of a file in it.
@@ -103,7 +109,7 @@ pub async fn open_checkpoint(location: &Location) -> Result<Checkpoint> {
 
 /// [`open_checkpoint`], of a pool.
 pub(crate) async fn open_kept(location: &Location, kept: &Kept) -> Result<Checkpoint> {
-    if location.name().ends_with(EXTENSION) && read::stat_if_exists(location).await?.is_some() {
+    if file_stem(location.name()).is_some() && read::stat_if_exists(location).await?.is_some() {
         return open_file(location, kept).await;
     }
     let (model, index) = (location.join(MODEL_FILE)?, location.join(INDEX_FILE)?);
@@ -130,7 +136,7 @@ pub(crate) enum Layout {
 
 /// A checkpoint that is one file; named by the stem.
 pub(crate) async fn open_file(location: &Location, kept: &Kept) -> Result<Checkpoint> {
-    let name = location.name().strip_suffix(EXTENSION).unwrap_or(location.name()).to_string();
+    let name = file_stem(location.name()).unwrap_or(location.name()).to_string();
     let (header, stamp, _permit) = header::read_with_permit(location).await?;
     assemble(name, location.clone(), vec![(location.clone(), header, stamp)], kept)
 }

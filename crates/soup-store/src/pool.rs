@@ -8,8 +8,9 @@
 //! 4. a folder with a folder `ingredients`, which then counts instead;
 //! 5. a folder of checkpoints: `*.safetensors` files and checkpoint folders.
 //!
-//! What is there and is no ingredient is [refused or noted](survey), what lies [beside](beside) a checkpoint or the folder `ingredients` too. An ingredient is named by its file or folder, or by [what
-//! differs](names) in its path. *Pool order* is the order of the URLs, and by name within each.
+//! What is there and is no ingredient is [refused or noted](survey), and so is what lies [beside](beside) a checkpoint or the folder
+//! `ingredients`. An ingredient is named by its file or folder, or by [what differs](names) in its path. *Pool order* is the order of
+//! the URLs, and by name within each.
 
 use std::collections::HashMap;
 
@@ -19,7 +20,7 @@ use soup_core::companion::{PREPROCESSOR, PROCESSOR};
 use soup_core::{Error, Result};
 
 use self::survey::Survey;
-use crate::checkpoint::{self, Checkpoint, EXTENSION, INDEX_FILE, Layout, MODEL_FILE};
+use crate::checkpoint::{self, Checkpoint, EXTENSION, INDEX_FILE, Layout, MODEL_FILE, file_stem};
 use crate::glob::Glob;
 use crate::kept::Kept;
 use crate::listing;
@@ -193,7 +194,7 @@ async fn discover(url: &str) -> Result<Survey> {
         form,
         beside: Vec::new(),
     };
-    if location.name().ends_with(EXTENSION) && read::stat_if_exists(&location).await?.is_some() {
+    if file_stem(location.name()).is_some() && read::stat_if_exists(&location).await?.is_some() {
         return Ok(Survey::of(single(Form::File)));
     }
     if location.is_http() {
@@ -236,7 +237,7 @@ async fn by_glob(url: &str, glob: &Glob) -> Result<Survey> {
 }
 
 fn stem(name: &str) -> String {
-    name.strip_suffix(EXTENSION).unwrap_or(name).to_string()
+    file_stem(name).unwrap_or(name).to_string()
 }
 
 /// The small files that go along with `checkpoint`, by name: from its own folder, else from the folder around it (where a

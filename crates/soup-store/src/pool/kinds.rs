@@ -50,20 +50,12 @@ impl Kind {
             return Kind::Variant(variant.to_owned());
         }
         if let Some((_, after)) = lower.split_once(&format!("{EXTENSION}.")) {
-            let unfinished = [
-                "gz",
-                "zip",
-                "xz",
-                "zst",
-                "bz2",
-                "part",
-                "partial",
-                "incomplete",
-                "crdownload",
-                "tmp",
-                "aria2",
-            ];
-            return if unfinished.contains(&after) { Kind::Unfinished } else { Kind::Other };
+            return match after {
+                "gz" | "zip" | "xz" | "zst" | "bz2" | "part" | "partial" | "incomplete" | "crdownload"
+                | "download" | "tmp" | "aria2" => Kind::Unfinished,
+                "bak" | "backup" | "old" | "orig" => Kind::Doubtful,
+                _ => Kind::Other,
+            };
         }
         if lower.ends_with(".index.json") {
             return Kind::Other;
@@ -157,7 +149,8 @@ fn other_formats(lower: &str) -> Kind {
         "keras" => Kind::Foreign(TENSORFLOW),
         "pb" if stem == "saved_model" => Kind::Foreign(TENSORFLOW),
         "msgpack" if model => Kind::Foreign(FLAX),
-        "bin" | "h5" | "msgpack" | "onnx" | "npz" | "pkl" => Kind::Doubtful,
+        "bin" | "h5" | "msgpack" | "onnx" | "npz" | "npy" | "pkl" | "st" | "safetensor" => Kind::Doubtful,
+        "zip" | "tar" | "tgz" | "gz" | "xz" | "zst" | "bz2" | "7z" => Kind::Doubtful,
         _ => Kind::Other,
     }
 }
@@ -209,8 +202,21 @@ mod tests {
         check(Kind::Foreign(FLAX), &["flax_model.msgpack"]);
         check(Kind::Foreign(ZERO), &["mp_rank_00_model_states.pt"]);
         check(Kind::Foreign(DISTRIBUTED), &["__0_0.distcp"]);
-        check(Kind::Unfinished, &["model.safetensors.gz", "model.safetensors.incomplete", "m.safetensors#1"]);
-        check(Kind::Doubtful, &["features.bin", "x.h5"]);
+        check(
+            Kind::Unfinished,
+            &[
+                "model.safetensors.gz",
+                "model.safetensors.incomplete",
+                "m.safetensors.download",
+                "m.safetensors#1",
+            ],
+        );
+        check(
+            Kind::Doubtful,
+            &["features.bin", "x.h5", "x.safetensor", "x.st", "a.zip", "b.tar.gz", "m.ckpt.zip"],
+        );
+        check(Kind::Doubtful, &["m.safetensors.bak", "M.SAFETENSORS.old"]);
+        check(Kind::Weights, &["M.SAFETENSORS", "m.Safetensors"]);
         check(
             Kind::Other,
             &["model.safetensors.index.json", "config.json", "README.md", "model.safetensors.sha256", "log"],

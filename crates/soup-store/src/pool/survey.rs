@@ -9,7 +9,7 @@ use soup_core::{Error, ErrorKind, Result};
 
 use super::kinds::Kind;
 use super::{Form, Found, IN_FLIGHT, beside, stem};
-use crate::checkpoint::{EXTENSION, INDEX_FILE, Layout, MODEL_FILE};
+use crate::checkpoint::{INDEX_FILE, Layout, MODEL_FILE, file_stem};
 use crate::listing::{self, Entry, Listing, Odd, is_hidden};
 use crate::location::Location;
 use crate::output::MANIFEST_FILE;
@@ -30,8 +30,10 @@ pub(super) struct Survey {
     pub(super) refused: Vec<String>,
     /// What is left out, and why.
     pub(super) notes: Vec<String>,
-    /// Folders that hold no checkpoint, and files that may hold one and are not known to.
+    /// Folders that hold no checkpoint.
     nothing: Vec<String>,
+    /// Files that may hold one.
+    doubtful: Vec<String>,
     training: Vec<String>,
     duplicates: Vec<String>,
 }
@@ -48,6 +50,7 @@ impl Survey {
         self.refused.extend(other.refused);
         self.notes.extend(other.notes);
         self.nothing.extend(other.nothing);
+        self.doubtful.extend(other.doubtful);
         self.training.extend(other.training);
         self.duplicates.extend(other.duplicates);
     }
@@ -56,6 +59,11 @@ impl Survey {
     fn finished(mut self, place: &str) -> Survey {
         let counted = [
             (std::mem::take(&mut self.nothing), "holds no checkpoint", "hold no checkpoint"),
+            (
+                std::mem::take(&mut self.doubtful),
+                "may hold a checkpoint and is not read",
+                "may hold checkpoints and are not read",
+            ),
             (std::mem::take(&mut self.training), "is a training run's own", "are a training run's own"),
             (
                 std::mem::take(&mut self.duplicates),
@@ -130,8 +138,7 @@ pub(super) async fn among(place: &str, entries: Vec<Entry>, odd: Vec<Odd>) -> Re
     let stems: Vec<String> = entries
         .iter()
         .filter(|e| e.stamp.is_some())
-        .map(|e| e.name.clone())
-        .filter(|n| n.ends_with(EXTENSION))
+        .filter_map(|e| file_stem(&e.name).map(str::to_owned))
         .collect();
     for entry in entries {
         let last = entry.name.rsplit('/').next().unwrap_or_default();
@@ -159,13 +166,13 @@ fn odd_entry(place: &str, odd: &Odd, survey: &mut Survey) {
     }
 }
 
-/// A file beside others.
+/// A file beside others, of which those of `safetensors` are such, by their stems.
 fn file(entry: Entry, safetensors: &[String], survey: &mut Survey) {
     let name = entry.name;
     let last = name.rsplit('/').next().unwrap_or_default();
     match Kind::of(last) {
         // Beside others, a variant is a file like any other.
-        Kind::Weights | Kind::Variant(_) if name.ends_with(EXTENSION) => survey.found.push(Found {
+        Kind::Weights | Kind::Variant(_) if file_stem(&name).is_some() => survey.found.push(Found {
             name: stem(last),
             entry: name,
             location: entry.location,
@@ -179,14 +186,14 @@ fn file(entry: Entry, safetensors: &[String], survey: &mut Survey) {
         Kind::Adapter => survey.refused.push(adapter(&format!("{name:?} is"))),
         Kind::Unfinished => survey.refused.push(format!("{name:?} is not whole, or packed: finish or unpack it")),
         Kind::Foreign(what) => {
-            let same = name.rsplit_once('.').map(|(stem, _)| format!("{stem}{EXTENSION}"));
-            match same.is_some_and(|s| safetensors.contains(&s)) {
+            let same = |stem: &str| safetensors.iter().any(|other| other == stem);
+            match name.rsplit_once('.').is_some_and(|(stem, _)| same(stem)) {
                 true => survey.duplicates.push(name),
                 false => survey.refused.push(format!("{name:?} is {what}")),
             }
         }
         Kind::Training => survey.training.push(name),
-        Kind::Doubtful => survey.nothing.push(name),
+        Kind::Doubtful => survey.doubtful.push(name),
         Kind::Weights | Kind::Variant(_) | Kind::Other => {}
     }
 }
@@ -238,7 +245,7 @@ pub(super) async fn checkpoint(
     let mut others: Vec<String> = Vec::new();
     for (name, kind) in files(listing) {
         let holds = matches!(kind, Kind::Weights | Kind::Variant(_) | Kind::Adapter | Kind::Shard);
-        if holds && name.ends_with(EXTENSION) && !own(name) {
+        if holds && file_stem(name).is_some() && !own(name) {
             others.push(name.to_owned());
         }
     }
@@ -268,7 +275,7 @@ fn unreadable(name: &str, location: &Location, listing: &Listing) -> Option<Stri
         ));
     }
     if let Some((variant, _)) = of(&|k| matches!(k, Kind::Variant(_))) {
-        let advice = match variant.ends_with(EXTENSION) {
+        let advice = match file_stem(variant).is_some() {
             true => format!("name {location}/{variant} in the pool to take it"),
             false => format!("copy it to {INDEX_FILE} to take it"),
         };

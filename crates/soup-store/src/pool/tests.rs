@@ -6,7 +6,7 @@ use crate::conformance::{fails, memory, put, safetensors, small_schema};
 /// Puts a model, or for other names a few bytes, at each of `files`.
 async fn files(root: &Location, files: &[&str]) {
     for file in files {
-        let bytes = if file.ends_with(EXTENSION) {
+        let bytes = if file_stem(file).is_some() {
             safetensors(&small_schema(), |_| 1)
         } else {
             file.as_bytes().to_vec()
@@ -35,6 +35,26 @@ async fn a_folder_of_files() {
     check("files", &tree, &["p"], &["a b", "b"]).await;
     check("files2", &tree, &["p/"], &["a b", "b"]).await;
     check("files3", &tree, &["p/b.safetensors", "p/a b.safetensors"], &["b", "a b"]).await;
+}
+
+#[tokio::test]
+async fn the_extension_in_any_case() {
+    let tree = [
+        "p/a.safetensors",
+        "p/B.SAFETENSORS",
+        "p/c.Safetensors",
+        "p/c.pt",
+        "q/x/MODEL.SAFETENSORS",
+        "q/m.safetensors",
+    ];
+    check("case", &tree, &["p"], &["B", "a", "c"]).await;
+    check("case2", &tree, &["p/*.SAFETENSORS"], &["B"]).await;
+    check("case3", &tree, &["p/B.SAFETENSORS", "q/x/MODEL.SAFETENSORS"], &["B", "MODEL"]).await;
+    check("case4", &tree, &["q/*/MODEL.SAFETENSORS"], &["x"]).await;
+    let root = memory("case5");
+    files(&root, &tree).await;
+    let expect = "q/x/MODEL.SAFETENSORS, or */MODEL.SAFETENSORS, in the pool to take it";
+    fails(pool(&root, &["q"]).await, ErrorKind::Data, expect);
 }
 
 /// In which one of the store's clients sees parts of unfinished files.
@@ -193,6 +213,13 @@ async fn what_is_left_out_is_noted() {
     )
     .await;
     left_out("logs", &["p/logs/x", "p/empty/y"], &["\"empty\" and \"logs\", which hold no checkpoint"]).await;
+    let doubtful = ["p/m.safetensor", "p/x.zip", "p/y.tar.gz", "p/z.bin"];
+    left_out(
+        "doubtful",
+        &doubtful,
+        &["\"x.zip\", \"y.tar.gz\" and \"z.bin\", which may hold checkpoints and are not"],
+    )
+    .await;
     left_out("training", &["p/optimizer.pt", "p/scheduler.safetensors"], &["training run's own"]).await;
     left_out("soup", &["p/s/model.safetensors", "p/s/soup.json"], &["\"s\", which is a soup"]).await;
     left_out(
