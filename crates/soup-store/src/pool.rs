@@ -99,10 +99,12 @@ enum Form {
 ///
 /// # Errors
 /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for a URL without checkpoints, for what plainly is a checkpoint and cannot
-/// be read, two of the same name, more than [`INGREDIENTS_MAX`], and for the first checkpoint that is corrupt.
+/// be read, two of the same name, more than [`INGREDIENTS_MAX`], and for the first checkpoint that is corrupt;
+/// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) for a checkpoint that two URLs name.
 pub async fn open_pool(urls: &[String]) -> Result<Pool> {
     let mut found: Vec<Found> = Vec::new();
     let mut notes = Vec::new();
+    let mut seen: HashMap<String, &str> = HashMap::new();
     for url in urls {
         let mut here = Box::pin(discover(url)).await?;
         if let Some(refusal) = survey::refusal(&format!("{url:?}"), &here.refused) {
@@ -115,6 +117,14 @@ pub async fn open_pool(urls: &[String]) -> Result<Pool> {
             )));
         }
         here.found.sort_by(|a, b| a.name.cmp(&b.name));
+        for f in &here.found {
+            if let Some(before) = seen.insert(f.location.to_string(), url) {
+                return Err(Error::usage(format!(
+                    "{} is in the pool twice: {before:?} names it, and so does {url:?}: name it once",
+                    f.location
+                )));
+            }
+        }
         found.append(&mut here.found);
         notes.append(&mut here.notes);
         if found.len() > INGREDIENTS_MAX {
@@ -124,15 +134,7 @@ pub async fn open_pool(urls: &[String]) -> Result<Pool> {
         }
     }
     names::tell_apart(&mut found);
-    let mut names: HashMap<&str, &Location> = HashMap::new();
-    for f in &found {
-        if let Some(other) = names.insert(&f.name, &f.location) {
-            return Err(Error::data(format!(
-                "two ingredients are called {:?}: {other} and {}: rename one",
-                f.name, f.location
-            )));
-        }
-    }
+    refuse_same_names(&found)?;
     let kept = Kept::default();
     let opened: Vec<(Checkpoint, Option<String>)> = futures::stream::iter(found)
         .map(|found| open(found, &kept))
@@ -143,6 +145,19 @@ pub async fn open_pool(urls: &[String]) -> Result<Pool> {
     notes.extend(beside.into_iter().flatten());
     notes.extend(prefix::strip(&mut checkpoints, &kept).await?);
     Ok(Pool { checkpoints, notes })
+}
+
+fn refuse_same_names(found: &[Found]) -> Result<()> {
+    let mut names: HashMap<&str, &Location> = HashMap::new();
+    for f in found {
+        if let Some(other) = names.insert(&f.name, &f.location) {
+            return Err(Error::data(format!(
+                "two ingredients are called {:?}: {other} and {}: rename one",
+                f.name, f.location
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Whether `url` can be one of a pool's, without looking at the store.

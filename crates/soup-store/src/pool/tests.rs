@@ -137,7 +137,14 @@ async fn what_is_no_pool_is_refused() {
     fails(pool(&root, &["notes.txt"]).await, ErrorKind::Data, "no checkpoints in ");
     fails(pool(&root, &["nowhere"]).await, ErrorKind::Data, "nowhere does not exist");
     fails(pool(&root, &["*/a/b/m.safetensors"]).await, ErrorKind::Data, "no checkpoints in ");
-    fails(pool(&root, &["a", "a/m.safetensors"]).await, ErrorKind::Data, "two ingredients are called \"m\"");
+    for (first, then) in [("a", "a/m.safetensors"), ("a", "a"), ("a/*", "a")] {
+        let twice = format!(
+            "a/m.safetensors is in the pool twice: \"{root}/{first}\" names it, and so does \"{root}/{then}\""
+        );
+        fails(pool(&root, &[first, then]).await, ErrorKind::Usage, &twice);
+    }
+    files(&root, &["d/m.safetensors", "d/m.SAFETENSORS"]).await;
+    fails(pool(&root, &["d"]).await, ErrorKind::Data, "two ingredients are called \"m\"");
     put(&root, "a/broken.safetensors", "no header").await;
     fails(pool(&root, &["a"]).await, ErrorKind::Data, "a/broken.safetensors claims a header");
 }
