@@ -1,8 +1,10 @@
 //! The command line. The doc comments are the help.
 
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use soup_core::Result;
 
 use crate::authority::AuthorityCommand;
@@ -29,6 +31,28 @@ pub(crate) struct Cli {
     pub(crate) log_format: LogFormat,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// The process's command line, and what its environment says where flags do not. An empty variable says nothing.
+    ///
+    /// # Errors
+    /// What is wrong, or wanted instead of a command: help, the version.
+    pub(crate) fn of_process() -> Result<Cli, clap::Error> {
+        let mut command = without_empty(Cli::command(), &|name| std::env::var_os(name));
+        let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+        Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+    }
+}
+
+/// `command` without the variables that are empty: people, and programs that fill in templates, write those for what is not set.
+fn without_empty(command: clap::Command, variable: &impl Fn(&OsStr) -> Option<OsString>) -> clap::Command {
+    let empty = |arg: &clap::Arg| arg.get_env().and_then(variable).is_some_and(|value| value.is_empty());
+    let command = command.mut_args(|arg| match empty(&arg) {
+        true => arg.env(Resettable::<clap::builder::OsStr>::Reset),
+        false => arg,
+    });
+    command.mut_subcommands(|command| without_empty(command, variable))
 }
 
 /// Shortest lease.
@@ -544,8 +568,6 @@ pub(crate) struct WorkerArgs {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn cook_args(flags: &[&str]) -> CookArgs {
@@ -553,6 +575,24 @@ mod tests {
             Command::Cook(args) => *args,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// The variables of all options, in order.
+    fn variables(command: &clap::Command) -> Vec<String> {
+        let own = command.get_arguments().filter_map(|arg| Some(arg.get_env()?.to_str()?.to_owned()));
+        own.chain(command.get_subcommands().flat_map(variables)).collect()
+    }
+
+    #[test]
+    fn an_empty_variable_is_one_that_is_not_set() {
+        let all = variables(&Cli::command());
+        assert!(all.iter().any(|name| name == "SOUP_STATE_URL") && all.iter().any(|name| name == "RUST_LOG"));
+        let of = |value: fn(&OsStr) -> &'static str| {
+            variables(&without_empty(Cli::command(), &|name| Some(value(name).into())))
+        };
+        assert_eq!(of(|_| ""), Vec::<String>::new());
+        let others: Vec<String> = all.into_iter().filter(|name| name != "SOUP_STATE_URL").collect();
+        assert_eq!(of(|name| if name == "SOUP_STATE_URL" { "" } else { "x" }), others);
     }
 
     #[test]

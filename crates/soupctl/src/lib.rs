@@ -50,7 +50,7 @@ mod verify;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use soup_core::{Error, Result};
 use tokio::runtime::Runtime;
 
@@ -67,7 +67,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// The program: parses the command line, does what it says, prints an error if there is one. Gives the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::of_process() {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come this way too. Where they cannot be printed there is nobody to tell.
