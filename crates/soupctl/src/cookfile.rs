@@ -12,7 +12,7 @@ use serde::Deserialize;
 use soup_core::recipe::given::WeightTable;
 use soup_core::run::{check_judge_name, judges_own};
 use soup_core::{Error, Result};
-use soup_store::local;
+use soup_store::{local, location};
 
 use crate::choices::{
     AcceptRule, BatchNormName, CandidateOrder, DecodingName, DigestName, DtypeName, EvaluateName,
@@ -477,20 +477,14 @@ pub(crate) fn is_url(text: &str) -> bool {
 }
 
 /// `text` as an absolute path without `.` and `..`, or as it is where it is a URL.
+///
+/// # Errors
+/// Those of [`location::absolute`], and [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) for a path that is not UTF-8.
 pub(crate) fn absolute(base: &Path, text: &str) -> Result<String> {
     if text.is_empty() || is_url(text) {
         return Ok(text.to_owned());
     }
-    let mut path = PathBuf::new();
-    for part in base.join(text).components() {
-        match part {
-            std::path::Component::CurDir => {}
-            std::path::Component::ParentDir => {
-                path.pop();
-            }
-            other => path.push(other),
-        }
-    }
+    let path = location::absolute(base, text)?;
     path.into_os_string()
         .into_string()
         .map_err(|path| Error::usage(format!("path {:?} is not UTF-8", path.to_string_lossy())))

@@ -205,6 +205,17 @@ fn files_are_named_in_errors_and_resolved_against_their_folder() {
     assert_eq!(options.validation.unwrap().url, format!("{root}/data/v"));
     assert_eq!(options.test[0].1.url, "s3://b/t");
     assert_eq!(Path::new(&options.output.unwrap()), folder_path.parent().unwrap().join("out"));
+    std::fs::create_dir_all(folder_path.join("far/away")).unwrap();
+    std::os::unix::fs::symlink("far/away", folder_path.join("link")).unwrap();
+    std::fs::write(&file, "pool: link/../pool\n").unwrap();
+    assert_eq!(CookOptions::read(&file, None).unwrap().pool, [format!("{root}/far/pool")]);
+    for place in
+        ["pool: ~/pool", "validation: ~/v", "test: {a: $HOME/t}", "output: ~/soups/x", "state-url: $HOME/s"]
+    {
+        std::fs::write(&file, format!("{place}\n")).unwrap();
+        let error = CookOptions::read(&file, None).unwrap_err();
+        assert!(error.chain().contains("which no shell has replaced"), "{}", error.chain());
+    }
 
     std::fs::write(&file, "pol: .\n").unwrap();
     let error = CookOptions::read(&file, None).unwrap_err().chain();
