@@ -40,6 +40,8 @@ pub struct Matches {
     pub entries: Vec<Entry>,
     /// What matches and can be neither.
     pub odd: Vec<Odd>,
+    /// What may be a folder in which something matches, and cannot be looked into.
+    pub unseen: Vec<Odd>,
 }
 
 /// The files that `url` names: those that its wildcards match, or `None` if it has no wildcards. Folders that match are left
@@ -138,6 +140,7 @@ impl Glob {
         }
         matches.entries.sort_by(|a, b| a.name.cmp(&b.name));
         matches.odd.sort_by(|a, b| a.name.cmp(&b.name));
+        matches.unseen.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(matches)
     }
 
@@ -159,9 +162,14 @@ impl Glob {
             if odd.name.is_empty() {
                 odd.name = folder.prefix.trim_end_matches('/').to_owned();
                 matches.odd.push(odd);
-            } else if self.after(&folder.states, &odd.name).contains(&self.parts.len()) {
-                odd.name = format!("{}{}", folder.prefix, odd.name);
+                continue;
+            }
+            let states = self.after(&folder.states, &odd.name);
+            odd.name = format!("{}{}", folder.prefix, odd.name);
+            if states.contains(&self.parts.len()) {
                 matches.odd.push(odd);
+            } else if odd.may_be_folder && !states.is_empty() {
+                matches.unseen.push(odd);
             }
         }
     }
@@ -216,7 +224,7 @@ struct Folder {
 
 /// What stands for the content of a folder that cannot be read: an odd thing that may be whatever was looked for.
 fn unreadable() -> Listing {
-    Listing { entries: Vec::new(), odd: vec![Odd::new("", "a folder that cannot be read")] }
+    Listing { entries: Vec::new(), odd: vec![Odd::folder("", "a folder that cannot be read")] }
 }
 
 /// In an HTTP URL `?` starts a query.

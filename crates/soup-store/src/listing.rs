@@ -46,6 +46,8 @@ pub struct Odd {
     pub what: String,
     /// Whether it is there and can be read, but is neither a file nor a folder: a FIFO, a socket, a device.
     pub special: bool,
+    /// Whether it is, or may have been, a folder.
+    pub may_be_folder: bool,
 }
 
 /// What a folder holds.
@@ -177,7 +179,11 @@ fn remote(
 
 impl Odd {
     pub(crate) fn new(name: impl Into<String>, what: impl Into<String>) -> Odd {
-        Odd { name: name.into(), what: what.into(), special: false }
+        Odd { name: name.into(), what: what.into(), special: false, may_be_folder: false }
+    }
+
+    pub(crate) fn folder(name: impl Into<String>, what: impl Into<String>) -> Odd {
+        Odd { may_be_folder: true, ..Odd::new(name, what) }
     }
 }
 
@@ -258,7 +264,7 @@ impl Walk<'_> {
             if self.deep && metadata.is_dir() {
                 match self.enter(&entry.path(), &format!("{shown}/"), listing) {
                     Err(Stop::Io(e)) => {
-                        push_odd(listing, Odd::new(shown, format!("a folder that cannot be read ({e})")));
+                        push_odd(listing, Odd::folder(shown, format!("a folder that cannot be read ({e})")));
                     }
                     other => other?,
                 }
@@ -276,19 +282,29 @@ impl Walk<'_> {
     /// The place of an entry and what it is, or else what makes it odd.
     fn usable(&self, entry: &std::fs::DirEntry, shown: &str) -> Result<(Location, Metadata), Odd> {
         if entry.file_name().to_str().is_none() {
-            return Err(Odd::new(shown, "not named in UTF-8"));
+            let may_be_folder = std::fs::metadata(entry.path()).map_or(true, |about| about.is_dir());
+            return Err(Odd { may_be_folder, ..Odd::new(shown, "not named in UTF-8") });
         }
         let location = self.folder.join(shown).map_err(|_| Odd::new(shown, "not usable as a name"))?;
         let metadata =
             std::fs::metadata(entry.path()).map_err(|e| match std::fs::read_link(entry.path()) {
-                Ok(target) => Odd::new(shown, format!("a broken link to {}", target.display())),
-                Err(_) => Odd::new(shown, format!("not readable ({e})")),
+                Ok(target) => Odd {
+                    may_be_folder: !has_extension(shown),
+                    ..Odd::new(shown, format!("a broken link to {}", target.display()))
+                },
+                Err(_) => Odd::folder(shown, format!("not readable ({e})")),
             })?;
         match NotAFile::seen(&metadata).filter(|other| !other.is_folder()) {
             None => Ok((location, metadata)),
             Some(other) => Err(Odd { special: true, ..Odd::new(shown, other.what()) }),
         }
     }
+}
+
+/// Whether a name ends as those of files do: in a few letters after a dot.
+fn has_extension(name: &str) -> bool {
+    let extension = name.rsplit('/').next().and_then(|last| Some(last.rsplit_once('.')?.1));
+    extension.is_some_and(|e| (1..=5).contains(&e.len()) && e.bytes().all(|b| b.is_ascii_alphabetic()))
 }
 
 /// As the store's client would say it, so that it can be compared with what that says.

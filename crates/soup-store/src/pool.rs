@@ -247,6 +247,11 @@ async fn discover(url: &str) -> Result<Survey> {
 async fn by_glob(url: &str, glob: &Glob) -> Result<Survey> {
     let matches = glob.matches().await?;
     let mut survey = survey::among(&format!("{url:?}"), matches.entries, matches.odd).await?;
+    for unseen in &matches.unseen {
+        survey
+            .notes
+            .push(format!("not looked into for {url:?}: {:?}, which is {}", unseen.name, unseen.what));
+    }
     names::by_glob(glob, &mut survey.found);
     Ok(survey)
 }

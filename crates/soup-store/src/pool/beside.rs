@@ -76,7 +76,7 @@ impl Others {
     async fn look(listing: &Listing, but: Option<&str>) -> Result<Others> {
         let folders = listing.entries.iter().filter(|e| e.stamp.is_none() && !is_hidden(&e.name));
         let folders: Vec<Entry> = folders.filter(|e| Some(e.name.as_str()) != but).cloned().collect();
-        let odd = listing.odd.iter().filter(|odd| !odd.name.contains('.'));
+        let odd = listing.odd.iter().filter(|odd| odd.may_be_folder);
         let mut others = Others {
             unknown: odd.map(|odd| (odd.name.clone(), format!("is {}", odd.what))).collect(),
             more: folders.len().saturating_sub(FOLDERS_MAX),

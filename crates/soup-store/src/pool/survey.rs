@@ -156,12 +156,17 @@ pub(super) async fn among(place: &str, entries: Vec<Entry>, odd: Vec<Odd>) -> Re
     Ok(survey.finished(place))
 }
 
+/// The folder that is every disk's own, and its administrator's.
+const LOST_AND_FOUND: &str = "lost+found";
+
 fn odd_entry(place: &str, odd: &Odd, survey: &mut Survey) {
-    let Odd { name, what, .. } = odd;
-    if Kind::of(name).is_weights() {
+    let Odd { name, what, may_be_folder, .. } = odd;
+    let last = name.rsplit('/').next().unwrap_or_default();
+    if Kind::of(last).is_weights() {
         survey.refused.push(format!("{name:?} is {what}"));
-    } else if !name.rsplit('/').next().unwrap_or_default().contains('.') || what.contains("link") {
-        // It may have been a folder.
+    } else if *may_be_folder && last != LOST_AND_FOUND {
+        survey.refused.push(format!("{name:?}, which may be a checkpoint, is {what}: repair or remove it"));
+    } else if !last.contains('.') || what.contains("link") {
         survey.notes.push(format!("left out of {place}: {name:?}, which is {what}"));
     }
 }
@@ -207,9 +212,8 @@ async fn folder(entry: Entry) -> Result<Survey> {
     let mut survey = Survey::default();
     let listing = match listing::look(&entry.location).await {
         Ok(listing) => listing,
-        // Such as the `lost+found` of a disk.
         Err(e) if entry.location.is_local() && e.kind() == ErrorKind::Configuration => {
-            survey.notes.push(format!("left out: {:?}, which cannot be read", entry.name));
+            odd_entry("the pool", &Odd::folder(entry.name, "a folder that cannot be read"), &mut survey);
             return Ok(survey);
         }
         Err(e) => return Err(e),

@@ -342,14 +342,55 @@ async fn broken_links_are_refused_or_noted() {
     let dir = tempfile::tempdir().unwrap();
     let root = Location::local(dir.path()).unwrap();
     files(&root, &["p/m.safetensors", "p/x/config.json"]).await;
-    std::os::unix::fs::symlink("/nowhere/run", dir.path().join("p/run")).unwrap();
+    let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, dir.path().join(name)).unwrap();
+    // One of a file that is no checkpoint by its name.
+    link("/nowhere/read", "p/readme.md");
     let pool = open_pool(&[format!("{root}/p")]).await.unwrap();
-    assert!(pool.notes[0].contains("\"run\", which is a broken link to /nowhere/run"), "{:?}", pool.notes);
+    let expect = "\"readme.md\", which is a broken link to /nowhere/read";
+    assert!(pool.notes.iter().any(|note| note.contains(expect)), "{:?}", pool.notes);
+    for name in ["run", "run.v2", "best.safetensors"] {
+        link("/nowhere/run", &format!("p/{name}"));
+        for url in ["p", "p/*"] {
+            let error = open_pool(&[format!("{root}/{url}")]).await.unwrap_err();
+            let text = error.chain();
+            assert!(error.kind() == ErrorKind::Data && text.contains(&format!("\"{name}\"")), "{text}");
+            assert!(text.contains("is a broken link to /nowhere/run"), "{text}");
+        }
+        assert_eq!(open_pool(&[format!("{root}/p/m*")]).await.unwrap().checkpoints.len(), 1);
+        std::fs::remove_file(dir.path().join(format!("p/{name}"))).unwrap();
+    }
+    // Nobody knows what a glob would have found behind it; those of other tools (`latest-run`) are often broken.
+    files(&root, &["w/run-1/files/model.safetensors"]).await;
+    link("run-0", "w/latest-run");
+    let pool = open_pool(&[format!("{root}/w/*/files/*.safetensors")]).await.unwrap();
+    assert!(pool.notes[0].contains("\"latest-run\", which is a broken link to run-0"), "{:?}", pool.notes);
+    assert_eq!(open_pool(&[format!("{root}/w/run-*/files/*.safetensors")]).await.unwrap().notes, [""; 0]);
     std::os::unix::fs::symlink("../../blobs/1", dir.path().join("p/x/model.safetensors")).unwrap();
     let refused = open_pool(&[format!("{root}/p")]).await;
     fails(refused, ErrorKind::Data, "\"x\": model.safetensors is a broken link to ../../blobs/1");
     let named = open_pool(&[format!("{root}/p/x/model.safetensors")]).await;
     fails(named, ErrorKind::Data, "model.safetensors is a broken link to ../../blobs/1");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn folders_that_cannot_be_named_or_read_are_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().unwrap();
+    let root = Location::local(dir.path()).unwrap();
+    files(&root, &["p/m.safetensors"]).await;
+    std::fs::create_dir(dir.path().join(std::ffi::OsStr::from_bytes(b"p/caf\xe9"))).unwrap();
+    let expect = "which may be a checkpoint, is not named in UTF-8";
+    fails(pool(&root, &["p"]).await, ErrorKind::Data, expect);
+    assert_eq!(pool(&root, &["p/m*"]).await.unwrap(), ["m"]);
+    // Whoever runs tests may be allowed to read every folder.
+    let none = Vec::new;
+    let unreadable = |name: &str| vec![crate::listing::Odd::folder(name, "a folder that cannot be read")];
+    let refused = survey::among("p", none(), unreadable("run")).await.unwrap().refused;
+    assert_eq!(refused.len(), 1);
+    assert!(refused[0].contains("\"run\", which may be a checkpoint, is a folder that"), "{refused:?}");
+    let survey = survey::among("p", none(), unreadable("lost+found")).await.unwrap();
+    assert!(survey.refused.is_empty() && survey.notes[0].contains("lost+found"), "{survey:?}");
 }
 
 #[tokio::test]
