@@ -11,14 +11,19 @@
 //!
 //! # Rules
 //!
-//! The first ingredient that has a companion is the measure for the others. What only says where a file comes from is not
-//! compared; what only training looks at is noted where it differs. A setting that one of two files lacks is compared with
+//! The first ingredient that has a setting is the measure for the others ([`Measure`]). What only says where a file comes from is
+//! not compared; what only training looks at is noted where it differs. A setting that one of two files lacks is compared with
 //! its default where that is known, and noted otherwise: programs write more settings with every version.
+
+mod forms;
+mod measure;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
+use self::forms::canonical;
+use self::measure::{Difference, Measure};
 use crate::error::{Error, Result};
 
 /// The companion that says what a model is.
@@ -30,6 +35,9 @@ pub const PREPROCESSOR: &str = "preprocessor_config.json";
 /// The companion that says so in newer versions of transformers, under `image_processor`.
 pub const PROCESSOR: &str = "processor_config.json";
 
+/// What either of the two says of images, where some ingredients have the one and some the other.
+pub const IMAGES: &str = "preprocessor_config.json or processor_config.json";
+
 /// The companion that says which tokens texts become.
 pub const TOKENIZER: &str = "tokenizer.json";
 /// The companion that says what else transformers does with texts.
@@ -40,8 +48,6 @@ pub const PROMPTS: &str = "prompts.json";
 
 /// Longest value that is shown, in characters.
 const SHOWN_CHARS_MAX: usize = 60;
-/// Deepest nesting that is looked into; deeper values are compared whole.
-const DEPTH_MAX: usize = 16;
 
 /// Settings that say where a file comes from, or how it was stored.
 const PROVENANCE: [&str; 14] = [
@@ -101,102 +107,6 @@ const TRAINING: [&str; 35] = [
     "weight_init",
 ];
 
-/// What transformers takes where a `config.json` of a model type does not say.
-const DEFAULTS: [(&str, &[(&str, &str)]); 7] = [
-    ("vit", VIT),
-    ("deit", VIT),
-    ("dinov2", DINOV2),
-    ("dinov2_with_registers", DINOV2_WITH_REGISTERS),
-    ("bert", BERT),
-    ("roberta", ROBERTA),
-    ("distilbert", DISTILBERT),
-];
-
-const BERT: &[(&str, &str)] = &[
-    ("vocab_size", "30522"),
-    ("hidden_size", "768"),
-    ("num_hidden_layers", "12"),
-    ("num_attention_heads", "12"),
-    ("intermediate_size", "3072"),
-    ("hidden_act", "\"gelu\""),
-    ("max_position_embeddings", "512"),
-    ("type_vocab_size", "2"),
-    ("layer_norm_eps", "1e-12"),
-    ("pad_token_id", "0"),
-    ("position_embedding_type", "\"absolute\""),
-    ("is_decoder", "false"),
-];
-
-const ROBERTA: &[(&str, &str)] = &[
-    ("vocab_size", "50265"),
-    ("hidden_size", "768"),
-    ("num_hidden_layers", "12"),
-    ("num_attention_heads", "12"),
-    ("intermediate_size", "3072"),
-    ("hidden_act", "\"gelu\""),
-    ("max_position_embeddings", "512"),
-    ("type_vocab_size", "2"),
-    ("layer_norm_eps", "1e-12"),
-    ("pad_token_id", "1"),
-    ("position_embedding_type", "\"absolute\""),
-    ("is_decoder", "false"),
-];
-
-const DISTILBERT: &[(&str, &str)] = &[
-    ("vocab_size", "30522"),
-    ("dim", "768"),
-    ("n_layers", "6"),
-    ("n_heads", "12"),
-    ("hidden_dim", "3072"),
-    ("activation", "\"gelu\""),
-    ("max_position_embeddings", "512"),
-    ("pad_token_id", "0"),
-    ("sinusoidal_pos_embds", "false"),
-];
-
-const VIT: &[(&str, &str)] = &[
-    ("hidden_size", "768"),
-    ("num_hidden_layers", "12"),
-    ("num_attention_heads", "12"),
-    ("intermediate_size", "3072"),
-    ("hidden_act", "\"gelu\""),
-    ("layer_norm_eps", "1e-12"),
-    ("image_size", "224"),
-    ("patch_size", "16"),
-    ("num_channels", "3"),
-    ("qkv_bias", "true"),
-    ("pooler_act", "\"tanh\""),
-];
-
-const DINOV2: &[(&str, &str)] = &[
-    ("hidden_size", "768"),
-    ("num_hidden_layers", "12"),
-    ("num_attention_heads", "12"),
-    ("mlp_ratio", "4"),
-    ("hidden_act", "\"gelu\""),
-    ("layer_norm_eps", "1e-6"),
-    ("image_size", "224"),
-    ("patch_size", "14"),
-    ("num_channels", "3"),
-    ("qkv_bias", "true"),
-    ("use_swiglu_ffn", "false"),
-];
-
-const DINOV2_WITH_REGISTERS: &[(&str, &str)] = &[
-    ("hidden_size", "768"),
-    ("num_hidden_layers", "12"),
-    ("num_attention_heads", "12"),
-    ("mlp_ratio", "4"),
-    ("hidden_act", "\"gelu\""),
-    ("layer_norm_eps", "1e-6"),
-    ("image_size", "224"),
-    ("patch_size", "16"),
-    ("num_channels", "3"),
-    ("qkv_bias", "true"),
-    ("use_swiglu_ffn", "false"),
-    ("num_register_tokens", "4"),
-];
-
 /// Whether a `config.json` is one of timm's, which says itself how images become pixels.
 pub fn is_timm(config: &Value) -> bool {
     config["architecture"].is_string() && config["architectures"].is_null() && config["model_type"].is_null()
@@ -242,7 +152,10 @@ impl Ignored {
     fn takes(&mut self, file: &str, path: &str) -> bool {
         let below = |key: &String| path.strip_prefix(key.as_str()).is_some_and(|r| r.starts_with('.'));
         let last = |key: &String| path.rsplit('.').next() == Some(key.as_str());
-        let found = self.keys.iter().find(|key| *key == file || *key == path || below(key) || last(key));
+        let of_file = |key: &String| {
+            key == file || (file == IMAGES && [PREPROCESSOR, PROCESSOR].contains(&key.as_str()))
+        };
+        let found = self.keys.iter().find(|key| of_file(key) || *key == path || below(key) || last(key));
         let found = found.cloned();
         found.is_some_and(|key| {
             self.used.insert(key);
@@ -256,13 +169,6 @@ impl Ignored {
     }
 }
 
-/// How two settings differ.
-struct Difference {
-    path: String,
-    /// The values of the first and the other file; `None` where a file has none.
-    values: [Option<Value>; 2],
-}
-
 /// Compares the companions called `file`, in pool order, of those ingredients that have one of their own. Returns what
 /// people should know.
 ///
@@ -272,9 +178,12 @@ struct Difference {
 pub fn agree(file: &str, companions: &[Companion], ignored: &mut Ignored) -> Result<Vec<String>> {
     let Some((first, others)) = companions.split_first() else { return Ok(Vec::new()) };
     let mut notes = Notes::default();
+    let mut measure = Measure::of(&first.ingredient, settings(file, &first.content));
     for other in others {
-        let (a, b) = match (&first.content, &other.content) {
-            (Content::Settings(a), Content::Settings(b)) => (canonical(file, a), canonical(file, b)),
+        let differences = match (&first.content, &other.content) {
+            (Content::Settings(_), Content::Settings(b)) => {
+                measure.against(&other.ingredient, canonical(file, b))
+            }
             (a, b) if a == b => continue,
             _ if ignored.takes(file, "") => {
                 notes.add(file, Kind::Ignored, &other.ingredient);
@@ -285,16 +194,14 @@ pub fn agree(file: &str, companions: &[Companion], ignored: &mut Ignored) -> Res
                 return Err(differs(file, &other.ingredient, &what, file));
             }
         };
-        let mut found = Vec::new();
-        compare(&a, &b, "", 0, &mut found);
-        for difference in found {
+        for difference in differences {
             let path = &difference.path;
             match kind(&difference) {
                 Kind::Silent => {}
                 Kind::Matters if !ignored.takes(file, path) => {
                     // Classes are one table: nobody wants to ignore the third one alone.
                     let key = if path.starts_with("id2label.") { "id2label" } else { path };
-                    let what = said(&difference, &first.ingredient);
+                    let what = said(&difference);
                     return Err(differs(file, &other.ingredient, &what, key));
                 }
                 Kind::Matters => notes.add(path, Kind::Ignored, &other.ingredient),
@@ -305,6 +212,14 @@ pub fn agree(file: &str, companions: &[Companion], ignored: &mut Ignored) -> Res
     Ok(notes.lines(file, &first.ingredient))
 }
 
+/// Settings in one form; none of what is no settings.
+fn settings(file: &str, content: &Content) -> Map<String, Value> {
+    match content {
+        Content::Settings(settings) => canonical(file, settings),
+        Content::Digest(_) => Map::new(),
+    }
+}
+
 fn differs(file: &str, ingredient: &str, what: &str, key: &str) -> Error {
     Error::data(format!(
         "ingredient {ingredient:?}: its {file} {what}: their tensors do not mean the same; leave it out, or say \
@@ -313,8 +228,8 @@ fn differs(file: &str, ingredient: &str, what: &str, key: &str) -> Error {
 }
 
 /// `says "layer_norm_eps" is 1e-6, but ingredient "a0" says 1e-12`
-fn said(difference: &Difference, first: &str) -> String {
-    let [a, b] = &difference.values;
+fn said(difference: &Difference<'_>) -> String {
+    let ([a, b], first) = (&difference.values, difference.measure);
     match (a, b) {
         (Some(a), Some(b)) => {
             format!("says {:?} is {}, but ingredient {first:?} says {}", difference.path, shown(b), shown(a))
@@ -352,7 +267,7 @@ enum Kind {
     Matters,
 }
 
-fn kind(difference: &Difference) -> Kind {
+fn kind(difference: &Difference<'_>) -> Kind {
     let named = |names: &[&str]| difference.path.split('.').any(|part| names.contains(&part));
     if named(&PROVENANCE) {
         Kind::Silent
@@ -401,89 +316,6 @@ impl Notes {
             }
         };
         self.by_path.iter().map(line).collect()
-    }
-}
-
-/// Settings in one form: forms that mean the same become equal, and known defaults are filled in.
-fn canonical(file: &str, settings: &Map<String, Value>) -> Map<String, Value> {
-    let mut settings = settings.clone();
-    if file == CONFIG {
-        if let Some(id2label) = settings.get("id2label").and_then(Value::as_object) {
-            // Names that were made up say nothing.
-            let made_up = |(id, name): (&String, &Value)| name.as_str() == Some(&format!("LABEL_{id}"));
-            let made_up = id2label.iter().all(made_up);
-            // It is the same table, read the other way.
-            settings.remove("label2id");
-            if made_up {
-                settings.remove("id2label");
-            }
-        }
-        let model_type = settings.get("model_type").and_then(Value::as_str).unwrap_or_default();
-        let defaults = DEFAULTS.iter().find(|(of, _)| *of == model_type).map_or(&[][..], |(_, d)| d);
-        for (key, default) in defaults {
-            if !settings.contains_key(*key)
-                && let Ok(default) = serde_json::from_str(default)
-            {
-                settings.insert((*key).to_owned(), default);
-            }
-        }
-    } else if file == OPEN_CLIP_CONFIG {
-        if let Some(Value::Object(model)) = settings.get_mut("model_cfg") {
-            // What open_clip takes where a file does not say.
-            model.entry("quick_gelu").or_insert(Value::Bool(false));
-        }
-    } else {
-        // The same processors under the names that they had and have.
-        let names = ["image_processor_type", "feature_extractor_type"];
-        let name = names.iter().find_map(|n| settings.remove(*n));
-        if let Some(Value::String(name)) = name {
-            let stem = name.trim_end_matches("Fast");
-            let stem = stem.trim_end_matches("FeatureExtractor").trim_end_matches("ImageProcessor");
-            settings.insert(names[0].to_owned(), stem.into());
-        }
-        for key in ["size", "crop_size"] {
-            let sides =
-                settings.get(key).and_then(|v| Some((v.get("height")?.clone(), v.get("width")?.clone())));
-            if let Some((height, width)) = sides
-                && height == width
-                && settings[key].as_object().is_some_and(|o| o.len() == 2)
-            {
-                settings.insert(key.to_owned(), height);
-            }
-        }
-    }
-    settings
-}
-
-fn compare(
-    a: &Map<String, Value>,
-    b: &Map<String, Value>,
-    at: &str,
-    depth: usize,
-    found: &mut Vec<Difference>,
-) {
-    let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-    for key in keys {
-        let path = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
-        // Not saying and saying nothing are the same.
-        let value = |of: &Map<String, Value>| of.get(key).filter(|v| !v.is_null()).cloned();
-        match (value(a), value(b)) {
-            (Some(Value::Object(a)), Some(Value::Object(b))) if depth < DEPTH_MAX => {
-                compare(&a, &b, &path, depth + 1, found);
-            }
-            (Some(a), Some(b)) if same(&a, &b) => {}
-            (None, None) => {}
-            (a, b) => found.push(Difference { path, values: [a, b] }),
-        }
-    }
-}
-
-/// Whether two values are equal; 224 and 224.0 are.
-fn same(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
-        (a, b) => a == b,
     }
 }
 
@@ -610,6 +442,59 @@ mod tests {
         refused(CONFIG, unsaid, registers(1), "num_register_tokens");
         let made_up = json!({ "id2label": { "0": "LABEL_0", "1": "LABEL_1" } });
         noted(CONFIG, json!({ "id2label": { "0": "cat", "1": "dog" } }), made_up, "id2label");
+    }
+
+    #[test]
+    fn whoever_says_a_setting_first_is_the_measure() {
+        let classes = |names: [&str; 2]| json!({ "id2label": { "0": names[0], "1": names[1] } });
+        let three = |file: &str, contents: [Value; 3]| agreement(file, &contents.map(settings), &[]);
+        let error = three(
+            CONFIG,
+            [classes(["LABEL_0", "LABEL_1"]), classes(["cat", "dog"]), classes(["dog", "cat"])],
+        );
+        let says =
+            r#"ingredient "a2": its config.json says "id2label.0" is "dog", but ingredient "a1" says "cat""#;
+        assert!(error.as_ref().is_err_and(|e| e.starts_with(says)), "{error:?}");
+        let mean = |mean: f64| json!({ "image_mean": [mean] });
+        let error = three(PREPROCESSOR, [json!({}), mean(0.1), mean(0.9)]);
+        assert!(error.as_ref().is_err_and(|e| e.contains(r#"but ingredient "a1" says [0.1]"#)), "{error:?}");
+        // Below a setting that all have, too.
+        let nested = |act: Value| json!({ "vision_config": act });
+        let (gelu, relu) = (json!({ "act": "gelu" }), json!({ "act": "relu" }));
+        let error = three(CONFIG, [nested(json!({ "x": 1 })), nested(gelu), nested(relu)]);
+        assert!(error.is_err_and(|e| e.contains("vision_config.act")));
+        // Those who agree are noted together, and what is ignored is.
+        let notes = three(PREPROCESSOR, [json!({}), mean(0.1), mean(0.1)]).unwrap();
+        assert!(notes.len() == 1 && notes[0].contains(r#"ingredient "a1" and 1 more"#), "{notes:?}");
+        let differ = [json!({}), mean(0.1), mean(0.9)].map(settings);
+        let notes = agreement(PREPROCESSOR, &differ, &["image_mean"]).unwrap();
+        assert!(notes.iter().any(|n| n.contains("was to be ignored")), "{notes:?}");
+    }
+
+    #[test]
+    fn classes_are_the_same_table_in_either_form() {
+        let by_id = |a: &str, b: &str| json!({ "id2label": { "0": a, "1": b } });
+        let by_name = |a: u32, b: u32| json!({ "label2id": { "cat": a, "dog": b } });
+        silent(CONFIG, by_id("cat", "dog"), by_name(0, 1));
+        silent(CONFIG, by_id("cat", "dog"), json!({ "label2id": { "cat": "0", "dog": "1", "LABEL_0": 0 } }));
+        refused(CONFIG, by_id("cat", "dog"), by_name(1, 0), r#""id2label.0" is "dog""#);
+        let made_up =
+            |label2id: Value| json!({ "id2label": { "0": "LABEL_0", "1": "LABEL_1" }, "label2id": label2id });
+        let names = |a: u32, b: u32| made_up(json!({ "cat": a, "dog": b }));
+        refused(CONFIG, names(0, 1), names(1, 0), "id2label.0");
+        let numbers = made_up(json!({ "LABEL_0": 0, "LABEL_1": 1 }));
+        silent(CONFIG, numbers.clone(), json!({}));
+        noted(CONFIG, numbers, names(0, 1), "id2label");
+        // A table that cannot be turned round is compared as it is.
+        let several = |cat: u32| json!({ "label2id": { "cat": cat, "tabby": 0, "dog": 1 } });
+        refused(CONFIG, several(0), several(1), "label2id.cat");
+    }
+
+    #[test]
+    fn images_in_either_file_are_compared() {
+        refused(IMAGES, json!({ "image_mean": [0.5] }), json!({ "image_mean": [0.4] }), "image_mean");
+        let pair = [json!({ "size": 1 }), json!({ "size": 2 })].map(settings);
+        assert_eq!(agreement(IMAGES, &pair, &[PREPROCESSOR]).unwrap().len(), 1);
     }
 
     #[test]

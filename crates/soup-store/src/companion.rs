@@ -4,13 +4,15 @@
 //! that lies in it. A file that is not beside an ingredient is looked for in the folder around it, as for
 //! [`companions`](crate::pool::companions).
 
+mod lacking;
+
 use std::collections::{BTreeMap, HashMap};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 use soup_core::companion::{
-    self, CONFIG, Companion, Content, Ignored, OPEN_CLIP_CONFIG, PREPROCESSOR, PROCESSOR, PROMPTS, TOKENIZER,
-    TOKENIZER_CONFIG,
+    self, CONFIG, Companion, Content, IMAGES, Ignored, OPEN_CLIP_CONFIG, PREPROCESSOR, PROCESSOR, PROMPTS,
+    TOKENIZER, TOKENIZER_CONFIG,
 };
 use soup_core::{Error, Result};
 
@@ -54,8 +56,8 @@ struct Found {
 /// [`of_pool`].
 pub async fn check(checkpoints: &[Checkpoint], ignored: &[String]) -> Result<Vec<String>> {
     let mut ignored = Ignored::new(ignored);
-    let mut notes = Vec::new();
-    for (file, companions) in of_pool(checkpoints).await? {
+    let (companions, mut notes) = of_pool(checkpoints).await?;
+    for (file, companions) in companions {
         notes.extend(companion::agree(file, &companions, &mut ignored)?);
     }
     let unused =
@@ -64,12 +66,16 @@ pub async fn check(checkpoints: &[Checkpoint], ignored: &[String]) -> Result<Vec
     Ok(notes)
 }
 
-/// The companions of a pool by file name, each in pool order; nothing where all ingredients share one folder.
+/// Companions by file name, each in pool order.
+type ByFile = BTreeMap<&'static str, Vec<Companion>>;
+
+/// The companions of a pool that can be compared, and notes about who has nothing to compare; nothing where all ingredients share one
+/// folder.
 ///
 /// # Errors
 /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for settings that are no JSON object, naming the file; otherwise what the
 /// store says.
-pub async fn of_pool(checkpoints: &[Checkpoint]) -> Result<BTreeMap<&'static str, Vec<Companion>>> {
+async fn of_pool(checkpoints: &[Checkpoint]) -> Result<(ByFile, Vec<String>)> {
     let mut folders: Vec<(&str, Location)> = Vec::new();
     for checkpoint in checkpoints {
         if let Some(folder) = checkpoint.folder()
@@ -78,9 +84,9 @@ pub async fn of_pool(checkpoints: &[Checkpoint]) -> Result<BTreeMap<&'static str
             folders.push((&checkpoint.name, folder));
         }
     }
-    let mut companions = BTreeMap::new();
+    let mut companions = ByFile::new();
     if folders.len() < 2 {
-        return Ok(companions);
+        return Ok((companions, Vec::new()));
     }
     let listings = listings(&folders).await?;
     for name in SETTINGS {
@@ -100,8 +106,41 @@ pub async fn of_pool(checkpoints: &[Checkpoint]) -> Result<BTreeMap<&'static str
     for name in VOCABULARIES {
         companions.insert(name, vocabularies(found(name, &folders, &listings)).await?);
     }
-    companions.retain(|_, of: &mut Vec<Companion>| of.len() > 1);
-    Ok(companions)
+    let ingredients: Vec<&str> = folders.iter().map(|(ingredient, _)| *ingredient).collect();
+    let notes = lacking::notes(&ingredients, &companions);
+    join_images(&ingredients, &mut companions);
+    companions.retain(|_, of| of.len() > 1);
+    Ok((companions, notes))
+}
+
+/// What the two files say of images becomes one, under [`IMAGES`], where some ingredients have it in the one and some in the other.
+fn join_images(ingredients: &[&str], companions: &mut ByFile) {
+    let flat = companions.get(PREPROCESSOR).map_or(&[][..], Vec::as_slice);
+    let has_flat = |ingredient: &str| flat.iter().any(|c| c.ingredient == ingredient);
+    let nested = companions.get(PROCESSOR).into_iter().flatten().filter(|c| !has_flat(&c.ingredient));
+    let nested: Vec<Companion> = nested.filter_map(of_images).collect();
+    if flat.is_empty() || nested.is_empty() {
+        return;
+    }
+    let of = |ingredient: &&str| flat.iter().chain(&nested).find(|c| c.ingredient == **ingredient).cloned();
+    let joined: Vec<Companion> = ingredients.iter().filter_map(of).collect();
+    companions.remove(PREPROCESSOR);
+    companions.insert(IMAGES, joined);
+    // What was said there need not be said again.
+    for companion in companions.get_mut(PROCESSOR).into_iter().flatten() {
+        if let Content::Settings(settings) = &mut companion.content
+            && nested.iter().any(|n| n.ingredient == companion.ingredient)
+        {
+            settings.remove("image_processor");
+        }
+    }
+}
+
+/// The part of a `processor_config.json` that is about images.
+fn of_images(companion: &Companion) -> Option<Companion> {
+    let Content::Settings(all) = &companion.content else { return None };
+    let settings = all.get("image_processor")?.as_object()?.clone();
+    Some(Companion { ingredient: companion.ingredient.clone(), content: Content::Settings(settings) })
 }
 
 type Listing = HashMap<String, (Location, Stamp)>;
@@ -211,4 +250,61 @@ async fn vocabularies(found: Vec<Found>) -> Result<Vec<Companion>> {
         Ok::<_, Error>(Companion { ingredient: f.ingredient, content: Content::Digest(content) })
     };
     stream::iter(found).map(digest).buffered(IN_FLIGHT).try_collect().await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// A pool of these ingredients, each with these files; what was noted, or refused.
+    async fn checked(pool: &[(&str, &[(&str, &str)])]) -> std::result::Result<Vec<String>, String> {
+        let root = tempfile::tempdir().unwrap();
+        let header = r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+        let model = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 4]].concat();
+        let write = |path: &Path, bytes: &[u8]| {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        };
+        for (ingredient, files) in pool {
+            let folder = root.path().join("pool").join(ingredient);
+            write(&folder.join("model.safetensors"), &model);
+            files.iter().for_each(|(name, text)| write(&folder.join(name), text.as_bytes()));
+        }
+        let url = root.path().join("pool").to_str().unwrap().to_owned();
+        let pool = crate::pool::open_pool(&[url]).await.unwrap();
+        check(&pool.checkpoints, &[]).await.map_err(|e| e.chain())
+    }
+
+    #[tokio::test]
+    async fn images_are_compared_in_whichever_file_they_are() {
+        let flat = (PREPROCESSOR, r#"{"image_mean": [0.5], "size": {"height": 4, "width": 4}}"#);
+        let nested = |mean: f64| {
+            format!(r#"{{"image_processor": {{"image_mean": [{mean}], "size": 4}}, "processor_class": "X"}}"#)
+        };
+        let (same, other) = (nested(0.5), nested(0.9));
+        let agree = checked(&[("a", &[flat]), ("b", &[(PROCESSOR, &same)]), ("c", &[flat])]).await;
+        assert_eq!(agree, Ok(Vec::new()));
+        let error = checked(&[("a", &[flat]), ("b", &[(PROCESSOR, &other)])]).await.unwrap_err();
+        assert!(error.contains(r#"says "image_mean" is [0.9], but ingredient "a" says [0.5]"#), "{error}");
+        let error =
+            checked(&[("a", &[(PROCESSOR, &same)]), ("b", &[(PROCESSOR, &other)])]).await.unwrap_err();
+        assert!(error.contains("image_processor.image_mean"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn who_has_nothing_to_compare_is_noted() {
+        let config = (CONFIG, r#"{"x": 1}"#);
+        let notes = checked(&[("a", &[config]), ("b", &[]), ("c", &[config]), ("d", &[])]).await.unwrap();
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        assert!(notes[0].starts_with(r#"ingredient "b" and 1 more have no config.json"#), "{notes:?}");
+        let (whole, words) = ((TOKENIZER, "{}"), ("vocab.txt", "a"));
+        let notes = checked(&[("a", &[whole]), ("b", &[words])]).await.unwrap();
+        assert!(notes.len() == 1 && notes[0].contains("have no file in common"), "{notes:?}");
+        // The second one has both, so that all are compared.
+        let linked = checked(&[("a", &[whole]), ("b", &[whole, words]), ("c", &[words])]).await;
+        assert_eq!(linked, Ok(Vec::new()));
+        assert_eq!(checked(&[("a", &[]), ("b", &[])]).await, Ok(Vec::new()));
+    }
 }

@@ -1,0 +1,188 @@
+//! Settings in one form: forms that mean the same become equal, and known defaults are filled in.
+
+use serde_json::{Map, Value};
+
+use super::{CONFIG, OPEN_CLIP_CONFIG};
+
+/// What transformers takes where a `config.json` of a model type does not say.
+const DEFAULTS: [(&str, &[(&str, &str)]); 7] = [
+    ("vit", VIT),
+    ("deit", VIT),
+    ("dinov2", DINOV2),
+    ("dinov2_with_registers", DINOV2_WITH_REGISTERS),
+    ("bert", BERT),
+    ("roberta", ROBERTA),
+    ("distilbert", DISTILBERT),
+];
+
+const BERT: &[(&str, &str)] = &[
+    ("vocab_size", "30522"),
+    ("hidden_size", "768"),
+    ("num_hidden_layers", "12"),
+    ("num_attention_heads", "12"),
+    ("intermediate_size", "3072"),
+    ("hidden_act", "\"gelu\""),
+    ("max_position_embeddings", "512"),
+    ("type_vocab_size", "2"),
+    ("layer_norm_eps", "1e-12"),
+    ("pad_token_id", "0"),
+    ("position_embedding_type", "\"absolute\""),
+    ("is_decoder", "false"),
+];
+
+const ROBERTA: &[(&str, &str)] = &[
+    ("vocab_size", "50265"),
+    ("hidden_size", "768"),
+    ("num_hidden_layers", "12"),
+    ("num_attention_heads", "12"),
+    ("intermediate_size", "3072"),
+    ("hidden_act", "\"gelu\""),
+    ("max_position_embeddings", "512"),
+    ("type_vocab_size", "2"),
+    ("layer_norm_eps", "1e-12"),
+    ("pad_token_id", "1"),
+    ("position_embedding_type", "\"absolute\""),
+    ("is_decoder", "false"),
+];
+
+const DISTILBERT: &[(&str, &str)] = &[
+    ("vocab_size", "30522"),
+    ("dim", "768"),
+    ("n_layers", "6"),
+    ("n_heads", "12"),
+    ("hidden_dim", "3072"),
+    ("activation", "\"gelu\""),
+    ("max_position_embeddings", "512"),
+    ("pad_token_id", "0"),
+    ("sinusoidal_pos_embds", "false"),
+];
+
+const VIT: &[(&str, &str)] = &[
+    ("hidden_size", "768"),
+    ("num_hidden_layers", "12"),
+    ("num_attention_heads", "12"),
+    ("intermediate_size", "3072"),
+    ("hidden_act", "\"gelu\""),
+    ("layer_norm_eps", "1e-12"),
+    ("image_size", "224"),
+    ("patch_size", "16"),
+    ("num_channels", "3"),
+    ("qkv_bias", "true"),
+    ("pooler_act", "\"tanh\""),
+];
+
+const DINOV2: &[(&str, &str)] = &[
+    ("hidden_size", "768"),
+    ("num_hidden_layers", "12"),
+    ("num_attention_heads", "12"),
+    ("mlp_ratio", "4"),
+    ("hidden_act", "\"gelu\""),
+    ("layer_norm_eps", "1e-6"),
+    ("image_size", "224"),
+    ("patch_size", "14"),
+    ("num_channels", "3"),
+    ("qkv_bias", "true"),
+    ("use_swiglu_ffn", "false"),
+];
+
+const DINOV2_WITH_REGISTERS: &[(&str, &str)] = &[
+    ("hidden_size", "768"),
+    ("num_hidden_layers", "12"),
+    ("num_attention_heads", "12"),
+    ("mlp_ratio", "4"),
+    ("hidden_act", "\"gelu\""),
+    ("layer_norm_eps", "1e-6"),
+    ("image_size", "224"),
+    ("patch_size", "16"),
+    ("num_channels", "3"),
+    ("qkv_bias", "true"),
+    ("use_swiglu_ffn", "false"),
+    ("num_register_tokens", "4"),
+];
+
+/// Settings of the companion `file` in one form.
+pub(super) fn canonical(file: &str, settings: &Map<String, Value>) -> Map<String, Value> {
+    let mut settings = settings.clone();
+    match file {
+        CONFIG => {
+            classes(&mut settings);
+            fill_in(&mut settings);
+        }
+        OPEN_CLIP_CONFIG => {
+            if let Some(Value::Object(model)) = settings.get_mut("model_cfg") {
+                // What open_clip takes where a file does not say.
+                model.entry("quick_gelu").or_insert(Value::Bool(false));
+            }
+        }
+        _ => processor(&mut settings),
+    }
+    settings
+}
+
+/// The names of classes as `id2label`: `label2id` is the same table, read the other way, and names that were made up say nothing.
+fn classes(settings: &mut Map<String, Value>) {
+    let made_up = |(id, name): (&String, &Value)| name.as_str() == Some(&format!("LABEL_{id}"));
+    match settings.get("id2label") {
+        None | Some(Value::Null) => {}
+        Some(Value::Object(named)) if named.iter().all(made_up) => {}
+        Some(Value::Object(_)) => return drop(settings.remove("label2id")),
+        Some(_) => return,
+    }
+    settings.remove("id2label");
+    let Some(Value::Object(by_name)) = settings.get("label2id") else { return };
+    if let Some(by_id) = turned_round(by_name) {
+        settings.remove("label2id");
+        if !by_id.is_empty() {
+            settings.insert("id2label".to_owned(), Value::Object(by_id));
+        }
+    }
+}
+
+/// The names of `label2id` by their numbers, without those that were made up; `None` where a number has several, or one is none.
+fn turned_round(label2id: &Map<String, Value>) -> Option<Map<String, Value>> {
+    let mut by_id = Map::new();
+    for (name, id) in label2id {
+        let id = match id {
+            // Some programs write numbers as text.
+            Value::String(text) => text.parse().ok()?,
+            other => other.as_u64()?,
+        };
+        if *name != format!("LABEL_{id}") && by_id.insert(id.to_string(), name.as_str().into()).is_some() {
+            return None;
+        }
+    }
+    Some(by_id)
+}
+
+/// Fills in what the model type is known to take where the file does not say.
+fn fill_in(settings: &mut Map<String, Value>) {
+    let model_type = settings.get("model_type").and_then(Value::as_str).unwrap_or_default();
+    let defaults = DEFAULTS.iter().find(|(of, _)| *of == model_type).map_or(&[][..], |(_, d)| d);
+    for (key, default) in defaults {
+        if !settings.contains_key(*key)
+            && let Ok(default) = serde_json::from_str(default)
+        {
+            settings.insert((*key).to_owned(), default);
+        }
+    }
+}
+
+/// Processors under the one name that they had and have, and squares by their side.
+fn processor(settings: &mut Map<String, Value>) {
+    let names = ["image_processor_type", "feature_extractor_type"];
+    let name = names.iter().find_map(|n| settings.remove(*n));
+    if let Some(Value::String(name)) = name {
+        let stem = name.trim_end_matches("Fast");
+        let stem = stem.trim_end_matches("FeatureExtractor").trim_end_matches("ImageProcessor");
+        settings.insert(names[0].to_owned(), stem.into());
+    }
+    for key in ["size", "crop_size"] {
+        let sides = settings.get(key).and_then(|v| Some((v.get("height")?.clone(), v.get("width")?.clone())));
+        if let Some((height, width)) = sides
+            && height == width
+            && settings[key].as_object().is_some_and(|o| o.len() == 2)
+        {
+            settings.insert(key.to_owned(), height);
+        }
+    }
+}
