@@ -3,7 +3,8 @@
 //! # Rules
 //!
 //! A dataset's class is the model's class of the same name: the very same one first, else the only one that is equal where
-//! case, spaces and punctuation do not count (`T-shirt_top` is `T - shirt / top`). Names that are all numbers are the model's
+//! case, spaces and punctuation do not count (`T-shirt_top` is `T - shirt / top`); signs do (`C++` is not `C`, `grade -1` not `grade 1`),
+//! unless they join words. Names that are all numbers are the model's
 //! numbers. A dataset may lack classes of the model; it may have none that the model lacks. Where the model's names are made
 //! up (`LABEL_3`, `3`), nothing can be compared, and what is assumed is said. A name that several classes of the model share
 //! (ImageNet has two cranes) tells neither apart: labels that have numbers keep them where all others do.
@@ -316,11 +317,66 @@ fn list(names: &[&String]) -> String {
     }
 }
 
-/// A name where case, spaces and punctuation do not count.
+/// What characters of a name are, where case does not count.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Word,
+    /// Of arithmetic or of a comparison: it may be all that tells two names apart.
+    Sign,
+    Other,
+}
+
+impl Part {
+    fn of(c: char) -> Part {
+        match c {
+            '+' | '-' | '<' | '>' | '=' | '#' | '*' | '%' | '\u{b1}' | '\u{2260}' | '\u{2264}'
+            | '\u{2265}' => Part::Sign,
+            c if c.is_alphanumeric() => Part::Word,
+            _ => Part::Other,
+        }
+    }
+}
+
+/// A name where case, spaces and punctuation do not count, but signs that join no words do. One that has nothing else is itself.
 fn fold(name: &str) -> String {
-    let lower = name.to_lowercase();
-    let words: Vec<&str> = lower.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).collect();
-    words.join(" ")
+    let chars: Vec<char> = name.to_lowercase().chars().map(minus).collect();
+    let parts: Vec<&[char]> = chars.chunk_by(|a, b| Part::of(*a) == Part::of(*b)).collect();
+    let counts = |at: &usize| match Part::of(parts[*at][0]) {
+        Part::Word => true,
+        Part::Sign => !joins(&parts, *at),
+        Part::Other => false,
+    };
+    let kept: Vec<String> = (0..parts.len()).filter(counts).map(|at| parts[at].iter().collect()).collect();
+    if kept.is_empty() { chars.into_iter().collect() } else { kept.join(" ") }
+}
+
+/// The minus and the hyphens of Unicode are the one of ASCII.
+fn minus(c: char) -> char {
+    match c {
+        '\u{2010}'..='\u{2015}' | '\u{2212}' => '-',
+        other => other,
+    }
+}
+
+/// Whether the signs that are part `at` of a name stand between two words (`golden-retriever`, `T - shirt`) and not before or after one
+/// (`C++ code`, `grade -1`). A hyphen may stand beside a number, too (`covid-19`), but not between two (`5-10`).
+fn joins(parts: &[&[char]], at: usize) -> bool {
+    let before = beside(parts[..at].iter().rev().flat_map(|part| part.iter().rev().copied()));
+    let after = beside(parts[at + 1..].iter().flat_map(|part| part.iter().copied()));
+    match (before, after) {
+        (Some((one, before)), Some((other, after))) if before == after => {
+            one && other || (*parts[at] == ['-'] && (one || other))
+        }
+        _ => false,
+    }
+}
+
+/// Whether the word next to a sign begins with a letter, and whether there is something between; `None` where there is no word.
+fn beside(mut others: impl Iterator<Item = char>) -> Option<(bool, bool)> {
+    let first = others.next()?;
+    let spaced = Part::of(first) == Part::Other;
+    let next = if spaced { others.find(|c| Part::of(*c) != Part::Other)? } else { first };
+    (Part::of(next) == Part::Word).then_some((next.is_alphabetic(), spaced))
 }
 
 #[cfg(test)]
@@ -372,8 +428,44 @@ mod tests {
         // The very same name wins over one that is alike.
         let alike = model(&["C++", "C", "c#"]);
         check(&alike, &["C", "C++", "c#"], Folders, Some(&[1, 0, 2]), "");
-        refused(&alike, &["c", "C++", "c#"], Folders, &["\"c\""]);
+        check(&alike, &["c", "c++", "C #"], Folders, Some(&[1, 0, 2]), "");
         refused(&model(&["lynx", "mole"]), &["LYNX", "lynx"], Folders, &["\"LYNX\"", "\"lynx\"", "class 0"]);
+    }
+
+    #[test]
+    fn signs_count_where_they_join_no_words() {
+        for (one, other) in [
+            ("golden-retriever", "Golden_retriever"),
+            ("T - shirt / top", "t-shirt_top"),
+            ("black+white", "black white"),
+            ("covid-19", "COVID 19"),
+            ("stage - 2", "stage_2"),
+            ("50%", "50 %"),
+            ("grade -1", "Grade \u{2212}1"),
+            ("5\u{2013}10", "5-10"),
+            ("na\u{ef}ve-bayes", "Na\u{cf}ve Bayes"),
+        ] {
+            assert_eq!(fold(one), fold(other));
+        }
+        for (one, other) in [
+            ("A+", "A-"),
+            ("C++", "C"),
+            ("C# code", "C code"),
+            (">5", "<5"),
+            ("\u{2264}5", "\u{2265}5"),
+            ("<5", "5"),
+            ("grade -1", "grade 1"),
+            ("-1", "1"),
+            ("0-5", "0.5"),
+            ("10%", "10"),
+            ("?", "!"),
+            ("\u{1f600}", "\u{1f603}"),
+        ] {
+            assert_ne!(fold(one), fold(other), "{one} {other}");
+        }
+        let two = model(&["0", "1"]);
+        assert_eq!((two.label("1"), two.label("-1"), two.label("+1")), (Some(1), None, None));
+        refused(&model(&["grade 1", "grade 2"]), &["grade -1"], Folders, &["\"grade -1\""]);
     }
 
     #[test]
