@@ -36,6 +36,8 @@ pub struct Classes {
     exact: HashMap<String, Option<u32>>,
     /// The same without case and punctuation.
     folded: HashMap<String, Option<u32>>,
+    /// Classes that are called by another one's number, by what they are called.
+    misnumbered: HashMap<u32, u32>,
 }
 
 /// How the classes of a dataset become those of a model.
@@ -77,7 +79,9 @@ impl Classes {
                 }
             }
         }
-        Classes { names, named, exact, folded }
+        let own = names.iter().zip(0u32..).filter_map(|(name, id)| Some((number(name)?, id)));
+        let misnumbered = own.filter(|(number, id)| number != id).collect();
+        Classes { names, named, exact, folded, misnumbered }
     }
 
     /// Of a model that predicts a number.
@@ -189,8 +193,13 @@ impl Classes {
     }
 
     /// Whether a class is called by the number of another one: then a number may be a name.
-    fn has_other_numbers(&self) -> bool {
-        self.names.iter().enumerate().any(|(id, name)| number(name).is_some_and(|n| n as usize != id))
+    pub(crate) fn has_other_numbers(&self) -> bool {
+        !self.misnumbered.is_empty()
+    }
+
+    /// The class that is called `number`, which is not its own.
+    pub(crate) fn called(&self, number: u32) -> Option<u32> {
+        self.misnumbered.get(&number).copied()
     }
 
     /// Whether folders are the 1000 classes of ImageNet by their WordNet ids, and the model's classes are the same by their words.
@@ -296,7 +305,7 @@ impl Classes {
 }
 
 /// The number that a name is, with or without leading zeros.
-fn number(name: &str) -> Option<u32> {
+pub(crate) fn number(name: &str) -> Option<u32> {
     name.parse().ok().filter(|_| name.bytes().all(|b| b.is_ascii_digit()))
 }
 

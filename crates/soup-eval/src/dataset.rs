@@ -290,10 +290,11 @@ impl Dataset {
             Layout::Folder(_) | Layout::Archives(_) => Ok(()),
         };
         labels.map_err(|e| e.context(format!("dataset {}", self.files.describe())))?;
+        let meant = Labels::of(model).numbered(self.label_names().is_some());
         match &mut self.layout {
-            Layout::Parquet(parquet) => parquet.labels = Labels::of(model),
-            Layout::Archives(archives) => archives.labels = Labels::of(model),
-            Layout::Lines(lines) => lines.labels = Labels::of(model),
+            Layout::Parquet(parquet) => parquet.labels = meant,
+            Layout::Archives(archives) => archives.labels = meant,
+            Layout::Lines(lines) => lines.labels = meant,
             // Its labels are folders.
             Layout::Folder(_) => {}
         }
@@ -307,7 +308,7 @@ impl Dataset {
         let about = format!("dataset {}", self.files.describe());
         let alignment = match self.label_names() {
             Some(names) => model.align(names, source).map_err(|e| e.context(&*about))?,
-            None => Alignment::default(),
+            None => Alignment { map: None, notes: texts_are_names(model) },
         };
         if among_own && alignment.map.is_none() {
             return Err(Error::data(format!(
@@ -459,6 +460,13 @@ impl Dataset {
         }
         Ok(Samples { samples, _claim: Some(claim) })
     }
+}
+
+/// What is said of labels that may be texts, where the classes of `model` are called by numbers that are not their own.
+fn texts_are_names(model: &Classes) -> Vec<String> {
+    let note = "has no names for its classes, and the model's are called by numbers that are not their own (id2label): labels that are texts \
+                were taken for those names";
+    if model.has_other_numbers() { vec![note.to_owned()] } else { Vec::new() }
 }
 
 /// Whether the name ends in one of `extensions`, in any case.

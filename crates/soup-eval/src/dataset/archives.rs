@@ -219,17 +219,19 @@ impl Archives {
                 })?;
                 self.labels.of_integer(class.into())
             }
-            Says::Text => self.labels.of_text(text_of(label)?),
+            Says::Text => self.labels.of_cell(text_of(label)?),
             Says::Key(key) => {
                 let row: Map<String, Value> = serde_json::from_slice(label).map_err(|e| {
                     Error::data(format!(".{} is not a JSON object", self.form.label)).with_source(e)
                 })?;
                 match row.get(key) {
                     Some(Value::String(name)) => self.of_name(name),
-                    Some(Value::Number(number)) => self
-                        .labels
-                        .of_json(number)
-                        .map_err(|_| Error::data(format!("has no label: {key} is {number}"))),
+                    Some(Value::Number(number)) => {
+                        let class = number.as_u64().and_then(|class| u32::try_from(class).ok());
+                        class.map_or(Ok(()), |class| self.labels.check_meaning(class))?;
+                        let wrong = |_| Error::data(format!("has no label: {key} is {number}"));
+                        self.labels.of_json(number).map_err(wrong)
+                    }
                     Some(_) => {
                         Err(Error::data(format!("has no label: {key} is neither a number nor a text")))
                     }

@@ -213,7 +213,7 @@ impl Table {
                     )));
                 }
                 let second = columns.second.map(|at| cells[at].to_owned());
-                let target = labels.of_text(cells[columns.label])?;
+                let target = labels.of_cell(cells[columns.label])?;
                 (Input::Text { first: cells[columns.first].to_owned(), second }, target)
             }
         };
