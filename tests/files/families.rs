@@ -69,7 +69,7 @@ fn how_timm_makes_pixels_of_images_is_compared_and_may_be_said_otherwise() {
     place.change_json("pool/b/config.json", |json| json["pretrained_cfg"]["crop_pct"] = 0.5.into());
     place.cook(&["--validation", "images"]).fails(65, &["\"b\"", "config.json", "crop_pct"]);
     let place = pool_of("timm");
-    place.write("p.json", r#"{"size": 17}"#);
+    place.write("p.json", r#"{"image_processor_type": "ViTImageProcessor", "size": 17}"#);
     let args = ["--validation", "images", "--preprocessor-config", "p.json"];
     place.cook(&args).fails(65, &["images become 17 x 17 pixels", "16 x 16"]);
 }

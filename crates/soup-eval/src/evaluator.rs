@@ -107,6 +107,9 @@ pub trait Evaluator: Send + Sync {
     /// [`Data`](soup_core::ErrorKind::Data), naming the first tensor that is missing or has another shape.
     fn check_schema(&self, schema: &Schema) -> Result<()>;
 
+    /// What people should know about how samples become what its models take, whatever the dataset.
+    fn notes(&self) -> &[String];
+
     /// Builds a model from `weights`; f16, bf16 and f64 values become f32. Each tensor goes as soon as the model has it, so that
     /// both together need little more memory than one of them.
     ///
@@ -281,6 +284,10 @@ impl<A: Architecture, B: Differentiable> Evaluator for ArchitectureEvaluator<A, 
 
     fn check_schema(&self, schema: &Schema) -> Result<()> {
         self.architecture.check_schema(schema)
+    }
+
+    fn notes(&self) -> &[String] {
+        self.kind.notes()
     }
 
     fn load(&self, schema: &Schema, weights: Weights) -> Result<Box<dyn Model>> {

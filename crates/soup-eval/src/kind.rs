@@ -53,6 +53,11 @@ pub(crate) trait Kind: Sized + Send + Sync + 'static {
     /// [`Data`](soup_core::ErrorKind::Data) where it cannot be taken, without saying which sample it is.
     fn add(&self, input: &Input, budget: &Budget, to: &mut Inputs) -> Result<()>;
 
+    /// What people should know about how samples become what a model takes, whatever the dataset.
+    fn notes(&self) -> &[String] {
+        &[]
+    }
+
     /// What people should know about how the samples of `dataset` become what a model takes; reads them all where that is needed.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ mod whole;
 use serde_json::{Map, Value};
 use soup_core::{Error, Result};
 
+use self::processor::Model;
 pub(crate) use self::processor::{CLIP_MEAN, CLIP_STD};
 use self::resize::Filter;
 use crate::budget::Budget;
@@ -74,12 +75,13 @@ pub struct Preprocessor {
 
 impl Preprocessor {
     /// Reads the text of a `preprocessor_config.json` for a model that takes images of `output` pixels and `channels`
-    /// channels (1 or 3).
+    /// channels (1 or 3). One that does not say whose processor it is of is taken for ViT's.
     ///
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data) where it is not understood, or asks for something that is not implemented.
     pub fn from_json(text: &str, output: ImageSize, channels: usize) -> Result<Preprocessor> {
-        processor::from_json(text, output, channels, false)
+        let model = Model { image: output, any: false, channels, model_type: None };
+        processor::from_json(text, model).map(|(preprocessor, _)| preprocessor)
     }
 
     /// The same for a model that takes images of any one size: the file says which, and `usual` is it where the file does not.
@@ -87,7 +89,22 @@ impl Preprocessor {
     /// # Errors
     /// As [`from_json`](Preprocessor::from_json).
     pub fn of_any_size(text: &str, usual: ImageSize, channels: usize) -> Result<Preprocessor> {
-        processor::from_json(text, usual, channels, true)
+        let model = Model { image: usual, any: true, channels, model_type: None };
+        processor::from_json(text, model).map(|(preprocessor, _)| preprocessor)
+    }
+
+    /// The same for a model of `model_type` that takes images of `image` pixels, or of any one size: its type says whose processor it is
+    /// where the file does not, which people should know.
+    ///
+    /// # Errors
+    /// As [`from_json`](Preprocessor::from_json).
+    pub(crate) fn of_model(
+        text: &str,
+        (image, any): (ImageSize, bool),
+        channels: usize,
+        model_type: &str,
+    ) -> Result<(Preprocessor, Option<String>)> {
+        processor::from_json(text, Model { image, any, channels, model_type: Some(model_type) })
     }
 
     /// The transform of timm for evaluation, as the `pretrained_cfg` of its `config.json` says, for a model that takes images of `output`

@@ -123,9 +123,12 @@ fn config(case: &str) -> String {
     std::fs::read_to_string(path(case, file)).unwrap()
 }
 
+/// Preprocessing that makes images as large as the model's own.
+const SQUARES: &str = r#"{"image_processor_type": "ViTImageProcessor"}"#;
+
 /// Where images have another size than `image_size`, the preprocessing says so.
 fn preprocessor(case: &str) -> String {
-    std::fs::read_to_string(path(case, "preprocessor_config.json")).unwrap_or("{}".to_owned())
+    std::fs::read_to_string(path(case, "preprocessor_config.json")).unwrap_or(SQUARES.to_owned())
 }
 
 fn spec(
@@ -495,7 +498,7 @@ fn classes_are_what_prompts_say() {
         assert!(logits(DeviceKind::Cpu, case, 4).iter().all(|logit| logit.abs() <= scale * 1.0001), "{case}");
     }
     let (prompts, tokenizer) = prompts("clip_zero_shot");
-    let spec = spec(config("clip_zero_shot"), "{}".to_owned(), (DeviceKind::Cpu, 4));
+    let spec = spec(config("clip_zero_shot"), SQUARES.to_owned(), (DeviceKind::Cpu, 4));
     let error = |spec: &EvaluatorSpec| soup_eval::evaluator(spec).err().unwrap().chain();
     assert!(
         error(&EvaluatorSpec { tokenizer, ..spec.clone() })
@@ -522,7 +525,8 @@ fn some_say_themselves_how_images_become_pixels() {
         .map_err(|e| e.chain())
     };
     assert_eq!(of("timm", None), Ok(()));
-    assert!(of("timm", Some(r#"{"size": 17}"#)).unwrap_err().contains("images become 17 x 17 pixels"));
+    const OTHER: &str = r#"{"image_processor_type": "ViTImageProcessor", "size": 17}"#;
+    assert!(of("timm", Some(OTHER)).unwrap_err().contains("images become 17 x 17 pixels"));
     // Of one channel.
     assert!(of("timm_gap", None).is_ok());
     assert!(of("vit", None).unwrap_err().contains("--preprocessor-config"));
@@ -530,7 +534,7 @@ fn some_say_themselves_how_images_become_pixels() {
     let config_json = config("open_clip_odd");
     let own = EvaluatorSpec { config_json, prompts, tokenizer, ..EvaluatorSpec::default() };
     assert!(evaluator(&own).is_ok());
-    let other = EvaluatorSpec { preprocessor_json: Some(r#"{"size": 17}"#.to_owned()), ..own };
+    let other = EvaluatorSpec { preprocessor_json: Some(OTHER.to_owned()), ..own };
     assert!(evaluator(&other).err().unwrap().chain().contains("images become 17 x 17 pixels"));
 }
 

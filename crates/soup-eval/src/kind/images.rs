@@ -22,6 +22,8 @@ pub(crate) struct Images {
     preprocessor: Preprocessor,
     /// Channels, height, width of a sample.
     shape: [usize; 3],
+    /// What people should know.
+    notes: Vec<String>,
 }
 
 impl Images {
@@ -29,6 +31,12 @@ impl Images {
     fn stride(&self) -> usize {
         self.shape.iter().product()
     }
+}
+
+fn not_known() -> Error {
+    Error::data(
+        "how images become pixels is not known: there is no preprocessor_config.json: name one with --preprocessor-config",
+    )
 }
 
 impl Kind for Images {
@@ -41,19 +49,19 @@ impl Kind for Images {
 
     fn open<A: Architecture<Kind = Self>>(architecture: A, spec: &EvaluatorSpec) -> Result<(A, Self)> {
         let ImageClassifier { image, channels, .. } = *architecture.classifier();
-        let preprocessor = match &spec.preprocessor_json {
-            Some(json) if A::ANY_SIZE => Preprocessor::of_any_size(json, image, channels)?,
-            Some(json) => Preprocessor::from_json(json, image, channels)?,
-            None => architecture.preprocessor()?.ok_or_else(|| {
-                Error::data(
-                    "how images become pixels is not known: there is no preprocessor_config.json: name one with --preprocessor-config",
-                )
-            })?,
+        let (preprocessor, note) = match &spec.preprocessor_json {
+            Some(json) => Preprocessor::of_model(json, (image, A::ANY_SIZE), channels, A::MODEL_TYPE)?,
+            None => (architecture.preprocessor()?.ok_or_else(not_known)?, None),
         };
         let size = preprocessor.output();
         let architecture = if size == image { architecture } else { architecture.resized(size)? };
         let ImageClassifier { image, channels, .. } = *architecture.classifier();
-        Ok((architecture, Images { preprocessor, shape: [channels, image.height, image.width] }))
+        let (shape, notes) = ([channels, image.height, image.width], note.into_iter().collect());
+        Ok((architecture, Images { preprocessor, shape, notes }))
+    }
+
+    fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     fn classes(classifier: &ImageClassifier) -> &Classes {

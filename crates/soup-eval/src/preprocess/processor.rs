@@ -114,8 +114,34 @@ fn wrong(text: impl std::fmt::Display) -> Error {
     Error::data(format!("preprocessor_config.json: {text}"))
 }
 
-fn defaults(name: Option<&str>) -> Result<Defaults> {
-    let Some(name) = name else { return Ok(VIT) };
+/// Whose processor transformers takes, by the model's type, where the file does not say.
+const OF_MODELS: [(&str, &str); 7] = [
+    ("vit", "ViTImageProcessor"),
+    ("deit", "DeiTImageProcessor"),
+    ("dinov2", "BitImageProcessor"),
+    ("clip", "CLIPImageProcessor"),
+    ("resnet", "ConvNextImageProcessor"),
+    ("efficientnet", "EfficientNetImageProcessor"),
+    ("align", "EfficientNetImageProcessor"),
+];
+
+/// The processor of a model of that type, and what people should know about that.
+fn of_model(model_type: &str) -> Result<(&'static str, String)> {
+    let found = OF_MODELS.iter().find(|(of, _)| *of == model_type);
+    let (_, name) = found.ok_or_else(|| {
+        wrong(format!(
+            "has no image_processor_type, and which one models of type {model_type:?} have is not known: add it in a copy that is named \
+             with --preprocessor-config"
+        ))
+    })?;
+    let note = format!(
+        "preprocessor_config.json has no image_processor_type: it was read as {name}'s, which transformers takes for models of type \
+         {model_type:?}"
+    );
+    Ok((name, note))
+}
+
+fn defaults(name: &str) -> Result<Defaults> {
     // "ViTImageProcessorFast" and "ViTFeatureExtractor" do what "ViTImageProcessor" does.
     let family = name
         .trim_end_matches("Fast")
@@ -137,43 +163,34 @@ fn defaults(name: Option<&str>) -> Result<Defaults> {
     })
 }
 
-/// See [`Preprocessor::from_json`], and, with `any_size`, [`Preprocessor::of_any_size`].
-pub(super) fn from_json(
-    text: &str,
-    output: ImageSize,
-    channels: usize,
-    any_size: bool,
-) -> Result<Preprocessor> {
+/// The model that images are for.
+#[derive(Clone, Copy)]
+pub(super) struct Model<'a> {
+    /// The size that it takes; where it takes `any`, its usual one.
+    pub(super) image: ImageSize,
+    pub(super) any: bool,
+    pub(super) channels: usize,
+    /// As in its `config.json`, where that is known. Where it is not, a file that does not say whose it is is ViT's.
+    pub(super) model_type: Option<&'a str>,
+}
+
+/// See [`Preprocessor::from_json`], and, for any size, [`Preprocessor::of_any_size`]; with what people should know.
+pub(super) fn from_json(text: &str, model: Model<'_>) -> Result<(Preprocessor, Option<String>)> {
+    let (output, channels) = (model.image, model.channels);
     let map: Map<String, Value> =
         serde_json::from_str(text).map_err(|e| wrong("not a JSON object").with_source(e))?;
     let raw = Raw(map);
-    let name = raw.get("image_processor_type").or_else(|| raw.get("feature_extractor_type"));
-    let defaults = defaults(name.and_then(Value::as_str))?;
-    let is_on = |key: &&&str| raw.get(key).is_some_and(|v| *v != Value::Bool(false));
-    let others = [(&OF_CONVNEXT[..], defaults.part.is_none()), (&OF_EFFICIENTNET, !defaults.top)];
-    let others = others.iter().filter(|(_, foreign)| *foreign).flat_map(|(keys, _)| keys.iter());
-    if let Some(key) = REFUSED.iter().chain(others).find(is_on) {
-        return Err(wrong(format!("{key} is not supported")));
-    }
-    raw.refuse_unknown(output, channels)?;
-    let mut resize = match raw.flag("do_resize", true)? {
-        true => Some((raw.target(&defaults, output)?, raw.filter(&defaults)?)),
-        false => None,
+    let (name, note) = match (raw.name()?, model.model_type) {
+        (Some(name), _) => (name, None),
+        (None, Some(model_type)) => of_model(model_type).map(|(name, note)| (name, Some(note)))?,
+        (None, None) => ("ViTImageProcessor", None),
     };
-    let mut crop = match raw.flag("do_center_crop", defaults.do_crop)? {
-        true => Some(raw.crop(&defaults)?),
-        false => None,
-    };
-    if let Some(part) = defaults.part {
-        (resize, crop) = raw.part_of(resize, crop, raw.number("crop_pct", part)?)?;
-    }
-    let levels = raw.levels(&defaults, channels)?;
-    let mut preprocessor = Preprocessor { resize, crop, margins: Margins::Floor, output, channels, levels };
-    if any_size {
+    let mut preprocessor = raw.preprocessor(&defaults(name)?, output, channels)?;
+    if model.any {
         preprocessor.output = preprocessor.size().unwrap_or(output);
     }
     preprocessor.check()?;
-    Ok(preprocessor)
+    Ok((preprocessor, note))
 }
 
 impl Preprocessor {
@@ -210,6 +227,11 @@ impl Preprocessor {
     }
 }
 
+/// Whether an option is one of a processor.
+fn says_something(key: &str) -> bool {
+    KNOWN.contains(&key) || [&REFUSED[..], &OF_CONVNEXT, &OF_EFFICIENTNET].concat().contains(&key)
+}
+
 /// To which size images are resized, if at all, and how.
 type Resize = Option<(Target, Filter)>;
 
@@ -221,20 +243,54 @@ impl Raw {
         self.0.get(key).filter(|v| !v.is_null())
     }
 
+    /// The name of the processor that wrote the file.
+    fn name(&self) -> Result<Option<&str>> {
+        let said = ["image_processor_type", "feature_extractor_type"].map(|key| Some((key, self.get(key)?)));
+        match said.into_iter().flatten().next() {
+            None => Ok(None),
+            Some((_, Value::String(name))) => Ok(Some(name)),
+            Some((key, other)) => Err(wrong(format!("{key} is {other}, expected the name of a processor"))),
+        }
+    }
+
+    /// The steps that the file tells of.
+    fn preprocessor(&self, defaults: &Defaults, output: ImageSize, channels: usize) -> Result<Preprocessor> {
+        let is_on = |key: &&&str| self.get(key).is_some_and(|v| *v != Value::Bool(false));
+        let others = [(&OF_CONVNEXT[..], defaults.part.is_none()), (&OF_EFFICIENTNET, !defaults.top)];
+        let others = others.iter().filter(|(_, foreign)| *foreign).flat_map(|(keys, _)| keys.iter());
+        if let Some(key) = REFUSED.iter().chain(others).find(is_on) {
+            return Err(wrong(format!("{key} is not supported")));
+        }
+        self.refuse_unknown(output, channels)?;
+        let mut resize = match self.flag("do_resize", true)? {
+            true => Some((self.target(defaults, output)?, self.filter(defaults)?)),
+            false => None,
+        };
+        let mut crop = match self.flag("do_center_crop", defaults.do_crop)? {
+            true => Some(self.crop(defaults)?),
+            false => None,
+        };
+        if let Some(part) = defaults.part {
+            (resize, crop) = self.part_of(resize, crop, self.number("crop_pct", part)?)?;
+        }
+        let levels = self.levels(defaults, channels)?;
+        Ok(Preprocessor { resize, crop, margins: Margins::Floor, output, channels, levels })
+    }
+
     /// Refuses options that might change pixels in a way that nobody here knows of.
     fn refuse_unknown(&self, output: ImageSize, channels: usize) -> Result<()> {
         // What is off or absent changes nothing, and names with an underscore are private to the program that wrote them.
         let idle = |value: &Value| matches!(value, Value::Null | Value::Bool(false));
         // What is not this processor's was refused before.
-        let checked = [&REFUSED[..], &OF_CONVNEXT, &OF_EFFICIENTNET].concat();
-        let known = |key: &str| {
-            KNOWN.contains(&key) || HARMLESS.contains(&key) || checked.contains(&key) || key.starts_with('_')
-        };
+        let known = |key: &str| says_something(key) || HARMLESS.contains(&key) || key.starts_with('_');
         if let Some((key, value)) = self.0.iter().find(|(key, value)| !idle(value) && !known(key)) {
             return Err(wrong(format!(
                 "{key} is {value}, an option that is not known: if it changes no pixel, leave it out in a copy that is named with \
                  --preprocessor-config"
             )));
+        }
+        if !self.0.keys().any(|key| says_something(key) && self.get(key).is_some()) {
+            return Err(wrong("says nothing about how images become pixels"));
         }
         if let Some(value) = self.get("num_channels").filter(|v| v.as_u64() != Some(channels as u64)) {
             return Err(wrong(format!("num_channels is {value}, the model takes {channels} (config.json)")));
@@ -406,8 +462,12 @@ fn side(key: &str, value: &Value) -> Result<usize> {
 mod tests {
     use super::*;
 
+    fn model(side: usize, any: bool, channels: usize) -> Model<'static> {
+        Model { image: ImageSize { height: side, width: side }, any, channels, model_type: None }
+    }
+
     fn parse(json: &str, side: usize, channels: usize) -> Result<Preprocessor> {
-        from_json(json, ImageSize { height: side, width: side }, channels, false)
+        from_json(json, model(side, false, channels)).map(|(preprocessor, _)| preprocessor)
     }
 
     fn check(json: &str, resize: Option<(Target, Filter)>, crop: Option<usize>) {
@@ -422,7 +482,7 @@ mod tests {
 
     #[test]
     fn the_processors_own_defaults_fill_the_gaps() {
-        check("{}", Some((square(224), Filter::Bilinear)), None);
+        check(r#"{"do_rescale": true}"#, Some((square(224), Filter::Bilinear)), None);
         check(
             r#"{"image_processor_type": "ViTImageProcessorFast"}"#,
             Some((square(224), Filter::Bilinear)),
@@ -460,6 +520,25 @@ mod tests {
             Some(224),
         );
         check(r#"{"do_resize": false, "do_pad": false, "do_convert_rgb": true}"#, None, None);
+    }
+
+    #[test]
+    fn the_models_type_says_whose_processor_it_is_where_the_file_does_not() {
+        let of = |model_type: &'static str, json: &str| {
+            from_json(json, Model { model_type: Some(model_type), ..model(224, true, 3) })
+        };
+        for (model_type, name) in OF_MODELS {
+            let more = r#""do_rescale": true"#;
+            let (got, note) = of(model_type, &format!("{{{more}}}")).unwrap();
+            let (said, none) =
+                of("bit", &format!(r#"{{"image_processor_type": "{name}", {more}}}"#)).unwrap();
+            assert_eq!((got.resize, got.crop, got.levels), (said.resize, said.crop, said.levels));
+            assert!(note.is_some_and(|note| note.contains(name)) && none.is_none());
+        }
+        let (clip, note) = of("vit", r#"{"feature_extractor_type": "CLIPFeatureExtractor"}"#).unwrap();
+        assert_eq!((clip.resize.map(|(target, _)| target), note), (Some(Target::ShortestEdge(224)), None));
+        let error = of("swin", r#"{"do_rescale": true}"#).unwrap_err().chain();
+        assert!(error.contains("no image_processor_type") && error.contains("\"swin\""), "{error}");
     }
 
     #[test]
@@ -503,9 +582,8 @@ mod tests {
 
     #[test]
     fn the_file_says_which_of_all_sizes() {
-        let usual = ImageSize { height: 518, width: 518 };
         let check = |json: &str, height, width| {
-            let got = from_json(json, usual, 3, true).unwrap();
+            let (got, _) = from_json(json, model(518, true, 3)).unwrap();
             assert_eq!(got.output(), ImageSize { height, width }, "{json}");
         };
         // As facebook/dinov2-base-imagenet1k-1-layer has it.
@@ -516,9 +594,9 @@ mod tests {
         check(published, 224, 224);
         check(r#"{"size": {"height": 28, "width": 42}}"#, 28, 42);
         check(r#"{"size": {"shortest_edge": 256}}"#, 256, 256);
-        check("{}", 518, 518);
+        check(r#"{"do_rescale": true}"#, 518, 518);
         check(r#"{"do_resize": false}"#, 518, 518);
-        assert!(from_json(published, usual, 3, false).is_err());
+        assert!(from_json(published, model(518, false, 3)).is_err());
     }
 
     #[test]
@@ -537,6 +615,12 @@ mod tests {
         assert!(
             error(r#"{"image_processor_type": "LevitImageProcessor"}"#).contains("\"LevitImageProcessor\"")
         );
+        assert!(
+            error(r#"{"image_processor_type": 5}"#).contains("image_processor_type is 5, expected the name")
+        );
+        for nothing in ["{}", r#"{"processor_class": "X", "_size": 3}"#, r#"{"size": null}"#] {
+            assert!(error(nothing).contains("says nothing about how images become pixels"), "{nothing}");
+        }
         assert!(error(r#"{"crop_pct": 0.875}"#).contains("crop_pct is not supported"));
         assert!(error(r#"{"include_top": true}"#).contains("include_top is not supported"));
         assert!(error(r#"{"rescale_offset": true}"#).contains("rescale_offset is not supported"));
