@@ -15,6 +15,7 @@ use crate::evaluator::EvaluatorSpec;
 use crate::gradient::sink::Sink;
 use crate::kernels::Kernels;
 use crate::kind::Kind;
+use crate::parameters::unused::Unused;
 use crate::parameters::visitor::{Form, Listing, Loaded, Loader, Visitor};
 use crate::parameters::{self, Parameters};
 use crate::preprocess::{ImageSize, Preprocessor};
@@ -31,6 +32,8 @@ pub(crate) trait Architecture: Sized + Send + Sync + 'static {
 
     /// Whether images may have another size than `image_size`.
     const ANY_SIZE: bool = false;
+    /// The setting of its configuration for how many layers there are.
+    const DEPTH: &str = "num_hidden_layers";
     /// Whether it answers in words: its classes are told apart by the tokens of their labels.
     const ANSWERS: bool = false;
 
@@ -120,14 +123,41 @@ pub(crate) trait Architecture: Sized + Send + Sync + 'static {
         self.forward(model, batch)
     }
 
-    /// Checks that a pool of `schema` can be evaluated; tensors that the forward pass does not use are ignored.
+    /// The tensors of a checkpoint of `schema` that the forward pass needs: names and shapes.
     ///
     /// # Errors
-    /// [`Data`](soup_core::ErrorKind::Data), naming the first tensor that is missing or has another shape.
-    fn check_schema(&self, schema: &Schema) -> Result<()> {
+    /// None of a listing.
+    fn tensors(&self, schema: &Schema) -> Result<Vec<(String, Vec<u64>)>> {
+        let _ = schema;
         let mut listing = Listing::default();
         self.parameters(&mut listing)?;
-        parameters::check_schema(schema, &listing.tensors, Self::NAME)
+        Ok(listing.tensors)
+    }
+
+    /// Whether `tensor` is another name of one of those, or one that its checkpoints have and evaluation never reads.
+    fn is_known(&self, tensor: &str) -> bool {
+        let _ = tensor;
+        false
+    }
+
+    /// Checks that a pool of `schema` can be evaluated; tensors that the forward pass does not use are ignored, unless it would if the
+    /// configuration did not leave them out.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data), naming the first tensor that is missing, has another shape, or is left out.
+    fn check_schema(&self, schema: &Schema) -> Result<()> {
+        let tensors = self.tensors(schema)?;
+        parameters::check_schema(schema, &tensors, Self::NAME)?;
+        Unused::of(schema, &tensors, |name| self.is_known(name)).check(Self::DEPTH)
+    }
+
+    /// What people should know about tensors of `schema` that are ignored.
+    ///
+    /// # Errors
+    /// As [`tensors`](Architecture::tensors).
+    fn ignored(&self, schema: &Schema) -> Result<Option<String>> {
+        let tensors = self.tensors(schema)?;
+        Ok(Unused::of(schema, &tensors, |name| self.is_known(name)).note(Self::NAME))
     }
 
     /// A model with values in it; on a backend that differentiates, a backward pass from its logits adds the gradient of

@@ -101,14 +101,18 @@ pub trait Evaluator: Send + Sync {
     /// None for an architecture whose schema can be checked.
     fn statistics(&self) -> Result<Vec<String>>;
 
-    /// Checks that a schema has what the architecture needs; tensors that it does not use are ignored.
+    /// Checks that a schema has what the architecture needs; tensors that it does not use are [noted](Evaluator::notes).
     ///
     /// # Errors
-    /// [`Data`](soup_core::ErrorKind::Data), naming the first tensor that is missing or has another shape.
+    /// [`Data`](soup_core::ErrorKind::Data), naming the first tensor that is missing, has another shape, or is left out by `config.json`
+    /// alone.
     fn check_schema(&self, schema: &Schema) -> Result<()>;
 
-    /// What people should know about how samples become what its models take, whatever the dataset.
-    fn notes(&self) -> &[String];
+    /// What people should know about how samples become what its models take, whatever the dataset, and about tensors that it does not use.
+    ///
+    /// # Errors
+    /// None for a schema that can be checked.
+    fn notes(&self, schema: &Schema) -> Result<Vec<String>>;
 
     /// Builds a model from `weights`; f16, bf16 and f64 values become f32. Each tensor goes as soon as the model has it, so that
     /// both together need little more memory than one of them.
@@ -286,8 +290,8 @@ impl<A: Architecture, B: Differentiable> Evaluator for ArchitectureEvaluator<A, 
         self.architecture.check_schema(schema)
     }
 
-    fn notes(&self) -> &[String] {
-        self.kind.notes()
+    fn notes(&self, schema: &Schema) -> Result<Vec<String>> {
+        Ok(self.kind.notes().iter().cloned().chain(self.architecture.ignored(schema)?).collect())
     }
 
     fn load(&self, schema: &Schema, weights: Weights) -> Result<Box<dyn Model>> {

@@ -1,6 +1,7 @@
 //! Access to a model's parameters by name: flattened bytes in, f32 values out; and of its gradient back.
 
 pub(crate) mod interpolation;
+pub(crate) mod unused;
 pub(crate) mod visitor;
 
 use std::cell::RefCell;
@@ -284,16 +285,6 @@ pub(crate) fn check_schema(
                 tensor.dtype
             )));
         }
-    }
-    if have.len() > expected.len() {
-        let used: std::collections::HashSet<&str> = expected.iter().map(|(n, _)| n.as_str()).collect();
-        let mut extra: Vec<&str> = have.keys().copied().filter(|n| !used.contains(n)).collect();
-        extra.sort_unstable();
-        tracing::info!(
-            count = extra.len(),
-            first = extra[0],
-            "tensors that {architecture} does not use are ignored"
-        );
     }
     Ok(())
 }

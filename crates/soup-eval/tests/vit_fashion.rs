@@ -210,6 +210,12 @@ fn a_pool_of_another_shape_is_refused_by_name() {
     let extra =
         |specs: &mut Vec<TensorSpec>| specs.push(TensorSpec::new("vit.pooler.dense.bias", Dtype::F32, [64]));
     assert_eq!(changed(&extra), Ok(()));
+    let further = |specs: &mut Vec<TensorSpec>| {
+        let last = "vit.encoder.layer.5.output.dense.weight";
+        let last = specs.iter().find(|t| t.name == last).unwrap().clone();
+        specs.push(TensorSpec { name: last.name.replace(".5.", ".6."), ..last });
+    };
+    assert!(changed(&further).unwrap_err().contains("its num_hidden_layers leaves it out"));
     let missing = |specs: &mut Vec<TensorSpec>| specs.retain(|t| t.name != "classifier.weight");
     assert!(changed(&missing).unwrap_err().contains("tensor \"classifier.weight\" is missing"));
     let reshaped = |specs: &mut Vec<TensorSpec>| {

@@ -93,6 +93,10 @@ impl Architecture for Align {
         &self.classifier
     }
 
+    fn is_known(&self, tensor: &str) -> bool {
+        tensor.contains("text_model.pooler.")
+    }
+
     fn parameters<V: Visitor>(&self, visitor: &mut V) -> Result<AlignModel<V::Form>> {
         let (width, hidden) = (self.images.outputs(), self.texts.hidden);
         Ok(AlignModel {

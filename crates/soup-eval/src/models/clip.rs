@@ -51,6 +51,10 @@ impl Architecture for Clip {
         &self.tower.transformer.classifier
     }
 
+    fn is_known(&self, tensor: &str) -> bool {
+        tensor.contains(".post_layernorm.")
+    }
+
     fn parameters<V: Visitor>(&self, visitor: &mut V) -> Result<ClipModel<V::Form>> {
         let config = &self.tower.transformer;
         Ok(ClipModel {

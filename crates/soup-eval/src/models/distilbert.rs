@@ -76,6 +76,7 @@ impl Default for Raw {
 impl Architecture for DistilBert {
     const NAME: &str = "DistilBertForSequenceClassification";
     const MODEL_TYPE: &str = "distilbert";
+    const DEPTH: &str = "n_layers";
 
     type Kind = Texts;
     type Model<F: Form> = DistilBertModel<F>;

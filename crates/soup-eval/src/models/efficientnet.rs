@@ -41,6 +41,7 @@ pub(crate) struct EfficientNetModel<F: Form> {
 impl Architecture for EfficientNet {
     const NAME: &str = "EfficientNetForImageClassification";
     const MODEL_TYPE: &str = "efficientnet";
+    const DEPTH: &str = "num_block_repeats or depth_coefficient";
     const ANY_SIZE: bool = true;
 
     type Kind = Images;

@@ -135,6 +135,7 @@ pub(crate) struct ResnetModel<F: Form> {
 impl Architecture for Resnet {
     const NAME: &str = "ResNetForImageClassification";
     const MODEL_TYPE: &str = "resnet";
+    const DEPTH: &str = "depths";
     const ANY_SIZE: bool = true;
 
     type Kind = Images;

@@ -31,8 +31,8 @@ use crate::kernels::relative::Pairs;
 use crate::kernels::texts::Spans;
 use crate::kernels::{Activation, Kernels, tensor};
 use crate::kind::{TextBatch, TextClassifier, Texts};
+use crate::parameters::Parameters;
 use crate::parameters::visitor::{Form, Listing, Loaded, Loader, Visitor};
-use crate::parameters::{self, Parameters};
 use crate::transformer::Linear;
 
 /// Rows whose logits are there at a time: as many as make the most of packing the table that they are products with.
@@ -146,6 +146,7 @@ impl Architecture for T5 {
     const MODEL_TYPE: &str = "t5";
 
     const ANSWERS: bool = true;
+    const DEPTH: &str = "num_layers or num_decoder_layers";
 
     type Kind = Texts;
     type Model<F: Form> = T5Model<F>;
@@ -172,10 +173,14 @@ impl Architecture for T5 {
         self.visit(visitor, self.names_of_embeddings()[0])
     }
 
-    fn check_schema(&self, schema: &Schema) -> Result<()> {
+    fn tensors(&self, schema: &Schema) -> Result<Vec<(String, Vec<u64>)>> {
         let mut listing = Listing::default();
         self.visit(&mut listing, self.embeddings_read(schema))?;
-        parameters::check_schema(schema, &listing.tensors, Self::NAME)
+        Ok(listing.tensors)
+    }
+
+    fn is_known(&self, tensor: &str) -> bool {
+        self.names_of_embeddings().contains(&tensor)
     }
 
     /// The embeddings are those of the first of their names that the checkpoint has, which alone has a gradient.

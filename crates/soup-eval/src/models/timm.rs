@@ -60,6 +60,7 @@ const SCALED_LAYER: Names = Names { scales: Some(["ls1.gamma", "ls2.gamma"]), ..
 impl Architecture for TimmVit {
     const NAME: &str = "timm's VisionTransformer";
     const MODEL_TYPE: &str = "timm";
+    const DEPTH: &str = "model_args.depth or architecture";
 
     type Kind = Images;
     type Model<F: Form> = TimmVitModel<F>;

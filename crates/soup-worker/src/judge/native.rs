@@ -168,7 +168,7 @@ impl Inner {
     fn survey(&self, waiting: &Waiting) -> Result<Surveyed> {
         let evaluator = self.evaluator(waiting)?;
         evaluator.check_schema(&self.schema)?;
-        let (mut samples, mut notes) = (Vec::new(), evaluator.notes().to_vec());
+        let (mut samples, mut notes) = (Vec::new(), evaluator.notes(&self.schema)?);
         for (index, spec) in self.setting.datasets.iter().enumerate() {
             let (named, dataset) = (self.naming(index as u32)?, self.opened(index as u32, waiting)?);
             if dataset.is_empty() {

@@ -44,6 +44,7 @@ const LAYER: Names = Names {
 impl Architecture for OpenClip {
     const NAME: &str = "open_clip's CLIP";
     const MODEL_TYPE: &str = "open_clip";
+    const DEPTH: &str = "layers";
 
     type Kind = Images;
     type Model<F: Form> = ClipZeroShotModel<F>;
