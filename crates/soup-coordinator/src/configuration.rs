@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 use soup_core::companion::{
     CONFIG, OPEN_CLIP_CONFIG, PREPROCESSOR, PROCESSOR, PROMPTS, TOKENIZER, TOKENIZER_CONFIG, is_open_clip,
-    is_timm,
+    is_timm, rename,
 };
 use soup_core::journal::sha256_hex;
 use soup_core::run::{NamedConfig, RunSpec};
@@ -27,6 +27,8 @@ pub struct Configuration {
     pub preprocessor_json: String,
     /// Files that go with the model: name and content.
     pub companions: Vec<(String, Bytes)>,
+    /// What people should know.
+    pub notes: Vec<String>,
 }
 
 /// The configuration of a pool whose first ingredient is `first`.
@@ -37,6 +39,7 @@ pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configu
     let mut companions = pool::companions(first).await?;
     // What another judge needs of them it says itself.
     let judged = spec.validation.as_ref().filter(|_| spec.judge.is_none());
+    let notes = renamed(spec, first, &companions)?.into_iter().collect();
     let model = match named(&spec.model_config, CONFIG, &mut companions)? {
         Some(model) => Some(model),
         None => {
@@ -74,7 +77,18 @@ pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configu
     if let Some(dtype) = spec.out_dtype {
         state_dtype(&mut companions, dtype);
     }
-    Ok(Configuration { model_json, preprocessor_json, companions })
+    Ok(Configuration { model_json, preprocessor_json, companions, notes })
+}
+
+/// What is to be said where a file was named that calls classes otherwise than the ingredient's own.
+fn renamed(spec: &RunSpec, first: &Checkpoint, companions: &[(String, Bytes)]) -> Result<Option<String>> {
+    let own = companions.iter().find(|(name, _)| name == CONFIG).map(|(_, content)| content);
+    let (Some(given), Some(own)) = (&spec.model_config, own) else { return Ok(None) };
+    // What is no JSON object is refused by whoever needs it.
+    match (serde_json::from_str(&given.text), serde_json::from_slice(own)) {
+        (Ok(given), Ok(own)) => rename(&given, (&first.name, &own), &spec.ignore_config),
+        _ => Ok(None),
+    }
 }
 
 /// Refuses what only a model that answers in words can be asked for.

@@ -129,7 +129,8 @@ pub(crate) async fn prepare(
     notes.extend(note);
     notes.extend(batch_norm::note_of_learning(schema.batch_norm()).filter(|_| spec.train.is_some()));
     notes.extend(companion::check(&checkpoints, &spec.ignore_config).await?);
-    let configuration = configuration(&spec, &checkpoints[0]).await?;
+    let mut configuration = configuration(&spec, &checkpoints[0]).await?;
+    notes.append(&mut configuration.notes);
     let names: Vec<String> = checkpoints.iter().map(|c| c.name.clone()).collect();
     let given = match &spec.ingredient_weights {
         Some(table) => {

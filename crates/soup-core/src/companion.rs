@@ -17,6 +17,7 @@
 
 mod forms;
 mod measure;
+mod named;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,6 +25,7 @@ use serde_json::{Map, Value};
 
 use self::forms::canonical;
 use self::measure::{Difference, Measure};
+pub use self::named::rename;
 use crate::error::{Error, Result};
 
 /// The companion that says what a model is.

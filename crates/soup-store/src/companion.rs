@@ -60,8 +60,9 @@ pub async fn check(checkpoints: &[Checkpoint], ignored: &[String]) -> Result<Vec
     for (file, companions) in companions {
         notes.extend(companion::agree(file, &companions, &mut ignored)?);
     }
-    let unused =
-        ignored.unused().map(|key| format!("nothing differs that --ignore-config {key} would be about"));
+    let unused = ignored
+        .unused()
+        .map(|key| format!("nothing differs between ingredients that --ignore-config {key} would be about"));
     notes.extend(unused);
     Ok(notes)
 }

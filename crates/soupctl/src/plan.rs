@@ -123,7 +123,8 @@ async fn survey(
     schema: &Schema,
     notes: &mut Vec<String>,
 ) -> Result<Vec<u64>> {
-    let configuration = soup_coordinator::configuration(spec, first).await?;
+    let mut configuration = soup_coordinator::configuration(spec, first).await?;
+    notes.append(&mut configuration.notes);
     let judge = match (&spec.judge, cluster) {
         (None, _) => None,
         (Some(_), Cluster::Embedded(Embedded { judge: Some(judge), .. })) => {
