@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 use soup_core::companion::{
     CONFIG, OPEN_CLIP_CONFIG, PREPROCESSOR, PROCESSOR, PROMPTS, TOKENIZER, TOKENIZER_CONFIG, is_open_clip,
-    is_timm, rename,
+    is_timm, named_twice, rename,
 };
 use soup_core::journal::sha256_hex;
 use soup_core::run::{NamedConfig, RunSpec};
@@ -323,7 +323,12 @@ fn named(
     let Some((_, content)) = companions.iter().find(|(n, _)| n == name) else { return Ok(None) };
     let text = std::str::from_utf8(content)
         .map_err(|e| Error::data(format!("{name} is not UTF-8")).with_source(e))?;
-    Ok(Some(text.to_owned()))
+    match named_twice(content) {
+        None => Ok(Some(text.to_owned())),
+        Some(key) => Err(Error::data(format!(
+            "{name} has {key:?} twice in one object, and which of the two is meant is not known: leave one out"
+        ))),
+    }
 }
 
 #[cfg(test)]
@@ -347,6 +352,13 @@ mod tests {
         let other = r#"{"do_resize": false}"#;
         let error = of(&[(PREPROCESSOR, other), (PROCESSOR, nested)]).unwrap_err().chain();
         assert!(error.contains("do_resize false") && error.contains("--preprocessor-config"), "{error}");
+    }
+
+    #[test]
+    fn what_is_said_twice_is_refused() {
+        let twice = r#"{"image_mean": [0.1], "do_resize": false, "image_mean": [0.2]}"#;
+        let error = preprocessor(&None, &mut files(&[(PREPROCESSOR, twice)])).unwrap_err().chain();
+        assert!(error.starts_with("preprocessor_config.json has \"image_mean\" twice"), "{error}");
     }
 
     #[test]

@@ -18,6 +18,7 @@
 mod forms;
 mod measure;
 mod named;
+mod twice;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,6 +27,7 @@ use serde_json::{Map, Value};
 use self::forms::canonical;
 use self::measure::{Difference, Measure};
 pub use self::named::rename;
+pub use self::twice::named_twice;
 use crate::error::{Error, Result};
 
 /// The companion that says what a model is.

@@ -223,6 +223,12 @@ async fn settings(found: &Found) -> Result<Companion> {
     let _permit = kept::header_permit(found.stamp.size_bytes.min(SETTINGS_BYTES_MAX)).await?;
     let bytes = read::read_small(&found.location, SETTINGS_BYTES_MAX).await?;
     let wrong = || Error::data(format!("{} is not a JSON object", found.location));
+    if let Some(key) = companion::named_twice(&bytes) {
+        return Err(Error::data(format!(
+            "{} has {key:?} twice in one object, and which of the two is meant is not known: leave one out",
+            found.location
+        )));
+    }
     match serde_json::from_slice(&bytes) {
         Ok(Value::Object(settings)) => {
             Ok(Companion { ingredient: found.ingredient.clone(), content: Content::Settings(settings) })
