@@ -200,6 +200,10 @@ fn compare(
     Ok(())
 }
 
+/// What can be done about floating-point types that differ.
+const DTYPES_HINT: &str = ": for a soup that is not judged, say which it gets with --out-dtype; for one that is, convert the others first \
+                           (a cook of such an ingredient alone, with --out-dtype and without --validation, does)";
+
 /// Whether two tensors of a name can be one.
 fn same(
     (first, ours): (&str, &TensorSpec),
@@ -211,7 +215,7 @@ fn same(
     if theirs.dtype != ours.dtype {
         let both_float = theirs.dtype.is_float() && ours.dtype.is_float();
         if !both_float || terms.out_dtype.is_none() {
-            let hint = if both_float { ": say which the soup gets with --out-dtype" } else { "" };
+            let hint = if both_float { DTYPES_HINT } else { "" };
             return Err(format!(
                 "tensor {tensor:?} is {}, but ingredient {first:?} has {}{hint}",
                 theirs.dtype, ours.dtype
@@ -310,7 +314,7 @@ mod tests {
     fn a_dtype_that_differs_is_refused() {
         refused(
             &[&[W, B], &[("classifier.weight", F16, &[10, 64]), B]],
-            r#"ingredient "m01": tensor "classifier.weight" is F16, but ingredient "m00" has F32: say which the soup gets with --out-dtype"#,
+            r#"ingredient "m01": tensor "classifier.weight" is F16, but ingredient "m00" has F32: for a soup that is not judged, say which it gets with --out-dtype; for one that is, convert the others first (a cook of such an ingredient alone, with --out-dtype and without --validation, does)"#,
         );
         refused(
             &[&[W, STEP], &[W, ("step", I32, &[])]],
