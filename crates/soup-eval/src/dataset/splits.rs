@@ -1,6 +1,6 @@
 //! Splits: the files of a Hub folder are told apart by `train`, `validation`, `test` in their names or folders.
 //!
-//! The names are those that the datasets library looks for: `train-00000-of-00001.parquet`, `data/test.parquet`,
+//! The names are those that the datasets library looks for: `train-00000-of-00001.parquet`, `data/test.jsonl`, `dev.tsv`,
 //! `validation/0.parquet`, `val/<class>/x.png`. Where files of more than one split are there, one has to be named: a soup that is
 //! chosen on what it was trained or will be tested on is worth nothing.
 
@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use soup_core::{Error, Result};
 
+use super::{has_extension, lines};
 use crate::source::FileEntry;
 
 /// What splits are called, the usual name of each first.
@@ -38,8 +39,7 @@ fn sharded(stem: &str) -> Option<&str> {
 
 /// Whether a file holds samples of any class: the name of its folder is none of a class.
 fn is_table(file: &str) -> bool {
-    let file = file.to_ascii_lowercase();
-    file.ends_with(".parquet") || file.ends_with(".tar")
+    [&["parquet", "tar"][..], &lines::JSON, &lines::TABS].iter().any(|of| has_extension(file, of))
 }
 
 /// How many files the split of a sharded file has, as its name says.
@@ -202,6 +202,12 @@ mod tests {
         check("imagenet1k-train-0012.tar", Some("train"));
         check("test/0.tar", Some("test"));
         check("0.tar", None);
+        check("validation.jsonl", Some("validation"));
+        check("GLUE/SST-2/dev.tsv", Some("validation"));
+        check("test/data.ndjson", Some("test"));
+        check("data/train.json", Some("train"));
+        check("validation-00000-of-00002.jsonl", Some("validation"));
+        check("cat/train.jpeg", None);
     }
 
     #[test]
@@ -213,6 +219,22 @@ mod tests {
         assert_eq!(chosen(&all, Some("val")).unwrap(), ["data/val.parquet"]);
         let error = chosen(&all, Some("dev2")).unwrap_err();
         assert!(error.contains("no split \"dev2\"") && error.contains("it has test, train"), "{error}");
+    }
+
+    #[test]
+    fn lines_have_splits_as_tables_do() {
+        for all in [
+            ["test.jsonl", "train.jsonl", "validation.jsonl"],
+            ["test/data.jsonl", "train/data.jsonl", "validation/data.jsonl"],
+            ["test.tsv", "train.tsv", "dev.tsv"],
+        ] {
+            assert!(chosen(&all, None).unwrap_err().contains("(test, train, validation)"));
+            assert_eq!(chosen(&all, Some("validation")).unwrap(), all[2..]);
+        }
+        let error = chosen(&["en/test.jsonl", "fr/test.jsonl"], None).unwrap_err();
+        assert!(error.contains("\"en\"") && error.contains("\"fr\""), "{error}");
+        let notes = choose(entries(&["validation-00000-of-00002.jsonl"]), None, "dataset URL").unwrap().1;
+        assert_eq!(notes, ["has 1 of the 2 files of split \"validation\""]);
     }
 
     #[test]
