@@ -19,7 +19,7 @@ mod keys;
 mod profile;
 mod service;
 
-pub(crate) use service::NoCredentials;
+pub(crate) use service::{NoCredentials, with_left_out};
 
 /// Settings by name, as the environment has them; the last one of a name counts.
 pub(crate) type Settings = Vec<(String, String)>;

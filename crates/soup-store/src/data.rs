@@ -3,8 +3,10 @@
 use soup_core::journal::sha256_hex;
 use soup_core::{Error, Result};
 
+#[cfg(feature = "cloud")]
+use crate::cloud::with_left_out;
 use crate::glob;
-use crate::listing::{self, Entry};
+use crate::listing::{self, Entry, Odd};
 use crate::location::Location;
 use crate::read::{self, Stamp};
 
@@ -15,15 +17,15 @@ const FILES_MAX: usize = 4_000_000;
 /// its own name. Hidden files are left out.
 ///
 /// # Errors
-/// [`ErrorKind::Data`](soup_core::ErrorKind::Data) where there is nothing, and for a FIFO or the like among the files; otherwise
-/// what the store says.
+/// [`ErrorKind::Data`](soup_core::ErrorKind::Data) where there is nothing, and for what is there and cannot be read: broken links, FIFOs,
+/// folders without rights, names that are none; otherwise what the store says.
 pub async fn files(url: &str) -> Result<Vec<Entry>> {
     // A file that is called like a glob is that file.
     let literal = Location::parse(url).ok().filter(|l| l.local_path().is_some_and(std::path::Path::exists));
     if literal.is_none()
         && let Some(matches) = glob::expand(url).await?
     {
-        refuse_special(url, &matches.odd)?;
+        refuse_odd(url, &matches.odd)?;
         return Ok(matches.entries);
     }
     let location = match literal {
@@ -35,9 +37,9 @@ pub async fn files(url: &str) -> Result<Vec<Entry>> {
     }
     let listing = match location.is_http() {
         true => listing::Listing::default(),
-        false => listing::look_deep_up_to(&location, FILES_MAX).await?,
+        false => look(&location).await?,
     };
-    refuse_special(&location.to_string(), &listing.odd)?;
+    refuse_odd(&location.to_string(), &listing.odd)?;
     let mut entries = listing.entries;
     entries.retain(|e| e.stamp.is_some());
     if entries.is_empty() {
@@ -46,10 +48,44 @@ pub async fn files(url: &str) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// Without it the dataset would be another one, and nobody would know.
-fn refuse_special(place: &str, odd: &[listing::Odd]) -> Result<()> {
-    match odd.iter().find(|odd| odd.special) {
-        Some(odd) => Err(Error::data(format!("{:?} in dataset {place} is {}", odd.name, odd.what))),
+/// All that is below a folder, and the keys of an object store that are no path.
+async fn look(location: &Location) -> Result<listing::Listing> {
+    let (listed, left_out) = with_left_out(listing::look_deep_up_to(location, FILES_MAX)).await;
+    let mut listing = listed?;
+    let below = |key: &str| key.strip_prefix(location.path().as_ref()).unwrap_or(key).to_owned();
+    let shown = left_out.into_iter().filter(|key| !listing::is_hidden(&below(key)));
+    let odd = shown.map(|key| Odd::new(key, "a key that is no path"));
+    listing.odd.extend(odd);
+    Ok(listing)
+}
+
+/// Nothing is left out where there are no object stores.
+#[cfg(not(feature = "cloud"))]
+async fn with_left_out<T>(listing: impl Future<Output = T>) -> (T, Vec<String>) {
+    (listing.await, Vec::new())
+}
+
+/// Files that tell of data and hold none.
+const ABOUT: [&str; 12] =
+    ["md", "rst", "py", "ipynb", "sh", "yaml", "yml", "toml", "pdf", "cff", "bib", "lock"];
+
+/// Whether samples may be in it. `lost+found` is every disk's own.
+fn may_hold_data(name: &str) -> bool {
+    let file = name.rsplit('/').next().unwrap_or(name);
+    let tells = |ending: &str| ABOUT.iter().any(|about| about.eq_ignore_ascii_case(ending));
+    file != "lost+found" && !file.rsplit_once('.').is_some_and(|(_, ending)| tells(ending))
+}
+
+/// Without what cannot be read the dataset would be another one, and nobody would know.
+fn refuse_odd(place: &str, odd: &[Odd]) -> Result<()> {
+    match odd.iter().find(|odd| odd.special || may_hold_data(&odd.name)) {
+        Some(odd) if odd.special => {
+            Err(Error::data(format!("{:?} in dataset {place} is {}", odd.name, odd.what)))
+        }
+        Some(odd) => Err(Error::data(format!(
+            "{:?} in dataset {place} is {}: repair or remove it, or name the others by a glob",
+            odd.name, odd.what
+        ))),
         None => Ok(()),
     }
 }
@@ -145,6 +181,46 @@ mod tests {
         let error = names(&format!("{root}/cats/2.png")).await.unwrap_err();
         assert!(error.contains("cats/2.png is a FIFO, not a file"), "{error}");
         assert!(names("/dev/zero").await.unwrap_err().contains("/dev/zero is a device, not a file"));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_not_left_out_in_silence() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().to_str().unwrap();
+        std::fs::create_dir(folder.path().join("cats")).unwrap();
+        std::fs::write(folder.path().join("cats/1.png"), "x").unwrap();
+        let link =
+            |name: &str| std::os::unix::fs::symlink("/nowhere/blob", folder.path().join(name)).unwrap();
+        // These tell of data, and hold none.
+        link("README.md");
+        link("lost+found");
+        assert_eq!(names(root).await.unwrap(), ["cats/1.png"]);
+        link("cats/2.png");
+        let all = [root.to_owned(), format!("{root}/*/*.png"), format!("{root}/**/*.png")];
+        for url in &all {
+            let error = names(url).await.unwrap_err();
+            assert!(error.contains("\"cats/2.png\" in dataset"), "{error}");
+            assert!(error.contains("is a broken link to /nowhere/blob"), "{error}");
+        }
+        // What is named besides needs none of it.
+        assert_eq!(names(&format!("{root}/*/1.*")).await.unwrap(), ["cats/1.png"]);
+        std::fs::remove_file(folder.path().join("cats/2.png")).unwrap();
+        let name = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"cats/caf\xe9.png");
+        std::fs::write(folder.path().join(name), "x").unwrap();
+        for url in &all {
+            let error = names(url).await.unwrap_err();
+            assert!(error.contains("is not named in UTF-8"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_folder_without_rights_is_refused_by_name() {
+        let odd = |name: &str| [Odd::new(name, "a folder that cannot be read")];
+        let error = refuse_odd("d", &odd("part1")).unwrap_err().chain();
+        assert!(error.contains("\"part1\" in dataset d is a folder that cannot be read"), "{error}");
+        for harmless in ["lost+found", "README.md", "data/load.PY"] {
+            assert!(refuse_odd("d", &odd(harmless)).is_ok(), "{harmless}");
+        }
     }
 
     #[tokio::test]

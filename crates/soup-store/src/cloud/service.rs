@@ -1,6 +1,7 @@
 //! What is between the store's client and the network.
 
 use std::fmt;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -262,6 +263,21 @@ fn wrong_region(region: Option<&str>) -> String {
     format!("<Error><Code>PermanentRedirect</Code><Message>{advice}</Message></Error>")
 }
 
+tokio::task_local! {
+    /// Keys that listings of this task left out.
+    static LEFT_OUT: Mutex<Vec<String>>;
+}
+
+/// What `listing` comes to, and the first keys that were left out of it because they are no path.
+pub(crate) async fn with_left_out<T>(listing: impl Future<Output = T>) -> (T, Vec<String>) {
+    let all = async {
+        let listed = listing.await;
+        let left_out = LEFT_OUT.with(|left_out| left_out.lock().map(|keys| keys.clone()).unwrap_or_default());
+        (listed, left_out)
+    };
+    LEFT_OUT.scope(Mutex::default(), all).await
+}
+
 /// The page without keys that the store's client would stop at.
 async fn without_odd_keys(response: HttpResponse) -> Result<HttpResponse, HttpError> {
     let (mut parts, body) = response.into_parts();
@@ -276,7 +292,30 @@ async fn without_odd_keys(response: HttpResponse) -> Result<HttpResponse, HttpEr
     if !odd.is_empty() {
         let shown = &odd[..odd.len().min(ODD_KEYS_LOGGED)];
         warn!("keys that are no path are left out of a listing ({}), such as {shown:?}", odd.len());
+        // Nobody may be listening.
+        let _ = LEFT_OUT.try_with(|left_out| {
+            if let Ok(mut left_out) = left_out.lock() {
+                left_out.extend(shown.iter().cloned());
+            }
+        });
     }
     parts.headers.remove("content-length");
     Ok(HttpResponse::from_parts(parts, kept.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn keys_that_are_left_out_of_a_page_are_told() {
+        let page = "<L><Contents><Key>val//1.parquet</Key></Contents><Contents><Key>val/2.parquet</Key></Contents></L>";
+        let answer = || HttpResponse::new(page.to_owned().into());
+        let (listed, left_out) = with_left_out(without_odd_keys(answer())).await;
+        let kept = listed.unwrap().into_body().bytes().await.unwrap();
+        assert_eq!(&kept[..], b"<L><Contents><Key>val/2.parquet</Key></Contents></L>");
+        assert_eq!(left_out, ["val//1.parquet"]);
+        // Where nobody asks, a listing is none the worse.
+        assert!(without_odd_keys(answer()).await.is_ok());
+    }
 }
