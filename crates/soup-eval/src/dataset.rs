@@ -12,6 +12,7 @@ mod lines;
 mod parquet;
 mod splits;
 
+use std::collections::HashSet;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
@@ -112,9 +113,6 @@ enum Layout {
     Lines(lines::Lines),
 }
 
-/// Files that tell of a dataset, and hold none.
-const ABOUT: [&str; 3] = ["dataset_infos.json", "dataset_info.json", "state.json"];
-
 /// The tables of texts among `entries`, and how they are read.
 fn texts(
     (files, budget): (&Arc<dyn Files>, &Budget),
@@ -128,7 +126,7 @@ fn texts(
     let of = |extensions: &[&str]| -> Vec<FileEntry> {
         let named = |e: &&FileEntry| {
             has_extension(&e.path, extensions)
-                && !ABOUT.contains(&e.path.rsplit('/').next().unwrap_or_default())
+                && !folder::ABOUT.contains(&e.path.rsplit('/').next().unwrap_or_default())
         };
         entries.iter().filter(named).cloned().collect()
     };
@@ -149,7 +147,9 @@ fn texts(
             chosen[0].path, others[0].path
         )));
     }
+    let left_out = beside(&chosen, &entries);
     let (tables, mut notes) = splits::choose(chosen, options.named_split.as_deref(), about)?;
+    notes.extend(left_out);
     if kind == 0 {
         let parquet = parquet::Parquet::open(files, &tables, (options, InputKind::Texts), budget)?;
         notes.extend(parquet.note().map(str::to_owned));
@@ -158,6 +158,13 @@ fn texts(
     let lines = lines::Lines::open(files.as_ref(), &tables, kind == 2, options)?;
     notes.extend(lines.notes().iter().cloned());
     Ok((Layout::Lines(lines), notes))
+}
+
+/// What of `entries` may hold samples and is none of those `chosen`, counted.
+fn beside(chosen: &[FileEntry], entries: &[FileEntry]) -> Option<String> {
+    let paths: HashSet<&str> = chosen.iter().map(|e| e.path.as_str()).collect();
+    let kind = chosen.first()?.path.rsplit_once('.').map_or("", |(_, kind)| kind).to_ascii_lowercase();
+    folder::beside_tables(entries.iter().filter(|e| !paths.contains(e.path.as_str())), &format!(".{kind}"))
 }
 
 /// The tables, the archives or the folders of images among `entries`, and how they are read.

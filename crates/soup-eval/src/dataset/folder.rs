@@ -17,9 +17,43 @@ pub(super) const UNREADABLE: [&str; 17] = [
     "gif", "bmp", "dib", "tif", "tiff", "heic", "heif", "avif", "jp2", "j2k", "jxl", "ppm", "pgm", "pbm",
     "pnm", "ico", "tga",
 ];
-/// Files that hold data in other forms.
-const DATA: [&str; 14] =
-    ["arrow", "feather", "csv", "tsv", "json", "jsonl", "tar", "gz", "tgz", "zst", "zip", "npy", "npz", "h5"];
+/// What the names of files that hold data have after a dot.
+const DATA: [&str; 31] = [
+    "parquet",
+    "pq",
+    "parq",
+    "arrow",
+    "feather",
+    "orc",
+    "avro",
+    "csv",
+    "tsv",
+    "json",
+    "jsonl",
+    "ndjson",
+    "tar",
+    "tgz",
+    "gz",
+    "zst",
+    "zip",
+    "bz2",
+    "xz",
+    "lz4",
+    "7z",
+    "rar",
+    "npy",
+    "npz",
+    "pkl",
+    "h5",
+    "hdf5",
+    "tfrecord",
+    "tfrecords",
+    "lmdb",
+    "beton",
+];
+/// Files that describe data of the Hub.
+pub(super) const ABOUT: [&str; 4] =
+    ["dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json"];
 /// What file managers leave in folders.
 const LITTER: [&str; 2] = ["thumbs.db", "desktop.ini"];
 /// Larger files are refused before they are read.
@@ -164,7 +198,8 @@ fn notes(others: &[&FileEntry], loose: &[&FileEntry]) -> Vec<String> {
         let name = e.path.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
         LITTER.contains(&name.as_str())
     };
-    let others: Vec<&&FileEntry> = others.iter().filter(|e| e.path.contains('/') && !litter(e)).collect();
+    let told = |e: &&&FileEntry| (e.path.contains('/') || is_data(&e.path)) && !litter(e);
+    let others: Vec<&&FileEntry> = others.iter().filter(told).collect();
     let mut notes = Vec::new();
     if let Some(first) = others.first() {
         notes.push(format!(
@@ -189,14 +224,20 @@ pub(super) fn has_images(entries: &[FileEntry]) -> bool {
     entries.iter().any(|e| e.path.contains('/') && is_image(e))
 }
 
+/// Whether a file holds data by its name, be it packed (`1.jsonl.gz`) or half there (`1.parquet.part`).
+fn is_data(path: &str) -> bool {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    let is = |ending: &str| DATA.iter().any(|data| data.eq_ignore_ascii_case(ending));
+    !ABOUT.contains(&file) && file.split('.').skip(1).any(is)
+}
+
 /// What is left out beside the files `of` one kind, counted: only what may hold samples.
-pub(super) fn beside_tables(others: &[FileEntry], of: &str) -> Option<String> {
+pub(super) fn beside_tables<'a>(others: impl IntoIterator<Item = &'a FileEntry>, of: &str) -> Option<String> {
     let data = |e: &&FileEntry| {
         let image = e.path.contains('/') && has_extension(&e.path, &[&IMAGES[..], &UNREADABLE].concat());
-        // A Hub folder describes itself in JSON.
-        image || has_extension(&e.path, &DATA) && !e.path.ends_with("dataset_infos.json")
+        image || is_data(&e.path)
     };
-    let left_out: Vec<&FileEntry> = others.iter().filter(data).collect();
+    let left_out: Vec<&FileEntry> = others.into_iter().filter(data).collect();
     let first = left_out.first()?;
     Some(format!(
         "is read from its {of} files; {} other files with data were left out, such as {:?}",
@@ -273,8 +314,17 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_counted() {
-        let notes =
-            folder(&["a/x.png", "a/x.txt", "b/y.json", "b/Thumbs.db", "z.png", "README.md"]).unwrap().notes;
+        let notes = folder(&[
+            "a/x.png",
+            "a/x.txt",
+            "b/y.json",
+            "b/Thumbs.db",
+            "z.png",
+            "README.md",
+            "dataset_infos.json",
+        ])
+        .unwrap()
+        .notes;
         assert_eq!(
             notes,
             [
@@ -282,5 +332,29 @@ mod tests {
                 "1 images lie in no class's folder and were left out, such as \"z.png\""
             ]
         );
+        for more in ["more.tar", "more.zip", "metadata.csv", "more.tar.gz", "b.pq"] {
+            let notes = folder(&["a/x.png", more]).unwrap().notes;
+            let expect = format!("1 files are no images by their names and were left out, such as {more:?}");
+            assert_eq!(notes, [expect]);
+        }
+    }
+
+    #[test]
+    fn data_of_other_kinds_is_counted() {
+        let beside = |paths: &[&str]| {
+            let entry = |path: &&str| FileEntry { path: (*path).to_owned(), size_bytes: 1 };
+            beside_tables(&paths.iter().map(entry).collect::<Vec<_>>(), ".parquet")
+        };
+        for name in
+            ["1.pq", "1.parq", "1.parquet.part", "1.TFRECORD", "1.arrow", "d/1.csv", "1.jsonl.gz", "c/1.png"]
+        {
+            let note = beside(&["README.md", name]).unwrap();
+            assert!(note.contains("1 other files with data") && note.contains(name), "{note}");
+        }
+        for name in
+            ["README.md", "load.py", "dataset_infos.json", "data/dataset_info.json", "logo.png", "csv"]
+        {
+            assert_eq!(beside(&[name]), None, "{name}");
+        }
     }
 }

@@ -92,6 +92,18 @@ fn several_files_are_one_dataset() {
 }
 
 #[test]
+fn data_of_other_kinds_beside_lines_is_noted() {
+    let line = "{\"text\": \"a\", \"label\": 1}\n";
+    for more in ["part-1.jsonl.gz", "part-1.json", "part-1.csv"] {
+        let files = [("part-0.jsonl", line), (more, line), ("README.md", ""), ("dataset_infos.json", "{}")];
+        let (_dir, dataset) = dataset(&files, &DatasetOptions::default()).unwrap();
+        let expect =
+            format!("is read from its .jsonl files; 1 other files with data were left out, such as {more:?}");
+        assert_eq!(dataset.notes(), [expect]);
+    }
+}
+
+#[test]
 fn lines_that_cannot_be_used_are_named() {
     let good = "{\"text\": \"a\", \"label\": 1}\n";
     for (line, part) in [
