@@ -18,7 +18,7 @@ const TEXTS: [&[&str]; 9] = [
 ];
 const LABELS: [&str; 5] = ["label", "labels", "gold_label", "is_duplicate", "Quality"];
 /// Numbers, where there are no labels of other names: STS-B has them.
-const NUMBERS: &str = "score";
+pub(super) const NUMBERS: &str = "score";
 /// Most columns that a message lists.
 const LISTED_MAX: usize = 50;
 

@@ -7,37 +7,36 @@
 //! lent from the pages that they are in; texts are copied, and labels that are texts are names of the model's classes.
 
 mod chunks;
+mod found;
 mod pages;
 mod unbroken;
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use ::parquet::basic::{ConvertedType, Type};
+use ::parquet::basic::Type;
 use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
 use ::parquet::data_type::{ByteArray, DataType};
 use ::parquet::errors::ParquetError;
 use ::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use ::parquet::file::reader::{ChunkReader, Length};
 use ::parquet::file::statistics::Statistics;
-use ::parquet::schema::types::SchemaDescriptor;
 use bytes::Bytes;
 use serde_json::Value;
 use soup_core::run::DatasetOptions;
 use soup_core::{Error, Result};
 
 use self::chunks::{Chunks, Stream};
+use self::found::Found;
 use self::pages::Pages;
 use self::unbroken::unbroken;
-use super::columns::{self, Column, TextColumns};
+use super::columns;
 use super::labels::Labels;
 use super::{Input, InputKind, Sample};
 use crate::budget::{Budget, Reading};
 use crate::classes::Classes;
 use crate::source::{FileEntry, Files};
 
-const IMAGE_COLUMNS: [&str; 2] = ["image", "img"];
-const LABEL_COLUMNS: [&str; 3] = ["label", "labels", "fine_label"];
 /// What the metadata of all files of a dataset may take, as it is kept.
 const METADATA_BYTES_MAX: usize = 256 << 20;
 /// What a byte of metadata may become when it is parsed: some 25 bytes tell of a column in a row group.
@@ -54,14 +53,14 @@ pub(super) struct Parquet {
 #[derive(Clone, Copy)]
 enum Inputs {
     Image(usize),
-    Text { first: usize, second: Option<usize>, scores: bool },
+    Text { first: usize, second: Option<usize> },
 }
 
 impl Inputs {
     fn leaves(self) -> impl Iterator<Item = usize> {
         let [first, second] = match self {
             Inputs::Image(leaf) => [Some(leaf), None],
-            Inputs::Text { first, second, .. } => [Some(first), second],
+            Inputs::Text { first, second } => [Some(first), second],
         };
         first.into_iter().chain(second)
     }
@@ -81,6 +80,8 @@ struct Table {
     inputs: Inputs,
     /// A leaf column.
     label: usize,
+    /// Whether the labels are numbers that are taken for some because nothing else is: no classes.
+    scores: bool,
     /// What people should know of its columns.
     note: Option<String>,
     /// First row of every row group in the dataset; one more at the end.
@@ -212,13 +213,9 @@ impl Table {
         )?;
         let schema = metadata.file_metadata().schema_descr();
         let url = files.describe();
-        let (inputs, label, note) = match input {
-            InputKind::Images => {
-                let label = label_column(schema, options.label_column.as_deref(), &url)?;
-                let image = image_column(schema, options.image_column.as_deref(), &url)?;
-                (Inputs::Image(image), label, None)
-            }
-            InputKind::Texts => text_columns(schema, options, &at())?,
+        let Found { inputs, label, scores, note } = match input {
+            InputKind::Images => found::images(schema, options, &url)?,
+            InputKind::Texts => found::texts(schema, options, &at())?,
         };
         let mut starts = vec![first_row];
         let mut row = first_row;
@@ -240,37 +237,33 @@ impl Table {
                 .ok_or_else(|| Error::data(format!("{}: row group of {} rows", at(), group.num_rows())))?;
             starts.push(row);
         }
-        Ok(Table { entry: entry.clone(), metadata, inputs, label, note, starts })
+        Ok(Table { entry: entry.clone(), metadata, inputs, label, scores, note, starts })
     }
 
     fn check_label(&self, model: &Classes) -> Result<()> {
         let column = self.metadata.file_metadata().schema_descr().column(self.label);
-        let (stored, is) = (column.physical_type(), column.converted_type());
+        let stored = column.physical_type();
         let wrong = |is: &dyn std::fmt::Display, expected: &str| {
             let (file, name) = (&self.entry.path, column.name());
             Err(Error::data(format!(
                 "file {file:?} has no labels: column {name:?} is {is}, expected {expected}"
             )))
         };
-        if !model.is_empty() && matches!(self.inputs, Inputs::Text { scores: true, .. }) {
+        if !model.is_empty() && self.scores {
             return Err(columns::no_classes().context(format!("file {:?}", self.entry.path)));
         }
-        // What is stored of others is not the number: it is times some power of ten, or has no sign, or is a time.
-        let is_stored = matches!(
-            is,
-            ConvertedType::NONE
-                | ConvertedType::INT_8
-                | ConvertedType::INT_16
-                | ConvertedType::INT_32
-                | ConvertedType::INT_64
-                | ConvertedType::UINT_8
-                | ConvertedType::UINT_16
-        );
+        let classes = match self.inputs {
+            Inputs::Image(_) => "integers",
+            Inputs::Text { .. } => "integers, or names of classes",
+        };
+        let numbers = "signed integers or floating-point numbers";
         match (model.is_empty(), stored) {
-            (true, Type::INT32 | Type::INT64) if !is_stored => {
-                wrong(&is, "signed integers or floating-point numbers")
-            }
-            (false, Type::FLOAT | Type::DOUBLE) => wrong(&stored, "integers, or names of classes"),
+            (regression, Type::INT32 | Type::INT64) => match found::integers(&column) {
+                Ok(signed) if signed || !regression => Ok(()),
+                Ok(_) => wrong(&column.converted_type(), numbers),
+                Err(other) => wrong(&other, if regression { numbers } else { classes }),
+            },
+            (false, Type::FLOAT | Type::DOUBLE) => wrong(&stored, classes),
             _ => Ok(()),
         }
     }
@@ -320,7 +313,7 @@ impl Table {
                 let images = of_leaf(leaf, "images")?.into_iter().enumerate();
                 images.map(|(index, image)| Ok(Input::Image(image.ok_or_else(|| missing(index))?))).collect()
             }
-            Inputs::Text { first, second, .. } => {
+            Inputs::Text { first, second } => {
                 let firsts = of_leaf(first, "texts")?;
                 let seconds = second.map(|leaf| of_leaf(leaf, "texts")).transpose()?;
                 let text = |index: usize, bytes: Option<Bytes>| {
@@ -463,87 +456,6 @@ fn cells<T: DataType, V>(
     }
     let mut values = values.into_iter();
     Ok(levels.iter().map(|&l| if l == level { values.next().map(&convert) } else { None }).collect())
-}
-
-/// The leaf called `name` or one of `defaults`, directly or as the field `inner` of a group.
-fn find(
-    schema: &SchemaDescriptor,
-    name: Option<&str>,
-    defaults: &[&str],
-    inner: Option<&str>,
-) -> Option<usize> {
-    let wanted: Vec<&str> = name.map_or(defaults.to_vec(), |n| vec![n]);
-    wanted.iter().find_map(|name| {
-        schema.columns().iter().position(|leaf| {
-            let parts: Vec<&str> = leaf.path().parts().iter().map(String::as_str).collect();
-            leaf.max_rep_level() == 0
-                && (parts == [*name] || inner.is_some_and(|inner| parts == [*name, inner]))
-        })
-    })
-}
-
-fn label_column(schema: &SchemaDescriptor, name: Option<&str>, url: &str) -> Result<usize> {
-    let leaf = find(schema, name, &LABEL_COLUMNS, None).ok_or_else(|| {
-        let wanted = name.map_or(LABEL_COLUMNS.join(", "), str::to_owned);
-        Error::data(format!("dataset {url} has no labels: no column {wanted} among {}", listed(schema)))
-    })?;
-    match schema.column(leaf).physical_type() {
-        Type::INT32 | Type::INT64 => Ok(leaf),
-        other => Err(Error::data(format!(
-            "dataset {url} has no labels: column {:?} is {other}, expected integers (columns: {})",
-            schema.column(leaf).name(),
-            listed(schema)
-        ))),
-    }
-}
-
-fn image_column(schema: &SchemaDescriptor, name: Option<&str>, url: &str) -> Result<usize> {
-    let leaf = find(schema, name, &IMAGE_COLUMNS, Some("bytes"))
-        .filter(|&leaf| schema.column(leaf).physical_type() == Type::BYTE_ARRAY);
-    leaf.ok_or_else(|| {
-        let wanted = name.map_or(IMAGE_COLUMNS.join(", "), str::to_owned);
-        Error::data(format!(
-            "dataset {url} has no images: no column {wanted} with encoded images among {}",
-            listed(schema)
-        ))
-    })
-}
-
-/// The columns of texts and labels, and what people should know of them.
-fn text_columns(
-    schema: &SchemaDescriptor,
-    options: &DatasetOptions,
-    about: &str,
-) -> Result<(Inputs, usize, Option<String>)> {
-    let top = |leaf: &usize| {
-        let column = schema.column(*leaf);
-        column.max_rep_level() == 0 && column.path().parts().len() == 1
-    };
-    let leaves: Vec<usize> = (0..schema.num_columns()).filter(top).collect();
-    let all = leaves.iter().map(|&leaf| {
-        let column = schema.column(leaf);
-        let text = matches!(column.converted_type(), ConvertedType::NONE | ConvertedType::UTF8);
-        (column.name().to_owned(), text && column.physical_type() == Type::BYTE_ARRAY)
-    });
-    let all: Vec<(String, bool)> = all.collect();
-    let candidates: Vec<Column<'_>> = all.iter().map(|(name, text)| Column { name, text: *text }).collect();
-    let (TextColumns { first, second, label, scores }, note) = columns::choose(&candidates, options, about)?;
-    let label_is = schema.column(leaves[label]).physical_type();
-    let numbers = [Type::INT32, Type::INT64, Type::FLOAT, Type::DOUBLE];
-    if !numbers.contains(&label_is) && !candidates[label].text {
-        return Err(Error::data(format!(
-            "{about} has no labels: column {:?} is {label_is}, expected numbers, or names of classes",
-            candidates[label].name
-        )));
-    }
-    let inputs = Inputs::Text { first: leaves[first], second: second.map(|at| leaves[at]), scores };
-    Ok((inputs, leaves[label], note))
-}
-
-/// Top-level column names, for messages.
-fn listed(schema: &SchemaDescriptor) -> String {
-    let fields = schema.root_schema().get_fields();
-    fields.iter().take(50).map(|f| f.name()).collect::<Vec<_>>().join(", ")
 }
 
 /// Class names from the metadata that datasets writes into the footer.
