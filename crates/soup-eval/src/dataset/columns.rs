@@ -117,7 +117,7 @@ fn usual(columns: &[Column<'_>], about: &str, all: &str) -> Result<Vec<&'static 
 }
 
 /// What people should know of columns with texts that are not looked at.
-fn unread(columns: &[Column<'_>], chosen: &TextColumns) -> Option<String> {
+pub(super) fn unread(columns: &[Column<'_>], chosen: &TextColumns) -> Option<String> {
     let used = [Some(chosen.first), chosen.second, Some(chosen.label)];
     let others = columns.iter().enumerate().filter(|(at, c)| c.text && !used.contains(&Some(*at)));
     let others: Vec<&str> = others.map(|(_, c)| c.name).take(LISTED_MAX).collect();

@@ -4,6 +4,7 @@
 //! it. In JSON lines every line is an object with the columns as keys. Tab-separated files name their columns in the first line, and have
 //! no quotes: what looks like one is part of the text.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use serde_json::{Map, Value};
 use soup_core::run::DatasetOptions;
 use soup_core::{Error, Result};
 
-use super::columns::{Column, TextColumns, choose, no_classes};
+use super::columns::{self, Column, TextColumns, choose, no_classes};
 use super::labels::Labels;
 use super::{Input, Sample};
 use crate::budget::Reading;
@@ -30,6 +31,10 @@ const LINE_BYTES_MAX: u64 = 16 << 20;
 const CHUNK_BYTES: u64 = 4 << 20;
 /// Every so many lines are noted.
 const NOTED: u64 = 256;
+/// First lines that are looked at for the columns, at most.
+const HEAD_LINES: usize = 100;
+/// The same in bytes, but for the first line.
+const HEAD_BYTES: usize = 1 << 20;
 
 pub(super) struct Lines {
     tables: Vec<Table>,
@@ -45,13 +50,24 @@ struct Table {
     rows: Range<u64>,
     /// Where rows 0, `NOTED` and so on begin, in bytes; and the end.
     starts: Vec<u64>,
+    /// The columns of the first lines, and whether they have texts.
+    known: BTreeMap<String, bool>,
+    options: DatasetOptions,
 }
 
 enum Form {
     /// The keys of the first text, the second one and the label.
-    Json { first: String, second: Option<String>, label: String, scores: bool },
+    Json { keys: Keys, scores: bool },
     /// Their columns, of so many.
     Tabs { columns: TextColumns, of: usize },
+}
+
+/// What is read of an object.
+#[derive(PartialEq)]
+struct Keys {
+    first: String,
+    second: Option<String>,
+    label: String,
 }
 
 impl Lines {
@@ -149,11 +165,12 @@ impl Table {
         first_row: u64,
     ) -> Result<(Table, Option<String>)> {
         let about = format!("dataset {} file {:?}", files.describe(), entry.path);
-        let (head, starts, rows) = scan(files, entry, tabs, &about)?;
-        let (form, note) =
+        let Scanned { head, starts, rows } = scan(files, entry, tabs, &about)?;
+        let Head { form, known, note } =
             if tabs { tab_form(&head, options, &about)? } else { json_form(&head, options, &about)? };
         let rows = first_row..first_row.saturating_add(rows);
-        Ok((Table { entry: entry.clone(), form, rows, starts }, note))
+        let options = options.clone();
+        Ok((Table { entry: entry.clone(), form, rows, starts, known, options }, note))
     }
 
     /// Appends the rows `range`, of the dataset's.
@@ -189,9 +206,10 @@ impl Table {
         let line = std::str::from_utf8(line).map_err(|e| Error::data("not UTF-8").with_source(e))?;
         let line = line.strip_suffix('\r').unwrap_or(line).trim_start_matches('\u{feff}');
         let (input, target) = match &self.form {
-            Form::Json { first, second, label, .. } => {
+            Form::Json { keys: Keys { first, second, label }, .. } => {
                 let row: Map<String, Value> = serde_json::from_str(line)
                     .map_err(|e| Error::data("not a JSON object").with_source(e))?;
+                self.check_keys(&row)?;
                 let text = |key: &String| match row.get(key) {
                     Some(Value::String(text)) => Ok(text.clone()),
                     other => Err(Error::data(format!("{key} is {}, no text", shown(other)))),
@@ -219,6 +237,31 @@ impl Table {
         };
         Ok(Sample { input, target })
     }
+
+    /// Refuses a row with columns that the first ones do not have, if it is not known with them which are meant.
+    fn check_keys(&self, row: &Map<String, Value>) -> Result<()> {
+        let Form::Json { keys, .. } = &self.form else { return Ok(()) };
+        if row.keys().all(|key| self.known.contains_key(key)) {
+            return Ok(());
+        }
+        // A row that lacks a column says so itself.
+        let others = row.iter().filter(|(key, _)| !self.known.contains_key(*key));
+        let all = self.known.iter().map(|(name, text)| Column { name, text: *text });
+        let others = others.map(|(name, value)| Column { name, text: value.is_string() });
+        let columns: Vec<Column<'_>> = all.chain(others).collect();
+        let (chosen, _) = choose(&columns, &self.options, "its row")?;
+        match Keys::of(&columns, &chosen) == *keys {
+            true => Ok(()),
+            false => Err(Error::data("has other columns of texts or labels than the first lines")),
+        }
+    }
+}
+
+impl Keys {
+    fn of(columns: &[Column<'_>], chosen: &TextColumns) -> Keys {
+        let name = |at: usize| columns[at].name.to_owned();
+        Keys { first: name(chosen.first), second: chosen.second.map(name), label: name(chosen.label) }
+    }
 }
 
 fn shown(value: Option<&Value>) -> String {
@@ -230,9 +273,54 @@ fn shown(value: Option<&Value>) -> String {
     }
 }
 
-/// The first line of a file, where its rows are (the first line is none of them where it is a `head`), and how many there are.
-fn scan(files: &dyn Files, entry: &FileEntry, head: bool, about: &str) -> Result<(Vec<u8>, Vec<u64>, u64)> {
-    let (mut first, mut has_first) = (Vec::new(), false);
+/// What was found by reading a file once.
+struct Scanned {
+    /// Its first lines.
+    head: Vec<Vec<u8>>,
+    /// As a table has them.
+    starts: Vec<u64>,
+    rows: u64,
+}
+
+/// The first lines of a file, as they are put together.
+#[derive(Default)]
+struct HeadLines {
+    whole: Vec<Vec<u8>>,
+    last: Vec<u8>,
+    bytes: usize,
+}
+
+impl HeadLines {
+    /// Whether no more of it is wanted. The first line always is.
+    fn is_full(&self) -> bool {
+        !self.whole.is_empty() && (self.whole.len() >= HEAD_LINES || self.bytes > HEAD_BYTES)
+    }
+
+    /// Of a line, whose end it is or not.
+    fn push(&mut self, part: &[u8], ends: bool) {
+        if self.is_full() {
+            return;
+        }
+        self.last.extend_from_slice(part);
+        self.bytes += part.len();
+        if ends {
+            self.whole.push(std::mem::take(&mut self.last));
+        }
+    }
+
+    /// All of them, at the end of the file.
+    fn lines(mut self) -> Vec<Vec<u8>> {
+        if !self.last.is_empty() && !self.is_full() {
+            self.whole.push(self.last);
+        }
+        self.whole
+    }
+}
+
+/// The first lines of a file, and where its rows are: the first line is none of them where it is a `head`, and one without anything in it
+/// at the very end is none.
+fn scan(files: &dyn Files, entry: &FileEntry, head: bool, about: &str) -> Result<Scanned> {
+    let mut lines = HeadLines::default();
     let (mut starts, mut rows) = (Vec::new(), 0u64);
     // Where the line begins that is being read, and whether it is a row.
     let (mut start, mut is_row) = (0u64, !head);
@@ -244,22 +332,19 @@ fn scan(files: &dyn Files, entry: &FileEntry, head: bool, about: &str) -> Result
             rows += 1;
         }
     };
-    let mut at = 0;
+    let (mut at, mut is_blank) = (0, false);
     while at < entry.size_bytes {
         let end = entry.size_bytes.min(at + CHUNK_BYTES);
         let chunk = files.read(&entry.path, at..end)?;
         let mut from = 0;
         for newline in chunk.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at) {
-            if !has_first {
-                first.extend_from_slice(&chunk[from..newline]);
-                has_first = true;
-            }
+            lines.push(&chunk[from..newline], true);
             end_of(start, is_row);
+            let is_return = newline > 0 && chunk[newline - 1] == b'\r';
+            is_blank = is_row && at + newline as u64 - start <= u64::from(is_return);
             (start, is_row, from) = (at + newline as u64 + 1, true, newline + 1);
         }
-        if !has_first {
-            first.extend_from_slice(&chunk[from..]);
-        }
+        lines.push(&chunk[from..], false);
         at = end;
         if at - start > LINE_BYTES_MAX {
             return Err(Error::data(format!(
@@ -271,9 +356,12 @@ fn scan(files: &dyn Files, entry: &FileEntry, head: bool, about: &str) -> Result
     // What comes after the last newline is a line where there is something.
     if start < entry.size_bytes {
         end_of(start, is_row);
+    } else if is_blank {
+        rows -= 1;
+        starts.truncate(rows.div_ceil(NOTED) as usize);
     }
     starts.push(entry.size_bytes);
-    Ok((first, starts, rows))
+    Ok(Scanned { head: lines.lines(), starts, rows })
 }
 
 fn line_of(head: &[u8], about: &str) -> Result<String> {
@@ -282,38 +370,57 @@ fn line_of(head: &[u8], about: &str) -> Result<String> {
     Ok(text.trim_start_matches('\u{feff}').trim_end_matches('\r').to_owned())
 }
 
-fn json_form(head: &[u8], options: &DatasetOptions, about: &str) -> Result<(Form, Option<String>)> {
-    let line = line_of(head, about)?;
+/// What the first lines say of a file.
+struct Head {
+    form: Form,
+    known: BTreeMap<String, bool>,
+    note: Option<String>,
+}
+
+fn json_form(head: &[Vec<u8>], options: &DatasetOptions, about: &str) -> Result<Head> {
+    let first = head.first().map_or(&[][..], Vec::as_slice);
+    let line = line_of(first, about)?;
     if line.trim_start().starts_with('[') {
         return Err(Error::data(format!(
             "{about} is one JSON array: write a line for each sample, with an object in it"
         )));
     }
-    let row: Map<String, Value> = serde_json::from_str(&line)
+    let mut row: Map<String, Value> = serde_json::from_str(&line)
         .map_err(|e| Error::data(format!("{about}: its first line is not a JSON object")).with_source(e))?;
+    // Columns that others of the first lines have are columns. Those that are no objects are refused as rows.
+    for line in head.iter().skip(1) {
+        let Ok(Value::Object(other)) = serde_json::from_slice(line) else { continue };
+        for (name, value) in other {
+            if value.is_string() || !row.contains_key(&name) {
+                row.insert(name, value);
+            }
+        }
+    }
     let columns: Vec<Column<'_>> =
         row.iter().map(|(name, value)| Column { name, text: value.is_string() }).collect();
     let (chosen, note) = choose(&columns, options, about)?;
-    let name = |at: usize| columns[at].name.to_owned();
-    let form = Form::Json {
-        first: name(chosen.first),
-        second: chosen.second.map(name),
-        label: name(chosen.label),
-        scores: chosen.scores,
-    };
-    Ok((form, note))
+    let form = Form::Json { keys: Keys::of(&columns, &chosen), scores: chosen.scores };
+    let known = columns.iter().map(|c| (c.name.to_owned(), c.text)).collect();
+    Ok(Head { form, known, note })
 }
 
-fn tab_form(head: &[u8], options: &DatasetOptions, about: &str) -> Result<(Form, Option<String>)> {
-    let line = line_of(head, about)?;
+fn tab_form(head: &[Vec<u8>], options: &DatasetOptions, about: &str) -> Result<Head> {
+    let line = line_of(head.first().map_or(&[][..], Vec::as_slice), about)?;
     let columns: Vec<Column<'_>> = line.split('\t').map(|name| Column { name, text: true }).collect();
-    let names: std::collections::BTreeSet<&str> = columns.iter().map(|c| c.name).collect();
+    let names: BTreeSet<&str> = columns.iter().map(|c| c.name).collect();
     if names.len() != columns.len() {
         return Err(Error::data(format!("{about}: its first line names a column twice, or no columns")));
     }
     let (chosen, _) =
         choose(&columns, options, about).map_err(|e| e.context("its first line has to name the columns"))?;
-    Ok((Form::Tabs { columns: chosen, of: columns.len() }, None))
+    // Everything may be a text; what looks like a number is no loss.
+    let row = head.get(1).map(|row| String::from_utf8_lossy(row).into_owned()).unwrap_or_default();
+    let is_text = |cell: &str| !cell.trim().is_empty() && cell.trim().parse::<f64>().is_err();
+    let cells = row.split('\t').map(is_text).chain(std::iter::repeat(false));
+    let shown: Vec<Column<'_>> =
+        columns.iter().zip(cells).map(|(column, text)| Column { name: column.name, text }).collect();
+    let (note, of) = (columns::unread(&shown, &chosen), columns.len());
+    Ok(Head { form: Form::Tabs { columns: chosen, of }, known: BTreeMap::new(), note })
 }
 
 #[cfg(test)]

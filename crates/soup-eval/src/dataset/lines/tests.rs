@@ -104,6 +104,69 @@ fn data_of_other_kinds_beside_lines_is_noted() {
 }
 
 #[test]
+fn texts_that_nobody_looks_at_are_noted() {
+    let notes = |name: &str, text: &str| {
+        let (_dir, dataset) = dataset(&[(name, text)], &DatasetOptions::default()).unwrap();
+        dataset.notes().to_vec()
+    };
+    let pair = notes("x.tsv", "index\ttext\ttext_pair\tscore\tlabel\n0\ta\tb\t0.5\tyes\n");
+    assert_eq!(pair, ["is read from the columns text, and not from text_pair"]);
+    let second = notes("x.tsv", "sentence\tsentence2\tlabel\na\tb\tno");
+    assert_eq!(second, ["is read from the columns sentence, and not from sentence2"]);
+    assert_eq!(notes("x.tsv", "index\tsentence\tlabel\n0\ta\tno\n"), [""; 0]);
+    let later = "{\"text\": \"a\", \"label\": 1}\n{\"text\": \"a\", \"label\": 1, \"text_pair\": \"b\"}\n";
+    assert_eq!(notes("x.jsonl", later), pair);
+}
+
+#[test]
+fn columns_that_come_later_are_columns() {
+    let line = |more: &str| format!("{{\"text\": \"a\", \"label\": 1{more}}}\n");
+    for before in [1, HEAD_LINES + 5] {
+        let of = |more: &str| all(&[("x.jsonl", &(line("").repeat(before) + &line(more)))]);
+        for (more, part) in [
+            (", \"sentence\": \"b\"", "which text is meant is not known"),
+            (", \"labels\": 0", "several columns of labels among"),
+        ] {
+            let error = of(more).unwrap_err();
+            assert!(error.contains(part), "{error}");
+            assert_eq!(error.contains(&format!("line {}", before + 1)), before > HEAD_LINES, "{error}");
+        }
+        assert_eq!(of(", \"source\": \"b\"").unwrap().len(), before + 1);
+        // A column that is named is that one.
+        let options = DatasetOptions {
+            label_column: Some("label".to_owned()),
+            others: [("text-column".to_owned(), "text".to_owned())].into(),
+            ..DatasetOptions::default()
+        };
+        let text = line("").repeat(before) + &line(", \"sentence\": \"b\", \"labels\": 0");
+        let (_dir, dataset) = dataset(&[("x.jsonl", &text)], &options).unwrap();
+        assert_eq!(rows(&dataset, 0..dataset.len()).unwrap().len(), before + 1);
+    }
+}
+
+#[test]
+fn a_blank_line_at_the_very_end_is_none() {
+    let line = "{\"text\": \"a\", \"label\": 1}\n";
+    for many in [1, 2, 255, 256, 257, 512] {
+        for end in ["", "\n", "\r\n"] {
+            assert_eq!(
+                all(&[("x.jsonl", &(line.repeat(many) + end))]).unwrap().len(),
+                many,
+                "{many} {end:?}"
+            );
+        }
+    }
+    for end in ["\n", "\r\n"] {
+        assert_eq!(all(&[("x.tsv", &format!("text\tlabel\r\na\t1\r\n{end}"))]).unwrap(), ["a=1"]);
+        assert!(all(&[("x.tsv", &format!("text\tlabel\n{end}"))]).unwrap_err().contains("has no samples"));
+    }
+    let error = all(&[("x.jsonl", &format!("{line}\n\n"))]).unwrap_err();
+    assert!(error.contains("line 2: not a JSON object"), "{error}");
+    let error = all(&[("x.jsonl", &format!("{line}\n{line}"))]).unwrap_err();
+    assert!(error.contains("line 2: not a JSON object"), "{error}");
+}
+
+#[test]
 fn lines_that_cannot_be_used_are_named() {
     let good = "{\"text\": \"a\", \"label\": 1}\n";
     for (line, part) in [
