@@ -192,6 +192,8 @@ fn images(
         notes.extend(archives.notes().iter().cloned());
         return Ok((Layout::Archives(archives), notes));
     }
+    // What tells of archives.
+    let others: Vec<FileEntry> = others.into_iter().filter(|e| !e.path.starts_with("../")).collect();
     if tables.is_empty() {
         let folder = folder::Folder::new(&others, named, about)?;
         let notes = folder.notes().to_vec();
@@ -483,5 +485,5 @@ fn has_extension(path: &str, extensions: &[&str]) -> bool {
 
 /// Whether a file, or a folder around it, is hidden: macOS leaves `._x.parquet` beside every file.
 fn hidden(path: &str) -> bool {
-    path.split('/').any(|part| part.starts_with('.'))
+    path.split('/').any(|part| part.starts_with('.') && part != "..")
 }

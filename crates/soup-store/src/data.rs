@@ -1,7 +1,7 @@
 //! The files of a dataset: what a URL names, be it one file, all that is below a folder, or what a glob matches.
 
 use soup_core::journal::sha256_hex;
-use soup_core::{Error, Result};
+use soup_core::{Error, ErrorKind, Result};
 
 #[cfg(feature = "cloud")]
 use crate::cloud::with_left_out;
@@ -13,11 +13,15 @@ use crate::read::{self, Stamp};
 /// Most files of a folder.
 const FILES_MAX: usize = 4_000_000;
 
+/// What numbers of classes in archives stand for, beside or above them.
+const CLASS_NAMES: &str = "classnames.txt";
+
 /// The files that `url` names, with their names relative to it, and in the order of those. A file that is named itself goes by
-/// its own name. Hidden files are left out.
+/// its own name. Hidden files are left out. Where there are archives, `classnames.txt` is among them, though it lies in a folder above
+/// (`../classnames.txt`: in the one around what is named).
 ///
 /// # Errors
-/// [`ErrorKind::Data`](soup_core::ErrorKind::Data) where there is nothing, and for what is there and cannot be read: broken links, FIFOs,
+/// [`ErrorKind::Data`] where there is nothing, and for what is there and cannot be read: broken links, FIFOs,
 /// folders without rights, names that are none; otherwise what the store says.
 pub async fn files(url: &str) -> Result<Vec<Entry>> {
     // A file that is called like a glob is that file.
@@ -26,14 +30,17 @@ pub async fn files(url: &str) -> Result<Vec<Entry>> {
         && let Some(matches) = glob::expand(url).await?
     {
         refuse_odd(url, &matches.odd)?;
-        return Ok(matches.entries);
+        let base = glob::Glob::parse(url)?.map(|glob| glob.base()).transpose()?;
+        return with_class_names(matches.entries, base, true).await;
     }
     let location = match literal {
         Some(location) => location,
         None => Location::parse(url)?,
     };
     if let Some(stamp) = read::stat_if_exists(&location).await? {
-        return Ok(vec![Entry { name: location.name().to_owned(), location, stamp: Some(stamp) }]);
+        let around = location.parent();
+        let file = Entry { name: location.name().to_owned(), location, stamp: Some(stamp) };
+        return with_class_names(vec![file], around, true).await;
     }
     let listing = match location.is_http() {
         true => listing::Listing::default(),
@@ -45,7 +52,59 @@ pub async fn files(url: &str) -> Result<Vec<Entry>> {
     if entries.is_empty() {
         return Err(Error::data(format!("{location} does not exist, or holds no files")));
     }
+    with_class_names(entries, Some(location), false).await
+}
+
+/// With the names of the classes in the nearest folder above all archives, where these lack them. Names of `entries` are relative to
+/// `base`, and `some` says whether others may be there.
+async fn with_class_names(mut entries: Vec<Entry>, base: Option<Location>, some: bool) -> Result<Vec<Entry>> {
+    let Some(base) = base else { return Ok(entries) };
+    let is_archive = |e: &&Entry| e.name.len() > 4 && e.name.to_ascii_lowercase().ends_with(".tar");
+    let folder =
+        |e: &Entry| e.name.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+    let Some(mut above) = entries.iter().filter(is_archive).map(folder).reduce(common) else {
+        return Ok(entries);
+    };
+    loop {
+        let name = format!("{above}{CLASS_NAMES}");
+        if entries.iter().any(|e| e.name == name) {
+            return Ok(entries);
+        }
+        let found = if some { class_names(&base.join(&name)?).await? } else { None };
+        if let Some((location, stamp)) = found {
+            entries.push(Entry { name, location, stamp: Some(stamp) });
+            entries.sort_by(|a, b| a.name.cmp(&b.name));
+            return Ok(entries);
+        }
+        match above.trim_end_matches('/').rsplit_once('/') {
+            _ if above.is_empty() => break,
+            Some((outer, _)) => above = format!("{outer}/"),
+            None => above.clear(),
+        }
+    }
+    let Some(around) = base.parent() else { return Ok(entries) };
+    if let Some((location, stamp)) = class_names(&around.join(CLASS_NAMES)?).await? {
+        entries.insert(0, Entry { name: format!("../{CLASS_NAMES}"), location, stamp: Some(stamp) });
+    }
     Ok(entries)
+}
+
+/// The folder that both are in; each ends in a slash, unless it is the outermost.
+fn common(one: String, other: String) -> String {
+    let same = one.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
+    one.as_bytes()[..same]
+        .iter()
+        .rposition(|&b| b == b'/')
+        .map_or(String::new(), |slash| one[..=slash].to_owned())
+}
+
+/// A file of names of classes, if it is there. What may not be seen is as good as absent.
+async fn class_names(location: &Location) -> Result<Option<(Location, Stamp)>> {
+    match read::stat_if_exists(location).await {
+        Ok(stamp) => Ok(stamp.map(|stamp| (location.clone(), stamp))),
+        Err(e) if e.kind() == ErrorKind::Unavailable && !location.is_http() => Err(e),
+        Err(_) => Ok(None),
+    }
 }
 
 /// All that is below a folder, and the keys of an object store that are no path.
@@ -113,7 +172,7 @@ pub fn fingerprint_of(files: &[Entry]) -> String {
 /// Refuses files that are not those of `fingerprint`, where there is one to compare with.
 ///
 /// # Errors
-/// [`ErrorKind::Data`](soup_core::ErrorKind::Data), naming the dataset.
+/// [`ErrorKind::Data`], naming the dataset.
 pub fn check_pin(url: &str, files: &[Entry], fingerprint: Option<&str>) -> Result<()> {
     match fingerprint.is_some_and(|pin| pin != fingerprint_of(files)) {
         true => Err(Error::data(format!(
@@ -220,6 +279,55 @@ mod tests {
         assert!(error.contains("\"part1\" in dataset d is a folder that cannot be read"), "{error}");
         for harmless in ["lost+found", "README.md", "data/load.PY"] {
             assert!(refuse_odd("d", &odd(harmless)).is_ok(), "{harmless}");
+        }
+    }
+
+    #[tokio::test]
+    async fn names_of_classes_are_found_above_archives() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("wds");
+        std::fs::create_dir_all(root.join("test")).unwrap();
+        for path in ["classnames.txt", "test/0.tar", "test/1.tar", "test/x.parquet"] {
+            std::fs::write(root.join(path), "x").unwrap();
+        }
+        let root = root.to_str().unwrap();
+        for (url, want) in [
+            ("", "classnames.txt"),
+            ("/test", "../classnames.txt"),
+            ("/test/0.tar", "../classnames.txt"),
+            ("/test/*.tar", "../classnames.txt"),
+            ("/*/0.tar", "classnames.txt"),
+            ("/**/*.tar", "classnames.txt"),
+        ] {
+            let names = names(&format!("{root}{url}")).await.unwrap();
+            assert!(names.iter().any(|name| name == want), "{url}: {names:?}");
+            assert_eq!(names.iter().filter(|name| name.ends_with("classnames.txt")).count(), 1, "{names:?}");
+        }
+        assert_eq!(names(&format!("{root}/test/x.parquet")).await.unwrap(), ["x.parquet"]);
+        // The nearest one is theirs, and what is read has to stay what it was.
+        let before = fingerprint(&format!("{root}/test/*.tar")).await.unwrap();
+        std::fs::write(format!("{root}/test/classnames.txt"), "x").unwrap();
+        for url in ["/test/0.tar", "/test/*.tar", "/test"] {
+            let names = names(&format!("{root}{url}")).await.unwrap();
+            assert!(
+                names.contains(&"classnames.txt".to_owned()) && !names[0].starts_with("../"),
+                "{names:?}"
+            );
+        }
+        assert_eq!(names(&format!("{root}/*/0.tar")).await.unwrap(), ["test/0.tar", "test/classnames.txt"]);
+        assert_ne!(fingerprint(&format!("{root}/test/*.tar")).await.unwrap(), before);
+    }
+
+    #[test]
+    fn the_folder_that_all_are_in() {
+        for (one, other, want) in [
+            ("a/b/", "a/c/", "a/"),
+            ("a/", "a/", "a/"),
+            ("ab/", "ac/", ""),
+            ("", "a/", ""),
+            ("é/x/", "è/x/", ""),
+        ] {
+            assert_eq!(common(one.to_owned(), other.to_owned()), want);
         }
     }
 

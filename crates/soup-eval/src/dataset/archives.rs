@@ -130,7 +130,11 @@ impl Archives {
     pub(super) fn named(self, files: &dyn Files, others: &[FileEntry]) -> Result<Archives> {
         match (names::find(&self.entries, others), &self.form.says) {
             // Labels are names themselves.
-            (None, _) | (_, Says::Text) => Ok(self),
+            (_, Says::Text) => Ok(self),
+            (None, _) => {
+                let notes = self.notes.into_iter().chain(names::unread(others)).collect();
+                Ok(Archives { notes, ..self })
+            }
             (Some(entry), _) => Ok(Archives { names: Some(names::read(files, entry)?), ..self }),
         }
     }

@@ -14,13 +14,39 @@ fn folder(path: &str) -> &str {
     &path[..path.rfind('/').map_or(0, |slash| slash + 1)]
 }
 
+/// Files that others keep the names in, and that are not read.
+const OTHERS: [&str; 8] = [
+    "classes.txt",
+    "class_names.txt",
+    "class-names.txt",
+    "labels.txt",
+    "label_names.txt",
+    "synsets.txt",
+    "synset.txt",
+    "classnames",
+];
+/// The folder around the dataset.
+const AROUND: &str = "../";
+
 /// The file of names among `others` that is nearest above all `archives`.
 pub(super) fn find<'a>(archives: &[FileEntry], others: &'a [FileEntry]) -> Option<&'a FileEntry> {
+    let is_above = |own: &str| own == AROUND || archives.iter().all(|archive| archive.path.starts_with(own));
     let above = |entry: &&FileEntry| {
         let own = folder(&entry.path);
-        entry.path[own.len()..] == *FILE && archives.iter().all(|archive| archive.path.starts_with(own))
+        entry.path[own.len()..] == *FILE && is_above(own)
     };
-    others.iter().filter(above).max_by_key(|entry| entry.path.len())
+    let nearness = |entry: &&FileEntry| (folder(&entry.path) != AROUND, entry.path.len());
+    others.iter().filter(above).max_by_key(nearness)
+}
+
+/// What people should know of a file that may have names, and is not read.
+pub(super) fn unread(others: &[FileEntry]) -> Option<String> {
+    let may = |entry: &&FileEntry| {
+        let file = entry.path[folder(&entry.path).len()..].to_lowercase();
+        file == FILE || OTHERS.contains(&file.as_str())
+    };
+    let other = others.iter().find(may)?;
+    Some(format!("{:?} is not read: names of classes are read from {FILE} above all archives", other.path))
 }
 
 /// The names, by class.
@@ -66,9 +92,20 @@ mod tests {
             ),
             (&["test/0.tar"], &["train/classnames.txt", "te/classnames.txt", "notclassnames.txt"], None),
             (&["test/0.tar"], &["nshards.txt"], None),
+            (&["0.tar"], &["../classnames.txt"], Some("../classnames.txt")),
+            (&["0.tar"], &["../classnames.txt", "classnames.txt"], Some("classnames.txt")),
         ] {
             let (archives, others) = (entries(archives), entries(others));
             assert_eq!(find(&archives, &others).map(|entry| &*entry.path), want);
         }
+    }
+
+    #[test]
+    fn other_spellings_are_told() {
+        for name in ["ClassNames.txt", "classes.txt", "meta/labels.TXT", "other/classnames.txt"] {
+            let note = unread(&entries(&["README.md", name])).unwrap();
+            assert!(note.contains(name) && note.contains("read from classnames.txt"), "{note}");
+        }
+        assert_eq!(unread(&entries(&["README.md", "nshards.txt"])), None);
     }
 }

@@ -295,6 +295,20 @@ fn numbers_stand_for_the_names_beside_the_archives() {
     }
 }
 
+#[test]
+fn names_around_the_archives_are_theirs() {
+    let parts: Parts<'_> = &[("a.cls", b"0"), ("a.jpg", b"A")];
+    let of = |name: &str| {
+        let files = vec![(name.to_owned(), b"dog\ncat\n".to_vec()), ("0.tar".to_owned(), archive(parts))];
+        let files = std::sync::Arc::new(InMemory { files, ..InMemory::default() });
+        let dataset = Dataset::open(files, &DatasetOptions::default()).unwrap();
+        (dataset.label_names().map(<[String]>::to_vec), dataset.notes().to_vec())
+    };
+    assert_eq!(of("../classnames.txt"), (Some(vec!["dog".to_owned(), "cat".to_owned()]), vec![]));
+    let (names, notes) = of("ClassNames.txt");
+    assert!(names.is_none() && notes[0].contains("\"ClassNames.txt\" is not read"), "{notes:?}");
+}
+
 /// The numbers of all samples, for a model that predicts one.
 fn numbers(parts: Parts<'_>) -> std::result::Result<Vec<f64>, String> {
     let files = InMemory::one(archive(parts));
