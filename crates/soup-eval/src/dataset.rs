@@ -137,8 +137,9 @@ fn texts(
     let mut kinds = [first, json, third].into_iter().enumerate().filter(|(_, of)| !of.is_empty());
     let Some((kind, chosen)) = kinds.next() else {
         return Err(Error::data(format!(
-            "{about} has neither .parquet nor .jsonl nor .tsv files, of which texts are read: there are {} files",
-            entries.len()
+            "{about} has neither .parquet nor .jsonl nor .tsv files, of which texts are read: there are {} files{}",
+            entries.len(),
+            folder::arrow(&entries)
         )));
     };
     if let Some((_, others)) = kinds.next() {

@@ -105,10 +105,7 @@ impl Folder {
             let (folder, _) = entry.path.rsplit_once('/').unwrap_or_default();
             let (outer, class) = folder.rsplit_once('/').unwrap_or(("", folder));
             if *around.get_or_insert(outer) != outer {
-                return Err(Error::data(format!(
-                    "{about}: image {:?} lies at another depth than others, expected <class>/<file>",
-                    entry.path
-                )));
+                return Err(apart(entry, (around.unwrap_or_default(), outer), about));
             }
             if names.last().is_none_or(|last| last != class) {
                 names.push(class.to_owned());
@@ -192,6 +189,21 @@ impl Folder {
     }
 }
 
+/// Why an image is none of the dataset: its class lies in the folder `outer`, and others' in `around`.
+fn apart(entry: &FileEntry, (around, outer): (&str, &str), about: &str) -> Error {
+    let depth = |folder: &str| folder.split('/').filter(|part| !part.is_empty()).count();
+    if depth(around) != depth(outer) {
+        return Error::data(format!(
+            "{about}: image {:?} lies at another depth than others, expected <class>/<file>",
+            entry.path
+        ));
+    }
+    Error::data(format!(
+        "{about}: the folders of classes lie in {around:?} and in {outer:?} (image {:?}): name one of these folders",
+        entry.path
+    ))
+}
+
 /// What is left out, counted.
 fn notes(others: &[&FileEntry], loose: &[&FileEntry]) -> Vec<String> {
     let litter = |e: &FileEntry| {
@@ -246,14 +258,23 @@ pub(super) fn beside_tables<'a>(others: impl IntoIterator<Item = &'a FileEntry>,
     ))
 }
 
+/// What is said of Arrow files, which datasets' `save_to_disk` writes, where there are some.
+pub(super) fn arrow<'a>(files: impl IntoIterator<Item = &'a FileEntry>) -> &'static str {
+    match files.into_iter().any(|e| has_extension(&e.path, &["arrow"])) {
+        true => "; Arrow, as save_to_disk writes it, is not read: write Parquet (to_parquet)",
+        false => "",
+    }
+}
+
 /// Why there is no dataset among `others`.
 fn nothing(others: &[&FileEntry], about: &str) -> Error {
     let found = match others.first() {
         None => "there is nothing".to_owned(),
         Some(first) => format!("there are {} other files, such as {:?}", others.len(), first.path),
     };
+    let arrow = arrow(others.iter().copied());
     Error::data(format!(
-        "{about} has neither .parquet files nor images ({}) in class folders, nor .tar files with such: {found}",
+        "{about} has neither .parquet files nor images ({}) in class folders, nor .tar files with such: {found}{arrow}",
         IMAGES.join(", ")
     ))
 }
@@ -293,7 +314,12 @@ mod tests {
         let error = |paths: &[&str]| folder(paths).err().unwrap().chain();
         assert!(error(&[]).starts_with("dataset URL has neither .parquet files nor images"));
         assert!(error(&["x.png"]).starts_with("dataset URL has no labels"));
-        assert!(error(&["a/x.png", "b/c/x.png"]).contains("another depth"));
+        assert!(error(&["a/x.png", "b/c/x.png"]).contains("\"b/c/x.png\" lies at another depth"));
+        let apart = error(&["part1/a/x.png", "part2/a/x.png"]);
+        assert!(apart.contains("lie in \"part1\" and in \"part2\""), "{apart}");
+        let saved = error(&["dataset_dict.json", "validation/data-00000-of-00001.arrow"]);
+        assert!(saved.contains("Arrow, as save_to_disk writes it, is not read"), "{saved}");
+        assert!(!error(&["a/x.txt"]).contains("Arrow"));
         assert!(error(&["a/x.png", "b/x.gif"]).contains("\"b/x.gif\" is of a kind that cannot be decoded"));
         assert!(error(&["train/1.png", "val/2.png"]).contains("its folders are splits (train, val)"));
         assert!(error(&["a/x.tar.gz"]).contains("1 other files, such as \"a/x.tar.gz\""));

@@ -88,9 +88,12 @@ impl Labels {
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data) where classes are wanted, or it is not finite.
     pub(super) fn of_number(&self, number: f64) -> Result<Target> {
-        match self.are_numbers() && number.is_finite() {
-            true => Ok(Target::Number(number)),
-            false => Err(Error::data(format!("has no label: it is {number}"))),
+        match (self.are_numbers(), number.is_finite()) {
+            (true, true) => Ok(Target::Number(number)),
+            (true, false) => Err(Error::data(format!("has no label: it is {number}"))),
+            (false, _) => Err(Error::data(format!(
+                "has no label: it is {number:?}, and classes are numbered by integers"
+            ))),
         }
     }
 

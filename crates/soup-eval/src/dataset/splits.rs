@@ -175,7 +175,11 @@ fn of_one_name(
     let (chosen, left_out): (Vec<FileEntry>, Vec<FileEntry>) =
         entries.into_iter().partition(|e| called(&e.path) == Some(wanted));
     let note = left_out.first().map(|other| {
-        format!("is read from its files of {wanted:?}; {} of other names were left out, such as {:?}", left_out.len(), other.path)
+        format!(
+            "is read from its files of {wanted:?}; {} of other names were left out, such as {:?}",
+            left_out.len(),
+            other.path
+        )
     });
     Ok((chosen, note.into_iter().collect()))
 }
@@ -261,7 +265,8 @@ fn copies(entries: &[FileEntry], about: &str) -> Result<()> {
         Some(format!("{folder}/{stem}{}", file.strip_prefix(self::stem(path))?))
     };
     let tables = || entries.iter().map(|e| e.path.as_str()).filter(|path| is_table(path));
-    let there: BTreeMap<String, &str> = tables().filter_map(|path| Some((of(path, stem(path))?, path))).collect();
+    let there: BTreeMap<String, &str> =
+        tables().filter_map(|path| Some((of(path, stem(path))?, path))).collect();
     let copy = tables().find_map(|path| Some((*there.get(&of(path, original(stem(path))?)?)?, path)));
     match copy {
         Some((one, other)) => Err(twice(one, other, about)),
@@ -282,9 +287,17 @@ fn put_together(entries: &[FileEntry]) -> Option<String> {
         kinds.entry(kind(&entry.path)).or_insert(&entry.path);
     }
     let shown: Vec<String> = kinds.values().take(NAMES_MAX).map(|path| format!("{path:?}")).collect();
-    let more = if kinds.len() > NAMES_MAX { format!(" and {} more", kinds.len() - NAMES_MAX) } else { String::new() };
+    let more = if kinds.len() > NAMES_MAX {
+        format!(" and {} more", kinds.len() - NAMES_MAX)
+    } else {
+        String::new()
+    };
     (kinds.len() > 1).then(|| {
-        format!("is put together from files of {} names: {}{more} (a glob names fewer)", kinds.len(), shown.join(", "))
+        format!(
+            "is put together from files of {} names: {}{more} (a glob names fewer)",
+            kinds.len(),
+            shown.join(", ")
+        )
     })
 }
 
@@ -407,7 +420,10 @@ mod tests {
         assert_eq!(chosen(&all, Some("eval")).unwrap(), all[..1]);
         let (test, notes) = choose(entries(&all), Some("test"), "dataset URL").unwrap();
         assert_eq!(test, entries(&all[1..2]));
-        assert_eq!(notes, ["is read from its files of \"test\"; 1 of other names were left out, such as \"eval.parquet\""]);
+        assert_eq!(
+            notes,
+            ["is read from its files of \"test\"; 1 of other names were left out, such as \"eval.parquet\""]
+        );
         let both = ["dev.parquet", "val.parquet"];
         for named in [None, Some("validation")] {
             let error = chosen(&both, named).unwrap_err();
@@ -423,8 +439,7 @@ mod tests {
     fn what_is_put_together_is_said() {
         let notes = |paths: &[&str]| choose(entries(paths), None, "dataset URL").unwrap().1;
         let two = notes(&["test.parquet", "test_noisy.parquet"]);
-        let expect =
-            "is put together from files of 2 names: \"test.parquet\", \"test_noisy.parquet\" (a glob names fewer)";
+        let expect = "is put together from files of 2 names: \"test.parquet\", \"test_noisy.parquet\" (a glob names fewer)";
         assert_eq!(two, [expect]);
         assert_eq!(notes(&["validation_matched.tsv", "validation_mismatched.tsv"]).len(), 1);
         let many = notes(&["a.tar", "b.tar", "c.tar", "d.tar", "e.tar"]);
@@ -434,7 +449,10 @@ mod tests {
             &["test/0.parquet", "test/1.parquet"][..],
             &["data-1/test_00.tar", "data-2/test_01.tar"],
             &["part-00000-5b7e-c000.snappy.parquet", "part-00001-5b7e-c000.snappy.parquet"],
-            &["en/test-00000-of-00002-b42a775f407cee45.parquet", "en/test-00001-of-00002-0c1e2d3b4a596877.parquet"],
+            &[
+                "en/test-00000-of-00002-b42a775f407cee45.parquet",
+                "en/test-00001-of-00002-0c1e2d3b4a596877.parquet",
+            ],
             &["cat/a.png", "dog/b.png"],
         ] {
             assert_eq!(notes(shards), [""; 0], "{shards:?}");

@@ -177,6 +177,7 @@ fn lines_that_cannot_be_used_are_named() {
         ("{\"text\": \"a\", \"label\": null}", "line 2: has no label: it is null"),
         ("{\"text\": \"a\", \"label\": -1}", "line 2: has no label: it is -1"),
         ("{\"text\": \"a\", \"label\": 0.5}", "line 2: has no label: it is 0.5"),
+        ("{\"text\": \"a\", \"label\": 0.0}", "it is 0.0, and classes are numbered by integers"),
         ("{\"text\": \"a\", \"label\": \"maybe\"}", "line 2: label \"maybe\" is no class of the model"),
     ] {
         let error = all(&[("x.jsonl", &format!("{good}{line}\n{good}"))]).unwrap_err();
@@ -192,6 +193,9 @@ fn lines_that_cannot_be_used_are_named() {
     assert!(error.contains("files of several kinds"), "{error}");
     assert!(all(&[("x.tsv", "text\tlabel\n")]).unwrap_err().contains("has no samples"));
     assert!(all(&[("x.md", "text")]).unwrap_err().contains("neither .parquet"));
+    let saved = all(&[("dataset_dict.json", "{\"splits\": [\"test\"]}"), ("data-00000-of-00001.arrow", "x")]);
+    let saved = saved.unwrap_err();
+    assert!(saved.contains("neither .parquet") && saved.contains("Arrow, as save_to_disk"), "{saved}");
 }
 
 #[test]
