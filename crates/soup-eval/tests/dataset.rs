@@ -11,6 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use image::{GrayImage, ImageFormat, Luma};
+use parquet::data_type::{ByteArray, ByteArrayType, DataType, DoubleType, Int32Type};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 use soup_core::run::DatasetOptions;
 use soup_core::{ErrorKind, Result};
 use soup_eval::{
@@ -143,6 +147,54 @@ fn missing_columns_are_named_with_those_there_are() {
     assert!(refused(&path, &image).contains("has no images: no column picture"));
     let swapped = DatasetOptions { label_column: Some("image".into()), ..DatasetOptions::default() };
     assert!(refused(&path, &swapped).contains("has no labels"));
+}
+
+/// What a model of `classes` should say to one image in Parquet with this label, whose column is declared so.
+fn said<T: DataType>(label: T::T, declared: &str, classes: &Classes) -> std::result::Result<Target, String> {
+    let schema = format!("message m {{ required binary image; required {declared}; }}");
+    let schema = Arc::new(parse_message_type(&schema).unwrap());
+    let properties = Arc::new(WriterProperties::builder().build());
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, properties).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<ByteArrayType>().write_batch(&[ByteArray::from(png(1))], None, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<T>().write_batch(&[label], None, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("x.parquet"), writer.into_inner().unwrap()).unwrap();
+    let target = || {
+        let mut dataset = open(dir.path(), &DatasetOptions::default())?;
+        dataset.align(classes, false)?;
+        Ok(dataset.read(0..1)?[0].target)
+    };
+    target().map_err(|e: soup_core::Error| e.chain())
+}
+
+#[test]
+fn labels_of_images_are_what_their_column_says() {
+    let classes = Classes::new(["cat", "dog"].map(str::to_owned).to_vec(), &BTreeMap::new());
+    assert_eq!(said::<Int32Type>(1, "int32 label", &classes), Ok(Target::Class(1)));
+    assert_eq!(said::<Int32Type>(1, "int32 label (UINT_32)", &classes), Ok(Target::Class(1)));
+    let refused = |got: std::result::Result<Target, String>, part: &str| {
+        assert!(got.as_ref().is_err_and(|error| error.contains(part)), "{got:?}");
+    };
+    // What is stored of 0.1 is 1.
+    let decimal = || said::<Int32Type>(1, "int32 label (DECIMAL(5, 1))", &classes);
+    refused(decimal(), "column \"label\" is DECIMAL, expected integers");
+    refused(said::<Int32Type>(1, "int32 label (DATE)", &classes), "column \"label\" is DATE");
+    refused(
+        said::<DoubleType>(1.0, "double label", &classes),
+        "column \"label\" is DOUBLE, expected integers",
+    );
+    refused(said::<Int32Type>(1, "int32 score", &classes), "no column of labels but score");
+    // A model that predicts a number.
+    let none = Classes::none();
+    assert_eq!(said::<DoubleType>(0.25, "double label", &none), Ok(Target::Number(0.25)));
+    assert_eq!(said::<Int32Type>(-4, "int32 score", &none), Ok(Target::Number(-4.0)));
+    refused(said::<Int32Type>(1, "int32 label (DATE)", &none), "column \"label\" is DATE");
 }
 
 #[test]
