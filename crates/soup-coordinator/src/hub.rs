@@ -50,7 +50,19 @@ const TICK: Duration = Duration::from_millis(200);
 /// Whoever asked for a run, and hears its id.
 pub(crate) struct Asked {
     pub(crate) client: Option<String>,
+    /// The run that it has to be.
+    pub(crate) named: Option<String>,
     pub(crate) reply: oneshot::Sender<Result<String>>,
+}
+
+/// Which run is meant by who asks for one.
+pub(crate) enum Meant {
+    /// Whichever the request and its files are.
+    Any,
+    /// One of its own, made another by these letters.
+    Fresh(String),
+    /// The one of this id.
+    Run(String),
 }
 
 /// What the hub can be told.

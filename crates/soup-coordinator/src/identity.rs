@@ -17,6 +17,8 @@ use soup_store::checkpoint::Checkpoint;
 const VERSION: u32 = 1;
 /// Digits of the identity in a run's id.
 const ID_DIGITS: usize = 12;
+/// Most changes that a message lists.
+const CHANGES_SHOWN: usize = 6;
 
 /// The document.
 #[derive(Debug, Serialize, Deserialize)]
@@ -55,6 +57,67 @@ impl PlanDocument {
         }
         serde_json::from_slice(bytes).map_err(unreadable)
     }
+
+    /// What makes this another run than that of `before`, in words.
+    pub(crate) fn changes_since(&self, before: &PlanDocument) -> String {
+        let mut changes = self.ingredients_since(before);
+        let same_base = match (&before.base, &self.base) {
+            (Some(before), Some(now)) => before.files == now.files,
+            (before, now) => before.is_none() && now.is_none(),
+        };
+        let names: Vec<&str> = self.spec.datasets().map(|set| set.name.as_str()).collect();
+        let sets = before.datasets.iter().zip(&self.datasets).zip(names);
+        changes.extend(
+            sets.filter(|((was, is), _)| was != is)
+                .map(|(_, name)| format!("dataset {name:?} has other files")),
+        );
+        let others = [
+            (same_base, "the base has other files"),
+            (before.model_config_sha256 == self.model_config_sha256, "the model's configuration is another"),
+            (
+                before.preprocessor_config_sha256 == self.preprocessor_config_sha256,
+                "the preprocessing is another",
+            ),
+            (before.spec == self.spec, "something else is asked for"),
+        ];
+        changes.extend(others.into_iter().filter(|(same, _)| !same).map(|(_, what)| what.to_owned()));
+        let judge =
+            |id: &Option<JudgeId>| id.as_ref().map_or_else(|| "nobody".to_owned(), JudgeId::to_string);
+        if before.judge != self.judge {
+            changes.push(format!("{} judges, it was {}", judge(&self.judge), judge(&before.judge)));
+        }
+        let more = changes.len().saturating_sub(CHANGES_SHOWN);
+        changes.truncate(CHANGES_SHOWN);
+        if more > 0 {
+            changes.push(format!("and {more} more"));
+        }
+        match changes.is_empty() {
+            true => "its plan was written by another version of soupctl".to_owned(),
+            false => changes.join(", "),
+        }
+    }
+
+    /// The ingredient of this name.
+    fn ingredient(&self, name: &str) -> Option<&IngredientStamp> {
+        self.ingredients.iter().find(|one| one.name == name)
+    }
+
+    /// What became of the ingredients of `before`.
+    fn ingredients_since(&self, before: &PlanDocument) -> Vec<String> {
+        let mut changes = Vec::new();
+        for was in &before.ingredients {
+            match self.ingredient(&was.name) {
+                None => changes.push(format!("ingredient {:?} is gone", was.name)),
+                Some(is) if is.files != was.files => {
+                    changes.push(format!("ingredient {:?} has other files", was.name));
+                }
+                Some(_) => {}
+            }
+        }
+        let new = self.ingredients.iter().filter(|is| before.ingredient(&is.name).is_none());
+        changes.extend(new.map(|is| format!("ingredient {:?} is new", is.name)));
+        changes
+    }
 }
 
 /// What documents of all versions have.
@@ -69,7 +132,7 @@ struct IngredientStamp {
     files: Vec<FileStamp>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct FileStamp {
     url: String,
     bytes: u64,
@@ -231,6 +294,55 @@ mod tests {
         let mut again = spec.clone();
         set_operation(&mut again, &operation(&audited, None));
         assert_eq!(again, audited);
+    }
+
+    #[test]
+    fn what_makes_a_run_another_one_is_named() {
+        let document = |change: &dyn Fn(&mut serde_json::Value)| {
+            let stamp = |name: &str| {
+                let file = serde_json::json!({ "url": format!("/p/{name}"), "bytes": 8, "etag": name });
+                serde_json::json!({ "name": name, "files": [file] })
+            };
+            let set = serde_json::json!({ "name": "validation", "url": "/v", "limit": null });
+            let spec = serde_json::json!({
+                "pool": ["/p"], "recipe": {
+                    "kind": "uniform", "order": "sorted", "accept": "at-least", "seed": 0, "max_ingredients": null,
+                    "passes": 1, "metric": "accuracy"
+                },
+                "validation": set, "tests": [], "output": "/o", "overwrite": false, "batch_size": 1, "allow_nan": false,
+                "baselines": false, "lookahead": 0, "workers_min": 1, "model_config": null, "preprocessor_config": null
+            });
+            let mut plan = serde_json::json!({
+                "version": VERSION, "spec": spec, "ingredients": [stamp("a"), stamp("b")], "datasets": ["f"],
+                "model_config_sha256": "m", "preprocessor_config_sha256": "p", "judge": JudgeId::native()
+            });
+            change(&mut plan);
+            PlanDocument::read("r", plan.to_string().as_bytes()).unwrap()
+        };
+        let before = document(&|_| {});
+        let check = |change: &dyn Fn(&mut serde_json::Value), expect: &str| {
+            assert_eq!(document(change).changes_since(&before), expect);
+        };
+        check(&|p| p["ingredients"][1]["files"][0]["etag"] = "x".into(), "ingredient \"b\" has other files");
+        check(
+            &|p| p["ingredients"][1]["name"] = "c".into(),
+            "ingredient \"b\" is gone, ingredient \"c\" is new",
+        );
+        check(&|p| p["datasets"][0] = "g".into(), "dataset \"validation\" has other files");
+        check(&|p| p["base"] = p["ingredients"][0].clone(), "the base has other files");
+        check(&|p| p["model_config_sha256"] = "n".into(), "the model's configuration is another");
+        check(&|p| p["preprocessor_config_sha256"] = "q".into(), "the preprocessing is another");
+        check(&|p| p["spec"]["batch_size"] = 2.into(), "something else is asked for");
+        check(
+            &|p| p["judge"]["numerics"] = "cuda".into(),
+            "native 2 (cuda) judges, it was native 2 (flex-f32)",
+        );
+        check(&|_| {}, "its plan was written by another version of soupctl");
+        let many = document(&|p| p["ingredients"] = serde_json::json!([]));
+        let nine: Vec<serde_json::Value> =
+            (0..9).map(|n| serde_json::json!({ "name": format!("{n}"), "files": [] })).collect();
+        let nine = document(&|p| p["ingredients"] = nine.clone().into());
+        assert!(nine.changes_since(&many).ends_with("ingredient \"5\" is new, and 3 more"));
     }
 
     #[test]

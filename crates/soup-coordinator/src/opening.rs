@@ -155,12 +155,10 @@ impl Keeper {
             Ok(()) => prepare(spec, document.fresh, document.judge).await,
             Err(error) => Err(error),
         };
-        let prepared = prepared.and_then(|p| match p.run == run {
-            true => Ok(p),
-            false => Err(Error::data(format!(
-                "the pool or the datasets of run {run} changed since it was submitted: submit it again"
-            ))),
-        });
+        let prepared = match prepared {
+            Ok(prepared) if prepared.run != run => Err(self.another_than(run, &prepared).await),
+            prepared => prepared,
+        };
         if let Err(error) = &prepared
             && error.kind().is_transient()
         {
@@ -177,6 +175,22 @@ impl Keeper {
                 journal.append(Entry::failed(&error)).await.map_err(AppendError::into_error)?;
                 Err(error)
             }
+        }
+    }
+
+    /// Why `prepared` is not `run`, which was meant, or was to be gone on with.
+    pub(crate) async fn another_than(&self, run: &str, prepared: &PreparedRun) -> Error {
+        let documents = async {
+            let none = || Error::usage(format!("there is no run {run:?} in {}", self.state.location()));
+            let plan = self.state.plan(run).await?.ok_or_else(none)?;
+            Ok((PlanDocument::read(run, &plan)?, PlanDocument::read(&prepared.run, &prepared.plan)?))
+        };
+        match documents.await {
+            Ok((before, now)) => Error::data(format!(
+                "what run {run} is made of changed since it was submitted ({}): submit it again",
+                now.changes_since(&before)
+            )),
+            Err(error) => error,
         }
     }
 

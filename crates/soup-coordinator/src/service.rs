@@ -26,7 +26,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::event_log;
 use crate::exchange::{Newcomer, Said};
-use crate::hub::Handle;
+use crate::hub::{Handle, Meant};
 use crate::messages;
 use crate::places;
 use crate::registration;
@@ -114,7 +114,7 @@ impl Coordinator for Service {
             )));
         }
         let admitted = self.hub.admit(caller.client()).map_err(|e| exhausted(&e))?;
-        let SubmitRequest { spec, fresh, version, protocol } = request.into_inner();
+        let SubmitRequest { spec, fresh, version, protocol, run } = request.into_inner();
         check_protocol("the client", &version, protocol)?;
         let wire = spec.ok_or_else(|| status_of(&Error::usage("the request has no run")))?;
         let spec = RunSpec::try_from(wire).map_err(|e| status_of(&e))?;
@@ -122,7 +122,8 @@ impl Coordinator for Service {
             refuse_memory(&spec).map_err(|e| status_of(&e))?;
         }
         places::check_run(&spec, caller.kept_to_places()).map_err(|e| status_of(&e))?;
-        let run = self.hub.submit(spec, fresh.then(nonce), admitted).await.map_err(|e| status_of(&e))?;
+        let meant = meant(fresh, run).map_err(|e| status_of(&e))?;
+        let run = self.hub.submit(spec, meant, admitted).await.map_err(|e| status_of(&e))?;
         Ok(Response::new(SubmitResponse { run }))
     }
 
@@ -273,6 +274,18 @@ fn refuse_memory(spec: &RunSpec) -> soup_core::Result<()> {
 /// Something that no other run has.
 fn nonce() -> String {
     format!("{}-{}", chrono::Utc::now().format("%Y%m%dT%H%M%S"), fresh::name())
+}
+
+/// Which run is meant: one of its own, or that of this id where there is one.
+fn meant(fresh: bool, run: String) -> soup_core::Result<Meant> {
+    match (fresh, run.is_empty()) {
+        (true, true) => Ok(Meant::Fresh(nonce())),
+        (true, false) => {
+            Err(Error::usage(format!("a run of its own is asked for, and run {run:?} too: give one of them")))
+        }
+        (false, true) => Ok(Meant::Any),
+        (false, false) => Ok(Meant::Run(run)),
+    }
 }
 
 /// A worker's first message, which has to introduce it.

@@ -186,8 +186,42 @@ A cook file has the flags' names as its keys (soupctl schema prints its JSON sch
 Exit codes: 0 done, 1 failed, 2 wrong usage, 65 bad data, 69 store or cluster unavailable, 75 try again,
 78 configuration, 130 interrupted.";
 
+/// Options of a cook that may stand beside `--resume`: who does it and how, and nothing of what it is. Whatever else there is may not.
+const BESIDE_RESUME: [&str; 20] = [
+    "overwrite",
+    "state_url",
+    "signing_key",
+    "gate",
+    "lookahead",
+    "audit",
+    "judge",
+    "judge_dir",
+    "judge_timeout",
+    "workers",
+    "min_workers",
+    "memory",
+    "disk_cache",
+    "disk",
+    "threads",
+    "device",
+    "device_memory",
+    "precision",
+    "coordinator",
+    "listen",
+];
+
+/// Refuses an argument that says what to cook beside a run that is gone on with, which says so already.
+fn apart_from_resume(arg: clap::Arg) -> clap::Arg {
+    let options = CookOptions::augment_args(clap::Command::new("cook"));
+    let id = arg.get_id().as_str();
+    let of_a_cook = options.get_arguments().any(|option| option.get_id() == id);
+    let what = of_a_cook && !BESIDE_RESUME.contains(&id) || matches!(id, "file" | "pools");
+    if what { arg.conflicts_with("resume") } else { arg }
+}
+
 /// Flags of `cook` and `plan`.
 #[derive(Args, Clone, Debug)]
+#[command(mut_args = apart_from_resume)]
 pub(crate) struct CookArgs {
     /// Cook file (YAML): keys are the names of the flags below, paths are relative to the file; flags win
     #[arg(short = 'f', long, value_name = "PATH")]
@@ -201,7 +235,7 @@ pub(crate) struct CookArgs {
     #[arg(short, long, help_heading = "Output")]
     pub(crate) quiet: bool,
     /// Go on with this run, as it was asked for then; needs --state-url or a coordinator, and no other flags about the cook
-    #[arg(long, value_name = "RUN", help_heading = "Output", conflicts_with = "file")]
+    #[arg(long, value_name = "RUN", help_heading = "Output")]
     pub(crate) resume: Option<String>,
     /// What Ctrl-C does to a run on a cluster; an embedded one always stops, and goes on when asked for again
     #[arg(long, value_enum, default_value_t, help_heading = "Cluster")]
@@ -598,6 +632,41 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_run_that_is_gone_on_with_says_itself_what_it_is() {
+        let what = ["What to cook", "Recipe", "Learned recipe", "Diagnosis"];
+        for name in ["cook", "taste", "plan"] {
+            let whole = Cli::command();
+            let command = whole.find_subcommand(name).unwrap();
+            for arg in command.get_arguments() {
+                let id = arg.get_id().as_str();
+                let apart =
+                    command.get_arg_conflicts_with(arg).iter().any(|other| other.get_id() == "resume");
+                let is_what = arg.get_help_heading().is_some_and(|heading| what.contains(&heading));
+                assert!(apart || !is_what, "{name}: {id} is passed over beside --resume");
+                let who = arg.get_help_heading() == Some("Cluster") || id == "termination_message";
+                assert!(!apart || !who, "{name}: {id} is refused beside --resume");
+            }
+        }
+        for flags in [
+            &["--recipe", "uniform"][..],
+            &["--fresh"],
+            &["--output", "o"],
+            &["--pool", "p"],
+            &["--test", "a=b"],
+            &["--numerics", "cuda"],
+            &["-f", "cook.yaml"],
+        ] {
+            let flags = ["soupctl", "cook", "--resume", "r"].iter().chain(flags);
+            let error = Cli::try_parse_from(flags.clone()).unwrap_err();
+            assert_eq!(error.kind(), clap::error::ErrorKind::ArgumentConflict, "{flags:?}");
+        }
+        let args = cook_args(&["--resume", "r", "--state-url", "s", "--workers", "2", "--overwrite", "-q"]);
+        assert_eq!(args.resume.as_deref(), Some("r"));
+        let pool = Cli::try_parse_from(["soupctl", "taste", "p", "--resume", "r"]);
+        assert_eq!(pool.unwrap_err().exit_code(), 2);
     }
 
     #[test]

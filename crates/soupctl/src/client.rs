@@ -36,6 +36,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) spec: &'a RunSpec,
     /// As a run of its own.
     pub(crate) fresh: bool,
+    /// As this run, and no other.
+    pub(crate) run: Option<&'a str>,
     pub(crate) on_interrupt: OnInterrupt,
 }
 
@@ -89,6 +91,7 @@ impl Client {
             let submit = SubmitRequest {
                 spec: Some(ask.spec.clone().into()),
                 fresh: ask.fresh,
+                run: ask.run.unwrap_or_default().to_owned(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 protocol: PROTOCOL_VERSION,
             };

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use soup_coordinator::Window;
+use soup_core::judge::JudgeId;
 use soup_core::report::RunReport;
 use soup_core::run::RunSpec;
 use soup_core::{Error, Result};
@@ -14,9 +15,11 @@ use crate::choices::OutputFormat;
 use crate::client::{Ask, Client};
 use crate::cookfile::current_folder;
 use crate::gates;
+use crate::judges::JudgeFlag;
 use crate::listening;
 use crate::print;
 use crate::progress::Progress;
+use crate::quantity::Lookahead;
 use crate::runs;
 use crate::signals::StopSignals;
 use crate::spec::{Cluster, Cook, Embedded, Purpose};
@@ -44,7 +47,7 @@ async fn cook(args: &CookArgs, purpose: Purpose, window: Window) -> Result<Strin
     };
     let mut signals = StopSignals::new()?;
     let mut progress = Progress::new(&spec, args.quiet);
-    let ask = Ask { spec: &spec, fresh, on_interrupt: args.on_interrupt };
+    let ask = Ask { spec: &spec, fresh, run: args.resume.as_deref(), on_interrupt: args.on_interrupt };
     let json = match &cluster {
         Cluster::Remote(url) => {
             Client::connect(url, &args.trust).await?.cook(&ask, &mut progress, &mut signals).await
@@ -102,12 +105,36 @@ async fn resumed(args: &CookArgs, run: &str) -> Result<Cook> {
     }
     let mut spec: RunSpec = serde_json::from_value(plan["spec"].clone())
         .map_err(|e| Error::data(format!("the plan of run {run:?} cannot be read")).with_source(e))?;
+    let judge = serde_json::from_value(plan["judge"].clone()).unwrap_or_default();
+    judged_by(&mut spec, judge, flags.judge.as_ref())?;
     let operation = state.read(run).await?.0.operation.unwrap_or_default();
-    (spec.overwrite, spec.lookahead) = (flags.overwrite.unwrap_or(operation.overwrite), operation.lookahead);
+    spec.overwrite = flags.overwrite.unwrap_or(operation.overwrite);
+    spec.lookahead = flags.lookahead.map_or(operation.lookahead, Lookahead::trials);
     spec.audit_ppm = flags.audit.map_or(operation.audit_ppm, |share| share.0);
     flags.state_url = Some(url);
+    let cluster = crate::spec::cluster(&flags)?;
+    spec.workers_min = crate::spec::workers_min(flags.min_workers, &cluster);
+    crate::spec::check_workers(&spec, &cluster)?;
     gates::check_spec(&flags.gate, &spec)?;
-    Ok(Cook { cluster: crate::spec::cluster(&flags)?, spec, fresh: false, gates: flags.gate })
+    Ok(Cook { cluster, spec, fresh: false, gates: flags.gate })
+}
+
+/// Has `spec` judged by whom its run was, who may be said to be somewhere by `flag`.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) where that is another judge.
+fn judged_by(spec: &mut RunSpec, judge: Option<JudgeId>, flag: Option<&JudgeFlag>) -> Result<()> {
+    let native = JudgeId::native();
+    // What the client says of arithmetic is who judges, once a run is known.
+    spec.numerics = judge.filter(|j| j.name == native.name && *j != native).map(|j| j.numerics);
+    match flag {
+        Some(flag) if spec.judge.as_ref() != Some(&flag.name) => Err(Error::usage(format!(
+            "--judge names {:?}, and the run is judged by {:?}: leave it out",
+            flag.name,
+            spec.judge.as_ref().unwrap_or(&native.name)
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// The state of a cook whose coordinator is in this process: where it is named, or beside the output; and what is signed there.
@@ -154,4 +181,42 @@ async fn embedded(
     _: &mut StopSignals,
 ) -> Result<String> {
     Err(Error::usage("this soupctl was built without workers of its own: name a cluster with --coordinator"))
+}
+
+#[cfg(test)]
+mod tests {
+    use soup_core::ErrorKind;
+
+    use super::*;
+
+    fn spec(judge: Option<&str>) -> RunSpec {
+        let spec = serde_json::json!({
+            "pool": ["/p"], "recipe": {
+                "kind": "uniform", "order": "sorted", "accept": "at-least", "seed": 0, "max_ingredients": null, "passes": 1,
+                "metric": "accuracy"
+            },
+            "validation": { "name": "v", "url": "/v", "limit": null }, "tests": [], "output": "/o", "overwrite": false,
+            "batch_size": 1, "allow_nan": false, "baselines": false, "lookahead": 0, "workers_min": 1, "model_config": null,
+            "preprocessor_config": null, "judge": judge
+        });
+        serde_json::from_value(spec).unwrap()
+    }
+
+    #[test]
+    fn a_run_is_gone_on_with_by_its_own_judge() {
+        let numerics = |judge: Option<JudgeId>| {
+            let mut spec = spec(None);
+            judged_by(&mut spec, judge, None).unwrap();
+            spec.numerics
+        };
+        assert_eq!(numerics(None), None);
+        assert_eq!(numerics(Some(JudgeId::native())), None);
+        let cuda = JudgeId { numerics: "cuda-sm90-tf32".to_owned(), ..JudgeId::native() };
+        assert_eq!(numerics(Some(cuda)).as_deref(), Some("cuda-sm90-tf32"));
+        let flag: JudgeFlag = "lm=cmd:x".parse().unwrap();
+        assert!(judged_by(&mut spec(Some("lm")), None, Some(&flag)).is_ok());
+        let error = judged_by(&mut spec(None), Some(JudgeId::native()), Some(&flag)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage);
+        assert!(error.chain().contains("--judge names \"lm\", and the run is judged by \"native\""));
+    }
 }

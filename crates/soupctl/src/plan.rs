@@ -31,6 +31,9 @@ use crate::table::pairs;
 /// # Errors
 /// Those that the cook would meet before it starts.
 pub(crate) async fn run(args: CookArgs) -> Result<()> {
+    if args.resume.is_some() {
+        return Err(Error::usage("--resume goes on with a run, and a plan is of one to come: leave it out"));
+    }
     let Cook { spec, cluster, .. } = args.cook(Purpose::Cook)?.with_configs().await?;
     let report = plan(&spec, &cluster).await?;
     for warning in &report.warnings {

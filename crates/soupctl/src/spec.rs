@@ -138,10 +138,6 @@ impl Cook {
         check_places(&options)?;
         let cluster = cluster(&options)?;
         let recipe = recipe(&options)?;
-        let workers = match &cluster {
-            Cluster::Embedded(embedded) => embedded.workers,
-            Cluster::Remote(_) | Cluster::Listening(_) => 1,
-        };
         let suffix = if purpose == Purpose::Taste { "taste" } else { recipe.kind.name() };
         let output = match &options.output {
             Some(output) => output.clone(),
@@ -173,7 +169,7 @@ impl Cook {
             evaluate: options.evaluate.map_or_else(Evaluate::default, Into::into),
             digest: options.digest.map(Into::into).unwrap_or_default(),
             lookahead: options.lookahead.and_then(Lookahead::trials),
-            workers_min: options.min_workers.unwrap_or(workers),
+            workers_min: workers_min(options.min_workers, &cluster),
             audit_ppm: options.audit.map_or(0, |share| share.0),
             model_config: options.model_config.map(unread),
             preprocessor_config: options.preprocessor_config.map(unread),
@@ -514,8 +510,16 @@ fn check_output(spec: &RunSpec) -> Result<()> {
     }
 }
 
+/// With how many workers a run begins: as many as are asked for, or all of an embedded cluster.
+pub(crate) fn workers_min(asked: Option<u32>, cluster: &Cluster) -> u32 {
+    asked.unwrap_or(match cluster {
+        Cluster::Embedded(embedded) => embedded.workers,
+        Cluster::Remote(_) | Cluster::Listening(_) => 1,
+    })
+}
+
 /// An embedded cluster never grows, so it must be able to start.
-fn check_workers(spec: &RunSpec, cluster: &Cluster) -> Result<()> {
+pub(crate) fn check_workers(spec: &RunSpec, cluster: &Cluster) -> Result<()> {
     match cluster {
         Cluster::Embedded(e) if spec.workers_min > e.workers => Err(Error::usage(format!(
             "--min-workers is {}, but the embedded cluster has --workers {}",

@@ -11,7 +11,7 @@ use soup_core::{Error, Result};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::judges::Wanted;
-use super::{Asked, Message};
+use super::{Asked, Meant, Message};
 use crate::admission::{Admission, Admitted};
 use crate::event_log::EventLog;
 use crate::exchange::{Newcomer, Said};
@@ -64,12 +64,7 @@ impl Handle {
     }
 
     /// Asks for a run: reads its pool here, when its turn to has come, so that the hub need not wait.
-    pub(crate) async fn submit(
-        &self,
-        mut spec: RunSpec,
-        fresh: Option<String>,
-        admitted: Admitted,
-    ) -> Result<String> {
+    pub(crate) async fn submit(&self, mut spec: RunSpec, meant: Meant, admitted: Admitted) -> Result<String> {
         // What it means is the judge's from here on.
         let judge = match (spec.judge.clone(), spec.numerics.take()) {
             _ if spec.streams() => None,
@@ -80,6 +75,11 @@ impl Handle {
                 Some(self.ask(|reply| Message::WhoJudges(wanted, workers_min, reply)).await??)
             }
         };
+        let (fresh, named) = match meant {
+            Meant::Any => (None, None),
+            Meant::Fresh(nonce) => (Some(nonce), None),
+            Meant::Run(run) => (None, Some(run)),
+        };
         let turn = admitted.turn().await?;
         let mut prepared = Box::new(prepare(spec, fresh, judge).await);
         if let Ok(prepared) = &mut *prepared {
@@ -87,7 +87,7 @@ impl Handle {
         }
         drop(turn);
         let client = admitted.client().map(str::to_owned);
-        self.ask(|reply| Message::Prepared(prepared, Asked { client, reply })).await?
+        self.ask(|reply| Message::Prepared(prepared, Asked { client, named, reply })).await?
     }
 
     pub(crate) async fn judges(&self) -> Result<Vec<WorkerJudges>> {

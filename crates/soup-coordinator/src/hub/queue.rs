@@ -25,6 +25,11 @@ impl Hub {
             Err(error) => return refuse(asked, error),
         };
         let run = prepared.run.clone();
+        if let Some(named) = asked.named.clone().filter(|named| *named != run) {
+            let keeper = self.keeper.clone();
+            tokio::spawn(async move { refuse(asked, keeper.another_than(&named, &prepared).await) });
+            return;
+        }
         if let Some(log) = self.logs.get(&run).filter(|log| !log.ended()) {
             log.asked_by(asked.client.as_deref());
             let _ = asked.reply.send(Ok(run));

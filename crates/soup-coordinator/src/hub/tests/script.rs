@@ -27,7 +27,7 @@ use super::text;
 use super::worker::answer;
 use crate::event_log::EventLog;
 use crate::exchange::{Assignment, Attempt, Newcomer, Said, Told};
-use crate::hub::{self, Handle};
+use crate::hub::{self, Handle, Meant};
 use crate::opening::Keeper;
 use crate::roster::OUTBOX_MESSAGES_MAX;
 use crate::{CoordinatorConfig, Window};
@@ -131,8 +131,10 @@ impl Script {
 
     pub(super) async fn submits(&mut self, run: &'static str, spec: RunSpec) {
         let handle = self.handle();
-        self.asked
-            .push((run, tokio::spawn(async move { handle.submit(spec, None, handle.admit(None)?).await })));
+        self.asked.push((
+            run,
+            tokio::spawn(async move { handle.submit(spec, Meant::Any, handle.admit(None)?).await }),
+        ));
         self.step(format!("{run} is submitted")).await;
     }
 
@@ -140,7 +142,7 @@ impl Script {
     pub(super) async fn submits_and_cancels(&mut self, run: &'static str, spec: RunSpec) {
         let handle = self.handle();
         let both = async move {
-            let id = handle.submit(spec, None, handle.admit(None)?).await?;
+            let id = handle.submit(spec, Meant::Any, handle.admit(None)?).await?;
             handle.cancel(id.clone()).await.map(|()| id)
         };
         self.asked.push((run, tokio::spawn(both)));
