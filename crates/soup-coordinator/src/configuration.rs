@@ -8,6 +8,7 @@ use soup_core::companion::{
     is_timm, named_twice, rename,
 };
 use soup_core::journal::sha256_hex;
+use soup_core::metric::ClassMetric;
 use soup_core::run::{NamedConfig, RunSpec};
 use soup_core::schema::Dtype;
 use soup_core::texts::{
@@ -29,6 +30,22 @@ pub struct Configuration {
     pub companions: Vec<(String, Bytes)>,
     /// What people should know.
     pub notes: Vec<String>,
+}
+
+impl Configuration {
+    /// Of which class `binary-f1` is, where the native judge judges by it: a number means nothing to people, and another order of the same
+    /// names another figure.
+    pub fn class_one(&self, spec: &RunSpec) -> Option<String> {
+        let asked = spec.recipe.metric.parts().any(|part| part == ClassMetric::BinaryF1.name());
+        if !asked || spec.judge.is_some() || spec.validation.is_none() {
+            return None;
+        }
+        let config: Value = serde_json::from_str(&self.model_json).unwrap_or_default();
+        Some(match config["id2label"]["1"].as_str() {
+            Some(name) => format!("binary-f1 is of class 1, {name:?}"),
+            None => "binary-f1 is of class 1, which config.json gives no name".to_owned(),
+        })
+    }
 }
 
 /// The configuration of a pool whose first ingredient is `first`.
@@ -361,8 +378,8 @@ mod tests {
         assert!(error.starts_with("preprocessor_config.json has \"image_mean\" twice"), "{error}");
     }
 
-    #[test]
-    fn only_what_answers_is_decoded() {
+    /// A run that is judged.
+    fn judged() -> RunSpec {
         let spec = serde_json::json!({
             "pool": ["/p"], "recipe": {
                 "kind": "uniform", "order": "sorted", "accept": "at-least", "seed": 0, "max_ingredients": null,
@@ -372,7 +389,28 @@ mod tests {
             "allow_nan": false, "baselines": false, "workers_min": 1, "model_config": null, "preprocessor_config": null,
             "decoding": "greedy"
         });
-        let spec: RunSpec = serde_json::from_value(spec).unwrap();
+        serde_json::from_value(spec).unwrap()
+    }
+
+    #[test]
+    fn the_class_of_a_figure_of_one_is_named() {
+        let note = |metric: &str, model: &str, judge: Option<&str>| {
+            let mut spec = RunSpec { judge: judge.map(str::to_owned), ..judged() };
+            spec.recipe.metric = metric.parse().unwrap();
+            let (model_json, preprocessor_json) = (model.to_owned(), String::new());
+            Configuration { model_json, preprocessor_json, companions: Vec::new(), notes: Vec::new() }
+                .class_one(&spec)
+        };
+        let named = r#"{"id2label": {"0": "negative", "1": "positive"}}"#;
+        assert_eq!(note("binary-f1", named, None).unwrap(), "binary-f1 is of class 1, \"positive\"");
+        assert!(note("glue/mrpc", "{}", None).unwrap().ends_with("which config.json gives no name"));
+        assert_eq!(note("macro-f1", named, None), None);
+        assert_eq!(note("binary-f1", named, Some("lm")), None, "that judge's figure is its own");
+    }
+
+    #[test]
+    fn only_what_answers_is_decoded() {
+        let spec = judged();
         check_decoding(&spec, Some(r#"{"model_type": "t5"}"#)).unwrap();
         let bert = Some(r#"{"model_type": "bert"}"#);
         let error = check_decoding(&spec, bert).unwrap_err().chain();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use soup_core::layer::Layers;
-use soup_core::ledger::Evaluation;
+use soup_core::ledger::{Dataset, Evaluation};
 use soup_core::machine::{
     Action, AuditPlan, DiagnosisPlan, Event, Limits, Machine, Millis, Phase, Plan, Report, Tier, Work,
     WorkerId,
@@ -409,6 +409,27 @@ impl Running {
                 }
             }
         }
+        self.say(notes);
+    }
+
+    /// Notes the classes without a sample that are in a mean over all of them.
+    fn note_absent_classes(&mut self) {
+        let (Some(soup), Some(metric)) = (self.machine.chosen(), self.machine.metric()) else { return };
+        let answers = !self.prepared.spec.decoding.is_labels();
+        let ledger = self.machine.ledger();
+        let sets = (0u32..).map(Dataset).zip(self.prepared.reported());
+        let absent = sets.filter_map(|(set, name)| {
+            let (absent, classes) = metric.without_samples(ledger.score(set, soup)?, answers)?;
+            Some(format!(
+                "macro-f1 is the mean over all {classes} classes of the model: {absent} of them have no sample in dataset {name:?}, and count 0"
+            ))
+        });
+        let notes: Vec<String> = absent.collect();
+        self.say(notes);
+    }
+
+    /// Notes what has not been noted yet.
+    fn say(&mut self, notes: Vec<String>) {
         for note in notes {
             if !self.notes.contains(&note) {
                 self.log.note(&note);
@@ -429,6 +450,7 @@ impl Running {
         let files = self.machine.files().unwrap_or_default();
         let digests: Vec<_> =
             (0..self.prepared.names.len()).map(|i| self.machine.ingredient_digests(i)).collect();
+        self.note_absent_classes();
         match self.report() {
             Ok(report) => {
                 let (prepared, staging) = (self.prepared.clone(), self.staging.clone());
@@ -506,6 +528,7 @@ fn plan(prepared: &PreparedRun, recall: bool, limits: Limits) -> Plan {
         ranking: prepared.ranking.clone(),
         train: spec.train_set(),
         calibration: spec.calibration_set(),
+        answers: !spec.decoding.is_labels(),
         diagnosis: DiagnosisPlan {
             layers: (spec.diagnosis.level != DiagnosisLevel::None)
                 .then(|| Arc::new(Layers::new(&prepared.schema))),

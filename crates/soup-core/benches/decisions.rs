@@ -290,6 +290,7 @@ fn plan(workers: u32) -> Plan {
         diagnosis: DiagnosisPlan { layers: Some(Arc::new(layers)), ..DiagnosisPlan::default() },
         train: None,
         calibration: None,
+        answers: false,
         judge: Some(JudgeId::native()),
         datasets: 1,
         batch_size: 32,

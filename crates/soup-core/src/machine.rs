@@ -132,6 +132,8 @@ pub struct Plan {
     pub train: Option<Dataset>,
     /// The dataset on which the judge recomputes every soup's running statistics, where it does.
     pub calibration: Option<Dataset>,
+    /// Whether the judge tells of a class more than the model has, of answers that are no label.
+    pub answers: bool,
     /// What is found out about the pool itself.
     pub diagnosis: DiagnosisPlan,
     /// Whether the best single ingredient and the uniform soup are scored too.

@@ -17,6 +17,7 @@ mod range;
 mod values;
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
@@ -222,6 +223,19 @@ impl Metric {
         }
     }
 
+    /// How many of the model's classes have no sample in `tally` and yet count, with 0, and how many it has; `None` where all have some, and
+    /// where that is nothing to the metric. `answers`: the last class is that of answers that are no label.
+    pub fn without_samples(&self, tally: &Tally, answers: bool) -> Option<(u32, u32)> {
+        let (Metric::Classes { of, classes }, Tally::Classes(counts)) = (self, tally) else { return None };
+        let own = classes.saturating_sub(u32::from(answers));
+        if !of.contains(&ClassMetric::MacroF1) || counts.confusion.is_empty() {
+            return None;
+        }
+        let labels: BTreeSet<u32> = counts.confusion.keys().map(|(label, _)| *label).collect();
+        let absent = own.saturating_sub(labels.len() as u32);
+        (absent > 0).then_some((absent, own))
+    }
+
     /// Which tally is better: `Greater` where `a` is. Both must be of the same dataset and judge.
     pub fn compare(&self, a: &Tally, b: &Tally) -> Ordering {
         if let (Metric::Classes { of, classes }, Tally::Classes(a), Tally::Classes(b)) = (self, a, b)
@@ -326,6 +340,20 @@ mod tests {
         check(ClassMetric::MacroF1, BALANCED, MACRO_BALANCED);
         check(ClassMetric::MacroF1, EMPTY_CLASS, MACRO_EMPTY_CLASS);
         check(ClassMetric::MacroF1, ONE_CLASS, 7.0 / 17.0);
+    }
+
+    #[test]
+    fn classes_without_a_sample_are_counted_where_they_count() {
+        let absent = |name: &str, rows: &[&[u64]], classes, answers| {
+            metric(name, classes).without_samples(&score(rows).into(), answers)
+        };
+        assert_eq!(absent("macro-f1", BALANCED, 12, false), Some((9, 12)));
+        // Class 2 is predicted nowhere and has no sample; a class that is only predicted has none either.
+        assert_eq!(absent("accuracy+macro-f1", EMPTY_CLASS, 4, false), Some((1, 4)));
+        assert_eq!(absent("macro-f1", &[&[3, 1]], 2, false), Some((1, 2)));
+        assert_eq!(absent("macro-f1", BALANCED, 3, false), None);
+        assert_eq!(absent("macro-f1", BALANCED, 4, true), None);
+        assert_eq!(absent("matthews", BALANCED, 12, false), None);
     }
 
     #[test]

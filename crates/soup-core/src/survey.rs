@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::judge::JudgeId;
 use crate::ledger::Dataset;
-use crate::metric::{Metric, MetricName, Ranges, SumMetric, check_word};
+use crate::metric::{ClassMetric, Metric, MetricName, Ranges, SumMetric, check_word};
 use crate::recipe::learned::LearnSpec;
 use crate::recipe::{RecipeKind, RecipeSpec};
 use crate::tally::values::VALUES_MAX;
@@ -123,6 +123,8 @@ pub struct Demands<'a> {
     pub full_diagnosis: bool,
     /// Whether running statistics are to be recomputed.
     pub recompute: bool,
+    /// Whether the last class is that of answers that are no label, and no class of the model.
+    pub answers: bool,
     /// The set that is learned from.
     pub train: Option<Dataset>,
 }
@@ -205,7 +207,10 @@ impl Survey {
                 )));
             }
         }
-        self.metric(&demands.recipe.metric).map_err(|e| e.context(format!("judge {}", demands.judge.name)))
+        let metric = self.metric(&demands.recipe.metric);
+        let metric = metric.map_err(|e| e.context(format!("judge {}", demands.judge.name)))?;
+        check_of_two(&metric, demands.answers)?;
+        Ok(metric)
     }
 
     /// Whether what is asked of learning means anything of what is told.
@@ -342,6 +347,18 @@ impl Survey {
     }
 }
 
+/// Refuses figures of two classes where there are others. `answers`: the last one is no class of the model.
+fn check_of_two(metric: &Metric, answers: bool) -> Result<()> {
+    let Metric::Classes { of, classes } = metric else { return Ok(()) };
+    let own = classes.saturating_sub(u32::from(answers));
+    match of.contains(&ClassMetric::BinaryF1) && own != 2 {
+        true => Err(Error::usage(format!(
+            "metric binary-f1 is the F1 of class 1 of two, and the model has {own}: take macro-f1, or another metric"
+        ))),
+        false => Ok(()),
+    }
+}
+
 /// Whether the pairs of labels and predictions are those of so many samples and hits.
 fn adds_up(counts: &Counts, classes: u32) -> bool {
     let sum = |of: &dyn Fn(&(u32, u32)) -> bool| {
@@ -400,6 +417,7 @@ mod tests {
             recipe: &recipe,
             full_diagnosis,
             recompute: false,
+            answers: false,
             train: None,
         };
         let error = survey.check(&demands).unwrap_err();
@@ -450,6 +468,30 @@ mod tests {
 
     /// Of a model that predicts a number, weights are learned, and nothing that is about classes.
     #[test]
+    fn a_figure_of_two_classes_is_refused_where_there_are_others() {
+        let check = |name: &str, classes, answers| {
+            let metric = Metric::of_classes(&name.parse().unwrap(), classes).unwrap();
+            check_of_two(&metric, answers).map_err(|e| (e.kind(), e.chain()))
+        };
+        check("binary-f1", 2, false).unwrap();
+        check("glue/mrpc", 3, true).unwrap();
+        check("macro-f1+matthews", 10, false).unwrap();
+        for (name, classes, answers) in [
+            ("binary-f1", 10, false),
+            ("glue/qqp", 3, false),
+            ("binary-f1", 2, true),
+            ("binary-f1", 1, false),
+        ] {
+            let (kind, text) = check(name, classes, answers).unwrap_err();
+            let own = classes - u32::from(answers);
+            assert_eq!(kind, ErrorKind::Usage);
+            assert!(text.contains(&format!("class 1 of two, and the model has {own}")), "{text}");
+        }
+        let ten = Survey::of_classes(vec![10], 10);
+        refused(&ten, RecipeKind::Greedy, "accuracy+binary-f1", false, "the model has 10");
+    }
+
+    #[test]
     fn learning_from_numbers_takes_no_options_of_classes() {
         let (judge, survey) = (JudgeId::native(), Survey::of_values(vec![10, 10]));
         let check = |learn: LearnSpec| {
@@ -470,6 +512,7 @@ mod tests {
                 recipe: &recipe,
                 full_diagnosis: false,
                 recompute: false,
+                answers: false,
                 train: Some(Dataset(1)),
             };
             survey.check(&demands).map(drop).map_err(|e| e.chain())
@@ -503,6 +546,7 @@ mod tests {
                 recipe: &recipe,
                 full_diagnosis: false,
                 recompute: false,
+                answers: false,
                 train,
             };
             Survey::of_classes(samples, 10).check(&demands).map_err(|e| e.chain())

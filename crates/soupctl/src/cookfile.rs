@@ -145,7 +145,7 @@ pub(crate) struct CookOptions {
     pub(crate) passes: Option<u32>,
     /// The figure that decides, or several whose mean does: accuracy+binary-f1 [default: accuracy]
     ///
-    /// accuracy: share of samples that are predicted right; macro-f1: mean of the F1 of all classes; binary-f1: F1 of class 1;
+    /// accuracy: share of samples that are predicted right; macro-f1: mean of the F1 of all classes of the model; binary-f1: F1 of class 1 of two;
     /// matthews: Matthews correlation coefficient; loss: mean cross-entropy, of which the lower is better. Other judges may have
     /// others.
     #[arg(long, value_name = "NAME", help_heading = RECIPE)]

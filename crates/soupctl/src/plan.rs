@@ -128,6 +128,7 @@ async fn survey(
 ) -> Result<Vec<u64>> {
     let mut configuration = soup_coordinator::configuration(spec, first).await?;
     notes.append(&mut configuration.notes);
+    notes.extend(configuration.class_one(spec));
     let judge = match (&spec.judge, cluster) {
         (None, _) => None,
         (Some(_), Cluster::Embedded(Embedded { judge: Some(judge), .. })) => {
@@ -159,6 +160,7 @@ async fn survey(
         recipe: &spec.recipe,
         full_diagnosis: spec.diagnosis.level == DiagnosisLevel::Full,
         recompute: spec.calibration.is_some(),
+        answers: !spec.decoding.is_labels(),
         train: spec.train_set(),
     })?;
     notes.extend(found.notes);

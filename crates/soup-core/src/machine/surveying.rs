@@ -61,6 +61,7 @@ impl Machine {
             recipe: &self.plan.recipe,
             full_diagnosis: self.plan.diagnosis.full,
             recompute: self.plan.calibration.is_some(),
+            answers: self.plan.answers,
             train: self.plan.train,
         })
     }

@@ -67,6 +67,7 @@ fn plan(kind: RecipeKind, ingredients: u32, files: u32) -> Plan {
         },
         train: learns.then_some(Dataset(2)),
         calibration: None,
+        answers: false,
         judge: Some(JudgeId::native()),
         datasets: if learns { 3 } else { 2 },
         batch_size: 10,
