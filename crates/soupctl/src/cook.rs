@@ -41,12 +41,15 @@ pub(crate) async fn run(args: CookArgs, purpose: Purpose) -> Result<()> {
 
 /// Cooks, shows the result, and gives the line that says where it is.
 async fn cook(args: &CookArgs, purpose: Purpose, window: Window) -> Result<String> {
-    let Cook { spec, fresh, gates, cluster } = match &args.resume {
+    let Cook { spec, fresh, gates, cluster, notes } = match &args.resume {
         Some(run) => resumed(args, run).await?,
         None => args.cook(purpose)?.with_configs().await?,
     };
     let mut signals = StopSignals::new()?;
     let mut progress = Progress::new(&spec, args.quiet);
+    for note in notes {
+        progress.line(&format!("note: {note}"));
+    }
     let ask = Ask { spec: &spec, fresh, run: args.resume.as_deref(), on_interrupt: args.on_interrupt };
     let json = match &cluster {
         Cluster::Remote(url) => {
@@ -116,7 +119,7 @@ async fn resumed(args: &CookArgs, run: &str) -> Result<Cook> {
     spec.workers_min = crate::spec::workers_min(flags.min_workers, &cluster);
     crate::spec::check_workers(&spec, &cluster)?;
     gates::check_spec(&flags.gate, &spec)?;
-    Ok(Cook { cluster, spec, fresh: false, gates: flags.gate })
+    Ok(Cook { cluster, spec, fresh: false, gates: flags.gate, notes: Vec::new() })
 }
 
 /// Has `spec` judged by whom its run was, who may be said to be somewhere by `flag`.

@@ -34,8 +34,9 @@ pub(crate) async fn run(args: CookArgs) -> Result<()> {
     if args.resume.is_some() {
         return Err(Error::usage("--resume goes on with a run, and a plan is of one to come: leave it out"));
     }
-    let Cook { spec, cluster, .. } = args.cook(Purpose::Cook)?.with_configs().await?;
-    let report = plan(&spec, &cluster).await?;
+    let Cook { spec, cluster, notes, .. } = args.cook(Purpose::Cook)?.with_configs().await?;
+    let mut report = plan(&spec, &cluster).await?;
+    report.notes.splice(0..0, notes);
     for warning in &report.warnings {
         print::line(&format!("warning: {warning}"));
     }

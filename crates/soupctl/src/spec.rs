@@ -2,6 +2,7 @@
 
 mod learned;
 mod ranking;
+mod trials;
 
 use std::path::Path;
 
@@ -43,6 +44,8 @@ pub(crate) struct Cook {
     pub(crate) gates: Vec<Gate>,
     /// Who does it.
     pub(crate) cluster: Cluster,
+    /// What people should know of how it was asked for.
+    pub(crate) notes: Vec<String>,
 }
 
 /// What a cook is for.
@@ -129,7 +132,8 @@ impl Cook {
     /// # Errors
     /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) for what is missing, out of range or contradictory.
     pub(crate) fn new(flags: CookOptions, file: CookOptions, cwd: &Path, purpose: Purpose) -> Result<Cook> {
-        let file = beside(&flags, file);
+        let mut file = beside(&flags, file);
+        let notes = trials::moot(&flags, &mut file).into_iter().collect();
         let mut options = flags.or(file);
         if purpose == Purpose::Taste {
             options.diagnose = options.diagnose.or(Some(DiagnosisName::Full));
@@ -189,7 +193,7 @@ impl Cook {
         check_output(&spec)?;
         check_workers(&spec, &cluster)?;
         gates::check_spec(&options.gate, &spec)?;
-        Ok(Cook { spec, fresh: options.fresh.unwrap_or(false), gates: options.gate, cluster })
+        Ok(Cook { spec, fresh: options.fresh.unwrap_or(false), gates: options.gate, cluster, notes })
     }
 
     /// The same with the text of the configurations that are named.
@@ -298,6 +302,7 @@ fn check_places(options: &CookOptions) -> Result<()> {
 fn recipe(options: &CookOptions) -> Result<RecipeSpec> {
     let kind = options.recipe.map(RecipeKind::from).unwrap_or_default();
     let learn = learned::learn(options, kind)?;
+    trials::check(options)?;
     let accept = options.accept.map(Into::into).unwrap_or_default();
     Ok(RecipeSpec {
         kind,
@@ -601,6 +606,24 @@ mod tests {
         let pruned = cook(CookOptions { recipe: Some(RecipeName::Pruned), ..options() }).unwrap();
         assert_eq!(pruned.spec.recipe.passes, 2);
         assert_eq!(pruned.spec.output, "/home/soups/vit-pruned");
+    }
+
+    #[test]
+    fn options_that_mean_nothing_are_refused_from_flags_and_noted_from_a_file() {
+        let uniform = || Some(RecipeName::Uniform);
+        let odd = CookOptions { recipe: uniform(), passes: Some(2), ..options() };
+        refused(odd.clone(), "--passes belongs to the greedy and the pruned recipe, and this one is uniform");
+        let file = CookOptions { passes: Some(2), ..options() };
+        let of =
+            |flags: CookOptions, file: CookOptions| Cook::new(flags, file, Path::new("/home"), Purpose::Cook);
+        let flags = CookOptions { recipe: uniform(), ..CookOptions::default() };
+        let cooked = of(flags, file.clone()).unwrap();
+        assert_eq!((cooked.notes.len(), cooked.spec.recipe.passes), (1, 1));
+        assert!(cooked.notes[0].contains("passes means nothing to --recipe uniform"), "{:?}", cooked.notes);
+        let cooked = of(CookOptions::default(), file).unwrap();
+        assert_eq!((cooked.notes.len(), cooked.spec.recipe.passes), (0, 2));
+        // The file's own recipe does not look at it.
+        assert!(of(CookOptions::default(), odd).is_err());
     }
 
     #[test]
