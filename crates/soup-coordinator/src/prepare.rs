@@ -144,6 +144,7 @@ pub(crate) async fn prepare(
     let ranking = spec.ranked_by.as_ref().map(|table| ranking::given(table, &names)).transpose()?;
     notes.extend(ranking.as_ref().map(|_| RANKED.to_owned()));
     let fingerprints = fingerprints(&spec).await?;
+    notes.extend(spec.overlaps(&fingerprints));
     let base = base(&spec, &checkpoints[0], &schema).await?;
     let inputs = Inputs {
         spec: &spec,

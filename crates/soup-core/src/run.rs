@@ -2,6 +2,7 @@
 //!
 //! It is data (URLs and numbers) and nothing else: no part of it is ever executed.
 
+mod overlap;
 mod sizes;
 
 use std::collections::{BTreeMap, BTreeSet};

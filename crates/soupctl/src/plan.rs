@@ -75,13 +75,16 @@ async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
         }
         _ => memory,
     };
-    let mut datasets = Vec::new();
+    let (mut datasets, mut fingerprints) = (Vec::new(), Vec::new());
     for set in spec.datasets() {
-        datasets.push(match spec.judges_own(set) {
-            Some(_) => of_judge(set),
+        let (dataset, fingerprint) = match spec.judges_own(set) {
+            Some(_) => (of_judge(set), String::new()),
             None => dataset(set).await?,
-        });
+        };
+        datasets.push(dataset);
+        fingerprints.push(fingerprint);
     }
+    notes.extend(spec.overlaps(&fingerprints));
     let mut warnings: Vec<String> = does_not_fit(&shards, k, &memory).into_iter().collect();
     if let Err(error) = output::check_target(&Location::parse(&spec.output)?, spec.overwrite).await {
         warnings.push(error.chain());
@@ -353,12 +356,12 @@ fn evaluations(spec: &RunSpec, k: u32) -> Evaluations {
     }
 }
 
-/// The size of a dataset.
-async fn dataset(set: &DatasetSpec) -> Result<DatasetPlan> {
+/// The size of a dataset, and what it is.
+async fn dataset(set: &DatasetSpec) -> Result<(DatasetPlan, String)> {
     let context = |e: Error| e.context(format!("dataset {:?}", set.name));
     let files = data::files(&set.url).await.map_err(context)?;
     let bytes = files.iter().filter_map(|f| f.stamp.as_ref()).map(|s| s.size_bytes).sum();
-    Ok(DatasetPlan { bytes: Some(bytes), ..of_judge(set) })
+    Ok((DatasetPlan { bytes: Some(bytes), ..of_judge(set) }, data::fingerprint_of(&files)))
 }
 
 /// One of a judge's own.
