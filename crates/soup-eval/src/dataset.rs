@@ -197,7 +197,8 @@ fn images(
     let others: Vec<FileEntry> = others.into_iter().filter(|e| !e.path.starts_with("../")).collect();
     if tables.is_empty() {
         let folder = folder::Folder::new(&others, named, about)?;
-        let notes = folder.notes().to_vec();
+        let mut notes = folder.notes().to_vec();
+        notes.extend(options.limit.and_then(|limit| folder.note_of_limit(limit)));
         return Ok((Layout::Folder(folder), notes));
     }
     let (tables, mut notes) = splits::choose(tables, named, about)?;

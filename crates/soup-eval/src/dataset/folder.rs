@@ -149,6 +149,20 @@ impl Folder {
         }
     }
 
+    /// What people should know of the first `limit` samples: classes lie one after the other.
+    pub(super) fn note_of_limit(&self, limit: u64) -> Option<String> {
+        let first = self.images.get(..usize::try_from(limit).ok()?)?;
+        // Ascending, and without a gap.
+        let seen = first.last().map_or(0, |image| image.label as usize + 1);
+        let all = self.names.len();
+        (seen < all).then(|| {
+            format!(
+                "is limited to {limit} samples, which are in the order of the classes' folders: {} of its {all} classes have none",
+                all - seen
+            )
+        })
+    }
+
     /// What people should know.
     pub(super) fn notes(&self) -> &[String] {
         &self.notes
@@ -336,6 +350,15 @@ mod tests {
         };
         assert!(of_split("train").unwrap_err().chain().contains("train/a/x.tif"));
         assert_eq!(of_split("val").unwrap(), 1);
+    }
+
+    #[test]
+    fn classes_that_a_limit_leaves_without_a_sample_are_counted() {
+        let folder = folder(&["a/1.png", "a/2.png", "b/1.png", "c/1.png"]).unwrap();
+        let note = |limit| folder.note_of_limit(limit);
+        assert!(note(2).unwrap().ends_with("2 of its 3 classes have none"));
+        assert!(note(3).unwrap().starts_with("is limited to 3 samples"));
+        assert_eq!((note(4), note(5), note(u64::MAX)), (None, None, None));
     }
 
     #[test]
