@@ -28,7 +28,7 @@ fn json(bytes: &[u8]) -> Result<ScoreTable> {
     ranking::parse(bytes).map_err(wrong)
 }
 
-/// A name and a score in each line. The first line may name the columns: its second field then is no number.
+/// A name and a score in each line. The first line may name the columns: its second field then is no number, nor begins like one.
 fn lines(bytes: &[u8]) -> Result<ScoreTable> {
     let mut reader =
         csv::ReaderBuilder::new().has_headers(false).trim(csv::Trim::All).flexible(true).from_reader(bytes);
@@ -45,11 +45,17 @@ fn lines(bytes: &[u8]) -> Result<ScoreTable> {
                 return wrong(format!("ranks {name:?}, which is ranked above"));
             }
             Ok(_) => {}
-            Err(_) if index == 0 => {}
+            Err(_) if index == 0 && names_a_column(score) => {}
             Err(_) => return wrong(format!("ranks {name:?} by {score:?}, which is no number")),
         }
     }
     Ok(table)
+}
+
+/// Whether a field that is no number may be what a column is called: `accuracy`, and not `85%`, `0x10` or nothing.
+fn names_a_column(field: &str) -> bool {
+    let begins_a_number = |c: char| c.is_ascii_digit() || "+-.,%".contains(c);
+    field.chars().next().is_some_and(|first| !begins_a_number(first))
 }
 
 #[cfg(test)]
@@ -84,6 +90,11 @@ mod tests {
         refused("s.json", "{}", "has no scores");
         refused("s.csv", "a,1\na,2\n", "line 2 ranks \"a\", which is ranked above");
         refused("s.csv", "a,1\nb,x\n", "line 2 ranks \"b\" by \"x\"");
+        // Not the names of columns.
+        for score in ["85%", "0x10", "1_000", "-", ""] {
+            let expected = format!("line 1 ranks \"a\" by {score:?}, which is no number");
+            refused("s.csv", &format!("a,{score}\nb,2\n"), &expected);
+        }
         refused("s.csv", "name,accuracy,loss\na,1,2\n", "line 1 has 3 fields");
         refused("s.csv", "a\n", "line 1 has 1 fields");
         refused("s.csv", "name,accuracy\n", "has no scores");
