@@ -52,6 +52,7 @@ mod trace;
 
 pub use crate::configuration::{Configuration, configuration};
 pub use crate::live::Window;
+pub use crate::prepare::base;
 
 use std::future::Future;
 use std::time::Duration;

@@ -187,8 +187,12 @@ pub(crate) async fn prepare(
     })
 }
 
-/// The checkpoint that deltas are measured from, which must have the tensors of the ingredients.
-async fn base(spec: &RunSpec, first: &Checkpoint, schema: &Schema) -> Result<Option<Checkpoint>> {
+/// The checkpoint that deltas are measured from, which must have the tensors of the ingredients, of which `first` is one and that make up
+/// `schema`; `None` where none was named.
+///
+/// # Errors
+/// Where it is not one checkpoint, and where it is another model's.
+pub async fn base(spec: &RunSpec, first: &Checkpoint, schema: &Schema) -> Result<Option<Checkpoint>> {
     let Some(url) = &spec.diagnosis.base else { return Ok(None) };
     let about = |e: Error| e.context(format!("base {url:?}"));
     let mut found = pool::open_pool(std::slice::from_ref(url)).await.map_err(about)?.checkpoints;

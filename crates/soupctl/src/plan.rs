@@ -1,6 +1,9 @@
 //! `soupctl plan`: what a cook would do. Reads the headers of the pool and surveys the datasets as a worker would; loads no shard
 //! and writes nothing.
 
+use std::path::Path;
+
+use soup_coordinator::Configuration;
 use soup_core::agree::agree;
 use soup_core::batch_norm;
 use soup_core::machine::{Room, Space, Tier, choose_room};
@@ -11,9 +14,9 @@ use soup_core::run::{DatasetSpec, DiagnosisLevel, RunSpec};
 use soup_core::schema::Schema;
 use soup_core::shard::ShardPlan;
 use soup_core::{Error, Result};
-use soup_store::checkpoint::Checkpoint;
 use soup_store::layout::{FILE_BYTES_MAX, plan_files};
 use soup_store::location::Location;
+use soup_store::signing::SigningKey;
 use soup_store::{companion, data, output, pool};
 
 use crate::args::CookArgs;
@@ -21,9 +24,7 @@ use crate::choices::OutputFormat;
 use crate::inspect::{dtypes, dtypes_text, schemas};
 use crate::print;
 use crate::quantity::{Bytes, count, grouped};
-#[cfg(feature = "worker")]
-use crate::spec::Embedded;
-use crate::spec::{Cluster, Cook, Purpose};
+use crate::spec::{Cluster, Cook, Embedded, Listening, Purpose};
 use crate::table::pairs;
 
 /// Plans a cook.
@@ -35,6 +36,7 @@ pub(crate) async fn run(args: CookArgs) -> Result<()> {
         return Err(Error::usage("--resume goes on with a run, and a plan is of one to come: leave it out"));
     }
     let Cook { spec, cluster, notes, .. } = args.cook(Purpose::Cook)?.with_configs().await?;
+    check_key(&cluster)?;
     let mut report = plan(&spec, &cluster).await?;
     report.notes.splice(0..0, notes);
     for warning in &report.warnings {
@@ -46,6 +48,16 @@ pub(crate) async fn run(args: CookArgs) -> Result<()> {
     }
 }
 
+/// Reads the key that the cluster of this process would sign with.
+fn check_key(cluster: &Cluster) -> Result<()> {
+    let key = match cluster {
+        Cluster::Embedded(Embedded { signing_key, .. })
+        | Cluster::Listening(Listening { signing_key, .. }) => signing_key.as_deref(),
+        Cluster::Remote(_) => None,
+    };
+    key.map_or(Ok(()), |file| SigningKey::read(Path::new(file)).map(drop))
+}
+
 async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
     let pool::Pool { checkpoints, mut notes } = pool::open_pool(&spec.pool).await?;
     let agreement = agree(&schemas(&checkpoints), spec.terms())?;
@@ -53,6 +65,10 @@ async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
     notes.extend(companion::check(&checkpoints, &spec.ignore_config).await?);
     let (schema, note) = batch_norm::settle(agreement.schema, spec.batch_norm)?;
     notes.extend(note);
+    notes.extend(batch_norm::note_of_learning(schema.batch_norm()).filter(|_| spec.train.is_some()));
+    let mut configuration = soup_coordinator::configuration(spec, &checkpoints[0]).await?;
+    notes.append(&mut configuration.notes);
+    notes.extend(configuration.class_one(spec));
     let ingredients: Vec<String> = checkpoints.iter().map(|c| c.name.clone()).collect();
     // What names ingredients has to name these.
     if let Some(table) = &spec.ingredient_weights {
@@ -61,6 +77,7 @@ async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
     if let Some(table) = &spec.ranked_by {
         ranking::given(table, &ingredients)?;
     }
+    soup_coordinator::base(spec, &checkpoints[0], &schema).await?;
     let k = ingredients.len() as u32;
     let shards = ShardPlan::new(schema.bytes());
     let memory = match spec.streams() {
@@ -92,7 +109,7 @@ async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
     let samples = if spec.datasets().next().is_none() {
         Vec::new()
     } else {
-        survey(spec, cluster, &checkpoints[0], &schema, &mut notes).await?
+        survey(spec, cluster, configuration, &schema, &mut notes).await?
     };
     for (dataset, samples) in datasets.iter_mut().zip(samples) {
         dataset.samples = Some(samples);
@@ -126,13 +143,10 @@ async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
 async fn survey(
     spec: &RunSpec,
     cluster: &Cluster,
-    first: &Checkpoint,
+    configuration: Configuration,
     schema: &Schema,
     notes: &mut Vec<String>,
 ) -> Result<Vec<u64>> {
-    let mut configuration = soup_coordinator::configuration(spec, first).await?;
-    notes.append(&mut configuration.notes);
-    notes.extend(configuration.class_one(spec));
     let judge = match (&spec.judge, cluster) {
         (None, _) => None,
         (Some(_), Cluster::Embedded(Embedded { judge: Some(judge), .. })) => {
@@ -174,13 +188,12 @@ async fn survey(
 /// This program cannot look into datasets: what they hold is found by the first worker.
 #[cfg(not(feature = "worker"))]
 async fn survey(
-    spec: &RunSpec,
+    _spec: &RunSpec,
     _cluster: &Cluster,
-    first: &Checkpoint,
+    _configuration: Configuration,
     _schema: &Schema,
     notes: &mut Vec<String>,
 ) -> Result<Vec<u64>> {
-    soup_coordinator::configuration(spec, first).await?;
     notes.push("the datasets were not looked into: this program was built without the worker".to_owned());
     Ok(Vec::new())
 }
@@ -470,8 +483,8 @@ fn render(report: &PlanReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::choices::RecipeName;
     use crate::cookfile::CookOptions;
-    use crate::spec::Embedded;
 
     fn embedded(workers: u32, memory_bytes: u64, disk_bytes: Option<u64>) -> Cluster {
         let memory_bytes = Some(memory_bytes);
@@ -487,6 +500,42 @@ mod tests {
             judge: None,
             disk_cache: disk_bytes.map(|bytes| ("/cache".to_owned(), Some(bytes))),
         })
+    }
+
+    /// The plan of the mean of two checkpoints in `folder`, with this base.
+    async fn plan_with_base(folder: &Path, base: Option<&str>) -> Result<PlanReport> {
+        let header = r#"{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 8]].concat();
+        for name in ["a", "b"] {
+            std::fs::write(folder.join(format!("{name}.safetensors")), &bytes).unwrap();
+        }
+        let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+        let options = CookOptions {
+            pool: vec![path("a.safetensors"), path("b.safetensors")],
+            recipe: Some(RecipeName::Uniform),
+            base: base.map(path),
+            output: Some(path("soup")),
+            ..CookOptions::default()
+        };
+        let Cook { spec, cluster, .. } =
+            Cook::new(options, CookOptions::default(), folder, Purpose::Cook).unwrap();
+        plan(&spec, &cluster).await
+    }
+
+    #[tokio::test]
+    async fn what_a_cook_would_refuse_before_it_reads_a_parameter_a_plan_refuses() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        plan_with_base(&root, None).await.unwrap();
+        plan_with_base(&root, Some("a.safetensors")).await.unwrap();
+        let error = plan_with_base(&root, Some("none.safetensors")).await.unwrap_err();
+        assert_eq!(error.kind(), soup_core::ErrorKind::Data);
+        assert!(error.chain().contains("does not exist"), "{}", error.chain());
+        let Cluster::Embedded(of) = embedded(1, 1 << 20, None) else { unreachable!() };
+        check_key(&Cluster::Embedded(of.clone())).unwrap();
+        let nowhere = Some(root.join("none.key").to_str().unwrap().to_owned());
+        let error = check_key(&Cluster::Embedded(Embedded { signing_key: nowhere, ..of })).unwrap_err();
+        assert_eq!(error.kind(), soup_core::ErrorKind::Configuration);
     }
 
     /// A pool of 4 ingredients with 16 shards of 64 KiB.
