@@ -430,7 +430,7 @@ pub(crate) struct DoctorArgs {
     /// Whether a state can be kept here; a probe is written and removed
     #[arg(long, value_name = "URL")]
     pub(crate) state_url: Option<String>,
-    /// Whether these checkpoints can be read; repeatable
+    /// Whether these checkpoints can be read, and agree; repeatable
     #[arg(long, value_name = "URL")]
     pub(crate) pool: Vec<String>,
     /// Whether this coordinator answers, and its workers reach each other

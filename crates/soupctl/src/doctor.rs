@@ -20,7 +20,7 @@ use crate::choices::OutputFormat;
 use crate::client::Client;
 use crate::cookfile::{absolute, current_folder};
 use crate::quantity::{Bytes, count};
-use crate::{print, resources, table};
+use crate::{inspect, print, resources, table};
 
 /// How long one look may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -252,11 +252,11 @@ async fn checkpoints(url: &str) -> Result<String> {
     let pool = pool::open_pool(&[absolute(&cwd, url)?]).await?;
     let bytes: u64 = pool.checkpoints.iter().map(soup_store::checkpoint::Checkpoint::size_bytes).sum();
     let read = begun.elapsed().as_millis();
-    Ok(format!(
-        "{}, {}; headers read in {read} ms",
-        count(pool.checkpoints.len() as u64, "checkpoint"),
-        Bytes(bytes)
-    ))
+    // As inspect and plan say it.
+    inspect::agreement(&pool.checkpoints).await.1?;
+    let many = pool.checkpoints.len() as u64;
+    let agree = if many > 1 { ", which agree" } else { "" };
+    Ok(format!("{}, {}{agree}; headers read in {read} ms", count(many, "checkpoint"), Bytes(bytes)))
 }
 
 /// Asks a coordinator how it is, and how its workers are.
@@ -362,6 +362,29 @@ mod tests {
         assert_eq!((bad.verdict, bad.kind), (Verdict::Error, Some(ErrorKind::Unavailable)));
         assert!(bad.found.contains("1 of 2 others; worker v at http://i:2: refused"), "{}", bad.found);
         assert_eq!(peers(&worker(None)).verdict, Verdict::Warning);
+    }
+
+    #[tokio::test]
+    async fn a_pool_whose_classes_differ_is_not_well() {
+        let folder = tempfile::tempdir().unwrap();
+        let header = r#"{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 8]].concat();
+        let put = |name: &str, class: &str| {
+            let of = folder.path().join(name);
+            std::fs::create_dir_all(&of).unwrap();
+            std::fs::write(of.join("model.safetensors"), &bytes).unwrap();
+            let config = serde_json::json!({ "model_type": "vit", "id2label": { "0": class, "1": "dog" } });
+            std::fs::write(of.join("config.json"), config.to_string()).unwrap();
+        };
+        put("a", "cat");
+        put("b", "cat");
+        let url = folder.path().to_str().unwrap();
+        let found = checkpoints(url).await.unwrap();
+        assert!(found.starts_with("2 checkpoints, ") && found.contains(", which agree;"), "{found}");
+        put("b", "cow");
+        let error = checkpoints(url).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Data);
+        assert!(error.chain().contains("id2label.0"), "{}", error.chain());
     }
 
     #[test]

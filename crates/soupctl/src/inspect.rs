@@ -77,15 +77,7 @@ async fn inspect(pool: pool::Pool) -> Result<(Inspection, Result<()>)> {
         Some(file) => header::read_header(&file.location).await?.0.metadata,
         None => BTreeMap::new(),
     };
-    let (more, verdict) = match agree(&schemas(&checkpoints), Terms::default()) {
-        Ok(agreement) => match companion::check(&checkpoints, &[]).await {
-            Ok(notes) => ([agreement.notes, notes].concat(), Ok(())),
-            Err(error) => (agreement.notes, Err(error)),
-        },
-        // One checkpoint alone cannot disagree, only be unfit for a pool.
-        Err(error) if checkpoints.len() == 1 => (vec![error.chain()], Ok(())),
-        Err(error) => (Vec::new(), Err(error)),
-    };
+    let (more, verdict) = agreement(&checkpoints).await;
     notes.extend(more);
     let statistics = batch_norm::statistics(&first.schema).count();
     if statistics > 0 {
@@ -105,6 +97,19 @@ async fn inspect(pool: pool::Pool) -> Result<(Inspection, Result<()>)> {
         disagreement: verdict.as_ref().err().map(Error::chain),
     };
     Ok((inspection, verdict))
+}
+
+/// Whether checkpoints agree, in their tensors and in what gives these their meaning; with what people should know.
+pub(crate) async fn agreement(checkpoints: &[Checkpoint]) -> (Vec<String>, Result<()>) {
+    match agree(&schemas(checkpoints), Terms::default()) {
+        Ok(agreement) => match companion::check(checkpoints, &[]).await {
+            Ok(notes) => ([agreement.notes, notes].concat(), Ok(())),
+            Err(error) => (agreement.notes, Err(error)),
+        },
+        // One checkpoint alone cannot disagree, only be unfit for a pool.
+        Err(error) if checkpoints.len() == 1 => (vec![error.chain()], Ok(())),
+        Err(error) => (Vec::new(), Err(error)),
+    }
 }
 
 /// The schemas of a pool with the names of the ingredients.
