@@ -7,13 +7,16 @@ mod script;
 mod text;
 mod worker;
 
-use soup_core::Error;
 use soup_core::ledger::{Dataset, Evaluation};
 use soup_core::machine::{Slice, Work};
+use soup_core::{Error, ErrorKind};
 use soup_proto::v1;
+use soup_store::state::State;
 
 use crate::exchange::{Assignment, Attempt, HandedIn, Incarnation, Said};
+use crate::hub::{self, Meant};
 use crate::messages;
+use crate::opening::Keeper;
 use pool::{averages, greedy};
 use script::Script;
 
@@ -232,4 +235,24 @@ async fn runs_that_fail() {
     script.submits("B", greedy(name, "b", 1)).await;
     script.fails("w1", Error::data("the dataset has no rows")).await;
     script.ends();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_named_is_that_run_or_refused() {
+    let name = "named";
+    pool::put(name).await;
+    let state = State::open("memory:///named/state").unwrap();
+    let (handle, _hub) = hub::start(script::config(), Keeper::new(state));
+    let submit = async |output: &str, meant: Meant| {
+        handle.submit(averages(name, output), meant, handle.admit(None).unwrap()).await
+    };
+    let run = submit("out", Meant::Any).await.unwrap();
+    assert_eq!(submit("out", Meant::Run(run.clone())).await.unwrap(), run);
+    let error = submit("elsewhere", Meant::Run(run.clone())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Data);
+    let expected =
+        format!("what run {run} is made of changed since it was submitted (something else is asked for)");
+    assert!(error.chain().starts_with(&expected), "{}", error.chain());
+    let error = submit("out", Meant::Run("uniform-000000000000".to_owned())).await.unwrap_err();
+    assert!(error.chain().starts_with("there is no run \"uniform-000000000000\""), "{}", error.chain());
 }
