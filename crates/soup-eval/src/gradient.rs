@@ -274,7 +274,7 @@ mod tests {
             [(0.0, true), (1.0, true), (-0.1, false), (1.1, false), (f64::NAN, false)]
         {
             let spec = LossSpec { beta: 1.0, label_smoothing, scale: 1.0 };
-            assert_eq!(spec.check().is_ok(), good, "{label_smoothing}");
+            assert_eq!(spec.check(false).is_ok(), good, "{label_smoothing}");
         }
     }
 }
