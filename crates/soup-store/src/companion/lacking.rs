@@ -18,12 +18,11 @@ pub(super) fn notes(ingredients: &[&str], companions: &ByFile) -> Vec<String> {
             ingredients.iter().copied().partition(|i| has(i, name) || has(i, other));
         notes.extend(lack(name, &with, &without));
     }
-    let files = |ingredient: &&str| {
-        let known = |file: &&str| *file != PROMPTS && has(ingredient, file);
-        (*ingredient, VOCABULARIES.into_iter().filter(known).collect::<Vec<_>>())
-    };
-    let (with, without): (Vec<_>, Vec<_>) =
-        ingredients.iter().map(files).partition(|(_, files)| !files.is_empty());
+    let files = ingredients.iter().copied().map(|ingredient| {
+        let own = VOCABULARIES.into_iter().filter(|file| *file != PROMPTS && has(ingredient, file));
+        (ingredient, own.collect::<Vec<&'static str>>())
+    });
+    let (with, without): (Vec<_>, Vec<_>) = files.partition(|(_, files)| !files.is_empty());
     notes.extend(lack("vocabulary", &names(&with), &names(&without)));
     notes.extend(apart(&with));
     notes
@@ -52,9 +51,11 @@ fn apart(with: &[(&str, Vec<&'static str>)]) -> Option<String> {
     let mut linked = files.clone();
     loop {
         let before = linked.len();
-        for (_, files) in with.iter().filter(|(_, files)| files.iter().any(|f| linked.contains(f))) {
-            let more: Vec<_> = files.iter().copied().filter(|f| !linked.contains(f)).collect();
-            linked.extend(more);
+        for (_, files) in with {
+            if files.iter().any(|file| linked.contains(file)) {
+                let more: Vec<_> = files.iter().copied().filter(|file| !linked.contains(file)).collect();
+                linked.extend(more);
+            }
         }
         if linked.len() == before {
             break;
