@@ -335,7 +335,11 @@ mod tests {
         check(&|p| p["spec"]["batch_size"] = 2.into(), "something else is asked for");
         check(
             &|p| p["judge"]["numerics"] = "cuda".into(),
-            "native 2 (cuda) judges, it was native 2 (flex-f32)",
+            &format!(
+                "{} judges, it was {}",
+                JudgeId { numerics: "cuda".to_owned(), ..JudgeId::native() },
+                JudgeId::native()
+            ),
         );
         check(&|_| {}, "its plan was written by another version of soupctl");
         let many = document(&|p| p["ingredients"] = serde_json::json!([]));
