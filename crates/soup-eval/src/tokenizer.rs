@@ -2,8 +2,10 @@
 //!
 //! What that file says is done by the library that it is of. `tokenizer_config.json` beside it is what transformers goes by besides:
 //! where it says something else about tokens, one of the two would have to be believed, and the pair is refused by the setting's name.
+//! So is a pair where transformers has something else by the class that it makes of them.
 //! A text is never padded. It is cut where the model has no positions for it, or where either file says so; those are counted.
 
+mod class;
 mod settings;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -40,8 +42,8 @@ pub(crate) struct Takes {
     pub(crate) longest: usize,
     /// Whether tokens have types.
     pub(crate) types: bool,
-    /// Whether its own tokenizer gives types, where no file says it.
-    pub(crate) types_unless_told: bool,
+    /// The class that transformers makes of its tokenizer where no file names one.
+    pub(crate) class: &'static str,
 }
 
 /// See the module.
@@ -62,15 +64,19 @@ pub(crate) struct Encoded {
 }
 
 impl TextTokenizer {
+    /// Of a model with the `config.json` that is given.
+    ///
     /// # Errors
-    /// [`Data`](soup_core::ErrorKind::Data) where a file cannot be read, the two contradict each other, or nothing would be left of a text.
-    pub(crate) fn open(files: &TokenizerFiles, takes: Takes) -> Result<TextTokenizer> {
+    /// [`Data`](soup_core::ErrorKind::Data) where a file cannot be read, the two contradict each other or what transformers makes of them,
+    /// or nothing would be left of a text.
+    pub(crate) fn open(files: &TokenizerFiles, model_json: &str, takes: Takes) -> Result<TextTokenizer> {
         let settings = Settings::read(files.config_json.as_deref())?;
+        let class = settings.class(model_json, takes);
         let load = || Tokenizer::from_bytes(&files.tokenizer_json);
         let mut inner = caught(load)
             .and_then(|loaded| loaded.map_err(|e| e.to_string()))
             .map_err(|why| Error::data(format!("tokenizer.json is not understood: {why}")))?;
-        settings.check(&inner)?;
+        settings.check(&inner, &class)?;
         let own = inner.get_truncation().cloned();
         let limits = [
             (takes.longest, "what the model has positions for"),
@@ -94,7 +100,7 @@ impl TextTokenizer {
         inner
             .with_truncation(Some(truncation))
             .map_err(|e| Error::data(format!("tokenizer.json cannot cut texts to {limit} tokens: {e}")))?;
-        let types = settings.types(takes);
+        let types = settings.types(takes, &class);
         Ok(TextTokenizer { inner, types, limit, limited_by })
     }
 

@@ -24,8 +24,8 @@ pub(crate) struct TextClassifier {
     pub(crate) vocabulary: usize,
     /// Types of tokens are below; `None`: the model does not look at them.
     pub(crate) types: Option<usize>,
-    /// Whether it is told the types of tokens where no file says whether it is.
-    pub(crate) types_unless_told: bool,
+    /// The class that transformers makes of its tokenizer where no file names one.
+    pub(crate) tokenizer: &'static str,
     /// Tokens of the longest text that it has positions for.
     pub(crate) longest: usize,
 }
@@ -143,9 +143,9 @@ impl Kind for Texts {
         let takes = Takes {
             longest: classifier.longest,
             types: classifier.types.is_some(),
-            types_unless_told: classifier.types_unless_told,
+            class: classifier.tokenizer,
         };
-        let open = |files: &TokenizerFiles| TextTokenizer::open(files, takes);
+        let open = |files: &TokenizerFiles| TextTokenizer::open(files, &spec.config_json, takes);
         let tokenizer = spec.tokenizer.as_ref().map(open).transpose()?;
         let architecture = match &tokenizer {
             Some(tokenizer) if A::ANSWERS && spec.label_tokens.is_empty() => {
@@ -264,7 +264,7 @@ mod tests {
             classes: Classes::new(vec!["a".to_owned(), "b".to_owned()], &Default::default()),
             vocabulary: 9,
             types: None,
-            types_unless_told: false,
+            tokenizer: "BertTokenizer",
             longest: 4096,
         };
         Texts { classifier, tokenizer: None }

@@ -79,7 +79,7 @@ impl Architecture for Align {
         let classes = described.prompts.classes().to_vec();
         Self::of(&Settings::parse(&spec.config_json)?, classes, |texts| {
             let longest = longest(texts.classifier.longest);
-            described.tokens(Takes { longest, types: true, types_unless_told: true })
+            described.tokens(Takes { longest, types: true, class: "BertTokenizer" })
         })
     }
 

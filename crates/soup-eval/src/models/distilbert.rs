@@ -99,7 +99,7 @@ impl Architecture for DistilBert {
                 classes: settings.classes_or_number()?,
                 vocabulary: raw.vocab_size,
                 types: None,
-                types_unless_told: false,
+                tokenizer: "DistilBertTokenizer",
                 longest: raw.max_position_embeddings,
             },
         };

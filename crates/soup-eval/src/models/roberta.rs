@@ -35,8 +35,8 @@ impl Architecture for Roberta {
     fn from_json(text: &str) -> Result<Self> {
         let settings = Settings::parse(text)?.or("vocab_size", json!(50_265)).or("pad_token_id", json!(1));
         let mut config = TextConfig::read(&settings)?.with_positions_after_pad()?;
-        // Its tokenizer gives none, as most checkpoints have but one.
-        config.classifier.types_unless_told = false;
+        // It gives no types, as most checkpoints have but one.
+        config.classifier.tokenizer = "RobertaTokenizer";
         Ok(Roberta(config))
     }
 

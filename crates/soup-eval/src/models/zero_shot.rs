@@ -20,6 +20,8 @@ const PROMPT_TOKENS_MAX: usize = 256;
 pub(crate) struct Described<'a> {
     pub(crate) prompts: &'a Prompts,
     files: &'a TokenizerFiles,
+    /// The model's `config.json`.
+    model_json: &'a str,
 }
 
 impl<'a> Described<'a> {
@@ -30,7 +32,7 @@ impl<'a> Described<'a> {
     pub(crate) fn by(spec: &'a EvaluatorSpec) -> Result<Option<Described<'a>>> {
         let Some(prompts) = &spec.prompts else { return Ok(None) };
         match &spec.tokenizer {
-            Some(files) => Ok(Some(Described { prompts, files })),
+            Some(files) => Ok(Some(Described { prompts, files, model_json: &spec.config_json })),
             None => Err(Error::data("how prompts become tokens is not known: there is no tokenizer.json")),
         }
     }
@@ -40,7 +42,7 @@ impl<'a> Described<'a> {
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data), naming a prompt that cannot be made tokens, or would be cut.
     pub(crate) fn tokens(&self, takes: Takes) -> Result<Vec<Encoded>> {
-        let tokenizer = TextTokenizer::open(self.files, takes)?;
+        let tokenizer = TextTokenizer::open(self.files, self.model_json, takes)?;
         let encode = |prompt: &String| {
             let encoded =
                 tokenizer.encode(prompt, None).map_err(|e| e.context(format!("prompt {prompt:?}")))?;

@@ -6,6 +6,7 @@ use tokenizers::utils::truncation::TruncationDirection;
 use tokenizers::{Tokenizer, TruncationParams};
 
 use super::Takes;
+use super::class::{Class, Sets};
 
 /// Settings that name a token, or several.
 const TOKENS: [&str; 9] = [
@@ -19,12 +20,6 @@ const TOKENS: [&str; 9] = [
     "additional_special_tokens",
     "extra_special_tokens",
 ];
-/// Tokenizers that tell a model which of a pair's texts a token is of, by their names less `Fast`.
-const WITH_TYPES: [&str; 5] =
-    ["BertTokenizer", "PreTrainedTokenizer", "ElectraTokenizer", "MPNetTokenizer", "TokenizersBackend"];
-/// Tokenizers that do not.
-const WITHOUT_TYPES: [&str; 2] = ["RobertaTokenizer", "DistilBertTokenizer"];
-
 /// Which types of tokens a model is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Types {
@@ -32,7 +27,7 @@ pub(super) enum Types {
     Given,
     /// None: all are of type 0.
     None,
-    /// That is not known, by the name of the tokenizer's class.
+    /// That is not known, of a class that is described.
     Unknown(String),
 }
 
@@ -45,8 +40,8 @@ impl Types {
         match self {
             Types::None => Ok(vec![0; given.len()]),
             Types::Unknown(class) if given.iter().any(|&of| of != 0) => Err(Error::data(format!(
-                "tokenizer_config.json has tokenizer_class {class:?}, of which it is not known whether the model is told the types of \
-                 tokens: name them in model_input_names, or do not"
+                "of {class} it is not known whether the model is told the types of tokens: name token_type_ids in model_input_names \
+                 in tokenizer_config.json, or the other inputs without it"
             ))),
             Types::Given | Types::Unknown(_) => given
                 .iter()
@@ -96,11 +91,16 @@ impl Settings {
         Ok(Settings { all, longest })
     }
 
-    /// Checks that `tokenizer` does what is said here.
+    /// The class that transformers makes of the tokenizer of a model.
+    pub(super) fn class(&self, model_json: &str, takes: Takes) -> Class {
+        Class::of(&self.all, model_json, takes.class)
+    }
+
+    /// Checks that `tokenizer` does what is said here, and what its class does where it is not said.
     ///
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data), naming the setting and both values.
-    pub(super) fn check(&self, tokenizer: &Tokenizer) -> Result<()> {
+    pub(super) fn check(&self, tokenizer: &Tokenizer, class: &Class) -> Result<()> {
         let json = |of: std::result::Result<Value, serde_json::Error>| {
             of.map_err(|e| Error::data("tokenizer.json is not understood").with_source(e))
         };
@@ -125,6 +125,7 @@ impl Settings {
         if let Some(bytes) = part(&pre_tokenizer, "ByteLevel") {
             self.same("add_prefix_space", &bytes["add_prefix_space"])?;
         }
+        self.check_unsaid(&normalizer, &pre_tokenizer, class)?;
         self.check_tokens(tokenizer)
     }
 
@@ -136,6 +137,40 @@ impl Settings {
             Some(said) if said == is => Ok(()),
             Some(said) => Err(wrong(format!("{name} is {said}, and tokenizer.json beside it does {is}"))),
         }
+    }
+
+    /// Where nothing is said, transformers has what the class sets, and not what `tokenizer.json` says: of parts that are no sequence of
+    /// several.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) where the two are not the same.
+    fn check_unsaid(&self, normalizer: &Value, pre_tokenizer: &Value, class: &Class) -> Result<()> {
+        let parts = [
+            (normalizer, "BertNormalizer", "lowercase", "do_lower_case", Sets::LowerCase),
+            (normalizer, "BertNormalizer", "strip_accents", "strip_accents", Sets::Accents),
+            (normalizer, "BertNormalizer", "handle_chinese_chars", "tokenize_chinese_chars", Sets::Chinese),
+            (pre_tokenizer, "ByteLevel", "add_prefix_space", "add_prefix_space", Sets::Space),
+        ];
+        for (part, kind, field, name, sets) in parts {
+            // With null, transformers leaves the space as it is.
+            let said = match self.all.get(name) {
+                None => false,
+                Some(Value::Null) => matches!(sets, Sets::Space),
+                Some(_) => true,
+            };
+            if said || part["type"] != kind {
+                continue;
+            }
+            if let Some(instead) = class.instead(sets, &part[field]) {
+                return Err(Error::data(format!(
+                    "tokenizer.json has {field} {is}, and transformers takes {instead} unless it is told otherwise: {class}; say it with \
+                     {name} {is} in tokenizer_config.json, or change tokenizer.json",
+                    is = part[field],
+                    class = class.described()
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Every token that is named has to be one.
@@ -192,24 +227,18 @@ impl Settings {
     }
 
     /// Which types of tokens a model that takes such texts is told.
-    pub(super) fn types(&self, takes: Takes) -> Types {
+    pub(super) fn types(&self, takes: Takes, class: &Class) -> Types {
         if !takes.types {
             return Types::None;
         }
-        if let Some(Value::Array(names)) = self.all.get("model_input_names") {
-            let told = names.iter().any(|name| name == "token_type_ids");
-            return if told { Types::Given } else { Types::None };
-        }
-        let Some(class) = self.all.get("tokenizer_class").and_then(Value::as_str) else {
-            return if takes.types_unless_told { Types::Given } else { Types::None };
+        let told = match self.all.get("model_input_names") {
+            Some(Value::Array(names)) => Some(names.iter().any(|name| name == "token_type_ids")),
+            _ => class.types(),
         };
-        let stem = class.strip_suffix("Fast").unwrap_or(class);
-        if WITH_TYPES.contains(&stem) {
-            Types::Given
-        } else if WITHOUT_TYPES.contains(&stem) {
-            Types::None
-        } else {
-            Types::Unknown(class.to_owned())
+        match told {
+            Some(true) => Types::Given,
+            Some(false) => Types::None,
+            None => Types::Unknown(class.described()),
         }
     }
 }

@@ -17,13 +17,23 @@ fn json(normalizer: &str, truncation: &str) -> String {
 
 const LOWERCASE: &str = r#"{"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null, "lowercase": true}"#;
 
+/// Of a BERT whose `config.json` says nothing about tokens.
 fn open(tokenizer: &str, config: Option<&str>, longest: usize) -> std::result::Result<TextTokenizer, String> {
+    open_of("{}", tokenizer, config, longest)
+}
+
+fn open_of(
+    model: &str,
+    tokenizer: &str,
+    config: Option<&str>,
+    longest: usize,
+) -> std::result::Result<TextTokenizer, String> {
     let files = TokenizerFiles {
         tokenizer_json: tokenizer.to_owned().into(),
         config_json: config.map(str::to_owned),
     };
-    let takes = Takes { longest, types: true, types_unless_told: true };
-    TextTokenizer::open(&files, takes).map_err(|e| e.chain())
+    let takes = Takes { longest, types: true, class: "BertTokenizer" };
+    TextTokenizer::open(&files, model, takes).map_err(|e| e.chain())
 }
 
 #[test]
@@ -98,5 +108,75 @@ fn models_are_told_types_as_transformers_does() {
     let told =
         r#"{"tokenizer_class": "BertTokenizer", "model_input_names": ["input_ids", "attention_mask"]}"#;
     assert_eq!(types(Some(told)), Ok(0));
+    assert_eq!(types(Some(r#"{"tokenizer_class": "MPNetTokenizer"}"#)), Ok(0));
     assert!(types(Some(r#"{"tokenizer_class": "MyTokenizer"}"#)).unwrap_err().contains("\"MyTokenizer\""));
+    // The model's own file names the class where the tokenizer's does not.
+    let model = r#"{"tokenizer_class": "DistilBertTokenizer"}"#;
+    let types = |config: Option<&str>| {
+        let tokenizer = open_of(model, &json(LOWERCASE, "null"), config, 10).unwrap();
+        tokenizer.encode("a", Some("b")).unwrap().types[3]
+    };
+    assert_eq!(types(None), 0);
+    assert_eq!(types(Some(r#"{"tokenizer_class": null}"#)), 0);
+    assert_eq!(types(Some(r#"{"tokenizer_class": "BertTokenizer"}"#)), 1);
+}
+
+#[test]
+fn what_a_class_sets_has_to_be_what_the_file_says() {
+    let changed = |from: &str, to: &str| json(&LOWERCASE.replace(from, to), "null");
+    let cased = changed(r#""lowercase": true"#, r#""lowercase": false"#);
+    let accents = changed(r#""strip_accents": null"#, r#""strip_accents": false"#);
+    let chinese = changed(r#""handle_chinese_chars": true"#, r#""handle_chinese_chars": false"#);
+    let class = |name: &str| format!(r#"{{"tokenizer_class": "{name}"}}"#);
+    for (tokenizer, config, part) in [
+        (&cased, None, "has lowercase false, and transformers takes true unless it is told otherwise"),
+        (&cased, None, "\"BertTokenizer\" (of the model's type); say it with do_lower_case false"),
+        (&cased, Some(class("DistilBertTokenizer")), "\"DistilBertTokenizer\" (of tokenizer_config.json)"),
+        (&cased, Some(class("MPNetTokenizerFast")), "do_lower_case false"),
+        // It may be any.
+        (&cased, Some(class("MyTokenizer")), "do_lower_case false"),
+        (
+            &accents,
+            Some(r#"{"strip_accents": null}"#.into()),
+            "strip_accents false, and transformers takes null",
+        ),
+        (&chinese, None, "say it with tokenize_chinese_chars false"),
+    ] {
+        let error = open(tokenizer, config.as_deref(), 10).err().unwrap();
+        assert!(error.contains(part), "{error}");
+    }
+    for (tokenizer, config) in [
+        (&cased, r#"{"do_lower_case": false, "model_max_length": 512}"#.to_owned()),
+        (&cased, class("PreTrainedTokenizerFast")),
+        (&cased, class("RobertaTokenizer")),
+        (&accents, r#"{"do_lower_case": true, "strip_accents": false}"#.to_owned()),
+        (&chinese, class("MPNetTokenizer")),
+    ] {
+        assert!(open(tokenizer, Some(&config), 10).is_ok(), "{config}");
+    }
+    let tokenizer = open(&cased, Some(&class("PreTrainedTokenizerFast")), 10).unwrap();
+    assert_eq!(tokenizer.encode("A a", None).unwrap().ids, [2, 1, 4, 3]);
+    // Nothing is set in a sequence.
+    let sequence = changed(LOWERCASE, &format!(r#"{{"type": "Sequence", "normalizers": [{LOWERCASE}]}}"#));
+    assert!(open(&sequence.replace(r#""lowercase": true"#, r#""lowercase": false"#), None, 10).is_ok());
+}
+
+#[test]
+fn spaces_before_texts_are_those_of_the_class() {
+    let bytes = |space: bool| {
+        let of =
+            r#"{"type": "ByteLevel", "add_prefix_space": SPACE, "trim_offsets": true, "use_regex": true}"#;
+        json("null", "null")
+            .replace(r#"{"type": "BertPreTokenizer"}"#, &of.replace("SPACE", &space.to_string()))
+    };
+    for config in
+        ["{}", r#"{"tokenizer_class": "RobertaTokenizer"}"#, r#"{"tokenizer_class": "MyTokenizer"}"#]
+    {
+        let error = open(&bytes(true), Some(config), 10).err().unwrap();
+        assert!(error.contains("say it with add_prefix_space true"), "{error}");
+        assert!(open(&bytes(false), Some(config), 10).is_ok());
+    }
+    for config in [r#"{"add_prefix_space": true}"#, r#"{"tokenizer_class": "T5Tokenizer"}"#] {
+        assert!(open(&bytes(true), Some(config), 10).is_ok(), "{config}");
+    }
 }

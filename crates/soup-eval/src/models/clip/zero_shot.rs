@@ -126,7 +126,7 @@ impl ClipZeroShot {
     /// Of the classes that prompts say.
     pub(super) fn described(settings: &Settings, described: &Described<'_>) -> Result<Self> {
         Self::of(settings, described.prompts.classes().to_vec(), |texts| {
-            let takes = Takes { longest: texts.longest(), types: false, types_unless_told: false };
+            let takes = Takes { longest: texts.longest(), types: false, class: "CLIPTokenizer" };
             Ok(described.tokens(takes)?.into_iter().map(|text| text.ids).collect())
         })
     }

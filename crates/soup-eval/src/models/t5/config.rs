@@ -137,7 +137,7 @@ impl T5Config {
                 classes: settings.classes()?,
                 vocabulary: raw.vocab_size,
                 types: None,
-                types_unless_told: false,
+                tokenizer: "T5Tokenizer",
                 longest: TEXT_TOKENS_MAX,
             },
         })

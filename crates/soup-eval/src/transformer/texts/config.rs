@@ -144,7 +144,7 @@ impl TextConfig {
                 classes: settings.classes_or_number()?,
                 vocabulary: raw.vocab_size,
                 types: Some(raw.type_vocab_size),
-                types_unless_told: true,
+                tokenizer: "BertTokenizer",
                 longest: raw.max_position_embeddings,
             },
         };
