@@ -81,7 +81,7 @@ impl TextTokenizer {
         let limits = [
             (takes.longest, "what the model has positions for"),
             (own.as_ref().map_or(usize::MAX, |t| t.max_length), "truncation in tokenizer.json"),
-            (settings.longest.unwrap_or(usize::MAX), "model_max_length in tokenizer_config.json"),
+            settings.longest.unwrap_or((usize::MAX, "tokenizer_config.json")),
         ];
         let (limit, limited_by) = limits.into_iter().min_by_key(|(limit, _)| *limit).unwrap_or(limits[0]);
         let added = inner.get_post_processor().map_or(0, |p| p.added_tokens(false).max(p.added_tokens(true)));

@@ -58,8 +58,8 @@ impl Types {
 #[derive(Default)]
 pub(super) struct Settings {
     all: Map<String, Value>,
-    /// Most tokens of a text.
-    pub(super) longest: Option<usize>,
+    /// Most tokens of a text, and what says so.
+    pub(super) longest: Option<(usize, &'static str)>,
 }
 
 fn wrong(text: impl std::fmt::Display) -> Error {
@@ -73,14 +73,7 @@ impl Settings {
         let Some(text) = text else { return Ok(Settings::default()) };
         let all: Map<String, Value> =
             serde_json::from_str(text).map_err(|e| wrong("not understood").with_source(e))?;
-        let longest = match all.get("model_max_length") {
-            None | Some(Value::Null) => None,
-            Some(value) => match value.as_f64() {
-                // What is not known is said to be as long as can be.
-                Some(tokens) if tokens >= 1.0 => Some(tokens.min(usize::MAX as f64) as usize),
-                _ => return Err(wrong(format!("model_max_length is {value}, expected a number of tokens"))),
-            },
-        };
+        let longest = longest(&all)?;
         for (name, usual) in [("split_special_tokens", false), ("do_basic_tokenize", true)] {
             match all.get(name) {
                 None | Some(Value::Null) => {}
@@ -240,6 +233,23 @@ impl Settings {
             Some(false) => Types::None,
             None => Types::Unknown(class.described()),
         }
+    }
+}
+
+/// Most tokens of a text, and what says so: by the older name only where the other is not there, as transformers reads them.
+fn longest(all: &Map<String, Value>) -> Result<Option<(usize, &'static str)>> {
+    let names = [
+        ("model_max_length", "model_max_length in tokenizer_config.json"),
+        ("max_len", "max_len in tokenizer_config.json"),
+    ];
+    let said = names.iter().find_map(|&(name, place)| Some((name, place, all.get(name)?)));
+    match said {
+        None | Some((.., Value::Null)) => Ok(None),
+        Some((name, place, value)) => match value.as_f64() {
+            // What is not known is said to be as long as can be.
+            Some(tokens) if tokens >= 1.0 => Ok(Some((tokens.min(usize::MAX as f64) as usize, place))),
+            _ => Err(wrong(format!("{name} is {value}, expected a number of tokens"))),
+        },
     }
 }
 

@@ -52,6 +52,22 @@ fn long_texts_are_cut_where_something_says_so() {
     for (truncation, config, longest, limit, want) in [
         ("null", None, 5, "to 5 tokens (what the model has positions for)", vec![2, 4, 5, 4, 3]),
         ("null", Some(r#"{"model_max_length": 4}"#), 5, "to 4 tokens (model_max_length", vec![2, 4, 5, 3]),
+        ("null", Some(r#"{"max_len": 4}"#), 5, "to 4 tokens (max_len", vec![2, 4, 5, 3]),
+        // The older name is not looked at beside the other.
+        (
+            "null",
+            Some(r#"{"max_len": 5, "model_max_length": 4}"#),
+            6,
+            "to 4 tokens (model_max_length",
+            vec![2, 4, 5, 3],
+        ),
+        (
+            "null",
+            Some(r#"{"max_len": 4, "model_max_length": null}"#),
+            5,
+            "to 5 tokens (what",
+            vec![2, 4, 5, 4, 3],
+        ),
         ("null", Some(r#"{"model_max_length": 1e30}"#), 6, "to 6 tokens (what", vec![2, 4, 5, 4, 5, 3]),
         (own, None, 5, "to 4 tokens (truncation in tokenizer.json)", vec![2, 4, 5, 3]),
         ("null", Some(r#"{"truncation_side": "left"}"#), 4, "to 4 tokens", vec![2, 4, 5, 3]),
@@ -81,6 +97,7 @@ fn what_the_two_files_say_has_to_agree() {
         (r#"{"do_basic_tokenize": false}"#, "do_basic_tokenize is false"),
         (r#"{"model_max_length": "long"}"#, "model_max_length is \"long\""),
         (r#"{"model_max_length": 0}"#, "model_max_length is 0"),
+        (r#"{"max_len": "long"}"#, "max_len is \"long\""),
         (r#"{"truncation_side": "middle"}"#, "truncation_side is \"middle\""),
         (r#"{"mask_token": "[MASK]"}"#, "mask_token has the token \"[MASK]\""),
         (r#"{"added_tokens_decoder": {"3": {"content": "[CLS]"}}}"#, "added_tokens_decoder has the token"),
