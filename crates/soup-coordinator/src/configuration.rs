@@ -4,13 +4,14 @@
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use soup_core::companion::{
-    CONFIG, OPEN_CLIP_CONFIG, PREPROCESSOR, PROCESSOR, PROMPTS, TOKENIZER, TOKENIZER_CONFIG, is_open_clip,
-    is_timm, named_twice, rename,
+    ADDED_TOKENS, CONFIG, OPEN_CLIP_CONFIG, PREPROCESSOR, PROCESSOR, PROMPTS, SPECIAL_TOKENS, TOKENIZER,
+    TOKENIZER_CONFIG, is_open_clip, is_timm, named_twice, rename,
 };
 use soup_core::journal::sha256_hex;
 use soup_core::metric::ClassMetric;
 use soup_core::run::{NamedConfig, RunSpec};
 use soup_core::schema::Dtype;
+use soup_core::texts::added::{self, TokenizerCompanions};
 use soup_core::texts::{
     Decoding, PinnedFile, PromptProcessing, TextProcessing, answers, is_of_prompts, is_of_texts,
 };
@@ -90,6 +91,10 @@ pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configu
             (model, preprocessor)
         }
         None => (model.unwrap_or_default(), preprocessor.unwrap_or_default()),
+    };
+    let notes = match judged {
+        Some(_) if of_texts || is_of_prompts(&model_json) => added_tokens(&model_json, &companions),
+        _ => Vec::new(),
     };
     if let Some(dtype) = spec.out_dtype {
         state_dtype(&mut companions, dtype);
@@ -186,6 +191,19 @@ async fn tokenizer(first: &Checkpoint, companions: &[(String, Bytes)]) -> Result
         sha256: sha256_hex(tokenizer),
     };
     Ok(TextProcessing { tokenizer, tokenizer_config: config, decoding: Decoding::default() })
+}
+
+/// What people should know of tokens that transformers adds to those of a tokenizer.
+fn added_tokens(model_json: &str, companions: &[(String, Bytes)]) -> Vec<String> {
+    let found =
+        |name: &str| companions.iter().find(|(n, _)| n == name).map_or(&[][..], |(_, content)| content);
+    added::notes(TokenizerCompanions {
+        model: model_json.as_bytes(),
+        tokenizer: found(TOKENIZER),
+        config: found(TOKENIZER_CONFIG),
+        special: found(SPECIAL_TOKENS),
+        added: found(ADDED_TOKENS),
+    })
 }
 
 /// Has `config.json` state the dtype of the soup, where it states one: whoever loads a model goes by it.
@@ -369,6 +387,23 @@ mod tests {
         let other = r#"{"do_resize": false}"#;
         let error = of(&[(PREPROCESSOR, other), (PROCESSOR, nested)]).unwrap_err().chain();
         assert!(error.contains("do_resize false") && error.contains("--preprocessor-config"), "{error}");
+    }
+
+    #[test]
+    fn tokens_that_files_beside_a_tokenizer_name_are_noted() {
+        let bert = r#"{"model_type": "bert"}"#;
+        let of = |more: &[(&str, &str)]| {
+            let vocabulary = (TOKENIZER, r#"{"added_tokens": [], "model": {"vocab": {"good": 0}}}"#);
+            added_tokens(bert, &files(&[&[vocabulary], more].concat()))
+        };
+        assert_eq!(of(&[]), [""; 0]);
+        for file in [
+            (ADDED_TOKENS, r#"{"good": 0}"#),
+            (SPECIAL_TOKENS, r#"{"cls_token": "good"}"#),
+            (TOKENIZER_CONFIG, r#"{"cls_token": "good"}"#),
+        ] {
+            assert!(of(&[file])[0].contains("\"good\""), "{file:?}");
+        }
     }
 
     #[test]

@@ -46,6 +46,10 @@ pub const IMAGES: &str = "preprocessor_config.json or processor_config.json";
 pub const TOKENIZER: &str = "tokenizer.json";
 /// The companion that says what else transformers does with texts.
 pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+/// The companions that name tokens that transformers adds.
+pub const SPECIAL_TOKENS: &str = "special_tokens_map.json";
+/// See [`SPECIAL_TOKENS`].
+pub const ADDED_TOKENS: &str = "added_tokens.json";
 
 /// The companion that says what the classes are, of a model that compares images with texts.
 pub const PROMPTS: &str = "prompts.json";

@@ -3,6 +3,8 @@
 //! A `tokenizer.json` is too large for records and messages. What is told is where it is and what is in it: whoever reads it compares
 //! size and SHA-256. This document takes the place of a `preprocessor_config.json`, where the model is one of texts.
 
+pub mod added;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
