@@ -22,7 +22,7 @@ const NAMED_MAX: usize = 5;
 const EXTRA_IDS_MAX: u64 = 1000;
 
 /// What classes of tokenizers take for special tokens unless they are told otherwise: by the names of classes less `TokenizerFast`.
-const USUAL: [(&[&str], &[(&str, &str)]); 5] = [
+const USUAL: [(&[&str], &[(&str, &str)]); 6] = [
     (
         &["Bert", "DistilBert", "Electra", "MobileBert", "SqueezeBert", "ConvBert", "LayoutLM", "Lxmert"],
         &[
@@ -34,12 +34,25 @@ const USUAL: [(&[&str], &[(&str, &str)]); 5] = [
         ],
     ),
     (
-        &["Roberta", "Bart", "Longformer", "MPNet"],
+        &["Roberta", "Bart", "Longformer"],
         &[
             ("bos_token", "<s>"),
             ("eos_token", "</s>"),
             ("sep_token", "</s>"),
             ("cls_token", "<s>"),
+            ("unk_token", "<unk>"),
+            ("pad_token", "<pad>"),
+            ("mask_token", "<mask>"),
+        ],
+    ),
+    (
+        &["MPNet"],
+        &[
+            ("bos_token", "<s>"),
+            ("eos_token", "</s>"),
+            ("sep_token", "</s>"),
+            ("cls_token", "<s>"),
+            ("unk_token", "[UNK]"),
             ("pad_token", "<pad>"),
             ("mask_token", "<mask>"),
         ],
