@@ -21,8 +21,11 @@ const NAMED_MAX: usize = 5;
 /// Most tokens for what is left out of a text: ten times as many as a T5 has.
 const EXTRA_IDS_MAX: u64 = 1000;
 
-/// What classes of tokenizers take for special tokens unless they are told otherwise: by the names of classes less `TokenizerFast`.
-const USUAL: [(&[&str], &[(&str, &str)]); 6] = [
+/// Names of classes less `TokenizerFast`, and their tokens by the settings that name others.
+type Usual = (&'static [&'static str], &'static [(&'static str, &'static str)]);
+
+/// What classes of tokenizers take for special tokens unless they are told otherwise.
+const USUAL: [Usual; 6] = [
     (
         &["Bert", "DistilBert", "Electra", "MobileBert", "SqueezeBert", "ConvBert", "LayoutLM", "Lxmert"],
         &[
