@@ -57,7 +57,7 @@ pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configu
     let mut companions = pool::companions(first).await?;
     // What another judge needs of them it says itself.
     let judged = spec.validation.as_ref().filter(|_| spec.judge.is_none());
-    let notes = renamed(spec, first, &companions)?.into_iter().collect();
+    let mut notes: Vec<String> = renamed(spec, first, &companions)?.into_iter().collect();
     let model = match named(&spec.model_config, CONFIG, &mut companions)? {
         Some(model) => Some(model),
         None => {
@@ -92,10 +92,9 @@ pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configu
         }
         None => (model.unwrap_or_default(), preprocessor.unwrap_or_default()),
     };
-    let notes = match judged {
-        Some(_) if of_texts || is_of_prompts(&model_json) => added_tokens(&model_json, &companions),
-        _ => Vec::new(),
-    };
+    if judged.is_some() && (of_texts || is_of_prompts(&model_json)) {
+        notes.extend(added_tokens(&model_json, &companions));
+    }
     if let Some(dtype) = spec.out_dtype {
         state_dtype(&mut companions, dtype);
     }
