@@ -1,9 +1,10 @@
 //! From an encoded image to what a model eats, as `preprocessor_config.json` says.
 //!
 //! Follows the image processors of transformers that work on PIL images: decode, convert to grey or RGB, resize
-//! ([`resize`], bit for bit as Pillow 13 does), crop the centre, rescale, normalise. (The "fast" processors resize on
-//! tensors and differ from these by a grey level here and there.) PNG and lossless WebP decode exactly; JPEG decoders
-//! may differ by a grey level. The EXIF orientation is applied, as the datasets library does.
+//! ([`resize`], bit for bit as Pillow 13 does), crop the centre, rescale, normalise. (The "fast" processors work on tensors:
+//! their defaults and margins are theirs, and what they resize differs from this by a grey level here and there.) PNG and
+//! lossless WebP decode exactly; JPEG decoders may differ by a grey level, and by up to three where colours are stored
+//! with fewer pixels than the brightness. Images are turned upright ([`upright`]), as the datasets library does.
 
 mod decode;
 mod processor;
@@ -54,8 +55,10 @@ enum Target {
 /// Which side of a crop has more, where the two cannot have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Margins {
-    /// The far one has a pixel more; transformers cuts so.
+    /// The far one has a pixel more, and the near one of an image that is too small; transformers cuts PIL images so.
     Floor,
+    /// The far one has a pixel more, of an image that is too small, too; transformers cuts tensors so.
+    Truncated,
     /// Half a pixel goes to the even number of pixels; where there are too few, the far side gets one more. torchvision cuts so.
     HalfEven,
 }
@@ -71,11 +74,14 @@ pub struct Preprocessor {
     channels: usize,
     /// For every channel, the normalised value of each of the 256 levels.
     levels: Vec<[f32; 256]>,
+    /// What somebody should know about it, as the rest of a sentence about a dataset.
+    notes: Vec<String>,
 }
 
 impl Preprocessor {
     /// Reads the text of a `preprocessor_config.json` for a model that takes images of `output` pixels and `channels`
-    /// channels (1 or 3). One that does not say whose processor it is of is taken for ViT's.
+    /// channels (1 or 3). One that does not say whose processor it is of is taken for ViT's, and all that
+    /// it says is looked at.
     ///
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data) where it is not understood, or asks for something that is not implemented.
@@ -123,6 +129,11 @@ impl Preprocessor {
     /// Size of the images that come out.
     pub fn output(&self) -> ImageSize {
         self.output
+    }
+
+    /// What is in the file and is not done, because the processor does not look at it: sentences about a dataset without their subject.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Number of values of one prepared sample.
@@ -241,7 +252,7 @@ impl Margins {
             Margins::Floor => margin.div_euclid(2),
             Margins::HalfEven if margin > 0 => (margin as f64 / 2.0).round_ties_even() as isize,
             // Towards zero.
-            Margins::HalfEven => margin / 2,
+            Margins::Truncated | Margins::HalfEven => margin / 2,
         }
     }
 }
@@ -300,6 +311,7 @@ mod tests {
             [(9, 4), (7, 4), (8, 4), (4, 9), (4, 7), (4, 4)].map(|(h, w)| margins.offset(h, w))
         };
         assert_eq!(of(Margins::Floor), [2, 1, 2, -3, -2, 0]);
+        assert_eq!(of(Margins::Truncated), [2, 1, 2, -2, -1, 0]);
         // round(2.5), round(1.5) in Python; then what torchvision pads before.
         assert_eq!(of(Margins::HalfEven), [2, 2, 2, -2, -1, 0]);
     }

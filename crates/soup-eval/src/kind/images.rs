@@ -11,7 +11,7 @@ use crate::architecture::Architecture;
 use crate::budget::Budget;
 use crate::classes::Classes;
 use crate::config::ImageClassifier;
-use crate::dataset::{Input, InputKind};
+use crate::dataset::{Dataset, Input, InputKind};
 use crate::evaluator::EvaluatorSpec;
 use crate::kernels;
 use crate::prepared::{Inputs, Prepared};
@@ -70,6 +70,10 @@ impl Kind for Images {
 
     fn sample_bytes(&self) -> u64 {
         (self.preprocessor.values() * size_of::<f32>() + size_of::<u32>()) as u64
+    }
+
+    fn look_over(&self, _: &Dataset) -> Result<Vec<String>> {
+        Ok(self.preprocessor.notes().to_vec())
     }
 
     fn none(&self, samples: usize) -> Inputs {

@@ -6,8 +6,15 @@ use soup_core::{Error, Result};
 use super::resize::{Filter, SIDE_MAX};
 use super::{ImageSize, Margins, Preprocessor, Target, levels};
 
-/// What a processor does where its file does not say.
+/// What a processor does where its file does not say, and what it looks at in the file.
+#[derive(Clone, Copy)]
 struct Defaults {
+    /// One of those that work on tensors ("fast"), not on PIL images.
+    fast: bool,
+    /// Whether `do_center_crop` is looked at.
+    crops: bool,
+    /// Whether `default_to_square` is looked at.
+    asks_square: bool,
     /// `None`: the model's own image size.
     edge: Option<u64>,
     /// A size that is one number means the shorter edge, not a square.
@@ -34,6 +41,9 @@ pub(crate) const CLIP_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
 pub(crate) const CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 
 const VIT: Defaults = Defaults {
+    fast: false,
+    crops: true,
+    asks_square: true,
     edge: None,
     shortest_edge: false,
     resample: 2,
@@ -60,6 +70,32 @@ const CONVNEXT: Defaults =
     Defaults { edge: Some(384), shortest_edge: true, part: Some(224.0 / 256.0), ..VIT };
 const EFFICIENTNET: Defaults = Defaults { edge: Some(346), resample: 0, crop: Some(289), top: true, ..VIT };
 
+/// The kinds of processors: what those on PIL images do, and those on tensors.
+const KINDS: [(&str, Defaults, Defaults); 9] = [
+    ("ViT", uncropped(VIT), fast(VIT)),
+    ("Siglip", uncropped(SIGLIP), fast(Defaults { shortest_edge: true, ..SIGLIP })),
+    ("DeiT", slow(DEIT), fast(DEIT)),
+    ("Beit", slow(DEIT), fast(Defaults { edge: Some(224), do_crop: false, ..DEIT })),
+    ("CLIP", slow(CLIP), fast(CLIP)),
+    ("ChineseCLIP", slow(CLIP), fast(CLIP)),
+    ("Bit", slow(CLIP), fast(CLIP)),
+    ("ConvNext", uncropped(CONVNEXT), fast(CONVNEXT)),
+    ("EfficientNet", slow(EFFICIENTNET), fast(EFFICIENTNET)),
+];
+
+const fn fast(defaults: Defaults) -> Defaults {
+    Defaults { fast: true, ..defaults }
+}
+
+/// Whether one number is a square is what the kind says, whatever the file says.
+const fn slow(defaults: Defaults) -> Defaults {
+    Defaults { asks_square: false, ..defaults }
+}
+
+const fn uncropped(defaults: Defaults) -> Defaults {
+    Defaults { crops: false, ..slow(defaults) }
+}
+
 /// Options that change pixels in ways that are not implemented, with the values at which they do nothing. Some processors have those that
 /// are named apart.
 const REFUSED: [&str; 4] = ["do_pad", "do_thumbnail", "do_align_long_axis", "do_flip_channel_order"];
@@ -83,6 +119,17 @@ const KNOWN: [&str; 15] = [
     "image_std",
     "do_convert_rgb",
     "num_channels",
+];
+
+/// Those of the options that say something where they are null, too: that they are off.
+const FLAGS: [&str; 7] = [
+    "do_resize",
+    "default_to_square",
+    "do_center_crop",
+    "do_rescale",
+    "do_normalize",
+    "rescale_offset",
+    "include_top",
 ];
 
 /// Options that change no pixel of an image that is classified: where a file comes from, how arrays are passed around, and what
@@ -142,24 +189,19 @@ fn of_model(model_type: &str) -> Result<(&'static str, String)> {
 }
 
 fn defaults(name: &str) -> Result<Defaults> {
-    // "ViTImageProcessorFast" and "ViTFeatureExtractor" do what "ViTImageProcessor" does.
+    // "ViTImageProcessorPil" and "ViTFeatureExtractor" do what "ViTImageProcessor" does.
     let family = name
         .trim_end_matches("Fast")
         .trim_end_matches("Pil")
         .trim_end_matches("ImageProcessor")
         .trim_end_matches("FeatureExtractor");
-    Ok(match family {
-        "ViT" => VIT,
-        "Siglip" => SIGLIP,
-        "DeiT" | "Beit" => DEIT,
-        "CLIP" | "ChineseCLIP" | "Bit" => CLIP,
-        "ConvNext" => CONVNEXT,
-        "EfficientNet" => EFFICIENTNET,
-        _ => {
-            return Err(wrong(format!(
-                "unknown image_processor_type {name:?}: known are those of ViT, DeiT, Beit, CLIP, Bit, Siglip, ConvNext and EfficientNet"
-            )));
-        }
+    let kind = KINDS.iter().find(|(kind, _, _)| *kind == family);
+    let of =
+        |(_, slow, fast): &(&str, Defaults, Defaults)| if name.ends_with("Fast") { *fast } else { *slow };
+    kind.map(of).ok_or_else(|| {
+        wrong(format!(
+            "unknown image_processor_type {name:?}: known are those of ViT, DeiT, Beit, CLIP, Bit, Siglip, ConvNext and EfficientNet"
+        ))
     })
 }
 
@@ -170,7 +212,8 @@ pub(super) struct Model<'a> {
     pub(super) image: ImageSize,
     pub(super) any: bool,
     pub(super) channels: usize,
-    /// As in its `config.json`, where that is known. Where it is not, a file that does not say whose it is is ViT's.
+    /// As in its `config.json`, where that is known. Where it is not, a file that does not say whose it is is ViT's, and all that it says
+    /// is looked at.
     pub(super) model_type: Option<&'a str>,
 }
 
@@ -180,17 +223,32 @@ pub(super) fn from_json(text: &str, model: Model<'_>) -> Result<(Preprocessor, O
     let map: Map<String, Value> =
         serde_json::from_str(text).map_err(|e| wrong("not a JSON object").with_source(e))?;
     let raw = Raw(map);
-    let (name, note) = match (raw.name()?, model.model_type) {
-        (Some(name), _) => (name, None),
-        (None, Some(model_type)) => of_model(model_type).map(|(name, note)| (name, Some(note)))?,
-        (None, None) => ("ViTImageProcessor", None),
+    let (defaults, note) = match (raw.name()?, model.model_type) {
+        (Some(name), _) => (defaults(name)?, None),
+        (None, Some(model_type)) => {
+            let (name, note) = of_model(model_type)?;
+            (defaults(name)?, Some(note))
+        }
+        (None, None) => (VIT, None),
     };
-    let mut preprocessor = raw.preprocessor(&defaults(name)?, output, channels)?;
+    let mut preprocessor = raw.preprocessor(&defaults, output, channels)?;
     if model.any {
         preprocessor.output = preprocessor.size().unwrap_or(output);
     }
     preprocessor.check()?;
     Ok((preprocessor, note))
+}
+
+impl Defaults {
+    /// How what is cut out lies in the image.
+    fn margins(&self) -> Margins {
+        match (self.fast, self.part) {
+            (false, _) => Margins::Floor,
+            (true, None) => Margins::Truncated,
+            // torchvision's own function.
+            (true, Some(_)) => Margins::HalfEven,
+        }
+    }
 }
 
 impl Preprocessor {
@@ -235,7 +293,7 @@ fn says_something(key: &str) -> bool {
 /// To which size images are resized, if at all, and how.
 type Resize = Option<(Target, Filter)>;
 
-/// The file's fields; null means absent.
+/// The file's fields; null means absent, except for a [`flag`](Raw::flag).
 struct Raw(Map<String, Value>);
 
 impl Raw {
@@ -255,26 +313,49 @@ impl Raw {
 
     /// The steps that the file tells of.
     fn preprocessor(&self, defaults: &Defaults, output: ImageSize, channels: usize) -> Result<Preprocessor> {
-        let is_on = |key: &&&str| self.get(key).is_some_and(|v| *v != Value::Bool(false));
-        let others = [(&OF_CONVNEXT[..], defaults.part.is_none()), (&OF_EFFICIENTNET, !defaults.top)];
-        let others = others.iter().filter(|(_, foreign)| *foreign).flat_map(|(keys, _)| keys.iter());
-        if let Some(key) = REFUSED.iter().chain(others).find(is_on) {
-            return Err(wrong(format!("{key} is not supported")));
-        }
+        self.refuse_unsupported(defaults)?;
         self.refuse_unknown(output, channels)?;
         let mut resize = match self.flag("do_resize", true)? {
             true => Some((self.target(defaults, output)?, self.filter(defaults)?)),
             false => None,
         };
-        let mut crop = match self.flag("do_center_crop", defaults.do_crop)? {
+        let mut crop = match defaults.crops && self.flag("do_center_crop", defaults.do_crop)? {
             true => Some(self.crop(defaults)?),
             false => None,
         };
+        let notes = self.ignored(defaults)?;
         if let Some(part) = defaults.part {
             (resize, crop) = self.part_of(resize, crop, self.number("crop_pct", part)?)?;
         }
         let levels = self.levels(defaults, channels)?;
-        Ok(Preprocessor { resize, crop, margins: Margins::Floor, output, channels, levels })
+        let margins = defaults.margins();
+        Ok(Preprocessor { resize, crop, margins, output, channels, levels, notes })
+    }
+
+    /// Refuses options that change pixels in ways that are not implemented for this processor.
+    fn refuse_unsupported(&self, defaults: &Defaults) -> Result<()> {
+        let is_on = |key: &&&str| self.get(key).is_some_and(|v| *v != Value::Bool(false));
+        let others = [(&OF_CONVNEXT[..], defaults.part.is_none()), (&OF_EFFICIENTNET, !defaults.top)];
+        let others = others.iter().filter(|(_, foreign)| *foreign).flat_map(|(keys, _)| keys.iter());
+        match REFUSED.iter().chain(others).find(is_on) {
+            Some(key) => Err(wrong(format!("{key} is not supported"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes on what is in the file and would change pixels, but is nothing that this processor looks at.
+    fn ignored(&self, defaults: &Defaults) -> Result<Vec<String>> {
+        let crop = !defaults.crops && self.flag("do_center_crop", false)?;
+        let square = !defaults.asks_square
+            && self.get("size").is_some_and(Value::is_number)
+            && self.flag("default_to_square", !defaults.shortest_edge)? == defaults.shortest_edge;
+        let keys = [("do_center_crop", crop), ("default_to_square", square)];
+        let keys = keys.iter().filter(|(_, ignored)| *ignored);
+        Ok(keys
+            .map(|(key, _)| {
+                format!("is preprocessed without {key} of preprocessor_config.json, which this processor does not look at")
+            })
+            .collect())
     }
 
     /// Refuses options that might change pixels in a way that nobody here knows of.
@@ -289,7 +370,8 @@ impl Raw {
                  --preprocessor-config"
             )));
         }
-        if !self.0.keys().any(|key| says_something(key) && self.get(key).is_some()) {
+        let said = |key: &str| says_something(key) && (FLAGS.contains(&key) || self.get(key).is_some());
+        if !self.0.keys().any(|key| said(key)) {
             return Err(wrong("says nothing about how images become pixels"));
         }
         if let Some(value) = self.get("num_channels").filter(|v| v.as_u64() != Some(channels as u64)) {
@@ -360,9 +442,11 @@ impl Raw {
         Ok((Some((Target::ShortestEdge(whole), filter)), Some(square)))
     }
 
+    /// Whether something is done: not where the file says null, as in Python.
     fn flag(&self, key: &str, default: bool) -> Result<bool> {
-        match self.get(key) {
+        match self.0.get(key) {
             None => Ok(default),
+            Some(Value::Null) => Ok(false),
             Some(value) => {
                 value.as_bool().ok_or_else(|| wrong(format!("{key} is {value}, expected true or false")))
             }
@@ -404,8 +488,13 @@ impl Raw {
             None => Some(defaults.resample),
             Some(value) => value.as_u64(),
         };
-        code.and_then(Filter::from_code).ok_or_else(|| {
-            wrong(format!("resample is {}, expected 0 to 5", self.get("resample").unwrap_or(&Value::Null)))
+        // There are none of the others for tensors.
+        let last = if defaults.fast { 3 } else { 5 };
+        code.filter(|code| *code <= last).and_then(Filter::from_code).ok_or_else(|| {
+            wrong(format!(
+                "resample is {}, expected 0 to {last}",
+                self.get("resample").unwrap_or(&Value::Null)
+            ))
         })
     }
 
@@ -424,10 +513,16 @@ impl Raw {
                 height: side("size", &list[0])?,
                 width: side("size", &list[1])?,
             })),
-            (Some(number), _) if self.flag("default_to_square", !defaults.shortest_edge)? => {
-                Ok(square(side("size", number)?))
-            }
+            (Some(number), _) if self.means_square(defaults)? => Ok(square(side("size", number)?)),
             (Some(number), _) => Ok(Target::ShortestEdge(side("size", number)?)),
+        }
+    }
+
+    /// Whether a size that is one number is a square.
+    fn means_square(&self, defaults: &Defaults) -> Result<bool> {
+        match defaults.asks_square {
+            true => self.flag("default_to_square", !defaults.shortest_edge),
+            false => Ok(!defaults.shortest_edge),
         }
     }
 
@@ -522,6 +617,110 @@ mod tests {
         check(r#"{"do_resize": false, "do_pad": false, "do_convert_rgb": true}"#, None, None);
     }
 
+    /// The first row of what a processor that neither rescales nor normalises makes of a picture of 4 rows, each with the levels from 1 on.
+    fn first_row(kind: &str, have: u8, more: &str) -> Vec<f32> {
+        let (mut png, width) = (std::io::Cursor::new(Vec::new()), u32::from(have));
+        let picture = image::GrayImage::from_fn(width, 4, |x, _| image::Luma([x as u8 + 1]));
+        picture.write_to(&mut png, image::ImageFormat::Png).unwrap();
+        let json = format!(
+            r#"{{"image_processor_type": "{kind}", "do_rescale": false, "do_normalize": false, {more}}}"#
+        );
+        let (preprocessor, _) = from_json(&json, model(4, true, 1)).unwrap();
+        let mut values = Vec::new();
+        preprocessor.apply(&png.into_inner(), &crate::Budget::default(), &mut values).unwrap();
+        values.truncate(preprocessor.output().width);
+        values
+    }
+
+    #[test]
+    fn what_works_on_tensors_cuts_elsewhere() {
+        let check = |kind: &str, have: u8, want: u8, row: &[f32]| {
+            let crop = format!(
+                r#""do_resize": false, "do_center_crop": true, "crop_size": {{"height": 4, "width": {want}}}"#
+            );
+            assert_eq!(first_row(kind, have, &crop), row, "{kind} {have} {want}");
+        };
+        check("CLIPImageProcessor", 7, 4, &[2., 3., 4., 5.]);
+        check("CLIPImageProcessor", 4, 7, &[0., 0., 1., 2., 3., 4., 0.]);
+        for kind in ["CLIPImageProcessorFast", "ViTImageProcessorFast"] {
+            check(kind, 7, 4, &[2., 3., 4., 5.]);
+            check(kind, 4, 7, &[0., 1., 2., 3., 4., 0., 0.]);
+            check(kind, 4, 9, &[0., 0., 1., 2., 3., 4., 0., 0., 0.]);
+        }
+        let check = |kind: &str, have: u8, row: &[f32]| {
+            let got = first_row(kind, have, r#""size": {"shortest_edge": 4}, "crop_pct": 1.0"#);
+            assert_eq!(got, row, "{kind} {have}");
+        };
+        check("ConvNextImageProcessor", 7, &[2., 3., 4., 5.]);
+        check("ConvNextImageProcessor", 9, &[3., 4., 5., 6.]);
+        check("ConvNextImageProcessorFast", 7, &[3., 4., 5., 6.]);
+        check("ConvNextImageProcessorFast", 9, &[3., 4., 5., 6.]);
+        check("ConvNextImageProcessorFast", 11, &[5., 6., 7., 8.]);
+    }
+
+    #[test]
+    fn what_works_on_tensors_has_defaults_of_its_own() {
+        check(
+            r#"{"image_processor_type": "BeitImageProcessor"}"#,
+            Some((square(256), Filter::Bicubic)),
+            Some(224),
+        );
+        check(
+            r#"{"image_processor_type": "BeitImageProcessorFast"}"#,
+            Some((square(224), Filter::Bicubic)),
+            None,
+        );
+        let of = |kind: &str, more: &str| {
+            let json = format!(r#"{{"image_processor_type": "{kind}", "size": 224{more}}}"#);
+            parse(&json, 224, 3).unwrap().resize.unwrap().0
+        };
+        assert_eq!(of("SiglipImageProcessor", ""), square(224));
+        assert_eq!(of("SiglipImageProcessorFast", ""), Target::ShortestEdge(224));
+        assert_eq!(of("SiglipImageProcessorFast", r#", "default_to_square": true"#), square(224));
+        assert_eq!(of("ViTImageProcessorFast", ""), square(224));
+        assert_eq!(of("ViTImageProcessorFast", r#", "default_to_square": null"#), Target::ShortestEdge(224));
+    }
+
+    #[test]
+    fn null_is_off() {
+        let clip = |more: &str| {
+            let json = format!(r#"{{"image_processor_type": "CLIPImageProcessor"{more}}}"#);
+            from_json(&json, model(224, true, 3)).unwrap().0
+        };
+        assert_eq!(clip(r#", "do_center_crop": null"#).crop, None);
+        assert_eq!(clip(r#", "do_resize": null"#).resize, None);
+        assert_eq!(clip(r#", "do_normalize": null"#).levels[0][255], 1.0);
+        assert_eq!(clip(r#", "do_normalize": null, "do_rescale": null"#).levels[0][255], 255.0);
+        // What has a value is the default.
+        let same = clip(r#", "size": null, "crop_size": null, "image_mean": null"#);
+        assert_eq!((same.resize, same.crop), (clip("").resize, clip("").crop));
+        assert_eq!(same.levels, clip("").levels);
+        // Also where that is all that is said.
+        assert_eq!(parse(r#"{"do_resize": null}"#, 224, 3).unwrap().resize, None);
+    }
+
+    #[test]
+    fn what_a_processor_does_not_look_at_is_noted() {
+        let of = |json: &str| {
+            let got = parse(json, 224, 3).unwrap();
+            (got.resize.unwrap().0, got.crop.is_some(), got.notes().concat())
+        };
+        let crop = r#""size": 224, "do_center_crop": true, "crop_size": 192"#;
+        for kind in ["ViTImageProcessor", "ViTFeatureExtractor", "SiglipImageProcessor"] {
+            let (target, cropped, notes) = of(&format!(r#"{{"image_processor_type": "{kind}", {crop}}}"#));
+            assert_eq!((target, cropped), (square(224), false));
+            assert!(notes.contains("without do_center_crop of"), "{notes}");
+        }
+        let clip = |more: &str| of(&format!(r#"{{"image_processor_type": "CLIPImageProcessor"{more}}}"#));
+        let (target, _, notes) = clip(r#", "size": 224, "default_to_square": true"#);
+        assert_eq!(target, Target::ShortestEdge(224));
+        assert!(notes.contains("without default_to_square of"), "{notes}");
+        let quiet = |more: &str| assert_eq!(clip(more).2, "", "{more}");
+        quiet("");
+        quiet(r#", "size": 224, "default_to_square": false, "do_center_crop": true"#);
+        quiet(r#", "size": {"shortest_edge": 224}, "default_to_square": true"#);
+    }
+
     #[test]
     fn the_models_type_says_whose_processor_it_is_where_the_file_does_not() {
         let of = |model_type: &'static str, json: &str| {
@@ -533,10 +732,19 @@ mod tests {
             let (said, none) =
                 of("bit", &format!(r#"{{"image_processor_type": "{name}", {more}}}"#)).unwrap();
             assert_eq!((got.resize, got.crop, got.levels), (said.resize, said.crop, said.levels));
+            assert_eq!((got.margins, got.notes), (Margins::Floor, said.notes));
             assert!(note.is_some_and(|note| note.contains(name)) && none.is_none());
         }
         let (clip, note) = of("vit", r#"{"feature_extractor_type": "CLIPFeatureExtractor"}"#).unwrap();
         assert_eq!((clip.resize.map(|(target, _)| target), note), (Some(Target::ShortestEdge(224)), None));
+        // What the processor of that type does not look at, is not looked at.
+        let crop = r#"{"do_center_crop": true, "crop_size": 192, "size": 224, "default_to_square": false}"#;
+        let (vit, _) = of("vit", crop).unwrap();
+        assert_eq!((vit.resize.map(|(target, _)| target), vit.crop), (Some(square(224)), None));
+        assert!(
+            vit.notes.concat().contains("do_center_crop") && vit.notes.concat().contains("default_to_square")
+        );
+        assert!(of("deit", crop).unwrap().0.crop.is_some());
         let error = of("swin", r#"{"do_rescale": true}"#).unwrap_err().chain();
         assert!(error.contains("no image_processor_type") && error.contains("\"swin\""), "{error}");
     }
@@ -625,13 +833,15 @@ mod tests {
         assert!(error(r#"{"include_top": true}"#).contains("include_top is not supported"));
         assert!(error(r#"{"rescale_offset": true}"#).contains("rescale_offset is not supported"));
         let convnext =
-            |more: &str| error(&format!(r#"{{"image_processor_type": "ConvNextImageProcessor"{more}}}"#));
+            |more: &str| error(&format!(r#"{{"image_processor_type": "ConvNextImageProcessorFast"{more}}}"#));
         assert!(convnext(r#", "size": {"height": 3, "width": 3}"#).contains("size has no shortest_edge"));
         assert!(convnext(r#", "size": 3, "crop_pct": 0"#).contains("crop_pct is 0"));
         assert!(convnext(r#", "size": 3, "crop_pct": 4"#).contains("crop_pct is 4"));
         assert!(convnext(r#", "do_center_crop": true, "crop_size": 224"#).contains("do_center_crop"));
         assert!(convnext(r#", "rescale_offset": true"#).contains("rescale_offset is not supported"));
         assert!(error(r#"{"resample": 7}"#).contains("resample is 7"));
+        let fast = r#"{"image_processor_type": "ViTImageProcessorFast", "resample": 4}"#;
+        assert!(error(fast).contains("resample is 4, expected 0 to 3"));
         assert!(
             error(r#"{"size": 225}"#).contains("225 x 225 pixels, the model takes 224 x 224 (image_size")
         );

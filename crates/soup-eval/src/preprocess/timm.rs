@@ -65,6 +65,7 @@ pub(super) fn of(config: &Map<String, Value>, output: ImageSize, channels: usize
         output,
         channels,
         levels: mean.iter().zip(&std).map(|(&mean, &std)| levels(mean as f32, std as f32)).collect(),
+        notes: Vec::new(),
     })
 }
 
