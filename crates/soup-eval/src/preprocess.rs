@@ -4,12 +4,13 @@
 //! ([`resize`], bit for bit as Pillow 13 does), crop the centre, rescale, normalise. (The "fast" processors work on tensors:
 //! their defaults and margins are theirs, and what they resize differs from this by a grey level here and there.) PNG and
 //! lossless WebP decode exactly; JPEG decoders may differ by a grey level, and by up to three where colours are stored
-//! with fewer pixels than the brightness. Images are turned upright ([`upright`]), as the datasets library does.
+//! with fewer pixels than the brightness. Images are turned upright (`upright`), as the datasets library does.
 
 mod decode;
 mod processor;
 pub mod resize;
 mod timm;
+mod upright;
 mod whole;
 
 use serde_json::{Map, Value};

@@ -10,6 +10,7 @@ use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Lim
 use soup_core::{Error, Result};
 
 use super::Pixels;
+use super::upright;
 use super::whole::{self, Jpeg};
 
 /// Longest side of an image, in pixels.
@@ -52,8 +53,8 @@ pub(super) fn open(image: &[u8]) -> Result<Opened<'_>> {
     limits.max_alloc = Some(HEADER_BYTES_MAX);
     reader.limits(limits);
     let format = reader.format();
-    let mut decoder = reader.into_decoder().map_err(bad)?;
-    let orientation = decoder.orientation().map_err(bad)?;
+    let decoder = reader.into_decoder().map_err(bad)?;
+    let orientation = upright::orientation(format, image)?;
     let color = decoder.color_type();
     if color == ColorType::L16 {
         // Pillow clips them at 255, which leaves a white image; others keep the high byte.

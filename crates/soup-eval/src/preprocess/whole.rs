@@ -5,6 +5,8 @@
 //! its entropy-coded bytes, in which `FF` is followed by `00` or a restart marker. The last segment is `FF D9`. What follows
 //! it belongs to nobody and may be anything.
 
+use std::ops::Range;
+
 /// Begins a JPEG.
 const START: [u8; 2] = [0xff, 0xd8];
 const END: u8 = 0xd9;
@@ -56,8 +58,28 @@ pub(super) fn jpeg(bytes: &[u8]) -> Option<Jpeg> {
     Some(jpeg)
 }
 
+/// The segments of a JPEG up to its first scan: their markers, and where what is in them is.
+pub(super) fn segments(bytes: &[u8]) -> impl Iterator<Item = (u8, Range<usize>)> {
+    let mut at = START.len();
+    std::iter::from_fn(move || {
+        loop {
+            let (marker, after) = marker(bytes, at)?;
+            match marker {
+                END | SCAN => return None,
+                // Markers without a length.
+                0x01 | 0xd0..=0xd8 => at = after,
+                _ => {
+                    let &[high, low] = bytes.get(after..after + 2)? else { return None };
+                    at = after + usize::from(u16::from_be_bytes([high, low])).max(2);
+                    return (at <= bytes.len()).then_some((marker, after + 2..at));
+                }
+            }
+        }
+    })
+}
+
 /// Whether a marker begins a frame. Those of progressive ones end in the bits 10.
-fn is_frame(marker: u8) -> bool {
+pub(super) fn is_frame(marker: u8) -> bool {
     matches!(marker, 0xc0..=0xcf) && !matches!(marker, 0xc4 | 0xc8 | 0xcc)
 }
 
