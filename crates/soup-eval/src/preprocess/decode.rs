@@ -3,15 +3,15 @@
 //! An image is opened first, which reads its header: then it is known what decoding takes ([`Opened::decode_bytes`]), and nothing of
 //! that has been allocated.
 
+use std::borrow::Cow;
 use std::io::Cursor;
 
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use soup_core::{Error, Result};
 
-use super::Pixels;
-use super::upright;
 use super::whole::{self, Jpeg};
+use super::{Pixels, colours, upright};
 
 /// Longest side of an image, in pixels.
 const SIDE_MAX: u32 = 1 << 15;
@@ -41,13 +41,14 @@ fn bad(error: image::ImageError) -> Error {
 /// # Errors
 /// [`Data`](soup_core::ErrorKind::Data) where it is not an image of a known format, has no pixels, or too many on one side.
 pub(super) fn open(image: &[u8]) -> Result<Opened<'_>> {
-    let mut reader = ImageReader::new(Cursor::new(image))
-        .with_guessed_format()
-        .map_err(|e| Error::data("image cannot be read").with_source(e))?;
     let jpeg = whole::jpeg(image);
     if jpeg.is_some_and(|jpeg| !jpeg.ended) {
         return Err(Error::data("image is truncated: its JPEG data has no end"));
     }
+    let readable = if jpeg.is_some() { colours::as_libjpeg(image)? } else { Cow::Borrowed(image) };
+    let mut reader = ImageReader::new(Cursor::new(readable))
+        .with_guessed_format()
+        .map_err(|e| Error::data("image cannot be read").with_source(e))?;
     let mut limits = Limits::default();
     (limits.max_image_width, limits.max_image_height) = (Some(SIDE_MAX), Some(SIDE_MAX));
     limits.max_alloc = Some(HEADER_BYTES_MAX);
