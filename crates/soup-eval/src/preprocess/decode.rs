@@ -57,7 +57,7 @@ pub(super) fn open(image: &[u8]) -> Result<Opened<'_>> {
     let decoder = reader.into_decoder().map_err(bad)?;
     let orientation = upright::orientation(format, image)?;
     let color = decoder.color_type();
-    if color == ColorType::L16 {
+    if color == ColorType::L16 || color == ColorType::La16 && is_grey(image) {
         // Pillow clips them at 255, which leaves a white image; others keep the high byte.
         return Err(Error::data(
             "image has 16-bit grey pixels, which programs turn into 8 bits in different ways: convert it to 8 bits",
@@ -71,6 +71,13 @@ pub(super) fn open(image: &[u8]) -> Result<Opened<'_>> {
     let own = own_bytes(format, jpeg, stored).saturating_add(image.len() as u64);
     let decode_bytes = decoder.total_bytes().saturating_add(own).saturating_add(DECODER_BYTES);
     Ok(Opened { decoder: Box::new(decoder), orientation, color, stored, decode_bytes })
+}
+
+/// Whether the pixels of a PNG are grey without transparency of their own. With a level that is transparent (`tRNS`), which Pillow leaves
+/// alone, they are decoded as if they had.
+fn is_grey(png: &[u8]) -> bool {
+    // After the signature, the first chunk's length and kind, width, height and depth.
+    png.get(25) == Some(&0)
 }
 
 /// What the decoder of a format keeps beside the pixels that it gives.
@@ -183,12 +190,44 @@ fn luma([r, g, b]: [u8; 3]) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
     fn grey_weights_are_pillows() {
         assert_eq!(luma([255, 255, 255]), 255);
         assert_eq!((luma([255, 0, 0]), luma([0, 255, 0]), luma([0, 0, 255])), (76, 150, 29));
+    }
+
+    /// A PNG of one pixel: its type of colours, its depth, a chunk before the pixels, and these as zlib stores them.
+    fn png(colours: u8, extra: &[(&[u8; 4], &[u8])], pixels: &[u8]) -> Vec<u8> {
+        let header = [0, 0, 0, 1, 0, 0, 0, 1, 16, colours, 0, 0, 0];
+        let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+        packed.write_all(pixels).unwrap();
+        let packed = packed.finish().unwrap();
+        let mut out = b"\x89PNG\r\n\x1a\n".to_vec();
+        let (first, last) = ([(b"IHDR", &header[..])], [(b"IDAT", &packed[..]), (b"IEND", b"")]);
+        for (kind, data) in first.iter().chain(extra).chain(&last) {
+            out.extend((data.len() as u32).to_be_bytes());
+            let mut sum = flate2::Crc::new();
+            sum.update(*kind);
+            sum.update(data);
+            out.extend(*kind);
+            out.extend(*data);
+            out.extend(sum.sum().to_be_bytes());
+        }
+        out
+    }
+
+    #[test]
+    fn grey_pixels_of_16_bits_are_refused() {
+        let error = |png: &[u8]| open(png).err().unwrap().chain();
+        assert!(error(&png(0, &[], &[0, 0x12, 0x34])).contains("16-bit grey"));
+        assert!(error(&png(0, &[(b"tRNS", &[0, 7])], &[0, 0x12, 0x34])).contains("16-bit grey"));
+        // Pillow keeps the high byte where there is transparency.
+        let both = png(4, &[], &[0, 0x12, 0x34, 0xff, 0xff]);
+        assert_eq!(open(&both).unwrap().decode(1).unwrap().values, [0x12]);
     }
 
     #[test]
