@@ -73,6 +73,8 @@ pub struct Preprocessor {
     margins: Margins,
     /// Size that the model takes.
     output: ImageSize,
+    /// Whether nothing says that size: the model takes any, and images are left as they are.
+    assumed: bool,
     channels: usize,
     /// For every channel, the normalised value of each of the 256 levels.
     levels: Vec<[f32; 256]>,
@@ -185,12 +187,24 @@ impl Preprocessor {
             last = (size.width, size.height);
         }
         if last != (self.output.width, self.output.height) {
-            return Err(Error::data(format!(
-                "image has {} x {} pixels after preprocessing, the model takes {} x {}",
-                last.0, last.1, self.output.width, self.output.height
-            )));
+            return Err(self.wrong_size(last));
         }
         Ok((area * self.channels) as u64)
+    }
+
+    /// What is wrong with an image that comes out in this width and height.
+    fn wrong_size(&self, (width, height): (usize, usize)) -> Error {
+        let ImageSize { width: wide, height: high } = self.output;
+        Error::data(match self.assumed {
+            false => format!(
+                "image has {width} x {height} pixels after preprocessing, the model takes {wide} x {high}"
+            ),
+            true => format!(
+                "image has {width} x {height} pixels, and preprocessor_config.json does not say which size images have, so that {wide} x {high} \
+                 is expected (image_size in config.json, or what is usual): name a copy with --preprocessor-config that has \
+                 \"do_resize\": true and \"size\": {{\"height\": {height}, \"width\": {width}}}, which leaves images of that size as they are"
+            ),
+        })
     }
 
     /// Resizes and crops.

@@ -233,7 +233,9 @@ pub(super) fn from_json(text: &str, model: Model<'_>) -> Result<(Preprocessor, O
     };
     let mut preprocessor = raw.preprocessor(&defaults, output, channels)?;
     if model.any {
-        preprocessor.output = preprocessor.size().unwrap_or(output);
+        let size = preprocessor.size();
+        preprocessor.assumed = size.is_none();
+        preprocessor.output = size.unwrap_or(output);
     }
     preprocessor.check()?;
     Ok((preprocessor, note))
@@ -329,7 +331,7 @@ impl Raw {
         }
         let levels = self.levels(defaults, channels)?;
         let margins = defaults.margins();
-        Ok(Preprocessor { resize, crop, margins, output, channels, levels, notes })
+        Ok(Preprocessor { resize, crop, margins, output, assumed: false, channels, levels, notes })
     }
 
     /// Refuses options that change pixels in ways that are not implemented for this processor.
@@ -805,6 +807,25 @@ mod tests {
         check(r#"{"do_rescale": true}"#, 518, 518);
         check(r#"{"do_resize": false}"#, 518, 518);
         assert!(from_json(published, model(518, false, 3)).is_err());
+    }
+
+    #[test]
+    fn a_size_that_nothing_says_is_called_so() {
+        let bytes = |json: &str, any: bool| {
+            let (preprocessor, _) = from_json(json, model(224, any, 3)).unwrap();
+            preprocessor.resize_bytes(32, 24)
+        };
+        let error = |json: &str, any: bool| bytes(json, any).unwrap_err().chain();
+        let unsaid = error(r#"{"do_resize": false}"#, true);
+        assert!(unsaid.contains("has 32 x 24 pixels, and preprocessor_config.json does not say"), "{unsaid}");
+        assert!(unsaid.contains(r#""size": {"height": 24, "width": 32}"#), "{unsaid}");
+        let said = error(r#"{"do_resize": false}"#, false);
+        assert!(said.contains("after preprocessing, the model takes 224 x 224"), "{said}");
+        let long = error(r#"{"size": {"shortest_edge": 224}}"#, true);
+        assert!(long.contains("after preprocessing, the model takes 224 x 224"), "{long}");
+        // What the message says to do.
+        let size = r#"{"do_resize": true, "size": {"height": 24, "width": 32}}"#;
+        assert!(bytes(size, true).is_ok());
     }
 
     #[test]

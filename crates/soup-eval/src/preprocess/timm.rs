@@ -63,6 +63,7 @@ pub(super) fn of(config: &Map<String, Value>, output: ImageSize, channels: usize
         crop: Some(output),
         margins: Margins::HalfEven,
         output,
+        assumed: false,
         channels,
         levels: mean.iter().zip(&std).map(|(&mean, &std)| levels(mean as f32, std as f32)).collect(),
         notes: Vec::new(),
