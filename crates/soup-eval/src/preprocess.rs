@@ -10,6 +10,7 @@ mod colours;
 mod decode;
 mod processor;
 pub mod resize;
+mod tensors;
 mod timm;
 mod upright;
 mod whole;
@@ -69,6 +70,8 @@ enum Margins {
 #[derive(Clone, Debug)]
 pub struct Preprocessor {
     resize: Option<(Target, Filter)>,
+    /// Whether images are resized as tensors.
+    tensors: bool,
     crop: Option<ImageSize>,
     margins: Margins,
     /// Size that the model takes.
@@ -211,7 +214,10 @@ impl Preprocessor {
     fn pixels(&self, mut pixels: Pixels) -> Pixels {
         if let Some((target, filter)) = self.resize {
             let (width, height) = target.of(pixels.width, pixels.height);
-            pixels = resize::resize(&pixels, width, height, filter);
+            pixels = match (self.tensors, filter) {
+                (true, Filter::Nearest) => tensors::nearest(&pixels, width, height),
+                _ => resize::resize(&pixels, width, height, filter),
+            };
         }
         if let Some(size) = self.crop {
             pixels = crop(&pixels, size, self.margins);

@@ -330,8 +330,8 @@ impl Raw {
             (resize, crop) = self.part_of(resize, crop, self.number("crop_pct", part)?)?;
         }
         let levels = self.levels(defaults, channels)?;
-        let margins = defaults.margins();
-        Ok(Preprocessor { resize, crop, margins, output, assumed: false, channels, levels, notes })
+        let (tensors, margins) = (defaults.fast, defaults.margins());
+        Ok(Preprocessor { resize, tensors, crop, margins, output, assumed: false, channels, levels, notes })
     }
 
     /// Refuses options that change pixels in ways that are not implemented for this processor.

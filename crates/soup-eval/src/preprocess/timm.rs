@@ -60,6 +60,7 @@ pub(super) fn of(config: &Map<String, Value>, output: ImageSize, channels: usize
     };
     Ok(Preprocessor {
         resize: Some((target, filter)),
+        tensors: false,
         crop: Some(output),
         margins: Margins::HalfEven,
         output,
