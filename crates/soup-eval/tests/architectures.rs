@@ -470,7 +470,7 @@ fn changed(case: &str, changes: serde_json::Value) -> String {
 #[test]
 fn only_dinov2_takes_images_of_another_size() {
     let of = |case: &str, crop: usize| {
-        let crop = format!("{{\"do_center_crop\": true, \"crop_size\": {crop}}}");
+        let crop = format!(r#"{{"image_processor_type": "BitImageProcessor", "crop_size": {crop}}}"#);
         evaluator_with(config(case), crop, Vec::new(), (DeviceKind::Cpu, 1))
             .map(|_| ())
             .map_err(|e| (e.kind(), e.chain()))
