@@ -198,7 +198,7 @@ fn values_read_back_to_the_bits_that_were_written_and_are_newer_than_older_progr
         .add(1, "x", Entry::Scored(Scored { score: values.clone().into(), ..scored }));
     let text = |i: usize| String::from_utf8(log.objects[i].clone()).unwrap();
     assert!(text(0).contains("\"v\":1") && (1..4).all(|i| text(i).contains("\"v\":5")));
-    assert!(text(1).contains(r#""body":{"samples":[2],"values":1,"abilities":[]"#), "{}", text(1));
+    assert!(text(1).contains(r#""body":{"samples":[2],"values":1,"abilities":["gradients"]"#), "{}", text(1));
     assert_eq!(log.fold.surveyed, Some(surveyed));
     assert_eq!(log.fold.scores[0].1, values.into());
     let error = Log::refold(&[log.objects[0].clone(), text(1).replace("\"v\":5", "\"v\":1").into_bytes()]);
