@@ -137,6 +137,32 @@ fn number<T: DataType>(label: T::T, declared: &str, names: Option<&str>) -> std:
 }
 
 #[test]
+fn a_schema_that_would_take_a_stack_or_all_memory_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("v.parquet");
+    // A repetition, a name of one letter, and the number of fields.
+    let element = |fields: &[u8]| [&[0x35, 0, 0x18, 1, b'a', 0x15][..], fields, &[0]].concat();
+    let file = |count: &[u8], elements: &[u8]| {
+        let metadata = [&[0x15, 2, 0x19, 0xfc][..], count, elements, &[0x16, 0, 0x19, 0xc, 0]].concat();
+        let bytes = (metadata.len() as u32).to_le_bytes();
+        std::fs::write(&path, [b"PAR1", &metadata[..], &bytes, b"PAR1"].concat()).unwrap();
+    };
+    let refused = || {
+        let files = Arc::new(LocalFiles::new(dir.path()));
+        let options = DatasetOptions::default();
+        let error = Dataset::open_of(files, &options, Budget::default(), InputKind::Texts).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Data);
+        error.chain()
+    };
+    file(&[0xa0, 0x8d, 6], &element(&[2]).repeat(100_000));
+    let deep = refused();
+    assert!(deep.contains("v.parquet") && deep.contains("nested more than 64 deep"), "{deep}");
+    file(&[1], &element(&[0xfe, 0xff, 0xff, 0xff, 0xf]));
+    let wide = refused();
+    assert!(wide.contains("v.parquet") && wide.contains("claims 2147483647 fields"), "{wide}");
+}
+
+#[test]
 fn numbers_come_from_columns_of_any_type_that_says_them() {
     assert_eq!(number::<DoubleType>(3.8, "double label", None), Ok(3.8));
     assert_eq!(number::<FloatType>(2.5, "float score", None), Ok(2.5));

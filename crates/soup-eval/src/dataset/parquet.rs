@@ -9,6 +9,7 @@
 mod chunks;
 mod found;
 mod pages;
+mod schema;
 mod unbroken;
 
 use std::ops::Range;
@@ -401,7 +402,8 @@ impl Table {
     }
 }
 
-/// A file whose metadata is read: what that takes is claimed when it is known how long it is.
+/// A file whose metadata is read: what that takes is claimed when it is known how long it is, and its schema is looked at before it gets
+/// to the reader.
 struct Footer<'r>(Chunks, &'r Reading);
 
 impl Length for Footer<'_> {
@@ -420,7 +422,10 @@ impl ChunkReader for Footer<'_> {
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
         // What is not in the file is refused there.
         pages::may(self.1, (length as u64).min(self.len()).saturating_mul(METADATA_UNPACKED))?;
-        self.0.get_bytes(start, length)
+        let bytes = self.0.get_bytes(start, length)?;
+        let paths = schema::check(&bytes).map_err(|e| ParquetError::External(Box::new(e)))?;
+        pages::may(self.1, paths)?;
+        Ok(bytes)
     }
 }
 
