@@ -11,7 +11,7 @@ mod settings;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use soup_core::{Error, Result};
-use tokenizers::{PostProcessor as _, Tokenizer, TruncationParams};
+use tokenizers::{ModelWrapper, PostProcessor as _, Tokenizer, TruncationParams};
 
 use self::settings::{Settings, Types};
 
@@ -76,6 +76,7 @@ impl TextTokenizer {
         let mut inner = caught(load)
             .and_then(|loaded| loaded.map_err(|e| e.to_string()))
             .map_err(|why| Error::data(format!("tokenizer.json is not understood: {why}")))?;
+        check_repeatable(inner.get_model())?;
         settings.check(&inner, &class)?;
         let own = inner.get_truncation().cloned();
         let limits = [
@@ -129,6 +130,23 @@ impl TextTokenizer {
         }
         let types = self.types.of(encoding.get_type_ids())?;
         Ok(Encoded { cut: !encoding.get_overflowing().is_empty(), ids: encoding.get_ids().to_vec(), types })
+    }
+}
+
+/// Refuses a model that makes other tokens of the same text every time.
+///
+/// # Errors
+/// [`Data`](soup_core::ErrorKind::Data) naming the setting.
+fn check_repeatable(model: &ModelWrapper) -> Result<()> {
+    match model {
+        ModelWrapper::BPE(bpe) if bpe.dropout.is_some_and(|dropout| dropout != 0.0) => {
+            Err(Error::data(format!(
+                "tokenizer.json has a dropout of {} in its model, which makes other tokens of a text every time, so that no score is the \
+                 same twice: set it to null",
+                bpe.dropout.unwrap_or_default()
+            )))
+        }
+        _ => Ok(()),
     }
 }
 

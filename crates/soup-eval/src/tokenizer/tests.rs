@@ -197,3 +197,20 @@ fn spaces_before_texts_are_those_of_the_class() {
         assert!(open(&bytes(true), Some(config), 10).is_ok(), "{config}");
     }
 }
+
+#[test]
+fn tokens_that_are_made_at_random_are_refused() {
+    let with = |dropout: &str| {
+        format!(
+            r#"{{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null, "pre_tokenizer": null,
+            "post_processor": null, "decoder": null, "model": {{"type": "BPE", "dropout": {dropout}, "unk_token": null,
+            "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false,
+            "vocab": {{"a": 0, "b": 1, "ab": 2}}, "merges": ["a b"]}}}}"#
+        )
+    };
+    for none in ["null", "0.0"] {
+        assert_eq!(open(&with(none), None, 10).unwrap().encode("aba", None).unwrap().ids, [2, 0], "{none}");
+    }
+    let error = open(&with("0.5"), None, 10).err().unwrap();
+    assert!(error.contains("tokenizer.json has a dropout of 0.5 in its model"), "{error}");
+}
