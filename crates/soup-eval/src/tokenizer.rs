@@ -6,6 +6,7 @@
 //! A text is never padded. It is cut where the model has no positions for it, or where either file says so; those are counted.
 
 mod class;
+mod growth;
 mod settings;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,6 +20,8 @@ use self::settings::{Settings, Types};
 pub const TOKENIZER_BYTES_MAX: u64 = 64 << 20;
 /// Longest text, in bytes: what tokens beyond those that a model takes is read for nothing.
 const TEXT_BYTES_MAX: usize = 16 << 20;
+/// The same of what `tokenizer.json` may make of a text before it is cut.
+const GROWN_BYTES_MAX: usize = 2 * TEXT_BYTES_MAX;
 
 /// What a tokenizer is made of.
 #[derive(Clone, PartialEq, Eq)]
@@ -50,6 +53,8 @@ pub(crate) struct Takes {
 pub(crate) struct TextTokenizer {
     inner: Tokenizer,
     types: Types,
+    /// How many times as long as a text what becomes of it may be, before it is cut.
+    growth: usize,
     limit: usize,
     /// What says that `limit`.
     limited_by: &'static str,
@@ -77,6 +82,7 @@ impl TextTokenizer {
             .and_then(|loaded| loaded.map_err(|e| e.to_string()))
             .map_err(|why| Error::data(format!("tokenizer.json is not understood: {why}")))?;
         check_repeatable(inner.get_model())?;
+        let growth = growth::of(&inner)?;
         settings.check(&inner, &class)?;
         let own = inner.get_truncation().cloned();
         let limits = [
@@ -102,7 +108,7 @@ impl TextTokenizer {
             .with_truncation(Some(truncation))
             .map_err(|e| Error::data(format!("tokenizer.json cannot cut texts to {limit} tokens: {e}")))?;
         let types = settings.types(takes, &class);
-        Ok(TextTokenizer { inner, types, limit, limited_by })
+        Ok(TextTokenizer { inner, types, growth, limit, limited_by })
     }
 
     /// What it cuts texts to, and what says so: `to 512 tokens (...)`.
@@ -117,6 +123,14 @@ impl TextTokenizer {
         if bytes > TEXT_BYTES_MAX {
             let max = TEXT_BYTES_MAX >> 20;
             return Err(Error::data(format!("a text of {bytes} bytes, expected at most {max} MiB")));
+        }
+        if bytes.saturating_mul(self.growth) > GROWN_BYTES_MAX {
+            return Err(Error::data(format!(
+                "a text of {bytes} bytes, of which the normalizers and pre-tokenizers in tokenizer.json may make {} times as many, \
+                 expected at most {} MiB of those",
+                self.growth,
+                GROWN_BYTES_MAX >> 20
+            )));
         }
         let encode = || match second {
             None => self.inner.encode_fast(first, true),

@@ -214,3 +214,13 @@ fn tokens_that_are_made_at_random_are_refused() {
     let error = open(&with("0.5"), None, 10).err().unwrap();
     assert!(error.contains("tokenizer.json has a dropout of 0.5 in its model"), "{error}");
 }
+
+#[test]
+fn texts_that_would_grow_to_more_than_fits_are_refused() {
+    let normalizer = r#"{"type": "Replace", "pattern": {"String": "b"}, "content": "bbbb"}"#;
+    let tokenizer = open(&json(normalizer, "null"), None, 10).unwrap();
+    assert_eq!(tokenizer.encode("ab", None).unwrap().ids, [2, 4, 6, 6, 6, 6, 3]);
+    let long = "a ".repeat(GROWN_BYTES_MAX / 8);
+    let error = tokenizer.encode(&long, Some("a")).err().unwrap().chain();
+    assert!(error.contains("may make 4 times as many, expected at most 32 MiB"), "{error}");
+}
