@@ -4,14 +4,16 @@
 //! it. In JSON lines every line is an object with the columns as keys. Tab-separated files name their columns in the first line, and have
 //! no quotes: what looks like one is part of the text.
 
+mod row;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
 use soup_core::run::DatasetOptions;
 use soup_core::{Error, Result};
 
+use self::row::{COLUMNS_MAX, Cell, Row};
 use super::columns::{self, Column, TextColumns, choose, no_classes};
 use super::labels::Labels;
 use super::{Input, Sample};
@@ -207,29 +209,27 @@ impl Table {
         let line = line.strip_suffix('\r').unwrap_or(line).trim_start_matches('\u{feff}');
         let (input, target) = match &self.form {
             Form::Json { keys: Keys { first, second, label }, .. } => {
-                let row: Map<String, Value> = serde_json::from_str(line)
+                let Row(row) = serde_json::from_str(line)
                     .map_err(|e| Error::data("not a JSON object").with_source(e))?;
                 self.check_keys(&row)?;
                 let text = |key: &String| match row.get(key) {
-                    Some(Value::String(text)) => Ok(text.clone()),
+                    Some(Cell::Text(text)) => Ok(text.clone()),
                     other => Err(Error::data(format!("{key} is {}, no text", shown(other)))),
                 };
                 let target = match row.get(label) {
-                    Some(Value::String(name)) => labels.of_text(name)?,
-                    Some(Value::Number(number)) => labels.of_json(number)?,
+                    Some(Cell::Text(name)) => labels.of_text(name)?,
+                    Some(Cell::Number(number)) => labels.of_json(number)?,
                     other => return Err(Error::data(format!("has no label: it is {}", shown(other)))),
                 };
                 let second = second.as_ref().map(text).transpose()?;
                 (Input::Text { first: text(first)?, second }, target)
             }
             Form::Tabs { columns, of } => {
-                let cells: Vec<&str> = line.split('\t').collect();
-                if cells.len() != *of {
-                    return Err(Error::data(format!(
-                        "{} columns, and the first line names {of}",
-                        cells.len()
-                    )));
+                let count = columns_of(line);
+                if count != *of {
+                    return Err(Error::data(format!("{count} columns, and the first line names {of}")));
                 }
+                let cells: Vec<&str> = line.split('\t').collect();
                 let second = columns.second.map(|at| cells[at].to_owned());
                 let target = labels.of_cell(cells[columns.label])?;
                 (Input::Text { first: cells[columns.first].to_owned(), second }, target)
@@ -239,7 +239,7 @@ impl Table {
     }
 
     /// Refuses a row with columns that the first ones do not have, if it is not known with them which are meant.
-    fn check_keys(&self, row: &Map<String, Value>) -> Result<()> {
+    fn check_keys(&self, row: &BTreeMap<String, Cell>) -> Result<()> {
         let Form::Json { keys, .. } = &self.form else { return Ok(()) };
         if row.keys().all(|key| self.known.contains_key(key)) {
             return Ok(());
@@ -247,7 +247,7 @@ impl Table {
         // A row that lacks a column says so itself.
         let others = row.iter().filter(|(key, _)| !self.known.contains_key(*key));
         let all = self.known.iter().map(|(name, text)| Column { name, text: *text });
-        let others = others.map(|(name, value)| Column { name, text: value.is_string() });
+        let others = others.map(|(name, value)| Column { name, text: value.is_text() });
         let columns: Vec<Column<'_>> = all.chain(others).collect();
         let (chosen, _) = choose(&columns, &self.options, "its row")?;
         match Keys::of(&columns, &chosen) == *keys {
@@ -264,13 +264,18 @@ impl Keys {
     }
 }
 
-fn shown(value: Option<&Value>) -> String {
-    match value {
+fn shown(cell: Option<&Cell>) -> String {
+    match cell {
         None => "not there".to_owned(),
-        Some(Value::Array(_)) => "a list".to_owned(),
-        Some(Value::Object(_)) => "an object".to_owned(),
-        Some(other) => other.to_string().chars().take(60).collect(),
+        Some(Cell::Other(is)) => (*is).to_owned(),
+        Some(Cell::Number(number)) => number.to_string(),
+        Some(Cell::Text(text)) => format!("{:?}", text.chars().take(60).collect::<String>()),
     }
+}
+
+/// The columns of a line of tab-separated values.
+fn columns_of(line: &str) -> usize {
+    line.bytes().filter(|&b| b == b'\t').count() + 1
 }
 
 /// What was found by reading a file once.
@@ -385,19 +390,19 @@ fn json_form(head: &[Vec<u8>], options: &DatasetOptions, about: &str) -> Result<
             "{about} is one JSON array: write a line for each sample, with an object in it"
         )));
     }
-    let mut row: Map<String, Value> = serde_json::from_str(&line)
+    let Row(mut row) = serde_json::from_str(&line)
         .map_err(|e| Error::data(format!("{about}: its first line is not a JSON object")).with_source(e))?;
     // Columns that others of the first lines have are columns. Those that are no objects are refused as rows.
     for line in head.iter().skip(1) {
-        let Ok(Value::Object(other)) = serde_json::from_slice(line) else { continue };
+        let Ok(Row(other)) = serde_json::from_slice(line) else { continue };
         for (name, value) in other {
-            if value.is_string() || !row.contains_key(&name) {
+            if value.is_text() || !row.contains_key(&name) {
                 row.insert(name, value);
             }
         }
     }
     let columns: Vec<Column<'_>> =
-        row.iter().map(|(name, value)| Column { name, text: value.is_string() }).collect();
+        row.iter().map(|(name, value)| Column { name, text: value.is_text() }).collect();
     let (chosen, note) = choose(&columns, options, about)?;
     let form = Form::Json { keys: Keys::of(&columns, &chosen), scores: chosen.scores };
     let known = columns.iter().map(|c| (c.name.to_owned(), c.text)).collect();
@@ -406,6 +411,9 @@ fn json_form(head: &[Vec<u8>], options: &DatasetOptions, about: &str) -> Result<
 
 fn tab_form(head: &[Vec<u8>], options: &DatasetOptions, about: &str) -> Result<Head> {
     let line = line_of(head.first().map_or(&[][..], Vec::as_slice), about)?;
+    if columns_of(&line) > COLUMNS_MAX {
+        return Err(Error::data(format!("{about}: its first line names more than {COLUMNS_MAX} columns")));
+    }
     let columns: Vec<Column<'_>> = line.split('\t').map(|name| Column { name, text: true }).collect();
     let names: BTreeSet<&str> = columns.iter().map(|c| c.name).collect();
     if names.len() != columns.len() {

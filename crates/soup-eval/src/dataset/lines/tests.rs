@@ -213,3 +213,17 @@ fn columns_may_be_named() {
     let error = dataset(&[("x.jsonl", text)], &images).err().unwrap().chain();
     assert!(error.contains("image-column"), "{error}");
 }
+
+#[test]
+fn what_is_beside_texts_and_labels_is_passed_over_and_columns_are_counted() {
+    let lists = format!(r#"{{"text": "a", "label": 1, "x": [{}0], "y": {{"z": []}}}}"#, "0, ".repeat(1000));
+    assert_eq!(all(&[("x.jsonl", &lists)]).unwrap(), ["a=1"]);
+    let wide: String = (0..=COLUMNS_MAX).map(|at| format!(r#", "{at}": 0"#)).collect();
+    let error = all(&[("x.jsonl", &format!(r#"{{"text": "a", "label": 1{wide}}}"#))]).unwrap_err();
+    assert!(error.contains("x.jsonl") && error.contains("more than 16384 columns"), "{error}");
+    let head: String = (0..COLUMNS_MAX - 2).map(|at| format!("\t{at}")).collect();
+    let row = format!("text\tlabel{head}\na\t1{}\n", "\t".repeat(COLUMNS_MAX - 2));
+    assert_eq!(all(&[("x.tsv", &row)]).unwrap(), ["a=1"]);
+    let error = all(&[("x.tsv", &format!("text\tlabel{head}\tx\na\t1\n"))]).unwrap_err();
+    assert!(error.contains("x.tsv") && error.contains("names more than 16384 columns"), "{error}");
+}
