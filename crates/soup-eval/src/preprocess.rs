@@ -9,6 +9,7 @@
 mod colours;
 mod decode;
 mod processor;
+mod remarks;
 pub mod resize;
 mod tensors;
 mod timm;

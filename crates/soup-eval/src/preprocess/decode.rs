@@ -10,6 +10,7 @@ use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use soup_core::{Error, Result};
 
+use super::remarks::{REMARKS_MAX, remarks};
 use super::whole::{self, Jpeg};
 use super::{Pixels, colours, upright};
 
@@ -44,6 +45,12 @@ pub(super) fn open(image: &[u8]) -> Result<Opened<'_>> {
     let jpeg = whole::jpeg(image);
     if jpeg.is_some_and(|jpeg| !jpeg.ended) {
         return Err(Error::data("image is truncated: its JPEG data has no end"));
+    }
+    let texts = remarks(image);
+    if texts > REMARKS_MAX {
+        return Err(Error::data(format!(
+            "image has {texts} texts beside its pixels, expected at most {REMARKS_MAX}: remove them"
+        )));
     }
     let readable = if jpeg.is_some() { colours::as_libjpeg(image)? } else { Cow::Borrowed(image) };
     let mut reader = ImageReader::new(Cursor::new(readable))
@@ -235,5 +242,12 @@ mod tests {
         for bytes in [&b""[..], b"not an image at all", b"\x89PNG\r\n\x1a\n"] {
             assert_eq!(open(bytes).err().unwrap().kind(), soup_core::ErrorKind::Data);
         }
+    }
+
+    #[test]
+    fn a_png_of_texts_is_refused_before_they_are_read() {
+        let text = b"\0\0\0\x03tEXtk\0v\0\0\0\0".repeat(REMARKS_MAX + 1);
+        let error = open(&[&b"\x89PNG\r\n\x1a\n"[..], &text].concat()).err().unwrap().chain();
+        assert!(error.contains("4097 texts beside its pixels"), "{error}");
     }
 }
