@@ -141,6 +141,8 @@ pub enum Content {
     Settings(Map<String, Value>),
     /// Anything else, by its SHA-256: a vocabulary.
     Digest(String),
+    /// What the first ingredient's file says, byte for byte.
+    Same,
 }
 
 /// Settings that may differ because the user says so.
@@ -192,6 +194,7 @@ pub fn agree(file: &str, companions: &[Companion], ignored: &mut Ignored) -> Res
             (Content::Settings(_), Content::Settings(b)) => {
                 measure.against(&other.ingredient, canonical(file, b))
             }
+            (_, Content::Same) => continue,
             (a, b) if a == b => continue,
             _ if ignored.takes(file, "") => {
                 notes.add(file, Kind::Ignored, &other.ingredient);
@@ -224,7 +227,7 @@ pub fn agree(file: &str, companions: &[Companion], ignored: &mut Ignored) -> Res
 fn settings(file: &str, content: &Content) -> Map<String, Value> {
     match content {
         Content::Settings(settings) => canonical(file, settings),
-        Content::Digest(_) => Map::new(),
+        Content::Digest(_) | Content::Same => Map::new(),
     }
 }
 
@@ -525,6 +528,14 @@ mod tests {
         let error = agreement("vocab.txt", &[digest("x"), digest("x"), digest("y")], &[]).unwrap_err();
         assert!(error.starts_with(r#"ingredient "a2": its vocab.txt is another one than"#), "{error}");
         assert_eq!(agreement("vocab.txt", &[digest("x"), digest("y")], &["vocab.txt"]).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_the_first_one_says_again_agrees_with_it_and_leaves_others_to_be_compared() {
+        let act = |name: &str| settings(json!({ "hidden_act": name }));
+        assert_eq!(agreement(CONFIG, &[act("gelu"), Content::Same, act("gelu")], &[]).unwrap(), [""; 0]);
+        let error = agreement(CONFIG, &[act("gelu"), Content::Same, act("relu")], &[]).unwrap_err();
+        assert!(error.starts_with(r#"ingredient "a2""#), "{error}");
     }
 
     #[test]

@@ -4,12 +4,13 @@
 //! that lies in it. A file that is not beside an ingredient is looked for in the folder around it, as for
 //! [`companions`](crate::pool::companions).
 
+pub(crate) mod bounds;
 mod lacking;
 
 use std::collections::{BTreeMap, HashMap};
 
 use futures::{StreamExt, TryStreamExt, stream};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use soup_core::companion::{
     self, CONFIG, Companion, Content, IMAGES, Ignored, OPEN_CLIP_CONFIG, PREPROCESSOR, PROCESSOR, PROMPTS,
     TOKENIZER, TOKENIZER_CONFIG,
@@ -24,7 +25,7 @@ use crate::pool::{COMPANION_BYTES_MAX, COMPONENTS};
 use crate::read::{self, Stamp};
 
 /// Files that are compared setting by setting.
-const SETTINGS: [&str; 5] = [CONFIG, OPEN_CLIP_CONFIG, PREPROCESSOR, PROCESSOR, TOKENIZER_CONFIG];
+pub(crate) const SETTINGS: [&str; 5] = [CONFIG, OPEN_CLIP_CONFIG, PREPROCESSOR, PROCESSOR, TOKENIZER_CONFIG];
 /// Files that are compared as a whole: they say which token a row of an embedding stands for, and what the classes are called.
 const VOCABULARIES: [&str; 8] = [
     TOKENIZER,
@@ -36,9 +37,6 @@ const VOCABULARIES: [&str; 8] = [
     "sentencepiece.bpe.model",
     PROMPTS,
 ];
-/// Largest file of settings, and most bytes of all files of one name: they are compared with each other.
-const SETTINGS_BYTES_MAX: u64 = 16 << 20;
-const ALL_SETTINGS_BYTES_MAX: u64 = 256 << 20;
 /// Folders looked into, and files read, at a time.
 const IN_FLIGHT: usize = 16;
 
@@ -91,18 +89,17 @@ async fn of_pool(checkpoints: &[Checkpoint]) -> Result<(ByFile, Vec<String>)> {
     }
     let listings = listings(&folders).await?;
     for name in SETTINGS {
-        let read = |f: Found| async move { settings(&f).await };
         let found = found(name, &folders, &listings);
         let bytes = found.iter().map(|f| f.stamp.size_bytes).fold(0, u64::saturating_add);
-        if let Some(first) = found.first().filter(|_| bytes > ALL_SETTINGS_BYTES_MAX) {
+        if let Some(first) = found.first().filter(|_| bytes > bounds::ALL_BYTES_MAX) {
             return Err(Error::data(format!(
                 "{} and the {name} of the other ingredients have {} MiB together, and at most {} MiB are compared",
                 first.location,
                 bytes >> 20,
-                ALL_SETTINGS_BYTES_MAX >> 20
+                bounds::ALL_BYTES_MAX >> 20
             )));
         }
-        companions.insert(name, stream::iter(found).map(read).buffered(IN_FLIGHT).try_collect().await?);
+        companions.insert(name, settings(name, found).await?);
     }
     for name in VOCABULARIES {
         companions.insert(name, vocabularies(found(name, &folders, &listings)).await?);
@@ -219,20 +216,47 @@ fn found(name: &str, folders: &[(&str, Location)], listings: &HashMap<String, Li
     folders.iter().filter_map(of).collect()
 }
 
-async fn settings(found: &Found) -> Result<Companion> {
-    let _permit = kept::header_permit(found.stamp.size_bytes.min(SETTINGS_BYTES_MAX)).await?;
-    let bytes = read::read_small(&found.location, SETTINGS_BYTES_MAX).await?;
-    let wrong = || Error::data(format!("{} is not a JSON object", found.location));
-    if let Some(key) = companion::named_twice(&bytes) {
+/// Files of settings: they are read several at a time, and made values one after the other. What is in one that is the first one again
+/// is not kept.
+async fn settings(name: &str, found: Vec<Found>) -> Result<Vec<Companion>> {
+    let read = |found: Found| async move {
+        let _permit = kept::header_permit(found.stamp.size_bytes.min(bounds::BYTES_MAX)).await?;
+        let bytes = read::read_small(&found.location, bounds::BYTES_MAX).await?;
+        Ok::<_, Error>((found, bytes))
+    };
+    // Of these, parts are taken out.
+    let whole = ![PREPROCESSOR, PROCESSOR].contains(&name);
+    let mut files = stream::iter(found).map(read).buffered(IN_FLIGHT);
+    let (mut first, mut values, mut companions) = (None, 0, Vec::new());
+    while let Some((Found { ingredient, location, .. }, bytes)) = files.try_next().await? {
+        let content = if whole && first.as_ref() == Some(&bytes) {
+            Content::Same
+        } else {
+            values += bounds::check(&location, &bytes)?;
+            if values > bounds::ALL_VALUES_MAX {
+                return Err(Error::data(format!(
+                    "{location} and the {name} of the ingredients before it have {values} values together, and at most {} are compared",
+                    bounds::ALL_VALUES_MAX
+                )));
+            }
+            Content::Settings(object(&location, &bytes)?)
+        };
+        first.get_or_insert(bytes);
+        companions.push(Companion { ingredient, content });
+    }
+    Ok(companions)
+}
+
+/// The JSON object in a file of settings.
+fn object(location: &Location, bytes: &[u8]) -> Result<Map<String, Value>> {
+    let wrong = || Error::data(format!("{location} is not a JSON object"));
+    if let Some(key) = companion::named_twice(bytes) {
         return Err(Error::data(format!(
-            "{} has {key:?} twice in one object, and which of the two is meant is not known: leave one out",
-            found.location
+            "{location} has {key:?} twice in one object, and which of the two is meant is not known: leave one out"
         )));
     }
-    match serde_json::from_slice(&bytes) {
-        Ok(Value::Object(settings)) => {
-            Ok(Companion { ingredient: found.ingredient.clone(), content: Content::Settings(settings) })
-        }
+    match serde_json::from_slice(bytes) {
+        Ok(Value::Object(settings)) => Ok(settings),
         Ok(_) => Err(wrong()),
         Err(e) => Err(wrong().with_source(e)),
     }
@@ -298,6 +322,20 @@ mod tests {
         let error =
             checked(&[("a", &[(PROCESSOR, &same)]), ("b", &[(PROCESSOR, &other)])]).await.unwrap_err();
         assert!(error.contains("image_processor.image_mean"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn settings_are_compared_with_those_that_are_the_first_ones_again_in_between() {
+        let (a, b) = ((CONFIG, r#"{"hidden_act": "gelu"}"#), (CONFIG, r#"{"hidden_act": "relu"}"#));
+        assert_eq!(checked(&[("a", &[a]), ("b", &[a]), ("c", &[a])]).await, Ok(Vec::new()));
+        let error = checked(&[("a", &[a]), ("b", &[a]), ("c", &[b])]).await.unwrap_err();
+        assert!(error.contains(r#"ingredient "c""#) && error.contains("hidden_act"), "{error}");
+        let broken = (CONFIG, "{");
+        let error = checked(&[("a", &[broken]), ("b", &[broken])]).await.unwrap_err();
+        assert!(error.contains("is not a JSON object"), "{error}");
+        let many = format!(r#"{{"x": [{}0]}}"#, "0,".repeat(1 << 20));
+        let error = checked(&[("a", &[a]), ("b", &[(CONFIG, &many)])]).await.unwrap_err();
+        assert!(error.contains("b/config.json has") && error.contains("at most 524288"), "{error}");
     }
 
     #[tokio::test]

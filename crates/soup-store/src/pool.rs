@@ -21,6 +21,7 @@ use soup_core::{Error, Result};
 
 use self::survey::Survey;
 use crate::checkpoint::{self, Checkpoint, EXTENSION, INDEX_FILE, Layout, MODEL_FILE, file_stem};
+use crate::companion::{self, bounds};
 use crate::glob::Glob;
 use crate::kept::Kept;
 use crate::listing;
@@ -265,7 +266,7 @@ fn stem(name: &str) -> String {
 /// [`why_missing`] tells the two apart.
 ///
 /// # Errors
-/// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for one larger than [`COMPANION_BYTES_MAX`].
+/// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for one larger than [`COMPANION_BYTES_MAX`], and for settings of more values than any.
 pub async fn companions(checkpoint: &Checkpoint) -> Result<Vec<(String, Bytes)>> {
     let own = checkpoint.folder();
     let around = own.as_ref().and_then(Location::parent);
@@ -275,6 +276,9 @@ pub async fn companions(checkpoint: &Checkpoint) -> Result<Vec<(String, Bytes)>>
         for folder in folders {
             let file = folder.join(name)?;
             if let Some(bytes) = read::read_small_if_readable(&file, COMPANION_BYTES_MAX).await? {
+                if companion::SETTINGS.contains(&name) {
+                    bounds::check(&file, &bytes)?;
+                }
                 return Ok(Some((name.to_string(), bytes)));
             }
         }
