@@ -292,6 +292,26 @@ fn servers_read_and_write_where_they_are_allowed_to() {
     let linked = with("data/linked.parquet");
     confined.cook("pools/good", "soups/x", &[&linked[0], &linked[1]]).fails(78, &[away]);
     confined.cook("pools/good", "soups/away/x", &[]).fails(78, &[away]);
+    // So does one to what is not there, or is no file, which nobody is told; and to the coordinator's state, though that lies where soups
+    // may be written.
+    for (to, hint) in [
+        ("secret/none", "is a broken link"),
+        ("secret/pool", "is a folder"),
+        ("soups/.state/runs", "is a folder"),
+    ] {
+        leads("pools/away", to);
+        leads("data/linked.parquet", to);
+        for refused in [
+            confined.cook("pools/away", "soups/x", &[]),
+            confined.cook("pools/good", "soups/x", &[&linked[0], &linked[1]]),
+        ] {
+            refused.fails(78, &[away]);
+            assert!(!refused.stderr.contains(hint), "{}", refused.stderr);
+        }
+    }
+    leads("soups/away", "soups/.state");
+    confined.cook("pools/good", "soups/away/x", &[]).fails(78, &[away]);
+    assert!(!Path::new(&confined.path("soups/.state/x")).exists());
     assert_eq!(Pool::list(Path::new(&confined.path("secret"))), ["pool", "val.parquet"]);
     assert_eq!(Pool::list(Path::new(&confined.path("soups"))), [".state", "away", "good"]);
 }

@@ -172,8 +172,8 @@ async fn look(folder: Location) -> Result<(Location, Listing, bool)> {
         return Ok((folder, files, false));
     };
     let compared = |name: &str| SETTINGS.contains(&name) || VOCABULARIES.contains(&name);
-    if let Some(odd) = listing.odd.iter().find(|odd| odd.special && compared(&odd.name)) {
-        return Err(Error::data(format!("{folder}/{} is {}", odd.name, odd.what)));
+    if let Some(odd) = listing.odd.iter().find(|odd| (odd.special || odd.away) && compared(&odd.name)) {
+        return Err(odd.refusal(&folder));
     }
     let entries = listing.entries;
     if let Some(inner) = entries.iter().find(|e| e.stamp.is_none() && folder.is_local() && compared(&e.name))

@@ -138,6 +138,7 @@ fn may_hold_data(name: &str) -> bool {
 /// Without what cannot be read the dataset would be another one, and nobody would know.
 fn refuse_odd(place: &str, odd: &[Odd]) -> Result<()> {
     match odd.iter().find(|odd| odd.special || may_hold_data(&odd.name)) {
+        Some(odd) if odd.away => Err(odd.refusal(format!("dataset {place}"))),
         Some(odd) if odd.special => {
             Err(Error::data(format!("{:?} in dataset {place} is {}", odd.name, odd.what)))
         }

@@ -16,7 +16,7 @@ use soup_core::{Error, Result};
 use crate::cause::one_line;
 use crate::local::NotAFile;
 use crate::location::Location;
-use crate::places;
+use crate::places::{self, Whose};
 use crate::read::Stamp;
 
 /// Most entries that one listing may have.
@@ -48,6 +48,8 @@ pub struct Odd {
     pub special: bool,
     /// Whether it is, or may have been, a folder.
     pub may_be_folder: bool,
+    /// Whether it is a link to where nothing may be read, whatever is there.
+    pub away: bool,
 }
 
 /// What a folder holds.
@@ -179,11 +181,23 @@ fn remote(
 
 impl Odd {
     pub(crate) fn new(name: impl Into<String>, what: impl Into<String>) -> Odd {
-        Odd { name: name.into(), what: what.into(), special: false, may_be_folder: false }
+        Odd { name: name.into(), what: what.into(), special: false, may_be_folder: false, away: false }
     }
 
     pub(crate) fn folder(name: impl Into<String>, what: impl Into<String>) -> Odd {
         Odd { may_be_folder: true, ..Odd::new(name, what) }
+    }
+
+    /// A link to where nothing may be read.
+    fn away(name: &str) -> Odd {
+        let what = format!("a link that {}", places::AWAY);
+        Odd { away: true, may_be_folder: !has_extension(name), ..Odd::new(name, what) }
+    }
+
+    /// Why `place` cannot be used without it.
+    pub(crate) fn refusal(&self, place: impl std::fmt::Display) -> Error {
+        let text = format!("{place}/{} is {}", self.name, self.what);
+        if self.away { Error::configuration(text) } else { Error::data(text) }
     }
 }
 
@@ -205,6 +219,8 @@ fn local_blocking(folder: &Location, deep: bool, entries_max: usize, some: bool)
     use std::io::ErrorKind as Io;
     let mut listing = Listing::default();
     let Some(root) = folder.local_path() else { return Ok(listing) };
+    // Whether something is where a name leads away to is not told.
+    places::leads_within(root, folder.whose(), false).map_err(|e| folder.io_error("list", e))?;
     let mut walk = Walk { folder, deep, entries_max, around: Vec::new() };
     match walk.enter(root, "", &mut listing) {
         Err(Stop::Io(e)) if matches!(e.kind(), Io::NotFound | Io::NotADirectory) => {}
@@ -240,7 +256,7 @@ impl Walk<'_> {
             push_odd(listing, Odd::new(prefix.trim_end_matches('/'), "a link in a circle"));
             return Ok(());
         }
-        places::within_path(&real).map_err(Stop::Io)?;
+        places::within_path(&real, self.folder.whose()).map_err(Stop::Io)?;
         self.around.push(real);
         let entered = self.entries(path, prefix, listing);
         self.around.pop();
@@ -250,6 +266,9 @@ impl Walk<'_> {
     fn entries(&mut self, path: &Path, prefix: &str, listing: &mut Listing) -> Result<(), Stop> {
         for entry in std::fs::read_dir(path).map_err(Stop::Io)? {
             let entry = entry.map_err(Stop::Io)?;
+            if self.is_hidden_from_runs(&entry) {
+                continue;
+            }
             let shown = format!("{prefix}{}", entry.file_name().to_string_lossy());
             if self.deep && is_hidden(&shown) {
                 continue;
@@ -279,8 +298,18 @@ impl Walk<'_> {
         Ok(())
     }
 
+    /// Whether an entry is this program's own, which in a folder of runs' is nothing: a state may lie beside pools.
+    fn is_hidden_from_runs(&self, entry: &std::fs::DirEntry) -> bool {
+        let real = self.around.last().map(|folder| folder.join(entry.file_name()));
+        self.folder.whose() == Whose::Run && real.is_some_and(|real| places::is_own(&real))
+    }
+
     /// The place of an entry and what it is, or else what makes it odd.
     fn usable(&self, entry: &std::fs::DirEntry, shown: &str) -> Result<(Location, Metadata), Odd> {
+        let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+        if is_link && places::leads_within(&entry.path(), self.folder.whose(), false).is_err() {
+            return Err(Odd::away(shown));
+        }
         if entry.file_name().to_str().is_none() {
             let may_be_folder = std::fs::metadata(entry.path()).map_or(true, |about| about.is_dir());
             return Err(Odd { may_be_folder, ..Odd::new(shown, "not named in UTF-8") });

@@ -18,7 +18,8 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 pub(crate) use self::disk::LocalDisk;
-use crate::{fresh, places};
+use crate::fresh;
+use crate::places::{self, Whose};
 
 /// Ending of files that are being written.
 pub(crate) const TEMPORARY: &str = ".tmp";
@@ -102,20 +103,26 @@ pub fn read_small(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
 }
 
 /// A folder that is held open: what is done in it is done there, whatever becomes of its name meanwhile.
-pub(crate) struct Folder(OwnedFd);
+pub(crate) struct Folder(OwnedFd, Whose);
 
 impl Folder {
     /// The folder that `path` leads to.
     pub(crate) fn open(path: &Path) -> io::Result<Folder> {
-        Folder::open_with(path, OFlags::empty())
+        Folder::open_with(path, Whose::Run, OFlags::empty())
     }
 
     /// The folder that `path` leads to. Where it is missing it is made, with those above it, durably: each in the one above it, which is
     /// held open and is where it may be written, whatever becomes of names meanwhile.
     pub(crate) fn make(path: &Path) -> io::Result<Folder> {
-        match (Folder::open(path), path.parent(), path.file_name()) {
+        Folder::make_for(path, Whose::Run)
+    }
+
+    /// [`make`](Folder::make), for what may be the process's own.
+    pub(crate) fn make_for(path: &Path, whose: Whose) -> io::Result<Folder> {
+        let opened = Folder::open_with(path, whose, OFlags::empty());
+        match (opened, path.parent(), path.file_name()) {
             (Err(e), Some(above), Some(name)) if e.kind() == io::ErrorKind::NotFound => {
-                let above = Folder::make(above)?;
+                let above = Folder::make_for(above, whose)?;
                 match above.make_within(name) {
                     // Somebody else was faster.
                     Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
@@ -132,14 +139,14 @@ impl Folder {
     /// # Errors
     /// [`io::ErrorKind::AlreadyExists`] where something is there; what the system says.
     pub(crate) fn make_within(&self, name: &OsStr) -> io::Result<()> {
-        places::may_make(&self.0, name)?;
+        places::may_make(&self.0, self.1, name)?;
         Ok(rustix::fs::mkdirat(&self.0, name, Mode::from_raw_mode(0o777))?)
     }
 
     /// The folder in it that is called `name`: no link to one.
     pub(crate) fn folder(&self, name: &OsStr) -> io::Result<Folder> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(Folder(rustix::fs::openat(&self.0, name, flags, Mode::empty())?))
+        Ok(Folder(rustix::fs::openat(&self.0, name, flags, Mode::empty())?, self.1))
     }
 
     /// Whether `name` in it is a file: no link to one.
@@ -150,19 +157,20 @@ impl Folder {
 
     /// Renames what is in it.
     pub(crate) fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
-        places::within(&self.0, true)?;
+        places::within(&self.0, self.1, true)?;
+        places::may_make(&self.0, self.1, to)?;
         Ok(rustix::fs::renameat(&self.0, from, &self.0, to)?)
     }
 
     /// The folder that is called `path`: no link to one.
     pub(crate) fn open_itself(path: &Path) -> io::Result<Folder> {
-        Folder::open_with(path, OFlags::NOFOLLOW)
+        Folder::open_with(path, Whose::Run, OFlags::NOFOLLOW)
     }
 
-    fn open_with(path: &Path, flags: OFlags) -> io::Result<Folder> {
+    fn open_with(path: &Path, whose: Whose, flags: OFlags) -> io::Result<Folder> {
         // By itself this asks for no right to list the folder.
         let flags = flags | OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Folder(rustix::fs::open(path, flags, Mode::empty())?))
+        Ok(Folder(rustix::fs::open(path, flags, Mode::empty())?, whose))
     }
 
     /// Makes the names in it durable.
@@ -191,7 +199,7 @@ impl Folder {
 
     /// Creates a file that is to be called `name` when it is whole.
     pub(crate) fn create(self, name: &OsStr) -> io::Result<(File, Temporary)> {
-        places::within(&self.0, true)?;
+        places::within(&self.0, self.1, true)?;
         let mut temporary = name.to_owned();
         temporary.push(format!(".{}{TEMPORARY}", fresh::name()));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -21,6 +21,7 @@ pub use self::written::absolute;
 use self::written::{refuse_unexpanded, without_dots};
 use crate::cause::{Cause, one_line};
 use crate::local::{LocalDisk, NotAFile};
+use crate::places::Whose;
 
 mod written;
 
@@ -50,7 +51,8 @@ enum Kind {
 #[cfg(feature = "cloud")]
 type Stores = Mutex<HashMap<String, Arc<dyn ObjectStore>>>;
 
-static LOCAL: LazyLock<Arc<dyn ObjectStore>> = LazyLock::new(|| Arc::new(LocalDisk::new()));
+static LOCAL: LazyLock<Arc<dyn ObjectStore>> = LazyLock::new(|| Arc::new(LocalDisk::new(Whose::Run)));
+static OWN_LOCAL: LazyLock<Arc<dyn ObjectStore>> = LazyLock::new(|| Arc::new(LocalDisk::new(Whose::Own)));
 static MEMORY: LazyLock<Arc<dyn ObjectStore>> = LazyLock::new(|| Arc::new(InMemory::new()));
 #[cfg(feature = "cloud")]
 static REMOTE: LazyLock<Stores> = LazyLock::new(Stores::default);
@@ -212,6 +214,20 @@ impl Location {
     /// Whether files here are read from a plain HTTP server, which can neither list nor create.
     pub fn is_http(&self) -> bool {
         matches!(self.kind, Kind::Url { http: true, .. })
+    }
+
+    /// The same place, and what is below it, as this process's own: what no run may open, it may.
+    #[must_use]
+    pub(crate) fn owned(self) -> Location {
+        match &self.kind {
+            Kind::Local(_) => Location { store: Arc::clone(&OWN_LOCAL), ..self },
+            Kind::Url { .. } => self,
+        }
+    }
+
+    /// Whose it is, by how it came to be known.
+    pub(crate) fn whose(&self) -> Whose {
+        if Arc::ptr_eq(&self.store, &OWN_LOCAL) { Whose::Own } else { Whose::Run }
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn ObjectStore> {
@@ -657,6 +673,18 @@ mod tests {
             assert_eq!(below.parent().unwrap().parent().unwrap(), base);
             assert_eq!(Location::parse(&below.to_string()).unwrap(), below);
         }
+    }
+
+    #[test]
+    fn what_is_below_the_process_s_own_is_its_own() {
+        let place = Location::parse("/data").unwrap();
+        assert_eq!(place.whose(), Whose::Run);
+        let own = place.clone().owned();
+        assert_eq!(own, place);
+        let below = own.join("a/b").unwrap();
+        assert_eq!((below.whose(), below.parent().unwrap().whose()), (Whose::Own, Whose::Own));
+        assert_eq!(place.join("a/b").unwrap().whose(), Whose::Run);
+        assert_eq!(Location::parse("memory:///a").unwrap().owned().whose(), Whose::Run);
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub use self::manifest::run_of;
 pub use self::verify::{Head, VerifiedOutput, head_of, verify};
 pub use self::whole::damage;
 use crate::location::Location;
+use crate::places::{self, Whose};
 use crate::read::{self, Digest};
 pub use crate::upload::FileWriter;
 
@@ -81,6 +82,9 @@ pub async fn check_target(target: &Location, overwrite: bool) -> Result<()> {
     }
     if target.name().is_empty() {
         return Err(Error::usage(format!("output {target} is the root of a store: name a folder")));
+    }
+    if let Some(path) = target.local_path() {
+        places::leads_within(path, Whose::Run, true).map_err(|e| unwritable(target, e))?;
     }
     if let Some(path) = meant(target)?.local_path() {
         let path = path.to_path_buf();

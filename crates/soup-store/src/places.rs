@@ -6,6 +6,11 @@
 //! not, and everything is as the system allows it. What a request names is compared first, as text ([`check`]): nothing is looked up for
 //! somebody who may not know the answer. That a local name is no link to elsewhere shows only when it is opened: then where the open file
 //! or folder really is is compared ([`within`]), which no exchange of names in between can deceive.
+//!
+//! What is the process's own, such as its state, is no place of a run's, whatever allowed folder it lies in and whatever link leads there:
+//! who opens something says [whose](Whose) it is. Of what is outside nothing is told, not even whether it is there ([`told`]).
+
+mod leads;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -17,7 +22,17 @@ use std::sync::OnceLock;
 
 use soup_core::{Error, Result};
 
+use self::leads::leads_to;
 use crate::location::Location;
+
+/// Whose something is that is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// A run's, which named it or what it is in.
+    Run,
+    /// The process's own, such as its state: no run names it.
+    Own,
+}
 
 /// What a place is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,19 +186,26 @@ impl Places {
     }
 
     /// Whether that is somewhere that may be read, or written. What may be written may be read back.
-    fn is_within(&self, real: &Path, write: bool) -> bool {
-        let roots =
+    fn is_within(&self, real: &Path, whose: Whose, write: bool) -> bool {
+        let mut roots =
             self.rules.iter().filter(|rule| rule.write || !write).filter_map(|rule| rule.real.as_ref());
-        let own = self.own.iter().filter_map(|(_, real)| real.as_ref());
-        roots.chain(own).any(|root| real.starts_with(root))
+        match self.is_own(real) {
+            true => whose == Whose::Own,
+            false => roots.any(|root| real.starts_with(root)),
+        }
+    }
+
+    /// Whether that is somewhere in what is the process's own.
+    fn is_own(&self, real: &Path) -> bool {
+        self.own.iter().filter_map(|(_, own)| own.as_ref()).any(|own| real.starts_with(own))
     }
 }
 
 impl Places {
-    /// Whether a folder may be made at `real`: where may be written, and on the way to what is the process's own.
-    fn may_make(&self, real: &Path) -> bool {
+    /// Whether something may be made at `real`: where may be written, and on the way to what is the process's own by the process.
+    fn may_make(&self, real: &Path, whose: Whose) -> bool {
         let mut own = self.own.iter().filter_map(|(_, real)| real.as_ref());
-        self.is_within(real, true) || own.any(|own| own.starts_with(real))
+        self.is_within(real, whose, true) || (whose == Whose::Own && own.any(|own| own.starts_with(real)))
     }
 }
 
@@ -240,40 +262,61 @@ pub fn check_for(client: &str, what: Use, url: &str) -> Result<()> {
 ///
 /// # Errors
 /// [`PermissionDenied`](io::ErrorKind::PermissionDenied), without saying where it is.
-pub(crate) fn within(opened: impl AsFd, write: bool) -> io::Result<()> {
+pub(crate) fn within(opened: impl AsFd, whose: Whose, write: bool) -> io::Result<()> {
     let Some(places) = PLACES.get() else { return Ok(()) };
     let real = std::fs::read_link(format!("/proc/self/fd/{}", opened.as_fd().as_raw_fd()))?;
-    if places.is_within(&real, write) {
-        return Ok(());
-    }
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, LeadsAway))
+    if places.is_within(&real, whose, write) { Ok(()) } else { Err(away()) }
 }
 
-/// Refuses to make the folder `name` in one that is open, where that is no allowed place.
+/// Refuses to make `name`, a folder or what is renamed to it, in a folder that is open, where that is no allowed place.
 ///
 /// # Errors
 /// As for [`within`].
-pub(crate) fn may_make(above: impl AsFd, name: &OsStr) -> io::Result<()> {
+pub(crate) fn may_make(above: impl AsFd, whose: Whose, name: &OsStr) -> io::Result<()> {
     let Some(places) = PLACES.get() else { return Ok(()) };
     let real = std::fs::read_link(format!("/proc/self/fd/{}", above.as_fd().as_raw_fd()))?;
-    if places.may_make(&real.join(name)) {
-        return Ok(());
-    }
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, LeadsAway))
+    if places.may_make(&real.join(name), whose) { Ok(()) } else { Err(away()) }
 }
 
 /// Refuses to look into a folder that is, without links, at `real`, where that is no allowed place to read.
 ///
 /// # Errors
 /// As for [`within`].
-pub(crate) fn within_path(real: &Path) -> io::Result<()> {
+pub(crate) fn within_path(real: &Path, whose: Whose) -> io::Result<()> {
     match PLACES.get() {
-        Some(places) if !places.is_within(real, false) => {
-            Err(io::Error::new(io::ErrorKind::PermissionDenied, LeadsAway))
-        }
+        Some(places) if !places.is_within(real, whose, false) => Err(away()),
         _ => Ok(()),
     }
 }
+
+/// Refuses a path that leads to no allowed place, in the same words whether something is there or not. What is opened afterwards is
+/// compared all the same.
+///
+/// # Errors
+/// As for [`within`].
+pub(crate) fn leads_within(path: &Path, whose: Whose, write: bool) -> io::Result<()> {
+    match PLACES.get() {
+        Some(places) if !places.is_within(&leads_to(path), whose, write) => Err(away()),
+        _ => Ok(()),
+    }
+}
+
+/// Why `path` could not be opened, as it may be told to whoever named it: where it leads to no allowed place, that and nothing else.
+pub(crate) fn told(path: &Path, whose: Whose, write: bool, error: io::Error) -> io::Error {
+    leads_within(path, whose, write).err().unwrap_or(error)
+}
+
+/// Whether what is, without links, at `real` is the process's own, which nobody else is shown.
+pub(crate) fn is_own(real: &Path) -> bool {
+    PLACES.get().is_some_and(|places| places.is_own(real))
+}
+
+fn away() -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, LeadsAway)
+}
+
+/// What is said of a name that leads out of what is allowed.
+pub(crate) const AWAY: &str = "leads out of the places that are allowed here (--allow-read, --allow-write)";
 
 /// A name that leads out of what is allowed.
 #[derive(Debug)]
@@ -281,7 +324,7 @@ struct LeadsAway;
 
 impl fmt::Display for LeadsAway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("it leads out of the places that are allowed here (--allow-read, --allow-write)")
+        write!(f, "it {AWAY}")
     }
 }
 
@@ -404,7 +447,14 @@ mod tests {
         allows(&places, Use::Pool, &format!("{root}/state"), false);
         // Nor what it is in.
         allows(&places, Use::Output, root, false);
-        assert!(places.is_within(&dir.path().canonicalize().unwrap().join("state/runs"), true));
+        // And what leads there by a link is not theirs, though it lies in an allowed folder.
+        let real = dir.path().canonicalize().unwrap();
+        for write in [false, true] {
+            assert!(places.is_within(&real.join("state/runs"), Whose::Own, write));
+            assert!(!places.is_within(&real.join("state/runs"), Whose::Run, write));
+            assert!(!places.is_within(&real.join("state"), Whose::Run, write));
+            assert!(places.is_within(&real.join("state-of-the-art"), Whose::Run, write));
+        }
     }
 
     #[test]
@@ -436,10 +486,15 @@ mod tests {
         std::fs::create_dir(root.join("soups")).unwrap();
         let places = places(&[root.to_str().unwrap()], &[root.join("soups").to_str().unwrap()]);
         let places = places.with_own(Location::parse(root.join("a/state").to_str().unwrap()).unwrap());
-        for (name, expect) in
-            [("soups/x", true), ("a", true), ("a/state/runs", true), ("a/b", false), ("x", false)]
-        {
-            assert_eq!(places.may_make(&root.join(name)), expect, "{name}");
+        for (name, for_a_run, for_itself) in [
+            ("soups/x", true, true),
+            ("a", false, true),
+            ("a/state/runs", false, true),
+            ("a/b", false, false),
+            ("x", false, false),
+        ] {
+            assert_eq!(places.may_make(&root.join(name), Whose::Run), for_a_run, "{name}");
+            assert_eq!(places.may_make(&root.join(name), Whose::Own), for_itself, "{name}");
         }
     }
 
@@ -450,8 +505,8 @@ mod tests {
         let soups = root.join("soups");
         std::fs::create_dir_all(&soups).unwrap();
         let places = places(&[], &[soups.to_str().unwrap()]);
-        assert!(places.is_within(&soups.join("x/model.safetensors"), false));
-        assert!(!places.is_within(&root.join("x"), false));
+        assert!(places.is_within(&soups.join("x/model.safetensors"), Whose::Run, false));
+        assert!(!places.is_within(&root.join("x"), Whose::Run, false));
         // Which makes it no place that anybody may name to be read.
         allows(&places, Use::Pool, soups.join("x").to_str().unwrap(), false);
     }
@@ -465,14 +520,15 @@ mod tests {
         std::os::unix::fs::symlink(root.join("allowed"), root.join("name")).unwrap();
         // An operator may name a link: what is behind it is meant.
         let places = places(&[root.join("name").to_str().unwrap()], &[]);
-        assert!(places.is_within(&root.join("allowed/below/x"), false));
-        assert!(!places.is_within(&root.join("allowed/below/x"), true));
-        assert!(!places.is_within(&root.join("secret/x"), false));
-        assert!(!places.is_within(&root.join("allowed-not/x"), false));
+        assert!(places.is_within(&root.join("allowed/below/x"), Whose::Run, false));
+        assert!(!places.is_within(&root.join("allowed/below/x"), Whose::Run, true));
+        assert!(!places.is_within(&root.join("secret/x"), Whose::Run, false));
+        assert!(!places.is_within(&root.join("allowed-not/x"), Whose::Run, false));
         let output = root.join("secret");
         let places = self::places(&[], &[output.to_str().unwrap()]);
         assert!(
-            places.is_within(&output.join("soup"), true) && places.is_within(&output.join("soup"), false)
+            places.is_within(&output.join("soup"), Whose::Run, true)
+                && places.is_within(&output.join("soup"), Whose::Run, false)
         );
     }
 }

@@ -218,6 +218,7 @@ async fn discover(url: &str) -> Result<Survey> {
         return Ok(Survey::of(named));
     }
     let listing = listing::look(&location).await?;
+    survey::refuse_away(&location, &listing)?;
     if let Some(layout) = survey::layout(&listing) {
         let mut survey = Survey::default();
         let entry = location.name().to_owned();

@@ -101,6 +101,7 @@ impl State {
                 "state {root}: plain HTTP servers cannot be written to"
             )));
         }
+        let root = root.owned();
         Ok(State { root, clock: Arc::new(wall_clock), patience: Patience(PATIENCE), key: None })
     }
 

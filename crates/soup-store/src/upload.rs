@@ -13,6 +13,7 @@ use soup_core::{Error, Result};
 
 use crate::local::{Folder, Temporary};
 use crate::location::Location;
+use crate::places::{self, Whose};
 
 /// Size of the parts of an upload. Stores allow 10,000 parts, so files of up to 160 GB.
 const PART_BYTES: usize = 16 << 20;
@@ -198,7 +199,8 @@ fn abort(upload: WriteMultipart) {
 
 /// Creates the file that will be at `path`, in a folder that is no link.
 fn create(path: &Path) -> std::io::Result<(File, Temporary)> {
-    let folder = Folder::open_itself(path.parent().unwrap_or(Path::new("/")))?;
+    let above = path.parent().unwrap_or(Path::new("/"));
+    let folder = Folder::open_itself(above).map_err(|e| places::told(above, Whose::Run, true, e))?;
     folder.create(path.file_name().unwrap_or(OsStr::new("")))
 }
 

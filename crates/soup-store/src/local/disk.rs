@@ -18,17 +18,18 @@ use object_store::{
 
 use super::Folder;
 use crate::listing::stamp;
-use crate::places;
+use crate::places::{self, Whose};
 
 const NAME: &str = "local disk";
 
 /// See the module. What is put is durable.
 #[derive(Debug)]
-pub(crate) struct LocalDisk(LocalFileSystem);
+pub(crate) struct LocalDisk(LocalFileSystem, Whose);
 
 impl LocalDisk {
-    pub(crate) fn new() -> LocalDisk {
-        LocalDisk(LocalFileSystem::new())
+    /// For places that are so somebody's.
+    pub(crate) fn new(whose: Whose) -> LocalDisk {
+        LocalDisk(LocalFileSystem::new(), whose)
     }
 }
 
@@ -52,9 +53,10 @@ fn failed(path: &Path, error: io::Error) -> Error {
     }
 }
 
-fn get(path: &Path, location: StorePath, options: &GetOptions) -> Result<GetResult> {
-    let file = super::open(path).map_err(|e| failed(path, e))?;
-    places::within(&file, false).map_err(|e| failed(path, e))?;
+fn get(path: &Path, whose: Whose, location: StorePath, options: &GetOptions) -> Result<GetResult> {
+    let told = |e| failed(path, places::told(path, whose, false, e));
+    let file = super::open(path).map_err(told)?;
+    places::within(&file, whose, false).map_err(|e| failed(path, e))?;
     let about = file.metadata().map_err(|e| failed(path, e))?;
     let stamp = stamp(&about);
     let last_modified = about.modified().map_err(|e| failed(path, e))?.into();
@@ -70,11 +72,11 @@ fn get(path: &Path, location: StorePath, options: &GetOptions) -> Result<GetResu
     Ok(GetResult { payload, meta, range, attributes: Default::default(), extensions: Default::default() })
 }
 
-fn put(path: &Path, payload: &PutPayload, create: bool) -> io::Result<PutResult> {
+fn put(path: &Path, whose: Whose, payload: &PutPayload, create: bool) -> io::Result<PutResult> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::IsADirectory.into());
     };
-    let (mut file, temporary) = Folder::make(parent)?.create(name)?;
+    let (mut file, temporary) = Folder::make_for(parent, whose)?.create(name)?;
     payload.iter().try_for_each(|part| file.write_all(part))?;
     file.sync_all()?;
     let e_tag = stamp(&file.metadata()?).etag;
@@ -110,8 +112,9 @@ impl ObjectStore for LocalDisk {
                 // Which it refuses.
                 PutMode::Update(_) => return self.0.put_opts(location, payload, options).await,
             };
-            let path = path_of(location);
-            blocking(move || put(&path, &payload, create).map_err(|e| failed(&path, e))).await
+            let (path, whose) = (path_of(location), self.1);
+            let told = move |path: &Path, e| failed(path, places::told(path, whose, true, e));
+            blocking(move || put(&path, whose, &payload, create).map_err(|e| told(&path, e))).await
         }
         .boxed()
     }
@@ -140,9 +143,9 @@ impl ObjectStore for LocalDisk {
         Self: 'c,
     {
         async move {
-            let path = path_of(location);
+            let (path, whose) = (path_of(location), self.1);
             let location = location.clone();
-            blocking(move || get(&path, location, &options)).await
+            blocking(move || get(&path, whose, location, &options)).await
         }
         .boxed()
     }

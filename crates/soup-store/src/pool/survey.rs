@@ -118,6 +118,12 @@ pub(super) fn layout(listing: &Listing) -> Option<Layout> {
     }
 }
 
+/// Refuses a checkpoint whose file or index may not be read: that whoever runs the cluster has to allow.
+pub(super) fn refuse_away(location: &Location, listing: &Listing) -> Result<()> {
+    let is_it = |odd: &&Odd| odd.away && (odd.name == MODEL_FILE || odd.name == INDEX_FILE);
+    listing.odd.iter().find(is_it).map_or(Ok(()), |odd| Err(odd.refusal(location)))
+}
+
 fn has(listing: &Listing, name: &str) -> bool {
     listing.entries.iter().any(|e| e.stamp.is_some() && e.name == name)
 }
@@ -131,6 +137,10 @@ fn files(listing: &Listing) -> impl Iterator<Item = (&str, Kind)> {
 /// `place` names it for people.
 pub(super) async fn among(place: &str, entries: Vec<Entry>, odd: Vec<Odd>) -> Result<Survey> {
     let mut survey = Survey::default();
+    let weights = |odd: &&Odd| Kind::of(odd.name.rsplit('/').next().unwrap_or_default()).is_weights();
+    if let Some(away) = odd.iter().filter(|odd| odd.away && !is_hidden(&odd.name)).find(weights) {
+        return Err(away.refusal(place));
+    }
     for odd in odd.iter().filter(|o| !is_hidden(&o.name)) {
         odd_entry(place, odd, &mut survey);
     }
@@ -218,6 +228,7 @@ async fn folder(entry: Entry) -> Result<Survey> {
         }
         Err(e) => return Err(e),
     };
+    refuse_away(&entry.location, &listing)?;
     if let Some(layout) = layout(&listing) {
         let found = checkpoint(&entry.location, entry.name, layout, &listing, &mut survey.notes).await?;
         match has(&listing, MANIFEST_FILE) {
