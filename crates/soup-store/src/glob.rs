@@ -4,20 +4,21 @@
 //! included. What is [hidden](crate::listing::is_hidden) matches only a component that begins with a dot itself. Matches come
 //! in the order of their paths.
 
-use std::collections::VecDeque;
+use std::collections::HashSet;
 
 use futures::{StreamExt, TryStreamExt};
 use soup_core::{Error, ErrorKind, Result};
 
-use crate::listing::{self, Entry, Listing, Odd, is_hidden};
+use crate::listing::{self, Entry, FOLDERS_AGAIN_MAX, FolderId, Listing, Odd, is_hidden};
 use crate::location::{self, Location};
 
 /// Most places that one glob may match.
 pub const MATCHES_MAX: usize = 100_000;
 /// Most folders that are listed for one glob.
 const FOLDERS_MAX: usize = 20_000;
-/// Folders listed at a time.
+/// Folders listed at a time, and of a local disk, whose listings may be large and are never far.
 const IN_FLIGHT: usize = 16;
+const IN_FLIGHT_LOCAL: usize = 4;
 /// Deepest folder that `**` reaches.
 const DEPTH_MAX: usize = 32;
 /// The component that is any number of folders.
@@ -107,34 +108,20 @@ impl Glob {
     /// # Errors
     /// What the store says, and [`ErrorKind::Data`](soup_core::ErrorKind::Data) for more than [`MATCHES_MAX`].
     pub async fn matches(&self) -> Result<Matches> {
-        let mut matches = Matches::default();
-        let root = Folder { prefix: String::new(), location: self.base()?, states: self.reachable([0]) };
-        let (mut level, mut listed, mut depth) = (vec![root], 0_usize, 0_usize);
+        let (mut matches, mut looked) = (Matches::default(), Looked::default());
+        let base = self.base()?;
+        let in_flight = if base.is_local() { IN_FLIGHT_LOCAL } else { IN_FLIGHT };
+        let root = Folder { prefix: String::new(), location: base, states: self.reachable([0]) };
+        let (mut level, mut depth) = (vec![root], 0_usize);
         while !level.is_empty() && depth < self.parts.len().max(DEPTH_MAX) {
-            listed = listed.saturating_add(level.len());
-            if listed > FOLDERS_MAX {
-                return Err(Error::data(format!(
-                    "{:?} looks into more than {FOLDERS_MAX} folders: write a narrower one",
-                    self.url
-                )));
-            }
-            let look = |folder: Folder| async move {
-                let denied = |e: &Error| folder.location.is_local() && e.kind() == ErrorKind::Configuration;
-                let listing = match listing::look(&folder.location).await {
-                    // Such as the `lost+found` of a disk.
-                    Err(e) if denied(&e) && !folder.prefix.is_empty() => unreadable(),
-                    other => other?,
-                };
-                Ok::<_, Error>((folder, listing))
-            };
-            let found: VecDeque<(Folder, Listing)> =
-                futures::stream::iter(level).map(look).buffered(IN_FLIGHT).try_collect().await?;
-            level = Vec::new();
-            for (folder, listing) in found {
+            looked.folders = looked.folders.saturating_add(level.len());
+            let folders = std::mem::take(&mut level);
+            let mut found = futures::stream::iter(folders).map(look).buffered(in_flight);
+            while let Some((folder, listing)) = found.try_next().await? {
+                let is_new = looked.is_new(&folder, &listing);
+                looked.again += usize::from(!is_new);
                 self.step(&folder, listing, &mut matches, &mut level);
-            }
-            if matches.entries.len() > MATCHES_MAX {
-                return Err(Error::data(format!("{:?} matches more than {MATCHES_MAX} places", self.url)));
+                self.bounded(&looked, &matches, level.len())?;
             }
             depth += 1;
         }
@@ -142,6 +129,24 @@ impl Glob {
         matches.odd.sort_by(|a, b| a.name.cmp(&b.name));
         matches.unseen.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(matches)
+    }
+
+    /// Refuses what becomes too much, as soon as it does.
+    fn bounded(&self, looked: &Looked, matches: &Matches, next: usize) -> Result<()> {
+        let refuse = |what: String| Err(Error::data(format!("{:?} {what}", self.url)));
+        if looked.folders.saturating_add(next) > FOLDERS_MAX {
+            return refuse(format!("looks into more than {FOLDERS_MAX} folders: write a narrower one"));
+        }
+        if looked.again > FOLDERS_AGAIN_MAX {
+            return refuse("comes by links to the same folders again and again: write a narrower one".into());
+        }
+        if matches.entries.len() > MATCHES_MAX {
+            return refuse(format!("matches more than {MATCHES_MAX} places"));
+        }
+        if matches.odd.len() + matches.unseen.len() > MATCHES_MAX {
+            return refuse(format!("finds more than {MATCHES_MAX} things that cannot be read"));
+        }
+        Ok(())
     }
 
     /// What `listing` adds: matches, and folders to look into.
@@ -222,9 +227,38 @@ struct Folder {
     states: Vec<usize>,
 }
 
+/// What a glob has looked at.
+#[derive(Default)]
+struct Looked {
+    /// Folders that are listed, or are about to be.
+    folders: usize,
+    /// Those that were listed, of a local disk, and what was looked for in them.
+    seen: HashSet<(FolderId, Vec<usize>)>,
+    /// How often one came again, by a link.
+    again: usize,
+}
+
+impl Looked {
+    /// Whether `folder` is new.
+    fn is_new(&mut self, folder: &Folder, listing: &Listing) -> bool {
+        listing.folder.is_none_or(|id| self.seen.insert((id, folder.states.clone())))
+    }
+}
+
+/// What is in a folder.
+async fn look(folder: Folder) -> Result<(Folder, Listing)> {
+    let denied = |e: &Error| folder.location.is_local() && e.kind() == ErrorKind::Configuration;
+    let listing = match listing::look(&folder.location).await {
+        // Such as the `lost+found` of a disk.
+        Err(e) if denied(&e) && !folder.prefix.is_empty() => unreadable(),
+        other => other?,
+    };
+    Ok((folder, listing))
+}
+
 /// What stands for the content of a folder that cannot be read: an odd thing that may be whatever was looked for.
 fn unreadable() -> Listing {
-    Listing { entries: Vec::new(), odd: vec![Odd::folder("", "a folder that cannot be read")] }
+    Listing { odd: vec![Odd::folder("", "a folder that cannot be read")], ..Listing::default() }
 }
 
 /// In an HTTP URL `?` starts a query.

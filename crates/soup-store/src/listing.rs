@@ -3,10 +3,15 @@
 //! One odd name never stops a listing: what cannot be named or read is an [`Odd`], beside the entries that can. Local folders
 //! are read here and not by the store's client, which stops at names that are not UTF-8 and leaves out broken links in
 //! silence.
+//!
+//! Links of folders are followed, so that a few of them can make endless trees: how often one walk comes to folders that it has seen
+//! already is bounded, and so is all that it looks at. Nobody walks on for a caller that is gone.
 
 use std::collections::HashSet;
 use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 use std::time::UNIX_EPOCH;
 
 use futures::{StreamExt, TryStreamExt};
@@ -23,6 +28,12 @@ use crate::read::Stamp;
 pub const ENTRIES_MAX: usize = 100_000;
 /// Most odd names that are remembered of one listing.
 const ODD_MAX: usize = 1000;
+/// How often one walk, or one glob, comes by links to folders that it has seen already.
+pub(crate) const FOLDERS_AGAIN_MAX: usize = 1000;
+/// Most entries that one walk finds in folders that it has seen already.
+const ENTRIES_AGAIN_MAX: usize = 100_000;
+/// What one walk looks at besides as many hidden entries as may be listed: folders, and what is left out.
+const LOOKED_BESIDES: usize = 100_000;
 /// Deepest folder that is looked into.
 const DEPTH_MAX: usize = 64;
 
@@ -59,7 +70,12 @@ pub struct Listing {
     pub entries: Vec<Entry>,
     /// What can be neither, by name. Hidden ones are not listed here.
     pub odd: Vec<Odd>,
+    /// Which folder it is, on a local disk.
+    pub(crate) folder: Option<FolderId>,
 }
+
+/// A folder on a local disk, by whatever name: device and inode.
+pub(crate) type FolderId = (u64, u64);
 
 /// Whether people and programs take a file of this relative name for something that is not there: it, or a folder it is in,
 /// begins with a dot (`.cache`, and the `._x` that macOS leaves on foreign disks), or is a file manager's own.
@@ -208,25 +224,36 @@ fn push_odd(listing: &mut Listing, odd: Odd) {
 }
 
 async fn local(folder: &Location, deep: bool, entries_max: usize, some: bool) -> Result<Listing> {
-    let owned = folder.clone();
-    tokio::task::spawn_blocking(move || local_blocking(&owned, deep, entries_max, some))
-        .await
-        .map_err(|e| Error::unavailable(format!("cannot list {folder}")).with_source(e))?
+    let (owned, caller) = (folder.clone(), Arc::new(()));
+    let called = Arc::downgrade(&caller);
+    // Where this future is dropped, so is the caller.
+    let listed =
+        tokio::task::spawn_blocking(move || local_blocking(&owned, deep, entries_max, some, called)).await;
+    drop(caller);
+    listed.map_err(|e| Error::unavailable(format!("cannot list {folder}")).with_source(e))?
 }
 
 /// With `some`, entries past the most are left out instead of refused.
-fn local_blocking(folder: &Location, deep: bool, entries_max: usize, some: bool) -> Result<Listing> {
+fn local_blocking(
+    folder: &Location,
+    deep: bool,
+    entries_max: usize,
+    some: bool,
+    caller: Weak<()>,
+) -> Result<Listing> {
     use std::io::ErrorKind as Io;
     let mut listing = Listing::default();
     let Some(root) = folder.local_path() else { return Ok(listing) };
     // Whether something is where a name leads away to is not told.
     places::leads_within(root, folder.whose(), false).map_err(|e| folder.io_error("list", e))?;
-    let mut walk = Walk { folder, deep, entries_max, around: Vec::new() };
+    let mut walk = Walk::new(folder, deep, entries_max, caller);
     match walk.enter(root, "", &mut listing) {
         Err(Stop::Io(e)) if matches!(e.kind(), Io::NotFound | Io::NotADirectory) => {}
         Err(Stop::Io(e)) => return Err(folder.io_error("list", e)),
-        Err(Stop::TooMany) if some => {}
+        Err(Stop::TooMany | Stop::Again) if some => {}
         Err(Stop::TooMany) => return Err(too_many(folder, entries_max)),
+        Err(Stop::Again) => return Err(again(folder)),
+        Err(Stop::Unheard) => return Err(Error::cancelled(format!("nobody waits for what {folder} holds"))),
         Ok(()) => {}
     }
     listing.entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -242,14 +269,33 @@ struct Walk<'a> {
     entries_max: usize,
     /// The folders around the one that is being read, by their real paths: links may lead back.
     around: Vec<PathBuf>,
+    /// All folders that were read.
+    seen: HashSet<FolderId>,
+    /// How often one of them was come to again, and what was found there then.
+    folders_again: usize,
+    entries_again: usize,
+    /// Entries looked at.
+    looked: usize,
+    /// Gone once nobody waits for the listing any more.
+    caller: Weak<()>,
 }
 
 enum Stop {
     Io(std::io::Error),
     TooMany,
+    /// The same folders come again and again.
+    Again,
+    /// Nobody waits.
+    Unheard,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(folder: &'a Location, deep: bool, entries_max: usize, caller: Weak<()>) -> Walk<'a> {
+        let (around, seen) = (Vec::new(), HashSet::new());
+        let (folders_again, entries_again, looked) = (0, 0, 0);
+        Walk { folder, deep, entries_max, around, seen, folders_again, entries_again, looked, caller }
+    }
+
     fn enter(&mut self, path: &Path, prefix: &str, listing: &mut Listing) -> Result<(), Stop> {
         let real = path.canonicalize().map_err(Stop::Io)?;
         if self.around.contains(&real) || self.around.len() >= DEPTH_MAX {
@@ -257,15 +303,39 @@ impl Walk<'_> {
             return Ok(());
         }
         places::within_path(&real, self.folder.whose()).map_err(Stop::Io)?;
+        let about = real.metadata().map_err(Stop::Io)?;
+        let id = (about.dev(), about.ino());
+        listing.folder.get_or_insert(id);
+        let again = !self.seen.insert(id);
+        self.folders_again += usize::from(again);
+        if self.folders_again > FOLDERS_AGAIN_MAX {
+            return Err(Stop::Again);
+        }
         self.around.push(real);
-        let entered = self.entries(path, prefix, listing);
+        let entered = self.entries(path, prefix, again, listing);
         self.around.pop();
         entered
     }
 
-    fn entries(&mut self, path: &Path, prefix: &str, listing: &mut Listing) -> Result<(), Stop> {
+    /// Counts one more entry; `again` if its folder was read before.
+    fn count(&mut self, again: bool) -> Result<(), Stop> {
+        self.looked += 1;
+        self.entries_again += usize::from(again);
+        if self.caller.strong_count() == 0 {
+            Err(Stop::Unheard)
+        } else if self.entries_again > ENTRIES_AGAIN_MAX {
+            Err(Stop::Again)
+        } else if self.looked > self.entries_max.saturating_mul(2).saturating_add(LOOKED_BESIDES) {
+            Err(Stop::TooMany)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn entries(&mut self, path: &Path, prefix: &str, again: bool, listing: &mut Listing) -> Result<(), Stop> {
         for entry in std::fs::read_dir(path).map_err(Stop::Io)? {
             let entry = entry.map_err(Stop::Io)?;
+            self.count(again)?;
             if self.is_hidden_from_runs(&entry) {
                 continue;
             }
@@ -349,6 +419,12 @@ pub(crate) fn stamp(metadata: &Metadata) -> Stamp {
 
 fn too_many(folder: &Location, entries_max: usize) -> Error {
     Error::data(format!("{folder} holds more than {entries_max} files"))
+}
+
+fn again(folder: &Location) -> Error {
+    Error::data(format!(
+        "links in {folder} lead to the same folders again and again: remove them, or name what is meant"
+    ))
 }
 
 fn list_error(folder: &Location, error: object_store::Error) -> Error {

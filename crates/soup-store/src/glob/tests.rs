@@ -109,3 +109,36 @@ fn wildcards() {
     check("**é?", "aéb", true);
     check("abc", "ab", false);
 }
+
+#[tokio::test]
+async fn links_in_a_circle_end() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("x"), "x").unwrap();
+    let glob = || Glob::parse(&format!("{}/**/x", dir.path().display())).unwrap().unwrap();
+    let link = |name: &str| std::os::unix::fs::symlink(".", dir.path().join(name)).unwrap();
+    link("latest");
+    let found = glob().matches().await.unwrap();
+    assert!((2..=DEPTH_MAX).contains(&found.entries.len()), "{}", found.entries.len());
+    // Each one more is more paths by far than there are folders on any disk.
+    ["a", "b", "c"].map(link);
+    fails(glob().matches().await, ErrorKind::Data, "to the same folders again and again");
+}
+
+#[test]
+fn what_becomes_too_much_is_refused_at_once() {
+    let glob = Glob::parse("/data/*").unwrap().unwrap();
+    let bounded = |looked: Looked, matches: &Matches, next| glob.bounded(&looked, matches, next);
+    let looked = || Looked { folders: FOLDERS_MAX, again: FOLDERS_AGAIN_MAX, ..Looked::default() };
+    let mut matches = Matches::default();
+    bounded(looked(), &matches, 0).unwrap();
+    fails(bounded(looked(), &matches, 1), ErrorKind::Data, "more than 20000 folders");
+    let one = || Odd::new("x", "odd");
+    matches.odd = (0..MATCHES_MAX).map(|_| one()).collect();
+    bounded(looked(), &matches, 0).unwrap();
+    matches.unseen.push(one());
+    fails(bounded(looked(), &matches, 0), ErrorKind::Data, "cannot be read");
+    let location = Location::parse("/data/x").unwrap();
+    let entry = Entry { name: "x".to_owned(), location, stamp: None };
+    let matches = Matches { entries: vec![entry; MATCHES_MAX + 1], ..Matches::default() };
+    fails(bounded(looked(), &matches, 0), ErrorKind::Data, "matches more than 100000 places");
+}

@@ -56,6 +56,58 @@ async fn a_folder_that_is_not_there_is_empty() {
     }
 }
 
+/// Folders that each hold two links to the next one, which are 2^40 paths; a file is in the last.
+fn ladder(root: &Path) {
+    for step in 0..=40 {
+        std::fs::create_dir(root.join(format!("{step}"))).unwrap();
+    }
+    for step in 0..40 {
+        for name in ["a", "b"] {
+            let to = format!("../{}", step + 1);
+            std::os::unix::fs::symlink(to, root.join(format!("{step}/{name}"))).unwrap();
+        }
+    }
+    std::fs::write(root.join("40/x"), "x").unwrap();
+}
+
+#[tokio::test]
+async fn a_ladder_of_links_is_no_endless_tree() {
+    let dir = tempfile::tempdir().unwrap();
+    ladder(dir.path());
+    let top = Location::local(&dir.path().join("0")).unwrap();
+    crate::conformance::fails(
+        look_deep(&top).await,
+        soup_core::ErrorKind::Data,
+        "lead to the same folders again and again",
+    );
+    // Who wants only some gets what was found until then.
+    let some = some_below(&top, 100_000).await.unwrap();
+    assert!(!some.is_empty() && some.len() <= FOLDERS_AGAIN_MAX + 41, "{}", some.len());
+    assert_eq!(look(&top).await.unwrap().entries.len(), 2);
+}
+
+#[tokio::test]
+async fn a_folder_by_two_names_is_listed_by_both() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("cat")).unwrap();
+    std::fs::write(dir.path().join("cat/1"), "x").unwrap();
+    std::os::unix::fs::symlink("cat", dir.path().join("kitten")).unwrap();
+    let listed = look_deep(&Location::local(dir.path()).unwrap()).await.unwrap();
+    assert_eq!(names(&listed).0, ["cat/1", "kitten/1"]);
+}
+
+#[test]
+fn nobody_walks_on_for_who_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("x"), "x").unwrap();
+    let root = Location::local(dir.path()).unwrap();
+    let caller = Arc::new(());
+    let listed = local_blocking(&root, true, ENTRIES_MAX, false, Arc::downgrade(&caller)).unwrap();
+    assert_eq!(listed.entries.len(), 1);
+    let stopped = local_blocking(&root, true, ENTRIES_MAX, false, Weak::new());
+    crate::conformance::fails(stopped, soup_core::ErrorKind::Cancelled, "nobody waits");
+}
+
 #[test]
 fn hidden_names() {
     for hidden in ["._x.parquet", ".DS_Store", "a/.ipynb_checkpoints/b", "__MACOSX/x", "a/Thumbs.db"] {
