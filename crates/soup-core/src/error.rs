@@ -79,6 +79,21 @@ impl ErrorKind {
     }
 }
 
+/// Longest text of an error that is kept or passed on, in bytes: much of it others wrote.
+pub const TEXT_BYTES_MAX: usize = 8 << 10;
+
+/// `text`, or its start where it has more than `bytes_max` bytes, and that it was cut.
+pub fn brief(mut text: String, bytes_max: usize) -> String {
+    let bytes = text.len();
+    if bytes > bytes_max {
+        let note = format!(" [... cut: it had {bytes} bytes]");
+        text.truncate(text.floor_char_boundary(bytes_max.saturating_sub(note.len())));
+        text.push_str(&note);
+        text.shrink_to_fit();
+    }
+    text
+}
+
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -189,6 +204,19 @@ impl std::error::Error for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_texts_are_cut_between_characters_and_say_so() {
+        assert_eq!(brief("as it is".to_owned(), 8), "as it is");
+        let euros = |n| "\u{20ac}".repeat(n);
+        for (bytes_max, left) in [(300, 100), (299, 90), (298, 90), (297, 89), (0, 0)] {
+            let cut = if left < 100 { " [... cut: it had 300 bytes]" } else { "" };
+            assert_eq!(brief(euros(100), bytes_max), format!("{}{cut}", euros(left)));
+        }
+        // What was cut once is not cut again.
+        let once = brief("x".repeat(1 << 20), TEXT_BYTES_MAX);
+        assert_eq!((once.len(), brief(once.clone(), TEXT_BYTES_MAX)), (TEXT_BYTES_MAX, once));
+    }
 
     #[test]
     fn the_chain_reads_from_the_outside_in() {

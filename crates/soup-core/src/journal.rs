@@ -23,7 +23,7 @@ mod wire;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::error::{Error, TEXT_BYTES_MAX, brief};
 use crate::ledger::Gradients;
 use crate::recipe::{Replay, Verdict};
 use crate::significance::Discordant;
@@ -165,7 +165,7 @@ impl Entry {
 
     /// The entry for a run that ended with `error`.
     pub fn failed(error: &Error) -> Entry {
-        Entry::Failed { exit_code: error.kind().exit_code(), message: error.chain() }
+        Entry::Failed { exit_code: error.kind().exit_code(), message: brief(error.chain(), TEXT_BYTES_MAX) }
     }
 }
 

@@ -54,7 +54,7 @@ mod writing;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, TEXT_BYTES_MAX, brief};
 use crate::journal::Fold;
 use crate::judge::JudgeId;
 use crate::layer::Layers;
@@ -389,6 +389,7 @@ impl Machine {
     }
 
     fn note(&mut self, text: String, out: &mut Vec<Action>) {
+        let text = brief(text, TEXT_BYTES_MAX);
         if self.notes.len() < NOTES_MAX && self.notes.insert(text.clone()) {
             out.push(Action::Report(Report::Note(text)));
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use soup_core::agree::Missing;
 use soup_core::digest::DigestKind;
+use soup_core::error::{TEXT_BYTES_MAX, brief};
 use soup_core::judge::{JudgeId, Offer};
 use soup_core::ledger::{Dataset, Evaluation};
 use soup_core::machine::{FileDigest, Proof, Report, TaskKey, Tier};
@@ -382,13 +383,15 @@ impl TryFrom<v1::Soup> for Soup {
 
 impl From<&Error> for v1::Failure {
     fn from(e: &Error) -> Self {
-        v1::Failure { kind: v1::failure::Kind::from(e.kind()).into(), message: e.chain() }
+        let message = brief(e.chain(), TEXT_BYTES_MAX);
+        v1::Failure { kind: v1::failure::Kind::from(e.kind()).into(), message }
     }
 }
 
 impl From<v1::Failure> for Error {
     fn from(f: v1::Failure) -> Self {
-        Error::new(ErrorKind::try_from(f.kind()).unwrap_or(ErrorKind::Internal), f.message)
+        let kind = ErrorKind::try_from(f.kind()).unwrap_or(ErrorKind::Internal);
+        Error::new(kind, brief(f.message, TEXT_BYTES_MAX))
     }
 }
 

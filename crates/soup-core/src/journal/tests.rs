@@ -264,3 +264,11 @@ fn asking_again_reopens_a_run_and_keeps_what_is_known() {
     assert_eq!((log.fold.state, log.fold.scores.len()), (RunState::Queued, 2));
     assert_eq!(log.fold.failure, None);
 }
+
+#[test]
+fn a_record_of_a_failure_is_bounded() {
+    let Entry::Failed { exit_code, message } = Entry::failed(&Error::data("x".repeat(1 << 20))) else {
+        panic!()
+    };
+    assert_eq!((exit_code, message.len()), (65, crate::error::TEXT_BYTES_MAX));
+}

@@ -418,3 +418,13 @@ fn comparisons_survive_and_crooked_ones_are_refused() {
     crooked.vote.as_mut().unwrap().counts.pop();
     assert!(Alternatives::try_from(crooked).is_err());
 }
+
+#[test]
+fn texts_of_failures_are_as_long_as_a_journal_bears() {
+    let long = || "x".repeat(1 << 20);
+    let kind = v1::failure::Kind::from(ErrorKind::Data).into();
+    let heard = Error::from(v1::Failure { kind, message: long() });
+    assert_eq!((heard.kind(), heard.chain().len()), (ErrorKind::Data, TEXT_BYTES_MAX));
+    let said = v1::Failure::from(&Error::data(long()));
+    assert_eq!((said.message.len(), said.kind), (TEXT_BYTES_MAX, kind));
+}

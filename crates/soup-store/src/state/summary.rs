@@ -3,10 +3,13 @@
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use soup_core::Result;
+use soup_core::error::brief;
 use soup_core::journal::Fold;
 
 use super::State;
 
+/// Longest text of a failure in a table, in bytes; all of it is in the log.
+const FAILURE_BYTES_MAX: usize = 2 << 10;
 /// Logs read at the same time.
 const LOGS_IN_FLIGHT: usize = 8;
 
@@ -88,7 +91,7 @@ impl State {
             trials: fold.decisions,
             began_at,
             updated_at,
-            failure: broken.or(fold.failure.map(|(_, text)| text)),
+            failure: broken.or(fold.failure.map(|(_, text)| text)).map(|text| brief(text, FAILURE_BYTES_MAX)),
         })
     }
 }

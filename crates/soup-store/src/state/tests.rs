@@ -294,3 +294,14 @@ async fn records_are_signed_by_whoever_has_a_key() {
     let (_, records) = state.read("r").await.unwrap();
     assert!(records[..3].iter().all(|r| r.signature.is_some()) && records[3].signature.is_none());
 }
+
+#[tokio::test]
+async fn one_long_failure_makes_no_long_list() {
+    let state = memory("long-failure");
+    let mut journal = begun(&state, "a").await;
+    let message = "x".repeat(1 << 20);
+    journal.append(Entry::Failed { exit_code: 65, message: message.clone() }).await.unwrap();
+    let failure = state.summary("r").await.unwrap().failure.unwrap();
+    assert!(failure.len() < 4 << 10 && failure.ends_with("cut: it had 1048576 bytes]"), "{}", failure.len());
+    assert_eq!(state.read("r").await.unwrap().0.failure, Some((65, message)));
+}
