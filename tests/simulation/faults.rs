@@ -181,6 +181,7 @@ pub fn effect_kind(effect: Effect) -> &'static str {
         Effect::LateWrite(_) => "store writes late",
         Effect::Stall(_) => "store requests stalled",
         Effect::Exists409 => "store 409s",
+        Effect::Deny => "store requests denied",
         Effect::FlipBit => "written bits changed",
     }
 }

@@ -134,6 +134,9 @@ impl Keeper {
     pub(crate) async fn unfinished(&self) -> Result<Vec<String>> {
         let unfinished = |state: &str| matches!(state, "queued" | "running" | "suspended");
         let all = self.state.summaries().await?;
+        for run in all.iter().filter(|s| matches!(s.state.as_str(), "broken" | "unreadable")) {
+            tracing::warn!(run = run.run, why = run.failure, "a run cannot be read, and is not gone on with");
+        }
         Ok(all.into_iter().filter(|s| unfinished(&s.state)).map(|s| s.run).collect())
     }
 

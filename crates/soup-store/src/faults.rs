@@ -68,6 +68,8 @@ pub enum Effect {
     /// A put writes nothing and says that the object exists, as S3 does when others write at the same time. Other requests
     /// fail.
     Exists409,
+    /// It is not done: whoever asks has no right to.
+    Deny,
     /// A put, a part of an upload, or a read is done with one bit changed, and nobody is told. Other requests are done as they are.
     FlipBit,
 }
@@ -170,6 +172,9 @@ async fn suffer<T>(effect: Option<Effect>, request: impl Future<Output = Result<
         Some(Effect::LoseAnswer) => {
             let _ = request.await;
             Err(failure("the answer was lost"))
+        }
+        Some(Effect::Deny) => {
+            Err(Error::PermissionDenied { path: String::new(), source: "no right to".into() })
         }
         Some(Effect::Fail | Effect::LateWrite(_) | Effect::Exists409) => Err(failure("not done")),
     }

@@ -235,8 +235,8 @@ impl State {
         let planned = stream::iter(folders).map(|folder| async move {
             let plan = folder.location.join(PLAN_FILE)?;
             let there = match self.patience.read(|| read::stat_if_exists(&plan)).await {
-                // A plan that is no file makes a broken run, which stops no listing of the others.
-                Err(e) if e.kind() == ErrorKind::Data => true,
+                // A plan that is no file, or may not be read, makes a broken run, which stops no listing of the others.
+                Err(e) if matches!(e.kind(), ErrorKind::Data | ErrorKind::Configuration) => true,
                 other => other?.is_some(),
             };
             Ok::<_, Error>(there.then_some(folder.name))

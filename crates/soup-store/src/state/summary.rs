@@ -2,9 +2,9 @@
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
-use soup_core::Result;
 use soup_core::error::brief;
 use soup_core::journal::Fold;
+use soup_core::{Error, ErrorKind, Result};
 
 use super::State;
 
@@ -18,7 +18,8 @@ const LOGS_IN_FLIGHT: usize = 8;
 pub struct RunSummary {
     /// Its id.
     pub run: String,
-    /// `queued`, `running`, `suspended`, `published`, `failed` or `cancelled`, as far as its log tells.
+    /// `queued`, `running`, `suspended`, `published`, `failed` or `cancelled`, as far as its log tells; `broken` where that is not what a
+    /// log is, and `unreadable` where it may not be read.
     pub state: String,
     /// Runs ahead of it, where a coordinator has it in its queue; 0 where it is being worked on.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,13 +43,13 @@ pub struct RunSummary {
     pub began_at: String,
     /// See `began_at`.
     pub updated_at: String,
-    /// Why it failed.
+    /// Why it failed, or cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
 }
 
 impl State {
-    /// All runs, the oldest first. What is broken is listed as such.
+    /// All runs, the oldest first. One that is broken, or may not be read, is listed as such, and stops none of the others.
     ///
     /// # Errors
     /// What the store says.
@@ -66,21 +67,24 @@ impl State {
     /// # Errors
     /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) if there is no such run; otherwise what the store says.
     pub async fn summary(&self, run: &str) -> Result<RunSummary> {
-        let (fold, broken) = match self.read(run).await {
+        let (fold, broken) = match own_trouble(self.read(run).await)? {
             Ok((fold, _)) => (fold, None),
-            Err(e) if e.kind() == soup_core::ErrorKind::Data => (Fold::default(), Some(e.chain())),
-            Err(e) => return Err(e),
+            Err(e) => (Fold::default(), Some(e)),
         };
-        let (plan, broken) = match self.plan(run).await {
+        let (plan, broken) = match own_trouble(self.plan(run).await)? {
             Ok(bytes) => (bytes.and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default(), broken),
-            Err(e) if e.kind() == soup_core::ErrorKind::Data => (serde_json::Value::Null, Some(e.chain())),
-            Err(e) => return Err(e),
+            Err(e) => (serde_json::Value::Null, Some(e)),
+        };
+        let state = match broken.as_ref().map(Error::kind) {
+            None => fold.state.name(),
+            Some(ErrorKind::Configuration) => "unreadable",
+            Some(_) => "broken",
         };
         let text = |path: &str| plan.pointer(path).and_then(|v| v.as_str()).unwrap_or_default().to_owned();
         let (began_at, updated_at) = fold.times.clone().unwrap_or_default();
         Ok(RunSummary {
             run: run.to_owned(),
-            state: if broken.is_some() { "broken" } else { fold.state.name() }.to_owned(),
+            state: state.to_owned(),
             ahead: None,
             recipe: text("/spec/recipe/kind"),
             output: text("/spec/output"),
@@ -91,7 +95,18 @@ impl State {
             trials: fold.decisions,
             began_at,
             updated_at,
-            failure: broken.or(fold.failure.map(|(_, text)| text)).map(|text| brief(text, FAILURE_BYTES_MAX)),
+            failure: broken
+                .map(|e| e.chain())
+                .or(fold.failure.map(|(_, text)| text))
+                .map(|text| brief(text, FAILURE_BYTES_MAX)),
         })
+    }
+}
+
+/// What is wrong with one run, where that is nothing to others; what the store says of itself is an error.
+fn own_trouble<T>(read: Result<T>) -> Result<Result<T>> {
+    match read {
+        Err(e) if !matches!(e.kind(), ErrorKind::Data | ErrorKind::Configuration) => Err(e),
+        read => Ok(read),
     }
 }

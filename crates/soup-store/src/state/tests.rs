@@ -305,3 +305,31 @@ async fn one_long_failure_makes_no_long_list() {
     assert!(failure.len() < 4 << 10 && failure.ends_with("cut: it had 1048576 bytes]"), "{}", failure.len());
     assert_eq!(state.read("r").await.unwrap().0.failure, Some((65, message)));
 }
+
+/// A folder that another user left among the runs, or a prefix that a policy closes.
+#[tokio::test]
+async fn a_run_that_may_not_be_read_stops_no_list_of_the_others() {
+    use crate::faults::{Effect, FaultyStore, Script, set_memory_store};
+    for closed in ["runs/s", "runs/s/log", "runs/s/plan.json"] {
+        let inner: Arc<dyn object_store::ObjectStore> = Arc::new(object_store::memory::InMemory::new());
+        let state = |script: Script| {
+            set_memory_store(Arc::new(FaultyStore::new(inner.clone(), script.decide())) as Arc<_>);
+            let state = memory("closed");
+            set_memory_store(None);
+            state
+        };
+        let open = state(Script::new());
+        begun(&open, "a").await;
+        open.create_plan("s", Bytes::from_static(b"{}")).await.unwrap();
+        let mut journal = open.claim("s", "b", Claim::default()).await.unwrap().0;
+        journal.append(Entry::Submitted(Operation::default())).await.unwrap();
+        let all = state(Script::new().since(None, closed, 1, Effect::Deny)).summaries().await.unwrap();
+        let states: Vec<(&str, &str)> = all.iter().map(|s| (s.run.as_str(), s.state.as_str())).collect();
+        assert!(
+            states.contains(&("r", "queued")) && states.contains(&("s", "unreadable")),
+            "{closed}: {all:?}"
+        );
+        let why = all.iter().find(|s| s.run == "s").unwrap().failure.as_deref().unwrap_or_default();
+        assert!(why.contains("runs/s"), "{why}");
+    }
+}
