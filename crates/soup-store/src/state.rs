@@ -19,6 +19,7 @@
 
 mod journal;
 mod log;
+mod owner;
 mod seat;
 pub(crate) mod slot;
 mod summary;

@@ -96,6 +96,9 @@ async fn resumed(args: &CookArgs, run: &str) -> Result<Cook> {
     flags.resolve(&cwd, None)?;
     let url = flags.state_url.clone().unwrap_or_else(runs::default_state);
     let state = State::open(&url)?;
+    if flags.state_url.is_none() {
+        state.check_owner()?;
+    }
     let plan = state.plan(run).await?;
     let plan =
         plan.ok_or_else(|| Error::usage(format!("there is no run {run:?} in {}", state.location())))?;
@@ -149,6 +152,10 @@ pub(crate) fn state((url, key): (&Option<String>, &Option<String>), spec: &RunSp
         Some(url) => State::open(url)?,
         None => State::open(&State::beside(&spec.output)?)?,
     };
+    // Who names one says whose it is.
+    if url.is_none() {
+        state.check_owner()?;
+    }
     crate::keys::signing(state, key.as_deref().map(Path::new))
 }
 

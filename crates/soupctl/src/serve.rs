@@ -40,6 +40,7 @@ async fn coordinate(args: &CoordinatorArgs, window: Window) -> Result<()> {
     args.places.confine(Some(&args.state_url), args.client_places.as_deref())?;
     let credentials = args.trust.credentials(&[Role::Coordinator])?;
     let state = crate::keys::signing(State::open(&args.state_url)?, args.signing_key.as_deref())?;
+    state.check_owner()?;
     state.probe().await?;
     let listener = listen(&args.listen).await?;
     let beyond = reach(&listener, &args.trust)?;
