@@ -486,6 +486,8 @@ async fn a_blend_is_given_to_nobody_without_a_ticket() {
         let denied = blends.fetch(fetch(ticket)).await.unwrap_err();
         assert_eq!(denied.code(), tonic::Code::FailedPrecondition, "{denied:?}");
         assert!(denied.message().contains("ticket"), "{denied:?}");
+        // Whoever runs the worker reads it there.
+        cluster.workers[0].line_with("denied a fetch");
     }
     running.kill();
 }

@@ -58,6 +58,17 @@ pub(crate) fn plain(text: &str) -> Cow<'_, str> {
     spelled(text, |c| c.escape_unicode().to_string())
 }
 
+/// `text`, which is one line, as it may be shown: ends of lines in it are spelled out too.
+pub(crate) fn plain_line(text: &str) -> String {
+    let (text, end) = text.strip_suffix('\n').map_or((text, ""), |text| (text, "\n"));
+    plain(text).replace('\n', "\\n") + end
+}
+
+/// JSON as it may be shown.
+pub(crate) fn plain_json(text: &str) -> Cow<'_, str> {
+    spelled(text, in_json)
+}
+
 /// Prints a result to stdout, with a line's end.
 ///
 /// # Errors
@@ -96,7 +107,7 @@ fn written(text: &str) -> Result<()> {
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|e| Error::internal("the result cannot be written as JSON").with_source(e))?;
-    written(&spelled(&text, in_json))
+    written(&plain_json(&text))
 }
 
 /// Prints a line to stderr. Where stderr is closed there is nobody to tell.
@@ -137,7 +148,7 @@ mod tests {
     fn json_stays_json() {
         let text = "a\u{1b}\u{9b}\u{202e}\u{7f}";
         let json = serde_json::to_string(text).unwrap();
-        let shown = spelled(&json, in_json);
+        let shown = plain_json(&json);
         assert!(!shown.contains(is_odd), "{shown}");
         assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), text);
     }
