@@ -23,7 +23,7 @@ use soup_trust::ticket;
 
 use crate::active::{Held, Passes};
 use crate::begun::{Begun, OutputFile, Owners};
-use crate::judge::native::Setting;
+use crate::judge::native::{self, Setting};
 use crate::judge::statistics::Statistics;
 use crate::passages::Passed;
 use crate::shards::Loaded;
@@ -323,13 +323,19 @@ pub(crate) fn heartbeat(passes: Option<Passes>) -> v1::Heartbeat {
     v1::Heartbeat { passes }
 }
 
+/// The places that a run names, and what for. Where its ingredients are comes with each shard.
+fn places_of(begin: &v1::BeginRun) -> impl Iterator<Item = (Use, String)> {
+    let judge = begin.judge.as_ref().map_or("", |judge| &judge.name);
+    let data = begin.datasets.iter().map(|set| &set.url).filter(move |url| judges_own(judge, url).is_none());
+    let data = data.map(|url| (Use::Data, url.clone()));
+    // It lies beside the ingredients.
+    let tokenizer = native::tokenizer_url(&begin.model_config_json, &begin.preprocessor_config_json);
+    data.chain(tokenizer.map(|url| (Use::Pool, url))).chain([(Use::Output, begin.output.clone())])
+}
+
 /// Refuses a run that names places which are not allowed here, whatever its coordinator thinks of them.
 fn check_places(begin: &v1::BeginRun) -> Result<()> {
-    let judge = begin.judge.as_ref().map_or("", |judge| &judge.name);
-    let data = begin.datasets.iter().map(|set| &set.url).filter(|url| judges_own(judge, url).is_none());
-    data.map(|url| (Use::Data, url))
-        .chain([(Use::Output, &begin.output)])
-        .try_for_each(|(what, url)| places::check(what, url))
+    places_of(begin).try_for_each(|(what, url)| places::check(what, &url))
 }
 
 impl TryFrom<v1::BeginRun> for Begun {
@@ -410,6 +416,36 @@ mod tests {
         for (sequence, samples) in [(0, &[9, 2][..]), (7, &[]), (7, &[9]), (7, &[9, 2, 1])] {
             assert!(slice(sequence, samples).is_err(), "{sequence} {samples:?}");
         }
+    }
+
+    #[test]
+    fn a_tokenizer_is_a_place_that_a_run_names() {
+        let texts =
+            |url: &str| format!(r#"{{"tokenizer": {{"url": "{url}", "size_bytes": 2, "sha256": "ab"}}}}"#);
+        let named = |model: &str, preprocessor: String| {
+            let begin = v1::BeginRun {
+                model_config_json: model.into(),
+                preprocessor_config_json: preprocessor,
+                datasets: vec![v1::DatasetSpec { url: "/data".into(), ..Default::default() }],
+                output: "/soup".into(),
+                ..Default::default()
+            };
+            places_of(&begin).collect::<Vec<_>>()
+        };
+        let with = |tokenizer: &[&str]| {
+            let pool = tokenizer.iter().map(|url| (Use::Pool, (*url).to_owned()));
+            [(Use::Data, "/data".to_owned())]
+                .into_iter()
+                .chain(pool)
+                .chain([(Use::Output, "/soup".to_owned())])
+                .collect::<Vec<_>>()
+        };
+        let (bert, clip) = (r#"{"model_type": "bert"}"#, r#"{"architectures": ["CLIPModel"]}"#);
+        let prompts = |url| format!(r#"{{"images": "", "texts": {}, "prompts": "{{}}"}}"#, texts(url));
+        assert_eq!(named(bert, texts("http://a/t")), with(&["http://a/t"]));
+        assert_eq!(named(clip, prompts("s3://a/t")), with(&["s3://a/t"]));
+        assert_eq!(named(r#"{"model_type": "vit"}"#, "{}".into()), with(&[]));
+        assert_eq!(named(bert, String::new()), with(&[]));
     }
 
     #[test]

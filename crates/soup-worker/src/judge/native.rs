@@ -315,31 +315,58 @@ impl Inner {
     }
 }
 
+/// How samples become what the model takes, as a run's coordinator says.
+enum Processing {
+    /// Text of `preprocessor_config.json`.
+    Images(String),
+    Texts(TextProcessing),
+    Prompts(PromptProcessing),
+}
+
+impl Processing {
+    /// What `json` says of the model of `model_json`; none where it says nothing.
+    fn of(model_json: &str, json: &str) -> Result<Option<Processing>> {
+        if json.is_empty() {
+            return Ok(None);
+        }
+        let of = match () {
+            () if is_of_texts(model_json) => Processing::Texts(TextProcessing::parse(json)?),
+            () if is_of_prompts(model_json) => Processing::Prompts(PromptProcessing::parse(json)?),
+            () => Processing::Images(json.to_owned()),
+        };
+        Ok(Some(of))
+    }
+}
+
+/// Where the tokenizer is that this judge would read; none where it would read none, which what it does not understand is too.
+pub(crate) fn tokenizer_url(model_json: &str, preprocessor_json: &str) -> Option<String> {
+    match Processing::of(model_json, preprocessor_json).ok()?? {
+        Processing::Images(_) => None,
+        Processing::Texts(texts) | Processing::Prompts(PromptProcessing { texts, .. }) => {
+            Some(texts.tokenizer.url)
+        }
+    }
+}
+
 /// How samples, and prompts, become what the model takes: what an evaluator is made of besides the model itself.
 ///
 /// # Errors
 /// [`Data`](soup_core::ErrorKind::Data) where that is not understood; those of [`tokenizer`].
 fn processing(setting: &Setting, waiting: &Waiting) -> Result<EvaluatorSpec> {
-    let (model, json) = (&setting.model_json, &setting.preprocessor_json);
     let nothing = EvaluatorSpec::default();
-    if json.is_empty() {
-        return Ok(nothing);
-    }
-    if is_of_texts(model) {
-        let texts = TextProcessing::parse(json)?;
-        let decoding = texts.decoding;
-        let tokenizer = Some(tokenizer(texts, waiting)?);
-        return Ok(EvaluatorSpec { tokenizer, decoding, ..nothing });
-    }
-    if !is_of_prompts(model) {
-        return Ok(EvaluatorSpec { preprocessor_json: Some(json.clone()), ..nothing });
-    }
-    let PromptProcessing { images, texts, prompts } = PromptProcessing::parse(json)?;
-    Ok(EvaluatorSpec {
-        preprocessor_json: Some(images).filter(|images| !images.is_empty()),
-        tokenizer: Some(tokenizer(texts, waiting)?),
-        prompts: Some(Prompts::from_json(&prompts)?),
-        ..nothing
+    Ok(match Processing::of(&setting.model_json, &setting.preprocessor_json)? {
+        None => nothing,
+        Some(Processing::Images(json)) => EvaluatorSpec { preprocessor_json: Some(json), ..nothing },
+        Some(Processing::Texts(texts)) => {
+            let decoding = texts.decoding;
+            EvaluatorSpec { tokenizer: Some(tokenizer(texts, waiting)?), decoding, ..nothing }
+        }
+        Some(Processing::Prompts(PromptProcessing { images, texts, prompts })) => EvaluatorSpec {
+            preprocessor_json: Some(images).filter(|images| !images.is_empty()),
+            tokenizer: Some(tokenizer(texts, waiting)?),
+            prompts: Some(Prompts::from_json(&prompts)?),
+            ..nothing
+        },
     })
 }
 
