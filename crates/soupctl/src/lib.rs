@@ -51,6 +51,7 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
+use clap::error::ContextValue;
 use soup_core::{Error, Result};
 use tokio::runtime::Runtime;
 
@@ -70,9 +71,13 @@ pub fn main() -> ExitCode {
     let cli = match Cli::of_process() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version come this way too. Where they cannot be printed there is nobody to tell.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            let code = ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            match is_help(&error) {
+                // Where it cannot be printed there is nobody to tell.
+                true => drop(error.print()),
+                false => print::line(&complaint(error)),
+            }
+            return code;
         }
     };
     match run(cli) {
@@ -82,6 +87,27 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.kind().exit_code())
         }
     }
+}
+
+/// Whether an error of the command line is nothing but help or the version, which this program has made of nothing but itself.
+fn is_help(error: &clap::Error) -> bool {
+    !error.use_stderr() || error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+}
+
+/// What an error of the command line says. Arguments are in it, which whoever made them may have meant for a terminal: so it has no colours,
+/// and what is odd in them is spelled out before colours are taken off, which would hide it.
+fn complaint(mut error: clap::Error) -> String {
+    let plain = |text: &String| print::plain(text).into_owned();
+    let spelled = |value: &ContextValue| match value {
+        ContextValue::String(text) => Some(ContextValue::String(plain(text))),
+        ContextValue::Strings(texts) => Some(ContextValue::Strings(texts.iter().map(plain).collect())),
+        _ => None,
+    };
+    let values: Vec<_> = error.context().filter_map(|(kind, value)| Some((kind, spelled(value)?))).collect();
+    for (kind, value) in values {
+        error.insert(kind, value);
+    }
+    print::plain(error.render().to_string().trim_end()).into_owned()
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
@@ -147,4 +173,29 @@ fn block_on<T>(runtime: &Runtime, work: impl Future<Output = Result<T>>) -> Resu
         let _file_size = signals::no_death_by_file_size()?;
         work.await
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_obeys_is_spelled_out_in_errors_of_the_command_line() {
+        let odd = "evil\u{1b}]0;owned\u{7}\u{1b}[31m\u{9b}\u{202e}";
+        let shown = "evil\\u{1b}]0;owned\\u{7}\\u{1b}[31m\\u{9b}\\u{202e}";
+        for args in
+            [&["verify", "x", odd][..], &["verify", "x", &format!("--{odd}")], &["cook", "--log-format", odd]]
+        {
+            let error = Cli::try_parse_from([&["soupctl"][..], args].concat()).unwrap_err();
+            assert!(!is_help(&error), "{args:?}");
+            let text = complaint(error);
+            assert!(text.contains(shown) && text.starts_with("error: "), "{text}");
+            assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+        }
+        for args in [&["soupctl"][..], &["soupctl", "--help"], &["soupctl", "--version"]] {
+            assert!(is_help(&Cli::try_parse_from(args).unwrap_err()), "{args:?}");
+        }
+    }
 }
