@@ -4,6 +4,7 @@
 //! comes from the wire is checked ([`convert`]); what goes to it cannot fail. The wire's specification is the comments
 //! of the `.proto` files.
 
+pub mod bounded;
 mod convert;
 mod status;
 
