@@ -91,7 +91,7 @@ const UNREAD: Duration = Duration::from_secs(300);
 /// the number of tensors; a run may have weights for each tensor of each ingredient; all else is a name.
 fn sizes(path: &str) -> Sizes {
     match path.rsplit('/').next() {
-        Some("Work") => Sizes { first: 1 << 20, others: CONTROL_BYTES_MAX },
+        Some("Work") => Sizes { first: 256 << 10, others: CONTROL_BYTES_MAX },
         Some("Submit") => Sizes::of_all(32 << 20),
         _ => Sizes::of_all(4 << 10),
     }

@@ -22,6 +22,8 @@ const SLOTS_MAX: u32 = 4096;
 const JUDGES_MAX: usize = 64;
 /// Most runs that one worker has shards of: it works on one.
 const HELD_RUNS_MAX: usize = 16;
+/// Most shards of all of them: that one, and what is left of others.
+const HELD_SHARDS_MAX: usize = 2 * SHARDS_MAX as usize;
 
 /// A worker that introduces itself.
 ///
@@ -65,7 +67,7 @@ fn check(register: &v1::Register) -> Result<()> {
             SHARDS_MAX as usize,
         )?;
     }
-    Ok(())
+    at_most("shards", held.iter().map(|held| held.shards.len()).sum(), HELD_SHARDS_MAX)
 }
 
 fn at_most(what: &str, count: usize, max: usize) -> Result<()> {
@@ -111,6 +113,10 @@ mod tests {
         refused(
             v1::Register { held: vec![held("r", 4097)], ..default() },
             "4097 shards of a run, and at most 4096",
+        );
+        refused(
+            v1::Register { held: ["a", "b", "c"].map(|run| held(run, 4096)).into(), ..default() },
+            "12288 shards, and at most 8192",
         );
         let good = newcomer(v1::Register { held: vec![held("r", 4096)], ..default() }).unwrap();
         let shards = &good.held["r"];
