@@ -504,7 +504,7 @@ async fn what_somebody_says_is_bounded_before_it_is_kept() {
     let known = || Register { protocol: PROTOCOL_VERSION, ..Register::default() };
     let refused = register(Register { name: "n".repeat(1 << 20), ..known() }).await;
     assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused:?}");
-    assert!(refused.message().ends_with("and at most 1048576 are taken here"), "{refused:?}");
+    assert!(refused.message().ends_with("and at most 262144 are taken here"), "{refused:?}");
     let refused = register(Register { name: "n".repeat(1000), ..known() }).await;
     assert!(refused.message().contains("1000 bytes in its name, and at most 256"), "{refused:?}");
     // Somebody asks for a run, or about one.
@@ -529,6 +529,11 @@ async fn what_somebody_says_is_bounded_before_it_is_kept() {
     let submit = |protocol| SubmitRequest { spec: Some(spec.clone()), protocol, ..SubmitRequest::default() };
     let refused = client.clone().submit(submit(PROTOCOL_VERSION)).await.unwrap_err();
     assert!(refused.message().contains("--pool has 9000 bytes in a URL"), "{refused:?}");
+    let mut crowded = submit(PROTOCOL_VERSION);
+    crowded.spec.as_mut().unwrap().tests = vec![v1::DatasetSpec::default(); 600_000];
+    let refused = client.clone().submit(crowded).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused:?}");
+    assert!(refused.message().contains("parts"), "{refused:?}");
     // Options of another version might mean something else, or be dropped.
     let refused = client.clone().submit(submit(PROTOCOL_VERSION - 1)).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused:?}");
