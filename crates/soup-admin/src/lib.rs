@@ -9,17 +9,22 @@
 //! | `/readyz` | 200 if it does what it is there for, else 503: see [`Metrics::ready`](soup_metrics::Metrics::ready) |
 //! | `/metrics` | all that it counts, for Prometheus |
 //! | `/` | what a coordinator does, as it happens ([`live`]); elsewhere these paths |
+//!
+//! Probes always get through: a connection is for one question, streams of events are at most half of all, and of the others the oldest
+//! makes room where there is none.
 
 mod live;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::Router;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 pub use live::Watch;
 
 use http::StatusCode;
@@ -31,11 +36,16 @@ use soup_core::{Error, Result};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
-/// Connections at a time; others are closed at once.
+/// Connections at a time.
 const CONNECTIONS_MAX: usize = 64;
-/// How long a connection may take to ask for something, or for the next thing.
-const ASKS_WITHIN: Duration = Duration::from_secs(30);
+/// Streams of events among them.
+const STREAMS_MAX: usize = CONNECTIONS_MAX / 2;
+/// How long a connection may take to ask for something.
+const ASKS_WITHIN: Duration = Duration::from_secs(5);
+/// How long one that is no stream of events may last: whoever asks reads the answer, too.
+const LASTS: Duration = Duration::from_secs(30);
 /// Largest head of a request.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Pause after connections could not be taken, mostly for want of file descriptors.
@@ -73,6 +83,7 @@ impl Admin {
             None => routes().route("/", get(paths)),
         };
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut open = Open::default();
         loop {
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -82,12 +93,53 @@ impl Admin {
                     continue;
                 }
             };
-            let Ok(place) = places.clone().try_acquire_owned() else { continue };
-            let answering = answer(stream, routes.clone());
-            tokio::spawn(async move {
+            if places.available_permits() == 0 {
+                open.make_room();
+            }
+            // Never closed, and given back as soon as there is room.
+            let Ok(place) = places.clone().acquire_owned().await else { continue };
+            let streams = Streams::default();
+            let answering = answer(stream, routes.clone(), streams.clone());
+            let task = tokio::spawn(async move {
                 answering.await;
                 drop(place);
             });
+            open.add(task.abort_handle(), streams);
+        }
+    }
+}
+
+/// Whether a connection has become a stream of events.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Streams(Arc<AtomicBool>);
+
+impl Streams {
+    /// It has.
+    pub(crate) fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The connections that are open, the oldest first.
+#[derive(Default)]
+struct Open(VecDeque<(AbortHandle, Streams)>);
+
+impl Open {
+    fn add(&mut self, task: AbortHandle, streams: Streams) {
+        self.0.retain(|(task, _)| !task.is_finished());
+        self.0.push_back((task, streams));
+    }
+
+    /// Ends the oldest one that is no stream of events: those are not all.
+    fn make_room(&mut self) {
+        let oldest = self.0.iter().position(|(task, streams)| !task.is_finished() && !streams.is());
+        if let Some((task, _)) = oldest.and_then(|at| self.0.remove(at)) {
+            tracing::debug!("a connection to the admin port made room for another");
+            task.abort();
         }
     }
 }
@@ -126,15 +178,26 @@ pub async fn ask(address: &str, path: &str) -> Result<(u16, String)> {
     parsed.ok_or_else(|| Error::configuration(format!("what answers at {address} is no admin port")))
 }
 
-/// Answers what comes over one connection.
-async fn answer(stream: TcpStream, routes: Router) {
+/// Answers what is asked over one connection, which `streams` says more of.
+async fn answer(stream: TcpStream, routes: Router, streams: Streams) {
+    let routes = routes.layer(Extension(streams.clone()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(ASKS_WITHIN)
+        .keep_alive(false)
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
-    if let Err(error) = connection.await {
-        tracing::debug!(%error, "a connection to the admin port ended");
+    let too_long = async {
+        tokio::time::sleep(LASTS).await;
+        if streams.is() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        ended = connection => if let Err(error) = ended {
+            tracing::debug!(%error, "a connection to the admin port ended");
+        },
+        () = too_long => tracing::debug!("a connection to the admin port took too long"),
     }
 }
 
@@ -242,19 +305,53 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn silent_connections_keep_nobody_out_for_long() {
+    async fn silent_connections_keep_nobody_out() {
         let address = start().await;
         let mut silent = Vec::new();
-        for _ in 0..CONNECTIONS_MAX {
+        for _ in 0..2 * CONNECTIONS_MAX {
             silent.push(TcpStream::connect(address).await.unwrap());
         }
-        // All are taken before the next one is.
-        let closed = get_path(address, "/livez").await;
-        assert_eq!(closed, "");
-        drop(silent);
-        while get_path(address, "/livez").await.is_empty() {
+        assert!(get_path(address, "/livez").await.ends_with("ok\n"));
+        // The oldest one made room.
+        assert_eq!(silent[0].read(&mut [0]).await.unwrap_or(0), 0);
+    }
+
+    #[tokio::test]
+    async fn who_watches_keeps_no_probe_out() {
+        let admin = Admin::listen("127.0.0.1:0").await.unwrap();
+        let address = admin.address().unwrap();
+        let watch: Watch = Arc::new(|| futures::stream::pending().boxed());
+        tokio::spawn(admin.serve(Some(watch)));
+        let mut watching = Vec::new();
+        for nth in 0..CONNECTIONS_MAX + 1 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            let mut status = [0; 12];
+            stream.read_exact(&mut status).await.unwrap();
+            let expect = if nth < STREAMS_MAX { &b"HTTP/1.1 200" } else { &b"HTTP/1.1 503" };
+            assert_eq!(&status, *expect, "{nth}");
+            watching.push(stream);
+        }
+        assert!(get_path(address, "/livez").await.ends_with("ok\n"));
+        // Where one goes, another one can watch.
+        watching.clear();
+        let mut again = String::new();
+        while !again.starts_with("HTTP/1.1 200") {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            let mut status = [0; 12];
+            stream.read_exact(&mut status).await.unwrap();
+            again = String::from_utf8_lossy(&status).into_owned();
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_for_one_question() {
+        let address = start().await;
+        let twice = "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n".repeat(2);
+        let answer = send(TcpStream::connect(address).await.unwrap(), &twice).await;
+        assert_eq!(answer.matches("HTTP/1.1 200").count(), 1, "{answer}");
     }
 
     #[tokio::test]

@@ -5,13 +5,17 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::routing::get;
+use axum::{Extension, Router};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use tokio::sync::Semaphore;
+
+use crate::{STREAMS_MAX, Streams};
 
 /// How often a stream that has nothing to say says that it is there.
 const ALIVE_EVERY: Duration = Duration::from_secs(15);
@@ -23,10 +27,20 @@ pub type Watch = Arc<dyn Fn() -> BoxStream<'static, String> + Send + Sync>;
 
 /// The page and what it asks for.
 pub(crate) fn routes(watch: Watch) -> Router {
-    let events = move || {
-        let events = watch().map(|json| Ok::<_, Infallible>(Event::default().data(json)));
-        let alive = KeepAlive::new().interval(ALIVE_EVERY);
-        async move { Sse::new(events).keep_alive(alive) }
+    let places = Arc::new(Semaphore::new(STREAMS_MAX));
+    let events = move |Extension(streams): Extension<Streams>| {
+        let stream = places.clone().try_acquire_owned().ok().map(|place| {
+            streams.begin();
+            watch().map(move |json| {
+                let _kept = &place;
+                Ok::<_, Infallible>(Event::default().data(json))
+            })
+        });
+        async move {
+            let full = (StatusCode::SERVICE_UNAVAILABLE, "as many look on as may: try again later\n");
+            let alive = KeepAlive::new().interval(ALIVE_EVERY);
+            stream.map(|events| Sse::new(events).keep_alive(alive)).ok_or(full)
+        }
     };
     Router::new()
         .route("/", get(async || file("text/html; charset=utf-8", include_str!("live/page.html"))))
