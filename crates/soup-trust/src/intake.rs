@@ -22,6 +22,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::listen::Peer;
+use crate::shares::Shares;
 use crate::unread::{Held, Reply, Unread};
 
 /// Requests that are open at the same time, on all connections.
@@ -56,6 +57,7 @@ pub struct Intake {
     sizes: fn(&str) -> Sizes,
     unfinished: Arc<AtomicUsize>,
     requests: Arc<Semaphore>,
+    shares: Arc<Shares>,
     unread: Arc<Unread>,
 }
 
@@ -68,6 +70,7 @@ impl Intake {
             sizes,
             unfinished: Arc::default(),
             requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
+            shares: Shares::of(REQUESTS_MAX),
             unread: Unread::watched(patience),
         }
     }
@@ -107,8 +110,16 @@ where
             let full = format!("{REQUESTS_MAX} requests are open here, and no more may be: try again later");
             return std::future::ready(Ok(Status::resource_exhausted(full).into_http())).boxed();
         };
+        let peer = request.extensions().get::<Peer>().cloned();
+        let member = peer.as_ref().and_then(|peer| peer.member.as_ref());
+        let Some(share) = self.intake.shares.take(member) else {
+            let who = member.map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(who, "denied: as many requests are open as one member may have");
+            let full = format!("the {who} has as many requests open as one may have: try again later");
+            return std::future::ready(Ok(Status::resource_exhausted(full).into_http())).boxed();
+        };
         let sizes = (self.intake.sizes)(request.uri().path());
-        let closing = request.extensions().get::<Peer>().map(Peer::closing);
+        let (closing, open) = (peer.as_ref().map(Peer::closing), peer.as_ref().map(Peer::begin));
         let unfinished = Unfinished { all: self.intake.unfinished.clone(), own: 0 };
         let request = request.map(|body| Body::new(Incoming::new(body, sizes, unfinished)));
         let unread = self.intake.unread.clone();
@@ -116,7 +127,7 @@ where
         async move {
             let mut response = answer.await?;
             let held = response.extensions_mut().remove::<Held>();
-            let reply = unread.reply(closing, (permit, held));
+            let reply = unread.reply(closing, (permit, share, open, held));
             Ok(response.map(|body| Body::new(Reply::new(body, reply))))
         }
         .boxed()

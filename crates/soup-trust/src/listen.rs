@@ -3,7 +3,8 @@
 //! Every connection that is open holds a permit. One that has not said anything within [`GREETING`] is closed, over TLS one that has not
 //! shaken hands by then: whoever only opens connections holds up others for seconds. Where there are no permits left, the connection that
 //! has been shaking hands for longest makes room: who can shake hands does so in a fraction of the time in which somebody who cannot could
-//! open as many others as there are permits. Where descriptors run out all the same, taking connections pauses and goes on.
+//! open as many others as there are permits. A member has a [share](crate::shares) of them, and a client's connection over which nothing is
+//! asked for a while is closed. Where descriptors run out all the same, taking connections pauses and goes on.
 
 use std::collections::VecDeque;
 use std::io;
@@ -26,7 +27,9 @@ use tonic::transport::server::Connected;
 
 use crate::credentials::Credentials;
 use crate::dial::read_ahead;
-use crate::identity::Identity;
+use crate::identity::{Identity, Role};
+use crate::idle::{Idle, Open, Requests};
+use crate::shares::{Share, Shares};
 use crate::unread::Closing;
 use crate::verify::is_for;
 
@@ -51,9 +54,15 @@ pub struct Peer {
     pub member: Option<Identity>,
     certificate: Option<Arc<rustls::pki_types::CertificateDer<'static>>>,
     closing: Closing,
+    requests: Requests,
 }
 
 impl Peer {
+    fn new(address: SocketAddr) -> Peer {
+        let (closing, requests) = (Closing::default(), Requests::default());
+        Peer { address, member: None, certificate: None, closing, requests }
+    }
+
     #[cfg(test)]
     pub(crate) fn of_member(member: Identity) -> Peer {
         Peer { member: Some(member), ..Peer::of_nobody() }
@@ -61,13 +70,24 @@ impl Peer {
 
     #[cfg(test)]
     pub(crate) fn of_nobody() -> Peer {
-        let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        Peer { address, member: None, certificate: None, closing: Closing::default() }
+        Peer::new(SocketAddr::from(([127, 0, 0, 1], 1)))
     }
 
     /// How its connection can be ended.
     pub(crate) fn closing(&self) -> Closing {
         self.closing.clone()
+    }
+
+    /// A request over its connection begins.
+    pub(crate) fn begin(&self) -> Open {
+        self.requests.begin()
+    }
+
+    /// When its connection has had no request for too long. Workers have one all the time at a coordinator, and at each other they keep
+    /// connections for when they need them; and in plain text nobody knows who is who.
+    fn idle(&self) -> Option<Idle> {
+        let is_worker = self.member.as_ref().is_some_and(|member| member.role == Role::Worker);
+        (self.certificate.is_some() && !is_worker).then(|| Idle::new(self.requests.clone()))
     }
 
     /// Whether it may say that it is reached at `host`. What is in its certificate is believed; without hosts in that only the address
@@ -88,7 +108,9 @@ pub struct Connection {
     peer: Peer,
     /// Until when it has to say something.
     greeting: Option<Pin<Box<Sleep>>>,
-    _permit: OwnedSemaphorePermit,
+    /// Until when it has to ask something.
+    idle: Option<Idle>,
+    _permit: (OwnedSemaphorePermit, Share),
 }
 
 enum Transport {
@@ -122,20 +144,26 @@ pub fn listen(
     max: usize,
 ) -> impl Stream<Item = io::Result<Connection>> + Send + 'static {
     let (ready, connections) = mpsc::channel(READY_MAX);
-    let permits = Arc::new(Semaphore::new(max));
+    let room = Room { permits: Arc::new(Semaphore::new(max)), shares: Shares::of(max) };
     tokio::spawn(async move {
         tokio::select! {
-            () = accept(listener, credentials, permits, ready.clone()) => {}
+            () = accept(listener, credentials, room, ready.clone()) => {}
             () = ready.closed() => {}
         }
     });
     ReceiverStream::new(connections).map(Ok)
 }
 
+/// Room for connections: in all, and for each member.
+struct Room {
+    permits: Arc<Semaphore>,
+    shares: Arc<Shares>,
+}
+
 async fn accept(
     listener: TcpListener,
     credentials: Option<Credentials>,
-    permits: Arc<Semaphore>,
+    room: Room,
     ready: mpsc::Sender<Connection>,
 ) {
     let mut pause = PAUSE_MIN;
@@ -151,21 +179,26 @@ async fn accept(
             }
         };
         pause = PAUSE_MIN;
-        let permit = match permits.clone().try_acquire_owned() {
+        let permit = match room.permits.clone().try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
                 shaking.make_room();
                 // Never closed.
-                let Ok(permit) = permits.clone().acquire_owned().await else { return };
+                let Ok(permit) = room.permits.clone().acquire_owned().await else { return };
                 permit
             }
         };
-        let (credentials, ready) = (credentials.clone(), ready.clone());
+        let (credentials, ready, shares) = (credentials.clone(), ready.clone(), room.shares.clone());
         let task = tokio::spawn(async move {
             match timeout(GREETING, greet(stream, address, credentials.as_ref())).await {
                 Ok(Ok((stream, peer))) => {
+                    let Some(share) = shares.take(peer.member.as_ref()) else {
+                        let who = peer.member.map(|member| member.to_string()).unwrap_or_default();
+                        return tracing::warn!(%address, who, "denied: as many connections as one member may have");
+                    };
                     let greeting = Some(Box::pin(tokio::time::sleep(GREETING)));
-                    let connection = Connection { stream, peer, greeting, _permit: permit };
+                    let (idle, _permit) = (peer.idle(), (permit, share));
+                    let connection = Connection { stream, peer, greeting, idle, _permit };
                     // Where the server is gone, so is what it was for.
                     let _ = timeout(GREETING, ready.send(connection)).await;
                 }
@@ -211,8 +244,7 @@ async fn greet(
 ) -> io::Result<(Transport, Peer)> {
     stream.set_nodelay(true)?;
     let Some(credentials) = credentials else {
-        let peer = Peer { address, member: None, certificate: None, closing: Closing::default() };
-        return Ok((Transport::Plain(stream), peer));
+        return Ok((Transport::Plain(stream), Peer::new(address)));
     };
     let material = credentials.material();
     let stream = TlsAcceptor::from(material.server.clone()).accept(read_ahead(stream)).await?;
@@ -221,8 +253,7 @@ async fn greet(
         certificate.ok_or_else(|| io::Error::other("no certificate was shown"))?.clone().into_owned();
     // Who is nobody hears that from the gate, which has words for it.
     let member = Identity::of_certificate(&certificate).ok();
-    let certificate = Some(Arc::new(certificate));
-    let peer = Peer { address, member, certificate, closing: Closing::default() };
+    let peer = Peer { member, certificate: Some(Arc::new(certificate)), ..Peer::new(address) };
     Ok((Transport::Tls(Box::new(stream)), peer))
 }
 
@@ -256,6 +287,13 @@ impl AsyncRead for Connection {
             && greeting.as_mut().poll(cx).is_ready()
         {
             tracing::debug!(address = %self.peer.address, "closed a connection that says nothing");
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        if read.is_pending()
+            && let Some(idle) = &mut self.idle
+            && idle.is_over(cx).is_ready()
+        {
+            tracing::debug!(address = %self.peer.address, "closed a connection over which nothing is asked");
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         read

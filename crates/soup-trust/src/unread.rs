@@ -13,7 +13,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::task::AtomicWaker;
 use http_body::Frame;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
@@ -72,7 +71,7 @@ pub(crate) struct UnderWay {
     /// Since when a part of it is given out and no other one was asked for.
     given: Mutex<Option<Instant>>,
     connection: Option<Closing>,
-    _held: (OwnedSemaphorePermit, Option<Held>),
+    _held: Box<dyn Any + Send + Sync>,
 }
 
 impl Unread {
@@ -93,12 +92,8 @@ impl Unread {
     }
 
     /// A reply on a connection, which keeps `held`.
-    pub(crate) fn reply(
-        &self,
-        connection: Option<Closing>,
-        held: (OwnedSemaphorePermit, Option<Held>),
-    ) -> Arc<UnderWay> {
-        let reply = Arc::new(UnderWay { given: Mutex::new(None), connection, _held: held });
+    pub(crate) fn reply(&self, connection: Option<Closing>, held: impl Any + Send + Sync) -> Arc<UnderWay> {
+        let reply = Arc::new(UnderWay { given: Mutex::new(None), connection, _held: Box::new(held) });
         let mut replies = self.replies.lock().unwrap_or_else(PoisonError::into_inner);
         if replies.len() == replies.capacity() {
             replies.retain(|reply| reply.strong_count() > 0);
@@ -178,7 +173,7 @@ mod tests {
         let unread = Unread { patience, replies: Mutex::default() };
         let (permits, closing) = (Arc::new(Semaphore::new(1)), Closing::default());
         let permit = permits.clone().try_acquire_owned().unwrap();
-        let under_way = unread.reply(Some(closing.clone()), (permit, None));
+        let under_way = unread.reply(Some(closing.clone()), permit);
         let mut reply = Reply::new(Body::new(Full::new(Bytes::from_static(b"all of it"))), under_way);
         let closed = || std::future::poll_fn(|cx| Poll::Ready(closing.is_closed(cx))).now_or_never().unwrap();
         // Nothing was asked for yet: that is for keepalives to find.
