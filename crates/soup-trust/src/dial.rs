@@ -11,11 +11,12 @@ use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use soup_core::{Error, Result};
-use tokio::io::{AsyncRead, AsyncWrite, BufReader};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use crate::ahead::ReadAhead;
 use crate::credentials::Credentials;
 use crate::identity::Role;
 
@@ -68,7 +69,7 @@ impl Dialer {
         let config = credentials.material().client(self.role).map_err(|e| io::Error::other(e.chain()))?;
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| wrong(format!("{host:?} is no name of a host")))?;
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, read_ahead(stream)).await?;
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, ReadAhead::new(stream)).await?;
         Ok(TokioIo::new(Box::pin(stream)))
     }
 
@@ -103,14 +104,6 @@ impl Connect for Dialer {
     fn connect_lazy(&self, endpoint: &Endpoint) -> Channel {
         endpoint.connect_with_connector_lazy(self.clone())
     }
-}
-
-/// Bytes that are taken from a connection at a time: TLS by itself asks the system for four thousand, four times a record.
-const READ_AHEAD_BYTES: usize = 128 << 10;
-
-/// What TLS reads from.
-pub(crate) fn read_ahead(stream: TcpStream) -> BufReader<TcpStream> {
-    BufReader::with_capacity(READ_AHEAD_BYTES, stream)
 }
 
 /// A connection of either kind.

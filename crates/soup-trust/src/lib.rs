@@ -20,6 +20,7 @@
 //! Without credentials all of this speaks plain text and lets everybody do everything; whether that is wanted is asked where
 //! addresses are known ([`plain_beyond_loopback`]).
 
+mod ahead;
 pub mod authority;
 mod credentials;
 mod dial;

@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
@@ -25,8 +25,8 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
+use crate::ahead::ReadAhead;
 use crate::credentials::Credentials;
-use crate::dial::read_ahead;
 use crate::identity::{Identity, Role};
 use crate::idle::{Idle, Open, Requests};
 use crate::shares::{Share, Shares};
@@ -115,7 +115,7 @@ pub struct Connection {
 
 enum Transport {
     Plain(TcpStream),
-    Tls(Box<TlsStream<BufReader<TcpStream>>>),
+    Tls(Box<TlsStream<ReadAhead<TcpStream>>>),
 }
 
 /// How many connections a process can hold open. Raises the limit on descriptors as far as it may.
@@ -247,7 +247,9 @@ async fn greet(
         return Ok((Transport::Plain(stream), Peer::new(address)));
     };
     let material = credentials.material();
-    let stream = TlsAcceptor::from(material.server.clone()).accept(read_ahead(stream)).await?;
+    let stream = ReadAhead::of_stranger(stream);
+    let mut stream = TlsAcceptor::from(material.server.clone()).accept(stream).await?;
+    stream.get_mut().0.is_known();
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let certificate =
         certificate.ok_or_else(|| io::Error::other("no certificate was shown"))?.clone().into_owned();
