@@ -492,6 +492,19 @@ async fn a_blend_is_given_to_nobody_without_a_ticket() {
     running.kill();
 }
 
+#[test]
+fn a_key_that_everybody_may_read_is_told_of() {
+    use std::os::unix::fs::PermissionsExt;
+    let cluster = Cluster::start_secure(SOUPCTL, "");
+    let admin = cluster.trust("admin");
+    let warned =
+        || ask(&cluster, &admin, &["runs"]).stderr.contains("everybody on this host may use this key");
+    assert!(!warned());
+    let key = Path::new(&admin[1]).join("tls.key");
+    std::fs::set_permissions(&key, PermissionsExt::from_mode(0o644)).unwrap();
+    assert!(warned());
+}
+
 #[tokio::test]
 async fn what_somebody_says_is_bounded_before_it_is_kept() {
     let cluster = Cluster::start_with(SOUPCTL, "");

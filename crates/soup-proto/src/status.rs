@@ -59,8 +59,23 @@ pub fn error_of(status: &Status) -> Error {
         true => Error::unavailable(
             "what answers there does not speak HTTP/2: it is no coordinator, worker or judge",
         ),
-        false => Error::new(kind, status.message()),
+        false => Error::new(kind, with_causes(status)),
     }
+}
+
+/// What a status says, and where it is of a connection why that is so.
+fn with_causes(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let part = error.to_string();
+        // Errors often repeat their cause in their own text.
+        if !text.contains(&part) {
+            text = format!("{text}: {part}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// Whether what answered is something else, a web server for one: what it sent cannot be a frame of HTTP/2.
@@ -88,6 +103,7 @@ mod tests {
         assert_eq!(error_of(&Status::cancelled("")).kind(), ErrorKind::Cancelled);
         let cancelled = broken(Status::cancelled("operation was canceled"), "connection closed");
         assert_eq!(cancelled.kind(), ErrorKind::Unavailable);
+        assert_eq!(cancelled.chain(), "operation was canceled: connection closed");
         let error = broken(Status::unknown("h2 protocol error"), "connection error: frame with invalid size");
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.chain().contains("does not speak HTTP/2"), "{}", error.chain());

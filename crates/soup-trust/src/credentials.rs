@@ -9,16 +9,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{CipherSuite, ClientConfig, RootCertStore, ServerConfig};
 use soup_core::{Error, Result};
 
 use crate::identity::{Identity, Role};
 use crate::token::{self, Token};
-use crate::verify::MemberVerifier;
+use crate::verify::{MemberVerifier, has_expired};
 
 /// Certificates of the authorities, PEM.
 pub const AUTHORITY_FILE: &str = "ca.crt";
@@ -29,6 +30,8 @@ pub const KEY_FILE: &str = "tls.key";
 
 /// Largest of these files.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// What everybody may do with a file.
+const OTHERS: u32 = 0o007;
 /// How often files are looked at, at most.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What both ends speak over TLS.
@@ -64,7 +67,7 @@ pub(crate) struct Material {
     pub(crate) identity: Identity,
     pub(crate) server: Arc<ServerConfig>,
     roots: Arc<RootCertStore>,
-    chain: Vec<CertificateDer<'static>>,
+    pub(crate) chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
 
@@ -182,6 +185,13 @@ impl Material {
         let roots = certificates(&authority)?;
         let chain = certificates(&certificate)?;
         let pem = small(&key)?;
+        if is_everybodys(&key) {
+            // Secrets that Kubernetes mounts are so by default, in a file system that nobody else has.
+            tracing::warn!(
+                file = %key.display(),
+                "everybody on this host may use this key: take that away (chmod o= …; defaultMode: 0440)"
+            );
+        }
         // What is wrong with a key is not said: that may be a part of it.
         let key_der = PrivateKeyDer::from_pem_slice(&pem)
             .map_err(|_| unusable(&key, "it holds no private key in PEM".to_owned()))?;
@@ -219,13 +229,35 @@ impl Material {
         Ok(Material { identity, server: Arc::new(server), roots, chain, key })
     }
 
+    /// What believes a member with this role.
+    pub(crate) fn verifier(&self, role: Role) -> MemberVerifier {
+        MemberVerifier::new(self.roots.clone(), provider(), &self.identity.cluster, role)
+    }
+
+    /// Refuses to prove anything with a certificate that has expired: the other end hangs up and does not say why.
+    ///
+    /// # Errors
+    /// Text that says whose it is.
+    pub(crate) fn check_time(&self, now: UnixTime) -> Result<(), String> {
+        let Some((own, above)) = self.chain.split_first() else { return Ok(()) };
+        let Ok(own) = ParsedCertificate::try_from(own) else { return Ok(()) };
+        let algorithms = provider().signature_verification_algorithms.all;
+        match verify_server_cert_signed_by_trust_anchor(&own, &self.roots, above, now, algorithms) {
+            Err(error) if has_expired(&error) => {
+                Err(format!("the own certificate, of the {}, has expired: get a new one", self.identity))
+            }
+            // Whatever else is odd, whoever is shown it says so.
+            _ => Ok(()),
+        }
+    }
+
     /// How to reach a member with this role.
     ///
     /// # Errors
     /// [`Internal`](soup_core::ErrorKind::Internal) where the library refuses what it took before.
     pub(crate) fn client(&self, role: Role) -> Result<ClientConfig> {
         let refused = |e: rustls::Error| Error::internal("TLS cannot be set up").with_source(e);
-        let verifier = MemberVerifier::new(self.roots.clone(), provider(), &self.identity.cluster, role);
+        let verifier = self.verifier(role);
         let mut client = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(refused)?
@@ -267,6 +299,12 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
         return Err(Error::configuration(format!("{} holds no certificate in PEM", path.display())));
     }
     Ok(found)
+}
+
+/// Whether others than a file's owner and group may use it.
+pub(crate) fn is_everybodys(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & OTHERS != 0)
 }
 
 /// The content of a file that is small.

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{ServerName, UnixTime};
 use soup_core::{Error, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -66,7 +66,9 @@ impl Dialer {
         let credentials = self
             .credentials
             .ok_or_else(|| wrong(format!("{uri} needs credentials: give --tls or --token-file")))?;
-        let config = credentials.material().client(self.role).map_err(|e| io::Error::other(e.chain()))?;
+        let material = credentials.material();
+        material.check_time(UnixTime::now()).map_err(io::Error::other)?;
+        let config = material.client(self.role).map_err(|e| io::Error::other(e.chain()))?;
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| wrong(format!("{host:?} is no name of a host")))?;
         let stream = TlsConnector::from(Arc::new(config)).connect(name, ReadAhead::new(stream)).await?;

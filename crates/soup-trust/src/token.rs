@@ -15,7 +15,7 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use soup_core::{Error, Result};
 
 use crate::authority::{Authority, create, unmade};
-use crate::credentials::{Material, small};
+use crate::credentials::{Material, is_everybodys, small};
 use crate::identity::{Identity, Role};
 
 /// A token's bytes.
@@ -24,8 +24,6 @@ const TOKEN_BYTES: usize = 32;
 const DAYS: u32 = 30;
 /// After how long it issues itself another one.
 const RENEWED: Duration = Duration::from_secs(10 * 24 * 3600);
-/// Rights of others in a file's mode.
-const OTHERS: u32 = 0o007;
 /// What is derived: the salt names the scheme, so that no other use of the same secret comes to the same keys.
 const SCHEME: &[u8] = b"soup token 1";
 
@@ -54,7 +52,6 @@ impl Token {
     /// # Errors
     /// [`Configuration`](soup_core::ErrorKind::Configuration) for a file that holds none, or that everybody may read.
     pub(crate) fn read(path: &Path) -> Result<Token> {
-        use std::os::unix::fs::PermissionsExt;
         // What is wrong with a token is not said: that may be a part of it.
         let none = || {
             Error::configuration(format!(
@@ -64,8 +61,7 @@ impl Token {
             ))
         };
         let text = small(path)?;
-        let mode = std::fs::metadata(path).map_err(|_| none())?.permissions().mode();
-        if mode & OTHERS != 0 {
+        if is_everybodys(path) {
             let text =
                 format!("everybody on this host may use {}: take that away (chmod o= …)", path.display());
             return Err(Error::configuration(text));
@@ -128,6 +124,26 @@ mod tests {
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
         let error = Token::read(&path).err().unwrap();
         assert!(error.chain().contains("everybody"), "{}", error.chain());
+    }
+
+    #[test]
+    fn what_has_expired_is_said_with_whose_it_is() {
+        use rustls::client::danger::ServerCertVerifier as _;
+        use rustls::pki_types::{ServerName, UnixTime};
+        let of = |role| Token([7; TOKEN_BYTES]).member(role, "m").unwrap();
+        let (client, server) = (of(Role::Client), of(Role::Coordinator));
+        let now = UnixTime::now();
+        let later = now.as_secs() + 24 * 3600 * u64::from(DAYS + 1);
+        let later = UnixTime::since_unix_epoch(Duration::from_secs(later));
+        client.check_time(now).unwrap();
+        let error = client.check_time(later).unwrap_err();
+        assert!(error.contains("client \"m\" of cluster") && error.contains("has expired"), "{error}");
+        let (verifier, host) =
+            (client.verifier(Role::Coordinator), ServerName::try_from("localhost").unwrap());
+        let seen = |now| verifier.verify_server_cert(&server.chain[0], &server.chain[1..], &host, &[], now);
+        seen(now).unwrap();
+        let error = seen(later).unwrap_err().to_string();
+        assert!(error.contains("coordinator \"m\" of cluster") && error.contains("has expired"), "{error}");
     }
 
     #[test]

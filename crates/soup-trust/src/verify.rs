@@ -44,7 +44,8 @@ impl ServerCertVerifier for MemberVerifier {
     ) -> Result<ServerCertVerified, Error> {
         let certificate = ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, intermediates, now, algorithms)?;
+        verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, intermediates, now, algorithms)
+            .map_err(|e| if has_expired(&e) { expired(end_entity) } else { e })?;
         if names_hosts(end_entity) {
             verify_server_name(&certificate, server_name)?;
         }
@@ -77,6 +78,18 @@ impl ServerCertVerifier for MemberVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
+}
+
+/// Whether that is what is wrong with a certificate.
+pub(crate) fn has_expired(error: &Error) -> bool {
+    use CertificateError::{Expired, ExpiredContext};
+    matches!(error, Error::InvalidCertificate(Expired | ExpiredContext { .. }))
+}
+
+fn expired(certificate: &CertificateDer<'_>) -> Error {
+    let whose =
+        Identity::of_certificate(certificate).map_or_else(|_| "somebody".to_owned(), |of| of.to_string());
+    refused(format!("the certificate that answers there, of the {whose}, has expired"))
 }
 
 /// Whether a certificate is for certain hosts.
