@@ -38,6 +38,7 @@ pub mod ledger;
 pub mod machine;
 pub mod memory;
 pub mod metric;
+pub mod plain;
 pub mod plan;
 mod random;
 pub mod reach;

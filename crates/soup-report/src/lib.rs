@@ -18,9 +18,11 @@ mod plot;
 mod section;
 mod view;
 
+use soup_core::plain::plain;
 use soup_core::report::RunReport;
 
 /// A page about a run, for people: self-contained HTML, whose size is bounded for pools of any size.
 pub fn html(report: &RunReport) -> String {
-    page::render(&view::View::new(report)).into_string()
+    // What turns the direction of a text would turn that of others around it.
+    plain(&page::render(&view::View::new(report)).into_string()).into_owned()
 }

@@ -182,6 +182,13 @@ fn names_are_text_and_nothing_else() {
 }
 
 #[test]
+fn what_turns_the_direction_of_a_text_is_spelled_out() {
+    let page = html(&renamed(&greedy(), "m10", "a\u{202e}b\u{1b}"));
+    check(&page);
+    assert!(page.contains("a\\u{202e}b\\u{1b}") && !page.contains(['\u{202e}', '\u{1b}']));
+}
+
+#[test]
 fn what_is_not_finite_is_left_out() {
     let mut report = learned();
     let broken = learned().learned.map(|mut learned| {

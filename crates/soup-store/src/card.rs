@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use soup_core::plain::is_odd;
+
 /// What a model card says.
 #[derive(Clone, Debug, Default)]
 pub struct Card {
@@ -161,13 +163,17 @@ fn line(out: &mut String, text: &str) {
     let _ = writeln!(out, "{text}");
 }
 
-/// `raw` as text on one line that neither ends a cell nor starts markup.
+/// `raw` as text on one line that neither ends a cell nor starts markup, nor turns the direction of others.
 fn text(raw: &str) -> String {
     let mut out = String::with_capacity(raw.len());
     for c in raw.chars() {
         match c {
             '\n' | '\r' | '\t' => out.push(' '),
             '|' | '*' | '_' | '`' | '<' | '[' | ']' | '\\' | '#' => out.extend(['\\', c]),
+            c if is_odd(c) => {
+                out.push('\\');
+                out.extend(c.escape_unicode());
+            }
             _ => out.push(c),
         }
     }
@@ -201,6 +207,11 @@ mod tests {
             ## Figures\n\n| model | validation |\n|---|---|\n| soup | 87.50 % |\n\n\
             ## Ingredients\n\n| ingredient | chosen | weight |\n|---|---|---|\n| a | yes | 1/1 |\n| b | no |  |\n\n";
         assert_eq!(text, expect);
+    }
+
+    #[test]
+    fn what_turns_a_text_is_spelled_out() {
+        assert_eq!(text("a\u{202e}b\u{1b}c\nd"), "a\\\\u{202e}b\\\\u{1b}c d");
     }
 
     #[test]

@@ -12,6 +12,8 @@ use std::sync::LazyLock;
 
 use indicatif::MultiProgress;
 use serde::Serialize;
+pub(crate) use soup_core::plain::plain;
+use soup_core::plain::spelled;
 use soup_core::{Error, Result};
 
 /// All progress bars of this process.
@@ -25,37 +27,9 @@ pub(crate) fn is_watched() -> bool {
 /// Most characters of a line on stderr.
 const LINE_CHARS_MAX: usize = 8000;
 
-/// Whether a terminal, or a reader's eye, takes a character for something else than a sign: controls but for ends of lines, and marks
-/// of direction.
-fn is_odd(c: char) -> bool {
-    let turns =
-        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    (c.is_control() && c != '\n') || turns
-}
-
-/// `text` with what is odd in it spelled out by `spell`.
-fn spelled<'a>(text: &'a str, spell: impl Fn(char) -> String) -> Cow<'a, str> {
-    if !text.contains(is_odd) {
-        return Cow::Borrowed(text);
-    }
-    let mut plain = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        match is_odd(c) {
-            true => plain.push_str(&spell(c)),
-            false => plain.push(c),
-        }
-    }
-    Cow::Owned(plain)
-}
-
 /// A character as JSON has it in texts. Controls of ASCII come spelled out already.
 fn in_json(c: char) -> String {
     c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
-}
-
-/// `text` as it may be shown: what is odd in it is spelled out, as in `\u{1b}`.
-pub(crate) fn plain(text: &str) -> Cow<'_, str> {
-    spelled(text, |c| c.escape_unicode().to_string())
 }
 
 /// `text`, which is one line, as it may be shown: ends of lines in it are spelled out too.
@@ -133,16 +107,9 @@ impl Write for Stderr {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use soup_core::plain::is_odd;
 
-    #[test]
-    fn nothing_that_a_terminal_obeys_is_shown() {
-        assert_eq!(
-            plain("a\u{1b}[31m\r\n\u{9b}b\u{202e}c\t"),
-            "a\\u{1b}[31m\\u{d}\n\\u{9b}b\\u{202e}c\\u{9}"
-        );
-        assert!(matches!(plain("nothing odd: é, 漢, 👍\n"), Cow::Borrowed(_)));
-    }
+    use super::*;
 
     #[test]
     fn json_stays_json() {
