@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use soup_core::diagnosis::ensemble::{Alternatives, Asked};
+use soup_core::judge::JudgeId;
 use soup_core::ledger::Dataset;
 use soup_core::machine::{
     Differentiate, Dot, FileDigest, LayerGram, PartFigures, Proof, Reread, SegmentDots, WorkerId,
@@ -326,7 +327,10 @@ pub(crate) fn heartbeat(passes: Option<Passes>) -> v1::Heartbeat {
 /// The places that a run names, and what for. Where its ingredients are comes with each shard.
 fn places_of(begin: &v1::BeginRun) -> impl Iterator<Item = (Use, String)> {
     let judge = begin.judge.as_ref().map_or("", |judge| &judge.name);
-    let data = begin.datasets.iter().map(|set| &set.url).filter(move |url| judges_own(judge, url).is_none());
+    let is_native = judge == JudgeId::native().name;
+    // The native judge brings none along.
+    let is_place = move |url: &&String| is_native || judges_own(judge, url).is_none();
+    let data = begin.datasets.iter().map(|set| &set.url).filter(is_place);
     let data = data.map(|url| (Use::Data, url.clone()));
     // It lies beside the ingredients.
     let tokenizer = native::tokenizer_url(&begin.model_config_json, &begin.preprocessor_config_json);
@@ -446,6 +450,13 @@ mod tests {
         assert_eq!(named(clip, prompts("s3://a/t")), with(&["s3://a/t"]));
         assert_eq!(named(r#"{"model_type": "vit"}"#, "{}".into()), with(&[]));
         assert_eq!(named(bert, String::new()), with(&[]));
+        let of_judge = |name: &str| {
+            let judge = v1::Judge { name: name.into(), ..Default::default() };
+            let set = v1::DatasetSpec { url: format!("{name}:own"), ..Default::default() };
+            let begin = v1::BeginRun { judge: Some(judge), datasets: vec![set], ..Default::default() };
+            places_of(&begin).filter(|(what, _)| *what == Use::Data).count()
+        };
+        assert_eq!((of_judge("lab-judge"), of_judge("native")), (0, 1));
     }
 
     #[test]
