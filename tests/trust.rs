@@ -233,15 +233,7 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn servers_read_and_write_where_they_are_allowed_to() {
-    let confined = Confined::start(None);
-    let pool = Pool::of(&["m02", "m03"]);
-    for folder in ["pools/good", "pools/linked", "secret/pool"] {
-        copy(pool.path(), Path::new(&confined.path(folder)));
-    }
-    let data = example().join("data/val.parquet");
-    for file in ["data/val.parquet", "secret/val.parquet"] {
-        std::fs::copy(&data, confined.path(file)).unwrap();
-    }
+    let confined = with_pools();
     let with = |file: &str| ["--validation".to_owned(), confined.path(file)];
     let val = with("data/val.parquet");
     let val: Vec<&str> = val.iter().map(String::as_str).collect();
@@ -276,6 +268,29 @@ fn servers_read_and_write_where_they_are_allowed_to() {
     std::fs::write(&config, [0xff]).unwrap();
     with_config(config.to_str().unwrap()).fails(65, &["named.json is not UTF-8"]);
     std::fs::write(confined.path("pools/good/config.json"), written).unwrap();
+}
+
+/// Folders with pools and data that a confined cluster may read, and others.
+fn with_pools() -> Confined {
+    let confined = Confined::start(None);
+    let pool = Pool::of(&["m02", "m03"]);
+    for folder in ["pools/good", "pools/linked", "secret/pool"] {
+        copy(pool.path(), Path::new(&confined.path(folder)));
+    }
+    let data = example().join("data/val.parquet");
+    for file in ["data/val.parquet", "secret/val.parquet"] {
+        std::fs::copy(&data, confined.path(file)).unwrap();
+    }
+    confined
+}
+
+/// What is opened is below the places that are allowed, whatever a link is called.
+#[test]
+fn links_lead_nowhere_else() {
+    let confined = with_pools();
+    let with = |file: &str| ["--validation".to_owned(), confined.path(file)];
+    let val = with("data/val.parquet");
+    confined.cook("pools/good", "soups/good", &[&val[0], &val[1]]).json();
     // A name that is allowed and leads away: a file, a folder, and where the soup would go.
     let leads = |from: &str, to: &str| {
         let from = confined.path(from);

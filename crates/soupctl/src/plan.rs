@@ -16,6 +16,7 @@ use soup_core::shard::ShardPlan;
 use soup_core::{Error, Result};
 use soup_store::layout::{FILE_BYTES_MAX, plan_files};
 use soup_store::location::Location;
+use soup_store::pool::Checkpoint;
 use soup_store::signing::SigningKey;
 use soup_store::{companion, data, output, pool};
 
@@ -58,14 +59,20 @@ fn check_key(cluster: &Cluster) -> Result<()> {
     key.map_or(Ok(()), |file| SigningKey::read(Path::new(file)).map(drop))
 }
 
-async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
-    let pool::Pool { checkpoints, mut notes } = pool::open_pool(&spec.pool).await?;
-    let agreement = agree(&schemas(&checkpoints), spec.terms())?;
+/// The schema of checkpoints that agree with each other, as their files do, and what is to be said of that.
+async fn agreed(spec: &RunSpec, checkpoints: &[Checkpoint], notes: &mut Vec<String>) -> Result<Schema> {
+    let agreement = agree(&schemas(checkpoints), spec.terms())?;
     notes.extend(agreement.notes);
-    notes.extend(companion::check(&checkpoints, &spec.ignore_config).await?);
+    notes.extend(companion::check(checkpoints, &spec.ignore_config).await?);
     let (schema, note) = batch_norm::settle(agreement.schema, spec.batch_norm)?;
     notes.extend(note);
     notes.extend(batch_norm::note_of_learning(schema.batch_norm()).filter(|_| spec.train.is_some()));
+    Ok(schema)
+}
+
+async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
+    let pool::Pool { checkpoints, mut notes } = pool::open_pool(&spec.pool).await?;
+    let schema = agreed(spec, &checkpoints, &mut notes).await?;
     let mut configuration = soup_coordinator::configuration(spec, &checkpoints[0]).await?;
     notes.append(&mut configuration.notes);
     notes.extend(configuration.class_one(spec));

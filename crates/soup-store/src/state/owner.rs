@@ -65,8 +65,8 @@ fn seen(path: &Path) -> std::io::Result<([Seen; 2], [Seen; 2])> {
 /// The user who may have put there what `me` is about to believe.
 fn stranger(me: u32, itself: &[Seen], around: &[Seen]) -> Option<u32> {
     let exposed = itself.iter().chain(around).any(|seen| seen.open);
-    let users = itself.iter().map(|seen| seen.user);
-    users.filter(|user| exposed && *user != me && *user != ADMINISTRATOR).next_back()
+    let mut users = itself.iter().map(|seen| seen.user);
+    users.rfind(|user| exposed && *user != me && *user != ADMINISTRATOR)
 }
 
 #[cfg(test)]
