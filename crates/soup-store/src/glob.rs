@@ -5,11 +5,12 @@
 //! in the order of their paths.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 
 use futures::{StreamExt, TryStreamExt};
 use soup_core::{Error, ErrorKind, Result};
 
-use crate::listing::{self, Entry, FOLDERS_AGAIN_MAX, FolderId, Listing, Odd, is_hidden};
+use crate::listing::{self, Entry, FOLDERS_AGAIN_MAX, Listing, Odd, is_hidden};
 use crate::location::{self, Location};
 
 /// Most places that one glob may match.
@@ -232,8 +233,8 @@ struct Folder {
 struct Looked {
     /// Folders that are listed, or are about to be.
     folders: usize,
-    /// Those that were listed, of a local disk, and what was looked for in them.
-    seen: HashSet<(FolderId, Vec<usize>)>,
+    /// Those of a local disk that were listed, by their real paths, and what was looked for in them.
+    seen: HashSet<(PathBuf, Vec<usize>)>,
     /// How often one came again, by a link.
     again: usize,
 }
@@ -241,7 +242,8 @@ struct Looked {
 impl Looked {
     /// Whether `folder` is new.
     fn is_new(&mut self, folder: &Folder, listing: &Listing) -> bool {
-        listing.folder.is_none_or(|id| self.seen.insert((id, folder.states.clone())))
+        let new = |real: &PathBuf| self.seen.insert((real.clone(), folder.states.clone()));
+        listing.real.as_ref().is_none_or(new)
     }
 }
 

@@ -9,7 +9,6 @@
 
 use std::collections::HashSet;
 use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::UNIX_EPOCH;
@@ -70,12 +69,9 @@ pub struct Listing {
     pub entries: Vec<Entry>,
     /// What can be neither, by name. Hidden ones are not listed here.
     pub odd: Vec<Odd>,
-    /// Which folder it is, on a local disk.
-    pub(crate) folder: Option<FolderId>,
+    /// Where the folder really is, on a local disk.
+    pub(crate) real: Option<PathBuf>,
 }
-
-/// A folder on a local disk, by whatever name: device and inode.
-pub(crate) type FolderId = (u64, u64);
 
 /// Whether people and programs take a file of this relative name for something that is not there: it, or a folder it is in,
 /// begins with a dot (`.cache`, and the `._x` that macOS leaves on foreign disks), or is a file manager's own.
@@ -248,7 +244,9 @@ fn local_blocking(
     places::leads_within(root, folder.whose(), false).map_err(|e| folder.io_error("list", e))?;
     let mut walk = Walk::new(folder, deep, entries_max, caller);
     match walk.enter(root, "", &mut listing) {
-        Err(Stop::Io(e)) if matches!(e.kind(), Io::NotFound | Io::NotADirectory) => {}
+        Err(Stop::Io(e)) if matches!(e.kind(), Io::NotFound | Io::NotADirectory) => {
+            return Ok(Listing::default());
+        }
         Err(Stop::Io(e)) => return Err(folder.io_error("list", e)),
         Err(Stop::TooMany | Stop::Again) if some => {}
         Err(Stop::TooMany) => return Err(too_many(folder, entries_max)),
@@ -269,8 +267,8 @@ struct Walk<'a> {
     entries_max: usize,
     /// The folders around the one that is being read, by their real paths: links may lead back.
     around: Vec<PathBuf>,
-    /// All folders that were read.
-    seen: HashSet<FolderId>,
+    /// All folders that were read, by their real paths.
+    seen: HashSet<PathBuf>,
     /// How often one of them was come to again, and what was found there then.
     folders_again: usize,
     entries_again: usize,
@@ -303,10 +301,10 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         places::within_path(&real, self.folder.whose()).map_err(Stop::Io)?;
-        let about = real.metadata().map_err(Stop::Io)?;
-        let id = (about.dev(), about.ino());
-        listing.folder.get_or_insert(id);
-        let again = !self.seen.insert(id);
+        if listing.real.is_none() {
+            listing.real = Some(real.clone());
+        }
+        let again = !self.seen.insert(real.clone());
         self.folders_again += usize::from(again);
         if self.folders_again > FOLDERS_AGAIN_MAX {
             return Err(Stop::Again);
