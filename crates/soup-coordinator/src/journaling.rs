@@ -8,7 +8,7 @@ use soup_core::tally::packed::Packed;
 use soup_metrics::metrics;
 use soup_store::outcomes::Outcomes;
 use soup_store::signing::SigningKey;
-use soup_store::state::{AppendError, Journal};
+use soup_store::state::Journal;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -66,7 +66,7 @@ impl Journaling {
                 let (kind, begun) = (entry.kind(), Instant::now());
                 // What a record names is there before the record is.
                 let kept = match packed {
-                    Some(packed) => outcomes.put(packed).await.map_err(AppendError::Store),
+                    Some(packed) => journal.keep(&outcomes, packed).await,
                     None => Ok(()),
                 };
                 let appended = match kept {

@@ -7,11 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use soup_core::journal::append::next_epoch;
 use soup_core::journal::{Claim, Entry, Fold, Record, Tail, sha256_hex};
+use soup_core::tally::packed::Packed;
 use soup_core::{Error, ErrorKind};
 
 use super::slot::{Created, Patience};
 use super::{Clock, RECORD_BYTES_MAX, RECORDS_MAX, log};
 use crate::location::Location;
+use crate::outcomes::Outcomes;
 use crate::read;
 use crate::signing::{SigningKey, Subject};
 
@@ -190,18 +192,35 @@ impl Journal {
         self.check_there().await.map_err(AppendError::Store)?;
         self.standing = Standing::InDoubt;
         if let Err(error) = self.create(&record, &bytes).await {
-            if let AppendError::Store(error) = &error
-                && error.kind() == ErrorKind::Configuration
-            {
-                // Nothing that can be written to: the state may be on its way out, and then that is what is to be said.
-                tokio::time::sleep(REMOVING).await;
-                self.check_there().await.map_err(AppendError::Store)?;
-            }
-            return Err(error);
+            return Err(match error {
+                AppendError::Store(error) => AppendError::Store(self.unless_removed(error).await),
+                fenced => fenced,
+            });
         }
         self.tail = Tail { seq: record.seq + 1, prev_sha256: sha256_hex(&bytes) };
         self.standing = Standing::Owner;
         Ok(bytes)
+    }
+
+    /// Keeps what the next record is to name, unless somebody removed the state, into whose place nothing is put.
+    ///
+    /// # Errors
+    /// [`AppendError::Store`].
+    pub async fn keep(&mut self, outcomes: &Outcomes, packed: Packed) -> Result<(), AppendError> {
+        self.check_there().await.map_err(AppendError::Store)?;
+        match outcomes.put(packed).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(AppendError::Store(self.unless_removed(error).await)),
+        }
+    }
+
+    /// `error`, of something that could not be written; or that the state was on its way out, where that is why.
+    async fn unless_removed(&mut self, error: Error) -> Error {
+        if error.kind() != ErrorKind::Configuration {
+            return error;
+        }
+        tokio::time::sleep(REMOVING).await;
+        self.check_there().await.err().unwrap_or(error)
     }
 
     /// Requires the record before the next one to be there: where somebody removed the state, a log that begins in the middle is not put

@@ -1,6 +1,7 @@
 use soup_core::ErrorKind;
 use soup_core::journal::{Entry, Operation, RunState};
-use soup_core::tally::Counts;
+use soup_core::tally::packed::Packed;
+use soup_core::tally::{Counts, Outcome};
 
 use super::*;
 use crate::scores::KeptScore;
@@ -117,6 +118,20 @@ async fn check_a_removed_log_is_noticed_and_not_begun_in_the_middle(state: State
     }
 }
 
+async fn check_nothing_is_kept_where_the_state_was_removed(state: State) {
+    let (mut journal, outcomes) = (begun(&state, "a").await, state.outcomes().unwrap());
+    let packed = |loss| Packed::of(&[Outcome { label: 1, prediction: 2, loss }]);
+    journal.keep(&outcomes, packed(1.0)).await.unwrap();
+    for entry in read::list(&state.run("r").unwrap().join("log").unwrap()).await.unwrap() {
+        entry.location.store().delete(entry.location.path()).await.unwrap();
+    }
+    let AppendError::Store(error) = journal.keep(&outcomes, packed(2.0)).await.unwrap_err() else { panic!() };
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.chain().contains("somebody removed the state"), "{}", error.chain());
+    assert_eq!(outcomes.get(&packed(2.0).sha256, 1).await.unwrap(), None);
+    assert!(outcomes.get(&packed(1.0).sha256, 1).await.unwrap().is_some());
+}
+
 async fn check_a_secret_is_the_same_for_all(state: State) {
     state.create_plan("r", Bytes::from_static(b"{}")).await.unwrap();
     let secret = state.secret("r").await.unwrap();
@@ -164,6 +179,7 @@ on_every_store!(
     check_of_many_claims_each_epoch_has_one,
     check_a_log_with_a_hole_is_refused,
     check_a_removed_log_is_noticed_and_not_begun_in_the_middle,
+    check_nothing_is_kept_where_the_state_was_removed,
     check_a_secret_is_the_same_for_all,
     check_scores_are_kept,
 );
