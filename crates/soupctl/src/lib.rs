@@ -115,6 +115,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         .enable_all()
         .build()
         .map_err(|e| Error::configuration("the runtime cannot be started").with_source(e))?;
+    one_more_thread(|| std::thread::Builder::new().spawn(|| ()).map(drop))?;
     let telemetry = {
         let _inside = runtime.enter();
         logs::start(&cli.log, cli.log_format, cli.command.role())?
@@ -125,6 +126,15 @@ fn run(cli: Cli) -> Result<ExitCode> {
     // Nothing that is still running is waited for: a second interrupt means now.
     runtime.shutdown_background();
     done
+}
+
+/// Requires that the runtime's threads are not the last that this process may have: whatever waits for a disk needs one, and a
+/// runtime that gets none panics.
+fn one_more_thread(start: impl FnOnce() -> std::io::Result<()>) -> Result<()> {
+    start().map_err(|e| {
+        let text = "no thread can be started: raise the limit of processes and threads (ulimit -u, TasksMax, pids.max)";
+        Error::configuration(text).with_source(e)
+    })
 }
 
 fn perform(command: Command, runtime: &Runtime) -> Result<ExitCode> {
@@ -197,5 +207,13 @@ mod tests {
         for args in [&["soupctl"][..], &["soupctl", "--help"], &["soupctl", "--version"]] {
             assert!(is_help(&Cli::try_parse_from(args).unwrap_err()), "{args:?}");
         }
+    }
+
+    #[test]
+    fn a_process_without_threads_says_which_limit_it_met() {
+        one_more_thread(|| std::thread::Builder::new().spawn(|| ()).map(drop)).unwrap();
+        let refused = one_more_thread(|| Err(std::io::Error::from_raw_os_error(11))).unwrap_err();
+        assert_eq!(refused.kind(), soup_core::ErrorKind::Configuration);
+        assert!(refused.chain().contains("ulimit -u"), "{}", refused.chain());
     }
 }

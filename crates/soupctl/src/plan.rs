@@ -14,9 +14,9 @@ use soup_core::run::{DatasetSpec, DiagnosisLevel, RunSpec};
 use soup_core::schema::Schema;
 use soup_core::shard::ShardPlan;
 use soup_core::{Error, Result};
+use soup_store::checkpoint::Checkpoint;
 use soup_store::layout::{FILE_BYTES_MAX, plan_files};
 use soup_store::location::Location;
-use soup_store::pool::Checkpoint;
 use soup_store::signing::SigningKey;
 use soup_store::{companion, data, output, pool};
 
