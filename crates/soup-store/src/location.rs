@@ -109,8 +109,9 @@ impl Location {
                 local(&path)
             }
             "memory" => {
-                let path = StorePath::from_url_path(rest.trim_matches('/'))
-                    .map_err(|e| Error::usage(format!("{text:?} is not a usable place")).with_source(e))?;
+                let path = StorePath::from_url_path(rest.trim_matches('/')).map_err(|e| {
+                    Error::usage(format!("{text:?} is not a usable place")).with_source(in_one_line(e))
+                })?;
                 Ok(Location::memory(path))
             }
             "s3" | "s3a" | "gs" | "az" | "azure" | "adl" | "abfs" | "abfss" | "http" | "https" => {
@@ -128,7 +129,7 @@ impl Location {
     /// [`ErrorKind::Usage`] for an empty path or one that is not UTF-8, and for `..` after a link that leads nowhere.
     pub fn local(path: &Path) -> Result<Location> {
         let usage = |e: Box<dyn std::error::Error + Send + Sync>| {
-            Error::usage(format!("{path:?} is not a usable path")).with_source(e)
+            Error::usage(format!("{path:?} is not a usable path")).with_source(in_one_line(e))
         };
         let absolute = without_dots(&std::path::absolute(path).map_err(|e| usage(e.into()))?)?;
         let inside = StorePath::from_absolute_path(&absolute).map_err(|e| usage(e.into()))?;
@@ -328,6 +329,12 @@ fn find<T: std::error::Error + 'static>(error: &StoreError) -> Option<&T> {
     None
 }
 
+/// What the store's client says of a name, with what is in that spelled out: a line's end in a name is none in a log.
+fn in_one_line(error: impl fmt::Display) -> String {
+    let spelled = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    error.to_string().chars().map(spelled).collect()
+}
+
 /// Refuses text that is longer than any place's.
 pub(crate) fn refuse_long(text: &str) -> Result<()> {
     if text.len() <= TEXT_BYTES_MAX {
@@ -418,9 +425,9 @@ fn remote_in(text: &str, store_of: impl FnOnce(&Url) -> Result<Arc<dyn ObjectSto
 
     let url = parse_url(text)?;
     let (scheme, path) = ObjectStoreScheme::parse(&url)
-        .map_err(|e| Error::usage(format!("{url} is not a usable place")).with_source(e))?;
+        .map_err(|e| Error::usage(format!("{url} is not a usable place")).with_source(in_one_line(e)))?;
     let whole = StorePath::from_url_path(url.path())
-        .map_err(|e| Error::usage(format!("{url} is not a usable place")).with_source(e))?;
+        .map_err(|e| Error::usage(format!("{url} is not a usable place")).with_source(in_one_line(e)))?;
     let mut base = url.clone();
     // Of `https://s3.region.amazonaws.com/bucket/key` the bucket belongs to the store.
     let bucket = url.path_segments().and_then(|mut names| names.next()).filter(|_| path != whole);
@@ -634,6 +641,17 @@ mod tests {
             "\"a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/\"… of a place has",
         );
         refused("https://host/a?sig=x", ErrorKind::Usage, "https://host/a: signed URLs");
+    }
+
+    #[test]
+    fn a_line_s_end_in_a_name_is_none_in_what_is_said_of_it() {
+        for text in ["/data/a\nERROR b", "a\u{1b}[31m", "memory:///a%0AERROR%20b", "file:///a%0AERROR"] {
+            for refused in [Location::parse(text).unwrap_err(), Location::named(text).unwrap_err()] {
+                let said = refused.chain();
+                assert_eq!(refused.kind(), ErrorKind::Usage, "{said:?}");
+                assert!(!said.contains(char::is_control) && said.contains("not a usable"), "{said:?}");
+            }
+        }
     }
 
     #[test]
