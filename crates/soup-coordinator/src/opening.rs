@@ -304,7 +304,7 @@ enum Visible {
 
 /// The output of `run`, if that is what is visible at `target`.
 async fn visible(target: &Location, run: &str) -> Result<Option<Visible>> {
-    let manifest = Staging::visible(target).await?.filter(|manifest| run_of(manifest) == Some(run));
+    let manifest = Staging::visible(target, run).await?.filter(|manifest| run_of(manifest) == Some(run));
     let Some(manifest) = manifest else { return Ok(None) };
     Ok(Some(match output::damage(target, &manifest).await? {
         None => Visible::Whole(manifest["report"].to_string()),

@@ -314,7 +314,7 @@ impl Staging {
         manifest: Bytes,
         written: BTreeMap<String, u64>,
     ) -> Result<Option<Value>> {
-        let visible = Staging::visible(&self.target).await?;
+        let visible = Staging::visible(&self.target, &self.run).await?;
         let mut found = visible.filter(|manifest| run_of(manifest) == Some(&self.run));
         if found.is_none() {
             // A claim that somebody deleted is taken again: if another run had the folder meanwhile, files are missing.
@@ -354,12 +354,12 @@ impl Staging {
     }
 
     /// The manifest of what is visible at the target now, if there is one. One that cannot be read is null: it still is
-    /// somebody's.
+    /// somebody's. Of one that is not `run`'s there is no more than whose it is.
     ///
     /// # Errors
     /// What the store says.
-    pub async fn visible(target: &Location) -> Result<Option<Value>> {
-        Ok(manifest::look(target).await?.and_then(Seen::into_manifest))
+    pub async fn visible(target: &Location, run: &str) -> Result<Option<Value>> {
+        Ok(manifest::look(target, run).await?.and_then(Seen::into_manifest))
     }
 
     /// Ends a staging whose output is visible, if whoever published it died before it could.
@@ -398,7 +398,7 @@ impl Staging {
         if claimant(&self.target).await?.as_deref() != Some(self.run.as_str()) {
             return Ok(());
         }
-        if Staging::visible(&self.target).await?.is_none() {
+        if Staging::visible(&self.target, &self.run).await?.is_none() {
             let entries = read::list(&self.target).await?;
             for file in entries.iter().filter(|e| e.stamp.is_some() && e.name != CLAIM_FILE) {
                 delete(&file.location).await?;

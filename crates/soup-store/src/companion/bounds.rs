@@ -33,7 +33,7 @@ pub(crate) fn check(location: &Location, json: &[u8]) -> Result<usize> {
 }
 
 /// How many values are in `json` at most: each but the first comes after a comma, or begins a list or an object.
-fn values(json: &[u8]) -> usize {
+pub(crate) fn values(json: &[u8]) -> usize {
     let (mut count, mut in_text, mut escaped) = (1, false, false);
     for &byte in json {
         match byte {

@@ -127,7 +127,7 @@ async fn coordinators_of_one_run_share_an_object_store_and_publish_once() {
     assert_eq!(visible, serde_json::from_str::<Value>(MANIFEST).unwrap());
     // A third one that came too late for the claim finds the output in its way, and its run in the manifest.
     fails(Staging::begin(&target, "r", 3, false).await, ErrorKind::Usage, "one%20run%20twice exists");
-    assert_eq!(run_of(&Staging::visible(&target).await.unwrap().unwrap()), Some("r"));
+    assert_eq!(run_of(&Staging::visible(&target, "r").await.unwrap().unwrap()), Some("r"));
     assert_eq!(names(&target).await, ["config.json", "soup.json"]);
 }
 
@@ -140,7 +140,7 @@ async fn a_replaced_output_is_hidden_until_all_of_the_new_one_is_there() {
     old.publish([]).await.unwrap();
     let begin = async |epoch| Staging::begin(&target, "r", epoch, true).await.unwrap();
     let (first, second) = (begin(1).await, begin(2).await);
-    assert!(Staging::visible(&target).await.unwrap().is_none());
+    assert!(Staging::visible(&target, "r").await.unwrap().is_none());
     fails(Staging::begin(&target, "other", 1, true).await, ErrorKind::Usage, "written by run \"r\"");
     for (staging, manifest) in [(&first, MANIFEST), (&second, LATER_MANIFEST)] {
         staging.put("config.json", Bytes::from_static(b"{}")).await.unwrap();
@@ -152,7 +152,7 @@ async fn a_replaced_output_is_hidden_until_all_of_the_new_one_is_there() {
     assert_eq!(found, Some(serde_json::from_str(MANIFEST).unwrap()));
     // The run that is over is done again: the same claim, and its own output makes way.
     let third = begin(3).await;
-    assert!(Staging::visible(&target).await.unwrap().is_none());
+    assert!(Staging::visible(&target, "r").await.unwrap().is_none());
     third.discard().await.unwrap();
     assert_eq!(names(&target).await, [""; 0]);
 }
@@ -178,7 +178,7 @@ async fn a_request_to_make_way_that_lands_late_hides_nothing() {
     new.put(MANIFEST_FILE, Bytes::from_static(MANIFEST.as_bytes())).await.unwrap();
     assert_eq!(new.publish([]).await.unwrap(), None);
     tokio::time::sleep(2 * late).await;
-    let visible = Staging::visible(&target).await.unwrap();
+    let visible = Staging::visible(&target, "r").await.unwrap();
     set_memory_store(None);
     assert_eq!(visible, Some(serde_json::from_str(MANIFEST).unwrap()));
 }
@@ -195,7 +195,7 @@ async fn an_output_without_one_of_its_files_is_not_published() {
         ErrorKind::Unavailable,
         "model.safetensors of output",
     );
-    assert!(Staging::visible(&target).await.unwrap().is_none());
+    assert!(Staging::visible(&target, "r").await.unwrap().is_none());
 }
 
 #[tokio::test]
@@ -229,7 +229,7 @@ async fn a_claim_that_is_gone_is_taken_again_if_nobody_else_was_there() {
     fails(staging.publish([]).await, ErrorKind::Usage, "written by run \"other\"");
     other.discard().await.unwrap();
     fails(staging.publish([]).await.map(|_| ()), ErrorKind::Internal, "has no soup.json");
-    assert!(Staging::visible(&target).await.unwrap().is_none());
+    assert!(Staging::visible(&target, "r").await.unwrap().is_none());
 }
 
 #[tokio::test]
