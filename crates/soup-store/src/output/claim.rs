@@ -65,6 +65,12 @@ async fn create_or_find(place: &Location, bytes: Bytes) -> Result<Option<Bytes>>
     )))
 }
 
+/// What is looked at of a claim.
+#[derive(serde::Deserialize)]
+struct Claim {
+    run: String,
+}
+
 /// The run that is writing to the object store's folder `target`, if one is.
 ///
 /// # Errors
@@ -73,11 +79,8 @@ pub async fn claimant(target: &Location) -> Result<Option<String>> {
     let claim = target.join(CLAIM_FILE)?;
     let bytes = read::read_small_if_exists(&claim, READ_BACK_BYTES_MAX).await?;
     let Some(bytes) = bytes else { return Ok(None) };
-    let claim: Option<serde_json::Value> = serde_json::from_slice(&bytes).ok();
     // One that cannot be read still is somebody's; no run is called like this.
-    Ok(Some(
-        claim.and_then(|c| c.get("run")?.as_str().map(str::to_string)).unwrap_or_else(|| "?".to_string()),
-    ))
+    Ok(Some(serde_json::from_slice(&bytes).map_or_else(|_| "?".to_owned(), |claim: Claim| claim.run)))
 }
 
 pub(super) fn claimed(target: &Location, run: &str) -> Error {
