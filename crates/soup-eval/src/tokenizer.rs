@@ -7,6 +7,7 @@
 
 mod class;
 mod growth;
+mod maps;
 mod settings;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -77,12 +78,13 @@ impl TextTokenizer {
     pub(crate) fn open(files: &TokenizerFiles, model_json: &str, takes: Takes) -> Result<TextTokenizer> {
         let settings = Settings::read(files.config_json.as_deref())?;
         let class = settings.class(model_json, takes);
+        let of_maps = maps::growth(&files.tokenizer_json)?;
         let load = || Tokenizer::from_bytes(&files.tokenizer_json);
         let mut inner = caught(load)
             .and_then(|loaded| loaded.map_err(|e| e.to_string()))
             .map_err(|why| Error::data(format!("tokenizer.json is not understood: {why}")))?;
         check_repeatable(inner.get_model())?;
-        let growth = growth::of(&inner)?;
+        let growth = growth::of(&inner, of_maps)?;
         settings.check(&inner, &class)?;
         let own = inner.get_truncation().cloned();
         let limits = [

@@ -13,11 +13,11 @@ const GROWTH_MAX: usize = 1 << 10;
 /// Most normalizers and pre-tokenizers: people write a handful.
 const STEPS_MAX: usize = 256;
 
-/// How many times as long as a text in bytes what becomes of it may be.
+/// How many times as long as a text in bytes what becomes of it may be, where maps of letters alone make it `of_maps` times as long.
 ///
 /// # Errors
 /// [`Data`](soup_core::ErrorKind::Data) where that is more than any tokenizer needs.
-pub(super) fn of(tokenizer: &Tokenizer) -> Result<usize> {
+pub(super) fn of(tokenizer: &Tokenizer, of_maps: usize) -> Result<usize> {
     let json = |of: std::result::Result<Value, serde_json::Error>| {
         of.map_err(|e| Error::data("tokenizer.json is not understood").with_source(e))
     };
@@ -28,7 +28,7 @@ pub(super) fn of(tokenizer: &Tokenizer) -> Result<usize> {
     if let Some(pre_tokenizer) = tokenizer.get_pre_tokenizer() {
         all.push(json(serde_json::to_value(pre_tokenizer))?);
     }
-    let (mut growth, mut steps): (usize, usize) = (1, 0);
+    let (mut growth, mut steps): (usize, usize) = (of_maps, 0);
     let mut left: Vec<&Value> = all.iter().collect();
     while let Some(step) = left.pop() {
         steps += 1;
@@ -115,7 +115,7 @@ mod tests {
             "pre_tokenizer": {pre_tokenizer}, "post_processor": null, "decoder": null,
             "model": {{"type": "WordLevel", "unk_token": "a", "vocab": {{"a": 0}}}}}}"#
         );
-        of(&Tokenizer::from_bytes(json).unwrap()).map_err(|e| e.chain())
+        of(&Tokenizer::from_bytes(json).unwrap(), 1).map_err(|e| e.chain())
     }
 
     fn replace(kind: &str, pattern: &str, content: &str) -> String {
