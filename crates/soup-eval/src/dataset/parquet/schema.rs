@@ -2,8 +2,8 @@
 //!
 //! In a footer the schema is a list of elements, each with the number of those that are its fields. The reader follows these numbers by
 //! calling itself, and allocates what they say: so a small file could take all of a stack, which nothing catches, or all memory. Here the
-//! list is walked as it is stored (Thrift's compact protocol). The reader does not look at the types of the fields that it knows, so these
-//! have to be the right ones: else it would read something else than what was looked at.
+//! list is walked as it is stored (Thrift's compact protocol). The reader does not look at the types of the fields that it knows, and takes
+//! them for what they should be; so does this, since it would look at something else than what is read otherwise.
 
 use soup_core::{Error, Result};
 
@@ -21,15 +21,13 @@ const I32: u8 = 5;
 const I64: u8 = 6;
 const DOUBLE: u8 = 7;
 const BINARY: u8 = 8;
-const LIST: u8 = 9;
 const STRUCT: u8 = 12;
 
-/// Fields of the metadata, of an element of its schema, and of what says how a time is stored.
+/// Fields of the metadata, and of an element of its schema.
 const SCHEMA: i16 = 2;
 const NAME: i16 = 4;
 const CHILDREN: i16 = 5;
 const LOGICAL: i16 = 10;
-const UNIT: i16 = 2;
 
 /// Checks that the schema in a file's `metadata` is a tree of which everything is there, and not too deep; gives the bytes that the
 /// paths of its columns take, in which the name of a group is once for each of its columns.
@@ -105,11 +103,12 @@ impl Compact<'_> {
         let mut last = 0;
         loop {
             let (id, kind) = self.field(last)??;
-            match (id, kind) {
-                (SCHEMA, LIST) => break,
-                (SCHEMA, _) => return None,
-                (1, I32) | (3, I64) | (6, BINARY) => self.skip(kind, 0)?,
-                (1 | 3 | 6, _) => return None,
+            match id {
+                SCHEMA => break,
+                1 | 3 => self.skip(I64, 0)?,
+                6 => self.skip(BINARY, 0)?,
+                // Lists that the reader reads whatever their type is said to be.
+                4 | 5 | 7 => return None,
                 _ => self.skip(kind, 0)?,
             }
             last = id;
@@ -130,12 +129,11 @@ impl Compact<'_> {
     fn element(&mut self) -> Option<(usize, u64)> {
         let (mut name, mut children, mut last) = (0, 0, 0);
         while let Some((id, kind)) = self.field(last)? {
-            match (id, kind) {
-                (NAME, BINARY) => name = self.binary()?,
-                (CHILDREN, I32) => children = u64::from(u32::try_from(self.number()?).ok()?),
-                (LOGICAL, STRUCT) => self.logical()?,
-                (1..=9, I32) if id != NAME => self.skip(kind, 0)?,
-                (1..=10, _) => return None,
+            match id {
+                NAME => name = self.binary()?,
+                CHILDREN => children = u64::from(u32::try_from(self.number()?).ok()?),
+                LOGICAL => self.logical()?,
+                1..LOGICAL => self.skip(I32, 0)?,
                 _ => self.skip(kind, 0)?,
             }
             last = id;
@@ -146,26 +144,38 @@ impl Compact<'_> {
     /// A logical type: one field, which is a structure.
     fn logical(&mut self) -> Option<()> {
         let (of, kind) = self.field(0)??;
-        if kind != STRUCT {
-            return None;
-        }
-        let mut last = 0;
-        while let Some((id, kind)) = self.field(last)? {
-            match (of, id) {
-                (7 | 8, UNIT) if kind == STRUCT => self.unit()?,
-                _ if may_be(of, id, kind) => self.skip(kind, 0)?,
-                _ => return None,
-            }
-            last = id;
+        match of {
+            5 | 7 | 8 | 10 | 16..=18 => self.parts(of)?,
+            1..=19 if of != 9 => self.empty()?,
+            _ => self.skip(kind, 0)?,
         }
         self.field(of)?.is_none().then_some(())
     }
 
-    /// The unit of a time: one field, which is a structure without any.
-    fn unit(&mut self) -> Option<()> {
-        let (id, kind) = self.field(0)??;
-        let empty = kind == STRUCT && self.byte()? == 0;
-        (empty && self.field(id)?.is_none()).then_some(())
+    /// What the logical type `of` consists of.
+    fn parts(&mut self, of: i16) -> Option<()> {
+        let mut last = 0;
+        while let Some((id, kind)) = self.field(last)? {
+            match (of, id) {
+                (5, 1 | 2) | (18, 2) => self.skip(I32, 0)?,
+                (7 | 8, 1) | (10, 2) if kind != TRUE && kind != FALSE => return None,
+                (7 | 8, 2) => {
+                    let (unit, _) = self.field(0)??;
+                    self.empty()?;
+                    self.field(unit)?.is_none().then_some(())?;
+                }
+                (10 | 16, 1) => self.skip(BYTE, 0)?,
+                (17 | 18, 1) => self.skip(BINARY, 0)?,
+                _ => self.skip(kind, 0)?,
+            }
+            last = id;
+        }
+        Some(())
+    }
+
+    /// A structure without any field.
+    fn empty(&mut self) -> Option<()> {
+        (self.byte()? == 0).then_some(())
     }
 
     /// Skips a value, but no list: none has to be here.
@@ -240,18 +250,6 @@ impl Compact<'_> {
     }
 }
 
-/// Whether the field `id` of the logical type `of` may be a `kind`: of those that the reader knows, one.
-fn may_be(of: i16, id: i16, kind: u8) -> bool {
-    match (of, id) {
-        (5, 1 | 2) | (18, 2) => kind == I32,
-        (7 | 8, 1) | (10, 2) => kind == TRUE || kind == FALSE,
-        (10 | 16, 1) => kind == BYTE,
-        (17 | 18, 1) => kind == BINARY,
-        (7 | 8, UNIT) => false,
-        _ => true,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -313,21 +311,49 @@ mod tests {
     }
 
     #[test]
-    fn what_the_reader_would_read_otherwise_is_refused() {
-        let logical = |kind: &[u8]| {
-            let typed = [&[0x35, 0, 0x18, 1, b'a', 0x6c][..], kind, &[0]].concat();
-            check(&metadata(&[element(1), typed])).is_ok()
+    fn elements_are_what_the_reader_takes_them_for() {
+        // What is left after an element with such a logical type.
+        let left = |kind: &[u8]| {
+            let bytes = [&[0x35, 0, 0x18, 1, b'a', 0x6c][..], kind, &[0, 0x77]].concat();
+            let mut left = Compact(&bytes);
+            left.element().map(|_| left.0.to_vec())
         };
-        // A decimal, a time in milliseconds, an integer of 8 bits, and a type that is not known yet.
-        assert!(logical(&[0x5c, 0x15, 2, 0x15, 4, 0, 0]));
-        assert!(logical(&[0x8c, 0x11, 0x1c, 0x1c, 0, 0, 0, 0]));
-        assert!(logical(&[0xac, 0x13, 8, 0x11, 0, 0]));
-        assert!(logical(&[0x0c, 0x3c, 0x15, 2, 0, 0]));
-        // Numbers that are said to be truth values, which have no bytes; a unit that is no structure; a list.
-        assert!(!logical(&[0x5c, 0x11, 0x11, 0, 0]));
-        assert!(!logical(&[0x8c, 0x11, 0x1c, 0x11, 0, 0, 0]));
-        assert!(!logical(&[0x0c, 0x3c, 0x19, 0, 0, 0]));
-        for bad in [&b""[..], b"{}", &[0x1c, 0x1c, 0, 0, 0], &[0x11, 0x19, 0xfc], &nested(3)[..20]] {
+        for kind in [
+            // A text, a decimal, a time in milliseconds, an integer of 8 bits, and a type that is not known yet.
+            &[0x1c, 0, 0][..],
+            &[0x5c, 0x15, 2, 0x15, 4, 0, 0],
+            &[0x8c, 0x11, 0x1c, 0x1c, 0, 0, 0, 0],
+            &[0xac, 0x13, 8, 0x11, 0, 0],
+            &[0x0c, 0x3c, 0x15, 2, 0, 0],
+            // A number and a unit that are said to be truth values, which have no bytes.
+            &[0x5c, 0x11, 0, 0, 0],
+            &[0x8c, 0x11, 0x1c, 0x11, 0, 0, 0, 0],
+        ] {
+            assert_eq!(left(kind).unwrap(), [0x77], "{kind:?}");
+        }
+        // A text that consists of something, a truth value that is a number, and a list.
+        for bad in [
+            &[0x1c, 0x15, 2, 0, 0][..],
+            &[0x8c, 0x15, 2, 0x1c, 0x1c, 0, 0, 0, 0],
+            &[0x0c, 0x3c, 0x19, 0, 0, 0],
+        ] {
+            assert_eq!(left(bad), None, "{bad:?}");
+        }
+        // A repetition that is said to be a list is a number.
+        let root = [0x39, 0, 0x18, 1, b'a', 0x15, 2, 0].to_vec();
+        assert!(check(&metadata(&[root, element(0)])).is_ok());
+    }
+
+    #[test]
+    fn metadata_that_does_not_begin_with_a_schema_is_refused() {
+        for bad in [
+            &b""[..],
+            b"{}",
+            &[0x55, 0, 0xd5, 2],
+            &[0x1c, 0x1c, 0, 0, 0],
+            &[0x11, 0x19, 0xfc],
+            &nested(3)[..20],
+        ] {
             assert!(refused(bad).contains("does not begin with a schema"), "{bad:?}");
         }
         let endless = [0x15, 2, 0x19, 0xfc, 0xff, 0xff, 0xff, 0xff, 0x07];
