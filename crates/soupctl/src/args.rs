@@ -23,9 +23,9 @@ use crate::trust::{PlaceArgs, TrustArgs};
 #[derive(Debug, Parser)]
 #[command(name = "soupctl", version, propagate_version = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
-    /// What is logged to stderr, such as info or soup_worker=debug
-    #[arg(long, global = true, env = "RUST_LOG", default_value = "warn", value_name = "FILTER", help_heading = LOGS)]
-    pub(crate) log: String,
+    /// What is logged to stderr, such as info or soup_worker=debug [default: error for a cook of one's own, else warn]
+    #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER", help_heading = LOGS)]
+    pub(crate) log: Option<String>,
     /// How it is logged
     #[arg(long, global = true, value_enum, default_value_t, help_heading = LOGS)]
     pub(crate) log_format: LogFormat,
@@ -128,6 +128,15 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// What is logged unless something else is said. Whoever sits before a cook of their own is told of what fails anyway.
+    pub(crate) fn logged(&self) -> &'static str {
+        match self {
+            Command::Cook(cook) if cook.options.listen.is_none() => "error",
+            Command::Taste(_) => "error",
+            _ => "warn",
+        }
+    }
+
     /// What a process does, for whoever collects what it tells.
     pub(crate) fn role(&self) -> &'static str {
         match self {
@@ -615,6 +624,23 @@ mod tests {
     fn variables(command: &clap::Command) -> Vec<String> {
         let own = command.get_arguments().filter_map(|arg| Some(arg.get_env()?.to_str()?.to_owned()));
         own.chain(command.get_subcommands().flat_map(variables)).collect()
+    }
+
+    #[test]
+    fn servers_log_what_is_wrong_and_a_cook_tells_of_it() {
+        let logged = |line: &str| {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            cli.log.unwrap_or_else(|| cli.command.logged().to_owned())
+        };
+        for (line, level) in [
+            ("soupctl cook --pool p", "error"),
+            ("soupctl cook --pool p --listen 127.0.0.1:0", "warn"),
+            ("soupctl coordinator", "warn"),
+            ("soupctl runs", "warn"),
+            ("soupctl cook --pool p --log debug", "debug"),
+        ] {
+            assert_eq!(logged(line), level, "{line}");
+        }
     }
 
     #[test]

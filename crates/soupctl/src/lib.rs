@@ -118,7 +118,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
     one_more_thread(|| std::thread::Builder::new().spawn(|| ()).map(drop))?;
     let telemetry = {
         let _inside = runtime.enter();
-        logs::start(&cli.log, cli.log_format, cli.command.role())?
+        let filter = cli.log.as_deref().unwrap_or(cli.command.logged());
+        logs::start(filter, cli.log_format, cli.command.role())?
     };
     let done = perform(cli.command, &runtime);
     // Sends what is left.

@@ -70,6 +70,22 @@ async fn agreed(spec: &RunSpec, checkpoints: &[Checkpoint], notes: &mut Vec<Stri
     Ok(schema)
 }
 
+/// What names ingredients has to name these.
+fn check_names(
+    spec: &RunSpec,
+    ingredients: &[String],
+    schema: &Schema,
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    if let Some(table) = &spec.ingredient_weights {
+        notes.extend(given::soup(table, ingredients, schema)?.1);
+    }
+    if let Some(table) = &spec.ranked_by {
+        ranking::given(table, ingredients)?;
+    }
+    Ok(())
+}
+
 async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
     let pool::Pool { checkpoints, mut notes } = pool::open_pool(&spec.pool).await?;
     let schema = agreed(spec, &checkpoints, &mut notes).await?;
@@ -77,13 +93,7 @@ async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
     notes.append(&mut configuration.notes);
     notes.extend(configuration.class_one(spec));
     let ingredients: Vec<String> = checkpoints.iter().map(|c| c.name.clone()).collect();
-    // What names ingredients has to name these.
-    if let Some(table) = &spec.ingredient_weights {
-        notes.extend(given::soup(table, &ingredients, &schema)?.1);
-    }
-    if let Some(table) = &spec.ranked_by {
-        ranking::given(table, &ingredients)?;
-    }
+    check_names(spec, &ingredients, &schema, &mut notes)?;
     soup_coordinator::base(spec, &checkpoints[0], &schema).await?;
     let k = ingredients.len() as u32;
     let shards = ShardPlan::new(schema.bytes());
