@@ -33,22 +33,6 @@ pub struct Configuration {
     pub notes: Vec<String>,
 }
 
-impl Configuration {
-    /// Of which class `binary-f1` is, where the native judge judges by it: a number means nothing to people, and another order of the same
-    /// names another figure.
-    pub fn class_one(&self, spec: &RunSpec) -> Option<String> {
-        let asked = spec.recipe.metric.parts().any(|part| part == ClassMetric::BinaryF1.name());
-        if !asked || spec.judge.is_some() || spec.validation.is_none() {
-            return None;
-        }
-        let config: Value = serde_json::from_str(&self.model_json).unwrap_or_default();
-        Some(match config["id2label"]["1"].as_str() {
-            Some(name) => format!("binary-f1 is of class 1, {name:?}"),
-            None => "binary-f1 is of class 1, which config.json gives no name".to_owned(),
-        })
-    }
-}
-
 /// The configuration of a pool whose first ingredient is `first`.
 ///
 /// # Errors
@@ -95,10 +79,25 @@ pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configu
     if judged.is_some() && (of_texts || is_of_prompts(&model_json)) {
         notes.extend(added_tokens(&model_json, &companions));
     }
+    notes.extend(class_one(spec, &model_json));
     if let Some(dtype) = spec.out_dtype {
         state_dtype(&mut companions, dtype);
     }
     Ok(Configuration { model_json, preprocessor_json, companions, notes })
+}
+
+/// Of which class `binary-f1` is, where the native judge judges by it: a number means nothing to people, and another order of the same
+/// names another figure.
+fn class_one(spec: &RunSpec, model_json: &str) -> Option<String> {
+    let asked = spec.recipe.metric.parts().any(|part| part == ClassMetric::BinaryF1.name());
+    if !asked || spec.judge.is_some() || spec.validation.is_none() {
+        return None;
+    }
+    let config: Value = serde_json::from_str(model_json).unwrap_or_default();
+    Some(match config["id2label"]["1"].as_str() {
+        Some(name) => format!("binary-f1 is of class 1, {name:?}"),
+        None => "binary-f1 is of class 1, which config.json gives no name".to_owned(),
+    })
 }
 
 /// What is to be said where a file was named that calls classes otherwise than the ingredient's own.
@@ -431,9 +430,7 @@ mod tests {
         let note = |metric: &str, model: &str, judge: Option<&str>| {
             let mut spec = RunSpec { judge: judge.map(str::to_owned), ..judged() };
             spec.recipe.metric = metric.parse().unwrap();
-            let (model_json, preprocessor_json) = (model.to_owned(), String::new());
-            Configuration { model_json, preprocessor_json, companions: Vec::new(), notes: Vec::new() }
-                .class_one(&spec)
+            class_one(&spec, model)
         };
         let named = r#"{"id2label": {"0": "negative", "1": "positive"}}"#;
         assert_eq!(note("binary-f1", named, None).unwrap(), "binary-f1 is of class 1, \"positive\"");

@@ -131,7 +131,6 @@ pub(crate) async fn prepare(
     notes.extend(companion::check(&checkpoints, &spec.ignore_config).await?);
     let mut configuration = configuration(&spec, &checkpoints[0]).await?;
     notes.append(&mut configuration.notes);
-    notes.extend(configuration.class_one(&spec));
     let names: Vec<String> = checkpoints.iter().map(|c| c.name.clone()).collect();
     let given = match &spec.ingredient_weights {
         Some(table) => {

@@ -397,9 +397,8 @@ mod tests {
         }
     }
 
-    #[track_caller]
-    fn refused(survey: &Survey, kind: RecipeKind, metric: &str, full_diagnosis: bool, expected: &str) {
-        let recipe = RecipeSpec {
+    fn recipe(kind: RecipeKind, metric: &str, learn: Option<LearnSpec>) -> RecipeSpec {
+        RecipeSpec {
             kind,
             order: Order::Sorted,
             accept: Accept::AtLeast,
@@ -408,18 +407,28 @@ mod tests {
             max_ingredients: None,
             passes: 1,
             metric: metric.parse().unwrap(),
-            learn: None,
-        };
-        let judge = JudgeId { name: "lm".into(), ..JudgeId::native() };
-        let demands = Demands {
-            judge: &judge,
+            learn,
+        }
+    }
+
+    /// Of one dataset, and nothing besides.
+    fn asked<'a>(judge: &'a JudgeId, recipe: &'a RecipeSpec) -> Demands<'a> {
+        Demands {
+            judge,
             datasets: 1,
-            recipe: &recipe,
-            full_diagnosis,
+            recipe,
+            full_diagnosis: false,
             recompute: false,
             answers: false,
             train: None,
-        };
+        }
+    }
+
+    #[track_caller]
+    fn refused(survey: &Survey, kind: RecipeKind, metric: &str, full_diagnosis: bool, expected: &str) {
+        let (judge, recipe) =
+            (JudgeId { name: "lm".into(), ..JudgeId::native() }, recipe(kind, metric, None));
+        let demands = Demands { full_diagnosis, ..asked(&judge, &recipe) };
         let error = survey.check(&demands).unwrap_err();
         assert!(error.chain().contains(expected), "{}", error.chain());
     }
@@ -466,7 +475,6 @@ mod tests {
         refused(&endless, greedy, "loss", false, "18446744073709551615 samples; at most 2147483648");
     }
 
-    /// Of a model that predicts a number, weights are learned, and nothing that is about classes.
     #[test]
     fn a_figure_of_two_classes_is_refused_where_there_are_others() {
         let check = |name: &str, classes, answers| {
@@ -491,30 +499,13 @@ mod tests {
         refused(&ten, RecipeKind::Greedy, "accuracy+binary-f1", false, "the model has 10");
     }
 
+    /// Of a model that predicts a number, weights are learned, and nothing that is about classes.
     #[test]
     fn learning_from_numbers_takes_no_options_of_classes() {
         let (judge, survey) = (JudgeId::native(), Survey::of_values(vec![10, 10]));
         let check = |learn: LearnSpec| {
-            let recipe = RecipeSpec {
-                kind: RecipeKind::Learned,
-                order: Order::Sorted,
-                accept: Accept::AtLeast,
-                alpha: None,
-                seed: 0,
-                max_ingredients: None,
-                passes: 1,
-                metric: "mse".parse().unwrap(),
-                learn: Some(learn),
-            };
-            let demands = Demands {
-                judge: &judge,
-                datasets: 2,
-                recipe: &recipe,
-                full_diagnosis: false,
-                recompute: false,
-                answers: false,
-                train: Some(Dataset(1)),
-            };
+            let recipe = recipe(RecipeKind::Learned, "mse", Some(learn));
+            let demands = Demands { datasets: 2, train: Some(Dataset(1)), ..asked(&judge, &recipe) };
             survey.check(&demands).map(drop).map_err(|e| e.chain())
         };
         check(LearnSpec::default()).unwrap();
@@ -527,28 +518,10 @@ mod tests {
     /// Half of what a small file claims to have: each step would draw among them.
     #[test]
     fn what_is_learned_from_is_no_more_than_can_be_drawn_among() {
-        let (judge, learn) = (JudgeId::native(), Some(LearnSpec::default()));
-        let recipe = RecipeSpec {
-            kind: RecipeKind::Learned,
-            order: Order::Sorted,
-            accept: Accept::AtLeast,
-            alpha: None,
-            seed: 0,
-            max_ingredients: None,
-            passes: 1,
-            metric: MetricName::default(),
-            learn,
-        };
+        let judge = JudgeId::native();
+        let recipe = recipe(RecipeKind::Learned, MetricName::default().as_str(), Some(LearnSpec::default()));
         let check = |samples: Vec<u64>, train| {
-            let demands = Demands {
-                judge: &judge,
-                datasets: 2,
-                recipe: &recipe,
-                full_diagnosis: false,
-                recompute: false,
-                answers: false,
-                train,
-            };
+            let demands = Demands { datasets: 2, train, ..asked(&judge, &recipe) };
             Survey::of_classes(samples, 10).check(&demands).map_err(|e| e.chain())
         };
         let train = Some(Dataset(1));

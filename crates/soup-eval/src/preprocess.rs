@@ -6,6 +6,7 @@
 //! lossless WebP decode exactly; JPEG decoders may differ by a grey level, and by up to three where colours are stored
 //! with fewer pixels than the brightness. Images are turned upright (`upright`), as the datasets library does.
 
+mod chunks;
 mod colours;
 mod decode;
 mod processor;

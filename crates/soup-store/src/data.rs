@@ -128,11 +128,11 @@ async fn with_left_out<T>(listing: impl Future<Output = T>) -> (T, Vec<String>) 
 const ABOUT: [&str; 12] =
     ["md", "rst", "py", "ipynb", "sh", "yaml", "yml", "toml", "pdf", "cff", "bib", "lock"];
 
-/// Whether samples may be in it. `lost+found` is every disk's own.
+/// Whether samples may be in it.
 fn may_hold_data(name: &str) -> bool {
     let file = name.rsplit('/').next().unwrap_or(name);
     let tells = |ending: &str| ABOUT.iter().any(|about| about.eq_ignore_ascii_case(ending));
-    file != "lost+found" && !file.rsplit_once('.').is_some_and(|(_, ending)| tells(ending))
+    file != listing::LOST_AND_FOUND && !file.rsplit_once('.').is_some_and(|(_, ending)| tells(ending))
 }
 
 /// Without what cannot be read the dataset would be another one, and nobody would know.

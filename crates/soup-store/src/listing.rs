@@ -35,6 +35,8 @@ const ENTRIES_AGAIN_MAX: usize = 100_000;
 const LOOKED_BESIDES: usize = 100_000;
 /// Deepest folder that is looked into.
 const DEPTH_MAX: usize = 64;
+/// The folder that is every disk's own, and its administrator's.
+pub(crate) const LOST_AND_FOUND: &str = "lost+found";
 
 /// One entry of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]

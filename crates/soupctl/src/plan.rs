@@ -91,7 +91,6 @@ async fn plan(spec: &RunSpec, cluster: &Cluster) -> Result<PlanReport> {
     let schema = agreed(spec, &checkpoints, &mut notes).await?;
     let mut configuration = soup_coordinator::configuration(spec, &checkpoints[0]).await?;
     notes.append(&mut configuration.notes);
-    notes.extend(configuration.class_one(spec));
     let ingredients: Vec<String> = checkpoints.iter().map(|c| c.name.clone()).collect();
     check_names(spec, &ingredients, &schema, &mut notes)?;
     soup_coordinator::base(spec, &checkpoints[0], &schema).await?;

@@ -203,16 +203,20 @@ fn columns(pixels: &Pixels, taps: &Taps) -> Pixels {
 }
 
 fn nearest(pixels: &Pixels, width: usize, height: usize) -> Pixels {
+    pick(pixels, &nearest_line(pixels.width, width), &nearest_line(pixels.height, height))
+}
+
+/// The pixels in these columns of these rows, which are there.
+pub(super) fn pick(pixels: &Pixels, columns: &[usize], rows: &[usize]) -> Pixels {
     let channels = pixels.channels;
-    let columns = nearest_line(pixels.width, width);
-    let mut values = Vec::with_capacity(width * height * channels);
-    for row in nearest_line(pixels.height, height) {
-        for &column in &columns {
+    let mut values = Vec::with_capacity(columns.len() * rows.len() * channels);
+    for row in rows {
+        for column in columns {
             let at = (row * pixels.width + column) * channels;
             values.extend_from_slice(&pixels.values[at..at + channels]);
         }
     }
-    Pixels { width, height, channels, values }
+    Pixels { width: columns.len(), height: rows.len(), channels, values }
 }
 
 /// The source pixel of every target pixel of a line. The position is summed up, not multiplied out, as in Pillow.

@@ -3,19 +3,11 @@
 //! level, and are Pillow's here.)
 
 use super::Pixels;
+use super::resize::pick;
 
 /// `pixels` in `width` x `height`, none of them 0.
 pub(super) fn nearest(pixels: &Pixels, width: usize, height: usize) -> Pixels {
-    let channels = pixels.channels;
-    let columns = line(pixels.width, width);
-    let mut values = Vec::with_capacity(width * height * channels);
-    for row in line(pixels.height, height) {
-        for &column in &columns {
-            let at = (row * pixels.width + column) * channels;
-            values.extend_from_slice(&pixels.values[at..at + channels]);
-        }
-    }
-    Pixels { width, height, channels, values }
+    pick(pixels, &line(pixels.width, width), &line(pixels.height, height))
 }
 
 /// The source pixel of every target pixel of a line.

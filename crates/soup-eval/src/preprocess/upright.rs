@@ -12,7 +12,7 @@ use image::ImageFormat;
 use image::metadata::Orientation;
 use soup_core::{Error, Result};
 
-use super::whole;
+use super::{chunks, whole};
 
 /// What EXIF data in several parts may come to.
 const EXIF_BYTES_MAX: usize = 16 << 20;
@@ -77,7 +77,8 @@ fn jpeg(image: &[u8]) -> Result<Said<'_>> {
 fn png(image: &[u8]) -> Result<Said<'_>> {
     let (mut exif, mut profile, mut xmp) = (None, None, None);
     let (mut animated, mut pixels) = (false, false);
-    for (kind, data) in chunks(image, 8, u32::from_be_bytes, 4) {
+    let whole = chunks::of_png(image).map_while(|(kind, range)| Some((kind, image.get(range)?)));
+    for (kind, data) in whole {
         match &kind {
             b"IEND" => break,
             b"fcTL" if animated && pixels => break,
@@ -109,7 +110,9 @@ fn webp(image: &[u8]) -> Said<'_> {
     let (mut said, mut flags) = (Said::default(), 0);
     let size = image.get(4..8).and_then(|size| Some(u32::from_le_bytes(size.try_into().ok()?)));
     let end = size.map_or(0, |size| image.len().min((size as usize).saturating_add(8)));
-    for (kind, data) in chunks(&image[..end], 12, u32::from_le_bytes, 0) {
+    let image = &image[..end];
+    let whole = chunks::of_webp(image).map_while(|(kind, range)| Some((kind, image.get(range)?)));
+    for (kind, data) in whole {
         let place = match &kind {
             b"VP8X" => {
                 flags = data.first().copied().unwrap_or(0);
@@ -122,26 +125,6 @@ fn webp(image: &[u8]) -> Said<'_> {
         place.get_or_insert(Cow::Borrowed(data));
     }
     said
-}
-
-/// The chunks of a PNG or a WebP from `at` on: what each is and what is in it. The one has its length first and a checksum of `after` bytes
-/// behind; the other has its kind first, and chunks of an even length.
-fn chunks(
-    image: &[u8],
-    mut at: usize,
-    length: fn([u8; 4]) -> u32,
-    after: usize,
-) -> impl Iterator<Item = ([u8; 4], &[u8])> {
-    std::iter::from_fn(move || {
-        let &[a, b, c, d, e, f, g, h] = image.get(at..at.checked_add(8)?)? else { return None };
-        let (first, second) = ([a, b, c, d], [e, f, g, h]);
-        let (kind, length) = if after > 0 { (second, length(first)) } else { (first, length(second)) };
-        let (start, length) = (at + 8, length as usize);
-        let data = image.get(start..start.checked_add(length)?)?;
-        let pad = if after > 0 { after } else { length % 2 };
-        at = start + length + pad;
-        Some((kind, data))
-    })
 }
 
 /// A text in a PNG.

@@ -28,31 +28,19 @@ pub(super) fn jpeg(bytes: &[u8]) -> Option<Jpeg> {
     if !bytes.starts_with(&START) {
         return None;
     }
-    let (mut jpeg, mut scans, mut at) = (Jpeg::default(), 0, START.len());
-    while let Some((marker, after)) = marker(bytes, at) {
-        at = match marker {
-            END => {
-                jpeg.ended = true;
-                break;
+    let (mut jpeg, mut scans) = (Jpeg::default(), 0);
+    for (marker, segment) in all_segments(bytes) {
+        match marker {
+            END => jpeg.ended = true,
+            SCAN => scans += 1,
+            _ if is_frame(marker) => {
+                // After precision, height and width.
+                let components = bytes.get(segment.start + 5).copied().unwrap_or(0);
+                jpeg.components = components.max(jpeg.components);
+                jpeg.scattered |= marker & 0x03 == 0x02;
             }
-            // Markers without a length.
-            0x01 | 0xd0..=0xd8 => after,
-            _ => {
-                let Some(&[high, low]) = bytes.get(after..after + 2) else { break };
-                let end = after + usize::from(u16::from_be_bytes([high, low])).max(2);
-                if is_frame(marker) {
-                    // After length, precision, height and width.
-                    jpeg.components = bytes.get(after + 7).copied().unwrap_or(0).max(jpeg.components);
-                    jpeg.scattered |= marker & 0x03 == 0x02;
-                }
-                if marker == SCAN {
-                    scans += 1;
-                    scan_end(bytes, end)
-                } else {
-                    end
-                }
-            }
-        };
+            _ => {}
+        }
     }
     jpeg.scattered |= scans > 1;
     Some(jpeg)
@@ -60,18 +48,28 @@ pub(super) fn jpeg(bytes: &[u8]) -> Option<Jpeg> {
 
 /// The segments of a JPEG up to its first scan: their markers, and where what is in them is.
 pub(super) fn segments(bytes: &[u8]) -> impl Iterator<Item = (u8, Range<usize>)> {
+    let is_whole =
+        |(marker, segment): &(u8, Range<usize>)| !matches!(*marker, END | SCAN) && segment.end <= bytes.len();
+    all_segments(bytes).take_while(is_whole)
+}
+
+/// All segments of a JPEG, its end included, and where what is in them would be: the last one may be cut off.
+fn all_segments(bytes: &[u8]) -> impl Iterator<Item = (u8, Range<usize>)> {
     let mut at = START.len();
     std::iter::from_fn(move || {
         loop {
             let (marker, after) = marker(bytes, at)?;
             match marker {
-                END | SCAN => return None,
-                // Markers without a length.
+                END => {
+                    at = bytes.len();
+                    return Some((END, after..after));
+                }
+                // Markers without a length, those between the bytes of a scan among them.
                 0x01 | 0xd0..=0xd8 => at = after,
                 _ => {
                     let &[high, low] = bytes.get(after..after + 2)? else { return None };
                     at = after + usize::from(u16::from_be_bytes([high, low])).max(2);
-                    return (at <= bytes.len()).then_some((marker, after + 2..at));
+                    return Some((marker, after + 2..at));
                 }
             }
         }
@@ -83,19 +81,12 @@ pub(super) fn is_frame(marker: u8) -> bool {
     matches!(marker, 0xc0..=0xcf) && !matches!(marker, 0xc4 | 0xc8 | 0xcc)
 }
 
-/// The marker at or after `at`, and where it ends. Between segments there is nothing but fill bytes; what is there all the same is
-/// skipped, as decoders do.
+/// The marker at or after `at`, and where it ends. Between segments there are the bytes of a scan, and fill bytes; what is there all the
+/// same is skipped, as decoders do.
 fn marker(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
     let rest = bytes.get(at..)?;
     let found = rest.windows(2).position(|pair| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xff))?;
     Some((rest[found + 1], at + found + 2))
-}
-
-/// Where the entropy-coded bytes that begin at `at` end.
-fn scan_end(bytes: &[u8], at: usize) -> usize {
-    let rest = bytes.get(at..).unwrap_or_default();
-    let ends = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xff | 0xd0..=0xd7);
-    rest.windows(2).position(ends).map_or(bytes.len(), |found| at + found)
 }
 
 #[cfg(test)]

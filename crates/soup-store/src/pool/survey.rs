@@ -166,15 +166,12 @@ pub(super) async fn among(place: &str, entries: Vec<Entry>, odd: Vec<Odd>) -> Re
     Ok(survey.finished(place))
 }
 
-/// The folder that is every disk's own, and its administrator's.
-const LOST_AND_FOUND: &str = "lost+found";
-
 fn odd_entry(place: &str, odd: &Odd, survey: &mut Survey) {
     let Odd { name, what, may_be_folder, .. } = odd;
     let last = name.rsplit('/').next().unwrap_or_default();
     if Kind::of(last).is_weights() {
         survey.refused.push(format!("{name:?} is {what}"));
-    } else if *may_be_folder && last != LOST_AND_FOUND {
+    } else if *may_be_folder && last != listing::LOST_AND_FOUND {
         survey.refused.push(format!("{name:?}, which may be a checkpoint, is {what}: repair or remove it"));
     } else if !last.contains('.') || what.contains("link") {
         survey.notes.push(format!("left out of {place}: {name:?}, which is {what}"));
