@@ -42,8 +42,13 @@ fuzz_target!(|text: &str| {
         assert_eq!(evaluator.class_names().count(), evaluator.classes());
     }
     let output = ImageSize { height: 4, width: 4 };
-    for read in [Preprocessor::from_json, Preprocessor::of_any_size] {
-        let Ok(preprocessor) = read(preprocessing, output, 3) else { continue };
+    let beside = r#"{"transformers_version": "5.24.0"}"#;
+    let read = [
+        Preprocessor::from_json(preprocessing, output, 3),
+        Preprocessor::of_any_size(preprocessing, output, 3),
+        Preprocessor::of_any_size_beside(beside, preprocessing, output, 3),
+    ];
+    for preprocessor in read.into_iter().flatten() {
         let ImageSize { height, width } = preprocessor.output();
         if height.max(width) > SIDE_MAX {
             continue;

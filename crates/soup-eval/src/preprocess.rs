@@ -1,28 +1,31 @@
 //! From an encoded image to what a model eats, as `preprocessor_config.json` says.
 //!
-//! Follows the image processors of transformers that work on PIL images: decode, convert to grey or RGB, resize
-//! ([`resize`], bit for bit as Pillow 13 does), crop the centre, rescale, normalise. (The "fast" processors work on tensors:
-//! their defaults and margins are theirs, and what they resize differs from this by a grey level here and there.) PNG and
+//! Follows the image processors of transformers: decode, convert to grey or RGB, resize, crop the centre, rescale, normalise. Some work on PIL
+//! images (and resize as Pillow 13 does, [`resize`]), some on tensors (and resize as torchvision does, `tensors`), both bit for bit; which of
+//! them a file means depends on the version of transformers (`version`). PNG and
 //! lossless WebP decode exactly; JPEG decoders may differ by a grey level, and by up to three where colours are stored
 //! with fewer pixels than the brightness. Images are turned upright (`upright`), as the datasets library does.
 
 mod chunks;
 mod colours;
 mod decode;
+mod kinds;
 mod processor;
 mod remarks;
 pub mod resize;
 mod tensors;
 mod timm;
 mod upright;
+mod version;
 mod whole;
 
 use serde_json::{Map, Value};
 use soup_core::{Error, Result};
 
+pub(crate) use self::kinds::{CLIP_MEAN, CLIP_STD};
 use self::processor::Model;
-pub(crate) use self::processor::{CLIP_MEAN, CLIP_STD};
 use self::resize::Filter;
+use self::version::Version;
 use crate::budget::Budget;
 
 /// Height and width, in pixels.
@@ -74,6 +77,8 @@ pub struct Preprocessor {
     resize: Option<(Target, Filter)>,
     /// Whether images are resized as tensors.
     tensors: bool,
+    /// Whether transparent pixels are laid on white, and not as if they were not transparent.
+    on_white: bool,
     crop: Option<ImageSize>,
     margins: Margins,
     /// Size that the model takes.
@@ -95,7 +100,7 @@ impl Preprocessor {
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data) where it is not understood, or asks for something that is not implemented.
     pub fn from_json(text: &str, output: ImageSize, channels: usize) -> Result<Preprocessor> {
-        let model = Model { image: output, any: false, channels, model_type: None };
+        let model = Model { image: output, any: false, channels, model_type: None, version: Version::UNSAID };
         processor::from_json(text, model).map(|(preprocessor, _)| preprocessor)
     }
 
@@ -104,22 +109,38 @@ impl Preprocessor {
     /// # Errors
     /// As [`from_json`](Preprocessor::from_json).
     pub fn of_any_size(text: &str, usual: ImageSize, channels: usize) -> Result<Preprocessor> {
-        let model = Model { image: usual, any: true, channels, model_type: None };
+        Preprocessor::of_any_size_beside("{}", text, usual, channels)
+    }
+
+    /// The same where `config` is the text of the `config.json` beside it, which says which version of transformers that file is of.
+    ///
+    /// # Errors
+    /// As [`from_json`](Preprocessor::from_json).
+    pub fn of_any_size_beside(
+        config: &str,
+        text: &str,
+        usual: ImageSize,
+        channels: usize,
+    ) -> Result<Preprocessor> {
+        let version = Version::of_config(config)?;
+        let model = Model { image: usual, any: true, channels, model_type: None, version };
         processor::from_json(text, model).map(|(preprocessor, _)| preprocessor)
     }
 
-    /// The same for a model of `model_type` that takes images of `image` pixels, or of any one size: its type says whose processor it is
-    /// where the file does not, which people should know.
+    /// The same for a model of `model_type`, whose `config.json` is `config`, that takes images of `image` pixels, or of any one size: its type
+    /// says whose processor it is where the file does not. With what people should know about how the file was read.
     ///
     /// # Errors
     /// As [`from_json`](Preprocessor::from_json).
     pub(crate) fn of_model(
+        config: &str,
         text: &str,
         (image, any): (ImageSize, bool),
         channels: usize,
         model_type: &str,
     ) -> Result<(Preprocessor, Option<String>)> {
-        processor::from_json(text, Model { image, any, channels, model_type: Some(model_type) })
+        let version = Version::of_config(config)?;
+        processor::from_json(text, Model { image, any, channels, model_type: Some(model_type), version })
     }
 
     /// The transform of timm for evaluation, as the `pretrained_cfg` of its `config.json` says, for a model that takes images of `output`
@@ -161,7 +182,7 @@ impl Preprocessor {
         let (width, height) = opened.size();
         let bytes = opened.decode_bytes(self.channels).max(self.resize_bytes(width, height)?);
         let _claim = budget.pixels(|| format!("image of {width} x {height} pixels"), bytes)?;
-        let pixels = self.pixels(opened.decode(self.channels)?);
+        let pixels = self.pixels(opened.decode(self.channels, self.on_white)?);
         for (channel, levels) in self.levels.iter().enumerate() {
             out.extend(
                 pixels.values.iter().skip(channel).step_by(self.channels).map(|&v| levels[usize::from(v)]),
@@ -216,9 +237,9 @@ impl Preprocessor {
     fn pixels(&self, mut pixels: Pixels) -> Pixels {
         if let Some((target, filter)) = self.resize {
             let (width, height) = target.of(pixels.width, pixels.height);
-            pixels = match (self.tensors, filter) {
-                (true, Filter::Nearest) => tensors::nearest(&pixels, width, height),
-                _ => resize::resize(&pixels, width, height, filter),
+            pixels = match self.tensors {
+                true => tensors::resize(&pixels, width, height, filter),
+                false => resize::resize(&pixels, width, height, filter),
             };
         }
         if let Some(size) = self.crop {

@@ -101,6 +101,29 @@ fn values_are_those_of_transformers() {
     }
 }
 
+/// What processors that work on tensors make of images, and those of transformers 5 that work on PIL images, bit by bit (`golden/tensors.py`).
+#[test]
+fn values_are_those_of_the_version_that_is_said() {
+    let cases: serde_json::Value = serde_json::from_str(include_str!("golden/tensors.json")).unwrap();
+    let cases = cases.as_array().unwrap();
+    assert!(cases.len() >= 270);
+    for case in cases {
+        let number = |key: &str| case[key].as_u64().unwrap() as usize;
+        let beside = serde_json::json!({ "transformers_version": case["transformers_version"] }).to_string();
+        let (config, usual) = (case["config"].to_string(), ImageSize { height: 224, width: 224 });
+        let preprocessor = Preprocessor::of_any_size_beside(&beside, &config, usual, 3).unwrap();
+        let size = ImageSize { height: number("height"), width: number("width") };
+        assert_eq!(preprocessor.output(), size, "{config}");
+        let (name, mut values) = (case["image"].as_str().unwrap(), Vec::new());
+        preprocessor.apply(&image(name), &Budget::default(), &mut values).unwrap();
+        let first: Vec<f32> =
+            case["first"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect();
+        assert_eq!(values[..4], first, "{name}: {beside} {config}");
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        assert_eq!(sha256(&bytes), case["sha256"].as_str().unwrap(), "{name}: {beside} {config}");
+    }
+}
+
 #[test]
 fn an_image_of_another_size_is_refused() {
     let output = ImageSize { height: 28, width: 28 };

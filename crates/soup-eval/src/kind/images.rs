@@ -50,7 +50,10 @@ impl Kind for Images {
     fn open<A: Architecture<Kind = Self>>(architecture: A, spec: &EvaluatorSpec) -> Result<(A, Self)> {
         let ImageClassifier { image, channels, .. } = *architecture.classifier();
         let (preprocessor, note) = match &spec.preprocessor_json {
-            Some(json) => Preprocessor::of_model(json, (image, A::ANY_SIZE), channels, A::MODEL_TYPE)?,
+            Some(json) => {
+                let size = (image, A::ANY_SIZE);
+                Preprocessor::of_model(&spec.config_json, json, size, channels, A::MODEL_TYPE)?
+            }
             None => (architecture.preprocessor()?.ok_or_else(not_known)?, None),
         };
         let size = preprocessor.output();

@@ -92,7 +92,7 @@ mod tests {
     }
 
     fn first_pixel(jpeg: &[u8]) -> [u8; 3] {
-        let pixels = decode::open(jpeg).unwrap().decode(3).unwrap();
+        let pixels = decode::open(jpeg).unwrap().decode(3, false).unwrap();
         pixels.values[..3].try_into().unwrap()
     }
 

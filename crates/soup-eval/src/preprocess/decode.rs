@@ -31,6 +31,8 @@ pub(super) struct Opened<'a> {
     /// As it is stored.
     stored: (u64, u64),
     decode_bytes: u64,
+    /// A PNG with a transparent colour of more or fewer than the 8 bits that pixels have here.
+    odd: bool,
 }
 
 fn bad(error: image::ImageError) -> Error {
@@ -77,7 +79,14 @@ pub(super) fn open(image: &[u8]) -> Result<Opened<'_>> {
     let stored = (u64::from(width), u64::from(height));
     let own = own_bytes(format, jpeg, stored).saturating_add(image.len() as u64);
     let decode_bytes = decoder.total_bytes().saturating_add(own).saturating_add(DECODER_BYTES);
-    Ok(Opened { decoder: Box::new(decoder), orientation, color, stored, decode_bytes })
+    let odd = format == Some(ImageFormat::Png) && color.has_alpha() && has_odd_bits(image);
+    Ok(Opened { decoder: Box::new(decoder), orientation, color, stored, decode_bytes, odd })
+}
+
+/// Whether the pixels of a PNG are grey of fewer than 8 bits, or RGB of 16, without transparency of their own.
+fn has_odd_bits(png: &[u8]) -> bool {
+    // As in is_grey; the depth is before the kind of colours.
+    matches!((png.get(24), png.get(25)), (Some(1 | 2 | 4), Some(0)) | (Some(16), Some(2)))
 }
 
 /// Whether the pixels of a PNG are grey without transparency of their own. With a level that is transparent (`tRNS`), which Pillow leaves
@@ -126,17 +135,22 @@ impl Opened<'_> {
         self.decode_bytes.max(turned).max(converted)
     }
 
-    /// Decodes into 1 (grey) or 3 (RGB) channels; transparency is dropped.
+    /// Decodes into 1 (grey) or 3 (RGB) channels; transparency is dropped, or what becomes RGB is laid `on_white`.
     ///
     /// # Errors
-    /// [`Data`](soup_core::ErrorKind::Data) where it is corrupt.
-    pub(super) fn decode(self, channels: usize) -> Result<Pixels> {
+    /// [`Data`](soup_core::ErrorKind::Data) where it is corrupt, or has a transparent colour that programs find in different pixels.
+    pub(super) fn decode(self, channels: usize, on_white: bool) -> Result<Pixels> {
+        if on_white && self.odd {
+            return Err(Error::data(
+                "image has a transparent colour that is not of 8 bits, which programs find in different pixels: convert it to 8 bits",
+            ));
+        }
         let mut decoded = DynamicImage::from_decoder(self.decoder).map_err(bad)?;
         decoded.apply_orientation(self.orientation);
         let (width, height) = (decoded.width() as usize, decoded.height() as usize);
         let values = match channels {
             1 => grey(decoded),
-            _ => rgb(decoded),
+            _ => rgb(decoded, on_white),
         };
         Ok(Pixels { width, height, channels, values })
     }
@@ -145,6 +159,25 @@ impl Opened<'_> {
 /// 16-bit values keep their high byte, as in Pillow.
 fn high(values: &[u16]) -> Vec<u8> {
     values.iter().map(|v| (v >> 8) as u8).collect()
+}
+
+/// Without the last of every `of` channels, the transparency, which is dropped or laid `on_white`.
+fn covered(mut values: Vec<u8>, of: usize, on_white: bool) -> Vec<u8> {
+    if on_white {
+        for pixel in values.chunks_exact_mut(of) {
+            if let Some((alpha, colours)) = pixel.split_last_mut() {
+                colours.iter_mut().for_each(|colour| *colour = blended(*colour, *alpha));
+            }
+        }
+    }
+    first(values, of, of - 1)
+}
+
+/// A colour on white, as Pillow's `alpha_composite` has it: in 7 fractional bits, and divided by 255 with shifts.
+fn blended(colour: u8, alpha: u8) -> u8 {
+    let over = u32::from(alpha) << 7;
+    let sum = u32::from(colour) * over + 255 * ((255 << 7) - over) + (0x80 << 7);
+    ((((sum >> 8) + sum) >> 8) >> 7) as u8
 }
 
 /// Keeps the first `keep` of every `of` channels.
@@ -157,22 +190,22 @@ fn first(mut values: Vec<u8>, of: usize, keep: usize) -> Vec<u8> {
     values
 }
 
-/// Channels of 8 bits without transparency: 1 or 3, and which.
-fn opaque(image: DynamicImage) -> (usize, Vec<u8>) {
+/// Channels of 8 bits without transparency, which is dropped or laid `on_white`: 1 or 3, and which.
+fn opaque(image: DynamicImage, on_white: bool) -> (usize, Vec<u8>) {
     match image {
         DynamicImage::ImageLuma8(i) => (1, i.into_raw()),
-        DynamicImage::ImageLumaA8(i) => (1, first(i.into_raw(), 2, 1)),
+        DynamicImage::ImageLumaA8(i) => (1, covered(i.into_raw(), 2, on_white)),
         DynamicImage::ImageRgb8(i) => (3, i.into_raw()),
-        DynamicImage::ImageRgba8(i) => (3, first(i.into_raw(), 4, 3)),
-        DynamicImage::ImageLumaA16(i) => (1, first(high(&i), 2, 1)),
+        DynamicImage::ImageRgba8(i) => (3, covered(i.into_raw(), 4, on_white)),
+        DynamicImage::ImageLumaA16(i) => (1, covered(high(&i), 2, on_white)),
         DynamicImage::ImageRgb16(i) => (3, high(&i)),
-        DynamicImage::ImageRgba16(i) => (3, first(high(&i), 4, 3)),
+        DynamicImage::ImageRgba16(i) => (3, covered(high(&i), 4, on_white)),
         other => (3, other.into_rgb8().into_raw()),
     }
 }
 
-fn rgb(image: DynamicImage) -> Vec<u8> {
-    match opaque(image) {
+fn rgb(image: DynamicImage, on_white: bool) -> Vec<u8> {
+    match opaque(image, on_white) {
         (1, values) => {
             let mut out = Vec::with_capacity(3 * values.len());
             values.iter().for_each(|&v| out.extend([v; 3]));
@@ -183,7 +216,7 @@ fn rgb(image: DynamicImage) -> Vec<u8> {
 }
 
 fn grey(image: DynamicImage) -> Vec<u8> {
-    match opaque(image) {
+    match opaque(image, false) {
         (1, values) => values,
         (_, values) => values.as_chunks::<3>().0.iter().map(|&p| luma(p)).collect(),
     }
@@ -234,7 +267,24 @@ mod tests {
         assert!(error(&png(0, &[(b"tRNS", &[0, 7])], &[0, 0x12, 0x34])).contains("16-bit grey"));
         // Pillow keeps the high byte where there is transparency.
         let both = png(4, &[], &[0, 0x12, 0x34, 0xff, 0xff]);
-        assert_eq!(open(&both).unwrap().decode(1).unwrap().values, [0x12]);
+        assert_eq!(open(&both).unwrap().decode(1, false).unwrap().values, [0x12]);
+    }
+
+    #[test]
+    fn what_is_transparent_is_dropped_or_laid_on_white() {
+        // As Pillow's alpha_composite has it.
+        let on = [(10, 0), (10, 1), (10, 127), (10, 128), (200, 200), (0, 254), (77, 255)];
+        assert_eq!(on.map(|(colour, alpha)| blended(colour, alpha)), [255, 254, 133, 132, 212, 1, 77]);
+        let of = |png: &[u8], on_white: bool| open(png).unwrap().decode(3, on_white).map(|p| p.values);
+        let rgba = png(6, &[], &[0, 10, 0, 200, 0, 0, 0, 128, 0]);
+        assert_eq!(of(&rgba, false).unwrap(), [10, 200, 0]);
+        assert_eq!(of(&rgba, true).unwrap(), [132, 227, 127]);
+        // What becomes grey has no white under it.
+        assert_eq!(open(&png(4, &[], &[0, 7, 0, 0, 0])).unwrap().decode(1, true).unwrap().values, [7]);
+        // A colour of 16 bits that is transparent.
+        let keyed = png(2, &[(b"tRNS", &[0, 1, 0, 2, 0, 3])], &[0, 0, 1, 0, 2, 0, 3]);
+        assert_eq!(of(&keyed, false).unwrap(), [0, 0, 0]);
+        assert!(of(&keyed, true).unwrap_err().chain().contains("a transparent colour that is not of 8 bits"));
     }
 
     #[test]

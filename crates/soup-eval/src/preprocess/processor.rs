@@ -3,98 +3,13 @@
 use serde_json::{Map, Value};
 use soup_core::{Error, Result};
 
+use super::kinds::{Defaults, VIT, defaults, of_model};
 use super::resize::{Filter, SIDE_MAX};
-use super::{ImageSize, Margins, Preprocessor, Target, levels};
-
-/// What a processor does where its file does not say, and what it looks at in the file.
-#[derive(Clone, Copy)]
-struct Defaults {
-    /// One of those that work on tensors ("fast"), not on PIL images.
-    fast: bool,
-    /// Whether `do_center_crop` is looked at.
-    crops: bool,
-    /// Whether `default_to_square` is looked at.
-    asks_square: bool,
-    /// `None`: the model's own image size.
-    edge: Option<u64>,
-    /// A size that is one number means the shorter edge, not a square.
-    shortest_edge: bool,
-    resample: u64,
-    /// The edge of what is cut out, where the file does not say.
-    crop: Option<u64>,
-    do_crop: bool,
-    /// The part of the shorter edge that is cut out of images that become smaller than [`WARPED`] (`crop_pct`); `None`: there is no such
-    /// option.
-    part: Option<f64>,
-    /// Whether there are an offset after rescaling and a second division by the deviations (`rescale_offset`, `include_top`).
-    top: bool,
-    mean: [f64; 3],
-    std: [f64; 3],
-}
+use super::version::Version;
+use super::{ImageSize, Preprocessor, Target, levels, tensors};
 
 /// Images that become at least so large are resized to a square instead of being cut out of a larger one.
 const WARPED: usize = 384;
-
-const HALF: [f64; 3] = [0.5; 3];
-/// What CLIP's images are normalised by.
-pub(crate) const CLIP_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
-pub(crate) const CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
-
-const VIT: Defaults = Defaults {
-    fast: false,
-    crops: true,
-    asks_square: true,
-    edge: None,
-    shortest_edge: false,
-    resample: 2,
-    crop: None,
-    do_crop: false,
-    part: None,
-    top: false,
-    mean: HALF,
-    std: HALF,
-};
-const SIGLIP: Defaults = Defaults { resample: 3, ..VIT };
-const DEIT: Defaults = Defaults { edge: Some(256), resample: 3, crop: Some(224), do_crop: true, ..VIT };
-const CLIP: Defaults = Defaults {
-    edge: Some(224),
-    shortest_edge: true,
-    resample: 3,
-    crop: Some(224),
-    do_crop: true,
-    mean: CLIP_MEAN,
-    std: CLIP_STD,
-    ..VIT
-};
-const CONVNEXT: Defaults =
-    Defaults { edge: Some(384), shortest_edge: true, part: Some(224.0 / 256.0), ..VIT };
-const EFFICIENTNET: Defaults = Defaults { edge: Some(346), resample: 0, crop: Some(289), top: true, ..VIT };
-
-/// The kinds of processors: what those on PIL images do, and those on tensors.
-const KINDS: [(&str, Defaults, Defaults); 9] = [
-    ("ViT", uncropped(VIT), fast(VIT)),
-    ("Siglip", uncropped(SIGLIP), fast(Defaults { shortest_edge: true, ..SIGLIP })),
-    ("DeiT", slow(DEIT), fast(DEIT)),
-    ("Beit", slow(DEIT), fast(Defaults { edge: Some(224), do_crop: false, ..DEIT })),
-    ("CLIP", slow(CLIP), fast(CLIP)),
-    ("ChineseCLIP", slow(CLIP), fast(CLIP)),
-    ("Bit", slow(CLIP), fast(CLIP)),
-    ("ConvNext", uncropped(CONVNEXT), fast(CONVNEXT)),
-    ("EfficientNet", slow(EFFICIENTNET), fast(EFFICIENTNET)),
-];
-
-const fn fast(defaults: Defaults) -> Defaults {
-    Defaults { fast: true, ..defaults }
-}
-
-/// Whether one number is a square is what the kind says, whatever the file says.
-const fn slow(defaults: Defaults) -> Defaults {
-    Defaults { asks_square: false, ..defaults }
-}
-
-const fn uncropped(defaults: Defaults) -> Defaults {
-    Defaults { crops: false, ..slow(defaults) }
-}
 
 /// Options that change pixels in ways that are not implemented, with the values at which they do nothing. Some processors have those that
 /// are named apart.
@@ -157,52 +72,8 @@ const HARMLESS: [&str; 20] = [
     "use_fast",
 ];
 
-fn wrong(text: impl std::fmt::Display) -> Error {
+pub(super) fn wrong(text: impl std::fmt::Display) -> Error {
     Error::data(format!("preprocessor_config.json: {text}"))
-}
-
-/// Whose processor transformers takes, by the model's type, where the file does not say.
-const OF_MODELS: [(&str, &str); 7] = [
-    ("vit", "ViTImageProcessor"),
-    ("deit", "DeiTImageProcessor"),
-    ("dinov2", "BitImageProcessor"),
-    ("clip", "CLIPImageProcessor"),
-    ("resnet", "ConvNextImageProcessor"),
-    ("efficientnet", "EfficientNetImageProcessor"),
-    ("align", "EfficientNetImageProcessor"),
-];
-
-/// The processor of a model of that type, and what people should know about that.
-fn of_model(model_type: &str) -> Result<(&'static str, String)> {
-    let found = OF_MODELS.iter().find(|(of, _)| *of == model_type);
-    let (_, name) = found.ok_or_else(|| {
-        wrong(format!(
-            "has no image_processor_type, and which one models of type {model_type:?} have is not known: add it in a copy that is named \
-             with --preprocessor-config"
-        ))
-    })?;
-    let note = format!(
-        "preprocessor_config.json has no image_processor_type: it was read as {name}'s, which transformers takes for models of type \
-         {model_type:?}"
-    );
-    Ok((name, note))
-}
-
-fn defaults(name: &str) -> Result<Defaults> {
-    // "ViTImageProcessorPil" and "ViTFeatureExtractor" do what "ViTImageProcessor" does.
-    let family = name
-        .trim_end_matches("Fast")
-        .trim_end_matches("Pil")
-        .trim_end_matches("ImageProcessor")
-        .trim_end_matches("FeatureExtractor");
-    let kind = KINDS.iter().find(|(kind, _, _)| *kind == family);
-    let of =
-        |(_, slow, fast): &(&str, Defaults, Defaults)| if name.ends_with("Fast") { *fast } else { *slow };
-    kind.map(of).ok_or_else(|| {
-        wrong(format!(
-            "unknown image_processor_type {name:?}: known are those of ViT, DeiT, Beit, CLIP, Bit, Siglip, ConvNext and EfficientNet"
-        ))
-    })
 }
 
 /// The model that images are for.
@@ -215,6 +86,8 @@ pub(super) struct Model<'a> {
     /// As in its `config.json`, where that is known. Where it is not, a file that does not say whose it is is ViT's, and all that it says
     /// is looked at.
     pub(super) model_type: Option<&'a str>,
+    /// Of transformers that saved it.
+    pub(super) version: Version,
 }
 
 /// See [`Preprocessor::from_json`], and, for any size, [`Preprocessor::of_any_size`]; with what people should know.
@@ -223,14 +96,17 @@ pub(super) fn from_json(text: &str, model: Model<'_>) -> Result<(Preprocessor, O
     let map: Map<String, Value> =
         serde_json::from_str(text).map_err(|e| wrong("not a JSON object").with_source(e))?;
     let raw = Raw(map);
-    let (defaults, note) = match (raw.name()?, model.model_type) {
-        (Some(name), _) => (defaults(name)?, None),
-        (None, Some(model_type)) => {
-            let (name, note) = of_model(model_type)?;
-            (defaults(name)?, Some(note))
-        }
-        (None, None) => (VIT, None),
+    let (name, unsaid) = match (raw.name()?, model.model_type) {
+        (Some(name), _) => (Some(name), None),
+        (None, Some(model_type)) => of_model(model_type).map(|(name, note)| (Some(name), Some(note)))?,
+        (None, None) => (None, None),
     };
+    let defaults = match name {
+        Some(name) => defaults(name, model.version)?,
+        None => VIT,
+    };
+    let notes = [unsaid, name.and_then(|name| model.version.one_of_two(name))];
+    let note = notes.into_iter().flatten().reduce(|first, second| format!("{first}; {second}"));
     let mut preprocessor = raw.preprocessor(&defaults, output, channels)?;
     if model.any {
         let size = preprocessor.size();
@@ -239,18 +115,6 @@ pub(super) fn from_json(text: &str, model: Model<'_>) -> Result<(Preprocessor, O
     }
     preprocessor.check()?;
     Ok((preprocessor, note))
-}
-
-impl Defaults {
-    /// How what is cut out lies in the image.
-    fn margins(&self) -> Margins {
-        match (self.fast, self.part) {
-            (false, _) => Margins::Floor,
-            (true, None) => Margins::Truncated,
-            // torchvision's own function.
-            (true, Some(_)) => Margins::HalfEven,
-        }
-    }
 }
 
 impl Preprocessor {
@@ -325,13 +189,37 @@ impl Raw {
             true => Some(self.crop(defaults)?),
             false => None,
         };
-        let notes = self.ignored(defaults)?;
+        let mut notes = self.ignored(defaults)?;
+        if defaults.fast && matches!(resize, Some((_, Filter::Lanczos))) {
+            notes.push(
+                "is resized by Lanczos' filter (resample is 1) as torchvision does from 0.27 on: with an older one, transformers takes a cubic \
+                 filter or none at all"
+                    .to_owned(),
+            );
+        }
         if let Some(part) = defaults.part {
             (resize, crop) = self.part_of(resize, crop, self.number("crop_pct", part)?)?;
         }
         let levels = self.levels(defaults, channels)?;
-        let (tensors, margins) = (defaults.fast, defaults.margins());
-        Ok(Preprocessor { resize, tensors, crop, margins, output, assumed: false, channels, levels, notes })
+        let (tensors, margins, on_white) = (defaults.fast, defaults.margins(), self.on_white(defaults)?);
+        let assumed = false;
+        Ok(Preprocessor {
+            resize,
+            tensors,
+            on_white,
+            crop,
+            margins,
+            output,
+            assumed,
+            channels,
+            levels,
+            notes,
+        })
+    }
+
+    /// Whether what is transparent is laid on white.
+    fn on_white(&self, defaults: &Defaults) -> Result<bool> {
+        Ok(defaults.version >= Version::ON_WHITE && self.flag("do_convert_rgb", defaults.converts)?)
     }
 
     /// Refuses options that change pixels in ways that are not implemented for this processor.
@@ -396,12 +284,19 @@ impl Raw {
             true => Some(self.number("rescale_factor", 1.0 / 255.0)?),
             false => None,
         };
+        if let Some(factor) = rescale.filter(|factor| defaults.fast && !((1.0 / factor) as f32).is_finite()) {
+            return Err(wrong(format!("rescale_factor is {factor}, expected a number to divide by")));
+        }
         // Only what is rescaled has an offset.
         let offset = defaults.top && rescale.is_some() && self.flag("rescale_offset", false)?;
         let (normalise, again) =
             (self.flag("do_normalize", true)?, defaults.top && self.flag("include_top", true)?);
         if !normalise && !again {
-            return Ok(vec![levels(rescale, offset, &[]); channels]);
+            let levels = match defaults.fast {
+                true => tensors::levels(rescale, offset, None, None),
+                false => levels(rescale, offset, &[]),
+            };
+            return Ok(vec![levels; channels]);
         }
         let mean = self.per_channel("image_mean", &defaults.mean, channels)?;
         let std = self.per_channel("image_std", &defaults.std, channels)?;
@@ -409,7 +304,11 @@ impl Raw {
             return Err(wrong(format!("image_std has {bad}, expected positive numbers")));
         }
         let of = |(mean, std)| {
-            let steps = [normalise.then_some((mean, std)), again.then_some((0.0, std))];
+            let normalise = normalise.then_some((mean, std));
+            if defaults.fast {
+                return tensors::levels(rescale, offset, normalise, again.then_some(std));
+            }
+            let steps = [normalise, again.then_some((0.0, std))];
             levels(rescale, offset, &steps.into_iter().flatten().collect::<Vec<_>>())
         };
         Ok(mean.into_iter().zip(std).map(of).collect())
@@ -486,7 +385,8 @@ impl Raw {
     }
 
     fn filter(&self, defaults: &Defaults) -> Result<Filter> {
-        let code = match self.get("resample") {
+        // Where it is null, there is none.
+        let code = match self.0.get("resample") {
             None => Some(defaults.resample),
             Some(value) => value.as_u64(),
         };
@@ -557,10 +457,13 @@ fn side(key: &str, value: &Value) -> Result<usize> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Margins;
+    use super::super::kinds::OF_MODELS;
     use super::*;
 
     fn model(side: usize, any: bool, channels: usize) -> Model<'static> {
-        Model { image: ImageSize { height: side, width: side }, any, channels, model_type: None }
+        let image = ImageSize { height: side, width: side };
+        Model { image, any, channels, model_type: None, version: Version::UNSAID }
     }
 
     fn parse(json: &str, side: usize, channels: usize) -> Result<Preprocessor> {
@@ -681,6 +584,106 @@ mod tests {
         assert_eq!(of("SiglipImageProcessorFast", r#", "default_to_square": true"#), square(224));
         assert_eq!(of("ViTImageProcessorFast", ""), square(224));
         assert_eq!(of("ViTImageProcessorFast", r#", "default_to_square": null"#), Target::ShortestEdge(224));
+    }
+
+    /// As a file is read beside a `config.json` of that version.
+    fn of_version(version: &str, json: &str) -> (Preprocessor, Option<String>) {
+        let config = format!(r#"{{"transformers_version": "{version}"}}"#);
+        let version = Version::of_config(&config).unwrap();
+        from_json(json, Model { version, ..model(224, true, 3) }).unwrap()
+    }
+
+    #[test]
+    fn the_version_says_what_a_name_means() {
+        let tensors = |version: &str, kind: &str| {
+            of_version(version, &format!(r#"{{"image_processor_type": "{kind}"}}"#)).0.tensors
+        };
+        for version in ["4.57.6", "5.0.0", "5.3.0"] {
+            assert!(!tensors(version, "ViTImageProcessor") && tensors(version, "ViTImageProcessorFast"));
+        }
+        for version in ["5.4.0", "5.24.0", "6.0.0.dev0"] {
+            assert!(tensors(version, "ViTImageProcessor") && tensors(version, "ViTImageProcessorFast"));
+            assert!(tensors(version, "ViTFeatureExtractor") && !tensors(version, "ViTImageProcessorPil"));
+        }
+        let note = |version: &str, kind: &str| {
+            of_version(version, &format!(r#"{{"image_processor_type": "{kind}"}}"#)).1
+        };
+        assert_eq!(note("5.3.0", "CLIPImageProcessor"), None);
+        assert_eq!(note("5.24.0", "CLIPImageProcessorFast"), None);
+        assert_eq!(note("5.24.0", "CLIPImageProcessorPil"), None);
+        for kind in ["CLIPImageProcessor", "CLIPFeatureExtractor"] {
+            let said = note("5.24.0", kind).unwrap();
+            assert!(
+                said.contains("transformers 5.24") && said.contains(r#""CLIPImageProcessorPil""#),
+                "{said}"
+            );
+        }
+        let both = Model { model_type: Some("vit"), version: Version::ON_WHITE, ..model(224, true, 3) };
+        let said = from_json(r#"{"do_rescale": true}"#, both).unwrap().1.unwrap();
+        assert!(
+            said.contains("no image_processor_type") && said.contains("images are resized by torchvision")
+        );
+    }
+
+    #[test]
+    fn the_version_says_what_a_file_leaves_out() {
+        let of = |version: &str, kind: &str, more: &str| {
+            of_version(version, &format!(r#"{{"image_processor_type": "{kind}"{more}}}"#)).0
+        };
+        let filter = |version: &str, kind: &str| of(version, kind, "").resize.unwrap().1;
+        for kind in ["ConvNextImageProcessor", "ConvNextImageProcessorFast"] {
+            assert_eq!(filter("4.57.6", kind), Filter::Bilinear);
+            assert_eq!(filter("5.0.0", kind), Filter::Bicubic);
+        }
+        for kind in ["EfficientNetImageProcessor", "EfficientNetImageProcessorFast"] {
+            assert_eq!(filter("4.57.6", kind), Filter::Nearest);
+            assert_eq!(filter("5.24.0", kind), Filter::Bicubic);
+        }
+        let part = |version: &str| {
+            let more = r#", "size": {"shortest_edge": 31}"#;
+            of(version, "ConvNextImageProcessorFast", more).margins
+        };
+        assert_eq!((part("4.57.6"), part("5.0.0")), (Margins::HalfEven, Margins::Truncated));
+        for kind in ["BeitImageProcessor", "BeitImageProcessorPil"] {
+            let beit = of("5.24.0", kind, "");
+            assert_eq!((beit.resize, beit.crop), (Some((square(224), Filter::Bicubic)), None));
+        }
+        let crop = r#", "size": 256, "do_center_crop": true, "crop_size": 224"#;
+        assert!(of("4.57.6", "ViTImageProcessor", crop).crop.is_none());
+        for kind in ["ViTImageProcessor", "ViTImageProcessorPil"] {
+            let vit = of("5.24.0", kind, crop);
+            assert!(vit.crop.is_some() && vit.notes.is_empty());
+        }
+        assert_eq!(
+            of("5.24.0", "SiglipImageProcessor", r#", "size": 224"#).resize.unwrap().0,
+            Target::ShortestEdge(224)
+        );
+    }
+
+    #[test]
+    fn what_is_transparent_is_laid_on_white_where_images_become_rgb() {
+        let of = |version: &str, kind: &str, more: &str| {
+            of_version(version, &format!(r#"{{"image_processor_type": "{kind}"{more}}}"#)).0.on_white
+        };
+        for kind in ["CLIPImageProcessor", "BitImageProcessorPil", "SiglipImageProcessorFast"] {
+            assert!(!of("4.57.6", kind, "") && !of("5.20.2", kind, "") && of("5.21.0", kind, ""));
+            assert!(!of("5.24.0", kind, r#", "do_convert_rgb": false"#));
+        }
+        assert!(!of("5.24.0", "ViTImageProcessor", ""));
+        assert!(of("5.24.0", "ViTImageProcessor", r#", "do_convert_rgb": true"#));
+        assert!(!of("4.57.6", "ViTImageProcessor", r#", "do_convert_rgb": true"#));
+    }
+
+    #[test]
+    fn lanczos_on_tensors_is_noted() {
+        let of = |kind: &str| {
+            of_version("5.24.0", &format!(r#"{{"image_processor_type": "{kind}", "resample": 1}}"#))
+                .0
+                .notes
+                .concat()
+        };
+        assert!(of("ViTImageProcessor").contains("torchvision does from 0.27 on"));
+        assert_eq!(of("ViTImageProcessorPil"), "");
     }
 
     #[test]
@@ -861,8 +864,13 @@ mod tests {
         assert!(convnext(r#", "do_center_crop": true, "crop_size": 224"#).contains("do_center_crop"));
         assert!(convnext(r#", "rescale_offset": true"#).contains("rescale_offset is not supported"));
         assert!(error(r#"{"resample": 7}"#).contains("resample is 7"));
+        assert!(
+            error(r#"{"do_resize": true, "resample": null}"#).contains("resample is null, expected 0 to 5")
+        );
         let fast = r#"{"image_processor_type": "ViTImageProcessorFast", "resample": 4}"#;
         assert!(error(fast).contains("resample is 4, expected 0 to 3"));
+        let fast = r#"{"image_processor_type": "ViTImageProcessorFast", "rescale_factor": 0}"#;
+        assert!(error(fast).contains("rescale_factor is 0, expected a number to divide by"));
         assert!(
             error(r#"{"size": 225}"#).contains("225 x 225 pixels, the model takes 224 x 224 (image_size")
         );

@@ -9,8 +9,10 @@ use super::Pixels;
 /// Longest side of a resized image.
 pub const SIDE_MAX: usize = 1 << 15;
 
-/// Fractional bits of a weight: 32 less 8 for the pixel and 2 for the sum's overshoot.
+/// Fractional bits of a weight, at most: 32 less 8 for the pixel and 2 for the sum's overshoot.
 const WEIGHT_BITS: u32 = 32 - 8 - 2;
+/// Bits of a weight of tensors, without its sign.
+const NARROW_BITS: u32 = 15;
 
 /// Resampling filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +111,19 @@ pub fn resize(pixels: &Pixels, width: usize, height: usize, filter: Filter) -> P
     }
 }
 
+/// The same as torchvision does it with tensors on a processor that has AVX2, bit for bit, by the filters that it has (not the nearest pixel):
+/// along the rows first, whatever the work, with weights of 16 bits.
+pub(super) fn resize_tensor(pixels: &Pixels, width: usize, height: usize, filter: Filter) -> Pixels {
+    let mut pixels = pixels.clone();
+    if width != pixels.width {
+        pixels = rows(&pixels, &Taps::narrow(pixels.width, width, filter));
+    }
+    if height != pixels.height {
+        pixels = columns(&pixels, &Taps::narrow(pixels.height, height, filter));
+    }
+    pixels
+}
+
 /// Whether the pass along the columns comes first, from one width and height to another: where it leaves fewer rows, by more than twice
 /// as many as columns are left out.
 fn columns_first([width, height]: [usize; 2], to: [usize; 2]) -> bool {
@@ -122,10 +137,32 @@ struct Taps {
     spans: Vec<(usize, usize)>,
     /// Their weights, laid end to end.
     weights: Vec<i32>,
+    /// Fractional bits of these.
+    bits: u32,
 }
 
 impl Taps {
+    /// Pillow's.
     fn new(from: usize, to: usize, filter: Filter) -> Taps {
+        let (spans, weights) = Taps::exact(from, to, filter);
+        Taps::rounded(spans, &weights, WEIGHT_BITS)
+    }
+
+    /// Those of tensors: as many fractional bits as the largest weight leaves of [`NARROW_BITS`].
+    fn narrow(from: usize, to: usize, filter: Filter) -> Taps {
+        let (spans, weights) = Taps::exact(from, to, filter);
+        let largest = weights.iter().copied().fold(0.0, f64::max);
+        let fits = |bits: u32| 0.5 + largest * f64::from(1u32 << bits) < f64::from(1u32 << NARROW_BITS);
+        let bits = (0..WEIGHT_BITS).find(|bits| !fits(bits + 1)).unwrap_or(WEIGHT_BITS);
+        Taps::rounded(spans, &weights, bits)
+    }
+
+    fn rounded(spans: Vec<(usize, usize)>, weights: &[f64], bits: u32) -> Taps {
+        Taps { spans, weights: weights.iter().map(|&weight| fixed(weight, bits)).collect(), bits }
+    }
+
+    /// The spans, and the weights before they are rounded.
+    fn exact(from: usize, to: usize, filter: Filter) -> (Vec<(usize, usize)>, Vec<f64>) {
         let scale = from as f64 / to as f64;
         let stretch = scale.max(1.0);
         let support = filter.support() * stretch;
@@ -143,10 +180,10 @@ impl Taps {
                 .collect();
             let total: f64 = line.iter().sum();
             let normalise = if total == 0.0 { 1.0 } else { 1.0 / total };
-            weights.extend(line.iter().map(|w| fixed(w * normalise)));
+            weights.extend(line.iter().map(|w| w * normalise));
             spans.push((first, end - first));
         }
-        Taps { spans, weights }
+        (spans, weights)
     }
 
     /// For every target pixel: the first source pixel and the weights from there on.
@@ -161,25 +198,29 @@ impl Taps {
 }
 
 /// Rounds half away from zero to fixed point.
-fn fixed(weight: f64) -> i32 {
-    let scaled = weight * f64::from(1u32 << WEIGHT_BITS);
+fn fixed(weight: f64, bits: u32) -> i32 {
+    let scaled = weight * f64::from(1u32 << bits);
     (if scaled < 0.0 { scaled - 0.5 } else { scaled + 0.5 }) as i32
 }
 
-const HALF: i32 = 1 << (WEIGHT_BITS - 1);
+/// What a sum of weights with so many fractional bits begins with, so that it is rounded when they are cut off.
+fn half(bits: u32) -> i32 {
+    (1 << bits) >> 1
+}
 
-fn clip(sum: i32) -> u8 {
-    (sum >> WEIGHT_BITS).clamp(0, 255) as u8
+fn clip(sum: i32, bits: u32) -> u8 {
+    (sum >> bits).clamp(0, 255) as u8
 }
 
 fn rows(pixels: &Pixels, taps: &Taps) -> Pixels {
-    let (channels, width) = (pixels.channels, taps.spans.len());
+    let (channels, width, bits) = (pixels.channels, taps.spans.len(), taps.bits);
     let mut values = Vec::with_capacity(width * pixels.height * channels);
     for row in pixels.values.chunks_exact(pixels.width * channels) {
         for (first, weights) in taps.iter() {
             for channel in 0..channels {
                 let cells = row[first * channels + channel..].iter().step_by(channels);
-                values.push(clip(weights.iter().zip(cells).fold(HALF, |s, (&w, &v)| s + w * i32::from(v))));
+                let sum = weights.iter().zip(cells).fold(half(bits), |s, (&w, &v)| s + w * i32::from(v));
+                values.push(clip(sum, bits));
             }
         }
     }
@@ -191,13 +232,13 @@ fn columns(pixels: &Pixels, taps: &Taps) -> Pixels {
     let mut values = Vec::with_capacity(stride * taps.spans.len());
     let mut sums = vec![0i32; stride];
     for (first, weights) in taps.iter() {
-        sums.fill(HALF);
+        sums.fill(half(taps.bits));
         for (row, &weight) in pixels.values[first * stride..].chunks_exact(stride).zip(weights) {
             for (sum, &v) in sums.iter_mut().zip(row) {
                 *sum += weight * i32::from(v);
             }
         }
-        values.extend(sums.iter().map(|&s| clip(s)));
+        values.extend(sums.iter().map(|&s| clip(s, taps.bits)));
     }
     Pixels { width: pixels.width, height: taps.spans.len(), channels: pixels.channels, values }
 }
@@ -252,6 +293,14 @@ mod tests {
         }
     }
 
+    fn pattern(width: usize, height: usize) -> Pixels {
+        let value = |at: usize| {
+            let (x, y) = (at % width, at / width);
+            ((x * x * 7 + y * y * 13 + x * y * 29) % 256) as u8
+        };
+        Pixels { width, height, channels: 1, values: (0..width * height).map(value).collect() }
+    }
+
     /// What Pillow 13 makes of the same pixels: the first two and the last one columns first.
     #[test]
     fn the_order_of_the_passes_is_that_of_pillow() {
@@ -266,13 +315,28 @@ mod tests {
             ([6, 9, 4, 4], 2, &[28, 78, 123, 127, 123, 137, 114, 125, 148, 129, 107, 189, 105, 60, 58, 100]),
         ];
         for ([width, height, to_width, to_height], code, want) in cases {
-            let value = |at: usize| {
-                let (x, y) = (at % width, at / width);
-                ((x * x * 7 + y * y * 13 + x * y * 29) % 256) as u8
-            };
-            let values = (0..width * height).map(value).collect();
-            let pixels = Pixels { width, height, channels: 1, values };
+            let pixels = pattern(width, height);
             let got = resize(&pixels, to_width, to_height, Filter::from_code(code).unwrap());
+            assert_eq!(got.values, want, "{width} x {height} to {to_width} x {to_height}");
+        }
+    }
+
+    /// What torchvision 0.29 makes of the same pixels, as tensors.
+    #[test]
+    fn tensors_are_resized_as_torchvision_does() {
+        let cases: [([usize; 4], u64, &[u8]); 4] = [
+            ([5, 9, 4, 3], 2, &[43, 86, 105, 148, 142, 147, 116, 113, 119, 87, 49, 102]),
+            (
+                [3, 8, 5, 4],
+                3,
+                &[3, 12, 31, 63, 82, 88, 111, 145, 144, 139, 149, 153, 158, 155, 152, 158, 146, 122, 83, 60],
+            ),
+            ([9, 5, 3, 4], 3, &[18, 134, 166, 84, 133, 111, 133, 112, 124, 150, 119, 107]),
+            ([6, 9, 4, 4], 1, &[15, 65, 134, 130, 123, 158, 109, 111, 166, 128, 99, 215, 105, 46, 52, 101]),
+        ];
+        for ([width, height, to_width, to_height], code, want) in cases {
+            let pixels = pattern(width, height);
+            let got = resize_tensor(&pixels, to_width, to_height, Filter::from_code(code).unwrap());
             assert_eq!(got.values, want, "{width} x {height} to {to_width} x {to_height}");
         }
     }
@@ -283,6 +347,9 @@ mod tests {
         for filter in (0..6).filter_map(Filter::from_code) {
             let out = resize(&pixels, 4, 11, filter);
             assert_eq!((out.width, out.height, out.values), (4, 11, vec![200; 132]), "{filter:?}");
+            if filter != Filter::Nearest {
+                assert_eq!(resize_tensor(&pixels, 4, 11, filter).values, [200; 132], "{filter:?}");
+            }
         }
     }
 }

@@ -1,12 +1,20 @@
-//! Resizing to the nearest pixel as torchvision does it with tensors (`nearest-exact`), where "fast" processors do: positions are in single
-//! precision and multiplied out, so that where two pixels are as near, another one may be taken than by Pillow. (Other filters differ by a grey
-//! level, and are Pillow's here.)
+//! What processors that work on tensors (by torchvision) do in another way than those that work on PIL images: resizing, and the arithmetic
+//! of normalisation.
 
 use super::Pixels;
-use super::resize::pick;
+use super::resize::{Filter, pick, resize_tensor};
 
-/// `pixels` in `width` x `height`, none of them 0.
-pub(super) fn nearest(pixels: &Pixels, width: usize, height: usize) -> Pixels {
+/// `pixels` in `width` x `height`, none of them 0, by a filter that there is for tensors.
+pub(super) fn resize(pixels: &Pixels, width: usize, height: usize, filter: Filter) -> Pixels {
+    match filter {
+        Filter::Nearest => nearest(pixels, width, height),
+        _ => resize_tensor(pixels, width, height, filter),
+    }
+}
+
+/// The nearest pixel (`nearest-exact`): positions are in single precision and multiplied out, so that where two pixels are as near, another
+/// one may be taken than by Pillow.
+fn nearest(pixels: &Pixels, width: usize, height: usize) -> Pixels {
     pick(pixels, &line(pixels.width, width), &line(pixels.height, height))
 }
 
@@ -16,9 +24,34 @@ fn line(from: usize, to: usize) -> Vec<usize> {
     (0..to).map(|target| (((target as f32 + 0.5) * scale) as usize).min(from - 1)).collect()
 }
 
+/// The values of the 256 levels, all in f32: rescaled, less 1 where there is an offset, normalised by a mean and a deviation, and divided by
+/// another deviation. Rescaling and normalisation are one step where nothing is between them.
+pub(super) fn levels(
+    rescale: Option<f64>,
+    offset: bool,
+    normalise: Option<(f64, f64)>,
+    again: Option<f64>,
+) -> [f32; 256] {
+    std::array::from_fn(|level| {
+        let value = level as f32;
+        let value = match (rescale, normalise) {
+            (Some(factor), Some((mean, std))) if !offset => {
+                let inverse = (1.0 / factor) as f32;
+                (value - mean as f32 * inverse) / (std as f32 * inverse)
+            }
+            _ => {
+                let value = rescale.map_or(value, |factor| value * factor as f32);
+                let value = if offset { value - 1.0 } else { value };
+                normalise.map_or(value, |(mean, std)| (value - mean as f32) / std as f32)
+            }
+        };
+        again.map_or(value, |std| value / std as f32)
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::resize::{self, Filter};
+    use super::super::resize;
     use super::*;
 
     #[test]

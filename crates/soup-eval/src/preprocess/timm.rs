@@ -61,6 +61,7 @@ pub(super) fn of(config: &Map<String, Value>, output: ImageSize, channels: usize
     Ok(Preprocessor {
         resize: Some((target, filter)),
         tensors: false,
+        on_white: false,
         crop: Some(output),
         margins: Margins::HalfEven,
         output,
