@@ -56,7 +56,7 @@ fn what_is_not_there_is_refused_by_its_name() {
         (
             &["--numerics", "cuda"],
             2,
-            "no worker has judge \"native\" of numerics \"cuda\", there are native 3 (flex-f32)",
+            "no worker has judge \"native\" of numerics \"cuda\", there are native 4 (flex-f32)",
         ),
     ];
     for (args, code, part) in cases {

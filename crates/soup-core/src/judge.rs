@@ -10,7 +10,7 @@ use crate::survey::Ability;
 
 /// Version of the native judge: raised with every change of decoding, preprocessing, models or counting that can change a
 /// count or a loss. Scores that were kept under another one are not recalled.
-pub const SCORES_VERSION: u32 = 3;
+pub const SCORES_VERSION: u32 = 4;
 
 /// The identity of a judge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
