@@ -29,6 +29,7 @@ use self::measure::{Difference, Measure};
 pub use self::named::rename;
 pub use self::twice::named_twice;
 use crate::error::{Error, Result};
+use crate::transformers::Version;
 
 /// The companion that says what a model is.
 pub const CONFIG: &str = "config.json";
@@ -188,6 +189,7 @@ impl Ignored {
 pub fn agree(file: &str, companions: &[Companion], ignored: &mut Ignored) -> Result<Vec<String>> {
     let Some((first, others)) = companions.split_first() else { return Ok(Vec::new()) };
     let mut notes = Notes::default();
+    let images = file == CONFIG && is_of_images(&first.content);
     let mut measure = Measure::of(&first.ingredient, settings(file, &first.content));
     for other in others {
         let differences = match (&first.content, &other.content) {
@@ -207,7 +209,11 @@ pub fn agree(file: &str, companions: &[Companion], ignored: &mut Ignored) -> Res
         };
         for difference in differences {
             let path = &difference.path;
-            match kind(&difference) {
+            let kind = match images && means_other_pixels(&difference) {
+                true => Kind::Pixels,
+                false => kind(&difference),
+            };
+            match kind {
                 Kind::Silent => {}
                 Kind::Matters if !ignored.takes(file, path) => {
                     // Classes are one table: nobody wants to ignore the third one alone.
@@ -221,6 +227,19 @@ pub fn agree(file: &str, companions: &[Companion], ignored: &mut Ignored) -> Res
         }
     }
     Ok(notes.lines(file, &first.ingredient))
+}
+
+/// Whether it is what a `config.json` says of a model that looks at images.
+fn is_of_images(content: &Content) -> bool {
+    let Content::Settings(settings) = content else { return false };
+    ["num_channels", "vision_config"].iter().any(|key| settings.contains_key(*key))
+}
+
+/// Whether it is a version by which image processors' files mean other things. What is no version is refused where it matters.
+fn means_other_pixels(difference: &Difference<'_>) -> bool {
+    let [a, b] = [0, 1].map(|at| Version::of(difference.values[at].as_ref()));
+    let differ = a.zip(b).is_some_and(|(a, b)| !a.prepares_images_as(b));
+    difference.path == "transformers_version" && differ
 }
 
 /// Settings in one form; none of what is no settings.
@@ -268,6 +287,8 @@ fn shown(value: &Value) -> String {
 enum Kind {
     /// It says where a file comes from.
     Silent,
+    /// It says where a file comes from, by which another one has another meaning.
+    Pixels,
     /// Only training looks at it.
     Training,
     /// One of two files does not say it.
@@ -318,6 +339,10 @@ impl Notes {
                 Kind::Training => {
                     format!("{file}: {others} another {path:?}, which only training looks at; {soup}")
                 }
+                Kind::Pixels => format!(
+                    "{file}: {others} another {path:?}, by which {IMAGES} beside it means other pixels; images are prepared as for that of \
+                     ingredient {first:?}"
+                ),
                 Kind::OneSided => {
                     format!(
                         "{file}: {others} no {path:?} where ingredient {first:?} has, or the other way round; {soup}"
@@ -407,6 +432,22 @@ mod tests {
             json!({ "_name_or_path": "google/vit", "transformers_version": "4.20", "torch_dtype": "float32" }),
             json!({ "_name_or_path": "./out", "transformers_version": "4.57", "dtype": "float32" }),
         );
+    }
+
+    #[test]
+    fn a_version_by_which_images_become_other_pixels_is_noted() {
+        let of = |key: &str, version: &str| json!({ key: {}, "transformers_version": version });
+        for key in ["num_channels", "vision_config"] {
+            noted(
+                CONFIG,
+                of(key, "4.57.6"),
+                of(key, "5.24.0"),
+                "means other pixels; images are prepared as for",
+            );
+            noted(CONFIG, of(key, "5.24.0"), of(key, "5.3.0"), "ingredient \"a1\" has another");
+            silent(CONFIG, of(key, "4.20.0"), of(key, "4.57.6"));
+        }
+        silent(CONFIG, of("vocab_size", "4.57.6"), of("vocab_size", "5.24.0"));
     }
 
     #[test]

@@ -53,6 +53,7 @@ pub mod soup;
 pub mod survey;
 pub mod tally;
 pub mod texts;
+pub mod transformers;
 pub mod weights;
 
 pub use error::{Error, ErrorKind, Result};

@@ -20,12 +20,12 @@ mod version;
 mod whole;
 
 use serde_json::{Map, Value};
+use soup_core::transformers::Version;
 use soup_core::{Error, Result};
 
 pub(crate) use self::kinds::{CLIP_MEAN, CLIP_STD};
 use self::processor::Model;
 use self::resize::Filter;
-use self::version::Version;
 use crate::budget::Budget;
 
 /// Height and width, in pixels.
@@ -122,7 +122,7 @@ impl Preprocessor {
         usual: ImageSize,
         channels: usize,
     ) -> Result<Preprocessor> {
-        let version = Version::of_config(config)?;
+        let version = version::of_config(config)?;
         let model = Model { image: usual, any: true, channels, model_type: None, version };
         processor::from_json(text, model).map(|(preprocessor, _)| preprocessor)
     }
@@ -139,7 +139,7 @@ impl Preprocessor {
         channels: usize,
         model_type: &str,
     ) -> Result<(Preprocessor, Option<String>)> {
-        let version = Version::of_config(config)?;
+        let version = version::of_config(config)?;
         processor::from_json(text, Model { image, any, channels, model_type: Some(model_type), version })
     }
 

@@ -1,10 +1,11 @@
 //! The kinds of image processors: what each does where its file does not say.
 
 use soup_core::Result;
+use soup_core::transformers::Version;
 
 use super::Margins;
 use super::processor::wrong;
-use super::version::Version;
+use super::version::works_on_tensors;
 
 /// What a processor does where its file does not say, and what it looks at in the file.
 #[derive(Clone, Copy)]
@@ -143,7 +144,7 @@ pub(super) fn defaults(name: &str, version: Version) -> Result<Defaults> {
             "unknown image_processor_type {name:?}: known are those of ViT, DeiT, Beit, CLIP, Bit, Siglip, ConvNext and EfficientNet"
         ))
     })?;
-    let on_tensors = version.works_on_tensors(name);
+    let on_tensors = works_on_tensors(name, version);
     let of = if on_tensors || version >= Version::PLAIN_IS_TENSORS { *fast } else { *slow };
     let resample = match of.part.is_some() || of.top {
         true if version >= Version::FIFTH => 3,

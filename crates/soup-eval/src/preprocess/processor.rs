@@ -1,11 +1,12 @@
 //! `preprocessor_config.json`: what it says, with the defaults of the processor that wrote it.
 
 use serde_json::{Map, Value};
+use soup_core::transformers::Version;
 use soup_core::{Error, Result};
 
 use super::kinds::{Defaults, VIT, defaults, of_model};
 use super::resize::{Filter, SIDE_MAX};
-use super::version::Version;
+use super::version::one_of_two;
 use super::{ImageSize, Preprocessor, Target, levels, tensors};
 
 /// Images that become at least so large are resized to a square instead of being cut out of a larger one.
@@ -105,7 +106,7 @@ pub(super) fn from_json(text: &str, model: Model<'_>) -> Result<(Preprocessor, O
         Some(name) => defaults(name, model.version)?,
         None => VIT,
     };
-    let notes = [unsaid, name.and_then(|name| model.version.one_of_two(name))];
+    let notes = [unsaid, name.and_then(|name| one_of_two(name, model.version))];
     let note = notes.into_iter().flatten().reduce(|first, second| format!("{first}; {second}"));
     let mut preprocessor = raw.preprocessor(&defaults, output, channels)?;
     if model.any {
@@ -589,7 +590,7 @@ mod tests {
     /// As a file is read beside a `config.json` of that version.
     fn of_version(version: &str, json: &str) -> (Preprocessor, Option<String>) {
         let config = format!(r#"{{"transformers_version": "{version}"}}"#);
-        let version = Version::of_config(&config).unwrap();
+        let version = super::super::version::of_config(&config).unwrap();
         from_json(json, Model { version, ..model(224, true, 3) }).unwrap()
     }
 
