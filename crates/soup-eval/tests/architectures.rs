@@ -695,3 +695,53 @@ fn embeddings_are_read_by_any_of_their_names() {
         }
     }
 }
+
+/// transformers 5 says of every T5 that it is tied, whatever its checkpoint has, and of T5 1.1 that it does not scale.
+#[test]
+fn heads_are_told_as_transformers_5_tells_them() {
+    let of = |case: &str, config: String, tensors: &[(&str, &str)], factor: f32| {
+        let (schema, bytes) = model(case);
+        let values = |name: &str| {
+            let range = schema.range(schema.index_of(name).unwrap());
+            bytes[range.start as usize..range.end as usize].to_vec()
+        };
+        let mut all: Vec<_> = schema.tensors().iter().map(|t| (t.clone(), values(&t.name))).collect();
+        for &(name, like) in tensors {
+            let like = &schema.tensors()[schema.index_of(like).unwrap()];
+            let floats = values(&like.name);
+            let scaled = floats
+                .chunks_exact(4)
+                .flat_map(|four| (f32::from_le_bytes(four.try_into().unwrap()) * factor).to_le_bytes());
+            all.retain(|(spec, _)| spec.name != name);
+            all.push((TensorSpec::new(name, like.dtype, like.shape.clone()), scaled.collect()));
+        }
+        let schema = Schema::new(all.iter().map(|(spec, _)| spec.clone()).collect()).unwrap();
+        let of = |name: &str| all.iter().find(|(spec, _)| spec.name == name).unwrap().1.clone();
+        let bytes = schema.tensors().iter().flat_map(|t| of(&t.name)).collect::<Vec<u8>>();
+        let prepared = samples(case);
+        let made = evaluator_with(config, preprocessor(case), labels(case), (DeviceKind::Cpu, 4)).unwrap();
+        let loaded = made.load(&schema, Weights::copied_from(&schema, &bytes).unwrap()).unwrap();
+        loaded.logits(&prepared, 0..prepared.len(), NEVER).unwrap()
+    };
+    let five = |case: &str, scales: bool| {
+        changed(case, serde_json::json!({ "tie_word_embeddings": true, "scale_decoder_outputs": scales }))
+    };
+    let plain = |case: &str| logits(DeviceKind::Cpu, case, 4);
+    assert_eq!(of("t5", five("t5", true), &[], 1.0), plain("t5"));
+    assert_eq!(of("t5_gated", five("t5_gated", false), &[], 1.0), plain("t5_gated"));
+    let near = |what: &str, got: &[f32], want: &[f32]| {
+        let want: Vec<f64> = want.iter().map(|&value| value.into()).collect();
+        assert!(largest_difference(got, &want) <= 1e-4, "{what}: {got:?}, not {want:?}");
+    };
+    // A head that is a copy of the embeddings is the same as none, scaled or not.
+    let copied = [("lm_head.weight", "shared.weight")];
+    near("a copy", &of("t5", five("t5", true), &copied, 1.0), &plain("t5"));
+    let untied = changed("t5", serde_json::json!({ "tie_word_embeddings": false }));
+    near("not scaled", &of("t5", five("t5", false), &[], 1.0), &of("t5", untied, &copied, 1.0));
+    // A head of its own that is scaled is one whose numbers are.
+    let hidden = 24f32;
+    let scaled = of("t5_gated", five("t5_gated", true), &[], 1.0);
+    let numbers = [("lm_head.weight", "lm_head.weight")];
+    near("scaled", &scaled, &of("t5_gated", five("t5_gated", false), &numbers, hidden.powf(-0.5)));
+    assert_ne!(of("t5", five("t5", true), &copied, 2.0), plain("t5"), "it is read");
+}

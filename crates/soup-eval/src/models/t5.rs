@@ -20,7 +20,7 @@ use soup_core::schema::Schema;
 use soup_core::texts::Decoding;
 use soup_core::{Error, Result};
 
-use self::config::T5Config;
+use self::config::{Head, T5Config};
 use self::labels::Labels;
 use self::stack::{Reads, Stack};
 use crate::architecture::Architecture;
@@ -37,6 +37,15 @@ use crate::transformer::Linear;
 
 /// Rows whose logits are there at a time: as many as make the most of packing the table that they are products with.
 const ROWS_AT_A_TIME: usize = 512;
+
+/// The names that a checkpoint may have the embeddings by. Those of one checkpoint are all the same tensor.
+const EMBEDDINGS: [&str; 4] =
+    ["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight", HEAD];
+/// The head, which is the embeddings where it is not one of its own.
+const HEAD: &str = "lm_head.weight";
+/// What to do where a file of transformers 4 says that it is the embeddings, and it is not.
+const OTHER_HEAD: &str = " by config.json, and of these transformers 4 takes the former for its head, 5 the latter; with \"tie_word_embeddings\": \
+    false the latter is a head of its own";
 
 /// What `config.json` says about a `T5ForConditionalGeneration`.
 pub(crate) struct T5 {
@@ -56,25 +65,25 @@ pub(crate) struct T5Model<F: Form> {
 }
 
 impl T5 {
-    /// The names that a checkpoint may have the embeddings by. Those of one checkpoint are all the same tensor.
-    fn names_of_embeddings(&self) -> &'static [&'static str] {
-        static NAMES: [&str; 4] = [
-            "shared.weight",
-            "encoder.embed_tokens.weight",
-            "decoder.embed_tokens.weight",
-            // Where it is not one of its own.
-            "lm_head.weight",
-        ];
-        if self.config.tied { &NAMES } else { &NAMES[..3] }
+    /// Whether a checkpoint of `schema` has a head of its own.
+    fn has_head(&self, schema: &Schema) -> bool {
+        let has = |name: &&str| schema.index_of(name).is_some();
+        match self.config.head {
+            Head::Embeddings => false,
+            Head::Own => true,
+            // Alone it is the embeddings, too.
+            Head::AsStored => has(&HEAD) && EMBEDDINGS.iter().any(|name| *name != HEAD && has(name)),
+        }
     }
 
-    /// Those that are tensors of `schema`.
+    /// Those names of the embeddings that are tensors of `schema`.
     fn embeddings_in(&self, schema: &Schema) -> impl Iterator<Item = &'static str> {
-        self.names_of_embeddings().iter().copied().filter(move |name| schema.index_of(name).is_some())
+        let own = self.has_head(schema);
+        EMBEDDINGS.into_iter().filter(move |&name| !(own && name == HEAD) && schema.index_of(name).is_some())
     }
 
-    /// The parameters, with the embeddings by the name `embeddings`.
-    fn visit<V: Visitor>(&self, visitor: &mut V, embeddings: &str) -> Result<T5Model<V::Form>> {
+    /// The parameters, with the embeddings by the name `embeddings`, and a head where it `has` one of its own.
+    fn visit<V: Visitor>(&self, visitor: &mut V, embeddings: &str, has: bool) -> Result<T5Model<V::Form>> {
         let config = &self.config;
         let (vocabulary, hidden) = (config.classifier.vocabulary, config.hidden);
         let head = |visitor: &mut V| Linear::visit(visitor, &["lm_head"], vocabulary, &[hidden], false);
@@ -82,13 +91,13 @@ impl T5 {
             embeddings: visitor.tensor(embeddings.to_owned(), [vocabulary, hidden])?,
             encoder: Stack::visit(visitor, "encoder", config)?,
             decoder: Stack::visit(visitor, "decoder", config)?,
-            head: if config.tied { None } else { Some(head(visitor)?) },
+            head: if has { Some(head(visitor)?) } else { None },
         })
     }
 
     /// The name by which the embeddings of a checkpoint of `schema` are read: its first.
     fn embeddings_read(&self, schema: &Schema) -> &'static str {
-        self.embeddings_in(schema).next().unwrap_or(self.names_of_embeddings()[0])
+        self.embeddings_in(schema).next().unwrap_or(EMBEDDINGS[0])
     }
 
     /// What the decoder's last states say of the labels' tokens `targets`.
@@ -170,17 +179,17 @@ impl Architecture for T5 {
     }
 
     fn parameters<V: Visitor>(&self, visitor: &mut V) -> Result<T5Model<V::Form>> {
-        self.visit(visitor, self.names_of_embeddings()[0])
+        self.visit(visitor, EMBEDDINGS[0], matches!(self.config.head, Head::Own))
     }
 
     fn tensors(&self, schema: &Schema) -> Result<Vec<(String, Vec<u64>)>> {
         let mut listing = Listing::default();
-        self.visit(&mut listing, self.embeddings_read(schema))?;
+        self.visit(&mut listing, self.embeddings_read(schema), self.has_head(schema))?;
         Ok(listing.tensors)
     }
 
     fn is_known(&self, tensor: &str) -> bool {
-        self.names_of_embeddings().contains(&tensor)
+        EMBEDDINGS.contains(&tensor)
     }
 
     /// The embeddings are those of the first of their names that the checkpoint has, which alone has a gradient.
@@ -196,12 +205,13 @@ impl Architecture for T5 {
         for other in self.embeddings_in(schema) {
             if !parameters.are_equal(read, other)? {
                 return Err(Error::data(format!(
-                    "tensors {read:?} and {other:?} differ: {} has the same embeddings in both",
-                    Self::NAME
+                    "tensors {read:?} and {other:?} differ: {} has the same embeddings in both{}",
+                    Self::NAME,
+                    if other == HEAD { OTHER_HEAD } else { "" }
                 )));
             }
         }
-        self.visit(&mut Loader::<B> { parameters, sink, device, precision }, read)
+        self.visit(&mut Loader::<B> { parameters, sink, device, precision }, read, self.has_head(schema))
     }
 
     fn forward<B: Kernels>(&self, model: &T5Model<Loaded<B>>, batch: TextBatch) -> Tensor<B, 2> {
@@ -214,7 +224,7 @@ impl Architecture for T5 {
         let reads = Reads { encoded, pairs: Pairs::new(asking, texts) };
         let steps = Pairs::within(Spans::new(labels.lengths().repeat(count)));
         let state = model.decoder.forward(embed(of_all(labels.starts())), &steps, Some(&reads));
-        let state = if self.config.tied { state * (self.config.hidden as f64).powf(-0.5) } else { state };
+        let state = if self.config.scaled { state * (self.config.hidden as f64).powf(-0.5) } else { state };
         let Said { likelihoods, hits } = self.said(model, state, &of_all(labels.targets()));
         let device = likelihoods.device();
         let of_class = tensor::<B, 2>(labels.of_class(), [labels.tokens(), labels.lengths().len()], &device);

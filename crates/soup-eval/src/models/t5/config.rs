@@ -29,13 +29,25 @@ pub(super) struct T5Config {
     pub(super) activation: Activation,
     /// Whether the activation of one map is multiplied by another map.
     pub(super) gated: bool,
-    /// Whether the head is the embeddings.
-    pub(super) tied: bool,
+    pub(super) head: Head,
+    /// Whether the decoder's states are scaled before the head.
+    pub(super) scaled: bool,
     /// The token that a decoder starts with.
     pub(super) start: u32,
     /// Tokens that a text may end with; none: not known.
     pub(super) ends: Vec<u32>,
     pub(super) classifier: TextClassifier,
+}
+
+/// What tells the tokens of the vocabulary apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Head {
+    /// The embeddings.
+    Embeddings,
+    /// A tensor of its own.
+    Own,
+    /// That, where a checkpoint has one, else the embeddings.
+    AsStored,
 }
 
 /// The file's own form; defaults are those of transformers' `T5Config`.
@@ -55,7 +67,8 @@ struct Raw {
     feed_forward_proj: String,
     dense_act_fn: Option<String>,
     is_gated_act: Option<bool>,
-    tie_word_embeddings: bool,
+    tie_word_embeddings: Option<bool>,
+    scale_decoder_outputs: Option<bool>,
     decoder_start_token_id: Option<i64>,
     eos_token_id: Value,
 }
@@ -76,7 +89,8 @@ impl Default for Raw {
             feed_forward_proj: "relu".to_owned(),
             dense_act_fn: None,
             is_gated_act: None,
-            tie_word_embeddings: true,
+            tie_word_embeddings: None,
+            scale_decoder_outputs: None,
             decoder_start_token_id: None,
             eos_token_id: 1.into(),
         }
@@ -94,7 +108,6 @@ struct RawOthers {
     is_decoder: Option<Value>,
     add_cross_attention: Option<Value>,
     tie_encoder_decoder: Option<Value>,
-    scale_decoder_outputs: Option<Value>,
     scalable_attention: Option<Value>,
     #[serde(default)]
     pruned_heads: Value,
@@ -112,6 +125,7 @@ impl T5Config {
             |_| wrong(format!("layer_norm_epsilon is {epsilon}, expected a small positive number"));
         check_epsilon(epsilon).map_err(misnamed)?;
         let (activation, gated) = feed_forward(&raw)?;
+        let (head, scaled) = head(&raw)?;
         let start = raw.decoder_start_token_id.map(Value::from);
         let start =
             start.ok_or_else(|| wrong("decoder_start_token_id is missing: the decoder starts with it"));
@@ -130,7 +144,8 @@ impl T5Config {
             epsilon: raw.layer_norm_epsilon,
             activation,
             gated,
-            tied: raw.tie_word_embeddings,
+            head,
+            scaled,
             start: token("decoder_start_token_id", &start?, raw.vocab_size)?,
             ends: ends(&raw)?,
             classifier: TextClassifier {
@@ -194,7 +209,6 @@ fn check_others(others: &RawOthers, raw: &Raw) -> Result<()> {
         ("is_decoder", &others.is_decoder, false.into()),
         ("add_cross_attention", &others.add_cross_attention, false.into()),
         ("tie_encoder_decoder", &others.tie_encoder_decoder, false.into()),
-        ("scale_decoder_outputs", &others.scale_decoder_outputs, raw.tie_word_embeddings.into()),
         ("scalable_attention", &others.scalable_attention, false.into()),
     ] {
         if let Some(value) = value.as_ref().filter(|&value| !value.is_null() && *value != usual) {
@@ -233,6 +247,24 @@ fn feed_forward(raw: &Raw) -> Result<(Activation, bool)> {
     }
 }
 
+/// The head, and whether what goes into it is scaled.
+///
+/// Files of transformers 4 say both with one setting. Those of 5 say of every model that it is tied, and with another setting whether it
+/// scales; what the head is follows from the checkpoint, as `from_pretrained` of 5 ties what is not there twice.
+///
+/// # Errors
+/// [`Data`](soup_core::ErrorKind::Data) where the two versions would take the file for different models.
+fn head(raw: &Raw) -> Result<(Head, bool)> {
+    match (raw.tie_word_embeddings.unwrap_or(true), raw.scale_decoder_outputs) {
+        (true, None) => Ok((Head::Embeddings, true)),
+        (true, Some(scaled)) => Ok((Head::AsStored, scaled)),
+        (false, None | Some(false)) => Ok((Head::Own, false)),
+        (false, Some(true)) => Err(wrong(
+            "scale_decoder_outputs is true: only false is supported where tie_word_embeddings is false",
+        )),
+    }
+}
+
 /// Tokens that a text may end with.
 fn ends(raw: &Raw) -> Result<Vec<u32>> {
     let of = |value: &Value| token("eos_token_id", value, raw.vocab_size);
@@ -266,7 +298,8 @@ mod tests {
         assert_eq!((config.hidden, config.heads, config.width, config.intermediate), (512, 8, 64, 2048));
         assert_eq!((config.encoder_layers, config.decoder_layers, config.inner()), (6, 6, 512));
         assert_eq!((config.buckets.count, config.buckets.farthest, config.epsilon), (32, 128, 1e-6));
-        assert_eq!((config.activation, config.gated, config.tied), (Activation::Relu, false, true));
+        assert_eq!((config.activation, config.gated), (Activation::Relu, false));
+        assert_eq!((config.head, config.scaled), (Head::Embeddings, true));
         assert_eq!((config.start, config.ends, config.classifier.vocabulary), (0, vec![1], 32_128));
     }
 
@@ -287,6 +320,23 @@ mod tests {
     }
 
     #[test]
+    fn heads_are_those_of_either_version() {
+        for (json, want) in [
+            (r#"{"tie_word_embeddings": true}"#, (Head::Embeddings, true)),
+            (r#"{"tie_word_embeddings": null}"#, (Head::Embeddings, true)),
+            (r#"{"tie_word_embeddings": false}"#, (Head::Own, false)),
+            (r#"{"tie_word_embeddings": false, "scale_decoder_outputs": false}"#, (Head::Own, false)),
+            // As 5 saves T5 and T5 1.1.
+            (r#"{"tie_word_embeddings": true, "scale_decoder_outputs": true}"#, (Head::AsStored, true)),
+            (r#"{"tie_word_embeddings": true, "scale_decoder_outputs": false}"#, (Head::AsStored, false)),
+            (r#"{"scale_decoder_outputs": false}"#, (Head::AsStored, false)),
+        ] {
+            let config = read(json).unwrap();
+            assert_eq!((config.head, config.scaled), want, "{json}");
+        }
+    }
+
+    #[test]
     fn what_is_not_understood_is_refused_by_name() {
         for (json, part) in [
             (r#"{"feed_forward_proj": "gated-mish"}"#, "unknown feed_forward_proj \"gated-mish\""),
@@ -295,7 +345,10 @@ mod tests {
             (r#"{"dense_act_fn": "gelu"}"#, "dense_act_fn is \"gelu\", but feed_forward_proj is \"relu\""),
             (r#"{"is_gated_act": true}"#, "is_gated_act is true, but feed_forward_proj is \"relu\""),
             (r#"{"scalable_attention": true}"#, "scalable_attention is true"),
-            (r#"{"scale_decoder_outputs": false}"#, "scale_decoder_outputs is false"),
+            (
+                r#"{"tie_word_embeddings": false, "scale_decoder_outputs": true}"#,
+                "scale_decoder_outputs is true: only false",
+            ),
             (r#"{"is_encoder_decoder": false}"#, "is_encoder_decoder is false"),
             (r#"{"is_decoder": true}"#, "is_decoder is true"),
             (r#"{"tie_encoder_decoder": true}"#, "tie_encoder_decoder is true"),
