@@ -396,6 +396,19 @@ mod tests {
     }
 
     #[test]
+    fn heads_of_t5s_are_compared_whichever_version_saved_them() {
+        let four = |tied: Option<bool>| json!({ "model_type": "t5", "tie_word_embeddings": tied });
+        let five = |scales: bool| json!({ "model_type": "t5", "tie_word_embeddings": true, "scale_decoder_outputs": scales });
+        silent(CONFIG, four(Some(false)), five(false));
+        silent(CONFIG, five(true), four(Some(true)));
+        silent(CONFIG, json!({ "model_type": "t5" }), five(true));
+        silent(CONFIG, four(None), five(true));
+        refused(CONFIG, json!({ "model_type": "t5" }), five(false), "scale_decoder_outputs");
+        refused(CONFIG, five(false), four(Some(true)), "scale_decoder_outputs");
+        refused(CONFIG, five(true), five(false), "scale_decoder_outputs");
+    }
+
+    #[test]
     fn what_gives_tensors_their_meaning_must_agree() {
         let labels = |a: &str, b: &str| json!({ "id2label": { "0": a, "1": b } });
         refused(

@@ -107,6 +107,7 @@ pub(super) fn canonical(file: &str, settings: &Map<String, Value>) -> Map<String
         CONFIG => {
             classes(&mut settings);
             fill_in(&mut settings);
+            head_of_t5(&mut settings);
         }
         OPEN_CLIP_CONFIG => {
             if let Some(Value::Object(model)) = settings.get_mut("model_cfg") {
@@ -164,6 +165,15 @@ fn fill_in(settings: &mut Map<String, Value>) {
         {
             settings.insert((*key).to_owned(), default);
         }
+    }
+}
+
+/// What a T5's file says of its head, as transformers 5 says it: 4 had one setting for whether the head is the embeddings, which the
+/// tensors say themselves, and for whether what goes into it is scaled.
+fn head_of_t5(settings: &mut Map<String, Value>) {
+    if settings.get("model_type").and_then(Value::as_str) == Some("t5") {
+        let tied = settings.remove("tie_word_embeddings").filter(|tied| !tied.is_null());
+        settings.entry("scale_decoder_outputs").or_insert(tied.unwrap_or(Value::Bool(true)));
     }
 }
 
