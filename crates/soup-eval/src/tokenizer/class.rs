@@ -20,18 +20,18 @@ enum Normalizes {
 struct Known {
     /// Its name less `Fast`.
     name: &'static str,
-    /// Whether it tells a model which of a pair's texts a token is of.
-    types: bool,
+    /// Whether it tells a model which of a pair's texts a token is of; `None` where transformers 4 does and 5 does not.
+    types: Option<bool>,
     normalizes: Normalizes,
     /// Whether it has `ByteLevel` put no space before a text.
     no_space: bool,
 }
 
 const fn known(name: &'static str, types: bool, normalizes: Normalizes) -> Known {
-    Known { name, types, normalizes, no_space: true }
+    Known { name, types: Some(types), normalizes, no_space: true }
 }
 
-/// As transformers 4.57 has them.
+/// As transformers 4.57 and 5.24 have them.
 const KNOWN: [Known; 20] = [
     known("BertTokenizer", true, Normalizes::All),
     known("ElectraTokenizer", true, Normalizes::All),
@@ -40,7 +40,7 @@ const KNOWN: [Known; 20] = [
     known("ConvBertTokenizer", true, Normalizes::All),
     known("LayoutLMTokenizer", true, Normalizes::All),
     known("LxmertTokenizer", true, Normalizes::All),
-    known("FunnelTokenizer", true, Normalizes::All),
+    Known { types: None, ..known("FunnelTokenizer", true, Normalizes::All) },
     known("DistilBertTokenizer", false, Normalizes::All),
     known("MPNetTokenizer", false, Normalizes::Letters),
     known("RobertaTokenizer", false, Normalizes::AsItIs),
@@ -51,8 +51,9 @@ const KNOWN: [Known; 20] = [
     known("GPT2Tokenizer", false, Normalizes::AsItIs),
     known("CLIPTokenizer", false, Normalizes::AsItIs),
     Known { no_space: false, ..known("T5Tokenizer", false, Normalizes::AsItIs) },
-    known("PreTrainedTokenizer", true, Normalizes::AsItIs),
-    known("TokenizersBackend", true, Normalizes::AsItIs),
+    Known { types: None, ..known("PreTrainedTokenizer", true, Normalizes::AsItIs) },
+    // What 5 calls the one before, and leaves the space of as it is.
+    Known { no_space: false, ..known("TokenizersBackend", false, Normalizes::AsItIs) },
 ];
 
 /// A setting of a tokenizer that a class sets.
@@ -112,9 +113,9 @@ impl Class {
         format!("tokenizer class {:?} (of {})", self.name, self.from)
     }
 
-    /// Whether a model is told the types of tokens; `None` where that is not known.
+    /// Whether a model is told the types of tokens; `None` where that is not known, or versions of transformers do not agree.
     pub(super) fn types(&self) -> Option<bool> {
-        self.known().map(|known| known.types)
+        self.known().and_then(|known| known.types)
     }
 
     /// What transformers sets where nothing tells it what, and `tokenizer.json` says what `is`: nothing where that stays as it is.

@@ -40,8 +40,8 @@ impl Types {
         match self {
             Types::None => Ok(vec![0; given.len()]),
             Types::Unknown(class) if given.iter().any(|&of| of != 0) => Err(Error::data(format!(
-                "of {class} it is not known whether the model is told the types of tokens: name token_type_ids in model_input_names \
-                 in tokenizer_config.json, or the other inputs without it"
+                "of {class} it is not known whether the model is told the types of tokens, or transformers 4 tells it and 5 does not: \
+                 name token_type_ids in model_input_names in tokenizer_config.json, or the other inputs without it"
             ))),
             Types::Given | Types::Unknown(_) => given
                 .iter()

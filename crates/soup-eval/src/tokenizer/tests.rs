@@ -127,6 +127,15 @@ fn models_are_told_types_as_transformers_does() {
     assert_eq!(types(Some(told)), Ok(0));
     assert_eq!(types(Some(r#"{"tokenizer_class": "MPNetTokenizer"}"#)), Ok(0));
     assert!(types(Some(r#"{"tokenizer_class": "MyTokenizer"}"#)).unwrap_err().contains("\"MyTokenizer\""));
+    // Of that transformers 4 tells them, and 5, which calls it by the other name, does not.
+    let fast = r#"{"tokenizer_class": "PreTrainedTokenizerFast"}"#;
+    assert!(types(Some(fast)).unwrap_err().contains("transformers 4 tells it and 5 does not"));
+    assert_eq!(types(Some(r#"{"tokenizer_class": "TokenizersBackend"}"#)), Ok(0));
+    for (names, of) in [(r#"["input_ids", "token_type_ids"]"#, 1), (r#"["input_ids", "attention_mask"]"#, 0)]
+    {
+        let told = fast.replace('}', &format!(r#", "model_input_names": {names}}}"#));
+        assert_eq!(types(Some(&told)), Ok(of), "{names}");
+    }
     // The model's own file names the class where the tokenizer's does not.
     let model = r#"{"tokenizer_class": "DistilBertTokenizer"}"#;
     let types = |config: Option<&str>| {
@@ -193,7 +202,12 @@ fn spaces_before_texts_are_those_of_the_class() {
         assert!(error.contains("say it with add_prefix_space true"), "{error}");
         assert!(open(&bytes(false), Some(config), 10).is_ok());
     }
-    for config in [r#"{"add_prefix_space": true}"#, r#"{"tokenizer_class": "T5Tokenizer"}"#] {
+    for config in [
+        r#"{"add_prefix_space": true}"#,
+        r#"{"tokenizer_class": "T5Tokenizer"}"#,
+        // As transformers 5 saves any.
+        r#"{"tokenizer_class": "TokenizersBackend"}"#,
+    ] {
         assert!(open(&bytes(true), Some(config), 10).is_ok(), "{config}");
     }
 }
