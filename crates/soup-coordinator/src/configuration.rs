@@ -12,6 +12,7 @@ use soup_core::metric::ClassMetric;
 use soup_core::run::{NamedConfig, RunSpec};
 use soup_core::schema::Dtype;
 use soup_core::texts::added::{self, TokenizerCompanions};
+use soup_core::texts::anew;
 use soup_core::texts::{
     Decoding, PinnedFile, PromptProcessing, TextProcessing, answers, is_of_prompts, is_of_texts,
 };
@@ -77,7 +78,9 @@ pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configu
         None => (model.unwrap_or_default(), preprocessor.unwrap_or_default()),
     };
     if judged.is_some() && (of_texts || is_of_prompts(&model_json)) {
-        notes.extend(added_tokens(&model_json, &companions));
+        let of_tokens = tokenizer_companions(&model_json, &companions);
+        notes.extend(added::notes(of_tokens));
+        notes.extend(anew::check(of_tokens)?);
     }
     notes.extend(class_one(spec, &model_json));
     if let Some(dtype) = spec.out_dtype {
@@ -191,17 +194,20 @@ async fn tokenizer(first: &Checkpoint, companions: &[(String, Bytes)]) -> Result
     Ok(TextProcessing { tokenizer, tokenizer_config: config, decoding: Decoding::default() })
 }
 
-/// What people should know of tokens that transformers adds to those of a tokenizer.
-fn added_tokens(model_json: &str, companions: &[(String, Bytes)]) -> Vec<String> {
+/// The files that tell of a tokenizer.
+fn tokenizer_companions<'a>(
+    model_json: &'a str,
+    companions: &'a [(String, Bytes)],
+) -> TokenizerCompanions<'a> {
     let found =
         |name: &str| companions.iter().find(|(n, _)| n == name).map_or(&[][..], |(_, content)| content);
-    added::notes(TokenizerCompanions {
+    TokenizerCompanions {
         model: model_json.as_bytes(),
         tokenizer: found(TOKENIZER),
         config: found(TOKENIZER_CONFIG),
         special: found(SPECIAL_TOKENS),
         added: found(ADDED_TOKENS),
-    })
+    }
 }
 
 /// Has `config.json` state the dtype of the soup, where it states one: whoever loads a model goes by it.
@@ -392,7 +398,7 @@ mod tests {
         let bert = r#"{"model_type": "bert"}"#;
         let of = |more: &[(&str, &str)]| {
             let vocabulary = (TOKENIZER, r#"{"added_tokens": [], "model": {"vocab": {"good": 0}}}"#);
-            added_tokens(bert, &files(&[&[vocabulary], more].concat()))
+            added::notes(tokenizer_companions(bert, &files(&[&[vocabulary], more].concat())))
         };
         assert_eq!(of(&[]), [""; 0]);
         for file in [

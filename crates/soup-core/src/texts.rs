@@ -4,6 +4,7 @@
 //! size and SHA-256. This document takes the place of a `preprocessor_config.json`, where the model is one of texts.
 
 pub mod added;
+pub mod anew;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

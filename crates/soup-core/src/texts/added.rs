@@ -174,7 +174,7 @@ pub fn notes(files: TokenizerCompanions<'_>) -> Vec<String> {
 type Added<'a> = BTreeMap<String, &'a Map<String, Value>>;
 
 /// What the files beside a `tokenizer.json` say about tokens, as transformers puts it together.
-struct Said {
+pub(super) struct Said {
     settings: Map<String, Value>,
     /// The keys of `added_tokens.json`, where it counts.
     added: Vec<String>,
@@ -183,7 +183,7 @@ struct Said {
 }
 
 impl Said {
-    fn by(files: TokenizerCompanions<'_>) -> Said {
+    pub(super) fn by(files: TokenizerCompanions<'_>) -> Said {
         let mut settings = object(files.config);
         let class = class_of(&settings, &object(files.model));
         if settings.contains_key("added_tokens_decoder") {
@@ -199,6 +199,20 @@ impl Said {
         }
         let added = object(files.added).into_iter().map(|(token, _)| token).collect();
         Said { settings, added, class }
+    }
+
+    /// The name of the tokenizer's class, less what all end in.
+    pub(super) fn class(&self) -> &str {
+        &self.class
+    }
+
+    /// The special token that the setting `name` names, or the `usual` one.
+    pub(super) fn token<'a>(&'a self, name: &str, usual: &'a str) -> &'a str {
+        let named = self
+            .settings
+            .get(name)
+            .and_then(|token| token.as_str().or_else(|| token.get("content")?.as_str()));
+        named.unwrap_or(usual)
     }
 
     /// All tokens that are to be added, of a tokenizer with a `vocabulary`.
@@ -279,7 +293,7 @@ fn class_of(settings: &Map<String, Value>, model: &Map<String, Value>) -> String
 }
 
 /// The object in a file; an empty one where there is none.
-fn object(text: &[u8]) -> Map<String, Value> {
+pub(super) fn object(text: &[u8]) -> Map<String, Value> {
     serde_json::from_slice(text).unwrap_or_default()
 }
 
