@@ -59,7 +59,7 @@ pub const PROMPTS: &str = "prompts.json";
 const SHOWN_CHARS_MAX: usize = 60;
 
 /// Settings that say where a file comes from, or how it was stored.
-const PROVENANCE: [&str; 14] = [
+const PROVENANCE: [&str; 15] = [
     "_name_or_path",
     "_commit_hash",
     "transformers_version",
@@ -74,6 +74,7 @@ const PROVENANCE: [&str; 14] = [
     "tokenizer_file",
     "special_tokens_map_file",
     "is_local",
+    "local_files_only",
 ];
 
 /// Settings that change training, or a program's comfort, and no tensor's meaning in evaluation.
@@ -406,6 +407,39 @@ mod tests {
         refused(CONFIG, json!({ "model_type": "t5" }), five(false), "scale_decoder_outputs");
         refused(CONFIG, five(false), four(Some(true)), "scale_decoder_outputs");
         refused(CONFIG, five(true), five(false), "scale_decoder_outputs");
+    }
+
+    #[test]
+    fn tokenizers_are_compared_whichever_version_saved_them() {
+        let four = json!({
+            "tokenizer_class": "T5TokenizerFast", "additional_special_tokens": ["<x>", "<y>"], "extra_special_tokens": {}
+        });
+        let five = |tokens: &[&str]| {
+            json!({
+                "tokenizer_class": "T5Tokenizer", "extra_special_tokens": tokens, "is_local": true, "local_files_only": false
+            })
+        };
+        silent(TOKENIZER_CONFIG, four.clone(), five(&["<x>", "<y>"]));
+        refused(TOKENIZER_CONFIG, four, five(&["<x>"]), "additional_special_tokens");
+        silent(TOKENIZER_CONFIG, json!({ "extra_special_tokens": {} }), json!({}));
+        let class = |name: &str| json!({ "tokenizer_class": name });
+        refused(
+            TOKENIZER_CONFIG,
+            class("PreTrainedTokenizerFast"),
+            class("TokenizersBackend"),
+            "tokenizer_class",
+        );
+    }
+
+    #[test]
+    fn layers_that_are_only_counted_are_not_compared() {
+        let align =
+            |count: u32| json!({ "model_type": "align", "vision_config": { "num_hidden_layers": count } });
+        silent(CONFIG, align(64), align(55));
+        let of =
+            |model_type: &str, count: u32| json!({ "model_type": model_type, "num_hidden_layers": count });
+        silent(CONFIG, of("efficientnet", 64), of("efficientnet", 16));
+        refused(CONFIG, of("align", 64), of("align", 55), "num_hidden_layers");
     }
 
     #[test]

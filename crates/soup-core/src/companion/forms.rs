@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{CONFIG, OPEN_CLIP_CONFIG};
+use super::{CONFIG, OPEN_CLIP_CONFIG, TOKENIZER_CONFIG};
 
 /// What transformers takes where a `config.json` of a model type does not say.
 const DEFAULTS: [(&str, &[(&str, &str)]); 7] = [
@@ -108,6 +108,7 @@ pub(super) fn canonical(file: &str, settings: &Map<String, Value>) -> Map<String
             classes(&mut settings);
             fill_in(&mut settings);
             head_of_t5(&mut settings);
+            counted(&mut settings);
         }
         OPEN_CLIP_CONFIG => {
             if let Some(Value::Object(model)) = settings.get_mut("model_cfg") {
@@ -115,6 +116,7 @@ pub(super) fn canonical(file: &str, settings: &Map<String, Value>) -> Map<String
                 model.entry("quick_gelu").or_insert(Value::Bool(false));
             }
         }
+        TOKENIZER_CONFIG => tokenizer(&mut settings),
         _ => processor(&mut settings),
     }
     settings
@@ -174,6 +176,43 @@ fn head_of_t5(settings: &mut Map<String, Value>) {
     if settings.get("model_type").and_then(Value::as_str) == Some("t5") {
         let tied = settings.remove("tie_word_embeddings").filter(|tied| !tied.is_null());
         settings.entry("scale_decoder_outputs").or_insert(tied.unwrap_or(Value::Bool(true)));
+    }
+}
+
+/// Takes out how many layers an EfficientNet says that it has: versions count in different ways, and none looks at it.
+fn counted(settings: &mut Map<String, Value>) {
+    let of_type = settings.get("model_type").and_then(Value::as_str);
+    let counts = match of_type {
+        Some("efficientnet") => Some(settings),
+        Some("align") => settings.get_mut("vision_config").and_then(Value::as_object_mut),
+        _ => None,
+    };
+    if let Some(settings) = counts {
+        settings.remove("num_hidden_layers");
+    }
+}
+
+/// Classes of tokenizers under the one name that all of them have had, and further special tokens under one name: transformers 4 and 5 have
+/// another each.
+fn tokenizer(settings: &mut Map<String, Value>) {
+    if let Some(Value::String(class)) = settings.get_mut("tokenizer_class")
+        && let Some(stem) = class.strip_suffix("Fast").map(str::to_owned)
+    {
+        *class = stem;
+    }
+    let mut further = Vec::new();
+    for key in ["additional_special_tokens", "extra_special_tokens"] {
+        match settings.get(key) {
+            None | Some(Value::Null) => {}
+            Some(Value::Array(tokens)) => further.extend(tokens.iter().cloned()),
+            Some(Value::Object(by_name)) => further.extend(by_name.values().cloned()),
+            Some(_) => return,
+        }
+    }
+    settings.remove("extra_special_tokens");
+    settings.remove("additional_special_tokens");
+    if !further.is_empty() {
+        settings.insert("additional_special_tokens".to_owned(), further.into());
     }
 }
 
