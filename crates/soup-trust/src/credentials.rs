@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
-use rustls::{CipherSuite, ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use soup_core::{Error, Result};
 
+use crate::cryptography::provider;
 use crate::identity::{Identity, Role};
 use crate::token::{self, Token};
 use crate::verify::{MemberVerifier, has_expired};
@@ -278,18 +278,6 @@ pub(crate) enum Part {
     Key,
 }
 
-/// The cryptography that everything here uses.
-pub(crate) fn provider() -> Arc<CryptoProvider> {
-    static PROVIDER: std::sync::OnceLock<Arc<CryptoProvider>> = std::sync::OnceLock::new();
-    let provider = || {
-        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
-        // Blends are many bytes, and this is as safe as what takes a third longer.
-        provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
-        Arc::new(provider)
-    };
-    PROVIDER.get_or_init(provider).clone()
-}
-
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let pem = small(path)?;
     let unreadable =
@@ -320,4 +308,82 @@ pub(crate) fn small(path: &Path) -> Result<Vec<u8>> {
     let file = std::fs::File::open(path).map_err(cannot)?;
     file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(cannot)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use rcgen::KeyPair;
+    use rustls::{ClientConnection, ServerConnection};
+
+    use super::*;
+    use crate::authority::Authority;
+    use crate::cryptography::{Records, provider_with};
+
+    /// Larger than a record.
+    const BYTES: usize = 100_000;
+
+    fn ends(material: &Material, client: Records, server: Records) -> (ClientConnection, ServerConnection) {
+        let server = ServerConfig::builder_with_provider(provider_with(server).into())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(material.chain.clone(), material.key.clone_key())
+            .unwrap();
+        let client = ClientConfig::builder_with_provider(provider_with(client).into())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(material.verifier(Role::Worker)))
+            .with_no_client_auth();
+        let name = "localhost".try_into().unwrap();
+        (
+            ClientConnection::new(Arc::new(client), name).unwrap(),
+            ServerConnection::new(Arc::new(server)).unwrap(),
+        )
+    }
+
+    #[test]
+    fn records_are_opened_whoever_sealed_them() {
+        let authority = Authority::with_key("lab", KeyPair::generate().unwrap()).unwrap();
+        let material = authority.member(&Identity::new("lab", Role::Worker, "w").unwrap(), 1).unwrap();
+        let said: Vec<u8> = (0..BYTES).map(|i| i as u8).collect();
+        for (asker, owner) in [
+            (Records::AwsLc, Records::AwsLc),
+            (Records::AwsLc, Records::Ring),
+            (Records::Ring, Records::AwsLc),
+            (Records::Ring, Records::Ring),
+        ] {
+            let (mut client, mut server) = ends(&material, asker, owner);
+            let (mut sent, mut heard) = (0, Vec::new());
+            while heard.len() < BYTES {
+                if !server.is_handshaking() && sent < BYTES {
+                    sent += server.writer().write(&said[sent..]).unwrap();
+                }
+                let mut wire = Vec::new();
+                client.write_tls(&mut wire).unwrap();
+                server.read_tls(&mut wire.as_slice()).unwrap();
+                server.process_new_packets().unwrap();
+                let mut wire = Vec::new();
+                while server.wants_write() {
+                    server.write_tls(&mut wire).unwrap();
+                }
+                let mut wire = wire.as_slice();
+                while !wire.is_empty() {
+                    client.read_tls(&mut wire).unwrap();
+                    client.process_new_packets().unwrap();
+                    let mut part = vec![0; BYTES];
+                    while let Ok(n) = client.reader().read(&mut part)
+                        && n > 0
+                    {
+                        heard.extend_from_slice(&part[..n]);
+                    }
+                }
+            }
+            assert!(heard == said, "{asker:?} asked {owner:?}");
+            let suite = client.negotiated_cipher_suite().unwrap().suite();
+            assert_eq!(suite, rustls::CipherSuite::TLS13_AES_128_GCM_SHA256, "{asker:?} asked {owner:?}");
+        }
+    }
 }

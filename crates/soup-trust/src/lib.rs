@@ -23,6 +23,7 @@
 mod ahead;
 pub mod authority;
 mod credentials;
+mod cryptography;
 mod dial;
 mod gate;
 mod identity;
