@@ -101,7 +101,10 @@ fn alternatives(
     all.extend(other("majority vote", |a| Some(&a.vote), false));
     let boosting = other("boosting (fitted on the validation set)", |a| a.boosted.as_ref(), false);
     all.extend(boosting.map(|all| of_voters(all, machine.votes())));
-    if prepared.names.len() <= STACK_INGREDIENTS_MAX {
+    // No weights are better than others where what is mixed is not a number.
+    let is_fitted = |found: &Alternatives| found.stacked.loss_sum.is_finite();
+    if prepared.names.len() <= STACK_INGREDIENTS_MAX && found.get(&Dataset::VALIDATION).is_some_and(is_fitted)
+    {
         all.extend(other("stacking (fitted on the validation set)", |a| Some(&a.stacked), true));
     }
     all

@@ -2,6 +2,9 @@
 //! boosting: a vote in which some have more to say ([`boosting`](super::boosting)), and stacking: logits weighted by weights that
 //! minimise the loss, fitted by Newton's method.
 //!
+//! A sample of which an ingredient has a logit that is not finite is one that it has wrong, as where it is judged alone; what is mixed with
+//! such a logit is wrong, too, and votes for what the others say remain.
+//!
 //! All of it is counted slice by slice, where the logits are; only counts travel, the sums that a Newton step needs, and once a bit for every
 //! sample and ingredient, of which the votes of boosting are made.
 
@@ -9,8 +12,14 @@ use super::boosting::Hits;
 use crate::error::{Error, Result};
 use crate::tally::{Counts, Outcome};
 
-/// Newton steps of a fit. The loss is convex in the weights; from the logit ensemble on, it settles in five or six.
-pub const STACK_STEPS: u32 = 8;
+/// Tries of a fit at most. The loss is convex in the weights; from the logit ensemble on, Newton's method settles in five or six, and in
+/// twenty or thirty where ingredients are very sure of what is wrong: there whole steps lead away from the least loss.
+pub const STACK_STEPS: u32 = 32;
+/// What is tried next of a step that did not lower the loss, and of the one after a shorter one that did.
+const SHORTER: f64 = 0.25;
+const LONGER: f64 = 2.0;
+/// A step that is to lower the mean loss by less than this is not made.
+const SETTLED: f64 = 1e-9;
 /// Added to the curvature, so that ingredients that always agree have a solution; against curvatures of about 1 a sample.
 const RIDGE: f64 = 1e-3;
 /// Most ingredients that are stacked: a fit solves for as many unknowns.
@@ -102,6 +111,52 @@ impl Newton {
     }
 }
 
+/// The fit of the weights: Newton's method, whose steps are cut short where a whole one leads to no lower loss. What is found is never worse than
+/// what the fit began with.
+#[derive(Debug, Default)]
+pub struct Fit {
+    /// The weights with the least loss so far, and what they led to.
+    best: Option<(Vec<f64>, Alternatives)>,
+    /// The share of a step from there that is tried.
+    share: f64,
+    tried: u32,
+}
+
+impl Fit {
+    /// Takes in what `weights` led to; the weights to be tried next, if any.
+    pub fn next(&mut self, weights: &[f64], found: Alternatives) -> Option<Vec<f64>> {
+        let before = self.best.as_ref().map(|(_, best)| best.stacked.loss_sum);
+        let is_better = before.is_none_or(|before| found.stacked.loss_sum < before);
+        self.share = match (before, is_better) {
+            (None, _) => 1.0,
+            (_, true) => (self.share * LONGER).min(1.0),
+            (_, false) => self.share * SHORTER,
+        };
+        if is_better {
+            self.best = Some((weights.to_vec(), found));
+        }
+        self.tried += 1;
+        // Where the loss is not a number no weights are better than others.
+        let may_be_better =
+            |best: &Alternatives| self.tried <= STACK_STEPS && best.stacked.loss_sum.is_finite();
+        let (weights, best) = self.best.as_ref().filter(|(_, best)| may_be_better(best))?;
+        let whole = best.newton.step(weights);
+        let steps = || weights.iter().zip(&whole).map(|(from, to)| to - from);
+        let less: f64 = steps().zip(&best.newton.gradient).map(|(step, slope)| -step * slope).sum();
+        if less.is_nan() || less < SETTLED * best.stacked.total as f64 {
+            return None;
+        }
+        let next: Vec<f64> =
+            weights.iter().zip(steps()).map(|(from, step)| from + self.share * step).collect();
+        next.iter().all(|w| w.is_finite()).then_some(next)
+    }
+
+    /// The weights with the least loss, and what they led to.
+    pub fn best(self) -> Option<(Vec<f64>, Alternatives)> {
+        self.best
+    }
+}
+
 /// Solves a symmetric positive definite system in place by Gaussian elimination; pivoting is not needed for those.
 fn solve(matrix: &mut [Vec<f64>], right: &mut [f64]) {
     let k = right.len();
@@ -141,8 +196,7 @@ pub fn compare(logits: &[&[f32]], labels: &[u32], classes: usize, asked: &Asked)
     let (mean_of_all, one_each) = (vec![1.0 / k as f64; k], vec![1.0; k]);
     for (sample, &label) in labels.iter().enumerate() {
         let rows: Vec<&[f32]> = logits.iter().map(|l| &l[sample * classes..(sample + 1) * classes]).collect();
-        let predictions: Vec<usize> =
-            rows.iter().map(|row| largest(row.iter().map(|v| f64::from(*v)))).collect();
+        let predictions: Vec<usize> = rows.iter().map(|row| predicted(row, label as usize)).collect();
         let mean = mixed(&rows, &mean_of_all);
         out.logits.add(&judged(&mean, label));
         let voted =
@@ -156,7 +210,10 @@ pub fn compare(logits: &[&[f32]], labels: &[u32], classes: usize, asked: &Asked)
         }
         let stacked = mixed(&rows, &asked.weights);
         out.stacked.add(&judged(&stacked, label));
-        accumulate(&mut out.newton, &rows, &softmax(&stacked), label as usize);
+        // Nothing is to be learned of what is wrong under all weights.
+        if rows.iter().all(|row| row.iter().all(|v| v.is_finite())) {
+            accumulate(&mut out.newton, &rows, &softmax(&stacked), label as usize);
+        }
     }
     Ok(out)
 }
@@ -173,31 +230,42 @@ fn softmax(logits: &[f64]) -> Vec<f64> {
     powers.into_iter().map(|p| p / sum).collect()
 }
 
-/// Position of the first largest number.
-fn largest(values: impl Iterator<Item = f64>) -> usize {
-    let mut best = (0, f64::NEG_INFINITY);
-    for (at, value) in values.enumerate() {
-        if value > best.1 {
-            best = (at, value);
-        }
-    }
-    best.0
+/// The class that a row of logits predicts, the first one with the largest. A row with a number that is not finite is wrong whatever the rest
+/// of it is, and predicts the first of the wrong classes with the largest number; the number of classes where there is no wrong one.
+fn predicted<T: Copy + Into<f64>>(row: &[T], label: usize) -> usize {
+    let logits = || row.iter().map(|&logit| -> f64 { logit.into() }).enumerate();
+    let finite = logits().all(|(_, logit)| logit.is_finite());
+    let may = |class: usize| finite || class != label;
+    let numbers = logits().filter(|(class, logit)| may(*class) && !logit.is_nan());
+    first_largest(numbers).or_else(|| (0..row.len()).find(|class| may(*class))).unwrap_or(row.len())
+}
+
+/// The first place with the largest number, of which none is NaN.
+fn first_largest(of: impl Iterator<Item = (usize, f64)>) -> Option<usize> {
+    of.reduce(|best, next| if next.1 > best.1 { next } else { best }).map(|(at, _)| at)
 }
 
 fn judged(logits: &[f64], label: u32) -> Outcome {
+    let prediction = predicted(logits, label as usize) as u32;
+    if !logits.iter().all(|l| l.is_finite()) {
+        return Outcome { label, prediction, loss: f64::INFINITY };
+    }
     let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let sum: f64 = logits.iter().map(|l| libm::exp(l - max)).sum();
     let loss = libm::log(sum) + max - logits[label as usize];
-    Outcome { label, prediction: largest(logits.iter().copied()) as u32, loss }
+    Outcome { label, prediction, loss }
 }
 
-/// The class with the most votes; of equally many, the one whose mean logit is largest.
+/// The class with the most votes; of equally many, the one whose mean logit is largest, which it is not where it is no number.
 fn vote(predictions: &[usize], votes: &[f64], mean: &[f64]) -> u32 {
     let mut sums = vec![0.0; mean.len()];
-    predictions.iter().zip(votes).for_each(|(p, vote)| sums[*p] += vote);
+    for (prediction, vote) in predictions.iter().zip(votes) {
+        sums.get_mut(*prediction).into_iter().for_each(|sum| *sum += vote);
+    }
     let most = sums.iter().copied().fold(0.0, f64::max);
-    let among = sums.iter().zip(mean).map(|(&n, &m)| if n == most { m } else { f64::NEG_INFINITY });
-    largest(among) as u32
+    let number = |v: f64| if v.is_nan() { f64::NEG_INFINITY } else { v };
+    let among = (0..mean.len()).filter(|&class| sums[class] == most);
+    first_largest(among.map(|class| (class, number(mean[class])))).unwrap_or(0) as u32
 }
 
 /// Adds one sample's gradient and curvature of the cross-entropy of the weighted logits: with p the probabilities and z_i
@@ -268,19 +336,75 @@ mod tests {
         }
     }
 
+    /// The fit of two ingredients: the losses of what is tried, and what is found.
+    fn fitted(logits: [&[f32]; 2], labels: &[u32]) -> (Vec<f64>, Alternatives) {
+        let (mut fit, mut losses, mut weights) = (Fit::default(), Vec::new(), vec![0.5, 0.5]);
+        loop {
+            let got = compare(&logits, labels, 3, &asked(&weights)).unwrap();
+            losses.push(got.stacked.loss_sum);
+            match fit.next(&weights, got) {
+                Some(next) => weights = next,
+                None => return (losses, fit.best().unwrap().1),
+            }
+        }
+    }
+
     #[test]
     fn newton_finds_the_least_loss() {
-        let mut w = vec![0.5, 0.5];
-        let mut losses = Vec::new();
-        for _ in 0..STACK_STEPS {
-            let got = compare(&[&A, &B], &[1, 1, 2], 3, &asked(&w)).unwrap();
-            losses.push(got.stacked.loss_sum);
-            w = got.newton.step(&w);
-        }
-        let settled = compare(&[&A, &B], &[1, 1, 2], 3, &asked(&w)).unwrap();
+        let (losses, settled) = fitted([&A, &B], &[1, 1, 2]);
         assert!(losses.windows(2).all(|l| l[1] <= l[0] + 1e-9), "{losses:?}");
+        assert!(losses.len() <= 12, "{losses:?}");
         // Where the loss is least, its gradient is what the ridge holds against it.
         assert!(settled.newton.gradient.iter().all(|g| g.abs() < 0.01), "{:?}", settled.newton);
+    }
+
+    #[test]
+    fn whole_steps_that_lead_away_are_cut_short() {
+        // Both are very sure, and wrong of some.
+        let sure = |logits: [f32; 9]| logits.map(|logit| 20.0 * logit);
+        let (a, b) = (sure(A), sure(B));
+        let labels = [1, 2, 1];
+        let begin = compare(&[&a, &b], &labels, 3, &asked(&[0.5, 0.5])).unwrap();
+        let whole = begin.newton.step(&[0.5, 0.5]);
+        let away = compare(&[&a, &b], &labels, 3, &asked(&whole)).unwrap();
+        assert!(away.stacked.loss_sum > 10.0 * begin.stacked.loss_sum, "{away:?}");
+        // The least loss is the same however large logits are, but for the ridge: weights are smaller by as much.
+        let (losses, found) = fitted([&a, &b], &labels);
+        let (_, plain) = fitted([&A, &B], &labels);
+        assert!(begin.stacked.loss_sum > 10.0 * found.stacked.loss_sum, "{losses:?}");
+        assert!((found.stacked.loss_sum - plain.stacked.loss_sum).abs() < 1e-3, "{losses:?}");
+    }
+
+    #[test]
+    fn logits_that_are_not_finite_are_wrong() {
+        // B says 1, 0, 2 of what is 0, 1, 2; C is right about the second one as well.
+        const C: [f32; 9] = [1.0, 2.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0];
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut a = [bad; 9];
+            (a[4], a[8]) = (0.5, 0.25);
+            let asked = Asked { hits: true, votes: vec![0.0, 1.0, 1.0], ..asked(&[1.0 / 3.0; 3]) };
+            let got = compare(&[&a, &B, &C], &LABELS, 3, &asked).unwrap();
+            assert_eq!(got.hits.unwrap().rows(), [0b000, 0b100, 0b110], "{bad}");
+            assert_eq!((got.logits.correct, got.logits.loss_sum), (0, f64::INFINITY), "{bad}");
+            assert_eq!((got.stacked.correct, got.stacked.loss_sum), (0, f64::INFINITY), "{bad}");
+            // Both others say 1 of the first sample, and 2 of the third.
+            assert_eq!(got.vote.confusion.get(&(0, 1)), Some(&1), "{bad}");
+            assert_eq!(got.vote.confusion.get(&(2, 2)), Some(&1), "{bad}");
+            assert_eq!(got.boosted.unwrap().confusion.get(&(2, 2)), Some(&1), "{bad}");
+            assert!(got.newton.gradient.iter().all(|g| *g == 0.0), "{bad}");
+        }
+        // Not even the wrong ones are numbers: the first of them.
+        assert_eq!(predicted(&[f32::NAN; 3], 0), 1);
+        assert_eq!(predicted(&[f32::NAN; 3], 2), 0);
+        assert_eq!(predicted(&[f32::NAN], 0), 1);
+    }
+
+    #[test]
+    fn votes_count_where_means_are_no_numbers() {
+        let mean = [f64::NAN, f64::NEG_INFINITY, 3.0];
+        assert_eq!(vote(&[1, 1, 2], &[1.0; 3], &mean), 1);
+        assert_eq!(vote(&[0, 2], &[1.0; 2], &mean), 2);
+        assert_eq!(vote(&[0, 1], &[1.0; 2], &mean), 0);
     }
 
     #[test]

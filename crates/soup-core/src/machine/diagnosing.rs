@@ -13,7 +13,7 @@ use super::progress::Progress;
 use super::{Action, Dataset, Error, ErrorKind, Evaluation, Machine, Millis, Slice, Work, WorkerId};
 use crate::diagnosis::SharedInitVerdict;
 use crate::diagnosis::boosting::{BOOST_INGREDIENTS_MAX, samme};
-use crate::diagnosis::ensemble::{Alternatives, STACK_INGREDIENTS_MAX, STACK_STEPS};
+use crate::diagnosis::ensemble::{Alternatives, Fit, STACK_INGREDIENTS_MAX};
 use crate::diagnosis::geometry::Gram;
 use crate::diagnosis::path::{Grid, line, prefixes};
 use crate::machine::exchange::{Compare, LayerGram};
@@ -60,8 +60,8 @@ struct Comparing {
     /// What they led to on the validation set.
     boosted: Option<Counts>,
     slices: BTreeMap<u32, Alternatives>,
-    /// The weights with the least loss so far, and what they led to.
-    best: Option<(Vec<f64>, Alternatives)>,
+    /// Of the stacking.
+    fit: Fit,
     done: BTreeMap<Dataset, Alternatives>,
 }
 
@@ -74,7 +74,7 @@ impl Comparing {
             votes: Vec::new(),
             boosted: None,
             slices: BTreeMap::new(),
-            best: None,
+            fit: Fit::default(),
             done: BTreeMap::new(),
         }
     }
@@ -304,21 +304,17 @@ impl Comparing {
             self.votes = samme(&hits, classes);
         }
         self.boosted = total.boosted.take().or(self.boosted.take());
-        let next = total.newton.step(&self.weights);
-        let better = |(_, best): &(Vec<f64>, Alternatives)| total.stacked.loss_sum < best.stacked.loss_sum;
-        if self.best.as_ref().is_none_or(better) {
-            self.best = Some((self.weights.clone(), total));
-        }
-        let may = self.weights.len() <= STACK_INGREDIENTS_MAX && next.iter().all(|w| w.is_finite());
         let votes_to_count = self.boosted.is_none() && !self.votes.is_empty();
-        if may && self.step < STACK_STEPS {
-            (self.step, self.weights) = (self.step + 1, next);
-        } else if votes_to_count {
-            self.step += 1;
-        } else if let Some((weights, best)) = self.best.take() {
-            self.weights = weights;
-            let best = Alternatives { boosted: self.boosted.take(), ..best };
-            self.done.insert(Dataset::VALIDATION, best);
+        let next = self.fit.next(&self.weights, total);
+        match next.filter(|_| self.weights.len() <= STACK_INGREDIENTS_MAX) {
+            Some(next) => (self.step, self.weights) = (self.step + 1, next),
+            None if votes_to_count => self.step += 1,
+            None => {
+                let Some((weights, best)) = std::mem::take(&mut self.fit).best() else { return };
+                self.weights = weights;
+                let best = Alternatives { boosted: self.boosted.take(), ..best };
+                self.done.insert(Dataset::VALIDATION, best);
+            }
         }
     }
 }
