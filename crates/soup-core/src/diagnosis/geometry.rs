@@ -16,9 +16,6 @@ use super::{Geometry, LayerGeometry, Outlier, SharedInit, SharedInitVerdict};
 /// Median cosine between ingredients from which on they share an initialisation. Long fine-tunings at high learning rates go
 /// down to about 0.7; independent trainings stay below 0.2.
 pub const SHARED_COSINE_MIN: f64 = 0.5;
-/// Two deltas are equal where their difference is shorter than this share of their length: far above the rounding of `f64`
-/// sums, far below the last bit of `f32` parameters that differ anywhere.
-const EQUAL_SHARE: f64 = 1e-7;
 /// An ingredient is an outlier where its norm is so many times the median, or the median so many times its norm.
 const OUTLIER_NORM_RATIO: f64 = 3.0;
 /// Or where its mean angle to the others is so many degrees above the median of these angles.
@@ -105,11 +102,10 @@ impl Gram {
         }
     }
 
-    /// Whether two ingredients are equal.
+    /// Whether two ingredients are equal. Their products with all others then have the same bits, since all are added up in one order; of two
+    /// that differ these do as soon as the difference is more than the rounding of these sums.
     fn equal(&self, i: usize, j: usize) -> bool {
-        let (a, b) = (self.delta(i, i), self.delta(j, j));
-        let apart = (a + b - 2.0 * self.delta(i, j)).max(0.0).sqrt();
-        apart <= EQUAL_SHARE * (a.max(b).sqrt() + self.at(self.ingredients, self.ingredients).sqrt())
+        (0..=self.ingredients).all(|other| self.at(i, other) == self.at(j, other))
     }
 
     /// Groups of two or more equal ingredients, by position.
@@ -251,6 +247,16 @@ mod tests {
     fn equal_ingredients_are_grouped() {
         let gram = gram(&[&[1.0, 2.0], &[3.0, 0.0], &[1.0, 2.0], &[1.0, 2.1]]);
         assert_eq!(gram.duplicates(), [[0, 2]]);
+        // A thousandth of one parameter beside a million in another, as running variances are.
+        let near = gram_of_near(1e6, 0.001);
+        assert!(near.duplicates().is_empty());
+        assert_eq!(near.shared_init().verdict, SharedInitVerdict::Shared);
+        assert_eq!(gram_of_near(1e6, 0.0).duplicates(), [[0, 1]]);
+    }
+
+    /// Of three, the first two of which differ by `apart`, in the second parameter alone.
+    fn gram_of_near(large: f64, apart: f64) -> Gram {
+        gram(&[&[large, 1.0, 0.5], &[large, 1.0 + apart, 0.5], &[large, 2.0, 0.25]])
     }
 
     #[test]
