@@ -6,7 +6,7 @@ use std::path::Path;
 use soup_coordinator::Configuration;
 use soup_core::agree::agree;
 use soup_core::batch_norm;
-use soup_core::machine::{Room, Space, Tier, choose_room};
+use soup_core::machine::{LINE_SEGMENTS, PLANE_SIDE, Room, Space, Tier, choose_room};
 use soup_core::memory::{Cut, SHARDS_AHEAD, memory_for, soups_kept};
 use soup_core::plan::{DatasetPlan, Evaluations, FilePlan, Memory, PlanReport, Shards};
 use soup_core::recipe::{RecipeKind, given, ranking};
@@ -353,19 +353,21 @@ fn evaluations(spec: &RunSpec, k: u32) -> Evaluations {
     let kind = spec.recipe.kind;
     // Baselines cost the single ingredients where the recipe does not rank them, and the uniform soup where it does
     // not begin with it. The result of the uniform recipe is scored in any case.
-    // Where the ranking is given, only its best one is a baseline; greedy begins with it.
-    let all_singles = !given_ranking || spec.diagnosis.level == DiagnosisLevel::Full;
-    let singles = match (spec.baselines, all_singles) {
+    // Where the ranking is given, only its best one is a baseline; greedy begins with it. A full diagnosis looks at all of them, and has
+    // baselines.
+    let full = spec.diagnosis.level == DiagnosisLevel::Full;
+    let (baselines, all_singles) = (spec.baselines || full, !given_ranking || full);
+    let singles = match (baselines, all_singles) {
         (true, true) if ranked < u64::from(k) => u64::from(k),
         (true, false) => u64::from(kind != RecipeKind::Greedy),
         _ => 0,
     };
     let given = matches!(kind, RecipeKind::Uniform | RecipeKind::Weighted);
-    let uniform = (spec.baselines && kind != RecipeKind::Pruned) || given;
-    let soups = if spec.baselines { 3 } else { 1 };
+    let uniform = (baselines && kind != RecipeKind::Pruned) || given;
+    let soups = if baselines { 3 } else { 1 };
     // A learned soup is found on a set of its own, and then scored like any other.
     let validation_max = match kind {
-        RecipeKind::Learned if spec.baselines => {
+        RecipeKind::Learned if baselines => {
             if all_singles {
                 u64::from(k) + 2
             } else {
@@ -374,15 +376,32 @@ fn evaluations(spec: &RunSpec, k: u32) -> Evaluations {
         }
         RecipeKind::Learned => 1,
         _ if spec.validation.is_none() => 0,
-        RecipeKind::Weighted if spec.baselines => u64::from(k) + 2,
+        RecipeKind::Weighted if baselines => u64::from(k) + 2,
         _ => ranked + trials_max + singles + u64::from(uniform),
     };
     Evaluations {
         ranked,
         trials_max,
-        validation_max,
-        tests_max: if spec.tests.is_empty() { 0 } else { soups },
+        validation_max: validation_max + if full { between(k) } else { 0 },
+        tests_max: match spec.tests.is_empty() {
+            true => 0,
+            // The best single one is among all of them.
+            false if full => u64::from(k) + 2,
+            false => soups,
+        },
     }
+}
+
+/// Soups that a full diagnosis scores on the validation set besides single ingredients and the mean of all: means of some, points of lines and of a
+/// plane.
+fn between(k: u32) -> u64 {
+    let lines = match k {
+        0 | 1 => 0,
+        2 => 1,
+        _ => 2,
+    };
+    let plane = if k < 3 { 0 } else { PLANE_SIDE * PLANE_SIDE };
+    u64::from(k.saturating_sub(2) + lines * (LINE_SEGMENTS - 1) + plane)
 }
 
 /// The size of a dataset, and what it is.
@@ -653,5 +672,9 @@ mod tests {
         check("recipe: pruned\norder: pool\n", (1, 31, 48, 0));
         check("recipe: learned\n", (0, 0, 18, 0));
         check("recipe: learned\ninit: greedy\nno-baselines: true\n", (16, 15, 1, 0));
+        // Means of 2 to 15, two lines of 9 points without their ends, and a plane of 49; on test sets all ingredients.
+        let full = 14 + 18 + 49;
+        check("recipe: greedy\ndiagnose: full\ntest: {a: /t}\n", (16, 15, 32 + full, 18));
+        check("recipe: uniform\nno-baselines: true\ndiagnose: full\ntest: {a: /t}\n", (0, 0, 17 + full, 18));
     }
 }
