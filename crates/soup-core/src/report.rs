@@ -204,14 +204,15 @@ impl Comparison {
     /// In one line for people. Of a metric that is a share, differences are in percent of all samples.
     pub fn sentence(&self, share: bool) -> String {
         let Discordant { gains, losses } = self.discordant;
-        let number = |v: f64| if share { format!("{:+.2} %", 100.0 * v) } else { format!("{v:+.4}") };
+        let signed = |v: f64| format!("{}{}", if v < 0.0 { "-" } else { "+" }, decimal(v.abs()));
+        let number = |v: f64| if share { format!("{:+.2} %", 100.0 * v) } else { signed(v) };
         let by = match (self.difference, self.interval) {
             (Some(by), Some((low, high))) => {
                 format!(", {} ({} to {} at 95 %)", number(by), number(low), number(high))
             }
             _ => String::new(),
         };
-        format!("{gains} samples gained, {losses} lost, p = {:.4}{by}", self.p)
+        format!("{gains} samples gained, {losses} lost, p {}{by}", chance(self.p))
     }
 }
 
@@ -442,7 +443,19 @@ fn field(name: &str) -> String {
 
 /// A metric's value for people; `-` where there is none.
 pub fn number(value: Option<f64>) -> String {
-    value.map_or_else(|| "-".to_owned(), |v| format!("{v:.4}"))
+    value.map_or_else(|| "-".to_owned(), decimal)
+}
+
+/// A number for people: with four decimals, or with four digits where those would say little of it or would be many.
+pub fn decimal(v: f64) -> String {
+    let size = v.abs();
+    let fits = size == 0.0 || !size.is_finite() || (0.001..1e12).contains(&size);
+    if fits { format!("{v:.4}") } else { format!("{v:.3e}") }
+}
+
+/// How large a probability is, for people: `= 0.0412`; never that it is none.
+pub fn chance(p: f64) -> String {
+    if p < 0.00005 { "< 0.0001".to_owned() } else { format!("= {p:.4}") }
 }
 
 /// What a report is made from.
@@ -574,6 +587,31 @@ mod tests {
             "accuracy+macro_f1": (0.5 + 1.0 / 3.0) / 2.0,
         });
         assert_eq!((value, json(mean)), (Some((0.5 + 1.0 / 3.0) / 2.0), expected));
+    }
+
+    #[test]
+    fn numbers_for_people_say_what_they_are() {
+        let shown: Vec<String> = [0.0, 0.87654, -12.0, 0.001, 0.00012344, -3e-9, 4.2e17].map(decimal).into();
+        assert_eq!(shown, ["0.0000", "0.8765", "-12.0000", "0.0010", "1.234e-4", "-3.000e-9", "4.200e17"]);
+        assert_eq!([f64::NAN, f64::INFINITY].map(decimal), ["NaN", "inf"]);
+        let chances = [0.0412, 0.00005, 1e-300, 0.0].map(chance);
+        assert_eq!(chances, ["= 0.0412", "= 0.0001", "< 0.0001", "< 0.0001"]);
+        let of = |difference, p| Comparison {
+            dataset: "validation".to_owned(),
+            against: Against::Uniform,
+            discordant: Discordant { gains: 40, losses: 2 },
+            p,
+            p_better: p,
+            difference: Some(difference),
+            interval: Some((-difference, 2.0 * difference)),
+        };
+        let sentence = of(3e-5, 1e-9).sentence(false);
+        assert_eq!(
+            sentence,
+            "40 samples gained, 2 lost, p < 0.0001, +3.000e-5 (-3.000e-5 to +6.000e-5 at 95 %)"
+        );
+        let sentence = of(0.019, 0.03).sentence(true);
+        assert_eq!(sentence, "40 samples gained, 2 lost, p = 0.0300, +1.90 % (-1.90 % to +3.80 % at 95 %)");
     }
 
     #[test]

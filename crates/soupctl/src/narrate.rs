@@ -1,7 +1,7 @@
 //! Run events as lines and gauges for people. Pure: what is shown where is [`crate::progress`]'s business.
 
 use soup_core::metric::{ClassMetric, MetricName};
-use soup_core::report::percent;
+use soup_core::report::{chance, decimal, percent};
 use soup_proto::v1::run_event::Event;
 use soup_proto::v1::tally::Kind;
 use soup_proto::v1::{Decided, Loading, Planned, Retracted, Scored, Soup, Stepped, Tally, WorkersChanged};
@@ -185,9 +185,9 @@ impl Narrator {
         let sign = if soup.members.contains(&decided.candidate) { '+' } else { '-' };
         let least = match &bar.kind {
             Some(Kind::Classes(bar)) if self.is_accuracy() => plain(bar.correct),
-            _ => format!("{:.4}", decided.bar_value),
+            _ => decimal(decided.bar_value),
         };
-        let p = decided.p.map_or(String::new(), |p| format!(", p = {p:.4}"));
+        let p = decided.p.map_or(String::new(), |p| format!(", p {}", chance(p)));
         let total = (self.trials_max)(self.ingredients.len() as u32);
         let width = total.max(1).to_string().len();
         let line = format!(
@@ -219,12 +219,15 @@ impl Narrator {
             return vec![gauge];
         }
         let width = steps.to_string().len();
-        vec![Told::Line(format!("step {step:>width$}/{steps}  loss {loss:.4}  beta {beta:.3}")), gauge]
+        vec![
+            Told::Line(format!("step {step:>width$}/{steps}  loss {}  beta {beta:.3}", decimal(loss))),
+            gauge,
+        ]
     }
 
     /// `1750/2000  87.50 %`, and the run's metric where it is another.
     fn figures(&self, score: &Tally, value: f64) -> String {
-        let own = format!("{} {value:.4}", self.metric);
+        let own = format!("{} {}", self.metric, decimal(value));
         let Some(Kind::Classes(score)) = &score.kind else { return own };
         let share = percent(score.correct, score.total);
         let total = plain(score.total);

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 use soup_core::journal::{Decided, Entry, Record, sha256_hex, verify};
 use soup_core::recipe::{Setting, ranking};
+use soup_core::report::decimal;
 use soup_core::run::RunSpec;
 use soup_core::tally::Tally;
 use soup_core::{Error, Result};
@@ -240,7 +241,7 @@ fn what(entry: &Entry) -> String {
         Entry::Retracted(r) => {
             format!("{} soups are scored again, {} decisions remain: {}", r.scores.len(), r.decisions, r.why)
         }
-        Entry::Stepped(s) => format!("step {}: loss {:.4}", s.step, s.gradients.loss),
+        Entry::Stepped(s) => format!("step {}: loss {}", s.step, decimal(s.gradients.loss)),
         Entry::Publishing { sha256 } => sha256.clone(),
         Entry::Published { .. } => String::new(),
         Entry::Failed { exit_code, message } => format!("exit code {exit_code}: {message}"),

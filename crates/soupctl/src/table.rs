@@ -6,7 +6,8 @@ use soup_core::judge::JudgeId;
 use soup_core::metric::{ClassMetric, MetricName};
 use soup_core::recipe::Verdict;
 use soup_core::report::{
-    Against, Figures, LearnedReport, LearnedStep, RunReport, StatisticsReport, TrialReport, number, percent,
+    Against, Figures, LearnedReport, LearnedStep, RunReport, StatisticsReport, TrialReport, decimal, number,
+    percent,
 };
 
 /// Names of ingredients in the label of a row are cut to this many characters.
@@ -132,7 +133,9 @@ fn steps(learned: &LearnedReport) -> String {
     let loss = |step: Option<&LearnedStep>| step.and_then(|s| s.loss);
     let count = learned.steps.len();
     match (loss(learned.steps.first()), loss(learned.steps.last())) {
-        (Some(first), Some(last)) => format!("{count}, loss of the mini-batch {first:.4} to {last:.4}"),
+        (Some(first), Some(last)) => {
+            format!("{count}, loss of the mini-batch {} to {}", decimal(first), decimal(last))
+        }
         _ => count.to_string(),
     }
 }

@@ -1,5 +1,7 @@
 //! Numbers as text: coordinates, values with their unit, ticks.
 
+use soup_core::report::decimal;
+
 use crate::plot::scale::Span;
 
 /// How a kind of value is written.
@@ -7,7 +9,7 @@ use crate::plot::scale::Span;
 pub(crate) enum Unit {
     /// A share of 1, as percent with two decimals.
     Percent,
-    /// A plain number with four decimals.
+    /// A plain number with four decimals, or four digits where these say little.
     Number,
     /// A length in parameter space, with four significant digits.
     Length,
@@ -23,7 +25,7 @@ impl Unit {
         match self {
             _ if !v.is_finite() => "-".to_owned(),
             Unit::Percent => format!("{:.2} %", 100.0 * v),
-            Unit::Number => format!("{v:.4}"),
+            Unit::Number => decimal(v),
             Unit::Length => {
                 let digits = if v == 0.0 { 0.0 } else { (3.0 - v.abs().log10().floor()).clamp(0.0, 9.0) };
                 format!("{v:.*}", digits as usize)

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 use soup_core::recipe::{RecipeKind, Verdict};
-use soup_core::report::{TrialReport, percent};
+use soup_core::report::{TrialReport, chance, percent};
 
 use crate::plot::frame::{Axis, Frame, Head, Shape, WIDTH, figure, line, mark, x_axis, x_marks, y_axis};
 use crate::plot::label::short;
@@ -139,7 +139,7 @@ fn one(view: &View<'_>, (number, trial): Numbered<'_>, x: &Scale, y: &Scale, spa
         true => format!(" after {} of {} samples", trial.evaluated, trial.out_of),
         false => String::new(),
     };
-    let p = trial.compared.map_or(String::new(), |compared| format!(" (p = {:.4})", compared.p));
+    let p = trial.compared.map_or(String::new(), |compared| format!(" (p {})", chance(compared.p)));
     let tooltip = format!(
         "trial {number}, {}: {most}{} against {}{p}, {verdict}{after}",
         trial.candidate,

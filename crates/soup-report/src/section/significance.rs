@@ -1,7 +1,7 @@
 //! Whether the soup is better than others or only luckier, on every dataset.
 
 use maud::{Markup, html};
-use soup_core::report::Comparison;
+use soup_core::report::{Comparison, chance};
 
 use crate::plot::number::Unit;
 use crate::section::section;
@@ -36,7 +36,7 @@ fn table(view: &View<'_>, comparisons: &[Comparison]) -> Markup {
                         td { (of.against.name()) }
                         td.n { (of.discordant.gains) }
                         td.n { (of.discordant.losses) }
-                        td.n { (format!("{:.4}", of.p)) }
+                        td.n { (chance(of.p).trim_start_matches("= ")) }
                         td.n { (signed(unit, of.difference)) }
                         td.n { (signed(unit, of.interval.map(|(low, _)| low))) }
                         td.n { (signed(unit, of.interval.map(|(_, high)| high))) }
