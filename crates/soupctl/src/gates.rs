@@ -8,12 +8,13 @@ use std::str::FromStr;
 
 use serde::Deserializer;
 use serde::de::Error as _;
-use soup_core::report::{Against, Figures, RunReport};
+use soup_core::report::{Against, Figures, RunReport, decimal};
 use soup_core::run::RunSpec;
 use soup_core::{Error, ErrorKind, Result};
 
-/// Figures and distances are rounded: what lies no further below what is to be reached reaches it.
-const ROUNDING: f64 = 1e-9;
+/// Figures and distances are rounded: what lies no further below what is to be reached, relative to the numbers that this is made of, reaches
+/// it.
+const ROUNDING: f64 = 1e-12;
 
 /// One gate.
 #[derive(Clone, Debug, PartialEq)]
@@ -146,16 +147,20 @@ impl Gate {
             other.as_ref().and_then(|other| on(Some(&other.score), &other.test))
         };
         let soup = on(report.score.as_ref(), &report.test);
-        let wanted = match self.value {
-            Value::Number(number) => Some(number),
-            Value::Other(against, distance) => of_other(against).map(|value| value + distance),
+        let parts = match self.value {
+            Value::Number(number) => Some((number, 0.0)),
+            Value::Other(against, distance) => of_other(against).map(|value| (value, distance)),
         };
-        let (Some(soup), Some(wanted)) = (soup, wanted) else {
+        let (Some(soup), Some((value, distance))) = (soup, parts) else {
             return Some(format!("{self}, of which there is no figure"));
         };
+        let wanted = value + distance;
         let beyond = if self.at_least { soup - wanted } else { wanted - soup };
-        let passes = beyond >= -ROUNDING;
-        (!passes).then(|| format!("{self}: {metric} is {soup:.4}, and {wanted:.4} was to be reached"))
+        let largest = soup.abs().max(value.abs()).max(distance.abs());
+        let passes = beyond >= -ROUNDING * largest;
+        (!passes).then(|| {
+            format!("{self}: {metric} is {}, and {} was to be reached", decimal(soup), decimal(wanted))
+        })
     }
 }
 
@@ -210,6 +215,19 @@ mod tests {
             "seconds": {}
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn small_figures_are_not_taken_for_rounding() {
+        let mut report = report();
+        report.options.metric = "loss".parse().unwrap();
+        if let Some(Figures::Classes { loss, .. }) = report.test.get_mut("test") {
+            *loss = Some(9e-10);
+        }
+        let outcome = |gate: &str| check(&[gate.parse().unwrap()], &report);
+        assert!(outcome("test<=9e-10").is_ok());
+        let error = outcome("test<=1e-10").unwrap_err().chain();
+        assert!(error.contains("loss is 9.000e-10, and 1.000e-10 was to be reached"), "{error}");
     }
 
     #[test]
