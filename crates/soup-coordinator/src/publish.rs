@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 use soup_core::companion::CONFIG;
 use soup_core::journal::sha256_hex;
 use soup_core::machine::FileDigest;
-use soup_core::report::{Figures, RunReport};
+use soup_core::metric::ClassMetric;
+use soup_core::report::{Figures, RunReport, decimal, number};
 use soup_core::{Error, Result};
 use soup_store::card::{self, Card, CardIngredient, CardRow};
 use soup_store::checkpoint::{Checkpoint, FileStamp, INDEX_FILE};
@@ -156,8 +157,8 @@ fn model_card(prepared: &PreparedRun, report: &RunReport, base_model: Option<Str
             .reported()
             .iter()
             .skip(1)
-            .map(|d| test.get(d).map_or_else(String::new, Figures::headline));
-        CardRow { name, figures: std::iter::once(validation.headline()).chain(tests).collect() }
+            .map(|d| test.get(d).map_or_else(String::new, |of| card_figure(report, of)));
+        CardRow { name, figures: std::iter::once(card_figure(report, validation)).chain(tests).collect() }
     };
     let mut figures = Vec::new();
     for (name, baseline) in
@@ -170,7 +171,7 @@ fn model_card(prepared: &PreparedRun, report: &RunReport, base_model: Option<Str
     let ingredient = |name: &String| CardIngredient {
         name: name.clone(),
         chosen: report.ingredients.contains(name),
-        weight: report.weights.get(name).map_or_else(String::new, |w| format!("{w:.4}")),
+        weight: report.weights.get(name).map_or_else(String::new, |w| decimal(*w)),
     };
     let config: serde_json::Value = serde_json::from_str(&prepared.model_config_json).unwrap_or_default();
     Card {
@@ -179,7 +180,77 @@ fn model_card(prepared: &PreparedRun, report: &RunReport, base_model: Option<Str
         recipe: report.recipe.clone(),
         base_model,
         ingredients: prepared.names.iter().map(ingredient).collect(),
+        figures_are: figures_are(report),
         figure_columns: prepared.reported().to_vec(),
         figures,
+    }
+}
+
+/// Whether a figure is of classes, and soups were compared by another one than the share of correct predictions.
+fn has_two(report: &RunReport, figures: &Figures) -> bool {
+    figures.accuracy().is_some() && report.options.metric.as_str() != ClassMetric::Accuracy.name()
+}
+
+/// What stands in a cell of a card: the share of correct predictions and the metric that soups were compared by, or the one that there is.
+fn card_figure(report: &RunReport, figures: &Figures) -> String {
+    match has_two(report, figures) {
+        true => format!("{} ({})", figures.headline(), number(figures.value(&report.options.metric))),
+        false => figures.headline(),
+    }
+}
+
+/// What the figures of a card are.
+fn figures_are(report: &RunReport) -> String {
+    let Some(score) = &report.score else { return String::new() };
+    let less = if report.lower_is_better { ", of which less is better" } else { "" };
+    let metric = &report.options.metric;
+    match (score.accuracy().is_some(), has_two(report, score)) {
+        (true, false) => "Shares of correct predictions.".to_owned(),
+        (true, true) => {
+            format!(
+                "Shares of correct predictions; in parentheses {metric}{less}, by which soups were compared."
+            )
+        }
+        (false, _) => format!("By {metric}{less}."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(metric: &str, lower_is_better: bool, score: serde_json::Value) -> RunReport {
+        serde_json::from_value(json!({
+            "run": "r", "recipe": "uniform", "options": {
+                "kind": "uniform", "order": "sorted", "accept": "at-least", "seed": 0, "max_ingredients": null, "passes": 1,
+                "metric": metric
+            },
+            "lower_is_better": lower_is_better, "ingredients": ["a"], "weights": {}, "score": score, "test": {}, "baselines": {},
+            "ranking": [], "order": [], "trials": [], "validation": "validation", "output": "/o", "sha256": "", "notes": [],
+            "seconds": {}
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn cards_say_what_their_figures_are() {
+        let said =
+            |report: RunReport| (figures_are(&report), card_figure(&report, report.score.as_ref().unwrap()));
+        let classes = |more: &str, value: f64| {
+            let mut score = json!({ "correct": 7, "total": 8, "accuracy": 0.875, "loss": 0.25 });
+            score[more] = value.into();
+            score
+        };
+        let (what, cell) = said(report("accuracy", false, classes("loss", 0.25)));
+        assert_eq!((what.as_str(), cell.as_str()), ("Shares of correct predictions.", "87.50 %"));
+        let (what, cell) = said(report("macro-f1", false, classes("macro_f1", 0.8125)));
+        assert!(what.ends_with("in parentheses macro-f1, by which soups were compared."), "{what}");
+        assert_eq!(cell, "87.50 % (0.8125)");
+        let (what, cell) = said(report("loss", true, classes("loss", 0.25)));
+        assert!(what.contains("loss, of which less is better"), "{what}");
+        assert_eq!(cell, "87.50 % (0.2500)");
+        let sums = json!({ "samples": 8, "figures": { "nll": 16.0 }, "value": 7.5 });
+        let (what, cell) = said(report("perplexity", true, sums));
+        assert_eq!((what.as_str(), cell.as_str()), ("By perplexity, of which less is better.", "7.5000"));
     }
 }

@@ -17,6 +17,8 @@ pub struct Card {
     pub of_transformers: bool,
     /// The pool, in pool order.
     pub ingredients: Vec<CardIngredient>,
+    /// What the figures are, in a sentence.
+    pub figures_are: String,
     /// Headings of the columns of figures: datasets.
     pub figure_columns: Vec<String>,
     /// Rows of figures: models.
@@ -68,6 +70,9 @@ pub fn card(card: &Card) -> String {
     );
     if !card.figures.is_empty() {
         line(&mut out, "## Figures\n");
+        if !card.figures_are.is_empty() {
+            line(&mut out, &format!("{}\n", text(&card.figures_are)));
+        }
         let heading = std::iter::once("model").chain(card.figure_columns.iter().map(String::as_str));
         table(&mut out, heading, card.figures.iter().map(|r| (r.name.as_str(), r.figures.as_slice())));
     }
@@ -197,6 +202,7 @@ mod tests {
             recipe: "greedy".into(),
             base_model: Some("google/vit-base".into()),
             ingredients: vec![ingredient("a", true, "1/1"), ingredient("b", false, "")],
+            figures_are: "Shares of correct predictions.".into(),
             figure_columns: vec!["validation".into()],
             figures: vec![CardRow { name: "soup".into(), figures: vec!["87.50 %".into()] }],
         });
@@ -204,7 +210,7 @@ mod tests {
             # my\\|soup\n\n\
             A model soup: the weighted average of 1 of 2 fine-tuned models, chosen by the recipe **greedy**. \
             It has the size and the speed of a single model. `soup.json` records how it was made.\n\n\
-            ## Figures\n\n| model | validation |\n|---|---|\n| soup | 87.50 % |\n\n\
+            ## Figures\n\nShares of correct predictions.\n\n| model | validation |\n|---|---|\n| soup | 87.50 % |\n\n\
             ## Ingredients\n\n| ingredient | chosen | weight |\n|---|---|---|\n| a | yes | 1/1 |\n| b | no |  |\n\n";
         assert_eq!(text, expect);
     }
