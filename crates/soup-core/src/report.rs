@@ -541,7 +541,9 @@ impl Sources<'_> {
                 fragile: match (d.early, self.alpha) {
                     (true, _) => None,
                     (false, None) => is_fragile(self.metric.0?, self.accept, &d.score, &d.bar),
-                    (false, Some(alpha)) => d.compared.map(|counts| is_fragile_at(alpha, counts)),
+                    (false, Some(alpha)) => {
+                        d.compared.and_then(|counts| is_fragile_at(alpha, counts, &d.score, &d.bar))
+                    }
                 },
             })
         };

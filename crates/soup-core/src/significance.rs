@@ -217,10 +217,23 @@ mod tests {
 
     #[test]
     fn verdicts_that_two_samples_turn_are_fragile() {
-        let fragile = |gains, losses| is_fragile_at(0.05, Discordant { gains, losses });
+        let score =
+            |correct, total| Tally::from(crate::tally::Counts { correct, total, ..Default::default() });
+        // So many samples are right with both, and so many wrong with both.
+        let fragile_beside = |gains, losses, right, wrong| {
+            let total = gains + losses + right + wrong;
+            let (candidate, bar) = (score(right + gains, total), score(right + losses, total));
+            is_fragile_at(0.05, Discordant { gains, losses }, &candidate, &bar).unwrap()
+        };
+        let fragile = |gains, losses| fragile_beside(gains, losses, 9, 9);
         // P(X >= 5 of 5) is 0.031, of 4 of 4 0.0625.
         assert!(fragile(5, 0) && fragile(4, 0) && fragile(3, 0));
         assert!(!fragile(2, 0) && !fragile(40, 0) && !fragile(0, 40));
+        // Nothing is left to be gained, nor to be lost: of 7 and 0, 0.0078, two losses more make 0.0898, and two gains less 0.031.
+        assert!(!fragile_beside(4, 0, 9, 0) && fragile_beside(4, 0, 0, 1));
+        assert!(fragile_beside(7, 0, 2, 9) && !fragile_beside(7, 0, 0, 9));
+        let other = is_fragile_at(0.05, Discordant { gains: 3, losses: 1 }, &score(7, 10), &score(6, 10));
+        assert_eq!(other, None);
     }
 
     #[test]

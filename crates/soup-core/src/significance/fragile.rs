@@ -42,19 +42,22 @@ pub fn is_fragile(metric: &Metric, accept: Accept, score: &Tally, bar: &Tally) -
     Some(Search::new((of, *classes), accept, score, bar).turns(FRAGILE_SAMPLES))
 }
 
-/// Whether a verdict is fragile that asks for significance: other predictions for a sample make one gain more or one less, or one loss more or
-/// one less.
-pub fn is_fragile_at(alpha: f64, counts: Discordant) -> bool {
+/// Whether a verdict is fragile that asks for significance, of a trial that scored `score` against `bar` and differs so from it: other predictions
+/// for a sample make one gain more of one that both have wrong or one less, or one loss more of one that both have right or one less. `None`
+/// where that is not how two such scores differ.
+pub fn is_fragile_at(alpha: f64, counts: Discordant, score: &Tally, bar: &Tally) -> Option<bool> {
+    let score = score.counts().filter(|_| counts.is_between(score, bar))?;
     let accepted = |gains: u64, losses: u64| McNemar::of(Discordant { gains, losses }).better <= alpha;
     let Discordant { gains, losses } = counts;
+    let (both_right, both_wrong) = (score.correct - gains, score.total - score.correct - losses);
     let samples = u64::from(FRAGILE_SAMPLES);
     let before = accepted(gains, losses);
-    (0..=samples).any(|of_gains| {
+    Some((0..=samples).any(|of_gains| {
         let of_losses = samples - of_gains;
-        let better = accepted(gains + of_gains, losses.saturating_sub(of_losses));
-        let worse = accepted(gains.saturating_sub(of_gains), losses + of_losses);
+        let better = accepted(gains + of_gains.min(both_wrong), losses.saturating_sub(of_losses));
+        let worse = accepted(gains.saturating_sub(of_gains), losses + of_losses.min(both_right));
         better != before || worse != before
-    })
+    }))
 }
 
 fn turns_by_counts(accept: Accept, score: &Counts, bar: u64) -> bool {
