@@ -51,9 +51,12 @@ fn deviations(numbers: &[f64]) -> Option<Vec<f64>> {
         return None;
     }
     let mut apart = numbers.to_vec();
-    scale(&mut apart);
-    let mean = apart.iter().sum::<f64>() / apart.len() as f64;
-    apart.iter_mut().for_each(|number| *number -= mean);
+    // The first mean is rounded, by as much as numbers may be apart that are large beside that; how far they are from it is not.
+    for _ in 0..2 {
+        scale(&mut apart);
+        let mean = apart.iter().sum::<f64>() / apart.len() as f64;
+        apart.iter_mut().for_each(|number| *number -= mean);
+    }
     scale(&mut apart);
     Some(apart)
 }
@@ -140,6 +143,15 @@ mod tests {
         let infinite = agreement(&[1.0, 2.0, 3.0], &[1.0, f64::INFINITY, 2.0]);
         assert!(infinite.pearson.is_nan() && infinite.mse == f64::INFINITY);
         assert_eq!(infinite.spearman, 0.5);
+    }
+
+    #[test]
+    fn what_varies_little_correlates_as_much() {
+        // In steps of 2^-33, the last bit of a million.
+        let near = |steps: [f64; 3]| steps.map(|step| 1e6 + step * 2f64.powi(-33));
+        let got = agreement(&[1.0, 2.0, 4.5], &near([0.0, 1.0, 5.0]));
+        assert!((got.pearson - 0.995_870_594_885_822_4).abs() < 1e-15, "{got:?}");
+        assert_eq!(agreement(&[0.3, 0.7], &near([0.0, 1.0, 0.0])[..2]).pearson, 1.0);
     }
 
     #[test]
