@@ -36,7 +36,7 @@ pub(crate) fn diagnose(
             true => layers.iter().zip(&measured.layers).map(|(name, gram)| gram.layer(name)).collect(),
             false => Vec::new(),
         },
-        duplicates: measured.whole.duplicates().into_iter().map(named).collect(),
+        duplicates: machine.duplicates().into_iter().map(named).collect(),
         outliers: measured.whole.outliers(names),
         shared_init: measured.matrices.shared_init(),
         interpolation: order.as_ref().map_or_else(Vec::new, |o| curves(machine, sources, o)),

@@ -34,7 +34,7 @@ pub struct Diagnosis {
     /// By layer, in the order of the network; empty where the pool is too large for that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<LayerGeometry>,
-    /// Groups of ingredients whose averaged parameters are equal.
+    /// Groups of ingredients that are equal.
     pub duplicates: Vec<Vec<String>>,
     /// Ingredients that lie where the others do not.
     pub outliers: Vec<Outlier>,

@@ -12,6 +12,7 @@
 //! diverged), from scratch -0.002. Over all parameters, vectors included, it is 0.998 and 0.836, which tells less.
 
 use super::{Geometry, LayerGeometry, Outlier, SharedInit, SharedInitVerdict};
+use crate::report::decimal;
 
 /// Median cosine between ingredients from which on they share an initialisation. Long fine-tunings at high learning rates go
 /// down to about 0.7; independent trainings stay below 0.2.
@@ -102,13 +103,13 @@ impl Gram {
         }
     }
 
-    /// Whether two ingredients are equal. Their products with all others then have the same bits, since all are added up in one order; of two
-    /// that differ these do as soon as the difference is more than the rounding of these sums.
+    /// Whether two ingredients are equal, as far as products tell. Those with all others then have the same bits, since all are added up in one
+    /// order; of two that differ these do as soon as the difference is more than the rounding of the sums.
     fn equal(&self, i: usize, j: usize) -> bool {
         (0..=self.ingredients).all(|other| self.at(i, other) == self.at(j, other))
     }
 
-    /// Groups of two or more equal ingredients, by position.
+    /// Groups of two or more ingredients that are equal as far as products tell, by position.
     pub fn duplicates(&self) -> Vec<Vec<usize>> {
         let mut groups: Vec<Vec<usize>> = Vec::new();
         for i in 0..self.ingredients {
@@ -139,7 +140,9 @@ impl Gram {
             let (norm, angle) = (norms[i], angles[i]);
             if norm > OUTLIER_NORM_RATIO * norm_median || norm * OUTLIER_NORM_RATIO < norm_median {
                 return Some(format!(
-                    "its distance from the origin is {norm:.3}, the median is {norm_median:.3}"
+                    "its distance from the origin is {}, the median is {}",
+                    decimal(norm),
+                    decimal(norm_median)
                 ));
             }
             (angle > angle_median + OUTLIER_ANGLE_DEG).then(|| {

@@ -218,9 +218,15 @@ impl Machine {
         Grid::new(&self.measured()?.whole, [a, b, c], PLANE_SIDE)
     }
 
+    /// Groups of two or more ingredients that are equal, by position.
+    pub fn duplicates(&self) -> Vec<Vec<usize>> {
+        let alike = self.measured().map_or_else(Vec::new, |m| m.whole.duplicates());
+        equal_among(alike, |index| self.ingredient_digests(index))
+    }
+
     /// `order` with one of each group of duplicates.
     fn distinct(&self, order: &[Ingredient]) -> Vec<Ingredient> {
-        let groups = self.measured().map_or_else(Vec::new, |m| m.whole.duplicates());
+        let groups = self.duplicates();
         let mut seen: Vec<usize> = Vec::new();
         let mut first = |i: &Ingredient| match groups.iter().position(|g| g.contains(&i.index())) {
             Some(group) if seen.contains(&group) => false,
@@ -319,6 +325,19 @@ impl Comparing {
     }
 }
 
+/// Groups of those that have one digest, of groups whose products are the same: beside a number that is large enough to be all that sums tell
+/// of, so are those of any.
+fn equal_among<D: Ord>(alike: Vec<Vec<usize>>, digest: impl Fn(usize) -> D) -> Vec<Vec<usize>> {
+    let mut groups = Vec::new();
+    for some in alike {
+        let mut equal: BTreeMap<D, Vec<usize>> = BTreeMap::new();
+        some.into_iter().for_each(|index| equal.entry(digest(index)).or_default().push(index));
+        groups.extend(equal.into_values().filter(|group| group.len() > 1));
+    }
+    groups.sort();
+    groups
+}
+
 /// Sums slices, in order.
 fn total(slices: BTreeMap<u32, Alternatives>) -> Alternatives {
     let sum = |mut sum: Alternatives, slice: Alternatives| {
@@ -326,4 +345,18 @@ fn total(slices: BTreeMap<u32, Alternatives>) -> Alternatives {
         sum
     };
     slices.into_values().reduce(sum).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_products_do_not_tell_apart_digests_do() {
+        let digests = ["a", "b", "a", "c", "b", "d", "e"];
+        let alike = vec![vec![0, 1, 2, 4], vec![3, 5]];
+        assert_eq!(equal_among(alike.clone(), |index| Some(digests[index])), [[0, 2], [1, 4]]);
+        // Where digests are not known products decide.
+        assert_eq!(equal_among(alike, |_| None::<u8>), [vec![0, 1, 2, 4], vec![3, 5]]);
+    }
 }
