@@ -8,8 +8,7 @@ use sha2::{Digest, Sha256};
 use soup_core::companion::CONFIG;
 use soup_core::journal::sha256_hex;
 use soup_core::machine::FileDigest;
-use soup_core::metric::ClassMetric;
-use soup_core::report::{Figures, RunReport, decimal, number};
+use soup_core::report::{Figures, RunReport, decimal};
 use soup_core::{Error, Result};
 use soup_store::card::{self, Card, CardIngredient, CardRow};
 use soup_store::checkpoint::{Checkpoint, FileStamp, INDEX_FILE};
@@ -152,13 +151,14 @@ async fn base_model(prepared: &PreparedRun) -> Option<String> {
 }
 
 fn model_card(prepared: &PreparedRun, report: &RunReport, base_model: Option<String>) -> Card {
+    let metric = &report.options.metric;
     let row = |name: String, validation: &Figures, test: &BTreeMap<String, Figures>| {
         let tests = prepared
             .reported()
             .iter()
             .skip(1)
-            .map(|d| test.get(d).map_or_else(String::new, |of| card_figure(report, of)));
-        CardRow { name, figures: std::iter::once(card_figure(report, validation)).chain(tests).collect() }
+            .map(|d| test.get(d).map_or_else(String::new, |of| of.headlines(metric)));
+        CardRow { name, figures: std::iter::once(validation.headlines(metric)).chain(tests).collect() }
     };
     let mut figures = Vec::new();
     for (name, baseline) in
@@ -186,25 +186,12 @@ fn model_card(prepared: &PreparedRun, report: &RunReport, base_model: Option<Str
     }
 }
 
-/// Whether a figure is of classes, and soups were compared by another one than the share of correct predictions.
-fn has_two(report: &RunReport, figures: &Figures) -> bool {
-    figures.accuracy().is_some() && report.options.metric.as_str() != ClassMetric::Accuracy.name()
-}
-
-/// What stands in a cell of a card: the share of correct predictions and the metric that soups were compared by, or the one that there is.
-fn card_figure(report: &RunReport, figures: &Figures) -> String {
-    match has_two(report, figures) {
-        true => format!("{} ({})", figures.headline(), number(figures.value(&report.options.metric))),
-        false => figures.headline(),
-    }
-}
-
 /// What the figures of a card are.
 fn figures_are(report: &RunReport) -> String {
     let Some(score) = &report.score else { return String::new() };
     let less = if report.lower_is_better { ", of which less is better" } else { "" };
     let metric = &report.options.metric;
-    match (score.accuracy().is_some(), has_two(report, score)) {
+    match (score.accuracy().is_some(), score.has_two(metric)) {
         (true, false) => "Shares of correct predictions.".to_owned(),
         (true, true) => {
             format!(
@@ -234,8 +221,9 @@ mod tests {
 
     #[test]
     fn cards_say_what_their_figures_are() {
-        let said =
-            |report: RunReport| (figures_are(&report), card_figure(&report, report.score.as_ref().unwrap()));
+        let said = |report: RunReport| {
+            (figures_are(&report), report.score.as_ref().unwrap().headlines(&report.options.metric))
+        };
         let classes = |more: &str, value: f64| {
             let mut score = json!({ "correct": 7, "total": 8, "accuracy": 0.875, "loss": 0.25 });
             score[more] = value.into();

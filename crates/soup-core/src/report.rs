@@ -434,6 +434,20 @@ impl Figures {
             Figures::Values { value, .. } | Figures::Sums { value, .. } => number(*value),
         }
     }
+
+    /// Whether they have two first things to look at: they are of a classifier, and the run's metric, which is called `name`, is not the share
+    /// of correct predictions.
+    pub fn has_two(&self, name: &MetricName) -> bool {
+        self.accuracy().is_some() && name.as_str() != ClassMetric::Accuracy.name()
+    }
+
+    /// Both where there are two, for people: the share of correct predictions, and in parentheses the run's metric.
+    pub fn headlines(&self, name: &MetricName) -> String {
+        match self.has_two(name) {
+            true => format!("{} ({})", self.headline(), number(self.value(name))),
+            false => self.headline(),
+        }
+    }
 }
 
 /// How the name of a metric is spelt in JSON.

@@ -1,5 +1,7 @@
 //! The result of a cook as a table for people.
 
+use std::collections::BTreeMap;
+
 use crate::quantity::count;
 use soup_core::diagnosis::{Diagnosis, SharedInitVerdict};
 use soup_core::judge::JudgeId;
@@ -59,6 +61,9 @@ pub(crate) fn render(report: &RunReport, tests: &[String]) -> String {
     // What is not counted by classes has its metric as its headline.
     let own_column = (!accuracy && score.accuracy().is_some()).then_some(metric);
     let mut rows = vec![header(&report.validation, own_column.map(MetricName::as_str), tests)];
+    // Tests have no columns of their own for it.
+    let of_test =
+        |test: &BTreeMap<String, Figures>, name: &str| test.get(name).map(|of| of.headlines(metric));
     let row = |label: String, count: usize, score: &Figures, test: &dyn Fn(&str) -> Option<String>| {
         let mut cells = vec![label, count.to_string(), score.headline()];
         cells.extend(own_column.map(|name| number(score.value(name))));
@@ -68,15 +73,12 @@ pub(crate) fn render(report: &RunReport, tests: &[String]) -> String {
     if let Some(b) = report.baselines.best_single.as_ref().filter(|_| report.recipe != "best-single") {
         let name: String = b.ingredients.concat().chars().take(LABEL_NAME_MAX).collect();
         let label = format!("best single ({name})");
-        rows.push(row(label, b.ingredients.len(), &b.score, &|t| b.test.get(t).map(Figures::headline)));
+        rows.push(row(label, b.ingredients.len(), &b.score, &|t| of_test(&b.test, t)));
     }
     if let Some(b) = report.baselines.uniform.as_ref().filter(|_| report.recipe != "uniform") {
-        rows.push(row("uniform".to_owned(), b.ingredients.len(), &b.score, &|t| {
-            b.test.get(t).map(Figures::headline)
-        }));
+        rows.push(row("uniform".to_owned(), b.ingredients.len(), &b.score, &|t| of_test(&b.test, t)));
     }
-    let test = |t: &str| report.test.get(t).map(Figures::headline);
-    rows.push(row(report.recipe.clone(), report.ingredients.len(), score, &test));
+    rows.push(row(report.recipe.clone(), report.ingredients.len(), score, &|t| of_test(&report.test, t)));
     format!("{}\n{}", align(&rows), pairs(&details(report)))
 }
 
@@ -269,6 +271,8 @@ time    11.3 s (trials 11.0, loading 0.2)
         let text = render(&report("macro-f1"), &[]);
         assert!(text.lines().next().unwrap().ends_with("validation  macro-f1"), "{text}");
         assert!(text.contains("87.50 %    0.8765"), "{text}");
+        let text = render(&report("macro-f1"), &["test".into()]);
+        assert!(text.contains("87.50 %    0.8765  85.53 % (0.8765)"), "{text}");
         let text = render(&report("loss"), &[]);
         assert!(text.contains("87.50 %  0.5123"), "{text}");
     }

@@ -168,7 +168,7 @@ impl Gram {
         let cosines = self.raw_cosines();
         let apart = self.pairs().any(|(i, j)| !self.equal(i, j));
         if cosines.is_empty() || !apart {
-            let explanation = "there are no two different ingredients to compare".to_owned();
+            let explanation = "there are no two ingredients with different matrices to compare".to_owned();
             return SharedInit { verdict: SharedInitVerdict::Unknown, explanation };
         }
         let cosine = median(&cosines);

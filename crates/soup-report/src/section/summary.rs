@@ -156,7 +156,7 @@ fn cells(
             @if unit != Unit::Percent && score.accuracy().is_some() { td.n { (view.value(score).map_or("-".to_owned(), |v| unit.value(v))) } }
             @if name != "loss" && score.accuracy().is_some() { td.n { (score.loss().map_or("-".to_owned(), |v| Unit::Number.value(v))) } }
             @for name in &view.tests {
-                td.n { (test.get(*name).map_or("-".to_owned(), |f| f.headline())) }
+                td.n { (test.get(*name).map_or("-".to_owned(), |f| f.headlines(&view.report.options.metric))) }
             }
         }
     }
