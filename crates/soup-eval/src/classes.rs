@@ -4,7 +4,8 @@
 //!
 //! A dataset's class is the model's class of the same name: the very same one first, else the only one that is equal where
 //! case, spaces and punctuation do not count (`T-shirt_top` is `T - shirt / top`); signs do (`C++` is not `C`, `grade -1` not `grade 1`),
-//! unless they join words. Names that are all numbers are the model's
+//! unless they join words, and so does every other character (`5 €` is not `5 $`), in whichever of Unicode's forms it is written: an
+//! archive that was packed on macOS has accents of their own. Names that are all numbers are the model's
 //! numbers. A dataset may lack classes of the model; it may have none that the model lacks. Where the model's names are made
 //! up (`LABEL_3`, `3`), nothing can be compared, and what is assumed is said. A name that several classes of the model share
 //! (ImageNet has two cranes) tells neither apart: labels that have numbers keep them where all others do.
@@ -12,6 +13,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use soup_core::{Error, Result};
+use unicode_normalization::UnicodeNormalization;
 
 /// Most names that a message lists.
 const LISTED_MAX: usize = 5;
@@ -332,6 +334,7 @@ enum Part {
     Word,
     /// Of arithmetic or of a comparison: it may be all that tells two names apart.
     Sign,
+    /// A space, or punctuation.
     Other,
 }
 
@@ -341,14 +344,16 @@ impl Part {
             '+' | '-' | '<' | '>' | '=' | '#' | '*' | '%' | '\u{b1}' | '\u{2260}' | '\u{2264}'
             | '\u{2265}' => Part::Sign,
             c if c.is_alphanumeric() => Part::Word,
-            _ => Part::Other,
+            c if c.is_whitespace() || c.is_control() || is_punctuation(c) => Part::Other,
+            // Accents that no letter is written with, and symbols, which may be all that tells two names apart.
+            _ => Part::Word,
         }
     }
 }
 
 /// A name where case, spaces and punctuation do not count, but signs that join no words do. One that has nothing else is itself.
 fn fold(name: &str) -> String {
-    let chars: Vec<char> = name.to_lowercase().chars().map(minus).collect();
+    let chars: Vec<char> = name.to_lowercase().nfc().map(plain).collect();
     let parts: Vec<&[char]> = chars.chunk_by(|a, b| Part::of(*a) == Part::of(*b)).collect();
     let counts = |at: &usize| match Part::of(parts[*at][0]) {
         Part::Word => true,
@@ -359,11 +364,36 @@ fn fold(name: &str) -> String {
     if kept.is_empty() { chars.into_iter().collect() } else { kept.join(" ") }
 }
 
-/// The minus and the hyphens of Unicode are the one of ASCII.
-fn minus(c: char) -> char {
+/// The minus and the hyphens of Unicode are the one of ASCII, and its wide characters are those of ASCII.
+fn plain(c: char) -> char {
     match c {
         '\u{2010}'..='\u{2015}' | '\u{2212}' => '-',
+        '\u{ff01}'..='\u{ff5e}' => char::from_u32(c as u32 - 0xff01 + 0x21).unwrap_or(c),
         other => other,
+    }
+}
+
+/// Whether a character that is no letter and no digit is punctuation: that of ASCII but for its currency, and the blocks of Unicode that
+/// have little else. What is missing here is a symbol, and tells names apart.
+fn is_punctuation(c: char) -> bool {
+    match c {
+        '$' => false,
+        c if c.is_ascii() => c.is_ascii_punctuation(),
+        // Of Latin-1; and the soft hyphen, which is not seen.
+        '\u{a1}' | '\u{a7}' | '\u{ab}' | '\u{ad}' | '\u{b6}' | '\u{b7}' | '\u{bb}' | '\u{bf}' => true,
+        // Of Arabic, Hindi and others who share its bars.
+        '\u{60c}' | '\u{61b}' | '\u{61f}' | '\u{6d4}' | '\u{964}' | '\u{965}' => true,
+        // General, supplemental, of Chinese and Japanese in two widths; joiners and marks of direction are not seen.
+        '\u{2000}'..='\u{2027}'
+        | '\u{202a}'..='\u{202f}'
+        | '\u{2039}'..='\u{205e}'
+        | '\u{2060}'..='\u{206f}' => true,
+        '\u{2e00}'..='\u{2e7f}'
+        | '\u{3001}'..='\u{3003}'
+        | '\u{3008}'..='\u{3011}'
+        | '\u{3014}'..='\u{301f}' => true,
+        '\u{30fb}' | '\u{fe30}'..='\u{fe61}' | '\u{feff}' | '\u{ff5f}'..='\u{ff65}' => true,
+        _ => false,
     }
 }
 
@@ -453,6 +483,12 @@ mod tests {
             ("grade -1", "Grade \u{2212}1"),
             ("5\u{2013}10", "5-10"),
             ("na\u{ef}ve-bayes", "Na\u{cf}ve Bayes"),
+            // As macOS writes names, and as Asian keyboards do.
+            ("caf\u{e9}", "Cafe\u{301}"),
+            ("\u{ac00}", "\u{1100}\u{1161}"),
+            ("\u{ff23}\u{ff0b}\u{ff0b}", "C++"),
+            ("\u{bb}lynx\u{ab}", "\u{201c}Lynx\u{201d}"),
+            ("\u{30c9}\u{30a4}\u{30c4}\u{30fb}\u{8a9e}", "\u{30c9}\u{30a4}\u{30c4} \u{8a9e}"),
         ] {
             assert_eq!(fold(one), fold(other));
         }
@@ -469,12 +505,21 @@ mod tests {
             ("10%", "10"),
             ("?", "!"),
             ("\u{1f600}", "\u{1f603}"),
+            ("face \u{1f600}", "face \u{1f603}"),
+            ("cafe\u{301}", "cafe"),
+            ("5 $", "5 \u{20ac}"),
+            ("100\u{b0}", "100"),
+            ("5\u{2032}", "5\u{2033}"),
+            // Where only an accent without a letter of its own differs.
+            ("\u{921}\u{93c}", "\u{921}"),
         ] {
             assert_ne!(fold(one), fold(other), "{one} {other}");
         }
         let two = model(&["0", "1"]);
         assert_eq!((two.label("1"), two.label("-1"), two.label("+1")), (Some(1), None, None));
         refused(&model(&["grade 1", "grade 2"]), &["grade -1"], Folders, &["\"grade -1\""]);
+        check(&model(&["cafe", "caf\u{e9}"]), &["cafe\u{301}"], Folders, Some(&[1]), "");
+        refused(&model(&["5 $", "x"]), &["5 \u{20ac}"], Folders, &["\"5 \u{20ac}\""]);
     }
 
     #[test]
