@@ -328,14 +328,28 @@ async fn deeper(location: &Location, listing: &Listing) -> Result<Option<String>
         return Ok(None);
     }
     let below = listing::some_below(location, DEEP_FILES_MAX).await?;
-    let weights = |e: &&Entry| Kind::of(e.name.rsplit('/').next().unwrap_or_default()).is_weights();
-    Ok(below.iter().find(weights).map(|first| {
-        let last = first.name.rsplit('/').next().unwrap_or_default();
-        format!(
-            "left out: {location}, which holds checkpoints deeper, such as {}: name {location}/**/{last} in the pool to take \
-             them",
-            first.name
-        )
+    let of = |name: &str| Kind::of(name.rsplit('/').next().unwrap_or_default());
+    let found = |wanted: &dyn Fn(&Kind) -> bool| below.iter().find(|e| wanted(&of(&e.name)));
+    // One that can be read tells more than others beside it.
+    let readable = found(&|kind| matches!(kind, Kind::Weights | Kind::Variant(_) | Kind::Shard));
+    Ok(readable.or_else(|| found(&|kind| kind.is_weights())).map(|first| {
+        let name = &first.name;
+        let last = name.rsplit('/').next().unwrap_or_default();
+        match of(name) {
+            Kind::Foreign(what) => {
+                format!("left out: {location}, which holds checkpoints deeper that are not read: {name} is {what}")
+            }
+            Kind::Adapter => format!("left out: {location}, of which {}", adapter(&format!("{name} is"))),
+            // A part of one; its folder is the checkpoint.
+            Kind::Shard => format!(
+                "left out: {location}, which holds checkpoints deeper, such as {name}: name {location}/{} in the pool to take it",
+                name.rsplit_once('/').map_or("*", |(folder, _)| folder)
+            ),
+            _ => format!(
+                "left out: {location}, which holds checkpoints deeper, such as {name}: name {location}/**/{last} in the pool to take \
+                 them"
+            ),
+        }
     }))
 }
 

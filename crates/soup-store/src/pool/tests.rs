@@ -269,6 +269,34 @@ async fn what_is_left_out_is_noted() {
 }
 
 #[tokio::test]
+async fn what_is_deeper_is_told_by_what_it_is() {
+    left_out(
+        "deep-shards",
+        &["p/group/a/model-00001-of-00002.safetensors", "p/group/a/model.safetensors.index.json"],
+        &["p/group, which holds checkpoints deeper", "/p/group/a in the pool to take it"],
+    )
+    .await;
+    left_out(
+        "deep-torch",
+        &["p/group/checkpoint-5/pytorch_model.bin", "p/group/checkpoint-5/optimizer.pt"],
+        &["p/group, which holds checkpoints deeper that are not read: checkpoint-5/pytorch_model.bin is a PyTorch file"],
+    )
+    .await;
+    left_out(
+        "deep-both",
+        &["p/group/a/adapter_model.safetensors", "p/group/b/model.safetensors"],
+        &["/p/group/**/model.safetensors in the pool"],
+    )
+    .await;
+    left_out(
+        "deep-adapter",
+        &["p/group/a/adapter_model.safetensors"],
+        &["p/group, of which a/adapter_model.safetensors is an adapter"],
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn checkpoints_beside_what_counts_are_noted() {
     let root = memory("beside");
     let all: Vec<String> = (0..70).map(|n| format!("many/{n:02}/x")).collect();
