@@ -149,6 +149,24 @@ fn missing_columns_are_named_with_those_there_are() {
     assert!(refused(&path, &swapped).contains("has no labels"));
 }
 
+#[test]
+fn files_with_their_samples_in_other_columns_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, columns) in [
+        ("a.parquet", "required binary image; required int64 label;"),
+        ("b.parquet", "required int64 labels; required binary img;"),
+    ] {
+        let schema = Arc::new(parse_message_type(&format!("message m {{ {columns} }}")).unwrap());
+        let properties = Arc::new(WriterProperties::builder().build());
+        let writer = SerializedFileWriter::new(Vec::new(), schema, properties).unwrap();
+        std::fs::write(dir.path().join(name), writer.into_inner().unwrap()).unwrap();
+    }
+    let text = refused(dir.path(), &DatasetOptions::default());
+    let expect =
+        r#""a.parquet" and "b.parquet" have their samples in other columns (image, label; img, labels)"#;
+    assert!(text.contains(expect), "{text}");
+}
+
 /// What a model of `classes` should say to one image in Parquet with this label, whose column is declared so.
 fn said<T: DataType>(label: T::T, declared: &str, classes: &Classes) -> std::result::Result<Target, String> {
     let schema = format!("message m {{ required binary image; required {declared}; }}");

@@ -116,6 +116,27 @@ fn usual(columns: &[Column<'_>], about: &str, all: &str) -> Result<Vec<&'static 
     }
 }
 
+/// Refuses files, given with the columns that their samples are in, of which one has others than the first: they may be no parts of one
+/// set. `url` is the dataset, for messages.
+///
+/// # Errors
+/// [`Data`](soup_core::ErrorKind::Data), naming the two files and their columns.
+pub(super) fn same_columns<'a>(
+    mut files: impl Iterator<Item = (&'a str, Vec<String>)>,
+    url: &str,
+) -> Result<()> {
+    let Some((first, columns)) = files.next() else { return Ok(()) };
+    match files.find(|(_, others)| *others != columns) {
+        None => Ok(()),
+        Some((other, others)) => Err(Error::data(format!(
+            "dataset {url}: its files {first:?} and {other:?} have their samples in other columns ({}; {}): name those of one kind by a \
+             glob, or columns that all have",
+            columns.join(", "),
+            others.join(", ")
+        ))),
+    }
+}
+
 /// What people should know of columns with texts that are not looked at.
 pub(super) fn unread(columns: &[Column<'_>], chosen: &TextColumns) -> Option<String> {
     let used = [Some(chosen.first), chosen.second, Some(chosen.label)];

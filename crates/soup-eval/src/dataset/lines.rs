@@ -14,7 +14,7 @@ use soup_core::run::DatasetOptions;
 use soup_core::{Error, Result};
 
 use self::row::{COLUMNS_MAX, Cell, Row};
-use super::columns::{self, Column, TextColumns, choose, no_classes};
+use super::columns::{self, Column, TextColumns, choose, no_classes, same_columns};
 use super::labels::Labels;
 use super::{Input, Sample};
 use crate::budget::Reading;
@@ -60,8 +60,8 @@ struct Table {
 enum Form {
     /// The keys of the first text, the second one and the label.
     Json { keys: Keys, scores: bool },
-    /// Their columns, of so many.
-    Tabs { columns: TextColumns, of: usize },
+    /// Their columns, of so many, and what those are called.
+    Tabs { columns: TextColumns, of: usize, keys: Keys },
 }
 
 /// What is read of an object.
@@ -92,10 +92,12 @@ impl Lines {
         let (mut tables, mut notes): (Vec<Table>, Vec<String>) = Default::default();
         for entry in entries {
             let first_row = tables.last().map_or(0, |t| t.rows.end);
-            let (table, note) = Table::open(files, entry, tabs, options, first_row)?;
-            notes.extend(note.filter(|note| !notes.contains(note)));
+            let (table, said) = Table::open(files, entry, tabs, options, first_row)?;
+            let new: Vec<String> = said.into_iter().filter(|note| !notes.contains(note)).collect();
+            notes.extend(new);
             tables.push(table);
         }
+        same_columns(tables.iter().map(|t| (t.entry.path.as_str(), t.columns())), &files.describe())?;
         Ok(Lines { tables, labels: Labels::default(), notes })
     }
 
@@ -165,14 +167,28 @@ impl Table {
         tabs: bool,
         options: &DatasetOptions,
         first_row: u64,
-    ) -> Result<(Table, Option<String>)> {
+    ) -> Result<(Table, Vec<String>)> {
         let about = format!("dataset {} file {:?}", files.describe(), entry.path);
-        let Scanned { head, starts, rows } = scan(files, entry, tabs, &about)?;
+        let Scanned { head, starts, rows, quoted } = scan(files, entry, tabs, &about)?;
         let Head { form, known, note } =
             if tabs { tab_form(&head, options, &about)? } else { json_form(&head, options, &about)? };
         let rows = first_row..first_row.saturating_add(rows);
         let options = options.clone();
-        Ok((Table { entry: entry.clone(), form, rows, starts, known, options }, note))
+        let quoted = quoted.map(|line| {
+            format!(
+                "line {line} of {:?} has a cell in quotes with doubled ones in it, as CSV writes texts with quotes: tab-separated values are \
+                 read as they are, with all quotes; write JSON lines or Parquet where these are no part of the texts",
+                entry.path
+            )
+        });
+        let notes = note.into_iter().chain(quoted).collect();
+        Ok((Table { entry: entry.clone(), form, rows, starts, known, options }, notes))
+    }
+
+    /// Names of the columns that samples are in.
+    fn columns(&self) -> Vec<String> {
+        let (Form::Json { keys, .. } | Form::Tabs { keys, .. }) = &self.form;
+        [Some(&keys.first), keys.second.as_ref(), Some(&keys.label)].into_iter().flatten().cloned().collect()
     }
 
     /// Appends the rows `range`, of the dataset's.
@@ -224,7 +240,7 @@ impl Table {
                 let second = second.as_ref().map(text).transpose()?;
                 (Input::Text { first: text(first)?, second }, target)
             }
-            Form::Tabs { columns, of } => {
+            Form::Tabs { columns, of, .. } => {
                 let count = columns_of(line);
                 if count != *of {
                     return Err(Error::data(format!("{count} columns, and the first line names {of}")));
@@ -285,6 +301,15 @@ struct Scanned {
     /// As a table has them.
     starts: Vec<u64>,
     rows: u64,
+    /// The first line of a table that has a cell as CSV [quotes](is_quoted) it, counted from 1.
+    quoted: Option<u64>,
+}
+
+/// Whether a cell is one as CSV writes texts with quotes in them: in quotes, and those within doubled.
+fn is_quoted(cell: &[u8]) -> bool {
+    let Some(text) = cell.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")) else { return false };
+    let mut quotes = text.split(|&b| b != b'"').map(<[u8]>::len).filter(|&run| run > 0).peekable();
+    quotes.peek().is_some() && quotes.all(|run| run.is_multiple_of(2))
 }
 
 /// The first lines of a file, as they are put together.
@@ -338,6 +363,7 @@ fn scan(files: &dyn Files, entry: &FileEntry, head: bool, about: &str) -> Result
         }
     };
     let (mut at, mut is_blank) = (0, false);
+    let (mut line, mut quoted) = (0u64, None);
     while at < entry.size_bytes {
         let end = entry.size_bytes.min(at + CHUNK_BYTES);
         let chunk = files.read(&entry.path, at..end)?;
@@ -345,6 +371,12 @@ fn scan(files: &dyn Files, entry: &FileEntry, head: bool, about: &str) -> Result
         for newline in chunk.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at) {
             lines.push(&chunk[from..newline], true);
             end_of(start, is_row);
+            line += 1;
+            // One that began before is looked at in part, which is none of these.
+            if head && quoted.is_none() && start >= at {
+                let mut cells = chunk[from..newline].trim_ascii_end().split(|&b| b == b'\t');
+                quoted = cells.any(is_quoted).then_some(line);
+            }
             let is_return = newline > 0 && chunk[newline - 1] == b'\r';
             is_blank = is_row && at + newline as u64 - start <= u64::from(is_return);
             (start, is_row, from) = (at + newline as u64 + 1, true, newline + 1);
@@ -366,7 +398,7 @@ fn scan(files: &dyn Files, entry: &FileEntry, head: bool, about: &str) -> Result
         starts.truncate(rows.div_ceil(NOTED) as usize);
     }
     starts.push(entry.size_bytes);
-    Ok(Scanned { head: lines.lines(), starts, rows })
+    Ok(Scanned { head: lines.lines(), starts, rows, quoted })
 }
 
 fn line_of(head: &[u8], about: &str) -> Result<String> {
@@ -428,7 +460,8 @@ fn tab_form(head: &[Vec<u8>], options: &DatasetOptions, about: &str) -> Result<H
     let shown: Vec<Column<'_>> =
         columns.iter().zip(cells).map(|(column, text)| Column { name: column.name, text }).collect();
     let (note, of) = (columns::unread(&shown, &chosen), columns.len());
-    Ok(Head { form: Form::Tabs { columns: chosen, of }, known: BTreeMap::new(), note })
+    let keys = Keys::of(&columns, &chosen);
+    Ok(Head { form: Form::Tabs { columns: chosen, of, keys }, known: BTreeMap::new(), note })
 }
 
 #[cfg(test)]

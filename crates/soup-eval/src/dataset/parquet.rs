@@ -31,7 +31,7 @@ use self::chunks::{Chunks, Stream};
 use self::found::Found;
 use self::pages::Pages;
 use self::unbroken::unbroken;
-use super::columns;
+use super::columns::{self, same_columns};
 use super::labels::Labels;
 use super::{Input, InputKind, Sample};
 use crate::budget::{Budget, Reading};
@@ -114,6 +114,7 @@ impl Parquet {
             }
             tables.push(table);
         }
+        same_columns(tables.iter().map(|t| (t.entry.path.as_str(), t.columns())), &files.describe())?;
         let names = |table: &Table| {
             let label = table.metadata.file_metadata().schema_descr().column(table.label);
             let at = || format!("dataset {} file {:?}", files.describe(), table.entry.path);
@@ -239,6 +240,13 @@ impl Table {
             starts.push(row);
         }
         Ok(Table { entry: entry.clone(), metadata, inputs, label, scores, note, starts })
+    }
+
+    /// Names of the columns that samples are in.
+    fn columns(&self) -> Vec<String> {
+        let schema = self.metadata.file_metadata().schema_descr();
+        let name = |leaf| schema.column(leaf).path().parts().first().cloned().unwrap_or_default();
+        self.inputs.leaves().chain([self.label]).map(name).collect()
     }
 
     fn check_label(&self, model: &Classes) -> Result<()> {

@@ -92,6 +92,44 @@ fn several_files_are_one_dataset() {
 }
 
 #[test]
+fn files_with_their_samples_in_other_columns_are_refused() {
+    let json = |text: &str, label: &str| format!("{{\"{text}\": \"a\", \"{label}\": 1}}\n");
+    let refused = |one: (&str, String), other: (&str, String)| {
+        let error = all(&[(one.0, one.1.as_str()), (other.0, other.1.as_str())]).unwrap_err();
+        let expect = format!("{:?} and {:?} have their samples in other columns", one.0, other.0);
+        assert!(error.contains(&expect), "{error}");
+    };
+    refused(("a.jsonl", json("text", "label")), ("b.jsonl", json("sentence", "label")));
+    refused(("a.jsonl", json("text", "label")), ("b.jsonl", json("text", "gold_label")));
+    let tabs = |names: &str| format!("{names}\na\tb\t1\n");
+    refused(("a.tsv", tabs("sentence1\tsentence2\tlabel")), ("b.tsv", tabs("sentence\tsentence2\tlabel")));
+    // The order of columns is nobody's business.
+    let swapped = "label\tsentence2\tsentence1\n0\tc\td\n".to_owned();
+    let both = [("a.tsv", &*tabs("sentence1\tsentence2\tlabel")), ("b.tsv", &*swapped)];
+    assert_eq!(all(&both).unwrap(), ["a|b=1", "d|c=0"]);
+}
+
+#[test]
+fn quotes_that_csv_writes_are_part_of_a_text_and_noted() {
+    let notes = |cell: &str| {
+        let text = format!("text\tlabel\na\tno\n{cell}\tyes\n");
+        let (_dir, dataset) = dataset(&[("x.tsv", &text)], &DatasetOptions::default()).unwrap();
+        assert_eq!(rows(&dataset, 1..2).unwrap(), [format!("{cell}=1")]);
+        dataset.notes().to_vec()
+    };
+    for cell in [r#""she said ""no"" to it""#, r#""""quoted""""#] {
+        let noted = notes(cell);
+        assert!(
+            noted.len() == 1 && noted[0].starts_with("line 3 of \"x.tsv\" has a cell in quotes"),
+            "{noted:?}"
+        );
+    }
+    for cell in [r#""plain""#, r#""one" and "two""#, r#"a "" b"#, r#"""#, r#""""#, "\"a \"\" b"] {
+        assert_eq!(notes(cell), [""; 0], "{cell}");
+    }
+}
+
+#[test]
 fn data_of_other_kinds_beside_lines_is_noted() {
     let line = "{\"text\": \"a\", \"label\": 1}\n";
     for more in ["part-1.jsonl.gz", "part-1.json", "part-1.csv"] {
