@@ -418,3 +418,40 @@ fn a_plan_says_that_nothing_is_kept() {
         ["cook", "--pool", "pool", "--recipe", "uniform", "--output", "soup", "--memory", "1KiB", "-q"];
     assert_eq!(Soupctl::new(SOUPCTL).dir(dir.path()).args(cook).run().code, 0);
 }
+
+#[test]
+fn quantized_models_are_refused_and_other_integers_noted() {
+    let dir = TempDir::new().unwrap();
+    let write = |path: &str, content: &[u8]| {
+        let path = dir.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    };
+    for (index, name) in ["a", "b"].iter().enumerate() {
+        let scales = bytes(Dtype::F32, (0..4).map(|at| value(index, at)));
+        let packed = [index as u8; 32];
+        let views = [
+            ("layer.scales", TensorView::new(Dtype::F32, vec![4], &scales).unwrap()),
+            ("layer.qweight", TensorView::new(Dtype::I32, vec![2, 4], &packed).unwrap()),
+        ];
+        write(&format!("pool/{name}/model.safetensors"), &safetensors::serialize(views, None).unwrap());
+    }
+    let result = cook(dir.path(), &["--recipe", "uniform"]).json();
+    noted(&result, &["integer tensor \"layer.qweight\" differs", "\"a\""]);
+    for quantized in
+        [r#"{"quantization_config": {"quant_method": "gptq"}}"#, r#"{"quantization": {"bits": 4}}"#]
+    {
+        ["a", "b"].iter().for_each(|name| write(&format!("pool/{name}/config.json"), quantized.as_bytes()));
+        cook(dir.path(), &["--recipe", "uniform"])
+            .fails(65, &["\"a\" is quantized", "\"layer.qweight\" (I32)", "dequantize"]);
+        let key = quantized[2..].split('"').next().unwrap();
+        cook(dir.path(), &["--recipe", "uniform", "--ignore-config", key]).json();
+    }
+    // What is said of weights that were unpacked again is no more.
+    let place = Place::with(&["a", "b"]);
+    for name in ["a", "b"] {
+        let said = json!({"quant_method": "bitsandbytes"});
+        place.change_json(&format!("pool/{name}/config.json"), |c| c["quantization_config"] = said);
+    }
+    place.cook(&[]).json();
+}

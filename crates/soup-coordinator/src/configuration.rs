@@ -10,7 +10,7 @@ use soup_core::companion::{
 use soup_core::journal::sha256_hex;
 use soup_core::metric::ClassMetric;
 use soup_core::run::{NamedConfig, RunSpec};
-use soup_core::schema::Dtype;
+use soup_core::schema::{Dtype, TensorSpec};
 use soup_core::texts::added::{self, TokenizerCompanions};
 use soup_core::texts::anew;
 use soup_core::texts::{
@@ -40,6 +40,7 @@ pub struct Configuration {
 /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for a file that is missing or not UTF-8; otherwise what the store says.
 pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configuration> {
     let mut companions = pool::companions(first).await?;
+    refuse_quantized(spec, first, &companions)?;
     // What another judge needs of them it says itself.
     let judged = spec.validation.as_ref().filter(|_| spec.judge.is_none());
     let mut notes: Vec<String> = renamed(spec, first, &companions)?.into_iter().collect();
@@ -101,6 +102,33 @@ fn class_one(spec: &RunSpec, model_json: &str) -> Option<String> {
         Some(name) => format!("binary-f1 is of class 1, {name:?}"),
         None => "binary-f1 is of class 1, which config.json gives no name".to_owned(),
     })
+}
+
+/// Where a configuration says that weights are quantized, and how: transformers' name, an older one, and MLX's.
+const QUANTIZED: [&str; 3] = ["quantization_config", "compression_config", "quantization"];
+
+/// Whether a tensor may hold weights that are packed into integers: counters, positions and masks have other types, or one dimension.
+fn may_be_packed(tensor: &TensorSpec) -> bool {
+    tensor.shape.len() > 1 && !tensor.dtype.is_float() && !matches!(tensor.dtype, Dtype::I64 | Dtype::Bool)
+}
+
+/// Refuses a quantized model: its integers would be one ingredient's, beside scales that are everybody's mean. One whose weights were
+/// unpacked again may still say that it was.
+fn refuse_quantized(spec: &RunSpec, first: &Checkpoint, companions: &[(String, Bytes)]) -> Result<()> {
+    let Some(packed) = first.schema.tensors().iter().find(|t| may_be_packed(t)) else { return Ok(()) };
+    let own = companions.iter().find(|(name, _)| name == CONFIG).map(|(_, content)| content);
+    // What is no JSON is refused by whoever needs it.
+    let config: Value = own.and_then(|own| serde_json::from_slice(own).ok()).unwrap_or_default();
+    let known = |key: &str| spec.ignore_config.iter().any(|ignored| ignored == key);
+    match QUANTIZED.into_iter().find(|key| config[*key].is_object() && !known(key)) {
+        None => Ok(()),
+        Some(key) => Err(Error::data(format!(
+            "ingredient {:?} is quantized, as {key} in its {CONFIG} says, and has its weights in integers, such as tensor {:?} ({}): their \
+             average is no model; dequantize the ingredients first (`model.dequantize()`) and save them again, or say --ignore-config {key} if you \
+             know that all have the same there",
+            first.name, packed.name, packed.dtype
+        ))),
+    }
 }
 
 /// What is to be said where a file was named that calls classes otherwise than the ingredient's own.
