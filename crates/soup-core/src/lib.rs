@@ -31,6 +31,7 @@ pub mod devices;
 pub mod diagnosis;
 pub mod digest;
 pub mod error;
+pub mod instead;
 pub mod journal;
 pub mod judge;
 pub mod layer;

@@ -122,9 +122,14 @@ pub(crate) async fn open_kept(location: &Location, kept: &Kept) -> Result<Checkp
     if read::stat_if_exists(location).await?.is_some() {
         return Err(Error::data(format!("{location} is not a {EXTENSION} file")));
     }
-    Err(Error::data(format!(
-        "{location} is no checkpoint: there is neither a {MODEL_FILE} nor a {INDEX_FILE} in it"
-    )))
+    match file_stem(location.name()) {
+        Some(_) => Err(Error::data(format!(
+            "{location} does not exist, neither as a file nor as a folder with {MODEL_FILE} or {INDEX_FILE}"
+        ))),
+        None => Err(Error::data(format!(
+            "{location} is no checkpoint: there is neither a {MODEL_FILE} nor a {INDEX_FILE} in it"
+        ))),
+    }
 }
 
 /// How a folder keeps its tensors.

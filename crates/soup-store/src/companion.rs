@@ -15,6 +15,7 @@ use soup_core::companion::{
     self, CONFIG, Companion, Content, IMAGES, Ignored, OPEN_CLIP_CONFIG, PREPROCESSOR, PROCESSOR, PROMPTS,
     TOKENIZER, TOKENIZER_CONFIG,
 };
+use soup_core::instead::instead;
 use soup_core::{Error, Result};
 
 use crate::checkpoint::Checkpoint;
@@ -190,7 +191,7 @@ async fn asked_for(folder: &Location) -> Result<Listing> {
     for name in SETTINGS.into_iter().chain(VOCABULARIES) {
         let location = folder.join(name)?;
         // What may not be seen is as good as absent: whoever needs it says so.
-        if let Ok(Some(stamp)) = read::stat_if_exists(&location).await {
+        if let Ok(Some(stamp)) = read::stat_if_a_file(&location).await {
             files.insert(name.to_owned(), (location, stamp));
         }
     }
@@ -249,6 +250,9 @@ async fn settings(name: &str, found: Vec<Found>) -> Result<Vec<Companion>> {
 
 /// The JSON object in a file of settings.
 fn object(location: &Location, bytes: &[u8]) -> Result<Map<String, Value>> {
+    if let Some(what) = instead(bytes) {
+        return Err(Error::data(format!("{location} is not what it is called but {what}")));
+    }
     let wrong = || Error::data(format!("{location} is not a JSON object"));
     if let Some(key) = companion::named_twice(bytes) {
         return Err(Error::data(format!(

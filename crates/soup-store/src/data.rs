@@ -100,7 +100,7 @@ fn common(one: String, other: String) -> String {
 
 /// A file of names of classes, if it is there. What may not be seen is as good as absent.
 async fn class_names(location: &Location) -> Result<Option<(Location, Stamp)>> {
-    match read::stat_if_exists(location).await {
+    match read::stat_if_a_file(location).await {
         Ok(stamp) => Ok(stamp.map(|stamp| (location.clone(), stamp))),
         Err(e) if e.kind() == ErrorKind::Unavailable && !location.is_http() => Err(e),
         Err(_) => Ok(None),

@@ -11,6 +11,7 @@ use std::fmt;
 use std::ops::Range;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use soup_core::instead::instead;
 use soup_core::schema::{Dtype, Schema, TensorSpec};
 use soup_core::{Error, Result};
 use tokio::sync::SemaphorePermit;
@@ -101,11 +102,7 @@ pub fn header_bytes(object: &str, start: &[u8], object_bytes: u64) -> Result<u64
 /// What a file is that begins like something else than a safetensors file, and what to do about it. The length of a header that
 /// began like this would be past all bounds.
 fn other_format(start: &[u8], object_bytes: u64) -> Option<&'static str> {
-    let known: [(&[u8], &'static str); 10] = [
-        (b"version https://git-lfs", "a Git LFS pointer to one: run `git lfs pull` in its repository"),
-        (b"<!DOCTYPE", "a web page: the download failed"),
-        (b"<!doctype", "a web page: the download failed"),
-        (b"<html", "a web page: the download failed"),
+    let known: [(&[u8], &'static str); 6] = [
         (
             b"PK\x03\x04",
             "a ZIP archive, as PyTorch writes: load it there and save it with `safetensors.torch.save_file`",
@@ -123,7 +120,8 @@ fn other_format(start: &[u8], object_bytes: u64) -> Option<&'static str> {
     let found = known.iter().find(|(magic, _)| start.starts_with(magic) && !plausible);
     // Where links are copied as files, the file holds the path of what it should have been.
     let path = object_bytes < 4096 && start.starts_with(b"../");
-    found.map(|(_, what)| *what).or(path.then_some("the text of a link: copy with links followed (`cp -L`)"))
+    let found = found.map(|(_, what)| *what).or_else(|| instead(start).filter(|_| !plausible));
+    found.or(path.then_some("the text of a link: copy with links followed (`cp -L`)"))
 }
 
 /// Checks the JSON of a header (without its eight bytes of length) of a file of `object_bytes` bytes.

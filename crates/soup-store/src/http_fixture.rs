@@ -14,6 +14,10 @@ pub(crate) struct Server {
     pub(crate) files: Mutex<BTreeMap<String, Vec<u8>>>,
     /// Without ETags nothing can be pinned, and `object_store` itself does not resume.
     pub(crate) etags: bool,
+    /// Whether there is a page, sent with success, for whatever is not there.
+    pub(crate) pages: bool,
+    /// Whether HEAD is not allowed.
+    pub(crate) headless: bool,
     /// Bodies still to be cut in half.
     pub(crate) cuts: AtomicU32,
     /// Ranged requests that were answered.
@@ -58,11 +62,16 @@ impl Server {
         };
         let mut words = request.split(' ');
         let (method, path) = (words.next().unwrap(), words.next().unwrap().replace("%20", " "));
-        if !matches!(method, "GET" | "HEAD") {
+        if !matches!(method, "GET" | "HEAD") || (self.headless && method == "HEAD") {
             return ("405 Method Not Allowed\r\nContent-Length: 0\r\n".into(), Vec::new());
         }
         let files = self.files.lock().unwrap();
         let Some(file) = files.get(path.trim_start_matches('/')) else {
+            if self.pages {
+                let page = b"<!DOCTYPE html><html><body>Not found</body></html>";
+                let body = if method == "HEAD" { Vec::new() } else { page.to_vec() };
+                return (format!("200 OK\r\nContent-Length: {}\r\n", page.len()), body);
+            }
             return ("404 Not Found\r\nContent-Length: 0\r\n".into(), Vec::new());
         };
         let etag = format!("\"{}-{}\"", file.len(), file.iter().map(|&b| u64::from(b)).sum::<u64>());

@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use soup_core::companion::{PREPROCESSOR, PROCESSOR};
+use soup_core::instead::instead;
 use soup_core::{Error, Result};
 
 use self::survey::Survey;
@@ -267,7 +268,8 @@ fn stem(name: &str) -> String {
 /// [`why_missing`] tells the two apart.
 ///
 /// # Errors
-/// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for one larger than [`COMPANION_BYTES_MAX`], and for settings of more values than any.
+/// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for one larger than [`COMPANION_BYTES_MAX`], for settings of more values than any, and
+/// for a pointer of Git LFS or a web page in the place of one.
 pub async fn companions(checkpoint: &Checkpoint) -> Result<Vec<(String, Bytes)>> {
     let own = checkpoint.folder();
     let around = own.as_ref().and_then(Location::parent);
@@ -276,7 +278,7 @@ pub async fn companions(checkpoint: &Checkpoint) -> Result<Vec<(String, Bytes)>>
     let find = |name: &'static str| async move {
         for folder in folders {
             let file = folder.join(name)?;
-            if let Some(bytes) = read::read_small_if_readable(&file, COMPANION_BYTES_MAX).await? {
+            if let Some(bytes) = companion_at(&file).await? {
                 if companion::SETTINGS.contains(&name) {
                     bounds::check(&file, &bytes)?;
                 }
@@ -294,6 +296,23 @@ pub async fn companions(checkpoint: &Checkpoint) -> Result<Vec<(String, Bytes)>>
     Ok(found)
 }
 
+/// A file that may go along with a model, where it is there. Web servers that have a page, or nothing, for whatever is not there say so
+/// with success.
+///
+/// # Errors
+/// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for one larger than [`COMPANION_BYTES_MAX`], and for what only stands in its place: a
+/// soup would carry that on.
+async fn companion_at(file: &Location) -> Result<Option<Bytes>> {
+    let found = read::read_small_if_readable(file, COMPANION_BYTES_MAX).await?;
+    let Some(bytes) = found.filter(|bytes| !(file.is_http() && read::is_no_file(bytes))) else {
+        return Ok(None);
+    };
+    match instead(&bytes) {
+        None => Ok(Some(bytes)),
+        Some(what) => Err(Error::data(format!("{file} is not what it is called but {what}"))),
+    }
+}
+
 /// Where companion `name` of `checkpoint` lies, where there is one: it is found as [`companions`] finds it.
 ///
 /// # Errors
@@ -303,7 +322,7 @@ pub async fn place_of(checkpoint: &Checkpoint, name: &str) -> Result<Option<Loca
     let around = own.as_ref().and_then(Location::parent);
     for folder in own.into_iter().chain(around) {
         let file = folder.join(name)?;
-        if read::read_small_if_readable(&file, COMPANION_BYTES_MAX).await?.is_some() {
+        if companion_at(&file).await?.is_some() {
             return Ok(Some(file));
         }
     }
@@ -316,7 +335,7 @@ async fn component(folders: &[Location]) -> Result<Option<(String, Bytes)>> {
         for component in COMPONENTS {
             for name in [PREPROCESSOR, PROCESSOR] {
                 let file = folder.join(component)?.join(name)?;
-                if let Some(bytes) = read::read_small_if_readable(&file, COMPANION_BYTES_MAX).await? {
+                if let Some(bytes) = companion_at(&file).await? {
                     return Ok(Some((name.to_owned(), bytes)));
                 }
             }

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, ObjectStoreExt, UpdateVersion};
 use sha2::{Digest as _, Sha256};
+use soup_core::instead::{START_BYTES, is_page};
 use soup_core::{Error, ErrorKind, Result};
 
 use crate::cause::Cause;
@@ -61,8 +62,25 @@ pub async fn stat_if_exists(location: &Location) -> Result<Option<Stamp>> {
     match location.store().head(location.path()).await {
         Ok(meta) => Ok(Some(meta.into())),
         Err(e) if not_a_file(&e).is_some_and(NotAFile::is_folder) => Ok(None),
+        Err(e) if is_headless(&e) => headless(location, e).await,
         Err(e @ object_store::Error::NotFound { .. }) => absent_as_none(location, e),
         Err(e) => absent_as_none(location, explained(location, e).await),
+    }
+}
+
+/// Whether a web server does not allow the request: for a folder, or because it was HEAD.
+fn is_headless(error: &object_store::Error) -> bool {
+    Cause::of(error).is_some_and(|cause| cause.status == 405)
+}
+
+/// What is to be said where HEAD is not allowed: that is no answer to whether a file is there.
+async fn headless(location: &Location, error: object_store::Error) -> Result<Option<Stamp>> {
+    let options = GetOptions { range: Some(GetRange::Bounded(0..1)), ..GetOptions::default() };
+    match location.store().get_opts(location.path(), options).await {
+        Ok(_) => Err(Error::configuration(format!(
+            "{location} is there, and its server does not allow HEAD, which is asked for its size"
+        ))),
+        Err(_) => absent_as_none(location, error),
     }
 }
 
@@ -100,6 +118,27 @@ pub async fn read_small_if_readable(location: &Location, bytes_max: u64) -> Resu
         Err(e) => return absent_as_none(location, e),
     };
     collect_small(location, got, bytes_max).await.map(Some)
+}
+
+/// Whether what a web server sent with success is what it has for a file that is not there: a page, or nothing.
+pub(crate) fn is_no_file(start: &[u8]) -> bool {
+    start.is_empty() || is_page(start)
+}
+
+/// [`stat_if_exists`] of a file that need not be there, on a server that may have a page for that.
+///
+/// # Errors
+/// Those of [`stat_if_exists`].
+pub(crate) async fn stat_if_a_file(location: &Location) -> Result<Option<Stamp>> {
+    let stamp = stat_if_exists(location).await?;
+    if stamp.is_none() || !location.is_http() {
+        return Ok(stamp);
+    }
+    // Pages are often made for whoever asks, and then have no parts to be read.
+    match read_start(location, START_BYTES as u64).await {
+        Ok((start, _)) if !is_no_file(&start) => Ok(stamp),
+        _ => Ok(None),
+    }
 }
 
 /// Like [`read_small_if_exists`], with the version that a later write can be made to depend on.

@@ -24,6 +24,7 @@ use ::parquet::file::reader::{ChunkReader, Length};
 use ::parquet::file::statistics::Statistics;
 use bytes::Bytes;
 use serde_json::Value;
+use soup_core::instead::{START_BYTES, instead};
 use soup_core::run::DatasetOptions;
 use soup_core::{Error, Result};
 
@@ -204,7 +205,7 @@ impl Table {
         first_row: u64,
     ) -> Result<Table> {
         let at = || format!("dataset {} file {:?}", files.describe(), entry.path);
-        let (metadata, _) = budget.reading(
+        let read = budget.reading(
             || format!("the metadata of {}", at()),
             0,
             |reading| {
@@ -212,7 +213,11 @@ impl Table {
                 unbroken(|| ParquetMetaDataReader::new().parse_and_finish(&footer))
                     .map_err(|e| e.context(at()))
             },
-        )?;
+        );
+        let (metadata, _) = read.map_err(|e| match beginning(files.as_ref(), entry) {
+            Some(what) => Error::data(format!("{} is not what it is called but {what}", at())),
+            None => e,
+        })?;
         let schema = metadata.file_metadata().schema_descr();
         let url = files.describe();
         let Found { inputs, label, scores, note } = match input {
@@ -408,6 +413,12 @@ impl Table {
         let pages = Pages::new(files.clone(), self.entry.clone(), chunk, group.num_rows(), reading)?;
         Ok(get_column_reader(chunk.column_descr_ptr(), Box::new(pages)))
     }
+}
+
+/// What a file that cannot be read is instead, as far as its first bytes tell.
+fn beginning(files: &dyn Files, entry: &FileEntry) -> Option<&'static str> {
+    let start = files.read(&entry.path, 0..entry.size_bytes.min(START_BYTES as u64)).ok()?;
+    instead(&start)
 }
 
 /// A file whose metadata is read: what that takes is claimed when it is known how long it is, and its schema is looked at before it gets

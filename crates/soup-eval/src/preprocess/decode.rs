@@ -8,6 +8,7 @@ use std::io::Cursor;
 
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use soup_core::instead::instead;
 use soup_core::{Error, Result};
 
 use super::remarks::{REMARKS_MAX, remarks};
@@ -39,6 +40,29 @@ fn bad(error: image::ImageError) -> Error {
     Error::data("image cannot be decoded").with_source(error)
 }
 
+/// Characters of a text that a message shows.
+const SHOWN_CHARS: usize = 60;
+
+/// What bytes are that begin like no image.
+fn no_image(bytes: &[u8]) -> String {
+    if let Some(what) = instead(bytes) {
+        return format!("it is {what}");
+    }
+    let start = &bytes[..bytes.len().min(4 * SHOWN_CHARS)];
+    // A character may be cut off.
+    let text = match std::str::from_utf8(start) {
+        Ok(text) => Some(text),
+        Err(e) if e.error_len().is_none() => std::str::from_utf8(&start[..e.valid_up_to()]).ok(),
+        Err(_) => None,
+    };
+    let shown = text.map(|text| text.chars().take(SHOWN_CHARS).collect::<String>());
+    match shown.filter(|text| !text.contains(|c: char| c.is_control() && !c.is_whitespace())) {
+        Some(text) if text.is_empty() => "there are no bytes".to_owned(),
+        Some(text) => format!("it is a text, {text:?}: images have to be in the dataset themselves"),
+        None => "it is neither PNG nor JPEG nor WebP".to_owned(),
+    }
+}
+
 /// Reads the header of an image.
 ///
 /// # Errors
@@ -63,6 +87,9 @@ pub(super) fn open(image: &[u8]) -> Result<Opened<'_>> {
     limits.max_alloc = Some(HEADER_BYTES_MAX);
     reader.limits(limits);
     let format = reader.format();
+    if format.is_none() {
+        return Err(Error::data(format!("image cannot be decoded: {}", no_image(image))));
+    }
     let decoder = reader.into_decoder().map_err(bad)?;
     let orientation = upright::orientation(format, image)?;
     let color = decoder.color_type();
@@ -291,6 +318,23 @@ mod tests {
     fn what_is_no_image_is_an_error() {
         for bytes in [&b""[..], b"not an image at all", b"\x89PNG\r\n\x1a\n"] {
             assert_eq!(open(bytes).err().unwrap().kind(), soup_core::ErrorKind::Data);
+        }
+        let long = "\u{e9}".repeat(200);
+        let cases: [(&[u8], &str); 7] = [
+            (b"", "there are no bytes"),
+            (
+                b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+                "a Git LFS pointer to one",
+            ),
+            (b"<!DOCTYPE html>", "a web page"),
+            (b"https://example.org/\xc3\xa9.png", "a text, \"https://example.org/\u{e9}.png\""),
+            (long.as_bytes(), "a text, \"\u{e9}"),
+            (b"\0\x05\x16\x07", "neither PNG nor JPEG nor WebP"),
+            (b"\xff\xfe\x80", "neither PNG nor JPEG nor WebP"),
+        ];
+        for (bytes, what) in cases {
+            let error = open(bytes).err().unwrap().chain();
+            assert!(error.contains(what), "{error}");
         }
     }
 

@@ -456,3 +456,59 @@ async fn what_would_block_is_refused_by_name() {
     fails(companions(&pool().await[1]).await, ErrorKind::Data, expect);
     fails(crate::companion::check(&pool().await, &[]).await, ErrorKind::Data, expect);
 }
+
+fn model() -> Vec<u8> {
+    safetensors(&small_schema(), |_| 1)
+}
+
+#[tokio::test]
+async fn what_stands_in_the_place_of_a_companion_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: &[u8]| std::fs::write(dir.path().join(name), content).unwrap();
+    write("model.safetensors", &model());
+    write("config.json", b"{}");
+    let url = [dir.path().to_str().unwrap().to_owned()];
+    let found = async || companions(&open_pool(&url).await.unwrap().checkpoints[0]).await;
+    assert_eq!(found().await.unwrap().len(), 1);
+    write("spiece.model", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n");
+    fails(found().await, ErrorKind::Data, "spiece.model is not what it is called but a Git LFS pointer");
+    std::fs::remove_file(dir.path().join("spiece.model")).unwrap();
+    write("tokenizer.json", b"<!DOCTYPE html>");
+    fails(found().await, ErrorKind::Data, "tokenizer.json is not what it is called but a web page");
+}
+
+#[cfg(feature = "cloud")]
+#[tokio::test]
+async fn pages_that_a_web_server_has_for_whatever_is_not_there_are_no_companions() {
+    let server = std::sync::Arc::new(crate::http_fixture::Server { pages: true, ..Default::default() });
+    let add = |name: &str, content: Vec<u8>| server.files.lock().unwrap().insert(name.to_owned(), content);
+    let urls = ["a", "b"].map(|name| {
+        add(&format!("p/{name}/model.safetensors"), model());
+        format!("p/{name}/model.safetensors")
+    });
+    add("p/config.json", b"{\"x\": 1}".to_vec());
+    add("p/a/vocab.txt", b"word".to_vec());
+    let root = server.start().await;
+    let pool = open_pool(&urls.map(|url| format!("{root}/{url}"))).await.unwrap().checkpoints;
+    let mut found = companions(&pool[0]).await.unwrap();
+    found.sort();
+    let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["config.json", "vocab.txt"]);
+    assert_eq!(
+        place_of(&pool[0], "config.json").await.unwrap().unwrap().to_string(),
+        format!("{root}/p/config.json")
+    );
+    crate::companion::check(&pool, &[]).await.unwrap();
+}
+
+#[cfg(feature = "cloud")]
+#[tokio::test]
+async fn a_server_that_does_not_allow_head_has_files() {
+    let server = std::sync::Arc::new(crate::http_fixture::Server { headless: true, ..Default::default() });
+    server.files.lock().unwrap().insert("m.safetensors".to_owned(), model());
+    let root = server.start().await;
+    let there = open_pool(&[format!("{root}/m.safetensors")]).await;
+    fails(there, ErrorKind::Configuration, "m.safetensors is there, and its server does not allow HEAD");
+    let absent = open_pool(&[format!("{root}/x.safetensors")]).await;
+    fails(absent, ErrorKind::Data, "x.safetensors does not exist");
+}

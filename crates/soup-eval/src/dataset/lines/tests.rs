@@ -110,6 +110,18 @@ fn files_with_their_samples_in_other_columns_are_refused() {
 }
 
 #[test]
+fn what_stands_in_the_place_of_a_file_is_called_what_it_is() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
+    for name in ["x.jsonl", "x.tsv", "x.parquet"] {
+        let error = all(&[(name, pointer)]).unwrap_err();
+        let expect = format!("file {name:?} is not what it is called but a Git LFS pointer");
+        assert!(error.contains(&expect), "{error}");
+        let error = all(&[(name, "<!DOCTYPE html>\n<html>\n")]).unwrap_err();
+        assert!(error.contains("but a web page: the download failed"), "{error}");
+    }
+}
+
+#[test]
 fn quotes_that_csv_writes_are_part_of_a_text_and_noted() {
     let notes = |cell: &str| {
         let text = format!("text\tlabel\na\tno\n{cell}\tyes\n");
