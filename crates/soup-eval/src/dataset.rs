@@ -137,8 +137,9 @@ fn texts(
     let mut kinds = [first, json, third].into_iter().enumerate().filter(|(_, of)| !of.is_empty());
     let Some((kind, chosen)) = kinds.next() else {
         return Err(Error::data(format!(
-            "{about} has neither .parquet nor .jsonl nor .tsv files, of which texts are read: there are {} files{}",
+            "{about} has neither .parquet nor .jsonl nor .tsv files, of which texts are read: there are {} files{}{}",
             entries.len(),
+            entries.first().map_or(String::new(), |first| format!(", such as {:?}", first.path)),
             folder::arrow(&entries)
         )));
     };

@@ -14,6 +14,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
+use soup_core::companion::named_twice;
 use soup_core::run::DatasetOptions;
 use soup_core::{Error, Result};
 
@@ -228,6 +229,12 @@ impl Archives {
                 let row: Map<String, Value> = serde_json::from_slice(label).map_err(|e| {
                     Error::data(format!(".{} is not a JSON object", self.form.label)).with_source(e)
                 })?;
+                if let Some(twice) = named_twice(label) {
+                    return Err(Error::data(format!(
+                        ".{} has {twice:?} twice in one object",
+                        self.form.label
+                    )));
+                }
                 match row.get(key) {
                     Some(Value::String(name)) => self.of_name(name),
                     Some(Value::Number(number)) => {

@@ -21,6 +21,8 @@ const LABELS: [&str; 5] = ["label", "labels", "gold_label", "is_duplicate", "Qua
 pub(super) const NUMBERS: &str = "score";
 /// Most columns that a message lists.
 const LISTED_MAX: usize = 50;
+/// Most characters of a name in one.
+const SHOWN_CHARS: usize = 100;
 
 /// The columns of texts, by their positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +42,14 @@ pub(super) fn no_classes() -> Error {
     ))
 }
 
+/// The start of a name: what is no table may have one that is as long as the file.
+fn shown(name: &str) -> String {
+    match name.char_indices().nth(SHOWN_CHARS) {
+        None => name.to_owned(),
+        Some((end, _)) => format!("{}...", &name[..end]),
+    }
+}
+
 /// A column that may be meant.
 pub(super) struct Column<'a> {
     pub(super) name: &'a str,
@@ -56,7 +66,7 @@ pub(super) fn choose(
     options: &DatasetOptions,
     about: &str,
 ) -> Result<(TextColumns, Option<String>)> {
-    let all = columns.iter().take(LISTED_MAX).map(|c| c.name).collect::<Vec<_>>().join(", ");
+    let all = columns.iter().take(LISTED_MAX).map(|c| shown(c.name)).collect::<Vec<_>>().join(", ");
     let at = |name: &str| columns.iter().position(|c| c.name == name);
     let texts_at = |name: &str| columns.iter().position(|c| c.name == name && c.text);
     let (text, pair) = (options.others.get(TEXT_COLUMN), options.others.get(PAIR_COLUMN));
@@ -141,7 +151,7 @@ pub(super) fn same_columns<'a>(
 pub(super) fn unread(columns: &[Column<'_>], chosen: &TextColumns) -> Option<String> {
     let used = [Some(chosen.first), chosen.second, Some(chosen.label)];
     let others = columns.iter().enumerate().filter(|(at, c)| c.text && !used.contains(&Some(*at)));
-    let others: Vec<&str> = others.map(|(_, c)| c.name).take(LISTED_MAX).collect();
+    let others: Vec<String> = others.map(|(_, c)| shown(c.name)).take(LISTED_MAX).collect();
     if others.is_empty() {
         return None;
     }
@@ -207,6 +217,9 @@ mod tests {
             assert!(error.contains(part), "{error}");
         };
         refused(&["text", "sentence", "label:i"], &[], "which text is meant is not known");
+        let long = "x".repeat(1000);
+        let shown = format!("among {}..., label: name it", &long[..100]);
+        refused(&[long.as_str(), "label:i"], &[], &shown);
         refused(&["review", "label:i"], &[], "no texts: none of the usual columns among review, label");
         refused(&["text:i", "label:i"], &[], "no texts");
         refused(&["text", "label:i", "labels:i"], &[], "several columns of labels");

@@ -140,6 +140,7 @@ fn samples_that_lack_something_are_refused_by_name() {
         ),
         (&[("a.json", b"[1]"), ("a.jpg", b"A")], ".json is not a JSON object"),
         (&[("a.json", br#"{"label": 1.5}"#), ("a.jpg", b"A")], "has no label: label is 1.5"),
+        (&[("a.json", br#"{"label": 1, "label": 0}"#), ("a.jpg", b"A")], ".json has \"label\" twice"),
         (&[("a.json", br#"{"label": null}"#), ("a.jpg", b"A")], "label is neither a number nor a text"),
         (&[("README", b"A")], "has no samples: there are no members"),
     ] {

@@ -41,8 +41,13 @@ impl<'de> Deserialize<'de> for Row {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Row, A::Error> {
                 let mut cells = BTreeMap::new();
-                while let Some((name, cell)) = map.next_entry()? {
-                    cells.insert(name, cell);
+                while let Some(name) = map.next_key::<String>()? {
+                    // Some readers take the first, some the last.
+                    if cells.contains_key(&name) {
+                        let shown: String = name.chars().take(60).collect();
+                        return Err(A::Error::custom(format_args!("{shown:?} is there twice")));
+                    }
+                    cells.insert(name, map.next_value()?);
                     if cells.len() > COLUMNS_MAX {
                         return Err(A::Error::custom(format_args!("more than {COLUMNS_MAX} columns")));
                     }
@@ -114,7 +119,7 @@ mod tests {
 
     #[test]
     fn what_is_no_text_and_no_number_is_not_kept() {
-        let line = r#"{"a": "x\n", "b": 1, "c": -1.5, "d": null, "e": true, "f": [1, [{}]], "g": {"h": {}}, "a": "y"}"#;
+        let line = r#"{"a": "x\n", "b": 1, "c": -1.5, "d": null, "e": true, "f": [1, [{}]], "g": {"h": {}, "h": 1}}"#;
         let Row(row) = serde_json::from_str(line).unwrap();
         let number = |text: &str| Cell::Number(text.parse().unwrap());
         let other = |(name, is): (&str, &'static str)| (name.to_owned(), Cell::Other(is));
@@ -123,7 +128,7 @@ mod tests {
                 .into_iter()
                 .map(other)
                 .collect();
-        want.insert("a".to_owned(), Cell::Text("y".to_owned()));
+        want.insert("a".to_owned(), Cell::Text("x\n".to_owned()));
         want.insert("b".to_owned(), number("1"));
         want.insert("c".to_owned(), number("-1.5"));
         assert_eq!(row, want);
@@ -133,6 +138,8 @@ mod tests {
         for bad in ["[1]", "", "1", r#"{"a": [}"#, r#"{"a": 1} x"#] {
             assert!(serde_json::from_str::<Row>(bad).is_err(), "{bad}");
         }
+        let twice = serde_json::from_str::<Row>(r#"{"label": 1, "text": "a", "label": 0}"#).unwrap_err();
+        assert!(twice.to_string().contains("\"label\" is there twice"), "{twice}");
     }
 
     #[test]
