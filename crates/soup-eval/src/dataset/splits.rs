@@ -152,7 +152,7 @@ pub(super) fn choose(
     let (chosen, mut notes) = of_one_name(chosen, named, about)?;
     once(&chosen, about)?;
     notes.extend(complete(&chosen, about)?);
-    copies(&chosen, about)?;
+    notes.extend(copies(&chosen, about)?);
     notes.extend(put_together(&chosen));
     Ok((chosen, notes))
 }
@@ -258,20 +258,30 @@ fn original(stem: &str) -> Option<&str> {
     copied.or_else(|| stem.strip_prefix("Copy of ")).or_else(|| Some(&stem[..numbered(stem)?]))
 }
 
-/// Refuses copies beside what they are copies of.
-fn copies(entries: &[FileEntry], about: &str) -> Result<()> {
+/// A file that is there, and one that is a copy of it by its name.
+fn copy<'a>(paths: impl Iterator<Item = &'a str> + Clone) -> Option<(&'a str, &'a str)> {
     let of = |path: &str, stem: &str| -> Option<String> {
         let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
         Some(format!("{folder}/{stem}{}", file.strip_prefix(self::stem(path))?))
     };
-    let tables = || entries.iter().map(|e| e.path.as_str()).filter(|path| is_table(path));
+    let mut copies =
+        paths.clone().filter_map(|path| Some((of(path, original(stem(path))?)?, path))).peekable();
+    copies.peek()?;
     let there: BTreeMap<String, &str> =
-        tables().filter_map(|path| Some((of(path, stem(path))?, path))).collect();
-    let copy = tables().find_map(|path| Some((*there.get(&of(path, original(stem(path))?)?)?, path)));
-    match copy {
-        Some((one, other)) => Err(twice(one, other, about)),
-        None => Ok(()),
+        paths.filter_map(|path| Some((of(path, stem(path))?, path))).collect();
+    copies.find_map(|(original, path)| Some((*there.get(&original)?, path)))
+}
+
+/// Refuses copies of tables beside what they are copies of. Of images the names say less, and it is noted.
+fn copies(entries: &[FileEntry], about: &str) -> Result<Option<String>> {
+    let tables = entries.iter().map(|e| e.path.as_str()).filter(|path| is_table(path));
+    if let Some((one, other)) = copy(tables) {
+        return Err(twice(one, other, about));
     }
+    let images = entries.iter().map(|e| e.path.as_str()).filter(|path| !is_table(path));
+    Ok(copy(images).map(|(one, other)| {
+        format!("has images that are copies of others by their names, such as {other:?} of {one:?}: they may count twice")
+    }))
 }
 
 /// What is said where files are put together that differ in more than numbers.
@@ -456,6 +466,16 @@ mod tests {
             &["cat/a.png", "dog/b.png"],
         ] {
             assert_eq!(notes(shards), [""; 0], "{shards:?}");
+        }
+    }
+
+    #[test]
+    fn images_that_are_copies_by_their_names_are_noted() {
+        let notes = |paths: &[&str]| choose(entries(paths), None, "dataset URL").unwrap().1;
+        let said = notes(&["cat/x (1).png", "cat/x.png", "dog/x.png"]);
+        assert!(said.len() == 1 && said[0].contains(r#""cat/x (1).png" of "cat/x.png""#), "{said:?}");
+        for others in [["cat/x (1).png", "cat/x (2).png"], ["cat/x (1).png", "dog/x.png"]] {
+            assert_eq!(notes(&others), [""; 0]);
         }
     }
 
