@@ -3,10 +3,8 @@
 use soup_core::journal::sha256_hex;
 use soup_core::{Error, ErrorKind, Result};
 
-#[cfg(feature = "cloud")]
-use crate::cloud::with_left_out;
 use crate::glob;
-use crate::listing::{self, Entry, Odd};
+use crate::listing::{self, Entry, Odd, with_left_out};
 use crate::location::Location;
 use crate::read::{self, Stamp};
 
@@ -116,12 +114,6 @@ async fn look(location: &Location) -> Result<listing::Listing> {
     let odd = shown.map(|key| Odd::new(key, "a key that is no path"));
     listing.odd.extend(odd);
     Ok(listing)
-}
-
-/// Nothing is left out where there are no object stores.
-#[cfg(not(feature = "cloud"))]
-async fn with_left_out<T>(listing: impl Future<Output = T>) -> (T, Vec<String>) {
-    (listing.await, Vec::new())
 }
 
 /// Files that tell of data and hold none.

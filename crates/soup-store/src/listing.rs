@@ -18,6 +18,8 @@ use object_store::ObjectMeta;
 use soup_core::{Error, Result};
 
 use crate::cause::one_line;
+#[cfg(feature = "cloud")]
+pub(crate) use crate::cloud::with_left_out;
 use crate::local::NotAFile;
 use crate::location::Location;
 use crate::places::{self, Whose};
@@ -95,14 +97,38 @@ pub async fn look(folder: &Location) -> Result<Listing> {
     if folder.local_path().is_some() {
         return local(folder, false, ENTRIES_MAX, false).await;
     }
-    let listed =
-        folder.store().list_with_delimiter(Some(folder.path())).await.map_err(|e| list_error(folder, e))?;
+    let (listed, left_out) = with_left_out(folder.store().list_with_delimiter(Some(folder.path()))).await;
+    let listed = listed.map_err(|e| list_error(folder, e))?;
     if listed.objects.len() + listed.common_prefixes.len() > ENTRIES_MAX {
         return Err(too_many(folder, ENTRIES_MAX));
     }
     let files = listed.objects.into_iter().map(|meta| (meta.location.clone(), Some(Stamp::from(meta))));
     let folders = listed.common_prefixes.into_iter().map(|path| (path, None));
-    Ok(remote(folder, files.chain(folders)))
+    let mut listing = remote(folder, files.chain(folders));
+    for key in left_out {
+        push_odd(&mut listing, no_path(folder, &key));
+    }
+    listing.odd.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(listing)
+}
+
+/// A key below `folder` that is no path: of a file, or what keys begin with that are told as a folder.
+fn no_path(folder: &Location, key: &str) -> Odd {
+    let name = key.strip_prefix(folder.path().as_ref()).unwrap_or(key);
+    let name = name.strip_prefix('/').unwrap_or(name);
+    let what = "a key that is no path";
+    match name.strip_suffix('/') {
+        // Of `pool//x`, which many tools write.
+        Some("") => Odd::new("/", what),
+        Some(folder) => Odd::folder(folder, what),
+        None => Odd::new(name, what),
+    }
+}
+
+/// Nothing is left out where there are no object stores.
+#[cfg(not(feature = "cloud"))]
+pub(crate) async fn with_left_out<T>(listing: impl Future<Output = T>) -> (T, Vec<String>) {
+    (listing.await, Vec::new())
 }
 
 /// All files below a folder, at any depth. What is [hidden](is_hidden) is left out.
@@ -380,11 +406,15 @@ impl<'a> Walk<'a> {
         if is_link && places::leads_within(&entry.path(), self.folder.whose(), false).is_err() {
             return Err(Odd::away(shown));
         }
-        if entry.file_name().to_str().is_none() {
+        let nameless = |what: &str| {
             let may_be_folder = std::fs::metadata(entry.path()).map_or(true, |about| about.is_dir());
-            return Err(Odd { may_be_folder, ..Odd::new(shown, "not named in UTF-8") });
+            Odd { may_be_folder, ..Odd::new(shown, what) }
+        };
+        if entry.file_name().to_str().is_none() {
+            return Err(nameless("not named in UTF-8"));
         }
-        let location = self.folder.join(shown).map_err(|_| Odd::new(shown, "not usable as a name"))?;
+        // With a line's end or another control character in it.
+        let location = self.folder.join(shown).map_err(|_| nameless("not usable as a name"))?;
         let metadata =
             std::fs::metadata(entry.path()).map_err(|e| match std::fs::read_link(entry.path()) {
                 Ok(target) => Odd {

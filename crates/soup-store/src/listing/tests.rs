@@ -1,5 +1,5 @@
 use super::*;
-use crate::conformance::put;
+use crate::conformance::{memory, put};
 
 fn names(listing: &Listing) -> (Vec<&str>, Vec<(&str, &str)>) {
     let entries = listing.entries.iter().map(|e| e.name.as_str()).collect();
@@ -116,4 +116,18 @@ fn hidden_names() {
     for shown in ["a.b", "_orig", "a/b.safetensors", "thumbs"] {
         assert!(!is_hidden(shown), "{shown}");
     }
+}
+
+#[test]
+fn keys_that_are_no_path_have_names_below_their_folder() {
+    let folder = memory("keys").join("p").unwrap();
+    let of = |key: &str| {
+        let odd = no_path(&folder, key);
+        assert_eq!(odd.what, "a key that is no path");
+        (odd.name, odd.may_be_folder)
+    };
+    let path = folder.path().to_string();
+    assert_eq!(of(&format!("{path}//")), ("/".to_owned(), false));
+    assert_eq!(of(&format!("{path}/a\tb/")), ("a\tb".to_owned(), true));
+    assert_eq!(of(&format!("{path}/m\t.safetensors")), ("m\t.safetensors".to_owned(), false));
 }

@@ -411,6 +411,10 @@ async fn folders_that_cannot_be_named_or_read_are_refused() {
     let expect = "which may be a checkpoint, is not named in UTF-8";
     fails(pool(&root, &["p"]).await, ErrorKind::Data, expect);
     assert_eq!(pool(&root, &["p/m*"]).await.unwrap(), ["m"]);
+    std::fs::remove_dir(dir.path().join(std::ffi::OsStr::from_bytes(b"p/caf\xe9"))).unwrap();
+    std::fs::create_dir(dir.path().join("p/run\t1")).unwrap();
+    let expect = "\"run\\t1\", which may be a checkpoint, is not usable as a name";
+    fails(pool(&root, &["p"]).await, ErrorKind::Data, expect);
     // Whoever runs tests may be allowed to read every folder.
     let none = Vec::new;
     let unreadable = |name: &str| vec![crate::listing::Odd::folder(name, "a folder that cannot be read")];
