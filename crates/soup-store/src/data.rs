@@ -48,7 +48,8 @@ pub async fn files(url: &str) -> Result<Vec<Entry>> {
     let mut entries = listing.entries;
     entries.retain(|e| e.stamp.is_some());
     if entries.is_empty() {
-        return Err(Error::data(format!("{location} does not exist, or holds no files")));
+        let none = glob::no_wildcards(url);
+        return Err(Error::data(format!("{location} does not exist, or holds no files{none}")));
     }
     with_class_names(entries, Some(location), false).await
 }
@@ -214,6 +215,10 @@ mod tests {
         assert_eq!(names(&format!("{root}/**/*.txt")).await.unwrap(), ["b/x.txt"]);
         assert!(names(&format!("{root}/c")).await.unwrap_err().contains("does not exist"));
         assert!(names(&format!("{root}/c/*")).await.unwrap_err().contains("no file matches"));
+        for url in ["a/{1,2}.parquet", "[ab]/*"] {
+            let error = names(&format!("{root}/{url}")).await.unwrap_err();
+            assert!(error.contains("braces and brackets are none"), "{error}");
+        }
         std::fs::write(folder.path().join("odd*name"), "x").unwrap();
         assert_eq!(names(&format!("{root}/odd*name")).await.unwrap(), ["odd*name"]);
     }

@@ -56,7 +56,7 @@ pub async fn expand(url: &str) -> Result<Option<Matches>> {
     let mut matches = glob.matches().await?;
     matches.entries.retain(|e| e.stamp.is_some());
     if matches.entries.is_empty() {
-        return Err(Error::data(format!("no file matches {url:?}")));
+        return Err(Error::data(format!("no file matches {url:?}{}", no_wildcards(url))));
     }
     Ok(Some(matches))
 }
@@ -261,6 +261,11 @@ async fn look(folder: Folder) -> Result<(Folder, Listing)> {
 /// What stands for the content of a folder that cannot be read: an odd thing that may be whatever was looked for.
 fn unreadable() -> Listing {
     Listing { odd: vec![Odd::folder("", "a folder that cannot be read")], ..Listing::default() }
+}
+
+/// What is to be said of signs in a name that nothing has and that others take for wildcards: `{000..127}`, `[ab]`.
+pub(crate) fn no_wildcards(url: &str) -> &'static str {
+    if url.contains(['{', '[']) { ": wildcards are *, ? and **; braces and brackets are none" } else { "" }
 }
 
 /// In an HTTP URL `?` starts a query.

@@ -23,7 +23,7 @@ use soup_core::{Error, Result};
 use self::survey::Survey;
 use crate::checkpoint::{self, Checkpoint, EXTENSION, INDEX_FILE, Layout, MODEL_FILE, file_stem};
 use crate::companion::{self, bounds};
-use crate::glob::Glob;
+use crate::glob::{Glob, no_wildcards};
 use crate::kept::Kept;
 use crate::listing;
 use crate::location::Location;
@@ -115,7 +115,8 @@ pub async fn open_pool(urls: &[String]) -> Result<Pool> {
         if here.found.is_empty() {
             let why = here.notes.first().map_or(String::new(), |note| format!(" ({note})"));
             return Err(Error::data(format!(
-                "no checkpoints in {url:?}: expected {EXTENSION} files, or folders with {MODEL_FILE} or {INDEX_FILE}{why}"
+                "no checkpoints in {url:?}: expected {EXTENSION} files, or folders with {MODEL_FILE} or {INDEX_FILE}{why}{}",
+                no_wildcards(url)
             )));
         }
         here.found.sort_by(|a, b| a.name.cmp(&b.name));
