@@ -2,7 +2,7 @@
 //! a [token](crate::token), of which the same is made.
 //!
 //! Files are read again when they change, at most once a second, and what is made of them is used for connections from then on; those that
-//! are open stay. Files that cannot be used are told of in the log, and what was there before goes on: a certificate is not lost because its
+//! are open stay as long as what they proved [holds](crate::believed). Files that cannot be used are told of in the log, and what was there before goes on: a certificate is not lost because its
 //! successor is half written.
 
 use std::path::{Path, PathBuf};
@@ -12,7 +12,8 @@ use std::time::{Duration, Instant, SystemTime};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use soup_core::{Error, Result};
 
@@ -67,6 +68,7 @@ pub(crate) struct Material {
     pub(crate) identity: Identity,
     pub(crate) server: Arc<ServerConfig>,
     roots: Arc<RootCertStore>,
+    clients: Arc<dyn ClientCertVerifier>,
     pub(crate) chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
@@ -216,22 +218,38 @@ impl Material {
         let roots = Arc::new(roots);
         let owner = chain.first().ok_or((Part::Certificate, "it holds no certificate".to_owned()))?;
         let identity = Identity::of_certificate(owner).map_err(|e| (Part::Certificate, e.chain()))?;
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider())
+        let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider())
             .build()
             .map_err(|e| (Part::Authority, e.to_string()))?;
         let mut server = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| (Part::Authority, e.to_string()))?
-            .with_client_cert_verifier(verifier)
+            .with_client_cert_verifier(clients.clone())
             .with_single_cert(chain.clone(), key.clone_key())
             .map_err(|e| (Part::Key, e.to_string()))?;
         server.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Material { identity, server: Arc::new(server), roots, chain, key })
+        // Who resumes a session shows no certificate, and would be believed for as long as it likes by one that has expired.
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+        Ok(Material { identity, server: Arc::new(server), roots, clients, chain, key })
     }
 
     /// What believes a member with this role.
     pub(crate) fn verifier(&self, role: Role) -> MemberVerifier {
         MemberVerifier::new(self.roots.clone(), provider(), &self.identity.cluster, role)
+    }
+
+    /// Refuses whoever has shown this certificate, and what leads from it to an authority, where that does not hold at `now`.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub(crate) fn check_client(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let (own, above) = chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+        self.clients.verify_client_cert(own, above, now).map(drop)
     }
 
     /// Refuses to prove anything with a certificate that has expired: the other end hangs up and does not say why.

@@ -22,6 +22,7 @@
 
 mod ahead;
 pub mod authority;
+mod believed;
 mod credentials;
 mod cryptography;
 mod dial;

@@ -4,7 +4,8 @@
 //! shaken hands by then: whoever only opens connections holds up others for seconds. Where there are no permits left, the connection that
 //! has been shaking hands for longest makes room: who can shake hands does so in a fraction of the time in which somebody who cannot could
 //! open as many others as there are permits. A member has a [share](crate::shares) of them, and a client's connection over which nothing is
-//! asked for a while is closed. Where descriptors run out all the same, taking connections pauses and goes on.
+//! asked for a while is closed; so is one whose certificate is [believed](crate::believed) no more. Where descriptors run out all the same,
+//! taking connections pauses and goes on.
 
 use std::collections::VecDeque;
 use std::io;
@@ -26,6 +27,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
 use crate::ahead::ReadAhead;
+use crate::believed::Believed;
 use crate::credentials::Credentials;
 use crate::identity::{Identity, Role};
 use crate::idle::{Idle, Open, Requests};
@@ -110,6 +112,8 @@ pub struct Connection {
     greeting: Option<Pin<Box<Sleep>>>,
     /// Until when it has to ask something.
     idle: Option<Idle>,
+    /// What it proved.
+    believed: Option<Believed>,
     _permit: (OwnedSemaphorePermit, Share),
 }
 
@@ -191,14 +195,14 @@ async fn accept(
         let (credentials, ready, shares) = (credentials.clone(), ready.clone(), room.shares.clone());
         let task = tokio::spawn(async move {
             match timeout(GREETING, greet(stream, address, credentials.as_ref())).await {
-                Ok(Ok((stream, peer))) => {
+                Ok(Ok((stream, peer, believed))) => {
                     let Some(share) = shares.take(peer.member.as_ref()) else {
                         let who = peer.member.map(|member| member.to_string()).unwrap_or_default();
                         return tracing::warn!(%address, who, "denied: as many connections as one member may have");
                     };
                     let greeting = Some(Box::pin(tokio::time::sleep(GREETING)));
                     let (idle, _permit) = (peer.idle(), (permit, share));
-                    let connection = Connection { stream, peer, greeting, idle, _permit };
+                    let connection = Connection { stream, peer, greeting, idle, believed, _permit };
                     // Where the server is gone, so is what it was for.
                     let _ = timeout(GREETING, ready.send(connection)).await;
                 }
@@ -241,22 +245,22 @@ async fn greet(
     stream: TcpStream,
     address: SocketAddr,
     credentials: Option<&Credentials>,
-) -> io::Result<(Transport, Peer)> {
+) -> io::Result<(Transport, Peer, Option<Believed>)> {
     stream.set_nodelay(true)?;
     let Some(credentials) = credentials else {
-        return Ok((Transport::Plain(stream), Peer::new(address)));
+        return Ok((Transport::Plain(stream), Peer::new(address), None));
     };
     let material = credentials.material();
     let stream = ReadAhead::of_stranger(stream);
     let mut stream = TlsAcceptor::from(material.server.clone()).accept(stream).await?;
     stream.get_mut().0.is_known();
-    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let certificate =
-        certificate.ok_or_else(|| io::Error::other("no certificate was shown"))?.clone().into_owned();
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
+    let certificate = chain.first().ok_or_else(|| io::Error::other("no certificate was shown"))?.clone();
     // Who is nobody hears that from the gate, which has words for it.
     let member = Identity::of_certificate(&certificate).ok();
     let peer = Peer { member, certificate: Some(Arc::new(certificate)), ..Peer::new(address) };
-    Ok((Transport::Tls(Box::new(stream)), peer))
+    let believed = Believed::new(credentials.clone(), chain);
+    Ok((Transport::Tls(Box::new(stream)), peer, Some(believed)))
 }
 
 impl Connected for Connection {
@@ -274,6 +278,13 @@ impl AsyncRead for Connection {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.peer.closing.is_closed(cx) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        if let Some(believed) = &mut self.believed
+            && let Poll::Ready(error) = believed.is_over(cx)
+        {
+            let (address, who) = (self.peer.address, self.peer.member.as_ref().map(ToString::to_string));
+            tracing::warn!(%address, who, %error, "denied: what a connection proved does not hold any more");
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         let before = buf.filled().len();
