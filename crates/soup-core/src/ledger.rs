@@ -6,9 +6,11 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use crate::metric::Metric;
+use crate::run::BATCH_SIZE_MAX;
 use crate::sequence::SequenceId;
 use crate::significance::Discordant;
 use crate::soup::Soup;
+use crate::survey::SAMPLES_MAX;
 use crate::tally::Tally;
 
 /// A dataset of a run, by its position: 0 is the validation set, the test sets follow.
@@ -36,6 +38,9 @@ pub struct Evaluation {
 
 /// Most slices a dataset is cut into.
 pub const SLICES_MAX: u64 = 64;
+
+/// Most samples of a slice, whatever dataset it is of and however large the batches are.
+pub const SLICE_SAMPLES_MAX: u64 = SAMPLES_MAX / SLICES_MAX + 2 * BATCH_SIZE_MAX as u64;
 
 /// Samples `start` to `end` of a dataset, counted in a [sequence](crate::sequence).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -332,6 +337,16 @@ mod tests {
 
     fn correct(correct: u64) -> Tally {
         Counts { total: 10, correct, ..Counts::default() }.into()
+    }
+
+    #[test]
+    fn no_slice_is_longer_than_slices_may_be() {
+        for batch_size in [1, 7, 1000, 40_000, BATCH_SIZE_MAX - 1, BATCH_SIZE_MAX] {
+            for samples in [1, u64::from(BATCH_SIZE_MAX) + 1, SAMPLES_MAX - 1, SAMPLES_MAX] {
+                let longest = slices(samples, batch_size).iter().map(|slice| slice.end - slice.start).max();
+                assert!(longest <= Some(SLICE_SAMPLES_MAX), "{samples} {batch_size} {longest:?}");
+            }
+        }
     }
 
     #[test]

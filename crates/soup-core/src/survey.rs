@@ -18,7 +18,7 @@ use crate::tally::values::VALUES_MAX;
 use crate::tally::{Counts, Judged, Tally};
 
 /// Most samples of a dataset: slices of it are asked for by their positions, which are lists.
-const SAMPLES_MAX: u64 = 1 << 31;
+pub(crate) const SAMPLES_MAX: u64 = 1 << 31;
 /// Most samples of a set that is learned from: every step draws among all of them, which takes a moment and eight bytes for each.
 const LEARNED_MAX: u64 = 1 << 24;
 /// Most classes of a model.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use soup_core::diagnosis::ensemble::{Alternatives, Asked};
 use soup_core::judge::JudgeId;
-use soup_core::ledger::Dataset;
+use soup_core::ledger::{Dataset, SLICE_SAMPLES_MAX};
 use soup_core::machine::{
     Differentiate, Dot, FileDigest, LayerGram, PartFigures, Proof, Reread, SegmentDots, WorkerId,
 };
@@ -179,7 +179,7 @@ pub(crate) fn task(work: Work, run: &Begun) -> Result<Task> {
         }
         Work::Gram(task) => Task::Gram(task.shard, task.base.map(|base| the_base(base, run)).transpose()?),
         Work::Compare(v1::CompareSlice { dataset, start, end, weights, votes, hits }) => {
-            Task::Compare(Samples { dataset, start, end }, Asked { weights, votes, hits })
+            Task::Compare(samples(dataset, start, end)?, Asked { weights, votes, hits })
         }
         Work::Pass(task) => Task::Pass(task.shard),
         Work::Reread(v1::RereadShard { load, soup: of }) => {
@@ -191,9 +191,9 @@ pub(crate) fn task(work: Work, run: &Begun) -> Result<Task> {
 
 fn evaluation(task: v1::JudgeSlice) -> Result<(Soup, Positions)> {
     let v1::JudgeSlice { soup: of, dataset, start, end, seal: _, sequence, samples } = task;
+    let range = self::samples(dataset, start, end)?;
     let asked = match (sequence, samples.len() as u64) {
-        _ if start >= end => return Err(Error::internal("an evaluation without samples")),
-        (0, 0) => Positions::Range(Samples { dataset, start, end }),
+        (0, 0) => Positions::Range(range),
         (1.., count) if count == end - start => {
             Positions::Named { dataset, positions: samples.into_iter().map(u64::from).collect() }
         }
@@ -202,6 +202,15 @@ fn evaluation(task: v1::JudgeSlice) -> Result<(Soup, Positions)> {
         }
     };
     Ok((soup(of)?, asked))
+}
+
+/// Samples that follow each other. Their positions will be a list, so they may be no more than a slice has.
+fn samples(dataset: u32, start: u64, end: u64) -> Result<Samples> {
+    match end.checked_sub(start) {
+        Some(1..=SLICE_SAMPLES_MAX) => Ok(Samples { dataset, start, end }),
+        Some(count @ 1..) => Err(Error::internal(format!("a slice of {count} samples"))),
+        _ => Err(Error::internal("an evaluation without samples")),
+    }
 }
 
 fn soup(wire: Option<v1::Soup>) -> Result<Soup> {
@@ -419,6 +428,14 @@ mod tests {
         assert_eq!(slice(7, &[9, 2]).unwrap(), Positions::Named { dataset: 1, positions: vec![9, 2] });
         for (sequence, samples) in [(0, &[9, 2][..]), (7, &[]), (7, &[9]), (7, &[9, 2, 1])] {
             assert!(slice(sequence, samples).is_err(), "{sequence} {samples:?}");
+        }
+    }
+
+    #[test]
+    fn a_slice_is_not_believed_to_be_of_any_length() {
+        samples(0, 7, 7 + SLICE_SAMPLES_MAX).unwrap();
+        for (start, end) in [(0, u64::MAX), (1, SLICE_SAMPLES_MAX + 2), (5, 5), (6, 5), (u64::MAX, 0)] {
+            samples(0, start, end).unwrap_err();
         }
     }
 
