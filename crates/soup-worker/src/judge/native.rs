@@ -149,8 +149,10 @@ impl Inner {
 
     /// Dataset `index`. Blocks; call on a compute thread.
     fn opened(&self, index: u32, waiting: &Waiting) -> Result<Arc<Dataset>> {
+        // Refuses what the run has not.
+        let named = self.naming(index)?;
         let opened = self.samples.dataset(index as usize, &self.setting, &*self.evaluator(waiting)?, waiting);
-        opened.map_err(self.naming(index)?)
+        opened.map_err(named)
     }
 
     /// Says of an error which dataset it is about.

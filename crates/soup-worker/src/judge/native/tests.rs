@@ -203,3 +203,20 @@ async fn a_gradient_is_of_the_samples_that_were_asked_for() {
     let far = |(at, v): (usize, &f32)| (v - first.values[at] - second.values[at]).abs() > 1e-4;
     assert_eq!(both.values.iter().enumerate().filter(|(at, v)| far((*at, v))).count(), 0);
 }
+
+#[tokio::test]
+async fn a_dataset_that_the_run_has_not_is_refused() {
+    let (native, parameters) = judge(4, 1 << 20).await;
+    let soup = load_soup(&native, &parameters, Purpose::Judging).await;
+    for dataset in [1, u32::MAX] {
+        let error = soup.judge(dataset, vec![0, 1], false, Cancelled::default()).await.err().unwrap();
+        assert!(error.chain().contains(&format!("no dataset {dataset}")), "{}", error.chain());
+    }
+    // Nor is anything of none made ready.
+    let setting = Setting { datasets: Vec::new(), ..native.0.setting.clone() };
+    let memory = SamplesMemory { kept_bytes: 1 << 20, threads: 1, decoding: Budget::new(DECODING_BYTES_MIN) };
+    let schema = native.0.schema.clone();
+    let without = Native::new(setting, schema, Compute::threads(1), memory, Place::default());
+    let error = without.0.compute(|of, waiting| of.decode_ahead(0, waiting)).await.unwrap_err();
+    assert!(error.chain().contains("no dataset 0"), "{}", error.chain());
+}
