@@ -3,10 +3,14 @@
 //! The status code carries the kind for tools that know nothing of us; the exact kind travels in a metadata entry, since
 //! there are fewer fitting codes than kinds.
 
+use soup_core::error::brief;
 use soup_core::{Error, ErrorKind};
 use tonic::{Code, Status};
 
 const KIND_KEY: &str = "soup-error-kind";
+/// Longest text of a status, in bytes. It travels in a header, where three characters stand for a byte that is no plain sign, and whose
+/// headers have more than 16 KiB in all is not heard at all: the connection seems to be broken, which is worth another try.
+const TEXT_BYTES_MAX: usize = 4 << 10;
 
 fn code(kind: ErrorKind) -> Code {
     match kind {
@@ -20,7 +24,7 @@ fn code(kind: ErrorKind) -> Code {
     }
 }
 
-/// The status that carries `error` over the wire: its kind, and its whole chain as text.
+/// The status that carries `error` over the wire: its kind, and its chain as text, of which the end is cut where it is long.
 pub fn status_of(error: &Error) -> Status {
     status(code(error.kind()), error)
 }
@@ -31,7 +35,7 @@ pub fn exhausted(error: &Error) -> Status {
 }
 
 fn status(code: Code, error: &Error) -> Status {
-    let mut status = Status::new(code, error.chain());
+    let mut status = Status::new(code, brief(error.chain(), TEXT_BYTES_MAX));
     if let Ok(value) = error.kind().name().parse() {
         status.metadata_mut().insert(KIND_KEY, value);
     }
@@ -107,6 +111,24 @@ mod tests {
         let error = broken(Status::unknown("h2 protocol error"), "connection error: frame with invalid size");
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.chain().contains("does not speak HTTP/2"), "{}", error.chain());
+    }
+
+    #[test]
+    fn a_long_text_is_cut_to_what_headers_may_have() {
+        for of in ["x", " ", "\u{e9}", "\u{1f35c}"] {
+            let error = Error::configuration(of.repeat(1 << 20)).context("places");
+            let status = status_of(&error);
+            let headers = status.clone().into_http::<()>();
+            let bytes: usize = headers.headers().iter().map(|(k, v)| k.as_str().len() + v.len() + 32).sum();
+            assert!(bytes < 16 << 10, "{bytes}");
+            let heard = error_of(&status);
+            assert_eq!(heard.kind(), ErrorKind::Configuration);
+            assert!(
+                heard.chain().starts_with("places: ") && heard.chain().contains("cut"),
+                "{}",
+                heard.chain()
+            );
+        }
     }
 
     #[test]
