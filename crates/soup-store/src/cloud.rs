@@ -19,7 +19,7 @@ mod keys;
 mod profile;
 mod service;
 
-pub(crate) use service::{NoCredentials, with_left_out};
+pub(crate) use service::{Endless, NoCredentials, with_left_out, within_pages};
 
 /// Settings by name, as the environment has them; the last one of a name counts.
 pub(crate) type Settings = Vec<(String, String)>;

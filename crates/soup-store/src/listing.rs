@@ -20,6 +20,8 @@ use soup_core::{Error, Result};
 use crate::cause::one_line;
 #[cfg(feature = "cloud")]
 pub(crate) use crate::cloud::with_left_out;
+#[cfg(feature = "cloud")]
+use crate::cloud::within_pages;
 use crate::local::NotAFile;
 use crate::location::Location;
 use crate::places::{self, Whose};
@@ -27,6 +29,10 @@ use crate::read::Stamp;
 
 /// Most entries that one listing may have.
 pub const ENTRIES_MAX: usize = 100_000;
+/// Most pages of a remote listing one level deep, all of which are in memory before the first entry is looked at: of a thousand entries each
+/// a tenth of them are too many already. And of one that is looked at as it comes.
+const PAGES_MAX: usize = 1000;
+const DEEP_PAGES_MAX: usize = 20_000;
 /// Most odd names that are remembered of one listing.
 const ODD_MAX: usize = 1000;
 /// How often one walk, or one glob, comes by links to folders that it has seen already.
@@ -97,7 +103,8 @@ pub async fn look(folder: &Location) -> Result<Listing> {
     if folder.local_path().is_some() {
         return local(folder, false, ENTRIES_MAX, false).await;
     }
-    let (listed, left_out) = with_left_out(folder.store().list_with_delimiter(Some(folder.path()))).await;
+    let listed = within_pages(PAGES_MAX, folder.store().list_with_delimiter(Some(folder.path())));
+    let (listed, left_out) = with_left_out(listed).await;
     let listed = listed.map_err(|e| list_error(folder, e))?;
     if listed.objects.len() + listed.common_prefixes.len() > ENTRIES_MAX {
         return Err(too_many(folder, ENTRIES_MAX));
@@ -144,17 +151,7 @@ pub(crate) async fn look_deep_up_to(folder: &Location, entries_max: usize) -> Re
     if folder.local_path().is_some() {
         return local(folder, true, entries_max, false).await;
     }
-    let mut files: Vec<ObjectMeta> = Vec::new();
-    let mut listed = folder.store().list(Some(folder.path()));
-    while let Some(meta) = listed.try_next().await.map_err(|e| list_error(folder, e))? {
-        if is_hidden(below(folder, &meta.location).unwrap_or_default()) {
-            continue;
-        }
-        files.push(meta);
-        if files.len() > entries_max {
-            return Err(too_many(folder, entries_max));
-        }
-    }
+    let files = within_pages(DEEP_PAGES_MAX, shown_below(folder, entries_max)).await?;
     let mut listing = remote(folder, files.into_iter().map(|m| (m.location.clone(), Some(Stamp::from(m)))));
     let folders: HashSet<String> = listing
         .entries
@@ -167,13 +164,36 @@ pub(crate) async fn look_deep_up_to(folder: &Location, entries_max: usize) -> Re
     Ok(listing)
 }
 
+/// The files below a remote folder that are not hidden.
+async fn shown_below(folder: &Location, entries_max: usize) -> Result<Vec<ObjectMeta>> {
+    let mut files = Vec::new();
+    let mut listed = folder.store().list(Some(folder.path()));
+    while let Some(meta) = listed.try_next().await.map_err(|e| list_error(folder, e))? {
+        if is_hidden(below(folder, &meta.location).unwrap_or_default()) {
+            continue;
+        }
+        files.push(meta);
+        if files.len() > entries_max {
+            return Err(too_many(folder, entries_max));
+        }
+    }
+    Ok(files)
+}
+
+/// There are no pages where there are no object stores.
+#[cfg(not(feature = "cloud"))]
+async fn within_pages<T>(_most: usize, listing: impl Future<Output = T>) -> T {
+    listing.await
+}
+
 /// The first files below a folder that are found, at most `entries_max`.
 pub(crate) async fn some_below(folder: &Location, entries_max: usize) -> Result<Vec<Entry>> {
     if folder.local_path().is_some() {
         return Ok(local(folder, true, entries_max, true).await?.entries);
     }
     let listed = folder.store().list(Some(folder.path())).take(entries_max);
-    let files: Vec<ObjectMeta> = listed.try_collect().await.map_err(|e| list_error(folder, e))?;
+    let files = within_pages(DEEP_PAGES_MAX, listed.try_collect::<Vec<ObjectMeta>>()).await;
+    let files = files.map_err(|e| list_error(folder, e))?;
     let files = files.into_iter().map(|m| (m.location.clone(), Some(Stamp::from(m))));
     let mut entries = remote(folder, files).entries;
     entries.retain(|e| !is_hidden(&e.name));

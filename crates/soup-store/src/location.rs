@@ -258,6 +258,10 @@ impl Location {
         if let Some(none) = find::<crate::cloud::NoCredentials>(&error) {
             return Error::configuration(format!("cannot {doing} {self}: {none}"));
         }
+        #[cfg(feature = "cloud")]
+        if let Some(endless) = find::<crate::cloud::Endless>(&error) {
+            return Error::data(format!("cannot {doing} {self}: {endless}"));
+        }
         let cause = Cause::of(&error);
         let (kind, text) = match (&error, io) {
             (StoreError::NotFound { .. }, _) if cause.as_ref().is_some_and(Cause::is_about_the_bucket) => {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -9,8 +10,8 @@ use futures::StreamExt;
 use http::StatusCode;
 use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
-    ReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody,
+    HttpService, ReqwestConnector,
 };
 use soup_metrics::{metrics, observe};
 use tracing::{info, warn};
@@ -31,6 +32,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Most bytes of an error's text that are read.
 const ERROR_BYTES_MAX: usize = 64 << 10;
+/// Largest page of a listing: stores tell of a thousand keys at a time, or of five thousand.
+const PAGE_BYTES_MAX: usize = 32 << 20;
 /// Most odd keys of a page that are logged.
 const ODD_KEYS_LOGGED: usize = 4;
 
@@ -278,10 +281,54 @@ pub(crate) async fn with_left_out<T>(listing: impl Future<Output = T>) -> (T, Ve
     LEFT_OUT.scope(Mutex::default(), all).await
 }
 
+tokio::task_local! {
+    /// Pages that the listing of this task may have yet.
+    static PAGES_LEFT: AtomicUsize;
+}
+
+/// What `listing` comes to, which may have so many pages: where a store always tells of one more it would go on for ever.
+pub(crate) async fn within_pages<T>(most: usize, listing: impl Future<Output = T>) -> T {
+    PAGES_LEFT.scope(AtomicUsize::new(most), listing).await
+}
+
+/// A listing, or a page of one, goes on and on.
+#[derive(Debug)]
+pub(crate) struct Endless {
+    what: &'static str,
+}
+
+impl fmt::Display for Endless {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.what)
+    }
+}
+
+impl std::error::Error for Endless {}
+
+/// A page of a listing, where one more may be.
+async fn page_of(body: HttpResponseBody) -> Result<Vec<u8>, HttpError> {
+    let endless = |what| HttpError::new(HttpErrorKind::Unknown, Endless { what });
+    let one_less = |left: &AtomicUsize| {
+        left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    };
+    // Nobody may be counting.
+    if !PAGES_LEFT.try_with(one_less).unwrap_or(true) {
+        return Err(endless("its listing has too many pages: name a folder that holds less"));
+    }
+    let (mut page, mut chunks) = (Vec::new(), body.bytes_stream());
+    while let Some(chunk) = chunks.next().await {
+        page.extend_from_slice(&chunk?);
+        if page.len() > PAGE_BYTES_MAX {
+            return Err(endless("a page of its listing does not end"));
+        }
+    }
+    Ok(page)
+}
+
 /// The page without keys that the store's client would stop at.
 async fn without_odd_keys(response: HttpResponse) -> Result<HttpResponse, HttpError> {
     let (mut parts, body) = response.into_parts();
-    let page = body.bytes().await?;
+    let page = page_of(body).await?;
     let Ok(text) = std::str::from_utf8(&page) else {
         return Ok(HttpResponse::from_parts(parts, page.into()));
     };
@@ -317,5 +364,22 @@ mod tests {
         assert_eq!(left_out, ["val//1.parquet"]);
         // Where nobody asks, a listing is none the worse.
         assert!(without_odd_keys(answer()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn listings_and_pages_of_them_have_an_end() {
+        let pages = async |count: usize| {
+            for _ in 0..count {
+                without_odd_keys(HttpResponse::new("<L></L>".to_owned().into())).await?;
+            }
+            Ok::<_, HttpError>(())
+        };
+        within_pages(3, pages(3)).await.unwrap();
+        let error = within_pages(3, pages(4)).await.unwrap_err();
+        assert!(std::error::Error::source(&error).unwrap().to_string().contains("too many pages"));
+        // Where nobody counts there may be any.
+        pages(4).await.unwrap();
+        let large = HttpResponse::new(vec![b' '; PAGE_BYTES_MAX + 1].into());
+        without_odd_keys(large).await.unwrap_err();
     }
 }
