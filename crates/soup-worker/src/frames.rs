@@ -160,6 +160,11 @@ impl<'a> ChunkReader<'a> {
         ChunkReader { place, filled: 0, head: Vec::with_capacity(2 * PREFIX_BYTES), left: 0, sum: Sum::new() }
     }
 
+    /// How much data there is.
+    pub(crate) fn filled(&self) -> usize {
+        self.filled
+    }
+
     /// Takes the next bytes of a reply.
     ///
     /// # Errors

@@ -178,14 +178,17 @@ async fn receive(
         return Err(Error::unavailable(format!("it answered with HTTP status {}", head.status)));
     }
     let (mut chunks, mut trailers) = (ChunkReader::new(out), None);
-    // A frame without a byte is no progress.
+    // What brings no data is no progress, however fast it comes: frames without a byte, chunks without any.
     let mut until = Instant::now() + NEXT_BYTE;
     while let Some(frame) = within(until.saturating_duration_since(Instant::now()), body.frame()).await? {
         match frame.map_err(|e| transient(error_of(&e)))?.into_data() {
             Ok(data) => {
+                let before = chunks.filled();
                 chunks.take(&data)?;
-                if !data.is_empty() {
+                if chunks.filled() > before {
                     until = Instant::now() + NEXT_BYTE;
+                } else if Instant::now() >= until {
+                    return Err(silent());
                 }
             }
             Err(frame) => {
@@ -199,8 +202,11 @@ async fn receive(
 
 /// What comes of `wait`, if anything does in time.
 async fn within<T>(time: Duration, wait: impl Future<Output = T>) -> Result<T> {
-    let silent = |_| Error::unavailable("it takes connections, and sends nothing");
-    tokio::time::timeout(time, wait).await.map_err(silent)
+    tokio::time::timeout(time, wait).await.map_err(|_| silent())
+}
+
+fn silent() -> Error {
+    Error::unavailable("it takes connections, and sends nothing")
 }
 
 /// Peers come and go: whatever breaks a stream between them is worth another attempt. What is wrong with an ingredient is not.

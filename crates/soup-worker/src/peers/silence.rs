@@ -54,6 +54,49 @@ impl tower_service::Service<http::Request<Body>> for Stuck {
     }
 }
 
+/// Replies with chunks that hold nothing, one a second, and never ends.
+#[derive(Clone)]
+struct Empty;
+
+impl NamedService for Empty {
+    const NAME: &'static str = soup_proto::v1::blends_server::SERVICE_NAME;
+}
+
+impl tower_service::Service<http::Request<Body>> for Empty {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, std::result::Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::result::Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Request<Body>) -> Self::Future {
+        let chunks = futures::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let chunk = Frame::data(Bytes::from_static(&[0, 0, 0, 0, 2, 0x0a, 0]));
+            Some((Ok::<_, Infallible>(chunk), ()))
+        });
+        let body = Body::new(http_body_util::StreamBody::new(chunks));
+        Box::pin(std::future::ready(Ok(http::Response::new(body))))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_sends_nothing_in_many_chunks_is_given_up_too() {
+    let network = InProcess::default();
+    let listener = network.listen("peer").unwrap();
+    tokio::spawn(Server::builder().add_service(Empty).serve_with_incoming(listener));
+    let peers = Peers::new(Arc::new(network), false);
+    let owners = Owners::new(vec![7], [(7, "mem://peer".to_owned())].into());
+    let begun = Instant::now();
+    let fetched = peers.fetch(&owners, 7, &FetchRequest::default(), &mut [0; 4]).await;
+    let error = fetched.unwrap_err();
+    assert_eq!((error.kind(), unreached(&error)), (ErrorKind::Unavailable, Some(7)));
+    assert!(error.chain().contains("sends nothing"), "{}", error.chain());
+    assert!((30..=32).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_sends_nothing_any_more_is_given_up_and_named() {
     // A chunk's head, and the first of its bytes.
