@@ -1,5 +1,7 @@
 //! What answers have to be like, whatever is in them: one that is not is a failure of its worker's.
 
+use std::collections::BTreeSet;
+
 use super::{Error, Judged, LayerGram, Machine, Result, Slice, TaskResult, Work};
 use crate::diagnosis::boosting::Hits;
 use crate::diagnosis::ensemble::Alternatives;
@@ -101,13 +103,48 @@ impl Machine {
 
     fn check_grams(&self, shard: u32, grams: &[LayerGram]) -> Result<()> {
         let Some(layers) = &self.plan.diagnosis.layers else { return Ok(()) };
-        let packed = packed_len(self.plan.ingredients as usize);
+        let k = self.plan.ingredients as usize;
+        let packed = packed_len(k);
         let fits = |g: &LayerGram| g.packed.len() == packed && (g.layer as usize) < layers.names.len();
-        match grams.iter().all(fits) {
+        match grams.iter().all(fits) && are_products(grams, k) {
             true => Ok(()),
             false => Err(Error::internal(format!(
                 "a worker answered shard {shard} with inner products that do not fit the pool"
             ))),
+        }
+    }
+}
+
+/// Whether these can be inner products of `k` ingredients and an origin: those of each layer once, and of nothing with itself less than zero.
+fn are_products(grams: &[LayerGram], k: usize) -> bool {
+    let mut seen = BTreeSet::new();
+    grams.iter().all(|gram| {
+        // The first of each row. Not a number is what parameters come to that are none, where they are allowed.
+        let mut first = 0;
+        let mut lengths = (0..=k).map(|row| {
+            let length = gram.packed.get(first).copied().unwrap_or_default();
+            first += k + 1 - row;
+            length
+        });
+        !lengths.any(|length| length < 0.0) && seen.insert((gram.layer, gram.matrix))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inner_products_that_cannot_be_are_known() {
+        let gram = |layer, matrix, packed: [f64; 6]| LayerGram { layer, matrix, packed: packed.into() };
+        let good = [2.0, -1.0, 0.0, 2.0, -3.0, 0.0];
+        assert!(are_products(&[gram(0, true, good), gram(0, false, good), gram(1, true, good)], 2));
+        assert!(are_products(&[gram(0, true, [f64::NAN; 6])], 2));
+        assert!(!are_products(&[gram(0, true, good), gram(0, true, good)], 2));
+        for diagonal in [0, 3, 5] {
+            let mut packed = good;
+            packed[diagonal] = -1.0;
+            assert!(!are_products(&[gram(0, true, packed)], 2), "{diagonal}");
         }
     }
 }
