@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use soup_core::judge::{JudgeId, Offer};
-use soup_core::machine::Tier;
+use soup_core::machine::{Space, Tier};
 use soup_core::memory::{Cut, DECODING_BYTES_MIN, SHARDS_AHEAD, soups_kept};
 use soup_core::{Error, ErrorKind, Result};
 use soup_eval::Budget;
@@ -24,6 +24,7 @@ use crate::judge::samples::SamplesMemory;
 use crate::logits::Logits;
 use crate::passages::Passages;
 use crate::peers::Peers;
+use crate::room::{self, Room};
 use crate::shards::Shards;
 use crate::soups::Soups;
 use crate::task::Cancelled;
@@ -32,6 +33,9 @@ use soup_trust::Connect;
 
 /// Blends that peers still read while others are kept in their place.
 const UNDER_WAY: u64 = 2;
+
+/// Placements whose shards may be here at a time: those of an earlier one go when a newer one is complete.
+const PLACEMENTS: u64 = 2;
 
 /// A worker's fixed parts, and the runs it knows.
 pub(crate) struct Worker {
@@ -43,6 +47,8 @@ pub(crate) struct Worker {
     pub(crate) slots: u32,
     pub(crate) handing_in: HandingIn,
     memory_bytes: u64,
+    /// What shards take of each tier, of whatever run.
+    taken: [Arc<Room>; Tier::ALL.len()],
     /// What decoding may take, for all runs and threads.
     decoding: Budget,
     pub(crate) disk_cache: Option<DiskCache>,
@@ -104,6 +110,7 @@ impl Worker {
             slots,
             handing_in: HandingIn::default(),
             memory_bytes,
+            taken: Default::default(),
             decoding: Budget::new(Cut::of(memory_bytes, false).decoding.max(DECODING_BYTES_MIN)),
             disk_cache: config.disk_cache.clone(),
             judges,
@@ -114,6 +121,30 @@ impl Worker {
     /// Bytes of parameters that may be kept in the memory of its device, where that is a GPU.
     pub(crate) fn device_bytes(&self) -> u64 {
         self.on_device.as_ref().map_or(0, |device| device.offered())
+    }
+
+    /// What it offers for shards.
+    pub(crate) fn space(&self) -> Space {
+        Space {
+            device: self.device_bytes(),
+            memory: Cut::of(self.memory_bytes, false).shards,
+            disk: self.disk_cache.as_ref().map_or(0, |cache| cache.bytes),
+        }
+    }
+
+    /// Takes room for `bytes` of shards on a tier.
+    ///
+    /// # Errors
+    /// [`Internal`](ErrorKind::Internal) where no coordinator that goes by what was offered would ask for that.
+    pub(crate) fn take(&self, tier: Tier, bytes: u64) -> Result<room::Place> {
+        let offered = self.space().of(tier);
+        let place = self.taken[tier as usize].try_take(bytes, offered.saturating_mul(PLACEMENTS));
+        place.ok_or_else(|| {
+            Error::internal(format!(
+                "no room for a shard of {bytes} bytes: this worker offers {offered} bytes on tier {}, and has given them away",
+                tier.name()
+            ))
+        })
     }
 
     /// Who can judge here.
@@ -398,6 +429,22 @@ impl Active {
 mod tests {
     use super::*;
     use crate::bench;
+
+    #[test]
+    fn no_more_shards_are_kept_than_two_placements_of_what_is_offered() {
+        let mut worker = crate::bench::worker(Arc::new(crate::Tcp), 1).unwrap();
+        worker.memory_bytes = 1000;
+        let offered = worker.space().memory;
+        let first = worker.take(Tier::Memory, offered).unwrap();
+        let _second = worker.take(Tier::Memory, offered - 1).unwrap();
+        for bytes in [2, u64::MAX] {
+            let error = worker.take(Tier::Memory, bytes).err().unwrap();
+            assert!(error.chain().contains("offers 800 bytes on tier memory"), "{}", error.chain());
+        }
+        drop(first);
+        let _third = worker.take(Tier::Memory, offered).unwrap();
+        assert!(worker.take(Tier::Disk, 1).is_err() && worker.take(Tier::Device, 1).is_err());
+    }
 
     #[test]
     fn a_worker_with_another_judge_holds_shards_and_does_not_judge() {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use soup_core::memory::Cut;
 use soup_core::{Error, ErrorKind, Result};
 use soup_metrics::{Open, metrics, observe};
 use soup_proto::v1::assign::Work;
@@ -205,13 +204,14 @@ async fn talk(
     welcomed: &AtomicBool,
 ) -> Result<Parting> {
     let (outbox, messages) = mpsc::channel(OUTBOX_MESSAGES_MAX);
+    let space = worker.space();
     let register = Register {
         name: config.name.clone(),
         address: address.to_owned(),
         slots: config.slots.max(1),
-        device_bytes: worker.device_bytes(),
-        capacity_bytes: Cut::of(config.memory_bytes, false).shards,
-        disk_bytes: config.disk_cache.as_ref().map_or(0, |cache| cache.bytes),
+        device_bytes: space.device,
+        capacity_bytes: space.memory,
+        disk_bytes: space.disk,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         protocol: PROTOCOL_VERSION,
         held: messages::held(worker.held()),

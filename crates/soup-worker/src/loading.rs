@@ -39,9 +39,10 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: ShardSo
         return Ok(Loaded { bytes_read: 0, ..loaded });
     }
     soup_store::failpoint::reach("before-load");
-    run.make_ready();
     let range = run.begun.plan.range(Shard(task.shard));
     let count = task.ingredients.len() as u32;
+    let place = worker.take(task.tier, (range.end - range.start).saturating_mul(count.into()))?;
+    run.make_ready();
     let (schema, host) = (&run.begun.schema, Device::cpu(NonZeroUsize::MIN));
     let without = |what: &str| Error::internal(format!("a shard for the {what} of a worker without one"));
     let builder = match task.tier {
@@ -87,7 +88,7 @@ pub(crate) async fn load_shard(worker: &Worker, run: &Arc<Active>, task: ShardSo
                 "shard resident"
             );
             let loaded = Loaded { digests, notes, bytes_read };
-            run.shards.keep(task.shard, memory, &loaded);
+            run.shards.keep(task.shard, memory, place, &loaded);
             Ok(loaded)
         })
         .await

@@ -39,6 +39,13 @@ impl Room {
             left.await;
         }
     }
+
+    /// The same without waiting: `None` where all together would be more than `max`.
+    pub(crate) fn try_take(self: &Arc<Self>, size: u64, max: u64) -> Option<Place> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        *taken = taken.checked_add(size).filter(|&sum| sum <= max)?;
+        Some(Place { room: self.clone(), size })
+    }
 }
 
 impl Drop for Place {
@@ -71,6 +78,17 @@ mod tests {
         drop(second);
         assert!(fourth.as_mut().now_or_never().is_some());
         assert!(Arc::new(Room::default()).enter(0).now_or_never().is_some());
+    }
+
+    #[test]
+    fn whoever_does_not_wait_gets_what_is_left_or_nothing() {
+        let room = Arc::new(Room::default());
+        let first = room.try_take(60, 100).unwrap();
+        assert!(room.try_take(41, 100).is_none() && room.try_take(u64::MAX, u64::MAX).is_none());
+        let _second = room.try_take(40, 100).unwrap();
+        drop(first);
+        let _third = room.try_take(60, 100).unwrap();
+        assert!(Arc::new(Room::default()).try_take(101, 100).is_none());
     }
 
     #[tokio::test]

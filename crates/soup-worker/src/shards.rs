@@ -6,6 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use soup_core::machine::Tier;
 use soup_tensor::ShardMemory;
 
+use crate::room::Place;
+
 /// What is said of a shard that was loaded.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Loaded {
@@ -25,10 +27,17 @@ fn bytes_on(memory: &Arc<dyn ShardMemory>, tier: Tier) -> u64 {
     }
 }
 
+/// A resident shard, and the room that it takes of what this worker offers.
+#[derive(Clone)]
+struct Resident {
+    memory: Arc<dyn ShardMemory>,
+    _place: Arc<Place>,
+}
+
 /// What is resident.
 #[derive(Default)]
 pub(crate) struct Shards {
-    resident: RwLock<BTreeMap<u32, Arc<dyn ShardMemory>>>,
+    resident: RwLock<BTreeMap<u32, Resident>>,
     /// What was said when they were loaded, for a coordinator that did not hear it.
     loaded: RwLock<BTreeMap<u32, Loaded>>,
 }
@@ -36,7 +45,11 @@ pub(crate) struct Shards {
 impl Shards {
     /// A resident shard.
     pub(crate) fn get(&self, shard: u32) -> Option<Arc<dyn ShardMemory>> {
-        self.resident.read().unwrap_or_else(PoisonError::into_inner).get(&shard).cloned()
+        self.resident
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&shard)
+            .map(|shard| shard.memory.clone())
     }
 
     /// How many are resident.
@@ -47,7 +60,7 @@ impl Shards {
     /// What they take on a tier.
     pub(crate) fn bytes_on(&self, tier: Tier) -> u64 {
         let resident = self.resident.read().unwrap_or_else(PoisonError::into_inner);
-        resident.values().map(|memory| bytes_on(memory, tier)).fold(0, u64::saturating_add)
+        resident.values().map(|shard| bytes_on(&shard.memory, tier)).fold(0, u64::saturating_add)
     }
 
     /// Bytes of all ingredients in them, wherever they are.
@@ -63,7 +76,11 @@ impl Shards {
     /// The numbers of those that take something on a tier.
     pub(crate) fn on(&self, tier: Tier) -> Vec<u32> {
         let resident = self.resident.read().unwrap_or_else(PoisonError::into_inner);
-        resident.iter().filter(|(_, memory)| bytes_on(memory, tier) > 0).map(|(&shard, _)| shard).collect()
+        resident
+            .iter()
+            .filter(|(_, shard)| bytes_on(&shard.memory, tier) > 0)
+            .map(|(&shard, _)| shard)
+            .collect()
     }
 
     /// The same shards, for a later epoch of the run.
@@ -86,8 +103,9 @@ impl Shards {
     }
 
     /// Keeps one, and what is said of it.
-    pub(crate) fn keep(&self, shard: u32, memory: Box<dyn ShardMemory>, loaded: &Loaded) {
-        self.resident.write().unwrap_or_else(PoisonError::into_inner).insert(shard, memory.into());
+    pub(crate) fn keep(&self, shard: u32, memory: Box<dyn ShardMemory>, place: Place, loaded: &Loaded) {
+        let resident = Resident { memory: memory.into(), _place: Arc::new(place) };
+        self.resident.write().unwrap_or_else(PoisonError::into_inner).insert(shard, resident);
         self.loaded.write().unwrap_or_else(PoisonError::into_inner).insert(shard, loaded.clone());
     }
 }
