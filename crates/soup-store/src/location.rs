@@ -290,7 +290,8 @@ impl Location {
                     | Io::ReadOnlyFilesystem
                     | Io::StorageFull
                     | Io::QuotaExceeded
-                    | Io::FileTooLarge,
+                    | Io::FileTooLarge
+                    | Io::InvalidFilename,
                 ),
             ) => (ErrorKind::Configuration, format!("cannot {doing} {self}")),
             (StoreError::NotSupported { .. } | StoreError::NotImplemented { .. }, _) => {
@@ -514,6 +515,17 @@ mod tests {
         let e = Location::parse(text).unwrap_err();
         assert_eq!(e.kind(), kind);
         assert!(e.chain().contains(expect), "{}", e.chain());
+    }
+
+    #[test]
+    fn what_another_try_does_not_change_is_not_tried_again() {
+        let location = Location::parse("/data/v.parquet").unwrap();
+        for name in ["n".repeat(300), format!("/{}", "n/".repeat(5000))] {
+            let error = std::fs::metadata(&name).unwrap_err();
+            let error = location.io_error("read", error);
+            assert_eq!(error.kind(), ErrorKind::Configuration, "{}", error.chain());
+            assert!(error.chain().starts_with("cannot read /data/v.parquet: "), "{}", error.chain());
+        }
     }
 
     #[test]

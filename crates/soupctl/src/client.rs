@@ -222,7 +222,11 @@ impl Client {
             }
             (Request::Interrupt, _) => {
                 progress.line("stopping the run; interrupt again to leave it at once");
-                self.cancel(run).await
+                // Where that fails there is nothing to wait for either, and to stop is what was asked for.
+                self.cancel(run).await.map_err(|error| {
+                    let why = error.chain();
+                    Error::cancelled(format!("interrupted; run {run} could not be cancelled: {why}"))
+                })
             }
         }
     }
@@ -268,19 +272,16 @@ impl Client {
         answer.map_err(|s| self.error(&s))
     }
 
-    /// Cancels a run. Where that fails, there is nothing to wait for either.
+    /// Cancels a run.
     ///
     /// # Errors
-    /// [`ErrorKind::Cancelled`](ErrorKind::Cancelled) with the reason, since that is what was asked for.
+    /// Those of the coordinator.
     pub(crate) async fn cancel(&mut self, run: &str) -> Result<()> {
         let cancel = self.coordinator.cancel(CancelRequest { run: run.to_owned() });
         match tokio::time::timeout(REQUEST_TIMEOUT, cancel).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(status)) => {
-                let why = error_of(&status).chain();
-                Err(Error::cancelled(format!("interrupted; run {run} could not be cancelled: {why}")))
-            }
-            Err(_) => Err(Error::cancelled(format!("interrupted; {}", self.silent()))),
+            Ok(Err(status)) => Err(self.error(&status)),
+            Err(_) => Err(self.silent()),
         }
     }
 
