@@ -28,6 +28,7 @@ pub(crate) fn diagnose(
     let named = |group: Vec<usize>| group.into_iter().map(|i| names[i].clone()).collect();
     let order = machine.ranking();
     let full = machine.compared();
+    let origin = if prepared.spec.diagnosis.base.is_some() { "the base" } else { "the pool's mean" };
     Some(Diagnosis {
         ingredients: names.clone(),
         base: prepared.spec.diagnosis.base.clone(),
@@ -37,7 +38,7 @@ pub(crate) fn diagnose(
             false => Vec::new(),
         },
         duplicates: machine.duplicates().into_iter().map(named).collect(),
-        outliers: measured.whole.outliers(names),
+        outliers: measured.whole.outliers(names, origin),
         shared_init: measured.matrices.shared_init(),
         interpolation: order.as_ref().map_or_else(Vec::new, |o| curves(machine, sources, o)),
         plane: order.as_ref().filter(|_| full.is_some()).and_then(|o| Some(machine.grid(o)?.plane(sources))),

@@ -17,6 +17,8 @@ use crate::report::decimal;
 /// Median cosine between ingredients from which on they share an initialisation. Long fine-tunings at high learning rates go
 /// down to about 0.7; independent trainings stay below 0.2.
 pub const SHARED_COSINE_MIN: f64 = 0.5;
+/// Below it they were trained independently; between the two it takes more than a cosine to tell.
+const INDEPENDENT_COSINE_MAX: f64 = 0.2;
 /// An ingredient is an outlier where its norm is so many times the median, or the median so many times its norm.
 const OUTLIER_NORM_RATIO: f64 = 3.0;
 /// Or where its mean angle to the others is so many degrees above the median of these angles.
@@ -122,8 +124,8 @@ impl Gram {
         groups
     }
 
-    /// Ingredients that are far longer or shorter than the others, or point elsewhere.
-    pub fn outliers(&self, names: &[String]) -> Vec<Outlier> {
+    /// Ingredients that are far longer or shorter than the others, or point elsewhere. `origin` is where the deltas begin, for people.
+    pub fn outliers(&self, names: &[String], origin: &str) -> Vec<Outlier> {
         // Of three, one is always between the others.
         if self.ingredients < 4 {
             return Vec::new();
@@ -140,7 +142,7 @@ impl Gram {
             let (norm, angle) = (norms[i], angles[i]);
             if norm > OUTLIER_NORM_RATIO * norm_median || norm * OUTLIER_NORM_RATIO < norm_median {
                 return Some(format!(
-                    "its distance from the origin is {}, the median is {}",
+                    "its distance from {origin} is {}, the median is {}",
                     decimal(norm),
                     decimal(norm_median)
                 ));
@@ -187,11 +189,17 @@ impl Gram {
             );
             return SharedInit { verdict: SharedInitVerdict::Shared, explanation };
         }
+        let (how, so) = match cosine < INDEPENDENT_COSINE_MAX {
+            true => ("nearly orthogonal", "they do not share an initialisation. Averaging will destroy them"),
+            false => (
+                "far apart",
+                "they do not share an initialisation, or training led far away from it. Averaging is likely to destroy them",
+            ),
+        };
         let explanation = format!(
-            "the ingredients are nearly orthogonal (median cosine {cosine:.3} between their weights, seen from zero): they do \
-             not share an initialisation. Averaging will destroy them: their mean keeps only {kept:.0} % of their length, \
-             because each network found features of its own, in an order of its own, and averaging adds up features that \
-             have nothing to do with each other. Average fine-tunings of one pretrained model instead"
+            "the ingredients are {how} (median cosine {cosine:.3} between their weights, seen from zero): {so}: their mean \
+             keeps only {kept:.0} % of their length, because each network found features of its own, in an order of its own, \
+             and averaging adds up features that have nothing to do with each other. Average fine-tunings of one pretrained model instead"
         );
         SharedInit { verdict: SharedInitVerdict::Separate, explanation }
     }
@@ -267,8 +275,10 @@ mod tests {
         let near = |x: f64| [10.0 + x, 0.1 * x, 0.0];
         let all = [near(0.0), near(0.1), near(0.2), near(-0.1), [10.0, 0.0, 30.0]];
         let gram = gram(&all.each_ref().map(|v| &v[..]));
-        let found = gram.outliers(&names(5));
-        assert!(found.iter().any(|o| o.ingredient == "m4" && o.reason.contains("distance")), "{found:?}");
+        let found = gram.outliers(&names(5), "the base");
+        let far =
+            |o: &Outlier| o.ingredient == "m4" && o.reason.starts_with("its distance from the base is ");
+        assert!(found.iter().any(far), "{found:?}");
     }
 
     #[test]
@@ -276,6 +286,9 @@ mod tests {
         let separate = gram(&[&[1.0, 0.0, 0.0], &[0.0, 1.0, 0.1], &[0.0, 0.1, 1.0]]).shared_init();
         assert_eq!(separate.verdict, SharedInitVerdict::Separate);
         assert!(separate.explanation.contains("destroy"), "{}", separate.explanation);
+        let between = gram(&[&[1.0, 0.0, 1.3], &[1.0, 1.3, 0.0], &[1.0, 0.0, -1.3]]).shared_init();
+        assert_eq!(between.verdict, SharedInitVerdict::Separate);
+        assert!(between.explanation.contains("far apart (median cosine 0.372"), "{}", between.explanation);
         let shared = gram(&[&[1.0, 0.1, 0.0], &[1.0, 0.0, 0.1], &[1.1, 0.0, 0.0]]).shared_init();
         assert_eq!(shared.verdict, SharedInitVerdict::Shared);
         assert_eq!(gram(&[&[1.0, 2.0]]).shared_init().verdict, SharedInitVerdict::Unknown);
