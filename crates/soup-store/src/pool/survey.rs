@@ -36,6 +36,71 @@ pub(super) struct Survey {
     doubtful: Vec<String>,
     training: Vec<String>,
     duplicates: Vec<String>,
+    /// Folders that hold checkpoints deeper than a pool is looked into.
+    deep: Vec<Deep>,
+}
+
+#[derive(Debug)]
+struct Deep {
+    name: String,
+    location: Location,
+    /// The path of its first checkpoint, in it.
+    first: String,
+}
+
+impl Deep {
+    fn file(&self) -> &str {
+        self.first.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// What names its checkpoints, and those of the folders beside it, where they are files that are read.
+    fn with_others(&self) -> Option<String> {
+        let files = matches!(Kind::of(self.file()), Kind::Weights | Kind::Variant(_));
+        let parent = self.location.parent().filter(|_| files)?;
+        Some(format!("{parent}/**/{}", self.file()))
+    }
+
+    /// What is said of it alone.
+    fn note(&self) -> String {
+        let Deep { location, first, .. } = self;
+        match Kind::of(self.file()) {
+            Kind::Foreign(what) => {
+                format!(
+                    "left out: {location}, which holds checkpoints deeper that are not read: {first} is {what}"
+                )
+            }
+            Kind::Adapter => format!("left out: {location}, of which {}", adapter(&format!("{first} is"))),
+            // A part of one; its folder is the checkpoint.
+            Kind::Shard => format!(
+                "left out: {location}, which holds checkpoints deeper, such as {first}: name {location}/{} in the pool to take it",
+                first.rsplit_once('/').map_or("*", |(folder, _)| folder)
+            ),
+            _ => format!(
+                "left out: {location}, which holds checkpoints deeper, such as {first}: name {location}/**/{} in the pool to take \
+                 them",
+                self.file()
+            ),
+        }
+    }
+}
+
+/// What is said of such folders: one name for all of them, where there is one.
+fn deep_notes(place: &str, deep: &[Deep]) -> Vec<String> {
+    let with_others = match deep {
+        [first, _, ..] => {
+            first.with_others().filter(|all| deep.iter().all(|d| d.with_others().as_ref() == Some(all)))
+        }
+        _ => None,
+    };
+    match with_others {
+        Some(all) => vec![format!(
+            "left out of {place}: {}, which hold checkpoints deeper, such as {}/{}: name {all} in the pool to take them",
+            some(deep.iter().map(|d| d.name.as_str())),
+            deep[0].name,
+            deep[0].first
+        )],
+        None => deep.iter().map(Deep::note).collect(),
+    }
 }
 
 impl Survey {
@@ -53,10 +118,12 @@ impl Survey {
         self.doubtful.extend(other.doubtful);
         self.training.extend(other.training);
         self.duplicates.extend(other.duplicates);
+        self.deep.extend(other.deep);
     }
 
     /// The survey with its counts made notes, and soups where they belong.
     fn finished(mut self, place: &str) -> Survey {
+        self.notes.extend(deep_notes(place, &std::mem::take(&mut self.deep)));
         let counted = [
             (std::mem::take(&mut self.nothing), "holds no checkpoint", "hold no checkpoint"),
             (
@@ -237,8 +304,10 @@ async fn folder(entry: Entry) -> Result<Survey> {
     let name = &entry.name;
     if let Some(why) = unreadable(name, &entry.location, &listing) {
         survey.refused.push(why);
-    } else if let Some(why) = deeper(&entry.location, &listing).await? {
+    } else if let Some(why) = loose(&entry.location, &listing) {
         survey.notes.push(why);
+    } else if let Some(first) = first_below(&entry.location, &listing).await? {
+        survey.deep.push(Deep { name: entry.name, location: entry.location, first });
     } else {
         survey.nothing.push(entry.name);
     }
@@ -313,44 +382,30 @@ fn unreadable(name: &str, location: &Location, listing: &Listing) -> Option<Stri
     })
 }
 
-/// A note about checkpoints that are deeper in a folder than a pool is looked into.
-async fn deeper(location: &Location, listing: &Listing) -> Result<Option<String>> {
+/// A note about checkpoints in a folder that is none itself.
+fn loose(location: &Location, listing: &Listing) -> Option<String> {
     let loose: Vec<&str> =
         files(listing).filter(|(_, k)| *k == Kind::Weights).map(|(name, _)| name).collect();
-    if !loose.is_empty() {
-        return Ok(Some(format!(
+    (!loose.is_empty()).then(|| {
+        format!(
             "left out: {location}, which is a folder of checkpoints itself ({}): name it, or {location}/*, in the pool to \
              take them",
             some(loose.into_iter())
-        )));
-    }
+        )
+    })
+}
+
+/// The path of the first checkpoint deeper in a folder.
+async fn first_below(location: &Location, listing: &Listing) -> Result<Option<String>> {
     if !listing.entries.iter().any(|e| e.stamp.is_none() && !is_hidden(&e.name)) {
         return Ok(None);
     }
     let below = listing::some_below(location, DEEP_FILES_MAX).await?;
-    let of = |name: &str| Kind::of(name.rsplit('/').next().unwrap_or_default());
-    let found = |wanted: &dyn Fn(&Kind) -> bool| below.iter().find(|e| wanted(&of(&e.name)));
+    let of = |e: &Entry| Kind::of(e.name.rsplit('/').next().unwrap_or_default());
     // One that can be read tells more than others beside it.
-    let readable = found(&|kind| matches!(kind, Kind::Weights | Kind::Variant(_) | Kind::Shard));
-    Ok(readable.or_else(|| found(&|kind| kind.is_weights())).map(|first| {
-        let name = &first.name;
-        let last = name.rsplit('/').next().unwrap_or_default();
-        match of(name) {
-            Kind::Foreign(what) => {
-                format!("left out: {location}, which holds checkpoints deeper that are not read: {name} is {what}")
-            }
-            Kind::Adapter => format!("left out: {location}, of which {}", adapter(&format!("{name} is"))),
-            // A part of one; its folder is the checkpoint.
-            Kind::Shard => format!(
-                "left out: {location}, which holds checkpoints deeper, such as {name}: name {location}/{} in the pool to take it",
-                name.rsplit_once('/').map_or("*", |(folder, _)| folder)
-            ),
-            _ => format!(
-                "left out: {location}, which holds checkpoints deeper, such as {name}: name {location}/**/{last} in the pool to take \
-                 them"
-            ),
-        }
-    }))
+    let readable = |e: &&Entry| matches!(of(e), Kind::Weights | Kind::Variant(_) | Kind::Shard);
+    let first = below.iter().find(readable).or_else(|| below.iter().find(|e| of(e).is_weights()));
+    Ok(first.map(|first| first.name.clone()))
 }
 
 /// The error for checkpoints that cannot be read; `None` without any.

@@ -259,6 +259,21 @@ async fn what_is_left_out_is_noted() {
     )
     .await;
     left_out(
+        "deep-many",
+        &["p/a/run/model.safetensors", "p/b/run/model.safetensors"],
+        &[
+            "p: \"a\" and \"b\", which hold checkpoints deeper, such as a/run/model",
+            "name memory:///noted-deep-many/p/**/model",
+        ],
+    )
+    .await;
+    left_out(
+        "deep-others",
+        &["p/a/run/model.safetensors", "p/b/run/best.safetensors"],
+        &["name memory:///noted-deep-others/p/a/**/model", "name memory:///noted-deep-others/p/b/**/best"],
+    )
+    .await;
+    left_out(
         "nested",
         &["p/g/a.safetensors", "p/g/b.safetensors"],
         &["folder of checkpoints itself (\"a.safetensors\""],
