@@ -202,7 +202,13 @@ fn create_folder(folder: &Path) -> Result<()> {
 }
 
 pub(crate) fn create(path: &Path, text: &str, mode: u32) -> Result<()> {
-    let cannot = |e| Error::configuration(format!("{} cannot be created", path.display())).with_source(e);
+    let cannot = |e: std::io::Error| match e.kind() {
+        std::io::ErrorKind::AlreadyExists => Error::configuration(format!(
+            "{} is there already, and what is in use is not replaced: choose another place, or remove it",
+            path.display()
+        )),
+        _ => Error::configuration(format!("{} cannot be created", path.display())).with_source(e),
+    };
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(cannot)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(cannot)
 }

@@ -117,7 +117,8 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let token = Token::read(&path).unwrap();
         // Never overwritten, and never the same.
-        assert!(init(&path).is_err());
+        let error = init(&path).err().unwrap().chain();
+        assert!(error.contains("token is there already"), "{error}");
         let other = folder.path().join("other");
         init(&other).unwrap();
         assert_ne!(Token::read(&other).unwrap().0, token.0);

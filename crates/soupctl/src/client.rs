@@ -289,6 +289,10 @@ impl Client {
     fn error(&self, status: &Status) -> Error {
         let error = error_of(status);
         match std::error::Error::source(status) {
+            // One with TLS tells nobody without it what is wrong.
+            Some(_) if self.url.starts_with("http://") => {
+                error.context(format!("the coordinator at {}, asked without --tls or --token-file", self.url))
+            }
             Some(_) => error.context(format!("the coordinator at {}", self.url)),
             None => error,
         }
