@@ -312,6 +312,16 @@ fn a_client_where_a_web_server_is_says_so() {
     }
 }
 
+#[test]
+fn a_state_that_is_not_there_is_no_empty_one() {
+    let dir = TempDir::new().unwrap();
+    for args in [&["runs"][..], &["status", "greedy-0123456789ab"]] {
+        let output = Soupctl::new(SOUPCTL).dir(dir.path()).args(args).args(["--state-url", "stat"]).run();
+        output.fails(2, &["there is no state at", "stat: it does not exist"]);
+    }
+    assert!(!dir.path().join("stat").exists());
+}
+
 /// A terminal obeys what is printed: no name, and no text of a store, has a control character in it when it is shown.
 #[test]
 fn nothing_that_a_terminal_obeys_is_printed() {

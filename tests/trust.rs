@@ -88,10 +88,10 @@ fn who_is_no_member_does_nothing_and_roles_are_kept_apart() {
     let worker = cluster.trust("worker");
     // Plain text, no credentials, another authority.
     let plain = cluster.url.replace("https", "http");
-    Soupctl::new(SOUPCTL)
-        .args(["runs", "--coordinator", &plain])
-        .run()
-        .fails(69, &["without --tls or --token-file"]);
+    for args in [&["runs"][..], &["watch", "no-such-run"], &["cancel", "no-such-run"]] {
+        let asked = Soupctl::new(SOUPCTL).args(args).args(["--coordinator", &plain]).run();
+        asked.fails(69, &["without --tls or --token-file"]);
+    }
     ask(&cluster, &[], &["runs"]).fails(2, &["--tls"]);
     let other = soup_tests::Members::new(SOUPCTL);
     ask(&cluster, &other.flags("client"), &["runs"]).fails(69, &["invalid peer certificate"]);

@@ -183,7 +183,8 @@ Examples:
 
   With workers that are there for this cook alone, and end when it does:
     soupctl cook -f cook.yaml --listen 0.0.0.0:7070 --min-workers 4 --tls coordinator-c0
-    soupctl worker --coordinator node0:7070 --tls worker-w --allow-read /data --allow-write /data     # four times
+    soupctl worker --coordinator node0:7070 --tls worker-w --allow-read /data --allow-write /data
+  (the second line four times)
 
 A cook file has the flags' names as its keys (soupctl schema prints its JSON schema):
     pool: checkpoints/
@@ -192,8 +193,8 @@ A cook file has the flags' names as its keys (soupctl schema prints its JSON sch
       sketch: sketch.parquet
     recipe: greedy
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 65 bad data, 69 store or cluster unavailable, 75 try again,
-78 configuration, 130 interrupted.";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a demand is not met (--gate, --require-shared-init),
+65 bad data, 69 store or cluster unavailable, 75 try again, 78 configuration, 130 interrupted.";
 
 /// Options of a cook that may stand beside `--resume`: who does it and how, and nothing of what it is. Whatever else there is may not.
 const BESIDE_RESUME: [&str; 20] = [
@@ -243,7 +244,7 @@ pub(crate) struct CookArgs {
     /// Show no progress
     #[arg(short, long, help_heading = "Output")]
     pub(crate) quiet: bool,
-    /// Go on with this run, as it was asked for then; needs --state-url or a coordinator, and no other flags about the cook
+    /// Go on with this run, as it was asked for then, without other flags about the cook: of --state-url (soups/.soup-state unless named), or of a coordinator
     #[arg(long, value_name = "RUN", help_heading = "Output")]
     pub(crate) resume: Option<String>,
     /// What Ctrl-C does to a run on a cluster; an embedded one always stops, and goes on when asked for again

@@ -39,11 +39,26 @@ async fn summaries(lookup: &Lookup) -> Result<Vec<Value>> {
         (None, None) => local,
     };
     if let Some(url) = state {
-        let all = State::open(&url)?.summaries().await?;
+        let state = State::open(&url)?;
+        // A store cannot tell what is empty from what is not there; a disk can.
+        if state.location().local_path().is_some_and(|folder| !folder.exists()) {
+            return Err(Error::usage(format!(
+                "there is no state at {}: it does not exist",
+                state.location()
+            )));
+        }
+        let all = state.summaries().await?;
         return all.iter().map(serde_json::to_value).collect::<Result<_, _>>().map_err(unreadable);
     }
     let url = coordinator_url(lookup.coordinator.as_deref().unwrap_or(COORDINATOR_DEFAULT))?;
-    serde_json::from_str(&Client::connect(&url, &lookup.trust).await?.list().await?).map_err(unreadable)
+    let listed = async { Client::connect(&url, &lookup.trust).await?.list().await }.await;
+    let named = lookup.coordinator.is_some();
+    serde_json::from_str(&listed.map_err(|e| if named { e } else { of_no_name(e) })?).map_err(unreadable)
+}
+
+/// An error of a coordinator that nobody named, with why it was asked.
+fn of_no_name(error: Error) -> Error {
+    error.context(format!("there is no {STATE_DEFAULT} here and no --state-url, so a coordinator was asked"))
 }
 
 /// Lists runs.
@@ -121,6 +136,8 @@ pub(crate) async fn wait(args: RemoteArgs) -> Result<()> {
 async fn follow(remote: &RemoteArgs, progress: &mut Progress) -> Result<String> {
     let mut signals = StopSignals::new()?;
     let mut client = Client::connect(&coordinator_url(&remote.coordinator)?, &remote.trust).await?;
+    // What answers may be no coordinator, or none without --tls. That is told at once: only one that was there is waited for.
+    client.judges().await?;
     client.watch(&remote.run, OnInterrupt::Detach, progress, &mut signals).await
 }
 
