@@ -492,14 +492,17 @@ fn render(report: &PlanReport) -> String {
             Bytes(memory.blends_bytes_per_worker)
         );
         rows.insert(rows.len() - 1, ("models", models));
+        let tests = match evaluations.tests_max {
+            0 => String::new(),
+            most => format!("; on each test set at most {}", count(most, "soup")),
+        };
         rows.push((
             "evaluations",
             format!(
-                "on the validation set at most {}: {} ranked, at most {}; on each test set at most {}",
+                "on the validation set at most {}: {} ranked, at most {}{tests}",
                 count(evaluations.validation_max, "soup"),
                 grouped(evaluations.ranked),
                 count(evaluations.trials_max, "trial"),
-                count(evaluations.tests_max, "soup"),
             ),
         ));
     }

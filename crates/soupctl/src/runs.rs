@@ -16,6 +16,7 @@ use crate::args::{ListArgs, LogArgs, Lookup, RemoteArgs, RunArgs, WatchArgs};
 use crate::choices::{OnInterrupt, OutputFormat};
 use crate::client::Client;
 use crate::progress::Progress;
+use crate::quantity::count;
 use crate::signals::StopSignals;
 use crate::spec::coordinator_url;
 use crate::{cook, print, table};
@@ -209,8 +210,11 @@ pub(crate) async fn log(args: LogArgs) -> Result<()> {
             steps.push_str(&format!(", {} times something was taken back", v.retractions));
         }
         print::line(&format!(
-            "verified: {} records in one chain, {} epochs, {} scores, {} decisions made again{steps}; {signed}; {output}",
-            v.records, v.epochs, v.scores, v.decisions
+            "verified: {} in one chain, {}, {}, {} made again{steps}; {signed}; {output}",
+            count(v.records, "record"),
+            count(v.epochs, "epoch"),
+            count(v.scores, "score"),
+            count(v.decisions, "decision")
         ));
     }
     Ok(())

@@ -101,8 +101,8 @@ pub(crate) async fn worker(args: crate::args::WorkerArgs) -> Result<ExitCode> {
     let uses = crate::quantity::Bytes(config.memory_bytes);
     let offers = crate::quantity::Bytes(Cut::of(config.memory_bytes, false).shards);
     print::line(&format!(
-        "uses {uses} of memory{of}, {offers} of it for shards, and {} threads",
-        config.slots
+        "uses {uses} of memory{of}, {offers} of it for shards, and {}",
+        crate::quantity::count(u64::from(config.slots), "thread")
     ));
     let (asked, request) = std::sync::mpsc::channel();
     let shutdown = async move {

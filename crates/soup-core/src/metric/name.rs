@@ -130,7 +130,10 @@ impl MetricName {
         let known: Vec<&str> = known.into_iter().collect();
         let one = |part: &str| {
             find(part).ok_or_else(|| {
-                Error::usage(format!("there is no metric {part:?}, there are {}", known.join(", ")))
+                Error::usage(format!(
+                    "there is no metric {part:?}, there are {}: name one with --metric",
+                    known.join(", ")
+                ))
             })
         };
         let found = self.parts().map(one).collect::<Result<Vec<T>>>()?;
