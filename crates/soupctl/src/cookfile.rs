@@ -40,7 +40,7 @@ const CLUSTER: &str = "Cluster";
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(crate) struct CookOptions {
-    /// Checkpoints to choose from: a folder of checkpoints, a checkpoint, or a glob; repeatable
+    /// Checkpoints to choose from: a folder of checkpoints, a checkpoint, or a glob in quotes; repeatable
     ///
     /// A checkpoint is a .safetensors file, or a Hugging Face folder with one (or with an index and its shards). A
     /// folder may keep its checkpoints in a subfolder "ingredients". Plain paths and URLs (file://, s3://, gs://,
