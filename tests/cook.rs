@@ -201,6 +201,9 @@ fn greedy_equals_the_reference() {
     assert_eq!(failed.code, 3, "{}", failed.stderr);
     assert!(failed.stderr.contains("rotated>=best-single: accuracy is 0.4690"), "{}", failed.stderr);
     assert!(failed.stdout.contains(result["sha256"].as_str().unwrap()), "the soup is there all the same");
+    for nonsense in ["test<=85", "test>=85", "test>=-1"] {
+        gated(&[nonsense]).fails(2, &[nonsense, "accuracy lies between 0 and 1", "85%"]);
+    }
     gated(&["nothing>=0"]).fails(2, &["is about dataset \"nothing\", and the cook has validation, "]);
 
     // The folder is what Hugging Face tools expect, and the manifest says what it is.

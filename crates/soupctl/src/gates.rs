@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use serde::Deserializer;
 use serde::de::Error as _;
+use soup_core::judge::JudgeId;
+use soup_core::metric::{ClassMetric, ValueMetric};
 use soup_core::report::{Against, Figures, RunReport, decimal};
 use soup_core::run::RunSpec;
 use soup_core::{Error, ErrorKind, Result};
@@ -110,6 +112,14 @@ pub(crate) fn check_spec(gates: &[Gate], spec: &RunSpec) -> Result<()> {
                 if sets.is_empty() { "none".to_owned() } else { sets.join(", ") }
             )));
         }
+        if let (Value::Number(number), Some((least, most))) = (gate.value, bounds(spec))
+            && !(least..=most).contains(&number)
+        {
+            return Err(Error::usage(format!(
+                "gate {gate} is no question: {} lies between {least} and {most}, and a share is written as 85% or 0.85",
+                spec.recipe.metric
+            )));
+        }
         if matches!(gate.value, Value::Other(..)) && !spec.baselines {
             return Err(Error::usage(format!(
                 "gate {gate} is about another soup, which is not scored: leave out --no-baselines"
@@ -117,6 +127,24 @@ pub(crate) fn check_spec(gates: &[Gate], spec: &RunSpec) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Between what the figures of a cook lie, where that is known: those of the native judge that are shares or correlations.
+fn bounds(spec: &RunSpec) -> Option<(f64, f64)> {
+    let is_native = spec.judge.as_ref().is_none_or(|judge| *judge == JudgeId::native().name);
+    let least = |metric: &str| {
+        let shares =
+            [ClassMetric::Accuracy, ClassMetric::MacroF1, ClassMetric::BinaryF1].map(ClassMetric::name);
+        let correlations =
+            [ClassMetric::Matthews.name(), ValueMetric::Pearson.name(), ValueMetric::Spearman.name()];
+        match (shares.contains(&metric), correlations.contains(&metric)) {
+            (true, _) => Some(0.0),
+            (_, true) => Some(-1.0),
+            _ => None,
+        }
+    };
+    let least: Option<Vec<f64>> = spec.recipe.metric.parts().map(least).collect();
+    least.filter(|_| is_native).map(|least| (least.into_iter().fold(0.0, f64::min), 1.0))
 }
 
 /// Whether a soup passes all gates.
