@@ -28,6 +28,7 @@ mod doctor;
 pub mod fuzzing;
 mod gates;
 mod inspect;
+mod journal;
 mod judges;
 mod keys;
 mod kubernetes;
@@ -163,7 +164,7 @@ fn perform(command: Command, runtime: &Runtime) -> Result<ExitCode> {
         Command::Watch(args) => block_on(runtime, runs::watch(args)),
         Command::Wait(args) => block_on(runtime, runs::wait(args)),
         Command::Cancel(args) => block_on(runtime, runs::cancel(args)),
-        Command::Log(args) => block_on(runtime, runs::log(args)),
+        Command::Log(args) => block_on(runtime, journal::log(args)),
         Command::Ca { command } => authority::run(command),
         Command::Verify(args) => block_on(runtime, verify::run(args)),
         Command::Keys(command) => keys::run(command),
