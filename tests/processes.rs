@@ -106,6 +106,12 @@ fn of_two_coordinators_one_continues() {
     let log = ["log", &run, "--verify", "--state-url", cluster.state().to_str().unwrap()];
     let log = Soupctl::new(SOUPCTL).args(log).run();
     assert!(log.stderr.contains("2 epochs") && log.stderr.contains("15 decisions"), "{}", log.stderr);
+    // Ingredients and datasets have their names there, and slices that follow each other one line.
+    let rows: Vec<&str> = log.stdout.lines().collect();
+    for part in ["validation: m10 has ", "validation: m02 + m10 has ", ", m02: accepted"] {
+        assert!(rows.iter().any(|row| row.contains(part)), "{part}: {}", log.stdout);
+    }
+    assert!(!rows.windows(2).any(|two| two.iter().all(|row| row.contains("  slices "))), "{}", log.stdout);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The journal of a run: `log`.
 
 use serde_json::Value;
-use soup_core::journal::{Decided, Entry, Record, sha256_hex, verify};
+use soup_core::journal::{Decided, Entry, Fold, Record, SoupRecord, sha256_hex, verify};
 use soup_core::recipe::{Setting, ranking};
 use soup_core::report::decimal;
 use soup_core::run::RunSpec;
@@ -16,7 +16,10 @@ use crate::quantity::count;
 use crate::runs::default_state;
 use crate::{print, table};
 
-/// Prints a journal.
+/// Members of a soup that are named; further ones are counted.
+const MEMBERS_MAX: usize = 4;
+
+/// Prints a journal. Where it is to be verified that is done first: what does not hold is not shown as if it did.
 ///
 /// # Errors
 /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) where it is broken, with the record.
@@ -27,108 +30,193 @@ pub(crate) async fn log(args: LogArgs) -> Result<()> {
         Some(key) => state.read_signed(&args.run, key).await?,
         None => state.read(&args.run).await?,
     };
+    let plan = state.plan(&args.run).await?;
+    let verified = match args.verify {
+        true => Some(verified(&args.run, plan.as_deref(), key.as_ref(), (&fold, &records)).await?),
+        false => None,
+    };
     match args.format {
         OutputFormat::Json => print::json(&records)?,
-        OutputFormat::Table => {
-            let head = ["SEQ", "EPOCH", "AT", "KIND", "WHAT"];
-            let row = |r: &Record| {
-                let what = what(&r.entry);
-                vec![r.seq.to_string(), r.epoch.to_string(), r.at.clone(), r.entry.kind().to_owned(), what]
-            };
-            print::result(&table::columns(&head, &records.iter().map(row).collect::<Vec<_>>()))?;
-        }
+        OutputFormat::Table => print::result(&Names::of(plan.as_deref()).table(&records))?,
     }
-    if args.verify {
-        let unreadable = || Error::data(format!("the plan of run {:?} cannot be read", args.run));
-        let plan = state.plan(&args.run).await?.ok_or_else(unreadable)?;
-        let digest = sha256_hex(&plan);
-        let digits = args.run.rsplit('-').next().unwrap_or_default();
-        if digits.is_empty() || !digest.starts_with(digits) {
-            return Err(Error::data(format!(
-                "the plan of run {:?} was changed: its SHA-256 is {digest}",
-                args.run
-            )));
-        }
-        let plan: Value = serde_json::from_slice(&plan).map_err(|e| unreadable().with_source(e))?;
-        let output = plan["spec"]["output"].as_str().unwrap_or_default();
-        let output = crate::verify::is_whole(&args.run, output, key.as_ref(), (&fold, &records)).await?;
-        let signed = match &key {
-            Some(key) => format!("every record is signed with key {}", key.id()),
-            None => "signatures were not checked (--key)".to_owned(),
-        };
-        let spec: RunSpec =
-            serde_json::from_value(plan["spec"].clone()).map_err(|e| unreadable().with_source(e))?;
-        let names = plan["ingredients"].as_array().into_iter().flatten();
-        let names: Vec<String> = names.map(|i| i["name"].as_str().unwrap_or_default().to_owned()).collect();
-        let ranking = spec.ranked_by.as_ref().map(|table| ranking::given(table, &names)).transpose()?;
-        let setting = Setting { ranking, ..Setting::of(names.len() as u32) };
-        let v = verify(&spec.recipe, &setting, spec.deciding_set(), &records)?;
-        let mut steps = if v.steps > 0 { format!(", {} steps", v.steps) } else { String::new() };
-        if v.rejections > 0 {
-            steps.push_str(&format!(", {} of them certain before all samples were judged", v.rejections));
-        }
-        if v.comparisons > 0 {
-            steps.push_str(&format!(", {} comparisons sample by sample", v.comparisons));
-        }
-        if v.retractions > 0 {
-            steps.push_str(&format!(", {} times something was taken back", v.retractions));
-        }
-        print::line(&format!(
-            "verified: {} in one chain, {}, {}, {} made again{steps}; {signed}; {output}",
-            count(v.records, "record"),
-            count(v.epochs, "epoch"),
-            count(v.scores, "score"),
-            count(v.decisions, "decision")
-        ));
+    if let Some(verified) = verified {
+        print::line(&verified);
     }
     Ok(())
 }
 
-/// What a record decides, in a few words.
-fn verdicts(decisions: &[Decided]) -> String {
-    let verdict = |d: &Decided| format!("trial {} {:?}", d.trial, d.verdict).to_lowercase();
-    decisions.iter().map(verdict).collect::<Vec<_>>().join(", ")
+/// What was found to hold of a run's records, in a sentence.
+///
+/// # Errors
+/// [`ErrorKind::Data`](soup_core::ErrorKind::Data) with what does not.
+async fn verified(
+    run: &str,
+    plan: Option<&[u8]>,
+    key: Option<&PublicKey>,
+    (fold, records): (&Fold, &[Record]),
+) -> Result<String> {
+    let unreadable = || Error::data(format!("the plan of run {run:?} cannot be read"));
+    let plan = plan.ok_or_else(unreadable)?;
+    let digest = sha256_hex(plan);
+    let digits = run.rsplit('-').next().unwrap_or_default();
+    if digits.is_empty() || !digest.starts_with(digits) {
+        return Err(Error::data(format!("the plan of run {run:?} was changed: its SHA-256 is {digest}")));
+    }
+    let plan: Value = serde_json::from_slice(plan).map_err(|e| unreadable().with_source(e))?;
+    let output = plan["spec"]["output"].as_str().unwrap_or_default();
+    let output = crate::verify::is_whole(run, output, key, (fold, records)).await?;
+    let signed = match key {
+        Some(key) => format!("every record is signed with key {}", key.id()),
+        None => "signatures were not checked (--key)".to_owned(),
+    };
+    let spec: RunSpec =
+        serde_json::from_value(plan["spec"].clone()).map_err(|e| unreadable().with_source(e))?;
+    let names = ingredients(&plan);
+    let ranking = spec.ranked_by.as_ref().map(|table| ranking::given(table, &names)).transpose()?;
+    let setting = Setting { ranking, ..Setting::of(names.len() as u32) };
+    let v = verify(&spec.recipe, &setting, spec.deciding_set(), records)?;
+    let mut steps = if v.steps > 0 { format!(", {}", count(v.steps, "step")) } else { String::new() };
+    if v.rejections > 0 {
+        steps.push_str(&format!(", {} of them certain before all samples were judged", v.rejections));
+    }
+    if v.comparisons > 0 {
+        steps.push_str(&format!(", {} sample by sample", count(v.comparisons, "comparison")));
+    }
+    if v.retractions > 0 {
+        steps.push_str(&format!(", {} times something was taken back", v.retractions));
+    }
+    Ok(format!(
+        "verified: {} in one chain, {}, {}, {} made again{steps}; {signed}; {output}",
+        count(v.records, "record"),
+        count(v.epochs, "epoch"),
+        count(v.scores, "score"),
+        count(v.decisions, "decision")
+    ))
 }
 
-/// A record in a few words.
-fn what(entry: &Entry) -> String {
-    match entry {
-        Entry::EpochClaim(claim) => format!("{} (process {})", claim.host, claim.pid),
-        Entry::Submitted(_) | Entry::Begun {} | Entry::Suspended {} | Entry::Cancelled {} => String::new(),
-        Entry::Surveyed(s) => {
-            format!("{:?} samples, {} ingredients", s.survey.samples, s.ingredients_sha256.len())
-        }
-        Entry::Slices(slices) => format!("{} slices", slices.len()),
-        Entry::Scored(s) => {
-            let recalled = if s.recalled { ", of an earlier run" } else { "" };
-            let score = match &s.score {
-                Tally::Classes(counts) => format!("{}/{}{recalled}", counts.correct, counts.total),
-                Tally::Values(_) | Tally::Sums(_) => format!("{} samples{recalled}", s.score.samples()),
+fn ingredients(plan: &Value) -> Vec<String> {
+    let names = plan["ingredients"].as_array().into_iter().flatten();
+    names.map(|i| i["name"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// What ingredients and datasets are called, as far as a plan says; others are numbers.
+struct Names {
+    ingredients: Vec<String>,
+    datasets: Vec<String>,
+}
+
+impl Names {
+    fn of(plan: Option<&[u8]>) -> Names {
+        let plan: Value = plan.and_then(|plan| serde_json::from_slice(plan).ok()).unwrap_or_default();
+        let spec = serde_json::from_value::<RunSpec>(plan["spec"].clone()).ok();
+        let datasets = spec.iter().flat_map(RunSpec::datasets).map(|dataset| dataset.name.clone());
+        Names { datasets: datasets.collect(), ingredients: ingredients(&plan) }
+    }
+
+    fn dataset(&self, index: u32) -> String {
+        self.datasets.get(index as usize).cloned().unwrap_or_else(|| format!("dataset {index}"))
+    }
+
+    fn ingredient(&self, index: u32) -> String {
+        self.ingredients.get(index as usize).cloned().unwrap_or_else(|| format!("#{index}"))
+    }
+
+    fn soup(&self, soup: &SoupRecord) -> String {
+        let more = soup.members.len().saturating_sub(MEMBERS_MAX);
+        let named = soup.members.iter().take(MEMBERS_MAX).map(|&member| self.ingredient(member));
+        let named = named.collect::<Vec<_>>().join(" + ");
+        if more > 0 { format!("{named} + {more} more") } else { named }
+    }
+
+    /// All records, a line each; those of slices that follow each other have one together.
+    fn table(&self, records: &[Record]) -> String {
+        let slices = |record: &Record| match &record.entry {
+            Entry::Slices(slices) => Some(slices.len() as u64),
+            _ => None,
+        };
+        let together =
+            |a: &Record, b: &Record| slices(a).is_some() && slices(b).is_some() && a.epoch == b.epoch;
+        let row = |group: &[Record]| {
+            let (first, last) = (group.first()?, group.last()?);
+            let seq = match group.len() {
+                1 => first.seq.to_string(),
+                _ => format!("{}-{}", first.seq, last.seq),
             };
-            format!("dataset {} soup {:?}: {score} {}", s.dataset, s.soup.members, verdicts(&s.decisions))
+            let what = match group.iter().map(slices).sum::<Option<u64>>() {
+                Some(all) => count(all, "slice"),
+                None => self.what(&first.entry),
+            };
+            Some(vec![seq, first.epoch.to_string(), first.at.clone(), first.entry.kind().to_owned(), what])
+        };
+        let rows: Vec<_> = records.chunk_by(together).filter_map(row).collect();
+        table::columns(&["SEQ", "EPOCH", "AT", "KIND", "WHAT"], &rows)
+    }
+
+    /// A record in a few words.
+    fn what(&self, entry: &Entry) -> String {
+        match entry {
+            Entry::EpochClaim(claim) => format!("{} (process {})", claim.host, claim.pid),
+            Entry::Submitted(_) | Entry::Begun {} | Entry::Suspended {} | Entry::Cancelled {} => {
+                String::new()
+            }
+            Entry::Surveyed(s) => {
+                let of = |(index, &samples): (usize, &u64)| {
+                    format!("{}: {}", self.dataset(index as u32), count(samples, "sample"))
+                };
+                let samples: Vec<String> = s.survey.samples.iter().enumerate().map(of).collect();
+                format!("{}; {}", count(s.ingredients_sha256.len() as u64, "ingredient"), samples.join(", "))
+            }
+            Entry::Slices(slices) => count(slices.len() as u64, "slice"),
+            Entry::Scored(s) => {
+                let recalled = if s.recalled { ", of an earlier run" } else { "" };
+                let score = match &s.score {
+                    Tally::Classes(counts) => format!("{}/{}{recalled}", counts.correct, counts.total),
+                    Tally::Values(_) | Tally::Sums(_) => format!("{} samples{recalled}", s.score.samples()),
+                };
+                format!(
+                    "{}: {} has {score}{}",
+                    self.dataset(s.dataset),
+                    self.soup(&s.soup),
+                    self.verdicts(&s.decisions)
+                )
+            }
+            Entry::Rejected(r) => format!(
+                "{}: {} after {}{}",
+                self.dataset(r.dataset),
+                self.soup(&r.soup),
+                count(r.judged.samples(), "sample"),
+                self.verdicts(&r.decisions)
+            ),
+            Entry::Compared(c) => format!(
+                "{}: {} beside {}: {} gained, {} lost{}",
+                self.dataset(c.dataset),
+                self.soup(&c.soup),
+                self.soup(&c.reference),
+                c.counts.gains,
+                c.counts.losses,
+                self.verdicts(&c.decisions)
+            ),
+            Entry::Retracted(r) => {
+                format!(
+                    "{} soups are scored again, {} decisions remain: {}",
+                    r.scores.len(),
+                    r.decisions,
+                    r.why
+                )
+            }
+            Entry::Stepped(s) => format!("step {}: loss {}", s.step, decimal(s.gradients.loss)),
+            Entry::Publishing { sha256 } => sha256.clone(),
+            Entry::Published { .. } => String::new(),
+            Entry::Failed { exit_code, message } => format!("exit code {exit_code}: {message}"),
         }
-        Entry::Rejected(r) => format!(
-            "dataset {} soup {:?}: after {} samples {}",
-            r.dataset,
-            r.soup.members,
-            r.judged.samples(),
-            verdicts(&r.decisions)
-        ),
-        Entry::Compared(c) => format!(
-            "dataset {} soup {:?} beside {:?}: {} gained, {} lost {}",
-            c.dataset,
-            c.soup.members,
-            c.reference.members,
-            c.counts.gains,
-            c.counts.losses,
-            verdicts(&c.decisions)
-        ),
-        Entry::Retracted(r) => {
-            format!("{} soups are scored again, {} decisions remain: {}", r.scores.len(), r.decisions, r.why)
-        }
-        Entry::Stepped(s) => format!("step {}: loss {}", s.step, decimal(s.gradients.loss)),
-        Entry::Publishing { sha256 } => sha256.clone(),
-        Entry::Published { .. } => String::new(),
-        Entry::Failed { exit_code, message } => format!("exit code {exit_code}: {message}"),
+    }
+
+    /// What a record decides, in a few words.
+    fn verdicts(&self, decisions: &[Decided]) -> String {
+        let verdict = |d: &Decided| {
+            let verdict = format!("{:?}", d.verdict).to_lowercase();
+            format!("; trial {}, {}: {verdict}", d.trial, self.ingredient(d.candidate))
+        };
+        decisions.iter().map(verdict).collect()
     }
 }
