@@ -152,3 +152,11 @@ def default_digest(judge: Judge) -> str:
 def version_of(distribution: str) -> str:
     """The installed version of a distribution, for `numerics`."""
     return importlib.metadata.version(distribution)
+
+
+def installed(distribution: str) -> str | None:
+    """The installed version of a distribution that may not be there."""
+    try:
+        return version_of(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from soup_judge.answers import Gradient, Loss, Outcomes, Survey
 from soup_judge.errors import Refused
 from soup_judge.judge import Judge
+from soup_judge.layout import Slot, same
 from soup_judge.schema import Dataset, Schema, listed
 from soup_judge.tensors import Tensors
 
@@ -91,11 +92,13 @@ class Binding:
         schema: Schema,
         *,
         unused: Callable[[str], bool] = lambda name: False,
+        layout: Mapping[str, Slot] | None = None,
     ) -> None:
         """Takes the module's own parameters away. Raises `Refused`, with names, unless the soup's tensors are the
         module's.
 
-        `unused` tells of tensors that a soup may have besides.
+        `unused` tells of tensors that a soup may have besides. `layout` tells what slots are made of; None: each of the
+        soup's tensor of its name, and of its shape.
         """
         groups: dict[int, list[str]] = {}
         own = module.state_dict(keep_vars=True)
@@ -104,27 +107,36 @@ class Binding:
         # Counters are of training only, and older files do not have them.
         optional = {name for name in own if name.endswith("num_batches_tracked")}
         buffers = dict(module.named_buffers())
-        surplus = [name for name in schema.by_name if name not in own]
-        self.ignored = [name for name in surplus if unused(name) or name in buffers]
-        missing = [
-            names[0]
-            for names in groups.values()
-            if not any(each in schema.by_name or each in optional for each in names)
-        ]
-        schema.expect(
-            {name: tuple(tensor.shape) for name, tensor in own.items()},
-            optional=set(own) - set(missing),
-            unused=self.ignored,
-        )
+        made = {name: same(name, tuple(own[name].shape)) for name in own if name in schema.by_name}
+        apart = layout is not None
+        if layout is not None:
+            made = dict(layout)
+            strange = [name for name, slot in made.items() if name not in own or own[name].shape != slot.shape]
+            if strange:
+                raise RuntimeError(f"the layout is of another module, which has {listed(strange)}")
+        used = {piece.name for slot in made.values() for piece in slot.pieces}
+        surplus = [name for name in schema.by_name if name not in used]
+        self.ignored = [name for name in surplus if unused(name) or (name in buffers and name not in own)]
+        missing = [names[0] for names in groups.values() if not any(each in made or each in optional for each in names)]
+        _expect(schema, {name: tuple(tensor.shape) for name, tensor in own.items()}, made, missing, self.ignored)
+        self.slots: dict[str, Slot] = {}
+        """What is made of the soup's tensors."""
         self.ties: dict[str, list[str]] = {}
-        """The slots of every tensor that is used, and in the soup."""
+        """Names of the slots that have the same tensor, by the first that is made."""
         self.equal: list[tuple[str, str]] = []
         """Names of tensors that share a slot."""
-        for names in groups.values():
-            present = [name for name in names if name in schema.by_name]
-            if present:
-                self.ties[present[0]] = names
-                self.equal += [(present[0], other) for other in present[1:]]
+        self.untied: list[str] = []
+        """Names of slots that the module ties, and that are made of different tensors all the same."""
+        for tied in groups.values():
+            alike = _alike(tied, made) if apart else [tied]
+            self.untied += tied if len(alike) > 1 else []
+            for names in alike:
+                present = [name for name in names if name in made]
+                if present:
+                    self.ties[present[0]] = names
+                    self.slots[present[0]] = made[present[0]]
+                    self.equal += [(present[0], other) for other in present[1:] if not apart]
+        self._shapes = {name: tensor.shape for name, tensor in schema.by_name.items()}
         self._places = {
             name: [(module.get_submodule(slot.rpartition(".")[0]), slot.rpartition(".")[2]) for slot in slots]
             for name, slots in self.ties.items()
@@ -141,9 +153,17 @@ class Binding:
             if not np.array_equal(tensors.bits(one), tensors.bits(other)):
                 raise Refused(f"the model ties {one} and {other}, but the soup has different values for them")
         found = {}
-        for name in self.ties:
-            tensor = torch_view(tensors, name)
-            found[name] = tensor.to(device, dtype if tensor.is_floating_point() else None)
+        for name, slot in self.slots.items():
+            parts = {piece.name: torch_view(tensors, piece.name) for piece in slot.pieces}
+            real = all(part.is_floating_point() for part in parts.values())
+            found[name] = slot.made(parts, dtype if real else None).to(device, dtype if real else None)
+        return found
+
+    def of_file(self, gradients: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Gradients of the soup's tensors, of those of the module's."""
+        found: dict[str, NDArray[Any]] = {}
+        for name, gradient in gradients.items():
+            self.slots[name].add_gradient(gradient, found, self._shapes)
         return found
 
     def places(self, name: str) -> Sequence[tuple[torch.nn.Module, str]]:
@@ -169,6 +189,34 @@ class Binding:
             for owner, leaf in self._places[name]:
                 setattr(owner, leaf, given)
         return parameters
+
+
+def _expect(
+    schema: Schema,
+    shapes: Mapping[str, tuple[int, ...]],
+    layout: Mapping[str, Slot],
+    missing: Sequence[str],
+    ignored: Sequence[str],
+) -> None:
+    """Raises `Refused`, with names, where something is missing, surplus, or of another shape. Parts of slots have been
+    there: only a tensor that is a slot by itself can be of another shape."""
+    wanted = {name: shapes[name] for name in missing}
+    wanted |= {slot.pieces[0].name: shapes[name] for name, slot in layout.items() if slot.whole is not None}
+    lost = [name for name in missing if name in schema.by_name]
+    if lost:
+        raise Refused(f"the model has {listed(lost)}, as the pool has, but it is not loaded from there")
+    joined = {piece.name for slot in layout.values() for piece in slot.pieces} - set(wanted)
+    schema.expect(wanted, unused={*ignored, *joined})
+
+
+def _alike(tied: Sequence[str], made: Mapping[str, Slot]) -> list[list[str]]:
+    """Tied slots by what they are made of. What is made of nothing goes with the first."""
+    found: dict[Slot, list[str]] = {}
+    for name in tied:
+        if name in made:
+            found.setdefault(made[name], []).append(name)
+    first, *others = found.values() if found else [[]]
+    return [first + [name for name in tied if name not in made], *others]
 
 
 @contextmanager
@@ -217,7 +265,10 @@ class _Averaged:
                             f"{name} is a running statistic of {type(owner).__name__}, and only those of BatchNorm can "
                             "be recomputed: take --batch-norm average or first"
                         )
-                    self._names.setdefault(owner, {})[leaf] = name
+                    whole = binding.slots[name].whole
+                    if whole is None:
+                        raise Refused(f"{name} is no tensor of the pool by itself: take --batch-norm average or first")
+                    self._names.setdefault(owner, {})[leaf] = whole
         self._sums: dict[str, torch.Tensor] = {}
         self._passes: dict[str, int] = {}
         self._before: list[tuple[Any, Any, Any, Any]] = []
@@ -296,6 +347,10 @@ class TorchJudge(Judge):
         """Whether a soup may have this tensor although the module has not."""
         return False
 
+    def layout(self, schema: Schema) -> Mapping[str, Slot] | None:
+        """What the module's tensors are made of, where these are not the soup's under the same names."""
+        return None
+
     def prepare(self, schema: Schema) -> list[str]:
         """Builds `self.module` and compares its tensors with the soup's; what people should know."""
         self.progress("building the model")
@@ -304,8 +359,13 @@ class TorchJudge(Judge):
         for each in self.module.modules():
             for name, buffer in each.named_buffers(recurse=False):
                 setattr(each, name, buffer.to(self.device))
-        self.binding = Binding(self.module, schema, unused=self.unused)
-        return [f"the model does not use {listed(self.binding.ignored)}"] if self.binding.ignored else []
+        self.binding = Binding(self.module, schema, unused=self.unused, layout=self.layout(schema))
+        notes = [f"the model does not use {listed(self.binding.ignored)}"] if self.binding.ignored else []
+        if self.binding.untied:
+            notes.append(
+                f"{listed(self.binding.untied)}: the model ties them, but the pool has them apart, which counts"
+            )
+        return notes
 
     def load(self, tensors: Tensors) -> Any:
         """The module's tensors."""
@@ -397,7 +457,8 @@ class TorchClassifier(TorchJudge):
                 grad_outputs=torch.from_numpy(at.d_logits).to(logits.device, logits.dtype),
                 allow_unused=True,
             )
-        return at.gradient({name: host(each) for name, each in zip(wanted, found, strict=True) if each is not None})
+        told = {name: host(each) for name, each in zip(wanted, found, strict=True) if each is not None}
+        return at.gradient(self.binding.of_file(told))
 
 
 class Classifier(TorchClassifier):

@@ -16,13 +16,30 @@ pytestmark = pytest.mark.torch
 from tiny import NAMES, PREPROCESSOR, TEXTS, WORDS, images, lines, saved, t5, vit
 
 from soup_judge.check.__main__ import main as check
+from soup_judge.judge import default_digest
 from soup_judge.transformers import __main__ as command
 
 
-def test_versions_that_rename_tensors_are_refused(monkeypatch):
-    monkeypatch.setattr(transformers, "__version__", "5.1.0")
-    with pytest.raises(SystemExit, match=r"transformers 5\.1\.0 gives tensors other names"):
+def test_versions_that_are_not_known_are_refused(monkeypatch):
+    monkeypatch.setattr(transformers, "__version__", "6.0.0")
+    monkeypatch.setattr("soup_judge.transformers.base.VERSION", 6)
+    with pytest.raises(SystemExit, match=r"transformers 6\.0\.0 is not known"):
         command.judge_of(command.parser().parse_args(["image-classification"]))
+
+
+def test_versions_tell_judges_apart(monkeypatch):
+    told = set()
+    for name, version in (("", ""), ("transformers", "5.0.1"), ("pillow", "99"), ("torchvision", "99")):
+        with monkeypatch.context() as patched:
+            if name == "transformers":
+                patched.setattr(transformers, "__version__", version)
+            elif name:
+                patched.setattr(
+                    "soup_judge.transformers.images.installed", lambda n, name=name, v=version: v if n == name else "1"
+                )
+            judge = command.judge_of(command.parser().parse_args(["image-classification"]))
+            told.add(default_digest(judge))
+    assert len(told) == 4
 
 
 def test_every_kind_tells_who_it_is(tokenizer, tmp_path):

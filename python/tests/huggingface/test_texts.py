@@ -50,7 +50,8 @@ def test_pairs_of_texts_in_every_kind_of_file(opened, tokenizer, tmp_path):
         assert [label for block in session.blocks(8) for label in block.outcomes.labels] == [1, 0] * 4
 
 
-def test_a_model_that_finds_the_end_by_padding(opened, tokenizer, tmp_path):
+@pytest.mark.parametrize("told", [True, False])
+def test_a_model_that_finds_the_end_by_padding(opened, tokenizer, tmp_path, told):
     config = transformers.GPT2Config(
         vocab_size=len(WORDS),
         n_embd=12,
@@ -63,7 +64,8 @@ def test_a_model_that_finds_the_end_by_padding(opened, tokenizer, tmp_path):
     )
     model = transformers.GPT2ForSequenceClassification(config).eval()
     source = lines(tmp_path / "v.jsonl", TEXTS, [0, 1] * 4)
-    session = opened(["sequence-classification", "--tokenizer", tokenizer], model, source)
+    config = {} if told else {"pad_token_id": None}
+    session = opened(["sequence-classification", "--tokenizer", tokenizer], model, source, config=config)
     encoded = padded(tokenizer, TEXTS)
     with torch.inference_mode():
         expected = model(**encoded).logits
@@ -103,6 +105,10 @@ def test_texts_that_cannot_be_judged(opened, tokenizer, tmp_path, refused):
 @pytest.mark.parametrize("tied", [True, False])
 def test_label_texts(opened, tokenizer, tmp_path, tied):
     model = t5(tie_word_embeddings=tied)
+    if not tied:
+        # Transformers 5 ties whatever the config says, unless a file has both.
+        model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
+        getattr(model, "all_tied_weights_keys", {}).pop("lm_head.weight", None)
     source = lines(tmp_path / "v.jsonl", TEXTS, ["bad", "not very good"] * 4)
     start = ["t5-label-text", "--tokenizer", tokenizer, "--labels", "not very good,bad"]
     session = opened(start, model, source)

@@ -44,6 +44,17 @@ def saved(model, folder):
     return load_file(folder / "model.safetensors"), (folder / "config.json").read_text()
 
 
+def gradients_of(model, folder):
+    """Gradients under the names of files: what save_pretrained makes of a model whose parameters they are."""
+    import copy
+
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for one, parameter in zip(other.parameters(), model.parameters(), strict=True):
+            one.copy_(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
+    return {name: torch.from_numpy(array) for name, array in saved(other, folder)[0].items()}
+
+
 class Session:
     def __init__(self, client, pool, soup):
         self.client, self.pool, self.soup = client, pool, soup
@@ -117,7 +128,8 @@ def vit(**options):
 
 
 def pixels_of(pictures):
-    processor = transformers.ViTImageProcessor(**{k: v for k, v in PREPROCESSOR.items() if k != "image_processor_type"})
+    kind = getattr(transformers, "ViTImageProcessorPil", transformers.ViTImageProcessor)
+    processor = kind(**{k: v for k, v in PREPROCESSOR.items() if k != "image_processor_type"})
     return processor(pictures, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
 
 

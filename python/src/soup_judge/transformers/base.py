@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,14 @@ import transformers
 
 from soup_judge.data import digest_of
 from soup_judge.errors import Refused
-from soup_judge.schema import Schema
+from soup_judge.judge import installed
+from soup_judge.layout import Slot
+from soup_judge.schema import Schema, Tensor
 from soup_judge.torch import Arithmetic, TorchJudge, empty_parameters
+from soup_judge.transformers.probing import layout_of, loader
+
+VERSION = int(transformers.__version__.partition(".")[0])
+"""Of transformers: 4 names tensors in memory as files do, 5 may not."""
 
 DEFAULT_LENGTH = 512
 """Tokens, where neither the command line nor the tokenizer says how many a text may have."""
@@ -29,12 +36,11 @@ class TransformersJudge(TorchJudge):
     """The class of transformers that makes the model of the config."""
 
     def __init__(self, *, arithmetic: Arithmetic | None = None) -> None:
-        """As every judge of PyTorch. Raises `SystemExit` for a version of transformers whose models are named
-        otherwise."""
-        if int(transformers.__version__.partition(".")[0]) >= 5:
+        """As every judge of PyTorch. Raises `SystemExit` for a version of transformers that is not known."""
+        if VERSION not in (4, 5):
             raise SystemExit(
-                f"soup_judge: transformers {transformers.__version__} gives tensors other names than files have, "
-                'and this judge compares names: install "transformers<5"'
+                f"soup_judge: transformers {transformers.__version__} is not known to this judge: install "
+                '"transformers>=4.45,<6"'
             )
         super().__init__(arithmetic=arithmetic)
         self.configuration = {**self.configuration, "transformers": transformers.__version__}
@@ -46,10 +52,22 @@ class TransformersJudge(TorchJudge):
             model: torch.nn.Module = getattr(transformers, self.auto).from_config(self.config)
         return model
 
+    def layout(self, schema: Schema) -> Mapping[str, Slot] | None:
+        """In transformers 4 the model has the files' names; in 5 it is asked for where it has what."""
+        return self.loaded_by(type(self.module), self.config, schema.tensors) if VERSION > 4 else None
+
+    def loaded_by(self, kind: type[Any], config: Any, tensors: Sequence[Tensor]) -> dict[str, Slot]:
+        """Where a class of transformers puts the tensors of a file."""
+        with refusing("the pool's tensors"):
+            return layout_of(loader(kind, config), tensors, self.progress)
+
     def unused(self, name: str) -> bool:
-        """What the model's class ignores in files itself."""
+        """What the model's class ignores in files itself, and buffers that were saved once."""
         patterns = getattr(self.module, "_keys_to_ignore_on_load_unexpected", None) or ()
-        return any(re.search(pattern, name) for pattern in patterns)
+        if any(re.search(pattern, name) for pattern in patterns):
+            return True
+        once = name.endswith(("position_ids", "rotary_emb.inv_freq"))
+        return once and any(each.endswith(name.rpartition(".")[2]) for each, _ in self.module.named_buffers())
 
 
 @contextmanager
@@ -72,13 +90,20 @@ def config_of(schema: Schema) -> Any:
         return transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def image_processor_of(schema: Schema) -> Any:
-    """The pool's image processor, of the kind that computes in numpy. Raises `Refused` where it has none."""
+def image_processor_of(schema: Schema) -> tuple[Any, list[str]]:
+    """The pool's image processor, of the kind that resizes with Pillow and computes in numpy, whichever kind is the
+    default; and what people should know. Raises `Refused` where the pool has none."""
     _ = schema.preprocessor
+    # Later versions have two classes by the same name, and call the choice otherwise.
+    named = importlib.util.find_spec("transformers.image_processing_backends") is not None
+    choice = {"backend": "pil"} if named else {"use_fast": False}
     with refusing("the pool's preprocessor_config.json"), tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(schema.config_text)
         Path(folder, "preprocessor_config.json").write_text(schema.preprocessor_text)
-        return transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True, use_fast=False)
+        found = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True, **choice)
+    other = any(each.__name__ in ("TorchvisionBackend", "BaseImageProcessorFast") for each in type(found).__mro__)
+    told = f"images are resized by torchvision: transformers has no {type(found).__name__} that does it with Pillow"
+    return found, [told] if other else []
 
 
 class Tokenizer:
@@ -105,7 +130,11 @@ class Tokenizer:
         if self.tokenizer.pad_token is None:
             raise SystemExit(f"soup_judge: --tokenizer {folder}: it has neither a padding token nor one of the end")
         self.tokenizer.padding_side = "right"
-        self.configuration = {"tokenizer": digest_of(folder), "max-length": self.max_length}
+        self.configuration = {
+            "tokenizer": digest_of(folder),
+            "tokenizers": installed("tokenizers"),
+            "max-length": self.max_length,
+        }
 
     def encode(
         self, texts: Sequence[str], pairs: Sequence[str] | None, vocabulary: int, progress: Callable[[str], None]
@@ -156,6 +185,12 @@ class TokenizedJudge(TransformersJudge):
         super().__init__(arithmetic=arithmetic)
         self.tokenizer = Tokenizer(tokenizer, max_length)
         self.configuration = {**self.configuration, **self.tokenizer.configuration}
+
+
+def vocabulary(config: Any) -> int:
+    """Tokens that a model knows; one of several parts has its texts' model inside."""
+    told: int = getattr(config, "vocab_size", None) or config.get_text_config().vocab_size
+    return told
 
 
 def accepted(module: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

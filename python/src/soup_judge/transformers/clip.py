@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from soup_judge.classes import names_of
 from soup_judge.data import read_prompts
 from soup_judge.errors import Refused
 from soup_judge.images import CACHE
+from soup_judge.layout import Slot, same
 from soup_judge.schema import Schema
 from soup_judge.torch import Arithmetic, empty_parameters
-from soup_judge.transformers.base import Tokenizer, config_of, refusing
+from soup_judge.transformers.base import VERSION, Tokenizer, config_of, refusing
 from soup_judge.transformers.images import ImageClassification
 from soup_judge.zero_shot import ZeroShot
 
@@ -131,8 +132,18 @@ class ClipLinear(ImageClassification):
         if head is None or len(head.shape) != 2:
             raise Refused(f"the pool has no matrix {HEAD}.weight: which classes are meant?")
         self._count = head.shape[0]
+        self._vision = vision
         with refusing("the pool's config.json"), empty_parameters():
             return _Linear(vision, self._count, f"{HEAD}.bias" in schema.by_name, self.normalized)
+
+    def layout(self, schema: Schema) -> Mapping[str, Slot] | None:
+        """Of the image's side, and the head as it is."""
+        if VERSION == 4:
+            return None
+        head = {name: slot for name, slot in self.module.state_dict().items() if name.startswith(f"{HEAD}.")}
+        others = [each for each in schema.tensors if each.name not in head and not self.unused(each.name)]
+        found = self.loaded_by(transformers.CLIPVisionModelWithProjection, self._vision, others)
+        return found | {name: same(name, slot.shape) for name, slot in head.items() if name in schema.by_name}
 
     def unused(self, name: str) -> bool:
         """The text's side."""

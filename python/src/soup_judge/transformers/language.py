@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from soup_judge.answers import Metric, Range, Sums, Survey
 from soup_judge.data import TEXT_OPTIONS, read_table
 from soup_judge.schema import Dataset, Schema
-from soup_judge.transformers.base import TokenizedJudge
+from soup_judge.transformers.base import TokenizedJudge, vocabulary
 
 CHUNK = 1 << 26
 """Logits that are widened to f64 at a time."""
@@ -38,7 +38,7 @@ class CausalPerplexity(TokenizedJudge):
             texts, pairs = table.texts()
             if pairs is not None:
                 table.refuse("a text is expected, not a pair: name its column by text-column")
-            inputs, note = self.tokenizer.encode(texts, None, self.config.vocab_size, self.progress)
+            inputs, note = self.tokenizer.encode(texts, None, vocabulary(self.config), self.progress)
             if not int(inputs["attention_mask"][:, 1:].sum()):
                 table.refuse("no text has a second token")
             dataset.data = {name: inputs[name] for name in ("input_ids", "attention_mask")}

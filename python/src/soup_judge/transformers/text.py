@@ -13,7 +13,7 @@ from soup_judge.data import TEXT_OPTIONS, read_table
 from soup_judge.errors import Refused
 from soup_judge.schema import Dataset, Schema
 from soup_judge.torch import Arithmetic, Samples, TorchClassifier
-from soup_judge.transformers.base import TokenizedJudge, accepted, refusing
+from soup_judge.transformers.base import TokenizedJudge, accepted, refusing, vocabulary
 from soup_judge.transformers.images import single_label_names
 
 IGNORED = -100
@@ -40,7 +40,7 @@ class TextClassifier(TokenizedJudge, TorchClassifier):
         values, theirs = table.labels()
         labels = align(dataset.name, values, theirs, self.names(schema))
         texts, pairs = table.texts()
-        inputs, note = self.tokenizer.encode(texts, pairs, self.config.vocab_size, self.progress)
+        inputs, note = self.tokenizer.encode(texts, pairs, vocabulary(self.config), self.progress)
         return Samples(accepted(self.module, inputs), labels.labels, labels.classes.tolist(), [labels.note, note])
 
 
@@ -98,7 +98,7 @@ class T5LabelText(TextClassifier):
         model = super().build(schema)
         if not self.config.is_encoder_decoder:
             raise Refused(f"the model, {self.config.model_type}, has no decoder to tell labels with")
-        if int(self.targets.max()) >= self.config.vocab_size:
+        if int(self.targets.max()) >= vocabulary(self.config):
             raise Refused("the tokenizer is another model's: its tokens are beyond the vocabulary")
         return model
 
