@@ -157,3 +157,23 @@ def test_perplexity(opened, tokenizer, tmp_path):
     assert sum(block.sums.values[1] for block in blocks) == tokens
     assert sum(block.sums.values[0] for block in blocks) == pytest.approx(nll, rel=1e-5)
     assert math.exp(nll / tokens) == pytest.approx(len(WORDS), rel=0.5)
+
+
+def test_buffers_are_as_exact_as_the_judge(opened, tokenizer, tmp_path):
+    if not hasattr(transformers, "Gemma3TextConfig"):
+        pytest.skip("no Gemma 3 in this version of transformers")
+    config = transformers.Gemma3TextConfig(
+        vocab_size=len(WORDS),
+        hidden_size=24,  # Its root, by which embeddings are scaled, is no number of bf16.
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=12,
+        intermediate_size=32,
+    )
+    model = transformers.Gemma3ForCausalLM(config).eval()
+    (tmp_path / "v.txt").write_text("\n".join(TEXTS) + "\n")
+    start = ["causal-perplexity", "--tokenizer", tokenizer]
+    told = {"dtype": "bfloat16", "torch_dtype": "bfloat16"}
+    sums = [opened(start, model, tmp_path / "v.txt", config=each).blocks(8)[0].sums.values for each in ({}, told)]
+    assert list(sums[0]) == list(sums[1])

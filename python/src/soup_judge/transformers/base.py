@@ -24,6 +24,8 @@ from soup_judge.transformers.probing import layout_of, loader
 
 VERSION = int(transformers.__version__.partition(".")[0])
 """Of transformers: 4 names tensors in memory as files do, 5 may not."""
+DTYPE = "torch_dtype" if VERSION == 4 else "dtype"
+"""What a model's dtype is called."""
 
 DEFAULT_LENGTH = 512
 """Tokens, where neither the command line nor the tokenizer says how many a text may have."""
@@ -49,7 +51,8 @@ class TransformersJudge(TorchJudge):
         """The model, and `self.config`."""
         self.config = config_of(schema)
         with refusing("the pool's config.json"), empty_parameters():
-            model: torch.nn.Module = getattr(transformers, self.auto).from_config(self.config)
+            # Else what is no parameter would be made in the dtype that the config says, and rounded to it.
+            model: torch.nn.Module = getattr(transformers, self.auto).from_config(self.config, **{DTYPE: self.dtype})
         return model
 
     def layout(self, schema: Schema) -> Mapping[str, Slot] | None:
