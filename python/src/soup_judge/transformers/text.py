@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
 from soup_judge.classes import align, are_made_up, names_of
 from soup_judge.data import TEXT_OPTIONS, read_table
@@ -98,6 +100,11 @@ class T5LabelText(TextClassifier):
         model = super().build(schema)
         if not self.config.is_encoder_decoder:
             raise Refused(f"the model, {self.config.model_type}, has no decoder to tell labels with")
+        if _scales_in_spite_of(schema, self.config, type(model)):
+            raise Refused(
+                f"transformers {transformers.__version__} overrides the config's tie_word_embeddings for "
+                f"{self.config.model_type}, and scales what the decoder says: judge with another version of it"
+            )
         if int(self.targets.max()) >= vocabulary(self.config):
             raise Refused("the tokenizer is another model's: its tokens are beyond the vocabulary")
         return model
@@ -114,3 +121,12 @@ class T5LabelText(TextClassifier):
             each = told.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
             scores.append(each.masked_fill(labels == IGNORED, 0.0).sum(dim=-1))
         return torch.stack(scores, dim=-1)
+
+
+def _scales_in_spite_of(schema: Schema, config: Any, kind: type[Any]) -> bool:
+    """Whether a model multiplies the decoder's states as those with tied embeddings do although the pool's config says
+    that they are not: some versions 5 take all of a family for tied, and only later ones remember what was said."""
+    if schema.config.get("tie_word_embeddings") is not False or not config.tie_word_embeddings:
+        return False
+    scales = getattr(config, "scale_decoder_outputs", None)
+    return bool(scales) if scales is not None else "config.tie_word_embeddings" in inspect.getsource(kind.forward)
