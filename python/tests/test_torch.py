@@ -13,8 +13,9 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
 from soup_judge._wire import judge_pb2 as wire
+from soup_judge.binding import Binding, torch_view
 from soup_judge.check.__main__ import main as check
-from soup_judge.torch import Arithmetic, Binding, Classifier, Samples, torch_view
+from soup_judge.torch import Arithmetic, Classifier, Samples
 
 
 def perceptron(schema=None):
