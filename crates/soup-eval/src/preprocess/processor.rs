@@ -106,9 +106,11 @@ pub(super) fn from_json(text: &str, model: Model<'_>) -> Result<(Preprocessor, O
         Some(name) => defaults(name, model.version)?,
         None => VIT,
     };
-    let notes = [unsaid, name.and_then(|name| one_of_two(name, model.version))];
-    let note = notes.into_iter().flatten().reduce(|first, second| format!("{first}; {second}"));
     let mut preprocessor = raw.preprocessor(&defaults, output, channels)?;
+    // Where pixels stay where they are, both do the same.
+    let moves = preprocessor.resize.is_some() || preprocessor.crop.is_some();
+    let two = name.filter(|_| moves).and_then(|name| one_of_two(name, unsaid.is_none(), model.version));
+    let note = [unsaid, two].into_iter().flatten().reduce(|first, second| format!("{first}; {second}"));
     if model.any {
         let size = preprocessor.size();
         preprocessor.assumed = size.is_none();
@@ -609,7 +611,12 @@ mod tests {
         let note = |version: &str, kind: &str| {
             of_version(version, &format!(r#"{{"image_processor_type": "{kind}"}}"#)).1
         };
-        assert_eq!(note("5.3.0", "CLIPImageProcessor"), None);
+        let said = note("5.3.0", "CLIPImageProcessor").unwrap();
+        assert!(said.contains("by Pillow") && said.contains(r#""CLIPImageProcessorFast""#), "{said}");
+        assert_eq!(note("5.3.0", "CLIPImageProcessorFast"), None);
+        assert_eq!(note("4.57.6", "CLIPImageProcessor"), None);
+        let still = r#"{"image_processor_type": "ViTImageProcessor", "do_resize": false}"#;
+        assert_eq!(of_version("5.24.0", still).1, None, "nothing is resized or cut");
         assert_eq!(note("5.24.0", "CLIPImageProcessorFast"), None);
         assert_eq!(note("5.24.0", "CLIPImageProcessorPil"), None);
         for kind in ["CLIPImageProcessor", "CLIPFeatureExtractor"] {
@@ -622,7 +629,8 @@ mod tests {
         let both = Model { model_type: Some("vit"), version: Version::ON_WHITE, ..model(224, true, 3) };
         let said = from_json(r#"{"do_rescale": true}"#, both).unwrap().1.unwrap();
         assert!(
-            said.contains("no image_processor_type") && said.contains("images are resized by torchvision")
+            said.contains("no image_processor_type")
+                && said.contains("images are resized and cut by torchvision")
         );
     }
 

@@ -26,16 +26,28 @@ pub(super) fn works_on_tensors(name: &str, version: Version) -> bool {
     name.ends_with("Fast") || version >= Version::PLAIN_IS_TENSORS && !name.ends_with("Pil")
 }
 
-/// What people should know of a file with that name: which of two processors it is of, it does not say.
-pub(super) fn one_of_two(name: &str, version: Version) -> Option<String> {
+/// What people should know of a file of a processor of that name, which the file `said` or which follows from the model's type: which of two
+/// is meant by it is not known.
+pub(super) fn one_of_two(name: &str, said: bool, version: Version) -> Option<String> {
     let kind = name.strip_suffix("ImageProcessor").or_else(|| name.strip_suffix("FeatureExtractor"))?;
-    (version >= Version::PLAIN_IS_TENSORS).then(|| {
-        format!(
-            "preprocessor_config.json was read as transformers {version} (config.json) reads it unless asked otherwise: images are resized by \
-             torchvision; where backend=\"pil\" was asked for, name a copy with \"image_processor_type\": \"{kind}ImageProcessorPil\" with \
-             --preprocessor-config"
-        )
-    })
+    let (how, where_not, ending) = if version >= Version::PLAIN_IS_TENSORS {
+        let how = format!(
+            "torchvision, as transformers {version} (config.json) reads the file of their processor unless asked otherwise"
+        );
+        (how, "backend=\"pil\" was asked for", "Pil")
+    } else if version >= Version::FIFTH && said {
+        let how = format!(
+            "Pillow, as {kind}ImageProcessor does, which wrote the file; AutoImageProcessor of transformers {version} (config.json) takes \
+             {kind}ImageProcessorFast instead, unless use_fast=False is said"
+        );
+        (how, "it did", "Fast")
+    } else {
+        return None;
+    };
+    Some(format!(
+        "images are resized and cut by {how}; where {where_not}, name a copy with \"image_processor_type\": \"{kind}ImageProcessor{ending}\" with \
+         --preprocessor-config"
+    ))
 }
 
 #[cfg(test)]
