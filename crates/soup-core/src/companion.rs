@@ -58,8 +58,12 @@ pub const PROMPTS: &str = "prompts.json";
 /// Longest value that is shown, in characters.
 const SHOWN_CHARS_MAX: usize = 60;
 
+/// Under this name, which no file has, how the name of an image processor ends: it says what an image is resized by.
+const ENDING: &str = "_image_processor_ending";
+
 /// Settings that say where a file comes from, or how it was stored.
-const PROVENANCE: [&str; 15] = [
+const PROVENANCE: [&str; 16] = [
+    ENDING,
     "_name_or_path",
     "_commit_hash",
     "transformers_version",
@@ -210,6 +214,10 @@ pub fn agree(file: &str, companions: &[Companion], ignored: &mut Ignored) -> Res
         };
         for difference in differences {
             let path = &difference.path;
+            if resizes_otherwise(&difference) {
+                notes.add("image_processor_type", Kind::Pixels, &other.ingredient);
+                continue;
+            }
             let kind = match images && means_other_pixels(&difference) {
                 true => Kind::Pixels,
                 false => kind(&difference),
@@ -241,6 +249,11 @@ fn means_other_pixels(difference: &Difference<'_>) -> bool {
     let [a, b] = [0, 1].map(|at| Version::of(difference.values[at].as_ref()));
     let differ = a.zip(b).is_some_and(|(a, b)| !a.prepares_images_as(b));
     difference.path == "transformers_version" && differ
+}
+
+/// Whether it is between two image processors of one kind of which one may work on tensors and the other on PIL images.
+fn resizes_otherwise(difference: &Difference<'_>) -> bool {
+    difference.path == ENDING && difference.values.iter().all(Option::is_some)
 }
 
 /// Settings in one form; none of what is no settings.
@@ -340,6 +353,10 @@ impl Notes {
                 Kind::Training => {
                     format!("{file}: {others} another {path:?}, which only training looks at; {soup}")
                 }
+                Kind::Pixels if file != CONFIG => format!(
+                    "{file}: {others} another {path:?}, by which images may become other pixels; they are prepared as for that of ingredient \
+                     {first:?}"
+                ),
                 Kind::Pixels => format!(
                     "{file}: {others} another {path:?}, by which {IMAGES} beside it means other pixels; images are prepared as for that of \
                      ingredient {first:?}"
@@ -498,6 +515,28 @@ mod tests {
     }
 
     #[test]
+    fn a_processor_that_may_resize_otherwise_is_noted() {
+        let of = |name: &str| json!({ "image_processor_type": name, "size": 224 });
+        for (a, b) in [("", "Fast"), ("Fast", ""), ("", "Pil"), ("Fast", "Pil")] {
+            let [a, b] = [a, b].map(|ending| of(&format!("BitImageProcessor{ending}")));
+            noted(
+                PREPROCESSOR,
+                a,
+                b,
+                "another \"image_processor_type\", by which images may become other pixels",
+            );
+        }
+        silent(PREPROCESSOR, of("BitImageProcessorFast"), of("BitImageProcessorFast"));
+        refused(PREPROCESSOR, of("BitImageProcessor"), of("ViTImageProcessorFast"), "image_processor_type");
+        noted(
+            PREPROCESSOR,
+            of("BitImageProcessor"),
+            json!({ "size": 224 }),
+            "has no \"image_processor_type\"",
+        );
+    }
+
+    #[test]
     fn what_only_training_looks_at_is_noted() {
         noted(
             CONFIG,
@@ -517,7 +556,13 @@ mod tests {
         silent(
             PREPROCESSOR,
             json!({ "size": 224, "feature_extractor_type": "ViTFeatureExtractor" }),
-            json!({ "size": { "height": 224, "width": 224 }, "image_processor_type": "ViTImageProcessorFast" }),
+            json!({ "size": { "height": 224, "width": 224 }, "image_processor_type": "ViTImageProcessor" }),
+        );
+        silent(TOKENIZER_CONFIG, json!({ "backend": "tokenizers" }), json!({}));
+        silent(
+            CONFIG,
+            json!({ "model_type": "bert", "add_cross_attention": false }),
+            json!({ "model_type": "bert" }),
         );
     }
 

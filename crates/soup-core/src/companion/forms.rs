@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{CONFIG, OPEN_CLIP_CONFIG, TOKENIZER_CONFIG};
+use super::{CONFIG, ENDING, OPEN_CLIP_CONFIG, TOKENIZER_CONFIG};
 
 /// What transformers takes where a `config.json` of a model type does not say.
 const DEFAULTS: [(&str, &[(&str, &str)]); 7] = [
@@ -28,6 +28,7 @@ const BERT: &[(&str, &str)] = &[
     ("pad_token_id", "0"),
     ("position_embedding_type", "\"absolute\""),
     ("is_decoder", "false"),
+    ("add_cross_attention", "false"),
 ];
 
 const ROBERTA: &[(&str, &str)] = &[
@@ -43,6 +44,7 @@ const ROBERTA: &[(&str, &str)] = &[
     ("pad_token_id", "1"),
     ("position_embedding_type", "\"absolute\""),
     ("is_decoder", "false"),
+    ("add_cross_attention", "false"),
 ];
 
 const DISTILBERT: &[(&str, &str)] = &[
@@ -195,6 +197,10 @@ fn counted(settings: &mut Map<String, Value>) {
 /// Classes of tokenizers under the one name that all of them have had, and further special tokens under one name: transformers 4 and 5 have
 /// another each.
 fn tokenizer(settings: &mut Map<String, Value>) {
+    // Transformers 5 says so of all that are made of a tokenizer.json.
+    if settings.get("backend").is_some_and(|backend| backend == "tokenizers") {
+        settings.remove("backend");
+    }
     if let Some(Value::String(class)) = settings.get_mut("tokenizer_class")
         && let Some(stem) = class.strip_suffix("Fast").map(str::to_owned)
     {
@@ -216,14 +222,16 @@ fn tokenizer(settings: &mut Map<String, Value>) {
     }
 }
 
-/// Processors under the one name that they had and have, and squares by their side.
+/// Processors under the one name that they had and have, with its ending apart, and squares by their side.
 fn processor(settings: &mut Map<String, Value>) {
     let names = ["image_processor_type", "feature_extractor_type"];
     let name = names.iter().find_map(|n| settings.remove(*n));
     if let Some(Value::String(name)) = name {
-        let stem = name.trim_end_matches("Fast");
+        let ended = ["Fast", "Pil"].into_iter().find_map(|ending| Some((name.strip_suffix(ending)?, ending)));
+        let (stem, ending) = ended.unwrap_or((name.as_str(), ""));
         let stem = stem.trim_end_matches("FeatureExtractor").trim_end_matches("ImageProcessor");
         settings.insert(names[0].to_owned(), stem.into());
+        settings.insert(ENDING.to_owned(), ending.into());
     }
     for key in ["size", "crop_size"] {
         let sides = settings.get(key).and_then(|v| Some((v.get("height")?.clone(), v.get("width")?.clone())));
