@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use soup_core::companion::{
-    ADDED_TOKENS, CONFIG, OPEN_CLIP_CONFIG, PREPROCESSOR, PROCESSOR, PROMPTS, SPECIAL_TOKENS, TOKENIZER,
-    TOKENIZER_CONFIG, is_open_clip, is_timm, named_twice, rename,
+    ADDED_TOKENS, CONFIG, IMAGES, OPEN_CLIP_CONFIG, PREPROCESSOR, PROCESSOR, PROMPTS, SPECIAL_TOKENS,
+    TOKENIZER, TOKENIZER_CONFIG, is_open_clip, is_timm, named_twice, rename,
 };
 use soup_core::journal::sha256_hex;
 use soup_core::metric::ClassMetric;
@@ -16,6 +16,7 @@ use soup_core::texts::anew;
 use soup_core::texts::{
     Decoding, PinnedFile, PromptProcessing, TextProcessing, answers, is_of_prompts, is_of_texts,
 };
+use soup_core::transformers::Version;
 use soup_core::{Error, Result};
 use soup_store::checkpoint::Checkpoint;
 use soup_store::pool;
@@ -44,6 +45,7 @@ pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configu
     // What another judge needs of them it says itself.
     let judged = spec.validation.as_ref().filter(|_| spec.judge.is_none());
     let mut notes: Vec<String> = renamed(spec, first, &companions)?.into_iter().collect();
+    let own = own_config(&companions);
     let model = match named(&spec.model_config, CONFIG, &mut companions)? {
         Some(model) => Some(model),
         None => {
@@ -57,6 +59,9 @@ pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configu
     };
     check_decoding(spec, model.as_deref())?;
     let of_texts = model.as_deref().is_some_and(is_of_texts);
+    if judged.is_some() && spec.model_config.is_some() && !of_texts {
+        notes.extend(other_pixels(&own, model.as_deref().unwrap_or_default(), &first.name)?);
+    }
     let preprocessor = match judged {
         Some(_) if of_texts => Some(texts(spec, first, &companions).await?),
         Some(_) if model.as_deref().is_some_and(is_of_prompts) => {
@@ -112,13 +117,48 @@ fn may_be_packed(tensor: &TensorSpec) -> bool {
     tensor.shape.len() > 1 && !tensor.dtype.is_float() && !matches!(tensor.dtype, Dtype::I64 | Dtype::Bool)
 }
 
+/// What `config.json` beside an ingredient says; null where there is none, or no JSON, which is refused by whoever needs it.
+fn own_config(companions: &[(String, Bytes)]) -> Value {
+    let own = companions.iter().find(|(name, _)| name == CONFIG).map(|(_, content)| content);
+    own.and_then(|own| serde_json::from_slice(own).ok()).unwrap_or_default()
+}
+
+/// What people should know where a `config.json` was `named` instead of an ingredient's `own` one, whose version of transformers the file of the
+/// image processor beside it is of.
+///
+/// # Errors
+/// [`ErrorKind::Data`](soup_core::ErrorKind::Data) where the named one says no version, and images would be prepared as for another than
+/// that in the own one.
+fn other_pixels(own: &Value, named: &str, ingredient: &str) -> Result<Option<String>> {
+    if !own.is_object() || says_pixels(named) {
+        return Ok(None);
+    }
+    let named: Value = serde_json::from_str(named).unwrap_or_default();
+    let [before, now] =
+        [own, &named].map(|config| config.get("transformers_version").filter(|v| !v.is_null()));
+    // What is no version is refused by whoever needs it.
+    let versions = Version::of(before).zip(Version::of(now));
+    if versions.is_none_or(|(before, now)| before.prepares_images_as(now)) {
+        return Ok(None);
+    }
+    let before = before.map_or_else(|| "none".to_owned(), Value::to_string);
+    match now {
+        None => Err(Error::data(format!(
+            "the {CONFIG} that --model-config names has no \"transformers_version\", and that of ingredient {ingredient:?} has {before}, by \
+             which {IMAGES} means other pixels: say in it which version that file is of"
+        ))),
+        Some(now) => Ok(Some(format!(
+            "the {CONFIG} that --model-config names has \"transformers_version\" {now}, by which {IMAGES} means other pixels than by that of \
+             ingredient {ingredient:?} ({before}); images are prepared as for the former"
+        ))),
+    }
+}
+
 /// Refuses a quantized model: its integers would be one ingredient's, beside scales that are everybody's mean. One whose weights were
 /// unpacked again may still say that it was.
 fn refuse_quantized(spec: &RunSpec, first: &Checkpoint, companions: &[(String, Bytes)]) -> Result<()> {
     let Some(packed) = first.schema.tensors().iter().find(|t| may_be_packed(t)) else { return Ok(()) };
-    let own = companions.iter().find(|(name, _)| name == CONFIG).map(|(_, content)| content);
-    // What is no JSON is refused by whoever needs it.
-    let config: Value = own.and_then(|own| serde_json::from_slice(own).ok()).unwrap_or_default();
+    let config = own_config(companions);
     let known = |key: &str| spec.ignore_config.iter().any(|ignored| ignored == key);
     match QUANTIZED.into_iter().find(|key| config[*key].is_object() && !known(key)) {
         None => Ok(()),
@@ -435,6 +475,28 @@ mod tests {
             (TOKENIZER_CONFIG, r#"{"cls_token": "good"}"#),
         ] {
             assert!(of(&[file])[0].contains("\"good\""), "{file:?}");
+        }
+    }
+
+    #[test]
+    fn a_named_config_says_of_which_version_images_are() {
+        let of = |own: Value, named: &str| other_pixels(&own, named, "a0");
+        let five = || serde_json::json!({ "transformers_version": "5.24.0" });
+        let error = of(five(), r#"{"model_type": "vit"}"#).unwrap_err().chain();
+        assert!(error.contains("no \"transformers_version\"") && error.contains("\"5.24.0\""), "{error}");
+        let four = r#"{"transformers_version": "4.57.6"}"#;
+        let note = of(five(), four).unwrap().unwrap();
+        assert!(note.contains("\"4.57.6\", by which") && note.contains("\"a0\" (\"5.24.0\")"), "{note}");
+        let note = of(serde_json::json!({}), r#"{"transformers_version": "5.24.0"}"#).unwrap().unwrap();
+        assert!(note.contains("(none)"), "{note}");
+        for (own, named) in [
+            (five(), r#"{"transformers_version": "5.21.0"}"#),
+            (Value::Null, four),
+            (serde_json::json!({}), four),
+            (serde_json::json!({ "transformers_version": "4.57.6" }), "{}"),
+            (five(), r#"{"architecture": "vit_tiny_patch16_224"}"#),
+        ] {
+            assert_eq!(of(own, named).unwrap(), None, "{named}");
         }
     }
 
