@@ -30,6 +30,9 @@ fn pool_of_prompts() -> Place {
         for file in ["tokenizer.json", "prompts.json"] {
             copy(&golden("clip_zero_shot").join(file), &place.ingredient(name).join(file));
         }
+        // It has the words of no CLIP's: the file as it is, and not what a CLIPTokenizer makes of it.
+        let class = r#"{"tokenizer_class": "PreTrainedTokenizerFast"}"#;
+        place.write(&format!("pool/{name}/tokenizer_config.json"), class);
     }
     place.write("pool/preprocessor_config.json", CLIP_PROCESSOR);
     const CLASSES: [&str; 5] = ["w11", "w12 w13", "w14", "w15 w11 w16", "w17"];
