@@ -41,6 +41,10 @@ pub(crate) struct Claim {
     bytes: u64,
 }
 
+/// How many times what pixels have one text may take while tokens are made of it: a quarter of a worker's memory, for a moment, and no two
+/// such texts at once. A tenth would refuse texts that people have.
+const TEXT_TIMES: u64 = 5;
+
 /// Why something was not done: it takes more than there is. With less at a time it may fit.
 #[derive(Debug)]
 pub(crate) struct TooMuch;
@@ -76,6 +80,24 @@ impl Budget {
     /// [`Data`](soup_core::ErrorKind::Data) where it is more than there ever is.
     pub(crate) fn pixels(&self, what: impl FnOnce() -> String, bytes: u64) -> Result<Claim> {
         self.pixels.take(what, bytes)
+    }
+
+    /// Takes what one text needs while tokens are made of it, where there are no pixels; `what` names it and its size. Blocks until that is
+    /// free, and where it is more than there is, until nobody else has any of it.
+    ///
+    /// # Errors
+    /// [`Data`](soup_core::ErrorKind::Data) where it is many times what there is.
+    pub(crate) fn text(&self, what: impl FnOnce() -> String, bytes: u64) -> Result<Claim> {
+        let max = self.pixels.bytes_max;
+        if bytes.div_ceil(TEXT_TIMES) > max {
+            return Err(Error::data(format!(
+                "{} may take {} to make tokens of, and this worker has {} for that, a quarter of its --memory: give it more, or cut the text",
+                what(),
+                mebibytes(bytes),
+                mebibytes(max.saturating_mul(TEXT_TIMES))
+            )));
+        }
+        self.pixels.take(|| "a text".to_owned(), bytes.min(max))
     }
 
     /// Does `read`, which says of everything that it is about to unpack how much that is, and gives what was taken for all of it.
@@ -238,6 +260,22 @@ mod tests {
         assert!(is_too_much(&error.context("row 3")) && !is_too_much(&Error::data("x")));
         assert!(pixels(&budget, 10 * MIB).is_ok());
         assert!(pixels(&Budget::default(), 1 << 60).is_ok());
+    }
+
+    #[test]
+    fn a_text_may_take_more_than_there_is_where_it_is_alone() {
+        let budget = Budget::new(20 * MIB);
+        let text = |bytes: u64| budget.text(|| "a text of 3 bytes".to_owned(), bytes);
+        let error = text(50 * MIB + 1).unwrap_err().chain();
+        assert!(error.starts_with("a text of 3 bytes may take 50.0 MiB to make tokens of"), "{error}");
+        let whole = text(50 * MIB).unwrap();
+        assert_eq!(budget.pixels.state.lock().unwrap().taken, 10 * MIB);
+        drop(whole);
+        let small = [text(4 * MIB).unwrap(), text(6 * MIB).unwrap()];
+        assert_eq!(budget.pixels.state.lock().unwrap().taken, 10 * MIB);
+        drop(small);
+        assert_eq!(budget.pixels.state.lock().unwrap().taken, 0);
+        Budget::default().text(String::new, 1 << 60).unwrap();
     }
 
     #[test]

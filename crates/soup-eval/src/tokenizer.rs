@@ -16,6 +16,7 @@ use soup_core::{Error, Result};
 use tokenizers::{ModelWrapper, PostProcessor as _, Tokenizer, TruncationParams};
 
 use self::settings::{Settings, Types};
+use crate::budget::Budget;
 
 /// Largest `tokenizer.json`, in bytes: that of the largest vocabularies is a third of it.
 pub const TOKENIZER_BYTES_MAX: u64 = 64 << 20;
@@ -23,6 +24,11 @@ pub const TOKENIZER_BYTES_MAX: u64 = 64 << 20;
 const TEXT_BYTES_MAX: usize = 16 << 20;
 /// The same of what `tokenizer.json` may make of a text before it is cut.
 const GROWN_BYTES_MAX: usize = 2 * TEXT_BYTES_MAX;
+/// What the library holds at most, in bytes, while it makes tokens of a byte: where each of its letters came from, and that of each token. It was
+/// 150 to 650 of letters, words and signs.
+const HELD_BYTES_A_BYTE: u64 = 768;
+/// Texts up to this length are not counted: they take little, and are most.
+const COUNTED_FROM_BYTES: usize = 16 << 10;
 
 /// What a tokenizer is made of.
 #[derive(Clone, PartialEq, Eq)]
@@ -116,6 +122,25 @@ impl TextTokenizer {
     /// What it cuts texts to, and what says so: `to 512 tokens (...)`.
     pub(crate) fn limit(&self) -> String {
         format!("to {} tokens ({})", self.limit, self.limited_by)
+    }
+
+    /// Makes tokens of a text that may be long. Blocks until `budget` has what that takes.
+    ///
+    /// # Errors
+    /// Those of [`encode`](TextTokenizer::encode), and [`Data`](soup_core::ErrorKind::Data) where `budget` never has that.
+    pub(crate) fn encode_within(
+        &self,
+        first: &str,
+        second: Option<&str>,
+        budget: &Budget,
+    ) -> Result<Encoded> {
+        let bytes = first.len().saturating_add(second.map_or(0, str::len));
+        let claim = || {
+            let held = (bytes as u64).saturating_mul(HELD_BYTES_A_BYTE);
+            budget.text(|| format!("a text of {bytes} bytes"), held)
+        };
+        let _claim = (COUNTED_FROM_BYTES..=TEXT_BYTES_MAX).contains(&bytes).then(claim).transpose()?;
+        self.encode(first, second)
     }
 
     /// # Errors

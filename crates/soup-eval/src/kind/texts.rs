@@ -75,12 +75,12 @@ impl Texts {
         })
     }
 
-    fn encode(&self, input: &Input) -> Result<Encoded> {
+    fn encode(&self, input: &Input, budget: &Budget) -> Result<Encoded> {
         let Input::Text { first, second } = input else {
             return Err(Error::internal("an image was handed to a model of texts"));
         };
-        let (encoded, vocabulary) =
-            (self.tokenizer()?.encode(first, second.as_deref())?, self.classifier.vocabulary);
+        let encoded = self.tokenizer()?.encode_within(first, second.as_deref(), budget)?;
+        let vocabulary = self.classifier.vocabulary;
         match encoded.ids.iter().find(|&&id| id as usize >= vocabulary) {
             None => Ok(encoded),
             Some(id) => Err(Error::data(format!(
@@ -169,11 +169,11 @@ impl Kind for Texts {
         Inputs::Tokens { ids: Vec::new(), types: Vec::new(), ends: Vec::with_capacity(samples) }
     }
 
-    fn add(&self, input: &Input, _: &Budget, to: &mut Inputs) -> Result<()> {
+    fn add(&self, input: &Input, budget: &Budget, to: &mut Inputs) -> Result<()> {
         let Inputs::Tokens { ids, types, ends } = to else {
             return Err(Error::internal("a text was put beside images"));
         };
-        let encoded = self.encode(input)?;
+        let encoded = self.encode(input, budget)?;
         ids.extend(encoded.ids);
         types.extend(encoded.types);
         ends.push(ids.len());
@@ -186,7 +186,8 @@ impl Kind for Texts {
         dataset.read_in_parts(0..dataset.len(), LOOKED_OVER, |first, samples| {
             for (sample, at) in samples.iter().zip(first..) {
                 // What cannot be taken is found here, before anything is loaded.
-                let encoded = self.encode(&sample.input).map_err(|e| e.context(dataset.place(at)))?;
+                let encoded = self.encode(&sample.input, dataset.budget());
+                let encoded = encoded.map_err(|e| e.context(dataset.place(at)))?;
                 check_target(sample.target, &self.classifier.classes, || dataset.place(at))?;
                 if let Target::Number(number) = sample.target {
                     (least, most) = (least.min(number), most.max(number));

@@ -47,6 +47,21 @@ fn texts_and_pairs_become_tokens_and_are_not_padded() {
 }
 
 #[test]
+fn a_long_text_takes_its_turn_or_is_refused() {
+    let tokenizer = open(&json(LOWERCASE, "null"), None, 10).unwrap();
+    let encode = |bytes: usize, budget: u64| {
+        let encoded = tokenizer.encode_within(&"a ".repeat(bytes / 2), None, &Budget::new(budget));
+        encoded.map(|encoded| encoded.ids.len()).map_err(|e| e.chain())
+    };
+    assert_eq!(encode(COUNTED_FROM_BYTES - 2, 2), Ok(10));
+    assert_eq!(encode(COUNTED_FROM_BYTES, 8 << 20), Ok(10));
+    let refused = encode(64 << 10, 8 << 20).unwrap_err();
+    let why =
+        "a text of 65536 bytes may take 48.0 MiB to make tokens of, and this worker has 20.0 MiB for that";
+    assert!(refused.starts_with(why), "{refused}");
+}
+
+#[test]
 fn long_texts_are_cut_where_something_says_so() {
     let own = r#"{"direction": "Left", "max_length": 4, "strategy": "LongestFirst", "stride": 0}"#;
     for (truncation, config, longest, limit, want) in [
