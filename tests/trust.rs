@@ -534,7 +534,7 @@ async fn what_somebody_says_is_bounded_before_it_is_kept() {
     };
     let known = || Register { protocol: PROTOCOL_VERSION, ..Register::default() };
     let refused = register(Register { name: "n".repeat(1 << 20), ..known() }).await;
-    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused:?}");
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused:?}");
     assert!(refused.message().ends_with("and at most 262144 are taken here"), "{refused:?}");
     let refused = register(Register { name: "n".repeat(1000), ..known() }).await;
     assert!(refused.message().contains("1000 bytes in its name, and at most 256"), "{refused:?}");
@@ -570,6 +570,7 @@ async fn what_somebody_says_is_bounded_before_it_is_kept() {
     assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused:?}");
     assert!(refused.message().starts_with("the client (version ) speaks protocol"), "{refused:?}");
     let refused = client.clone().watch(WatchRequest { run: "r".repeat(5000) }).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused:?}");
     assert!(refused.message().ends_with("and at most 4096 are taken here"), "{refused:?}");
     // And it serves on.
     client.clone().list(ListRequest {}).await.unwrap();

@@ -181,7 +181,8 @@ impl Incoming {
     /// Takes what came.
     ///
     /// # Errors
-    /// [`ResourceExhausted`](tonic::Code::ResourceExhausted) where a message is larger than it may be, or there is too much of others.
+    /// [`InvalidArgument`](tonic::Code::InvalidArgument) where the first message is larger than it may be, as it is the next time too;
+    /// [`ResourceExhausted`](tonic::Code::ResourceExhausted) where a later one is, or there is too much of others.
     fn take(&mut self, mut bytes: &[u8]) -> Result<(), Status> {
         while let Some(&byte) = bytes.first() {
             if self.left > 0 {
@@ -218,9 +219,11 @@ impl Incoming {
             true => Ok(()),
             false => {
                 tracing::warn!(length, max, "denied: a message that is too large");
-                Err(Status::resource_exhausted(format!(
-                    "a message of {length} bytes, and at most {max} are taken here"
-                )))
+                let why = format!("a message of {length} bytes, and at most {max} are taken here");
+                Err(match self.messages {
+                    1 => Status::invalid_argument(why),
+                    _ => Status::resource_exhausted(why),
+                })
             }
         }
     }
@@ -273,8 +276,10 @@ mod tests {
             assert_eq!((body.left, all.load(Ordering::Relaxed)), (0, 0));
             let refused = message(21).chunks(cut).find_map(|part| body.take(part).err()).unwrap();
             assert_eq!(refused.message(), "a message of 21 bytes, and at most 20 are taken here");
-            let refused = incoming(10, 20, &all).take(&message(11)[..5]).unwrap_err();
             assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+            // Whoever asks like that does so again with the same.
+            let refused = incoming(10, 20, &all).take(&message(11)[..5]).unwrap_err();
+            assert_eq!(refused.code(), tonic::Code::InvalidArgument);
         }
     }
 
