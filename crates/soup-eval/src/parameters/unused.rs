@@ -97,6 +97,8 @@ struct Stacks<'a> {
     around: HashSet<(&'a str, &'a str)>,
     /// What stands before it, and the number.
     layers: HashSet<(&'a str, &'a str)>,
+    /// What names begin with, up to each dot.
+    beginnings: HashSet<&'a str>,
 }
 
 impl<'a> Stacks<'a> {
@@ -105,6 +107,10 @@ impl<'a> Stacks<'a> {
         Stacks {
             around: all().map(|(before, _, after)| (before, after)).collect(),
             layers: all().map(|(before, number, _)| (before, number)).collect(),
+            beginnings: expected
+                .iter()
+                .flat_map(|(name, _)| name.match_indices('.').map(move |(dot, _)| &name[..=dot]))
+                .collect(),
         }
     }
 
@@ -113,7 +119,19 @@ impl<'a> Stacks<'a> {
         let further = |(before, number, after): &(&str, &str, &str)| {
             self.around.contains(&(*before, *after)) && !self.layers.contains(&(*before, *number))
         };
-        numbers(name).find(further).map(|(before, number, _)| format!("{before}{number}"))
+        let further = numbers(name).find(further);
+        let layer =
+            further.or_else(|| numbers(name).next().filter(|(before, _, _)| self.is_left_out(before)));
+        layer.map(|(before, number, _)| format!("{before}{number}"))
+    }
+
+    /// Whether what stands before a number is a stack of a part of the model, which by its configuration has none of its layers: what is left of
+    /// `encoder.layer.0` is no stack, then. Other parts (another tower, another head) may be left out with theirs.
+    fn is_left_out(&self, before: &str) -> bool {
+        let part = || before.trim_end_matches('.').rsplitn(3, '.').nth(2);
+        !self.beginnings.contains(before)
+            && (self.layers.is_empty()
+                || part().is_some_and(|part| self.beginnings.contains(&before[..=part.len()])))
     }
 }
 
@@ -145,6 +163,28 @@ mod tests {
         let unused = Unused::of(&schema, &expected, |name| name == "m.twin");
         unused.check("depth").map_err(|e| e.chain())?;
         Ok(unused.note("M"))
+    }
+
+    #[test]
+    fn a_stack_of_which_the_configuration_leaves_out_all_layers_is_refused() {
+        let check = |expected: &[&str], more: &str| {
+            let names: Vec<(String, Vec<u64>)> =
+                expected.iter().map(|name| ((*name).to_owned(), vec![1])).collect();
+            let all = expected.iter().copied().chain([more]);
+            let all = all.map(|name| TensorSpec::new(name, Dtype::F32, [1])).collect::<Vec<_>>();
+            Unused::of(&Schema::new(all).unwrap(), &names, |_| false).check("depth").map_err(|e| e.chain())
+        };
+        let shallow = ["bert.embeddings.word.weight", "classifier.weight"];
+        let error = check(&shallow, "bert.encoder.layer.0.key.weight").unwrap_err();
+        assert!(error.contains("is of \"bert.encoder.layer.0\", and by config.json"), "{error}");
+        check(&["patch_embed.weight", "head.weight"], "blocks.0.norm.weight").unwrap_err();
+        check(&shallow, "bert.pooler.dense.weight").unwrap();
+        // One tower of two has none.
+        let towers = ["text.embeddings.weight", "vision.embeddings.weight", "vision.encoder.layers.0.weight"];
+        check(&towers, "text.encoder.layers.0.weight").unwrap_err();
+        // Another tower, and another head, are none of the model's own stacks.
+        check(&towers[1..], "text.encoder.layers.0.weight").unwrap();
+        check(&towers, "text.head.0.weight").unwrap();
     }
 
     #[test]
