@@ -57,7 +57,8 @@ pub struct Diagnosis {
 /// Lengths and angles of deltas.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Geometry {
-    /// Norm of each delta.
+    /// Norm of each delta; `null` where parameters are NaN or infinite.
+    #[serde(deserialize_with = "nans_for_nulls")]
     pub norms: Vec<f64>,
     /// Angle between each two deltas in degrees, symmetric with a diagonal of 0; `null` where a delta is zero.
     pub angles_deg: Vec<Vec<Option<f64>>>,
@@ -68,10 +69,17 @@ pub struct Geometry {
 pub struct LayerGeometry {
     /// The layer, as [`layer_of`](crate::layer::layer_of) names it.
     pub layer: String,
-    /// Norm of each delta.
+    /// Norm of each delta; `null` where parameters are NaN or infinite.
+    #[serde(deserialize_with = "nans_for_nulls")]
     pub norms: Vec<f64>,
     /// Mean angle over all pairs in degrees; `null` where there is none.
     pub mean_angle_deg: Option<f64>,
+}
+
+/// JSON has no word for what is not finite.
+fn nans_for_nulls<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
+    let norms: Vec<Option<f64>> = Vec::deserialize(from)?;
+    Ok(norms.into_iter().map(|norm| norm.unwrap_or(f64::NAN)).collect())
 }
 
 /// An ingredient that lies where the others do not.

@@ -67,9 +67,11 @@ impl Gram {
         self.at(i, j) + self.at(i, o) + self.at(j, o) + self.at(o, o)
     }
 
-    /// Norm of a delta.
+    /// Norm of a delta; NaN where parameters are NaN or infinite.
     pub fn norm(&self, i: usize) -> f64 {
-        self.delta(i, i).max(0.0).sqrt()
+        let square = self.delta(i, i);
+        // Not `max`, which takes what is no number for zero.
+        if square < 0.0 { 0.0 } else { square.sqrt() }
     }
 
     /// Angle between two deltas in degrees; `None` where one is zero.
@@ -170,7 +172,11 @@ impl Gram {
         let cosines = self.raw_cosines();
         let apart = self.pairs().any(|(i, j)| !self.equal(i, j));
         if cosines.is_empty() || !apart {
-            let explanation = "there are no two ingredients with different matrices to compare".to_owned();
+            let explanation = match self.packed.iter().all(|product| product.is_finite()) {
+                true => "there are no two ingredients with different matrices to compare",
+                false => "some parameters are NaN or infinite, and so point nowhere",
+            };
+            let explanation = explanation.to_owned();
             return SharedInit { verdict: SharedInitVerdict::Unknown, explanation };
         }
         let cosine = median(&cosines);
@@ -252,6 +258,23 @@ mod tests {
             }
         }
         assert_eq!(gram.angle_deg(1, 1), Some(0.0));
+    }
+
+    #[test]
+    fn what_is_no_number_has_no_length() {
+        let gram = gram(&[&[1.0, f64::NAN], &[3.0, 0.0]]);
+        let geometry = gram.geometry();
+        assert!(geometry.norms.iter().all(|norm| norm.is_nan()), "{geometry:?}");
+        assert_eq!(geometry.angles_deg[0][1], None);
+        assert!(gram.shared_init().explanation.contains("NaN"));
+        let json = serde_json::to_string(&geometry).unwrap();
+        assert!(json.starts_with(r#"{"norms":[null,null]"#), "{json}");
+        let read: Geometry = serde_json::from_str(&json).unwrap();
+        assert!(read.norms.iter().all(|norm| norm.is_nan()) && read.angles_deg == geometry.angles_deg);
+        // Rounding makes of nothing less than that.
+        let mut rounded = Gram::zeros(1);
+        rounded.add(&[-1e-30, 0.0, 0.0]);
+        assert_eq!(rounded.norm(0), 0.0);
     }
 
     #[test]
