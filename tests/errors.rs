@@ -359,3 +359,13 @@ fn a_file_that_may_not_grow_is_named() {
     assert!(output.stderr.contains("File too large"), "{}", output.stderr);
     assert!(!dir.path().join("soup").exists());
 }
+
+/// What other programs on the same runtime are told in the environment is no reason to panic.
+#[test]
+fn a_number_of_threads_that_is_none_is_not_taken() {
+    for threads in ["0", "many"] {
+        let dir = TempDir::new().unwrap();
+        let program = Soupctl::new(SOUPCTL).dir(dir.path()).env("TOKIO_WORKER_THREADS", threads);
+        program.args(["runs", "--state-url", "nowhere"]).run().fails(2, &["there is no state at"]);
+    }
+}

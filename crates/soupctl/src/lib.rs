@@ -112,7 +112,10 @@ fn complaint(mut error: clap::Error) -> String {
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
+    // Where their number is not given, the runtime takes it from the environment, and panics at what is none.
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
         .enable_all()
         .build()
         .map_err(|e| Error::configuration("the runtime cannot be started").with_source(e))?;
