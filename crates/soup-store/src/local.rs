@@ -20,6 +20,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 pub(crate) use self::disk::LocalDisk;
 use crate::fresh;
 use crate::places::{self, Whose};
+use crate::state::SECRET_FILE;
 
 /// Ending of files that are being written.
 pub(crate) const TEMPORARY: &str = ".tmp";
@@ -203,7 +204,9 @@ impl Folder {
         let mut temporary = name.to_owned();
         temporary.push(format!(".{}{TEMPORARY}", fresh::name()));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.0, &temporary, flags, Mode::from_raw_mode(0o666))?;
+        // Those of one group may keep a state together.
+        let mode = if name == SECRET_FILE { 0o660 } else { 0o666 };
+        let file = rustix::fs::openat(&self.0, &temporary, flags, Mode::from_raw_mode(mode))?;
         Ok((File::from(file), Temporary { folder: self, temporary, name: name.to_owned() }))
     }
 }

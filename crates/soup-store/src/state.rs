@@ -58,7 +58,8 @@ const PLANS_IN_FLIGHT: usize = 16;
 /// How long an operation keeps trying, unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PLAN_FILE: &str = "plan.json";
-const SECRET_FILE: &str = "secret";
+/// Other users of the host are not let read it.
+pub(crate) const SECRET_FILE: &str = "secret";
 /// Digits of a secret: 256 bits, in hexadecimal; and bytes that are read of what may be one.
 const SECRET_DIGITS: usize = 64;
 const SECRET_BYTES_MAX: u64 = 256;

@@ -167,3 +167,13 @@ fn folders_are_made_where_the_one_above_is_whatever_its_name_leads_to() {
     assert!(held.folder("y".as_ref()).is_ok() && held.folder("link".as_ref()).is_err());
     assert!(held.has_file("file".as_ref()) && !held.has_file("file link".as_ref()));
 }
+
+#[test]
+fn a_secret_is_not_for_everybody_on_the_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let created = |name: &str| {
+        let (file, _temporary) = Folder::open(folder.path()).unwrap().create(name.as_ref()).unwrap();
+        std::os::unix::fs::MetadataExt::mode(&file.metadata().unwrap()) & 0o777
+    };
+    assert_eq!(created("secret"), created("plan.json") & 0o660);
+}
