@@ -242,7 +242,10 @@ impl Survey {
     }
 
     /// Whether figures and metrics are what they can be.
-    fn check_tallies(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Internal`](crate::ErrorKind::Internal) saying what is wrong.
+    pub fn check_tallies(&self) -> Result<()> {
         let wrong = |why: String| Err(Error::internal(format!("it says that it gives {why}")));
         let Tallies::Sums { figures, ranges, metrics } = &self.tallies else {
             return match self.tallies {

@@ -128,7 +128,10 @@ pub(super) fn surveyed(
         }
     };
     let notes = notes.iter().take(NOTES_MAX).map(|note| plain(note)).collect();
-    Ok(Surveyed { survey: Survey { samples, tallies, abilities: abilities.clone() }, notes })
+    let survey = Survey { samples, tallies, abilities: abilities.clone() };
+    // The coordinator checks that as well, but hears of nothing that is larger than messages may be.
+    survey.check_tallies()?;
+    Ok(Surveyed { survey, notes })
 }
 
 fn ranges(said: Vec<soup_proto::judge_v1::Range>) -> Result<Ranges> {
@@ -328,6 +331,11 @@ mod tests {
         says(of(vec![3], figures(&["a"], vec![metric(9)])), "no formula");
         assert!(of(vec![3], promise(&["a"], vec![], &["a"])).is_ok());
         says(of(vec![3], promise(&["a"], vec![], &["a", "a"])), "two ranges of \"a\"");
+        // What is too much for a message is told of here.
+        let many: Vec<String> = (0..100_000).map(|figure| format!("f{figure}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        says(of(vec![3], figures(&many, vec![])), "gives 100000 figures and 0 metrics");
+        says(of(vec![3], figures(&["a".repeat(1 << 20).as_str()], vec![])), "which");
     }
 
     fn values_block() -> Block {
