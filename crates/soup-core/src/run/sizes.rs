@@ -54,6 +54,10 @@ pub(super) fn check(spec: &RunSpec) -> Result<()> {
 
 fn dataset(set: &DatasetSpec) -> Result<()> {
     let options = &set.options;
+    // Where reports and journals are shown, a line that a name breaks could be taken for one of theirs.
+    if set.name.contains(char::is_control) {
+        return Err(Error::usage("a dataset has a control character in its name, such as a line break"));
+    }
     at_most("a dataset", "bytes in its URL", set.url.len(), URL_BYTES_MAX)?;
     let names = [&options.image_column, &options.label_column, &options.named_split].into_iter().flatten();
     names
@@ -141,6 +145,10 @@ mod tests {
         refused(
             |s| s.tests.push(DatasetSpec { name: long(1025), ..s.validation.clone().unwrap() }),
             "a dataset has 1025",
+        );
+        refused(
+            |s| s.tests.push(DatasetSpec { name: "a\nb".to_owned(), ..s.validation.clone().unwrap() }),
+            "a control character in its name",
         );
         refused(
             |s| {
