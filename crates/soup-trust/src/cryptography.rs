@@ -2,7 +2,7 @@
 //!
 //! Blends are many bytes, and what seals and opens them is most of what TLS costs. Both libraries do it with instructions that take several
 //! blocks at a time (VAES, VPCLMULQDQ), AWS-LC those of 512 bits alone, *ring* those of 256: where a processor has only the latter, it is
-//! nearly three times as fast (docs/figures.md). What is said on the wire is the same.
+//! nearly twice as fast (docs/figures.md). What is said on the wire is the same.
 
 use std::sync::{Arc, OnceLock};
 
