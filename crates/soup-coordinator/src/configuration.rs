@@ -41,11 +41,11 @@ pub struct Configuration {
 /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) for a file that is missing or not UTF-8; otherwise what the store says.
 pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configuration> {
     let mut companions = pool::companions(first).await?;
-    refuse_quantized(spec, first, &companions)?;
+    let own = own_config(&companions);
+    refuse_quantized(spec, first, &own)?;
     // What another judge needs of them it says itself.
     let judged = spec.validation.as_ref().filter(|_| spec.judge.is_none());
     let mut notes: Vec<String> = renamed(spec, first, &companions)?.into_iter().collect();
-    let own = own_config(&companions);
     let model = match named(&spec.model_config, CONFIG, &mut companions)? {
         Some(model) => Some(model),
         None => {
@@ -154,11 +154,10 @@ fn other_pixels(own: &Value, named: &str, ingredient: &str) -> Result<Option<Str
     }
 }
 
-/// Refuses a quantized model: its integers would be one ingredient's, beside scales that are everybody's mean. One whose weights were
+/// Refuses a quantized model, as its own `config` says: its integers would be one ingredient's, beside scales that are everybody's mean. One whose weights were
 /// unpacked again may still say that it was.
-fn refuse_quantized(spec: &RunSpec, first: &Checkpoint, companions: &[(String, Bytes)]) -> Result<()> {
+fn refuse_quantized(spec: &RunSpec, first: &Checkpoint, config: &Value) -> Result<()> {
     let Some(packed) = first.schema.tensors().iter().find(|t| may_be_packed(t)) else { return Ok(()) };
-    let config = own_config(companions);
     let known = |key: &str| spec.ignore_config.iter().any(|ignored| ignored == key);
     match QUANTIZED.into_iter().find(|key| config[*key].is_object() && !known(key)) {
         None => Ok(()),

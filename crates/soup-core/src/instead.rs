@@ -1,6 +1,10 @@
 //! What lies under a file's name where the file should be: its pointer, or the page of a web server. Either is small, can be read, and is
 //! nothing of what it is called.
 
+use std::fmt::Display;
+
+use crate::error::{Error, Result};
+
 /// What begins a pointer of Git LFS.
 const POINTER: &[u8] = b"version https://git-lfs";
 /// What begins a web page, in lower case.
@@ -19,6 +23,17 @@ pub fn instead(start: &[u8]) -> Option<&'static str> {
         Some("a web page: the download failed")
     } else {
         None
+    }
+}
+
+/// Refuses what begins like this where that is something else than what it is called; `named` is that, for messages.
+///
+/// # Errors
+/// [`Data`](crate::ErrorKind::Data) saying what it is.
+pub fn check(named: impl Display, start: &[u8]) -> Result<()> {
+    match instead(start) {
+        None => Ok(()),
+        Some(what) => Err(Error::data(format!("{named} is not what it is called but {what}"))),
     }
 }
 

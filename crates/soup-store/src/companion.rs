@@ -15,7 +15,7 @@ use soup_core::companion::{
     self, CONFIG, Companion, Content, IMAGES, Ignored, OPEN_CLIP_CONFIG, PREPROCESSOR, PROCESSOR, PROMPTS,
     TOKENIZER, TOKENIZER_CONFIG,
 };
-use soup_core::instead::instead;
+use soup_core::instead;
 use soup_core::{Error, Result};
 
 use crate::checkpoint::Checkpoint;
@@ -250,9 +250,7 @@ async fn settings(name: &str, found: Vec<Found>) -> Result<Vec<Companion>> {
 
 /// The JSON object in a file of settings.
 fn object(location: &Location, bytes: &[u8]) -> Result<Map<String, Value>> {
-    if let Some(what) = instead(bytes) {
-        return Err(Error::data(format!("{location} is not what it is called but {what}")));
-    }
+    instead::check(location, bytes)?;
     let wrong = || Error::data(format!("{location} is not a JSON object"));
     if let Some(key) = companion::named_twice(bytes) {
         return Err(Error::data(format!(

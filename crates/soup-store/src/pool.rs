@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use soup_core::companion::{PREPROCESSOR, PROCESSOR};
-use soup_core::instead::instead;
+use soup_core::instead;
 use soup_core::{Error, Result};
 
 use self::survey::Survey;
@@ -308,10 +308,8 @@ async fn companion_at(file: &Location) -> Result<Option<Bytes>> {
     let Some(bytes) = found.filter(|bytes| !(file.is_http() && read::is_no_file(bytes))) else {
         return Ok(None);
     };
-    match instead(&bytes) {
-        None => Ok(Some(bytes)),
-        Some(what) => Err(Error::data(format!("{file} is not what it is called but {what}"))),
-    }
+    instead::check(file, &bytes)?;
+    Ok(Some(bytes))
 }
 
 /// Where companion `name` of `checkpoint` lies, where there is one: it is found as [`companions`] finds it.

@@ -118,15 +118,10 @@ impl Worker {
         }
     }
 
-    /// Bytes of parameters that may be kept in the memory of its device, where that is a GPU.
-    pub(crate) fn device_bytes(&self) -> u64 {
-        self.on_device.as_ref().map_or(0, |device| device.offered())
-    }
-
     /// What it offers for shards.
     pub(crate) fn space(&self) -> Space {
         Space {
-            device: self.device_bytes(),
+            device: self.on_device.as_ref().map_or(0, |device| device.offered()),
             memory: Cut::of(self.memory_bytes, false).shards,
             disk: self.disk_cache.as_ref().map_or(0, |cache| cache.bytes),
         }

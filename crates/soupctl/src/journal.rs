@@ -142,18 +142,16 @@ impl Names {
                 1 => first.seq.to_string(),
                 _ => format!("{}-{}", first.seq, last.seq),
             };
-            let what = match group.iter().map(slices).sum::<Option<u64>>() {
-                Some(all) => count(all, "slice"),
-                None => self.what(&first.entry),
-            };
+            let all = group.iter().filter_map(slices).sum();
+            let what = self.what(&first.entry, all);
             Some(vec![seq, first.epoch.to_string(), first.at.clone(), first.entry.kind().to_owned(), what])
         };
         let rows: Vec<_> = records.chunk_by(together).filter_map(row).collect();
         table::columns(&["SEQ", "EPOCH", "AT", "KIND", "WHAT"], &rows)
     }
 
-    /// A record in a few words.
-    fn what(&self, entry: &Entry) -> String {
+    /// A record in a few words; `slices` are those of it and of what has one line with it.
+    fn what(&self, entry: &Entry, slices: u64) -> String {
         match entry {
             Entry::EpochClaim(claim) => format!("{} (process {})", claim.host, claim.pid),
             Entry::Submitted(_) | Entry::Begun {} | Entry::Suspended {} | Entry::Cancelled {} => {
@@ -166,7 +164,7 @@ impl Names {
                 let samples: Vec<String> = s.survey.samples.iter().enumerate().map(of).collect();
                 format!("{}; {}", count(s.ingredients_sha256.len() as u64, "ingredient"), samples.join(", "))
             }
-            Entry::Slices(slices) => count(slices.len() as u64, "slice"),
+            Entry::Slices(_) => count(slices, "slice"),
             Entry::Scored(s) => {
                 let recalled = if s.recalled { ", of an earlier run" } else { "" };
                 let score = match &s.score {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use soup_core::instead::instead;
+use soup_core::instead;
 use soup_core::run::DatasetOptions;
 use soup_core::{Error, Result};
 
@@ -171,8 +171,8 @@ impl Table {
     ) -> Result<(Table, Vec<String>)> {
         let about = format!("dataset {} file {:?}", files.describe(), entry.path);
         let Scanned { head, starts, rows, quoted } = scan(files, entry, tabs, &about)?;
-        if let Some(what) = head.first().and_then(|line| instead(line)) {
-            return Err(Error::data(format!("{about} is not what it is called but {what}")));
+        if let Some(line) = head.first() {
+            instead::check(&about, line)?;
         }
         let Head { form, known, note } =
             if tabs { tab_form(&head, options, &about)? } else { json_form(&head, options, &about)? };

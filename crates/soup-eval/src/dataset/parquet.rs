@@ -24,7 +24,7 @@ use ::parquet::file::reader::{ChunkReader, Length};
 use ::parquet::file::statistics::Statistics;
 use bytes::Bytes;
 use serde_json::Value;
-use soup_core::instead::{START_BYTES, instead};
+use soup_core::instead;
 use soup_core::run::DatasetOptions;
 use soup_core::{Error, Result};
 
@@ -214,9 +214,10 @@ impl Table {
                     .map_err(|e| e.context(at()))
             },
         );
-        let (metadata, _) = read.map_err(|e| match beginning(files.as_ref(), entry) {
-            Some(what) => Error::data(format!("{} is not what it is called but {what}", at())),
-            None => e,
+        let (metadata, _) = read.map_err(|e| {
+            // Where its first bytes tell what it is instead, that says more.
+            let start = files.read(&entry.path, 0..entry.size_bytes.min(instead::START_BYTES as u64));
+            start.ok().and_then(|start| instead::check(at(), &start).err()).unwrap_or(e)
         })?;
         let schema = metadata.file_metadata().schema_descr();
         let url = files.describe();
@@ -413,12 +414,6 @@ impl Table {
         let pages = Pages::new(files.clone(), self.entry.clone(), chunk, group.num_rows(), reading)?;
         Ok(get_column_reader(chunk.column_descr_ptr(), Box::new(pages)))
     }
-}
-
-/// What a file that cannot be read is instead, as far as its first bytes tell.
-fn beginning(files: &dyn Files, entry: &FileEntry) -> Option<&'static str> {
-    let start = files.read(&entry.path, 0..entry.size_bytes.min(START_BYTES as u64)).ok()?;
-    instead(&start)
 }
 
 /// A file whose metadata is read: what that takes is claimed when it is known how long it is, and its schema is looked at before it gets

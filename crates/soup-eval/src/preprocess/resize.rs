@@ -301,10 +301,22 @@ mod tests {
         Pixels { width, height, channels: 1, values: (0..width * height).map(value).collect() }
     }
 
+    /// Sizes before and after (width and height of both), a filter's code, and the pixels that come out.
+    type Case = ([usize; 4], u64, &'static [u8]);
+
+    #[track_caller]
+    fn check(cases: [Case; 4], resize: fn(&Pixels, usize, usize, Filter) -> Pixels) {
+        for ([width, height, to_width, to_height], code, want) in cases {
+            let pixels = pattern(width, height);
+            let got = resize(&pixels, to_width, to_height, Filter::from_code(code).unwrap());
+            assert_eq!(got.values, want, "{width} x {height} to {to_width} x {to_height}");
+        }
+    }
+
     /// What Pillow 13 makes of the same pixels: the first two and the last one columns first.
     #[test]
     fn the_order_of_the_passes_is_that_of_pillow() {
-        let cases: [([usize; 4], u64, &[u8]); 4] = [
+        let cases: [Case; 4] = [
             ([5, 9, 4, 3], 2, &[44, 86, 105, 149, 142, 147, 116, 113, 120, 87, 49, 103]),
             (
                 [3, 8, 5, 4],
@@ -314,17 +326,13 @@ mod tests {
             ([9, 5, 3, 4], 3, &[18, 134, 166, 84, 133, 111, 133, 112, 124, 150, 119, 107]),
             ([6, 9, 4, 4], 2, &[28, 78, 123, 127, 123, 137, 114, 125, 148, 129, 107, 189, 105, 60, 58, 100]),
         ];
-        for ([width, height, to_width, to_height], code, want) in cases {
-            let pixels = pattern(width, height);
-            let got = resize(&pixels, to_width, to_height, Filter::from_code(code).unwrap());
-            assert_eq!(got.values, want, "{width} x {height} to {to_width} x {to_height}");
-        }
+        check(cases, resize);
     }
 
     /// What torchvision 0.29 makes of the same pixels, as tensors.
     #[test]
     fn tensors_are_resized_as_torchvision_does() {
-        let cases: [([usize; 4], u64, &[u8]); 4] = [
+        let cases: [Case; 4] = [
             ([5, 9, 4, 3], 2, &[43, 86, 105, 148, 142, 147, 116, 113, 119, 87, 49, 102]),
             (
                 [3, 8, 5, 4],
@@ -334,11 +342,7 @@ mod tests {
             ([9, 5, 3, 4], 3, &[18, 134, 166, 84, 133, 111, 133, 112, 124, 150, 119, 107]),
             ([6, 9, 4, 4], 1, &[15, 65, 134, 130, 123, 158, 109, 111, 166, 128, 99, 215, 105, 46, 52, 101]),
         ];
-        for ([width, height, to_width, to_height], code, want) in cases {
-            let pixels = pattern(width, height);
-            let got = resize_tensor(&pixels, to_width, to_height, Filter::from_code(code).unwrap());
-            assert_eq!(got.values, want, "{width} x {height} to {to_width} x {to_height}");
-        }
+        check(cases, resize_tensor);
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Peers that say nothing, or nonsense.
 
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use futures::future::BoxFuture;
-use http_body::{Body as HttpBody, Frame};
+use http_body::Frame;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::transport::Server;
@@ -14,27 +14,42 @@ use tonic::transport::Server;
 use super::*;
 use soup_trust::InProcess;
 
-/// A reply that begins with this, if with anything, and never ends.
+/// What a peer answers, and never ends.
 #[derive(Clone)]
-struct Stuck(Option<Bytes>);
+enum Reply {
+    /// Nothing at all.
+    Nothing,
+    /// A reply that begins with this.
+    Begins(Bytes),
+    /// Chunks that hold nothing, one a second.
+    Empty,
+}
 
-impl HttpBody for Stuck {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<std::result::Result<Frame<Bytes>, Infallible>>> {
-        self.0.take().map_or(Poll::Pending, |bytes| Poll::Ready(Some(Ok(Frame::data(bytes)))))
+impl Reply {
+    /// The body of the reply; none for nothing at all.
+    fn body(self) -> Option<Body> {
+        let frame = |bytes: Bytes| Ok::<_, Infallible>(Frame::data(bytes));
+        let begins = match self {
+            Reply::Nothing => return None,
+            Reply::Begins(begins) => begins,
+            Reply::Empty => {
+                let chunks = futures::stream::unfold((), move |()| async move {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    Some((frame(Bytes::from_static(&[0, 0, 0, 0, 2, 0x0a, 0])), ()))
+                });
+                return Some(Body::new(http_body_util::StreamBody::new(chunks)));
+            }
+        };
+        let first = futures::stream::iter([frame(begins)]);
+        Some(Body::new(http_body_util::StreamBody::new(first.chain(futures::stream::pending()))))
     }
 }
 
-impl NamedService for Stuck {
+impl NamedService for Reply {
     const NAME: &'static str = soup_proto::v1::blends_server::SERVICE_NAME;
 }
 
-impl tower_service::Service<http::Request<Body>> for Stuck {
+impl tower_service::Service<http::Request<Body>> for Reply {
     type Response = http::Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<'static, std::result::Result<Self::Response, Infallible>>;
@@ -44,41 +59,13 @@ impl tower_service::Service<http::Request<Body>> for Stuck {
     }
 
     fn call(&mut self, _: http::Request<Body>) -> Self::Future {
-        let stuck = self.clone();
+        let reply = self.clone();
         Box::pin(async move {
-            match stuck.0 {
-                Some(_) => Ok(http::Response::new(Body::new(stuck))),
+            match reply.body() {
+                Some(body) => Ok(http::Response::new(body)),
                 None => std::future::pending().await,
             }
         })
-    }
-}
-
-/// Replies with chunks that hold nothing, one a second, and never ends.
-#[derive(Clone)]
-struct Empty;
-
-impl NamedService for Empty {
-    const NAME: &'static str = soup_proto::v1::blends_server::SERVICE_NAME;
-}
-
-impl tower_service::Service<http::Request<Body>> for Empty {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, std::result::Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::result::Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: http::Request<Body>) -> Self::Future {
-        let chunks = futures::stream::unfold((), |()| async {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            let chunk = Frame::data(Bytes::from_static(&[0, 0, 0, 0, 2, 0x0a, 0]));
-            Some((Ok::<_, Infallible>(chunk), ()))
-        });
-        let body = Body::new(http_body_util::StreamBody::new(chunks));
-        Box::pin(std::future::ready(Ok(http::Response::new(body))))
     }
 }
 
@@ -86,7 +73,7 @@ impl tower_service::Service<http::Request<Body>> for Empty {
 async fn a_peer_that_sends_nothing_in_many_chunks_is_given_up_too() {
     let network = InProcess::default();
     let listener = network.listen("peer").unwrap();
-    tokio::spawn(Server::builder().add_service(Empty).serve_with_incoming(listener));
+    tokio::spawn(Server::builder().add_service(Reply::Empty).serve_with_incoming(listener));
     let peers = Peers::new(Arc::new(network), false);
     let owners = Owners::new(vec![7], [(7, "mem://peer".to_owned())].into());
     let begun = Instant::now();
@@ -101,12 +88,16 @@ async fn a_peer_that_sends_nothing_in_many_chunks_is_given_up_too() {
 async fn a_peer_that_sends_nothing_any_more_is_given_up_and_named() {
     // A chunk's head, and the first of its bytes.
     let begins = Bytes::from_static(&[0, 0, 0, 0, 6, 0x0a, 4, 7]);
-    for (streams, reply, seconds) in
-        [(false, None, 60), (true, None, 600), (false, Some(begins.clone()), 30), (true, Some(begins), 30)]
-    {
+    let begins = Reply::Begins(begins);
+    for (streams, reply, seconds) in [
+        (false, Reply::Nothing, 60),
+        (true, Reply::Nothing, 600),
+        (false, begins.clone(), 30),
+        (true, begins, 30),
+    ] {
         let network = InProcess::default();
         let listener = network.listen("peer").unwrap();
-        tokio::spawn(Server::builder().add_service(Stuck(reply)).serve_with_incoming(listener));
+        tokio::spawn(Server::builder().add_service(reply).serve_with_incoming(listener));
         let peers = Peers::new(Arc::new(network), streams);
         let owners = Owners::new(vec![7], [(7, "mem://peer".to_owned())].into());
         let begun = Instant::now();
@@ -124,7 +115,7 @@ async fn a_peer_that_sends_nothing_any_more_is_given_up_and_named() {
 async fn a_peer_that_sends_nonsense_is_blamed_for_it() {
     let network = InProcess::default();
     let listener = network.listen("peer").unwrap();
-    let nonsense = Stuck(Some(Bytes::from_static(&[9; 64])));
+    let nonsense = Reply::Begins(Bytes::from_static(&[9; 64]));
     tokio::spawn(Server::builder().add_service(nonsense).serve_with_incoming(listener));
     let peers = Peers::new(Arc::new(network), false);
     for (address, part) in [("mem://peer", "not a chunk"), ("no url", "is not a URL"), ("mem://nobody", "")] {
