@@ -397,7 +397,8 @@ fn a_silent_store_delays_its_own_run_only() {
 fn a_hangup_ends_what_nohup_did_not_start() {
     let cluster = Cluster::start(SOUPCTL, 0);
     let worker = ["worker", "--coordinator", &cluster.url];
-    let plain = Soupctl::new(SOUPCTL).args(worker).start();
+    // These tests may have been started by `nohup` themselves.
+    let plain = Soupctl::new("env").args(["--default-signal=HUP", SOUPCTL]).args(worker).start();
     let mut kept = Soupctl::new("nohup").args([SOUPCTL]).args(worker).start();
     std::thread::sleep(Duration::from_secs(2));
     plain.signal("HUP");
