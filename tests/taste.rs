@@ -121,7 +121,7 @@ fn networks_from_scratch_are_detected_and_explained() {
     let output = call(dir.path(), &args);
     let result = output.json();
     assert!(
-        output.stderr.contains("note: warning: the ingredients are nearly orthogonal"),
+        output.stderr.contains("note: the ingredients are nearly orthogonal"),
         "{}",
         output.stderr
     );

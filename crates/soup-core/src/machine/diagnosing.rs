@@ -154,7 +154,7 @@ impl Machine {
             let error = Error::new(ErrorKind::Gate, shared.explanation.as_str());
             return self.finish(Err(error.context("the ingredients must share an initialisation")), out);
         }
-        self.note(format!("warning: {}", shared.explanation), out);
+        self.note(shared.explanation, out);
     }
 
     /// Ingredients are multiplied again, since somebody did that who is not believed.

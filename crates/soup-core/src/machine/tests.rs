@@ -515,6 +515,8 @@ fn ingredients_that_share_no_initialisation_are_told_or_refused() {
     cluster.run_quietly();
     cluster.outcome();
     assert!(cluster.machine.notes().any(|n| n.contains("do not share an initialisation")));
+    // Whoever shows a note says that it is one.
+    assert!(cluster.machine.notes().all(|n| !["note: ", "warning: "].iter().any(|head| n.starts_with(head))));
 
     let mut strict = plan(RecipeKind::Uniform, 4, 1);
     strict.diagnosis.require_shared_init = true;
