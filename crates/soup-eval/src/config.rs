@@ -193,6 +193,36 @@ pub(crate) fn check_size(name: &str, size: usize) -> Result<()> {
     }
 }
 
+/// Numbers that a setting can be which is no size.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Numbers {
+    /// What is added to a variance, so that there is something to divide by. Models are published with 1e-12 to 1e-3.
+    Epsilons,
+    /// What a size is multiplied by.
+    Factors,
+}
+
+impl Numbers {
+    /// What is expected in the place of a value that is none of them.
+    pub(crate) fn expected_for(self, value: f64) -> Option<&'static str> {
+        let (is_one, expected) = match self {
+            Numbers::Epsilons => (value > 0.0 && value < 1.0, "a small positive number, below 1"),
+            Numbers::Factors => (value > 0.0 && value <= 1e4, "a positive number of at most 10000"),
+        };
+        (!is_one).then_some(expected)
+    }
+}
+
+/// # Errors
+/// [`Data`](soup_core::ErrorKind::Data) where the setting `name` is none of these numbers: it cannot be meant, and what a model with it says
+/// of samples is as good as chance.
+pub(crate) fn check_number(name: &str, value: f64, numbers: Numbers) -> Result<()> {
+    match numbers.expected_for(value) {
+        None => Ok(()),
+        Some(expected) => Err(wrong(format!("{name} is {value}, expected {expected}"))),
+    }
+}
+
 pub(crate) fn wrong(text: impl std::fmt::Display) -> Error {
     Error::data(format!("config.json: {text}"))
 }
@@ -234,6 +264,27 @@ mod tests {
 
     fn classes(json: &str) -> Result<Classes> {
         Ok(Settings::parse(json)?.classifier()?.classes)
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_meant_are_refused_with_name_and_value() {
+        for epsilon in [1e-12, 1e-6, 1e-5, 1e-3, 0.05] {
+            assert!(check_number("layer_norm_eps", epsilon, Numbers::Epsilons).is_ok(), "{epsilon}");
+        }
+        for epsilon in [0.0, -1e-6, 1.0, 2_147_483_648.0, f64::INFINITY, f64::NAN] {
+            let error = check_number("layer_norm_eps", epsilon, Numbers::Epsilons).unwrap_err().chain();
+            assert!(
+                error.contains(&format!("config.json: layer_norm_eps is {epsilon}, expected")),
+                "{error}"
+            );
+        }
+        for factor in [0.25, 2.6667, 4.0] {
+            assert!(check_number("mlp_ratio", factor, Numbers::Factors).is_ok(), "{factor}");
+        }
+        for factor in [0.0, -4.0, 1e5, f64::INFINITY, f64::NAN] {
+            let error = check_number("mlp_ratio", factor, Numbers::Factors).unwrap_err().chain();
+            assert!(error.contains(&format!("mlp_ratio is {factor}, expected")), "{error}");
+        }
     }
 
     #[test]

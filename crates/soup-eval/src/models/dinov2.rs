@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use soup_core::Result;
 
 use crate::architecture::Architecture;
-use crate::config::{ImageClassifier, Settings, check_size, wrong};
+use crate::config::{ImageClassifier, Numbers, Settings, check_number, check_size, wrong};
 use crate::kernels::{Activation, Kernels};
 use crate::kind::Images;
 use crate::parameters::interpolation::Resampling;
@@ -81,9 +81,7 @@ impl Default for Raw {
 
 impl Raw {
     fn mlp(&self, hidden: usize) -> Result<MlpConfig> {
-        if !(self.mlp_ratio > 0.0 && self.mlp_ratio.is_finite()) {
-            return Err(wrong(format!("mlp_ratio is {}, expected a positive number", self.mlp_ratio)));
-        }
+        check_number("mlp_ratio", self.mlp_ratio, Numbers::Factors)?;
         // Truncated, in floating point, as the original does.
         let intermediate = (hidden as f64 * self.mlp_ratio) as usize;
         check_size("hidden_size * mlp_ratio", intermediate)?;

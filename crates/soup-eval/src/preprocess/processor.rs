@@ -290,6 +290,9 @@ impl Raw {
         if let Some(factor) = rescale.filter(|factor| defaults.fast && !((1.0 / factor) as f32).is_finite()) {
             return Err(wrong(format!("rescale_factor is {factor}, expected a number to divide by")));
         }
+        if let Some(factor) = rescale.filter(|factor| *factor <= 0.0) {
+            return Err(wrong(format!("rescale_factor is {factor}, expected a positive number")));
+        }
         // Only what is rescaled has an offset.
         let offset = defaults.top && rescale.is_some() && self.flag("rescale_offset", false)?;
         let (normalise, again) =
@@ -880,6 +883,13 @@ mod tests {
         assert!(error(fast).contains("resample is 4, expected 0 to 3"));
         let fast = r#"{"image_processor_type": "ViTImageProcessorFast", "rescale_factor": 0}"#;
         assert!(error(fast).contains("rescale_factor is 0, expected a number to divide by"));
+        for factor in ["0", "-0.00392156862745098"] {
+            let text = format!("rescale_factor is {factor}, expected a positive number");
+            assert!(
+                error(&format!(r#"{{"do_rescale": true, "rescale_factor": {factor}}}"#)).contains(&text),
+                "{factor}"
+            );
+        }
         assert!(
             error(r#"{"size": 225}"#).contains("225 x 225 pixels, the model takes 224 x 224 (image_size")
         );

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use soup_core::Result;
 
-use crate::config::{ImageClassifier, OneOrTwo, Settings, check_size, wrong};
+use crate::config::{ImageClassifier, Numbers, OneOrTwo, Settings, check_number, check_size, wrong};
 use crate::kernels::Activation;
 use crate::preprocess::ImageSize;
 
@@ -99,7 +99,7 @@ impl TransformerConfig {
         if self.patch.height > image.height || self.patch.width > image.width {
             return Err(wrong("patch_size is larger than image_size"));
         }
-        check_epsilon(self.epsilon)
+        check_number("layer_norm_eps", self.epsilon, Numbers::Epsilons)
     }
 
     /// Heads share the hidden state evenly, and all of them are there.
@@ -118,15 +118,6 @@ impl TransformerConfig {
     pub(crate) fn grid(&self) -> (usize, usize) {
         let image = self.classifier.image;
         (image.height / self.patch.height, image.width / self.patch.width)
-    }
-}
-
-/// # Errors
-/// [`Data`](soup_core::ErrorKind::Data) for an epsilon that no normalisation has.
-pub(crate) fn check_epsilon(epsilon: f64) -> Result<()> {
-    match epsilon >= 0.0 && epsilon.is_finite() {
-        true => Ok(()),
-        false => Err(wrong(format!("layer_norm_eps is {epsilon}, expected a small positive number"))),
     }
 }
 
@@ -192,6 +183,7 @@ mod tests {
         assert!(error(r#"{"hidden_size": 10, "num_attention_heads": 3}"#).contains("not a multiple"));
         assert!(error(r#"{"patch_size": 300}"#).contains("larger than image_size"));
         assert!(error(r#"{"layer_norm_eps": -1}"#).contains("layer_norm_eps"));
+        assert!(error(r#"{"layer_norm_eps": 2147483648}"#).contains("layer_norm_eps is 2147483648"));
         assert!(error(r#"{"num_hidden_layers": 5000}"#).contains("num_hidden_layers"));
     }
 

@@ -13,7 +13,7 @@ use soup_core::{Error, Result};
 use super::{LAYER, Tower, TowerConfig};
 use crate::architecture::Architecture;
 use crate::classes::Classes;
-use crate::config::{ImageClassifier, Settings, check_size, wrong};
+use crate::config::{ImageClassifier, Numbers, Settings, check_number, check_size, wrong};
 use crate::evaluator::EvaluatorSpec;
 use crate::gradient::sink::{Learned, Rows};
 use crate::kernels::texts::Spans;
@@ -22,7 +22,7 @@ use crate::kind::Images;
 use crate::models::zero_shot::{Described, check_known, classes_of, cosines, longest, some_at_a_time};
 use crate::parameters::visitor::{Form, Loaded, Visitor};
 use crate::tokenizer::Takes;
-use crate::transformer::config::{TransformerConfig, activation, check_epsilon, check_layers, check_share};
+use crate::transformer::config::{TransformerConfig, activation, check_layers, check_share};
 use crate::transformer::layer::{Causal, Layers, MlpConfig};
 use crate::transformer::{LayerNorm, Linear};
 
@@ -235,7 +235,7 @@ impl TextConfig {
             check_size(name, size)?;
         }
         check_share(raw.hidden_size, raw.num_attention_heads)?;
-        check_epsilon(raw.layer_norm_eps)?;
+        check_number("layer_norm_eps", raw.layer_norm_eps, Numbers::Epsilons)?;
         check_layers(raw.num_hidden_layers)?;
         let activation = activation(&raw.hidden_act)?;
         Ok(TextConfig {
@@ -353,6 +353,8 @@ mod tests {
         assert!(error(small, [&[1, 9], &[]]).contains("a prompt of 0 tokens"));
         assert!(error(r#""eos_token_id": [1, 2]"#, [&[1], &[2]]).contains("not understood"));
         assert!(error(r#""num_attention_heads": 7"#, [&[1], &[2]]).contains("not a multiple"));
+        let epsilon = error(r#""layer_norm_eps": 2147483648"#, [&[1], &[2]]);
+        assert!(epsilon.contains("layer_norm_eps is 2147483648"), "{epsilon}");
         let without = ClipZeroShot::from_spec(&EvaluatorSpec::default()).err().unwrap().chain();
         assert!(without.starts_with("CLIPModel compares images with texts and has no classes"), "{without}");
     }

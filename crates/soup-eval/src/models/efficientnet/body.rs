@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use serde::Deserialize;
 use soup_core::Result;
 
-use crate::config::{Settings, check_size, wrong};
+use crate::config::{Numbers, Settings, check_number, check_size, wrong};
 use crate::convolution::norm::Norms;
 use crate::convolution::{Maps, Normed, Shape, check_side};
 use crate::kernels::windows::Window;
@@ -161,19 +161,12 @@ impl Raw {
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data), naming a setting that is out of range.
     fn check(&self) -> Result<()> {
-        let positive = |name: &str, value: f64| match value > 0.0 && value <= 1e4 {
-            true => Ok(()),
-            false => Err(wrong(format!("{name} is {value}, expected a positive number of at most 10000"))),
-        };
-        positive("width_coefficient", self.width_coefficient)?;
-        positive("depth_coefficient", self.depth_coefficient)?;
-        positive("squeeze_expansion_ratio", self.squeeze_expansion_ratio)?;
+        check_number("width_coefficient", self.width_coefficient, Numbers::Factors)?;
+        check_number("depth_coefficient", self.depth_coefficient, Numbers::Factors)?;
+        check_number("squeeze_expansion_ratio", self.squeeze_expansion_ratio, Numbers::Factors)?;
         check_size("depth_divisor", self.depth_divisor)?;
         check_size("hidden_dim", self.hidden_dim)?;
-        if !(self.batch_norm_eps >= 0.0 && self.batch_norm_eps.is_finite()) {
-            let value = self.batch_norm_eps;
-            return Err(wrong(format!("batch_norm_eps is {value}, expected a small positive number")));
-        }
+        check_number("batch_norm_eps", self.batch_norm_eps, Numbers::Epsilons)?;
         let stages = self.in_channels.len();
         if !(1..=STAGES_MAX).contains(&stages) {
             return Err(wrong(format!("in_channels has {stages} stages, expected 1 to {STAGES_MAX}")));

@@ -55,7 +55,10 @@ fn bad_configs_say_what_is_wrong() {
     assert!(error(r#"{"num_block_repeats": [0, 0, 0, 0, 0, 0, 0]}"#).contains("no block"));
     assert!(error(r#"{"depth_divisor": 0}"#).contains("depth_divisor is 0"));
     for name in ["width_coefficient", "depth_coefficient", "squeeze_expansion_ratio", "batch_norm_eps"] {
-        assert!(error(&format!(r#"{{"{name}": -1}}"#)).contains(name), "{name}");
+        for value in [-1i64, 0, 2_147_483_648] {
+            let json = format!(r#"{{"{name}": {value}}}"#);
+            assert!(error(&json).contains(&format!("{name} is {value}, expected")), "{json}");
+        }
     }
     assert!(error(r#"{"width_coefficient": 9999}"#).contains("in_channels * expand_ratios is 1439856"));
     assert!(error(r#"{"expand_ratios": [1.5]}"#).contains("not understood"));

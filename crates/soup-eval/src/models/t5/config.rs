@@ -4,11 +4,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use soup_core::Result;
 
-use crate::config::{Settings, check_size, wrong};
+use crate::config::{Numbers, Settings, check_number, check_size, wrong};
 use crate::kernels::Activation;
 use crate::kernels::relative::Buckets;
 use crate::kind::TextClassifier;
-use crate::transformer::config::{LAYERS_MAX, check_epsilon, check_pruned};
+use crate::transformer::config::{LAYERS_MAX, check_pruned};
 
 /// Longest text, in tokens. The model itself knows of no longest one; this bounds what a sample takes.
 const TEXT_TOKENS_MAX: usize = 1 << 12;
@@ -120,10 +120,7 @@ impl T5Config {
         let raw = settings.read::<Raw>()?;
         check_sizes(&raw)?;
         check_others(&settings.read::<RawOthers>()?, &raw)?;
-        let epsilon = raw.layer_norm_epsilon;
-        let misnamed =
-            |_| wrong(format!("layer_norm_epsilon is {epsilon}, expected a small positive number"));
-        check_epsilon(epsilon).map_err(misnamed)?;
+        check_number("layer_norm_epsilon", raw.layer_norm_epsilon, Numbers::Epsilons)?;
         let (activation, gated) = feed_forward(&raw)?;
         let (head, scaled) = head(&raw)?;
         let start = raw.decoder_start_token_id.map(Value::from);
@@ -362,6 +359,7 @@ mod tests {
             (r#"{"relative_attention_num_buckets": 3}"#, "relative_attention_num_buckets is 3"),
             (r#"{"relative_attention_max_distance": 16}"#, "relative_attention_max_distance is 16"),
             (r#"{"layer_norm_epsilon": -1}"#, "layer_norm_epsilon is -1"),
+            (r#"{"layer_norm_epsilon": 2147483648}"#, "layer_norm_epsilon is 2147483648"),
             (r#"{"decoder_start_token_id": 32128}"#, "decoder_start_token_id is 32128"),
             (r#"{"decoder_start_token_id": null}"#, "decoder_start_token_id is missing"),
             (r#"{"eos_token_id": -1}"#, "eos_token_id is -1"),

@@ -5,9 +5,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use soup_core::{Error, Result};
 
-use crate::config::{OneOrTwo, check_size, wrong};
+use crate::config::{Numbers, OneOrTwo, check_number, check_size, wrong};
 use crate::kernels::Activation;
-use crate::transformer::config::check_epsilon;
 use crate::transformer::layer::MlpConfig;
 
 /// What every architecture stands for.
@@ -308,7 +307,7 @@ impl Arguments {
             Norm::Name(name) => (name, 1e-6),
             Norm::Bound { name, eps } => (name, *eps),
         };
-        check_epsilon(epsilon)?;
+        check_number("norm_layer.eps", epsilon, Numbers::Epsilons)?;
         match name.replace('_', "").eq_ignore_ascii_case("layernorm") {
             true => Ok(epsilon),
             false => Err(wrong(format!("norm_layer is {name:?}: only \"layernorm\" is supported"))),
@@ -321,9 +320,7 @@ impl Arguments {
     /// [`Data`](soup_core::ErrorKind::Data) where it is of another kind or out of range.
     pub(super) fn mlp(&self) -> Result<MlpConfig> {
         let Raw { mlp_ratio, act_layer, mlp_layer, .. } = &self.raw;
-        if !(*mlp_ratio > 0.0 && mlp_ratio.is_finite()) {
-            return Err(wrong(format!("mlp_ratio is {mlp_ratio}, expected a positive number")));
-        }
+        check_number("mlp_ratio", *mlp_ratio, Numbers::Factors)?;
         // Truncated, in floating point, as the original does.
         let intermediate = (self.raw.embed_dim as f64 * mlp_ratio) as usize;
         check_size("embed_dim * mlp_ratio", intermediate)?;

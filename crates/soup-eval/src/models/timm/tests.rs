@@ -100,6 +100,8 @@ fn what_timm_builds_otherwise_is_refused() {
     assert!(of(json!({ "mlp_layer": "SwiGLU" })).contains("mlp_layer is \"SwiGLU\""));
     assert!(of(json!({ "mlp_layer": "SwiGLUPacked" })).contains("with act_layer \"gelu\""));
     assert!(of(json!({ "mlp_ratio": 0 })).contains("mlp_ratio is 0"));
+    let norm = json!({ "name": "layernorm", "eps": 2_147_483_648u64 });
+    assert!(of(json!({ "norm_layer": norm })).contains("norm_layer.eps is 2147483648"));
     assert!(of(json!({ "reg_tokens": 9999 })).contains("reg_tokens is 9999"));
     assert!(of(json!({ "num_classes": 0 })).contains("num_labels is 0"));
     assert!(

@@ -4,10 +4,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use soup_core::Result;
 
-use crate::config::{Settings, check_size, wrong};
+use crate::config::{Numbers, Settings, check_number, check_size, wrong};
 use crate::kernels::Activation;
 use crate::kind::{TextBatch, TextClassifier};
-use crate::transformer::config::{activation, check_epsilon, check_layers, check_pruned, check_share};
+use crate::transformer::config::{activation, check_layers, check_pruned, check_share};
 
 /// Most types of tokens: prepared texts have a byte for each.
 const TYPES_MAX: usize = 256;
@@ -165,7 +165,7 @@ impl TextConfig {
         ];
         sizes.into_iter().try_for_each(|(name, size)| check_size(name, size))?;
         check_layers(self.layers)?;
-        check_epsilon(self.epsilon)?;
+        check_number("layer_norm_eps", self.epsilon, Numbers::Epsilons)?;
         check_share(self.hidden, self.heads)?;
         let others = settings.read::<RawOthers>()?;
         check_pruned(&others.pruned_heads)?;
@@ -256,6 +256,7 @@ mod tests {
             (r#"{"pad_token_id": -1}"#, "pad_token_id is -1"),
             (r#"{"pad_token_id": 30522}"#, "pad_token_id is 30522"),
             (r#"{"layer_norm_eps": -1}"#, "layer_norm_eps is -1"),
+            (r#"{"layer_norm_eps": 2147483648}"#, "layer_norm_eps is 2147483648"),
             (r#"{"num_hidden_layers": 5000}"#, "num_hidden_layers is 5000"),
             (r#"{"num_labels": 3, "problem_type": "regression"}"#, "predict one number"),
             (r#"{"problem_type": "multi_label_classification", "num_labels": 3}"#, "multi_label"),

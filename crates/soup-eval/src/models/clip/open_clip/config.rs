@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use soup_core::{Error, Result};
 
-use crate::config::ImageClassifier;
+use crate::config::{ImageClassifier, Numbers};
 use crate::preprocess::{CLIP_MEAN, CLIP_STD, Preprocessor};
 
 /// By parts: what the model is, and how images become pixels.
@@ -187,6 +187,14 @@ fn wrong(text: impl std::fmt::Display) -> Error {
     Error::data(format!("open_clip_config.json: {text}"))
 }
 
+/// Requires that the option `name` of the part `at` is one of these numbers.
+fn check(at: &str, name: &str, value: f64, numbers: Numbers) -> Result<()> {
+    match numbers.expected_for(value) {
+        None => Ok(()),
+        Some(expected) => Err(wrong(format!("{at}.{name} is {value}, expected {expected}"))),
+    }
+}
+
 fn object(of: &Map<String, Value>, key: &str) -> Result<Map<String, Value>> {
     match of.get(key) {
         None | Some(Value::Null) => Ok(Map::new()),
@@ -250,6 +258,12 @@ impl Source {
         // Truncated, in floating point, as the original does.
         let wide = |width: usize, ratio: f64| (width as f64 * ratio) as usize;
         let epsilon = |norm: &Option<RawNorm>| norm.as_ref().map_or(epsilon(), |norm| norm.eps);
+        for (at, ratio, norm) in
+            [(VISION.at, vision.mlp_ratio, &vision.norm_kwargs), (TEXT.at, text.mlp_ratio, &text.norm_kwargs)]
+        {
+            check(at, "mlp_ratio", ratio, Numbers::Factors)?;
+            check(at, "norm_kwargs.eps", epsilon(norm), Numbers::Epsilons)?;
+        }
         let whole = json!({
             "projection_dim": embed_dim,
             "vision_config": {
@@ -375,6 +389,9 @@ mod tests {
             (r#""text_cfg": {"pool_type": "last"}"#, "text_cfg.pool_type is \"last\": only \"argmax\""),
             (r#""text_cfg": {"qk_norm": true}"#, "text_cfg.qk_norm is true"),
             (r#""text_cfg": {"norm_kwargs": {"bias": false}}"#, "text_cfg is not understood"),
+            (r#""text_cfg": {"norm_kwargs": {"eps": 2}}"#, "text_cfg.norm_kwargs.eps is 2, expected"),
+            (r#""vision_cfg": {"norm_kwargs": {"eps": 0}}"#, "vision_cfg.norm_kwargs.eps is 0, expected"),
+            (r#""vision_cfg": {"mlp_ratio": -4}"#, "vision_cfg.mlp_ratio is -4, expected"),
         ] {
             assert!(of(more).contains(text), "{more}: {}", of(more));
         }
