@@ -45,6 +45,7 @@ mod random;
 pub mod reach;
 pub mod recipe;
 pub mod report;
+pub mod rounding;
 pub mod run;
 pub mod schema;
 pub mod sequence;

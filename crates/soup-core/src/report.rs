@@ -13,6 +13,7 @@ use crate::judge::JudgeId;
 use crate::ledger::{Dataset, Ledger};
 use crate::metric::{ClassMetric, Metric, MetricName, ValueMetric};
 use crate::recipe::{Accept, RecipeSpec, Replay, Verdict};
+use crate::rounding::{fixed, share};
 use crate::significance::{Bootstrap, Discordant, Interval, McNemar, is_fragile, is_fragile_at};
 use crate::soup::{Ingredient, Soup};
 use crate::tally::{Outcome, Tally};
@@ -205,7 +206,7 @@ impl Comparison {
     pub fn sentence(&self, share: bool) -> String {
         let Discordant { gains, losses } = self.discordant;
         let signed = |v: f64| format!("{}{}", if v < 0.0 { "-" } else { "+" }, decimal(v.abs()));
-        let number = |v: f64| if share { format!("{:+.2} %", 100.0 * v) } else { signed(v) };
+        let number = |v: f64| if share { points(v) } else { signed(v) };
         let by = match (self.difference, self.interval) {
             (Some(by), Some((low, high))) => {
                 format!(", {} ({} to {} at 95 %)", number(by), number(low), number(high))
@@ -341,7 +342,13 @@ pub struct LearnedStep {
 
 /// A share for people: `87.50 %`; `-` where there is nothing to divide by.
 pub fn percent(correct: u64, total: u64) -> String {
-    if total == 0 { "-".to_owned() } else { format!("{:.2} %", 100.0 * correct as f64 / total as f64) }
+    if total == 0 { "-".to_owned() } else { share(correct as f64 / total as f64) }
+}
+
+/// A difference of shares for people: `+0.63 %`, of all samples.
+pub fn points(difference: f64) -> String {
+    let text = share(difference);
+    if text.starts_with('-') { text } else { format!("+{text}") }
 }
 
 impl Figures {
@@ -464,12 +471,12 @@ pub fn number(value: Option<f64>) -> String {
 pub fn decimal(v: f64) -> String {
     let size = v.abs();
     let fits = size == 0.0 || !size.is_finite() || (0.001..1e12).contains(&size);
-    if fits { format!("{v:.4}") } else { format!("{v:.3e}") }
+    if fits { fixed(v, 4) } else { format!("{v:.3e}") }
 }
 
 /// How large a probability is, for people: `= 0.0412`; never that it is none.
 pub fn chance(p: f64) -> String {
-    if p < 0.00005 { "< 0.0001".to_owned() } else { format!("= {p:.4}") }
+    if p < 0.00005 { "< 0.0001".to_owned() } else { format!("= {}", fixed(p, 4)) }
 }
 
 /// What a report is made from.
@@ -626,6 +633,9 @@ mod tests {
             sentence,
             "40 samples gained, 2 lost, p < 0.0001, +3.000e-5 (-3.000e-5 to +6.000e-5 at 95 %)"
         );
+        assert_eq!(percent(2, 320), "0.63 %");
+        assert_eq!([0.625, 0.875].map(|of| points(of - 0.61875)), ["+0.63 %", "+25.63 %"]);
+        assert_eq!([-0.00625, -0.00001].map(points), ["-0.63 %", "+0.00 %"]);
         let sentence = of(0.019, 0.03).sentence(true);
         assert_eq!(sentence, "40 samples gained, 2 lost, p = 0.0300, +1.90 % (-1.90 % to +3.80 % at 95 %)");
     }

@@ -254,8 +254,8 @@ mod tests {
     #[test]
     fn rows_are_aligned() {
         let expected = "                   ingredients  validation     test  blurred
-best single (m10)            1     86.90 %  84.67 %  70.00 %
-uniform                      2      9.95 %  84.67 %  70.00 %
+best single (m10)            1     86.90 %  84.68 %  70.00 %
+uniform                      2      9.95 %  84.68 %  70.00 %
 greedy                       3     87.50 %  85.53 %        -
 
 chosen  m02, m03, m10

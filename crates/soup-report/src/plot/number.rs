@@ -1,6 +1,7 @@
 //! Numbers as text: coordinates, values with their unit, ticks.
 
 use soup_core::report::decimal;
+use soup_core::rounding::share;
 
 use crate::plot::scale::Span;
 
@@ -24,7 +25,7 @@ impl Unit {
     pub(crate) fn value(self, v: f64) -> String {
         match self {
             _ if !v.is_finite() => "-".to_owned(),
-            Unit::Percent => format!("{:.2} %", 100.0 * v),
+            Unit::Percent => share(v),
             Unit::Number => decimal(v),
             Unit::Length => {
                 let digits = if v == 0.0 { 0.0 } else { (3.0 - v.abs().log10().floor()).clamp(0.0, 9.0) };

@@ -1,6 +1,7 @@
 //! Where the soup comes from: time spent, notes, what identifies the run and its output.
 
 use maud::{Markup, html};
+use soup_core::rounding::fixed;
 
 use crate::plot::frame::{Head, WIDTH, figure};
 use crate::plot::number::coordinate;
@@ -50,7 +51,7 @@ fn timings(view: &View<'_>) -> Markup {
             rect class=(class) x="0" y=(coordinate(y)) width="11" height="11" rx="2" {}
             text.name x="19" y=(coordinate(y + 10.0)) { (name) }
             text.name.end x="220" y=(coordinate(y + 10.0)) { (format!("{s:.2} s")) }
-            text.tick.end x="280" y=(coordinate(y + 10.0)) { (format!("{:.1} %", 100.0 * s / sum)) }
+            text.tick.end x="280" y=(coordinate(y + 10.0)) { (fixed(100.0 * s / sum, 1)) " %" }
         }
     };
     figure(&Head { title: "Time", about: format!("{total:.1} seconds in all, by phase.") }, height, &body)

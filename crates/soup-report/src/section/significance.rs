@@ -50,6 +50,21 @@ fn table(view: &View<'_>, comparisons: &[Comparison]) -> Markup {
 /// A difference with its sign; `-` where there is none.
 fn signed(unit: Unit, value: Option<f64>) -> String {
     let Some(value) = value else { return "-".to_owned() };
-    let sign = if value < 0.0 { "−" } else { "+" };
-    format!("{sign}{}", unit.value(value.abs()))
+    let text = unit.value(value.abs());
+    let is_nothing = !text.contains(|c: char| matches!(c, '1'..='9'));
+    let sign = if value < 0.0 && !is_nothing { "−" } else { "+" };
+    format!("{sign}{text}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_have_a_sign_unless_they_are_shown_as_nothing() {
+        let shown = |value| signed(Unit::Percent, value);
+        assert_eq!([Some(2.0 / 320.0), Some(-2.0 / 320.0)].map(shown), ["+0.63 %", "−0.63 %"]);
+        assert_eq!([Some(0.0), Some(-0.000_01), None].map(shown), ["+0.00 %", "+0.00 %", "-"]);
+        assert_eq!(signed(Unit::Number, Some(-3e-5)), "−3.000e-5");
+    }
 }

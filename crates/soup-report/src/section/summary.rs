@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 use soup_core::report::{Baseline, Figures};
+use soup_core::rounding::fixed;
 
 use crate::plot::label::short;
 use crate::plot::number::Unit;
@@ -82,7 +83,7 @@ fn tile(
 
 /// A difference in percentage points.
 fn points(difference: f64) -> String {
-    let text = format!("{:.2}", difference.abs());
+    let text = fixed(difference.abs(), 2);
     match text.as_str() {
         "0.00" => "equal".to_owned(),
         _ if difference > 0.0 => format!("+{text} points"),
@@ -171,5 +172,10 @@ mod tests {
         assert_eq!(points(0.6), "+0.60 points");
         assert_eq!(points(-5.0), "−5.00 points");
         assert_eq!(points(0.001), "equal");
+        // 2 samples of 320, from anywhere.
+        let of = |correct: f64| correct / 320.0;
+        for correct in [1.0, 100.0, 155.0, 301.0] {
+            assert_eq!(points(100.0 * (of(correct + 2.0) - of(correct))), "+0.63 points", "{correct}");
+        }
     }
 }
