@@ -176,8 +176,9 @@ async fn embedded(
     };
     progress.end();
     cluster.stop().await;
-    if let (Ok(_), Some(peak)) = (&result, crate::resources::memory_peak_bytes()) {
-        progress.line(&format!("peak memory  {}, of all workers together", crate::quantity::Bytes(peak)));
+    let peak = crate::resources::memory_peak(Some(config.workers), config.judge.is_some());
+    if let (Ok(_), Some(text)) = (&result, peak) {
+        progress.line(&text);
     }
     result
 }

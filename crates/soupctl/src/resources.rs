@@ -84,8 +84,27 @@ pub(crate) fn threads_per_worker(workers: u32) -> u32 {
 
 /// The most memory that this process has had resident; `None` where the system does not say.
 #[cfg(any(test, feature = "worker"))]
-pub(crate) fn memory_peak_bytes() -> Option<u64> {
+fn memory_peak_bytes() -> Option<u64> {
     kilobytes(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
+}
+
+/// That for people, and whose it is. `workers` are those that share the process with a coordinator; `judge`: whether there is a judge beside
+/// the native one, which has a process of its own.
+#[cfg(any(test, feature = "worker"))]
+pub(crate) fn memory_peak(workers: Option<u32>, judge: bool) -> Option<String> {
+    memory_peak_bytes().map(|peak| peak_text(peak, workers, judge))
+}
+
+#[cfg(any(test, feature = "worker"))]
+fn peak_text(peak: u64, workers: Option<u32>, judge: bool) -> String {
+    let of = match workers {
+        None => String::new(),
+        Some(1) => ", its coordinator and its one worker together".to_owned(),
+        Some(workers) => format!(", its coordinator and its {workers} workers together"),
+    };
+    let judge = if judge { "; the judge's own process is not in it" } else { "" };
+    let peak = crate::quantity::Bytes(peak);
+    format!("peak memory  {peak}: the most that this process had at one time{of}{judge}")
 }
 
 impl System<'_> {
@@ -250,6 +269,16 @@ mod tests {
     fn a_process_has_used_some_memory() {
         // Where there is no such file, nothing is said.
         assert!(memory_peak_bytes().is_none_or(|bytes| bytes > 1 << 20));
+    }
+
+    #[test]
+    fn a_peak_says_whose_it_is() {
+        let process = "peak memory  1.00 MiB: the most that this process had at one time";
+        let of = |workers, judge| peak_text(1 << 20, workers, judge);
+        assert_eq!(of(None, false), process);
+        assert_eq!(of(Some(1), false), format!("{process}, its coordinator and its one worker together"));
+        assert_eq!(of(Some(2), false), format!("{process}, its coordinator and its 2 workers together"));
+        assert_eq!(of(None, true), format!("{process}; the judge's own process is not in it"));
     }
 
     #[test]

@@ -74,6 +74,7 @@ pub(crate) async fn worker(args: crate::args::WorkerArgs) -> Result<ExitCode> {
     reach(&listener, &args.trust)?;
     let address = ready(&listener)?;
     let share = args.memory.is_none().then(crate::resources::memory_share);
+    let judge_beside = !args.judges.is_empty();
     let judges = args.judges.iter().map(|judge| crate::judges::config(judge, args.judge_timeout.0));
     let config = soup_worker::WorkerConfig {
         coordinator,
@@ -110,8 +111,8 @@ pub(crate) async fn worker(args: crate::args::WorkerArgs) -> Result<ExitCode> {
         let _ = asked.send(signals.next().await);
     };
     let ended = soup_worker::run(config, listener, (credentials, args.trust.insecure), shutdown).await;
-    if let Some(peak) = crate::resources::memory_peak_bytes() {
-        print::line(&format!("peak memory {}", crate::quantity::Bytes(peak)));
+    if let Some(text) = crate::resources::memory_peak(None, judge_beside) {
+        print::line(&text);
     }
     Ok(match ended? {
         soup_worker::Ended::Over => {
