@@ -9,7 +9,8 @@
 //! ([`runs`]), `verify` an output ([`verify`]). Whom a process believes is in one place ([`trust`]); `ca` makes what it proves itself
 //! with ([`authority`]). `coordinator` and `worker` are thin ([`serve`]). `k8s` makes the objects of one cook ([`kubernetes`]).
 //!
-//! Everything ends here: errors are printed once, and their kind is the exit code.
+//! Everything ends here: errors are printed once, and their kind is the exit code. What a shell made of the command line is told from what is
+//! wrong with it ([`unquoted`]).
 
 mod admin;
 mod args;
@@ -47,12 +48,13 @@ mod signals;
 mod spec;
 mod table;
 mod trust;
+mod unquoted;
 mod verify;
 
 use std::process::ExitCode;
 
 use clap::CommandFactory;
-use clap::error::ContextValue;
+use clap::error::{ContextKind, ContextValue};
 use soup_core::{Error, Result};
 use tokio::runtime::Runtime;
 
@@ -76,7 +78,11 @@ pub fn main() -> ExitCode {
             match is_help(&error) {
                 // Where it cannot be printed there is nobody to tell.
                 true => drop(error.print()),
-                false => print::line(&complaint(error)),
+                false => {
+                    let args: Vec<_> =
+                        std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+                    print::line(&complaint(error, &args));
+                }
             }
             return code;
         }
@@ -97,18 +103,29 @@ fn is_help(error: &clap::Error) -> bool {
 
 /// What an error of the command line says. Arguments are in it, which whoever made them may have meant for a terminal: so it has no colours,
 /// and what is odd in them is spelled out before colours are taken off, which would hide it.
-fn complaint(mut error: clap::Error) -> String {
+fn complaint(mut error: clap::Error, args: &[String]) -> String {
     let plain = |text: &String| print::plain(text).into_owned();
     let spelled = |value: &ContextValue| match value {
         ContextValue::String(text) => Some(ContextValue::String(plain(text))),
         ContextValue::Strings(texts) => Some(ContextValue::Strings(texts.iter().map(plain).collect())),
         _ => None,
     };
+    let is_there = |path: &str| std::path::Path::new(path).exists();
+    let advice = match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (clap::error::ErrorKind::UnknownArgument, Some(ContextValue::String(unexpected))) => {
+            unquoted::advice(args, unexpected, is_there)
+        }
+        _ => None,
+    };
     let values: Vec<_> = error.context().filter_map(|(kind, value)| Some((kind, spelled(value)?))).collect();
     for (kind, value) in values {
         error.insert(kind, value);
     }
-    print::plain(error.render().to_string().trim_end()).into_owned()
+    let text = print::plain(error.render().to_string().trim_end()).into_owned();
+    match advice {
+        Some(advice) => format!("{text}\n\n  tip: {advice}"),
+        None => text,
+    }
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
@@ -205,13 +222,28 @@ mod tests {
         {
             let error = Cli::try_parse_from([&["soupctl"][..], args].concat()).unwrap_err();
             assert!(!is_help(&error), "{args:?}");
-            let text = complaint(error);
+            let text = complaint(error, &[]);
             assert!(text.contains(shown) && text.starts_with("error: "), "{text}");
             assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
         }
         for args in [&["soupctl"][..], &["soupctl", "--help"], &["soupctl", "--version"]] {
             assert!(is_help(&Cli::try_parse_from(args).unwrap_err()), "{args:?}");
         }
+    }
+
+    #[test]
+    fn paths_that_a_shell_made_of_a_glob_are_told_from_arguments_that_are_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = ["a", "b"].map(|name| folder.path().join(name).display().to_string());
+        paths.iter().for_each(|path| std::fs::write(path, "").unwrap());
+        let args =
+            ["soupctl", "cook", "--pool", &paths[0], &paths[1], "--recipe", "uniform"].map(str::to_owned);
+        let text = complaint(Cli::try_parse_from(&args).unwrap_err(), &args);
+        assert!(text.starts_with("error: unexpected argument"), "{text}");
+        assert!(text.contains("tip: --pool is followed by 2 paths") && text.contains("in quotes"), "{text}");
+        let args = ["soupctl", "cook", "--pool", &paths[0], "nowhere"].map(str::to_owned);
+        let text = complaint(Cli::try_parse_from(&args).unwrap_err(), &args);
+        assert!(!text.contains("in quotes"), "{text}");
     }
 
     #[test]
