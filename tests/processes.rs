@@ -164,7 +164,10 @@ fn a_state_that_is_removed_in_mid_run_is_noticed() {
     // What is appended while it is being removed stands in the way.
     while std::fs::remove_dir_all(cluster.state()).is_err() {}
     let ended = std::mem::replace(&mut cluster.coordinator, Soupctl::new("true").start()).wait();
-    ended.fails(69, &["somebody removed the state"]);
+    ended.fails(
+        69,
+        &["somebody removed the state", "soup.partial-", "cook the same again with the same state"],
+    );
     assert!(!cluster.state().join("runs").exists(), "nothing is put into its place");
     cook.kill();
 }

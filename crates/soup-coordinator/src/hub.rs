@@ -262,6 +262,10 @@ impl Hub {
             Message::Recorded(run, epoch) => self.for_run(&run, epoch, Event::Recorded),
             Message::ForRun(run, epoch, event) => self.for_run(&run, epoch, event),
             Message::JournalLost(run, error) => {
+                let error = match &self.current {
+                    Current::Running(running) if running.run() == run => running.leaving(error),
+                    _ => error,
+                };
                 let error = error.into_error();
                 tracing::error!(run, error = error.chain(), "the journal is lost");
                 metrics().coordinator.fenced.inc();

@@ -22,13 +22,14 @@ use soup_metrics::{count, metrics, observe};
 use soup_store::outcomes::Outcomes;
 use soup_store::output::Staging;
 use soup_store::scores::KeptScore;
+use soup_store::state::AppendError;
 use tokio::sync::mpsc;
 
 use crate::CoordinatorConfig;
 use crate::event_log::EventLog;
 use crate::exchange::{Assignment, Attempt, Incarnation, PeerKey, Told};
 use crate::hub::Message;
-use crate::hub::ending::{End, Ending, Staged, Writing};
+use crate::hub::ending::{self, End, Ending, Staged, Writing};
 use crate::journaling::Journaling;
 use crate::messages;
 use crate::opening::{Owned, Started};
@@ -207,6 +208,11 @@ impl Running {
         let json = self.finished_json.take();
         let missing = || Error::internal("the run ended without a report");
         Some(End::of(result.and_then(|()| json.ok_or_else(missing))))
+    }
+
+    /// Why its journal was lost, with what stays behind.
+    pub(crate) fn leaving(&self, error: AppendError) -> AppendError {
+        ending::leaving(error, &self.staging)
     }
 
     /// What is left of the run, where it ends so.

@@ -407,12 +407,33 @@ impl Staging {
         claim::release(&self.target, &self.run).await
     }
 
+    /// What of it stays behind where nobody ends it, and what to do about that; `None` where nothing does.
+    pub fn left(&self) -> Option<String> {
+        let again = "cook the same again with the same state, or delete";
+        match self.place.local_path() {
+            Some(path) => path.symlink_metadata().is_ok().then(|| {
+                format!(
+                    "what was staged for output {} stays in {}: {again} that folder",
+                    self.target, self.place
+                )
+            }),
+            None => Some(format!(
+                "what was staged for output {0} stays there, and other runs are kept out by {0}/{CLAIM_FILE}: {again} what is there",
+                self.target
+            )),
+        }
+    }
+
     /// Removes a local staging.
     async fn remove(&self) -> Result<()> {
         let Some(path) = self.place.local_path().map(PathBuf::from) else { return Ok(()) };
         let created = self.created.clone();
         let removed = blocking(move || remove_folder(&path).map(|()| remove_empty(&created))).await?;
-        removed.map_err(|e| self.place.io_error("remove", e))
+        // It may have lost its name before.
+        removed.map_err(|e| {
+            let error = self.place.io_error("remove", e);
+            error.context(format!("delete {0} and {0}.gone, whichever is there", self.place))
+        })
     }
 }
 

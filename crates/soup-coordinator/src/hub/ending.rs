@@ -18,7 +18,7 @@ use soup_core::{Error, ErrorKind, Result};
 use soup_metrics::{count, metrics};
 use soup_store::location::Location;
 use soup_store::output::Staging;
-use soup_store::state::Journal;
+use soup_store::state::{AppendError, Journal};
 use tokio::sync::mpsc;
 
 use super::{Current, Hub, Message};
@@ -107,15 +107,35 @@ impl Staged {
         }
     }
 
-    async fn end(self) {
+    /// Gives what people should know of it: that it could not be removed.
+    async fn end(self) -> Option<String> {
         let ended = match self {
             Staged::Nothing => Ok(()),
             Staged::Discard(staging) => staging.discard().await,
             Staged::Leave(staging) => staging.leave().await,
         };
-        if let Err(e) = ended {
-            tracing::warn!(error = e.chain(), "staged output could not be removed");
+        let error = ended.err()?.chain();
+        tracing::warn!(error, "staged output could not be removed");
+        Some(format!("what was staged for the output could not be removed: {error}"))
+    }
+
+    /// Of a run that nobody ends here.
+    fn lost(&self, error: AppendError) -> AppendError {
+        match self {
+            Staged::Nothing => error,
+            Staged::Discard(staging) | Staged::Leave(staging) => leaving(error, staging),
         }
+    }
+}
+
+/// Why a journal was lost, with what stays behind of the run: nobody has recorded its end, so nothing of it is removed here. Where the run is
+/// somebody else's, so is what was staged.
+pub(crate) fn leaving(error: AppendError, staging: &Staging) -> AppendError {
+    match (error, staging.left()) {
+        (AppendError::Store(error), Some(left)) => {
+            AppendError::Store(Error::new(error.kind(), format!("{}; {left}", error.chain())))
+        }
+        (error, _) => error,
     }
 }
 
@@ -184,7 +204,9 @@ impl Ending {
         if let Some(mut journal) = journal {
             match journal.append(end.last_entry()).await {
                 Ok(()) => {
-                    staged.end().await;
+                    if let Some(note) = staged.end().await {
+                        log.note(&note);
+                    }
                     match end {
                         End::Published(json) => log.finished(json),
                         End::Failed(error) => log.failed(&error),
@@ -192,6 +214,7 @@ impl Ending {
                     }
                 }
                 Err(error) => {
+                    let error = staged.lost(error);
                     let _ = inbox.send(Message::JournalLost(run, error)).await;
                 }
             }
@@ -249,5 +272,29 @@ impl Hub {
         {
             log.forget();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_journal_that_is_lost_leaves_what_was_staged_and_says_so() {
+        let target = Location::parse("memory:///ending/out").unwrap();
+        let staging = Staging::begin(&target, "r", 1, false).await.unwrap();
+        let text = |error: AppendError| error.into_error().chain();
+        let staged = Staged::Leave(Arc::new(staging));
+        let lost = staged.lost(AppendError::Store(Error::unavailable("the disk is full")));
+        let AppendError::Store(error) = &lost else { panic!("{lost:?}") };
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        let lost = text(lost);
+        assert!(lost.starts_with("the disk is full; what was staged for output memory:"), "{lost}");
+        assert!(lost.contains("cook the same again with the same state, or delete"), "{lost}");
+        // Whoever took the run over has to do with it.
+        let fenced = staged.lost(AppendError::Fenced(Error::try_again("somebody else's")));
+        assert_eq!(text(fenced), "somebody else's");
+        let nothing = Staged::Nothing.lost(AppendError::Store(Error::unavailable("the disk is full")));
+        assert_eq!(text(nothing), "the disk is full");
     }
 }

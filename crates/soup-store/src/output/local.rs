@@ -73,13 +73,13 @@ pub(super) fn publish_local(place: &Path, target: &Path, aside: Option<&Path>) -
             above.rename(name, waits)?;
             if let Err(e) = above.rename(staged, name) {
                 if let Err(error) = above.rename(waits, name) {
-                    tracing::warn!(%error, at = %aside.display(), "the replaced output could not be put back");
+                    tracing::error!(%error, at = %aside.display(), "the replaced output could not be put back: give it its name again");
                 }
                 return Err(e);
             }
             settle(&above, target);
             if let Err(error) = std::fs::remove_dir_all(aside) {
-                tracing::warn!(%error, at = %aside.display(), "the replaced output could not be removed");
+                tracing::error!(%error, at = %aside.display(), "the replaced output could not be removed: delete it");
             }
             Ok(())
         }

@@ -40,6 +40,29 @@ async fn local_outputs_leave_nothing_beside_them() {
 }
 
 #[tokio::test]
+async fn what_stays_behind_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = Location::local(&folder.path().join("soup")).unwrap();
+    let staging = staged(&target, false).await;
+    let left = staging.left().unwrap();
+    assert!(left.contains("/soup.partial-r.e1: cook the same again with the same state"), "{left}");
+    // What cannot be removed is, too.
+    let gone = folder.path().join("soup.partial-r.e1.gone");
+    std::fs::write(&gone, "").unwrap();
+    let error = staging.discard().await.unwrap_err().chain();
+    assert!(
+        error.contains("delete ") && error.contains("/soup.partial-r.e1.gone, whichever is there"),
+        "{error}"
+    );
+    std::fs::remove_file(&gone).unwrap();
+    staging.discard().await.unwrap();
+    assert_eq!((staging.left(), tree(folder.path()).len()), (None, 0));
+    let target = memory("left behind");
+    let left = Staging::begin(&target, "r", 1, false).await.unwrap().left().unwrap();
+    assert!(left.contains("other runs are kept out by memory://") && left.contains(CLAIM_FILE), "{left}");
+}
+
+#[tokio::test]
 async fn what_appears_meanwhile_is_not_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     let target = Location::local(&folder.path().join("soup")).unwrap();
