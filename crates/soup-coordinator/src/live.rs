@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use soup_proto::v1::RunEvent;
 use soup_proto::v1::run_event::Event;
+use soup_proto::v1::underway::What;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -133,6 +134,16 @@ fn shown(event: RunEvent) -> Option<Value> {
         Event::Stepped(step) => {
             json!({"type": "step", "step": step.step, "steps": step.steps, "loss": finite(step.loss)})
         }
+        Event::Underway(underway) => {
+            let what = match underway.what() {
+                What::Products => "shards multiplied",
+                What::Scores => "soups of the diagnosis",
+                What::Uses => "slices compared, at most",
+                What::ReadingBack => "files read back",
+                What::Unspecified => return None,
+            };
+            json!({"type": "underway", "what": what, "done": underway.done, "of": underway.of})
+        }
         Event::Note(text) => json!({"type": "note", "text": text}),
         Event::Retracted(_) => {
             json!({"type": "note", "text": "what a worker did that is not believed was taken back"})
@@ -153,7 +164,15 @@ fn finite(value: f64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use soup_proto::v1::Decided;
+    use soup_proto::v1::{Decided, Underway};
+
+    #[test]
+    fn what_takes_long_is_shown_with_its_unit() {
+        let underway = Underway { what: What::Uses.into(), done: 3, of: 68 };
+        let shown = shown(RunEvent { event: Some(Event::Underway(underway)) }).unwrap();
+        let expected = r#"{"done":3,"of":68,"type":"underway","what":"slices compared, at most"}"#;
+        assert_eq!(shown.to_string(), expected);
+    }
 
     #[test]
     fn what_is_no_number_is_shown_as_none() {

@@ -74,7 +74,7 @@ use diagnosing::Diagnosing;
 pub use diagnosing::{LINE_SEGMENTS, Measured, PLANE_SIDE};
 pub use exchange::{
     Action, Compare, Differentiate, Dot, Event, FileDigest, LayerGram, NewWorker, PartFigures, Proof, Report,
-    Reread, SegmentDots, TaskKey, TaskResult, Work, WorkerId,
+    Reread, SegmentDots, TaskKey, TaskResult, Underway, Work, WorkerId,
 };
 use gathering::Gathering;
 use goals::Goals;

@@ -7,7 +7,7 @@ use soup_core::digest::DigestKind;
 use soup_core::error::{TEXT_BYTES_MAX, brief};
 use soup_core::judge::{JudgeId, Offer};
 use soup_core::ledger::{Dataset, Evaluation};
-use soup_core::machine::{FileDigest, Proof, Report, TaskKey, Tier};
+use soup_core::machine::{FileDigest, Proof, Report, TaskKey, Tier, Underway};
 use soup_core::metric::Metric;
 use soup_core::recipe::given::{GivenWeight, WeightTable};
 use soup_core::recipe::learned::{Granularity, Init, LearnSpec, Optimizer, Schedule, WeightRule};
@@ -528,6 +528,15 @@ pub fn report_event(report: &Report, datasets: &[String], metric: Option<&Metric
         }
         Report::Stepped { step, steps, loss, beta } => {
             Event::Stepped(v1::Stepped { step: *step, steps: *steps, loss: *loss, beta: *beta })
+        }
+        Report::Underway { what, done, of } => {
+            let what = match what {
+                Underway::Products => v1::underway::What::Products,
+                Underway::Scores => v1::underway::What::Scores,
+                Underway::Uses => v1::underway::What::Uses,
+                Underway::ReadingBack => v1::underway::What::ReadingBack,
+            };
+            Event::Underway(v1::Underway { what: what.into(), done: *done, of: *of })
         }
         Report::Retracted { scores, trials, steps } => {
             Event::Retracted(v1::Retracted { scores: *scores, trials: *trials, steps: *steps })

@@ -13,7 +13,7 @@ pub use status::{error_of, exhausted, no_http2, status_of};
 
 /// Version of what coordinators, workers and those who submit runs say to each other: raised with every change of a message or of its
 /// meaning. A worker of another one is refused, and so is a run.
-pub const PROTOCOL_VERSION: u32 = 14;
+pub const PROTOCOL_VERSION: u32 = 15;
 /// Largest control message, in bytes. Control messages grow with the number of tensors, never with their size; weights
 /// are streamed in chunks of [`CHUNK_BYTES_MAX`].
 pub const CONTROL_BYTES_MAX: usize = 64 << 20;

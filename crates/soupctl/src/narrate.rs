@@ -4,7 +4,10 @@ use soup_core::metric::{ClassMetric, MetricName};
 use soup_core::report::{chance, decimal, percent};
 use soup_proto::v1::run_event::Event;
 use soup_proto::v1::tally::Kind;
-use soup_proto::v1::{Decided, Loading, Planned, Retracted, Scored, Soup, Stepped, Tally, WorkersChanged};
+use soup_proto::v1::underway::What;
+use soup_proto::v1::{
+    Decided, Loading, Planned, Retracted, Scored, Soup, Stepped, Tally, Underway, WorkersChanged,
+};
 
 use crate::quantity::{Bytes, count, grouped};
 
@@ -30,7 +33,11 @@ pub(crate) enum Phase {
     Ranking,
     Trials,
     Learning,
+    Measuring,
+    Diagnosing,
+    Comparing,
     Writing,
+    Checking,
 }
 
 impl Phase {
@@ -40,7 +47,11 @@ impl Phase {
             Phase::Ranking => "ranking",
             Phase::Trials => "trials",
             Phase::Learning => "learning",
+            Phase::Measuring => "measuring",
+            Phase::Diagnosing => "diagnosing",
+            Phase::Comparing => "comparing",
             Phase::Writing => "writing",
+            Phase::Checking => "checking",
         }
     }
 
@@ -49,13 +60,20 @@ impl Phase {
         matches!(self, Phase::Ranking | Phase::Trials | Phase::Learning)
     }
 
+    /// Whether it is told as soon as it begins: the first of few steps may take as long as all others.
+    pub(crate) fn begins_with_a_line(self) -> bool {
+        matches!(self, Phase::Diagnosing | Phase::Writing | Phase::Checking)
+    }
+
     pub(crate) fn unit(self) -> &'static str {
         match self {
-            Phase::Loading => "shards",
+            Phase::Loading | Phase::Measuring => "shards",
             Phase::Ranking => "ingredients",
             Phase::Trials => "trials at most",
             Phase::Learning => "steps",
-            Phase::Writing => "files",
+            Phase::Diagnosing => "soups",
+            Phase::Comparing => "slices at most",
+            Phase::Writing | Phase::Checking => "files",
         }
     }
 }
@@ -114,6 +132,7 @@ impl Narrator {
             Event::Decided(decided) => self.decided(decided),
             Event::Stepped(stepped) => self.stepped(stepped),
             Event::Writing(writing) => gauge(Phase::Writing, writing.files_written, writing.files),
+            Event::Underway(underway) => self::underway(underway),
             Event::Retracted(retracted) => self.retracted(retracted),
             Event::Note(text) => line(format!("note: {text}")),
             // The end is told by the result or the error.
@@ -258,6 +277,18 @@ impl Narrator {
 
 fn gauge(phase: Phase, done: u32, total: u32) -> Vec<Told> {
     vec![Told::Gauge { phase, done: done.into(), total: total.into() }]
+}
+
+/// How far something is, of what this program knows.
+fn underway(underway: &Underway) -> Vec<Told> {
+    let phase = match underway.what() {
+        What::Products => Phase::Measuring,
+        What::Scores => Phase::Diagnosing,
+        What::Uses => Phase::Comparing,
+        What::ReadingBack => Phase::Checking,
+        What::Unspecified => return Vec::new(),
+    };
+    gauge(phase, underway.done, underway.of)
 }
 
 /// The samples that a tally is of.
@@ -461,6 +492,25 @@ mod tests {
         assert_eq!(told[1], Told::Gauge { phase: Phase::Ranking, done: 2, total: 4 });
         let told = narrator.tell(&decided(&[0, 1], 1, true));
         assert_eq!(told[1], Told::Gauge { phase: Phase::Trials, done: 3, total: 15 });
+    }
+
+    #[test]
+    fn what_takes_long_is_told_with_how_far_it_is() {
+        let told = |what: What| {
+            let event = Event::Underway(Underway { what: what.into(), done: 3, of: 13 });
+            let told = narrator("accuracy").tell(&event);
+            told.into_iter()
+                .map(|told| match told {
+                    Told::Gauge { phase, done: 3, total: 13 } => format!("{} {}", phase.name(), phase.unit()),
+                    other => panic!("{other:?}"),
+                })
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(told(What::Products), ["measuring shards"]);
+        assert_eq!(told(What::Scores), ["diagnosing soups"]);
+        assert_eq!(told(What::Uses), ["comparing slices at most"]);
+        assert_eq!(told(What::ReadingBack), ["checking files"]);
+        assert!(told(What::Unspecified).is_empty());
     }
 
     #[test]

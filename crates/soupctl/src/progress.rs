@@ -76,14 +76,23 @@ impl Shown {
                 Told::Gauge { phase, done, total } if self.watched => self.draw(phase, done, total),
                 Told::Gauge { phase, .. } if phase.has_lines() => {}
                 Told::Gauge { phase, done, total } => {
-                    let step = (done * STEPS).checked_div(total).unwrap_or(STEPS);
-                    if self.told != Some((phase, step)) && done > 0 {
-                        self.told = Some((phase, step));
-                        print::line(&format!("{}  {done}/{total} {}", phase.name(), phase.unit()));
+                    if let Some(text) = self.step(phase, done, total) {
+                        print::line(&text);
                     }
                 }
             }
         }
+    }
+
+    /// What is told of a phase where there are no bars, if it has come to another step.
+    fn step(&mut self, phase: Phase, done: u64, total: u64) -> Option<String> {
+        let step = (done * STEPS).checked_div(total).unwrap_or(STEPS);
+        let begins = done == 0 && !phase.begins_with_a_line();
+        if begins || self.told == Some((phase, step)) {
+            return None;
+        }
+        self.told = Some((phase, step));
+        Some(format!("{}  {done}/{total} {}", phase.name(), phase.unit()))
     }
 
     fn draw(&mut self, phase: Phase, done: u64, total: u64) {
@@ -108,12 +117,29 @@ impl Shown {
     }
 }
 
-const TEMPLATE: &str = "{prefix:8} [{bar:40}] {pos}/{len} {msg}  {elapsed}";
+const TEMPLATE: &str = "{prefix:10} [{bar:40}] {pos}/{len} {msg}  {elapsed}";
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn without_bars_a_phase_is_told_when_it_begins_or_has_come_further() {
+        let narrator = Narrator::new(MetricName::default(), |_| 0);
+        let mut shown = Shown { narrator, watched: false, bar: None, told: None };
+        let mut told = |phase, done, total| shown.step(phase, done, total).unwrap_or_default();
+        assert_eq!(told(Phase::Loading, 0, 13), "");
+        assert_eq!(told(Phase::Loading, 1, 13), "loading  1/13 shards");
+        assert_eq!(told(Phase::Loading, 2, 13), "");
+        assert_eq!(told(Phase::Measuring, 13, 13), "measuring  13/13 shards");
+        assert_eq!(told(Phase::Writing, 0, 1), "writing  0/1 files");
+        assert_eq!(told(Phase::Writing, 1, 1), "writing  1/1 files");
+        assert_eq!(told(Phase::Checking, 0, 1), "checking  0/1 files");
+        assert_eq!(told(Phase::Checking, 0, 1), "");
+    }
+
     #[test]
     fn the_template_is_valid() {
-        assert!(indicatif::ProgressStyle::with_template(super::TEMPLATE).is_ok());
+        assert!(ProgressStyle::with_template(TEMPLATE).is_ok());
     }
 }

@@ -138,6 +138,10 @@ const show = {
     fact("loss", number(event.loss));
     progress(event.step, event.steps);
   },
+  underway(event) {
+    fact(event.what, `${event.done} of ${event.of}`);
+    progress(event.done, event.of);
+  },
   note: (event) => note(event.text),
   finished(event) {
     fact("output", event.output);

@@ -10,10 +10,12 @@
 use std::collections::BTreeMap;
 
 use super::progress::Progress;
-use super::{Action, Dataset, Error, ErrorKind, Evaluation, Machine, Millis, Slice, Work, WorkerId};
+use super::{
+    Action, Dataset, Error, ErrorKind, Evaluation, Machine, Millis, Report, Slice, Underway, Work, WorkerId,
+};
 use crate::diagnosis::SharedInitVerdict;
 use crate::diagnosis::boosting::{BOOST_INGREDIENTS_MAX, samme};
-use crate::diagnosis::ensemble::{Alternatives, Fit, STACK_INGREDIENTS_MAX};
+use crate::diagnosis::ensemble::{Alternatives, Fit, STACK_INGREDIENTS_MAX, STACK_STEPS};
 use crate::diagnosis::geometry::Gram;
 use crate::diagnosis::path::{Grid, line, prefixes};
 use crate::machine::exchange::{Compare, LayerGram};
@@ -60,6 +62,8 @@ struct Comparing {
     /// What they led to on the validation set.
     boosted: Option<Counts>,
     slices: BTreeMap<u32, Alternatives>,
+    /// The hundredth of the way that was told last.
+    told: Option<usize>,
     /// Of the stacking.
     fit: Fit,
     done: BTreeMap<Dataset, Alternatives>,
@@ -74,6 +78,7 @@ impl Comparing {
             votes: Vec::new(),
             boosted: None,
             slices: BTreeMap::new(),
+            told: None,
             fit: Fit::default(),
             done: BTreeMap::new(),
         }
@@ -129,7 +134,12 @@ impl Machine {
         let Some(layers) = self.plan.diagnosis.layers.clone() else { return };
         let k = self.plan.ingredients as usize;
         self.diagnosing.grams.insert(shard, grams);
-        if self.diagnosing.grams.len() < self.placement.shards() {
+        let (done, shards) = (self.diagnosing.grams.len(), self.placement.shards());
+        // What is streamed is told of as it is read.
+        if !self.plan.streams {
+            underway(Underway::Products, (done, shards), out);
+        }
+        if done < shards {
             return;
         }
         let mut measured = Measured {
@@ -246,9 +256,9 @@ impl Machine {
     }
 
     /// Everything is scored: other uses of the ingredients are compared, where that is wanted.
-    pub(super) fn all_scored(&mut self) {
+    pub(super) fn all_scored(&mut self, out: &mut Vec<Action>) {
         if !self.plan.diagnosis.full {
-            return self.progress.go_on(Progress::Writing);
+            return self.begin_writing(out);
         }
         self.diagnosing.comparing = Some(Comparing::new(self.plan.ingredients));
         self.progress.go_on(Progress::Comparing);
@@ -267,9 +277,11 @@ impl Machine {
     }
 
     /// A slice was compared.
-    pub(super) fn compare_done(&mut self, work: &Compare, found: Alternatives) {
+    pub(super) fn compare_done(&mut self, work: &Compare, found: Alternatives, out: &mut Vec<Action>) {
         let slices = self.slices_of(work.dataset).len();
         let tests: Vec<Dataset> = self.reported_tests().collect();
+        let sets = std::iter::once(Dataset::VALIDATION).chain(tests.iter().copied());
+        let sets: Vec<(Dataset, usize)> = sets.map(|set| (set, self.slices_of(set).len())).collect();
         let classes = match self.survey().map(|s| &s.tallies) {
             Some(Tallies::Classes { classes }) => *classes,
             _ => 0,
@@ -279,6 +291,9 @@ impl Machine {
             return;
         }
         comparing.slices.insert(work.slice.index, found);
+        if let Some(way) = comparing.way(&sets) {
+            underway(Underway::Uses, way, out);
+        }
         if comparing.slices.len() < slices {
             return;
         }
@@ -297,13 +312,30 @@ impl Machine {
                 self.diagnosing.compared = Some(std::mem::take(&mut comparing.done));
                 self.diagnosing.votes = std::mem::take(&mut comparing.votes);
                 self.diagnosing.comparing = None;
-                self.progress.go_on(Progress::Writing);
+                self.begin_writing(out);
             }
         }
     }
 }
 
 impl Comparing {
+    /// How many slices of these datasets were compared, of how many at most, where that is worth telling: nobody knows how many steps the fit
+    /// will take.
+    fn way(&mut self, sets: &[(Dataset, usize)]) -> Option<(usize, usize)> {
+        let fitted = if self.weights.len() <= STACK_INGREDIENTS_MAX { STACK_STEPS as usize } else { 0 };
+        // One before the first step, and one where the votes are counted.
+        let times = |set: Dataset| if set == Dataset::VALIDATION { fitted + 2 } else { 1 };
+        let most = |(set, slices): &(Dataset, usize)| slices * times(*set);
+        let before: usize = sets.iter().take_while(|(set, _)| *set != self.dataset).map(most).sum();
+        let own = sets.iter().find(|(set, _)| *set == self.dataset).map_or(0, |(_, slices)| *slices);
+        let steps = if self.dataset == Dataset::VALIDATION { self.step as usize } else { 0 };
+        let (done, all) = (before + steps * own + self.slices.len(), sets.iter().map(most).sum::<usize>());
+        let hundredth = (done * 100).checked_div(all);
+        let is_new = self.told != hundredth;
+        self.told = hundredth;
+        is_new.then_some((done, all))
+    }
+
     /// One more step of the fit, or its end: then the weights are the best ones, and the validation set is done.
     fn fit(&mut self, mut total: Alternatives, classes: u32) {
         if let Some(hits) = total.hits.take() {
@@ -323,6 +355,12 @@ impl Comparing {
             }
         }
     }
+}
+
+/// Tells how far something is.
+pub(super) fn underway(what: Underway, (done, of): (usize, usize), out: &mut Vec<Action>) {
+    let count = |n: usize| n.try_into().unwrap_or(u32::MAX);
+    out.push(Action::Report(Report::Underway { what, done: count(done), of: count(of) }));
 }
 
 /// Groups of those that have one digest, of groups whose products are the same: beside a number that is large enough to be all that sums tell

@@ -312,6 +312,19 @@ pub enum Action {
     Finish(Result<()>),
 }
 
+/// What takes long between scores and files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Underway {
+    /// The ingredients are multiplied with each other, and with a base where there is one: by shards.
+    Products,
+    /// What a full diagnosis asks for is scored: by soups on a dataset.
+    Scores,
+    /// Other uses of the ingredients are compared: by slices, of which there are at most so many.
+    Uses,
+    /// What was written is read back: by files.
+    ReadingBack,
+}
+
 /// What whoever watches a run wants to know.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Report {
@@ -354,6 +367,15 @@ pub enum Report {
         written: u32,
         /// Of so many.
         files: u32,
+    },
+    /// How far something is that takes long and is told of in no other way.
+    Underway {
+        /// What.
+        what: Underway,
+        /// So much of it is done.
+        done: u32,
+        /// Of so much, or at most so much.
+        of: u32,
     },
     /// Something was taken back, since a worker turned out not to be believed.
     Retracted {

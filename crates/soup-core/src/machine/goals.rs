@@ -1,7 +1,10 @@
 //! Which scores are wanted now.
 
+use super::diagnosing::underway;
 use super::progress::Progress;
-use super::{Action, BTreeMap, BTreeSet, Dataset, Error, Evaluation, Ledger, Machine, Report, Soup, Work};
+use super::{
+    Action, BTreeMap, BTreeSet, Dataset, Error, Evaluation, Ledger, Machine, Report, Soup, Underway, Work,
+};
 use crate::recipe::{Step, Trial, Verdict, ranking};
 use crate::soup::Ingredient;
 use crate::tally::Tally;
@@ -17,12 +20,14 @@ pub(super) struct Goals {
     decisions_reported: usize,
     /// Trials that were accepted, and all that are decided.
     accepted: (u32, u32),
+    /// Scores that the report needed so far and the recipe did not, and how many of these are missing.
+    reported: (usize, usize),
 }
 
 impl Default for Goals {
     /// Nobody has been asked yet.
     fn default() -> Goals {
-        Goals { wanted: Vec::new(), stale: true, decisions_reported: 0, accepted: (0, 0) }
+        Goals { wanted: Vec::new(), stale: true, decisions_reported: 0, accepted: (0, 0), reported: (0, 0) }
     }
 }
 
@@ -112,8 +117,24 @@ impl Machine {
         if let Err(error) = self.conclude_goals() {
             return self.finish(Err(error), out);
         }
+        self.tell_of_scores(out);
         if self.goals.wanted.is_empty() && matches!(self.progress, Progress::Testing(_)) {
-            self.all_scored();
+            self.all_scored(out);
+        }
+    }
+
+    /// Tells how many of the scores that a full diagnosis asks for are there: most are told of in no other way.
+    fn tell_of_scores(&mut self, out: &mut Vec<Action>) {
+        if !self.plan.diagnosis.full || !matches!(self.progress, Progress::Testing(_)) {
+            return;
+        }
+        let (all, missing) = self.goals.reported;
+        let left = self.goals.wanted.len();
+        // Once the ranking is known there are more.
+        let now = (all + left.saturating_sub(missing), left);
+        if now != self.goals.reported {
+            self.goals.reported = now;
+            underway(Underway::Scores, (now.0 - now.1, now.0), out);
         }
     }
 

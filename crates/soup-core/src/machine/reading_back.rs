@@ -7,7 +7,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Action, BTreeMap, Error, FileDigest, Machine, Work, WorkerId};
+use super::diagnosing::underway;
+use super::{Action, BTreeMap, Error, FileDigest, Machine, Underway, Work, WorkerId};
 
 /// How often what was read of one file may differ from what was written, before that ends the run.
 const DIFFERED_MAX: u32 = 3;
@@ -71,6 +72,16 @@ impl Machine {
         files.filter(|file| self.writing.is_written(*file)).map(Work::ReadBack)
     }
 
+    /// Tells how many files were read back, once all are written.
+    pub(super) fn tell_of_reading_back(&self, out: &mut Vec<Action>) {
+        let files = self.plan.files as usize;
+        let done = (0..self.plan.files).filter(|file| self.reading_back.is_done(*file)).count();
+        // When the last one is done so is the run.
+        if self.writing.all_files() && done < files {
+            underway(Underway::ReadingBack, (done, files), out);
+        }
+    }
+
     /// Whether no other worker suits better for `work`, by what they have to do with the file.
     pub(super) fn suits(&self, work: &Work, worker: WorkerId) -> bool {
         let failed = self.tasks.has_failed(work);
@@ -91,7 +102,7 @@ impl Machine {
         let state = self.reading_back.files.entry(file).or_default();
         if (bytes, file_sha256) == found {
             state.done = true;
-            return;
+            return self.tell_of_reading_back(out);
         }
         state.differed += 1;
         state.readers.insert(reader);

@@ -387,7 +387,7 @@ impl Machine {
             (Work::Reread(shard, soup), TaskResult::Reread(found)) => {
                 self.reread(worker, shard, soup.as_deref(), found, out);
             }
-            (Work::Compare(work), TaskResult::Compared(found)) => self.compare_done(&work, *found),
+            (Work::Compare(work), TaskResult::Compared(found)) => self.compare_done(&work, *found, out),
             (Work::Pass(shard), TaskResult::Passed { digests, grams, notes }) => {
                 self.passed(worker, shard, digests, grams, notes, out);
             }

@@ -245,6 +245,8 @@ struct Cluster {
     result: Option<Result<()>>,
     trials: Vec<(Soup, bool)>,
     scored: BTreeMap<Evaluation, u32>,
+    /// What is told of what takes long.
+    underway: Vec<(Underway, u32, u32)>,
     placements: u32,
     events: u32,
     log: Fold,
@@ -286,6 +288,7 @@ impl Cluster {
             result: None,
             trials: vec![],
             scored: BTreeMap::new(),
+            underway: vec![],
             placements: 0,
             events: 0,
         }
@@ -321,6 +324,7 @@ impl Cluster {
                     self.trials.push((d.soup.clone(), d.verdict == Verdict::Accepted));
                     assert_eq!(n as usize, self.trials.len());
                 }
+                Action::Report(Report::Underway { what, done, of }) => self.underway.push((what, done, of)),
                 Action::Report(Report::Scored(e, _)) => *self.scored.entry(e).or_default() += 1,
                 Action::Place(_, owners) => {
                     self.placements += 1;
@@ -558,6 +562,14 @@ fn a_full_diagnosis_scores_what_lies_between_and_compares() {
     }
     // Nothing is written: there are no files.
     assert!(machine.data_sha256().is_none());
+    // Of all of this people hear how far it is, in one direction and to its end.
+    for what in [Underway::Products, Underway::Scores, Underway::Uses] {
+        let told: Vec<(u32, u32)> =
+            cluster.underway.iter().filter(|told| told.0 == what).map(|told| (told.1, told.2)).collect();
+        assert!(told.is_sorted_by(|a, b| a.0 < b.0) && told.len() > 1, "{what:?}: {told:?}");
+        assert!(told.iter().all(|(done, of)| done <= of), "{what:?}: {told:?}");
+        assert!(told.last().is_some_and(|(done, of)| done == of), "{what:?}: {told:?}");
+    }
 }
 
 #[test]

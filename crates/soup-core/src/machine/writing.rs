@@ -55,6 +55,22 @@ impl Machine {
         self.writing.data_sha256
     }
 
+    /// Everything is scored: the output is written.
+    pub(super) fn begin_writing(&mut self, out: &mut Vec<Action>) {
+        self.progress.go_on(Progress::Writing);
+        // What is streamed is told of as it is read.
+        if self.plan.files > 0 && !self.plan.streams {
+            out.push(Action::Report(Report::Writing {
+                written: self.files_written(),
+                files: self.plan.files,
+            }));
+        }
+    }
+
+    fn files_written(&self) -> u32 {
+        self.writing.files.iter().flatten().count() as u32
+    }
+
     pub(super) fn written(&mut self, writer: WorkerId, file: u32, digest: FileDigest, out: &mut Vec<Action>) {
         let Some(slot) = self.writing.files.get_mut(file as usize) else {
             return self.finish(
@@ -67,8 +83,8 @@ impl Machine {
         if self.plan.files == 1 {
             self.writing.digested(digest.data_sha256);
         }
-        let written = self.writing.files.iter().flatten().count() as u32;
-        out.push(Action::Report(Report::Writing { written, files: self.plan.files }));
+        out.push(Action::Report(Report::Writing { written: self.files_written(), files: self.plan.files }));
+        self.tell_of_reading_back(out);
     }
 
     /// Whatever was written is written again: another soup, or of other blends.

@@ -131,6 +131,10 @@ pub(super) fn event(event: v1::RunEvent) -> String {
         ),
         Event::Stepped(step) => format!("step {} of {}", step.step, step.steps),
         Event::Writing(writing) => format!("wrote {} of {} files", writing.files_written, writing.files),
+        Event::Underway(underway) => {
+            let (done, of) = (underway.done, underway.of);
+            format!("{:?}, {done} of {of}", underway.what())
+        }
         Event::Retracted(r) => format!("taken back {} scores, {} trials remain", r.scores, r.trials),
         Event::Note(note) => format!("note: {note}"),
         Event::FinishedJson(json) => {
