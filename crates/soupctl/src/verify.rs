@@ -13,6 +13,9 @@ use crate::choices::OutputFormat;
 use crate::print;
 use crate::quantity::Bytes;
 
+/// So many bytes take long enough to read that it is said which.
+const LONG_BYTES: u64 = 1 << 30;
+
 /// What is printed as JSON.
 #[derive(Serialize)]
 struct Verified {
@@ -29,7 +32,12 @@ struct Verified {
 pub(crate) async fn run(args: VerifyArgs) -> Result<()> {
     let key = args.key.as_deref().map(PublicKey::read).transpose()?;
     let target = Location::parse(&args.output)?;
-    let output = output::verify(&target, key.as_ref()).await?;
+    let tell = |name: &str, bytes: u64| {
+        if let Some(text) = reading(name, bytes) {
+            print::line(&text);
+        }
+    };
+    let output = output::verify(&target, key.as_ref(), tell).await?;
     if let Some(url) = &args.state_url {
         let head = output.journal.as_ref();
         let head = head.ok_or_else(|| Error::data(format!("the manifest of {target} names no journal")))?;
@@ -44,6 +52,11 @@ pub(crate) async fn run(args: VerifyArgs) -> Result<()> {
         OutputFormat::Json => print::json(&Verified { journal_checked: args.state_url.is_some(), output }),
         OutputFormat::Table => print::result(&told(&target, &output, args.state_url.is_some())),
     }
+}
+
+/// What is said before a file is read, of one that takes seconds or more.
+fn reading(name: &str, bytes: u64) -> Option<String> {
+    (bytes >= LONG_BYTES).then(|| format!("reading {name}, {}", Bytes(bytes)))
 }
 
 fn told(target: &Location, output: &VerifiedOutput, journal: bool) -> String {
@@ -102,5 +115,17 @@ fn reaches(run: &str, head: &Head, fold: &Fold, records: &[Record]) -> Result<()
             records.len(),
             head.records
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_take_long_are_named_before_they_are_read() {
+        assert_eq!(reading("config.json", 1 << 10), None);
+        let text = reading("model-00001-of-00002.safetensors", 5 << 30).unwrap();
+        assert_eq!(text, "reading model-00001-of-00002.safetensors, 5.00 GiB");
     }
 }

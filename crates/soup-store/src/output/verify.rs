@@ -61,12 +61,17 @@ pub struct VerifiedOutput {
 }
 
 /// Reads the output at `target` again and holds it against its manifest, and the manifest against the signature of `key`, if that is
-/// given. An output has no other files than those of its manifest, hidden ones aside: a file more can be another model.
+/// given. An output has no other files than those of its manifest, hidden ones aside: a file more can be another model. `tell` hears the name
+/// and the bytes of each file before it is read.
 ///
 /// # Errors
 /// [`ErrorKind::Data`](soup_core::ErrorKind::Data) naming what is missing, more, or not what it should be; otherwise what the store
 /// says.
-pub async fn verify(target: &Location, key: Option<&PublicKey>) -> Result<VerifiedOutput> {
+pub async fn verify(
+    target: &Location,
+    key: Option<&PublicKey>,
+    tell: impl Fn(&str, u64),
+) -> Result<VerifiedOutput> {
     let (place, text) = text(target).await?;
     let text =
         text.ok_or_else(|| Error::data(format!("{target} has no {MANIFEST_FILE}: it is no output")))?;
@@ -85,6 +90,7 @@ pub async fn verify(target: &Location, key: Option<&PublicKey>) -> Result<Verifi
     }
     let mut bytes = 0;
     for file in files.values() {
+        tell(&file.name, file.bytes);
         check(target, file).await?;
         bytes += file.bytes;
     }
