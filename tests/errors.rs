@@ -320,6 +320,10 @@ fn a_state_that_is_not_there_is_no_empty_one() {
         output.fails(2, &["there is no state at", "stat: it does not exist"]);
     }
     assert!(!dir.path().join("stat").exists());
+    std::fs::create_dir(dir.path().join("stat")).unwrap();
+    let args = ["status", "greedy-0123456789ab", "--state-url", "stat"];
+    let output = Soupctl::new(SOUPCTL).dir(dir.path()).args(args).run();
+    output.fails(2, &["there is no run \"greedy-0123456789ab\" in state ", "stat; soupctl runs lists them"]);
 }
 
 /// A terminal obeys what is printed: no name, and no text of a store, has a control character in it when it is shown.

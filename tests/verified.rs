@@ -129,7 +129,10 @@ fn an_output_is_what_was_written_or_refused() {
     };
     for name in ["model.safetensors", "config.json", "README.md", "report.html"] {
         edited(&soup.join(name), flipped, || {
-            refuses(&verify(&[]), &[&format!("soup/{name} is not what was written")]);
+            refuses(
+                &verify(&[]),
+                &[&format!("soup/{name} is not what was written"), "copy the output again"],
+            );
         });
     }
     let other_run =
@@ -138,7 +141,7 @@ fn an_output_is_what_was_written_or_refused() {
         refuses(&verify(&["--key", "key.pub"]), &["soup.json cannot be trusted", "was changed after"]);
     });
     std::fs::write(soup.join("adapter_config.json"), "{}").unwrap();
-    refuses(&verify(&[]), &["adapter_config.json is in the output and not in its manifest"]);
+    refuses(&verify(&[]), &["adapter_config.json is in the output and not in its manifest", "move it away"]);
     std::fs::remove_file(soup.join("adapter_config.json")).unwrap();
     std::fs::remove_file(soup.join("config.json")).unwrap();
     refuses(&verify(&[]), &["config.json does not exist"]);

@@ -311,6 +311,15 @@ impl Client {
     }
 }
 
+/// What a coordinator says of its runs, its workers or their judges is in a form that this program does not know.
+pub(crate) fn not_understood(url: &str, what: &str, why: serde_json::Error) -> Error {
+    Error::internal(format!(
+        "what the coordinator at {url} says of its {what} is not understood: is it of the version of this soupctl, {}?",
+        env!("CARGO_PKG_VERSION")
+    ))
+    .with_source(why)
+}
+
 fn endpoint(url: &str) -> Result<Endpoint> {
     let endpoint = Endpoint::from_shared(url.to_owned())
         .map_err(|e| Error::usage(format!("coordinator {url:?} is not a URL")).with_source(e))?;
@@ -328,6 +337,14 @@ fn unreachable(url: &str, why: tonic::transport::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_coordinator_says_in_another_form_is_told_with_who_says_it() {
+        let why = serde_json::from_str::<u32>("[]").unwrap_err();
+        let error = not_understood("http://h:1", "runs", why).chain();
+        assert!(error.starts_with("what the coordinator at http://h:1 says of its runs is not"), "{error}");
+        assert!(error.contains(env!("CARGO_PKG_VERSION")), "{error}");
+    }
 
     #[tokio::test]
     async fn an_embedded_coordinator_that_is_gone_is_named() {

@@ -17,7 +17,7 @@ use soup_trust::Role;
 
 use crate::args::DoctorArgs;
 use crate::choices::OutputFormat;
-use crate::client::Client;
+use crate::client::{Client, not_understood};
 use crate::cookfile::{absolute, current_folder};
 use crate::quantity::{Bytes, count};
 use crate::{inspect, print, resources, table};
@@ -150,7 +150,12 @@ fn show(findings: &[Finding], workers: Option<Vec<WorkerReach>>, format: OutputF
 
 /// What comes of a look, unless it takes too long.
 async fn timely<T>(look: impl Future<Output = Result<T>>) -> Result<T> {
-    let late = |_| Err(Error::unavailable(format!("no answer within {} s", PATIENCE.as_secs())));
+    let late = |_| {
+        let seconds = PATIENCE.as_secs();
+        Err(Error::unavailable(format!(
+            "no answer within {seconds} s: look at what is between (firewalls, proxies)"
+        )))
+    };
     tokio::time::timeout(PATIENCE, look).await.unwrap_or_else(late)
 }
 
@@ -223,7 +228,10 @@ async fn ready(address: &str) -> Result<String> {
     let begun = Instant::now();
     match soup_admin::ask(address, "/readyz").await? {
         (200, _) => Ok(format!("ready, after {} ms", begun.elapsed().as_millis())),
-        (503, _) => Err(Error::unavailable("it lives, and is not ready")),
+        (503, _) => Err(Error::unavailable(
+            "it lives, and is not ready: a worker is once a coordinator has welcomed it and its shards are loaded, a coordinator once it knows \
+             the runs of its state; its log says more",
+        )),
         (status, _) => Err(Error::configuration(format!(
             "what answers there with {status} is no admin port of soupctl: see its --admin"
         ))),
@@ -265,8 +273,8 @@ async fn ask(coordinator: &str, args: &DoctorArgs) -> Result<(Vec<Finding>, Vec<
     let begun = Instant::now();
     let client = Client::connect(&url, &args.trust).await?;
     let (json, skew) = client.probe().await?;
-    let workers: Vec<WorkerReach> = serde_json::from_str(&json)
-        .map_err(|e| Error::internal("the list of workers cannot be read").with_source(e))?;
+    let workers: Vec<WorkerReach> =
+        serde_json::from_str(&json).map_err(|e| not_understood(&url, "workers", e))?;
     let found =
         format!("{}, asked in {} ms", count(workers.len() as u64, "worker"), begun.elapsed().as_millis());
     let check = format!("coordinator {coordinator}");

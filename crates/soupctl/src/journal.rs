@@ -55,12 +55,15 @@ async fn verified(
     key: Option<&PublicKey>,
     (fold, records): (&Fold, &[Record]),
 ) -> Result<String> {
-    let unreadable = || Error::data(format!("the plan of run {run:?} cannot be read"));
+    let again = "take the state from where it was kept as it was, or cook again";
+    let unreadable = || Error::data(format!("the plan of run {run:?} cannot be read: {again}"));
     let plan = plan.ok_or_else(unreadable)?;
     let digest = sha256_hex(plan);
     let digits = run.rsplit('-').next().unwrap_or_default();
     if digits.is_empty() || !digest.starts_with(digits) {
-        return Err(Error::data(format!("the plan of run {run:?} was changed: its SHA-256 is {digest}")));
+        return Err(Error::data(format!(
+            "the plan of run {run:?} was changed: its SHA-256 is {digest}, which does not begin with the run's {digits}; {again}"
+        )));
     }
     let plan: Value = serde_json::from_slice(plan).map_err(|e| unreadable().with_source(e))?;
     let output = plan["spec"]["output"].as_str().unwrap_or_default();
@@ -216,5 +219,23 @@ impl Names {
             format!("; trial {}, {}: {verdict}", d.trial, self.ingredient(d.candidate))
         };
         decisions.iter().map(verdict).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_plan_that_was_changed_is_told_with_what_to_do() {
+        let fold = Fold::default();
+        let plan = Some(&b"{}"[..]);
+        let error = verified("greedy-0123456789ab", plan, None, (&fold, &[])).await.unwrap_err().chain();
+        assert!(
+            error.contains("which does not begin with the run's 0123456789ab; take the state"),
+            "{error}"
+        );
+        let error = verified("greedy-0123456789ab", None, None, (&fold, &[])).await.unwrap_err().chain();
+        assert!(error.contains("cannot be read: take the state from where it was kept"), "{error}");
     }
 }

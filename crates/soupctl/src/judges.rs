@@ -8,13 +8,13 @@ use std::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error as _};
+use soup_core::Result;
 use soup_core::judge::WorkerJudges;
 use soup_core::run::check_judge_name;
-use soup_core::{Error, Result};
 
 use crate::args::JudgesArgs;
 use crate::choices::OutputFormat;
-use crate::client::Client;
+use crate::client::{Client, not_understood};
 use crate::spec::coordinator_url;
 use crate::{print, table};
 
@@ -98,7 +98,7 @@ pub(crate) fn config(flag: &JudgeFlag, silence_ms: u64) -> Result<soup_worker::J
             soup_worker::Source::At(std::sync::Arc::new(soup_worker::Tcp), format!("unix:{path}"))
         }
         None => {
-            return Err(Error::usage(format!(
+            return Err(soup_core::Error::usage(format!(
                 "--judge {0} does not say where the judge is: give --judge {0}=unix:/path/of/socket or {0}=cmd:COMMAND",
                 flag.name
             )));
@@ -118,8 +118,8 @@ const DIGEST_SHOWN: usize = 12;
 pub(crate) async fn run(args: JudgesArgs) -> Result<()> {
     let url = coordinator_url(&args.coordinator)?;
     let json = Client::connect(&url, &args.trust).await?.judges().await?;
-    let all: Vec<WorkerJudges> = serde_json::from_str(&json)
-        .map_err(|e| Error::internal("the list of judges cannot be read").with_source(e))?;
+    let all: Vec<WorkerJudges> =
+        serde_json::from_str(&json).map_err(|e| not_understood(&url, "judges", e))?;
     match args.format {
         OutputFormat::Json => print::json(&all),
         OutputFormat::Table => {

@@ -8,7 +8,7 @@ use soup_store::state::State;
 
 use crate::args::{ListArgs, Lookup, RemoteArgs, RunArgs, WatchArgs};
 use crate::choices::{OnInterrupt, OutputFormat};
-use crate::client::Client;
+use crate::client::{Client, not_understood};
 use crate::progress::Progress;
 use crate::signals::StopSignals;
 use crate::spec::coordinator_url;
@@ -23,9 +23,8 @@ pub(crate) fn default_state() -> String {
     STATE_DEFAULT.to_owned()
 }
 
-/// All runs, as JSON values of the shape of `RunSummary`.
-async fn summaries(lookup: &Lookup) -> Result<Vec<Value>> {
-    let unreadable = |e| Error::internal("the list of runs cannot be read").with_source(e);
+/// All runs, as JSON values of the shape of `RunSummary`, and where they were looked up.
+async fn summaries(lookup: &Lookup) -> Result<(Vec<Value>, String)> {
     let local = Path::new(STATE_DEFAULT).exists().then(default_state);
     let state = match (&lookup.state_url, &lookup.coordinator) {
         (Some(url), _) => Some(url.clone()),
@@ -37,17 +36,21 @@ async fn summaries(lookup: &Lookup) -> Result<Vec<Value>> {
         // A store cannot tell what is empty from what is not there; a disk can.
         if state.location().local_path().is_some_and(|folder| !folder.exists()) {
             return Err(Error::usage(format!(
-                "there is no state at {}: it does not exist",
+                "there is no state at {}: it does not exist; where none is named, a cook keeps its runs in .soup-state beside its output",
                 state.location()
             )));
         }
         let all = state.summaries().await?;
-        return all.iter().map(serde_json::to_value).collect::<Result<_, _>>().map_err(unreadable);
+        let unwritten = |e| Error::internal("a summary of a run cannot be written as JSON").with_source(e);
+        let all = all.iter().map(serde_json::to_value).collect::<Result<_, _>>().map_err(unwritten)?;
+        return Ok((all, format!("state {}", state.location())));
     }
     let url = coordinator_url(lookup.coordinator.as_deref().unwrap_or(COORDINATOR_DEFAULT))?;
     let listed = async { Client::connect(&url, &lookup.trust).await?.list().await }.await;
     let named = lookup.coordinator.is_some();
-    serde_json::from_str(&listed.map_err(|e| if named { e } else { of_no_name(e) })?).map_err(unreadable)
+    let listed = listed.map_err(|e| if named { e } else { of_no_name(e) })?;
+    let all = serde_json::from_str(&listed).map_err(|e| not_understood(&url, "runs", e))?;
+    Ok((all, format!("the coordinator at {url}")))
 }
 
 /// An error of a coordinator that nobody named, with why it was asked.
@@ -60,7 +63,7 @@ fn of_no_name(error: Error) -> Error {
 /// # Errors
 /// Those of the state or the coordinator.
 pub(crate) async fn runs(args: ListArgs) -> Result<()> {
-    let all = summaries(&args.lookup).await?;
+    let (all, _) = summaries(&args.lookup).await?;
     match args.lookup.format {
         OutputFormat::Json => print::json(&all),
         OutputFormat::Table => {
@@ -79,10 +82,11 @@ pub(crate) async fn runs(args: ListArgs) -> Result<()> {
 /// # Errors
 /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage) where there is no such run.
 pub(crate) async fn status(args: RunArgs) -> Result<()> {
-    let all = summaries(&args.lookup).await?;
+    let (all, place) = summaries(&args.lookup).await?;
     let run = all.into_iter().find(|r| r["run"] == args.run.as_str());
-    let run =
-        run.ok_or_else(|| Error::usage(format!("there is no run {:?}; soupctl runs lists them", args.run)))?;
+    let missing =
+        || Error::usage(format!("there is no run {:?} in {place}; soupctl runs lists them", args.run));
+    let run = run.ok_or_else(missing)?;
     match args.lookup.format {
         OutputFormat::Json => print::json(&run),
         OutputFormat::Table => {

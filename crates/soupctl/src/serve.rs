@@ -145,9 +145,17 @@ pub(crate) fn timed(timing: &TimingArgs) -> CoordinatorConfig {
 /// # Errors
 /// [`ErrorKind::Configuration`](soup_core::ErrorKind::Configuration) where there is none to be had at `address`.
 pub(crate) async fn listen(address: &str) -> Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|e| Error::configuration(format!("cannot listen on {address:?}")).with_source(e))
+    let refused = |e: std::io::Error| {
+        let what = match e.kind() {
+            std::io::ErrorKind::AddrInUse => ", on which somebody else does: name another one with --listen",
+            std::io::ErrorKind::AddrNotAvailable => {
+                ", which is no address of this host: name one of its own with --listen"
+            }
+            _ => "",
+        };
+        Error::configuration(format!("cannot listen on {address:?}{what}")).with_source(e)
+    };
+    TcpListener::bind(address).await.map_err(refused)
 }
 
 /// Whether a listener takes plain text from beyond this host.
@@ -206,5 +214,8 @@ mod tests {
         let error = listen("256.0.0.1:0").await.unwrap_err();
         assert_eq!(error.kind(), soup_core::ErrorKind::Configuration);
         assert!(error.chain().contains("256.0.0.1:0"), "{}", error.chain());
+        let taken = listen("127.0.0.1:0").await.unwrap();
+        let error = listen(&taken.local_addr().unwrap().to_string()).await.unwrap_err().chain();
+        assert!(error.contains("on which somebody else does: name another one with --listen"), "{error}");
     }
 }

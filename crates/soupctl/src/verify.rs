@@ -40,7 +40,7 @@ pub(crate) async fn run(args: VerifyArgs) -> Result<()> {
     let output = output::verify(&target, key.as_ref(), tell).await?;
     if let Some(url) = &args.state_url {
         let head = output.journal.as_ref();
-        let head = head.ok_or_else(|| Error::data(format!("the manifest of {target} names no journal")))?;
+        let head = head.ok_or_else(|| no_journal(&target))?;
         let state = State::open(url)?;
         let (fold, records) = match &key {
             Some(key) => state.read_signed(&output.run, key).await?,
@@ -52,6 +52,13 @@ pub(crate) async fn run(args: VerifyArgs) -> Result<()> {
         OutputFormat::Json => print::json(&Verified { journal_checked: args.state_url.is_some(), output }),
         OutputFormat::Table => print::result(&told(&target, &output, args.state_url.is_some())),
     }
+}
+
+/// Outputs of earlier versions do not say of which journal they are made.
+fn no_journal(target: &Location) -> Error {
+    Error::data(format!(
+        "the manifest of {target} names no journal, as those of earlier versions: verify its files alone, without --state-url"
+    ))
 }
 
 /// What is said before a file is read, of one that takes seconds or more.
@@ -121,6 +128,15 @@ fn reaches(run: &str, head: &Head, fold: &Fold, records: &[Record]) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_output_that_names_no_journal_is_verified_without() {
+        let error = no_journal(&Location::parse("memory:///soup").unwrap()).chain();
+        assert!(
+            error.contains("memory:///soup names no journal") && error.contains("without --state-url"),
+            "{error}"
+        );
+    }
 
     #[test]
     fn files_that_take_long_are_named_before_they_are_read() {

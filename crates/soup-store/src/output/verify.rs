@@ -73,8 +73,11 @@ pub async fn verify(
     tell: impl Fn(&str, u64),
 ) -> Result<VerifiedOutput> {
     let (place, text) = text(target).await?;
-    let text =
-        text.ok_or_else(|| Error::data(format!("{target} has no {MANIFEST_FILE}: it is no output")))?;
+    let text = text.ok_or_else(|| {
+        Error::data(format!(
+            "{target} has no {MANIFEST_FILE}: it is no output; name a folder that a cook wrote"
+        ))
+    })?;
     let manifest: Manifest = serde_json::from_slice(&text)
         .map_err(|e| Error::data(format!("{place} is no manifest of an output")).with_source(e))?;
     check_signed(&place, &text, key)?;
@@ -84,7 +87,10 @@ pub async fn verify(
     for entry in read::list(target).await?.iter().filter(|_| all_files) {
         let known = files.contains_key(&entry.name) || [MANIFEST_FILE, CLAIM_FILE].contains(&&*entry.name);
         if !known && !entry.name.starts_with('.') {
-            let text = format!("{} is in the output and not in its manifest", entry.location);
+            let text = format!(
+                "{} is in the output and not in its manifest: whoever loads the folder may load it, so move it away",
+                entry.location
+            );
             return Err(Error::data(text));
         }
     }
@@ -143,7 +149,8 @@ async fn check(target: &Location, file: &File) -> Result<()> {
     let sha256 = hex::encode(sha256);
     if (bytes, &sha256) != (file.bytes, &file.sha256) {
         return Err(Error::data(format!(
-            "{place} is not what was written: it has {bytes} bytes of SHA-256 {sha256}, and its manifest says {} of {}",
+            "{place} is not what was written: it has {bytes} bytes of SHA-256 {sha256}, and its manifest says {} of {}; copy the output \
+             again, or cook it again",
             file.bytes, file.sha256
         )));
     }
