@@ -1,23 +1,28 @@
 //! The command line. The doc comments are the help.
 
+mod asking;
+mod cook;
+mod serving;
+
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
 
 use clap::builder::Resettable;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use soup_core::Result;
 
+#[cfg(feature = "worker")]
+pub(crate) use self::asking::DevicesArgs;
+pub(crate) use self::asking::{
+    DoctorArgs, InspectArgs, JudgesArgs, KeysCommand, ListArgs, LogArgs, Lookup, RemoteArgs, RunArgs,
+    VerifyArgs, WatchArgs,
+};
+pub(crate) use self::cook::{CookArgs, TasteArgs};
+#[cfg(feature = "worker")]
+pub(crate) use self::serving::WorkerArgs;
+pub(crate) use self::serving::{AdminArgs, CoordinatorArgs, TimingArgs};
 use crate::authority::AuthorityCommand;
-use crate::choices::{LogFormat, OnInterrupt, OutputFormat};
-use crate::cookfile::{CookOptions, current_folder};
-#[cfg(feature = "worker")]
-use crate::judges::JudgeFlag;
+use crate::choices::LogFormat;
 use crate::kubernetes::KubernetesCommand;
-#[cfg(feature = "worker")]
-use crate::quantity::Bytes;
-use crate::quantity::Millis;
-use crate::spec::{Cook, Purpose};
-use crate::trust::{PlaceArgs, TrustArgs};
 
 /// Cooks model soups: averages fine-tuned checkpoints into one better model, on a cluster or on this machine.
 #[derive(Debug, Parser)]
@@ -55,10 +60,7 @@ fn without_empty(command: clap::Command, variable: &impl Fn(&OsStr) -> Option<Os
     command.mut_subcommands(|command| without_empty(command, variable))
 }
 
-/// Shortest lease.
-const LEASE_MIN_MS: u64 = 1_000;
 const LOGS: &str = "Logs";
-const TIMING: &str = "Coordinator, with --listen or by itself";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -196,423 +198,11 @@ A cook file has the flags' names as its keys (soupctl schema prints its JSON sch
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a demand is not met (--gate, --require-shared-init),
 65 bad data, 69 store or cluster unavailable, 75 try again, 78 configuration, 130 interrupted.";
 
-/// Options of a cook that may stand beside `--resume`: who does it and how, and nothing of what it is. Whatever else there is may not.
-const BESIDE_RESUME: [&str; 20] = [
-    "overwrite",
-    "state_url",
-    "signing_key",
-    "gate",
-    "lookahead",
-    "audit",
-    "judge",
-    "judge_dir",
-    "judge_timeout",
-    "workers",
-    "min_workers",
-    "memory",
-    "disk_cache",
-    "disk",
-    "threads",
-    "device",
-    "device_memory",
-    "precision",
-    "coordinator",
-    "listen",
-];
-
-/// Refuses an argument that says what to cook beside a run that is gone on with, which says so already.
-fn apart_from_resume(arg: clap::Arg) -> clap::Arg {
-    let options = CookOptions::augment_args(clap::Command::new("cook"));
-    let id = arg.get_id().as_str();
-    let of_a_cook = options.get_arguments().any(|option| option.get_id() == id);
-    let what = of_a_cook && !BESIDE_RESUME.contains(&id) || matches!(id, "file" | "pools");
-    if what { arg.conflicts_with("resume") } else { arg }
-}
-
-/// Flags of `cook` and `plan`.
-#[derive(Args, Clone, Debug)]
-#[command(mut_args = apart_from_resume)]
-pub(crate) struct CookArgs {
-    /// Cook file (YAML): keys are the names of the flags below, paths are relative to the file; flags win
-    #[arg(short = 'f', long, value_name = "PATH")]
-    pub(crate) file: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) options: CookOptions,
-    /// How the result is printed on stdout
-    #[arg(short = 'o', long, value_enum, default_value_t, help_heading = "Output")]
-    pub(crate) format: OutputFormat,
-    /// Show no progress
-    #[arg(short, long, help_heading = "Output")]
-    pub(crate) quiet: bool,
-    /// Go on with this run, as it was asked for then, without other flags about the cook: of --state-url (soups/.soup-state unless named), or of a coordinator
-    #[arg(long, value_name = "RUN", help_heading = "Output")]
-    pub(crate) resume: Option<String>,
-    /// What Ctrl-C does to a run on a cluster; an embedded one always stops, and goes on when asked for again
-    #[arg(long, value_enum, default_value_t, help_heading = "Cluster")]
-    pub(crate) on_interrupt: OnInterrupt,
-    #[command(flatten)]
-    pub(crate) timing: TimingArgs,
-    #[command(flatten)]
-    pub(crate) admin: AdminArgs,
-    /// File for one line about how this ended, where the output is or why not, as Kubernetes shows it: /dev/termination-log
-    #[arg(long, env = "SOUP_TERMINATION_MESSAGE", value_name = "FILE", help_heading = "Output")]
-    pub(crate) termination_message: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) trust: TrustArgs,
-}
-
-impl CookArgs {
-    /// The cook that flags and file ask for.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Usage`](soup_core::ErrorKind::Usage), naming the flag or the key and the file.
-    pub(crate) fn cook(&self, purpose: Purpose) -> Result<Cook> {
-        let cwd = current_folder()?;
-        let mut flags = self.options.clone();
-        let file = match self.file.as_deref() {
-            Some(path) => CookOptions::read(path, flags.judge.as_ref())?,
-            None => CookOptions::default(),
-        };
-        let judge = flags.judge.clone().or_else(|| file.judge.clone());
-        flags.resolve(&cwd, judge.as_ref())?;
-        Cook::new(flags, file, &cwd, purpose)
-    }
-}
-
-/// Flags of `taste`.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct TasteArgs {
-    /// The pool, as for --pool
-    #[arg(value_name = "POOL")]
-    pub(crate) pools: Vec<String>,
-    #[command(flatten)]
-    pub(crate) cook: CookArgs,
-}
-
-impl TasteArgs {
-    /// The same as flags of a cook.
-    pub(crate) fn into_cook(self) -> CookArgs {
-        let TasteArgs { pools, mut cook } = self;
-        if let ([only], None, None) = (&pools[..], &cook.file, &cook.options.validation) {
-            let beside = PathBuf::from(only).join(COOK_FILE);
-            cook.file = beside.is_file().then_some(beside);
-        }
-        cook.options.pool.splice(0..0, pools);
-        cook
-    }
-}
-
-/// The cook file of a pool that brings its own.
-const COOK_FILE: &str = "cook.yaml";
-
-/// Flags of `inspect`.
-#[derive(Args, Debug)]
-pub(crate) struct InspectArgs {
-    /// A checkpoint, or a pool: folder of checkpoints, glob, or several checkpoints
-    #[arg(required = true, value_name = "URL")]
-    pub(crate) urls: Vec<String>,
-    /// List all tensors
-    #[arg(long)]
-    pub(crate) tensors: bool,
-    /// How the result is printed on stdout
-    #[arg(short = 'o', long, value_enum, default_value_t)]
-    pub(crate) format: OutputFormat,
-}
-
-/// Where runs are looked up.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct Lookup {
-    /// The state: a folder or an object store [default: soups/.soup-state if it exists, else the coordinator is asked]
-    #[arg(long, value_name = "URL", env = "SOUP_STATE_URL")]
-    pub(crate) state_url: Option<String>,
-    /// Ask this coordinator [default: 127.0.0.1:7070]
-    #[arg(long, value_name = "URL", env = "SOUP_COORDINATOR")]
-    pub(crate) coordinator: Option<String>,
-    /// How the result is printed on stdout
-    #[arg(short = 'o', long, value_enum, default_value_t)]
-    pub(crate) format: OutputFormat,
-    #[command(flatten)]
-    pub(crate) trust: TrustArgs,
-}
-
-/// Flags of `runs`.
-#[derive(Args, Debug)]
-pub(crate) struct ListArgs {
-    #[command(flatten)]
-    pub(crate) lookup: Lookup,
-}
-
-/// Flags of `judges`.
-#[derive(Args, Debug)]
-pub(crate) struct JudgesArgs {
-    /// The coordinator
-    #[arg(long, env = "SOUP_COORDINATOR", default_value = "127.0.0.1:7070", value_name = "URL")]
-    pub(crate) coordinator: String,
-    /// How the result is printed on stdout
-    #[arg(short = 'o', long, value_enum, default_value_t)]
-    pub(crate) format: OutputFormat,
-    #[command(flatten)]
-    pub(crate) trust: TrustArgs,
-}
-
-/// Flags of `devices`.
-#[cfg(feature = "worker")]
-#[derive(Args, Debug)]
-pub(crate) struct DevicesArgs {
-    /// Arithmetic of the native judge of which the class is shown: f32, tf32 (CUDA) or bf16 (CUDA)
-    #[arg(long, default_value = "f32")]
-    pub(crate) precision: String,
-    /// How the result is printed on stdout
-    #[arg(short = 'o', long, value_enum, default_value_t)]
-    pub(crate) format: OutputFormat,
-}
-
-/// Flags of `status`.
-#[derive(Args, Debug)]
-pub(crate) struct RunArgs {
-    /// The run
-    pub(crate) run: String,
-    #[command(flatten)]
-    pub(crate) lookup: Lookup,
-}
-
-/// Flags of `wait` and `cancel`.
-#[derive(Args, Debug)]
-pub(crate) struct RemoteArgs {
-    /// The run
-    pub(crate) run: String,
-    /// The coordinator
-    #[arg(long, env = "SOUP_COORDINATOR", default_value = "127.0.0.1:7070", value_name = "URL")]
-    pub(crate) coordinator: String,
-    #[command(flatten)]
-    pub(crate) trust: TrustArgs,
-}
-
-/// Flags of `watch`.
-#[derive(Args, Debug)]
-pub(crate) struct WatchArgs {
-    #[command(flatten)]
-    pub(crate) remote: RemoteArgs,
-    /// How the result is printed on stdout
-    #[arg(short = 'o', long, value_enum, default_value_t)]
-    pub(crate) format: OutputFormat,
-}
-
-/// Flags of `log`.
-#[derive(Args, Debug)]
-pub(crate) struct LogArgs {
-    /// The run
-    pub(crate) run: String,
-    /// The state it is kept in [default: soups/.soup-state]
-    #[arg(long, value_name = "URL", env = "SOUP_STATE_URL")]
-    pub(crate) state_url: Option<String>,
-    /// Check the chain of records, who wrote them, and make every decision again from the scores before it
-    #[arg(long)]
-    pub(crate) verify: bool,
-    /// Check that every record is signed with this key: the file of a public key, as soupctl keys new makes it
-    #[arg(long, value_name = "FILE", requires = "verify", value_hint = clap::ValueHint::FilePath)]
-    pub(crate) key: Option<PathBuf>,
-    /// How the result is printed on stdout
-    #[arg(short = 'o', long, value_enum, default_value_t)]
-    pub(crate) format: OutputFormat,
-}
-
-/// Flags of `verify`.
-#[derive(Args, Debug)]
-pub(crate) struct VerifyArgs {
-    /// The output: a folder with a soup.json
-    #[arg(value_name = "URL")]
-    pub(crate) output: String,
-    /// Check that its manifest is signed with this key: the file of a public key, as soupctl keys new makes it
-    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
-    pub(crate) key: Option<PathBuf>,
-    /// Check also that the journal of its run, in this state, is whole up to what the manifest was made of
-    #[arg(long, value_name = "URL")]
-    pub(crate) state_url: Option<String>,
-    /// How the result is printed on stdout
-    #[arg(short = 'o', long, value_enum, default_value_t)]
-    pub(crate) format: OutputFormat,
-}
-
-/// Flags of `doctor`.
-#[derive(Args, Debug)]
-pub(crate) struct DoctorArgs {
-    /// Whether a state can be kept here; a probe is written and removed
-    #[arg(long, value_name = "URL")]
-    pub(crate) state_url: Option<String>,
-    /// Whether these checkpoints can be read, and agree; repeatable
-    #[arg(long, value_name = "URL")]
-    pub(crate) pool: Vec<String>,
-    /// Whether this coordinator answers, and its workers reach each other
-    #[arg(long, value_name = "URL")]
-    pub(crate) coordinator: Option<String>,
-    /// Whether the process with this admin port is ready; with no other flag nothing else is looked at
-    #[arg(long, value_name = "HOST:PORT")]
-    pub(crate) admin: Option<String>,
-    /// What there is for a disk cache in this folder
-    #[arg(long, value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
-    pub(crate) disk_cache: Option<PathBuf>,
-    /// What there is for judges in this folder [default: /dev/shm]
-    #[arg(long, value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
-    pub(crate) judge_dir: Option<PathBuf>,
-    /// How the result is printed on stdout
-    #[arg(short = 'o', long, value_enum, default_value_t)]
-    pub(crate) format: OutputFormat,
-    #[command(flatten)]
-    pub(crate) trust: TrustArgs,
-}
-
-impl DoctorArgs {
-    /// Whether nothing is named but, perhaps, an admin port.
-    pub(crate) fn names_nothing(&self) -> bool {
-        let DoctorArgs { state_url, pool, coordinator, admin: _, disk_cache, judge_dir, format: _, trust: _ } =
-            self;
-        state_url.is_none()
-            && pool.is_empty()
-            && coordinator.is_none()
-            && disk_cache.is_none()
-            && judge_dir.is_none()
-    }
-}
-
-/// What `keys` does.
-#[derive(Debug, Subcommand)]
-pub(crate) enum KeysCommand {
-    /// Make a key for --signing-key, which its owner alone can read, and its public half in FILE.pub
-    New {
-        /// The file of the key; nothing that is there is replaced
-        #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
-        file: PathBuf,
-    },
-}
-
-/// Flags of `coordinator`.
-#[derive(Args, Debug)]
-pub(crate) struct CoordinatorArgs {
-    /// Address to listen on; beyond loopback with --tls, or --insecure. Without --tls every user of this host may do everything
-    #[arg(long, env = "SOUP_LISTEN", default_value = "127.0.0.1:7070", value_name = "HOST:PORT")]
-    pub(crate) listen: String,
-    /// Where runs are kept: a folder, or an object store that creates only if absent; unfinished runs go on from there
-    #[arg(long, env = "SOUP_STATE_URL", default_value = ".soup-state", value_name = "URL")]
-    pub(crate) state_url: String,
-    /// Sign the records of runs and the manifests of outputs with this key; soupctl keys new makes one
-    #[arg(long, env = "SOUP_SIGNING_KEY", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
-    pub(crate) signing_key: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) timing: TimingArgs,
-    #[command(flatten)]
-    pub(crate) admin: AdminArgs,
-    /// YAML file that keeps clients to places of their own, among those that are allowed: {NAME: {read: [PREFIX], write: [PREFIX]}}
-    #[arg(long, value_name = "FILE", requires = "tls", value_hint = clap::ValueHint::FilePath, help_heading = "Trust")]
-    pub(crate) client_places: Option<PathBuf>,
-    /// Runs that one client may have waiting or in progress, with --tls
-    #[arg(long, env = "SOUP_RUNS_PER_CLIENT", default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub(crate) runs_per_client: u32,
-    #[command(flatten)]
-    pub(crate) trust: TrustArgs,
-    #[command(flatten)]
-    pub(crate) places: PlaceArgs,
-}
-
-/// Where operators look.
-#[derive(Args, Clone, Debug, Default)]
-pub(crate) struct AdminArgs {
-    /// Answer /livez, /readyz and /metrics here, in plain HTTP: whoever reaches it can read what is counted
-    #[arg(long, env = "SOUP_ADMIN", value_name = "HOST:PORT")]
-    pub(crate) admin: Option<String>,
-}
-
-/// How long a coordinator waits for workers.
-#[derive(Args, Clone, Copy, Debug, Default)]
-pub(crate) struct TimingArgs {
-    /// How long a run waits for its workers, such as 90s or 10m [default: 10m]
-    #[arg(long, env = "SOUP_START_TIMEOUT", value_name = "DURATION", help_heading = TIMING)]
-    pub(crate) start_timeout: Option<Millis>,
-    /// A worker that is not heard for so long, at least 1s, is lost [default: 10s]
-    #[arg(long, env = "SOUP_LEASE", value_name = "DURATION", value_parser = lease, help_heading = TIMING)]
-    pub(crate) lease: Option<Millis>,
-}
-
-/// A lease that leaves room for several heartbeats and an ordinary hiccup.
-fn lease(text: &str) -> std::result::Result<Millis, String> {
-    let lease: Millis = text.parse()?;
-    if lease.0 < LEASE_MIN_MS {
-        return Err(format!(
-            "a lease is at least {LEASE_MIN_MS} ms: workers that are only busy would be lost"
-        ));
-    }
-    Ok(lease)
-}
-
-/// Flags of `worker`.
-#[cfg(feature = "worker")]
-#[derive(Args, Debug)]
-pub(crate) struct WorkerArgs {
-    /// The coordinator to work for
-    #[arg(long, env = "SOUP_COORDINATOR", default_value = "127.0.0.1:7070", value_name = "URL")]
-    pub(crate) coordinator: String,
-    /// Address on which peers are served [default: 127.0.0.1:0 if the coordinator is on this host, else 0.0.0.0:0]
-    #[arg(long, env = "SOUP_LISTEN", value_name = "HOST:PORT")]
-    pub(crate) listen: Option<String>,
-    /// URL at which peers reach this worker [default: the address it listens on]
-    #[arg(long, env = "SOUP_ADVERTISE", value_name = "URL")]
-    pub(crate) advertise: Option<String>,
-    /// Name for people [default: host and port]
-    #[arg(long, env = "SOUP_NAME")]
-    pub(crate) name: Option<String>,
-    /// Threads that compute [default: all cores]
-    #[arg(long, env = "SOUP_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub(crate) threads: Option<u32>,
-    /// Memory, such as 8GiB: four fifths for shards, soups and blends, one for decoded samples; a single soup may come on top
-    /// [default: 75 % of what is available]
-    #[arg(long, env = "SOUP_MEMORY", value_name = "SIZE")]
-    pub(crate) memory: Option<Bytes>,
-    /// Folder on a local disk for shards that have no room in memory; its files have no name and go with the worker
-    #[arg(long, env = "SOUP_DISK_CACHE", value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
-    pub(crate) disk_cache: Option<PathBuf>,
-    /// Space for shards in --disk-cache, such as 200GiB [default: 90 % of what is free]
-    #[arg(long, env = "SOUP_DISK", value_name = "SIZE", requires = "disk_cache")]
-    pub(crate) disk: Option<Bytes>,
-    /// Where to compute: cpu, cuda:N or vulkan:N (in builds that have them, see soupctl devices), or auto: the first card that works, or else
-    /// cpu
-    #[arg(long, env = "SOUP_DEVICE", default_value = "cpu")]
-    pub(crate) device: String,
-    /// Memory of the device that may be used, such as 80GiB: four fifths for shards, the rest for soups in work, samples and what is under
-    /// way [default: 90 % of what is free]
-    #[arg(long, env = "SOUP_DEVICE_MEMORY", value_name = "SIZE")]
-    pub(crate) device_memory: Option<Bytes>,
-    /// Arithmetic of the native judge on the device: f32, tf32 (CUDA) or bf16 (CUDA)
-    #[arg(long, env = "SOUP_PRECISION", default_value = "f32")]
-    pub(crate) precision: String,
-    /// A judge besides the native one: NAME=unix:/path/of/socket of one that is served, or NAME='cmd:COMMAND' of one to start; repeatable
-    #[arg(long = "judge", env = "SOUP_JUDGE", value_name = "NAME=SOURCE")]
-    pub(crate) judges: Vec<JudgeFlag>,
-    /// Folder through which judges are handed soups [default: one in /dev/shm, for this worker alone]
-    #[arg(long, env = "SOUP_JUDGE_DIR", value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
-    pub(crate) judge_dir: Option<PathBuf>,
-    /// A judge that says nothing for so long while it is asked is started again
-    #[arg(long, env = "SOUP_JUDGE_TIMEOUT", default_value = "60s", value_name = "DURATION")]
-    pub(crate) judge_timeout: Millis,
-    /// How long to try to reach a coordinator to begin with; the exit code is 69 then
-    #[arg(long, env = "SOUP_CONNECT_TIMEOUT", default_value = "60s", value_name = "DURATION")]
-    pub(crate) connect_timeout: Millis,
-    /// How long a coordinator that there was may stay away; the exit code is 75 then
-    #[arg(long, env = "SOUP_ORPHAN_TIMEOUT", default_value = "15m", value_name = "DURATION")]
-    pub(crate) orphan_timeout: Millis,
-    /// Exit with 0 when stopped by a signal too, and not with 143 (130 for Ctrl-C), for supervisors that take any other code for a failure
-    #[arg(long, env = "SOUP_STOP_IS_SUCCESS")]
-    pub(crate) stop_is_success: bool,
-    #[command(flatten)]
-    pub(crate) admin: AdminArgs,
-    #[command(flatten)]
-    pub(crate) trust: TrustArgs,
-    #[command(flatten)]
-    pub(crate) places: PlaceArgs,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::choices::OutputFormat;
+    use crate::spec::Purpose;
 
     fn cook_args(flags: &[&str]) -> CookArgs {
         match Cli::try_parse_from(["soupctl", "cook"].iter().chain(flags)).unwrap().command {
