@@ -1,4 +1,4 @@
-//! Devices: in every build, what is not there is refused by its name; in a build with `vulkan`, on whatever drives that (a processor with
+//! Devices: in every build, what is not there is refused by its name, and the processor has two arithmetics; in a build with `vulkan`, on whatever drives that (a processor with
 //! lavapipe is enough), the same soups as on the processor, to the bit, and no judge among others that computes in another way.
 
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
@@ -46,18 +46,19 @@ fn the_processor_is_always_there() {
 #[test]
 fn what_is_not_there_is_refused_by_its_name() {
     let dir = TempDir::new().unwrap();
-    let cases: [(&[&str], i32, &str); 7] = [
+    let cases: [(&[&str], i32, &str); 8] = [
         (&["--device", "tpu"], 2, "unknown device \"tpu\""),
         (&["--device", "cuda:x"], 2, "unknown device \"cuda:x\""),
         (&["--device", "cpu", "--device-memory", "1GiB"], 2, "--device-memory is about a device"),
         (&["--precision", "f8"], 2, "unknown precision \"f8\""),
-        (&["--precision", "bf16"], 78, "cpu computes in f32 alone"),
+        (&["--precision", "tf32"], 78, "cpu computes in f32 and bf16, not in tf32"),
         (&["--device", "cuda:0"], 78, "cuda"),
         (
             &["--numerics", "cuda"],
             2,
             "no worker has judge \"native\" of numerics \"cuda\", there are native 4 (flex-f32)",
         ),
+        (&["--precision", "bf16", "--numerics", "flex"], 2, "native 4 (flex-bf16)"),
     ];
     for (args, code, part) in cases {
         cook(dir.path(), args).fails(code, &[part]);
@@ -70,6 +71,43 @@ fn auto_is_the_processor_where_there_is_no_card() {
     let dir = TempDir::new().unwrap();
     let result = cook(dir.path(), &["--device", "auto", "--recipe", "best-single", "--no-baselines"]).json();
     assert!(result["judge"].is_null() || result["judge"]["numerics"] == "flex-f32", "{:#}", result["judge"]);
+}
+
+/// Every family in bf16 on the processor: in a class of its own, near the f32 of which it says so.
+#[test]
+fn the_processor_judges_in_bf16_too() {
+    let pools: [(&str, &str, &[&str]); 5] = [
+        ("vit-fashion", "data/val.parquet", &[]),
+        ("bert-reviews", "data/val.jsonl", &[]),
+        ("t5-reviews", "data/val.jsonl", &["--decoding", "greedy"]),
+        ("clip-shapes", "data/val.parquet", &[]),
+        ("resnet-shapes", "data/val.parquet", &["--batch-norm", "average"]),
+    ];
+    for (pool, data, args) in pools {
+        let path = example().with_file_name(pool);
+        let cooked = |more: &[&str]| {
+            let dir = TempDir::new().unwrap();
+            let best = ["--recipe", "best-single", "--no-baselines"];
+            cook_of(&path, data, dir.path(), &[&best[..], args, more].concat()).json()
+        };
+        let (whole, half) = (cooked(&[]), cooked(&["--precision", "bf16"]));
+        assert_eq!(half["judge"]["numerics"], "flex-bf16", "{pool}");
+        assert_ne!(half["run"], whole["run"], "{pool}");
+        let of = |result: &Value, figure: &str| {
+            let ranking = result["ranking"].as_array().unwrap();
+            ranking.iter().map(|of| of[figure].as_f64().unwrap()).sum::<f64>() / ranking.len() as f64
+        };
+        let (correct, as_many) = (of(&half, "correct"), of(&whole, "correct"));
+        assert!((correct - as_many).abs() < 0.02 * SAMPLES as f64, "{pool}: {correct} and {as_many}");
+    }
+}
+
+#[test]
+fn what_is_learned_is_learned_in_f32() {
+    let dir = TempDir::new().unwrap();
+    let train = example().join("data/val.parquet").display().to_string();
+    let learned = ["--recipe", "learned", "--train", &train, "--epochs", "1", "--precision", "bf16"];
+    cook(dir.path(), &learned).fails(2, &["needs gradients, which judge native does not give in flex-bf16"]);
 }
 
 #[cfg(feature = "vulkan")]

@@ -120,11 +120,7 @@ fn networks_from_scratch_are_detected_and_explained() {
     let args = ["cook", "-f", &format!("{}/cook.yaml", scratch()), "--recipe", "uniform"];
     let output = call(dir.path(), &args);
     let result = output.json();
-    assert!(
-        output.stderr.contains("note: the ingredients are nearly orthogonal"),
-        "{}",
-        output.stderr
-    );
+    assert!(output.stderr.contains("note: the ingredients are nearly orthogonal"), "{}", output.stderr);
     let shared = &result["diagnosis"]["shared_init"];
     assert_eq!(shared["verdict"], "separate");
     assert!(shared["explanation"].as_str().unwrap().contains("Averaging will destroy them"));

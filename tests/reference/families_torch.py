@@ -72,13 +72,14 @@ def show(name, work):
     print(f"{name}: {best:.1f} samples/s at best, {median:.1f} in the median", flush=True)
 
 
-def images(name, folder, gradient):
+def images(name, folder, gradient, dtype):
     kind, config, side = IMAGES[name]
     model = kind(config).eval()
     model.save_pretrained(folder)
+    model = model.to(dtype)
     size = {"height": side, "width": side}
     (folder / "preprocessor_config.json").write_text(json.dumps({"size": size}))
-    pixels = torch.randn(SAMPLES, 3, side, side)
+    pixels = torch.randn(SAMPLES, 3, side, side, dtype=dtype)
     labels = torch.zeros(SAMPLES, dtype=torch.long)
 
     def forward():
@@ -96,10 +97,11 @@ def images(name, folder, gradient):
         show("  its gradient", backward)
 
 
-def texts(name, folder, gradient):
+def texts(name, folder, gradient, dtype):
     kind, config = TEXTS[name]
     model = kind(config).eval()
     model.save_pretrained(folder)
+    model = model.to(dtype)
     draw = random.Random(0)
     answers = config.model_type == "t5"
     if answers:
@@ -134,12 +136,13 @@ def main():
     parser.add_argument("out", type=Path, help="folder of the models")
     parser.add_argument("--only", action="append", choices=[*IMAGES, *TEXTS])
     parser.add_argument("--gradient", action="store_true")
+    parser.add_argument("--bf16", action="store_true", help="models and images in bf16")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for name in arguments.only or [*IMAGES, *TEXTS]:
         torch.manual_seed(0)
         measure = images if name in IMAGES else texts
-        measure(name, arguments.out / name, arguments.gradient)
+        measure(name, arguments.out / name, arguments.gradient, torch.bfloat16 if arguments.bf16 else torch.float32)
 
 
 if __name__ == "__main__":

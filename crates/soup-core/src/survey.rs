@@ -181,8 +181,8 @@ impl Survey {
         let needs = |what: &str, ability: Ability| match self.abilities.contains(&ability) {
             true => Ok(()),
             false => Err(Error::usage(format!(
-                "{what} needs {ability}, which judge {} does not give",
-                demands.judge.name
+                "{what} needs {ability}, which judge {} does not give in {}",
+                demands.judge.name, demands.judge.numerics
             ))),
         };
         if demands.recipe.kind == RecipeKind::Learned {

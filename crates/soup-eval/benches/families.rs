@@ -1,5 +1,6 @@
 //! Samples a second of processor time on one thread, of models and samples that `tests/reference/families_torch.py` has written while it
-//! measured PyTorch: `cargo bench -p soup-eval --bench families -- FOLDER...`, also of their gradient with `gradient` before them.
+//! measured PyTorch: `cargo bench -p soup-eval --bench families -- FOLDER...`, also of their gradient with `gradient` before them, or in bf16
+//! with `bf16`.
 #![allow(clippy::print_stdout, clippy::unwrap_used)] // a bench prints, and has nobody to report errors to
 
 #[path = "../tests/pool/mod.rs"]
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::time::{ClockId, clock_gettime};
 use soup_core::weights::Weights;
-use soup_eval::{Evaluator, EvaluatorSpec, InputKind, LossSpec, Prepared, evaluator};
+use soup_eval::{Evaluator, EvaluatorSpec, InputKind, LossSpec, Precision, Prepared, evaluator};
 
 /// Samples in a round, and as many as a forward pass takes.
 const SAMPLES: usize = 32;
@@ -57,14 +58,17 @@ fn samples(folder: &Path, evaluator: &dyn Evaluator) -> Vec<(String, Prepared)> 
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let gradient = arguments.iter().any(|argument| argument == "gradient");
-    for folder in arguments.iter().filter(|argument| *argument != "gradient").map(Path::new) {
+    let has = |word: &str| arguments.iter().any(|argument| argument == word);
+    let (gradient, bf16) = (has("gradient"), has("bf16"));
+    let precision = if bf16 { Precision::Bf16 } else { Precision::F32 };
+    for folder in arguments.iter().filter(|a| !["gradient", "bf16"].contains(&a.as_str())).map(Path::new) {
         let text = |name: &str| std::fs::read_to_string(folder.join(name));
         let spec = EvaluatorSpec {
             config_json: text("config.json").unwrap(),
             preprocessor_json: text("preprocessor_config.json").ok(),
             label_tokens: text("labels.json").map(|l| serde_json::from_str(&l).unwrap()).unwrap_or_default(),
             batch_size: SAMPLES as u32,
+            precision,
             ..EvaluatorSpec::default()
         };
         let evaluator = evaluator(&spec).unwrap();

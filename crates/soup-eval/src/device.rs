@@ -28,6 +28,9 @@ use soup_core::{Error, Result};
 
 use crate::kernels::Kernels;
 
+/// The class of numerics of the processor in bf16: the same bits on every one, faster with AVX512-BF16.
+const PROCESSOR_BF16: &str = "flex-bf16";
+
 /// The arithmetic of a model's matrix products; sums are in f32 in all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Precision {
@@ -36,7 +39,8 @@ pub enum Precision {
     F32,
     /// Parameters and activations in f32, factors rounded to the 11 bits of TF32.
     Tf32,
-    /// Parameters and activations in bf16.
+    /// Factors rounded to bf16. On a device parameters and activations are bf16 besides; on the processor parameters of linear maps and
+    /// convolutions are, and all else is in f32.
     Bf16,
 }
 
@@ -84,11 +88,20 @@ pub(crate) struct Site<B: Differentiable> {
 }
 
 impl<B: Differentiable> Site<B> {
+    /// Whether gradients are taken there: the processor takes them in f32 alone.
+    pub(crate) fn has_gradients(&self) -> bool {
+        self.numerics != PROCESSOR_BF16
+    }
+
     /// Tries whether gradients are what they are on the processor, once a process; call it before one is taken.
     ///
     /// # Errors
-    /// [`Configuration`](soup_core::ErrorKind::Configuration), naming the device, where they are not.
+    /// [`Configuration`](soup_core::ErrorKind::Configuration), naming the device, where they are not, and for the processor in bf16, which
+    /// has none.
     pub(crate) fn try_gradients(&self) -> Result<()> {
+        if !self.has_gradients() {
+            return Err(Error::configuration("cpu has gradients in f32 alone, not in bf16"));
+        }
         #[cfg(feature = "cube")]
         if let Some((name, title)) = &self.tried {
             return trial::pass_backwards(self, (*name, title));
@@ -113,8 +126,13 @@ pub(crate) trait With {
 pub(crate) fn open<W: With>(device: DeviceKind, precision: Precision, with: W) -> Result<W::Out> {
     match device {
         DeviceKind::Cpu => {
-            only_f32(device, precision)?;
-            let numerics = JudgeId::native().numerics;
+            let numerics = match precision {
+                Precision::F32 => JudgeId::native().numerics,
+                Precision::Bf16 => PROCESSOR_BF16.to_owned(),
+                Precision::Tf32 => {
+                    return Err(Error::configuration("cpu computes in f32 and bf16, not in tf32"));
+                }
+            };
             Ok(with.with::<Autodiff<Flex>>(Site { device: FlexDevice, precision, numerics, tried: None }))
         }
         #[cfg(feature = "cuda")]
@@ -130,6 +148,7 @@ pub(crate) fn open<W: With>(device: DeviceKind, precision: Precision, with: W) -
 
 /// # Errors
 /// [`Configuration`](soup_core::ErrorKind::Configuration) for any other precision than f32.
+#[cfg(feature = "vulkan")]
 fn only_f32(device: DeviceKind, precision: Precision) -> Result<()> {
     if precision == Precision::F32 {
         return Ok(());
@@ -163,6 +182,7 @@ mod tests {
             numerics(DeviceKind::default(), Precision::default()).unwrap(),
             JudgeId::native().numerics
         );
+        assert_eq!(numerics(DeviceKind::Cpu, Precision::Bf16).unwrap(), "flex-bf16");
     }
 
     #[track_caller]
@@ -173,8 +193,7 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_refused_by_name() {
-        check_refused(DeviceKind::Cpu, Precision::Bf16, "cpu computes in f32 alone, not in bf16");
-        check_refused(DeviceKind::Cpu, Precision::Tf32, "cpu computes in f32 alone, not in tf32");
+        check_refused(DeviceKind::Cpu, Precision::Tf32, "cpu computes in f32 and bf16, not in tf32");
         #[cfg(not(feature = "cuda"))]
         check_refused(
             DeviceKind::Cuda(1),

@@ -95,6 +95,9 @@ pub trait Evaluator: Send + Sync {
     /// The class of its arithmetic, as [`numerics`](crate::numerics) gives it: within one, the same samples and weights give the same bits.
     fn numerics(&self) -> &str;
 
+    /// Whether there are [gradients](Evaluator::differentiate): an answer has none, nor has every arithmetic.
+    fn has_gradients(&self) -> bool;
+
     /// The names of the running statistics that its models have, which are those that [`Model::observe`] gives.
     ///
     /// # Errors
@@ -277,6 +280,10 @@ impl<A: Architecture, B: Differentiable> Evaluator for ArchitectureEvaluator<A, 
 
     fn numerics(&self) -> &str {
         &self.site.numerics
+    }
+
+    fn has_gradients(&self) -> bool {
+        !self.architecture.says_answers() && self.site.has_gradients()
     }
 
     fn statistics(&self) -> Result<Vec<String>> {

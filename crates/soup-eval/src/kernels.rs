@@ -7,6 +7,7 @@
 //! a launch and a pass over memory too. There matrix products are kernels of ours as well: burn's choice of strategies is not one
 //! for which a score could be told from another.
 
+mod arithmetic;
 mod attention;
 mod autodiff;
 #[cfg(test)]

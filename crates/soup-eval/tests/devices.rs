@@ -170,6 +170,39 @@ fn evaluators_say_their_class_of_numerics() {
     }
 }
 
+/// Near f32 and not the same; as f32, a sample's bits are the same whatever is beside it; there is no gradient.
+#[test]
+fn the_processor_computes_in_bf16_too() {
+    let in_precision = |precision, batch_size| {
+        let spec = EvaluatorSpec {
+            config_json: pool::text("config.json"),
+            preprocessor_json: Some(pool::text("preprocessor_config.json")),
+            batch_size,
+            precision,
+            ..EvaluatorSpec::default()
+        };
+        evaluator(&spec).unwrap()
+    };
+    let logits = |evaluator: &dyn Evaluator| {
+        let prepared = samples(evaluator);
+        pool::model(evaluator, "m10").logits(&prepared, 0..prepared.len(), NEVER).unwrap()
+    };
+    let (whole, half) = (in_precision(Precision::F32, 8), in_precision(Precision::Bf16, 8));
+    assert_eq!(half.numerics(), "flex-bf16");
+    let (want, got) = (logits(&*whole), logits(&*half));
+    assert_eq!(got, logits(&*in_precision(Precision::Bf16, 3)));
+    // bf16 has eight bits; errors of many products are of either sign. Seen: 0.5 % of the largest logit.
+    let largest = want.iter().fold(0.0f32, |largest, logit| largest.max(logit.abs()));
+    let error = want.iter().zip(&got).fold(0.0f32, |most, (want, got)| most.max((want - got).abs()));
+    println!("of {largest}, {error}");
+    assert!(error > 1e-5 * largest && error < 0.02 * largest, "{error} of {largest}");
+    let (prepared, (schema, bytes)) = (samples(&*half), pool::parameters("m10"));
+    let loss = LossSpec { beta: 1.0, label_smoothing: 0.0, scale: 1.0 };
+    assert!(whole.has_gradients() && !half.has_gradients());
+    let refused = half.differentiate(&schema, &bytes, &prepared, 0..2, &loss, NEVER).err().unwrap();
+    assert_eq!(refused.chain(), "cpu has gradients in f32 alone, not in bf16");
+}
+
 #[test]
 fn logits_that_are_not_finite_come_out_as_they_are() {
     for &device in pool::DEVICES {

@@ -39,7 +39,7 @@ const PLACEMENTS: u64 = 2;
 
 /// A worker's fixed parts, and the runs it knows.
 pub(crate) struct Worker {
-    /// The device besides the host, if there is one.
+    /// The device besides the host, or the host's other arithmetic, if there is one.
     pub(crate) on_device: Option<Arc<OnDevice>>,
     pub(crate) compute: Compute,
     /// How peers are reached.

@@ -1,6 +1,8 @@
 //! The device that a worker computes on besides its host, where it has one: shards are kept in its memory and blended there, and the
 //! native judge judges there, in an arithmetic of its own.
 //!
+//! The host itself may have an arithmetic of its own besides f32, too.
+//!
 //! It is opened once, when the worker starts, and compared with the host before anything is kept or judged there: one that gives other
 //! blends, or other logits, is refused. The host keeps its own tiers and its own arithmetic: which of both a run is judged by is the run's.
 
@@ -8,9 +10,10 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 
 use soup_core::devices::{DeviceKind, DeviceReport};
-use soup_core::judge::{JudgeId, Offer};
+use soup_core::judge::Offer;
 use soup_core::memory::{Cut, soups_kept};
 use soup_core::schema::Schema;
+use soup_core::survey::Ability;
 use soup_core::{Error, Result};
 use soup_eval::Precision;
 use soup_gpu::Gpu;
@@ -74,18 +77,25 @@ impl DeviceConfig {
     }
 }
 
-/// A device besides the host.
+/// A device besides the host, or the host in another arithmetic than f32.
 pub(crate) struct OnDevice {
-    gpu: Gpu,
+    /// None on the host.
+    card: Option<Card>,
     kind: DeviceKind,
     precision: Precision,
     /// The class of its arithmetic.
     numerics: String,
+}
+
+/// A device that has memory of its own.
+struct Card {
+    gpu: Gpu,
+    /// That may be used of it.
     memory_bytes: u64,
 }
 
 impl OnDevice {
-    /// The device of that name, ready to be used; `None` for the host. Compiles kernels and compares what they give, and blocks meanwhile.
+    /// The device of that name, ready to be used; `None` for the host in f32. Compiles kernels and compares what they give, and blocks meanwhile.
     ///
     /// # Errors
     /// [`Configuration`](soup_core::ErrorKind::Configuration) where this build has not got it, it is not there, differs from the host, or has not so
@@ -99,8 +109,9 @@ impl OnDevice {
                     "--device-memory is about a device, and --device is the host: name one",
                 ));
             }
-            soup_eval::numerics(kind, precision)?;
-            return Ok(None);
+            let numerics = soup_eval::numerics(kind, precision)?;
+            let other = precision != Precision::default();
+            return Ok(other.then_some(OnDevice { card: None, kind, precision, numerics }));
         }
         let gpu = Gpu::open(kind)?;
         let numerics = soup_eval::numerics(kind, precision)?;
@@ -116,44 +127,55 @@ impl OnDevice {
             )));
         }
         tracing::info!(device = %kind, name = gpu.info().name, numerics, memory_bytes, "the device gives what the host does");
-        Ok(Some(OnDevice { gpu, kind, precision, numerics, memory_bytes }))
+        Ok(Some(OnDevice { card: Some(Card { gpu, memory_bytes }), kind, precision, numerics }))
+    }
+
+    /// How its memory is cut; of the host's nothing is its own.
+    fn cut(&self) -> Cut {
+        Cut::of(self.card.as_ref().map_or(0, |card| card.memory_bytes), false)
     }
 
     /// Bytes of parameters that it offers for shards. What is left is for soups that are judged, samples and what is under way.
     pub(crate) fn offered(&self) -> u64 {
-        Cut::of(self.memory_bytes, false).shards
+        self.cut().shards
     }
 
     /// How the native judge judges there.
     pub(crate) fn judging(&self) -> Place {
-        Place {
-            device: self.kind,
-            precision: self.precision,
-            samples_bytes: Cut::of(self.memory_bytes, false).samples,
-        }
+        Place { device: self.kind, precision: self.precision, samples_bytes: self.cut().samples }
     }
 
     /// Room there for a shard.
     ///
     /// # Errors
-    /// Where there is none.
+    /// Where there is none; [`Internal`](soup_core::ErrorKind::Internal) on the host, which offers none.
     pub(crate) fn builder(
         &self,
         schema: &Schema,
         range: Range<u64>,
         ingredients: u32,
     ) -> Result<ShardBuilder> {
-        self.gpu.builder(schema, range, ingredients)
+        let card = self.card.as_ref();
+        let card = card.ok_or_else(|| Error::internal("a shard for the device of a worker without one"))?;
+        card.gpu.builder(schema, range, ingredients)
     }
 
-    /// The native judge, as it is there.
+    /// The native judge, as it is there. On the host gradients are in f32 alone.
     pub(crate) fn offer(&self) -> Offer {
-        let native = Offer::native();
-        Offer { id: JudgeId { numerics: self.numerics.clone(), ..native.id }, ..native }
+        let mut offer = Offer::native();
+        offer.id.numerics.clone_from(&self.numerics);
+        if self.card.is_none() {
+            offer.abilities.remove(&Ability::Gradients);
+        }
+        offer
     }
 
-    /// Models of `parameters` parameters that it has room for beside shards that take `resident` bytes, and always one.
+    /// Models of `parameters` parameters that it has room for beside shards that take `resident` bytes, and always one; on the host as many
+    /// as that has room for.
     pub(crate) fn models_kept(&self, parameters: u64, resident: u64) -> u64 {
+        if self.card.is_none() {
+            return u64::MAX;
+        }
         let element = if self.precision == Precision::Bf16 { 2 } else { 4 };
         soups_kept(self.offered().saturating_sub(resident), parameters.saturating_mul(element))
     }
@@ -166,7 +188,7 @@ impl OnDevice {
 pub fn devices(precision: &str) -> Result<Vec<DeviceReport>> {
     let config = DeviceConfig { precision: precision.to_owned(), ..DeviceConfig::default() };
     let precision = config.precision()?;
-    let mut all = vec![host()];
+    let mut all = vec![host(precision)];
     all.extend(soup_gpu::devices().into_iter().map(|found| report(&found, precision)));
     Ok(all)
 }
@@ -191,20 +213,24 @@ fn report(found: &soup_gpu::Found, precision: Precision) -> DeviceReport {
     report
 }
 
-/// The host, whose arithmetic is always there.
-fn host() -> DeviceReport {
+/// The host, whose f32 is always there.
+fn host(precision: Precision) -> DeviceReport {
     let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let (speed, error) = match soup_gpu::host_speed(SPEED_BYTES, threads) {
         Ok(speed) => (Some(speed), None),
         Err(error) => (None, Some(error.chain())),
     };
+    let (numerics, refused) = match soup_eval::numerics(DeviceKind::Cpu, precision) {
+        Ok(numerics) => (Some(numerics), None),
+        Err(error) => (None, Some(error.chain())),
+    };
     DeviceReport {
         device: DeviceKind::Cpu.to_string(),
         name: Some(format!("{threads} threads")),
-        numerics: Some(JudgeId::native().numerics),
+        numerics,
         copy_bytes_per_second: speed.map(|s| s.copy),
         blend_bytes_per_second: speed.map(|s| s.blend),
-        error,
+        error: error.or(refused),
         ..DeviceReport::default()
     }
 }

@@ -246,7 +246,7 @@ pub(crate) struct CookOptions {
     /// NAME:ANYTHING, which the judge knows.
     #[arg(long, value_name = "NAME", help_heading = EVALUATION)]
     pub(crate) judge: Option<JudgeFlag>,
-    /// Arithmetic of the native judge on a device: f32, tf32 (CUDA) or bf16 (CUDA) [default: f32]
+    /// Arithmetic of the native judge: f32, tf32 (CUDA) or bf16 (cpu and CUDA) [default: f32]
     #[arg(long, value_name = "PRECISION", help_heading = CLUSTER)]
     pub(crate) precision: Option<String>,
     /// The class of arithmetic by which the native judge judges, or how its name begins, such as cuda: workers with a GPU have one of its own,

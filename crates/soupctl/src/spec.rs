@@ -27,6 +27,8 @@ const WORKERS_MAX: u32 = 1024;
 const BATCH_SIZE_DEFAULT: u32 = 32;
 /// Where embedded workers compute unless told otherwise.
 const CPU: &str = "cpu";
+/// The precision of a native judge that nobody asks for another one.
+const PRECISION_DEFAULT: &str = "f32";
 const JUDGE_TIMEOUT_DEFAULT_MS: u64 = 60_000;
 /// Name of the validation set in reports.
 const VALIDATION: &str = "validation";
@@ -317,11 +319,16 @@ fn recipe(options: &CookOptions) -> Result<RecipeSpec> {
     })
 }
 
-/// How the name of the arithmetic begins by which the embedded cluster's native judge judges on its device, where it has one.
+/// How the name of the arithmetic begins by which the embedded cluster's native judge judges, where that is not the processor's f32.
 fn numerics_of(cluster: &Cluster) -> Option<String> {
     let Cluster::Embedded(embedded) = cluster else { return None };
     let kind = embedded.device.split(':').next().unwrap_or_default();
-    (kind != CPU).then(|| kind.to_owned())
+    match &embedded.precision {
+        _ if kind != CPU => Some(kind.to_owned()),
+        // Those of the processor are all of one name, and what there is none of its workers say.
+        Some(precision) if precision != PRECISION_DEFAULT => Some(format!("flex-{precision}")),
+        _ => None,
+    }
 }
 
 /// Who does the work.
@@ -585,6 +592,9 @@ mod tests {
         let on = |device: &str| CookOptions { device: Some(device.into()), ..options() };
         assert_eq!(numerics(on("cpu")), None);
         assert_eq!(numerics(on("cuda:1")), Some("cuda".to_owned()));
+        let in_precision = |precision: &str| CookOptions { precision: Some(precision.into()), ..options() };
+        assert_eq!(numerics(in_precision("f32")), None);
+        assert_eq!(numerics(in_precision("bf16")), Some("flex-bf16".to_owned()));
         assert_eq!(
             numerics(CookOptions { numerics: Some("flex".into()), ..on("cuda") }),
             Some("flex".to_owned())

@@ -112,7 +112,7 @@ fn advice(wanted: &Wanted) -> String {
     match &wanted.numerics {
         None => format!("start workers with `--judge {}=…`", wanted.name),
         Some(_) => {
-            "start workers with a --device of that class (soupctl devices says of which it is)".to_owned()
+            "start workers with a --device and --precision of that class (soupctl devices says of which they are)".to_owned()
         }
     }
 }

@@ -27,7 +27,7 @@ use self::attention::Attention;
 use super::relative::{Pairs, Relative};
 use super::texts::Spans;
 use super::windows::Windows;
-use super::{Activation, Filters, Finish, Kernels, Norm, tensor};
+use super::{Activation, Filters, Finish, Kernels, Norm, arithmetic, tensor};
 use crate::device::Precision;
 use crate::gradient::sink::Deposits;
 use crate::parameters::visitor::Layout;
@@ -46,7 +46,7 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> Deposits fo
 
 impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> Kernels for CubeBackend<R, F, I, T> {
     fn on<V>(device: &Self::Device, precision: Precision, work: impl FnOnce() -> Result<V>) -> Result<V> {
-        lane::run::<R, V>(device, || matmul::within(precision, work))
+        lane::run::<R, V>(device, || arithmetic::within(precision, work))
     }
 
     fn parameter<const D: usize>(

@@ -6,6 +6,8 @@
 mod activation;
 mod attention;
 mod convolution;
+mod dot;
+mod factors;
 mod likelihood;
 mod product;
 mod relative;
@@ -15,22 +17,25 @@ use std::sync::Arc;
 
 use burn::backend::Flex;
 use burn::backend::flex::{FlexDevice, FlexTensor};
-use burn::tensor::{Tensor, TensorData, TensorPrimitive};
+use burn::tensor::{DType, Tensor, TensorData, TensorPrimitive};
 use pulp::{Simd, WithSimd};
+use soup_core::Result;
 
 use self::activation::activate;
 pub(super) use self::activation::{GELU_TANH_CUBE, GELU_TANH_SCALE};
 use self::attention::{Attention, Sizes};
 use self::convolution::{Dense, Largest, Mean, PerChannel};
 pub(super) use self::convolution::{Image, dense_by_rows, places, seen};
+use self::factors::{Factor, Pair};
 pub(super) use self::likelihood::partition;
-use self::product::{PANEL, Product, Then, pack_columns, pack_rows, packed_len};
+use self::product::{PANEL, Packed, Then, pack_columns, pack_rows, packed_len};
 pub(super) use self::relative::attend_pairs;
 use super::math::{exp, sigmoid};
 use super::relative::{Pairs, Relative, Scores};
 use super::texts::Spans;
 use super::windows::Windows;
-use super::{Activation, Filters, Finish, Kernels, Norm, tensor};
+use super::{Activation, Filters, Finish, Kernels, Norm, arithmetic, tensor};
+use crate::device::Precision;
 use crate::parameters::visitor::Layout;
 use crate::parameters::{pixels_first, transpose};
 
@@ -45,7 +50,11 @@ fn vectorised<W: WithSimd>(work: W) -> W::Output {
 impl Kernels for Flex {
     const ANY_BATCH: bool = true;
 
-    /// Matrices are packed, `[panels * inputs, PANEL]`.
+    fn on<T>(_: &FlexDevice, precision: Precision, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        arithmetic::within(precision, work)
+    }
+
+    /// Matrices are packed, `[panels * factors, PANEL]`.
     fn parameter<const D: usize>(
         values: Vec<f32>,
         layout: &Layout,
@@ -53,11 +62,22 @@ impl Kernels for Flex {
         device: &FlexDevice,
     ) -> Tensor<Self, D> {
         let packed = |values: &[f32], [inputs, outputs]: [usize; 2]| {
-            let mut packed = vec![0.0; packed_len(inputs, outputs)];
-            pack_columns(&mut packed, inputs, outputs, |output| &values[output * inputs..][..inputs]);
+            let column = |output: usize| &values[output * inputs..][..inputs];
             let mut shape = shape;
-            (shape[0], shape[1]) = (packed.len() / PANEL, PANEL);
-            tensor(packed, shape, device)
+            match arithmetic::in_force() {
+                Precision::Bf16 => {
+                    let packed = columns::<Pair>([inputs, outputs], column);
+                    (shape[0], shape[1]) = (packed.len() / PANEL, PANEL);
+                    // No float of burn's: none of its operations is for it.
+                    let packed = FlexTensor::from_data(TensorData::new(packed, shape));
+                    Tensor::from_primitive(TensorPrimitive::Float(packed))
+                }
+                Precision::F32 | Precision::Tf32 => {
+                    let packed = columns::<f32>([inputs, outputs], column);
+                    (shape[0], shape[1]) = (packed.len() / PANEL, PANEL);
+                    tensor(packed, shape, device)
+                }
+            }
         };
         match (layout, &shape[..]) {
             (Layout::Transposed, &[inputs, outputs]) => packed(&values, [inputs, outputs]),
@@ -126,7 +146,7 @@ impl Kernels for Flex {
         let right = contiguous_owned(right);
         let mut packed = vec![0.0; packed_len(inputs, columns)];
         pack_rows(&mut packed, inputs, columns, |input| &values(&right)[input * columns..][..columns]);
-        product(left, &packed, columns, Then::NOTHING)
+        product(left, Packed::Values(&packed), columns, Then::NOTHING)
     }
 
     fn linear_act(
@@ -136,7 +156,8 @@ impl Kernels for Flex {
         act: Activation,
     ) -> Tensor<Self, 2> {
         let (weight, bias) = (contiguous_owned(weight), bias.map(contiguous));
-        product(x, values(&weight), outputs, Then { bias: bias.as_ref().map(values), act, ..Then::NOTHING })
+        let then = Then { bias: bias.as_ref().map(values), act, ..Then::NOTHING };
+        product(x, packed(&weight), outputs, then)
     }
 
     fn linear_residual(
@@ -147,7 +168,7 @@ impl Kernels for Flex {
     ) -> Tensor<Self, 2> {
         let (weight, bias, residual) = (contiguous_owned(weight), bias.map(contiguous), contiguous(residual));
         let (bias, residual) = (bias.as_ref().map(values), Some(values(&residual)));
-        product(x, values(&weight), outputs, Then { bias, residual, ..Then::NOTHING })
+        product(x, packed(&weight), outputs, Then { bias, residual, ..Then::NOTHING })
     }
 
     fn bias_act(x: Tensor<Self, 2>, bias: Option<&Tensor<Self, 1>>, act: Activation) -> Tensor<Self, 2> {
@@ -253,9 +274,14 @@ impl Kernels for Flex {
     fn against_rows(x: Tensor<Self, 2>, table: Tensor<Self, 2>) -> Tensor<Self, 2> {
         let [columns, inputs] = table.dims();
         let table = contiguous_owned(table);
-        let mut packed = vec![0.0; packed_len(inputs, columns)];
-        pack_columns(&mut packed, inputs, columns, |column| &values(&table)[column * inputs..][..inputs]);
-        product(x, &packed, columns, Then::NOTHING)
+        let row = |row: usize| &values(&table)[row * inputs..][..inputs];
+        let (sizes, then) = ([inputs, columns], Then::NOTHING);
+        match arithmetic::in_force() {
+            Precision::Bf16 => product(x, Packed::Pairs(&self::columns(sizes, row)), columns, then),
+            Precision::F32 | Precision::Tf32 => {
+                product(x, Packed::Values(&self::columns(sizes, row)), columns, then)
+            }
+        }
     }
 
     fn rms_rows(x: &Tensor<Self, 2>, gamma: &Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
@@ -355,12 +381,12 @@ fn convolve(
     let [_, channels] = x.dims();
     match filters {
         Filters::Dense(weight, outputs) if windows.are_pixels() => {
-            product(x, values(&contiguous_owned(weight)), outputs, then)
+            product(x, packed(&contiguous_owned(weight)), outputs, then)
         }
         Filters::Dense(weight, outputs) => {
             let (x, weight) = (contiguous_owned(x), contiguous_owned(weight));
             let mut out = vec![0.0; windows.rows() * outputs];
-            let right = values(&weight);
+            let right = packed(&weight);
             let dense = Dense { input: values(&x), sizes: [channels, outputs], windows, right, then };
             dense.run(&mut out);
             tensor(out, [windows.rows(), outputs], &FlexDevice)
@@ -378,7 +404,7 @@ fn convolve(
 /// The product with a packed matrix of so many columns, and what comes after it.
 fn product<const D: usize>(
     left: Tensor<Flex, D>,
-    right: &[f32],
+    right: Packed<'_>,
     columns: usize,
     then: Then<'_>,
 ) -> Tensor<Flex, D> {
@@ -387,7 +413,7 @@ fn product<const D: usize>(
     shape[1] = columns;
     let left = contiguous_owned(left);
     let mut out = vec![0.0; rows * columns];
-    vectorised(Product { left: values(&left), right, sizes: [inputs, columns], then, out: &mut out });
+    right.multiply(values(&left), [inputs, columns], then, &mut out);
     tensor(out, shape, &FlexDevice)
 }
 
@@ -550,6 +576,21 @@ pub(super) fn contiguous_owned<const D: usize>(x: Tensor<Flex, D>) -> FlexTensor
 
 pub(super) fn values(x: &FlexTensor) -> &[f32] {
     x.storage::<f32>()
+}
+
+/// A matrix of so many inputs and columns, packed.
+fn columns<'a, F: Factor>([inputs, columns]: [usize; 2], column: impl Fn(usize) -> &'a [f32]) -> Vec<F> {
+    let mut packed = vec![F::default(); packed_len(inputs.div_ceil(F::VALUES), columns)];
+    pack_columns(&mut packed, inputs, columns, column);
+    packed
+}
+
+/// A matrix as [`Kernels::parameter`] packs it.
+fn packed(x: &FlexTensor) -> Packed<'_> {
+    match x.dtype() {
+        DType::U32 => Packed::Pairs(x.storage::<Pair>()),
+        _ => Packed::Values(values(x)),
+    }
 }
 
 #[cfg(test)]

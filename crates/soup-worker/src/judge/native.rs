@@ -183,6 +183,9 @@ impl Inner {
             false => Survey::of_classes(samples, evaluator.predictions()),
             true => Survey::of_values(samples),
         };
+        if !evaluator.has_gradients() {
+            survey.abilities.remove(&Ability::Gradients);
+        }
         if self.can_recompute(&*evaluator)? {
             survey.abilities.insert(Ability::Statistics);
         }

@@ -61,7 +61,7 @@ pub(crate) struct JudgesArgs {
 #[cfg(feature = "worker")]
 #[derive(Args, Debug)]
 pub(crate) struct DevicesArgs {
-    /// Arithmetic of the native judge of which the class is shown: f32, tf32 (CUDA) or bf16 (CUDA)
+    /// Arithmetic of the native judge of which the class is shown: f32, tf32 (CUDA) or bf16 (cpu and CUDA)
     #[arg(long, default_value = "f32")]
     pub(crate) precision: String,
     /// How the result is printed on stdout

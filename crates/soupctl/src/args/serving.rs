@@ -110,7 +110,7 @@ pub(crate) struct WorkerArgs {
     /// way [default: 90 % of what is free]
     #[arg(long, env = "SOUP_DEVICE_MEMORY", value_name = "SIZE")]
     pub(crate) device_memory: Option<Bytes>,
-    /// Arithmetic of the native judge on the device: f32, tf32 (CUDA) or bf16 (CUDA)
+    /// Arithmetic of the native judge: f32, tf32 (CUDA) or bf16 (cpu and CUDA)
     #[arg(long, env = "SOUP_PRECISION", default_value = "f32")]
     pub(crate) precision: String,
     /// A judge besides the native one: NAME=unix:/path/of/socket of one that is served, or NAME='cmd:COMMAND' of one to start; repeatable

@@ -4,8 +4,6 @@
 //! without its feature `autotune`) is not used: it takes the first of cubek's accelerated strategies that there is, and each of them makes
 //! TF32 of f32 without saying so. Only the strategies whose tiles a unit computes by itself stay in f32.
 
-use std::cell::Cell;
-
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::kernel::matmul::init_matmul_output;
 use burn_cubecl::tensor::CubeTensor;
@@ -15,29 +13,12 @@ use cubek::matmul::routines::BlueprintStrategy;
 use cubek::std::InputBinding;
 
 use crate::device::Precision;
-
-thread_local! {
-    /// What is in force on this thread. A backend has no place for it: the products of f32 and TF32 are of the same tensors.
-    static IN_FORCE: Cell<Precision> = const { Cell::new(Precision::F32) };
-}
-
-/// Runs `work` with all products of this thread in `precision`.
-pub(super) fn within<T>(precision: Precision, work: impl FnOnce() -> T) -> T {
-    /// Puts it back, also where `work` panics.
-    struct Before(Precision);
-    impl Drop for Before {
-        fn drop(&mut self) {
-            IN_FORCE.set(self.0);
-        }
-    }
-    let _before = Before(IN_FORCE.replace(precision));
-    work()
-}
+use crate::kernels::arithmetic;
 
 /// The products of `left` and `right`. Panics where the device has no such strategy, which its trial has found out before.
 pub(super) fn product<R: CubeRuntime>(left: CubeTensor<R>, right: CubeTensor<R>) -> CubeTensor<R> {
     let out = init_matmul_output(&left, &right, left.dtype);
-    let strategy = strategy(IN_FORCE.get(), &left, &right);
+    let strategy = strategy(arithmetic::in_force(), &left, &right);
     let (client, dtype) = (out.client.clone(), left.dtype);
     let mut elements = MatmulElems::from_globals(&MatmulGlobalElems {
         lhs: dtype.into(),

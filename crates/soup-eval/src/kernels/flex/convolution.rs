@@ -12,8 +12,8 @@ use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
 
 use super::activation::activate;
-use super::product::{PANEL, Product, Then, pack_rows, packed_len, rows_worth_making};
-use super::{contiguous_owned, tensor, values, vectorised};
+use super::product::{PANEL, Packed, Then, pack_rows, packed_len, rows_worth_making};
+use super::{contiguous_owned, tensor, values};
 use crate::kernels::Filters;
 use crate::kernels::windows::Windows;
 
@@ -118,8 +118,8 @@ pub(super) struct Dense<'a> {
     /// Channels and outputs.
     pub(super) sizes: [usize; 2],
     pub(super) windows: &'a Windows,
-    /// [pixels * channels, outputs], packed.
-    pub(super) right: &'a [f32],
+    /// [pixels * channels, outputs].
+    pub(super) right: Packed<'a>,
     pub(super) then: Then<'a>,
 }
 
@@ -155,7 +155,7 @@ impl Dense<'_> {
         let rows = done..done + windows.len() / inputs;
         let out = &mut out[rows.start * outputs..rows.end * outputs];
         let then = self.then.of_rows(rows, outputs);
-        vectorised(Product { left: windows, right: self.right, sizes: [inputs, outputs], then, out });
+        self.right.multiply(windows, [inputs, outputs], then, out);
     }
 }
 

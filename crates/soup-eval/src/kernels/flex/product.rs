@@ -4,7 +4,8 @@
 //! to back however wide the matrix is. A *tile*, some rows of the result by the columns of a panel, is in registers while its sums
 //! are made, and in the nearest cache for the rest.
 //!
-//! Every element of a result is one chain of fused multiplications and additions, the inputs in their order. Tiles and blocks decide
+//! Every element of a result is one chain of fused multiplications and additions, the inputs in their order, or in that of the pairs that
+//! they come in ([`factors`](super::factors)). Tiles and blocks decide
 //! only which chains are made side by side: what a row comes out as depends on that row and on the matrix, not on the rows beside it
 //! or on how many there are, and not on the width of a machine's vectors either.
 
@@ -13,6 +14,8 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::activation::activate;
+use super::factors::{Factor, Pair};
+use super::vectorised;
 use crate::kernels::Activation;
 
 /// Columns of a panel.
@@ -34,7 +37,7 @@ const TALL_INPUTS_AT_ONCE: usize = 4 * INPUTS_AT_ONCE;
 const VALUES_AT_ONCE: usize = 32 << 10;
 /// The same beside [`PANELS`]: processors with AVX-512 have at least 1 MiB there for each core.
 const TALL_VALUES_AT_ONCE: usize = 128 << 10;
-/// Inputs whose panel is written at a time while columns are packed.
+/// Factors of a column that are written at a time while columns are packed.
 const PACKED_AT_ONCE: usize = 64;
 
 /// Inputs of so many that are gone over at a time, of no more than `most`.
@@ -59,22 +62,45 @@ pub(in crate::kernels) fn packed_len(inputs: usize, columns: usize) -> usize {
 
 /// Packs a matrix whose columns are given one by one, `inputs` values each, into `packed`. What is beyond the last column stays as
 /// it is.
-pub(super) fn pack_columns<'a>(
-    packed: &mut [f32],
+pub(super) fn pack_columns<'a, F: Factor>(
+    packed: &mut [F],
     inputs: usize,
     columns: usize,
     column: impl Fn(usize) -> &'a [f32],
 ) {
-    for (nth, panel) in packed.chunks_exact_mut(inputs * PANEL).enumerate() {
+    let mut written = [F::default(); PACKED_AT_ONCE];
+    for (nth, panel) in packed.chunks_exact_mut(inputs.div_ceil(F::VALUES) * PANEL).enumerate() {
         let columns = nth * PANEL..columns.min((nth + 1) * PANEL);
-        for first in (0..inputs).step_by(PACKED_AT_ONCE) {
-            let inputs = first..inputs.min(first + PACKED_AT_ONCE);
-            let rows = &mut panel.as_chunks_mut::<PANEL>().0[inputs.clone()];
+        let rows = panel.as_chunks_mut::<PANEL>().0;
+        for (nth, rows) in rows.chunks_mut(PACKED_AT_ONCE).enumerate() {
+            let first = nth * PACKED_AT_ONCE * F::VALUES;
+            let inputs = first..inputs.min(first + rows.len() * F::VALUES);
             for (at, column) in columns.clone().map(&column).enumerate() {
-                for (row, &value) in rows.iter_mut().zip(&column[inputs.clone()]) {
-                    row[at] = value;
+                let written = &mut written[..rows.len()];
+                F::write(&column[inputs.clone()], written);
+                for (row, &factor) in rows.iter_mut().zip(&*written) {
+                    row[at] = factor;
                 }
             }
+        }
+    }
+}
+
+/// A packed matrix.
+#[derive(Clone, Copy)]
+pub(super) enum Packed<'a> {
+    /// As it is.
+    Values(&'a [f32]),
+    /// In bf16.
+    Pairs(&'a [Pair]),
+}
+
+impl Packed<'_> {
+    /// `act((left * self) * scale + bias + residual)` to `out`, where this has so many inputs and columns.
+    pub(super) fn multiply(self, left: &[f32], sizes: [usize; 2], then: Then<'_>, out: &mut [f32]) {
+        match self {
+            Packed::Values(right) => vectorised(Product { left, right, sizes, then, out }),
+            Packed::Pairs(right) => vectorised(Product { left, right, sizes, then, out }),
         }
     }
 }
@@ -119,11 +145,11 @@ impl Then<'_> {
 }
 
 /// `act((left * right) * scale + bias + residual)`.
-pub(super) struct Product<'a> {
+pub(super) struct Product<'a, F> {
     /// [rows, inputs].
     pub(super) left: &'a [f32],
     /// [inputs, columns], packed.
-    pub(super) right: &'a [f32],
+    pub(super) right: &'a [F],
     /// Inputs and columns.
     pub(super) sizes: [usize; 2],
     pub(super) then: Then<'a>,
@@ -131,7 +157,7 @@ pub(super) struct Product<'a> {
     pub(super) out: &'a mut [f32],
 }
 
-impl WithSimd for Product<'_> {
+impl<F: Factor> WithSimd for Product<'_, F> {
     type Output = ();
 
     #[inline(always)]
@@ -145,62 +171,59 @@ impl WithSimd for Product<'_> {
     }
 }
 
-/// A part of a product whose sums are made in one go: some inputs of some rows, by the columns of `P` panels.
-struct Part<'a, const P: usize> {
-    /// These inputs of the first row, and from there on.
-    left: &'a [f32],
+/// A part of a product whose sums are made in one go: some factors of some rows, by the columns of `P` panels.
+struct Part<'a, F, const P: usize> {
+    /// These factors of the first row, and from there on.
+    left: &'a [F],
     /// From a row to the next one there.
     stride: usize,
     first_row: usize,
     first_column: usize,
-    first_input: usize,
-    /// Their inputs of each panel.
-    panels: [&'a [f32]; P],
+    /// Whether they are the first ones, and the last.
+    ends: [bool; 2],
+    /// Their factors of each panel.
+    panels: [&'a [F]; P],
 }
 
 /// The sums of a row, by panel.
 pub(super) type Sums<const P: usize> = [[f32; PANEL]; P];
 
-/// Rows that are gone over panel by panel, and some of their inputs.
-struct Block<'a> {
+/// Rows that are gone over panel by panel, and some of their factors.
+struct Block<'a, F> {
     rows: Range<usize>,
-    first_input: usize,
-    /// So many.
-    inputs: usize,
+    factors: Range<usize>,
     /// Those of the first row, and from there on.
-    left: &'a [f32],
+    left: &'a [F],
     /// From a row to the next one there.
     stride: usize,
 }
 
-impl Product<'_> {
+impl<F: Factor> Product<'_, F> {
     /// The vectors of a row of a panel are `V`.
     #[inline(always)]
     fn run<S: Simd, const V: usize>(mut self, simd: S) {
         let [inputs, columns] = self.sizes;
         let rows = self.left.len() / inputs;
+        let factors = inputs.div_ceil(F::VALUES);
         let (most, values) = match V {
             1 => (TALL_INPUTS_AT_ONCE, TALL_VALUES_AT_ONCE),
             _ => (INPUTS_AT_ONCE, VALUES_AT_ONCE),
         };
-        let inputs_at_once = inputs_at_once(inputs, most);
-        let rows_at_once = rows_at_once(inputs_at_once, values);
+        let factors_at_once = inputs_at_once(factors, most);
+        let rows_at_once = rows_at_once(factors_at_once, values);
         let mut gathered = Vec::new();
         for first in (0..rows).step_by(rows_at_once) {
             let rows = first..rows.min(first + rows_at_once);
-            for first_input in (0..inputs).step_by(inputs_at_once) {
-                let here = inputs_at_once.min(inputs - first_input);
-                let (left, stride) = match V {
-                    1 => {
-                        gathered.clear();
-                        for row in rows.clone() {
-                            gathered.extend_from_slice(&self.left[row * inputs + first_input..][..here]);
-                        }
-                        (&gathered[..], here)
+            for first in (0..factors).step_by(factors_at_once) {
+                let factors = first..factors.min(first + factors_at_once);
+                let (left, stride) = match F::in_place(self.left) {
+                    Some(left) if V != 1 => (&left[rows.start * inputs + first..], inputs),
+                    _ => {
+                        self.gather(&rows, &factors, &mut gathered);
+                        (&gathered[..], factors.len())
                     }
-                    _ => (&self.left[rows.start * inputs + first_input..], inputs),
                 };
-                let block = Block { rows: rows.clone(), first_input, inputs: here, left, stride };
+                let block = Block { rows: rows.clone(), factors, left, stride };
                 let mut first_column = 0;
                 while first_column < columns {
                     if V == 1 && columns - first_column > PANEL {
@@ -215,25 +238,37 @@ impl Product<'_> {
         }
     }
 
+    /// Writes some factors of some rows of the left matrix, row by row.
+    #[inline(always)]
+    fn gather(&self, rows: &Range<usize>, factors: &Range<usize>, gathered: &mut Vec<F>) {
+        let [inputs, _] = self.sizes;
+        gathered.resize(rows.len() * factors.len(), F::default());
+        let values = factors.start * F::VALUES..inputs.min(factors.end * F::VALUES);
+        for (row, to) in rows.clone().zip(gathered.chunks_exact_mut(factors.len())) {
+            F::write(&self.left[row * inputs..][values.clone()], to);
+        }
+    }
+
     /// The products of a block with `P` panels.
     #[inline(always)]
     fn panels<S: Simd, const V: usize, const P: usize>(
         &mut self,
         simd: S,
-        block: &Block<'_>,
+        block: &Block<'_, F>,
         first_column: usize,
     ) {
-        let [inputs, _] = self.sizes;
-        let &Block { ref rows, first_input, inputs: here, left, stride } = block;
-        let mut panels: [&[f32]; P] = [&[]; P];
+        let all = self.sizes[0].div_ceil(F::VALUES);
+        let &Block { ref rows, ref factors, left, stride } = block;
+        let mut panels: [&[F]; P] = [&[]; P];
         for (nth, panel) in panels.iter_mut().enumerate() {
-            let first = (first_column + nth * PANEL) * inputs + first_input * PANEL;
-            *panel = &self.right[first..][..here * PANEL];
+            let first = (first_column + nth * PANEL) * all + factors.start * PANEL;
+            *panel = &self.right[first..][..factors.len() * PANEL];
         }
+        let ends = [factors.start == 0, factors.end == all];
         let mut first_row = rows.start;
         while first_row < rows.end {
             let left = &left[(first_row - rows.start) * stride..];
-            let part = Part { left, stride, first_row, first_column, first_input, panels };
+            let part = Part { left, stride, first_row, first_column, ends, panels };
             first_row += self.rows::<S, V, P>(simd, &part, rows.end - first_row);
         }
     }
@@ -243,7 +278,7 @@ impl Product<'_> {
     fn rows<S: Simd, const V: usize, const P: usize>(
         &mut self,
         simd: S,
-        part: &Part<'_, P>,
+        part: &Part<'_, F, P>,
         left: usize,
     ) -> usize {
         match left {
@@ -266,23 +301,28 @@ impl Product<'_> {
 
     // Arrays are filled by loops: what `map` and `from_fn` call is compiled by itself, for no vectors at all.
     #[inline(always)]
-    fn part<S: Simd, const R: usize, const V: usize, const P: usize>(&mut self, simd: S, part: &Part<'_, P>) {
-        let [inputs, columns] = self.sizes;
+    fn part<S: Simd, const R: usize, const V: usize, const P: usize>(
+        &mut self,
+        simd: S,
+        part: &Part<'_, F, P>,
+    ) {
+        let [_, columns] = self.sizes;
         let here = part.panels[0].len() / PANEL;
         let width = (P * PANEL).min(columns - part.first_column);
         let first = part.first_row * columns + part.first_column;
-        let mut left: [&[f32]; R] = [&[]; R];
+        let mut left: [&[F]; R] = [&[]; R];
         for (row, left) in left.iter_mut().enumerate() {
             *left = &part.left[row * part.stride..][..here];
         }
         let mut sums = [[[0.0; PANEL]; P]; R];
-        if part.first_input > 0 {
+        let [begins, ends] = part.ends;
+        if !begins {
             for (row, sums) in sums.iter_mut().enumerate() {
                 get(&self.out[first + row * columns..][..width], sums);
             }
         }
-        apart(simd, Tile::<R, V, P> { left, panels: part.panels, sums: &mut sums });
-        if part.first_input + here == inputs {
+        F::add::<S, R, V, P>(simd, left, part.panels, &mut sums);
+        if ends {
             self.finish(simd, part, &mut sums);
         }
         for (row, sums) in sums.iter().enumerate() {
@@ -295,7 +335,7 @@ impl Product<'_> {
     fn finish<S: Simd, const R: usize, const P: usize>(
         &self,
         simd: S,
-        part: &Part<'_, P>,
+        part: &Part<'_, F, P>,
         sums: &mut [Sums<P>; R],
     ) {
         let [_, columns] = self.sizes;
@@ -326,7 +366,7 @@ impl Product<'_> {
 /// Does `work` in a function of its own. Registers are given out by function: in one with much else around it, sums that are added to
 /// in the innermost loop would not stay in theirs.
 #[inline(never)]
-fn apart<S: Simd, W: WithSimd>(simd: S, work: W) -> W::Output {
+pub(super) fn apart<S: Simd, W: WithSimd>(simd: S, work: W) -> W::Output {
     simd.vectorize(work)
 }
 
@@ -372,53 +412,7 @@ pub(super) fn tile<S: Simd, const R: usize, const V: usize>(
     panel: &[f32],
     sums: &mut [Sums<1>; R],
 ) {
-    apart(simd, Tile::<R, V, 1> { left, panels: [panel], sums });
-}
-
-/// Adds to `sums` the products of rows with panels, which have as many inputs, for as many columns of each as `V` vectors have.
-struct Tile<'a, const R: usize, const V: usize, const P: usize> {
-    left: [&'a [f32]; R],
-    panels: [&'a [f32]; P],
-    sums: &'a mut [Sums<P>; R],
-}
-
-impl<const R: usize, const V: usize, const P: usize> WithSimd for Tile<'_, R, V, P> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let inputs = self.panels[0].len() / PANEL;
-        // Known to be as long, rows and panels need no check of every input.
-        let mut left = self.left;
-        for left in &mut left {
-            *left = &left[..inputs];
-        }
-        let mut panels: [&[[f32; PANEL]]; P] = [&[]; P];
-        for (panel, from) in panels.iter_mut().zip(self.panels) {
-            *panel = &from.as_chunks::<PANEL>().0[..inputs];
-        }
-        let mut sums = [[[simd.splat_f32s(0.0); V]; P]; R];
-        for (sums, from) in sums.as_flattened_mut().iter_mut().zip(self.sums.as_flattened()) {
-            sums.copy_from_slice(&S::as_simd_f32s(from).0[..V]);
-        }
-        for input in 0..inputs {
-            let mut right = [[simd.splat_f32s(0.0); V]; P];
-            for (right, panel) in right.iter_mut().zip(&panels) {
-                right.copy_from_slice(&S::as_simd_f32s(&panel[input]).0[..V]);
-            }
-            for (left, sums) in left.iter().zip(&mut sums) {
-                let left = simd.splat_f32s(left[input]);
-                for (sums, right) in sums.iter_mut().zip(&right) {
-                    for (sum, &right) in sums.iter_mut().zip(right) {
-                        *sum = simd.mul_add_f32s(left, right, *sum);
-                    }
-                }
-            }
-        }
-        for (sums, to) in sums.as_flattened().iter().zip(self.sums.as_flattened_mut()) {
-            S::as_mut_simd_f32s(to).0[..V].copy_from_slice(sums);
-        }
-    }
+    f32::add::<S, R, V, 1>(simd, left, [panel], sums);
 }
 
 struct Activate<'a> {
@@ -437,6 +431,7 @@ impl WithSimd for Activate<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::factors::{first_of, second_of};
     use super::*;
 
     fn noise(len: usize, seed: u32) -> Vec<f32> {
@@ -444,7 +439,12 @@ mod tests {
     }
 
     /// A product with all that can follow it, made by `run`.
-    fn product(left: &[f32], right: &[f32], sizes: [usize; 2], run: impl FnOnce(Product<'_>)) -> Vec<f32> {
+    fn product<F: Factor>(
+        left: &[f32],
+        right: &[F],
+        sizes: [usize; 2],
+        run: impl FnOnce(Product<'_, F>),
+    ) -> Vec<f32> {
         let bias = noise(sizes[1], 3);
         let mut out = vec![f32::NAN; left.len() / sizes[0] * sizes[1]];
         let residual = noise(out.len(), 4);
@@ -462,18 +462,25 @@ mod tests {
             let by_row: Vec<f32> =
                 (0..inputs * columns).map(|i| by_column[i % columns * inputs + i / columns]).collect();
             let (mut a, mut b) =
-                (vec![0.0; packed_len(inputs, columns)], vec![0.0; packed_len(inputs, columns)]);
+                (vec![0.0f32; packed_len(inputs, columns)], vec![0.0; packed_len(inputs, columns)]);
             pack_columns(&mut a, inputs, columns, |at| &by_column[at * inputs..][..inputs]);
             pack_rows(&mut b, inputs, columns, |at| &by_row[at * columns..][..columns]);
             assert_eq!(a, b);
         }
     }
 
+    fn noise_packed<F: Factor>(inputs: usize, columns: usize) -> Vec<F> {
+        let values = noise(inputs * columns, 2);
+        let mut packed = vec![F::default(); packed_len(inputs.div_ceil(F::VALUES), columns)];
+        pack_columns(&mut packed, inputs, columns, |column| &values[column * inputs..][..inputs]);
+        packed
+    }
+
     /// The chain of fused steps that an element is, one by one.
-    #[test]
-    fn an_element_depends_on_its_row_alone() {
-        let [inputs, columns] = [430, 21];
-        let (left, right) = (noise(9 * inputs, 1), noise(packed_len(inputs, columns), 2));
+    fn an_element_is_a_chain<F: Factor>(add: impl Fn(F, F, f32) -> f32) {
+        let [inputs, columns] = [431, 21];
+        let (left, right) = (noise(9 * inputs, 1), noise_packed::<F>(inputs, columns));
+        let factors = inputs.div_ceil(F::VALUES);
         let then = Then::NOTHING;
         for rows in 1..=9 {
             let mut out = vec![f32::NAN; rows * columns];
@@ -482,22 +489,36 @@ mod tests {
             pulp::Arch::new().dispatch(Product { left, right: &right, sizes, then, out: &mut out });
             for (at, got) in out.iter().enumerate() {
                 let (row, column) = (at / columns, at % columns);
-                let panel = &right[column / PANEL * PANEL * inputs..];
-                let want = (0..inputs).fold(0.0f32, |sum, k| {
-                    left[row * inputs + k].mul_add(panel[k * PANEL + column % PANEL], sum)
-                });
+                let panel = &right[column / PANEL * PANEL * factors..];
+                let mut written = vec![F::default(); factors];
+                F::write(&left[row * inputs..][..inputs], &mut written);
+                let want = (0..factors)
+                    .fold(0.0f32, |sum, k| add(written[k], panel[k * PANEL + column % PANEL], sum));
                 assert_eq!(got.to_bits(), want.to_bits(), "row {row} of {rows}, column {column}");
             }
         }
     }
 
     #[test]
-    fn vectors_of_any_width_give_the_same_bits() {
+    fn an_element_depends_on_its_row_alone() {
+        an_element_is_a_chain::<f32>(f32::mul_add);
+    }
+
+    /// With whichever instructions.
+    #[test]
+    fn an_element_of_pairs_depends_on_its_row_alone() {
+        an_element_is_a_chain::<Pair>(|left, right, sum| {
+            let sum = second_of(left).mul_add(second_of(right), sum);
+            first_of(left).mul_add(first_of(right), sum)
+        });
+    }
+
+    fn any_width_gives_the_same_bits<F: Factor>() {
         let shapes =
-            [[1, 1, 1], [7, 64, 10], [13, 300, 33], [6, 16, 48], [5, 1030, 24], [29, 40, 17], [180, 200, 20]];
+            [[1, 1, 1], [7, 64, 10], [13, 300, 33], [6, 16, 48], [5, 1031, 24], [29, 40, 17], [180, 200, 20]];
         for [rows, inputs, columns] in shapes {
-            let (left, right) = (noise(rows * inputs, 1), noise(packed_len(inputs, columns), 2));
-            let product = |run: fn(Product<'_>)| {
+            let (left, right) = (noise(rows * inputs, 1), noise_packed::<F>(inputs, columns));
+            let product = |run: fn(Product<'_, F>)| {
                 let out = product(&left, &right, [inputs, columns], run);
                 out.iter().map(|value| value.to_bits()).collect::<Vec<_>>()
             };
@@ -512,5 +533,36 @@ mod tests {
                 assert!(widest == narrower, "{rows} x {inputs} x {columns}");
             }
         }
+    }
+
+    #[test]
+    fn vectors_of_any_width_give_the_same_bits() {
+        any_width_gives_the_same_bits::<f32>();
+    }
+
+    #[test]
+    fn vectors_of_any_width_give_the_same_bits_of_pairs() {
+        any_width_gives_the_same_bits::<Pair>();
+    }
+
+    /// Values from the least to the largest, and what is no number: what an instruction takes as zero, and plain steps do not, shows here.
+    #[test]
+    fn pairs_of_any_size_give_the_same_bits() {
+        let values: Vec<f32> = (0..4096u32)
+            .map(|i| f32::from_bits(i.wrapping_mul(0x9e37_79b9).rotate_left(7)))
+            .map(|value| if value.is_nan() { f32::MIN_POSITIVE / 3.0 } else { value })
+            .collect();
+        let [inputs, columns] = [64, 64];
+        let mut right = vec![0; packed_len(inputs / 2, columns)];
+        pack_columns(&mut right, inputs, columns, |column| &values[column * inputs..][..inputs]);
+        let product = |run: fn(Product<'_, Pair>)| {
+            let mut out = vec![0.0; values.len() / inputs * columns];
+            let then = Then::NOTHING;
+            run(Product { left: &values, right: &right, sizes: [inputs, columns], then, out: &mut out });
+            out.iter().map(|v| if v.is_nan() { f32::NAN.to_bits() } else { v.to_bits() }).collect::<Vec<_>>()
+        };
+        let plain = product(|of| of.with_simd(pulp::Scalar::new()));
+        assert!(plain == product(|of| pulp::Arch::new().dispatch(of)));
+        assert!(plain.iter().any(|&bits| f32::from_bits(bits).is_finite()));
     }
 }
