@@ -9,7 +9,7 @@ mod convert;
 mod status;
 
 pub use convert::{report_event, sha256, statistics, tensors_of};
-pub use status::{error_of, exhausted, no_http2, status_of};
+pub use status::{error_of, exhausted, lost, no_http2, status_of};
 
 /// Version of what coordinators, workers and those who submit runs say to each other: raised with every change of a message or of its
 /// meaning. A worker of another one is refused, and so is a run.

@@ -67,6 +67,11 @@ pub fn error_of(status: &Status) -> Error {
     }
 }
 
+/// The error of a connection that a status ended after it had been made, whatever that says: making it again is all there is to do.
+pub fn lost(status: &Status) -> Error {
+    Error::unavailable(brief(error_of(status).chain(), TEXT_BYTES_MAX))
+}
+
 /// What a status says, and where it is of a connection why that is so.
 fn with_causes(status: &Status) -> String {
     let mut text = status.message().to_owned();
@@ -111,6 +116,16 @@ mod tests {
         let error = broken(Status::unknown("h2 protocol error"), "connection error: frame with invalid size");
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.chain().contains("does not speak HTTP/2"), "{}", error.chain());
+    }
+
+    #[test]
+    fn a_connection_that_is_lost_says_why_and_is_made_again() {
+        let mut status = Status::cancelled("h2 protocol error");
+        status.set_source(std::sync::Arc::new(std::io::Error::other("received fatal alert: UnknownCA")));
+        let error = lost(&status);
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert_eq!(error.chain(), "h2 protocol error: received fatal alert: UnknownCA");
+        assert_eq!(lost(&status_of(&Error::usage("x".repeat(1 << 20)))).kind(), ErrorKind::Unavailable);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use soup_proto::v1::worker_message::Message as Up;
 use soup_proto::v1::{
     Assign, CoordinatorMessage, Leaving, ProbePeers, Probed, Register, TaskFailed, TaskKey, WorkerMessage,
 };
-use soup_proto::{CONTROL_BYTES_MAX, PROTOCOL_VERSION, error_of};
+use soup_proto::{CONTROL_BYTES_MAX, PROTOCOL_VERSION, error_of, lost};
 use soup_telemetry::TARGET;
 use soup_trust::Connect;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -292,7 +292,7 @@ impl Link {
                 return Ok(Parting::Left);
             }
             tokio::select! {
-                message = down.message() => match message.map_err(|s| Error::unavailable(s.message()))? {
+                message = down.message() => match message.map_err(|s| lost(&s))? {
                     Some(CoordinatorMessage { message: Some(Down::Over(_)) }) => return Ok(Parting::Over),
                     Some(message) => {
                         welcomed.store(true, Ordering::Relaxed);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::future::poll_fn;
 use http::HeaderMap;
 use http_body_util::BodyExt;
+use soup_core::error::brief;
 use soup_core::{Error, ErrorKind, Result};
 use soup_metrics::metrics;
 use soup_proto::error_of;
@@ -37,6 +38,8 @@ const FIRST_BYTE: Duration = Duration::from_secs(60);
 const FIRST_BYTE_STREAMED: Duration = Duration::from_secs(600);
 /// And between two bytes, all of which it has by then.
 const NEXT_BYTE: Duration = Duration::from_secs(30);
+/// Longest text of why a connection broke, in bytes: some of it the peer wrote.
+const CAUSE_BYTES_MAX: usize = 1 << 10;
 
 /// The cause of a failure: a peer did not give what it was asked for.
 #[derive(Debug)]
@@ -157,8 +160,6 @@ async fn receive(
     first_byte: Duration,
     out: &mut [u8],
 ) -> Result<bool> {
-    let lost =
-        |e: &dyn std::error::Error| transient(Error::unavailable(format!("the connection broke: {e}")));
     let refused = |headers: &HeaderMap| {
         let status = Status::from_header_map(headers).filter(|s| s.code() != Code::Ok);
         status.map_or(Ok(()), |s| Err(transient(error_of(&s))))
@@ -169,8 +170,8 @@ async fn receive(
         .body(frames::request_body(request))
         .map_err(|e| Error::internal("a fetch is not a request").with_source(e))?;
     let answer = async {
-        poll_fn(|cx| channel.poll_ready(cx)).await.map_err(|e| lost(&e))?;
-        channel.call(post).await.map_err(|e| lost(&e))
+        poll_fn(|cx| channel.poll_ready(cx)).await.map_err(broken)?;
+        channel.call(post).await.map_err(broken)
     };
     let (head, mut body) = within(first_byte, answer).await??.into_parts();
     refused(&head.headers)?;
@@ -207,6 +208,12 @@ async fn within<T>(time: Duration, wait: impl Future<Output = T>) -> Result<T> {
 
 fn silent() -> Error {
     Error::unavailable("it takes connections, and sends nothing")
+}
+
+/// Why a connection broke or never came about, down to the cause: a certificate, nobody who listens there, time that was over.
+fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    let why = Error::unavailable("the connection broke").with_source(error).chain();
+    Error::unavailable(brief(why, CAUSE_BYTES_MAX))
 }
 
 /// Peers come and go: whatever breaks a stream between them is worth another attempt. What is wrong with an ingredient is not.

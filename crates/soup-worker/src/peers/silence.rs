@@ -118,11 +118,24 @@ async fn a_peer_that_sends_nonsense_is_blamed_for_it() {
     let nonsense = Reply::Begins(Bytes::from_static(&[9; 64]));
     tokio::spawn(Server::builder().add_service(nonsense).serve_with_incoming(listener));
     let peers = Peers::new(Arc::new(network), false);
-    for (address, part) in [("mem://peer", "not a chunk"), ("no url", "is not a URL"), ("mem://nobody", "")] {
+    for (address, part) in [
+        ("mem://peer", "not a chunk"),
+        ("no url", "is not a URL"),
+        ("mem://nobody", "the connection broke: "),
+        // Down to the cause.
+        ("mem://nobody", "nobody listens at mem://nobody"),
+    ] {
         let owners = Owners::new(vec![7], [(7, address.to_owned())].into());
         let fetched = peers.fetch(&owners, 7, &FetchRequest::default(), &mut [0; 4]).await;
         let error = fetched.unwrap_err();
         assert!(error.kind().is_transient() && error.chain().contains(part), "{}", error.chain());
         assert_eq!(unreached(&error), Some(7));
     }
+}
+
+#[test]
+fn why_a_connection_broke_is_said_in_short() {
+    let said = |error: std::io::Error| broken(error).chain();
+    assert_eq!(said(std::io::Error::other("bad certificate")), "the connection broke: bad certificate");
+    assert_eq!(said(std::io::Error::other("x".repeat(1 << 20))).len(), CAUSE_BYTES_MAX);
 }

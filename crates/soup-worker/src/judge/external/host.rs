@@ -465,12 +465,35 @@ fn error_of(status: &Status, last_words: &str) -> Error {
     // One that has a cause was not sent by the judge: the connection broke.
     let broken = std::error::Error::source(status).is_some() || status.code() == Code::Unavailable;
     match status.code() {
-        _ if broken => Error::try_again(format!("it has died, or its connection broke: {text}{last_words}")),
+        _ if broken => {
+            let why = plain(&soup_proto::error_of(status).chain());
+            Error::try_again(format!("it has died, or its connection broke: {why}{last_words}"))
+        }
         Code::InvalidArgument => Error::data(text),
         Code::FailedPrecondition => {
             Error::try_again(format!("it does not know what it was asked about: {text}"))
         }
         Code::Cancelled => Error::try_again(format!("it cancelled what it was asked: {text}")),
         _ => Error::internal(format!("it failed: {text}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_breaks_says_why() {
+        let mut status = Status::unknown("h2 protocol error");
+        status.set_source(Arc::new(std::io::Error::other("connection reset by peer")));
+        let error = error_of(&status, "; it said nothing");
+        assert_eq!(error.kind(), ErrorKind::TryAgain);
+        assert_eq!(
+            error.chain(),
+            "it has died, or its connection broke: h2 protocol error: connection reset by peer; it said nothing"
+        );
+        // What it says itself is no matter of the connection.
+        let error = error_of(&Status::internal("no memory"), "");
+        assert_eq!((error.kind(), error.chain()), (ErrorKind::Internal, "it failed: no memory".to_owned()));
     }
 }
