@@ -80,6 +80,15 @@ fn members_cook_over_tls_and_see_their_own_runs_alone() {
     let joined = cook(&cluster, dir.path(), &bob, &["--output", "soup", "--min-workers", "2"]).run().json();
     assert_eq!(joined["run"], run);
     assert!(runs(&cluster, &bob).is_empty());
+    // This admin is called as ada is, and its runs are not ada's.
+    let others =
+        cook(&cluster, dir.path(), &admin, &["--output", "admins", "--min-workers", "2"]).run().json();
+    let others = others["run"].as_str().unwrap();
+    assert!(runs(&cluster, &admin).iter().any(|seen| seen["run"] == others && seen["client"] == "admin/m"));
+    assert_eq!(runs(&cluster, &ada).len(), 1);
+    for args in [&["watch", others][..], &["cancel", others]] {
+        ask(&cluster, &ada, args).fails(2, &["this coordinator knows no run", others]);
+    }
 }
 
 #[test]

@@ -113,7 +113,7 @@ impl Coordinator for Service {
                 "this coordinator is there for one cook, and takes no other",
             )));
         }
-        let admitted = self.hub.admit(caller.client()).map_err(|e| exhausted(&e))?;
+        let admitted = self.hub.admit(caller.client().as_deref()).map_err(|e| exhausted(&e))?;
         let SubmitRequest { spec, fresh, version, protocol, run } = request.into_inner();
         check_protocol("the client", &version, protocol)?;
         let wire = spec.ok_or_else(|| status_of(&Error::usage("the request has no run")))?;

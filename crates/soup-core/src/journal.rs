@@ -193,7 +193,7 @@ pub struct Operation {
     /// Share of the work that is done again by another worker, in millionths.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub audit_ppm: u32,
-    /// Who asked for it, where the coordinator knew.
+    /// Who asked for it, where the coordinator knew: the name of a client, or `admin/` and that of an admin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
 }

@@ -1,5 +1,7 @@
 //! Who may ask for what: one table, by method and role.
 
+use std::borrow::Cow;
+
 use crate::identity::{Identity, Role};
 
 /// Who may call what. What is not here nobody may.
@@ -30,12 +32,14 @@ pub enum Caller {
 }
 
 impl Caller {
-    /// Who a run that it submits is recorded as asked for by.
+    /// Who a run that it submits is recorded as asked for by: a client by its name; anybody else by role and name, which with the slash
+    /// between them are no client's name.
     #[must_use]
-    pub fn client(&self) -> Option<&str> {
+    pub fn client(&self) -> Option<Cow<'_, str>> {
         match self {
             Caller::Anybody => None,
-            Caller::Member(member) => Some(&member.name),
+            Caller::Member(Identity { role: Role::Client, name, .. }) => Some(name.into()),
+            Caller::Member(Identity { role, name, .. }) => Some(format!("{}/{name}", role.name()).into()),
         }
     }
 
@@ -49,13 +53,13 @@ impl Caller {
     }
 
     /// Whether a run that `client` asked for is as good as its own. Runs of nobody were submitted where nobody is told from anybody:
-    /// they are for admins.
+    /// they are for admins. Those that an admin asked for before roles were recorded are taken for those of a client of its name.
     #[must_use]
     pub fn may_touch(&self, client: Option<&str>) -> bool {
         match self {
             Caller::Anybody => true,
             Caller::Member(Identity { role: Role::Admin, .. }) => true,
-            Caller::Member(member) => client == Some(member.name.as_str()),
+            Caller::Member(_) => client.is_some() && client == self.client().as_deref(),
         }
     }
 }
@@ -96,7 +100,23 @@ mod tests {
         assert!(ada.may_touch(Some("ada")) && !ada.may_touch(Some("bob")) && !ada.may_touch(None));
         assert!(root.may_touch(Some("ada")) && root.may_touch(None));
         assert!(Caller::Anybody.may_touch(Some("ada")) && Caller::Anybody.may_touch(None));
-        assert_eq!((ada.client(), Caller::Anybody.client()), (Some("ada"), None));
+        assert_eq!((ada.client().as_deref(), Caller::Anybody.client()), (Some("ada"), None));
         assert_eq!((ada.kept_to_places(), root.kept_to_places()), (Some("ada"), None));
+    }
+
+    #[test]
+    fn an_admins_runs_are_not_those_of_a_client_of_its_name() {
+        let member = |role| Caller::Member(Identity::new("lab", role, "ada").unwrap());
+        let (client, admin) = (member(Role::Client), member(Role::Admin));
+        let recorded = |caller: &Caller| caller.client().map(Cow::into_owned);
+        assert_ne!(recorded(&client), recorded(&admin));
+        assert!(
+            client.may_touch(recorded(&client).as_deref()) && !client.may_touch(recorded(&admin).as_deref())
+        );
+        assert!(
+            admin.may_touch(recorded(&client).as_deref()) && admin.may_touch(recorded(&admin).as_deref())
+        );
+        // As what is recorded of an admin no client can be called.
+        Identity::new("lab", Role::Client, &recorded(&admin).unwrap()).unwrap_err();
     }
 }
