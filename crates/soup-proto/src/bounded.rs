@@ -5,8 +5,9 @@
 
 use std::marker::PhantomData;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use prost::Message;
+use soup_core::Error;
 use tonic::Status;
 use tonic::codec::{DecodeBuf, Decoder};
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
@@ -62,19 +63,47 @@ impl<U: Message + Default + Shaped> Decoder for Bounded<U> {
     type Error = Status;
 
     fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        let Some(shape) = U::SHAPE else { return self.0.decode(buf) };
-        let bytes = buf.copy_to_bytes(buf.remaining());
-        check(&bytes, shape)?;
-        U::decode(bytes).map(Some).map_err(|e| Status::internal(e.to_string()))
+        match U::SHAPE {
+            Some(_) => read(buf.copy_to_bytes(buf.remaining())).map(Some),
+            None => self.0.decode(buf),
+        }
     }
 }
 
-/// Refuses a message of too many parts.
+/// A message that others wrote.
+///
+/// # Errors
+/// [`InvalidArgument`](tonic::Code::InvalidArgument) for one of too many parts; [`Internal`](tonic::Code::Internal) for what is none.
+pub fn read<U: Message + Default + Shaped>(bytes: Bytes) -> Result<U, Status> {
+    U::SHAPE.map_or(Ok(()), |shape| check(&bytes, shape))?;
+    U::decode(bytes).map_err(|e| Status::internal(e.to_string()))
+}
+
+/// Whether a message can be sent to whoever takes at most so many bytes, and reads it as it is read here. One that cannot be ends the stream that
+/// it is sent on, and so would the same one after that: whoever wants to send it has to say something else.
+///
+/// # Errors
+/// [`Data`](soup_core::ErrorKind::Data) with its size and what there may be.
+pub fn check_sent<T: Message + Shaped>(message: &T, bytes_max: usize) -> soup_core::Result<()> {
+    let bytes = message.encoded_len();
+    if bytes > bytes_max {
+        return Err(Error::data(format!("a message of {bytes} bytes, and at most {bytes_max} are taken")));
+    }
+    match T::SHAPE {
+        // Each part takes two bytes at least.
+        Some(shape) if bytes > 2 * PARTS_MIN => {
+            check(&message.encode_to_vec(), shape).map_err(|status| Error::data(status.message()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a message of too many parts, which it has the next time too.
 fn check(bytes: &[u8], shape: usize) -> Result<(), Status> {
     let most = PARTS_MIN + bytes.len() / BYTES_A_PART;
     match left(bytes, shape, 0, most) {
         Some(_) => Ok(()),
-        None => Err(Status::resource_exhausted(format!(
+        None => Err(Status::invalid_argument(format!(
             "a message of {} bytes in more than {most} parts is not taken here",
             bytes.len()
         ))),
@@ -156,7 +185,7 @@ mod tests {
         let many = 2 * PARTS_MIN;
         let tests = vec![v1::DatasetSpec::default(); many];
         let refused = checked(&submitted(v1::RunSpec { tests, ..Default::default() })).unwrap_err();
-        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument);
         let pool = vec![String::new(); many];
         checked(&submitted(v1::RunSpec { pool, ..Default::default() })).unwrap_err();
         checked(&measured(vec![v1::LayerGram::default(); many])).unwrap_err();
@@ -175,6 +204,24 @@ mod tests {
         let done = v1::TaskDone { result, ..Default::default() };
         checked(&v1::WorkerMessage { message: Some(v1::worker_message::Message::Done(done)) }).unwrap();
         checked(&submitted(v1::RunSpec { pool: vec!["/p".into(); 1000], ..Default::default() })).unwrap();
+    }
+
+    #[test]
+    fn whoever_sends_knows_before_what_would_not_be_taken() {
+        let gram = |bytes: usize| v1::LayerGram { packed: vec![0.5; bytes / 8], ..Default::default() };
+        let (few, many) =
+            (measured(vec![gram(1 << 20)]), measured(vec![v1::LayerGram::default(); 2 * PARTS_MIN]));
+        check_sent(&few, few.encoded_len()).unwrap();
+        let error = check_sent(&few, few.encoded_len() - 1).unwrap_err();
+        let bytes = few.encoded_len();
+        let text = format!("a message of {bytes} bytes, and at most {} are taken", bytes - 1);
+        assert_eq!((error.kind(), error.chain()), (soup_core::ErrorKind::Data, text));
+        let error = check_sent(&many, usize::MAX).unwrap_err();
+        assert!(error.chain().contains("parts is not taken"), "{}", error.chain());
+        checked(&many).unwrap_err();
+        // Of what no server reads the size alone counts.
+        check_sent(&v1::RunEvent::default(), 0).unwrap();
+        check_sent(&v1::ListResponse { runs_json: "[]".into() }, 3).unwrap_err();
     }
 
     #[test]

@@ -46,7 +46,8 @@ fn status(code: Code, error: &Error) -> Status {
 pub fn error_of(status: &Status) -> Error {
     let named = status.metadata().get(KIND_KEY).and_then(|v| v.to_str().ok());
     let kind = ErrorKind::ALL.into_iter().find(|&k| Some(k.name()) == named).unwrap_or(match status.code() {
-        Code::InvalidArgument => ErrorKind::Usage,
+        // What is out of range is the size of a message, which is what it is the next time too.
+        Code::InvalidArgument | Code::OutOfRange => ErrorKind::Usage,
         Code::DataLoss => ErrorKind::Data,
         // A connection that breaks cancels what goes over it; that is nobody's wish.
         Code::Cancelled if std::error::Error::source(status).is_none() => ErrorKind::Cancelled,
@@ -144,6 +145,12 @@ mod tests {
                 heard.chain()
             );
         }
+    }
+
+    #[test]
+    fn a_message_that_is_too_large_is_not_worth_another_try() {
+        let status = Status::out_of_range("Error, decoded message length too large");
+        assert_eq!(error_of(&status).kind(), ErrorKind::Usage);
     }
 
     #[test]

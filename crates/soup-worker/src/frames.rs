@@ -19,8 +19,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, Limited};
 use soup_core::{Error, Result};
-use soup_proto::CHUNK_BYTES_MAX;
 use soup_proto::v1::FetchRequest;
+use soup_proto::{CHUNK_BYTES_MAX, bounded, error_of};
 
 /// Where requests go.
 pub(crate) const FETCH_PATH: &str = "/soup.v1.Blends/Fetch";
@@ -38,10 +38,22 @@ pub(crate) fn request_body(request: &FetchRequest) -> tonic::body::Body {
     let message = prost::Message::encode_to_vec(request);
     let mut body = BytesMut::with_capacity(PREFIX_BYTES + message.len());
     body.put_u8(0);
-    // A soup is far below 4 GiB; one that is not is refused by the peer.
+    // What is larger is not sent ([`check_request`]).
     body.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
     body.put_slice(&message);
     tonic::body::Body::new(Full::new(body.freeze()))
+}
+
+/// Checks that a peer takes a request. One that it does not take is no trouble of that peer's.
+///
+/// # Errors
+/// [`Data`](soup_core::ErrorKind::Data) for a soup of too many weights.
+pub(crate) fn check_request(request: &FetchRequest) -> Result<()> {
+    bounded::check_sent(request, REQUEST_BYTES_MAX).map_err(|e| {
+        e.context(
+            "the weights of a soup are too many to ask a peer for its blend: use fewer ingredients, or weights for fewer parts of them",
+        )
+    })
 }
 
 /// The request in a body.
@@ -55,7 +67,7 @@ pub(crate) async fn read_request(body: tonic::body::Body) -> Result<FetchRequest
     if bytes.len() < PREFIX_BYTES || bytes.get_u8() != 0 || bytes.get_u32() as usize != bytes.len() {
         return Err(malformed());
     }
-    prost::Message::decode(bytes).map_err(|e| malformed().with_source(e))
+    bounded::read(bytes).map_err(|status| malformed().with_source(error_of(&status)))
 }
 
 /// A reply that sends `blend`.
@@ -231,7 +243,7 @@ fn chunk_bytes(head: &[u8]) -> Result<Option<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use soup_proto::v1::Chunk;
+    use soup_proto::v1::{Chunk, Soup, WeightRow};
 
     use super::*;
 
@@ -359,6 +371,10 @@ mod tests {
             ticket: None,
         };
         assert_eq!(read_request(request_body(&request)).await.unwrap(), request);
+        let many = Soup { members: Vec::new(), rows: vec![WeightRow::default(); 300_000] };
+        let many =
+            read_request(request_body(&FetchRequest { soup: Some(many), ..request })).await.unwrap_err();
+        assert!(many.chain().contains("parts is not taken here"), "{}", many.chain());
         let torn = tonic::body::Body::new(Full::new(Bytes::from_static(&[0, 0, 0, 0, 9, 1])));
         assert_eq!(read_request(torn).await.unwrap_err().kind(), soup_core::ErrorKind::Usage);
     }

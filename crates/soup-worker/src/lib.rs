@@ -36,6 +36,7 @@ mod link;
 mod loading;
 mod logits;
 mod messages;
+mod outgoing;
 mod passages;
 mod passing;
 mod peers;

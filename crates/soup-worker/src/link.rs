@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::future::ready;
 use soup_core::{Error, ErrorKind, Result};
 use soup_metrics::{Open, metrics, observe};
 use soup_proto::v1::assign::Work;
@@ -30,10 +32,8 @@ use tracing::{Instrument as _, Span, info_span};
 
 use crate::active::Worker;
 use crate::messages::{self, Done};
-use crate::peers;
-use crate::probing;
 use crate::task::{self, Cancelled};
-use crate::{Ended, WorkerConfig};
+use crate::{Ended, WorkerConfig, outgoing, peers, probing};
 
 /// Messages that may wait for the stream; tasks wait beyond that.
 const OUTBOX_MESSAGES_MAX: usize = 256;
@@ -223,7 +223,7 @@ async fn talk(
     let mut down = CoordinatorClient::new(channel)
         .max_decoding_message_size(CONTROL_BYTES_MAX)
         .max_encoding_message_size(CONTROL_BYTES_MAX)
-        .work(ReceiverStream::new(messages))
+        .work(ReceiverStream::new(messages).filter_map(|message| ready(outgoing::fitting(message))))
         .await
         .map_err(|status| error_of(&status).context("the coordinator did not accept this worker"))?
         .into_inner();

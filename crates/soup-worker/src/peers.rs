@@ -113,7 +113,7 @@ impl Peers {
     ///
     /// # Errors
     /// [`TryAgain`](ErrorKind::TryAgain) where that is not known; whatever breaks on the way, or changes there time and again, as worth
-    /// another attempt; what is wrong with an ingredient.
+    /// another attempt; what is wrong with an ingredient; what no peer would take.
     pub(crate) async fn fetch(
         &self,
         owners: &Owners,
@@ -121,6 +121,7 @@ impl Peers {
         request: &FetchRequest,
         out: &mut [u8],
     ) -> Result<()> {
+        frames::check_request(request)?;
         let shard = request.shard;
         let address = owners.address(source);
         let address =

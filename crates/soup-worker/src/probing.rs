@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use soup_core::Error;
+use soup_core::error::brief;
 use soup_proto::v1::{Peer, Reached};
 use soup_trust::Connect;
 use tokio::time::Instant;
@@ -15,12 +16,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const AT_ONCE: usize = 64;
 /// Peers that are tried; a cluster has fewer.
 const PEERS_MAX: usize = 4096;
+/// Longest text of why one is not reached, in bytes: those of all peers are one message.
+const WHY_BYTES_MAX: usize = 1 << 10;
 
 /// What comes of connecting to each of `peers`.
 pub(crate) async fn reach(connect: &dyn Connect, peers: Vec<Peer>) -> Vec<Reached> {
     let tries = peers.into_iter().take(PEERS_MAX).map(|Peer { worker, address }| async move {
         let begun = Instant::now();
-        let error = try_one(connect, address).await.err();
+        let error = try_one(connect, address).await.err().map(|why| brief(why, WHY_BYTES_MAX));
         let milliseconds = u32::try_from(begun.elapsed().as_millis()).unwrap_or(u32::MAX);
         Reached { worker, milliseconds, error }
     });

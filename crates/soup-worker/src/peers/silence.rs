@@ -139,3 +139,15 @@ fn why_a_connection_broke_is_said_in_short() {
     assert_eq!(said(std::io::Error::other("bad certificate")), "the connection broke: bad certificate");
     assert_eq!(said(std::io::Error::other("x".repeat(1 << 20))).len(), CAUSE_BYTES_MAX);
 }
+
+#[tokio::test]
+async fn what_no_peer_would_take_is_no_peers_trouble() {
+    let owners = Owners::new(vec![7], [(7, "mem://nobody".to_owned())].into());
+    let rows = vec![soup_proto::v1::WeightRow { weights: vec![0.5; frames::REQUEST_BYTES_MAX / 8] }];
+    let soup = Some(soup_proto::v1::Soup { members: Vec::new(), rows });
+    let request = FetchRequest { soup, ..FetchRequest::default() };
+    let peers = Peers::new(Arc::new(InProcess::default()), false);
+    let error = peers.fetch(&owners, 7, &request, &mut [0; 4]).await.unwrap_err();
+    assert_eq!((error.kind(), unreached(&error)), (ErrorKind::Data, None));
+    assert!(error.chain().contains("use fewer ingredients"), "{}", error.chain());
+}
