@@ -11,7 +11,7 @@ use soup_core::metric::Metric;
 use soup_core::{Error, Result};
 use soup_proto::v1::run_event::Event;
 use soup_proto::v1::{Planned, Queued, RunEvent};
-use soup_proto::{message_bytes, report_event};
+use soup_proto::{CONTROL_BYTES_MAX, message_bytes, report_event};
 use soup_trust::Caller;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
@@ -52,6 +52,9 @@ struct Events {
 /// A copy of an event for a watcher, as soon as it may be under way, and what says that until the watcher asks for the next one.
 pub(crate) async fn give(event: &RunEvent) -> (RunEvent, Option<SemaphorePermit<'static>>) {
     let bytes = message_bytes(event);
+    if bytes > CONTROL_BYTES_MAX {
+        return (too_large(bytes), None);
+    }
     if bytes <= LARGE_BYTES {
         return (event.clone(), None);
     }
@@ -59,6 +62,15 @@ pub(crate) async fn give(event: &RunEvent) -> (RunEvent, Option<SemaphorePermit<
     // Never closed.
     let permit = UNDER_WAY.acquire_many(u32::try_from(units).unwrap_or(u32::MAX)).await.ok();
     (event.clone(), permit)
+}
+
+/// What is told instead of an event that no message can have. That can only be a report: of all others less is kept.
+fn too_large(bytes: usize) -> RunEvent {
+    let error = Error::configuration(format!(
+        "the run has finished, and its report has {bytes} bytes, where a message has at most {CONTROL_BYTES_MAX}: it is in soup.json, in the \
+         run's output"
+    ));
+    RunEvent { event: Some(Event::Failed((&error).into())) }
 }
 
 impl EventLog {
@@ -266,6 +278,19 @@ mod tests {
         // One has read it to its end.
         assert!(watchers[0].next().await.is_none());
         watchers[2].next().await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_report_that_no_message_can_have_is_said_to_be_elsewhere() {
+        const { assert!(EVENTS_BYTES_MAX <= CONTROL_BYTES_MAX) };
+        let log = EventLog::new(None);
+        log.note("a");
+        log.finished("x".repeat(CONTROL_BYTES_MAX));
+        let events = read(&log).await;
+        assert_eq!(events[0], note("a"));
+        let Some(Event::Failed(failure)) = &events[1].event else { panic!() };
+        assert!(failure.message.contains("in soup.json, in the run's output"), "{}", failure.message);
+        assert!(log.ended());
     }
 
     #[test]

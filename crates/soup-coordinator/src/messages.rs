@@ -9,7 +9,7 @@ use soup_core::{Error, Result};
 use soup_proto::v1::coordinator_message::Message;
 use soup_proto::v1::task_done::Result as Answer;
 use soup_proto::v1::{self, assign, worker_message};
-use soup_proto::{sha256, statistics, tensors_of};
+use soup_proto::{bounded, sha256, statistics, tensors_of};
 use soup_store::load::{plan_reads, stored_dtypes};
 
 use crate::exchange::{self, Assignment, Attempt, HandedIn, Incarnation, Peer, PeerKey, Reached, Said, Told};
@@ -36,6 +36,26 @@ pub(crate) fn told(told: Told) -> v1::CoordinatorMessage {
         }
     };
     v1::CoordinatorMessage { message: Some(message) }
+}
+
+/// A message, where a worker takes one of its size. One that it does not take would end its stream, and the task would go to the next worker to
+/// end that one's.
+///
+/// # Errors
+/// Which attempt it is about, and why that has failed.
+pub(crate) fn sendable(
+    message: v1::CoordinatorMessage,
+    bytes_max: usize,
+) -> Result<v1::CoordinatorMessage, (Attempt, Error)> {
+    let Err(error) = bounded::check_sent(&message, bytes_max) else { return Ok(message) };
+    match message.message {
+        Some(Message::Assign(v1::Assign { key: Some(key), .. })) => {
+            let text = "what it would have to do is too much to tell: use a pool of fewer ingredients, or places with shorter names";
+            Err((attempt_of(key), error.context(text)))
+        }
+        // Runs are looked at before they begin ([`check_size`]), and nothing else grows.
+        other => Ok(v1::CoordinatorMessage { message: other }),
+    }
 }
 
 /// Checks that workers can be told of a run.
@@ -348,6 +368,24 @@ mod tests {
             assert!(matches!(said_of(message), Ok(Said::Alive)));
         }
         assert!(matches!(said(v1::WorkerMessage { message: None }), Ok(Said::Alive)));
+    }
+
+    #[test]
+    fn a_task_that_is_too_large_to_tell_has_failed() {
+        let of = Incarnation { run: "r".to_owned(), epoch: 2 };
+        let attempt = Attempt { of, key: TaskKey { task: 3, attempt: 4 } };
+        let assign = |samples: usize| {
+            let slice = v1::JudgeSlice { samples: vec![1; samples], ..v1::JudgeSlice::default() };
+            let work = Some(assign::Work::Evaluate(slice));
+            let assign = v1::Assign { key: Some(key_of(&attempt)), work, traceparent: String::new() };
+            v1::CoordinatorMessage { message: Some(Message::Assign(assign)) }
+        };
+        assert_eq!(sendable(assign(10), 1000).unwrap(), assign(10));
+        let (failed, error) = sendable(assign(1000), 1000).unwrap_err();
+        assert_eq!((failed, error.kind()), (attempt.clone(), soup_core::ErrorKind::Data));
+        assert!(error.chain().starts_with("what it would have to do is too much"), "{}", error.chain());
+        let welcome = told(Told::Welcome { worker: WorkerId(1), heartbeat_ms: 5 });
+        assert_eq!(sendable(welcome.clone(), 0).unwrap(), welcome);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use soup_core::journal::RunState;
+use soup_core::machine::WorkerId;
 use soup_core::run::RunSpec;
 use soup_core::{Error, ErrorKind};
 use soup_proto::v1::coordinator_server::Coordinator;
@@ -15,7 +16,7 @@ use soup_proto::v1::{
     ListResponse, ProbeRequest, ProbeResponse, Register, RunEvent, SubmitRequest, SubmitResponse,
     WatchRequest, WorkerMessage, worker_message,
 };
-use soup_proto::{PROTOCOL_VERSION, exhausted, message_bytes, status_of};
+use soup_proto::{CONTROL_BYTES_MAX, PROTOCOL_VERSION, exhausted, message_bytes, status_of};
 use soup_store::fresh;
 use soup_store::state::State;
 use soup_trust::{Caller, Held, Peer};
@@ -25,7 +26,7 @@ use tonic::transport::Uri;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::event_log;
-use crate::exchange::{Newcomer, Said};
+use crate::exchange::{Newcomer, Said, Told};
 use crate::hub::{Handle, Meant};
 use crate::messages;
 use crate::places;
@@ -52,6 +53,10 @@ const READING_MAX: usize = 4;
 /// What lists of runs take until they are read, in bytes, and what room for that is taken in.
 const REPLIES_BYTES_MAX: usize = 64 << 20;
 const UNIT_BYTES: usize = 1 << 10;
+/// Largest list in a reply, in bytes: there is a little around it.
+const JSON_BYTES_MAX: usize = CONTROL_BYTES_MAX - UNIT_BYTES;
+/// What the longest of them is of.
+const RUNS: &str = "runs";
 /// What large answers of workers take until the hub takes them, in bytes; smaller ones are bounded by their number.
 const ANSWERS_BYTES_MAX: usize = 256 << 20;
 const SMALL_ANSWER_BYTES: usize = 32 << 10;
@@ -103,7 +108,9 @@ impl Coordinator for Service {
             // Where the hub is gone, so is the roster.
             let _ = hub.left(worker).await;
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(down).map(|told| Ok(messages::told(told))))))
+        let hub = self.hub.clone();
+        let told = ReceiverStream::new(down).filter_map(move |told| tell(hub.clone(), worker, told));
+        Ok(Response::new(Box::pin(told)))
     }
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
@@ -173,7 +180,7 @@ impl Coordinator for Service {
         for run in &mut runs {
             run.ahead = live.get(&run.run).copied();
         }
-        let runs_json = json("runs", &runs)?;
+        let runs_json = json(RUNS, &runs)?;
         let units = u32::try_from(runs_json.len().div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
         let room = self.replies.clone().try_acquire_many_owned(units);
         let room = room.map_err(|_| {
@@ -211,11 +218,39 @@ impl Service {
     }
 }
 
-/// A list of these as JSON.
+/// What a worker is told; nothing where that is a task which is too large to be told, at which it has failed then.
+async fn tell(hub: Handle, worker: WorkerId, told: Told) -> Option<Result<CoordinatorMessage, Status>> {
+    match messages::sendable(messages::told(told), CONTROL_BYTES_MAX) {
+        Ok(message) => Some(Ok(message)),
+        Err((attempt, error)) => {
+            // Where the hub is gone, so is the task.
+            let _ = hub.said(worker, Said::Failed(attempt, error, None), None).await;
+            None
+        }
+    }
+}
+
+/// A list of these as JSON, where it is no more than a reply may have.
 fn json<T: serde::Serialize>(what: &str, list: &[T]) -> Result<String, Status> {
-    serde_json::to_string(list).map_err(|e| {
+    let json = serde_json::to_string(list).map_err(|e| {
         status_of(&Error::internal(format!("{what} could not be written as JSON")).with_source(e))
-    })
+    })?;
+    within(what, json, JSON_BYTES_MAX).map_err(|e| status_of(&e))
+}
+
+/// Refuses a list that is too large for a reply: it is so the next time, too.
+fn within(what: &str, json: String, bytes_max: usize) -> soup_core::Result<String> {
+    if json.len() <= bytes_max {
+        return Ok(json);
+    }
+    let instead = match what {
+        RUNS => ": soupctl runs --state-url reads them from the state",
+        _ => "",
+    };
+    Err(Error::configuration(format!(
+        "the list of {what} has {} bytes, and a reply at most {bytes_max}{instead}",
+        json.len()
+    )))
 }
 
 /// Who sent a request: behind the gate everybody is somebody.
@@ -308,4 +343,22 @@ fn check_protocol(who: &str, version: &str, protocol: u32) -> Result<(), Status>
          same version",
         env!("CARGO_PKG_VERSION")
     ))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_no_reply_can_have_is_refused_for_good() {
+        assert_eq!(within(RUNS, "[1, 2]".to_owned(), 6).unwrap(), "[1, 2]");
+        let error = within(RUNS, "[1, 2, 3]".to_owned(), 6).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert_eq!(
+            error.chain(),
+            "the list of runs has 9 bytes, and a reply at most 6: soupctl runs --state-url reads them from the state"
+        );
+        // One that fits always has room when nobody else's is unread.
+        const { assert!(JSON_BYTES_MAX <= REPLIES_BYTES_MAX) };
+    }
 }
