@@ -5,6 +5,7 @@
 
 pub mod added;
 pub mod anew;
+pub mod weight;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

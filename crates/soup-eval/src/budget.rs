@@ -41,7 +41,7 @@ pub(crate) struct Claim {
     bytes: u64,
 }
 
-/// How many times what pixels have one text may take while tokens are made of it: a quarter of a worker's memory, for a moment, and no two
+/// How many times what pixels have one text may take while tokens are made of it, or what makes them while that is read: a quarter of a worker's memory, for a moment, and no two
 /// such texts at once. A tenth would refuse texts that people have.
 const TEXT_TIMES: u64 = 5;
 
@@ -88,14 +88,33 @@ impl Budget {
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data) where it is many times what there is.
     pub(crate) fn text(&self, what: impl FnOnce() -> String, bytes: u64) -> Result<Claim> {
+        self.for_a_moment(bytes, |wanted, max| {
+            format!(
+                "{} may take {wanted} to make tokens of, and this worker has {max} for that, a quarter of its --memory: give it more, or cut \
+                 the text",
+                what()
+            )
+        })
+    }
+
+    /// The same of what a `tokenizer.json` needs while it is read.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn tokenizer(&self, bytes: u64) -> Result<Claim> {
+        self.for_a_moment(bytes, |wanted, max| {
+            format!(
+                "tokenizer.json may take {wanted} while it is read, and this worker has {max} for that, a quarter of its --memory: give it \
+                 more, or use a tokenizer of a smaller vocabulary"
+            )
+        })
+    }
+
+    fn for_a_moment(&self, bytes: u64, refusal: impl FnOnce(String, String) -> String) -> Result<Claim> {
         let max = self.pixels.bytes_max;
         if bytes.div_ceil(TEXT_TIMES) > max {
-            return Err(Error::data(format!(
-                "{} may take {} to make tokens of, and this worker has {} for that, a quarter of its --memory: give it more, or cut the text",
-                what(),
-                mebibytes(bytes),
-                mebibytes(max.saturating_mul(TEXT_TIMES))
-            )));
+            let text = refusal(mebibytes(bytes), mebibytes(max.saturating_mul(TEXT_TIMES)));
+            return Err(Error::data(text));
         }
         self.pixels.take(|| "a text".to_owned(), bytes.min(max))
     }

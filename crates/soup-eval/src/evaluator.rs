@@ -11,6 +11,7 @@ use soup_core::weights::Weights;
 use soup_core::{Error, Result};
 
 use crate::architecture::Architecture;
+use crate::budget::Budget;
 use crate::classes::Classes;
 use crate::convolution::norm::{Norms, Observed, Observer, Statistics, by_layer};
 use crate::dataset::{Dataset, InputKind, Sample, Target};
@@ -42,6 +43,8 @@ pub struct EvaluatorSpec {
     pub preprocessor_json: Option<String>,
     /// Its tokenizer, where there is one.
     pub tokenizer: Option<TokenizerFiles>,
+    /// What reading that may take.
+    pub budget: Budget,
     /// What the classes are, of a model that compares images with texts.
     pub prompts: Option<Prompts>,
     /// The tokens of each class's label, its end included, in the order of the classes: for models that answer in words. Others have
@@ -66,6 +69,7 @@ impl Default for EvaluatorSpec {
             config_json: String::new(),
             preprocessor_json: None,
             tokenizer: None,
+            budget: Budget::default(),
             prompts: None,
             label_tokens: Vec::new(),
             decoding: Decoding::default(),

@@ -12,6 +12,7 @@ mod settings;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use soup_core::texts::weight::Weight;
 use soup_core::{Error, Result};
 use tokenizers::{ModelWrapper, PostProcessor as _, Tokenizer, TruncationParams};
 
@@ -76,15 +77,23 @@ pub(crate) struct Encoded {
 }
 
 impl TextTokenizer {
-    /// Of a model with the `config.json` that is given.
+    /// Of a model with the `config.json` that is given. Blocks until `budget` has what reading the file takes.
     ///
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data) where a file cannot be read, the two contradict each other or what transformers makes of them,
-    /// or nothing would be left of a text.
-    pub(crate) fn open(files: &TokenizerFiles, model_json: &str, takes: Takes) -> Result<TextTokenizer> {
+    /// nothing would be left of a text, or `budget` never has what reading takes.
+    pub(crate) fn open(
+        files: &TokenizerFiles,
+        model_json: &str,
+        takes: Takes,
+        budget: &Budget,
+    ) -> Result<TextTokenizer> {
         let settings = Settings::read(files.config_json.as_deref())?;
         let class = settings.class(model_json, takes);
+        let weight = Weight::of(&files.tokenizer_json)?;
         let of_maps = maps::growth(&files.tokenizer_json)?;
+        let of_added = growth::of_added(&files.tokenizer_json, of_maps)?;
+        let _claim = budget.tokenizer(weight.bytes(of_added))?;
         let load = || Tokenizer::from_bytes(&files.tokenizer_json);
         let mut inner = caught(load)
             .and_then(|loaded| loaded.map_err(|e| e.to_string()))

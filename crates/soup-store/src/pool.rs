@@ -16,7 +16,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use soup_core::companion::{PREPROCESSOR, PROCESSOR};
+use soup_core::companion::{ADDED_TOKENS, PREPROCESSOR, PROCESSOR, SPECIAL_TOKENS};
 use soup_core::instead;
 use soup_core::{Error, Result};
 
@@ -280,7 +280,7 @@ pub async fn companions(checkpoint: &Checkpoint) -> Result<Vec<(String, Bytes)>>
         for folder in folders {
             let file = folder.join(name)?;
             if let Some(bytes) = companion_at(&file).await? {
-                if companion::SETTINGS.contains(&name) {
+                if companion::SETTINGS.contains(&name) || [SPECIAL_TOKENS, ADDED_TOKENS].contains(&name) {
                     bounds::check(&file, &bytes)?;
                 }
                 return Ok(Some((name.to_string(), bytes)));

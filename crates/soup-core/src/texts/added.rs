@@ -11,6 +11,8 @@ use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::weight::Weight;
+
 /// Names of settings that name a special token.
 const SPECIAL: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
@@ -105,9 +107,17 @@ struct Model {
     vocab: Vocabulary,
 }
 
-/// The tokens of a vocabulary.
+/// The tokens of a vocabulary that some class takes for special ones: nothing else is asked of it, and the rest may be millions.
 #[derive(Default)]
 struct Vocabulary(BTreeSet<String>);
+
+impl Vocabulary {
+    fn add(&mut self, token: String) {
+        if USUAL.iter().any(|(_, usual)| usual.iter().any(|(_, name)| *name == token)) {
+            self.0.insert(token);
+        }
+    }
+}
 
 impl<'de> Deserialize<'de> for Vocabulary {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -126,25 +136,28 @@ impl<'de> Visitor<'de> for Tokens {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vocabulary, A::Error> {
-        let mut all = BTreeSet::new();
+        let mut all = Vocabulary::default();
         while let Some((token, IgnoredAny)) = map.next_entry()? {
-            all.insert(token);
+            all.add(token);
         }
-        Ok(Vocabulary(all))
+        Ok(all)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vocabulary, A::Error> {
-        let mut all = BTreeSet::new();
+        let mut all = Vocabulary::default();
         while let Some((token, IgnoredAny)) = list.next_element()? {
-            all.insert(token);
+            all.add(token);
         }
-        Ok(Vocabulary(all))
+        Ok(all)
     }
 }
 
-/// What people should know of tokens that transformers would add to those of a `tokenizer.json`, or add in another way. What cannot be read
-/// is said by whoever has to read it.
+/// What people should know of tokens that transformers would add to those of a `tokenizer.json`, or add in another way. What cannot be read,
+/// or is too much, is said by whoever has to read it.
 pub fn notes(files: TokenizerCompanions<'_>) -> Vec<String> {
+    if Weight::of(files.tokenizer).is_err() {
+        return Vec::new();
+    }
     let Ok(tokenizer) = serde_json::from_slice::<Tokenizer>(files.tokenizer) else { return Vec::new() };
     let content = |token: &Map<String, Value>| Some(token.get("content")?.as_str()?.to_owned());
     let added: Added<'_> =
@@ -402,5 +415,10 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_said_elsewhere() {
         assert_eq!(notes_of(BERT, "{", "[]", "", ""), [""; 0]);
+        // Nothing is made of what nobody reads.
+        let none = tokenizer(WORDS, &[]);
+        assert_eq!(notes_of(BERT, &none, "", "", "").len(), 1);
+        let many = none.replacen("[]", &format!("[{}{{}}]", "{},".repeat(1 << 20)), 1);
+        assert_eq!(notes_of(BERT, &many, "", "", ""), [""; 0]);
     }
 }

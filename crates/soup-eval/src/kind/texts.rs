@@ -145,7 +145,8 @@ impl Kind for Texts {
             types: classifier.types.is_some(),
             class: classifier.tokenizer,
         };
-        let open = |files: &TokenizerFiles| TextTokenizer::open(files, &spec.config_json, takes);
+        let open =
+            |files: &TokenizerFiles| TextTokenizer::open(files, &spec.config_json, takes, &spec.budget);
         let tokenizer = spec.tokenizer.as_ref().map(open).transpose()?;
         let architecture = match &tokenizer {
             Some(tokenizer) if A::ANSWERS && spec.label_tokens.is_empty() => {

@@ -6,6 +6,7 @@
 use burn::tensor::Tensor;
 use soup_core::{Error, Result};
 
+use crate::budget::Budget;
 use crate::evaluator::EvaluatorSpec;
 use crate::kernels::Kernels;
 use crate::prompts::Prompts;
@@ -22,6 +23,8 @@ pub(crate) struct Described<'a> {
     files: &'a TokenizerFiles,
     /// The model's `config.json`.
     model_json: &'a str,
+    /// What reading the tokenizer may take.
+    budget: &'a Budget,
 }
 
 impl<'a> Described<'a> {
@@ -32,7 +35,10 @@ impl<'a> Described<'a> {
     pub(crate) fn by(spec: &'a EvaluatorSpec) -> Result<Option<Described<'a>>> {
         let Some(prompts) = &spec.prompts else { return Ok(None) };
         match &spec.tokenizer {
-            Some(files) => Ok(Some(Described { prompts, files, model_json: &spec.config_json })),
+            Some(files) => {
+                let (model_json, budget) = (&spec.config_json, &spec.budget);
+                Ok(Some(Described { prompts, files, model_json, budget }))
+            }
             None => Err(Error::data("how prompts become tokens is not known: there is no tokenizer.json")),
         }
     }
@@ -42,7 +48,7 @@ impl<'a> Described<'a> {
     /// # Errors
     /// [`Data`](soup_core::ErrorKind::Data), naming a prompt that cannot be made tokens, or would be cut.
     pub(crate) fn tokens(&self, takes: Takes) -> Result<Vec<Encoded>> {
-        let tokenizer = TextTokenizer::open(self.files, self.model_json, takes)?;
+        let tokenizer = TextTokenizer::open(self.files, self.model_json, takes, self.budget)?;
         let encode = |prompt: &String| {
             let encoded =
                 tokenizer.encode(prompt, None).map_err(|e| e.context(format!("prompt {prompt:?}")))?;

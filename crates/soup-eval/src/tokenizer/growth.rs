@@ -4,9 +4,10 @@
 //! gigabytes of it. So what they may add is multiplied when the file is read, and texts may be as much shorter. What Unicode's own forms
 //! add is left out: they do so once.
 
+use serde::Deserialize;
 use serde_json::Value;
 use soup_core::{Error, Result};
-use tokenizers::Tokenizer;
+use tokenizers::{NormalizerWrapper, Tokenizer};
 
 /// Most times longer: what people write is a few times.
 const GROWTH_MAX: usize = 1 << 10;
@@ -18,9 +19,6 @@ const STEPS_MAX: usize = 256;
 /// # Errors
 /// [`Data`](soup_core::ErrorKind::Data) where that is more than any tokenizer needs.
 pub(super) fn of(tokenizer: &Tokenizer, of_maps: usize) -> Result<usize> {
-    let json = |of: std::result::Result<Value, serde_json::Error>| {
-        of.map_err(|e| Error::data("tokenizer.json is not understood").with_source(e))
-    };
     let mut all = Vec::new();
     if let Some(normalizer) = tokenizer.get_normalizer() {
         all.push(json(serde_json::to_value(normalizer))?);
@@ -28,6 +26,32 @@ pub(super) fn of(tokenizer: &Tokenizer, of_maps: usize) -> Result<usize> {
     if let Some(pre_tokenizer) = tokenizer.get_pre_tokenizer() {
         all.push(json(serde_json::to_value(pre_tokenizer))?);
     }
+    of_steps(&all, of_maps)
+}
+
+/// The same of what its normalizer alone makes: the library puts added tokens through that while it reads the file. What is not understood is
+/// for the library to refuse.
+///
+/// # Errors
+/// As [`of`].
+pub(super) fn of_added(tokenizer_json: &[u8], of_maps: usize) -> Result<usize> {
+    #[derive(Deserialize)]
+    struct Parts {
+        normalizer: Option<NormalizerWrapper>,
+    }
+    match super::caught(|| serde_json::from_slice(tokenizer_json)) {
+        Ok(Ok(Parts { normalizer: Some(normalizer) })) => {
+            of_steps(&[json(serde_json::to_value(normalizer))?], of_maps)
+        }
+        _ => Ok(of_maps),
+    }
+}
+
+fn json(of: std::result::Result<Value, serde_json::Error>) -> Result<Value> {
+    of.map_err(|e| Error::data("tokenizer.json is not understood").with_source(e))
+}
+
+fn of_steps(all: &[Value], of_maps: usize) -> Result<usize> {
     let (mut growth, mut steps): (usize, usize) = (of_maps, 0);
     let mut left: Vec<&Value> = all.iter().collect();
     while let Some(step) = left.pop() {
@@ -164,6 +188,20 @@ mod tests {
         assert!(growth(&replace("String", "a", &"a".repeat(1025)), "null").is_err());
         let lower = vec![r#"{"type": "Lowercase"}"#.to_owned(); STEPS_MAX];
         assert!(growth(&sequence("normalizers", &lower), "null").unwrap_err().contains("257 normalizers"));
+    }
+
+    #[test]
+    fn what_added_tokens_become_is_known_before_the_file_is_read() {
+        let added = |normalizer: &str| {
+            let json =
+                format!(r#"{{"normalizer": {normalizer}, "pre_tokenizer": {{"type": "None"}}, "model": 7}}"#);
+            of_added(json.as_bytes(), 3).map_err(|e| e.chain())
+        };
+        assert_eq!(added("null"), Ok(3));
+        assert_eq!(added(&replace("String", "a", "aa")), Ok(6));
+        let doubled = vec![replace("String", "a", "aa"); 10];
+        assert!(added(&sequence("normalizers", &doubled)).unwrap_err().contains("times as long"));
+        assert_eq!(added(r#"{"type": "Other"}"#), Ok(3), "for the library to refuse");
     }
 
     #[test]

@@ -33,7 +33,7 @@ fn open_of(
         config_json: config.map(str::to_owned),
     };
     let takes = Takes { longest, types: true, class: "BertTokenizer" };
-    TextTokenizer::open(&files, model, takes).map_err(|e| e.chain())
+    TextTokenizer::open(&files, model, takes, &Budget::default()).map_err(|e| e.chain())
 }
 
 #[test]
@@ -252,4 +252,41 @@ fn texts_that_would_grow_to_more_than_fits_are_refused() {
     let long = "a ".repeat(GROWN_BYTES_MAX / 8);
     let error = tokenizer.encode(&long, Some("a")).err().unwrap().chain();
     assert!(error.contains("may make 4 times as many, expected at most 32 MiB"), "{error}");
+}
+
+#[test]
+fn a_file_that_takes_more_than_there_is_to_read_is_refused_before_it_is() {
+    let vocabulary =
+        |tokens: u32| (0..tokens).map(|id| format!("\"t{id}\": {}, ", id + 7)).collect::<String>();
+    let with = |tokens: u32| {
+        json(LOWERCASE, "null").replace(r#""vocab": {"#, &format!("\"vocab\": {{{}", vocabulary(tokens)))
+    };
+    let open = |tokenizer: &str, budget: u64| {
+        let files = TokenizerFiles { tokenizer_json: tokenizer.to_owned().into(), config_json: None };
+        let takes = Takes { longest: 10, types: true, class: "BertTokenizer" };
+        TextTokenizer::open(&files, "{}", takes, &Budget::new(budget)).map(drop).map_err(|e| e.chain())
+    };
+    assert_eq!(open(&with(1000), 2 << 20), Ok(()));
+    let refused = open(&with(100_000), 2 << 20).unwrap_err();
+    let why = "while it is read, and this worker has 5.0 MiB for that, a quarter of its --memory";
+    assert!(refused.starts_with("tokenizer.json may take ") && refused.contains(why), "{refused}");
+    assert_eq!(open(&with(100_000), 64 << 20), Ok(()));
+    // A tree takes hundreds of times what its tokens are in the file, and an added token what becomes of it.
+    let letters = "x".repeat(100_000);
+    let tree = format!(
+        r#"{{"version": "1.0", "model": {{"type": "Unigram", "unk_id": 0, "vocab": [["{letters}", 0.0]]}}}}"#
+    );
+    assert!(
+        open(&tree, 2 << 20).unwrap_err().starts_with("tokenizer.json may take 39."),
+        "{:?}",
+        open(&tree, 2 << 20)
+    );
+    let normalizer = r#"{"type": "Replace", "pattern": {"String": "x"}, "content": "xxxxxxxxxx"}"#;
+    let added =
+        json(normalizer, "null").replace("\"content\": \"[CLS]\"", &format!("\"content\": \"{letters}\""));
+    assert!(
+        open(&added, 2 << 20).unwrap_err().starts_with("tokenizer.json may take 12"),
+        "{:?}",
+        open(&added, 2 << 20)
+    );
 }

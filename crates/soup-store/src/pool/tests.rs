@@ -496,6 +496,19 @@ async fn what_stands_in_the_place_of_a_companion_is_refused() {
     fails(found().await, ErrorKind::Data, "tokenizer.json is not what it is called but a web page");
 }
 
+#[tokio::test]
+async fn files_of_settings_with_millions_of_values_are_refused() {
+    let many = format!("[{}0]", "0,".repeat(1 << 19));
+    for name in ["special_tokens_map.json", "added_tokens.json"] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("model.safetensors"), model()).unwrap();
+        std::fs::write(dir.path().join(name), &many).unwrap();
+        let pool = open_pool(&[dir.path().to_str().unwrap().to_owned()]).await.unwrap();
+        let expect = format!("{name} has 524290 values, and files of settings have at most");
+        fails(companions(&pool.checkpoints[0]).await, ErrorKind::Data, &expect);
+    }
+}
+
 #[cfg(feature = "cloud")]
 #[tokio::test]
 async fn pages_that_a_web_server_has_for_whatever_is_not_there_are_no_companions() {

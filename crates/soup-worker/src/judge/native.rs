@@ -125,6 +125,7 @@ impl Inner {
             device: self.place.device,
             precision: self.place.precision,
             device_samples_bytes: self.place.samples_bytes,
+            budget: self.samples.decoding().clone(),
             ..processing(&self.setting, waiting)?
         })?
         .into();

@@ -67,6 +67,11 @@ impl Samples {
         }
     }
 
+    /// What decoding may take.
+    pub(crate) fn decoding(&self) -> &Budget {
+        &self.decoding
+    }
+
     /// What one thread may decode ahead, in bytes.
     pub(crate) fn ahead_bytes(&self) -> u64 {
         self.ahead_bytes
