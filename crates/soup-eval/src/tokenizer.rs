@@ -93,7 +93,7 @@ impl TextTokenizer {
         let weight = Weight::of(&files.tokenizer_json)?;
         let of_maps = maps::growth(&files.tokenizer_json)?;
         let of_added = growth::of_added(&files.tokenizer_json, of_maps)?;
-        let _claim = budget.tokenizer(weight.bytes(of_added))?;
+        let _claim = budget.tokenizer(weight.bytes(of_added)?)?;
         let load = || Tokenizer::from_bytes(&files.tokenizer_json);
         let mut inner = caught(load)
             .and_then(|loaded| loaded.map_err(|e| e.to_string()))

@@ -11,14 +11,18 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::error::{Error, Result};
 
-/// What a value takes while it is read, in bytes: that of a merge in one text is the largest.
-const BYTES_A_VALUE: u64 = 320;
+/// What a value takes while it is read, in bytes. It was 190 at most, of merges.
+const BYTES_A_VALUE: u64 = 256;
 /// A byte of a text.
 const BYTES_A_LETTER: u64 = 16;
 /// A byte of an added token, for each that the normalizer makes of it: where each of these came from, and the automaton that finds them.
 const BYTES_AN_ADDED_LETTER: u64 = 128;
-/// A beginning of a token that has a score: the smallest table there is, of one beginning that is one byte longer.
+/// A beginning of a token that has a score: the smallest table there is, of one beginning that is one byte longer. It was 365.
 const BYTES_A_BEGINNING: u64 = 400;
+/// Longest token that has a score, in bytes: the tree is as deep, and what goes down it takes a stack.
+const SCORED_BYTES_MAX: u64 = 1 << 10;
+/// Most bytes that a normalizer may make of an added token: finding those that are longer takes time by their square to get ready.
+const ADDED_BYTES_MAX: u64 = 16 << 10;
 /// Most values besides those of the model and of added tokens: people write some dozens.
 const SETTINGS_MAX: u64 = 1 << 16;
 /// Most values of added tokens: 14 for each.
@@ -32,6 +36,8 @@ pub struct Weight {
     values: u64,
     letters: u64,
     added_letters: u64,
+    /// Bytes of the longest text among added tokens.
+    added_longest: u64,
     beginnings: u64,
 }
 
@@ -39,7 +45,8 @@ impl Weight {
     /// Of a `tokenizer.json`.
     ///
     /// # Errors
-    /// [`Data`](crate::ErrorKind::Data) for what is no JSON object, has one of its parts twice, or more settings or added tokens than any.
+    /// [`Data`](crate::ErrorKind::Data) for what is no JSON object, has one of its parts twice, more settings or added tokens than any, or a
+    /// token that is longer than any.
     pub fn of(tokenizer_json: &[u8]) -> Result<Weight> {
         let mut parts = Parts::default();
         let mut json = serde_json::Deserializer::from_slice(tokenizer_json);
@@ -57,25 +64,42 @@ impl Weight {
                 )));
             }
         }
+        if scored.longest > SCORED_BYTES_MAX {
+            return Err(Error::data(format!(
+                "tokenizer.json has a token of {} bytes in its vocabulary, expected at most {SCORED_BYTES_MAX}",
+                scored.longest
+            )));
+        }
         let all = [settings, normalizer, added, model];
         Ok(Weight {
             values: all.iter().map(|counts| counts.values).sum(),
             letters: all.iter().map(|counts| counts.letters).sum(),
             added_letters: added.letters,
+            added_longest: added.longest,
             beginnings: scored.beginnings(),
         })
     }
 
     /// What reading it takes at most, in bytes, where its normalizer makes a text so many times as long.
-    pub fn bytes(&self, growth: usize) -> u64 {
-        let added = self.added_letters.saturating_mul(growth as u64).saturating_mul(BYTES_AN_ADDED_LETTER);
-        [
+    ///
+    /// # Errors
+    /// [`Data`](crate::ErrorKind::Data) where that makes an added token longer than any.
+    pub fn bytes(&self, growth: usize) -> Result<u64> {
+        let growth = growth as u64;
+        if self.added_longest.saturating_mul(growth) > ADDED_BYTES_MAX {
+            return Err(Error::data(format!(
+                "tokenizer.json has an added token of {} bytes, of which its normalizer may make {growth} times as many, expected at most \
+                 {ADDED_BYTES_MAX} of those",
+                self.added_longest
+            )));
+        }
+        let added = self.added_letters.saturating_mul(growth).saturating_mul(BYTES_AN_ADDED_LETTER);
+        let all = [
             self.values.saturating_mul(BYTES_A_VALUE),
             self.letters.saturating_mul(BYTES_A_LETTER),
             self.beginnings.saturating_mul(BYTES_A_BEGINNING),
-        ]
-        .into_iter()
-        .fold(added, u64::saturating_add)
+        ];
+        Ok(all.into_iter().fold(added, u64::saturating_add))
     }
 }
 
@@ -121,17 +145,19 @@ fn once<'a, E: serde::de::Error>(part: &'a mut Option<Counts>, key: &str) -> Res
     Ok(part.insert(Counts::default()))
 }
 
-/// Values, and the bytes of all texts among them.
+/// Values, and the bytes of all texts among them, and of the longest one.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
     values: u64,
     letters: u64,
+    longest: u64,
 }
 
 impl Counts {
     fn one(&mut self, letters: usize) {
         self.values += 1;
         self.letters += letters as u64;
+        self.longest = self.longest.max(letters as u64);
     }
 }
 
@@ -201,10 +227,13 @@ struct Scored<'de> {
     compared: Vec<Cow<'de, str>>,
     /// Bytes of those that are not.
     others: u64,
+    /// Of the longest one.
+    longest: u64,
 }
 
 impl<'de> Scored<'de> {
     fn add(&mut self, token: Cow<'de, str>) {
+        self.longest = self.longest.max(token.len() as u64);
         match self.compared.len() < COMPARED_MAX {
             true => self.compared.push(token),
             false => self.others += token.len() as u64,
@@ -375,8 +404,9 @@ mod tests {
         // An object, its key, its number and a text; a list and three values in the place of one; a key, two lists and three texts.
         assert_eq!((more.values, more.letters), (3 + 4 + 3 + 6, 27 + 4 + 11));
         assert_eq!((more.added_letters, more.beginnings), (4, 0));
-        assert_eq!(more.bytes(3) - more.bytes(2), 4 * BYTES_AN_ADDED_LETTER);
-        assert_eq!(Weight { values: u64::MAX, ..bare }.bytes(usize::MAX), u64::MAX);
+        let bytes = |growth| more.bytes(growth).unwrap();
+        assert_eq!(bytes(3) - bytes(2), 4 * BYTES_AN_ADDED_LETTER);
+        assert_eq!(Weight { values: u64::MAX, ..bare }.bytes(usize::MAX).unwrap(), u64::MAX);
     }
 
     #[test]
@@ -386,9 +416,7 @@ mod tests {
         // As it is written, too.
         assert_eq!(beginnings(r#"[["\u0061b", 0], ["a", 0]]"#), 2);
         assert_eq!(beginnings(r#"{"abc": 0, "abd": 1}"#), 0);
-        let long = of("", "null", &format!(r#""vocab": [["{}", 0]]"#, "x".repeat(1 << 20))).unwrap();
-        assert!(long.bytes(1) > 400 << 20, "a megabyte in one token becomes a table for each of its bytes");
-        let mut most = Scored { compared: vec![Cow::Borrowed("x"); COMPARED_MAX], others: 0 };
+        let mut most = Scored { compared: vec![Cow::Borrowed("x"); COMPARED_MAX], others: 0, longest: 1 };
         most.add(Cow::Borrowed("xx"));
         assert_eq!(most.beginnings(), 3);
     }
@@ -403,6 +431,21 @@ mod tests {
         );
         let error = of(&format!("{}0", "0,".repeat(ADDED_MAX as usize)), "null", "").unwrap_err();
         assert!(error.contains("has added tokens of 1048578 values, expected at most 1048576"), "{error}");
+        let token =
+            |bytes: u64| of("", "null", &format!(r#""vocab": [["{}", 0]]"#, "x".repeat(bytes as usize)));
+        assert_eq!(token(SCORED_BYTES_MAX).unwrap().beginnings, SCORED_BYTES_MAX);
+        let error = token(SCORED_BYTES_MAX + 1).unwrap_err();
+        assert!(
+            error.contains("has a token of 1025 bytes in its vocabulary, expected at most 1024"),
+            "{error}"
+        );
+        let added = of(&format!(r#""{}""#, "x".repeat(6000)), "null", "").unwrap();
+        added.bytes(2).unwrap();
+        let error = added.bytes(3).unwrap_err().chain();
+        assert!(
+            error.contains("an added token of 6000 bytes, of which its normalizer may make 3 times"),
+            "{error}"
+        );
         for (json, part) in [
             ("{", "tokenizer.json is not understood: "),
             ("[]", "expected a tokenizer"),

@@ -272,21 +272,25 @@ fn a_file_that_takes_more_than_there_is_to_read_is_refused_before_it_is() {
     assert!(refused.starts_with("tokenizer.json may take ") && refused.contains(why), "{refused}");
     assert_eq!(open(&with(100_000), 64 << 20), Ok(()));
     // A tree takes hundreds of times what its tokens are in the file, and an added token what becomes of it.
-    let letters = "x".repeat(100_000);
-    let tree = format!(
-        r#"{{"version": "1.0", "model": {{"type": "Unigram", "unk_id": 0, "vocab": [["{letters}", 0.0]]}}}}"#
-    );
-    assert!(
-        open(&tree, 2 << 20).unwrap_err().starts_with("tokenizer.json may take 39."),
-        "{:?}",
-        open(&tree, 2 << 20)
-    );
+    let long = |id: u32| format!("{id:03}{}", "x".repeat(900));
+    let scored = (0..100).map(|id| format!(r#"["{}", 0.0]"#, long(id))).collect::<Vec<_>>().join(", ");
+    let tree =
+        format!(r#"{{"version": "1.0", "model": {{"type": "Unigram", "unk_id": 0, "vocab": [{scored}]}}}}"#);
     let normalizer = r#"{"type": "Replace", "pattern": {"String": "x"}, "content": "xxxxxxxxxx"}"#;
+    let token = |id: u32| {
+        format!(
+            r#"{{"id": {id}, "content": "{}", "single_word": false, "lstrip": false, "rstrip": false, "normalized": true,
+            "special": false}}, "#,
+            long(id)
+        )
+    };
+    let tokens = (100..200).map(token).collect::<String>();
     let added =
-        json(normalizer, "null").replace("\"content\": \"[CLS]\"", &format!("\"content\": \"{letters}\""));
-    assert!(
-        open(&added, 2 << 20).unwrap_err().starts_with("tokenizer.json may take 12"),
-        "{:?}",
-        open(&added, 2 << 20)
-    );
+        json(normalizer, "null").replace(r#""added_tokens": ["#, &format!(r#""added_tokens": [{tokens}"#));
+    for (tokenizer, at_least) in [(&tree, 30.0), (&added, 100.0)] {
+        let refused = open(tokenizer, 2 << 20).unwrap_err();
+        let mebibytes =
+            refused.strip_prefix("tokenizer.json may take ").and_then(|rest| rest.split_once(" MiB"));
+        assert!(mebibytes.is_some_and(|(number, _)| number.parse::<f64>().unwrap() > at_least), "{refused}");
+    }
 }
