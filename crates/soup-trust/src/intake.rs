@@ -5,6 +5,7 @@
 //! and the first message of a stream too ([`Sizes`]): it is looked at as it arrives, before anything is made of it.
 
 use std::convert::Infallible;
+use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -112,7 +113,9 @@ where
         };
         let peer = request.extensions().get::<Peer>().cloned();
         let member = peer.as_ref().and_then(|peer| peer.member.as_ref());
-        let Some(share) = self.intake.shares.take(member) else {
+        // Who has no connection has no certificate either.
+        let address = peer.as_ref().map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.address.ip());
+        let Some(share) = self.intake.shares.take(member, address) else {
             let who = member.map(ToString::to_string).unwrap_or_default();
             tracing::warn!(who, "denied: as many requests are open as one member may have");
             let full = format!("the {who} has as many requests open as one may have: try again later");

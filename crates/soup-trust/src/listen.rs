@@ -196,7 +196,7 @@ async fn accept(
         let task = tokio::spawn(async move {
             match timeout(GREETING, greet(stream, address, credentials.as_ref())).await {
                 Ok(Ok((stream, peer, believed))) => {
-                    let Some(share) = shares.take(peer.member.as_ref()) else {
+                    let Some(share) = shares.take(peer.member.as_ref(), address.ip()) else {
                         let who = peer.member.map(|member| member.to_string()).unwrap_or_default();
                         return tracing::warn!(%address, who, "denied: as many connections as one member may have");
                     };

@@ -28,6 +28,7 @@ use crate::room::{self, Room};
 use crate::shards::Shards;
 use crate::soups::Soups;
 use crate::task::Cancelled;
+use crate::turns::IN_WORK_MAX;
 use crate::{DiskCache, WorkerConfig};
 use soup_trust::Connect;
 
@@ -404,6 +405,14 @@ impl Active {
             false => self.blends_kept() as u64 + UNDER_WAY,
         };
         self.begun.plan.shard_bytes().saturating_mul(shards)
+    }
+
+    /// Fetches of one peer that are in work at a time. Where shards stream each takes long, and there are as many as there is room for.
+    pub(crate) fn fetches_max(&self) -> u64 {
+        match self.begun.streams {
+            true => (self.served_bytes_max() / self.begun.plan.shard_bytes().max(1)).max(IN_WORK_MAX),
+            false => IN_WORK_MAX,
+        }
     }
 
     /// Blends of this worker's own shards that are kept for peers.

@@ -38,9 +38,16 @@ impl<T: AsRef<[u8]>> AsRef<[u8]> for Served<T> {
 /// # Errors
 /// [`TryAgain`](soup_core::ErrorKind::TryAgain) where others do not leave any for long.
 async fn room(run: &Active, bytes: u64) -> Result<Place> {
-    let place = run.soups.serve(bytes, run.served_bytes_max());
+    patient(run, run.soups.serve(bytes, run.served_bytes_max())).await
+}
+
+/// Waits for what a peer needs to be served, for as long as that one may wait.
+///
+/// # Errors
+/// [`TryAgain`](soup_core::ErrorKind::TryAgain) where it is in vain.
+pub(crate) async fn patient<T>(run: &Active, wait: impl Future<Output = T>) -> Result<T> {
     let patience = if run.begun.streams { ROOM_STREAMED } else { ROOM };
-    tokio::time::timeout(patience, place).await.map_err(|_| {
+    tokio::time::timeout(patience, wait).await.map_err(|_| {
         Error::try_again(format!(
             "what this worker serves takes the {} MiB that there are for it, and is not read",
             run.served_bytes_max() >> 20
@@ -131,15 +138,16 @@ fn ticket(run: &Active) -> v1::Ticket {
     v1::Ticket { worker, until, mac }
 }
 
-/// Refuses whoever does not take part in the run.
+/// Refuses whoever does not take part in the run. The number of the worker that a ticket is for.
 ///
 /// # Errors
 /// [`Configuration`](soup_core::ErrorKind::Configuration) without a ticket that holds.
-pub(crate) fn check(run: &Active, ticket: Option<v1::Ticket>) -> Result<()> {
+pub(crate) fn check(run: &Active, ticket: Option<v1::Ticket>) -> Result<u64> {
     let missing =
         || Error::configuration("blends are for the run's own workers, and this one shows no ticket");
     let v1::Ticket { worker, until, mac } = ticket.ok_or_else(missing)?;
-    run.begun.key.check(bearer(run, worker), &Ticket { until, mac })
+    run.begun.key.check(bearer(run, worker), &Ticket { until, mac })?;
+    Ok(worker)
 }
 
 fn bearer(run: &Active, worker: u64) -> Bearer<'_> {

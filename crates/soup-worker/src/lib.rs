@@ -49,6 +49,7 @@ mod soups;
 mod sources;
 pub mod survey;
 mod task;
+mod turns;
 mod write;
 
 use std::future::Future;

@@ -11,44 +11,54 @@ use soup_core::{Error, Result};
 use soup_metrics::metrics;
 use soup_proto::status_of;
 use soup_proto::v1::blends_server::SERVICE_NAME;
+use soup_trust::{Held, Peer};
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::{Code, Status};
 
 use crate::active::Worker;
+use crate::turns::{Asker, Turn, Turns};
 use crate::{blends, frames};
 
 /// The service `soup.v1.Blends` over a worker; see [`frames`] for why it is not a generated one.
 #[derive(Clone)]
 pub(crate) struct Service {
     worker: Arc<Worker>,
+    turns: Arc<Turns>,
 }
 
 impl Service {
     pub(crate) fn new(worker: Arc<Worker>) -> Service {
-        Service { worker }
+        Service { worker, turns: Arc::default() }
     }
 
-    async fn blend(&self, body: Body) -> Result<bytes::Bytes> {
+    /// What is asked for, and the asker's turn, which lasts until that is read.
+    async fn blend(&self, peer: Option<&Peer>, body: Body) -> Result<(bytes::Bytes, Turn)> {
         let request = frames::read_request(body).await?;
         let run = self.worker.run(&request.run, request.epoch)?;
-        blends::check(&run, request.ticket)
+        let worker = blends::check(&run, request.ticket)
             .inspect_err(|e| tracing::warn!(run = request.run, why = e.chain(), "denied a fetch"))?;
+        let known = run.owners().is_ok_and(|owners| owners.address(worker).is_some());
+        let turn = self.turns.turn(Asker::new(peer, worker, known), run.fetches_max());
+        let turn = blends::patient(&run, turn).await??;
         if let Some(gradient) = request.gradient {
-            return blends::own_gradient(&run, request.shard, gradient).await;
+            return Ok((blends::own_gradient(&run, request.shard, gradient).await?, turn));
         }
         let soup = Soup::try_from(request.soup.ok_or_else(|| Error::usage("the request has no soup"))?)?;
-        blends::own(&run, request.shard, &soup).await
+        Ok((blends::own(&run, request.shard, &soup).await?, turn))
     }
 
     async fn answer(&self, request: http::Request<Body>) -> http::Response<Body> {
         if request.uri().path() != frames::FETCH_PATH {
             return Status::new(Code::Unimplemented, "workers serve Fetch and nothing else").into_http();
         }
-        match self.blend(request.into_body()).await {
-            Ok(blend) => {
+        let (head, body) = request.into_parts();
+        match self.blend(head.extensions.get::<Peer>(), body).await {
+            Ok((blend, turn)) => {
                 metrics().worker.sent.inc_by(blend.len() as u64);
-                frames::reply(blend)
+                let mut reply = frames::reply(blend);
+                reply.extensions_mut().insert(Held::new(turn));
+                reply
             }
             Err(error) => status_of(&error).into_http(),
         }
