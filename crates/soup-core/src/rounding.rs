@@ -9,8 +9,8 @@
 const NOISE: f64 = 1e-9;
 /// The same beside large numbers, as a share of them.
 const RELATIVE_NOISE: f64 = 8.0 * f64::EPSILON;
-/// Units of the last decimal above which `f64` has nothing to round.
-const UNITS_MAX: f64 = 1e15;
+/// Units of the last decimal from which on nothing is added: that would be a large part of a unit, or more than one, and shares are far below.
+const UNITS_MAX: f64 = 1e13;
 
 /// `v` with so many decimals. What rounds to zero has no sign.
 pub fn fixed(v: f64, decimals: usize) -> String {
@@ -73,6 +73,10 @@ mod tests {
             (99.995, 2, "100.00"),
             (2.4999, 0, "2"),
             (123_456_789.123_45, 4, "123456789.1235"),
+            // What is added for ties grows with the number, and must not become a unit.
+            (5e8 + 0.25, 4, "500000000.2500"),
+            (5e10, 4, "50000000000.0000"),
+            (-99_999_999_999.0, 4, "-99999999999.0000"),
         ];
         for (v, decimals, expected) in cases {
             assert_eq!(fixed(v, decimals), expected, "{v}");
