@@ -11,12 +11,14 @@ use soup_core::{Error, Result};
 use soup_metrics::metrics;
 use soup_proto::v1::{self, FetchRequest, Gradient};
 use soup_trust::ticket::{Bearer, Ticket};
+use tokio::time::{Instant, timeout_at};
 
 use crate::active::Active;
 use crate::room::Place;
 use crate::{learn, passing};
 
-/// How long a fetch waits for room, where what peers are served takes all there is; then its peer asks again.
+/// How long a fetch waits for its turn and for room, where what peers are served takes all there is; then its peer asks again. It waits for the
+/// first byte a little longer.
 const ROOM: Duration = Duration::from_secs(45);
 /// Where others wait for shards to be read.
 const ROOM_STREAMED: Duration = Duration::from_secs(540);
@@ -33,21 +35,18 @@ impl<T: AsRef<[u8]>> AsRef<[u8]> for Served<T> {
     }
 }
 
-/// Room for `bytes` bytes that a peer is served.
+/// Until when a peer waits that asks now: for all there is to wait for here.
+pub(crate) fn patience(run: &Active) -> Instant {
+    Instant::now() + if run.begun.streams { ROOM_STREAMED } else { ROOM }
+}
+
+/// Room for `bytes` bytes that a peer is served, which waits for them `until` then.
 ///
 /// # Errors
 /// [`TryAgain`](soup_core::ErrorKind::TryAgain) where others do not leave any for long.
-async fn room(run: &Active, bytes: u64) -> Result<Place> {
-    patient(run, run.soups.serve(bytes, run.served_bytes_max())).await
-}
-
-/// Waits for what a peer needs to be served, for as long as that one may wait.
-///
-/// # Errors
-/// [`TryAgain`](soup_core::ErrorKind::TryAgain) where it is in vain.
-pub(crate) async fn patient<T>(run: &Active, wait: impl Future<Output = T>) -> Result<T> {
-    let patience = if run.begun.streams { ROOM_STREAMED } else { ROOM };
-    tokio::time::timeout(patience, wait).await.map_err(|_| {
+async fn room(run: &Active, bytes: u64, until: Instant) -> Result<Place> {
+    let place = run.soups.serve(bytes, run.served_bytes_max());
+    timeout_at(until, place).await.map_err(|_| {
         Error::try_again(format!(
             "what this worker serves takes the {} MiB that there are for it, and is not read",
             run.served_bytes_max() >> 20
@@ -60,8 +59,16 @@ pub(crate) async fn patient<T>(run: &Active, wait: impl Future<Output = T>) -> R
 /// # Errors
 /// [`TryAgain`](soup_core::ErrorKind::TryAgain) where it does not hold it, or has no room for it.
 pub(crate) async fn own(run: &Arc<Active>, shard: u32, soup: &Soup) -> Result<Bytes> {
+    own_until(run, shard, soup, patience(run)).await
+}
+
+/// The same for a peer that waits `until` then.
+///
+/// # Errors
+/// As for [`own`].
+pub(crate) async fn own_until(run: &Arc<Active>, shard: u32, soup: &Soup, until: Instant) -> Result<Bytes> {
     if run.begun.streams {
-        let place = room(run, shard_len(run, shard) as u64).await?;
+        let place = room(run, shard_len(run, shard) as u64, until).await?;
         let bytes = passing::blend(run, shard, soup).await?;
         return Ok(Bytes::from_owner(Served { bytes, _place: place }));
     }
@@ -70,7 +77,7 @@ pub(crate) async fn own(run: &Arc<Active>, shard: u32, soup: &Soup) -> Result<By
     };
     let of = soup.clone();
     let blend = || async {
-        let place = room(run, memory.bytes() as u64).await?;
+        let place = room(run, memory.bytes() as u64, until).await?;
         // Blending is bound by memory and short: it need not wait for a compute thread.
         let blend = move || {
             let mut bytes = vec![0; memory.bytes()];
@@ -87,17 +94,22 @@ pub(crate) async fn own(run: &Arc<Active>, shard: u32, soup: &Soup) -> Result<By
     run.soups.blend(soup, shard, run.blends_kept()).get_or_try_init(blend).await.cloned()
 }
 
-/// The part of a gradient that this worker holds which is on a shard, for a peer.
+/// The part of a gradient that this worker holds which is on a shard, for a peer that waits `until` then.
 ///
 /// # Errors
 /// [`TryAgain`](soup_core::ErrorKind::TryAgain) where it does not hold it, or has no room; [`Usage`](soup_core::ErrorKind::Usage) for a shard
 /// that there is not.
-pub(crate) async fn own_gradient(run: &Arc<Active>, shard: u32, of: Gradient) -> Result<Bytes> {
+pub(crate) async fn own_gradient(
+    run: &Arc<Active>,
+    shard: u32,
+    of: Gradient,
+    until: Instant,
+) -> Result<Bytes> {
     if shard >= run.begun.plan.count() {
         return Err(Error::usage(format!("the run has no shard {shard}")));
     }
     let elements = learn::elements(run, shard);
-    let place = room(run, (elements.len() * size_of::<f32>()) as u64).await?;
+    let place = room(run, (elements.len() * size_of::<f32>()) as u64, until).await?;
     let bytes = run.gradients.range((of.step, of.part), elements.start, elements.end)?;
     Ok(Bytes::from_owner(Served { bytes, _place: place }))
 }

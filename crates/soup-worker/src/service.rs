@@ -39,13 +39,13 @@ impl Service {
         let worker = blends::check(&run, request.ticket)
             .inspect_err(|e| tracing::warn!(run = request.run, why = e.chain(), "denied a fetch"))?;
         let known = run.owners().is_ok_and(|owners| owners.address(worker).is_some());
-        let turn = self.turns.turn(Asker::new(peer, worker, known), run.fetches_max());
-        let turn = blends::patient(&run, turn).await??;
+        let (asker, until) = (Asker::new(peer, worker, known), blends::patience(&run));
+        let turn = self.turns.turn(asker, run.fetches_max(), until).await?;
         if let Some(gradient) = request.gradient {
-            return Ok((blends::own_gradient(&run, request.shard, gradient).await?, turn));
+            return Ok((blends::own_gradient(&run, request.shard, gradient, until).await?, turn));
         }
         let soup = Soup::try_from(request.soup.ok_or_else(|| Error::usage("the request has no soup"))?)?;
-        Ok((blends::own(&run, request.shard, &soup).await?, turn))
+        Ok((blends::own_until(&run, request.shard, &soup, until).await?, turn))
     }
 
     async fn answer(&self, request: http::Request<Body>) -> http::Response<Body> {

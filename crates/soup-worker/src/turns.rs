@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use soup_core::{Error, Result};
 use soup_trust::{Identity, Peer};
+use tokio::time::{Instant, timeout_at};
 
 use crate::room::{Place, Room};
 
@@ -64,13 +65,18 @@ struct Open {
 }
 
 impl Turns {
-    /// Waits for the turn of a fetch of `asker`, who may have `max` in work.
+    /// Waits for the turn of a fetch of `asker`, who may have `max` in work, and no longer than `until`.
     ///
     /// # Errors
-    /// [`TryAgain`](soup_core::ErrorKind::TryAgain) where it has very many open.
-    pub(crate) async fn turn(self: &Arc<Self>, asker: Asker, max: u64) -> Result<Turn> {
+    /// [`TryAgain`](soup_core::ErrorKind::TryAgain) where it has very many open, or its turn does not come in time.
+    pub(crate) async fn turn(self: &Arc<Self>, asker: Asker, max: u64, until: Instant) -> Result<Turn> {
         let (open, in_work) = self.open(asker)?;
-        Ok(Turn { _place: in_work.enter(max).await, _open: open })
+        let place = timeout_at(until, in_work.enter(max)).await.map_err(|_| {
+            Error::try_again(format!(
+                "{max} fetches of the worker that asks are in work here, and none of them ended in time: try again later"
+            ))
+        })?;
+        Ok(Turn { _place: place, _open: open })
     }
 
     fn open(self: &Arc<Self>, asker: Asker) -> Result<(Open, Arc<Room>)> {
@@ -100,9 +106,15 @@ impl Drop for Open {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use futures::FutureExt;
 
     use super::*;
+
+    fn later() -> Instant {
+        Instant::now() + Duration::from_secs(45)
+    }
 
     #[tokio::test]
     async fn who_asks_for_much_waits_for_itself_and_nobody_else_does() {
@@ -110,7 +122,7 @@ mod tests {
         let (eve, ada) = (Asker::new(None, 1, true), Asker::new(None, 2, true));
         let turn = |of: &Asker| {
             let (turns, of) = (turns.clone(), of.clone());
-            async move { turns.turn(of, 3).await }
+            async move { turns.turn(of, 3, later()).await }
         };
         let mut eves: Vec<Turn> = Vec::new();
         for _ in 0..3 {
@@ -122,8 +134,22 @@ mod tests {
         eves.pop();
         eves.push(waiting.now_or_never().unwrap().unwrap());
         // Where more may be in work, nothing has to end for that.
-        assert!(turns.turn(eve.clone(), 4).now_or_never().unwrap().is_ok());
+        assert!(turns.turn(eve.clone(), 4, later()).now_or_never().unwrap().is_ok());
         drop((eves, adas));
+        assert!(turns.askers.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_in_vain_is_told_that_in_time() {
+        let turns = Arc::new(Turns::default());
+        let (asker, until) = (Asker::new(None, 1, true), later());
+        let first = turns.turn(asker.clone(), 1, until).await.unwrap();
+        let error = turns.turn(asker, 1, until).await.err().unwrap();
+        assert_eq!(error.kind(), soup_core::ErrorKind::TryAgain);
+        assert!(error.chain().starts_with("1 fetches of the worker that asks"), "{}", error.chain());
+        let late = Instant::now().duration_since(until);
+        assert!(late < Duration::from_secs(1), "{late:?}");
+        drop(first);
         assert!(turns.askers.lock().unwrap().is_empty());
     }
 
@@ -135,7 +161,7 @@ mod tests {
         let turn = |number| {
             Box::pin({
                 let turns = turns.clone();
-                async move { turns.turn(stranger(number), 1).await }
+                async move { turns.turn(stranger(number), 1, later()).await }
             })
         };
         let first = turn(0).await.unwrap();
@@ -145,7 +171,7 @@ mod tests {
         assert_eq!(error.kind(), soup_core::ErrorKind::TryAgain);
         assert!(error.chain().starts_with("1024 fetches of one worker"), "{}", error.chain());
         // One of the run's own, whatever others say.
-        assert!(turns.turn(Asker::new(None, 7, true), 1).now_or_never().unwrap().is_ok());
+        assert!(turns.turn(Asker::new(None, 7, true), 1, later()).now_or_never().unwrap().is_ok());
         // Whoever does not wait any more leaves its place.
         waiting.pop();
         assert!(turn(0).now_or_never().is_none());
