@@ -58,7 +58,7 @@ fn what_is_not_there_is_refused_by_its_name() {
             2,
             "no worker has judge \"native\" of numerics \"cuda\", there are native 4 (flex-f32)",
         ),
-        (&["--precision", "bf16", "--numerics", "flex"], 78, "or say which with --numerics"),
+        (&["--precision", "bf16", "--numerics", "flex"], 78, "never compared: say which with --numerics"),
     ];
     for (args, code, part) in cases {
         cook(dir.path(), args).fails(code, &[part]);

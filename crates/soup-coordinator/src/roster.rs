@@ -149,6 +149,10 @@ impl Roster {
         match &called[..] {
             [] => Ok(None),
             [(_, only)] => Ok(Some((*only).clone())),
+            [(a, first), (b, other), ..] if std::ptr::eq(*a, *b) => Err(Error::configuration(format!(
+                "worker {:?} has judges {first} and {other}, and scores of different ones are never compared: say which with --numerics",
+                a.is.name
+            ))),
             [(a, first), (b, other), ..] => Err(Error::configuration(format!(
                 "worker {:?} has judge {first} and worker {:?} has {other}: scores of different judges are never compared, so \
                  give them the same code and configuration of it (that is its digest) on the same kind of machine, or other names, or say \
@@ -174,5 +178,50 @@ impl Roster {
 
     pub(crate) fn clear(&mut self) {
         self.members.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use soup_core::judge::Offer;
+    use soup_core::machine::Space;
+
+    use super::*;
+
+    /// Which native judge is meant by a class of numerics, among workers that have those of these classes.
+    fn judge(workers: &[(&str, &[&str])], class: &str) -> Result<Option<String>, String> {
+        let mut roster = Roster::default();
+        for (name, classes) in workers {
+            let offer = |numerics: &&str| {
+                let mut offer = Offer::native();
+                offer.id.numerics = (*numerics).to_owned();
+                offer
+            };
+            let is = Newcomer {
+                name: (*name).to_owned(),
+                address: format!("http://{name}"),
+                slots: 1,
+                space: Space::default(),
+                judges: classes.iter().map(offer).collect(),
+                held: BTreeMap::new(),
+            };
+            roster.join(is, mpsc::channel(1).0, 0);
+        }
+        let wanted = Wanted { name: "native".to_owned(), numerics: Some(class.to_owned()) };
+        roster.judge(&wanted).map(|judge| judge.map(|judge| judge.numerics)).map_err(|e| e.chain())
+    }
+
+    #[test]
+    fn of_several_judges_it_is_to_be_said_which() {
+        let both: &[&str] = &["flex-f32", "flex-bf16"];
+        let workers = [("a", both), ("b", both)];
+        assert_eq!(judge(&workers, "flex-bf16"), Ok(Some("flex-bf16".to_owned())));
+        assert_eq!(judge(&workers, "vulkan"), Ok(None));
+        // Both are one worker's own: no other code or machine helps.
+        let error = judge(&workers, "flex").unwrap_err();
+        assert!(error.starts_with("worker \"a\" has judges native"), "{error}");
+        assert!(error.ends_with("are never compared: say which with --numerics"), "{error}");
+        let error = judge(&[("a", &both[..1]), ("b", &both[1..])], "flex").unwrap_err();
+        assert!(error.contains(" and worker \"b\" has native"), "{error}");
     }
 }
