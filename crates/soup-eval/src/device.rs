@@ -40,7 +40,7 @@ pub enum Precision {
     /// Parameters and activations in f32, factors rounded to the 11 bits of TF32.
     Tf32,
     /// Factors rounded to bf16. On a device parameters and activations are bf16 besides; on the processor parameters of linear maps and
-    /// convolutions are, and all else is in f32.
+    /// convolutions are, filters of one channel each aside, and all else is in f32.
     Bf16,
 }
 

@@ -31,7 +31,11 @@ mod x86_64 {
     /// Whether this processor has the instruction, and it gives the bits of plain fused steps.
     pub(in super::super) fn is_there() -> bool {
         static IS_THERE: LazyLock<bool> = LazyLock::new(|| {
-            is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16") && agrees()
+            is_x86_feature_detected!("avx512f")
+                // What AVX512-BF16 is built on, and the compiler takes for granted with it.
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512bf16")
+                && agrees()
         });
         *IS_THERE
     }
