@@ -41,8 +41,8 @@ pub(crate) struct Claim {
     bytes: u64,
 }
 
-/// How many times what pixels have one text may take while tokens are made of it, or what makes them while that is read: a quarter of a worker's memory, for a moment, and no two
-/// such texts at once. A tenth would refuse texts that people have.
+/// How many times what pixels have one text may take while tokens are made of it, or a tokenizer while it is read: a quarter of a worker's memory,
+/// for a moment, and no two such at once. A tenth would refuse texts that people have.
 const TEXT_TIMES: u64 = 5;
 
 /// Why something was not done: it takes more than there is. With less at a time it may fit.

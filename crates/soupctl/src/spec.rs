@@ -94,7 +94,7 @@ pub(crate) struct Embedded {
     pub(crate) device: String,
     /// Bytes of the device's memory that each worker may use.
     pub(crate) device_memory_bytes: Option<u64>,
-    /// Arithmetic of the native judge on the device.
+    /// Arithmetic of the native judge.
     pub(crate) precision: Option<String>,
     /// Where runs are kept; `None`: beside the output.
     pub(crate) state_url: Option<String>,
