@@ -41,7 +41,7 @@ use soup_core::run::PPM;
 use crate::faults::{Faults, WORKERS};
 use crate::liar::Lie;
 use crate::random::Random;
-use crate::world::{Ended, World};
+use crate::world::{Ended, PATIENCE, World};
 
 /// Seeds that are simulated by default.
 const SEEDS: u64 = 64;
@@ -90,7 +90,7 @@ fn world(seed: u64) -> World {
     }
     // A liar needs to be found, and to be found changes nothing.
     let audit_ppm = if liar.is_some() || seed % 16 == 9 { PPM } else { 0 };
-    World { seed, recipe, judge, lookahead, overwrite, faults, liar, audit_ppm }
+    World { seed, recipe, judge, lookahead, overwrite, faults, liar, audit_ppm, patience: PATIENCE }
 }
 
 /// Which worker lies about what. One that lies only once may do so while nobody else is there, after a coordinator died.
@@ -131,6 +131,7 @@ fn calm(recipe: RecipeKind) -> World {
         faults,
         liar: None,
         audit_ppm: 0,
+        patience: PATIENCE,
     }
 }
 
@@ -275,7 +276,8 @@ fn a_file_in_which_a_bit_changed_is_written_again_and_never_published() {
             assert_eq!(notes.iter().filter(again).count() as u64, flipped, "{notes:?}");
         }
         // A run that ends so may be asked for again, and is, as long as the world goes on.
-        let ended = world(recipe, faults(u64::MAX)).simulate();
+        let patience = Duration::from_secs(60);
+        let ended = World { patience, ..world(recipe, faults(u64::MAX)) }.simulate();
         assert!(ended.result.is_err(), "{:?}", ended.result);
         let told = |line: &&String| line.contains("client: ") && line.contains("3 times in a row");
         assert!(ended.log.iter().filter(told).count() > 1, "{:#?}", ended.log);

@@ -39,7 +39,7 @@ pub const COORDINATOR: &str = "http://coordinator:7070";
 const PORT: u16 = 7070;
 /// Simulated time from which on a world is hung, once nothing goes wrong any more. Connections that died in silence are
 /// noticed within 35 s, late answers of stores within 60 s.
-const PATIENCE: Duration = Duration::from_secs(240);
+pub const PATIENCE: Duration = Duration::from_secs(240);
 /// How long a worker computes, and how many times longer a slow one does.
 const COMPUTE_MS: Range<u64> = 1..25;
 const SLOWDOWN: u32 = 40;
@@ -69,6 +69,8 @@ pub struct World {
     pub liar: Option<(usize, Lie)>,
     /// What is audited, in millionths.
     pub audit_ppm: u32,
+    /// How long it goes on after the last fault.
+    pub patience: Duration,
 }
 
 /// How it ended.
@@ -218,7 +220,7 @@ impl World {
         let mut crashed = BTreeMap::new();
         for step in 0u64.. {
             let now = sim.elapsed();
-            if now >= self.faults.end() + PATIENCE {
+            if now >= self.faults.end() + self.patience {
                 break;
             }
             while let Some((_, begins, index)) = moments.next_if(|(at, ..)| *at <= now) {
