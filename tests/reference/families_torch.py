@@ -77,8 +77,9 @@ def images(name, folder, gradient, dtype):
     model = kind(config).eval()
     model.save_pretrained(folder)
     model = model.to(dtype)
-    size = {"height": side, "width": side}
-    (folder / "preprocessor_config.json").write_text(json.dumps({"size": size}))
+    # Of one kind for all: what is measured comes after it.
+    processor = {"image_processor_type": "ViTImageProcessor", "size": {"height": side, "width": side}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     pixels = torch.randn(SAMPLES, 3, side, side, dtype=dtype)
     labels = torch.zeros(SAMPLES, dtype=torch.long)
 
