@@ -12,6 +12,9 @@ use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElemen
 use super::super::attention::Attention;
 use crate::kernels::relative::{Buckets, Pairs, Relative};
 
+/// What differentiates on a device.
+type Graph<R, F, I, T> = Autodiff<CubeBackend<R, F, I, T>>;
+
 /// What an attention was made of, and its shares.
 #[derive(Clone, Debug)]
 struct Attended<R: CubeRuntime> {
@@ -50,11 +53,11 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement, const N: us
 /// [`Kernels::attend_texts`](crate::kernels::Kernels::attend_texts) and [`Kernels::attend_pairs`](crate::kernels::Kernels::attend_pairs),
 /// with products times `scale`.
 pub(super) fn attend<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement>(
-    query: Tensor<Autodiff<CubeBackend<R, F, I, T>>, 2>,
-    key_value: Tensor<Autodiff<CubeBackend<R, F, I, T>>, 2>,
+    query: Tensor<Graph<R, F, I, T>, 2>,
+    key_value: Tensor<Graph<R, F, I, T>, 2>,
     (pairs, heads, scale): (&Pairs, usize, f32),
-    relative: Option<&Relative<Autodiff<CubeBackend<R, F, I, T>>>>,
-) -> Tensor<Autodiff<CubeBackend<R, F, I, T>>, 2> {
+    relative: Option<&Relative<Graph<R, F, I, T>>>,
+) -> Tensor<Graph<R, F, I, T>, 2> {
     let (query, key_value) = (query.into_primitive().tensor(), key_value.into_primitive().tensor());
     let table = relative.map(|relative| relative.table.clone().into_primitive().tensor());
     let state = |relative: Option<(CubeTensor<R>, Buckets)>| {

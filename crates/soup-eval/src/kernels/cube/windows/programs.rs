@@ -3,6 +3,7 @@
 //! Sizes of images and windows are known when a program is compiled, so that no unit divides by a number that it has to read. Sums over a
 //! window go by its rows and columns.
 #![allow(missing_docs, clippy::too_many_arguments)] // of what the macro makes of them
+#![allow(clippy::manual_is_multiple_of)] // programs of a device have no such function
 
 use cubecl::prelude::*;
 
