@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 use soup_core::journal::{Fold, Record, verify};
 use soup_core::ledger::Dataset;
-use soup_core::recipe::RecipeSpec;
+use soup_core::recipe::{RecipeSpec, Setting};
 
 const INGREDIENTS: u32 = 3;
 
@@ -33,7 +33,7 @@ fuzz_target!(|log: &[u8]| {
         let recipe = json!({"kind": kind, "order": "sorted", "accept": "at-least", "seed": 0, "max_ingredients": null, "passes": 1,
             "metric": "accuracy"});
         let recipe: RecipeSpec = serde_json::from_value(recipe).expect("a recipe");
-        if let Ok(seen) = verify(&recipe, INGREDIENTS, Dataset::VALIDATION, &records) {
+        if let Ok(seen) = verify(&recipe, &Setting::of(INGREDIENTS), Dataset::VALIDATION, &records) {
             assert_eq!(seen.records, records.len() as u64);
         }
     }
