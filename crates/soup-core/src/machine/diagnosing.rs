@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use super::progress::Progress;
 use super::{
-    Action, Dataset, Error, ErrorKind, Evaluation, Machine, Millis, Report, Slice, Underway, Work, WorkerId,
+    Action, Dataset, Error, ErrorKind, Evaluation, Machine, Millis, Slice, Underway, Work, WorkerId,
 };
 use crate::diagnosis::SharedInitVerdict;
 use crate::diagnosis::boosting::{BOOST_INGREDIENTS_MAX, samme};
@@ -137,7 +137,7 @@ impl Machine {
         let (done, shards) = (self.diagnosing.grams.len(), self.placement.shards());
         // What is streamed is told of as it is read.
         if !self.plan.streams {
-            underway(Underway::Products, (done, shards), out);
+            out.push(Action::underway(Underway::Products, (done, shards)));
         }
         if done < shards {
             return;
@@ -292,7 +292,7 @@ impl Machine {
         }
         comparing.slices.insert(work.slice.index, found);
         if let Some(way) = comparing.way(&sets) {
-            underway(Underway::Uses, way, out);
+            out.push(Action::underway(Underway::Uses, way));
         }
         if comparing.slices.len() < slices {
             return;
@@ -355,12 +355,6 @@ impl Comparing {
             }
         }
     }
-}
-
-/// Tells how far something is.
-pub(super) fn underway(what: Underway, (done, of): (usize, usize), out: &mut Vec<Action>) {
-    let count = |n: usize| n.try_into().unwrap_or(u32::MAX);
-    out.push(Action::Report(Report::Underway { what, done: count(done), of: count(of) }));
 }
 
 /// Groups of those that have one digest, of groups whose products are the same: beside a number that is large enough to be all that sums tell

@@ -312,6 +312,14 @@ pub enum Action {
     Finish(Result<()>),
 }
 
+impl Action {
+    /// Tells how far something is: so much of so much.
+    pub(super) fn underway(what: Underway, (done, of): (usize, usize)) -> Action {
+        let count = |n: usize| n.try_into().unwrap_or(u32::MAX);
+        Action::Report(Report::Underway { what, done: count(done), of: count(of) })
+    }
+}
+
 /// What takes long between scores and files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Underway {

@@ -1,6 +1,5 @@
 //! Which scores are wanted now.
 
-use super::diagnosing::underway;
 use super::progress::Progress;
 use super::{
     Action, BTreeMap, BTreeSet, Dataset, Error, Evaluation, Ledger, Machine, Report, Soup, Underway, Work,
@@ -134,7 +133,7 @@ impl Machine {
         let now = (all + left.saturating_sub(missing), left);
         if now != self.goals.reported {
             self.goals.reported = now;
-            underway(Underway::Scores, (now.0 - now.1, now.0), out);
+            out.push(Action::underway(Underway::Scores, (now.0 - now.1, now.0)));
         }
     }
 

@@ -7,7 +7,6 @@
 
 use std::collections::BTreeSet;
 
-use super::diagnosing::underway;
 use super::{Action, BTreeMap, Error, FileDigest, Machine, Underway, Work, WorkerId};
 
 /// How often what was read of one file may differ from what was written, before that ends the run.
@@ -78,7 +77,7 @@ impl Machine {
         let done = (0..self.plan.files).filter(|file| self.reading_back.is_done(*file)).count();
         // When the last one is done so is the run.
         if self.writing.all_files() && done < files {
-            underway(Underway::ReadingBack, (done, files), out);
+            out.push(Action::underway(Underway::ReadingBack, (done, files)));
         }
     }
 
