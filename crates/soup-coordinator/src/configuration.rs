@@ -11,10 +11,10 @@ use soup_core::journal::sha256_hex;
 use soup_core::metric::ClassMetric;
 use soup_core::run::{NamedConfig, RunSpec};
 use soup_core::schema::{Dtype, TensorSpec};
-use soup_core::texts::added::{self, TokenizerCompanions};
-use soup_core::texts::anew;
+use soup_core::texts::added::TokenizerCompanions;
 use soup_core::texts::{
     Decoding, PinnedFile, PromptProcessing, TextProcessing, answers, is_of_prompts, is_of_texts,
+    tokenizer_notes,
 };
 use soup_core::transformers::Version;
 use soup_core::{Error, Result};
@@ -84,9 +84,7 @@ pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configu
         None => (model.unwrap_or_default(), preprocessor.unwrap_or_default()),
     };
     if judged.is_some() && (of_texts || is_of_prompts(&model_json)) {
-        let of_tokens = tokenizer_companions(&model_json, &companions);
-        notes.extend(added::notes(of_tokens));
-        notes.extend(anew::check(of_tokens)?);
+        notes.extend(tokenizer_notes(tokenizer_companions(&model_json, &companions))?);
     }
     notes.extend(class_one(spec, &model_json));
     if let Some(dtype) = spec.out_dtype {
@@ -439,6 +437,8 @@ fn named(
 
 #[cfg(test)]
 mod tests {
+    use soup_core::texts::added;
+
     use super::*;
 
     fn files(files: &[(&str, &str)]) -> Vec<(String, Bytes)> {

@@ -10,6 +10,8 @@ pub mod weight;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use self::added::TokenizerCompanions;
+use self::weight::Weight;
 use crate::companion::is_open_clip;
 use crate::error::{Error, Result};
 
@@ -21,6 +23,20 @@ const ANSWERS: &str = "T5ForConditionalGeneration";
 const ANSWERS_TYPE: &str = "t5";
 /// Model types that are meant so where no architecture is named.
 const MODEL_TYPES: [&str; 4] = ["bert", "roberta", "distilbert", ANSWERS_TYPE];
+
+/// What people should know of a tokenizer, by the files beside it: of tokens that transformers would [add](added), and of parts that it makes
+/// [anew]. What is too much to read is said by whoever has to read it.
+///
+/// # Errors
+/// [`Data`](crate::ErrorKind::Data) where transformers itself, when it saved the model, made another tokenizer of the file.
+pub fn tokenizer_notes(files: TokenizerCompanions<'_>) -> Result<Vec<String>> {
+    if Weight::of(files.tokenizer).is_err() {
+        return Ok(Vec::new());
+    }
+    let mut notes = added::notes(files);
+    notes.extend(anew::check(files)?);
+    Ok(notes)
+}
 
 /// Which class a model that answers in words is taken to say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

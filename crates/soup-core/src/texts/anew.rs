@@ -9,7 +9,6 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::added::{Said, TokenizerCompanions, object};
-use super::weight::Weight;
 use crate::error::{Error, Result};
 
 /// What classes make: names of classes less `Tokenizer`, of those that do not take the file as it is.
@@ -68,15 +67,12 @@ struct Model {
     ignore_merges: bool,
 }
 
-/// What people should know of a tokenizer of which transformers 5 makes another one. What cannot be read, or is too
-/// much, is said by whoever has to read it.
+/// What people should know of a tokenizer of which transformers 5 makes another one. What cannot be read is
+/// said by whoever has to read it.
 ///
 /// # Errors
 /// [`ErrorKind::Data`](crate::ErrorKind::Data) where such a version saved the model.
-pub fn check(files: TokenizerCompanions<'_>) -> Result<Option<String>> {
-    if Weight::of(files.tokenizer).is_err() {
-        return Ok(None);
-    }
+pub(super) fn check(files: TokenizerCompanions<'_>) -> Result<Option<String>> {
     let Ok(tokenizer) = serde_json::from_slice::<Tokenizer>(files.tokenizer) else { return Ok(None) };
     let said = Said::by(files);
     let made = MADE.iter().find(|(names, _)| names.contains(&said.class()));
