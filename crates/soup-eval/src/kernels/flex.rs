@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use burn::backend::Flex;
 use burn::backend::flex::{FlexDevice, FlexTensor};
-use burn::tensor::{DType, Tensor, TensorData, TensorPrimitive};
+use burn::tensor::{DType, Element, Tensor, TensorData, TensorPrimitive};
 use pulp::{Simd, WithSimd};
 use soup_core::Result;
 
@@ -62,22 +62,9 @@ impl Kernels for Flex {
         device: &FlexDevice,
     ) -> Tensor<Self, D> {
         let packed = |values: &[f32], [inputs, outputs]: [usize; 2]| {
-            let column = |output: usize| &values[output * inputs..][..inputs];
-            let mut shape = shape;
-            match arithmetic::in_force() {
-                Precision::Bf16 => {
-                    let packed = columns::<Pair>([inputs, outputs], column);
-                    (shape[0], shape[1]) = (packed.len() / PANEL, PANEL);
-                    // No float of burn's: none of its operations is for it.
-                    let packed = FlexTensor::from_data(TensorData::new(packed, shape));
-                    Tensor::from_primitive(TensorPrimitive::Float(packed))
-                }
-                Precision::F32 | Precision::Tf32 => {
-                    let packed = columns::<f32>([inputs, outputs], column);
-                    (shape[0], shape[1]) = (packed.len() / PANEL, PANEL);
-                    tensor(packed, shape, device)
-                }
-            }
+            let packed = pack([inputs, outputs], |output| &values[output * inputs..][..inputs]);
+            // No float of burn's, where it is pairs: none of its operations is for it.
+            Tensor::from_primitive(TensorPrimitive::Float(packed))
         };
         match (layout, &shape[..]) {
             (Layout::Transposed, &[inputs, outputs]) => packed(&values, [inputs, outputs]),
@@ -274,14 +261,8 @@ impl Kernels for Flex {
     fn against_rows(x: Tensor<Self, 2>, table: Tensor<Self, 2>) -> Tensor<Self, 2> {
         let [columns, inputs] = table.dims();
         let table = contiguous_owned(table);
-        let row = |row: usize| &values(&table)[row * inputs..][..inputs];
-        let (sizes, then) = ([inputs, columns], Then::NOTHING);
-        match arithmetic::in_force() {
-            Precision::Bf16 => product(x, Packed::Pairs(&self::columns(sizes, row)), columns, then),
-            Precision::F32 | Precision::Tf32 => {
-                product(x, Packed::Values(&self::columns(sizes, row)), columns, then)
-            }
-        }
+        let matrix = pack([inputs, columns], |row| &values(&table)[row * inputs..][..inputs]);
+        product(x, packed(&matrix), columns, Then::NOTHING)
     }
 
     fn rms_rows(x: &Tensor<Self, 2>, gamma: &Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
@@ -578,14 +559,25 @@ pub(super) fn values(x: &FlexTensor) -> &[f32] {
     x.storage::<f32>()
 }
 
-/// A matrix of so many inputs and columns, packed.
-fn columns<'a, F: Factor>([inputs, columns]: [usize; 2], column: impl Fn(usize) -> &'a [f32]) -> Vec<F> {
-    let mut packed = vec![F::default(); packed_len(inputs.div_ceil(F::VALUES), columns)];
-    pack_columns(&mut packed, inputs, columns, column);
-    packed
+/// A matrix of so many inputs and columns, packed as the arithmetic in force takes it, `[panels * factors, PANEL]`.
+fn pack<'a>(sizes: [usize; 2], column: impl Fn(usize) -> &'a [f32]) -> FlexTensor {
+    match arithmetic::in_force() {
+        Precision::Bf16 => pack_as::<Pair>(sizes, column),
+        Precision::F32 | Precision::Tf32 => pack_as::<f32>(sizes, column),
+    }
 }
 
-/// A matrix as [`Kernels::parameter`] packs it.
+fn pack_as<'a, F: Factor + Element>(
+    [inputs, columns]: [usize; 2],
+    column: impl Fn(usize) -> &'a [f32],
+) -> FlexTensor {
+    let mut packed = vec![F::default(); packed_len(inputs.div_ceil(F::VALUES), columns)];
+    pack_columns(&mut packed, inputs, columns, column);
+    let shape = [packed.len() / PANEL, PANEL];
+    FlexTensor::from_data(TensorData::new(packed, shape))
+}
+
+/// A matrix as [`pack`] makes it.
 fn packed(x: &FlexTensor) -> Packed<'_> {
     match x.dtype() {
         DType::U32 => Packed::Pairs(x.storage::<Pair>()),

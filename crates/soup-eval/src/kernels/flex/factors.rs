@@ -122,10 +122,10 @@ impl Factor for Pair {
 }
 
 /// Adds to `sums` the products of rows with panels, which have as many inputs, for as many columns of each as `V` vectors have.
-pub(super) struct Values<'a, const R: usize, const V: usize, const P: usize> {
-    pub(super) left: [&'a [f32]; R],
-    pub(super) panels: [&'a [f32]; P],
-    pub(super) sums: &'a mut [Sums<P>; R],
+struct Values<'a, const R: usize, const V: usize, const P: usize> {
+    left: [&'a [f32]; R],
+    panels: [&'a [f32]; P],
+    sums: &'a mut [Sums<P>; R],
 }
 
 impl<const R: usize, const V: usize, const P: usize> WithSimd for Values<'_, R, V, P> {
