@@ -33,8 +33,13 @@ impl JudgeId {
             name: "native".to_owned(),
             version: SCORES_VERSION.to_string(),
             digest: None,
-            numerics: "flex-f32".to_owned(),
+            numerics: JudgeId::processors("f32"),
         }
+    }
+
+    /// The class of numerics of the native judge on the processor, in a precision of that name.
+    pub fn processors(precision: &str) -> String {
+        format!("flex-{precision}")
     }
 }
 

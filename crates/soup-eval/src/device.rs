@@ -28,9 +28,6 @@ use soup_core::{Error, Result};
 
 use crate::kernels::Kernels;
 
-/// The class of numerics of the processor in bf16: the same bits on every one, faster with AVX512-BF16.
-const PROCESSOR_BF16: &str = "flex-bf16";
-
 /// The arithmetic of a model's matrix products; sums are in f32 in all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Precision {
@@ -83,14 +80,13 @@ pub(crate) struct Site<B: Differentiable> {
     /// The class of numerics.
     pub(crate) numerics: String,
     /// What it is and calls itself, unless it is the processor.
-    #[cfg_attr(not(feature = "cube"), allow(dead_code))]
     pub(crate) tried: Option<(DeviceKind, String)>,
 }
 
 impl<B: Differentiable> Site<B> {
     /// Whether gradients are taken there: the processor takes them in f32 alone.
     pub(crate) fn has_gradients(&self) -> bool {
-        self.numerics != PROCESSOR_BF16
+        self.tried.is_some() || self.precision == Precision::F32
     }
 
     /// Tries whether gradients are what they are on the processor, once a process; call it before one is taken.
@@ -126,13 +122,11 @@ pub(crate) trait With {
 pub(crate) fn open<W: With>(device: DeviceKind, precision: Precision, with: W) -> Result<W::Out> {
     match device {
         DeviceKind::Cpu => {
-            let numerics = match precision {
-                Precision::F32 => JudgeId::native().numerics,
-                Precision::Bf16 => PROCESSOR_BF16.to_owned(),
-                Precision::Tf32 => {
-                    return Err(Error::configuration("cpu computes in f32 and bf16, not in tf32"));
-                }
-            };
+            if precision == Precision::Tf32 {
+                return Err(Error::configuration("cpu computes in f32 and bf16, not in tf32"));
+            }
+            // The same bits on every processor, in bf16 too: with AVX512-BF16 only sooner.
+            let numerics = JudgeId::processors(&precision.to_string());
             Ok(with.with::<Autodiff<Flex>>(Site { device: FlexDevice, precision, numerics, tried: None }))
         }
         #[cfg(feature = "cuda")]

@@ -6,6 +6,7 @@ mod trials;
 
 use std::path::Path;
 
+use soup_core::judge::JudgeId;
 use soup_core::recipe::given::{self, WeightTable};
 use soup_core::recipe::{ALPHA_DEFAULT, Accept, RecipeKind, RecipeSpec};
 use soup_core::run::{CONFIG_BYTES_MAX, DiagnosisSpec, Evaluate, NamedConfig, RunSpec};
@@ -325,8 +326,8 @@ fn numerics_of(cluster: &Cluster) -> Option<String> {
     let kind = embedded.device.split(':').next().unwrap_or_default();
     match &embedded.precision {
         _ if kind != CPU => Some(kind.to_owned()),
-        // Those of the processor are all of one name, and what there is none of its workers say.
-        Some(precision) if precision != PRECISION_DEFAULT => Some(format!("flex-{precision}")),
+        // Where there is none of that precision, workers say so.
+        Some(precision) if precision != PRECISION_DEFAULT => Some(JudgeId::processors(precision)),
         _ => None,
     }
 }
