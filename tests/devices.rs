@@ -93,11 +93,11 @@ fn the_processor_judges_in_bf16_too() {
         let (whole, half) = (cooked(&[]), cooked(&["--precision", "bf16"]));
         assert_eq!(half["judge"]["numerics"], "flex-bf16", "{pool}");
         assert_ne!(half["run"], whole["run"], "{pool}");
-        let of = |result: &Value, figure: &str| {
+        let mean = |result: &Value| {
             let ranking = result["ranking"].as_array().unwrap();
-            ranking.iter().map(|of| of[figure].as_f64().unwrap()).sum::<f64>() / ranking.len() as f64
+            ranking.iter().map(|of| of["correct"].as_f64().unwrap()).sum::<f64>() / ranking.len() as f64
         };
-        let (correct, as_many) = (of(&half, "correct"), of(&whole, "correct"));
+        let (correct, as_many) = (mean(&half), mean(&whole));
         assert!((correct - as_many).abs() < 0.02 * SAMPLES as f64, "{pool}: {correct} and {as_many}");
     }
 }
