@@ -41,6 +41,14 @@ pub(crate) struct Ask<'a> {
     pub(crate) on_interrupt: OnInterrupt,
 }
 
+/// How a stream of events ended.
+enum Followed {
+    /// With the run's result.
+    Finished(String),
+    /// Before the run did, for this reason.
+    Lost(Error),
+}
+
 /// A connection to a coordinator.
 pub(crate) struct Client {
     url: String,
@@ -151,15 +159,15 @@ impl Client {
             let watched =
                 self.follow(run, &mut events, (&mut cancelled, on_interrupt), progress, signals).await;
             match watched {
-                Ok(Some(json)) => break Ok(json),
-                Ok(None) if self.embedded => {
+                Ok(Followed::Finished(json)) => break Ok(json),
+                Ok(Followed::Lost(why)) if self.embedded => {
                     // Its failure says more; it is about to be told.
                     tokio::time::sleep(RETRY_PAUSE).await;
-                    break Err(self.lost(run, &Error::unavailable("it ended the stream of events")));
+                    break Err(self.lost(run, &why));
                 }
-                Ok(None) => {
+                Ok(Followed::Lost(why)) => {
                     if lost.is_none() {
-                        progress.line("the coordinator is gone; waiting for it");
+                        progress.line(&format!("the coordinator is gone ({}); waiting for it", why.chain()));
                     }
                     lost = Some(Instant::now());
                     tokio::time::sleep(RETRY_PAUSE).await;
@@ -171,7 +179,7 @@ impl Client {
         result
     }
 
-    /// Shows events until the run or the stream ends; `None` in the second case.
+    /// Shows events until the run or the stream ends.
     async fn follow(
         &mut self,
         run: &str,
@@ -179,7 +187,7 @@ impl Client {
         (cancelled, on_interrupt): (&mut bool, OnInterrupt),
         progress: &mut Progress,
         signals: &mut StopSignals,
-    ) -> Result<Option<String>> {
+    ) -> Result<Followed> {
         loop {
             let message = tokio::select! {
                 message = events.message() => message,
@@ -192,12 +200,15 @@ impl Client {
                 }
             };
             match message {
-                Ok(Some(RunEvent { event: Some(Event::FinishedJson(json)) })) => return Ok(Some(json)),
+                Ok(Some(RunEvent { event: Some(Event::FinishedJson(json)) })) => {
+                    return Ok(Followed::Finished(json));
+                }
                 Ok(Some(RunEvent { event: Some(Event::Failed(failure)) })) => return Err(failure.into()),
                 Ok(Some(RunEvent { event: Some(event) })) => progress.event(&event),
                 // An event of a newer coordinator.
                 Ok(Some(RunEvent { event: None })) => {}
-                Ok(None) | Err(_) => return Ok(None),
+                Ok(None) => return Ok(Followed::Lost(Error::unavailable("it ended the stream of events"))),
+                Err(status) => return Ok(Followed::Lost(error_of(&status))),
             }
         }
     }
