@@ -43,25 +43,20 @@ impl Buffer {
 }
 
 impl Buffer {
-    /// What digests the bytes while they are read.
-    pub fn hasher(&self) -> Hasher {
-        Hasher::new(self.kind)
-    }
-
     /// Takes the digest of what was read into it, on this thread; [`ShardMemory::digest`](crate::ShardMemory::digest) then has it already.
     pub fn take_digest(&mut self) {
         self.digest = Some(self.digest());
     }
 
-    /// Takes over the digest of what was read into it, from whoever read it with its [`hasher`](Buffer::hasher).
-    pub fn set_digest(&mut self, digest: [u8; 32]) {
+    /// Takes over the digest of what was read into it, from whoever saw that.
+    pub(crate) fn set_digest(&mut self, digest: [u8; 32]) {
         self.digest = Some(digest);
     }
 
     /// The digest of the bytes: the one that was taken, or else it is taken now.
     pub fn digest(&self) -> [u8; 32] {
         self.digest.unwrap_or_else(|| {
-            let mut hasher = self.hasher();
+            let mut hasher = Hasher::new(self.kind);
             hasher.update(self.bytes());
             hasher.finish()
         })

@@ -1,8 +1,8 @@
 //! The way of a shard to where it stays.
 //!
-//! A loader takes a [`Buffer`] for each ingredient, fills it and hands it back, in any order and from several threads. What is
-//! wrong with it is looked at then, once, while it is in the host's memory; a [`Place`] takes it from there, to a device for
-//! instance, and no second copy is kept.
+//! A loader takes a [`Buffer`] for each ingredient, fills it and hands it back, in any order and from several threads. It is digested,
+//! and looked at for what is wrong with it, once: while it is filled, by an [`Inspection`] that is shown each part as long as that is in the
+//! processor's cache, or else when it is handed back. A [`Place`] takes it from there, to a device for instance, and no second copy is kept.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -13,7 +13,8 @@ use soup_core::{Error, Result};
 
 use crate::ShardMemory;
 use crate::buffer::Buffer;
-use crate::check::{Findings, Inspected};
+use crate::check::{Findings, Inspected, Inspecting};
+use crate::digests::Hasher;
 use crate::layout::{Layout, no_memory};
 
 /// Where the ingredients of a shard go.
@@ -30,6 +31,23 @@ pub trait Place: Send + Sync {
     /// # Errors
     /// Where the place fails.
     fn finish(self: Box<Self>) -> Result<Box<dyn ShardMemory>>;
+}
+
+/// Digests the shard of one ingredient, and looks for what is wrong with it, as it is read: in order, part by part.
+pub struct Inspection<'a> {
+    /// That were shown.
+    bytes: usize,
+    hasher: Hasher,
+    inspecting: Inspecting<'a>,
+}
+
+impl Inspection<'_> {
+    /// Takes what comes next.
+    pub fn update(&mut self, part: &[u8]) {
+        self.hasher.update(part);
+        self.inspecting.update(part);
+        self.bytes += part.len();
+    }
 }
 
 /// A shard of all ingredients that is being loaded: for each, a buffer is taken, filled and handed back.
@@ -64,18 +82,46 @@ impl ShardBuilder {
         Buffer::zeroed(bytes, self.digest).ok_or_else(|| no_memory(bytes as u64))
     }
 
-    /// Inspects the shard of `ingredient` on this thread and keeps it. One that goes to the disk or a device leaves memory.
+    /// What looks at the shard of one ingredient while a buffer is filled with it.
+    pub fn inspection(&self) -> Inspection<'_> {
+        let (hasher, inspecting) = (Hasher::new(self.digest), Inspecting::new(self.layout.segments()));
+        Inspection { bytes: 0, hasher, inspecting }
+    }
+
+    /// Digests and inspects the shard of `ingredient` on this thread and keeps it. One that goes to the disk or a device leaves memory.
     ///
     /// # Errors
     /// [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) for an ingredient outside the pool; where its place does not take
     /// it.
-    pub fn keep(&self, ingredient: Ingredient, buffer: Buffer) -> Result<()> {
+    pub fn keep(&self, ingredient: Ingredient, mut buffer: Buffer) -> Result<()> {
+        buffer.take_digest();
+        let inspected = Inspected::of(buffer.bytes(), self.layout.segments());
+        self.keep_inspected(ingredient, buffer, inspected)
+    }
+
+    /// Keeps the shard of `ingredient`, all of which `inspection` was shown while `buffer` was filled.
+    ///
+    /// # Errors
+    /// As for [`keep`](ShardBuilder::keep); [`ErrorKind::Internal`](soup_core::ErrorKind::Internal) where it was not shown all.
+    pub fn keep_shown(
+        &self,
+        ingredient: Ingredient,
+        mut buffer: Buffer,
+        inspection: Inspection<'_>,
+    ) -> Result<()> {
+        if inspection.bytes != buffer.bytes().len() {
+            return Err(Error::internal("a shard was handed back of which not all was shown"));
+        }
+        buffer.set_digest(inspection.hasher.finish());
+        self.keep_inspected(ingredient, buffer, inspection.inspecting.finish())
+    }
+
+    fn keep_inspected(&self, ingredient: Ingredient, buffer: Buffer, inspected: Inspected) -> Result<()> {
         if buffer.bytes().len() != self.layout.bytes() {
             return Err(Error::internal("a buffer of another shard was handed back"));
         }
         let outside = || Error::internal(format!("ingredient {} is not of this shard", ingredient.index()));
         let slot = self.inspected.get(ingredient.index()).ok_or_else(outside)?;
-        let inspected = Inspected::of(buffer.bytes(), self.layout.segments());
         self.place.keep(ingredient, buffer)?;
         *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(inspected);
         Ok(())

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use soup_core::digest::DigestKind;
 
 /// The digest of a stream, in progress.
-pub enum Hasher {
+pub(crate) enum Hasher {
     /// By SHA-256.
     Sha256(Sha256),
     /// By BLAKE3; its state is large.
@@ -21,7 +21,7 @@ pub enum Hasher {
 
 impl Hasher {
     /// Of a stream of which nothing has come.
-    pub fn new(kind: DigestKind) -> Hasher {
+    pub(crate) fn new(kind: DigestKind) -> Hasher {
         match kind {
             DigestKind::Sha256 => Hasher::Sha256(Sha256::new()),
             DigestKind::Blake3 => Hasher::Blake3(Box::default()),
@@ -29,7 +29,7 @@ impl Hasher {
     }
 
     /// Takes what comes next.
-    pub fn update(&mut self, part: &[u8]) {
+    pub(crate) fn update(&mut self, part: &[u8]) {
         match self {
             Hasher::Sha256(hash) => hash.update(part),
             Hasher::Blake3(hash) => drop(hash.update(part)),
@@ -37,7 +37,7 @@ impl Hasher {
     }
 
     /// The digest of all that came.
-    pub fn finish(self) -> [u8; 32] {
+    pub(crate) fn finish(self) -> [u8; 32] {
         match self {
             Hasher::Sha256(hash) => hash.finalize().into(),
             Hasher::Blake3(hash) => hash.finalize().into(),

@@ -51,10 +51,9 @@ mod threads;
 use soup_core::soup::{Ingredient, Soup};
 
 pub use buffer::Buffer;
-pub use builder::{Place, ShardBuilder};
+pub use builder::{Inspection, Place, ShardBuilder};
 pub use check::{DifferingIntegers, Findings, NonFinite};
 pub use device::Device;
-pub use digests::Hasher;
 pub use layout::Layout;
 pub use pass::{Having, Pass, Passed, Passing, non_finite};
 

@@ -105,18 +105,14 @@ async fn read_ingredient(
     let Some(local) = open_local(files, reads).await? else {
         let bytes = load(files, reads, buffer.bytes_mut(), LoadLimits::default()).await?;
         // Hashing may take longer than reading: it goes on beside the reads of other ingredients.
-        let kept = compute.beside(move || {
-            buffer.take_digest();
-            builder.keep(ingredient, buffer)
-        });
+        let kept = compute.beside(move || builder.keep(ingredient, buffer));
         return kept.await.map(|()| bytes);
     };
     let reads = reads.clone();
     let read = compute.beside(move || {
-        let mut hasher = buffer.hasher();
-        let bytes = local.load(&reads, buffer.bytes_mut(), |part| hasher.update(part))?;
-        buffer.set_digest(hasher.finish());
-        builder.keep(ingredient, buffer)?;
+        let mut inspection = builder.inspection();
+        let bytes = local.load(&reads, buffer.bytes_mut(), |part| inspection.update(part))?;
+        builder.keep_shown(ingredient, buffer, inspection)?;
         Ok((bytes, local))
     });
     let (bytes, local) = read.await?;
