@@ -18,8 +18,10 @@ const RUN_BYTES_MAX: usize = 256;
 const VERSION_BYTES_MAX: usize = 128;
 /// Most tasks that a worker runs at the same time.
 const SLOTS_MAX: u32 = 4096;
-/// Most judges of one worker.
+/// Most judges of one worker, and what is kept of all of them, in bytes: a text takes memory of its own, however short it is.
 const JUDGES_MAX: usize = 64;
+const JUDGES_BYTES_MAX: usize = 1 << 20;
+const TEXT_BYTES: usize = 48;
 /// Most runs that one worker has shards of: it works on one.
 const HELD_RUNS_MAX: usize = 16;
 /// Most shards of all of them: that one, and what is left of others.
@@ -58,6 +60,7 @@ fn check(register: &v1::Register) -> Result<()> {
     at_most("bytes in its version", version.len(), VERSION_BYTES_MAX)?;
     at_most("slots", *slots as usize, SLOTS_MAX as usize)?;
     at_most("judges", judges.len(), JUDGES_MAX)?;
+    at_most("bytes in what it says of its judges", judges.iter().map(judge_bytes).sum(), JUDGES_BYTES_MAX)?;
     at_most("runs of which it has shards", held.len(), HELD_RUNS_MAX)?;
     for v1::Held { run, shards, on_disk, on_device } in held {
         at_most("bytes in the name of a run", run.len(), RUN_BYTES_MAX)?;
@@ -68,6 +71,13 @@ fn check(register: &v1::Register) -> Result<()> {
         )?;
     }
     at_most("shards", held.iter().map(|held| held.shards.len()).sum(), HELD_SHARDS_MAX)
+}
+
+/// About what is kept of a judge.
+fn judge_bytes(offered: &v1::OfferedJudge) -> usize {
+    let v1::OfferedJudge { judge, abilities, datasets } = offered;
+    let id = judge.iter().flat_map(|judge| [&judge.name, &judge.version, &judge.digest, &judge.numerics]);
+    id.chain(abilities).chain(datasets).map(|text| text.len() + TEXT_BYTES).sum()
 }
 
 fn at_most(what: &str, count: usize, max: usize) -> Result<()> {
@@ -106,6 +116,12 @@ mod tests {
             "1025 bytes in its address, and at most 1024",
         );
         refused(v1::Register { slots: u32::MAX, ..default() }, "4294967295 slots, and at most 4096");
+        // Datasets of one letter each, in as few bytes as a message of a worker's may have.
+        let many = v1::OfferedJudge { datasets: vec!["d".to_owned(); 1000], ..v1::OfferedJudge::default() };
+        refused(
+            v1::Register { judges: vec![many; 64], ..default() },
+            "3136000 bytes in what it says of its judges, and at most 1048576",
+        );
         refused(
             v1::Register { held: vec![held("r", 1); 17], ..default() },
             "17 runs of which it has shards, and at most 16",
