@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures::StreamExt as _;
 use serde_json::Value;
 use soup_proto::PROTOCOL_VERSION;
 use soup_proto::v1::blends_client::BlendsClient;
@@ -583,4 +584,37 @@ async fn what_somebody_says_is_bounded_before_it_is_kept() {
     assert!(refused.message().ends_with("and at most 4096 are taken here"), "{refused:?}");
     // And it serves on.
     client.clone().list(ListRequest {}).await.unwrap();
+}
+
+#[tokio::test]
+async fn so_many_workers_register_from_one_address_and_not_more() {
+    let cluster = Cluster::start_with(SOUPCTL, "");
+    // One connection has 64 requests at most.
+    let mut clients = Vec::new();
+    for _ in 0..9 {
+        clients.push(CoordinatorClient::connect(cluster.url.clone()).await.unwrap());
+    }
+    let register = async |number: usize| {
+        let address = "http://127.0.0.1:1".to_owned();
+        let register = Register { protocol: PROTOCOL_VERSION, address, ..Register::default() };
+        let first = WorkerMessage { message: Some(worker_message::Message::Register(register)) };
+        // It says nothing more, and stays.
+        let said = futures::stream::iter([first]).chain(futures::stream::pending());
+        clients[number % clients.len()].clone().work(said).await
+    };
+    let mut workers = Vec::new();
+    for number in 0..512 {
+        workers.push(register(number).await.unwrap());
+    }
+    let refused = register(512).await.map(|_| ()).unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused:?}");
+    assert!(refused.message().starts_with("512 workers are registered from 127.0.0.1"), "{refused:?}");
+    // Who goes makes room.
+    workers.pop();
+    let came = async {
+        while register(511).await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(5), came).await.unwrap();
 }

@@ -23,6 +23,7 @@
 //!
 //! No parameter of any model passes through here: only headers, shapes, counts and digests.
 
+mod addresses;
 mod admission;
 mod configuration;
 mod diagnosis;

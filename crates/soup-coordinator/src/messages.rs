@@ -38,6 +38,33 @@ pub(crate) fn told(told: Told) -> v1::CoordinatorMessage {
     v1::CoordinatorMessage { message: Some(message) }
 }
 
+/// What a part of a message takes besides its texts, in bytes.
+const PART_BYTES: usize = 48;
+
+/// About how large it is what a worker is told, in bytes, where that is told to every worker and grows with the run or with how many they are.
+pub(crate) fn weight(told: &Told) -> usize {
+    let of_peers = |peers: &[Peer]| peers.iter().map(|peer| peer.address.len() + PART_BYTES).sum::<usize>();
+    match told {
+        Told::Begin(_, prepared, _) => {
+            let tensors = prepared.schema.tensors().iter().map(|tensor| &tensor.name);
+            let texts = tensors.chain(&prepared.names).chain(&prepared.fingerprints);
+            let headers = prepared.files.iter().map(|file| file.header.len() + PART_BYTES);
+            let configurations = prepared.model_config_json.len()
+                + prepared.preprocessor_config_json.as_ref().map_or(0, String::len);
+            texts.map(|text| text.len() + PART_BYTES).sum::<usize>() + headers.sum::<usize>() + configurations
+        }
+        Told::Place { owners, peers, .. } => owners.len() * size_of::<WorkerId>() + of_peers(peers),
+        Told::Probe { peers, .. } => of_peers(peers),
+        Told::Welcome { .. }
+        | Told::Assign(_)
+        | Told::Cancel(_)
+        | Told::Forget(_)
+        | Told::Release { .. }
+        | Told::End { .. }
+        | Told::Over => 0,
+    }
+}
+
 /// A message, where a worker takes one of its size. One that it does not take would end its stream, and the task would go to the next worker to
 /// end that one's.
 ///
@@ -386,6 +413,24 @@ mod tests {
         assert!(error.chain().starts_with("what it would have to do is too much"), "{}", error.chain());
         let welcome = told(Told::Welcome { worker: WorkerId(1), heartbeat_ms: 5 });
         assert_eq!(sendable(welcome.clone(), 0).unwrap(), welcome);
+    }
+
+    #[test]
+    fn what_all_are_told_is_weighed_before_it_is_put_into_words() {
+        let peers = |count: u64| {
+            let peer =
+                |worker| Peer { worker: WorkerId(worker), address: format!("https://10.0.0.7:{worker}") };
+            (0..count).map(peer).collect::<Vec<_>>()
+        };
+        let of = Incarnation { run: "r".to_owned(), epoch: 2 };
+        let place = Told::Place { of, owners: vec![WorkerId(300); 4000], peers: peers(5000) };
+        let probe = Told::Probe { number: 1, peers: peers(5000) };
+        for all in [place, probe] {
+            let weight = weight(&all);
+            let bytes = soup_proto::message_bytes(&told(all));
+            assert!((bytes..4 * bytes).contains(&weight), "{weight} and {bytes} bytes");
+        }
+        assert_eq!(weight(&Told::Over), 0);
     }
 
     #[test]

@@ -20,11 +20,11 @@ use soup_proto::{CONTROL_BYTES_MAX, PROTOCOL_VERSION, exhausted, message_bytes, 
 use soup_store::fresh;
 use soup_store::state::State;
 use soup_trust::{Caller, Held, Peer};
-use tokio::sync::{Semaphore, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::transport::Uri;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::addresses::{Addresses, Unread};
 use crate::event_log;
 use crate::exchange::{Newcomer, Said, Told};
 use crate::hub::{Handle, Meant};
@@ -46,6 +46,8 @@ pub(crate) struct Service {
     replies: Arc<Semaphore>,
     /// Room for large answers of workers that the hub has not taken yet.
     answers: Arc<Semaphore>,
+    /// Where workers come from.
+    addresses: Arc<Addresses>,
 }
 
 /// Requests that read logs of runs at a time.
@@ -66,7 +68,8 @@ impl Service {
         let reading = Semaphore::new(READING_MAX);
         let replies = Arc::new(Semaphore::new(REPLIES_BYTES_MAX / UNIT_BYTES));
         let answers = Arc::new(Semaphore::new(ANSWERS_BYTES_MAX / UNIT_BYTES));
-        Service { hub, state, one_process, takes_runs, reading, replies, answers }
+        let addresses = Arc::default();
+        Service { hub, state, one_process, takes_runs, reading, replies, answers, addresses }
     }
 }
 
@@ -85,10 +88,13 @@ impl Coordinator for Service {
         let mut up = request.into_inner();
         let newcomer = registration::newcomer(first_message(&mut up).await?).map_err(|e| status_of(&e))?;
         is_there(peer.as_ref(), &newcomer).map_err(|e| status_of(&e))?;
+        let place = self.addresses.take(peer.map(|peer| peer.address.ip())).map_err(|e| exhausted(&e))?;
+        let unread = place.unread();
         let (outbox, down) = mpsc::channel(OUTBOX_MESSAGES_MAX);
         let worker = self.hub.join(newcomer, outbox).await.map_err(|e| status_of(&e))?;
         let (hub, answers) = (self.hub.clone(), self.answers.clone());
         tokio::spawn(async move {
+            let _place = place;
             while let Ok(Some(message)) = up.message().await {
                 let bytes = message_bytes(&message).min(ANSWERS_BYTES_MAX);
                 let room = match bytes > SMALL_ANSWER_BYTES {
@@ -108,9 +114,7 @@ impl Coordinator for Service {
             // Where the hub is gone, so is the roster.
             let _ = hub.left(worker).await;
         });
-        let hub = self.hub.clone();
-        let told = ReceiverStream::new(down).filter_map(move |told| tell(hub.clone(), worker, told));
-        Ok(Response::new(Box::pin(told)))
+        Ok(Response::new(Box::pin(down_to(self.hub.clone(), worker, down, unread))))
     }
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
@@ -216,6 +220,32 @@ impl Service {
             _ => return Err(Error::try_again(format!("run {run} is not with this coordinator"))),
         })
     }
+}
+
+/// All that a worker is told, each when it has read what came before, and large things when there is room for them.
+fn down_to(
+    hub: Handle,
+    worker: WorkerId,
+    down: mpsc::Receiver<Told>,
+    unread: Unread,
+) -> impl Stream<Item = Result<CoordinatorMessage, Status>> + Send {
+    let start = (down, None::<OwnedSemaphorePermit>);
+    futures::stream::unfold(start, move |(mut down, under_way)| {
+        // It has read that.
+        drop(under_way);
+        let (hub, unread) = (hub.clone(), unread.clone());
+        async move {
+            loop {
+                let told = down.recv().await?;
+                // Before it is put into words: those take memory, too.
+                let room = unread.room(messages::weight(&told)).await;
+                let Some(message) = tell(hub.clone(), worker, told).await else { continue };
+                let bytes = message.as_ref().map_or(0, message_bytes);
+                let room = if room.is_some() { room } else { unread.room(bytes).await };
+                return Some((message, (down, room)));
+            }
+        }
+    })
 }
 
 /// What a worker is told; nothing where that is a task which is too large to be told, at which it has failed then.

@@ -1,0 +1,144 @@
+//! Workers at one address: so many register there, and so much of what they are told lies unread.
+//!
+//! Every worker is told where all others are, and of everything that a run is: a small registration has the coordinator say a lot, time and
+//! again. Members of a cluster may all have one certificate, so it is their address that tells those of one host from the others, as it
+//! does for connections and requests. Whoever has a host's certificate and does not read so costs a bounded amount of memory, and makes
+//! workers of that host wait, for as long as unread replies are looked on at.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use soup_core::{Error, Result};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Workers that are registered from one address: as many as have connections from there to each other.
+const WORKERS_MAX: usize = 512;
+/// What all of them are told and have not read, in bytes, as far as messages are large. Room is taken in steps.
+const UNREAD_BYTES_MAX: usize = 256 << 20;
+const LARGE_BYTES: usize = 32 << 10;
+const UNIT_BYTES: usize = 1 << 10;
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Addresses(Mutex<HashMap<IpAddr, There>>);
+
+/// What there is at one of them.
+struct There {
+    workers: usize,
+    unread: Unread,
+}
+
+/// Room for what is told to workers and was not read by them.
+#[derive(Clone)]
+pub(crate) struct Unread(Arc<Semaphore>);
+
+/// A worker's place at its address, until this is dropped.
+pub(crate) struct Place {
+    of: Arc<Addresses>,
+    /// None in this process.
+    address: Option<IpAddr>,
+    unread: Unread,
+}
+
+impl Addresses {
+    /// A place for a worker that comes from an address; those in this process have none, and are not counted.
+    ///
+    /// # Errors
+    /// [`TryAgain`](soup_core::ErrorKind::TryAgain) where as many are there as may be.
+    pub(crate) fn take(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Place> {
+        let address = address.map(|address| address.to_canonical());
+        let Some(address) = address else {
+            return Ok(Place { of: self.clone(), address: None, unread: Unread::new() });
+        };
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = all.entry(address).or_insert_with(|| There { workers: 0, unread: Unread::new() });
+        if there.workers >= WORKERS_MAX {
+            tracing::warn!(%address, "denied: as many workers as may be at one address");
+            return Err(Error::try_again(format!(
+                "{WORKERS_MAX} workers are registered from {address}, and no more may be: give one worker more of its host, or try again later"
+            )));
+        }
+        there.workers += 1;
+        Ok(Place { of: self.clone(), address: Some(address), unread: there.unread.clone() })
+    }
+}
+
+impl Place {
+    /// Room for what its worker is told.
+    pub(crate) fn unread(&self) -> Unread {
+        self.unread.clone()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some(address) = &self.address else { return };
+        let mut all = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match all.get_mut(address) {
+            Some(there) if there.workers > 1 => there.workers -= 1,
+            _ => drop(all.remove(address)),
+        }
+    }
+}
+
+impl Unread {
+    fn new() -> Unread {
+        Unread(Arc::new(Semaphore::new(UNREAD_BYTES_MAX / UNIT_BYTES)))
+    }
+
+    /// Room for a message of so many bytes, for as long as it is not read; a small one takes none.
+    pub(crate) async fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        if bytes <= LARGE_BYTES {
+            return None;
+        }
+        let units = bytes.min(UNREAD_BYTES_MAX).div_ceil(UNIT_BYTES);
+        // Never closed.
+        self.0.clone().acquire_many_owned(u32::try_from(units).unwrap_or(u32::MAX)).await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn so_many_workers_are_at_one_address_and_not_more() {
+        let addresses = Arc::new(Addresses::default());
+        let [here, there] = [1, 2].map(|host| Some(IpAddr::from([10, 0, 0, host])));
+        let mut all: Vec<Place> = (0..WORKERS_MAX).map(|_| addresses.take(here).unwrap()).collect();
+        // An address is the same however it is written.
+        for again in [here, Some("::ffff:10.0.0.1".parse().unwrap())] {
+            let error = addresses.take(again).err().unwrap();
+            assert_eq!(error.kind(), soup_core::ErrorKind::TryAgain);
+            assert!(
+                error.chain().starts_with("512 workers are registered from 10.0.0.1"),
+                "{}",
+                error.chain()
+            );
+        }
+        let others = [addresses.take(there).unwrap(), addresses.take(None).unwrap()];
+        all.pop();
+        all.push(addresses.take(here).unwrap());
+        drop((all, others));
+        assert!(addresses.0.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_not_read_at_one_address_takes_nothing_at_another() {
+        let addresses = Arc::new(Addresses::default());
+        let unread =
+            |host| addresses.take(Some(IpAddr::from([10, 0, 0, host]))).map(|place| (place.unread(), place));
+        let ((eve, _eve), (ada, _ada), (bob, _bob)) =
+            (unread(1).unwrap(), unread(1).unwrap(), unread(2).unwrap());
+        // More than there is takes all there is.
+        let large = eve.room(usize::MAX).await.unwrap();
+        assert!(ada.room(LARGE_BYTES + 1).now_or_never().is_none());
+        assert!(ada.room(LARGE_BYTES).now_or_never().unwrap().is_none());
+        assert!(bob.room(LARGE_BYTES + 1).now_or_never().unwrap().is_some());
+        drop(large);
+        assert!(ada.room(LARGE_BYTES + 1).now_or_never().unwrap().is_some());
+    }
+}
