@@ -127,7 +127,8 @@ pub(crate) enum Told {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Peer {
     pub(crate) worker: WorkerId,
-    pub(crate) address: String,
+    /// All are told of all others: there is one of each.
+    pub(crate) address: Arc<str>,
 }
 
 /// An attempt of a task, with all that is needed to describe it to a worker.

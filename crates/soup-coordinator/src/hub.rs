@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use soup_core::judge::{JudgeId, WorkerJudges};
 use soup_core::machine::{Event, Millis, TaskResult, WorkerId};
-use soup_core::reach::WorkerReach;
 use soup_core::{Error, Result};
 use soup_metrics::{count, metrics};
 use soup_store::state::AppendError;
@@ -39,7 +38,7 @@ use self::ending::End;
 pub(crate) use self::handle::Handle;
 use self::judges::{AwaitsJudge, Wanted};
 use self::over::Over;
-use self::probing::Probe;
+use self::probing::{Probe, Probed};
 use self::recovery::Recovery;
 
 /// Messages that may wait for the hub; senders wait beyond that.
@@ -76,7 +75,7 @@ pub(crate) enum Message {
     /// Somebody wants to see where this coordinator is.
     View(oneshot::Sender<View>),
     /// Somebody wants to know who reaches whom.
-    Probe(oneshot::Sender<Vec<WorkerReach>>),
+    Probe(oneshot::Sender<Probed>),
     /// Somebody wants to know who can judge where.
     Judges(oneshot::Sender<Vec<WorkerJudges>>),
     /// A request for a run was read; its pool is known now.

@@ -145,7 +145,7 @@ fn placement(of: Incarnation, owners: &[WorkerId], peers: Vec<Peer>) -> v1::Plac
 }
 
 fn peer(peer: Peer) -> v1::Peer {
-    v1::Peer { worker: peer.worker.0, address: peer.address }
+    v1::Peer { worker: peer.worker.0, address: peer.address.to_string() }
 }
 
 /// An attempt of a task.
@@ -418,8 +418,10 @@ mod tests {
     #[test]
     fn what_all_are_told_is_weighed_before_it_is_put_into_words() {
         let peers = |count: u64| {
-            let peer =
-                |worker| Peer { worker: WorkerId(worker), address: format!("https://10.0.0.7:{worker}") };
+            let peer = |worker| Peer {
+                worker: WorkerId(worker),
+                address: format!("https://10.0.0.7:{worker}").into(),
+            };
             (0..count).map(peer).collect::<Vec<_>>()
         };
         let of = Incarnation { run: "r".to_owned(), epoch: 2 };

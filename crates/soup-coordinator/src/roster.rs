@@ -1,6 +1,7 @@
 //! The workers that are connected, and until when each is believed to be alive.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use soup_core::judge::{JudgeId, WorkerJudges};
 use soup_core::machine::{Millis, NewWorker, WorkerId};
@@ -21,6 +22,8 @@ pub(crate) type Outbox = mpsc::Sender<Told>;
 
 struct Member {
     is: Newcomer,
+    /// Where peers reach it.
+    address: Arc<str>,
     leaving: bool,
     heard: Millis,
     outbox: Outbox,
@@ -37,7 +40,8 @@ impl Roster {
     pub(crate) fn join(&mut self, is: Newcomer, outbox: Outbox, now: Millis) -> WorkerId {
         self.next += 1;
         let worker = WorkerId(self.next);
-        self.members.insert(worker, Member { is, leaving: false, heard: now, outbox });
+        let address = is.address.as_str().into();
+        self.members.insert(worker, Member { is, address, leaving: false, heard: now, outbox });
         worker
     }
 
@@ -171,8 +175,13 @@ impl Roster {
         self.members.get(&worker).map_or("?", |m| &m.is.name)
     }
 
+    /// What a worker is called, and where it is.
+    pub(crate) fn called(&self, worker: WorkerId) -> Option<(&str, &str)> {
+        self.members.get(&worker).map(|m| (m.is.name.as_str(), &*m.address))
+    }
+
     pub(crate) fn peers(&self) -> Vec<Peer> {
-        let peer = |(w, m): (&WorkerId, &Member)| Peer { worker: *w, address: m.is.address.clone() };
+        let peer = |(w, m): (&WorkerId, &Member)| Peer { worker: *w, address: m.address.clone() };
         self.members.iter().map(peer).collect()
     }
 

@@ -20,7 +20,7 @@ use soup_proto::{CONTROL_BYTES_MAX, PROTOCOL_VERSION, exhausted, message_bytes, 
 use soup_store::fresh;
 use soup_store::state::State;
 use soup_trust::{Caller, Held, Peer};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
 use tonic::transport::Uri;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -40,7 +40,7 @@ pub(crate) struct Service {
     one_process: bool,
     /// Whether runs can be submitted here.
     takes_runs: bool,
-    /// Requests that read logs of runs: a few at a time.
+    /// Requests that read logs of runs, or make lists: a few at a time.
     reading: Semaphore,
     /// Room for replies that are not read yet.
     replies: Arc<Semaphore>,
@@ -50,9 +50,9 @@ pub(crate) struct Service {
     addresses: Arc<Addresses>,
 }
 
-/// Requests that read logs of runs at a time.
+/// Requests that read logs of runs, or make lists, at a time.
 const READING_MAX: usize = 4;
-/// What lists of runs take until they are read, in bytes, and what room for that is taken in.
+/// What lists take until they are read, in bytes, and what room for that is taken in.
 const REPLIES_BYTES_MAX: usize = 64 << 20;
 const UNIT_BYTES: usize = 1 << 10;
 /// Largest list in a reply, in bytes: there is a little around it.
@@ -165,40 +165,49 @@ impl Coordinator for Service {
     }
 
     async fn judges(&self, _: Request<JudgesRequest>) -> Result<Response<JudgesResponse>, Status> {
+        let _turn = self.turn().await?;
         let judges = self.hub.judges().await.map_err(|e| status_of(&e))?;
-        Ok(Response::new(JudgesResponse { judges_json: json("judges", &judges)? }))
+        self.reply(json("judges", &judges)?, |judges_json| JudgesResponse { judges_json })
     }
 
     async fn probe(&self, _: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
         let workers = self.hub.probe().await.map_err(|e| status_of(&e))?;
-        Ok(Response::new(ProbeResponse { workers_json: json("workers", &workers)? }))
+        let _turn = self.turn().await?;
+        self.reply(json("workers", &workers)?, |workers_json| ProbeResponse { workers_json })
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
         let caller = caller(&request);
-        let turn = self.reading.acquire().await;
-        let _turn = turn.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
+        let _turn = self.turn().await?;
         let live = self.hub.live().await.map_err(|e| status_of(&e))?;
         let mut runs = self.state.summaries().await.map_err(|e| status_of(&e))?;
         runs.retain(|run| caller.may_touch(run.client.as_deref()));
         for run in &mut runs {
             run.ahead = live.get(&run.run).copied();
         }
-        let runs_json = json(RUNS, &runs)?;
-        let units = u32::try_from(runs_json.len().div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
-        let room = self.replies.clone().try_acquire_many_owned(units);
-        let room = room.map_err(|_| {
-            exhausted(&Error::try_again(
-                "lists of runs that nobody reads take what there is for them: try again",
-            ))
-        })?;
-        let mut response = Response::new(ListResponse { runs_json });
-        response.extensions_mut().insert(Held::new(room));
-        Ok(response)
+        self.reply(json(RUNS, &runs)?, |runs_json| ListResponse { runs_json })
     }
 }
 
 impl Service {
+    /// The turn to make a list, which a few have at a time.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, Status> {
+        let turn = self.reading.acquire().await;
+        turn.map_err(|_| Status::unavailable("the coordinator is stopping"))
+    }
+
+    /// A reply with a list, which takes room for as long as it is not read.
+    fn reply<T>(&self, list: String, reply: impl FnOnce(String) -> T) -> Result<Response<T>, Status> {
+        let units = u32::try_from(list.len().div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
+        let room = self.replies.clone().try_acquire_many_owned(units);
+        let room = room.map_err(|_| {
+            exhausted(&Error::try_again("lists that nobody reads take what there is for them: try again"))
+        })?;
+        let mut response = Response::new(reply(list));
+        response.extensions_mut().insert(Held::new(room));
+        Ok(response)
+    }
+
     /// How a run ended that this coordinator has no events of.
     async fn past(&self, caller: &Caller, run: &str) -> soup_core::Result<Event> {
         let turn = self.reading.acquire().await;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use soup_core::judge::{JudgeId, WorkerJudges};
 use soup_core::machine::WorkerId;
-use soup_core::reach::WorkerReach;
 use soup_core::run::RunSpec;
 use soup_core::{Error, Result};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::judges::Wanted;
+use super::probing::Probed;
 use super::{Asked, Meant, Message};
 use crate::admission::{Admission, Admitted};
 use crate::event_log::EventLog;
@@ -98,8 +98,8 @@ impl Handle {
         self.ask(Message::View).await
     }
 
-    pub(crate) async fn probe(&self) -> Result<Vec<WorkerReach>> {
-        self.ask(Message::Probe).await
+    pub(crate) async fn probe(&self) -> Probed {
+        self.ask(Message::Probe).await?
     }
 
     pub(crate) async fn live(&self) -> Result<BTreeMap<String, u32>> {
