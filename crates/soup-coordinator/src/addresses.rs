@@ -2,18 +2,24 @@
 //!
 //! Every worker is told where all others are, and of everything that a run is: a small registration has the coordinator say a lot, time and
 //! again. Members of a cluster may all have one certificate, so it is their address that tells those of one host from the others, as it
-//! does for connections and requests. Whoever has a host's certificate and does not read so costs a bounded amount of memory, and makes
+//! does for connections and requests. Every worker that comes and goes is told to whoever watches, and a run knows its name from then on, so
+//! that many come in a minute and not more. Whoever has a host's certificate and does not read so costs a bounded amount of memory, and makes
 //! workers of that host wait, for as long as unread replies are looked on at.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use soup_core::{Error, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 /// Workers that are registered from one address: as many as have connections from there to each other.
 const WORKERS_MAX: usize = 512;
+/// Workers that may come from one address within so long: all of them four times.
+const CAME_MAX: usize = 4 * WORKERS_MAX;
+const WITHIN: Duration = Duration::from_secs(60);
 /// What all of them are told and have not read, in bytes, as far as messages are large. Room is taken in steps.
 const UNREAD_BYTES_MAX: usize = 256 << 20;
 const LARGE_BYTES: usize = 32 << 10;
@@ -26,7 +32,25 @@ pub(crate) struct Addresses(Mutex<HashMap<IpAddr, There>>);
 /// What there is at one of them.
 struct There {
     workers: usize,
+    /// How many came, since when.
+    came: usize,
+    since: Instant,
     unread: Unread,
+}
+
+impl There {
+    fn new() -> There {
+        There { workers: 0, came: 0, since: Instant::now(), unread: Unread::new() }
+    }
+
+    /// One more came.
+    fn count(&mut self) -> usize {
+        if self.since.elapsed() >= WITHIN {
+            (self.came, self.since) = (0, Instant::now());
+        }
+        self.came += 1;
+        self.came
+    }
 }
 
 /// Room for what is told to workers and was not read by them.
@@ -52,11 +76,22 @@ impl Addresses {
             return Ok(Place { of: self.clone(), address: None, unread: Unread::new() });
         };
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let there = all.entry(address).or_insert_with(|| There { workers: 0, unread: Unread::new() });
+        // Whoever has gone is remembered for as long as those who came are counted.
+        if !all.contains_key(&address) {
+            all.retain(|_, there| there.workers > 0 || there.since.elapsed() < WITHIN);
+        }
+        let there = all.entry(address).or_insert_with(There::new);
         if there.workers >= WORKERS_MAX {
             tracing::warn!(%address, "denied: as many workers as may be at one address");
             return Err(Error::try_again(format!(
                 "{WORKERS_MAX} workers are registered from {address}, and no more may be: give one worker more of its host, or try again later"
+            )));
+        }
+        if there.count() > CAME_MAX {
+            tracing::warn!(%address, "denied: as many workers as may come from one address in a while");
+            return Err(Error::try_again(format!(
+                "{CAME_MAX} workers came from {address} within {} s, and no more may: try again later",
+                WITHIN.as_secs()
             )));
         }
         there.workers += 1;
@@ -75,9 +110,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         let Some(address) = &self.address else { return };
         let mut all = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match all.get_mut(address) {
-            Some(there) if there.workers > 1 => there.workers -= 1,
-            _ => drop(all.remove(address)),
+        if let Some(there) = all.get_mut(address) {
+            there.workers -= 1;
         }
     }
 }
@@ -123,7 +157,28 @@ mod tests {
         all.pop();
         all.push(addresses.take(here).unwrap());
         drop((all, others));
-        assert!(addresses.0.lock().unwrap().is_empty());
+        assert!(addresses.0.lock().unwrap().values().all(|there| there.workers == 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn so_many_workers_come_within_a_minute_and_not_more() {
+        let addresses = Arc::new(Addresses::default());
+        let [here, there] = [1, 2].map(|host| Some(IpAddr::from([10, 0, 0, host])));
+        (0..CAME_MAX).for_each(|_| drop(addresses.take(here).unwrap()));
+        let error = addresses.take(here).err().unwrap();
+        assert_eq!(error.kind(), soup_core::ErrorKind::TryAgain);
+        assert!(
+            error.chain().starts_with("2048 workers came from 10.0.0.1 within 60 s"),
+            "{}",
+            error.chain()
+        );
+        drop(addresses.take(there).unwrap());
+        tokio::time::advance(WITHIN).await;
+        drop(addresses.take(here).unwrap());
+        // Nobody is there, or was of late.
+        tokio::time::advance(WITHIN).await;
+        drop(addresses.take(Some(IpAddr::from([10, 0, 0, 3]))).unwrap());
+        assert_eq!(addresses.0.lock().unwrap().len(), 1);
     }
 
     #[tokio::test]
