@@ -86,7 +86,7 @@ impl Shown {
 
     /// What is told of a phase where there are no bars, if it has come to another step.
     fn step(&mut self, phase: Phase, done: u64, total: u64) -> Option<String> {
-        let step = (done * STEPS).checked_div(total).unwrap_or(STEPS);
+        let step = done.saturating_mul(STEPS).checked_div(total).unwrap_or(STEPS);
         let begins = done == 0 && !phase.begins_with_a_line();
         if begins || self.told == Some((phase, step)) {
             return None;
@@ -136,6 +136,8 @@ mod tests {
         assert_eq!(told(Phase::Writing, 1, 1), "writing  1/1 files");
         assert_eq!(told(Phase::Checking, 0, 1), "checking  0/1 files");
         assert_eq!(told(Phase::Checking, 0, 1), "");
+        // Whatever a coordinator says.
+        assert_eq!(told(Phase::Checking, u64::MAX, 9), "checking  18446744073709551615/9 files");
     }
 
     #[test]

@@ -144,7 +144,8 @@ impl<'a> Members<'a> {
             return Err(Error::data(format!("it is cut off: {size} bytes, of which {left} are there")));
         };
         let bytes = self.at..end;
-        self.at = end.next_multiple_of(BLOCK);
+        // A server may say that a file is as large as no file is: what ends there is followed by nothing.
+        self.at = end.checked_next_multiple_of(BLOCK).unwrap_or(end);
         Ok(bytes)
     }
 

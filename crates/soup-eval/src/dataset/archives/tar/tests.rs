@@ -263,3 +263,32 @@ fn members_that_are_not_large_are_read_over() {
     let reads = files.reads.lock().unwrap();
     assert!(reads.len() <= 4, "{reads:?}");
 }
+
+/// A file that is said to have as many bytes as a server can say: zeros behind those that there are.
+struct Endless(Vec<u8>);
+
+impl Files for Endless {
+    fn list(&self) -> Result<Vec<FileEntry>> {
+        Ok(vec![FileEntry { path: "a.tar".to_owned(), size_bytes: u64::MAX - 2 }])
+    }
+
+    fn read(&self, _: &str, range: Range<u64>) -> Result<Bytes> {
+        Ok((range.start..range.end).map(|at| self.0.get(at as usize).copied().unwrap_or_default()).collect())
+    }
+
+    fn describe(&self) -> String {
+        "memory".to_owned()
+    }
+}
+
+#[test]
+fn a_member_that_ends_where_numbers_do_leads_to_no_other() {
+    let size = (u64::MAX - 2 - 3 * BLOCK).to_string();
+    let described = member("pax", b'x', &pax(&[("size", &size)]));
+    let files = Endless([described, member("a.jpg", b'0', b"")].concat());
+    let entry = &files.list().unwrap()[0];
+    let mut members = Members::new(&files, entry);
+    assert_eq!(members.next().unwrap().unwrap().bytes, 3 * BLOCK..u64::MAX - 2);
+    let error = members.next().unwrap_err().chain();
+    assert!(error.contains("it is cut off"), "{error}");
+}
