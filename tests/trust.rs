@@ -81,6 +81,9 @@ fn members_cook_over_tls_and_see_their_own_runs_alone() {
     let joined = cook(&cluster, dir.path(), &bob, &["--output", "soup", "--min-workers", "2"]).run().json();
     assert_eq!(joined["run"], run);
     assert!(runs(&cluster, &bob).is_empty());
+    for flags in [&ada, &bob] {
+        assert_eq!(ask(&cluster, flags, &["watch", run, "-o", "json"]).json()["run"], run);
+    }
     // This admin is called as ada is, and its runs are not ada's.
     let others =
         cook(&cluster, dir.path(), &admin, &["--output", "admins", "--min-workers", "2"]).run().json();
@@ -90,6 +93,25 @@ fn members_cook_over_tls_and_see_their_own_runs_alone() {
     for args in [&["watch", others][..], &["cancel", others]] {
         ask(&cluster, &ada, args).fails(2, &["this coordinator knows no run", others]);
     }
+}
+
+#[test]
+fn what_a_run_is_made_of_is_told_to_its_client_alone() {
+    let cluster = Cluster::start_secure(SOUPCTL, "");
+    let ada = cluster.trust("client");
+    let bob = cluster.members().unwrap().issue(SOUPCTL, &["client", "bob"], "bob");
+    let (pool, dir) = (Pool::of(&["m02", "m03"]), TempDir::new().unwrap());
+    let [folder, output] = [pool.path(), &dir.path().join("soup")].map(|path| path.to_str().unwrap());
+    let cook = ["cook", "--recipe", "uniform", "--pool", folder, "--output", output];
+    // No worker is there, so that it waits for one.
+    let mut running =
+        Soupctl::new(SOUPCTL).args(cook).args(["--coordinator", &cluster.url]).args(&ada).start();
+    let run = running.line_with("run ").trim_start_matches("run ").to_owned();
+    std::fs::rename(pool.file("m03"), pool.file("m04")).unwrap();
+    let resume = ["cook", "--resume", &run, "--state-url", cluster.state().to_str().unwrap()];
+    ask(&cluster, &ada, &resume).fails(65, &["is made of changed since it was submitted", "\"m03\" is gone"]);
+    ask(&cluster, &bob, &resume).fails(2, &["this coordinator knows no run", &run]);
+    running.kill();
 }
 
 #[test]

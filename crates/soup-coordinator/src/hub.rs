@@ -50,7 +50,7 @@ const TICK: Duration = Duration::from_millis(200);
 pub(crate) struct Asked {
     pub(crate) client: Option<String>,
     /// The run that it has to be.
-    pub(crate) named: Option<String>,
+    pub(crate) named: Option<NamedRun>,
     pub(crate) reply: oneshot::Sender<Result<String>>,
 }
 
@@ -60,8 +60,16 @@ pub(crate) enum Meant {
     Any,
     /// One of its own, made another by these letters.
     Fresh(String),
-    /// The one of this id.
-    Run(String),
+    /// This one.
+    Run(NamedRun),
+}
+
+/// A run that somebody names.
+#[derive(Clone, Debug)]
+pub(crate) struct NamedRun {
+    pub(crate) run: String,
+    /// Whether it is theirs to see, if it is there.
+    pub(crate) theirs: bool,
 }
 
 /// What the hub can be told.

@@ -27,7 +27,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::addresses::{Addresses, Unread};
 use crate::event_log;
 use crate::exchange::{Newcomer, Said, Told};
-use crate::hub::{Handle, Meant};
+use crate::hub::{Handle, Meant, NamedRun};
 use crate::messages;
 use crate::places;
 use crate::registration;
@@ -133,7 +133,8 @@ impl Coordinator for Service {
             refuse_memory(&spec).map_err(|e| status_of(&e))?;
         }
         places::check_run(&spec, caller.kept_to_places()).map_err(|e| status_of(&e))?;
-        let meant = meant(fresh, run).map_err(|e| status_of(&e))?;
+        let theirs = self.is_theirs(&caller, &run).await.map_err(|e| status_of(&e))?;
+        let meant = meant(fresh, NamedRun { run, theirs }).map_err(|e| status_of(&e))?;
         let run = self.hub.submit(spec, meant, admitted).await.map_err(|e| status_of(&e))?;
         Ok(Response::new(SubmitResponse { run }))
     }
@@ -141,11 +142,11 @@ impl Coordinator for Service {
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let caller = caller(&request);
         let run = request.into_inner().run;
-        if let Some(log) = self.hub.log(run.clone()).await.map_err(|e| status_of(&e))? {
-            allow(&caller, "watch", &run, log.may_watch(&caller)).map_err(|e| status_of(&e))?;
+        let log = self.hub.log(run.clone()).await.map_err(|e| status_of(&e))?;
+        if let Some(log) = log.filter(|log| log.may_watch(&caller)) {
             return Ok(Response::new(Box::pin(log.watch().map(|event| event.map_err(|e| status_of(&e))))));
         }
-        // One that ended before this coordinator began.
+        // One that ended before this coordinator began, or before somebody else asked for it too.
         let event = self.past(&caller, &run).await.map_err(|e| status_of(&e))?;
         let (event, under_way) = event_log::give(&RunEvent { event: Some(event) }).await;
         let mut response: Response<Self::WatchStream> =
@@ -208,6 +209,26 @@ impl Service {
         Ok(response)
     }
 
+    /// Whether a run that is named is the caller's to see: who tells nobody from anybody, or sees all, need not be asked.
+    async fn is_theirs(&self, caller: &Caller, run: &str) -> soup_core::Result<bool> {
+        if run.is_empty() || caller.may_touch(None) {
+            return Ok(true);
+        }
+        if self.hub.log(run.to_owned()).await?.is_some_and(|log| log.may_watch(caller)) {
+            return Ok(true);
+        }
+        let turn = self.reading.acquire().await;
+        let _turn = turn.map_err(|e| Error::unavailable("the coordinator is stopping").with_source(e))?;
+        match self.state.read(run).await {
+            Ok((fold, _)) => {
+                let client = fold.operation.as_ref().and_then(|operation| operation.client.as_deref());
+                Ok(caller.may_touch(client))
+            }
+            Err(error) if error.kind().is_transient() => Err(error),
+            Err(_) => Ok(false),
+        }
+    }
+
     /// How a run ended that this coordinator has no events of.
     async fn past(&self, caller: &Caller, run: &str) -> soup_core::Result<Event> {
         let turn = self.reading.acquire().await;
@@ -216,6 +237,11 @@ impl Service {
             Ok((fold, _)) => fold,
             // One that there is not is answered as one that is another's.
             Err(error) if error.kind() == ErrorKind::Usage => return Err(unknown(run)),
+            // Whose it is cannot be read either.
+            Err(error) if !caller.may_touch(None) && !error.kind().is_transient() => {
+                tracing::warn!(run, error = error.chain(), "denied: nobody knows whose run it is");
+                return Err(unknown(run));
+            }
             Err(error) => return Err(error),
         };
         let client = fold.operation.as_ref().and_then(|operation| operation.client.as_deref());
@@ -297,7 +323,8 @@ fn caller<T>(request: &Request<T>) -> Caller {
     request.extensions().get::<Caller>().cloned().unwrap_or(Caller::Anybody)
 }
 
-fn unknown(run: &str) -> Error {
+/// What is said of a run that there is not, and of one that is another's.
+pub(crate) fn unknown(run: &str) -> Error {
     Error::usage(format!("this coordinator knows no run {run:?}"))
 }
 
@@ -351,14 +378,15 @@ fn nonce() -> String {
 }
 
 /// Which run is meant: one of its own, or that of this id where there is one.
-fn meant(fresh: bool, run: String) -> soup_core::Result<Meant> {
-    match (fresh, run.is_empty()) {
+fn meant(fresh: bool, named: NamedRun) -> soup_core::Result<Meant> {
+    match (fresh, named.run.is_empty()) {
         (true, true) => Ok(Meant::Fresh(nonce())),
-        (true, false) => {
-            Err(Error::usage(format!("a run of its own is asked for, and run {run:?} too: give one of them")))
-        }
+        (true, false) => Err(Error::usage(format!(
+            "a run of its own is asked for, and run {:?} too: give one of them",
+            named.run
+        ))),
         (false, true) => Ok(Meant::Any),
-        (false, false) => Ok(Meant::Run(run)),
+        (false, false) => Ok(Meant::Run(named)),
     }
 }
 

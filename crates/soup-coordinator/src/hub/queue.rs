@@ -7,11 +7,12 @@ use soup_core::machine::Event;
 use soup_core::{Error, Result};
 
 use super::ending::{End, Ending};
-use super::{Asked, Current, Hub, Message};
+use super::{Asked, Current, Hub, Message, NamedRun};
 use crate::event_log::EventLog;
 use crate::opening::{Opened, Owned, StartError, Started};
 use crate::prepare::PreparedRun;
 use crate::running::Running;
+use crate::service::unknown;
 
 impl Hub {
     /// Somebody asks for a run whose pool is known.
@@ -25,7 +26,16 @@ impl Hub {
             Err(error) => return refuse(asked, error),
         };
         let run = prepared.run.clone();
-        if let Some(named) = asked.named.clone().filter(|named| *named != run) {
+        if let Some(NamedRun { run: named, theirs }) = asked.named.clone().filter(|named| named.run != run) {
+            if !theirs {
+                let client = asked.client.as_deref();
+                tracing::warn!(
+                    client,
+                    run = named,
+                    "denied: to go on with a run that is not theirs, or not there"
+                );
+                return refuse(asked, unknown(&named));
+            }
             let keeper = self.keeper.clone();
             tokio::spawn(async move { refuse(asked, keeper.another_than(&named, &prepared).await) });
             return;

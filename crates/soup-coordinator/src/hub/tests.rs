@@ -14,7 +14,7 @@ use soup_proto::v1;
 use soup_store::state::State;
 
 use crate::exchange::{Assignment, Attempt, HandedIn, Incarnation, Said};
-use crate::hub::{self, Meant};
+use crate::hub::{self, Meant, NamedRun};
 use crate::messages;
 use crate::opening::Keeper;
 use pool::{averages, greedy};
@@ -246,13 +246,21 @@ async fn a_run_that_is_named_is_that_run_or_refused() {
     let submit = async |output: &str, meant: Meant| {
         handle.submit(averages(name, output), meant, handle.admit(None).unwrap()).await
     };
+    let named = |run: &str, theirs| Meant::Run(NamedRun { run: run.to_owned(), theirs });
     let run = submit("out", Meant::Any).await.unwrap();
-    assert_eq!(submit("out", Meant::Run(run.clone())).await.unwrap(), run);
-    let error = submit("elsewhere", Meant::Run(run.clone())).await.unwrap_err();
+    for theirs in [true, false] {
+        assert_eq!(submit("out", named(&run, theirs)).await.unwrap(), run);
+    }
+    // Of what is another's nothing is told, not even whether it is there.
+    for run in [&*run, "uniform-000000000000"] {
+        let error = submit("elsewhere", named(run, false)).await.unwrap_err();
+        assert_eq!(error.chain(), format!("this coordinator knows no run {run:?}"));
+    }
+    let error = submit("elsewhere", named(&run, true)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data);
     let expected =
         format!("what run {run} is made of changed since it was submitted (something else is asked for)");
     assert!(error.chain().starts_with(&expected), "{}", error.chain());
-    let error = submit("out", Meant::Run("uniform-000000000000".to_owned())).await.unwrap_err();
+    let error = submit("out", named("uniform-000000000000", true)).await.unwrap_err();
     assert!(error.chain().starts_with("there is no run \"uniform-000000000000\""), "{}", error.chain());
 }
