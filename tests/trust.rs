@@ -101,7 +101,8 @@ fn what_a_run_is_made_of_is_told_to_its_client_alone() {
     let ada = cluster.trust("client");
     let bob = cluster.members().unwrap().issue(SOUPCTL, &["client", "bob"], "bob");
     let (pool, dir) = (Pool::of(&["m02", "m03"]), TempDir::new().unwrap());
-    let [folder, output] = [pool.path(), &dir.path().join("soup")].map(|path| path.to_str().unwrap());
+    let output = dir.path().join("soup");
+    let [folder, output] = [pool.path(), &*output].map(|path| path.to_str().unwrap());
     let cook = ["cook", "--recipe", "uniform", "--pool", folder, "--output", output];
     // No worker is there, so that it waits for one.
     let mut running =

@@ -88,10 +88,15 @@ impl Coordinator for Service {
         let mut up = request.into_inner();
         let newcomer = registration::newcomer(first_message(&mut up).await?).map_err(|e| status_of(&e))?;
         is_there(peer.as_ref(), &newcomer).map_err(|e| status_of(&e))?;
-        let place = self.addresses.take(peer.map(|peer| peer.address.ip())).map_err(|e| exhausted(&e))?;
+        let place =
+            self.addresses.take(peer.as_ref().map(|peer| peer.address.ip())).map_err(|e| exhausted(&e))?;
         let unread = place.unread();
         let (outbox, down) = mpsc::channel(OUTBOX_MESSAGES_MAX);
         let worker = self.hub.join(newcomer, outbox).await.map_err(|e| status_of(&e))?;
+        if let Some(Peer { address, member: Some(member), .. }) = &peer {
+            // Names are what workers say of themselves.
+            tracing::info!(worker = worker.0, from = %address, who = %member, "whose certificate a worker has");
+        }
         let (hub, answers) = (self.hub.clone(), self.answers.clone());
         tokio::spawn(async move {
             let _place = place;
