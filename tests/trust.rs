@@ -612,6 +612,13 @@ async fn what_somebody_says_is_bounded_before_it_is_kept() {
 #[tokio::test]
 async fn so_many_workers_register_from_one_address_and_not_more() {
     let cluster = Cluster::start_with(SOUPCTL, "");
+    let alive = || {
+        futures::stream::unfold((), |()| async {
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            let heartbeat = worker_message::Message::Heartbeat(v1::Heartbeat { passes: None });
+            Some((WorkerMessage { message: Some(heartbeat) }, ()))
+        })
+    };
     // One connection has 64 requests at most.
     let mut clients = Vec::new();
     for _ in 0..9 {
@@ -621,8 +628,7 @@ async fn so_many_workers_register_from_one_address_and_not_more() {
         let address = "http://127.0.0.1:1".to_owned();
         let register = Register { protocol: PROTOCOL_VERSION, address, ..Register::default() };
         let first = WorkerMessage { message: Some(worker_message::Message::Register(register)) };
-        // It says nothing more, and stays.
-        let said = futures::stream::iter([first]).chain(futures::stream::pending());
+        let said = futures::stream::iter([first]).chain(alive());
         clients[number % clients.len()].clone().work(said).await
     };
     let mut workers = Vec::new();

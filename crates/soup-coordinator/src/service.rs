@@ -24,7 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
 use tonic::transport::Uri;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::addresses::{Addresses, Unread};
+use crate::addresses::{Addresses, Place};
 use crate::event_log;
 use crate::exchange::{Newcomer, Said, Told};
 use crate::hub::{Handle, Meant, NamedRun};
@@ -90,7 +90,6 @@ impl Coordinator for Service {
         is_there(peer.as_ref(), &newcomer).map_err(|e| status_of(&e))?;
         let place =
             self.addresses.take(peer.as_ref().map(|peer| peer.address.ip())).map_err(|e| exhausted(&e))?;
-        let unread = place.unread();
         let (outbox, down) = mpsc::channel(OUTBOX_MESSAGES_MAX);
         let worker = self.hub.join(newcomer, outbox).await.map_err(|e| status_of(&e))?;
         if let Some(Peer { address, member: Some(member), .. }) = &peer {
@@ -99,7 +98,6 @@ impl Coordinator for Service {
         }
         let (hub, answers) = (self.hub.clone(), self.answers.clone());
         tokio::spawn(async move {
-            let _place = place;
             while let Ok(Some(message)) = up.message().await {
                 let bytes = message_bytes(&message).min(ANSWERS_BYTES_MAX);
                 let room = match bytes > SMALL_ANSWER_BYTES {
@@ -119,7 +117,7 @@ impl Coordinator for Service {
             // Where the hub is gone, so is the roster.
             let _ = hub.left(worker).await;
         });
-        Ok(Response::new(Box::pin(down_to(self.hub.clone(), worker, down, unread))))
+        Ok(Response::new(Box::pin(down_to(self.hub.clone(), worker, down, place))))
     }
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
@@ -262,18 +260,19 @@ impl Service {
     }
 }
 
-/// All that a worker is told, each when it has read what came before, and large things when there is room for them.
+/// All that a worker is told, each when it has read what came before, and large things when there is room for them. Until that ends, it has
+/// its place.
 fn down_to(
     hub: Handle,
     worker: WorkerId,
     down: mpsc::Receiver<Told>,
-    unread: Unread,
+    place: Place,
 ) -> impl Stream<Item = Result<CoordinatorMessage, Status>> + Send {
     let start = (down, None::<OwnedSemaphorePermit>);
     futures::stream::unfold(start, move |(mut down, under_way)| {
         // It has read that.
         drop(under_way);
-        let (hub, unread) = (hub.clone(), unread.clone());
+        let (hub, unread) = (hub.clone(), place.unread());
         async move {
             loop {
                 let told = down.recv().await?;
