@@ -4,6 +4,8 @@
 //! sizes and ETags that their store gives them, the model's configuration. The same request over the same files is the
 //! same run, and so goes on where it stopped; one ingredient more is another one.
 
+use std::num::NonZeroU32;
+
 use serde::{Deserialize, Serialize};
 use soup_core::batch_norm::BatchNorm;
 use soup_core::journal::{Operation, SoupRecord, sha256_hex};
@@ -203,6 +205,9 @@ impl Inputs<'_> {
             batch_norm: Option<BatchNorm>,
             #[serde(skip_serializing_if = "Option::is_none")]
             calibration: Option<(DatasetSpec, &'a str)>,
+            /// What nobody has audited, or less of, is no answer to a run that audits: its scores are believed unseen.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            audit_ppm: Option<NonZeroU32>,
         }
         // A dataset is its content, whatever it is called.
         let nameless = |set: &DatasetSpec| DatasetSpec { name: String::new(), ..set.clone() };
@@ -218,6 +223,7 @@ impl Inputs<'_> {
                 class_subset: self.spec.class_subset,
                 batch_norm: self.spec.batch_norm,
                 calibration: calibration.map(|(set, fingerprint)| (nameless(set), fingerprint.as_str())),
+                audit_ppm: NonZeroU32::new(self.spec.audit_ppm),
             };
             serde_json::to_vec(&context).map(|bytes| sha256_hex(&bytes)).map_err(unprintable)
         };
@@ -290,7 +296,16 @@ mod tests {
         assert_ne!(native.1, other.1);
         // What does not change a result is no part of what a run is.
         let audited = RunSpec { audit_ppm: 20_000, workers_min: 3, ..spec.clone() };
-        assert_eq!(of_spec(&audited, Some(&JudgeId::native())), native);
+        let of_audited = of_spec(&audited, Some(&JudgeId::native()));
+        assert_eq!(of_audited.0, native.0);
+        // But whoever audits does not believe scores of those who did not, or less.
+        let more = RunSpec { audit_ppm: 1_000_000, ..audited.clone() };
+        let of_more = of_spec(&more, Some(&JudgeId::native()));
+        assert!(of_audited.1 != native.1 && of_more.1 != native.1 && of_more.1 != of_audited.1);
+        assert_eq!(
+            of_spec(&RunSpec { workers_min: 1, ..audited.clone() }, Some(&JudgeId::native())),
+            of_audited
+        );
         let mut again = spec.clone();
         set_operation(&mut again, &operation(&audited, None));
         assert_eq!(again, audited);
