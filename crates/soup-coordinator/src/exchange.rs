@@ -40,7 +40,10 @@ pub(crate) struct Attempt {
 /// A worker, as it introduces itself.
 #[derive(Debug)]
 pub(crate) struct Newcomer {
+    /// What it calls itself.
     pub(crate) name: String,
+    /// The name in the certificate that it has shown, where it had to show one.
+    pub(crate) certificate: Option<String>,
     /// Where peers reach it.
     pub(crate) address: String,
     pub(crate) slots: u32,
@@ -49,6 +52,18 @@ pub(crate) struct Newcomer {
     pub(crate) judges: Vec<Offer>,
     /// Shards it has, by run, and where.
     pub(crate) held: BTreeMap<String, Vec<(Shard, Tier)>>,
+}
+
+impl Newcomer {
+    /// Who it is, as far as that is known: what it calls itself, of those who have its certificate. With another one it would be somebody else,
+    /// whatever it calls itself.
+    pub(crate) fn who(&self) -> String {
+        match &self.certificate {
+            // No name in a certificate has a slash, so no two of them come to the same.
+            Some(certificate) => format!("{certificate}/{}", self.name),
+            None => self.name.clone(),
+        }
+    }
 }
 
 /// What a worker says. All of it says that the worker is alive.

@@ -308,7 +308,7 @@ impl Hub {
     fn join(&mut self, newcomer: Newcomer, outbox: Outbox, reply: oneshot::Sender<WorkerId>) {
         let now = self.now();
         let worker = self.roster.join(newcomer, outbox, now);
-        tracing::info!(worker = worker.0, name = self.roster.name(worker), "worker joined");
+        tracing::info!(worker = worker.0, name = self.roster.who(worker), "worker joined");
         metrics().coordinator.joined.inc();
         let welcome = Told::Welcome { worker, heartbeat_ms: self.config.heartbeat_ms };
         self.roster.send(worker, welcome);
@@ -319,7 +319,7 @@ impl Hub {
         self.tell_over(worker);
         self.tell_judges();
         if let Current::Running(running) = &self.current
-            && !running.is_quarantined(self.roster.name(worker))
+            && !running.is_quarantined(&self.roster.who(worker))
             && let Some(new) = self.roster.get(running.prepared(), worker)
         {
             self.drive(now, Event::WorkersJoined(vec![new]));
@@ -364,7 +364,7 @@ impl Hub {
         if !running.is(&of.run, of.epoch) {
             return;
         }
-        if !running.seals().is_sealed(name, &handed) {
+        if !running.seals().is_sealed(&self.roster.who(worker), &handed) {
             return tracing::warn!(
                 run = of.run,
                 worker = worker.0,

@@ -38,7 +38,7 @@ pub(crate) fn newcomer(register: v1::Register) -> Result<Newcomer> {
     let space = Space { device: device_bytes, memory: capacity_bytes, disk: disk_bytes };
     let judges = judges.into_iter().map(TryInto::try_into).collect::<Result<_>>()?;
     let held = held.into_iter().map(|held| (held.run.clone(), shards(&held))).collect();
-    Ok(Newcomer { name, address, slots, space, judges, held })
+    Ok(Newcomer { name, certificate: None, address, slots, space, judges, held })
 }
 
 fn shards(held: &v1::Held) -> Vec<(Shard, Tier)> {

@@ -80,7 +80,7 @@ impl Roster {
         let held = m.is.held.get(&to.run).cloned().unwrap_or_default();
         let Newcomer { slots, space, ref judges, .. } = m.is;
         let judges = to.judge.as_ref().is_some_and(|wanted| judges.iter().any(|offer| offer.id == *wanted));
-        let name = m.is.name.clone();
+        let name = m.is.who();
         (!m.leaving).then_some(NewWorker { worker, name, slots, space, judges, held })
     }
 
@@ -171,8 +171,14 @@ impl Roster {
         self.members.keys().copied().collect()
     }
 
+    /// What a worker calls itself.
     pub(crate) fn name(&self, worker: WorkerId) -> &str {
         self.members.get(&worker).map_or("?", |m| &m.is.name)
+    }
+
+    /// Who a worker is: whom what it does is put down to.
+    pub(crate) fn who(&self, worker: WorkerId) -> String {
+        self.members.get(&worker).map_or_else(|| "?".to_owned(), |m| m.is.who())
     }
 
     /// What a worker is called, and where it is.
@@ -197,6 +203,35 @@ mod tests {
 
     use super::*;
 
+    fn newcomer(name: &str, certificate: Option<&str>) -> Newcomer {
+        Newcomer {
+            name: name.to_owned(),
+            certificate: certificate.map(str::to_owned),
+            address: format!("http://{name}"),
+            slots: 1,
+            space: Space::default(),
+            judges: Vec::new(),
+            held: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn nobody_is_another_by_calling_itself_so() {
+        let mut roster = Roster::default();
+        let mut who = |name: &str, certificate: Option<&str>| {
+            let worker = roster.join(newcomer(name, certificate), mpsc::channel(1).0, 0);
+            roster.who(worker)
+        };
+        let ada = who("gpu-0", Some("ada"));
+        // What is put down to the one is not put down to the other, and who comes back is who it was.
+        assert_ne!(who("gpu-0", Some("eve")), ada);
+        assert_eq!(who("gpu-0", Some("ada")), ada);
+        // Of one certificate there may be many.
+        assert_ne!(who("gpu-1", Some("ada")), ada);
+        assert_ne!(who("b/c", Some("a")), who("c", Some("a.b")));
+        assert_eq!(who("gpu-0", None), "gpu-0");
+    }
+
     /// Which native judge is meant by a class of numerics, among workers that have those of these classes.
     fn judge(workers: &[(&str, &[&str])], class: &str) -> Result<Option<String>, String> {
         let mut roster = Roster::default();
@@ -206,14 +241,7 @@ mod tests {
                 offer.id.numerics = (*numerics).to_owned();
                 offer
             };
-            let is = Newcomer {
-                name: (*name).to_owned(),
-                address: format!("http://{name}"),
-                slots: 1,
-                space: Space::default(),
-                judges: classes.iter().map(offer).collect(),
-                held: BTreeMap::new(),
-            };
+            let is = Newcomer { judges: classes.iter().map(offer).collect(), ..newcomer(name, None) };
             roster.join(is, mpsc::channel(1).0, 0);
         }
         let wanted = Wanted { name: "native".to_owned(), numerics: Some(class.to_owned()) };

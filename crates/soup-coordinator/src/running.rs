@@ -61,7 +61,7 @@ pub(crate) struct Running {
     outcomes: Outcomes,
     seals: Seals,
     trace: Trace,
-    /// Names of workers that are not believed. Who comes back under one takes no part.
+    /// Workers that are not believed, by [who](Roster::who) they are. Who comes back as one takes no part.
     quarantined: BTreeSet<String>,
     inbox: mpsc::Sender<Message>,
     /// What people should know, besides the machine's notes.
@@ -159,9 +159,9 @@ impl Running {
         &self.seals
     }
 
-    /// Whether a worker of that name is not believed.
-    pub(crate) fn is_quarantined(&self, name: &str) -> bool {
-        self.quarantined.contains(name)
+    /// Whether that worker is not believed.
+    pub(crate) fn is_quarantined(&self, who: &str) -> bool {
+        self.quarantined.contains(who)
     }
 
     /// Whether a message is for this run and this coordinator.
@@ -264,7 +264,7 @@ impl Running {
                 };
                 let seal = match &work {
                     Work::Evaluate(evaluation, slice) => {
-                        self.seals.seal(roster.name(worker), evaluation, slice)
+                        self.seals.seal(&roster.who(worker), evaluation, slice)
                     }
                     _ => Vec::new(),
                 };
@@ -284,11 +284,11 @@ impl Running {
                 tracing::warn!(
                     run = of.run,
                     worker = worker.0,
-                    name = roster.name(worker),
+                    name = roster.who(worker),
                     "worker quarantined"
                 );
                 metrics().coordinator.quarantined.inc();
-                self.quarantined.insert(roster.name(worker).to_owned());
+                self.quarantined.insert(roster.who(worker));
                 return None;
             }
             Action::Forget(worker) => (worker, Told::Forget(of)),

@@ -2,7 +2,7 @@
 //!
 //! A worker hands in what it finished for a coordinator that was gone by then. The successor does not know what that one assigned: to
 //! record every slice that is given out would cost a write each, for what is a cache. So every slice is given out with a *seal*, an
-//! HMAC-SHA256 of run, worker's name, soup and slice under a key that is kept in the run's state and that no worker sees; and it is handed in
+//! HMAC-SHA256 of run, worker, soup and slice under a key that is kept in the run's state and that no worker sees; and it is handed in
 //! with it. Whoever was asked for nothing has no seal, and one that was asked for a slice has none for another, nor for another worker.
 //! What is said of a slice is believed of whoever was asked, as an answer in time is: seals say no more than that.
 

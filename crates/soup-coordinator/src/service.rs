@@ -88,6 +88,8 @@ impl Coordinator for Service {
         let mut up = request.into_inner();
         let newcomer = registration::newcomer(first_message(&mut up).await?).map_err(|e| status_of(&e))?;
         is_there(peer.as_ref(), &newcomer).map_err(|e| status_of(&e))?;
+        let member = peer.as_ref().and_then(|peer| peer.member.as_ref());
+        let newcomer = Newcomer { certificate: member.map(|member| member.name.clone()), ..newcomer };
         let place =
             self.addresses.take(peer.as_ref().map(|peer| peer.address.ip())).map_err(|e| exhausted(&e))?;
         let (outbox, down) = mpsc::channel(OUTBOX_MESSAGES_MAX);

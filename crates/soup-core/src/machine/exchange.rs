@@ -234,7 +234,7 @@ pub enum TaskResult {
 pub struct NewWorker {
     /// Its number, never used before.
     pub worker: WorkerId,
-    /// What it calls itself: whoever comes back under a name answers for what was done under it.
+    /// Who it is: whoever comes back as the same answers for what it did then.
     pub name: String,
     /// Tasks it runs at a time.
     pub slots: u32,

@@ -182,6 +182,7 @@ impl Script {
         let (sender, stream) = mpsc::channel(outbox);
         let newcomer = Newcomer {
             name: name.to_owned(),
+            certificate: None,
             address: format!("http://{name}"),
             slots: 1,
             space: Space { memory: 1 << 20, ..Space::default() },
