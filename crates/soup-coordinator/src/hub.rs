@@ -364,7 +364,9 @@ impl Hub {
         if !running.is(&of.run, of.epoch) {
             return;
         }
-        if !running.seals().is_sealed(&self.roster.who(worker), &handed) {
+        // Whether it has its seal follows from every weight, and nothing else is done meanwhile: of one that cannot be, that is not asked.
+        let may_be = running.prepared().may_be_of(&handed.evaluation.soup);
+        if !may_be || !running.seals().is_sealed(&self.roster.who(worker), &handed) {
             return tracing::warn!(
                 run = of.run,
                 worker = worker.0,

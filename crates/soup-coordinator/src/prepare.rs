@@ -73,6 +73,13 @@ impl PreparedRun {
         &self.datasets[..self.spec.reported().count()]
     }
 
+    /// Whether that may be a soup of this run: one that somebody made up is of any size.
+    pub(crate) fn may_be_of(&self, soup: &Soup) -> bool {
+        let (ingredients, tensors) = (self.names.len(), self.schema.tensors().len());
+        let rows = soup.rows().map_or(1, <[_]>::len);
+        soup.members().iter().all(|member| member.index() < ingredients) && (rows == 1 || rows == tensors)
+    }
+
     /// About how much memory it takes, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         let mut tables = BTreeSet::new();

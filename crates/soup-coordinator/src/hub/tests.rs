@@ -9,6 +9,7 @@ mod worker;
 
 use soup_core::ledger::{Dataset, Evaluation};
 use soup_core::machine::{Slice, Work};
+use soup_core::soup::{Ingredient, Soup, Weight};
 use soup_core::{Error, ErrorKind};
 use soup_proto::v1;
 use soup_store::state::State;
@@ -17,6 +18,7 @@ use crate::exchange::{Assignment, Attempt, HandedIn, Incarnation, Said};
 use crate::hub::{self, Meant, NamedRun};
 use crate::messages;
 use crate::opening::Keeper;
+use crate::prepare::prepare;
 use pool::{averages, greedy};
 use script::Script;
 
@@ -263,4 +265,32 @@ async fn a_run_that_is_named_is_that_run_or_refused() {
     assert!(error.chain().starts_with(&expected), "{}", error.chain());
     let error = submit("out", named("uniform-000000000000", true)).await.unwrap_err();
     assert!(error.chain().starts_with("there is no run \"uniform-000000000000\""), "{}", error.chain());
+}
+
+#[tokio::test]
+async fn a_soup_that_no_run_has_is_told_from_its_own() {
+    let name = "no-soup";
+    pool::put(name).await;
+    let prepared = prepare(averages(name, "out"), None, None).await.unwrap();
+    let tensors = prepared.schema.tensors().len();
+    let soup = |members: &[u32], rows: usize| {
+        let members: Vec<Ingredient> = members.iter().copied().map(Ingredient).collect();
+        match rows {
+            0 => Soup::mean(members).unwrap(),
+            _ => {
+                let row = vec![Weight::new(0.5).unwrap(); members.len()];
+                Soup::weighted(members, vec![row; rows]).unwrap()
+            }
+        }
+    };
+    for (members, rows, may) in [
+        (&[0, 1][..], 0, true),
+        (&[1], 1, true),
+        (&[0, 1], tensors, true),
+        (&[0, 2], 0, false),
+        (&[2], 1, false),
+        (&[0, 1], tensors + 1, false),
+    ] {
+        assert_eq!(prepared.may_be_of(&soup(members, rows)), may, "{members:?} {rows}");
+    }
 }
