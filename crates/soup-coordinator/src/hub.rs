@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use soup_core::judge::{JudgeId, WorkerJudges};
-use soup_core::machine::{Event, Millis, TaskResult, WorkerId};
+use soup_core::machine::{Event, Millis, TaskResult, Work, WorkerId};
 use soup_core::{Error, Result};
 use soup_metrics::{count, metrics};
 use soup_store::state::AppendError;
@@ -348,6 +348,8 @@ impl Hub {
                 }
             }
             Said::Probed(number, reached) => self.probed(worker, number, reached),
+            // Once is enough.
+            Said::Leaving if self.roster.is_leaving(worker) => {}
             Said::Leaving => {
                 tracing::info!(worker = worker.0, "worker is leaving");
                 self.roster.leaving(worker);
@@ -388,6 +390,7 @@ impl Hub {
                 return;
             }
         };
+        let at = running.at(worker, key);
         let mut statistics = None;
         let result = answer.and_then(|answer| {
             running.count_read(answer.bytes_read);
@@ -396,15 +399,28 @@ impl Hub {
         });
         let event = match result {
             Ok(result) => {
-                if let TaskResult::Evaluated(judged) = &result {
+                if let (Some(Work::Evaluate(_, slice)), TaskResult::Evaluated(judged)) = (&at, &result)
+                    && judged.samples() == slice.end - slice.start
+                {
                     metrics().coordinator.judged_samples.inc_by(judged.samples());
                 }
                 Event::Done(worker, key, result)
             }
             Err(error) => {
                 let chain = error.chain();
-                tracing::info!(worker = worker.0, run, task = key.task, error = chain, "attempt failed");
-                count(&metrics().coordinator.failed_attempts, ("kind", error.kind().name()));
+                if at.is_some() {
+                    tracing::info!(worker = worker.0, run, task = key.task, error = chain, "attempt failed");
+                    count(&metrics().coordinator.failed_attempts, ("kind", error.kind().name()));
+                } else {
+                    // It was taken back, or made up.
+                    tracing::debug!(
+                        worker = worker.0,
+                        run,
+                        task = key.task,
+                        error = chain,
+                        "dropped a failure"
+                    );
+                }
                 Event::Failed(worker, key, error)
             }
         };

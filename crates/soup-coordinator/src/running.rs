@@ -10,8 +10,8 @@ use std::time::Duration;
 use soup_core::layer::Layers;
 use soup_core::ledger::{Dataset, Evaluation};
 use soup_core::machine::{
-    Action, AuditPlan, DiagnosisPlan, Event, Limits, Machine, Millis, Phase, Plan, Report, Tier, Work,
-    WorkerId,
+    Action, AuditPlan, DiagnosisPlan, Event, Limits, Machine, Millis, Phase, Plan, Report, TaskKey, Tier,
+    Work, WorkerId,
 };
 use soup_core::recipe::Verdict;
 use soup_core::report::RunReport;
@@ -167,6 +167,11 @@ impl Running {
     /// Whether a message is for this run and this coordinator.
     pub(crate) fn is(&self, run: &str, epoch: u64) -> bool {
         self.of.run == run && self.of.epoch == epoch
+    }
+
+    /// What a worker is at in an attempt, if that is with it now.
+    pub(crate) fn at(&self, worker: WorkerId, key: TaskKey) -> Option<Work> {
+        self.machine.at(worker, key)
     }
 
     /// How far it is, in one word.

@@ -10,7 +10,7 @@
 
 use super::progress::Progress;
 use super::tasks::Late;
-use super::{Action, BTreeMap, Evaluation, Machine, Millis, Slice, Work, WorkerId};
+use super::{Action, BTreeMap, Evaluation, Machine, Millis, Slice, TaskKey, Work, WorkerId};
 use crate::shard::Shard;
 
 /// What is left to be given out in a dispatch.
@@ -109,6 +109,11 @@ impl Machine {
             let workers: Vec<WorkerId> = self.workers.keys().copied().collect();
             workers.into_iter().for_each(|w| self.announce(w, out));
         }
+    }
+
+    /// What a worker is at in an attempt, if that is with it now: what it says of any other is of no use.
+    pub fn at(&self, worker: WorkerId, key: TaskKey) -> Option<Work> {
+        self.tasks.current(worker, key)
     }
 
     /// Whether a worker is to be given something: one task more than it has slots.

@@ -734,11 +734,15 @@ fn late_and_repeated_answers_are_dropped() {
     // The survey.
     cluster.answer(0);
     let (worker, key, work) = cluster.inbox[0].clone();
+    assert_eq!(cluster.machine.at(worker, key), Some(work.clone()));
+    let others = [(worker, TaskKey { attempt: key.attempt + 1, ..key }), (WorkerId(99), key)];
+    assert!(others.iter().all(|(worker, key)| cluster.machine.at(*worker, *key).is_none()));
     let stale = |k: TaskKey| Event::Done(worker, k, answer(&work, &plan(RecipeKind::Greedy, 4, 1)));
     cluster.event(stale(TaskKey { attempt: key.attempt + 1, ..key }));
     cluster.event(Event::Done(WorkerId(99), key, answer(&work, &plan(RecipeKind::Greedy, 4, 1))));
     assert_eq!(digested(&cluster.machine), 0);
     cluster.answer(0);
+    assert_eq!(cluster.machine.at(worker, key), None);
     cluster.event(stale(key));
     assert_eq!(digested(&cluster.machine), 1);
 }
