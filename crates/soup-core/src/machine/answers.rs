@@ -51,7 +51,10 @@ impl Machine {
             | (Work::Write(..), TaskResult::Written(_))
             | (Work::ReadBack(_), TaskResult::ReadBack { .. })
             | (Work::Digest(_), TaskResult::Digested(_)) => Ok(()),
-            (work, result) => Err(Error::internal(format!("a worker answered {work:?} with {result:?}"))),
+            (work, result) => {
+                let (asked, said) = (work.kind(), result.kind());
+                Err(Error::internal(format!("a worker was asked for {asked} and answered with {said}")))
+            }
         }
     }
 

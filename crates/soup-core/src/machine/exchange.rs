@@ -57,6 +57,27 @@ pub enum Work {
     Reread(Shard, Option<Box<Soup>>),
 }
 
+impl Work {
+    /// What is asked for, in a few words: what it is about may be large.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Work::Load(_) => "a shard to be loaded",
+            Work::Survey => "a survey",
+            Work::Evaluate(..) => "a slice to be judged",
+            Work::Prove(..) => "a proof of its judge",
+            Work::Write(..) => "a file to be written",
+            Work::Digest(_) => "a digest",
+            Work::Differentiate(_) => "a part of a step",
+            Work::Dot(_) => "products of a gradient",
+            Work::Gram(_) => "products of ingredients",
+            Work::Compare(_) => "a slice to be compared",
+            Work::Pass(_) => "a pass",
+            Work::ReadBack(_) => "a file to be read back",
+            Work::Reread(..) => "a shard to be read again",
+        }
+    }
+}
+
 /// A slice on which other uses of all ingredients are compared.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Compare {
@@ -227,6 +248,27 @@ pub enum TaskResult {
         /// Of the whole file.
         sha256: [u8; 32],
     },
+}
+
+impl TaskResult {
+    /// What it is, in a few words: what is in it may be anything, and as much as a message has.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            TaskResult::Loaded { .. } => "a loaded shard",
+            TaskResult::Surveyed { .. } => "a survey",
+            TaskResult::Evaluated(_) => "a judged slice",
+            TaskResult::Proved(_) => "a proof of its judge",
+            TaskResult::Written(_) => "a written file",
+            TaskResult::Digested(_) => "a digest",
+            TaskResult::Differentiated(_) => "figures of a part of a step",
+            TaskResult::Dotted(_) => "products of a gradient",
+            TaskResult::Measured(_) => "products of ingredients",
+            TaskResult::Compared(_) => "a compared slice",
+            TaskResult::Passed { .. } => "what a pass found",
+            TaskResult::Reread(_) => "what a second reading found",
+            TaskResult::ReadBack { .. } => "what a file was read back as",
+        }
+    }
 }
 
 /// A worker that joins a run.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use soup_core::metric::{Formula, Range, Ranges, SumMetric};
+use soup_core::run::DATASETS_MAX;
 use soup_core::survey::{Ability, Survey, Tallies};
 use soup_core::tally::values::VALUES_MAX;
 use soup_core::tally::{Counts, Judged, Outcome, Sums, Tally, Value, Values};
@@ -163,6 +164,10 @@ impl v1::Surveyed {
                 metrics: metrics.into_iter().map(TryInto::try_into).collect::<Result<_>>()?,
             },
         };
+        // They are compared, and shown where they differ.
+        if self.samples.len() > DATASETS_MAX {
+            return Err(malformed(&format!("samples of {} datasets", self.samples.len())));
+        }
         let abilities = Ability::known(&self.abilities);
         Ok((Survey { samples: self.samples, tallies, abilities }, self.notes))
     }

@@ -287,6 +287,8 @@ fn surveys_survive() {
     later.abilities.push("telepathy".into());
     assert_eq!(later.survey().unwrap().0, lm, "nobody asks for what nobody here knows");
     refused(v1::Surveyed::default().survey(), "what a judge tells is missing");
+    let many = Survey { samples: vec![1; 65], ..lm.clone() };
+    refused(v1::Surveyed::new(many, Vec::new()).survey(), "samples of 65 datasets");
     let mut twice = v1::Surveyed::new(lm.clone(), Vec::new());
     if let Some(v1::surveyed::Tallies::Figures(figures)) = &mut twice.tallies {
         figures.names.push("nll".into());

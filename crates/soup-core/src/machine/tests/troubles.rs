@@ -257,6 +257,16 @@ fn answers_that_cannot_be_are_asked_of_another() {
     }
 }
 
+/// Of what is no answer no more is told than that, however much of it there is.
+#[test]
+fn what_is_no_answer_is_told_in_a_few_words() {
+    let outcomes = vec![Outcome { label: 0, prediction: 0, loss: 0.5 }; 100_000];
+    let machine = Machine::new(plan(RecipeKind::Greedy, 4, 1), 0).unwrap();
+    let checked = machine.check_answer(&Work::Survey, &TaskResult::Evaluated(Judged::Outcomes(outcomes)));
+    let text = "a worker was asked for a survey and answered with a judged slice";
+    assert_eq!(checked.unwrap_err().chain(), text);
+}
+
 /// A disk that is not mounted, a copy that is torn: it is wrong here, and not everywhere.
 #[test]
 fn what_one_worker_finds_wrong_is_asked_of_another() {
