@@ -5,6 +5,9 @@
 //! does for connections and requests. Every worker that comes and goes is told to whoever watches, and a run knows its name from then on, so
 //! that many come in a minute and not more. Whoever has a host's certificate and does not read so costs a bounded amount of memory, and makes
 //! workers of that host wait, for as long as unread replies are looked on at.
+//!
+//! The other way round, a message that has come is in memory until the hub takes it, one for each worker, and the hub takes a few large ones
+//! at a time. Who says more than that is cut off, and comes again.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -22,6 +25,8 @@ const CAME_MAX: usize = 4 * WORKERS_MAX;
 const WITHIN: Duration = Duration::from_secs(60);
 /// What all of them are told and have not read, in bytes, as far as messages are large. Room is taken in steps.
 const UNREAD_BYTES_MAX: usize = 256 << 20;
+/// What all of them say and nobody has taken yet, likewise: two of the largest messages, which may take several times that in memory.
+const UNHEARD_BYTES_MAX: usize = 128 << 20;
 const LARGE_BYTES: usize = 32 << 10;
 const UNIT_BYTES: usize = 1 << 10;
 
@@ -36,11 +41,13 @@ struct There {
     came: usize,
     since: Instant,
     unread: Unread,
+    unheard: Unheard,
 }
 
 impl There {
     fn new() -> There {
-        There { workers: 0, came: 0, since: Instant::now(), unread: Unread::new() }
+        let (unread, unheard) = (Unread::new(), Unheard::new());
+        There { workers: 0, came: 0, since: Instant::now(), unread, unheard }
     }
 
     /// One more came.
@@ -57,12 +64,17 @@ impl There {
 #[derive(Clone)]
 pub(crate) struct Unread(Arc<Semaphore>);
 
+/// Room for what workers say and nobody has taken yet.
+#[derive(Clone)]
+pub(crate) struct Unheard(Arc<Semaphore>);
+
 /// A worker's place at its address, until this is dropped.
 pub(crate) struct Place {
     of: Arc<Addresses>,
     /// None in this process.
     address: Option<IpAddr>,
     unread: Unread,
+    unheard: Unheard,
 }
 
 impl Addresses {
@@ -73,7 +85,8 @@ impl Addresses {
     pub(crate) fn take(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Place> {
         let address = address.map(|address| address.to_canonical());
         let Some(address) = address else {
-            return Ok(Place { of: self.clone(), address: None, unread: Unread::new() });
+            let (unread, unheard) = (Unread::new(), Unheard::new());
+            return Ok(Place { of: self.clone(), address: None, unread, unheard });
         };
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Whoever has gone is remembered for as long as those who came are counted.
@@ -95,7 +108,8 @@ impl Addresses {
             )));
         }
         there.workers += 1;
-        Ok(Place { of: self.clone(), address: Some(address), unread: there.unread.clone() })
+        let (unread, unheard) = (there.unread.clone(), there.unheard.clone());
+        Ok(Place { of: self.clone(), address: Some(address), unread, unheard })
     }
 }
 
@@ -103,6 +117,11 @@ impl Place {
     /// Room for what its worker is told.
     pub(crate) fn unread(&self) -> Unread {
         self.unread.clone()
+    }
+
+    /// Room for what its worker says.
+    pub(crate) fn unheard(&self) -> Unheard {
+        self.unheard.clone()
     }
 }
 
@@ -129,6 +148,18 @@ impl Unread {
         let units = bytes.min(UNREAD_BYTES_MAX).div_ceil(UNIT_BYTES);
         // Never closed.
         self.0.clone().acquire_many_owned(u32::try_from(units).unwrap_or(u32::MAX)).await.ok()
+    }
+}
+
+impl Unheard {
+    fn new() -> Unheard {
+        Unheard(Arc::new(Semaphore::new(UNHEARD_BYTES_MAX / UNIT_BYTES)))
+    }
+
+    /// Room for a message of so many bytes, which is here already, for as long as nobody takes it; none where others from there have all.
+    pub(crate) fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let units = bytes.min(UNHEARD_BYTES_MAX).div_ceil(UNIT_BYTES);
+        self.0.clone().try_acquire_many_owned(u32::try_from(units).unwrap_or(u32::MAX)).ok()
     }
 }
 
@@ -195,5 +226,18 @@ mod tests {
         assert!(bob.room(LARGE_BYTES + 1).now_or_never().unwrap().is_some());
         drop(large);
         assert!(ada.room(LARGE_BYTES + 1).now_or_never().unwrap().is_some());
+    }
+
+    #[test]
+    fn what_nobody_has_heard_yet_is_bounded_at_each_address() {
+        let addresses = Arc::new(Addresses::default());
+        let [here, there] = [1, 2].map(|host| Some(IpAddr::from([10, 0, 0, host])));
+        let places = [here, here, there, None].map(|address| addresses.take(address).unwrap());
+        let [eve, ada, bob, own] = places.each_ref().map(Place::unheard);
+        let waits = eve.room(UNHEARD_BYTES_MAX - UNIT_BYTES).unwrap();
+        assert!(ada.room(2 * UNIT_BYTES).is_none());
+        assert!(bob.room(usize::MAX).is_some() && own.room(2 * UNIT_BYTES).is_some());
+        drop(waits);
+        assert!(ada.room(2 * UNIT_BYTES).is_some());
     }
 }

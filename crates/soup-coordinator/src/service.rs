@@ -98,13 +98,22 @@ impl Coordinator for Service {
             // Names are what workers say of themselves.
             tracing::info!(worker = worker.0, from = %address, who = %member, "whose certificate a worker has");
         }
-        let (hub, answers) = (self.hub.clone(), self.answers.clone());
+        let (hub, answers, unheard) = (self.hub.clone(), self.answers.clone(), place.unheard());
         tokio::spawn(async move {
             while let Ok(Some(message)) = up.message().await {
                 let bytes = message_bytes(&message).min(ANSWERS_BYTES_MAX);
                 let room = match bytes > SMALL_ANSWER_BYTES {
-                    // Never closed. Others' answers are taken first, and this worker's next one is not read before.
-                    true => answers.clone().acquire_many_owned(bytes.div_ceil(UNIT_BYTES) as u32).await.ok(),
+                    true => {
+                        let Some(_waits) = unheard.room(bytes) else {
+                            tracing::warn!(
+                                worker = worker.0,
+                                "cut off: what workers at its address say waits, and there is as much of it as may be"
+                            );
+                            break;
+                        };
+                        // Never closed. Others' answers are taken first, and this worker's next one is not read before.
+                        answers.clone().acquire_many_owned(bytes.div_ceil(UNIT_BYTES) as u32).await.ok()
+                    }
                     false => None,
                 };
                 let said = messages::said(message).unwrap_or_else(|e| {
