@@ -9,8 +9,8 @@ use futures::future::BoxFuture;
 use soup_core::soup::Soup;
 use soup_core::{Error, Result};
 use soup_metrics::metrics;
-use soup_proto::status_of;
 use soup_proto::v1::blends_server::SERVICE_NAME;
+use soup_proto::{message_bytes, status_of};
 use soup_trust::{Held, Peer};
 use tonic::body::Body;
 use tonic::server::NamedService;
@@ -35,9 +35,11 @@ impl Service {
     /// What is asked for, and the asker's turn, which lasts until that is read.
     async fn blend(&self, peer: Option<&Peer>, body: Body) -> Result<(bytes::Bytes, Turn)> {
         let request = frames::read_request(body).await?;
+        let bytes = message_bytes(&request);
         let run = self.worker.run(&request.run, request.epoch)?;
         let worker = blends::check(&run, request.ticket)
             .inspect_err(|e| tracing::warn!(run = request.run, why = e.chain(), "denied a fetch"))?;
+        let _asks = self.turns.asks(peer.map(|peer| peer.address.ip()), bytes)?;
         let known = run.owners().is_ok_and(|owners| owners.address(worker).is_some());
         let (asker, until) = (Asker::new(peer, worker, known), blends::patience(&run));
         let turn = self.turns.turn(asker, run.fetches_max(), until).await?;

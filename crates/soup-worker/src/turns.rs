@@ -19,6 +19,10 @@ pub(crate) const IN_WORK_MAX: u64 = 32;
 /// Fetches of one asker that may be open, those included that wait for their turn.
 const OPEN_MAX: usize = 1024;
 
+/// What the open fetches from one address ask with, in bytes, as far as that is large: soups of many weights, which are kept while they wait.
+const ASKED_BYTES_MAX: usize = 256 << 20;
+const LARGE_BYTES: usize = 32 << 10;
+
 /// Who fetches, as far as its connection and its ticket tell.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Asker {
@@ -43,6 +47,8 @@ impl Asker {
 #[derive(Default)]
 pub(crate) struct Turns {
     askers: Mutex<HashMap<Asker, Own>>,
+    /// What those from each address ask with, in bytes.
+    asked: Mutex<HashMap<IpAddr, usize>>,
 }
 
 /// What one of them has.
@@ -56,6 +62,13 @@ struct Own {
 pub(crate) struct Turn {
     _place: Place,
     _open: Open,
+}
+
+/// What a fetch asks with, for as long as it is kept.
+pub(crate) struct Asks {
+    turns: Arc<Turns>,
+    address: IpAddr,
+    bytes: usize,
 }
 
 /// A fetch that is open.
@@ -79,6 +92,26 @@ impl Turns {
         Ok(Turn { _place: place, _open: open })
     }
 
+    /// Room for what a fetch asks with, of so many bytes; what is small needs none, nor who is in this process.
+    ///
+    /// # Errors
+    /// [`TryAgain`](soup_core::ErrorKind::TryAgain) where other fetches from the same address take it all.
+    pub(crate) fn asks(self: &Arc<Self>, from: Option<IpAddr>, bytes: usize) -> Result<Option<Asks>> {
+        let Some(address) = from.filter(|_| bytes > LARGE_BYTES) else { return Ok(None) };
+        let address = address.to_canonical();
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = asked.get(&address).copied().unwrap_or_default().saturating_add(bytes);
+        if own > ASKED_BYTES_MAX {
+            tracing::warn!(%address, "denied: fetches from one address ask with as much as they may");
+            return Err(Error::try_again(format!(
+                "the fetches from {address} that are open here ask with more than {} MiB: try again later",
+                ASKED_BYTES_MAX >> 20
+            )));
+        }
+        asked.insert(address, own);
+        Ok(Some(Asks { turns: self.clone(), address, bytes }))
+    }
+
     fn open(self: &Arc<Self>, asker: Asker) -> Result<(Open, Arc<Room>)> {
         let mut askers = self.askers.lock().unwrap_or_else(PoisonError::into_inner);
         let own = askers.entry(asker.clone()).or_default();
@@ -100,6 +133,16 @@ impl Drop for Open {
         match askers.get_mut(&self.asker) {
             Some(own) if own.open > 1 => own.open -= 1,
             _ => drop(askers.remove(&self.asker)),
+        }
+    }
+}
+
+impl Drop for Asks {
+    fn drop(&mut self) {
+        let mut asked = self.turns.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        match asked.get_mut(&self.address) {
+            Some(own) if *own > self.bytes => *own -= self.bytes,
+            _ => drop(asked.remove(&self.address)),
         }
     }
 }
@@ -177,5 +220,24 @@ mod tests {
         assert!(turn(0).now_or_never().is_none());
         drop((first, waiting));
         assert!(turns.askers.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_fetches_from_one_address_ask_with_is_bounded() {
+        let turns = Arc::new(Turns::default());
+        let [here, there] = [1, 2].map(|host| Some(IpAddr::from([10, 0, 0, host])));
+        let large = ASKED_BYTES_MAX / 2;
+        let asks = |from, bytes| turns.asks(from, bytes);
+        let mut all = vec![asks(here, large).unwrap(), asks(here, large).unwrap()];
+        let error = asks(Some("::ffff:10.0.0.1".parse().unwrap()), LARGE_BYTES + 1).err().unwrap();
+        assert_eq!(error.kind(), soup_core::ErrorKind::TryAgain);
+        assert!(error.chain().starts_with("the fetches from 10.0.0.1 that"), "{}", error.chain());
+        // Small ones, others, and who is in this process.
+        assert!(asks(here, LARGE_BYTES).unwrap().is_none() && asks(None, large).unwrap().is_none());
+        all.push(asks(there, large).unwrap());
+        all.remove(0);
+        all.push(asks(here, large).unwrap());
+        drop(all);
+        assert!(turns.asked.lock().unwrap().is_empty());
     }
 }
