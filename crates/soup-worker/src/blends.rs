@@ -67,6 +67,7 @@ pub(crate) async fn own(run: &Arc<Active>, shard: u32, soup: &Soup) -> Result<By
 /// # Errors
 /// As for [`own`].
 pub(crate) async fn own_until(run: &Arc<Active>, shard: u32, soup: &Soup, until: Instant) -> Result<Bytes> {
+    check_fit(run, soup)?;
     if run.begun.streams {
         let place = room(run, shard_len(run, shard) as u64, until).await?;
         let bytes = passing::blend(run, shard, soup).await?;
@@ -92,6 +93,22 @@ pub(crate) async fn own_until(run: &Arc<Active>, shard: u32, soup: &Soup, until:
         return blend().await;
     }
     run.soups.blend(soup, shard, run.blends_kept()).get_or_try_init(blend).await.cloned()
+}
+
+/// Refuses a soup of ingredients or tensors that the run has not: before anything is kept of it, a peer may ask for any.
+///
+/// # Errors
+/// [`Usage`](soup_core::ErrorKind::Usage) for such a one.
+fn check_fit(run: &Active, soup: &Soup) -> Result<()> {
+    let (ingredients, tensors) = (run.begun.ingredients.len(), run.begun.schema.tensors().len());
+    let rows = soup.rows().map_or(1, <[_]>::len);
+    match soup.members().iter().all(|member| member.index() < ingredients) && (rows == 1 || rows == tensors) {
+        true => Ok(()),
+        false => Err(Error::usage(format!(
+            "a soup of {} members in {rows} rows is none of {ingredients} ingredients with {tensors} tensors",
+            soup.members().len()
+        ))),
+    }
 }
 
 /// The part of a gradient that this worker holds which is on a shard, for a peer that waits `until` then.

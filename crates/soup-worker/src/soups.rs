@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use soup_core::soup::Soup;
+use soup_core::soup::{Ingredient, Soup, Weight};
 use tokio::sync::OnceCell;
 
 use crate::judge::Loaded;
 use crate::recent::Recent;
 use crate::room::{Place, Room};
+
+/// What soups take by which blends are kept, in bytes.
+const NAMES_BYTES_MAX: usize = 256 << 20;
 
 /// A soup with its judge, and the room that it takes.
 pub(crate) struct InMemory {
@@ -39,7 +42,7 @@ impl Soups {
 
     /// Where the blend of `soup` on one of this worker's shards is kept, of at most `max` blends.
     pub(crate) fn blend(&self, soup: &Soup, shard: u32, max: usize) -> Arc<OnceCell<Bytes>> {
-        self.own.cell(&(soup.clone(), shard), max)
+        self.own.cell(&(soup.clone(), shard), max.min(kept_max(soup)))
     }
 
     /// Room for so many bytes that peers may be served, where there is room for `max`.
@@ -70,5 +73,27 @@ impl Soups {
         self.own.retain(|(of, _)| of == soup);
         self.loaded.retain(|_| false);
         self.step.cell(soup, 1)
+    }
+}
+
+/// How many blends are kept after one of this soup. Each is kept with its soup, whose weights may be many: peers ask for what they like.
+fn kept_max(soup: &Soup) -> usize {
+    let rows = soup.rows().map_or(0, <[_]>::len);
+    let row_bytes = size_of::<Vec<Weight>>() + soup.members().len() * size_of::<Weight>();
+    NAMES_BYTES_MAX / (soup.members().len() * size_of::<Ingredient>() + rows * row_bytes).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blends_of_soups_of_many_weights_are_few() {
+        let soup = |rows: usize| {
+            Soup::weighted(vec![Ingredient(0)], vec![vec![Weight::new(0.5).unwrap()]; rows]).unwrap()
+        };
+        assert!(kept_max(&Soup::single(Ingredient(0))) > 1 << 20 && kept_max(&soup(1)) > 1 << 20);
+        // Of 16 MiB.
+        assert_eq!(kept_max(&soup(1 << 19)), 15);
     }
 }
