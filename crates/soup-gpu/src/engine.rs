@@ -195,6 +195,13 @@ fn not_run() -> Error {
 /// What a library says of its failure, without the trace.
 pub(crate) fn failure(error: &dyn std::fmt::Display) -> Error {
     let text = error.to_string();
+    // The one refusal of a driver that has nothing to do with the device, and is there until somebody installs something.
+    if text.contains("CUDA_ERROR_UNSUPPORTED_PTX_VERSION") {
+        return Error::configuration(
+            "NVIDIA's driver is older than the compiler of kernels (libnvrtc.so), and does not load what that makes: install a newer \
+             driver, or the compiler and headers of the CUDA that nvidia-smi names",
+        );
+    }
     let text = text.split("Backtrace").next().unwrap_or_default();
     let words: Vec<&str> = text.split_whitespace().collect();
     Error::unavailable(shortened(&words.join(" ")))
@@ -315,6 +322,10 @@ mod tests {
     #[test]
     fn failures_are_short_and_without_traces() {
         assert_eq!(failure(&"no\n  memory\nBacktrace:\n 1: main").chain(), "no memory");
+        let old = "errors: [Launch(\"Unable to load the PTX: DriverError(CUDA_ERROR_UNSUPPORTED_PTX_VERSION, \"too new\")\")]";
+        let old = failure(&old);
+        assert_eq!(old.kind(), ErrorKind::Configuration, "no use to try again");
+        assert!(old.chain().starts_with("NVIDIA's driver is older than the compiler"), "{}", old.chain());
         assert!(shortened(&"é".repeat(1000)).chars().count() < 410);
         assert!(said(&"no luck").contains("(no luck)"), "{}", said(&"no luck"));
     }
