@@ -6,6 +6,9 @@
  *   FAKE_CUDA_LIMIT_MB=100   memory of the device [80 GiB]
  *   FAKE_CUDA_DUMP=folder    where modules are written to as PTX
  *   FAKE_CUDA_FAIL_AT=20     call from which on every one fails, counted over those that can
+ *   FAKE_CUDA_OLD=1          a driver that is older than the compiler: no module can be loaded
+ *   FAKE_CUDA_CARDS=2        devices [1]
+ *   FAKE_CUDA_CONTEXTS=file  where it is written how often the context of each device is retained, one a line
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -16,12 +19,13 @@ typedef int Result;
 typedef void *Pointer;
 typedef uint64_t Address;
 
-enum { OK = 0, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, LAUNCH_FAILED = 719 };
-enum { HEADER = 256 };
+enum { OK = 0, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, UNSUPPORTED_PTX_VERSION = 222, LAUNCH_FAILED = 719 };
+enum { HEADER = 256, CARDS_MAX = 8 };
 
 static size_t used, limit = (size_t)80 << 30;
 static int modules;
 static long calls;
+static int contexts[CARDS_MAX];
 
 /* Whether this call is one that fails. */
 static int fails(void)
@@ -36,6 +40,25 @@ static int fails(void)
 }
 
 #define MAY_FAIL if (fails()) return LAUNCH_FAILED
+
+static int cards(void)
+{
+    const char *text = getenv("FAKE_CUDA_CARDS");
+    int count = text ? atoi(text) : 1;
+    return count < CARDS_MAX ? count : CARDS_MAX;
+}
+
+/* Adds to the contexts of a device that are retained. */
+static Result count_contexts(int device, int more)
+{
+    if (device < 0 || device >= cards()) return INVALID_DEVICE;
+    __atomic_add_fetch(&contexts[device], more, __ATOMIC_RELAXED);
+    const char *name = getenv("FAKE_CUDA_CONTEXTS");
+    FILE *file = name ? fopen(name, "w") : 0;
+    for (int i = 0; file && i < cards(); i++) fprintf(file, "%d\n", contexts[i]);
+    if (file) fclose(file);
+    return OK;
+}
 
 static Result take(Address *out, size_t bytes)
 {
@@ -66,8 +89,8 @@ Result cuInit(unsigned flags)
 }
 
 Result cuDriverGetVersion(int *version) { *version = 13000; return OK; }
-Result cuDeviceGetCount(int *count) { *count = 1; return OK; }
-Result cuDeviceGet(int *device, int ordinal) { *device = 0; return ordinal ? INVALID_DEVICE : OK; }
+Result cuDeviceGetCount(int *count) { *count = cards(); return OK; }
+Result cuDeviceGet(int *device, int ordinal) { *device = ordinal; return ordinal >= 0 && ordinal < cards() ? OK : INVALID_DEVICE; }
 Result cuDeviceGetName(char *name, int length, int device) { (void)device; snprintf(name, length, "no card"); return OK; }
 Result cuDeviceTotalMem_v2(size_t *bytes, int device) { (void)device; *bytes = limit; return OK; }
 
@@ -91,8 +114,8 @@ Result cuDeviceGetAttribute(int *value, int attribute, int device)
     return OK;
 }
 
-Result cuDevicePrimaryCtxRetain(Pointer *context, int device) { (void)device; *context = (Pointer)1; return OK; }
-Result cuDevicePrimaryCtxRelease_v2(int device) { (void)device; return OK; }
+Result cuDevicePrimaryCtxRetain(Pointer *context, int device) { *context = (Pointer)1; return count_contexts(device, 1); }
+Result cuDevicePrimaryCtxRelease_v2(int device) { return count_contexts(device, -1); }
 Result cuCtxSetCurrent(Pointer context) { (void)context; return OK; }
 Result cuCtxGetCurrent(Pointer *context) { *context = (Pointer)1; return OK; }
 Result cuCtxSynchronize(void) { MAY_FAIL; return OK; }
@@ -152,6 +175,7 @@ Result cuMemcpy2DAsync_v2(const struct Copy2d *copy, Pointer stream)
 Result cuModuleLoadData(Pointer *module, const void *image)
 {
     MAY_FAIL;
+    if (getenv("FAKE_CUDA_OLD")) return UNSUPPORTED_PTX_VERSION;
     const char *folder = getenv("FAKE_CUDA_DUMP");
     if (folder) {
         char name[4096];

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::PathBuf;
 use std::ptr::NonNull;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cubecl::client::ComputeClient;
 use cubecl::cuda::CudaRuntime;
@@ -23,13 +23,18 @@ pub(crate) struct Card {
     pub(crate) name: String,
     pub(crate) driver: String,
     pub(crate) memory: Memory,
-    context: Context,
+    context: Arc<Context>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Context(sys::CUcontext);
+/// What a process has of a card. It takes some hundred megabytes of the card's memory, and all of a card that is for one process at a
+/// time; it is therefore given back where a card is only looked at.
+#[derive(Debug)]
+struct Context {
+    device: sys::CUdevice,
+    primary: sys::CUcontext,
+}
 
-// SAFETY: a context may be made current by any thread; that is all that is done with it.
+// SAFETY: a context may be made current, and given back, by any thread; that is all that is done with it.
 unsafe impl Send for Context {}
 // SAFETY: likewise.
 unsafe impl Sync for Context {}
@@ -95,9 +100,10 @@ impl Card {
         let ordinal = i32::try_from(ordinal).map_err(|_| Error::usage("no card has this number"))?;
         let device = result::device::get(ordinal).map_err(|e| told("name the card", e))?;
         let name = result::device::get_name(device).map_err(|e| told("name the card", e))?;
-        // SAFETY: the device is one that the driver gave; the context is kept as long as the process lives.
-        let context = unsafe { result::primary_ctx::retain(device) };
-        let context = Context(context.map_err(|e| told("open the card", e))?);
+        // SAFETY: the device is one that the driver gave.
+        let primary = unsafe { result::primary_ctx::retain(device) };
+        let primary = primary.map_err(|e| told("open the card", e))?;
+        let context = Arc::new(Context { device, primary });
         let memory = context.memory()?;
         let mut version = 0;
         // SAFETY: writes one number to where it is told.
@@ -111,7 +117,7 @@ impl Card {
         self.context.enter()?;
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking)
             .map_err(|e| told("make a stream", e))?;
-        let mut ring = Ring { stream, slots: Vec::new() };
+        let mut ring = Ring { context: self.context.clone(), stream, slots: Vec::new() };
         for _ in 0..SLOTS {
             // SAFETY: the memory is written before it is read, and freed with the ring.
             let bytes = unsafe { result::malloc_host(SLOT_BYTES, 0) };
@@ -121,31 +127,39 @@ impl Card {
                 .map_err(|e| told("make an event", e))?;
             ring.slots.push(Slot { bytes, event });
         }
-        Ok(Pinned { context: self.context, ring: Mutex::new(ring) })
+        Ok(Pinned { context: self.context.clone(), ring: Mutex::new(ring) })
     }
 }
 
 impl Context {
     /// Makes it this thread's.
-    fn enter(self) -> Result<()> {
-        // SAFETY: a primary context that is retained and never released.
-        unsafe { result::ctx::set_current(self.0) }.map_err(|e| told("open the card", e))
+    fn enter(&self) -> Result<()> {
+        // SAFETY: a primary context that is retained, and released no sooner than this is dropped.
+        unsafe { result::ctx::set_current(self.primary) }.map_err(|e| told("open the card", e))
     }
 
-    fn memory(self) -> Result<Memory> {
+    fn memory(&self) -> Result<Memory> {
         self.enter()?;
         let (free, total) = result::mem_get_info().map_err(|e| told("tell its memory", e))?;
         Ok(Memory { free: free as u64, total: total as u64 })
     }
 }
 
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: it was retained once, and nothing that was made in it is left but what cubecl made, which retains it too.
+        let _ = unsafe { result::primary_ctx::release(self.device) };
+    }
+}
+
 /// A ring of pinned buffers to one card.
 pub(crate) struct Pinned {
-    context: Context,
+    context: Arc<Context>,
     ring: Mutex<Ring>,
 }
 
 struct Ring {
+    context: Arc<Context>,
     stream: sys::CUstream,
     slots: Vec<Slot>,
 }
@@ -163,6 +177,8 @@ unsafe impl Send for Ring {}
 
 impl Drop for Ring {
     fn drop(&mut self) {
+        // Whoever drops it last may never have used the card, and pinned memory is freed in its context alone.
+        let _ = self.context.enter();
         // SAFETY: made by the driver, and freed once. A driver that fails here keeps what it has until the process ends.
         unsafe {
             let _ = result::stream::synchronize(self.stream);
