@@ -1,6 +1,6 @@
-/* A driver of CUDA without a card: one device whose memory is the host's, and which executes nothing. What is compiled for it is real,
- * and so are copies, so that the host's side of a program can be looked at where there is no card. Build it as libcuda.so (NVRTC crashes
- * where there is a libcuda.so.1 that is none).
+/* A driver of CUDA without a card: one device whose memory is the host's, and which executes nothing; launches beyond a card's limits are
+ * refused. What is compiled for it is real, and so are copies, so that the host's side of a program can be looked at where there is no
+ * card. Build it as libcuda.so (NVRTC crashes where there is a libcuda.so.1 that is none).
  *
  *   FAKE_CUDA_ARCH=80        compute capability, in tenths [90]
  *   FAKE_CUDA_LIMIT_MB=100   memory of the device [80 GiB]
@@ -19,7 +19,7 @@ typedef int Result;
 typedef void *Pointer;
 typedef uint64_t Address;
 
-enum { OK = 0, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, UNSUPPORTED_PTX_VERSION = 222, LAUNCH_FAILED = 719 };
+enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, UNSUPPORTED_PTX_VERSION = 222, LAUNCH_FAILED = 719 };
 enum { HEADER = 256, CARDS_MAX = 8 };
 
 static size_t used, limit = (size_t)80 << 30;
@@ -194,10 +194,15 @@ Result cuFuncSetAttribute(Pointer function, int attribute, int value) { (void)fu
 Result cuLaunchKernel(Pointer function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y,
                       unsigned block_z, unsigned shared, Pointer stream, Pointer *arguments, Pointer *extra)
 {
-    (void)function, (void)grid_x, (void)grid_y, (void)grid_z, (void)block_x, (void)block_y, (void)block_z;
-    (void)shared, (void)stream, (void)arguments, (void)extra;
+    (void)function, (void)stream, (void)arguments, (void)extra;
     MAY_FAIL;
-    return OK;
+    /* As cards do, and unlike Vulkan's devices: a grid of no blocks is an error too. */
+    int most_shared;
+    cuDeviceGetAttribute(&most_shared, 97, 0);
+    size_t threads = (size_t)block_x * block_y * block_z;
+    int has_grid = grid_x && grid_y && grid_z && grid_x <= 2147483647 && grid_y <= 65535 && grid_z <= 65535;
+    int has_block = threads && block_x <= 1024 && block_y <= 1024 && block_z <= 64 && threads <= 1024;
+    return has_grid && has_block && shared <= (unsigned)most_shared ? OK : INVALID_VALUE;
 }
 
 Result cuTensorMapEncodeTiled(void) { return OK; }
