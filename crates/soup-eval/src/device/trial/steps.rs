@@ -141,6 +141,7 @@ pub(super) fn steps<B: Kernels, T: Take<B>>(device: &B::Device) -> Result<Named>
     }
     texts(&mut bench)?;
     images(&mut bench)?;
+    patches(&mut bench)?;
     Ok(bench.taken)
 }
 
@@ -171,6 +172,23 @@ fn texts<B: Kernels, T: Take<B>>(bench: &mut Bench<'_, B, T>) -> Result<()> {
     let likely = B::log_likelihoods(both.clone(), &at);
     // Where slopes are taken, they are those of the first one.
     bench.add("likelihoods", likely + B::most_probable(both, &at))
+}
+
+/// Patches of images, and tokens of patches. No gradient is wanted of images: the slopes are those of what is added.
+fn patches<B: Kernels, T: Take<B>>(bench: &mut Bench<'_, B, T>) -> Result<()> {
+    let device = bench.device;
+    // Lines with more than whole patches, of a length that some devices fill up where it lies in memory.
+    let (batch, rows, columns, side, height, width) = (3, 4, 2, 4, 16, 11);
+    let images = noise(batch * 3 * height * width, 26);
+    let images = tensor::<B, 4>(images, [batch, 3, height, width], device);
+    let along = bench.matrix(27, [batch * rows * columns, 3 * side * side]);
+    bench.add("patches", B::patches(images, [rows, columns], [side, side]) + along)?;
+    let (count, hidden) = (rows * columns, 36);
+    let patches = bench.matrix(28, [batch * count, hidden]);
+    let whole = tensor::<B, 3>(noise(hidden, 29), [1, 1, hidden], device);
+    let positions = tensor::<B, 3>(noise((count + 1) * hidden, 30), [1, count + 1, hidden], device);
+    let tokens = B::tokens(vec![whole], patches, positions);
+    bench.add("tokens", tokens.reshape([batch * (count + 1), hidden]))
 }
 
 /// Convolutions, and what comes after them.
