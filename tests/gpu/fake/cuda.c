@@ -1,6 +1,6 @@
 /* A driver of CUDA without a card: one device whose memory is the host's, and which executes nothing; launches beyond a card's limits are
- * refused. What is compiled for it is real, and so are copies, so that the host's side of a program can be looked at where there is no
- * card. Build it as libcuda.so (NVRTC crashes where there is a libcuda.so.1 that is none).
+ * refused, and bulk copies that it cannot make. What is compiled for it is real, and so are copies, so that the host's side of a program
+ * can be looked at where there is no card. Build it as libcuda.so (NVRTC crashes where there is a libcuda.so.1 that is none).
  *
  *   FAKE_CUDA_ARCH=80        compute capability, in tenths [90]
  *   FAKE_CUDA_LIMIT_MB=100   memory of the device [80 GiB]
@@ -205,6 +205,20 @@ Result cuLaunchKernel(Pointer function, unsigned grid_x, unsigned grid_y, unsign
     return has_grid && has_block && shared <= (unsigned)most_shared ? OK : INVALID_VALUE;
 }
 
-Result cuTensorMapEncodeTiled(void) { return OK; }
+/* Bulk copies, with the conditions of the driver's manual for those that are not interleaved. */
+Result cuTensorMapEncodeTiled(Pointer map, int type, unsigned rank, Pointer address, const uint64_t *lengths, const uint64_t *strides,
+                              const unsigned *box, const unsigned *steps, int interleaved, int swizzle, int promotion, int fill)
+{
+    (void)map, (void)steps, (void)interleaved, (void)promotion, (void)fill;
+    static const unsigned sizes[] = {1, 2, 4, 4, 8, 8, 2, 4, 8, 2, 4, 4, 4};
+    if (type < 0 || type >= (int)(sizeof sizes / sizeof *sizes) || rank < 1 || rank > 5 || (uintptr_t)address % 16) return INVALID_VALUE;
+    for (unsigned i = 0; i < rank; i++) {
+        if (!lengths[i] || lengths[i] > (uint64_t)1 << 32 || !box[i] || box[i] > 256) return INVALID_VALUE;
+        if (i + 1 < rank && (strides[i] % 16 || strides[i] >= (uint64_t)1 << 40)) return INVALID_VALUE;
+    }
+    unsigned row = box[0] * sizes[type];
+    return row % 16 || (swizzle && row > 16u << (swizzle < 3 ? swizzle : 3)) ? INVALID_VALUE : OK;
+}
+
 Result cuGetErrorName(int error, const char **name) { (void)error; *name = "CUDA_ERROR_OF_NO_CARD"; return OK; }
 Result cuGetErrorString(int error, const char **text) { *text = error == OUT_OF_MEMORY ? "out of memory" : "failed"; return OK; }

@@ -197,4 +197,29 @@ mod tests {
             assert_eq!(tried(&got).is_ok(), zero, "{}", want[at].0);
         }
     }
+
+    /// What comes out is not looked at: a driver that executes nothing will do, and refuses what no card would take.
+    #[cfg(feature = "cuda")]
+    #[test]
+    #[ignore = "needs a driver of CUDA's: `tests/gpu/compile` has one"]
+    fn every_step_is_compiled_and_launched_on_a_card() {
+        use burn_cubecl::CubeBackend;
+        use burn_cuda::CudaDevice;
+        use cubecl::cuda::CudaRuntime;
+
+        type Cuda<F> = CubeBackend<CudaRuntime, F, i32, u8>;
+
+        fn launched<B: Kernels, T: super::steps::Take<B>>(device: &B::Device, precision: Precision) {
+            let done = B::on(device, precision, || steps::<B, T>(device)).map(|_| ());
+            assert_eq!(done.map_err(|e| e.chain()), Ok(()), "{precision}");
+        }
+
+        let device = CudaDevice::new(0);
+        for precision in [Precision::F32, Precision::Tf32] {
+            launched::<Cuda<f32>, Values>(&device, precision);
+            launched::<Autodiff<Cuda<f32>>, Slopes>(&device, precision);
+        }
+        launched::<Cuda<half::bf16>, Values>(&device, Precision::Bf16);
+        launched::<Autodiff<Cuda<half::bf16>>, Slopes>(&device, Precision::Bf16);
+    }
 }
