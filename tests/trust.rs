@@ -81,7 +81,7 @@ fn members_cook_over_tls_and_see_their_own_runs_alone() {
     let joined = cook(&cluster, dir.path(), &bob, &["--output", "soup", "--min-workers", "2"]).run().json();
     assert_eq!(joined["run"], run);
     assert!(runs(&cluster, &bob).is_empty());
-    for flags in [&ada, &bob] {
+    for flags in [&ada[..], &bob] {
         assert_eq!(ask(&cluster, flags, &["watch", run, "-o", "json"]).json()["run"], run);
     }
     // This admin is called as ada is, and its runs are not ada's.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use soup_core::soup::{Ingredient, Soup, Weight};
+use soup_core::soup::{Soup, Weight};
 use tokio::sync::OnceCell;
 
 use crate::judge::Loaded;
@@ -80,11 +80,13 @@ impl Soups {
 fn kept_max(soup: &Soup) -> usize {
     let rows = soup.rows().map_or(0, <[_]>::len);
     let row_bytes = size_of::<Vec<Weight>>() + soup.members().len() * size_of::<Weight>();
-    NAMES_BYTES_MAX / (soup.members().len() * size_of::<Ingredient>() + rows * row_bytes).max(1)
+    NAMES_BYTES_MAX / (size_of_val(soup.members()) + rows * row_bytes).max(1)
 }
 
 #[cfg(test)]
 mod tests {
+    use soup_core::soup::Ingredient;
+
     use super::*;
 
     #[test]
