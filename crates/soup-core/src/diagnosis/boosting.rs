@@ -17,8 +17,9 @@ use crate::error::{Error, Result};
 pub const BOOST_ROUNDS: u32 = 50;
 /// Most ingredients that are boosted: rounds, samples and ingredients multiply.
 pub const BOOST_INGREDIENTS_MAX: usize = 256;
-/// An error that is this near to chance is chance, rounded.
-const NEAR_CHANCE: f64 = 1e-9;
+/// Errors that are this near to each other, and to chance, are equal: which samples are weighed together rounds their sums in one way or
+/// another.
+const NEAR: f64 = 1e-9;
 
 /// Which ingredients are right on which samples.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -113,7 +114,7 @@ fn boost(hits: &Hits, classes: u32, rounds: u32) -> Vec<f64> {
     let mut samples = alike(hits);
     for round in 0..rounds {
         let Some((learner, error)) = least_error(&samples, hits.ingredients) else { break };
-        let no_better = error >= chance - NEAR_CHANCE;
+        let no_better = error >= chance - NEAR;
         if error == 0.0 || (no_better && round == 0) {
             votes.fill(0.0);
             votes[learner] = 1.0;
@@ -146,8 +147,9 @@ fn least_error(samples: &[Alike<'_>], ingredients: usize) -> Option<(usize, f64)
     for Alike { row, weight } in samples {
         errors.iter_mut().enumerate().filter(|(i, _)| !is_set(row, *i)).for_each(|(_, e)| *e += weight);
     }
-    let least = errors.into_iter().enumerate().min_by(|(_, a), (_, b)| a.total_cmp(b));
-    least.filter(|_| !samples.is_empty())
+    let least = errors.iter().copied().fold(f64::INFINITY, f64::min);
+    let first = errors.into_iter().enumerate().find(|(_, error)| *error <= least + NEAR);
+    first.filter(|_| !samples.is_empty())
 }
 
 #[cfg(test)]
@@ -187,6 +189,18 @@ mod tests {
             let apart = votes.iter().zip(expected.iter().chain(&[0.0])).map(|(got, e)| (got - e).abs());
             assert!(apart.fold(0.0, f64::max) < 1e-14, "{rounds}: {votes:?}");
         }
+    }
+
+    #[test]
+    fn of_equally_good_ones_the_first_is_taken_however_their_errors_add_up() {
+        // The first is wrong on one sample and on two, the second on three that are alike: in f64 0.2 + 0.1 is more than 0.3.
+        let samples: Vec<&str> = [("-++", 1), ("-+-", 2), ("+-+", 3), ("++-", 4)]
+            .into_iter()
+            .flat_map(|(sample, times)| std::iter::repeat_n(sample, times))
+            .collect();
+        let votes = boost(&hits(&samples), 2, 1);
+        assert!((votes[0] - libm::log(7.0 / 3.0)).abs() < 1e-14, "{votes:?}");
+        assert_eq!(votes[1..], [0.0, 0.0]);
     }
 
     #[test]
