@@ -1,7 +1,7 @@
 //! The journal of a run: `log`.
 
 use serde_json::Value;
-use soup_core::journal::{Decided, Entry, Fold, Record, SoupRecord, sha256_hex, verify};
+use soup_core::journal::{Decided, Entry, Fold, Record, SoupRecord, Verified, sha256_hex, verify};
 use soup_core::recipe::{Setting, ranking};
 use soup_core::report::decimal;
 use soup_core::run::RunSpec;
@@ -78,23 +78,31 @@ async fn verified(
     let ranking = spec.ranked_by.as_ref().map(|table| ranking::given(table, &names)).transpose()?;
     let setting = Setting { ranking, ..Setting::of(names.len() as u32) };
     let v = verify(&spec.recipe, &setting, spec.deciding_set(), records)?;
-    let mut steps = if v.steps > 0 { format!(", {}", count(v.steps, "step")) } else { String::new() };
-    if v.rejections > 0 {
-        steps.push_str(&format!(", {} of them certain before all samples were judged", v.rejections));
-    }
-    if v.comparisons > 0 {
-        steps.push_str(&format!(", {} sample by sample", count(v.comparisons, "comparison")));
-    }
-    if v.retractions > 0 {
-        steps.push_str(&format!(", {} times something was taken back", v.retractions));
-    }
     Ok(format!(
-        "verified: {} in one chain, {}, {}, {} made again{steps}; {signed}; {output}",
+        "verified: {} in one chain, {}, {}; {signed}; {output}",
         count(v.records, "record"),
         count(v.epochs, "epoch"),
-        count(v.scores, "score"),
-        count(v.decisions, "decision")
+        made_again(&v)
     ))
+}
+
+/// What the records of a run say, in words. Of the soups that were rejected early some were tried ahead of time, and no decision is about these.
+fn made_again(v: &Verified) -> String {
+    let mut text = format!("{}, {} made again", count(v.scores, "score"), count(v.decisions, "decision"));
+    if v.steps > 0 {
+        text.push_str(&format!(", {}", count(v.steps, "step")));
+    }
+    if v.rejections > 0 {
+        let soups = count(v.rejections, "soup");
+        text.push_str(&format!(", {soups} rejected before all samples were judged"));
+    }
+    if v.comparisons > 0 {
+        text.push_str(&format!(", {} sample by sample", count(v.comparisons, "comparison")));
+    }
+    if v.retractions > 0 {
+        text.push_str(&format!(", {} times something was taken back", v.retractions));
+    }
+    text
 }
 
 fn ingredients(plan: &Value) -> Vec<String> {
@@ -225,6 +233,21 @@ impl Names {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn soups_that_were_rejected_ahead_of_time_are_not_told_as_decisions() {
+        let v = Verified { scores: 14, decisions: 2, rejections: 5, ..Verified::default() };
+        assert_eq!(
+            made_again(&v),
+            "14 scores, 2 decisions made again, 5 soups rejected before all samples were judged"
+        );
+        let v = Verified { rejections: 1, comparisons: 3, steps: 1, retractions: 2, ..v };
+        assert_eq!(
+            made_again(&v),
+            "14 scores, 2 decisions made again, 1 step, 1 soup rejected before all samples were judged, \
+             3 comparisons sample by sample, 2 times something was taken back"
+        );
+    }
 
     #[tokio::test]
     async fn a_plan_that_was_changed_is_told_with_what_to_do() {
