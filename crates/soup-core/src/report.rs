@@ -474,6 +474,17 @@ pub fn decimal(v: f64) -> String {
     if fits { fixed(v, 4) } else { format!("{v:.3e}") }
 }
 
+/// Two numbers for people, with all of their digits where those of [`decimal`] would not tell them apart and more than rounding does.
+pub fn apart(a: f64, b: f64) -> (String, String) {
+    const ROUNDING: f64 = 1e-12;
+    let equal = a == b || (a - b).abs() <= ROUNDING * a.abs().max(b.abs());
+    let all_digits = |v: f64| format!("{v:?}");
+    match (decimal(a), decimal(b)) {
+        (short, other) if equal || short != other => (short, other),
+        _ => (all_digits(a), all_digits(b)),
+    }
+}
+
 /// How large a probability is, for people: `= 0.0412`; never that it is none.
 pub fn chance(p: f64) -> String {
     if p < 0.00005 { "< 0.0001".to_owned() } else { format!("= {}", fixed(p, 4)) }
@@ -617,6 +628,16 @@ mod tests {
         let shown: Vec<String> = [0.0, 0.87654, -12.0, 0.001, 0.00012344, -3e-9, 4.2e17].map(decimal).into();
         assert_eq!(shown, ["0.0000", "0.8765", "-12.0000", "0.0010", "1.234e-4", "-3.000e-9", "4.200e17"]);
         assert_eq!([f64::NAN, f64::INFINITY].map(decimal), ["NaN", "inf"]);
+        let beside = |a, b| {
+            let (a, b) = apart(a, b);
+            format!("{a} {b}")
+        };
+        assert_eq!(beside(0.85, 0.86), "0.8500 0.8600");
+        assert_eq!(beside(0.85, 0.85), "0.8500 0.8500");
+        assert_eq!(beside(0.1 + 0.2, 0.3), "0.3000 0.3000");
+        assert_eq!(beside(0.85, 0.85001), "0.85 0.85001");
+        assert_eq!(beside(1.2341e-9, 1.2342e-9), "1.2341e-9 1.2342e-9");
+        assert_eq!(beside(f64::NAN, f64::NAN), "NaN NaN");
         let chances = [0.0412, 0.00005, 1e-300, 0.0].map(chance);
         assert_eq!(chances, ["= 0.0412", "= 0.0001", "< 0.0001", "< 0.0001"]);
         let of = |difference, p| Comparison {

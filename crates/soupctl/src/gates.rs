@@ -10,7 +10,7 @@ use serde::Deserializer;
 use serde::de::Error as _;
 use soup_core::judge::JudgeId;
 use soup_core::metric::{ClassMetric, ValueMetric};
-use soup_core::report::{Against, Figures, RunReport, decimal};
+use soup_core::report::{Against, Figures, RunReport, apart};
 use soup_core::run::RunSpec;
 use soup_core::{Error, ErrorKind, Result};
 
@@ -187,7 +187,8 @@ impl Gate {
         let largest = soup.abs().max(value.abs()).max(distance.abs());
         let passes = beyond >= -ROUNDING * largest;
         (!passes).then(|| {
-            format!("{self}: {metric} is {}, and {} was to be reached", decimal(soup), decimal(wanted))
+            let (soup, wanted) = apart(soup, wanted);
+            format!("{self}: {metric} is {soup}, and {wanted} was to be reached")
         })
     }
 }
@@ -277,6 +278,8 @@ mod tests {
         {
             assert_eq!(outcome(failed).unwrap_err().kind(), ErrorKind::Gate, "{failed}");
         }
+        let error = outcome("test>=0.85001").unwrap_err().chain();
+        assert!(error.contains("accuracy is 0.85, and 0.85001 was to be reached"), "{error}");
         let both: Vec<Gate> = ["test>=0.9", "validation>=0.9"].map(|g| g.parse().unwrap()).into();
         let error = check(&both, &report).unwrap_err();
         assert_eq!(error.kind().exit_code(), 3);

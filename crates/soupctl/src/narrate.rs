@@ -1,7 +1,7 @@
 //! Run events as lines and gauges for people. Pure: what is shown where is [`crate::progress`]'s business.
 
 use soup_core::metric::{ClassMetric, MetricName};
-use soup_core::report::{chance, decimal, percent};
+use soup_core::report::{apart, chance, decimal, percent};
 use soup_proto::v1::run_event::Event;
 use soup_proto::v1::tally::Kind;
 use soup_proto::v1::underway::What;
@@ -161,7 +161,7 @@ impl Narrator {
 
     fn scored(&mut self, scored: &Scored) -> Vec<Told> {
         let (Some(soup), Some(score)) = (&scored.soup, &scored.score) else { return Vec::new() };
-        let figures = self.figures(score, scored.value);
+        let figures = self.figures(score, &decimal(scored.value));
         if self.datasets.first() != Some(&scored.dataset) {
             let what = format!("{}  {}", self.describe(soup), figures);
             return vec![Told::Line(format!("test {}: {what}", scored.dataset))];
@@ -202,9 +202,10 @@ impl Narrator {
             return Vec::new();
         };
         let sign = if soup.members.contains(&decided.candidate) { '+' } else { '-' };
+        let (value, bar_value) = apart(decided.value, decided.bar_value);
         let least = match &bar.kind {
             Some(Kind::Classes(bar)) if self.is_accuracy() => plain(bar.correct),
-            _ => decimal(decided.bar_value),
+            _ => bar_value,
         };
         let p = decided.p.map_or(String::new(), |p| format!(", p {}", chance(p)));
         let total = (self.trials_max)(self.ingredients.len() as u32);
@@ -217,7 +218,7 @@ impl Narrator {
             if soup.members.len() == 1 { "ingredient" } else { "ingredients" },
             match decided.early {
                 true => after(samples(score), samples(bar)),
-                false => self.figures(score, decided.value),
+                false => self.figures(score, &value),
             },
             if decided.accepted { "accepted" } else { "rejected" },
         );
@@ -245,8 +246,8 @@ impl Narrator {
     }
 
     /// `1750/2000  87.50 %`, and the run's metric where it is another.
-    fn figures(&self, score: &Tally, value: f64) -> String {
-        let own = format!("{} {}", self.metric, decimal(value));
+    fn figures(&self, score: &Tally, value: &str) -> String {
+        let own = format!("{} {value}", self.metric);
         let Some(Kind::Classes(score)) = &score.kind else { return own };
         let share = percent(score.correct, score.total);
         let total = plain(score.total);
@@ -429,6 +430,11 @@ mod tests {
         let told = lines(narrator("macro-f1").tell(&decided(&[0, 1], 1, true)));
         let expected = "trial  3  + m01         2 ingredients  1750/2000  87.50 %  macro-f1 0.8750  accepted (bar 0.8740)";
         assert_eq!(told, [expected]);
+        // Why it was rejected is in the fifth decimal.
+        let Event::Decided(decided) = decided(&[0, 1], 1, false) else { unreachable!() };
+        let near = Event::Decided(Decided { value: 0.87402, bar_value: 0.87404, ..decided });
+        let expected = "trial  3  + m01         2 ingredients  1750/2000  87.50 %  macro-f1 0.87402  rejected (bar 0.87404)";
+        assert_eq!(lines(narrator("macro-f1").tell(&near)), [expected]);
     }
 
     #[test]
