@@ -214,6 +214,7 @@ fn check_trials(trials: &[Trial], ledger: &Ledger, lookahead: usize) {
 fn drive(spec: &RecipeSpec, ingredients: u32, world: World, chaos: &mut Random) -> (Replay, Ledger) {
     let recipe = spec.build(ingredients).unwrap();
     let mut known: BTreeMap<Soup, Tally> = BTreeMap::new();
+    let mut bars: BTreeMap<Soup, Soup> = BTreeMap::new();
     let mut restarts_left = 3;
     let mut decisions_before = 0;
     for _round in 0..10_000 {
@@ -229,9 +230,14 @@ fn drive(spec: &RecipeSpec, ingredients: u32, world: World, chaos: &mut Random) 
         decisions_before = replay.decisions.len();
         let Step::Try(trials) = &replay.step else { return (replay, ledger) };
         check_trials(trials, &ledger, lookahead);
+        for (soup, bar) in trials.iter().filter_map(|t| Some((&t.soup, &t.bar.as_ref()?.soup))) {
+            let before = bars.entry(soup.clone()).or_insert_with(|| bar.clone());
+            assert_eq!(before, bar, "asked for again with another bar: {soup:?}");
+        }
         if restarts_left > 0 && chaos.below(8) == 0 {
             // Something is lost; decisions may be, too.
             known.retain(|_, _| chaos.below(3) > 0);
+            bars.clear();
             (restarts_left, decisions_before) = (restarts_left - 1, 0);
             continue;
         }
@@ -388,6 +394,39 @@ fn spec() -> RecipeSpec {
         metric: MetricName::default(),
         learn: None,
     }
+}
+
+/// The trials that a recipe asks for where soups have so many of ten samples right: members, and those of the bar.
+fn asked(spec: &RecipeSpec, ingredients: u32, known: &[(&[u32], u64)]) -> Vec<(Vec<u32>, Vec<u32>)> {
+    let mut ledger = ledger(spec, ingredients);
+    for &(members, correct) in known {
+        let score = Counts { total: 10, correct, ..Counts::default() };
+        ledger.record(Dataset::VALIDATION, mean(members), score.into());
+    }
+    let Step::Try(trials) = spec.build(ingredients).unwrap().replay(&ledger, 9).step else {
+        return Vec::new();
+    };
+    let told = |t: &Trial| (indices(t.soup.members()), indices(t.bar.as_ref().unwrap().soup.members()));
+    trials.iter().map(told).collect()
+}
+
+#[test]
+fn what_is_tried_ahead_never_comes_up_again_with_another_bar() {
+    // 1 is open and 2 is better already, ahead of time. With 1 accepted, the soup of all has to reach that of 0 and 1.
+    let greedy = RecipeSpec { order: Order::Pool, passes: 2, ..spec() };
+    let known: [(&[u32], u64); 3] = [(&[0], 5), (&[0, 2], 7), (&[0, 1], 8)];
+    assert_eq!(asked(&greedy, 3, &known[..2]), [(vec![0, 1], vec![0])]);
+    assert_eq!(asked(&greedy, 3, &known), [(vec![0, 1, 2], vec![0, 1])]);
+    let pruned = RecipeSpec { kind: RecipeKind::Pruned, ..greedy.clone() };
+    let known: [(&[u32], u64); 3] = [(&[0, 1, 2], 5), (&[0, 2], 7), (&[1, 2], 8)];
+    // 0 is open, 1 is out, 2 is the next one: not 0 again in the second pass.
+    assert_eq!(asked(&pruned, 3, &known[..2]), [(vec![1, 2], vec![0, 1, 2]), (vec![0], vec![0, 2])]);
+    assert_eq!(asked(&pruned, 3, &known)[0], (vec![2], vec![1, 2]));
+    // The same within the second pass: 1 was rejected before 2 was accepted, 3 is open, and 1 is better now.
+    let known: [(&[u32], u64); 4] = [(&[0], 5), (&[0, 1], 4), (&[0, 2], 6), (&[0, 1, 2], 7)];
+    assert_eq!(asked(&greedy, 4, &known), [(vec![0, 2, 3], vec![0, 2])]);
+    // Without another incumbent the next pass goes on ahead of time.
+    assert_eq!(asked(&greedy, 4, &known[..3]), [(vec![0, 2, 3], vec![0, 2]), (vec![0, 1, 2], vec![0, 2])]);
 }
 
 #[test]

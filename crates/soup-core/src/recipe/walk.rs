@@ -2,7 +2,9 @@
 //!
 //! The walk is *real* while every trial has a score, and *virtual* after the first one without: from there on open
 //! trials count as rejected, so that the trials which would come next can be proposed ahead of time. A virtual walk
-//! still follows the scores it finds (a trial that is known keeps its verdict), but it decides nothing.
+//! still follows the scores it finds (a trial that is known keeps its verdict), but it decides nothing. Where that leads it to another
+//! incumbent, it leaves out the candidates of open trials: if one of these is accepted, the soup of both candidates comes up again with another
+//! bar, and after how many samples a soup is rejected must not hang on what was tried ahead of time.
 //!
 //! Where the rule asks for significance, the score of a trial does not decide alone: one that is better is compared with the incumbent
 //! sample by sample, and the walk waits for that. It is known in a moment.
@@ -27,6 +29,8 @@ pub(super) struct Walk<'a> {
     decided: Option<Soup>,
     decisions: Vec<Decision>,
     open: Vec<Trial>,
+    /// Whom those trials add or remove.
+    open_candidates: Vec<Ingredient>,
     /// What the walk waits for, while nothing is open.
     comparing: Option<Pair>,
 }
@@ -65,6 +69,7 @@ pub(super) fn walk(
         decided: None,
         decisions: Vec::new(),
         open: Vec::new(),
+        open_candidates: Vec::new(),
         comparing: None,
     };
     let mut pass = 1;
@@ -92,11 +97,15 @@ impl Walk<'_> {
 
     /// Tries `soup`, which differs from the incumbent by `candidate`, in pass `pass`.
     pub(super) fn consider(&mut self, soup: Soup, candidate: Ingredient, pass: u32) -> Considered {
+        let elsewhere = self.decided.as_ref().is_some_and(|decided| *decided != self.incumbent);
+        if elsewhere && self.open_candidates.contains(&candidate) {
+            return Considered::Rejected;
+        }
         // A verdict that was certain early stays as it was found, whatever becomes known of the soup later.
         let rejection = self.ledger.rejection(&soup, &self.incumbent);
         let (early, score) = (rejection.is_some(), rejection.map(|rejection| &rejection.judged));
         let Some(score) = score.or_else(|| self.ledger.deciding(&soup)) else {
-            return self.leave_open(soup);
+            return self.leave_open(soup, candidate);
         };
         let can_be = !early && self.spec.accept.holds(self.ledger.compare(score, self.bar));
         let mut compared = None;
@@ -134,7 +143,7 @@ impl Walk<'_> {
         Considered::Enough
     }
 
-    fn leave_open(&mut self, soup: Soup) -> Considered {
+    fn leave_open(&mut self, soup: Soup, candidate: Ingredient) -> Considered {
         if self.open.is_empty() {
             self.decided = Some(self.incumbent.clone());
         }
@@ -142,6 +151,7 @@ impl Walk<'_> {
         if self.open.iter().all(|t| t.soup != soup) {
             let bar = Bar { soup: self.incumbent.clone(), score: self.bar.clone() };
             self.open.push(Trial { soup, bar: Some(bar) });
+            self.open_candidates.push(candidate);
         }
         if self.open.len() < self.open_max { Considered::Rejected } else { Considered::Enough }
     }
