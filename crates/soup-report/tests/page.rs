@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use roxmltree::Document;
 use serde_json::{Value, json};
 use soup_core::diagnosis::{Alternative, Geometry, LayerGeometry, Marginal, Outlier, SharedInitVerdict};
+use soup_core::recipe::{Accept, Verdict};
 use soup_core::report::{Figures, LearnedStep, Ranked, RunReport};
 use soup_report::html;
 
@@ -221,6 +222,21 @@ fn what_is_not_finite_is_left_out() {
     check(&html(&report));
     report.diagnosis.as_mut().unwrap().plane.as_mut().unwrap().corners[0] = [f64::NAN, 0.0];
     check(&html(&report));
+}
+
+#[test]
+fn trials_are_told_of_by_the_rule_that_accepted_them() {
+    let mut report = greedy();
+    assert!(html(&report).contains("2 of 15 reached the bar (line) and became the soup"));
+    // A soup that is as good as the bar reaches it, and is rejected.
+    report.options.accept = Accept::Better;
+    let tie = report.trials.iter_mut().find(|trial| trial.verdict == Verdict::Rejected).unwrap();
+    (tie.score, tie.bound, tie.evaluated, tie.out_of) = (None, Some(tie.bar), 160, 2000);
+    let page = html(&report);
+    assert!(page.contains("2 of 15 were better than the bar (line) and became the soup"));
+    assert!(page.contains("1 were certain to be rejected after 8.00 % of their samples"));
+    (report.options.accept, report.options.alpha) = (Accept::Significant, Some(0.05));
+    assert!(html(&report).contains("by more than luck explains (p of at most 0.05) and became the soup"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The recipe's decisions over time.
 
 use maud::{Markup, html};
-use soup_core::recipe::{RecipeKind, Verdict};
+use soup_core::recipe::{Accept, RecipeKind, Verdict};
 use soup_core::report::{TrialReport, chance, percent};
 
 use crate::plot::frame::{Axis, Frame, Head, Shape, WIDTH, figure, line, mark, x_axis, x_marks, y_axis};
@@ -72,10 +72,12 @@ fn trials(view: &View<'_>) -> Markup {
 fn about(view: &View<'_>, shown: usize) -> String {
     let trials = &view.report.trials;
     let accepted = trials.iter().filter(|t| t.verdict == Verdict::Accepted).count();
-    let verb = if view.report.options.kind == RecipeKind::Pruned { "removes" } else { "adds" };
-    let reached = match view.report.options.alpha {
-        None => "reached the bar (line)".to_owned(),
-        Some(alpha) => {
+    let options = &view.report.options;
+    let verb = if options.kind == RecipeKind::Pruned { "removes" } else { "adds" };
+    let reached = match (options.accept, options.alpha) {
+        (Accept::AtLeast, _) => "reached the bar (line)".to_owned(),
+        (_, None) => "were better than the bar (line)".to_owned(),
+        (_, Some(alpha)) => {
             format!("were better than the bar (line) by more than luck explains (p of at most {alpha})")
         }
     };
@@ -87,7 +89,7 @@ fn about(view: &View<'_>, shown: usize) -> String {
     if !early.is_empty() {
         let sum = |of: fn(&TrialReport) -> u64| early.iter().map(|t| of(t)).sum::<u64>();
         about += &format!(
-            " {} were certain not to after {} of their samples, and are drawn at what they could have reached.",
+            " {} were certain to be rejected after {} of their samples, and are drawn at what they could have reached.",
             early.len(),
             percent(sum(|t| t.evaluated), sum(|t| t.out_of))
         );
