@@ -120,6 +120,7 @@ impl EventLog {
             shards: prepared.shards.count(),
             workers_min: prepared.spec.workers_min,
             datasets: prepared.reported().to_vec(),
+            metric: prepared.spec.recipe.metric.to_string(),
         }));
     }
 

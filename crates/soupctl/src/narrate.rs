@@ -143,6 +143,10 @@ impl Narrator {
     fn planned(&mut self, planned: &Planned) -> Vec<Told> {
         self.ingredients.clone_from(&planned.ingredients);
         self.datasets.clone_from(&planned.datasets);
+        // Who watches a run that was asked for elsewhere knows it from here alone.
+        if let Ok(metric) = planned.metric.parse() {
+            self.metric = metric;
+        }
         self.workers_min = planned.workers_min;
         let width = |name: &String| name.chars().count();
         self.name_width = self.ingredients.iter().map(width).max().unwrap_or(0).min(NAME_WIDTH_MAX);
@@ -164,7 +168,9 @@ impl Narrator {
         let figures = self.figures(score, &decimal(scored.value));
         if self.datasets.first() != Some(&scored.dataset) {
             let what = format!("{}  {}", self.describe(soup), figures);
-            return vec![Told::Line(format!("test {}: {what}", scored.dataset))];
+            // A recipe that learns takes the set that it learns from for its trials, and no result is reported on that.
+            let test = if self.datasets.contains(&scored.dataset) { "test " } else { "" };
+            return vec![Told::Line(format!("{test}{}: {what}", scored.dataset))];
         }
         if let [one] = soup.members[..] {
             self.ranked += 1;
@@ -336,6 +342,7 @@ mod tests {
             shards: 13,
             workers_min: 2,
             datasets: vec!["validation".into(), "rotated".into()],
+            metric: String::new(),
         })
     }
 
@@ -438,6 +445,16 @@ mod tests {
     }
 
     #[test]
+    fn who_watches_is_told_by_the_metric_of_the_run() {
+        let Event::Planned(plan) = planned() else { unreachable!() };
+        let mut narrator = narrator("accuracy");
+        narrator.tell(&Event::Planned(Planned { metric: "macro-f1".into(), ..plan }));
+        let told = lines(narrator.tell(&decided(&[0, 1], 1, false)));
+        let expected = "trial  3  + m01         2 ingredients  1750/2000  87.50 %  macro-f1 0.8750  rejected (bar 0.8740)";
+        assert_eq!(told, [expected]);
+    }
+
+    #[test]
     fn scores_are_told_once() {
         check(scored("validation", &[1]), &["ranking  m01         985/2000  49.25 %"]);
         check(scored("validation", &[0, 1, 2, 3]), &["uniform   985/2000  49.25 %"]);
@@ -446,6 +463,7 @@ mod tests {
         check(scored("rotated", &[0, 1]), &["test rotated: 2 ingredients   985/2000  49.25 %"]);
         check(scored("rotated", &[0, 1, 2, 3]), &["test rotated: uniform   985/2000  49.25 %"]);
         check(scored("rotated", &[1]), &["test rotated: m01   985/2000  49.25 %"]);
+        check(scored("train", &[1]), &["train: m01   985/2000  49.25 %"]);
     }
 
     #[test]
