@@ -9,9 +9,10 @@ use std::time::Duration;
 use futures::{Stream, StreamExt as _};
 use serde::Serialize;
 use serde_json::{Value, json};
-use soup_proto::v1::RunEvent;
 use soup_proto::v1::run_event::Event;
+use soup_proto::v1::tally::Kind;
 use soup_proto::v1::underway::What;
+use soup_proto::v1::{Decided, RunEvent, Tally};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -126,7 +127,7 @@ fn shown(event: RunEvent) -> Option<Value> {
         }
         Event::Decided(trial) => json!({
             "type": "trial", "trial": trial.trial, "candidate": trial.candidate, "value": finite(trial.value),
-            "bar": finite(trial.bar_value), "accepted": trial.accepted,
+            "bar": finite(trial.bar_value), "accepted": trial.accepted, "early": early(&trial),
         }),
         Event::Writing(writing) => {
             json!({"type": "writing", "written": writing.files_written, "files": writing.files})
@@ -145,15 +146,27 @@ fn shown(event: RunEvent) -> Option<Value> {
             json!({"type": "underway", "what": what, "done": underway.done, "of": underway.of})
         }
         Event::Note(text) => json!({"type": "note", "text": text}),
-        Event::Retracted(_) => {
-            json!({"type": "note", "text": "what a worker did that is not believed was taken back"})
-        }
+        Event::Retracted(retracted) => json!({
+            "type": "retracted", "trials": retracted.trials, "text": "what a worker did that is not believed was taken back",
+        }),
         Event::FinishedJson(report) => {
             let report: Value = serde_json::from_str(&report).ok()?;
             json!({"type": "finished", "output": report["output"], "sha256": report["sha256"], "ingredients": report["ingredients"]})
         }
         Event::Failed(failure) => json!({"type": "failed", "text": soup_core::Error::from(failure).chain()}),
     })
+}
+
+/// After how many samples of how many the verdict on a trial was certain, if before all were judged: its value is none then, but the best that
+/// it could have been.
+fn early(trial: &Decided) -> Option<Value> {
+    let samples = |tally: &Option<Tally>| match tally.as_ref().and_then(|tally| tally.kind.as_ref()) {
+        Some(Kind::Classes(counts)) => counts.total,
+        Some(Kind::Sums(sums)) => sums.samples,
+        Some(Kind::Values(values)) => values.truths.len() as u64,
+        None => 0,
+    };
+    trial.early.then(|| json!({"judged": samples(&trial.score), "of": samples(&trial.bar)}))
 }
 
 /// A number that JSON has.
@@ -164,7 +177,7 @@ fn finite(value: f64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use soup_proto::v1::{Decided, Underway};
+    use soup_proto::v1::{Counts, Retracted, Underway};
 
     #[test]
     fn what_takes_long_is_shown_with_its_unit() {
@@ -187,7 +200,25 @@ mod tests {
         let shown = shown(RunEvent { event: Some(Event::Decided(trial)) }).unwrap();
         assert_eq!(
             shown.to_string(),
-            r#"{"accepted":true,"bar":0.5,"candidate":1,"trial":3,"type":"trial","value":null}"#
+            r#"{"accepted":true,"bar":0.5,"candidate":1,"early":null,"trial":3,"type":"trial","value":null}"#
         );
+    }
+
+    #[test]
+    fn what_could_have_been_reached_is_not_shown_as_a_score() {
+        let tally = |total| {
+            let counts = Counts { total, ..Counts::default() };
+            Some(Tally { kind: Some(Kind::Classes(counts)) })
+        };
+        let trial = Decided { early: true, score: tally(320), bar: tally(2000), ..Decided::default() };
+        let shown = shown(RunEvent { event: Some(Event::Decided(trial)) }).unwrap();
+        assert_eq!(shown["early"], json!({"judged": 320, "of": 2000}));
+    }
+
+    #[test]
+    fn what_is_taken_back_is_shown_with_what_remains() {
+        let retracted = Retracted { scores: 2, trials: 5, steps: 0 };
+        let shown = shown(RunEvent { event: Some(Event::Retracted(retracted)) }).unwrap();
+        assert_eq!((&shown["type"], &shown["trials"]), (&json!("retracted"), &json!(5)));
     }
 }

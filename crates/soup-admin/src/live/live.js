@@ -4,9 +4,12 @@
 const TRIALS_MAX = 2000, NOTES_MAX = 200;
 const SVG = "http://www.w3.org/2000/svg";
 const at = (id) => document.getElementById(id);
-let run = null, names = [], trials = [], facts = new Map();
+let run = null, names = [], trials = [], accepted = new Set(), facts = new Map();
 
 const number = (value) => (value === null || value === undefined ? "–" : Number(value).toPrecision(5));
+// What a trial scored, or what it could have scored at best where its verdict was certain before all samples were judged.
+const score = ({ value, early }) =>
+  early ? `at best ${number(value)}, after ${early.judged} of ${early.of}` : number(value);
 const bytes = (value) => {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   let unit = 0;
@@ -50,7 +53,7 @@ function progress(done, of) {
 }
 
 function begin(name) {
-  [run, names, trials, facts] = [name, [], [], new Map()];
+  [run, names, trials, accepted, facts] = [name, [], [], new Set(), new Map()];
   at("run").textContent = name;
   for (const id of ["trials", "notes", "plot", "facts"]) at(id).replaceChildren();
   at("figure").hidden = true;
@@ -63,7 +66,7 @@ function mark(kind, attributes) {
   return element;
 }
 
-// Scores of trials by their number, and the bar each had to reach as a line of steps.
+// Scores of trials by their number, or what they could have been, and the bar each had to reach as a line of steps.
 function plot() {
   const known = trials.filter((trial) => trial.value !== null && trial.bar !== null);
   at("figure").hidden = known.length < 2;
@@ -77,7 +80,7 @@ function plot() {
   known.forEach((trial, index) => {
     const dot = mark("circle", { cx: x(index), cy: y(trial.value), r: 3.5, class: trial.accepted ? "accepted" : "rejected" });
     const title = mark("title", {});
-    title.textContent = `trial ${trial.trial}: ${number(trial.value)}, bar ${number(trial.bar)}`;
+    title.textContent = `trial ${trial.trial}: ${score(trial)}, bar ${number(trial.bar)}`;
     dot.append(title);
     parts.push(dot);
   });
@@ -127,9 +130,21 @@ const show = {
     if (trials.length > TRIALS_MAX) trials.shift();
     const verdict = event.accepted ? "accepted" : "rejected";
     at("trials").prepend(row(
-      [event.trial, names[event.candidate] ?? event.candidate, number(event.value), number(event.bar), verdict], ["", "", "", "", verdict]));
+      [event.trial, names[event.candidate] ?? event.candidate, score(event), number(event.bar), verdict], ["", "", "", "", verdict]));
     if (at("trials").childElementCount > TRIALS_MAX) at("trials").lastChild.remove();
-    at("count").textContent = `${event.trial}, ${trials.filter((trial) => trial.accepted).length} accepted`;
+    if (event.accepted) accepted.add(event.trial);
+    at("count").textContent = `${event.trial}, ${accepted.size} accepted`;
+    drawSoon();
+  },
+  // Trials that are taken back are told again once they are decided.
+  retracted(event) {
+    note(event.text);
+    const remains = (number) => number <= event.trials;
+    trials = trials.filter((trial) => remains(trial.trial));
+    accepted = new Set([...accepted].filter(remains));
+    const rows = at("trials");
+    while (rows.firstChild && !remains(Number(rows.firstChild.firstChild.textContent))) rows.firstChild.remove();
+    at("count").textContent = `${event.trials}, ${accepted.size} accepted`;
     drawSoon();
   },
   writing: (event) => progress(event.written, event.files),
