@@ -297,6 +297,25 @@ fn a_recipe_that_compares_losses_is_plotted_by_loss() {
 }
 
 #[test]
+fn ingredients_are_ranked_by_what_the_recipe_compares() {
+    let mut report = greedy();
+    report.options.metric = "loss".parse().unwrap();
+    let loss_of = |place: usize| 0.25 + place as f64 / 100.0;
+    // Who has more samples right has the higher loss.
+    for (place, ranked) in report.ranking.iter_mut().enumerate() {
+        ranked.score = figures(1000 + place as u64, 2000);
+        if let Figures::Classes { loss, .. } = &mut ranked.score {
+            *loss = Some(loss_of(place));
+        }
+    }
+    let page = html(&report);
+    check(&page);
+    let row =
+        |place: usize| page.find(&format!("<title>m{place:02}: {:.4}</title>", loss_of(place))).unwrap();
+    assert!((1..16).all(|place| row(place - 1) < row(place)));
+}
+
+#[test]
 fn a_model_that_is_no_classifier_is_shown_by_its_metric() {
     let mut report = greedy();
     report.options.metric = "perplexity".parse().unwrap();
@@ -312,6 +331,7 @@ fn a_model_that_is_no_classifier_is_shown_by_its_metric() {
     assert!(
         page.contains("perplexity on validation") && page.contains("7.2500") && !page.contains("accuracy")
     );
+    assert!(page.contains("<title>m00: 8.0000</title>"));
 }
 
 /// A pool of `k` ingredients whose report has everything.

@@ -143,18 +143,21 @@ fn ranking(view: &View<'_>) -> Markup {
         .iter()
         .filter_map(|r| {
             let name = r.ingredient.as_str();
-            Some((name, r.score.accuracy()?, partial && view.chosen.contains(name)))
+            Some((name, view.value(&r.score)?, partial && view.chosen.contains(name)))
         })
         .collect();
     // Stable: ties stay in pool order.
-    rows.sort_by(|a, b| b.1.total_cmp(&a.1));
+    rows.sort_by(|a, b| match view.lower_is_better() {
+        true => a.1.total_cmp(&b.1),
+        false => b.1.total_cmp(&a.1),
+    });
     let lines: Vec<(&str, f64)> = [
         view.report.score.as_ref().map(|s| ("soup", s)),
         view.report.baselines.uniform.as_ref().map(|u| ("uniform", &u.score)),
     ]
     .into_iter()
     .flatten()
-    .filter_map(|(class, s)| Some((class, s.accuracy()?)))
+    .filter_map(|(class, s)| Some((class, view.value(s)?)))
     .collect();
     let span = Span::of(rows.iter().map(|r| r.1).chain(lines.iter().map(|l| l.1))).map(|s| s.padded(0.04));
     let Some(span) = span.filter(|_| !rows.is_empty()) else { return html! {} };
@@ -168,6 +171,12 @@ fn ranking(view: &View<'_>) -> Markup {
     } else {
         short_list(view, &head, &rows, &lines, span)
     }
+}
+
+/// What ingredients are ranked by: its title, and how it is written.
+fn axis(view: &View<'_>) -> (String, Unit) {
+    let (name, unit) = view.metric();
+    (format!("{name} on {}", view.report.validation), unit)
 }
 
 fn label(view: &View<'_>, class: &str) -> String {
@@ -185,9 +194,9 @@ fn short_list(
     let height = ROW * rows.len() as f64 + 84.0;
     let frame = Frame { height, left: 16.0 + 7.2 * longest as f64, right: 18.0, top: 32.0, bottom: 46.0 };
     let x = frame.x(span);
+    let (title, unit) = axis(view);
     let body = html! {
-        (x_axis(&frame, &Axis { scale: x, unit: Unit::Percent,
-            title: &format!("accuracy on {}", view.report.validation) }))
+        (x_axis(&frame, &Axis { scale: x, unit, title: &title }))
         @for (i, (class, value)) in lines.iter().enumerate() {
             @let at = x.at(*value);
             line class={ "reference " (class) } x1=(coordinate(at)) x2=(coordinate(at))
@@ -203,7 +212,7 @@ fn short_list(
                 (short(name, NAME_MAX))
             }
             (mark(if *chosen { Shape::Disc } else { Shape::Ring }, (x.at(*value), y),
-                if *chosen { "soup" } else { "other" }, &format!("{name}: {}", Unit::Percent.value(*value))))
+                if *chosen { "soup" } else { "other" }, &format!("{name}: {}", unit.value(*value))))
         }
     };
     figure(head, height, &body)
@@ -215,12 +224,13 @@ fn long(view: &View<'_>, head: &Head<'_>, rows: &[Row<'_>], lines: &[(&str, f64)
     let x = frame.x(Span { lo: 0.0, hi: rows.len() as f64 + 1.0 });
     let chosen: Vec<(usize, &Row<'_>)> = rows.iter().enumerate().filter(|(_, r)| r.2).collect();
     let step = every(chosen.len(), NAMED_MAX);
+    let (title, unit) = axis(view);
     let body = html! {
-        (y_axis(&frame, &Axis { scale: y, unit: Unit::Percent, title: &format!("accuracy on {}", view.report.validation) }))
+        (y_axis(&frame, &Axis { scale: y, unit, title: &title }))
         (x_axis(&frame, &Axis { scale: x, unit: Unit::Count, title: "rank" }))
         @for (i, (name, value, _)) in rows.iter().enumerate().filter(|(_, r)| !r.2) {
             circle.dot.other cx=(coordinate(x.at(i as f64 + 1.0))) cy=(coordinate(y.at(*value))) r="2.5" {
-                title { (name) ": " (Unit::Percent.value(*value)) }
+                title { (name) ": " (unit.value(*value)) }
             }
         }
         @for (class, value) in lines {
@@ -228,7 +238,7 @@ fn long(view: &View<'_>, head: &Head<'_>, rows: &[Row<'_>], lines: &[(&str, f64)
         }
         @for (i, (name, value, _)) in &chosen {
             (mark(Shape::Disc, (x.at(*i as f64 + 1.0), y.at(*value)), "soup",
-                &format!("{name}: {}", Unit::Percent.value(*value))))
+                &format!("{name}: {}", unit.value(*value))))
         }
         @for (i, (name, value, _)) in chosen.iter().step_by(step) {
             @let (at, base) = (coordinate(x.at(*i as f64 + 1.0)), coordinate(y.at(*value) + 16.0));
