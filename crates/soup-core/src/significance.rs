@@ -108,10 +108,16 @@ impl McNemar {
     }
 }
 
+/// Up to this many discordant samples are counted in whole numbers, which 128 bits hold.
+const WHOLE_MAX: u64 = 120;
+
 /// P(X <= k) for X ~ Bin(n, 1/2).
 fn at_most(k: u64, n: u64) -> f64 {
     if k >= n {
         1.0
+    } else if n <= WHOLE_MAX {
+        // Rounded once: 6 gains of 6 are 1/64 and not more, which is what an alpha of 0.015625 is.
+        ways(k, n) as f64 / (1u128 << n) as f64
     } else if k < n - k {
         lower_tail(k, n)
     } else {
@@ -119,7 +125,18 @@ fn at_most(k: u64, n: u64) -> f64 {
     }
 }
 
-/// The same for k below the middle. Binomial coefficients are taken as multiples of the largest one, which is in the middle: no
+/// In how many ways k at most of n samples are gains: a sum of binomial coefficients.
+fn ways(k: u64, n: u64) -> u128 {
+    let mut coefficient = 1u128;
+    let mut sum = 1;
+    for at in 0..k {
+        coefficient = coefficient * u128::from(n - at) / u128::from(at + 1);
+        sum += coefficient;
+    }
+    sum
+}
+
+/// P(X <= k) for k below the middle. Binomial coefficients are taken as multiples of the largest one, which is in the middle: no
 /// logarithm is needed, and nothing overflows.
 fn lower_tail(k: u64, n: u64) -> f64 {
     let (mut half, mut tail) = (0.0, 0.0);
@@ -154,7 +171,7 @@ mod tests {
     }
 
     /// Sums of Pascal's triangle: the number of ways to at most k hits of n, exactly.
-    fn ways(n: u64, k: u64) -> u128 {
+    fn pascal(n: u64, k: u64) -> u128 {
         let mut row = vec![1u128];
         for _ in 0..n {
             let inner = row.windows(2).map(|w| w[0] + w[1]);
@@ -165,15 +182,27 @@ mod tests {
 
     #[test]
     fn the_test_is_that_of_pascals_triangle() {
-        for n in 1..=100u64 {
+        for n in (1..=100).chain([WHOLE_MAX - 1, WHOLE_MAX]) {
             for losses in 0..=n {
                 let all = 2f64.powi(n as i32);
-                let expected = ways(n, losses) as f64 / all;
+                let expected = pascal(n, losses) as f64 / all;
                 let got = test(n - losses, losses);
-                assert!((got.better - expected).abs() <= 1e-14 * expected.max(0.01), "{n} {losses}: {got:?}");
-                let both = (2.0 * ways(n, losses.min(n - losses)) as f64 / all).min(1.0);
-                assert!((got.two_sided - both).abs() <= 1e-14 * both, "{n} {losses}: {got:?}");
+                assert_eq!(got.better, expected, "{n} {losses}");
+                let both = (2.0 * pascal(n, losses.min(n - losses)) as f64 / all).min(1.0);
+                assert_eq!(got.two_sided, both, "{n} {losses}");
+                if losses < n - losses {
+                    let tail = lower_tail(losses, n);
+                    assert!((tail - expected).abs() <= 1e-14 * expected, "{n} {losses}: {tail}");
+                }
             }
+        }
+    }
+
+    #[test]
+    fn what_is_exactly_as_probable_as_alpha_is_not_above_it() {
+        // By shares of the largest coefficient these come out a little larger.
+        for (gains, losses, alpha) in [(6, 0, 0.015_625), (5, 1, 0.109_375), (12, 3, 0.017_578_125)] {
+            assert_eq!(test(gains, losses).better, alpha, "{gains} {losses}");
         }
     }
 
