@@ -541,11 +541,11 @@ impl Sources<'_> {
         Some(Baseline { score, ingredients: self.names(soup), test: self.test(soup) })
     }
 
-    /// Every single ingredient that was scored.
-    pub fn ranking(&self) -> Vec<Ranked> {
+    /// Every single ingredient that was scored, and that is `told` of.
+    pub fn ranking(&self, told: impl Fn(&Soup) -> bool) -> Vec<Ranked> {
         let one = |(i, name): (usize, &String)| {
             let soup = Soup::single(Ingredient(i as u32));
-            let score = self.figures(Dataset::VALIDATION, &soup)?;
+            let score = self.figures(Dataset::VALIDATION, &soup).filter(|_| told(&soup))?;
             Some(Ranked { ingredient: name.clone(), score, test: self.test(&soup) })
         };
         self.ingredients.iter().enumerate().filter_map(one).collect()

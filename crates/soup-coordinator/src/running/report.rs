@@ -31,8 +31,10 @@ impl Running {
     /// What the soup is compared with sample by sample, once the run is done.
     pub(super) fn pairs(&self) -> Vec<Pair> {
         let Some(soup) = self.machine.chosen() else { return Vec::new() };
+        let replay = self.machine.replay();
+        let best = self.machine.best_single().filter(|best| self.machine.tells_of(best, &replay));
         let others = [
-            (Against::BestSingle, self.machine.best_single()),
+            (Against::BestSingle, best),
             (Against::Uniform, Soup::uniform(self.prepared.names.len() as u32)),
         ];
         let others: Vec<(Against, Soup)> = others
@@ -72,6 +74,7 @@ impl Running {
             alpha: spec.recipe.alpha,
         };
         let uniform = Soup::uniform(self.prepared.names.len() as u32);
+        let told = |single: &Soup| self.machine.tells_of(single, &replay);
         let mut seconds: BTreeMap<String, f64> =
             self.spent_ms.iter().map(|(p, &ms)| (p.name().to_owned(), ms as f64 / 1000.0)).collect();
         seconds.insert("prepare".to_owned(), self.prepared.seconds);
@@ -94,10 +97,10 @@ impl Running {
             },
             test: sources.test(soup),
             baselines: Baselines {
-                best_single: self.machine.best_single().and_then(|s| sources.baseline(&s)),
+                best_single: self.machine.best_single().filter(told).and_then(|s| sources.baseline(&s)),
                 uniform: uniform.and_then(|s| sources.baseline(&s)),
             },
-            ranking: sources.ranking(),
+            ranking: sources.ranking(told),
             order: sources.order(),
             trials: sources.trials(),
             validation: spec.validation.as_ref().map_or_else(String::new, |v| v.name.clone()),

@@ -4,7 +4,7 @@ use super::progress::Progress;
 use super::{
     Action, BTreeMap, BTreeSet, Dataset, Error, Evaluation, Ledger, Machine, Report, Soup, Underway, Work,
 };
-use crate::recipe::{Step, Trial, Verdict, ranking};
+use crate::recipe::{Order, RecipeKind, Replay, Step, Trial, Verdict, ranking};
 use crate::soup::Ingredient;
 use crate::tally::Tally;
 
@@ -165,12 +165,15 @@ impl Machine {
         goals
     }
 
-    /// The ingredient with the best validation score, the first one of equals; `None` until all are scored. Where the ranking is given, the
-    /// best one of that.
+    /// The ingredient with the best validation score, the first one of equals; `None` until all are scored, and where nobody asks for that. Where
+    /// the ranking is given, the best one of that.
     pub fn best_single(&self) -> Option<Soup> {
         if let Some(scores) = &self.plan.ranking {
             let lower_is_better = self.ledger.metric()?.lower_is_better();
             return ranking::best(scores, lower_is_better).map(Soup::single);
+        }
+        if self.tries_some_alone() {
+            return None;
         }
         let mut best: Option<(Soup, &Tally)> = None;
         for soup in (0..self.plan.ingredients).map(|i| Soup::single(Ingredient(i))) {
@@ -180,6 +183,22 @@ impl Machine {
             }
         }
         best.map(|(soup, _)| soup)
+    }
+
+    /// Whether the report tells of the score of an ingredient alone. Of those that were tried ahead of their turn it depends on who was fast which
+    /// have one.
+    pub fn tells_of(&self, single: &Soup, replay: &Replay) -> bool {
+        let tried = || replay.decisions.iter().any(|decision| decision.soup == *single && !decision.early);
+        let is_best = || self.plan.baselines && self.best_single().as_ref() == Some(single);
+        !self.tries_some_alone() || self.chosen() == Some(single) || is_best() || tried()
+    }
+
+    /// Whether some ingredients alone are scored as trials, in which pruning ends, and not all of them for the ranking or the report.
+    fn tries_some_alone(&self) -> bool {
+        let recipe = &self.plan.recipe;
+        let ranks = recipe.order == Order::Sorted || self.plan.baselines;
+        let all = self.plan.diagnosis.full || (self.plan.ranking.is_none() && ranks);
+        recipe.kind == RecipeKind::Pruned && !all
     }
 
     fn drop_unwanted(&mut self, out: &mut Vec<Action>) {

@@ -91,6 +91,44 @@ fn verdicts_come_after_the_same_samples_on_any_cluster_and_through_restarts() {
 }
 
 #[test]
+fn the_report_tells_of_the_same_ingredients_alone_however_many_were_tried_ahead() {
+    let right = |right: u64| -> Tally {
+        let outcome = |sample: u64| {
+            let label = (sample % 10) as u32;
+            let prediction = if sample < right { label } else { (label + 1) % 10 };
+            Outcome { label, prediction, loss: 0.5 }
+        };
+        Tally::Classes((0..SAMPLES[0]).map(outcome).collect::<Vec<_>>().iter().collect())
+    };
+    let of = |ingredients: &[u32]| Evaluation {
+        dataset: Dataset::VALIDATION,
+        soup: Soup::mean(ingredients.iter().copied().map(Ingredient)).unwrap(),
+    };
+    // To leave out either of the two is better, and what remains of the first trial is the soup.
+    let scores = [(of(&[0, 1]), right(100)), (of(&[0]), right(150)), (of(&[1]), right(160))];
+    let pruned = plan(RecipeKind::Pruned, 2, 1);
+    let given: Arc<[f64]> = Arc::new([1.0, 2.0]);
+    for (order, ranking, baselines) in [(Order::Sorted, Some(given), true), (Order::Pool, None, false)] {
+        let recipe = RecipeSpec { order, ..pruned.recipe.clone() };
+        let plan = Plan { recipe, ranking, baselines, recall: true, ..pruned.clone() };
+        let cooked = |ahead: u32| {
+            let mut cluster = Cluster::new(Plan { lookahead: Some(ahead), ..plan.clone() });
+            cluster.earlier = scores.iter().cloned().collect();
+            cluster.join();
+            cluster.run_quietly();
+            let (machine, replay) = (&cluster.machine, cluster.machine.replay());
+            assert_eq!(machine.chosen(), Some(&of(&[1]).soup));
+            let scored = machine.ledger.validation(&of(&[0]).soup).is_some();
+            let told = [0, 1].map(|one| machine.tells_of(&of(&[one]).soup, &replay));
+            (scored, told, machine.best_single())
+        };
+        let best = baselines.then(|| of(&[1]).soup);
+        assert_eq!(cooked(0), (false, [false, true], best.clone()), "{order:?}");
+        assert_eq!(cooked(1), (true, [false, true], best), "{order:?}");
+    }
+}
+
+#[test]
 fn without_kept_outcomes_samples_are_judged_in_their_own_order() {
     let plan = Plan { lookahead: Some(0), ..plan(RecipeKind::Greedy, 6, 1) };
     let expected = ran(&plan, 2);
