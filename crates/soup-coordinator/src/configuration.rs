@@ -78,7 +78,11 @@ pub async fn configuration(spec: &RunSpec, first: &Checkpoint) -> Result<Configu
             let model = model.ok_or_else(|| no_config(first))?;
             // Empty: the model's own file says it.
             let own = || says_pixels(&model).then(String::new);
-            let preprocessor = preprocessor.or_else(own).ok_or_else(|| no_preprocessor(first))?;
+            let missing = || {
+                let texts = of_other_texts(&first.name, &model, &companions);
+                texts.unwrap_or_else(|| no_preprocessor(first))
+            };
+            let preprocessor = preprocessor.or_else(own).ok_or_else(missing)?;
             (model, preprocessor)
         }
         None => (model.unwrap_or_default(), preprocessor.unwrap_or_default()),
@@ -409,6 +413,20 @@ fn no_preprocessor(first: &Checkpoint) -> Error {
     ))
 }
 
+/// The same where the files tell of a model of texts, which is none that tells their classes apart: what is missing is not how images
+/// become pixels.
+fn of_other_texts(ingredient: &str, model_json: &str, companions: &[(String, Bytes)]) -> Option<Error> {
+    let has_tokenizer = companions.iter().any(|(name, _)| name == TOKENIZER || name == TOKENIZER_CONFIG);
+    let config: Value = serde_json::from_str(model_json).unwrap_or_default();
+    let architecture = config["architectures"].get(0).and_then(Value::as_str);
+    let name = architecture.or_else(|| config["model_type"].as_str()).filter(|_| has_tokenizer)?;
+    Some(Error::data(format!(
+        "the model of ingredient {ingredient:?} is a {name} by its {CONFIG}, and has a tokenizer and no {PREPROCESSOR}: of models of \
+         texts the native judge knows some that are called …ForSequenceClassification, and T5ForConditionalGeneration (--judge names who \
+         judges others); of one of images --preprocessor-config says how these become pixels"
+    )))
+}
+
 /// A configuration file: the one that is given, which then replaces the one found beside the pool, else the found one.
 fn named(
     given: &Option<NamedConfig>,
@@ -458,6 +476,26 @@ mod tests {
         let other = r#"{"do_resize": false}"#;
         let error = of(&[(PREPROCESSOR, other), (PROCESSOR, nested)]).unwrap_err().chain();
         assert!(error.contains("do_resize false") && error.contains("--preprocessor-config"), "{error}");
+    }
+
+    #[test]
+    fn a_model_of_texts_that_is_not_judged_is_refused_by_its_name() {
+        let of = |model: &str, beside: &[(&str, &str)]| {
+            of_other_texts("a0", model, &files(beside)).map(|e| e.chain()).unwrap_or_default()
+        };
+        let tokenizer = &[(TOKENIZER, "{}")];
+        let mt5 = of(r#"{"architectures": ["MT5ForConditionalGeneration"], "model_type": "mt5"}"#, tokenizer);
+        assert!(
+            mt5.starts_with(
+                "the model of ingredient \"a0\" is a MT5ForConditionalGeneration by its config.json"
+            ),
+            "{mt5}"
+        );
+        assert!(mt5.contains("and T5ForConditionalGeneration (--judge names who judges others)"), "{mt5}");
+        assert!(of(r#"{"model_type": "umt5"}"#, &[(TOKENIZER_CONFIG, "{}")]).contains("is a umt5 by its"));
+        // Nothing says that it is one of texts, or what it is.
+        assert_eq!(of(r#"{"architectures": ["ViTForImageClassification"]}"#, &[]), "");
+        assert_eq!(of("{}", tokenizer), "");
     }
 
     #[test]
