@@ -25,8 +25,9 @@ const CAME_MAX: usize = 4 * WORKERS_MAX;
 const WITHIN: Duration = Duration::from_secs(60);
 /// What all of them are told and have not read, in bytes, as far as messages are large. Room is taken in steps.
 const UNREAD_BYTES_MAX: usize = 256 << 20;
-/// What all of them say and nobody has taken yet, likewise: two of the largest messages, which may take several times that in memory.
-const UNHEARD_BYTES_MAX: usize = 128 << 20;
+/// What all of them say and nobody has taken yet, likewise: eight of the largest messages, which may take several times that in memory. Honest
+/// workers of one host that all answer at once come nowhere near it.
+const UNHEARD_BYTES_MAX: usize = 512 << 20;
 const LARGE_BYTES: usize = 32 << 10;
 const UNIT_BYTES: usize = 1 << 10;
 
