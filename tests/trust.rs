@@ -628,8 +628,11 @@ async fn so_many_workers_register_from_one_address_and_not_more() {
         let address = "http://127.0.0.1:1".to_owned();
         let register = Register { protocol: PROTOCOL_VERSION, address, ..Register::default() };
         let first = WorkerMessage { message: Some(worker_message::Message::Register(register)) };
-        let said = futures::stream::iter([first]).chain(alive());
-        clients[number % clients.len()].clone().work(said).await
+        // It speaks for as long as this is kept.
+        let (worker, gone) = tokio::sync::oneshot::channel::<()>();
+        let said = futures::stream::iter([first]).chain(alive().take_until(gone));
+        let told = clients[number % clients.len()].clone().work(said).await?;
+        Ok::<_, tonic::Status>((told, worker))
     };
     let mut workers = Vec::new();
     for number in 0..512 {
@@ -645,5 +648,5 @@ async fn so_many_workers_register_from_one_address_and_not_more() {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(5), came).await.unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(30), came).await.unwrap();
 }
