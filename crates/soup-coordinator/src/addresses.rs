@@ -15,21 +15,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use soup_core::{Error, Result};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
+
+use crate::backlog::Backlog;
 
 /// Workers that are registered from one address: as many as have connections from there to each other.
 const WORKERS_MAX: usize = 512;
 /// Workers that may come from one address within so long: all of them four times.
 const CAME_MAX: usize = 4 * WORKERS_MAX;
 const WITHIN: Duration = Duration::from_secs(60);
-/// What all of them are told and have not read, in bytes, as far as messages are large. Room is taken in steps.
+/// What all of them are told and have not read, in bytes, as far as messages are large.
 const UNREAD_BYTES_MAX: usize = 256 << 20;
 /// What all of them say and nobody has taken yet, likewise: eight of the largest messages, which may take several times that in memory. Honest
 /// workers of one host that all answer at once come nowhere near it.
 const UNHEARD_BYTES_MAX: usize = 512 << 20;
 const LARGE_BYTES: usize = 32 << 10;
-const UNIT_BYTES: usize = 1 << 10;
 
 /// See the module.
 #[derive(Default)]
@@ -41,14 +42,12 @@ struct There {
     /// How many came, since when.
     came: usize,
     since: Instant,
-    unread: Unread,
-    unheard: Unheard,
+    waiting: Waiting,
 }
 
 impl There {
     fn new() -> There {
-        let (unread, unheard) = (Unread::new(), Unheard::new());
-        There { workers: 0, came: 0, since: Instant::now(), unread, unheard }
+        There { workers: 0, came: 0, since: Instant::now(), waiting: Waiting::new() }
     }
 
     /// One more came.
@@ -61,21 +60,18 @@ impl There {
     }
 }
 
-/// Room for what is told to workers and was not read by them.
+/// What waits between the workers of one of them and the hub.
 #[derive(Clone)]
-pub(crate) struct Unread(Arc<Semaphore>);
-
-/// Room for what workers say and nobody has taken yet.
-#[derive(Clone)]
-pub(crate) struct Unheard(Arc<Semaphore>);
+pub(crate) struct Waiting {
+    unread: Backlog,
+    unheard: Backlog,
+}
 
 /// A worker's place at its address, until this is dropped.
 pub(crate) struct Place {
-    of: Arc<Addresses>,
     /// None in this process.
-    address: Option<IpAddr>,
-    unread: Unread,
-    unheard: Unheard,
+    at: Option<(Arc<Addresses>, IpAddr)>,
+    waiting: Waiting,
 }
 
 impl Addresses {
@@ -84,10 +80,8 @@ impl Addresses {
     /// # Errors
     /// [`TryAgain`](soup_core::ErrorKind::TryAgain) where as many are there as may be.
     pub(crate) fn take(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Place> {
-        let address = address.map(|address| address.to_canonical());
-        let Some(address) = address else {
-            let (unread, unheard) = (Unread::new(), Unheard::new());
-            return Ok(Place { of: self.clone(), address: None, unread, unheard });
+        let Some(address) = address.map(|address| address.to_canonical()) else {
+            return Ok(Place { at: None, waiting: Waiting::new() });
         };
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Whoever has gone is remembered for as long as those who came are counted.
@@ -109,58 +103,44 @@ impl Addresses {
             )));
         }
         there.workers += 1;
-        let (unread, unheard) = (there.unread.clone(), there.unheard.clone());
-        Ok(Place { of: self.clone(), address: Some(address), unread, unheard })
+        Ok(Place { at: Some((self.clone(), address)), waiting: there.waiting.clone() })
     }
 }
 
 impl Place {
-    /// Room for what its worker is told.
-    pub(crate) fn unread(&self) -> Unread {
-        self.unread.clone()
-    }
-
-    /// Room for what its worker says.
-    pub(crate) fn unheard(&self) -> Unheard {
-        self.unheard.clone()
+    /// Room for what its worker is told, and for what it says.
+    pub(crate) fn waiting(&self) -> Waiting {
+        self.waiting.clone()
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Some(address) = &self.address else { return };
-        let mut all = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((of, address)) = &self.at else { return };
+        let mut all = of.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(there) = all.get_mut(address) {
             there.workers -= 1;
         }
     }
 }
 
-impl Unread {
-    fn new() -> Unread {
-        Unread(Arc::new(Semaphore::new(UNREAD_BYTES_MAX / UNIT_BYTES)))
+impl Waiting {
+    fn new() -> Waiting {
+        Waiting { unread: Backlog::new(UNREAD_BYTES_MAX), unheard: Backlog::new(UNHEARD_BYTES_MAX) }
     }
 
-    /// Room for a message of so many bytes, for as long as it is not read; a small one takes none.
-    pub(crate) async fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    /// Room for a message of so many bytes to a worker, for as long as it is not read; a small one takes none.
+    pub(crate) async fn unread(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         if bytes <= LARGE_BYTES {
             return None;
         }
-        let units = bytes.min(UNREAD_BYTES_MAX).div_ceil(UNIT_BYTES);
-        // Never closed.
-        self.0.clone().acquire_many_owned(u32::try_from(units).unwrap_or(u32::MAX)).await.ok()
-    }
-}
-
-impl Unheard {
-    fn new() -> Unheard {
-        Unheard(Arc::new(Semaphore::new(UNHEARD_BYTES_MAX / UNIT_BYTES)))
+        self.unread.room(bytes).await
     }
 
-    /// Room for a message of so many bytes, which is here already, for as long as nobody takes it; none where others from there have all.
-    pub(crate) fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let units = bytes.min(UNHEARD_BYTES_MAX).div_ceil(UNIT_BYTES);
-        self.0.clone().try_acquire_many_owned(u32::try_from(units).unwrap_or(u32::MAX)).ok()
+    /// Room for a message of so many bytes of a worker's, which is here already, for as long as nobody takes it; none where others from there have
+    /// all.
+    pub(crate) fn unheard(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        self.unheard.try_room(bytes)
     }
 }
 
@@ -169,6 +149,13 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
+    use crate::backlog::UNIT_BYTES;
+
+    fn refused(place: Result<Place>, begins: &str) {
+        let error = place.err().unwrap();
+        assert_eq!(error.kind(), soup_core::ErrorKind::TryAgain);
+        assert!(error.chain().starts_with(begins), "{}", error.chain());
+    }
 
     #[test]
     fn so_many_workers_are_at_one_address_and_not_more() {
@@ -177,13 +164,7 @@ mod tests {
         let mut all: Vec<Place> = (0..WORKERS_MAX).map(|_| addresses.take(here).unwrap()).collect();
         // An address is the same however it is written.
         for again in [here, Some("::ffff:10.0.0.1".parse().unwrap())] {
-            let error = addresses.take(again).err().unwrap();
-            assert_eq!(error.kind(), soup_core::ErrorKind::TryAgain);
-            assert!(
-                error.chain().starts_with("512 workers are registered from 10.0.0.1"),
-                "{}",
-                error.chain()
-            );
+            refused(addresses.take(again), "512 workers are registered from 10.0.0.1");
         }
         let others = [addresses.take(there).unwrap(), addresses.take(None).unwrap()];
         all.pop();
@@ -197,13 +178,7 @@ mod tests {
         let addresses = Arc::new(Addresses::default());
         let [here, there] = [1, 2].map(|host| Some(IpAddr::from([10, 0, 0, host])));
         (0..CAME_MAX).for_each(|_| drop(addresses.take(here).unwrap()));
-        let error = addresses.take(here).err().unwrap();
-        assert_eq!(error.kind(), soup_core::ErrorKind::TryAgain);
-        assert!(
-            error.chain().starts_with("2048 workers came from 10.0.0.1 within 60 s"),
-            "{}",
-            error.chain()
-        );
+        refused(addresses.take(here), "2048 workers came from 10.0.0.1 within 60 s");
         drop(addresses.take(there).unwrap());
         tokio::time::advance(WITHIN).await;
         drop(addresses.take(here).unwrap());
@@ -216,17 +191,15 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_read_at_one_address_takes_nothing_at_another() {
         let addresses = Arc::new(Addresses::default());
-        let unread =
-            |host| addresses.take(Some(IpAddr::from([10, 0, 0, host]))).map(|place| (place.unread(), place));
-        let ((eve, _eve), (ada, _ada), (bob, _bob)) =
-            (unread(1).unwrap(), unread(1).unwrap(), unread(2).unwrap());
+        let places = [1, 1, 2].map(|host| addresses.take(Some(IpAddr::from([10, 0, 0, host]))).unwrap());
+        let [eve, ada, bob] = places.each_ref().map(Place::waiting);
         // More than there is takes all there is.
-        let large = eve.room(usize::MAX).await.unwrap();
-        assert!(ada.room(LARGE_BYTES + 1).now_or_never().is_none());
-        assert!(ada.room(LARGE_BYTES).now_or_never().unwrap().is_none());
-        assert!(bob.room(LARGE_BYTES + 1).now_or_never().unwrap().is_some());
+        let large = eve.unread(usize::MAX).await.unwrap();
+        assert!(ada.unread(LARGE_BYTES + 1).now_or_never().is_none());
+        assert!(ada.unread(LARGE_BYTES).now_or_never().unwrap().is_none());
+        assert!(bob.unread(LARGE_BYTES + 1).now_or_never().unwrap().is_some());
         drop(large);
-        assert!(ada.room(LARGE_BYTES + 1).now_or_never().unwrap().is_some());
+        assert!(ada.unread(LARGE_BYTES + 1).now_or_never().unwrap().is_some());
     }
 
     #[test]
@@ -234,11 +207,11 @@ mod tests {
         let addresses = Arc::new(Addresses::default());
         let [here, there] = [1, 2].map(|host| Some(IpAddr::from([10, 0, 0, host])));
         let places = [here, here, there, None].map(|address| addresses.take(address).unwrap());
-        let [eve, ada, bob, own] = places.each_ref().map(Place::unheard);
-        let waits = eve.room(UNHEARD_BYTES_MAX - UNIT_BYTES).unwrap();
-        assert!(ada.room(2 * UNIT_BYTES).is_none());
-        assert!(bob.room(usize::MAX).is_some() && own.room(2 * UNIT_BYTES).is_some());
+        let [eve, ada, bob, own] = places.each_ref().map(Place::waiting);
+        let waits = eve.unheard(UNHEARD_BYTES_MAX - UNIT_BYTES).unwrap();
+        assert!(ada.unheard(2 * UNIT_BYTES).is_none());
+        assert!(bob.unheard(usize::MAX).is_some() && own.unheard(2 * UNIT_BYTES).is_some());
         drop(waits);
-        assert!(ada.room(2 * UNIT_BYTES).is_some());
+        assert!(ada.unheard(2 * UNIT_BYTES).is_some());
     }
 }

@@ -3,7 +3,7 @@
 //! Events are kept as they are sent: that is little of what a report holds, and the same for every watcher. A watcher is given a copy when it
 //! has read what came before; of those that are large, so many bytes are under way at a time, to all watchers of all runs.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use futures::{Stream, stream};
 use soup_core::machine::Report;
@@ -13,8 +13,9 @@ use soup_proto::v1::run_event::Event;
 use soup_proto::v1::{Planned, Queued, RunEvent};
 use soup_proto::{CONTROL_BYTES_MAX, message_bytes, report_event};
 use soup_trust::Caller;
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use crate::backlog::Backlog;
 use crate::prepare::PreparedRun;
 
 /// Events kept of one run, and their bytes; beyond that, events other than the last one are dropped.
@@ -22,11 +23,10 @@ const EVENTS_MAX: usize = 200_000;
 const EVENTS_BYTES_MAX: usize = 64 << 20;
 /// Larger events are under way to few watchers at a time.
 const LARGE_BYTES: usize = 32 << 10;
-/// Bytes of those that are under way, in the whole process. Permits are for so many bytes.
+/// Bytes of those that are under way, in the whole process.
 const UNDER_WAY_BYTES_MAX: usize = 64 << 20;
-const UNIT_BYTES: usize = 1 << 10;
 
-static UNDER_WAY: Semaphore = Semaphore::const_new(UNDER_WAY_BYTES_MAX / UNIT_BYTES);
+static UNDER_WAY: LazyLock<Backlog> = LazyLock::new(|| Backlog::new(UNDER_WAY_BYTES_MAX));
 
 /// Clients that may watch one run, beyond admins.
 const CLIENTS_MAX: usize = 256;
@@ -50,7 +50,7 @@ struct Events {
 }
 
 /// A copy of an event for a watcher, as soon as it may be under way, and what says that until the watcher asks for the next one.
-pub(crate) async fn give(event: &RunEvent) -> (RunEvent, Option<SemaphorePermit<'static>>) {
+pub(crate) async fn give(event: &RunEvent) -> (RunEvent, Option<OwnedSemaphorePermit>) {
     let bytes = message_bytes(event);
     if bytes > CONTROL_BYTES_MAX {
         return (too_large(bytes), None);
@@ -58,10 +58,8 @@ pub(crate) async fn give(event: &RunEvent) -> (RunEvent, Option<SemaphorePermit<
     if bytes <= LARGE_BYTES {
         return (event.clone(), None);
     }
-    let units = bytes.min(UNDER_WAY_BYTES_MAX).div_ceil(UNIT_BYTES);
-    // Never closed.
-    let permit = UNDER_WAY.acquire_many(u32::try_from(units).unwrap_or(u32::MAX)).await.ok();
-    (event.clone(), permit)
+    let room = UNDER_WAY.room(bytes).await;
+    (event.clone(), room)
 }
 
 /// What is told instead of an event that no message can have. That can only be a report: of all others less is kept.

@@ -25,6 +25,7 @@
 
 mod addresses;
 mod admission;
+mod backlog;
 mod configuration;
 mod diagnosis;
 mod event_log;

@@ -25,6 +25,7 @@ use tonic::transport::Uri;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::addresses::{Addresses, Place};
+use crate::backlog::Backlog;
 use crate::event_log;
 use crate::exchange::{Newcomer, Said, Told};
 use crate::hub::{Handle, Meant, NamedRun};
@@ -43,20 +44,19 @@ pub(crate) struct Service {
     /// Requests that read logs of runs, or make lists: a few at a time.
     reading: Semaphore,
     /// Room for replies that are not read yet.
-    replies: Arc<Semaphore>,
+    replies: Backlog,
     /// Room for large answers of workers that the hub has not taken yet.
-    answers: Arc<Semaphore>,
+    answers: Backlog,
     /// Where workers come from.
     addresses: Arc<Addresses>,
 }
 
 /// Requests that read logs of runs, or make lists, at a time.
 const READING_MAX: usize = 4;
-/// What lists take until they are read, in bytes, and what room for that is taken in.
+/// What lists take until they are read, in bytes.
 const REPLIES_BYTES_MAX: usize = 64 << 20;
-const UNIT_BYTES: usize = 1 << 10;
 /// Largest list in a reply, in bytes: there is a little around it.
-const JSON_BYTES_MAX: usize = CONTROL_BYTES_MAX - UNIT_BYTES;
+const JSON_BYTES_MAX: usize = CONTROL_BYTES_MAX - (1 << 10);
 /// What the longest of them is of.
 const RUNS: &str = "runs";
 /// What large answers of workers take until the hub takes them, in bytes; smaller ones are bounded by their number.
@@ -66,8 +66,8 @@ const SMALL_ANSWER_BYTES: usize = 32 << 10;
 impl Service {
     pub(crate) fn new(hub: Handle, state: State, one_process: bool, takes_runs: bool) -> Service {
         let reading = Semaphore::new(READING_MAX);
-        let replies = Arc::new(Semaphore::new(REPLIES_BYTES_MAX / UNIT_BYTES));
-        let answers = Arc::new(Semaphore::new(ANSWERS_BYTES_MAX / UNIT_BYTES));
+        let replies = Backlog::new(REPLIES_BYTES_MAX);
+        let answers = Backlog::new(ANSWERS_BYTES_MAX);
         let addresses = Arc::default();
         Service { hub, state, one_process, takes_runs, reading, replies, answers, addresses }
     }
@@ -98,21 +98,21 @@ impl Coordinator for Service {
             // Names are what workers say of themselves.
             tracing::info!(worker = worker.0, from = %address, who = %member, "whose certificate a worker has");
         }
-        let (hub, answers, unheard) = (self.hub.clone(), self.answers.clone(), place.unheard());
+        let (hub, answers, waiting) = (self.hub.clone(), self.answers.clone(), place.waiting());
         tokio::spawn(async move {
             while let Ok(Some(message)) = up.message().await {
-                let bytes = message_bytes(&message).min(ANSWERS_BYTES_MAX);
+                let bytes = message_bytes(&message);
                 let room = match bytes > SMALL_ANSWER_BYTES {
                     true => {
-                        let Some(_waits) = unheard.room(bytes) else {
+                        let Some(_waits) = waiting.unheard(bytes) else {
                             tracing::warn!(
                                 worker = worker.0,
                                 "cut off: what workers at its address say waits, and there is as much of it as may be"
                             );
                             break;
                         };
-                        // Never closed. Others' answers are taken first, and this worker's next one is not read before.
-                        answers.clone().acquire_many_owned(bytes.div_ceil(UNIT_BYTES) as u32).await.ok()
+                        // Others' answers are taken first, and this worker's next one is not read before.
+                        answers.room(bytes).await
                     }
                     false => None,
                 };
@@ -213,9 +213,8 @@ impl Service {
 
     /// A reply with a list, which takes room for as long as it is not read.
     fn reply<T>(&self, list: String, reply: impl FnOnce(String) -> T) -> Result<Response<T>, Status> {
-        let units = u32::try_from(list.len().div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
-        let room = self.replies.clone().try_acquire_many_owned(units);
-        let room = room.map_err(|_| {
+        let room = self.replies.try_room(list.len());
+        let room = room.ok_or_else(|| {
             exhausted(&Error::try_again("lists that nobody reads take what there is for them: try again"))
         })?;
         let mut response = Response::new(reply(list));
@@ -283,15 +282,15 @@ fn down_to(
     futures::stream::unfold(start, move |(mut down, under_way)| {
         // It has read that.
         drop(under_way);
-        let (hub, unread) = (hub.clone(), place.unread());
+        let (hub, waiting) = (hub.clone(), place.waiting());
         async move {
             loop {
                 let told = down.recv().await?;
                 // Before it is put into words: those take memory, too.
-                let room = unread.room(messages::weight(&told)).await;
+                let room = waiting.unread(messages::weight(&told)).await;
                 let Some(message) = tell(hub.clone(), worker, told).await else { continue };
                 let bytes = message.as_ref().map_or(0, message_bytes);
-                let room = if room.is_some() { room } else { unread.room(bytes).await };
+                let room = if room.is_some() { room } else { waiting.unread(bytes).await };
                 return Some((message, (down, room)));
             }
         }
