@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
-use soup_core::journal::RunState;
+use soup_core::journal::{Fold, RunState};
 use soup_core::machine::WorkerId;
 use soup_core::run::RunSpec;
 use soup_core::{Error, ErrorKind};
@@ -180,20 +180,20 @@ impl Coordinator for Service {
     }
 
     async fn judges(&self, _: Request<JudgesRequest>) -> Result<Response<JudgesResponse>, Status> {
-        let _turn = self.turn().await?;
+        let _turn = self.turn().await.map_err(|e| status_of(&e))?;
         let judges = self.hub.judges().await.map_err(|e| status_of(&e))?;
         self.reply(json("judges", &judges)?, |judges_json| JudgesResponse { judges_json })
     }
 
     async fn probe(&self, _: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
         let workers = self.hub.probe().await.map_err(|e| status_of(&e))?;
-        let _turn = self.turn().await?;
+        let _turn = self.turn().await.map_err(|e| status_of(&e))?;
         self.reply(json("workers", &workers)?, |workers_json| ProbeResponse { workers_json })
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
         let caller = caller(&request);
-        let _turn = self.turn().await?;
+        let _turn = self.turn().await.map_err(|e| status_of(&e))?;
         let live = self.hub.live().await.map_err(|e| status_of(&e))?;
         let mut runs = self.state.summaries().await.map_err(|e| status_of(&e))?;
         runs.retain(|run| caller.may_touch(run.client.as_deref()));
@@ -205,10 +205,10 @@ impl Coordinator for Service {
 }
 
 impl Service {
-    /// The turn to make a list, which a few have at a time.
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, Status> {
+    /// The turn to read a log, or to make a list, which a few have at a time.
+    async fn turn(&self) -> soup_core::Result<SemaphorePermit<'_>> {
         let turn = self.reading.acquire().await;
-        turn.map_err(|_| Status::unavailable("the coordinator is stopping"))
+        turn.map_err(|e| Error::unavailable("the coordinator is stopping").with_source(e))
     }
 
     /// A reply with a list, which takes room for as long as it is not read.
@@ -230,13 +230,9 @@ impl Service {
         if self.hub.log(run.to_owned()).await?.is_some_and(|log| log.may_watch(caller)) {
             return Ok(true);
         }
-        let turn = self.reading.acquire().await;
-        let _turn = turn.map_err(|e| Error::unavailable("the coordinator is stopping").with_source(e))?;
+        let _turn = self.turn().await?;
         match self.state.read(run).await {
-            Ok((fold, _)) => {
-                let client = fold.operation.as_ref().and_then(|operation| operation.client.as_deref());
-                Ok(caller.may_touch(client))
-            }
+            Ok((fold, _)) => Ok(caller.may_touch(client(&fold))),
             Err(error) if error.kind().is_transient() => Err(error),
             Err(_) => Ok(false),
         }
@@ -244,8 +240,7 @@ impl Service {
 
     /// How a run ended that this coordinator has no events of.
     async fn past(&self, caller: &Caller, run: &str) -> soup_core::Result<Event> {
-        let turn = self.reading.acquire().await;
-        let _turn = turn.map_err(|e| Error::unavailable("the coordinator is stopping").with_source(e))?;
+        let _turn = self.turn().await?;
         let fold = match self.state.read(run).await {
             Ok((fold, _)) => fold,
             // One that there is not is answered as one that is another's.
@@ -257,8 +252,7 @@ impl Service {
             }
             Err(error) => return Err(error),
         };
-        let client = fold.operation.as_ref().and_then(|operation| operation.client.as_deref());
-        allow(caller, "watch", run, caller.may_touch(client))?;
+        allow(caller, "watch", run, caller.may_touch(client(&fold)))?;
         Ok(match (fold.state, fold.report, fold.failure) {
             (RunState::Published, Some(report), _) => Event::FinishedJson(report.to_string()),
             (RunState::Failed, _, Some((code, text))) => {
@@ -335,6 +329,11 @@ fn within(what: &str, json: String, bytes_max: usize) -> soup_core::Result<Strin
 /// Who sent a request: behind the gate everybody is somebody.
 fn caller<T>(request: &Request<T>) -> Caller {
     request.extensions().get::<Caller>().cloned().unwrap_or(Caller::Anybody)
+}
+
+/// Who asked for a run, by its log.
+fn client(fold: &Fold) -> Option<&str> {
+    fold.operation.as_ref().and_then(|operation| operation.client.as_deref())
 }
 
 /// What is said of a run that there is not, and of one that is another's.
