@@ -44,8 +44,8 @@ pub(crate) struct Newcomer {
     pub(crate) name: String,
     /// The name in the certificate that it has shown, where it had to show one.
     pub(crate) certificate: Option<String>,
-    /// Where peers reach it.
-    pub(crate) address: String,
+    /// Where peers reach it. All are told of all others: there is one of each.
+    pub(crate) address: Arc<str>,
     pub(crate) slots: u32,
     pub(crate) space: Space,
     /// Who can judge there.
@@ -142,7 +142,6 @@ pub(crate) enum Told {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Peer {
     pub(crate) worker: WorkerId,
-    /// All are told of all others: there is one of each.
     pub(crate) address: Arc<str>,
 }
 

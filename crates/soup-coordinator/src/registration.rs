@@ -38,6 +38,7 @@ pub(crate) fn newcomer(register: v1::Register) -> Result<Newcomer> {
     let space = Space { device: device_bytes, memory: capacity_bytes, disk: disk_bytes };
     let judges = judges.into_iter().map(TryInto::try_into).collect::<Result<_>>()?;
     let held = held.into_iter().map(|held| (held.run.clone(), shards(&held))).collect();
+    let address = address.into();
     Ok(Newcomer { name, certificate: None, address, slots, space, judges, held })
 }
 

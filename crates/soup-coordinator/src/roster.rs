@@ -1,7 +1,6 @@
 //! The workers that are connected, and until when each is believed to be alive.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use soup_core::judge::{JudgeId, WorkerJudges};
 use soup_core::machine::{Millis, NewWorker, WorkerId};
@@ -22,8 +21,6 @@ pub(crate) type Outbox = mpsc::Sender<Told>;
 
 struct Member {
     is: Newcomer,
-    /// Where peers reach it.
-    address: Arc<str>,
     leaving: bool,
     heard: Millis,
     outbox: Outbox,
@@ -40,8 +37,7 @@ impl Roster {
     pub(crate) fn join(&mut self, is: Newcomer, outbox: Outbox, now: Millis) -> WorkerId {
         self.next += 1;
         let worker = WorkerId(self.next);
-        let address = is.address.as_str().into();
-        self.members.insert(worker, Member { is, address, leaving: false, heard: now, outbox });
+        self.members.insert(worker, Member { is, leaving: false, heard: now, outbox });
         worker
     }
 
@@ -114,7 +110,7 @@ impl Roster {
     pub(crate) fn view(&self, shards: impl Fn(WorkerId) -> u32) -> Vec<WorkerView> {
         let of = |(&worker, m): (&WorkerId, &Member)| WorkerView {
             name: m.is.name.clone(),
-            address: m.is.address.clone(),
+            address: m.is.address.to_string(),
             slots: m.is.slots,
             device_bytes: m.is.space.device,
             capacity_bytes: m.is.space.memory,
@@ -128,7 +124,7 @@ impl Roster {
     pub(crate) fn reach(&self, mut reaches: impl FnMut(WorkerId) -> Option<Vec<Reach>>) -> Vec<WorkerReach> {
         let of = |(&worker, m): (&WorkerId, &Member)| WorkerReach {
             worker: m.is.name.clone(),
-            address: m.is.address.clone(),
+            address: m.is.address.to_string(),
             slots: m.is.slots,
             device_bytes: m.is.space.device,
             capacity_bytes: m.is.space.memory,
@@ -183,11 +179,11 @@ impl Roster {
 
     /// What a worker is called, and where it is.
     pub(crate) fn called(&self, worker: WorkerId) -> Option<(&str, &str)> {
-        self.members.get(&worker).map(|m| (m.is.name.as_str(), &*m.address))
+        self.members.get(&worker).map(|m| (m.is.name.as_str(), &*m.is.address))
     }
 
     pub(crate) fn peers(&self) -> Vec<Peer> {
-        let peer = |(w, m): (&WorkerId, &Member)| Peer { worker: *w, address: m.address.clone() };
+        let peer = |(w, m): (&WorkerId, &Member)| Peer { worker: *w, address: m.is.address.clone() };
         self.members.iter().map(peer).collect()
     }
 
@@ -207,7 +203,7 @@ mod tests {
         Newcomer {
             name: name.to_owned(),
             certificate: certificate.map(str::to_owned),
-            address: format!("http://{name}"),
+            address: format!("http://{name}").into(),
             slots: 1,
             space: Space::default(),
             judges: Vec::new(),

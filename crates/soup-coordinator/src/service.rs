@@ -353,7 +353,7 @@ fn allow(caller: &Caller, what: &str, run: &str, may: bool) -> soup_core::Result
 /// Refuses a worker that wants its peers to look for it where it has no business to be.
 fn is_there(peer: Option<&Peer>, newcomer: &Newcomer) -> soup_core::Result<()> {
     let Some(peer) = peer else { return Ok(()) };
-    let address = &newcomer.address;
+    let address = &*newcomer.address;
     let url = address.parse::<Uri>().map_err(|e| {
         Error::usage(format!("address {address:?} of worker {:?} is no URL", newcomer.name)).with_source(e)
     })?;

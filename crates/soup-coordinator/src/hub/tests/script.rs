@@ -183,7 +183,7 @@ impl Script {
         let newcomer = Newcomer {
             name: name.to_owned(),
             certificate: None,
-            address: format!("http://{name}"),
+            address: format!("http://{name}").into(),
             slots: 1,
             space: Space { memory: 1 << 20, ..Space::default() },
             judges: vec![soup_core::judge::Offer::native()],
