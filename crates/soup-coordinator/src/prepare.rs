@@ -75,9 +75,7 @@ impl PreparedRun {
 
     /// Whether that may be a soup of this run: one that somebody made up is of any size.
     pub(crate) fn may_be_of(&self, soup: &Soup) -> bool {
-        let (ingredients, tensors) = (self.names.len(), self.schema.tensors().len());
-        let rows = soup.rows().map_or(1, <[_]>::len);
-        soup.members().iter().all(|member| member.index() < ingredients) && (rows == 1 || rows == tensors)
+        soup.fits(self.names.len(), self.schema.tensors().len())
     }
 
     /// About how much memory it takes, in bytes.

@@ -108,6 +108,13 @@ impl Soup {
         }
     }
 
+    /// Whether a pool of so many ingredients with so many tensors may have this soup.
+    pub fn fits(&self, ingredients: usize, tensors: usize) -> bool {
+        let rows = self.rows().map_or(1, <[_]>::len);
+        // Ascending: all others are before the last one.
+        self.members.last().is_none_or(|last| last.index() < ingredients) && (rows == 1 || rows == tensors)
+    }
+
     /// The weights of the members on tensor `tensor` (canonical order). `None` for a mean.
     pub fn row(&self, tensor: usize) -> Option<&[Weight]> {
         let rows = self.rows()?;
@@ -160,5 +167,14 @@ mod tests {
         assert!(Soup::weighted(vec![Ingredient(0)], vec![vec![w(0.5), w(0.5)]]).is_err());
         let s = Soup::weighted(vec![Ingredient(0), Ingredient(2)], vec![vec![w(0.25), w(0.75)]]).unwrap();
         assert_eq!(s.row(7).unwrap()[1].get(), 0.75);
+    }
+
+    #[test]
+    fn a_soup_fits_a_pool_that_has_its_ingredients_and_tensors() {
+        assert!(soup(&[0, 2]).fits(3, 5) && !soup(&[0, 2]).fits(2, 5));
+        let rows = |rows| Soup::weighted(vec![Ingredient(1)], vec![vec![Weight::new(1.0).unwrap()]; rows]);
+        assert!([1, 5].iter().all(|&n| rows(n).unwrap().fits(2, 5)));
+        assert!([4, 6].iter().all(|&n| !rows(n).unwrap().fits(2, 5)));
+        assert!(!rows(5).unwrap().fits(1, 5));
     }
 }

@@ -101,14 +101,13 @@ pub(crate) async fn own_until(run: &Arc<Active>, shard: u32, soup: &Soup, until:
 /// [`Usage`](soup_core::ErrorKind::Usage) for such a one.
 fn check_fit(run: &Active, soup: &Soup) -> Result<()> {
     let (ingredients, tensors) = (run.begun.ingredients.len(), run.begun.schema.tensors().len());
-    let rows = soup.rows().map_or(1, <[_]>::len);
-    match soup.members().iter().all(|member| member.index() < ingredients) && (rows == 1 || rows == tensors) {
-        true => Ok(()),
-        false => Err(Error::usage(format!(
-            "a soup of {} members in {rows} rows is none of {ingredients} ingredients with {tensors} tensors",
-            soup.members().len()
-        ))),
+    if soup.fits(ingredients, tensors) {
+        return Ok(());
     }
+    let (members, rows) = (soup.members().len(), soup.rows().map_or(1, <[_]>::len));
+    Err(Error::usage(format!(
+        "a soup of {members} members in {rows} rows is none of {ingredients} ingredients with {tensors} tensors"
+    )))
 }
 
 /// The part of a gradient that this worker holds which is on a shard, for a peer that waits `until` then.
