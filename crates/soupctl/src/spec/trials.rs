@@ -68,13 +68,16 @@ pub(super) fn moot(flags: &CookOptions, file: &mut CookOptions) -> Option<String
         init: flags.init.or(file.init),
         ..CookOptions::default()
     });
-    let moot: Vec<&str> = given(file).filter(|name| !looks.at(name)).collect();
+    // The flag beside such a recipe is refused with the rest of what the run is asked for.
+    let ranked_by = file.ranked_by.is_some().then_some("ranked-by");
+    let moot: Vec<&str> = given(file).chain(ranked_by).filter(|name| !looks.at(name)).collect();
     for name in &moot {
         match *name {
             "order" => file.order = None,
             "accept" => file.accept = None,
             "alpha" => file.alpha = None,
             "max-ingredients" => file.max_ingredients = None,
+            "ranked-by" => file.ranked_by = None,
             _ => file.passes = None,
         }
     }
@@ -96,6 +99,7 @@ mod tests {
             alpha: Some(0.1),
             max_ingredients: Some(2),
             passes: Some(3),
+            ranked_by: Some("scores.csv".to_owned()),
             ..CookOptions::default()
         }
     }
@@ -140,12 +144,12 @@ mod tests {
         let (said, file) = moot_of(RecipeName::Uniform, None);
         assert_eq!(
             said.unwrap(),
-            "the cook file's order, accept, alpha, max-ingredients, passes means nothing to --recipe uniform, and is passed over"
+            "the cook file's order, accept, alpha, max-ingredients, passes, ranked-by means nothing to --recipe uniform, and is passed over"
         );
         assert_eq!(file, CookOptions::default());
         let (said, file) = moot_of(RecipeName::Pruned, Some(RecipeName::Greedy));
         assert!(said.unwrap().contains("max-ingredients") && file.max_ingredients.is_none());
-        assert_eq!(file.passes, Some(3));
+        assert_eq!((file.passes, file.ranked_by), (Some(3), all().ranked_by));
         // The file contradicts itself.
         let (said, file) = moot_of(RecipeName::Uniform, Some(RecipeName::Uniform));
         assert_eq!((said, file), (None, with(RecipeName::Uniform, all())));
