@@ -88,6 +88,10 @@ impl Value {
         let (Value::Number(number) | Value::Other(_, number)) = self;
         number.is_finite()
     }
+
+    fn is_number(&self) -> bool {
+        matches!(self, Value::Number(_))
+    }
 }
 
 /// Reads one gate, or a list of them.
@@ -120,18 +124,39 @@ pub(crate) fn check_spec(gates: &[Gate], spec: &RunSpec) -> Result<()> {
                 spec.recipe.metric
             )));
         }
-        if matches!(gate.value, Value::Other(..)) && !spec.baselines {
+        if !gate.value.is_number() && !spec.baselines {
             return Err(Error::usage(format!(
                 "gate {gate} is about another soup, which is not scored: leave out --no-baselines"
+            )));
+        }
+        // Of what more is better a limit may be meant: of a set that a soup is not to be right about.
+        if let Some(lower) = lower_is_better(spec)
+            && gate.at_least == lower
+            && (lower || !gate.value.is_number())
+        {
+            let (better, operator) = if lower { ("less", "<=") } else { ("more", ">=") };
+            return Err(Error::usage(format!(
+                "gate {gate} is what worse soups pass, since of {} {better} is better: write {operator}",
+                spec.recipe.metric
             )));
         }
     }
     Ok(())
 }
 
+/// Whether a cook is judged by the native judge.
+fn is_native(spec: &RunSpec) -> bool {
+    spec.judge.as_ref().is_none_or(|judge| *judge == JudgeId::native().name)
+}
+
+/// Whether less of a cook's figure is better, where that is known: all parts of one have one direction.
+fn lower_is_better(spec: &RunSpec) -> Option<bool> {
+    let errors = [ClassMetric::Loss.name(), ValueMetric::Mse.name()];
+    is_native(spec).then(|| spec.recipe.metric.parts().any(|metric| errors.contains(&metric)))
+}
+
 /// Between what the figures of a cook lie, where that is known: those of the native judge that are shares or correlations.
 fn bounds(spec: &RunSpec) -> Option<(f64, f64)> {
-    let is_native = spec.judge.as_ref().is_none_or(|judge| *judge == JudgeId::native().name);
     let least = |metric: &str| {
         let shares =
             [ClassMetric::Accuracy, ClassMetric::MacroF1, ClassMetric::BinaryF1].map(ClassMetric::name);
@@ -144,7 +169,7 @@ fn bounds(spec: &RunSpec) -> Option<(f64, f64)> {
         }
     };
     let least: Option<Vec<f64>> = spec.recipe.metric.parts().map(least).collect();
-    least.filter(|_| is_native).map(|least| (least.into_iter().fold(0.0, f64::min), 1.0))
+    least.filter(|_| is_native(spec)).map(|least| (least.into_iter().fold(0.0, f64::min), 1.0))
 }
 
 /// Whether a soup passes all gates.
@@ -220,6 +245,45 @@ mod tests {
         ] {
             assert!(bad.parse::<Gate>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn gates_that_worse_soups_pass_are_refused() {
+        let asked = |metric: &str| -> RunSpec {
+            serde_json::from_value(serde_json::json!({
+                "pool": ["/p"], "recipe": {
+                    "kind": "greedy", "order": "sorted", "accept": "at-least", "seed": 0, "max_ingredients": null,
+                    "passes": 1, "metric": metric
+                },
+                "validation": { "name": "v", "url": "/v" }, "tests": [], "output": "/o", "overwrite": false,
+                "batch_size": 1, "allow_nan": false, "baselines": true, "workers_min": 1,
+                "model_config": null, "preprocessor_config": null
+            }))
+            .unwrap()
+        };
+        let outcome = |gate: &str, metric: &str| {
+            check_spec(&[gate.parse().unwrap()], &asked(metric)).map_err(|e| e.chain())
+        };
+        for (gate, metric, operator) in [
+            ("v>=best-single-0.2pt", "loss", "<="),
+            ("v>=0.5", "mse", "<="),
+            ("v<=uniform", "accuracy", ">="),
+            ("v<=best-single", "pearson+spearman", ">="),
+        ] {
+            let error = outcome(gate, metric).unwrap_err();
+            assert!(error.contains(gate) && error.contains(&format!("write {operator}")), "{error}");
+        }
+        for (gate, metric) in [
+            ("v<=best-single+0.2pt", "loss"),
+            ("v<=0.5", "mse"),
+            ("v>=uniform", "matthews"),
+            ("v<=0.5", "accuracy"),
+        ] {
+            assert_eq!(outcome(gate, metric), Ok(()), "{gate} {metric}");
+        }
+        // What another judge calls so is its own affair.
+        let other = RunSpec { judge: Some("lm".to_owned()), ..asked("loss") };
+        assert!(check_spec(&["v>=1".parse().unwrap()], &other).is_ok());
     }
 
     fn report() -> RunReport {
