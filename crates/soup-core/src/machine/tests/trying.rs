@@ -1,6 +1,7 @@
 //! Verdicts that are certain before all samples are judged: the same as those on all of them, after the same samples on any cluster.
 
 use super::*;
+use crate::journal::SoupRecord;
 
 const WALKS: [RecipeKind; 3] = [RecipeKind::Greedy, RecipeKind::Pruned, RecipeKind::Learned];
 
@@ -88,6 +89,40 @@ fn verdicts_come_after_the_same_samples_on_any_cluster_and_through_restarts() {
             verified(&cluster);
         }
     }
+}
+
+#[test]
+fn slices_beyond_a_verdict_are_taken_back_and_never_recorded() {
+    // What was rejected is not judged again for the report.
+    let plan = Plan { baselines: false, ..plan(RecipeKind::Greedy, 6, 1) };
+    let mut cluster = Cluster::new(plan);
+    (0..9).for_each(|_| cluster.join());
+    let is_of = |work: &Work, soup: &SoupRecord| matches!(work, Work::Evaluate(of, _) if SoupRecord::from(&of.soup) == *soup);
+    let mut given = BTreeSet::new();
+    while cluster.result.is_none() {
+        if cluster.entry.is_none() && cluster.inbox.is_empty() {
+            cluster.now += 1000;
+            cluster.event(Event::Tick);
+        } else {
+            cluster.step();
+        }
+        given.extend(cluster.inbox.iter().map(|(_, _, work)| work.clone()));
+        if let Some(Entry::Rejected(rejected)) = &cluster.entry {
+            let mut under_way = cluster.inbox.iter().map(|(_, _, work)| work);
+            assert!(!under_way.any(|work| is_of(work, &rejected.soup)), "{:?}", rejected.soup);
+        }
+    }
+    let mut rejected: Vec<SoupRecord> = Vec::new();
+    for record in &cluster.records {
+        match &record.entry {
+            Entry::Rejected(of) => rejected.push(of.soup.clone()),
+            Entry::Slices(slices) => assert!(slices.iter().all(|slice| !rejected.contains(&slice.soup))),
+            _ => {}
+        }
+    }
+    let of_rejected = given.iter().filter(|work| rejected.iter().any(|soup| is_of(work, soup)));
+    let taken_back = of_rejected.filter(|work| !cluster.evaluated.contains_key(*work)).count();
+    assert!(taken_back > 0, "{} were rejected", rejected.len());
 }
 
 #[test]
