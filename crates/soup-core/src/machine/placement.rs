@@ -98,6 +98,14 @@ impl Placement {
         (0..).map(Shard).zip(&self.holdings).filter_map(resident)
     }
 
+    /// What the owner of a shard has loaded does not count before somebody else says the same.
+    pub(super) fn not_yet_resident(&mut self, shard: Shard) {
+        let holding = &mut self.holdings[shard.0 as usize];
+        if let Holding::Resident(owner, tier) = *holding {
+            *holding = Holding::Loading(owner, tier);
+        }
+    }
+
     /// The shards of every owner.
     pub(super) fn by_owner(&self) -> BTreeMap<WorkerId, Vec<Shard>> {
         let mut owned: BTreeMap<WorkerId, Vec<Shard>> = BTreeMap::new();

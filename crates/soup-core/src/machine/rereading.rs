@@ -5,6 +5,9 @@
 //! owner as it does for any soup, so that an owner cannot tell whom to give the right one: both have to be the same. An evaluation is
 //! complete once the blends that it was made of are settled, as far as they are audited.
 //!
+//! Shards that are not what an earlier coordinator recorded are *doubted*: a second worker has to say so, of every one of them, before the
+//! run ends for that. Who joins first, after a coordinator died, may be lying.
+//!
 //! As with [slices](super::auditing), who is on the smaller side is quarantined. The owner of a shard is on the side of every reader that
 //! was given what it made by itself.
 
@@ -25,6 +28,9 @@ type OfOwner = (WorkerId, Vec<Claim<Reread>>);
 pub(super) struct Rereading {
     /// What was found in them.
     loads: BTreeMap<Shard, Vec<Claim<Digests>>>,
+    /// The doubted ones, settled or not, and why they are.
+    doubted: BTreeSet<Shard>,
+    doubt: String,
     /// What readers found of blends of an owner.
     blends: BTreeMap<(Soup, Shard), OfOwner>,
     /// Of whom blends are settled, and whether anybody has looked.
@@ -146,7 +152,7 @@ impl Machine {
         digests: &[[u8; 32]],
         out: &mut Vec<Action>,
     ) -> bool {
-        if !self.plan.audit.takes_load(shard) {
+        if !self.plan.audit.takes_load(shard) && !self.rereading.doubted.contains(&shard) {
             return false;
         }
         let known = self.placement.digests_of(shard);
@@ -168,6 +174,30 @@ impl Machine {
         }
         self.settle_load(shard, out);
         true
+    }
+
+    /// Has other workers read again what owners alone say of shards, where that is not what the log knows, and runs are audited. False
+    /// where there is no shard of which that was not asked already.
+    pub(super) fn doubt_loads(&mut self, why: &str) -> bool {
+        if !self.plan.audit.any() {
+            return false;
+        }
+        let shards = (0..self.placement.shards() as u32).map(Shard);
+        let doubted: Vec<Shard> = shards.filter(|shard| !self.rereading.doubted.contains(shard)).collect();
+        for &shard in &doubted {
+            let Some((by, known)) = self.placement.digests_of(shard) else { continue };
+            let by = self.placement.owner(shard).unwrap_or(by);
+            let claim = Claim { by, at: self.deeds.now(), said: known.to_vec() };
+            self.rereading.loads.insert(shard, vec![claim]);
+            self.rereading.doubted.insert(shard);
+            // What streams is judged by nobody, and is published when all is settled.
+            if !self.plan.streams {
+                self.placement.not_yet_resident(shard);
+            }
+        }
+        why.clone_into(&mut self.rereading.doubt);
+        self.auditing.look_again();
+        !doubted.is_empty()
     }
 
     /// A worker has read a shard again.
@@ -242,6 +272,9 @@ impl Machine {
                 let what = differing(&first.said, &second.said);
                 let error = undecided(&format!("what is in shard {}", shard.0), claims, &what);
                 return self.auditing.dispute(error);
+            }
+            if self.rereading.doubted.contains(&shard) {
+                return self.auditing.dispute(Error::data(self.rereading.doubt.clone()));
             }
         }
         self.auditing.count(side.is_some());
@@ -345,8 +378,9 @@ impl Machine {
         }
     }
 
-    /// Forgets what was found by a worker that is not believed.
+    /// Forgets what was found by a worker that is not believed. Shards may have been doubted because of it.
     pub(super) fn disbelieve_rereadings(&mut self, worker: WorkerId) {
+        self.rereading.doubted.clear();
         for claims in self.rereading.loads.values_mut() {
             claims.retain(|claim| claim.by != worker);
         }

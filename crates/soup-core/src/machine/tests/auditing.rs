@@ -507,6 +507,86 @@ fn a_coordinator_that_dies_changes_nothing() {
     }
 }
 
+/// A run that goes on under another coordinator, when its pool is recorded; so many of three workers are still there.
+fn resumed(there: &[WorkerId]) -> Cluster {
+    let mut cluster = cluster(&audited(RecipeKind::Greedy, PPM / 50), 3);
+    let mut begun = BTreeMap::new();
+    while cluster.machine.surveyed().is_none() {
+        super::troubles::happen(&mut cluster, &mut begun, &|_, _| Says::Right);
+    }
+    cluster.alive.retain(|worker| there.contains(worker));
+    cluster.restart(true);
+    cluster
+}
+
+const LOADS: Is = |work| matches!(work, Work::Load(_) | Work::Reread(_, None));
+
+#[test]
+fn what_one_worker_says_against_the_log_is_asked_of_others() {
+    for others in [0, 2] {
+        let mut cluster = resumed(&[LIAR]);
+        let mut begun = BTreeMap::new();
+        let waits = |note: &String| {
+            note.contains("changed since this run began") && note.contains("one more worker is waited for")
+        };
+        while !notes_of(&cluster).iter().any(waits) {
+            assert!(cluster.result.is_none(), "{:?}", cluster.result);
+            super::troubles::happen(&mut cluster, &mut begun, &|worker, work| match work {
+                Work::Evaluate(..) => panic!("judged with what nobody else has read"),
+                _ => lying(LOADS)(worker, work),
+            });
+        }
+        (0..others).for_each(|_| cluster.join());
+        run(&mut cluster, &lying(LOADS));
+        if others == 0 {
+            let error = cluster.result.take().unwrap().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Data);
+            continue;
+        }
+        assert!(matches!(cluster.result, Some(Ok(()))), "{:?}", cluster.result);
+        assert_eq!(cluster.outcome(), reference(&super::plan(RecipeKind::Greedy, 4, 2)));
+        assert_noted(&cluster, "worker 2 is quarantined");
+        assert_verified(&cluster);
+    }
+}
+
+#[test]
+fn what_one_worker_says_against_the_log_of_what_streams_is_asked_of_others() {
+    let plan = Plan { audit: AuditPlan::new(PPM / 50, [3; 32]), ..streaming(2) };
+    let mut cluster = cluster(&plan, 3);
+    let passes: Is = |work| matches!(work, Work::Pass(_) | Work::Reread(_, None));
+    let mut begun = BTreeMap::new();
+    while cluster.machine.surveyed().is_none() {
+        super::troubles::happen(&mut cluster, &mut begun, &|_, _| Says::Right);
+    }
+    cluster.alive.retain(|worker| *worker == LIAR);
+    cluster.restart(true);
+    while !notes_of(&cluster).iter().any(|note| note.contains("one more worker is waited for")) {
+        assert!(cluster.result.is_none(), "{:?}", cluster.result);
+        super::troubles::happen(&mut cluster, &mut begun, &lying(passes));
+    }
+    (0..2).for_each(|_| cluster.join());
+    run(&mut cluster, &lying(passes));
+    assert!(matches!(cluster.result, Some(Ok(()))), "{:?}", cluster.result);
+    assert_eq!(cluster.outcome().0, Soup::uniform(3).unwrap());
+    assert_noted(&cluster, "worker 2 is quarantined");
+}
+
+#[test]
+fn what_two_workers_say_against_the_log_ends_the_run() {
+    let mut cluster = resumed(&[WorkerId(1), LIAR, WorkerId(3)]);
+    let before = cluster.now;
+    run(&mut cluster, &|_, work| match work {
+        Work::Evaluate(..) => panic!("judged with another pool than was recorded"),
+        work if LOADS(work) => Says::With(lie),
+        _ => Says::Right,
+    });
+    let error = cluster.result.take().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Data);
+    assert!(error.chain().contains("ingredient 0 changed since this run began"), "{}", error.chain());
+    assert!(cluster.now - before < cluster.machine.plan.limits.dispute_ms, "others were there to ask");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
